@@ -1,0 +1,21 @@
+//! The API of the Frappe operator, group `vyogo.tech/v1alpha1`.
+//!
+//! This crate owns the types, their documentation (what `kubectl explain` shows) and the CEL rules that the API server
+//! enforces. It performs no IO. The YAML files beside its `Cargo.toml` are generated from it by `crdgen`.
+#![deny(missing_docs)]
+#![allow(unreachable_pub, reason = "the derive macros generate items that the lint cannot see used")]
+
+pub mod backup;
+pub mod bench;
+pub mod common;
+pub mod domain;
+pub mod manifest;
+pub mod site;
+
+pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};
+pub use bench::{FrappeBench, FrappeBenchSpec, FrappeBenchStatus};
+pub use domain::{FrappeDomain, FrappeDomainSpec};
+pub use site::{FrappeSite, FrappeSiteSpec, FrappeSiteStatus};
+
+/// API group of every kind of this crate.
+pub const GROUP: &str = "vyogo.tech";

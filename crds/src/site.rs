@@ -1,0 +1,277 @@
+//! FrappeSite: one Frappe site on a bench.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{CustomResource, KubeSchema, core::Rule};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::common::{DatabaseConfig, NamespacedReference, SecretReference};
+
+/// One Frappe site.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[kube(
+    group = "vyogo.tech",
+    version = "v1alpha1",
+    kind = "FrappeSite",
+    plural = "frappesites",
+    shortname = "fs",
+    category = "frappe",
+    namespaced,
+    status = "FrappeSiteStatus",
+    derive = "Default",
+    derive = "PartialEq",
+    doc = "A FrappeSite is one Frappe site on a bench: its database, its secrets, its files and its route.",
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name of a site may have at most 63 characters, because its objects carry it in a label"),
+    printcolumn(name = "Bench", type_ = "string", json_path = ".spec.benchRef.name"),
+    printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
+    printcolumn(name = "URL", type_ = "string", json_path = ".status.siteURL"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(name = "Database", type_ = "string", json_path = ".status.databaseName", priority = 1),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.provider) ? self.dbConfig.provider : 'mariadb') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.provider) ? oldSelf.dbConfig.provider : 'mariadb')").message("dbConfig.provider cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
+    validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mode) ? self.dbConfig.mode : 'shared') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mode) ? oldSelf.dbConfig.mode : 'shared')").message("dbConfig.mode cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
+    validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mariadbRef)) && (!(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) || self.dbConfig.mariadbRef == oldSelf.dbConfig.mariadbRef)").message("dbConfig.mariadbRef cannot be changed: the site's data is on that server; create a new site and restore a backup into it"),
+    validation = Rule::new("!has(self.dbConfig) || !has(self.dbConfig.provider) || self.dbConfig.provider == 'mariadb' || has(self.dbConfig.connectionSecretRef)").message("dbConfig.connectionSecretRef is required with provider external or postgres: name a Secret with username and password")
+)]
+pub struct FrappeSiteSpec {
+    /// Name of the site, which is also the host that Frappe answers to. Cannot be changed.
+    #[schemars(length(min = 1, max = 128))]
+    #[x_kube(
+        validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && self.split('.').all(label, label.size() <= 63)").message("siteName must be a DNS name in lower case, such as shop.example.com"),
+        validation = Rule::new("!(self in ['assets', 'archived'])").message("siteName must not be assets or archived: the bench's volume has directories of these names"),
+        validation = Rule::new("self == oldSelf").message("siteName cannot be changed: create a new site and restore a backup into it")
+    )]
+    pub site_name: String,
+    /// The bench that runs the site. Cannot be changed.
+    #[x_kube(validation = Rule::new("self == oldSelf").message("benchRef cannot be changed: create a new site on the other bench and restore a backup into it"))]
+    pub bench_ref: NamespacedReference,
+    /// Secret with the key `password` for the user Administrator, in the site's own namespace. Left out: a password is
+    /// generated and kept in `SITE-admin-password`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_password_secret_ref: Option<SecretReference>,
+    /// Where the database comes from; the bench's `dbConfig` if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub db_config: Option<DatabaseConfig>,
+    /// Host name, if it is not `siteName`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("domain must be a DNS name in lower case, such as shop.example.com"))]
+    pub domain: Option<String>,
+    /// TLS of the route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<Tls>,
+    /// Ingress class; older spelling of `ingress.className`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub ingress_class_name: Option<String>,
+    /// The Ingress.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress: Option<IngressConfig>,
+    /// The OpenShift Route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route_config: Option<RouteConfig>,
+    /// Apps that are installed in the site, in this order; the bench's apps if left out. Frappe itself is always there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, a.matches('^[a-z][a-z0-9_-]*$'))").message("apps must be app names: a letter, then lower-case letters, digits, _ and -"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not name one app twice: remove the second entry")
+    )]
+    pub apps: Option<Vec<String>>,
+    /// What happens to the database and the files when the site is deleted. Default: `Delete`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+    /// While true, a deletion waits and nothing is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_protection: Option<bool>,
+}
+
+/// What happens to a site's data when the site is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeletionPolicy {
+    /// Database, files and secrets are removed.
+    #[default]
+    Delete,
+    /// Database, files and secrets stay; a site made anew under the same name gets them back.
+    Retain,
+}
+
+/// TLS of a route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    /// Whether the route speaks TLS. Default: false.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Secret with the certificate. Default: `SITE-tls`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub secret_name: Option<String>,
+    /// cert-manager ClusterIssuer that makes the certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("issuer must be the name of a ClusterIssuer, such as letsencrypt-prod"))]
+    pub issuer: Option<String>,
+}
+
+/// The Ingress of a site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressConfig {
+    /// Whether there is one. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Ingress class; the cluster's default if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("className must be the name of an IngressClass, such as nginx"))]
+    pub class_name: Option<String>,
+    /// Annotations of the Ingress. Those that put text into the controller's configuration are refused.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How an OpenShift Route treats TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TlsTermination {
+    /// The router ends TLS.
+    #[default]
+    Edge,
+    /// The pods end TLS.
+    Passthrough,
+    /// The router ends TLS and speaks TLS to the pods.
+    Reencrypt,
+}
+
+/// Which hosts below its own an OpenShift Route serves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum WildcardPolicy {
+    /// None.
+    #[default]
+    None,
+    /// All of the domain.
+    Subdomain,
+}
+
+/// The OpenShift Route of a site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RouteConfig {
+    /// Whether there is one. Default: false.
+    #[serde(default)]
+    pub enabled: bool,
+    /// Host of the Route; the site's host if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("host must be a DNS name in lower case, such as shop.example.com"))]
+    pub host: Option<String>,
+    /// Who ends TLS. Default: `edge`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls_termination: Option<TlsTermination>,
+    /// Which hosts below its own the Route serves. Default: `none`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wildcard_policy: Option<WildcardPolicy>,
+    /// Annotations of the Route.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// How far a site is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SitePhase {
+    /// It waits for something that is not its own: the bench, its host name, a Secret.
+    #[default]
+    Pending,
+    /// Its database and its files are being made.
+    Provisioning,
+    /// It is served.
+    Ready,
+    /// It cannot go on without a change by a person.
+    Failed,
+}
+
+/// What the operator sees of a site.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FrappeSiteStatus {
+    /// How far the site is.
+    #[serde(default)]
+    pub phase: SitePhase,
+    /// Ready, Progressing, BenchReady, DatabaseReady, SiteInitialized and RouteReady.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// Whether the bench is ready.
+    #[serde(default)]
+    pub bench_ready: bool,
+    /// Whether the database and its account are ready.
+    #[serde(default)]
+    pub database_ready: bool,
+    /// Name of the database and of its account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_name: Option<String>,
+    /// Secret with the account's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_credentials_secret: Option<String>,
+    /// URL of the site.
+    #[serde(default, rename = "siteURL", skip_serializing_if = "Option::is_none")]
+    pub site_url: Option<String>,
+    /// Host name that the site is reached at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_domain: Option<String>,
+    /// Where the host name came from: `explicit`, `bench-suffix`, `auto-detected` or `sitename-default`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain_source: Option<String>,
+    /// Apps that the site was asked to tell and told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub installed_apps: Vec<String>,
+    /// Identity of the site: what its database and its directory on the volume are known by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// The operation that is under way or was last: recorded before its Job is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operation: Option<Operation>,
+    /// Whether the site was ever fully created. From then on its database is never wiped by a retry.
+    #[serde(default)]
+    pub initialized: bool,
+    /// Generation of the spec that this status describes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// What is done to a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum OperationKind {
+    /// The site is created.
+    Init,
+    /// The site is dropped.
+    Delete,
+}
+
+/// One operation on a site. At most one runs at a time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Operation {
+    /// What is done.
+    pub kind: OperationKind,
+    /// Which try it is, from 1. The Job of try 2 is named `SITE-init-2`.
+    pub attempt: i32,
+    /// First try that belongs to the present spec: failures before it do not count.
+    pub first_attempt: i32,
+    /// Generation of the spec that asked for it.
+    pub generation: i64,
+    /// Epoch of the slot's owner that recorded it.
+    pub epoch: i64,
+    /// Value of the annotation `frappe.vyogo.tech/retry` that it answers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry: Option<String>,
+}

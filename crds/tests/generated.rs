@@ -1,0 +1,44 @@
+//! The YAML files beside `Cargo.toml` are what the Rust types say.
+
+use std::{fs, path::Path};
+
+/// Largest CustomResourceDefinition file, in bytes: a client-side `kubectl apply` keeps a second copy in an annotation
+/// of at most 262,144 bytes, and Helm keeps all files in one Secret of 1 MiB.
+const FILE_SIZE_MAX_BYTES: usize = 150_000;
+
+#[test]
+fn the_yaml_files_are_generated_from_the_types() {
+    for (name, yaml) in frappe_crds::manifest::files() {
+        let on_disk = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name)).unwrap_or_default();
+        assert!(on_disk == yaml, "crds/{name} is out of date: run `cargo run -p frappe-crds --example crdgen`");
+        assert!(yaml.len() < FILE_SIZE_MAX_BYTES, "crds/{name} has {} bytes", yaml.len());
+    }
+}
+
+#[test]
+fn every_property_has_a_description() {
+    fn walk(path: &str, schema: &serde_json::Value, missing: &mut Vec<String>) {
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.{name}");
+            if property["description"].as_str().unwrap_or_default().is_empty() && !path.ends_with(".metadata") {
+                missing.push(path.clone());
+            }
+            walk(&path, property, missing);
+        }
+        if schema["items"].is_object() {
+            walk(path, &schema["items"], missing);
+        }
+        if schema["additionalProperties"].is_object() {
+            walk(path, &schema["additionalProperties"], missing);
+        }
+    }
+    let mut missing = Vec::new();
+    for crd in frappe_crds::manifest::definitions() {
+        let json = serde_json::to_value(&crd).expect("a CustomResourceDefinition serializes");
+        let schema = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        for part in ["spec", "status"] {
+            walk(&format!("{}.{part}", crd.spec.names.kind), &schema["properties"][part], &mut missing);
+        }
+    }
+    assert!(missing.is_empty(), "without a description: {missing:#?}");
+}

@@ -1,0 +1,139 @@
+//! Slots: 256 equal ranges of the hash, and sets of them.
+
+use std::fmt;
+
+use crate::hash::fnv1a64;
+
+/// Number of slots, fixed for the life of an installation: good for about 32 members.
+pub const SLOTS: usize = 256;
+
+/// One of [`SLOTS`] equal ranges of the 64-bit hash of an object's uid.
+///
+/// Slot k is the range `[k·2^56, (k+1)·2^56)`. A uid never changes, so an object's slot never changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Slot(u8);
+
+impl Slot {
+    /// The slot with this number.
+    pub const fn new(number: u8) -> Self {
+        Self(number)
+    }
+
+    /// The slot of the object with this uid: the top 8 bits of FNV-1a-64 over the uid's bytes.
+    pub const fn of_uid(uid: &str) -> Self {
+        Self((fnv1a64(uid.as_bytes()) >> 56) as u8)
+    }
+
+    /// Number of the slot, 0 to 255.
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+}
+
+/// Three digits, the form of the slot in a label: `007`.
+impl fmt::Display for Slot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{:03}", self.0)
+    }
+}
+
+/// A set of slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SlotSet([u64; SLOTS / 64]);
+
+impl SlotSet {
+    /// Every slot.
+    pub const ALL: Self = Self([u64::MAX; SLOTS / 64]);
+    /// No slot.
+    pub const NONE: Self = Self([0; SLOTS / 64]);
+
+    /// Whether the slot is in the set.
+    pub const fn contains(&self, slot: Slot) -> bool {
+        self.0[(slot.0 / 64) as usize] & (1 << (slot.0 % 64)) != 0
+    }
+
+    /// Puts the slot into the set.
+    pub const fn insert(&mut self, slot: Slot) {
+        self.0[(slot.0 / 64) as usize] |= 1 << (slot.0 % 64);
+    }
+
+    /// Takes the slot out of the set.
+    pub const fn remove(&mut self, slot: Slot) {
+        self.0[(slot.0 / 64) as usize] &= !(1 << (slot.0 % 64));
+    }
+
+    /// Number of slots in the set.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether no slot is in the set.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+
+    /// The slots of the set, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Slot> + '_ {
+        (0..=u8::MAX).map(Slot).filter(|slot| self.contains(*slot))
+    }
+
+    /// Label selector for the objects of these slots, by a label that holds the slot as three digits.
+    ///
+    /// All slots give the selector "the label exists", so that a sole member needs no list.
+    pub fn label_selector(&self, label: &str) -> String {
+        if *self == Self::ALL {
+            return label.to_owned();
+        }
+        let numbers: Vec<String> = self.iter().map(|slot| slot.to_string()).collect();
+        format!("{label} in ({})", numbers.join(","))
+    }
+}
+
+impl FromIterator<Slot> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
+        let mut set = Self::NONE;
+        slots.into_iter().for_each(|slot| set.insert(slot));
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Pinned: a change of these would move every site of every installation.
+    #[test]
+    fn slots_of_known_uids_never_change() {
+        let known = [
+            ("00000000-0000-0000-0000-000000000000", 0x97),
+            ("11111111-2222-3333-4444-555555555555", 0x0e),
+            ("f81d4fae-7dec-11d0-a765-00a0c91e6bf6", 0x50),
+        ];
+        for (uid, number) in known {
+            assert_eq!(Slot::of_uid(uid).number(), number, "{uid}");
+        }
+    }
+
+    #[test]
+    fn a_slot_is_written_with_three_digits() {
+        assert_eq!(Slot::new(7).to_string(), "007");
+    }
+
+    #[test]
+    fn all_slots_are_selected_by_the_label_alone() {
+        assert_eq!(SlotSet::ALL.label_selector("example.com/slot"), "example.com/slot");
+        let few = SlotSet::from_iter([Slot::new(200), Slot::new(3)]);
+        assert_eq!(few.label_selector("example.com/slot"), "example.com/slot in (003,200)");
+    }
+
+    proptest! {
+        #[test]
+        fn a_set_holds_what_was_put_in(numbers in proptest::collection::btree_set(any::<u8>(), 0..256)) {
+            let set: SlotSet = numbers.iter().copied().map(Slot::new).collect();
+            prop_assert_eq!(set.len(), numbers.len());
+            prop_assert_eq!(set.iter().map(Slot::number).collect::<Vec<_>>(), numbers.into_iter().collect::<Vec<_>>());
+        }
+    }
+}
