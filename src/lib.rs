@@ -1,1 +1,15 @@
-//! Placeholder while dependencies build.
+//! A Kubernetes operator that runs Frappe and ERPNext: the modules of the binary `frappe-operator`.
+//!
+//! Start at [`controllers`]: its table says what is watched and what a change leads to.
+
+pub mod admin;
+pub mod cli;
+pub mod config;
+pub mod controllers;
+pub mod domain;
+pub mod io;
+pub mod lanes;
+pub mod metrics;
+pub mod operator;
+pub mod runner;
+pub mod telemetry;

@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{PodSecurityContext, SecurityContext},
     apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector},
 };
-use kube::{CustomResource, KubeSchema, core::Rule};
+use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
 //! FrappeDomain: the claim of one host name, for the whole cluster.
 
-use kube::{CustomResource, KubeSchema, core::Rule};
+use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
 /// Which site holds the host name that is this object's name.

@@ -1,0 +1,101 @@
+//! Command line and environment. What may change while the operator runs is in the ConfigMap (`config.rs`) instead.
+
+use std::{net::SocketAddr, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs Frappe and ERPNext on Kubernetes.
+#[derive(Debug, Parser)]
+#[command(name = "frappe-operator", version, about, long_about = None)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the operator until it is told to stop.
+    Run(RunArguments),
+}
+
+/// How logs are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Settings of the process.
+#[derive(Clone, Debug, Args)]
+pub struct RunArguments {
+    /// Namespace of the operator: of its ConfigMap frappe-operator-config and its Lease.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
+    pub namespace: String,
+    /// Name of the pod, shown as the source of Events.
+    #[arg(long, env = "POD_NAME", default_value = "frappe-operator")]
+    pub pod_name: String,
+    /// uid of the pod. A restarted container of the same pod takes its Lease over at once.
+    #[arg(long, env = "POD_UID")]
+    pub pod_uid: Option<String>,
+    /// Address of /metrics, /healthz and /readyz.
+    #[arg(long, env = "METRICS_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
+    pub metrics_bind_address: SocketAddr,
+    /// How long another process waits, without a renewal of the member's Lease, before it takes over.
+    #[arg(long, env = "LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    pub lease_duration: Duration,
+    /// Time from one renewal of the Lease to the next.
+    #[arg(long, env = "LEASE_RENEW_INTERVAL", default_value = "3s", value_parser = duration)]
+    pub lease_renew_interval: Duration,
+    /// Most reconciles of sites at once in this process, over all benches: bounds its memory.
+    #[arg(long, env = "SITE_RECONCILES_MAX", default_value_t = 64)]
+    pub site_reconciles_max: usize,
+    /// Most reconciles of benches at once.
+    #[arg(long, env = "BENCH_RECONCILES_MAX", default_value_t = 4)]
+    pub bench_reconciles_max: usize,
+    /// Log level, or a filter such as `info,frappe_operator=debug`.
+    #[arg(long, env = "LOG_LEVEL", default_value = "info", alias = "zap-log-level")]
+    pub log_level: String,
+    /// How logs are written.
+    #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
+    pub log_format: LogFormat,
+    /// For tests: abort when the answer to this many writes has arrived.
+    #[arg(long, env = "CRASH_AFTER_WRITES", hide = true)]
+    pub crash_after_writes: Option<i64>,
+}
+
+/// Reads `15s`, `500ms` or `1m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a duration such as 15s"))?;
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "s" => Ok(Duration::from_secs(number)),
+        "m" => Ok(Duration::from_secs(number * 60)),
+        _ => Err(format!("{text:?} is not a duration such as 15s, 500ms or 1m")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_guides_log_flag_is_understood() {
+        let cli = Cli::try_parse_from(["frappe-operator", "run", "--zap-log-level=debug"]).expect("the guide's flag");
+        let Command::Run(arguments) = cli.command;
+        assert_eq!(arguments.log_level, "debug");
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("15s"), Ok(Duration::from_secs(15)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert!(duration("15").is_err());
+        assert!(duration("soon").is_err());
+    }
+}

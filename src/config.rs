@@ -1,0 +1,198 @@
+//! The operator's ConfigMap `frappe-operator-config`: what its keys mean, and what is wrong with a value. Pure.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// Name of the ConfigMap, in the operator's own namespace.
+pub const CONFIG_MAP: &str = "frappe-operator-config";
+
+/// Settings that may change while the operator runs. `Default` holds what counts where a key is missing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OperatorConfig {
+    /// `defaultFrappeImage`: image of benches that name no repository.
+    pub default_frappe_image: Option<String>,
+    /// `defaultMariaDBImage`.
+    pub default_mariadb_image: String,
+    /// `defaultPostgresImage`.
+    pub default_postgres_image: String,
+    /// `defaultRedisImage`.
+    pub default_redis_image: String,
+    /// `defaultNginxImage`.
+    pub default_nginx_image: String,
+    /// `defaultDomainSuffix`: appended to a siteName without a dot.
+    pub default_domain_suffix: Option<String>,
+    /// `ingressControllerService`.
+    pub ingress_controller_service: Option<String>,
+    /// `ingressControllerNamespace`.
+    pub ingress_controller_namespace: Option<String>,
+    /// `gitEnabled`: whether apps may be installed from Git.
+    pub git_enabled: bool,
+    /// `maxConcurrentSiteReconciles`: sites of one bench that are reconciled at once, 1 to 1000.
+    pub max_concurrent_site_reconciles: usize,
+    /// `fpmCliPath`.
+    pub fpm_cli_path: String,
+    /// `fpmRepositories`: a JSON array.
+    pub fpm_repositories: Vec<FpmRepository>,
+}
+
+/// One entry of `fpmRepositories`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct FpmRepository {
+    /// Name of the repository.
+    pub name: String,
+    /// URL of the repository.
+    pub url: String,
+    /// Higher is asked first.
+    #[serde(default = "default_priority")]
+    pub priority: i32,
+}
+
+fn default_priority() -> i32 {
+    50
+}
+
+impl Default for OperatorConfig {
+    fn default() -> Self {
+        Self {
+            default_frappe_image: None,
+            default_mariadb_image: "docker.io/library/mariadb:10.6".to_owned(),
+            default_postgres_image: "docker.io/library/postgres:15-alpine".to_owned(),
+            default_redis_image: "docker.io/library/redis:7-alpine".to_owned(),
+            default_nginx_image: "docker.io/library/nginx:1.25-alpine".to_owned(),
+            default_domain_suffix: None,
+            ingress_controller_service: None,
+            ingress_controller_namespace: None,
+            git_enabled: false,
+            max_concurrent_site_reconciles: 10,
+            fpm_cli_path: "/usr/local/bin/fpm".to_owned(),
+            fpm_repositories: Vec::new(),
+        }
+    }
+}
+
+/// A value that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadValue {
+    /// Key of the ConfigMap.
+    pub key: String,
+    /// What is wrong and what would be right.
+    pub problem: String,
+}
+
+/// Reads a ConfigMap's data. A key with a bad value keeps its value of `last_good`; a missing key has its default.
+pub fn parse(data: &BTreeMap<String, String>, last_good: &OperatorConfig) -> (OperatorConfig, Vec<BadValue>) {
+    let mut config = OperatorConfig::default();
+    let mut bad = Vec::new();
+    for (key, value) in data {
+        if let Err(problem) = set(&mut config, key, value.trim()) {
+            keep(&mut config, key, last_good);
+            bad.push(BadValue { key: key.clone(), problem });
+        }
+    }
+    (config, bad)
+}
+
+fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String> {
+    let optional = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    match key {
+        "defaultFrappeImage" => config.default_frappe_image = Some(image(value)?),
+        "defaultMariaDBImage" => config.default_mariadb_image = image(value)?,
+        "defaultPostgresImage" => config.default_postgres_image = image(value)?,
+        "defaultRedisImage" => config.default_redis_image = image(value)?,
+        "defaultNginxImage" => config.default_nginx_image = image(value)?,
+        "defaultDomainSuffix" => config.default_domain_suffix = optional(value),
+        "ingressControllerService" => config.ingress_controller_service = optional(value),
+        "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
+        "gitEnabled" => config.git_enabled = boolean(value)?,
+        "maxConcurrentSiteReconciles" => config.max_concurrent_site_reconciles = concurrency(value)?,
+        "fpmCliPath" => config.fpm_cli_path = value.to_owned(),
+        "fpmRepositories" => config.fpm_repositories = repositories(value)?,
+        other => return Err(format!("{other} is not a key of this operator: remove it or correct its spelling")),
+    }
+    Ok(())
+}
+
+fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
+    match key {
+        "defaultFrappeImage" => config.default_frappe_image.clone_from(&last_good.default_frappe_image),
+        "defaultMariaDBImage" => config.default_mariadb_image.clone_from(&last_good.default_mariadb_image),
+        "defaultPostgresImage" => config.default_postgres_image.clone_from(&last_good.default_postgres_image),
+        "defaultRedisImage" => config.default_redis_image.clone_from(&last_good.default_redis_image),
+        "defaultNginxImage" => config.default_nginx_image.clone_from(&last_good.default_nginx_image),
+        "gitEnabled" => config.git_enabled = last_good.git_enabled,
+        "maxConcurrentSiteReconciles" => {
+            config.max_concurrent_site_reconciles = last_good.max_concurrent_site_reconciles;
+        }
+        "fpmRepositories" => config.fpm_repositories.clone_from(&last_good.fpm_repositories),
+        _ => {}
+    }
+}
+
+fn image(value: &str) -> Result<String, String> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
+    if value.is_empty() || !value.chars().all(plain) || !value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
+        return Err(format!("{value:?} is not an image: write one such as docker.io/frappe/erpnext:latest"));
+    }
+    Ok(value.to_owned())
+}
+
+fn boolean(value: &str) -> Result<bool, String> {
+    value.parse().map_err(|_| format!("{value:?} is neither \"true\" nor \"false\""))
+}
+
+fn concurrency(value: &str) -> Result<usize, String> {
+    let wrong = || format!("{value:?} is not a number from 1 to 1000");
+    value.parse().ok().filter(|number| (1..=1000).contains(number)).ok_or_else(wrong)
+}
+
+fn repositories(value: &str) -> Result<Vec<FpmRepository>, String> {
+    serde_json::from_str(value).map_err(|error| format!("not a JSON array of {{name, url, priority}}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn data(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn the_guides_config_map_is_read() {
+        let guide = data(&[
+            ("defaultDomainSuffix", ".myplatform.com"),
+            ("gitEnabled", "false"),
+            ("maxConcurrentSiteReconciles", "25"),
+            ("fpmRepositories", r#"[{"name": "frappe-community", "url": "https://fpm.frappe.io", "priority": 100}]"#),
+            ("defaultFrappeImage", "docker.io/frappe/erpnext:latest"),
+        ]);
+        let (config, bad) = parse(&guide, &OperatorConfig::default());
+        assert_eq!(bad, []);
+        assert_eq!(config.max_concurrent_site_reconciles, 25);
+        assert_eq!(config.fpm_repositories[0].priority, 100);
+        assert_eq!(config.default_frappe_image.as_deref(), Some("docker.io/frappe/erpnext:latest"));
+    }
+
+    #[test]
+    fn a_bad_value_keeps_the_last_good_one_and_says_so() {
+        let (good, _) = parse(&data(&[("maxConcurrentSiteReconciles", "25")]), &OperatorConfig::default());
+        for value in ["", "0", "1001", "many", "-1", "1.5"] {
+            let (config, bad) = parse(&data(&[("maxConcurrentSiteReconciles", value)]), &good);
+            assert_eq!(config.max_concurrent_site_reconciles, 25, "{value:?}");
+            assert_eq!(bad.len(), 1, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_is_removed_has_its_default_again() {
+        let (good, _) = parse(&data(&[("maxConcurrentSiteReconciles", "25")]), &OperatorConfig::default());
+        assert_eq!(parse(&BTreeMap::new(), &good).0, OperatorConfig::default());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_named() {
+        let (_, bad) = parse(&data(&[("maxConcurentSiteReconciles", "5")]), &OperatorConfig::default());
+        assert_eq!(bad[0].key, "maxConcurentSiteReconciles");
+    }
+}

@@ -1,0 +1,143 @@
+//! What every pod of a bench has in common: security, volumes, image.
+
+use frappe_crds::{bench::Security, common::Resources};
+use serde_json::{Value, json};
+
+use super::{BENCH_PATH, Input};
+use crate::domain::{
+    labels,
+    names::child,
+    object::{Desired, Kind},
+};
+
+/// uid and gid of the user `frappe` in frappe_docker's images.
+const FRAPPE_USER: i64 = 1000;
+
+/// One component that runs the bench's image.
+pub(super) struct Component<'a> {
+    /// Name of the component, its label and the end of its objects' names.
+    pub name: &'a str,
+    /// The container: args, ports, probes, env.
+    pub container: Value,
+    /// Replicas.
+    pub replicas: i32,
+    /// Requests and limits; the default if none.
+    pub resources: Option<&'a Resources>,
+    /// Default requests and limits: cpu and memory of each.
+    pub default_resources: [&'a str; 4],
+    /// Seconds that a pod has to end: at least the longest job of its queues.
+    pub grace_seconds: i64,
+    /// Whether the old pod must be gone before the new one starts.
+    pub recreate: bool,
+}
+
+/// The Deployment of a component.
+pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
+    let mut container = component.container.clone();
+    container["name"] = json!(component.name);
+    container["resources"] = resources(component.resources, component.default_resources);
+    let strategy = if component.recreate {
+        json!({"type": "Recreate"})
+    } else {
+        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})
+    };
+    let spec = json!({
+        "replicas": component.replicas,
+        "revisionHistoryLimit": 3,
+        "strategy": strategy,
+        "selector": {"matchLabels": labels::selector(&input.name(), component.name)},
+        "template": {
+            "metadata": {"labels": labels::component(&input.name(), component.name)},
+            "spec": pod_spec(input, container, component.grace_seconds, &[]),
+        },
+    });
+    input.object(Kind::Deployment, component.name, component.name, &spec)
+}
+
+/// A pod that runs the bench's image with the sites volume, and volumes (with mounts) of its own.
+pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, extra: &[(Value, Value)]) -> Value {
+    let security = input.bench.spec.security.clone().unwrap_or_default();
+    let image_config = input.bench.spec.image_config.clone().unwrap_or_default();
+    let mut volumes = vec![
+        json!({"name": "sites", "persistentVolumeClaim": {"claimName": child(&input.name(), "sites")}}),
+        json!({"name": "logs", "emptyDir": {}}),
+        json!({"name": "tmp", "emptyDir": {}}),
+    ];
+    let mut mounts = vec![
+        json!({"name": "sites", "mountPath": format!("{BENCH_PATH}/sites")}),
+        json!({"name": "logs", "mountPath": format!("{BENCH_PATH}/logs")}),
+        json!({"name": "tmp", "mountPath": "/tmp"}),
+    ];
+    for (volume, mount) in extra {
+        volumes.push(volume.clone());
+        mounts.push(mount.clone());
+    }
+    container["image"] = json!(input.image());
+    container["volumeMounts"] = json!(mounts);
+    container["securityContext"] = container_security(&security);
+    if let Some(policy) = image_config.pull_policy {
+        container["imagePullPolicy"] = json!(policy.as_str());
+    }
+    let mut spec = json!({
+        "automountServiceAccountToken": false,
+        "enableServiceLinks": false,
+        "terminationGracePeriodSeconds": grace_seconds,
+        "securityContext": pod_security(&security),
+        "containers": [container],
+        "volumes": volumes,
+    });
+    if !image_config.pull_secrets.is_empty() {
+        spec["imagePullSecrets"] = json!(image_config.pull_secrets);
+    }
+    spec
+}
+
+/// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.
+fn pod_security(security: &Security) -> Value {
+    let defaults = json!({
+        "runAsNonRoot": true, "runAsUser": FRAPPE_USER, "runAsGroup": FRAPPE_USER, "fsGroup": FRAPPE_USER,
+        "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
+    });
+    merge(defaults, &json!(security.pod_security_context))
+}
+
+fn container_security(security: &Security) -> Value {
+    let defaults = json!({
+        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": false, "capabilities": {"drop": ["ALL"]},
+    });
+    merge(defaults, &json!(security.security_context))
+}
+
+/// `over` wins; objects are merged field by field.
+fn merge(mut base: Value, over: &Value) -> Value {
+    if let (Some(fields), Some(others)) = (base.as_object_mut(), over.as_object()) {
+        for (key, value) in others.iter().filter(|(_, value)| !value.is_null()) {
+            let merged = match fields.remove(key) {
+                Some(former) if former.is_object() => merge(former, value),
+                _ => value.clone(),
+            };
+            fields.insert(key.clone(), merged);
+        }
+    }
+    base
+}
+
+/// Requests and limits: the user's, or the defaults `[cpu request, memory request, cpu limit, memory limit]`.
+pub(super) fn resources(chosen: Option<&Resources>, defaults: [&str; 4]) -> Value {
+    if let Some(chosen) = chosen {
+        return json!(chosen);
+    }
+    let [cpu, memory, cpu_limit, memory_limit] = defaults;
+    json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu_limit, "memory": memory_limit}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_users_security_is_merged_over_the_defaults() {
+        let merged = merge(json!({"a": 1, "b": {"c": 2, "d": 3}}), &json!({"b": {"c": 4}, "e": 5, "a": null}));
+        assert_eq!(merged, json!({"a": 1, "b": {"c": 4, "d": 3}, "e": 5}));
+    }
+}

@@ -1,0 +1,95 @@
+//! Redis for the cache (bounded, evicts, forgets) and for the queues (persists, never evicts).
+
+use frappe_crds::bench::{RedisConfig, RedisSize};
+use serde_json::{Value, json};
+
+use super::{Input, pod::resources};
+use crate::domain::{
+    labels,
+    names::child,
+    object::{Desired, Kind},
+    quantity,
+};
+
+/// uid and gid of the user `redis` in the official images.
+const REDIS_USER: i64 = 999;
+/// Port of Redis.
+const PORT: i32 = 6379;
+/// `maxmemory` where the bench names none, in bytes: 400 MiB below the default limit of 512 MiB.
+const DEFAULT_MEMORY_BYTES: i128 = 400 << 20;
+/// Volume size of the queue where the bench names none.
+const DEFAULT_QUEUE_SIZE: &str = "1Gi";
+
+/// StatefulSet and Service of both servers.
+pub(super) fn both(input: &Input) -> Vec<Desired> {
+    let config = input.bench.spec.redis_config.clone().unwrap_or_default();
+    let cache_memory = memory(config.cache.as_ref()).or_else(|| config.max_memory.as_ref().and_then(|it| quantity::bytes(&it.0)));
+    let cache = server(input, &config, "redis-cache", cache_memory, None);
+    let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
+    let queue = server(input, &config, "redis-queue", memory(config.queue.as_ref()), Some(size));
+    [cache, queue].concat()
+}
+
+fn memory(size: Option<&RedisSize>) -> Option<i128> {
+    size?.memory.as_ref().and_then(|memory| quantity::bytes(&memory.0))
+}
+
+/// One server. With a volume it persists and refuses writes when full; without, it evicts the least recently used.
+fn server(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Option<i128>, volume: Option<&str>) -> Vec<Desired> {
+    let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
+    let max_memory = memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES).to_string();
+    let mut args = vec!["redis-server", "--dir", "/data", "--maxmemory", max_memory.as_str()];
+    args.extend(match volume {
+        Some(_) => ["--appendonly", "yes", "--maxmemory-policy", "noeviction"].as_slice(),
+        None => ["--appendonly", "no", "--save", "", "--maxmemory-policy", "allkeys-lru"].as_slice(),
+    });
+    let container = json!({
+        "name": name, "image": image, "args": args,
+        "ports": [{"name": "redis", "containerPort": PORT, "protocol": "TCP"}],
+        "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 5},
+        "livenessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6},
+        "resources": server_resources(config, memory_bytes),
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
+    });
+    let mut pod = json!({
+        "automountServiceAccountToken": false, "enableServiceLinks": false, "containers": [container],
+        "securityContext": {
+            "runAsNonRoot": true, "runAsUser": REDIS_USER, "runAsGroup": REDIS_USER, "fsGroup": REDIS_USER,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+    });
+    let bench = input.name();
+    let mut spec = json!({
+        "replicas": 1, "serviceName": child(&bench, name),
+        "selector": {"matchLabels": labels::selector(&bench, name)},
+    });
+    match volume {
+        Some(size) => spec["volumeClaimTemplates"] = json!([data_claim(size)]),
+        None => pod["volumes"] = json!([{"name": "data", "emptyDir": {}}]),
+    }
+    spec["template"] = json!({"metadata": {"labels": labels::component(&bench, name)}, "spec": pod});
+    let service = json!({
+        "type": "ClusterIP", "selector": labels::selector(&bench, name),
+        "ports": [{"name": "redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}],
+    });
+    vec![input.object(Kind::Service, name, name, &service), input.object(Kind::StatefulSet, name, name, &spec)]
+}
+
+fn data_claim(size: &str) -> Value {
+    json!({
+        "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
+    })
+}
+
+/// A memory setting also sets the limit, a quarter above it: Redis needs room beside its data.
+fn server_resources(config: &RedisConfig, memory_bytes: Option<i128>) -> Value {
+    match memory_bytes {
+        Some(bytes) if config.resources.is_none() => {
+            let limit = (bytes + bytes / 4).to_string();
+            json!({"requests": {"cpu": "100m", "memory": bytes.to_string()}, "limits": {"cpu": "1", "memory": limit}})
+        }
+        _ => resources(config.resources.as_ref(), ["100m", "128Mi", "1", "512Mi"]),
+    }
+}

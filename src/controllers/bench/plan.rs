@@ -1,0 +1,145 @@
+//! What to do for a bench. Pure: every choice is made here, none where the plan is carried out.
+
+use std::sync::Arc;
+
+use frappe_crds::{FrappeBenchStatus, bench::BenchPhase};
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Value, json};
+
+use super::{
+    build,
+    observe::Observed,
+    reason::Reason,
+    status::{self, Report},
+    validate::validate,
+};
+use crate::{
+    controllers::job::{self, State},
+    domain::{
+        labels,
+        object::{Desired, Kind},
+    },
+    io::events::Notice,
+};
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Change the bench's own metadata.
+    PatchBench(Value),
+    /// Create what must not be there yet.
+    Create(Desired),
+    /// Bring an object to what it should be, if it differs.
+    Ensure(Desired),
+    /// Delete exactly this object.
+    Delete(Kind, Arc<DynamicObject>),
+}
+
+/// What to do: steps, then the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes before the status.
+    pub steps: Vec<Step>,
+    /// The status.
+    pub status: Option<FrappeBenchStatus>,
+    /// What to tell people.
+    pub notice: Option<Notice>,
+}
+
+/// The plan.
+pub fn plan(observed: &Observed) -> Plan {
+    if observed.bench.metadata.deletion_timestamp.is_some() {
+        return deletion(observed);
+    }
+    if let Err(problem) = validate(&observed.bench.spec) {
+        return told(observed, Vec::new(), &Report::new(BenchPhase::Failed, problem.reason, problem.message));
+    }
+    let input = build::Input { bench: &observed.bench, config: &observed.config };
+    let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
+    steps.extend(build::foundation(&input).into_iter().map(Step::Ensure));
+    let configured = configure(observed, &input, &mut steps);
+    if let Err(report) = configured {
+        // What runs already goes on running, and is kept as it should be.
+        let running = observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment);
+        if running {
+            steps.extend(build::components(&input).into_iter().map(Step::Ensure));
+        }
+        return told(observed, steps, &report);
+    }
+    steps.extend(build::components(&input).into_iter().map(Step::Ensure));
+    let report = status::readiness(observed);
+    told(observed, steps, &report)
+}
+
+fn told(observed: &Observed, steps: Vec<Step>, report: &Report) -> Plan {
+    let status = status::status(observed, report);
+    let notice = status::notice(observed, &status, report);
+    Plan { steps, status: Some(status), notice }
+}
+
+fn adopt(observed: &Observed) -> Option<Step> {
+    let finalizer = labels::BENCH_FINALIZER.to_owned();
+    if observed.bench.finalizers().contains(&finalizer) {
+        return None;
+    }
+    let mut finalizers = observed.bench.finalizers().to_vec();
+    finalizers.push(finalizer);
+    Some(patch(observed, &finalizers))
+}
+
+fn patch(observed: &Observed, finalizers: &[String]) -> Step {
+    let bench = &observed.bench;
+    Step::PatchBench(json!({"uid": bench.uid(), "resourceVersion": bench.resource_version(), "finalizers": finalizers}))
+}
+
+/// The configure Job: run once for each content of the configuration and each image.
+fn configure(observed: &Observed, input: &build::Input, steps: &mut Vec<Step>) -> Result<(), Report> {
+    let wanted = build::configure_job(input);
+    let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message.to_owned());
+    let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
+        steps.push(Step::Create(wanted));
+        return Err(preparing("the configure Job writes common_site_config.json"));
+    };
+    let hash = wanted.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str();
+    if job.annotations().get(labels::APPLIED_HASH).map(String::as_str) != hash {
+        if job.metadata.deletion_timestamp.is_none() {
+            steps.push(Step::Delete(Kind::Job, job.clone()));
+        }
+        return Err(preparing("the configure Job is run again for a changed configuration"));
+    }
+    match job::state(job) {
+        State::Complete => Ok(()),
+        State::Running => Err(preparing("the configure Job writes common_site_config.json")),
+        State::Failed(_) => Err(configure_failed(observed, &wanted.key.name)),
+    }
+}
+
+fn configure_failed(observed: &Observed, name: &str) -> Report {
+    let message = match &observed.failure {
+        Some(why) => format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again"),
+        None => status::said(observed)
+            .filter(|text| text.contains(name))
+            .unwrap_or_else(|| format!("Job {name} failed: see its log; correct the cause and delete the Job to have it run again")),
+    };
+    Report::new(BenchPhase::Failed, Reason::ConfigureFailed, message)
+}
+
+/// A bench with sites is not deleted: its volume holds their files.
+fn deletion(observed: &Observed) -> Plan {
+    let finalizers = observed.bench.finalizers();
+    if !finalizers.contains(&labels::BENCH_FINALIZER.to_owned()) {
+        return Plan::default();
+    }
+    if observed.sites.is_empty() {
+        let left: Vec<String> = finalizers.iter().filter(|it| *it != labels::BENCH_FINALIZER).cloned().collect();
+        return Plan { steps: vec![patch(observed, &left)], ..Plan::default() };
+    }
+    let mut names = observed.sites.clone();
+    names.sort();
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(5);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
+    let phase = observed.bench.status.clone().unwrap_or_default().phase;
+    told(observed, Vec::new(), &Report::new(phase, Reason::DependentSitesExist, message))
+}

@@ -1,0 +1,41 @@
+//! Why a bench is as it is: the fixed list of reasons in conditions and Events.
+
+use std::fmt;
+
+/// A reason. Its name is what people and tools read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// Every pod is ready.
+    Ready,
+    /// Volume, Redis and configuration are being made.
+    Preparing,
+    /// The configure Job failed.
+    ConfigureFailed,
+    /// Pods are starting.
+    Starting,
+    /// An app is to come from Git or the Frappe package manager.
+    AppSourceNotSupported,
+    /// Redis settings that this version does not know.
+    RedisNotSupported,
+    /// Workers run at a fixed number.
+    StaticWorkers,
+    /// The deletion waits for the bench's sites.
+    DependentSitesExist,
+    /// The bench is being deleted.
+    Deleting,
+    /// The API server refused an object of the bench.
+    WriteRejected,
+}
+
+impl Reason {
+    /// Whether a person should look at it.
+    pub fn is_warning(self) -> bool {
+        !matches!(self, Self::Ready | Self::Preparing | Self::Starting | Self::StaticWorkers | Self::Deleting)
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self:?}")
+    }
+}

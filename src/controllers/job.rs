@@ -1,0 +1,88 @@
+//! How far a Job is, and what its pod left behind. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use kube::core::DynamicObject;
+
+/// Attempts of one operation before it fails for good.
+pub const ATTEMPTS_MAX: i32 = 3;
+/// Wait before the second attempt; each further wait is five times as long, to at most [`WAIT_MAX`].
+const FIRST_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait between two attempts.
+const WAIT_MAX: Duration = Duration::from_secs(300);
+/// Characters of a termination message that are shown.
+const MESSAGE_MAX_CHARACTERS: usize = 512;
+
+/// How far a Job is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// It runs or waits to.
+    Running,
+    /// It succeeded.
+    Complete,
+    /// It failed, at this time.
+    Failed(Timestamp),
+}
+
+/// How far the Job is, by its conditions.
+pub fn state(job: &DynamicObject) -> State {
+    let conditions = job.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+    for condition in conditions.iter().filter(|it| it["status"] == "True") {
+        match condition["type"].as_str() {
+            Some("Complete") => return State::Complete,
+            Some("Failed") => {
+                let at = condition["lastTransitionTime"].as_str().and_then(|text| text.parse().ok());
+                return State::Failed(at.unwrap_or(Timestamp::UNIX_EPOCH));
+            }
+            _ => {}
+        }
+    }
+    State::Running
+}
+
+/// Wait after a number of failures, from 1.
+pub fn wait_after(failures: i32) -> Duration {
+    let factor = 5_u32.saturating_pow(u32::try_from(failures - 1).unwrap_or(0));
+    FIRST_WAIT.saturating_mul(factor).min(WAIT_MAX)
+}
+
+/// Termination message of the newest pod that has one: the runner's error, without the JSON around it.
+pub fn termination_message(pods: &[Pod]) -> Option<String> {
+    let messages = pods.iter().filter_map(|pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        let terminated = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.clone())?;
+        Some((terminated.finished_at.map(|time| time.0), terminated.message?))
+    });
+    let (_, message) = messages.max_by_key(|(finished, _)| *finished)?;
+    let parsed: Option<serde_json::Value> = serde_json::from_str(&message).ok();
+    let text = match &parsed {
+        Some(value) if value["error"].is_string() => {
+            format!("step {}: {}", value["step"].as_str().unwrap_or("unknown"), value["error"].as_str().unwrap_or_default())
+        }
+        _ => message,
+    };
+    Some(text.chars().take(MESSAGE_MAX_CHARACTERS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_from_ten_seconds_to_five_minutes() {
+        let seconds: Vec<u64> = (1..5).map(|failures| wait_after(failures).as_secs()).collect();
+        assert_eq!(seconds, [10, 50, 250, 300]);
+    }
+
+    #[test]
+    fn the_runners_error_is_shown_without_json() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [{
+            "name": "init", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 30, "message": "{\"step\": \"new-site\", \"error\": \"no\"}"}},
+        }]}}))
+        .expect("a pod");
+        assert_eq!(termination_message(&[pod]).as_deref(), Some("step new-site: no"));
+    }
+}

@@ -1,0 +1,15 @@
+//! The controllers. The table says what each watches and where its reconcile is.
+//!
+//! | kind | watches | reconcile |
+//! |---|---|---|
+//! | FrappeSite | sites; their Secrets (metadata), Jobs, Ingresses, Databases, Users, Grants; FrappeDomains; MariaDBs; benches | [`site::reconcile`] |
+//! | FrappeBench | benches; their ConfigMaps, PersistentVolumeClaims, Services, Deployments, StatefulSets, Jobs; sites | [`bench::reconcile`] |
+//!
+//! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
+//! [`crate::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
+
+pub mod bench;
+pub mod context;
+pub mod execute;
+pub mod job;
+pub mod site;

@@ -1,0 +1,19 @@
+//! The claim of the site's host name.
+
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::Input;
+use crate::domain::{
+    key::Key,
+    object::{Desired, Kind},
+};
+
+/// The FrappeDomain named like the host. Whoever creates it holds the host.
+pub fn claim(input: &Input) -> Desired {
+    let holder = json!({"site": {
+        "namespace": input.site.namespace().unwrap_or_default(), "name": input.name(),
+        "uid": input.site.uid().unwrap_or_default(),
+    }});
+    Desired::untyped(Kind::Domain, Key::new("", &input.valid.host), input.kept_metadata(), &holder)
+}

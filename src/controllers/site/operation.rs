@@ -1,0 +1,106 @@
+//! How far an operation is: recorded in the status, carried out by a Job, tried a few times. Pure.
+
+use std::time::Duration;
+
+use frappe_crds::site::{Operation, OperationKind};
+use kube::ResourceExt;
+
+use super::{observe::Observed, plan::verb};
+use crate::{
+    controllers::job::{self, ATTEMPTS_MAX, State},
+    domain::{condition, labels, names::operation_job},
+};
+
+/// What is to be done next for an operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It succeeded.
+    Done,
+    /// This attempt is under way, or is to begin: it is recorded, then its Job is made if it is not there.
+    Run(Operation),
+    /// It failed and is tried again after this time.
+    Retry {
+        /// Time until then.
+        after: Duration,
+        /// What people are told.
+        message: String,
+    },
+    /// It failed for good.
+    Failed {
+        /// What people are told.
+        message: String,
+    },
+}
+
+/// How far the operation is.
+pub fn progress(observed: &Observed, kind: OperationKind) -> Progress {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let last = status.operation.filter(|operation| operation.kind == kind);
+    let Some(operation) = last else { return Progress::Run(attempt(observed, kind, 1, 1)) };
+    let name = operation_job(&observed.site.name_any(), verb(kind), operation.attempt);
+    match observed.jobs.get(&name).map(|it| job::state(it)) {
+        Some(State::Complete) => Progress::Done,
+        Some(State::Running) => Progress::Run(operation),
+        Some(State::Failed(at)) => failed(observed, &operation, at, &name),
+        None if is_final(observed, &name) => again_if_asked(observed, &operation).unwrap_or_else(|| Progress::Failed { message: said(observed) }),
+        // Recorded and not made yet, or gone after it was kept for an hour: the runner knows what is done already.
+        None => Progress::Run(operation),
+    }
+}
+
+fn failed(observed: &Observed, operation: &Operation, at: jiff::Timestamp, name: &str) -> Progress {
+    if let Some(again) = again_if_asked(observed, operation) {
+        return again;
+    }
+    let failures = operation.attempt - operation.first_attempt + 1;
+    let why = match &observed.failure {
+        Some(why) => format!("Job {name} failed: {why}"),
+        None => said(observed).split(" (attempt").next().map_or_else(|| format!("Job {name} failed"), str::to_owned),
+    };
+    let why = if why.contains(name) { why } else { format!("Job {name} failed; see its log") };
+    if failures >= ATTEMPTS_MAX {
+        let message = format!(
+            "{why} (attempt {failures} of {ATTEMPTS_MAX}); correct the cause, then change the spec or set the annotation {} \
+             to a new value",
+            labels::RETRY
+        );
+        return Progress::Failed { message };
+    }
+    let wait = job::wait_after(failures);
+    let elapsed = Duration::try_from(observed.now.duration_since(at)).unwrap_or_default();
+    if elapsed >= wait {
+        return Progress::Run(attempt(observed, operation.kind, operation.attempt + 1, operation.first_attempt));
+    }
+    let message = format!("{why} (attempt {failures} of {ATTEMPTS_MAX}, the next after {} s)", wait.as_secs());
+    Progress::Retry { after: wait - elapsed, message }
+}
+
+/// A changed spec or a new value of the retry annotation begins anew.
+fn again_if_asked(observed: &Observed, operation: &Operation) -> Option<Progress> {
+    let asked = observed.site.metadata.generation.unwrap_or_default() > operation.generation || retry(observed) != operation.retry;
+    let next = operation.attempt + 1;
+    asked.then(|| Progress::Run(attempt(observed, operation.kind, next, next)))
+}
+
+fn attempt(observed: &Observed, kind: OperationKind, attempt: i32, first_attempt: i32) -> Operation {
+    let generation = observed.site.metadata.generation.unwrap_or_default();
+    Operation { kind, attempt, first_attempt, generation, epoch: observed.epoch, retry: retry(observed) }
+}
+
+fn retry(observed: &Observed) -> Option<String> {
+    observed.site.annotations().get(labels::RETRY).cloned()
+}
+
+/// What the status says now.
+fn said(observed: &Observed) -> String {
+    let status = observed.site.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default()
+}
+
+/// Whether the status already calls this Job's failure final.
+fn is_final(observed: &Observed, name: &str) -> bool {
+    let status = observed.site.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").is_some_and(|ready| {
+        (ready.reason == "InitFailed" || ready.reason == "DeletionFailed") && ready.message.contains(name)
+    })
+}

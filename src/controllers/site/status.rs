@@ -1,0 +1,127 @@
+//! Phase and conditions of a site, from where its plan stands. Pure.
+
+use frappe_crds::{FrappeSiteStatus, site::SitePhase};
+use kube::ResourceExt;
+
+use super::{observe::Observed, reason::Reason};
+use crate::{
+    domain::{condition, condition::Conditions},
+    io::events::Notice,
+};
+
+/// The stages of a site's way, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// The bench is there and ready.
+    Bench,
+    /// Database, account and rights are there.
+    Database,
+    /// The site was created.
+    Init,
+    /// The host leads to it.
+    Route,
+    /// Nothing is left to do.
+    Done,
+}
+
+/// The conditions of the stages: type, reason when reached, message when reached.
+const STAGES: [(Stage, &str, Reason, &str); 4] = [
+    (Stage::Bench, "BenchReady", Reason::BenchReady, "the bench is ready"),
+    (Stage::Database, "DatabaseReady", Reason::DatabaseReady, "database, account and rights are there"),
+    (Stage::Init, "SiteInitialized", Reason::Initialized, "the site was created"),
+    (Stage::Route, "RouteReady", Reason::IngressApplied, "the Ingress leads to the site"),
+];
+
+/// Where a site stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its phase.
+    pub phase: SitePhase,
+    /// First stage that is not reached.
+    pub reached: Stage,
+    /// Stage that the reason is about.
+    pub at: Stage,
+    /// Why it stands there.
+    pub reason: Reason,
+    /// The same for people: what is wrong and what to do.
+    pub message: String,
+}
+
+impl Report {
+    /// It waits for something that is not its own.
+    pub fn pending(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
+        Self { phase: SitePhase::Pending, reached, at, reason, message }
+    }
+
+    /// It cannot go on without a person.
+    pub fn failed(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
+        Self { phase: SitePhase::Failed, reached, at, reason, message }
+    }
+
+    /// It is being made.
+    pub fn provisioning(at: Stage, reason: Reason, message: impl Into<String>) -> Self {
+        Self { phase: SitePhase::Provisioning, reached: at, at, reason, message: message.into() }
+    }
+}
+
+/// The status that a report leads to; what the report says nothing of is kept from the former status.
+pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
+    let former = observed.site.status.clone().unwrap_or_default();
+    let generation = observed.site.metadata.generation;
+    let mut conditions = Conditions::new(&former.conditions, generation, observed.now);
+    let ready = report.phase == SitePhase::Ready;
+    conditions.set("Ready", Some(ready), &report.reason.to_string(), &report.message);
+    let moving = report.phase == SitePhase::Provisioning || report.reason == Reason::Deleting;
+    conditions.set("Progressing", Some(moving), &report.reason.to_string(), &report.message);
+    let reached = |stage: Stage| stage < report.reached || (stage == Stage::Init && former.initialized);
+    let deleting = report.at == Stage::Done && !ready;
+    for (stage, kind, reason, message) in STAGES {
+        if let (true, Some(before)) = (deleting, condition::find(&former.conditions, kind)) {
+            conditions.keep(before);
+            continue;
+        }
+        if stage == report.at && !ready {
+            let state = stage == Stage::Init && former.initialized;
+            conditions.set(kind, Some(state), &report.reason.to_string(), &report.message);
+        } else if reached(stage) {
+            let disabled = stage == Stage::Route && !super::plan::wants_ingress(&observed.site.spec);
+            let reason = if disabled { Reason::RouteDisabled } else { reason };
+            let message = if disabled { "ingress.enabled is false" } else { message };
+            conditions.set(kind, Some(true), &reason.to_string(), message);
+        } else {
+            conditions.set(kind, Some(false), &Reason::Waiting.to_string(), "it waits for an earlier step");
+        }
+    }
+    let scheme = if observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled) { "https" } else { "http" };
+    let host = &observed.site.spec.site_name;
+    let explicit = observed.site.spec.domain.is_some();
+    FrappeSiteStatus {
+        phase: report.phase,
+        bench_ready: reached(Stage::Bench),
+        database_ready: reached(Stage::Database),
+        conditions: conditions.finish(),
+        site_url: ready.then(|| format!("{scheme}://{host}")).or(former.site_url),
+        resolved_domain: (report.reached > Stage::Bench).then(|| host.clone()).or(former.resolved_domain),
+        domain_source: (report.reached > Stage::Bench)
+            .then(|| if explicit { "explicit" } else { "sitename-default" }.to_owned())
+            .or(former.domain_source),
+        observed_generation: generation,
+        ..former
+    }
+}
+
+/// What people are told when a status changes: each phase and each reason once.
+pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> Option<Notice> {
+    let former = observed.site.status.clone().unwrap_or_default();
+    let word = reason.to_string();
+    let before = condition::find(&former.conditions, "Ready").map(|it| it.reason.clone());
+    if former.phase == next.phase && before.as_deref() == Some(word.as_str()) {
+        return None;
+    }
+    let message = condition::find(&next.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
+    let note = match next.phase {
+        SitePhase::Ready => format!("FrappeSite {} is served at {}", observed.site.name_any(), next.site_url.clone().unwrap_or_default()),
+        _ => message,
+    };
+    Some(Notice { warning: reason.is_warning(), reason: word, note })
+}

@@ -1,0 +1,53 @@
+//! Which sites a change concerns. Pure.
+
+use frappe_crds::{FrappeBench, FrappeSite};
+use kube::{Resource, ResourceExt, core::DynamicObject};
+
+use crate::{
+    domain::{condition, key::Key, labels},
+    io::watch::Change,
+};
+
+/// The lane of a site: its bench.
+pub fn lane(site: &FrappeSite) -> Key {
+    let own = site.namespace().unwrap_or_default();
+    Key::new(site.spec.bench_ref.namespace.clone().unwrap_or(own), &site.spec.bench_ref.name)
+}
+
+/// The site that a child belongs to, by its labels.
+pub fn owner(child: &DynamicObject) -> Option<Key> {
+    child.labels().get(labels::SLOT)?;
+    let site = child.labels().get("site")?;
+    child.namespace().map(|namespace| Key::new(namespace, site))
+}
+
+/// Whether sites must look at a bench again: not at every pod that starts.
+pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
+    let Change::Applied { now, before: Some(before) } = change else { return true };
+    let ready = |bench: &FrappeBench| {
+        let status = bench.status.clone().unwrap_or_default();
+        condition::find(&status.conditions, "Ready").map(|it| (it.status.clone(), it.message.clone()))
+    };
+    now.metadata.generation != before.metadata.generation
+        || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
+        || ready(now) != ready(before)
+}
+
+/// Whether a site waits for this FrappeDomain, or holds it.
+pub fn wants_host(site: &FrappeSite, domain: &DynamicObject) -> bool {
+    site.spec.site_name == domain.name_any()
+}
+
+/// Whether sites must look at a MariaDB again: it came, went, or moved.
+pub fn server_matters(change: &Change<DynamicObject>) -> bool {
+    match change {
+        Change::Applied { now, before: Some(before) } => now.data["spec"] != before.data["spec"],
+        _ => true,
+    }
+}
+
+/// Whether a site's own change needs a reconcile. Its status does not, unless somebody else wrote it.
+pub fn site_matters(change: &Change<FrappeSite>, reported: Option<&FrappeSite>) -> bool {
+    let Change::Applied { now, .. } = change else { return false };
+    reported.is_none_or(|known| known.meta().resource_version != now.meta().resource_version)
+}

@@ -1,0 +1,58 @@
+//! Labels, annotations and finalizers that this operator writes.
+
+use std::collections::BTreeMap;
+
+use kube_sharding::Slot;
+
+/// Label that marks everything this operator makes.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`MANAGED_BY`], and the field manager of every server-side apply.
+pub const MANAGER: &str = "frappe-operator";
+/// Label with a site's slot, on the site and on its children: routes watches, decides nothing.
+pub const SLOT: &str = "frappe.vyogo.tech/slot";
+/// Label of a site with its bench's name, so that a bench's sites can be listed.
+pub const BENCH_OF_SITE: &str = "frappe.vyogo.tech/bench";
+/// Label with the uid of the site that a child belongs to.
+pub const SITE_UID: &str = "frappe.vyogo.tech/site-uid";
+/// Annotation with the hash of what was last applied: tells a field that we no longer want from one that is not ours.
+pub const APPLIED_HASH: &str = "frappe.vyogo.tech/applied";
+/// Annotation with a site's identity, on its Secret and its Jobs.
+pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
+/// Annotation with a site's database name, on its Secret.
+pub const DATABASE: &str = "frappe.vyogo.tech/database";
+/// Annotation that a person sets to any new value to have a failed operation tried anew.
+pub const RETRY: &str = "frappe.vyogo.tech/retry";
+/// Finalizer of a site.
+pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
+/// Finalizer of a bench.
+pub const BENCH_FINALIZER: &str = "vyogo.tech/bench-finalizer";
+
+/// Labels of every object of a bench.
+pub fn bench(bench: &str) -> BTreeMap<String, String> {
+    [("app", "frappe"), ("bench", bench), (MANAGED_BY, MANAGER), ("app.kubernetes.io/part-of", "frappe")]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// Labels of one component of a bench.
+pub fn component(bench_name: &str, component: &str) -> BTreeMap<String, String> {
+    let mut labels = bench(bench_name);
+    labels.insert("component".to_owned(), component.to_owned());
+    labels
+}
+
+/// Labels by which Services and Deployments find a component's pods. They are immutable, so these never change.
+pub fn selector(bench: &str, component: &str) -> BTreeMap<String, String> {
+    [("app", "frappe"), ("bench", bench), ("component", component)]
+        .map(|(key, value)| (key.to_owned(), value.to_owned()))
+        .into()
+}
+
+/// Labels of every object of a site.
+pub fn site(bench_name: &str, site: &str, site_uid: &str) -> BTreeMap<String, String> {
+    let mut labels = bench(bench_name);
+    labels.insert("site".to_owned(), site.to_owned());
+    labels.insert(SLOT.to_owned(), Slot::of_uid(site_uid).to_string());
+    labels.insert(SITE_UID.to_owned(), site_uid.to_owned());
+    labels
+}

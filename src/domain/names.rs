@@ -1,0 +1,89 @@
+//! Names of the objects that this operator makes, and of databases.
+
+use sha2::{Digest, Sha256};
+
+/// Longest name of an object whose name becomes a label or a DNS label.
+const NAME_MAX_CHARACTERS: usize = 63;
+/// Hex digits of the hash in a shortened name.
+const SHORT_HASH_DIGITS: usize = 8;
+/// Characters of the site's name in a database name.
+const DATABASE_STEM_CHARACTERS: usize = 20;
+/// Hex digits of the hash in a database name.
+const DATABASE_HASH_DIGITS: usize = 12;
+
+/// The first hex digits of SHA-256 of some text.
+pub fn hash_hex(text: &str, digits: usize) -> String {
+    Sha256::digest(text.as_bytes()).iter().flat_map(|byte| [byte >> 4, byte & 15]).take(digits).map(hex_digit).collect()
+}
+
+fn hex_digit(nibble: u8) -> char {
+    char::from_digit(u32::from(nibble), 16).expect("a nibble is below 16")
+}
+
+/// `OWNER-SUFFIX`, shortened to 63 characters with a hash of the whole where it is longer.
+pub fn child(owner: &str, suffix: &str) -> String {
+    let whole = format!("{owner}-{suffix}");
+    if whole.len() <= NAME_MAX_CHARACTERS {
+        return whole;
+    }
+    let kept = NAME_MAX_CHARACTERS.saturating_sub(suffix.len() + SHORT_HASH_DIGITS + 2);
+    let stem: String = owner.chars().take(kept).collect();
+    format!("{}-{}-{suffix}", stem.trim_end_matches(['-', '.']), hash_hex(&whole, SHORT_HASH_DIGITS))
+}
+
+/// Name of the Job that does an operation for the n-th time: `SITE-init`, then `SITE-init-2`.
+pub fn operation_job(site: &str, operation: &str, attempt: i32) -> String {
+    if attempt <= 1 { child(site, operation) } else { child(site, &format!("{operation}-{attempt}")) }
+}
+
+/// Name of a site's database and of its account, the same for both: `[a-z][a-z0-9]*`, at most 32 characters.
+///
+/// Frappe before version 16 takes the account's name to be the database's. An underscore would be a wildcard in a
+/// MariaDB grant. The hash is of namespace/name, so that two sites of one name in two namespaces never meet.
+pub fn database(namespace: &str, site: &str) -> String {
+    let letters: String = site.chars().filter(char::is_ascii_alphanumeric).collect();
+    let lower = letters.to_ascii_lowercase();
+    let stem = lower.trim_start_matches(|character: char| character.is_ascii_digit());
+    let stem = if stem.is_empty() { "site" } else { stem };
+    let short: String = stem.chars().take(DATABASE_STEM_CHARACTERS).collect();
+    format!("{short}{}", hash_hex(&format!("{namespace}/{site}"), DATABASE_HASH_DIGITS))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_are_those_of_the_guide() {
+        assert_eq!(operation_job("customer-site", "init", 1), "customer-site-init");
+        assert_eq!(operation_job("customer-site", "delete", 3), "customer-site-delete-3");
+        assert_eq!(child("production-bench", "gunicorn"), "production-bench-gunicorn");
+    }
+
+    /// Pinned: a change would give every site another database.
+    #[test]
+    fn a_database_name_never_changes() {
+        assert_eq!(database("default", "customer-site"), "customersiteced52df88ec2");
+        assert!(database("default", "123").starts_with("site"));
+    }
+
+    proptest! {
+        #[test]
+        fn a_database_name_is_safe_in_every_grant(namespace in "[a-z]{1,9}", site in "[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?") {
+            let name = database(&namespace, &site);
+            prop_assert!(name.len() <= 32);
+            prop_assert!(name.starts_with(|c: char| c.is_ascii_lowercase()));
+            prop_assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
+            prop_assert_ne!(name, database(&format!("{namespace}x"), &site));
+        }
+
+        #[test]
+        fn a_child_name_fits_and_differs(a in "[a-z]([-a-z0-9]{0,61}[a-z0-9])?", b in "[a-z]([-a-z0-9]{0,61}[a-z0-9])?") {
+            let (first, second) = (child(&a, "admin-password"), child(&b, "admin-password"));
+            prop_assert!(first.len() <= 63);
+            prop_assert_eq!(a == b, first == second);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The kinds that this operator makes or reads, and an object as it should be.
+
+use k8s_openapi::api::{
+    apps::v1::{Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
+    networking::v1::Ingress,
+};
+use kube::{
+    Resource,
+    core::{ApiResource, GroupVersionKind},
+};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::domain::{
+    key::Key,
+    labels::{APPLIED_HASH, MANAGED_BY, MANAGER},
+    names::hash_hex,
+};
+
+/// Hex digits of the hash of an applied object.
+const APPLIED_HASH_DIGITS: usize = 16;
+
+/// A kind of object that this operator makes or reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// core/v1 ConfigMap
+    ConfigMap,
+    /// core/v1 Secret, of which caches hold the metadata only
+    Secret,
+    /// core/v1 PersistentVolumeClaim
+    PersistentVolumeClaim,
+    /// core/v1 Service
+    Service,
+    /// apps/v1 Deployment
+    Deployment,
+    /// apps/v1 StatefulSet
+    StatefulSet,
+    /// batch/v1 Job
+    Job,
+    /// networking.k8s.io/v1 Ingress
+    Ingress,
+    /// k8s.mariadb.com Database
+    Database,
+    /// k8s.mariadb.com User
+    User,
+    /// k8s.mariadb.com Grant
+    Grant,
+    /// k8s.mariadb.com MariaDB, never made by this operator
+    MariaDb,
+    /// vyogo.tech FrappeDomain
+    Domain,
+    /// vyogo.tech FrappeSite
+    Site,
+    /// vyogo.tech FrappeBench
+    Bench,
+}
+
+impl Kind {
+    /// How the API server names the kind.
+    pub fn resource(self) -> ApiResource {
+        match self {
+            Self::ConfigMap => ApiResource::erase::<ConfigMap>(&()),
+            Self::Secret => ApiResource::erase::<Secret>(&()),
+            Self::PersistentVolumeClaim => ApiResource::erase::<PersistentVolumeClaim>(&()),
+            Self::Service => ApiResource::erase::<Service>(&()),
+            Self::Deployment => ApiResource::erase::<Deployment>(&()),
+            Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
+            Self::Job => ApiResource::erase::<Job>(&()),
+            Self::Ingress => ApiResource::erase::<Ingress>(&()),
+            Self::Database => mariadb("Database", "databases"),
+            Self::User => mariadb("User", "users"),
+            Self::Grant => mariadb("Grant", "grants"),
+            Self::MariaDb => mariadb("MariaDB", "mariadbs"),
+            Self::Domain => ApiResource::erase::<frappe_crds::FrappeDomain>(&()),
+            Self::Site => ApiResource::erase::<frappe_crds::FrappeSite>(&()),
+            Self::Bench => ApiResource::erase::<frappe_crds::FrappeBench>(&()),
+        }
+    }
+
+    /// Whether the kind belongs to the MariaDB operator, which may be absent.
+    pub fn is_mariadb(self) -> bool {
+        matches!(self, Self::Database | Self::User | Self::Grant | Self::MariaDb)
+    }
+}
+
+fn mariadb(kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("k8s.mariadb.com", "v1alpha1", kind), plural)
+}
+
+/// An object as it should be: exactly the fields that this operator owns.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace and name.
+    pub key: Key,
+    /// The whole object, with apiVersion, kind and metadata.
+    pub body: Value,
+}
+
+impl Desired {
+    /// From a typed object of Kubernetes.
+    ///
+    /// # Panics
+    /// Never: the types of k8s-openapi serialize.
+    pub fn typed<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> Self {
+        let body = serde_json::to_value(object).expect("a Kubernetes object serializes");
+        Self { kind, key: Key::of(object), body }
+    }
+
+    /// From metadata (a JSON object with name, labels …) and a spec.
+    pub fn untyped(kind: Kind, key: Key, mut metadata: Value, spec: &Value) -> Self {
+        let resource = kind.resource();
+        metadata["name"] = json!(key.name);
+        if !key.namespace.is_empty() {
+            metadata["namespace"] = json!(key.namespace);
+        }
+        let body = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec,
+        });
+        Self { kind, key, body }
+    }
+
+    /// The object as it is applied: with the hash of itself as an annotation.
+    pub fn stamped(&self) -> Value {
+        let hash = hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS);
+        let mut body = self.body.clone();
+        body["metadata"]["annotations"][APPLIED_HASH] = json!(hash);
+        body
+    }
+}
+
+/// Whether an object carries this operator's mark.
+pub fn is_ours(metadata: &kube::api::ObjectMeta) -> bool {
+    metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|value| value == MANAGER)
+}

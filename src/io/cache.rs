@@ -1,0 +1,199 @@
+//! What is known of the world: a reflector's store, and on top of it what this process wrote and has not seen yet.
+//!
+//! Without the second part, a reconcile that runs before the watch delivers its own last write would write again.
+
+use std::{sync::Arc, time::Instant};
+
+use dashmap::DashMap;
+use kube::{
+    Resource, ResourceExt,
+    runtime::{
+        reflector::{ObjectRef, Store},
+        watcher::Event,
+    },
+};
+use tokio::sync::watch;
+
+use crate::domain::key::Key;
+
+/// A write of this process that the watch has not delivered yet.
+enum Written<K> {
+    Object(Arc<K>),
+    Deleted { uid: String },
+}
+
+/// Objects of one kind.
+pub struct Cache<K: Resource + Clone + 'static>
+where
+    K::DynamicType: Clone + Eq + std::hash::Hash,
+{
+    store: Store<K>,
+    kind: K::DynamicType,
+    written: DashMap<Key, (Written<K>, Instant)>,
+    synced: watch::Sender<bool>,
+}
+
+impl<K> Cache<K>
+where
+    K: Resource + Clone + 'static,
+    K::DynamicType: Clone + Eq + std::hash::Hash,
+{
+    /// A cache on a reflector's store.
+    pub fn new(store: Store<K>, kind: K::DynamicType) -> Self {
+        Self { store, kind, written: DashMap::new(), synced: watch::Sender::new(false) }
+    }
+
+    /// The object, as new as is known.
+    pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        let seen = self.store.get(&self.reference(key));
+        let Some(entry) = self.written.get(key) else { return seen };
+        match &entry.value().0 {
+            Written::Object(written) => match &seen {
+                Some(object) if !is_older(object.as_ref(), written.as_ref()) => seen,
+                _ => Some(Arc::clone(written)),
+            },
+            Written::Deleted { uid } => seen.filter(|object| object.meta().uid.as_ref() != Some(uid)),
+        }
+    }
+
+    /// Every object that the watch delivered.
+    pub fn all(&self) -> Vec<Arc<K>> {
+        self.store.state()
+    }
+
+    /// Number of objects that the watch delivered.
+    pub fn len(&self) -> usize {
+        self.store.len()
+    }
+
+    /// Whether the watch delivered nothing.
+    pub fn is_empty(&self) -> bool {
+        self.store.is_empty()
+    }
+
+    /// Waits until the first list is in and was told of.
+    pub async fn synced(&self) {
+        // It cannot fail: the sender is this cache's own.
+        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    }
+
+    /// The first list is in and was told of.
+    pub fn mark_synced(&self) {
+        self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    }
+
+    /// Records the answer to a write of this process.
+    pub fn wrote(&self, object: K) {
+        let key = Key::of(&object);
+        self.written.insert(key, (Written::Object(Arc::new(object)), Instant::now()));
+    }
+
+    /// Records that this process deleted an object for good.
+    pub fn deleted(&self, key: &Key, uid: &str) {
+        self.written.insert(key.clone(), (Written::Deleted { uid: uid.to_owned() }, Instant::now()));
+    }
+
+    /// The object that the watch delivered before, and forgets what the watch has now delivered.
+    ///
+    /// To be called for each event before the store takes it; `list_begun` is when the present list was asked for.
+    pub fn before(&self, event: &Event<K>, list_begun: Instant) -> Option<Arc<K>> {
+        match event {
+            Event::Apply(object) | Event::InitApply(object) => {
+                let key = Key::of(object);
+                self.written.remove_if(&key, |_, (written, _)| match written {
+                    Written::Object(written) => !is_older(object, written.as_ref()),
+                    Written::Deleted { uid } => object.meta().uid.as_ref() != Some(uid),
+                });
+                self.store.get(&self.reference(&key))
+            }
+            Event::Delete(object) => {
+                let key = Key::of(object);
+                self.written.remove_if(&key, |_, (written, _)| match written {
+                    Written::Object(written) => written.meta().uid == object.meta().uid,
+                    Written::Deleted { uid } => object.meta().uid.as_ref() == Some(uid),
+                });
+                None
+            }
+            Event::InitDone => {
+                self.written.retain(|_, (_, since)| *since > list_begun);
+                None
+            }
+            Event::Init => None,
+        }
+    }
+
+    fn reference(&self, key: &Key) -> ObjectRef<K> {
+        let reference = ObjectRef::new_with(&key.name, self.kind.clone());
+        if key.namespace.is_empty() { reference } else { reference.within(&key.namespace) }
+    }
+}
+
+/// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35).
+fn is_older<K: Resource>(object: &K, than: &K) -> bool {
+    let number = |it: &K| it.resource_version().and_then(|version| version.parse::<u64>().ok());
+    object.meta().uid == than.meta().uid && number(object) < number(than)
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::{api::ObjectMeta, runtime::reflector::store::Writer};
+
+    use super::*;
+
+    fn object(uid: &str, version: u64) -> ConfigMap {
+        ConfigMap {
+            metadata: ObjectMeta {
+                name: Some("a".into()),
+                namespace: Some("n".into()),
+                uid: Some(uid.into()),
+                resource_version: Some(version.to_string()),
+                ..ObjectMeta::default()
+            },
+            ..ConfigMap::default()
+        }
+    }
+
+    fn version(cache: &Cache<ConfigMap>) -> Option<String> {
+        cache.get(&Key::new("n", "a")).and_then(|it| it.resource_version())
+    }
+
+    fn deliver(cache: &Cache<ConfigMap>, writer: &mut Writer<ConfigMap>, event: &Event<ConfigMap>) {
+        cache.before(event, Instant::now());
+        writer.apply_watcher_event(event);
+    }
+
+    #[test]
+    fn an_own_write_is_seen_until_the_watch_delivers_it() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let cache = Cache::new(writer.as_reader(), ());
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        cache.wrote(object("u", 3));
+        assert_eq!(version(&cache).as_deref(), Some("3"));
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 2)));
+        assert_eq!(version(&cache).as_deref(), Some("3"), "an older event does not hide the write");
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 3)));
+        assert_eq!(version(&cache).as_deref(), Some("3"));
+        assert!(cache.written.is_empty());
+    }
+
+    #[test]
+    fn an_own_delete_is_seen_at_once_and_a_successor_is_not_hidden() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let cache = Cache::new(writer.as_reader(), ());
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        cache.deleted(&Key::new("n", "a"), "u");
+        assert_eq!(version(&cache), None);
+        deliver(&cache, &mut writer, &Event::Apply(object("v", 5)));
+        assert_eq!(version(&cache).as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn a_write_whose_object_was_deleted_meanwhile_is_forgotten() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let cache = Cache::new(writer.as_reader(), ());
+        cache.wrote(object("u", 3));
+        deliver(&cache, &mut writer, &Event::Delete(object("u", 4)));
+        assert_eq!(version(&cache), None);
+    }
+}

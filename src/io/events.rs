@@ -1,0 +1,59 @@
+//! Events, as people see them with `kubectl describe`: on transitions only.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+
+use crate::domain::labels::MANAGER;
+
+/// Longest note of an Event, in bytes (events.k8s.io/v1).
+const NOTE_MAX_BYTES: usize = 1000;
+
+/// One thing to tell. Part of a plan, so that what is told is decided where it is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Whether somebody should do something.
+    pub warning: bool,
+    /// A fixed reason, as in the conditions.
+    pub reason: String,
+    /// A sentence.
+    pub note: String,
+}
+
+/// Publishes Events. One that cannot be published is logged: it decides nothing.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// Events of this operator, from the instance with this name.
+    pub fn new(client: Client, instance: &str) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Publishes an Event about an object.
+    pub async fn publish(&self, about: &ObjectReference, notice: &Notice) {
+        let event = Event {
+            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            reason: notice.reason.clone(),
+            note: Some(shorten(&notice.note)),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::warn!(%error, reason = notice.reason, "event was not published");
+        }
+    }
+}
+
+fn shorten(note: &str) -> String {
+    let mut end = note.len().min(NOTE_MAX_BYTES);
+    while !note.is_char_boundary(end) {
+        end -= 1;
+    }
+    note[..end].to_owned()
+}

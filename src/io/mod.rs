@@ -1,0 +1,9 @@
+//! The only modules that speak to the API server: client, gate, caches, watches, writes, events.
+
+pub mod cache;
+pub mod client;
+pub mod events;
+pub mod gate;
+pub mod random;
+pub mod watch;
+pub mod writer;

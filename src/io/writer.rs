@@ -1,0 +1,201 @@
+//! Every write of a reconcile. Each carries its scope to the gate, and what makes it harmless if it comes late: a
+//! resourceVersion, a uid, or a content that both owners would write alike.
+
+use http::Request;
+use kube::{
+    Client,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::{DynamicObject, Request as Builder},
+};
+use serde_json::{Value, json};
+
+use crate::{
+    domain::{
+        key::Key,
+        labels::MANAGER,
+        object::{Desired, Kind},
+    },
+    io::gate::{Refusal, Scope},
+};
+
+/// Why a write did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else changed the object first, or an object of this name is there already.
+    #[error("{verb} {kind:?} {key}: it changed meanwhile")]
+    Conflict {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+    },
+    /// The namespace is being deleted: nothing can be made in it.
+    #[error("{verb} {kind:?} {key}: its namespace is being deleted")]
+    NamespaceTerminating {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+    },
+    /// The API server said no, and will say so again.
+    #[error("{verb} {kind:?} {key}: {message}")]
+    Rejected {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+        /// The server's words.
+        message: String,
+    },
+    /// The gate was closed.
+    #[error("{verb} {kind:?} {key}: the right to act has ended")]
+    NoRight {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+    },
+    /// The API server could not be reached, or was too busy.
+    #[error("{verb} {kind:?} {key}")]
+    Transient {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+        /// What went wrong.
+        #[source]
+        source: kube::Error,
+    },
+}
+
+impl WriteError {
+    /// A fixed word for metrics and Events.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => "Conflict",
+            Self::NamespaceTerminating { .. } => "NamespaceTerminating",
+            Self::Rejected { .. } => "Rejected",
+            Self::NoRight { .. } => "NoRight",
+            Self::Transient { .. } => "Transient",
+        }
+    }
+}
+
+/// Writes for one scope.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    scope: Scope,
+}
+
+impl Writer {
+    /// Writes of `scope` through `client`.
+    pub fn new(client: Client, scope: Scope) -> Self {
+        Self { client, scope }
+    }
+
+    /// Server-side apply: the object then has exactly our fields, and others' beside them.
+    ///
+    /// `known` says that the object is ours: then our values win. One that we do not know is only made, or taken
+    /// where nobody else set a field of it to another value, so that a namesake of somebody's is never overwritten.
+    pub async fn apply(&self, desired: &Desired, known: bool) -> Result<DynamicObject, WriteError> {
+        let about = ("apply", desired.kind, &desired.key);
+        let params = PatchParams { force: known, ..PatchParams::apply(MANAGER) };
+        let body = desired.stamped();
+        let request = builder(desired.kind, &desired.key).patch(&desired.key.name, &params, &Patch::Apply(&body));
+        self.send(about, request).await
+    }
+
+    /// Creates an object; one of that name that is there already is a conflict.
+    pub async fn create(&self, desired: &Desired) -> Result<DynamicObject, WriteError> {
+        let about = ("create", desired.kind, &desired.key);
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        let request = builder(desired.kind, &desired.key).create(&params, desired.body.to_string().into_bytes());
+        self.send(about, request).await
+    }
+
+    /// Changes metadata; `metadata` holds the resourceVersion that it is based on.
+    pub async fn patch_metadata(&self, kind: Kind, key: &Key, metadata: &Value) -> Result<DynamicObject, WriteError> {
+        let body = json!({ "metadata": metadata });
+        let request = builder(kind, key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&body));
+        self.send(("patch", kind, key), request).await
+    }
+
+    /// Replaces the status; `object` holds the uid and resourceVersion that it is based on.
+    pub async fn replace_status(&self, kind: Kind, key: &Key, object: &Value) -> Result<DynamicObject, WriteError> {
+        let params = PostParams::default();
+        let body = object.to_string().into_bytes();
+        let request = builder(kind, key).replace_subresource("status", &key.name, &params, body);
+        self.send(("update status of", kind, key), request).await
+    }
+
+    /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone
+    /// at once or was gone before.
+    pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<Option<DynamicObject>, WriteError> {
+        let key = Key::of(object);
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid: object.metadata.uid.clone(), resource_version: None }),
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
+        let request = builder(kind, &key).delete(&key.name, &params);
+        let answer: Result<Value, WriteError> = self.send(("delete", kind, &key), request).await;
+        match answer {
+            Ok(value) if value["kind"] == "Status" => Ok(None),
+            Ok(value) => Ok(serde_json::from_value(value).ok()),
+            Err(WriteError::Rejected { ref message, .. }) if message == NOT_FOUND => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        (verb, kind, key): (&'static str, Kind, &Key),
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<T, WriteError> {
+        let mut request = request.map_err(|error| classify(verb, kind, key, kube::Error::BuildRequest(error)))?;
+        request.extensions_mut().insert(self.scope);
+        self.client.request(request).await.map_err(|error| classify(verb, kind, key, error))
+    }
+}
+
+/// Message of a [`WriteError::Rejected`] for an object that is not there.
+pub const NOT_FOUND: &str = "it does not exist";
+
+fn builder(kind: Kind, key: &Key) -> Builder {
+    let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
+    Builder::new(<DynamicObject as kube::Resource>::url_path(&kind.resource(), namespace))
+}
+
+fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> WriteError {
+    let key = key.clone();
+    match &source {
+        kube::Error::Api(status) => match status.code {
+            409 if verb == "apply" && status.message.contains("conflict") && status.message.contains("Apply failed") => {
+                let message = format!("an object of this name exists and is not ours: rename or remove it ({})", status.message);
+                WriteError::Rejected { verb, kind, key, message }
+            }
+            409 => WriteError::Conflict { verb, kind, key },
+            404 => WriteError::Rejected { verb, kind, key, message: NOT_FOUND.to_owned() },
+            403 if status.message.contains("because it is being terminated") => {
+                WriteError::NamespaceTerminating { verb, kind, key }
+            }
+            400..=428 => WriteError::Rejected { verb, kind, key, message: status.message.clone() },
+            _ => WriteError::Transient { verb, kind, key, source },
+        },
+        kube::Error::Service(error) if matches!(error.downcast_ref(), Some(Refusal::RightEnded)) => {
+            WriteError::NoRight { verb, kind, key }
+        }
+        _ => WriteError::Transient { verb, kind, key, source },
+    }
+}

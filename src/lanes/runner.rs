@@ -1,0 +1,252 @@
+//! Runs reconciles from lanes: one task owns the queue, each reconcile is a task of its own.
+
+use std::{
+    future::Future,
+    hash::Hash,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use dashmap::DashMap;
+use metrics::{counter, gauge, histogram};
+use tokio::{sync::mpsc, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::lanes::Lanes;
+
+/// Shortest and longest wait before a reconcile that failed runs again.
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+/// Shortest and longest wait before something that is missing is looked for again.
+const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Failures after which the wait does not grow any more.
+const BACKOFF_STEPS: usize = 12;
+/// How long running reconciles may take to end when the process stops.
+const DRAIN_MAX: Duration = Duration::from_secs(20);
+
+/// What a reconcile says at its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing to do until something changes.
+    Done,
+    /// Run again after this time, unless something changes sooner.
+    After(Duration),
+    /// The world changed under it: run again soon.
+    Conflict,
+    /// It waits for something that no watch shows: run again with backoff, 2 s to 1 min.
+    Missing,
+    /// It failed: run again with backoff, 1 s to 5 min.
+    Failed,
+}
+
+impl Outcome {
+    fn result(self) -> &'static str {
+        match self {
+            Self::Done => "success",
+            Self::After(_) | Self::Missing => "requeue_after",
+            Self::Conflict => "requeue",
+            Self::Failed => "error",
+        }
+    }
+}
+
+enum Message<L, K> {
+    Push(L, K),
+    LimitsChanged,
+}
+
+/// Where changes are put in. Cheap to clone.
+pub struct Queue<L, K>(mpsc::UnboundedSender<Message<L, K>>);
+
+impl<L, K> Clone for Queue<L, K> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<L, K> Queue<L, K> {
+    /// Queues a key; nothing happens once the runner has ended. The channel holds what the runner has not taken yet;
+    /// the queue behind it holds each key once.
+    pub fn push(&self, lane: L, key: K) {
+        let _ = self.0.send(Message::Push(lane, key));
+    }
+
+    /// A limit may have been raised.
+    pub fn limits_changed(&self) {
+        let _ = self.0.send(Message::LimitsChanged);
+    }
+}
+
+/// A queue and the reconciles that it feeds.
+pub struct Runner<L, K> {
+    name: &'static str,
+    receiver: mpsc::UnboundedReceiver<Message<L, K>>,
+    lanes: Lanes<L, K>,
+    failures: Arc<DashMap<K, usize>>,
+    in_flight_max: usize,
+}
+
+impl<L, K> Runner<L, K>
+where
+    L: Clone + Eq + Hash + Send + 'static,
+    K: Clone + Eq + Hash + Ord + Send + Sync + 'static,
+{
+    /// A runner named as in metrics, with at most `in_flight_max` reconciles at once over all lanes.
+    pub fn new(name: &'static str, in_flight_max: usize) -> (Queue<L, K>, Self) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let runner = Self { name, receiver, lanes: Lanes::default(), failures: Arc::default(), in_flight_max };
+        (Queue(sender), runner)
+    }
+
+    /// Runs until `stop`, then lets running reconciles end.
+    pub async fn run<F, R>(mut self, limit: impl Fn(&L) -> usize, reconcile: F, stop: CancellationToken)
+    where
+        F: Fn(K) -> R,
+        R: Future<Output = Outcome> + Send + 'static,
+    {
+        let mut tasks: JoinSet<(K, Outcome, Duration)> = JoinSet::new();
+        let mut running_keys = std::collections::HashMap::new();
+        loop {
+            self.lanes.expire(Instant::now());
+            while self.lanes.running() < self.in_flight_max
+                && let Some(started) = self.lanes.pop(&limit)
+            {
+                histogram!("workqueue_queue_duration_seconds", "name" => self.name)
+                    .record(started.queued_at.elapsed().as_secs_f64());
+                let (key, work) = (started.key.clone(), reconcile(started.key));
+                let task = tasks.spawn(timed(key.clone(), work));
+                running_keys.insert(task.id(), key);
+            }
+            self.report();
+            let timer = self.lanes.next_timer();
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                Some(ended) = tasks.join_next_with_id() => {
+                    let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
+                    let key = running_keys.remove(&id);
+                    match ended {
+                        Ok((_, (key, outcome, took))) => self.ended(&key, outcome, took),
+                        Err(error) => self.panicked(key, &error),
+                    }
+                }
+                message = self.receiver.recv() => match message {
+                    Some(message) => self.take(message),
+                    None => break,
+                },
+                () = until(timer) => {}
+            }
+        }
+        let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        if drained.is_err() {
+            tracing::warn!(queue = self.name, left = tasks.len(), "reconciles were cancelled at the end");
+        }
+    }
+
+    fn take(&mut self, first: Message<L, K>) {
+        let mut next = Some(first);
+        while let Some(message) = next {
+            match message {
+                Message::Push(lane, key) => {
+                    if self.lanes.push(lane, key, Instant::now()) {
+                        counter!("workqueue_adds_total", "name" => self.name).increment(1);
+                    }
+                }
+                Message::LimitsChanged => self.lanes.limits_changed(),
+            }
+            next = self.receiver.try_recv().ok();
+        }
+    }
+
+    fn ended(&mut self, key: &K, outcome: Outcome, took: Duration) {
+        let name = self.name;
+        counter!("controller_runtime_reconcile_total", "controller" => name, "result" => outcome.result()).increment(1);
+        histogram!("controller_runtime_reconcile_time_seconds", "controller" => name).record(took.as_secs_f64());
+        histogram!("workqueue_work_duration_seconds", "name" => name).record(took.as_secs_f64());
+        let wait = match outcome {
+            Outcome::Done => None,
+            Outcome::After(wait) => Some(wait),
+            Outcome::Conflict => Some(Duration::from_millis(50)),
+            Outcome::Failed => {
+                counter!("controller_runtime_reconcile_errors_total", "controller" => name).increment(1);
+                counter!("workqueue_retries_total", "name" => name).increment(1);
+                Some(self.next_backoff(key, BACKOFF))
+            }
+            Outcome::Missing => Some(self.next_backoff(key, BACKOFF_MISSING)),
+        };
+        if !matches!(outcome, Outcome::Failed | Outcome::Missing) {
+            self.failures.remove(key);
+        }
+        let now = Instant::now();
+        self.lanes.finish(key, now, wait.map(|wait| now + wait));
+    }
+
+    fn panicked(&mut self, key: Option<K>, error: &tokio::task::JoinError) {
+        counter!("controller_runtime_reconcile_panics_total", "controller" => self.name).increment(1);
+        tracing::error!(queue = self.name, %error, "a reconcile panicked");
+        if let Some(key) = key {
+            self.ended(&key, Outcome::Failed, Duration::ZERO);
+        }
+    }
+
+    fn next_backoff(&self, key: &K, (shortest, longest): (Duration, Duration)) -> Duration {
+        let mut failures = self.failures.entry(key.clone()).or_insert(0);
+        *failures = (*failures + 1).min(BACKOFF_STEPS);
+        let mut waits = ExponentialBuilder::default()
+            .with_min_delay(shortest)
+            .with_max_delay(longest)
+            .with_max_times(BACKOFF_STEPS)
+            .with_jitter()
+            .build();
+        waits.nth(*failures - 1).unwrap_or(longest)
+    }
+
+    fn report(&self) {
+        #[allow(clippy::cast_precision_loss, reason = "a queue has less than 2^52 keys")]
+        let number = |count: usize| count as f64;
+        gauge!("workqueue_depth", "name" => self.name).set(number(self.lanes.depth()));
+        gauge!("controller_runtime_active_workers", "controller" => self.name).set(number(self.lanes.running()));
+        let oldest = self.lanes.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        gauge!("frappe_operator_oldest_pending_seconds", "name" => self.name).set(oldest);
+    }
+}
+
+async fn timed<K, R: Future<Output = Outcome>>(key: K, work: R) -> (K, Outcome, Duration) {
+    let begun = Instant::now();
+    let outcome = work.await;
+    (key, outcome, begun.elapsed())
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+
+    /// A panic of one reconcile ends neither the others nor the key: it runs again.
+    #[tokio::test(start_paused = true)]
+    async fn a_reconcile_that_panics_runs_again() {
+        let (queue, runner) = Runner::<&str, u8>::new("test", 4);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let stop = CancellationToken::new();
+        queue.push("lane", 1);
+        let (seen, ended) = (Arc::clone(&runs), stop.clone());
+        let reconcile = move |_| {
+            let (seen, ended) = (Arc::clone(&seen), ended.clone());
+            async move {
+                assert!(seen.fetch_add(1, Ordering::SeqCst) > 0, "the first run panics on purpose");
+                ended.cancel();
+                Outcome::Done
+            }
+        };
+        runner.run(|_| 1, reconcile, stop).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+}

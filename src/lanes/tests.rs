@@ -1,0 +1,185 @@
+//! Tests of the queue: invariants of ARCHITECTURE.md.
+
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn unlimited(_: &&str) -> usize {
+    usize::MAX
+}
+
+#[test]
+fn a_key_waits_at_most_once() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    assert!(lanes.push("a", 1, now));
+    assert!(!lanes.push("a", 1, now));
+    assert_eq!(lanes.depth(), 1);
+}
+
+/// two reconciles of one key never run at once.
+#[test]
+fn a_key_that_changes_while_it_runs_runs_again_after() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    lanes.push("a", 1, now);
+    assert_eq!(lanes.pop(unlimited).map(|it| it.key), Some(1));
+    assert!(lanes.push("a", 1, now));
+    assert!(!lanes.push("a", 1, now));
+    assert_eq!(lanes.pop(unlimited), None);
+    lanes.finish(&1, now, None);
+    assert_eq!(lanes.pop(unlimited).map(|it| it.key), Some(1));
+    lanes.finish(&1, now, None);
+    assert_eq!(lanes.pop(unlimited), None);
+}
+
+/// a lane that floods the queue does not make another wait.
+#[test]
+fn lanes_take_turns() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    (0..100).for_each(|key| {
+        lanes.push("flood", key, now);
+    });
+    lanes.push("small", 1000, now);
+    let first_two: Vec<i32> = (0..2).filter_map(|_| lanes.pop(unlimited)).map(|it| it.key).collect();
+    assert_eq!(first_two, [0, 1000]);
+}
+
+#[test]
+fn a_lane_at_its_limit_holds_up_no_other_and_goes_on_when_it_has_room() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    (0..3).for_each(|key| {
+        lanes.push("a", key, now);
+    });
+    lanes.push("b", 10, now);
+    let limit = |lane: &&str| if *lane == "a" { 1 } else { 5 };
+    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(0));
+    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(10));
+    assert_eq!(lanes.pop(limit), None);
+    lanes.finish(&0, now, None);
+    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(1));
+}
+
+/// limits are read when a key starts.
+#[test]
+fn a_raised_limit_counts_at_once() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    (0..3).for_each(|key| {
+        lanes.push("a", key, now);
+    });
+    assert!(lanes.pop(|_| 1).is_some());
+    assert!(lanes.pop(|_| 1).is_none());
+    lanes.limits_changed();
+    assert!(lanes.pop(|_| 2).is_some());
+}
+
+#[test]
+fn a_timer_queues_its_key_once_and_the_earlier_one_counts() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    let seconds = |count| now + Duration::from_secs(count);
+    lanes.push_at("a", 1, seconds(10));
+    lanes.push_at("a", 1, seconds(5));
+    lanes.push_at("a", 1, seconds(20));
+    assert_eq!(lanes.next_timer(), Some(seconds(5)));
+    lanes.expire(seconds(4));
+    assert_eq!(lanes.depth(), 0);
+    lanes.expire(seconds(30));
+    assert_eq!(lanes.depth(), 1);
+    assert!(lanes.pop(unlimited).is_some());
+    lanes.finish(&1, seconds(30), None);
+    lanes.expire(seconds(60));
+    assert_eq!((lanes.depth(), lanes.next_timer()), (0, None));
+}
+
+#[test]
+fn a_change_makes_a_timer_needless() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    lanes.push_at("a", 1, now + Duration::from_secs(5));
+    lanes.push("a", 1, now);
+    assert!(lanes.pop(unlimited).is_some());
+    lanes.finish(&1, now, None);
+    assert_eq!(lanes.next_timer(), None);
+    assert!(lanes.places.is_empty() && lanes.lanes.is_empty(), "nothing is kept of an idle key");
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push(u8),
+    PushAt(u8, u8),
+    Pop,
+    Finish(u8),
+    Advance(u8),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0..12u8).prop_map(Step::Push),
+        (0..12u8, 0..9u8).prop_map(|(key, after)| Step::PushAt(key, after)),
+        Just(Step::Pop),
+        Just(Step::Pop),
+        any::<u8>().prop_map(Step::Finish),
+        (0..5u8).prop_map(Step::Advance),
+    ]
+}
+
+proptest! {
+    /// whatever happens, no key runs twice at once, no lane exceeds its limit, no lane with work and room is
+    /// passed over, and every key that was queued runs in the end.
+    #[test]
+    fn the_queue_keeps_its_promises(steps in proptest::collection::vec(step(), 1..200)) {
+        const LIMIT: usize = 2;
+        let lane_of = |key: u8| key % 3;
+        let mut now = Instant::now();
+        let mut lanes: Lanes<u8, u8> = Lanes::default();
+        let mut running: Vec<u8> = Vec::new();
+        let mut owed: HashSet<u8> = HashSet::new();
+        for step in steps {
+            match step {
+                Step::Push(key) => { lanes.push(lane_of(key), key, now); owed.insert(key); }
+                Step::PushAt(key, after) => {
+                    lanes.push_at(lane_of(key), key, now + Duration::from_secs(u64::from(after)));
+                    owed.insert(key);
+                }
+                Step::Pop => match lanes.pop(|_| LIMIT) {
+                    Some(started) => {
+                        prop_assert!(!running.contains(&started.key));
+                        running.push(started.key);
+                        owed.remove(&started.key);
+                    }
+                    None => {
+                        let mut room: HashMap<u8, usize> = HashMap::new();
+                        running.iter().for_each(|key| *room.entry(lane_of(*key)).or_default() += 1);
+                        for (name, lane) in &lanes.lanes {
+                            prop_assert!(lane.waiting.is_empty() || room.get(name) == Some(&LIMIT));
+                        }
+                    }
+                },
+                Step::Finish(index) if !running.is_empty() => {
+                    let key = running.remove(usize::from(index) % running.len());
+                    lanes.finish(&key, now, None);
+                }
+                Step::Finish(_) => {}
+                Step::Advance(seconds) => {
+                    now += Duration::from_secs(u64::from(seconds));
+                    lanes.expire(now);
+                }
+            }
+            let in_lane = |lane| running.iter().filter(|key| lane_of(**key) == lane).count();
+            prop_assert!((0..3).all(|lane| in_lane(lane) <= LIMIT));
+        }
+        now += Duration::from_secs(60);
+        lanes.expire(now);
+        for _ in 0..100 {
+            running.drain(..).for_each(|key| lanes.finish(&key, now, None));
+            while let Some(started) = lanes.pop(|_| LIMIT) {
+                owed.remove(&started.key);
+                running.push(started.key);
+            }
+        }
+        prop_assert!(owed.is_empty(), "never ran: {:?}", owed);
+        prop_assert!(lanes.places.is_empty() && lanes.lanes.is_empty());
+    }
+}

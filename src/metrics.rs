@@ -1,0 +1,38 @@
+//! Metrics: the recorder, and what each metric means. Names are controller-runtime's where it has one; no label holds
+//! an object's name.
+
+use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Upper bounds of durations, in seconds: controller-runtime's.
+const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Installs the recorder for the whole process.
+pub fn install() -> anyhow::Result<PrometheusHandle> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &SECONDS)?
+        .install_recorder()?;
+    describe();
+    gauge!("frappe_operator_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!("controller_runtime_reconcile_total", "Reconciles by controller and result");
+    describe_counter!("controller_runtime_reconcile_errors_total", "Reconciles that failed");
+    describe_counter!("controller_runtime_reconcile_panics_total", "Reconciles that panicked");
+    describe_histogram!("controller_runtime_reconcile_time_seconds", Unit::Seconds, "Time of one reconcile");
+    describe_gauge!("controller_runtime_active_workers", "Reconciles that run");
+    describe_gauge!("workqueue_depth", "Keys that wait");
+    describe_counter!("workqueue_adds_total", "Keys that were queued");
+    describe_counter!("workqueue_retries_total", "Keys that were queued again after a failure");
+    describe_histogram!("workqueue_queue_duration_seconds", Unit::Seconds, "Time from queueing to start");
+    describe_histogram!("workqueue_work_duration_seconds", Unit::Seconds, "Time of one key's work");
+    describe_gauge!("frappe_operator_oldest_pending_seconds", "Time that the oldest waiting key has waited");
+    describe_counter!("rest_client_requests_total", "Requests to the API server by verb, resource and code");
+    describe_histogram!("rest_client_request_duration_seconds", Unit::Seconds, "Time of one request");
+    describe_counter!("frappe_operator_refused_writes_total", "Writes that the gate refused");
+    describe_counter!("frappe_operator_watch_errors_total", "Watches that were interrupted");
+    describe_gauge!("frappe_operator_config_bad_values", "Values of the ConfigMap that were not taken");
+    describe_gauge!("frappe_operator_build_info", "Version of the operator; always 1");
+}

@@ -1,0 +1,64 @@
+//! The ConfigMap `frappe-operator-config`, watched: an edit takes effect at once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client, ResourceExt, runtime::reflector::store::Writer};
+use metrics::gauge;
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    config::{self, BadValue, CONFIG_MAP, OperatorConfig},
+    controllers::execute::reference,
+    domain::{key::Key, object::Kind},
+    io::{
+        cache::Cache,
+        events::{Events, Notice},
+        watch::{self as watcher, Change},
+    },
+};
+
+/// Starts the watch; the cache that is returned is synced once the settings are read. `changed` is called when they
+/// change.
+pub(super) fn start(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    namespace: &str,
+    events: Events,
+    settings: watch::Sender<Arc<OperatorConfig>>,
+    changed: impl Fn() + Send + Sync + 'static,
+) -> Arc<Cache<ConfigMap>> {
+    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let writer = Writer::<ConfigMap>::new(());
+    let cache = Arc::new(Cache::new(writer.as_reader(), ()));
+    let config = watcher::config("").fields(&format!("metadata.name={CONFIG_MAP}"));
+    let take = move |change: Change<ConfigMap>| {
+        let data = match &change {
+            Change::Applied { now, .. } => now.data.clone().unwrap_or_default(),
+            Change::Deleted(_) => BTreeMap::new(),
+        };
+        let last_good = settings.borrow().clone();
+        let (next, bad) = config::parse(&data, &last_good);
+        tell(&events, change.object(), &bad);
+        if next != *last_good {
+            tracing::info!(?next, "settings changed");
+            settings.send_replace(Arc::new(next));
+            changed();
+        }
+    };
+    tasks.spawn(watcher::run(api, config, writer, Arc::clone(&cache), take));
+    cache
+}
+
+/// Says what was not taken where people look: Event, log, metric.
+fn tell(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
+    gauge!("frappe_operator_config_bad_values").set(f64::from(u32::try_from(bad.len()).unwrap_or(u32::MAX)));
+    for value in bad {
+        tracing::warn!(key = value.key, problem = value.problem, "a value of the ConfigMap was not taken");
+        let about = reference(Kind::ConfigMap, &Key::of(map), map.uid());
+        let note = format!("{}: {}; the last good value is kept", value.key, value.problem);
+        let notice = Notice { warning: true, reason: "InvalidValue".to_owned(), note };
+        let events = events.clone();
+        tokio::spawn(async move { events.publish(&about, &notice).await });
+    }
+}
