@@ -1,1 +1,7 @@
-//! Placeholder while dependencies build.
+//! The test control plane from Rust, the operator as a process beside it, and what its audit log says.
+//!
+//! Used by the integration tests of the operator and by the demo.
+
+pub mod audit;
+pub mod cluster;
+pub mod process;

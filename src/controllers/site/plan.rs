@@ -236,7 +236,10 @@ fn sql_report(observed: &Observed) -> Option<Report> {
             }
             // A site that is served does not stop being so because an object is being made again.
             None if served => None,
-            None => Some(Report::provisioning(Stage::Database, Reason::CreatingDatabase, format!("the MariaDB operator is making the {kind}"))),
+            None => {
+                let message = "the MariaDB operator is making database, account and rights";
+                Some(Report::provisioning(Stage::Database, Reason::CreatingDatabase, message))
+            }
         };
     }
     None

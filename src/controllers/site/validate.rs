@@ -111,8 +111,8 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     }
     let status = bench.status.clone().unwrap_or_default();
     if !condition::is_true(&status.conditions, "Ready") && !served {
-        let why = condition::find(&status.conditions, "Ready").map_or("it was just made", |it| it.message.as_str());
-        return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready: {why}")));
+        // Not the bench's own message: it changes with every pod, and each change would be a write for every site.
+        return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; its conditions say why")));
     }
     let suffix = bench.spec.domain_config.as_ref().and_then(|config| config.suffix.clone());
     let suffix = suffix.or_else(|| observed.config.default_domain_suffix.clone());

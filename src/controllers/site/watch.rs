@@ -26,7 +26,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let ready = |bench: &FrappeBench| {
         let status = bench.status.clone().unwrap_or_default();
-        condition::find(&status.conditions, "Ready").map(|it| (it.status.clone(), it.message.clone()))
+        condition::find(&status.conditions, "Ready").map(|it| it.status.clone())
     };
     now.metadata.generation != before.metadata.generation
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp

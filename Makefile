@@ -1,0 +1,52 @@
+# Two commands: `make demo` and `make test`. Both set up what they need; what they cannot, they name.
+SHELL := bash
+CACHE := $(or $(FRAPPE_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/frappe-operator)
+export CARGO_TARGET_DIR ?= $(CACHE)/target
+PROGRAMS := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help demo test unit integration runner lint deny controlplane crds clean-clusters
+
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST)
+
+## make demo           a cluster, the operator, one bench and 20 sites; Ctrl-C removes it (ONCE=1 ends by itself)
+demo: controlplane
+	cargo build --quiet --workspace --bins
+	$(PROGRAMS)/demo --operator $(PROGRAMS)/frappe-operator $(if $(ONCE),--once)
+
+## make test           everything: lint, unit, snapshot and property tests, the runner's, and integration
+test: tools lint runner unit integration
+	@echo "make test: all of it passed"
+
+## make lint           rustfmt, clippy, and deny where cargo-deny is installed
+lint:
+	cargo fmt --all --check
+	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	$(MAKE) --no-print-directory deny
+
+deny:
+	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	else echo "lint: cargo-deny is not installed, dependencies were not judged (cargo install cargo-deny)"; fi
+
+## make unit           unit, snapshot, property and tidy tests
+unit:
+	cargo test --quiet --workspace --lib --bins --test tidy --test generated
+
+## make runner         the site runner against a real MariaDB and a stand-in for Frappe
+runner:
+	python3 -m unittest discover --start-directory src/runner/tests --verbose
+
+## make integration    against real kube-apiservers
+integration: controlplane
+	cargo test --quiet --workspace --test it -- --test-threads 2
+
+controlplane: tools
+	loadtest/controlplane/cluster build
+
+## make crds           write crds/*.yaml from the Rust types
+crds:
+	cargo run --quiet -p frappe-crds --example crdgen
+
+.PHONY: tools
+tools:
+	@./loadtest/require-tools

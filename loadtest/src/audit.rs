@@ -1,0 +1,85 @@
+//! The API server's audit log: which requests the operator made.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    fs::File,
+    io::{BufRead, BufReader},
+};
+
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+
+/// One answered request.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// get, list, watch, create, update, patch or delete.
+    pub verb: String,
+    /// Plural of the kind, with a subresource after a slash.
+    pub resource: String,
+    /// Namespace of the object.
+    pub namespace: String,
+    /// Name of the object.
+    pub name: String,
+    /// HTTP status.
+    pub code: i64,
+    /// When the server received it.
+    pub at: Timestamp,
+}
+
+impl Request {
+    /// Whether it is a write of the operator's work: no Lease, no Event.
+    pub fn is_work_write(&self) -> bool {
+        !["get", "list", "watch"].contains(&self.verb.as_str()) && self.resource != "leases" && self.resource != "events"
+    }
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {} {}/{} {}", self.verb, self.resource, self.namespace, self.name, self.code)
+    }
+}
+
+/// The operator's requests from `since` on.
+pub fn requests(cluster: &Cluster, since: Timestamp) -> anyhow::Result<Vec<Request>> {
+    let file = File::open(cluster.logs.join("audit.log"))?;
+    let mut found = Vec::new();
+    for line in BufReader::new(file).lines() {
+        // The last line may be half written.
+        let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+        if !event["userAgent"].as_str().unwrap_or_default().starts_with("frappe-operator/") {
+            continue;
+        }
+        let request = parse(&event);
+        if request.at >= since {
+            found.push(request);
+        }
+    }
+    Ok(found)
+}
+
+fn parse(event: &Value) -> Request {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let object = &event["objectRef"];
+    let subresource = text(&object["subresource"]);
+    let resource = text(&object["resource"]);
+    Request {
+        verb: text(&event["verb"]),
+        resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
+        namespace: text(&object["namespace"]),
+        name: text(&object["name"]),
+        code: event["responseStatus"]["code"].as_i64().unwrap_or(0),
+        at: text(&event["requestReceivedTimestamp"]).parse().unwrap_or(Timestamp::UNIX_EPOCH),
+    }
+}
+
+/// Number of requests by verb and resource.
+pub fn count<'a>(requests: impl IntoIterator<Item = &'a Request>) -> BTreeMap<(String, String), usize> {
+    let mut table = BTreeMap::new();
+    for request in requests {
+        *table.entry((request.verb.clone(), request.resource.clone())).or_insert(0) += 1;
+    }
+    table
+}

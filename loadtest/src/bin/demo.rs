@@ -1,0 +1,163 @@
+//! The demo: an empty machine, then a Kubernetes API server, the operator, one bench and 20 sites that become Ready.
+#![allow(clippy::print_stdout, reason = "the demo speaks to a person")]
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use frappe_crds::{FrappeBench, FrappeSite, site::SitePhase};
+use frappe_loadtest::{
+    cluster::Cluster,
+    process::{Operator, Options},
+};
+use futures::{StreamExt, TryStreamExt};
+use kube::{
+    Api, Client, ResourceExt,
+    runtime::{WatchStreamExt, watcher},
+};
+
+/// Shows the operator at work on a real Kubernetes API server, with kwok in the place of nodes.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// The program frappe-operator.
+    #[arg(long)]
+    operator: PathBuf,
+    /// Sites to make.
+    #[arg(long, default_value_t = 20)]
+    sites: usize,
+    /// End when all sites are Ready, and fail if they are not in time; clean up in both cases.
+    #[arg(long)]
+    once: bool,
+    /// Seconds that the sites have.
+    #[arg(long, default_value_t = 180)]
+    timeout_seconds: u64,
+}
+
+const NAMESPACE: &str = "demo";
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    println!("Frappe operator demo: a real kube-apiserver; kwok simulates nodes and pods, so no Frappe really runs.\n");
+    // Ctrl-C at any time removes what was started: dropping the cluster and the operator does it.
+    tokio::select! {
+        result = demo(&arguments) => result,
+        _ = tokio::signal::ctrl_c() => Ok(println!("\nremoving the cluster")),
+    }
+}
+
+async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let cluster = tokio::task::spawn_blocking(|| Cluster::start("demo", 20)).await??;
+    println!("[{:5.1} s] cluster {} is up: Kubernetes API server, etcd, 20 simulated nodes", seconds(begun), cluster.name());
+    let mut operator = Operator::start(&arguments.operator, &cluster, &Options::default())?;
+    operator.ready().await?;
+    println!("[{:5.1} s] operator is ready", seconds(begun));
+    cluster.apply(&manifests(arguments.sites))?;
+    println!("[{:5.1} s] applied: 1 MariaDB, 1 FrappeBench, {} FrappeSites", seconds(begun), arguments.sites);
+    let client = cluster.client().await?;
+    let deadline = Duration::from_secs(arguments.timeout_seconds);
+    let all_ready = tokio::time::timeout(deadline, watch_until_ready(&client, arguments.sites, begun)).await;
+    let sites = Api::<FrappeSite>::namespaced(client, NAMESPACE).list(&kube::api::ListParams::default()).await?.items;
+    table(&sites);
+    if all_ready.is_err() {
+        bail!("not all sites became Ready within {} s\n{}", deadline.as_secs(), operator.log_tail());
+    }
+    all_ready??;
+    println!("\nAll {} sites are Ready, {:.1} s after the start.", sites.len(), seconds(begun));
+    if !arguments.once {
+        look_around(&cluster, &operator);
+        std::future::pending::<()>().await;
+    }
+    operator.stop().await?;
+    Ok(())
+}
+
+fn seconds(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64()
+}
+
+fn manifests(sites: usize) -> String {
+    let mut text = include_str!("../../../examples/demo.yaml").to_owned();
+    for number in 1..=sites {
+        text.push_str(&format!(
+            "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number:02}, namespace: {NAMESPACE}}}\n\
+             spec:\n  siteName: site-{number:02}.example.com\n  benchRef: {{name: demo-bench}}\n"
+        ));
+    }
+    text
+}
+
+/// Prints a line whenever the picture changes; ends when every site is Ready.
+async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> anyhow::Result<()> {
+    let benches = watcher(Api::<FrappeBench>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .map_ok(Seen::Bench);
+    let sites = watcher(Api::<FrappeSite>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .map_ok(Seen::Site);
+    let mut stream = futures::stream::select(benches.boxed(), sites.boxed());
+    let (mut bench, mut phases, mut shown) = (String::from("Pending"), BTreeMap::new(), String::new());
+    while let Some(seen) = stream.next().await {
+        match seen.context("watch")? {
+            Seen::Bench(it) => bench = format!("{:?}", it.status.unwrap_or_default().phase),
+            Seen::Site(it) => {
+                let status = it.status.clone().unwrap_or_default();
+                phases.insert(it.name_any(), status.phase);
+            }
+        }
+        let count = |phase| phases.values().filter(|it| **it == phase).count();
+        let [pending, provisioning, ready, failed] =
+            [SitePhase::Pending, SitePhase::Provisioning, SitePhase::Ready, SitePhase::Failed].map(count);
+        let line = format!("bench {bench:<11} sites: {pending:>2} pending {provisioning:>2} provisioning {ready:>2} ready {failed:>2} failed");
+        if line != shown {
+            println!("[{:5.1} s] {line}", seconds(begun));
+            shown = line;
+        }
+        if ready == wanted {
+            return Ok(());
+        }
+    }
+    bail!("the watch ended")
+}
+
+enum Seen {
+    Bench(FrappeBench),
+    Site(FrappeSite),
+}
+
+fn table(sites: &[FrappeSite]) {
+    println!("\n{:<10} {:<30} {:<13} TIME TO READY", "SITE", "URL", "PHASE");
+    for site in sites {
+        let status = site.status.clone().unwrap_or_default();
+        let ready = status.conditions.iter().find(|it| it.type_ == "Ready" && it.status == "True");
+        let took = match (ready, site.creation_timestamp()) {
+            (Some(ready), Some(made)) => format!("{} s", ready.last_transition_time.0.duration_since(made.0).as_secs()),
+            _ => "-".to_owned(),
+        };
+        let phase = format!("{:?}", status.phase);
+        println!("{:<10} {:<30} {phase:<13} {took}", site.name_any(), status.site_url.unwrap_or_default());
+    }
+}
+
+fn look_around(cluster: &Cluster, operator: &Operator) {
+    println!(
+        "\nPods are simulated by kwok: the URLs lead nowhere. Everything else is real. Look around:\n\
+         \n  export KUBECONFIG={}\
+         \n  kubectl get frappe -A                       benches, sites and domains\
+         \n  kubectl describe frappesite -n {NAMESPACE} site-01    conditions and Events\
+         \n  kubectl get all,ingress,databases -n {NAMESPACE}      what was made for them\
+         \n  kubectl delete frappesite -n {NAMESPACE} site-02      watch it go: Job, database, secrets, claim\
+         \n  curl 127.0.0.1:{}/metrics\
+         \n  tail -f {}\n\nCtrl-C removes everything.",
+        cluster.kubeconfig.display(),
+        operator.port,
+        operator.log.display(),
+    );
+}

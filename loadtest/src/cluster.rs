@@ -1,0 +1,106 @@
+//! A cluster of the test control plane: up when made, gone when dropped.
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, bail};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+
+/// A real Kubernetes control plane with kwok's nodes.
+pub struct Cluster {
+    name: String,
+    /// Its kubeconfig.
+    pub kubeconfig: PathBuf,
+    /// Folder of its logs; `audit.log` has one line for each request.
+    pub logs: PathBuf,
+}
+
+impl Cluster {
+    /// Starts a cluster whose name begins with `purpose`. Several may run side by side.
+    pub fn start(purpose: &str, nodes: u32) -> anyhow::Result<Self> {
+        let name = format!("{purpose}-{}", std::process::id());
+        let kubeconfig = script(&["up", &name], nodes).with_context(|| format!("start cluster {name}"))?;
+        let logs = script(&["logs", &name], nodes)?;
+        Ok(Self { kubeconfig: kubeconfig.into(), logs: logs.into(), name })
+    }
+
+    /// Name of the cluster.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A client of the cluster's administrator.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Runs kubectl against the cluster, with `input` as its standard input: its exit status, output and errors.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
+        use std::io::Write;
+        let mut child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .context("run kubectl: it must be on PATH")?;
+        child.stdin.take().context("kubectl has no standard input")?.write_all(input.as_bytes())?;
+        let output = child.wait_with_output()?;
+        Ok(Output {
+            success: output.status.success(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            errors: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Applies manifests with strict validation.
+    pub fn apply(&self, manifests: &str) -> anyhow::Result<()> {
+        let output = self.kubectl(&["apply", "--server-side", "--validate=strict", "-f", "-"], manifests)?;
+        if !output.success {
+            bail!("kubectl apply: {}", output.errors);
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Err(error) = script(&["down", &self.name], 0) {
+            eprintln!("cluster {} was not removed: {error:#}", self.name);
+        }
+    }
+}
+
+/// What a program said.
+#[derive(Debug)]
+pub struct Output {
+    /// Whether it ended well.
+    pub success: bool,
+    /// Its output.
+    pub out: String,
+    /// Its errors.
+    pub errors: String,
+}
+
+fn script(arguments: &[&str], nodes: u32) -> anyhow::Result<String> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane/cluster");
+    let output = Command::new(&path)
+        .args(arguments)
+        .env("NODES", nodes.to_string())
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .with_context(|| format!("run {}", path.display()))?;
+    if !output.status.success() {
+        bail!("cluster {} failed", arguments.join(" "));
+    }
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}

@@ -1,0 +1,147 @@
+//! The operator as a process beside a test cluster.
+
+use std::{
+    fs::File,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus},
+    time::Duration,
+};
+
+use anyhow::{Context, bail};
+
+use crate::cluster::Cluster;
+
+/// Namespace of the operator in test clusters.
+pub const NAMESPACE: &str = "frappe-operator-system";
+
+/// How the operator is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Abort after this many writes.
+    pub crash_after_writes: Option<i64>,
+    /// uid of the pod it pretends to run in; a random one if none.
+    pub pod_uid: Option<String>,
+    /// Duration of the Lease, in seconds; 15 if none.
+    pub lease_seconds: Option<u64>,
+}
+
+/// A running operator; killed when dropped.
+pub struct Operator {
+    child: Child,
+    /// Port of its HTTP server on loopback.
+    pub port: u16,
+    /// Its log.
+    pub log: PathBuf,
+}
+
+impl Operator {
+    /// Starts the program against a cluster.
+    pub fn start(program: &Path, cluster: &Cluster, options: &Options) -> anyhow::Result<Self> {
+        // Made by the operator's chart in a real cluster; here it may be there already.
+        cluster.kubectl(&["create", "namespace", NAMESPACE], "")?;
+        let port = free_port()?;
+        let log = cluster.logs.join(format!("operator-{port}.log"));
+        let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
+        let mut command = Command::new(program);
+        command
+            .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
+            .arg(format!("--metrics-bind-address=127.0.0.1:{port}"))
+            .env("KUBECONFIG", &cluster.kubeconfig)
+            .env("LOG_LEVEL", "info,frappe_operator=debug")
+            .env("NO_COLOR", "1")
+            .stdout(file.try_clone()?)
+            .stderr(file);
+        if let Some(writes) = options.crash_after_writes {
+            command.arg(format!("--crash-after-writes={writes}"));
+        }
+        if let Some(uid) = &options.pod_uid {
+            command.arg(format!("--pod-uid={uid}"));
+        }
+        if let Some(seconds) = options.lease_seconds {
+            command.arg(format!("--lease-duration={seconds}s")).arg("--lease-renew-interval=500ms");
+        }
+        let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
+        Ok(Self { child, port, log })
+    }
+
+    /// Waits until /readyz says so.
+    pub async fn ready(&mut self) -> anyhow::Result<()> {
+        for _ in 0..600 {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the operator ended with {status}: {}", self.log_tail());
+            }
+            if self.http("/readyz").await.is_ok_and(|answer| answer.starts_with("HTTP/1.1 200")) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        bail!("the operator did not become ready: {}", self.log_tail())
+    }
+
+    /// The answer to a GET, with its head.
+    pub async fn http(&self, path: &str) -> anyhow::Result<String> {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes()).await?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await?;
+        Ok(answer)
+    }
+
+    /// The exit status, once it has ended.
+    pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn wait(&mut self, most: Duration) -> anyhow::Result<ExitStatus> {
+        let end = std::time::Instant::now() + most;
+        while std::time::Instant::now() < end {
+            if let Some(status) = self.ended()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        bail!("the operator did not end: {}", self.log_tail())
+    }
+
+    /// SIGTERM, then waits.
+    pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
+        let id = self.child.id().to_string();
+        Command::new("kill").args(["-TERM", &id]).status()?;
+        self.wait(Duration::from_secs(40)).await
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The end of its log.
+    pub fn log_tail(&self) -> String {
+        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
