@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::core::DynamicObject;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     controllers::context::{ChildCache, Children},
     domain::{
         diff::first_difference,
         key::Key,
+        labels,
         object::{Desired, Kind},
     },
     io::writer::{WriteError, Writer},
@@ -19,7 +20,7 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     let cache = children.cache(desired.kind);
     let live = cache.get(&desired.key);
     if let Some(live) = &live {
-        let Some(path) = first_difference(&desired.stamped(), &as_value(live)) else { return Ok(()) };
+        let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, live)) else { return Ok(()) };
         tracing::debug!(kind = ?desired.kind, key = %desired.key, %path, "differs");
     }
     let written = writer.apply(desired, live.is_some()).await?;
@@ -27,15 +28,40 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     Ok(())
 }
 
-/// Creates an object that must not be there yet.
+/// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
+/// them back; one that is somebody else's is refused.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
-    let mut written = pruned(writer.create(desired).await?);
+    let mut written = match writer.create(desired).await {
+        Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
+            pruned(take_back(writer, desired).await?)
+        }
+        other => pruned(other?),
+    };
     if desired.kind == Kind::Secret {
         // Never held: caches know a Secret's metadata only.
         written.data = Value::Null;
     }
     cache.wrote(written);
     Ok(())
+}
+
+/// The object of this name, if its identity is ours: with our labels again.
+///
+/// A Secret is ours with any identity where it holds one: it was restored, and then it decides who the site is.
+async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
+    let live = writer.get_metadata(desired.kind, &desired.key).await?;
+    let found = live.metadata.annotations.as_ref().and_then(|it| it.get(labels::IDENTITY).cloned());
+    let wanted = desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
+    let ours = found.is_some() && (desired.kind == Kind::Secret || found.as_deref() == wanted);
+    if !ours {
+        let message = "an object of this name exists and is not ours: rename or remove it".to_owned();
+        return Err(WriteError::Rejected { verb: "create", kind: desired.kind, key: desired.key.clone(), message });
+    }
+    let metadata = json!({
+        "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
+        "labels": desired.body["metadata"]["labels"],
+    });
+    writer.patch_metadata(desired.kind, &desired.key, &metadata).await
 }
 
 /// Deletes exactly this object.
@@ -53,9 +79,13 @@ pub fn pruned(mut object: DynamicObject) -> DynamicObject {
     object
 }
 
-/// The object as JSON, as it is compared.
-fn as_value(object: &DynamicObject) -> Value {
-    serde_json::to_value(object).unwrap_or(Value::Null)
+/// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.
+fn as_value(kind: Kind, object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    let resource = kind.resource();
+    value["apiVersion"] = json!(resource.api_version);
+    value["kind"] = json!(resource.kind);
+    value
 }
 
 /// Names an object to Events.

@@ -12,4 +12,5 @@ pub mod bench;
 pub mod context;
 pub mod execute;
 pub mod job;
+mod lint;
 pub mod site;

@@ -2,9 +2,12 @@
 //!
 //! Without the second part, a reconcile that runs before the watch delivers its own last write would write again.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, Entry};
 use kube::{
     Resource, ResourceExt,
     runtime::{
@@ -15,6 +18,11 @@ use kube::{
 use tokio::sync::watch;
 
 use crate::domain::key::Key;
+
+/// How long the answer to a write counts without the watch: longer than a watch is late.
+const RECORD_LIFETIME: Duration = Duration::from_secs(30);
+/// Records that are kept before old ones are dropped.
+const RECORDS_KEPT: usize = 1024;
 
 /// A write of this process that the watch has not delivered yet.
 enum Written<K> {
@@ -50,6 +58,7 @@ where
         match &entry.value().0 {
             Written::Object(written) => match &seen {
                 Some(object) if !is_older(object.as_ref(), written.as_ref()) => seen,
+                None if entry.value().1.elapsed() > RECORD_LIFETIME => None,
                 _ => Some(Arc::clone(written)),
             },
             Written::Deleted { uid } => seen.filter(|object| object.meta().uid.as_ref() != Some(uid)),
@@ -82,15 +91,32 @@ where
         self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
     }
 
-    /// Records the answer to a write of this process.
+    /// Records the answer to a write of this process. The watch may have been faster: what it told of already as
+    /// newer, or as gone, stays.
     pub fn wrote(&self, object: K) {
-        let key = Key::of(&object);
-        self.written.insert(key, (Written::Object(Arc::new(object)), Instant::now()));
+        let record = |object: K| (Written::Object(Arc::new(object)), Instant::now());
+        match self.written.entry(Key::of(&object)) {
+            Entry::Vacant(entry) => {
+                entry.insert(record(object));
+            }
+            Entry::Occupied(mut entry) => {
+                let known = match &entry.get().0 {
+                    Written::Object(known) => is_older(&object, known.as_ref()),
+                    Written::Deleted { uid } => object.meta().uid.as_ref() == Some(uid),
+                };
+                if !known {
+                    entry.insert(record(object));
+                }
+            }
+        }
     }
 
-    /// Records that this process deleted an object for good.
+    /// Records that an object is gone for good.
     pub fn deleted(&self, key: &Key, uid: &str) {
         self.written.insert(key.clone(), (Written::Deleted { uid: uid.to_owned() }, Instant::now()));
+        if self.written.len() > RECORDS_KEPT {
+            self.written.retain(|_, (_, since)| since.elapsed() < RECORD_LIFETIME);
+        }
     }
 
     /// The object that the watch delivered before, and forgets what the watch has now delivered.
@@ -107,11 +133,8 @@ where
                 self.store.get(&self.reference(&key))
             }
             Event::Delete(object) => {
-                let key = Key::of(object);
-                self.written.remove_if(&key, |_, (written, _)| match written {
-                    Written::Object(written) => written.meta().uid == object.meta().uid,
-                    Written::Deleted { uid } => object.meta().uid.as_ref() == Some(uid),
-                });
+                // The answer to a write of this object may still be on its way: it must not bring it back.
+                self.deleted(&Key::of(object), object.meta().uid.as_deref().unwrap_or_default());
                 None
             }
             Event::InitDone => {
@@ -186,6 +209,19 @@ mod tests {
         assert_eq!(version(&cache), None);
         deliver(&cache, &mut writer, &Event::Apply(object("v", 5)));
         assert_eq!(version(&cache).as_deref(), Some("5"));
+    }
+
+    /// The answer to a delete may come after the watch has told that the object is gone.
+    #[test]
+    fn an_answer_that_comes_after_the_watch_brings_nothing_back() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let cache = Cache::new(writer.as_reader(), ());
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        deliver(&cache, &mut writer, &Event::Delete(object("u", 3)));
+        cache.wrote(object("u", 2));
+        assert_eq!(version(&cache), None);
+        cache.wrote(object("v", 4));
+        assert_eq!(version(&cache).as_deref(), Some("4"), "a successor of the same name is seen");
     }
 
     #[test]

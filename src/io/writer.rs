@@ -4,7 +4,7 @@
 use http::Request;
 use kube::{
     Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::{DynamicObject, Request as Builder},
 };
 use serde_json::{Value, json};
@@ -137,6 +137,12 @@ impl Writer {
         let body = object.to_string().into_bytes();
         let request = builder(kind, key).replace_subresource("status", &key.name, &params, body);
         self.send(("update status of", kind, key), request).await
+    }
+
+    /// The metadata of an object, read live: for a write that met an object it did not know.
+    pub async fn get_metadata(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
+        let request = builder(kind, key).get_metadata(&key.name, &GetParams::default());
+        self.send(("read", kind, key), request).await
     }
 
     /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone

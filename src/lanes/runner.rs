@@ -19,6 +19,8 @@ use crate::lanes::Lanes;
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Shortest and longest wait before something that is missing is looked for again.
 const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// Shortest and longest wait after a conflict: the watch brings what changed, mostly sooner.
+const BACKOFF_CONFLICT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Failures after which the wait does not grow any more.
 const BACKOFF_STEPS: usize = 12;
 /// How long running reconciles may take to end when the process stops.
@@ -31,7 +33,7 @@ pub enum Outcome {
     Done,
     /// Run again after this time, unless something changes sooner.
     After(Duration),
-    /// The world changed under it: run again soon.
+    /// The world changed under it: run again with backoff, 50 ms to 30 s.
     Conflict,
     /// It waits for something that no watch shows: run again with backoff, 2 s to 1 min.
     Missing,
@@ -166,7 +168,7 @@ where
         let wait = match outcome {
             Outcome::Done => None,
             Outcome::After(wait) => Some(wait),
-            Outcome::Conflict => Some(Duration::from_millis(50)),
+            Outcome::Conflict => Some(self.next_backoff(key, BACKOFF_CONFLICT)),
             Outcome::Failed => {
                 counter!("controller_runtime_reconcile_errors_total", "controller" => name).increment(1);
                 counter!("workqueue_retries_total", "name" => name).increment(1);
@@ -174,7 +176,7 @@ where
             }
             Outcome::Missing => Some(self.next_backoff(key, BACKOFF_MISSING)),
         };
-        if !matches!(outcome, Outcome::Failed | Outcome::Missing) {
+        if matches!(outcome, Outcome::Done | Outcome::After(_)) {
             self.failures.remove(key);
         }
         let now = Instant::now();

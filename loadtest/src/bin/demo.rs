@@ -103,7 +103,8 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
         .applied_objects()
         .map_ok(Seen::Site);
     let mut stream = futures::stream::select(benches.boxed(), sites.boxed());
-    let (mut bench, mut phases, mut shown) = (String::from("Pending"), BTreeMap::new(), String::new());
+    let (mut bench, mut phases) = (String::from("Pending"), BTreeMap::new());
+    let (mut shown, mut told) = (String::new(), begun);
     while let Some(seen) = stream.next().await {
         match seen.context("watch")? {
             Seen::Bench(it) => bench = format!("{:?}", it.status.unwrap_or_default().phase),
@@ -116,9 +117,10 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
         let [pending, provisioning, ready, failed] =
             [SitePhase::Pending, SitePhase::Provisioning, SitePhase::Ready, SitePhase::Failed].map(count);
         let line = format!("bench {bench:<11} sites: {pending:>2} pending {provisioning:>2} provisioning {ready:>2} ready {failed:>2} failed");
-        if line != shown {
+        // At most two lines a second, and always the last one.
+        if line != shown && (ready == wanted || told.elapsed() > Duration::from_millis(500)) {
             println!("[{:5.1} s] {line}", seconds(begun));
-            shown = line;
+            (shown, told) = (line, Instant::now());
         }
         if ready == wanted {
             return Ok(());

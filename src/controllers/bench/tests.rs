@@ -1,1 +1,255 @@
-//! Tests.
+//! Tests of what is decided for a bench: tables, snapshots, and properties.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use frappe_crds::{FrappeBench, bench::BenchPhase};
+use jiff::Timestamp;
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Value, json};
+
+use super::{
+    build,
+    observe::Observed,
+    plan::{Plan, Step, plan},
+};
+use crate::{
+    config::OperatorConfig,
+    controllers::lint::lint,
+    domain::{
+        condition,
+        diff::first_difference,
+        object::{Desired, Kind},
+    },
+};
+
+fn bench(spec: Value) -> FrappeBench {
+    let mut whole = json!({"frappeVersion": "15"});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "spec": whole,
+        "metadata": {"name": "prod", "namespace": "default", "uid": "bench-uid", "generation": 1, "resourceVersion": "7"},
+    }))
+    .expect("a bench")
+}
+
+fn observed(spec: Value) -> Observed {
+    Observed {
+        bench: Arc::new(bench(spec)),
+        config: Arc::default(),
+        live: BTreeMap::new(),
+        sites: Vec::new(),
+        failure: None,
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn live(desired: &Desired) -> Arc<DynamicObject> {
+    let mut value = if desired.kind == Kind::Job { desired.body.clone() } else { desired.stamped() };
+    let replicas = value["spec"]["replicas"].clone();
+    value["metadata"]["uid"] = json!(format!("uid-{}", desired.key.name));
+    value["metadata"]["generation"] = json!(1);
+    value["status"] = match desired.kind {
+        Kind::Job => json!({"conditions": [{"type": "Complete", "status": "True"}]}),
+        Kind::PersistentVolumeClaim => json!({"phase": "Bound"}),
+        _ => json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas, "readyReplicas": replicas}),
+    };
+    Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+fn apply(observed: &mut Observed, plan: &Plan) {
+    for step in &plan.steps {
+        match step {
+            Step::Create(desired) | Step::Ensure(desired) => {
+                observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
+            }
+            Step::Delete(kind, gone) => drop(observed.live.remove(&(*kind, gone.name_any()))),
+            Step::PatchBench(metadata) => {
+                let bench = Arc::make_mut(&mut observed.bench);
+                bench.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+            }
+        }
+    }
+    if let Some(status) = &plan.status {
+        Arc::make_mut(&mut observed.bench).status = Some(status.clone());
+    }
+}
+
+fn converge(observed: &mut Observed) -> Vec<Desired> {
+    let mut made = Vec::new();
+    for _ in 0..10 {
+        let next = plan(observed);
+        let quiet = |step: &Step| match step {
+            Step::Ensure(desired) => observed.live.get(&(desired.kind, desired.key.name.clone())).is_some_and(|it| {
+                first_difference(&desired.stamped(), &serde_json::to_value(it.as_ref()).expect("JSON")).is_none()
+            }),
+            _ => false,
+        };
+        if next.steps.iter().all(quiet) && next.status == observed.bench.status {
+            return made;
+        }
+        made.extend(next.steps.iter().filter_map(|it| match it {
+            Step::Create(desired) | Step::Ensure(desired) => Some(desired.clone()),
+            _ => None,
+        }));
+        apply(observed, &next);
+    }
+    panic!("does not converge: {:?}", plan(observed).status)
+}
+
+fn ready(observed: &Observed) -> (BenchPhase, String, String) {
+    let status = plan(observed).status.expect("a status");
+    let ready = condition::find(&status.conditions, "Ready").expect("Ready").clone();
+    (status.phase, ready.reason, ready.message)
+}
+
+fn find<'a>(made: &'a [Desired], kind: Kind, name: &str) -> &'a Value {
+    &made.iter().rev().find(|it| it.kind == kind && it.key.name == name).unwrap_or_else(|| panic!("no {kind:?} {name}")).body
+}
+
+#[test]
+fn a_bench_becomes_ready_and_its_objects_look_like_this() {
+    let mut world = observed(json!({"apps": [{"name": "erpnext", "source": "image"}]}));
+    let made = converge(&mut world);
+    assert_eq!(ready(&world).0, BenchPhase::Ready);
+    let mut seen = std::collections::BTreeSet::new();
+    for desired in made.iter().filter(|it| seen.insert((it.kind, it.key.clone()))) {
+        assert_eq!(lint(desired), Vec::<String>::new());
+        let mut body = desired.body.clone();
+        if desired.kind == Kind::ConfigMap {
+            body["data"]["site_runner.py"] = json!("[src/runner/site_runner.py]");
+        }
+        if desired.kind == Kind::Job {
+            body["metadata"]["annotations"] = json!("[hash of request, image and runner]");
+        }
+        insta::assert_yaml_snapshot!(format!("{:?}-{}", desired.kind, desired.key.name), body);
+    }
+    insta::assert_yaml_snapshot!("status", world.bench.status);
+}
+
+#[test]
+fn components_come_after_the_configuration() {
+    let world = observed(json!({}));
+    let first = plan(&world);
+    let made: Vec<Kind> = first.steps.iter().filter_map(|it| if let Step::Ensure(it) | Step::Create(it) = it { Some(it.kind) } else { None }).collect();
+    assert!(made.contains(&Kind::Job) && !made.contains(&Kind::Deployment));
+    assert_eq!(ready(&world).1, "Preparing");
+}
+
+#[test]
+fn a_bench_is_ready_only_when_every_pod_is() {
+    for (field, value) in [("availableReplicas", 1), ("updatedReplicas", 1), ("observedGeneration", 0), ("replicas", 3)] {
+        let mut world = observed(json!({"componentReplicas": {"gunicorn": 2}}));
+        converge(&mut world);
+        let key = (Kind::Deployment, "prod-gunicorn".to_owned());
+        let mut deployment = DynamicObject::clone(&world.live[&key]);
+        deployment.data["status"][field] = json!(value);
+        world.live.insert(key, Arc::new(deployment));
+        let (phase, reason, message) = ready(&world);
+        assert_eq!((phase, reason.as_str()), (BenchPhase::Progressing, "Starting"), "{field}");
+        assert!(message.contains("gunicorn has"), "{message}");
+    }
+}
+
+#[test]
+fn every_setting_reaches_its_object() {
+    let made = converge(&mut observed(json!({
+        "imageConfig": {"repository": "r.com/frappe/erpnext", "tag": "v15.41.2", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
+        "componentReplicas": {"gunicorn": 4, "nginx": 2, "socketio": 3, "workerLong": 0},
+        "componentResources": {"worker-default": {"limits": {"cpu": "1"}}, "gunicorn": {"requests": {"memory": "1Gi"}}},
+        "storageClassName": "fast-ssd", "storageSize": "50Gi",
+        "redisConfig": {"cache": {"memory": "2Gi"}, "queue": {"memory": "1Gi"}, "image": "redis:8"},
+        "security": {"podSecurityContext": {"runAsUser": 1001, "fsGroup": 1001}, "securityContext": {"readOnlyRootFilesystem": true}},
+        "workerAutoscaling": {"default": {"minReplicas": 2}, "short": {"enabled": true, "minReplicas": 0}},
+    })));
+    let deployment = |name: &str| find(&made, Kind::Deployment, name);
+    let pod = |name: &str| &deployment(name)["spec"]["template"]["spec"];
+    let table = [
+        (&deployment("prod-gunicorn")["spec"]["replicas"], json!(4)),
+        (&deployment("prod-nginx")["spec"]["replicas"], json!(2)),
+        (&deployment("prod-socketio")["spec"]["replicas"], json!(3)),
+        (&deployment("prod-scheduler")["spec"]["replicas"], json!(1)),
+        (&deployment("prod-scheduler")["spec"]["strategy"]["type"], json!("Recreate")),
+        (&deployment("prod-worker-long")["spec"]["replicas"], json!(0)),
+        (&deployment("prod-worker-default")["spec"]["replicas"], json!(2)),
+        (&deployment("prod-worker-short")["spec"]["replicas"], json!(1)),
+        (&pod("prod-gunicorn")["containers"][0]["image"], json!("r.com/frappe/erpnext:v15.41.2")),
+        (&pod("prod-gunicorn")["containers"][0]["imagePullPolicy"], json!("Always")),
+        (&pod("prod-gunicorn")["imagePullSecrets"], json!([{"name": "registry"}])),
+        (&pod("prod-gunicorn")["securityContext"]["runAsUser"], json!(1001)),
+        (&pod("prod-gunicorn")["securityContext"]["seccompProfile"]["type"], json!("RuntimeDefault")),
+        (&pod("prod-gunicorn")["containers"][0]["securityContext"]["readOnlyRootFilesystem"], json!(true)),
+        (&pod("prod-gunicorn")["containers"][0]["resources"], json!({"requests": {"memory": "1Gi"}})),
+        (&pod("prod-worker-default")["containers"][0]["resources"], json!({"limits": {"cpu": "1"}})),
+        (&pod("prod-worker-long")["terminationGracePeriodSeconds"], json!(1560)),
+        (&find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["storageClassName"], json!("fast-ssd")),
+        (&find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["resources"]["requests"]["storage"], json!("50Gi")),
+    ];
+    for (found, wanted) in table {
+        assert_eq!(*found, wanted);
+    }
+    let redis = |name: &str| &find(&made, Kind::StatefulSet, name)["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(redis("prod-redis-cache")["image"], "redis:8");
+    assert!(redis("prod-redis-cache")["args"].to_string().contains(r#""--maxmemory","2147483648""#));
+    assert!(redis("prod-redis-queue")["args"].to_string().contains(r#""noeviction""#));
+    assert_eq!(redis("prod-redis-queue")["resources"]["limits"]["memory"], json!((5_i64 << 28).to_string()));
+}
+
+#[test]
+fn an_edit_that_is_reverted_restores_every_object() {
+    let render = |world: &Observed| {
+        let input = build::Input { bench: &world.bench, config: &world.config };
+        [build::foundation(&input), build::components(&input), vec![build::configure_job(&input)]].concat()
+    };
+    let mut world = observed(json!({}));
+    let before = render(&world);
+    world.bench = Arc::new(bench(json!({"frappeVersion": "16", "componentReplicas": {"gunicorn": 9}})));
+    assert_ne!(render(&world), before);
+    world.bench = Arc::new(bench(json!({})));
+    assert_eq!(render(&world), before);
+}
+
+#[test]
+fn a_changed_configuration_runs_the_configure_job_again() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    world.config = Arc::new(OperatorConfig { default_frappe_image: Some("mine/erpnext:1".into()), ..OperatorConfig::default() });
+    let next = plan(&world);
+    assert!(next.steps.iter().any(|it| matches!(it, Step::Delete(Kind::Job, _))));
+    let made = converge(&mut world);
+    let image = &find(&made, Kind::Deployment, "prod-nginx")["spec"]["template"]["spec"]["containers"][0]["image"];
+    assert_eq!(*image, "mine/erpnext:15");
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_and_touches_nothing() {
+    let table = [
+        (json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}), "AppSourceNotSupported"),
+        (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),
+        (json!({"appsJSON": "[]"}), "AppSourceNotSupported"),
+        (json!({"redisConfig": {"type": "dragonfly"}}), "RedisNotSupported"),
+        (json!({"redisConfig": {"connectionSecretRef": {"name": "a"}}}), "RedisNotSupported"),
+    ];
+    for (spec, reason) in table {
+        let world = observed(spec.clone());
+        assert_eq!(ready(&world).1, reason, "{spec}");
+        assert!(plan(&world).steps.is_empty(), "{spec}");
+    }
+}
+
+#[test]
+fn a_bench_with_sites_is_not_deleted_and_names_them() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let deleting = serde_json::from_value(json!("2026-01-02T00:00:00Z")).expect("a time");
+    Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(deleting);
+    world.sites = (1..=7).map(|number| format!("site-{number}")).collect();
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "DependentSitesExist");
+    assert_eq!(message, "the bench has 7 sites (site-1, site-2, site-3, site-4, site-5 and 2 more): delete them first");
+    world.sites.clear();
+    let last = plan(&world);
+    apply(&mut world, &last);
+    assert!(world.bench.finalizers().is_empty());
+}

@@ -95,6 +95,10 @@ pub fn plan(observed: &Observed) -> Plan {
         let report = Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message);
         return Plan { missing: true, ..Plan::report(observed, &report, None) };
     }
+    if let Some(secret) = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY)) {
+        let message = format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
+        return Plan::report(observed, &Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message), None);
+    }
     provision(observed, &valid)
 }
 
@@ -151,8 +155,8 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     if let Some(status) = plan.status.as_mut() {
         status.database_name = Some(database_name.clone());
         status.database_credentials_secret = Some(build::credentials_name(&observed.site.name_any()));
-        // Recorded once the Secret is seen: from then on its absence is a loss.
-        status.identity = observed.credentials.as_ref().map(|_| identity.clone()).or(status.identity.take());
+        // The Secret is there when this is written: from then on its absence is a loss.
+        status.identity = Some(identity.clone());
     }
     steps.append(&mut plan.steps);
     plan.steps = steps;

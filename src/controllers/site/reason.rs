@@ -37,6 +37,8 @@ pub enum Reason {
     AdminPasswordSecretMissing,
     /// A Secret that was made once is gone.
     SecretLost,
+    /// A Secret of the name that this operator needs belongs to somebody else.
+    SecretForeign,
     /// The MariaDB operator is not installed.
     MariaDbOperatorMissing,
     /// No MariaDB object serves the site.

@@ -32,7 +32,9 @@ pub fn credentials(input: &Input, password: &str, encryption_key: &str) -> Desir
 
 /// `SITE-admin-password`: the password of Administrator, where the site names no Secret of its own.
 pub fn admin_password(input: &Input, password: &str) -> Desired {
-    secret(input, &admin_password_name(&input.name()), &[("password", password)])
+    let mut desired = secret(input, &admin_password_name(&input.name()), &[("password", password)]);
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired
 }
 
 fn secret(input: &Input, name: &str, data: &[(&str, &str)]) -> Desired {

@@ -1,0 +1,246 @@
+"""A real MariaDB with a least-privilege account, and a bench folder with a stand-in for Frappe.
+
+The stand-in does to the database what Frappe does as far as the runner depends on it, in Frappe's order: tables, then
+the list of installed apps, then Administrator. It records every call, and looks at every process of the machine while
+it works, so that a password in an argument or in an environment is found.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+
+RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
+DATABASE = "shop0123456789ab"
+PASSWORD = "DbPassword0123456789abcdefghijkl"
+ADMIN_PASSWORD = "AdminPassword0123456789abcdefghi"
+ENCRYPTION_KEY = "c2VjcmV0LWtleS1zZWNyZXQta2V5LXNlY3JldC0xMjM="
+SECRETS = {"password": PASSWORD, "admin-password": ADMIN_PASSWORD, "encryption-key": ENCRYPTION_KEY}
+# The guide's list, as the operator grants it.
+PRIVILEGES = ("SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES, "
+              "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER")
+
+FRAPPE = '''
+"""A stand-in for Frappe: what the runner calls, doing to the database what Frappe does, in Frappe's order."""
+import glob, json, os, subprocess
+CALLS = os.environ["STAND_IN_CALLS"]
+
+class conf: db_name = None
+class db:
+    @staticmethod
+    def commit(): record("commit")
+
+def record(*what):
+    with open(CALLS, "a") as file:
+        file.write(json.dumps(what) + "\\n")
+    watch_processes()
+
+def watch_processes():
+    """Everything that any process shows of itself, for the test to search."""
+    with open(CALLS + ".proc", "ab") as seen:
+        for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
+            try:
+                with open(path, "rb") as file:
+                    seen.write(file.read() + b"\\n")
+            except OSError:
+                pass
+
+def init(site, new_site=False):
+    record("init", site, new_site)
+    conf.site = site
+    if os.path.exists(f"{site}/site_config.json"):
+        with open(f"{site}/site_config.json") as file:
+            conf.db_name = json.load(file)["db_name"]
+
+def connect(): record("connect")
+def destroy(): record("destroy")
+
+def sql(statement):
+    from frappe.database import get_command
+    with open(f"{conf.site}/site_config.json") as file:
+        config = json.load(file)
+    command = get_command(socket=None, host=config["db_host"], port=config["db_port"], user=config["db_user"],
+                          password=config["db_password"], db_name=config["db_name"])
+    subprocess.run(command + ["--execute", statement], check=True)
+'''
+
+DATABASE_MODULE = '''
+import os
+def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
+    """Like Frappe's: puts the password on the command line if it is given one."""
+    command = ["mariadb", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp"]
+    if password:
+        command.append(f"--password={password}")
+    return command + [db_name]
+'''
+
+INSTALLER = '''
+import json, os, frappe
+def _new_site(db_name, site, admin_password=None, install_apps=None, force=False, db_type=None, setup_db=True):
+    import frappe
+    frappe.record("new_site", db_name, site, install_apps, force, db_type, setup_db)
+    print(f"Installing with a noisy log, password {admin_password}")
+    os.makedirs(f"{site}/public/files", exist_ok=True)
+    os.makedirs(f"{site}/private/files", exist_ok=True)
+    for table in ("tabDocType", "tabSingles"):
+        frappe.sql(f"CREATE TABLE IF NOT EXISTS `{table}` (name varchar(140) PRIMARY KEY)")
+        frappe.record("table", table)
+    frappe.sql("CREATE TABLE IF NOT EXISTS tabDefaultValue (parent varchar(140), defkey varchar(140), defvalue text)")
+    apps = json.dumps(["frappe"])
+    frappe.sql(f"INSERT INTO tabDefaultValue VALUES ('__global', 'installed_apps', '{apps}')")
+    frappe.record("installed_apps")
+    if os.environ.get("STAND_IN_FAILS") == "new-site":
+        raise RuntimeError(f"import failed for password {admin_password}")
+    frappe.sql("CREATE TABLE IF NOT EXISTS __Auth (doctype varchar(140), name varchar(140), fieldname varchar(140))")
+    if os.environ.get("STAND_IN_FAILS") != "no-administrator":
+        frappe.sql("INSERT INTO __Auth VALUES ('User', 'Administrator', 'password')")
+    frappe.record("administrator")
+    apps = json.dumps(["frappe"] + list(install_apps or []))
+    frappe.sql(f"UPDATE tabDefaultValue SET defvalue = '{apps}' WHERE defkey = 'installed_apps'")
+    frappe.record("apps", install_apps)
+'''
+
+SCHEDULER = '''
+import frappe
+def enable_scheduler(): frappe.record("enable_scheduler")
+'''
+
+# Kills the runner at its n-th step: every change of the disk and every statement counts as two, before and after.
+KILLER = '''
+import os, runpy, shutil, signal, subprocess, sys
+left = int(sys.argv[1])
+def step():
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+def counted(function):
+    def call(*args, **kwargs):
+        step()
+        result = function(*args, **kwargs)
+        step()
+        return result
+    return call
+for module, name in ((os, "replace"), (os, "makedirs"), (os, "fsync"), (shutil, "rmtree"), (subprocess, "run")):
+    setattr(module, name, counted(getattr(module, name)))
+sys.argv = sys.argv[2:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+'''
+
+
+class Server:
+    """A MariaDB of its own on loopback, with one account on one database."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-mariadb-"))
+        path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
+        self.program = shutil.which("mariadbd", path=path)
+        if not self.program:
+            raise RuntimeError("mariadbd is missing: apt-get install mariadb-server")
+        install = shutil.which("mariadb-install-db", path=path)
+        self.user = ["--user=root"] if os.geteuid() == 0 else []
+        data = f"--datadir={self.folder}/data"
+        subprocess.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db", *self.user],
+                       check=True, capture_output=True)
+        self.port = free_port()
+        self.log = open(self.folder / "log", "wb")
+        self.process = subprocess.Popen(
+            [self.program, "--no-defaults", data, f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
+             f"--socket={self.folder}/socket", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M", *self.user],
+            stdout=self.log, stderr=self.log)
+        for _ in range(300):
+            if self.root("SELECT 1", check=False).returncode == 0:
+                return
+            time.sleep(0.1)
+        raise RuntimeError((self.folder / "log").read_text())
+
+    def root(self, statement, check=True):
+        return subprocess.run(["mariadb", "--no-defaults", f"--socket={self.folder}/socket", "--user=root", "-N", "-B", "-e", statement],
+                              check=check, capture_output=True, text=True)
+
+    def reset(self):
+        """Account and empty database, as the MariaDB operator leaves them."""
+        databases = self.root("SHOW DATABASES").stdout.split()
+        for name in databases:
+            if name not in ("mysql", "sys", "information_schema", "performance_schema"):
+                self.root(f"DROP DATABASE `{name}`")
+        self.root(f"CREATE DATABASE {DATABASE}; CREATE OR REPLACE USER '{DATABASE}'@'%' IDENTIFIED BY '{PASSWORD}'; "
+                  f"GRANT {PRIVILEGES} ON `{DATABASE}`.* TO '{DATABASE}'@'%'")
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Bench:
+    """A folder like a bench's, whose `frappe` is the stand-in."""
+
+    def __init__(self, server):
+        self.server = server
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-bench-"))
+        for part in ("sites", "apps/frappe", "apps/erpnext", "logs", "secrets", "home"):
+            (self.folder / part).mkdir(parents=True)
+        package = self.folder / "python/frappe"
+        for part in ("", "database", "utils"):
+            (package / part).mkdir(parents=True, exist_ok=True)
+        files = {"__init__.py": FRAPPE, "database/__init__.py": DATABASE_MODULE, "installer.py": INSTALLER,
+                 "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER}
+        for name, text in files.items():
+            (package / name).write_text(textwrap.dedent(text))
+        (self.folder / "killer.py").write_text(KILLER)
+        for name, value in SECRETS.items():
+            (self.folder / "secrets" / name).write_text(value)
+
+    def environment(self, **more):
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "python"), "HOME": str(self.folder / "home"),
+                "SITE_RUNNER_SECRETS": str(self.folder / "secrets"), "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"),
+                "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "STAND_IN_CALLS": str(self.folder / "calls"), **more}
+
+    def request(self, **more):
+        return {"site": "shop.example.com", "identity": "id-1", "apps": ["erpnext"],
+                "database": {"host": "127.0.0.1", "port": self.server.port, "name": DATABASE}, **more}
+
+    def run(self, command, request=None, kill_at=None, **environment):
+        """Runs the runner; with `kill_at` it is killed at that step."""
+        program = [sys.executable, str(self.folder / "killer.py"), str(kill_at)] if kill_at else [sys.executable]
+        arguments = [str(RUNNER), command, json.dumps(request or self.request())]
+        return subprocess.run(program + arguments, cwd=self.folder, env=self.environment(**environment), capture_output=True,
+                              text=True, timeout=120, check=False)
+
+    def start(self, command):
+        return subprocess.Popen([sys.executable, str(RUNNER), command, json.dumps(self.request())], cwd=self.folder,
+                                env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def calls(self):
+        path = self.folder / "calls"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    def forget_calls(self):
+        (self.folder / "calls").unlink(missing_ok=True)
+
+    def termination(self):
+        return json.loads((self.folder / "termination").read_text())
+
+    def site(self, name=""):
+        return self.folder / "sites/shop.example.com" / name
+
+    def close(self):
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def free_port():
+    import socket
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+KILLED = -signal.SIGKILL

@@ -1,0 +1,208 @@
+"""What the site runner promises: done or refused with a reason, killed anywhere and run again, no secret shown."""
+
+import json
+import pathlib
+import signal
+import time
+import unittest
+
+from support import ADMIN_PASSWORD, DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Server
+
+STEPS_MAX = 200
+
+
+class RunnerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+        cls.addClassCleanup(cls.server.close)
+
+    def setUp(self):
+        self.server.reset()
+        self.bench = Bench(self.server)
+        self.addCleanup(self.bench.close)
+
+    def assert_done(self, result, text):
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertIn(text, result.stdout)
+
+    def assert_complete(self):
+        config = json.loads(self.bench.site("site_config.json").read_text())
+        self.assertEqual(config["encryption_key"], ENCRYPTION_KEY)
+        self.assertEqual((config["db_name"], config["db_user"]), (DATABASE, DATABASE))
+        self.assertEqual(self.bench.site(".operator-state").read_text(), "ready id-1\n")
+        self.assertEqual(self.server.root(f"SELECT COUNT(*) FROM {DATABASE}.__Auth").stdout.strip(), "1")
+        rows = self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout.strip()
+        self.assertEqual(rows, '["frappe", "erpnext"]')
+
+    def test_init_creates_the_site_once(self):
+        self.assert_done(self.bench.run("init"), "created")
+        self.assert_complete()
+        names = [call[0] for call in self.bench.calls()]
+        self.assertIn("enable_scheduler", names)
+        new_site = next(call for call in self.bench.calls() if call[0] == "new_site")
+        self.assertEqual(new_site[1:], [DATABASE, "shop.example.com", ["erpnext"], True, "mariadb", False])
+        charset = self.server.root(f"SELECT default_character_set_name, default_collation_name FROM information_schema.schemata "
+                                   f"WHERE schema_name = '{DATABASE}'").stdout.split()
+        self.assertEqual(charset, ["utf8mb4", "utf8mb4_unicode_ci"])
+        self.assertEqual(self.bench.site("site_config.json").stat().st_mode & 0o777, 0o640)
+        self.bench.forget_calls()
+        self.assert_done(self.bench.run("init"), "already created")
+        self.assertEqual(self.bench.calls(), [], "a site that is ready is never touched")
+
+    def test_init_killed_at_every_step_and_run_again(self):
+        for step in range(1, STEPS_MAX):
+            self.server.reset()
+            bench, self.bench = self.bench, Bench(self.server)
+            bench.close()
+            result = self.bench.run("init", kill_at=step)
+            killed = result.returncode == KILLED
+            self.assert_done(self.bench.run("init"), "created")
+            self.assert_complete()
+            if not killed:
+                break
+        self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
+        print(f"init: killed at each of {step - 1} steps and run again, complete every time")
+
+    def test_init_killed_several_times_in_a_row(self):
+        for step in (3, 9, 14, 19, 25, 31, 37):
+            self.bench.run("init", kill_at=step)
+        self.assert_done(self.bench.run("init"), "created")
+        self.assert_complete()
+
+    def test_drop_killed_at_every_step_and_run_again(self):
+        for step in range(1, STEPS_MAX):
+            self.server.reset()
+            self.assert_done(self.bench.run("init"), "created")
+            killed = self.bench.run("drop", kill_at=step).returncode == KILLED
+            self.assert_done(self.bench.run("drop"), "dropped")
+            self.assertNotIn(DATABASE, self.server.root("SHOW DATABASES").stdout)
+            left = [path.name for path in (self.bench.folder / "sites").iterdir()]
+            self.assertEqual(left, [])
+            if not killed:
+                break
+        self.assertTrue(8 < step < STEPS_MAX - 1, f"{step} steps")
+        print(f"drop: killed at each of {step - 1} steps and run again, nothing left every time")
+
+    def test_a_site_can_be_made_again_after_drop(self):
+        self.bench.run("init")
+        self.bench.run("drop")
+        self.assert_done(self.bench.run("init", self.bench.request(identity="id-2")), "created")
+
+    def test_no_secret_in_arguments_environment_or_output(self):
+        results = [self.bench.run("init"), self.bench.run("drop"), self.bench.run("init", STAND_IN_FAILS="new-site")]
+        seen = pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()
+        self.assertIn(b"site_runner.py", seen, "the runner itself was not seen: nothing was searched")
+        self.assertIn(b"mariadb", seen)
+        self.assertEqual(results[2].returncode, 30)
+        output = "".join(result.stdout + result.stderr for result in results) + (self.bench.folder / "termination").read_text()
+        self.assertIn("password [secret]", output, "the stand-in printed the password and it was redacted")
+        for name, value in SECRETS.items():
+            self.assertNotIn(value.encode(), seen, f"{name} was in an argument or an environment")
+            self.assertNotIn(value, output, f"{name} was in the output")
+        print(f"searched {len(seen)} bytes of /proc and {len(output)} of output: no secret")
+
+    def test_another_sites_directory_is_refused(self):
+        self.bench.run("init")
+        for command in ("init", "drop"):
+            result = self.bench.run(command, self.bench.request(identity="id-2"))
+            self.assertEqual(result.returncode, 22)
+            self.assertIn("SiteNameTaken", self.bench.termination()["error"])
+        self.assert_complete()
+
+    def test_a_directory_that_nobody_made_is_refused(self):
+        self.bench.site().mkdir()
+        self.bench.site("site_config.json").write_text("{}")
+        for command in ("init", "drop"):
+            self.assertEqual(self.bench.run(command).returncode, 21)
+        self.assertEqual(self.bench.site("site_config.json").read_text(), "{}")
+
+    def test_a_database_with_tables_that_nobody_made_is_refused(self):
+        self.server.root(f"CREATE TABLE {DATABASE}.precious (a int)")
+        self.assertEqual(self.bench.run("init").returncode, 20)
+        self.assertIn("1 tables", self.bench.termination()["error"])
+        self.assertEqual(self.server.root(f"SHOW TABLES IN {DATABASE}").stdout.strip(), "precious")
+
+    def test_a_site_that_frappe_calls_installed_but_is_not_is_not_ready(self):
+        result = self.bench.run("init", STAND_IN_FAILS="no-administrator")
+        self.assertEqual(result.returncode, 31)
+        self.assertEqual(self.bench.termination(), {"step": "check", "error": "the site has no password for Administrator"})
+        self.assertEqual(self.bench.site(".operator-state").read_text(), "creating id-1\n")
+        self.assert_done(self.bench.run("init"), "created")
+        self.assert_complete()
+
+    def test_a_wrong_password_is_said_without_showing_it(self):
+        wrong = "WrongPassword0123456789abcdefghi"
+        (self.bench.folder / "secrets/password").write_text(wrong)
+        result = self.bench.run("init")
+        self.assertEqual(result.returncode, 10)
+        self.assertIn("Access denied", self.bench.termination()["error"])
+        self.assertNotIn(wrong, result.stdout + result.stderr)
+        self.assertFalse(self.bench.site("site_config.json").exists(), "nothing was begun")
+
+    def test_a_missing_secret_is_named(self):
+        (self.bench.folder / "secrets/admin-password").unlink()
+        result = self.bench.run("init")
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("admin-password", self.bench.termination()["error"])
+
+    def test_an_app_that_the_image_lacks_is_refused_before_anything_is_made(self):
+        result = self.bench.run("init", self.bench.request(apps=["hrms"]))
+        self.assertEqual(result.returncode, 2)
+        self.assertIn("AppsMissing", self.bench.termination()["error"])
+        self.assertFalse(self.bench.site(".operator-state").exists())
+
+    def test_two_pods_do_not_work_on_one_site(self):
+        self.bench.site().mkdir()
+        import fcntl
+        with open(self.bench.site(".operator-lock"), "w", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            self.assertEqual(self.bench.run("init").returncode, 75)
+
+    def test_hostile_requests_are_refused(self):
+        database = self.bench.request()["database"]
+        for bad in ({"site": "../etc"}, {"site": "a/b"}, {"site": "a;b"}, {"apps": ["a b"]}, {"apps": ["../x"]},
+                    {"database": {**database, "name": "a`; DROP DATABASE mysql; --"}}, {"database": {**database, "name": "a_b"}}):
+            self.assertEqual(self.bench.run("init", self.bench.request(**bad)).returncode, 2, bad)
+
+    def test_sigterm_ends_it(self):
+        self.server.process.send_signal(signal.SIGSTOP)
+        try:
+            process = self.bench.start("init")
+            time.sleep(1)
+            process.terminate()
+            # Its child waits for the server that is stopped.
+        finally:
+            self.server.process.send_signal(signal.SIGCONT)
+        process.communicate(timeout=20)
+        self.assertIn(process.returncode, (143, 10))
+        self.assert_done(self.bench.run("init"), "created")
+
+    def test_configure_merges_and_keeps(self):
+        sites = self.bench.folder / "sites"
+        (sites / "common_site_config.json").write_text('{"mail_server": "mine", "socketio_port": 1}')
+        (sites / "apps.txt").write_text("frappe\nlegacy\n")
+        request = {"common_site_config": {"bench_id": "default-bench", "socketio_port": 9000}}
+        for _ in range(2):
+            self.assert_done(self.bench.run("configure", request), "configured")
+            config = json.loads((sites / "common_site_config.json").read_text())
+            self.assertEqual(config, {"mail_server": "mine", "socketio_port": 9000, "bench_id": "default-bench"})
+            self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "legacy", "erpnext"])
+
+    def test_configure_killed_at_every_step_leaves_whole_files(self):
+        sites = self.bench.folder / "sites"
+        request = {"common_site_config": {"bench_id": "b"}}
+        (sites / "common_site_config.json").write_text('{"mail_server": "mine"}')
+        for step in range(1, STEPS_MAX):
+            killed = self.bench.run("configure", request, kill_at=step).returncode == KILLED
+            self.assertEqual(json.loads((sites / "common_site_config.json").read_text())["mail_server"], "mine")
+            if not killed:
+                break
+        self.assertEqual(json.loads((sites / "common_site_config.json").read_text())["bench_id"], "b")
+
+    def test_usage(self):
+        self.assertEqual(self.bench.run("explode").returncode, 2)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,136 @@
+//! The API server accepts what the guide shows and refuses what is wrong, with words that help.
+
+use std::fs;
+
+use frappe_loadtest::cluster::Cluster;
+use serde_yaml_ng::Value;
+
+use crate::support::shared;
+
+/// YAML blocks of the guide that are objects of this API, as they stand there.
+fn guide_blocks(text: &str) -> Vec<String> {
+    let mut blocks = Vec::new();
+    for block in text.split("```yaml").skip(1) {
+        let Some((yaml, _)) = block.split_once("```") else { continue };
+        for document in yaml.split("\n---\n") {
+            let parsed: Option<Value> = serde_yaml_ng::from_str(document).ok();
+            let group = parsed.as_ref().and_then(|it| it["apiVersion"].as_str()).unwrap_or_default().to_owned();
+            if group == "vyogo.tech/v1alpha1" {
+                blocks.push(document.to_owned());
+            }
+        }
+    }
+    blocks
+}
+
+#[test]
+fn every_object_of_the_guide_is_accepted_verbatim() {
+    let Some(guide) = shared("guide/frappe-operator-guide.txt") else { return };
+    let blocks = guide_blocks(&fs::read_to_string(guide).expect("the guide"));
+    assert!(blocks.len() >= 24, "the guide has {} blocks", blocks.len());
+    let cluster = Cluster::start("guide", 0).expect("a cluster");
+    let mut refused = Vec::new();
+    for block in &blocks {
+        let output = cluster.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], block).expect("kubectl");
+        if !output.success {
+            refused.push(format!("{block}\n{}", output.errors));
+        }
+    }
+    assert!(refused.is_empty(), "refused:\n{}", refused.join("\n"));
+    println!("accepted verbatim: {} objects of the guide", blocks.len());
+}
+
+#[test]
+fn every_example_is_accepted() {
+    let cluster = Cluster::start("examples", 0).expect("a cluster");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
+    let mut count = 0;
+    for entry in fs::read_dir(folder).expect("examples").filter_map(Result::ok) {
+        let text = fs::read_to_string(entry.path()).expect("an example");
+        cluster.apply(&text).unwrap_or_else(|error| panic!("{}: {error:#}", entry.path().display()));
+        count += 1;
+    }
+    assert!(count > 0);
+}
+
+/// One bad object: what is changed in a good one, and what the refusal must say.
+struct Bad {
+    kind: &'static str,
+    change: String,
+    says: Vec<String>,
+}
+
+/// The corpus: a kind in brackets, then lines `path = value => part | part` (see the file).
+fn corpus() -> Vec<Bad> {
+    let mut kind = "";
+    let mut found = Vec::new();
+    for line in include_str!("bad_objects.txt").lines().map(str::trim).filter(|it| !it.is_empty() && !it.starts_with('#')) {
+        if let Some(name) = line.strip_prefix('[') {
+            kind = name.trim_end_matches(']');
+            continue;
+        }
+        let (change, says) = line.split_once(" => ").unwrap_or_else(|| panic!("no => in {line}"));
+        found.push(Bad { kind, change: change.trim().to_owned(), says: says.split(" | ").map(|it| it.trim().to_owned()).collect() });
+    }
+    found
+}
+
+fn good(kind: &str) -> Value {
+    let spec = match kind {
+        "FrappeBench" => "{frappeVersion: '15'}",
+        "FrappeSite" => "{siteName: a.example.com, benchRef: {name: bench}}",
+        "SiteBackup" => "{siteRef: {name: a}}",
+        _ => "{site: {namespace: default, name: a, uid: u}}",
+    };
+    serde_yaml_ng::from_str(&format!("{{apiVersion: vyogo.tech/v1alpha1, kind: {kind}, metadata: {{name: good}}, spec: {spec}}}"))
+        .expect("a good object")
+}
+
+/// Sets `a.b = value` (YAML); `value` may be `~` to remove the field.
+fn set(object: &mut Value, change: &str) {
+    let (path, value) = change.split_once(" = ").unwrap_or_else(|| panic!("no = in {change}"));
+    let mut steps: Vec<&str> = path.split('.').collect();
+    let last = steps.pop().expect("a path has a last step");
+    let mut place = object;
+    for step in steps {
+        let map = place.as_mapping_mut().expect("a mapping");
+        place = map.entry(step.into()).or_insert_with(|| Value::Mapping(serde_yaml_ng::Mapping::new()));
+    }
+    let map = place.as_mapping_mut().expect("a mapping");
+    match serde_yaml_ng::from_str(value).expect("a value") {
+        Value::Null => drop(map.remove(last)),
+        other => drop(map.insert(last.into(), other)),
+    }
+}
+
+#[test]
+fn every_bad_object_is_refused_with_the_field_and_the_remedy() {
+    let cluster = Cluster::start("bad", 0).expect("a cluster");
+    let corpus = corpus();
+    assert!(corpus.len() >= 40, "the corpus has {} objects", corpus.len());
+    let mut wrong = Vec::new();
+    for kind in ["FrappeBench", "FrappeSite", "SiteBackup", "FrappeDomain"] {
+        let object = serde_yaml_ng::to_string(&good(kind)).expect("YAML");
+        cluster.apply(&object).unwrap_or_else(|error| panic!("the good {kind}: {error:#}"));
+    }
+    for bad in &corpus {
+        let mut object = good(bad.kind);
+        // Lines that begin with "update" change the good object that exists; the others make a new one.
+        let change = bad.change.strip_prefix("update ");
+        if change.is_none() {
+            set(&mut object, "metadata.name = fresh");
+        }
+        change.unwrap_or(&bad.change).split(" ; ").for_each(|it| set(&mut object, it));
+        let yaml = serde_yaml_ng::to_string(&object).expect("YAML");
+        let apply = ["apply", "--server-side", "--force-conflicts", "--dry-run=server", "-f", "-"];
+        let create = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+        let arguments = if change.is_some() { &apply[..] } else { &create[..] };
+        let output = cluster.kubectl(arguments, &yaml).expect("kubectl");
+        let missing: Vec<&String> = bad.says.iter().filter(|part| !output.errors.contains(part.as_str())).collect();
+        if output.success || !missing.is_empty() {
+            wrong.push(format!("[{}] {}\n  lacks {missing:?} in: {}", bad.kind, bad.change, output.errors));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
+    println!("refused as they should be: {} objects", corpus.len());
+}

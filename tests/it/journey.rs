@@ -1,0 +1,213 @@
+//! A site's whole life: to Ready, at rest, disturbed, deleted. What it costs, and what it shows of its secrets.
+
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use frappe_crds::site::SitePhase;
+use frappe_loadtest::{
+    audit::{self, Request},
+    process::{Operator, Options},
+};
+use jiff::Timestamp;
+use k8s_openapi::{ByteString, api::core::v1::Secret};
+use kube::{Api, ResourceExt, api::ListParams};
+
+use crate::support::{World, inventory, program, site, until};
+
+/// How long nothing may happen when nothing changes, in seconds.
+const QUIET_SECONDS: u64 = 60;
+/// Requests of a site from creation to Ready on shared MariaDB, Events aside: ARCHITECTURE.md names each.
+const REQUESTS_PER_SITE_MAX: usize = 12;
+
+fn print(title: &str, requests: &[Request]) {
+    println!("{title}: {} requests", requests.len());
+    for ((verb, resource), count) in audit::count(requests) {
+        println!("  {count:>4} {verb} {resource}");
+    }
+}
+
+/// Waits until a site's operator has been silent for a second.
+async fn settled(world: &World) {
+    let mut last = usize::MAX;
+    for _ in 0..60 {
+        let work = audit::requests(&world.cluster, Timestamp::UNIX_EPOCH).unwrap();
+        let now = work.iter().filter(|it| it.is_work_write() || it.verb == "get" || it.verb == "list").count();
+        if now == last {
+            return;
+        }
+        last = now;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    panic!("the operator does not come to rest");
+}
+
+/// R-4 (a site's way to Ready), R-5 (quiescence), R-6 (drift), R-9 (secrets), R-10 (deletion).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_is_made_kept_and_removed() {
+    let mut world = World::start("journey").await;
+    world.with_bench("life").await;
+    settled(&world).await;
+
+    let begun = Timestamp::now();
+    let names = ["shop", "news", "blog"];
+    for name in names {
+        world.cluster.apply(&site("life", name)).unwrap();
+    }
+    for name in names {
+        let ready = world.site_in("life", name, SitePhase::Ready).await;
+        let status = ready.status.unwrap();
+        assert_eq!(status.site_url.as_deref(), Some(format!("http://{name}.life.example.com").as_str()));
+        assert!(status.bench_ready && status.database_ready && status.initialized);
+        assert_eq!(status.observed_generation, ready.metadata.generation);
+        assert!(status.conditions.iter().filter(|it| it.type_ != "Progressing").all(|it| it.status == "True"));
+    }
+    settled(&world).await;
+    requests_to_ready(&world, begun, &names);
+    at_rest(&world).await;
+    no_secret_shows(&world).await;
+    drift(&world).await;
+    deletion_with_a_kill(&mut world).await;
+}
+
+fn requests_to_ready(world: &World, begun: Timestamp, names: &[&str]) {
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    for name in names {
+        let own = |it: &&Request| {
+            it.resource != "events" && (it.name.starts_with(name) || (it.verb == "create" && it.name.is_empty()))
+        };
+        let of_site: Vec<Request> = requests.iter().filter(own).filter(|it| it.verb != "watch").cloned().collect();
+        print(&format!("site {name} from creation to Ready"), &of_site);
+        assert!(of_site.iter().all(|it| it.code < 400), "a request failed: {of_site:?}");
+        assert!(of_site.len() <= REQUESTS_PER_SITE_MAX, "{name} took {} requests", of_site.len());
+    }
+}
+
+async fn at_rest(world: &World) {
+    let begun = Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(QUIET_SECONDS)).await;
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    print(&format!("{QUIET_SECONDS} s with nothing changing"), &requests);
+    let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.resource != "leases").collect();
+    assert!(rest.is_empty(), "an unchanged world cost {rest:?}");
+}
+
+/// Every generated password, looked for everywhere but in Secrets.
+async fn no_secret_shows(world: &World) {
+    let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "life");
+    let mut values: BTreeMap<String, String> = BTreeMap::new();
+    for secret in secrets.list(&ListParams::default()).await.unwrap() {
+        for (key, ByteString(bytes)) in secret.data.clone().unwrap_or_default() {
+            if ["password", "encryption-key"].contains(&key.as_str()) {
+                values.insert(format!("{}/{key}", secret.name_any()), String::from_utf8(bytes).unwrap());
+            }
+        }
+    }
+    assert_eq!(values.len(), 3 * 3, "password, encryption key and admin password of each site");
+    let kinds = "jobs,pods,events,events.v1.events.k8s.io,configmaps,ingresses,deployments,statefulsets,frappesites,frappebenches,\
+                 databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
+    let mut places = vec![
+        ("objects of every kind but Secrets".to_owned(), world.kubectl(&["get", kinds, "-A", "-o", "yaml"])),
+        ("the operator's log".to_owned(), fs::read_to_string(&world.operator.log).unwrap()),
+        ("the operator's metrics".to_owned(), world.operator.http("/metrics").await.unwrap()),
+    ];
+    for file in ["environ", "cmdline"] {
+        let bytes = fs::read(format!("/proc/{}/{file}", world.operator.id())).unwrap();
+        places.push((format!("/proc/PID/{file} of the operator"), String::from_utf8_lossy(&bytes).into_owned()));
+    }
+    places.push(("the audit log".to_owned(), fs::read_to_string(world.cluster.logs.join("audit.log")).unwrap()));
+    for (place, text) in &places {
+        assert!(!text.is_empty(), "{place} is empty: nothing was searched");
+        let encoded = |value: &str| base64(value);
+        let found: Vec<_> = values.iter().filter(|(_, value)| text.contains(*value) || text.contains(&encoded(value))).map(|it| it.0).collect();
+        assert!(found.is_empty(), "{place} shows {found:?}");
+        println!("searched {:>8} bytes of {place} for {} passwords and keys: none found", text.len(), values.len());
+    }
+}
+
+fn base64(text: &str) -> String {
+    serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
+}
+
+/// One of each kind is edited, then deleted; all come back.
+async fn drift(world: &World) {
+    let table = [
+        ("life", "ingress/shop-ingress", r#"{"spec":{"rules":[{"host":"evil.example.com"}]}}"#),
+        ("life", "databases.k8s.mariadb.com/shop-db", r#"{"spec":{"cleanupPolicy":"Delete"}}"#),
+        ("life", "users.k8s.mariadb.com/shop-user", r#"{"spec":{"maxUserConnections":1}}"#),
+        ("life", "grants.k8s.mariadb.com/shop-grant", r#"{"spec":{"grantOption":true}}"#),
+        ("life", "service/bench-nginx", r#"{"spec":{"ports":[{"port":8080,"name":"other"}]}}"#),
+        ("life", "deployment/bench-gunicorn", r#"{"spec":{"replicas":5}}"#),
+        ("life", "statefulset/bench-redis-queue", r#"{"spec":{"replicas":2}}"#),
+        ("life", "configmap/bench-site-runner", r#"{"data":{"site_runner.py":"import evil"}}"#),
+        ("life", "frappedomain/shop.life.example.com", r#"{"metadata":{"labels":{"frappe.vyogo.tech/slot":null}}}"#),
+    ];
+    for (namespace, object, patch) in table {
+        let look = |what: &'static str| world.cluster.kubectl(&["get", object, "-n", namespace, "-o", what], "").unwrap();
+        let spec = "jsonpath={.spec}{.data}";
+        let before = look(spec).out;
+        let edited = Timestamp::now();
+        world.kubectl(&["patch", object, "-n", namespace, "--type", "merge", "-p", patch]);
+        let same = async || until(object, 20, || async { (look(spec).out == before).then_some(()) }).await;
+        assert!(same().await.is_some(), "{object} was edited and did not come back: {}\n{}", look(spec).out, world.operator.log_tail());
+        settled(world).await;
+        let edit_cost = audit::requests(&world.cluster, edited).unwrap().into_iter().filter(Request::is_work_write).count();
+        let uid = look("jsonpath={.metadata.uid}").out;
+        let deleted = Timestamp::now();
+        world.kubectl(&["delete", object, "-n", namespace, "--wait=false"]);
+        let made_anew = || async {
+            let found = look("jsonpath={.metadata.uid}");
+            (found.success && !found.out.is_empty() && found.out != uid && normal(&look(spec).out) == normal(&before)).then_some(())
+        };
+        assert!(until(object, 30, made_anew).await.is_some(), "{object} was deleted and did not come back\n{}", world.operator.log_tail());
+        settled(world).await;
+        let delete_cost = audit::requests(&world.cluster, deleted).unwrap().into_iter().filter(Request::is_work_write).count();
+        println!("drift {object}: edited, back with {edit_cost} writes; deleted, back with {delete_cost} writes");
+    }
+    let site = world.site_in("life", "shop", SitePhase::Ready).await;
+    assert!(site.status.unwrap().initialized);
+    lost_secret(world).await;
+}
+
+/// Without what the cluster gives a Service anew each time.
+fn normal(spec: &str) -> String {
+    let Some((head, rest)) = spec.split_once("\"clusterIP\"") else { return spec.to_owned() };
+    format!("{head}{}", rest.split_once("\"internalTrafficPolicy\"").map_or(rest, |it| it.1))
+}
+
+/// A password that is lost is not invented anew; it is taken back when it is restored.
+async fn lost_secret(world: &World) {
+    let saved = world.kubectl(&["get", "secret", "news-db-password", "-n", "life", "-o", "json"]);
+    let mut secret: serde_json::Value = serde_json::from_str(&saved).unwrap();
+    for field in ["uid", "resourceVersion", "creationTimestamp", "managedFields"] {
+        secret["metadata"].as_object_mut().unwrap().remove(field);
+    }
+    world.kubectl(&["delete", "secret", "news-db-password", "-n", "life"]);
+    let message = world.site_says("life", "news", "SecretLost").await;
+    assert!(message.contains("news-db-password") && message.contains("restore it"), "{message}");
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let again = world.cluster.kubectl(&["get", "secret", "news-db-password", "-n", "life"], "").unwrap();
+    assert!(!again.success, "a lost password was invented anew");
+    let restored = world.cluster.kubectl(&["apply", "-f", "-"], &secret.to_string()).unwrap();
+    assert!(restored.success, "{}", restored.errors);
+    world.site_in("life", "news", SitePhase::Ready).await;
+    println!("drift secret/news-db-password: SecretLost, and Ready again when it was restored");
+}
+
+/// The operator is killed in the middle; another finishes; the neighbours are untouched.
+async fn deletion_with_a_kill(world: &mut World) {
+    let untouched = |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|it| !it.contains(" shop")).collect() };
+    let before = untouched(inventory(world, "life"));
+    world.kubectl(&["delete", "frappesite", "shop", "-n", "life", "--wait=false"]);
+    let job_made = || async {
+        world.cluster.kubectl(&["get", "job", "shop-delete", "-n", "life"], "").ok()?.success.then_some(())
+    };
+    assert!(until("the delete Job", 20, job_made).await.is_some());
+    world.operator.kill().unwrap();
+    println!("killed the operator while the delete Job ran");
+    world.operator = Operator::start(program(), &world.cluster, &Options { lease_seconds: Some(3), ..Options::default() }).unwrap();
+    world.operator.ready().await.unwrap();
+    world.site_gone("life", "shop").await;
+    let settled = || async { inventory(world, "life").iter().all(|it| !it.contains(" shop")).then_some(()) };
+    assert!(until("nothing is left of shop", 30, settled).await.is_some(), "left: {:#?}", inventory(world, "life"));
+    assert_eq!(before, untouched(inventory(world, "life")), "a neighbour was touched");
+    println!("deletion: {} objects of other sites untouched, none of shop left", before.len());
+}

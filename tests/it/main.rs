@@ -1,0 +1,12 @@
+//! Integration tests: the operator's own binary against a real kube-apiserver.
+//!
+//! Each test starts a cluster of its own and removes it, also when it fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+
+mod crash;
+mod crds;
+mod journey;
+mod member;
+mod published;
+mod refusals;
+mod support;

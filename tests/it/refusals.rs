@@ -1,0 +1,151 @@
+//! What a user sees when something is wrong: condition, reason and Event of each.
+
+use std::time::Duration;
+
+use frappe_crds::site::SitePhase;
+use frappe_loadtest::{audit, process::NAMESPACE};
+use jiff::Timestamp;
+use k8s_openapi::api::events::v1::Event;
+use kube::{Api, api::ListParams};
+
+use crate::support::{World, site};
+
+/// What `kubectl describe` shows of an object, printed for the record; its conditions and Events must name the reason.
+async fn described(world: &World, namespace: &str, object: &str, reason: &str) {
+    let name = object.split_once('/').map_or(object, |it| it.1);
+    let events: Api<Event> = Api::namespaced(world.client.clone(), namespace);
+    let told = || async {
+        let list = events.list(&ListParams::default()).await.ok()?;
+        let about = |it: &Event| it.regarding.as_ref().and_then(|to| to.name.as_deref()) == Some(name);
+        list.items.iter().any(|it| about(it) && it.reason.as_deref() == Some(reason)).then_some(())
+    };
+    world.until(&format!("an Event {reason} about {object}"), 20, told).await;
+    let text = world.kubectl(&["describe", object, "-n", namespace]);
+    let shown: String = text
+        .split_once("Status:")
+        .map_or(text.as_str(), |it| it.1)
+        .lines()
+        .filter(|line| !line.contains("Last Transition Time") && !line.contains("Observed Generation"))
+        .collect::<Vec<_>>()
+        .join("\n");
+    println!("--- kubectl describe {object} -n {namespace}\n{shown}\n");
+    assert!(text.contains(reason), "{text}");
+}
+
+/// R-8.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_wrong_is_said_where_the_user_looks() {
+    let world = World::start("refuse").await;
+    world.with_bench("wrong").await;
+    world.cluster.apply(&site("wrong", "failing-init")).unwrap();
+    bad_config_value(&world).await;
+    missing_bench(&world).await;
+    missing_secret(&world).await;
+    taken_host(&world).await;
+    refused_specs(&world).await;
+    failing_init(&world).await;
+}
+
+async fn bad_config_value(world: &World) {
+    let map = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: frappe-operator-config, namespace: {NAMESPACE}}}\n\
+             data: {{maxConcurrentSiteReconciles: \"{value}\"}}\n"
+        )
+    };
+    world.cluster.apply(&map("25")).unwrap();
+    world.cluster.apply(&map("plenty")).unwrap();
+    described(world, NAMESPACE, "configmap/frappe-operator-config", "InvalidValue").await;
+    let metrics = world.operator.http("/metrics").await.unwrap();
+    assert!(metrics.contains("frappe_operator_config_bad_values 1"), "{metrics}");
+    world.cluster.apply(&map("25")).unwrap();
+    let good = || async { world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(()) };
+    world.until("the value is good again", 10, good).await;
+}
+
+async fn missing_bench(world: &World) {
+    let other = site("wrong", "lonely").replace("{name: bench}", "{name: nowhere}");
+    world.cluster.apply(&other).unwrap();
+    let message = world.site_says("wrong", "lonely", "BenchNotFound").await;
+    assert!(message.contains("FrappeBench nowhere does not exist"), "{message}");
+    described(world, "wrong", "frappesite/lonely", "BenchNotFound").await;
+    let bench = "apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {name: nowhere, namespace: wrong}\n\
+                 spec: {frappeVersion: \"15\"}\n";
+    world.cluster.apply(bench).unwrap();
+    world.site_in("wrong", "lonely", SitePhase::Ready).await;
+}
+
+async fn missing_secret(world: &World) {
+    let secret_site = format!("{}  adminPasswordSecretRef: {{name: my-admin}}\n", site("wrong", "keyless"));
+    world.cluster.apply(&secret_site).unwrap();
+    let message = world.site_says("wrong", "keyless", "AdminPasswordSecretMissing").await;
+    assert!(message.contains("Secret my-admin does not exist: create it with the key password"), "{message}");
+    described(world, "wrong", "frappesite/keyless", "AdminPasswordSecretMissing").await;
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: my-admin, namespace: wrong}\nstringData: {password: chosen-by-me}\n";
+    world.cluster.apply(secret).unwrap();
+    world.site_in("wrong", "keyless", SitePhase::Ready).await;
+    let made = world.cluster.kubectl(&["get", "secret", "keyless-admin-password", "-n", "wrong"], "").unwrap();
+    assert!(!made.success, "a password was generated beside the user's own");
+    world.kubectl(&["delete", "frappesite", "keyless", "-n", "wrong"]);
+    world.kubectl(&["get", "secret", "my-admin", "-n", "wrong"]);
+}
+
+async fn taken_host(world: &World) {
+    world.cluster.apply(&site("wrong", "first")).unwrap();
+    world.site_in("wrong", "first", SitePhase::Ready).await;
+    let thief = site("wrong", "second").replace("second.wrong.example.com", "first.wrong.example.com");
+    world.cluster.apply(&thief).unwrap();
+    let message = world.site_says("wrong", "second", "HostClaimed").await;
+    assert!(message.contains("host first.wrong.example.com is held by FrappeSite wrong/first"), "{message}");
+    described(world, "wrong", "frappesite/second", "HostClaimed").await;
+    let none = world.cluster.kubectl(&["get", "secret", "second-db-password", "-n", "wrong"], "").unwrap();
+    assert!(!none.success, "something was made for a site without a host");
+    world.kubectl(&["delete", "frappesite", "first", "-n", "wrong"]);
+    world.site_in("wrong", "second", SitePhase::Ready).await;
+}
+
+/// What is not there yet is refused with a reason, and nothing is made.
+async fn refused_specs(world: &World) {
+    let table = [
+        ("  domain: other.example.com\n", "DomainNotSupported"),
+        ("  dbConfig: {mode: dedicated}\n", "DatabaseNotSupported"),
+        ("  dbConfig: {provider: postgres, connectionSecretRef: {name: a}}\n", "DatabaseNotSupported"),
+        ("  routeConfig: {enabled: true}\n", "RouteNotSupported"),
+        ("  adminPasswordSecretRef: {name: a, namespace: kube-system}\n", "SecretNamespaceRefused"),
+        ("  apps: [hrms]\n", "AppNotOnBench"),
+        ("  dbConfig: {mariadbRef: {name: none}}\n", "DatabaseServerNotFound"),
+        ("  ingress: {annotations: {nginx.ingress.kubernetes.io/server-snippet: evil}}\n", "AnnotationRefused"),
+    ];
+    for (number, (spec, reason)) in table.iter().enumerate() {
+        let name = format!("refused-{number}");
+        world.cluster.apply(&format!("{}{spec}", site("wrong", &name))).unwrap();
+        let message = world.site_says("wrong", &name, reason).await;
+        println!("{reason}: {message}");
+        let listed = world.kubectl(&["get", "secrets,jobs,ingresses,databases.k8s.mariadb.com", "-n", "wrong", "-o", "name"]);
+        assert!(!listed.contains(&name), "{name} left {listed}");
+    }
+    let foreign = site("wrong", "foreign").replace("{name: bench}", "{name: bench, namespace: elsewhere}");
+    world.cluster.apply(&foreign).unwrap();
+    println!("BenchNotPermitted: {}", world.site_says("wrong", "foreign", "BenchNotPermitted").await);
+}
+
+/// Three attempts, then Failed with what the runner said; the annotation tries anew.
+async fn failing_init(world: &World) {
+    let site = world.site_in("wrong", "failing-init", SitePhase::Failed).await;
+    let operation = site.status.unwrap().operation.unwrap();
+    assert_eq!((operation.attempt, operation.first_attempt), (3, 1));
+    let message = world.site_says("wrong", "failing-init", "InitFailed").await;
+    assert!(message.contains("Job failing-init-init-3 failed: step new-site: stand-in: the database refused the import"), "{message}");
+    described(world, "wrong", "frappesite/failing-init", "InitFailed").await;
+    let begun = Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let made: Vec<_> = audit::requests(&world.cluster, begun).unwrap();
+    let made: Vec<_> = made.iter().filter(|it| it.name.starts_with("failing-init") && it.verb != "watch").collect();
+    assert!(made.is_empty(), "a site that failed for good costs nothing: {made:?}");
+    world.kubectl(&["annotate", "frappesite", "failing-init", "-n", "wrong", "frappe.vyogo.tech/retry=1"]);
+    let again = || async {
+        let operation = world.sites("wrong").get("failing-init").await.ok()?.status?.operation?;
+        (operation.attempt == 4 && operation.first_attempt == 4).then_some(())
+    };
+    world.until("the annotation begins anew", 20, again).await;
+}

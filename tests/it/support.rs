@@ -1,0 +1,163 @@
+//! What the tests share: a cluster with a running operator, and waiting for conditions.
+
+use std::{
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use frappe_crds::{FrappeBench, FrappeSite, site::SitePhase};
+use frappe_loadtest::{
+    cluster::Cluster,
+    process::{Operator, Options},
+};
+use kube::{Api, Client, ResourceExt};
+
+/// The operator's binary.
+pub(crate) fn program() -> &'static Path {
+    Path::new(env!("CARGO_BIN_EXE_frappe-operator"))
+}
+
+/// The folder of documents beside the project, or nothing where it is absent: then the test says so and passes.
+pub(crate) fn shared(path: &str) -> Option<PathBuf> {
+    let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
+    if found.exists() {
+        return Some(found);
+    }
+    println!("SKIPPED: {} is absent, so what it holds was not tested", found.display());
+    None
+}
+
+/// A cluster with a running operator.
+pub(crate) struct World {
+    pub(crate) operator: Operator,
+    pub(crate) client: Client,
+    pub(crate) cluster: Cluster,
+}
+
+impl World {
+    pub(crate) async fn start(purpose: &str) -> Self {
+        Self::start_with(purpose, &Options::default()).await
+    }
+
+    pub(crate) async fn start_with(purpose: &str, options: &Options) -> Self {
+        let cluster = Cluster::start(purpose, 3).expect("a cluster");
+        let client = cluster.client().await.expect("a client");
+        let mut operator = Operator::start(program(), &cluster, options).expect("an operator");
+        operator.ready().await.expect("a ready operator");
+        Self { operator, client, cluster }
+    }
+
+    /// A namespace with a MariaDB and a bench that is Ready.
+    pub(crate) async fn with_bench(&self, namespace: &str) {
+        self.cluster.apply(&ground(namespace)).expect("namespace, MariaDB and bench");
+        let benches: Api<FrappeBench> = Api::namespaced(self.client.clone(), namespace);
+        self.until("the bench is Ready", 60, || async {
+            let bench = benches.get("bench").await.ok()?;
+            (bench.status?.phase == frappe_crds::bench::BenchPhase::Ready).then_some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn sites(&self, namespace: &str) -> Api<FrappeSite> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// Waits until a site is in a phase.
+    pub(crate) async fn site_in(&self, namespace: &str, name: &str, phase: SitePhase) -> FrappeSite {
+        let sites = self.sites(namespace);
+        self.until(&format!("{name} is {phase:?}"), 120, || async {
+            let site = sites.get(name).await.ok()?;
+            (site.status.as_ref()?.phase == phase).then_some(site)
+        })
+        .await
+    }
+
+    /// Waits until the Ready condition of a site has a reason; answers its message.
+    pub(crate) async fn site_says(&self, namespace: &str, name: &str, reason: &str) -> String {
+        let sites = self.sites(namespace);
+        self.until(&format!("{name} says {reason}"), 120, || async {
+            let site = sites.get(name).await.ok()?;
+            let ready = site.status?.conditions.into_iter().find(|it| it.type_ == "Ready")?;
+            (ready.reason == reason).then_some(ready.message)
+        })
+        .await
+    }
+
+    /// Waits until a site is gone.
+    pub(crate) async fn site_gone(&self, namespace: &str, name: &str) {
+        let sites = self.sites(namespace);
+        self.until(&format!("{name} is gone"), 120, || async { sites.get_opt(name).await.ok()?.is_none().then_some(()) }).await;
+    }
+
+    /// kubectl, which must succeed.
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.cluster.kubectl(arguments, "").expect("kubectl");
+        assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
+        output.out
+    }
+
+    /// Polls from outside until `look` finds something; tests may wait, reconciles may not.
+    pub(crate) async fn until<T, F, R>(&self, what: &str, most_seconds: u64, look: F) -> T
+    where
+        F: Fn() -> R,
+        R: Future<Output = Option<T>>,
+    {
+        until(what, most_seconds, look).await.unwrap_or_else(|| panic!("not in {most_seconds} s: {what}\n{}", self.operator.log_tail()))
+    }
+}
+
+/// Polls until `look` finds something or the time is up.
+pub(crate) async fn until<T, F, R>(what: &str, most_seconds: u64, look: F) -> Option<T>
+where
+    F: Fn() -> R,
+    R: Future<Output = Option<T>>,
+{
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(most_seconds) {
+        if let Some(found) = look().await {
+            return Some(found);
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("waited {most_seconds} s for: {what}");
+    None
+}
+
+/// A namespace, a MariaDB and a bench.
+pub(crate) fn ground(namespace: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n\
+         apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {{name: shared, namespace: {namespace}}}\n\
+         spec: {{storage: {{size: 1Gi}}}}\n---\n\
+         apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {{name: bench, namespace: {namespace}}}\n\
+         spec:\n  frappeVersion: \"15\"\n  apps: [{{name: erpnext, source: image}}]\n"
+    )
+}
+
+/// A site on that bench.
+pub(crate) fn site(namespace: &str, name: &str) -> String {
+    format!(
+        "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec:\n  siteName: {name}.{namespace}.example.com\n  benchRef: {{name: bench}}\n"
+    )
+}
+
+/// Names of all objects of the kinds that sites have, with their uids: to see what changed.
+pub(crate) fn inventory(world: &World, namespace: &str) -> Vec<String> {
+    let kinds = "jobs,ingresses,secrets,databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
+    let columns = "custom-columns=KIND:.kind,NAME:.metadata.name";
+    let mut lines: Vec<String> = world
+        .kubectl(&["get", kinds, "-n", namespace, "--no-headers", "-o", columns])
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect();
+    let domains = world.kubectl(&["get", "frappedomains", "--no-headers", "-o", columns]);
+    lines.extend(domains.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")));
+    lines.sort();
+    lines
+}
+
+/// Namespace and name of a site, for messages.
+pub(crate) fn called(site: &FrappeSite) -> String {
+    format!("{}/{}", site.namespace().unwrap_or_default(), site.name_any())
+}
