@@ -106,7 +106,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
         "gitEnabled" => config.git_enabled = boolean(value)?,
         "maxConcurrentSiteReconciles" => config.max_concurrent_site_reconciles = concurrency(value)?,
-        "fpmCliPath" => config.fpm_cli_path = value.to_owned(),
+        "fpmCliPath" => value.clone_into(&mut config.fpm_cli_path),
         "fpmRepositories" => config.fpm_repositories = repositories(value)?,
         other => return Err(format!("{other} is not a key of this operator: remove it or correct its spelling")),
     }

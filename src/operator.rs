@@ -34,12 +34,14 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let handle = metrics::install()?;
     let stop = CancellationToken::new();
     let (ready_sender, ready) = watch::channel(Err("waiting for the member's lease".to_owned()));
-    let server = tokio::spawn(admin::serve(arguments.metrics_bind_address, handle, ready, stop.clone().cancelled_owned()));
+    let server =
+        tokio::spawn(admin::serve(arguments.metrics_bind_address, handle, ready, stop.clone().cancelled_owned()));
     let config = client::config().await.context("find the API server")?;
     let incarnation = incarnation(&arguments);
-    let mut lease = MemberLease::acquire(client::for_lease(config.clone())?, lease_settings(&arguments), incarnation.clone())
-        .await
-        .context("this version runs one member only: stop the other, or wait until it has ended")?;
+    let mut lease =
+        MemberLease::acquire(client::for_lease(config.clone())?, lease_settings(&arguments), incarnation.clone())
+            .await
+            .context("this version runs one member only: stop the other, or wait until it has ended")?;
     let assignment = Assignment::sole(incarnation.clone(), lease.transitions());
     tracing::info!(%incarnation, slots = assignment.slots_of(&incarnation).len(), epoch = assignment.epoch(), "member began");
     let client = client::gated(config, lease.right(), arguments.crash_after_writes)?;
@@ -104,7 +106,14 @@ async fn work(
     let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
     ready.send_modify(|it| *it = Err("waiting for the first lists of every kind".to_owned()));
     let started = watches::start(&mut tasks, &client, &share.slots, &site_queue, &bench_queue);
-    let map = settings::start(&mut tasks, &client, &arguments.namespace, events.clone(), settings_sender, started.everything());
+    let map = settings::start(
+        &mut tasks,
+        &client,
+        &arguments.namespace,
+        events.clone(),
+        settings_sender,
+        started.everything(),
+    );
     let definitions = started.definitions();
     let context = Arc::new(started.context(client, events, settings, share.epoch));
     tokio::select! {
@@ -123,7 +132,8 @@ async fn work(
         stop.clone(),
     );
     let most = arguments.bench_reconciles_max;
-    let benches = bench_runner.run(move |()| most, move |key| bench::reconcile(Arc::clone(&context), key), stop.clone());
+    let benches =
+        bench_runner.run(move |()| most, move |key| bench::reconcile(Arc::clone(&context), key), stop.clone());
     tokio::join!(sites, benches);
     tasks.shutdown().await;
     Ok(())

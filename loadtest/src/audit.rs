@@ -32,7 +32,9 @@ pub struct Request {
 impl Request {
     /// Whether it is a write of the operator's work: no Lease, no Event.
     pub fn is_work_write(&self) -> bool {
-        !["get", "list", "watch"].contains(&self.verb.as_str()) && self.resource != "leases" && self.resource != "events"
+        !["get", "list", "watch"].contains(&self.verb.as_str())
+            && self.resource != "leases"
+            && self.resource != "events"
     }
 }
 

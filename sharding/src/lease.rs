@@ -276,6 +276,7 @@ impl MemberLease {
         self.attempts += 1;
         let attempt = format!("{}.{}", self.incarnation.nonce, self.attempts);
         let me = self.incarnation.to_string();
+        #[expect(clippy::disallowed_methods, reason = "for people who read the Lease; no decision uses it")]
         let now = MicroTime(jiff::Timestamp::now());
         lease.annotations_mut().insert(ATTEMPT_ANNOTATION.to_owned(), attempt.clone());
         let spec = lease.spec.get_or_insert_default();

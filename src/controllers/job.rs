@@ -11,7 +11,7 @@ pub const ATTEMPTS_MAX: i32 = 3;
 /// Wait before the second attempt; each further wait is five times as long, to at most [`WAIT_MAX`].
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait between two attempts.
-const WAIT_MAX: Duration = Duration::from_secs(300);
+const WAIT_MAX: Duration = Duration::from_mins(5);
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
 
@@ -59,7 +59,11 @@ pub fn termination_message(pods: &[Pod]) -> Option<String> {
     let parsed: Option<serde_json::Value> = serde_json::from_str(&message).ok();
     let text = match &parsed {
         Some(value) if value["error"].is_string() => {
-            format!("step {}: {}", value["step"].as_str().unwrap_or("unknown"), value["error"].as_str().unwrap_or_default())
+            format!(
+                "step {}: {}",
+                value["step"].as_str().unwrap_or("unknown"),
+                value["error"].as_str().unwrap_or_default()
+            )
         }
         _ => message,
     };

@@ -20,7 +20,9 @@ pub(crate) fn lint(desired: &Desired) -> Vec<String> {
         wrong.push("no managed-by label".to_owned());
     }
     let labels = body["metadata"]["labels"].as_object().into_iter().flatten();
-    wrong.extend(labels.filter(|(_, it)| it.as_str().is_none_or(|it| it.len() > 63)).map(|(key, _)| format!("label {key}")));
+    wrong.extend(
+        labels.filter(|(_, it)| it.as_str().is_none_or(|it| it.len() > 63)).map(|(key, _)| format!("label {key}")),
+    );
     let template = &body["spec"]["template"];
     for (key, value) in body["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten() {
         if template["metadata"]["labels"][key] != *value {
@@ -37,7 +39,9 @@ fn pod(pod: &Value, body: &Value) -> Vec<String> {
     let mut wrong = Vec::new();
     let claims = body["spec"]["volumeClaimTemplates"].as_array().cloned().unwrap_or_default();
     let volumes = pod["volumes"].as_array().cloned().unwrap_or_default();
-    let named = |name: &Value| volumes.iter().any(|it| it["name"] == *name) || claims.iter().any(|it| it["metadata"]["name"] == *name);
+    let named = |name: &Value| {
+        volumes.iter().any(|it| it["name"] == *name) || claims.iter().any(|it| it["metadata"]["name"] == *name)
+    };
     let security = &pod["securityContext"];
     if pod["automountServiceAccountToken"] != false {
         wrong.push("mounts a service account token".to_owned());

@@ -1,10 +1,10 @@
 //! The words of the domain: names, labels, images, quantities, conditions. Pure.
 
 pub mod condition;
+pub mod diff;
 pub mod image;
 pub mod key;
 pub mod labels;
 pub mod names;
-pub mod quantity;
-pub mod diff;
 pub mod object;
+pub mod quantity;

@@ -27,7 +27,11 @@ const RECORDS_KEPT: usize = 1024;
 /// A write of this process that the watch has not delivered yet.
 enum Written<K> {
     Object(Arc<K>),
-    Deleted { uid: String },
+    /// With the version at which it went; the highest where only this process knows of it.
+    Deleted {
+        uid: String,
+        version: u64,
+    },
 }
 
 /// Objects of one kind.
@@ -61,7 +65,7 @@ where
                 None if entry.value().1.elapsed() > RECORD_LIFETIME => None,
                 _ => Some(Arc::clone(written)),
             },
-            Written::Deleted { uid } => seen.filter(|object| object.meta().uid.as_ref() != Some(uid)),
+            Written::Deleted { uid, version } => seen.filter(|object| !is_gone(object.as_ref(), uid, *version)),
         }
     }
 
@@ -102,7 +106,7 @@ where
             Entry::Occupied(mut entry) => {
                 let known = match &entry.get().0 {
                     Written::Object(known) => is_older(&object, known.as_ref()),
-                    Written::Deleted { uid } => object.meta().uid.as_ref() == Some(uid),
+                    Written::Deleted { uid, version } => is_gone(&object, uid, *version),
                 };
                 if !known {
                     entry.insert(record(object));
@@ -111,9 +115,13 @@ where
         }
     }
 
-    /// Records that an object is gone for good.
+    /// Records that this process deleted an object for good.
     pub fn deleted(&self, key: &Key, uid: &str) {
-        self.written.insert(key.clone(), (Written::Deleted { uid: uid.to_owned() }, Instant::now()));
+        self.record_gone(key, uid, u64::MAX);
+    }
+
+    fn record_gone(&self, key: &Key, uid: &str, version: u64) {
+        self.written.insert(key.clone(), (Written::Deleted { uid: uid.to_owned(), version }, Instant::now()));
         if self.written.len() > RECORDS_KEPT {
             self.written.retain(|_, (_, since)| since.elapsed() < RECORD_LIFETIME);
         }
@@ -128,13 +136,15 @@ where
                 let key = Key::of(object);
                 self.written.remove_if(&key, |_, (written, _)| match written {
                     Written::Object(written) => !is_older(object, written.as_ref()),
-                    Written::Deleted { uid } => object.meta().uid.as_ref() != Some(uid),
+                    Written::Deleted { uid, version } => !is_gone(object, uid, *version),
                 });
                 self.store.get(&self.reference(&key))
             }
             Event::Delete(object) => {
-                // The answer to a write of this object may still be on its way: it must not bring it back.
-                self.deleted(&Key::of(object), object.meta().uid.as_deref().unwrap_or_default());
+                // The answer to a write of this object may still be on its way: it must not bring it back. An object
+                // that only lost its label comes again with a higher version.
+                let uid = object.meta().uid.as_deref().unwrap_or_default();
+                self.record_gone(&Key::of(object), uid, version_of(object).unwrap_or(u64::MAX));
                 None
             }
             Event::InitDone => {
@@ -153,8 +163,16 @@ where
 
 /// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35).
 fn is_older<K: Resource>(object: &K, than: &K) -> bool {
-    let number = |it: &K| it.resource_version().and_then(|version| version.parse::<u64>().ok());
-    object.meta().uid == than.meta().uid && number(object) < number(than)
+    object.meta().uid == than.meta().uid && version_of(object) < version_of(than)
+}
+
+fn version_of<K: Resource>(object: &K) -> Option<u64> {
+    object.resource_version().and_then(|version| version.parse().ok())
+}
+
+/// Whether the object is one that went at `version`.
+fn is_gone<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
+    object.meta().uid.as_deref() == Some(uid) && version_of(object).is_none_or(|it| it <= version)
 }
 
 #[cfg(test)]
@@ -222,6 +240,21 @@ mod tests {
         assert_eq!(version(&cache), None);
         cache.wrote(object("v", 4));
         assert_eq!(version(&cache).as_deref(), Some("4"), "a successor of the same name is seen");
+    }
+
+    /// To a watch by label, an object that loses the label is deleted; with the label it is there again.
+    #[test]
+    fn an_object_that_lost_its_label_comes_back_with_it() {
+        let mut writer = Writer::<ConfigMap>::new(());
+        let cache = Cache::new(writer.as_reader(), ());
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        deliver(&cache, &mut writer, &Event::Delete(object("u", 2)));
+        assert_eq!(version(&cache), None);
+        cache.wrote(object("u", 3));
+        assert_eq!(version(&cache).as_deref(), Some("3"));
+        deliver(&cache, &mut writer, &Event::Delete(object("u", 4)));
+        deliver(&cache, &mut writer, &Event::Apply(object("u", 5)));
+        assert_eq!(version(&cache).as_deref(), Some("5"));
     }
 
     #[test]

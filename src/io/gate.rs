@@ -160,7 +160,8 @@ impl About {
     }
 
     fn count(&self, elapsed: Duration, code: u16) {
-        let labels = [("method", self.verb.to_owned()), ("resource", self.resource.clone()), ("code", code.to_string())];
+        let labels =
+            [("method", self.verb.to_owned()), ("resource", self.resource.clone()), ("code", code.to_string())];
         counter!("rest_client_requests_total", &labels).increment(1);
         if self.verb != "watch" {
             histogram!("rest_client_request_duration_seconds", "method" => self.verb).record(elapsed.as_secs_f64());

@@ -1,4 +1,5 @@
 //! Passwords and ids, from a cryptographic generator that the system seeds.
+#![allow(clippy::disallowed_methods, reason = "random values are made here and nowhere else")]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE};
 use rand::RngExt;
@@ -11,7 +12,9 @@ const PASSWORD_LENGTH: usize = 32;
 /// A new password.
 pub fn password() -> String {
     let mut rng = rand::rng();
-    (0..PASSWORD_LENGTH).map(|_| char::from(PASSWORD_CHARACTERS[rng.random_range(0..PASSWORD_CHARACTERS.len())])).collect()
+    (0..PASSWORD_LENGTH)
+        .map(|_| char::from(PASSWORD_CHARACTERS[rng.random_range(0..PASSWORD_CHARACTERS.len())]))
+        .collect()
 }
 
 /// A new encryption key as Frappe reads it: 32 random bytes in URL-safe base64 (a Fernet key).

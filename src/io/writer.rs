@@ -120,7 +120,9 @@ impl Writer {
     pub async fn create(&self, desired: &Desired) -> Result<DynamicObject, WriteError> {
         let about = ("create", desired.kind, &desired.key);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-        let request = builder(desired.kind, &desired.key).create(&params, desired.body.to_string().into_bytes());
+        // What is kept as it should be later must carry the hash from the start.
+        let body = if desired.kind == Kind::Domain { desired.stamped() } else { desired.body.clone() };
+        let request = builder(desired.kind, &desired.key).create(&params, body.to_string().into_bytes());
         self.send(about, request).await
     }
 
@@ -187,8 +189,12 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
     let key = key.clone();
     match &source {
         kube::Error::Api(status) => match status.code {
-            409 if verb == "apply" && status.message.contains("conflict") && status.message.contains("Apply failed") => {
-                let message = format!("an object of this name exists and is not ours: rename or remove it ({})", status.message);
+            409 if verb == "apply"
+                && status.message.contains("conflict")
+                && status.message.contains("Apply failed") =>
+            {
+                let message =
+                    format!("an object of this name exists and is not ours: rename or remove it ({})", status.message);
                 WriteError::Rejected { verb, kind, key, message }
             }
             409 => WriteError::Conflict { verb, kind, key },

@@ -49,6 +49,7 @@ pub struct Started<K> {
 }
 
 /// The queue: lanes named by `L` with keys `K`.
+#[expect(clippy::struct_field_names, reason = "lanes are what it is made of")]
 pub struct Lanes<L, K> {
     lanes: HashMap<L, Lane<K>>,
     ring: VecDeque<L>,
@@ -71,6 +72,7 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Default for Lanes<L, K> {
 
 impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     /// Queues a key now. Answers whether that changed anything.
+    #[allow(clippy::needless_pass_by_value, reason = "a key is given away together with its lane")]
     pub fn push(&mut self, lane: L, key: K, now: Instant) -> bool {
         let place = self.places.entry(key.clone()).or_insert_with(|| Place {
             lane: lane.clone(),
@@ -89,7 +91,7 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
         }
         place.queued_at = Some(now);
         place.lane = lane.clone();
-        self.enqueue(lane, key);
+        self.enqueue(&lane, key);
         true
     }
 
@@ -110,6 +112,9 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     }
 
     /// Takes the next key whose lane has room. `limit` says how many of a lane may run at once.
+    ///
+    /// # Panics
+    /// Never: a key that waits in a lane has a place.
     pub fn pop(&mut self, limit: impl Fn(&L) -> usize) -> Option<Started<K>> {
         for _ in 0..self.ring.len() {
             let name = self.ring.pop_front()?;
@@ -160,7 +165,9 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     /// Lets every lane that waits be looked at again: a limit was raised.
     pub fn limits_changed(&mut self) {
         let names: Vec<L> = self.lanes.keys().cloned().collect();
-        names.iter().for_each(|name| self.admit(name));
+        for name in &names {
+            self.admit(name);
+        }
     }
 
     /// Queues the keys whose time has come.
@@ -213,9 +220,9 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
         heads.filter_map(|key| self.places.get(key)?.queued_at).min()
     }
 
-    fn enqueue(&mut self, lane: L, key: K) {
+    fn enqueue(&mut self, lane: &L, key: K) {
         self.lanes.entry(lane.clone()).or_default().waiting.push_back(key);
-        self.admit(&lane);
+        self.admit(lane);
     }
 
     fn admit(&mut self, name: &L) {

@@ -16,9 +16,9 @@ use tokio_util::sync::CancellationToken;
 use crate::lanes::Lanes;
 
 /// Shortest and longest wait before a reconcile that failed runs again.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
 /// Shortest and longest wait before something that is missing is looked for again.
-const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 /// Shortest and longest wait after a conflict: the watch brings what changed, mostly sooner.
 const BACKOFF_CONFLICT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Failures after which the wait does not grow any more.

@@ -6,11 +6,7 @@ use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::{
     api::core::v1::Secret, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{
-    Api, Client, ResourceExt,
-    core::DynamicObject,
-    runtime::reflector::store::Writer,
-};
+use kube::{Api, Client, ResourceExt, core::DynamicObject, runtime::reflector::store::Writer};
 use kube_sharding::SlotSet;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -21,11 +17,7 @@ use crate::{
         context::{Children, Context},
         site::watch as site_watch,
     },
-    domain::{
-        key::Key,
-        labels,
-        object::Kind,
-    },
+    domain::{key::Key, labels, object::Kind},
     io::{
         cache::Cache,
         events::Events,
@@ -102,7 +94,13 @@ impl Started {
     }
 
     /// What reconciles are given.
-    pub(super) fn context(self, client: Client, events: Events, settings: watch::Receiver<Arc<OperatorConfig>>, epoch: i64) -> Context {
+    pub(super) fn context(
+        self,
+        client: Client,
+        events: Events,
+        settings: watch::Receiver<Arc<OperatorConfig>>,
+        epoch: i64,
+    ) -> Context {
         Context {
             client,
             events,
@@ -244,7 +242,8 @@ fn watch_secrets(
 /// All claims, since a site waits for the claim of another.
 fn watch_domains(tasks: &mut JoinSet<()>, client: &Client, wake: &Wake) -> Arc<Cache<DynamicObject>> {
     let wake = wake.clone();
-    let changed = move |change: Change<DynamicObject>| wake.sites_that(|site| site_watch::wants_host(site, change.object()));
+    let changed =
+        move |change: Change<DynamicObject>| wake.sites_that(|site| site_watch::wants_host(site, change.object()));
     watch_objects(tasks, client, Target { kind: Kind::Domain, labels: String::new(), after: None }, changed)
 }
 
@@ -272,7 +271,8 @@ fn watch_for_mariadb(
     };
     children.insert(Kind::MariaDb, watch_objects(tasks, client, servers, changed));
     let (usable, mariadb) = watch::channel(false);
-    let caches: Vec<_> = children.iter().filter(|(kind, _)| kind.is_mariadb()).map(|(_, cache)| Arc::clone(cache)).collect();
+    let caches: Vec<_> =
+        children.iter().filter(|(kind, _)| kind.is_mariadb()).map(|(_, cache)| Arc::clone(cache)).collect();
     let (mut appeared, wake) = (present, wake.clone());
     tasks.spawn(async move {
         if appeared.wait_for(|present| *present).await.is_err() {
@@ -291,7 +291,11 @@ fn watch_for_mariadb(
 }
 
 /// Which CustomResourceDefinitions exist: metadata only.
-fn watch_definitions(tasks: &mut JoinSet<()>, client: &Client, exists: watch::Sender<bool>) -> Arc<Cache<DynamicObject>> {
+fn watch_definitions(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    exists: watch::Sender<bool>,
+) -> Arc<Cache<DynamicObject>> {
     let resource = kube::core::ApiResource::erase::<CustomResourceDefinition>(&());
     let writer = Writer::<DynamicObject>::new(resource.clone());
     let cache = Arc::new(Cache::new(writer.as_reader(), resource));

@@ -81,12 +81,18 @@ async fn a_crash_after_any_write_converges() {
         restart(&mut world).await;
         world.site_gone("sweep", "victim").await;
         let left = || async { (inventory(&world, "sweep") == bare).then_some(()) };
-        assert!(until("nothing is left", 30, left).await.is_some(), "after a crash at write {writes}: {:#?}", inventory(&world, "sweep"));
+        assert!(
+            until("nothing is left", 30, left).await.is_some(),
+            "after a crash at write {writes}: {:#?}",
+            inventory(&world, "sweep")
+        );
         if !crashed_on_the_way && !crashed_on_the_way_out {
             break;
         }
     }
-    println!("crash sweep: killed after each of {to_ready} writes to Ready and {to_gone} writes of the deletion; converged every time");
+    println!(
+        "crash sweep: killed after each of {to_ready} writes to Ready and {to_gone} writes of the deletion; converged every time"
+    );
     assert!((10..WRITES_MAX - 1).contains(&to_ready), "{to_ready} writes to Ready");
     assert!((6..WRITES_MAX - 1).contains(&to_gone), "{to_gone} writes of the deletion");
 }

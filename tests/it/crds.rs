@@ -31,7 +31,8 @@ fn every_object_of_the_guide_is_accepted_verbatim() {
     let cluster = Cluster::start("guide", 0).expect("a cluster");
     let mut refused = Vec::new();
     for block in &blocks {
-        let output = cluster.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], block).expect("kubectl");
+        let output =
+            cluster.kubectl(&["create", "--dry-run=server", "--validate=strict", "-f", "-"], block).expect("kubectl");
         if !output.success {
             refused.push(format!("{block}\n{}", output.errors));
         }
@@ -64,13 +65,19 @@ struct Bad {
 fn corpus() -> Vec<Bad> {
     let mut kind = "";
     let mut found = Vec::new();
-    for line in include_str!("bad_objects.txt").lines().map(str::trim).filter(|it| !it.is_empty() && !it.starts_with('#')) {
+    for line in
+        include_str!("bad_objects.txt").lines().map(str::trim).filter(|it| !it.is_empty() && !it.starts_with('#'))
+    {
         if let Some(name) = line.strip_prefix('[') {
             kind = name.trim_end_matches(']');
             continue;
         }
         let (change, says) = line.split_once(" => ").unwrap_or_else(|| panic!("no => in {line}"));
-        found.push(Bad { kind, change: change.trim().to_owned(), says: says.split(" | ").map(|it| it.trim().to_owned()).collect() });
+        found.push(Bad {
+            kind,
+            change: change.trim().to_owned(),
+            says: says.split(" | ").map(|it| it.trim().to_owned()).collect(),
+        });
     }
     found
 }
@@ -82,8 +89,10 @@ fn good(kind: &str) -> Value {
         "SiteBackup" => "{siteRef: {name: a}}",
         _ => "{site: {namespace: default, name: a, uid: u}}",
     };
-    serde_yaml_ng::from_str(&format!("{{apiVersion: vyogo.tech/v1alpha1, kind: {kind}, metadata: {{name: good}}, spec: {spec}}}"))
-        .expect("a good object")
+    serde_yaml_ng::from_str(&format!(
+        "{{apiVersion: vyogo.tech/v1alpha1, kind: {kind}, metadata: {{name: good}}, spec: {spec}}}"
+    ))
+    .expect("a good object")
 }
 
 /// Sets `a.b = value` (YAML); `value` may be `~` to remove the field.

@@ -117,7 +117,11 @@ async fn no_secret_shows(world: &World) {
     for (place, text) in &places {
         assert!(!text.is_empty(), "{place} is empty: nothing was searched");
         let encoded = |value: &str| base64(value);
-        let found: Vec<_> = values.iter().filter(|(_, value)| text.contains(*value) || text.contains(&encoded(value))).map(|it| it.0).collect();
+        let found: Vec<_> = values
+            .iter()
+            .filter(|(_, value)| text.contains(*value) || text.contains(&encoded(value)))
+            .map(|it| it.0)
+            .collect();
         assert!(found.is_empty(), "{place} shows {found:?}");
         println!("searched {:>8} bytes of {place} for {} passwords and keys: none found", text.len(), values.len());
     }
@@ -127,50 +131,89 @@ fn base64(text: &str) -> String {
     serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
 }
 
+/// What is edited in each kind of object: namespace `life`, kind and name, patch, and whether it is deleted too.
+const EDITS: [(&str, &str, bool); 13] = [
+    ("ingress/shop-ingress", r#"{"spec":{"rules":[{"host":"evil.example.com"}]}}"#, true),
+    ("databases.k8s.mariadb.com/shop-db", r#"{"spec":{"cleanupPolicy":"Delete"}}"#, true),
+    ("users.k8s.mariadb.com/shop-user", r#"{"spec":{"maxUserConnections":1}}"#, true),
+    ("grants.k8s.mariadb.com/shop-grant", r#"{"spec":{"grantOption":true}}"#, true),
+    ("frappedomain/shop.life.example.com", r#"{"metadata":{"labels":{"frappe.vyogo.tech/slot":null}}}"#, true),
+    ("secret/shop-db-password", r#"{"metadata":{"labels":{"frappe.vyogo.tech/slot":null}}}"#, false),
+    ("frappesite/shop", r#"{"metadata":{"labels":{"frappe.vyogo.tech/slot":"999"}}}"#, false),
+    ("service/bench-nginx", r#"{"spec":{"ports":[{"port":8080,"name":"other"}]}}"#, true),
+    ("deployment/bench-gunicorn", r#"{"spec":{"replicas":5}}"#, true),
+    ("statefulset/bench-redis-queue", r#"{"spec":{"replicas":2}}"#, true),
+    ("configmap/bench-site-runner", r#"{"data":{"site_runner.py":"import evil"}}"#, true),
+    ("pvc/bench-sites", r#"{"metadata":{"labels":{"app":"other"}}}"#, false),
+    ("job/bench-configure", r#"{"metadata":{"annotations":{"frappe.vyogo.tech/applied":"other"}}}"#, true),
+];
+
 /// One of each kind is edited, then deleted; all come back.
 async fn drift(world: &World) {
-    let table = [
-        ("life", "ingress/shop-ingress", r#"{"spec":{"rules":[{"host":"evil.example.com"}]}}"#),
-        ("life", "databases.k8s.mariadb.com/shop-db", r#"{"spec":{"cleanupPolicy":"Delete"}}"#),
-        ("life", "users.k8s.mariadb.com/shop-user", r#"{"spec":{"maxUserConnections":1}}"#),
-        ("life", "grants.k8s.mariadb.com/shop-grant", r#"{"spec":{"grantOption":true}}"#),
-        ("life", "service/bench-nginx", r#"{"spec":{"ports":[{"port":8080,"name":"other"}]}}"#),
-        ("life", "deployment/bench-gunicorn", r#"{"spec":{"replicas":5}}"#),
-        ("life", "statefulset/bench-redis-queue", r#"{"spec":{"replicas":2}}"#),
-        ("life", "configmap/bench-site-runner", r#"{"data":{"site_runner.py":"import evil"}}"#),
-        ("life", "frappedomain/shop.life.example.com", r#"{"metadata":{"labels":{"frappe.vyogo.tech/slot":null}}}"#),
-    ];
-    for (namespace, object, patch) in table {
-        let look = |what: &'static str| world.cluster.kubectl(&["get", object, "-n", namespace, "-o", what], "").unwrap();
-        let spec = "jsonpath={.spec}{.data}";
-        let before = look(spec).out;
+    for (object, patch, delete) in EDITS {
+        let look = |what: &'static str| world.cluster.kubectl(&["get", object, "-n", "life", "-o", what], "").unwrap();
+        let whole = "jsonpath={.spec}{.data}{.metadata.labels}";
+        let writes = |since| {
+            audit::requests(&world.cluster, since)
+                .unwrap()
+                .into_iter()
+                .filter(Request::is_work_write)
+                .collect::<Vec<_>>()
+        };
+        let (before, uid) = (look(whole).out, look("jsonpath={.metadata.uid}").out);
         let edited = Timestamp::now();
-        world.kubectl(&["patch", object, "-n", namespace, "--type", "merge", "-p", patch]);
-        let same = async || until(object, 20, || async { (look(spec).out == before).then_some(()) }).await;
-        assert!(same().await.is_some(), "{object} was edited and did not come back: {}\n{}", look(spec).out, world.operator.log_tail());
+        world.kubectl(&["patch", object, "-n", "life", "--type", "merge", "-p", patch]);
+        let same = || async { (normal(&look(whole).out) == normal(&before)).then_some(()) };
+        let back = until(object, 20, same).await;
+        assert!(
+            back.is_some(),
+            "{object} was edited and did not come back: {}\n{}",
+            look(whole).out,
+            world.operator.log_tail()
+        );
         settled(world).await;
-        let edit_cost = audit::requests(&world.cluster, edited).unwrap().into_iter().filter(Request::is_work_write).count();
-        let uid = look("jsonpath={.metadata.uid}").out;
+        println!("drift {object}: edited, back with {}", listed(&writes(edited)));
+        assert!(!writes(edited).is_empty(), "{object}: the edit was not seen");
+        if !delete {
+            continue;
+        }
+        let uid = if object.starts_with("job/") { look("jsonpath={.metadata.uid}").out } else { uid };
         let deleted = Timestamp::now();
-        world.kubectl(&["delete", object, "-n", namespace, "--wait=false"]);
+        world.kubectl(&["delete", object, "-n", "life", "--wait=false"]);
         let made_anew = || async {
             let found = look("jsonpath={.metadata.uid}");
-            (found.success && !found.out.is_empty() && found.out != uid && normal(&look(spec).out) == normal(&before)).then_some(())
+            (found.success && !found.out.is_empty() && found.out != uid && normal(&look(whole).out) == normal(&before))
+                .then_some(())
         };
-        assert!(until(object, 30, made_anew).await.is_some(), "{object} was deleted and did not come back\n{}", world.operator.log_tail());
+        assert!(
+            until(object, 30, made_anew).await.is_some(),
+            "{object} was deleted and did not come back\n{}",
+            world.operator.log_tail()
+        );
         settled(world).await;
-        let delete_cost = audit::requests(&world.cluster, deleted).unwrap().into_iter().filter(Request::is_work_write).count();
-        println!("drift {object}: edited, back with {edit_cost} writes; deleted, back with {delete_cost} writes");
+        println!("drift {object}: deleted, back with {}", listed(&writes(deleted)));
     }
     let site = world.site_in("life", "shop", SitePhase::Ready).await;
     assert!(site.status.unwrap().initialized);
     lost_secret(world).await;
 }
 
-/// Without what the cluster gives a Service anew each time.
+fn listed(writes: &[Request]) -> String {
+    let table: Vec<String> = audit::count(writes)
+        .into_iter()
+        .map(|((verb, resource), count)| format!("{count} {verb} {resource}"))
+        .collect();
+    format!("{} writes ({})", writes.len(), table.join(", "))
+}
+
+/// Without what the cluster gives a Service or a Job anew each time.
 fn normal(spec: &str) -> String {
-    let Some((head, rest)) = spec.split_once("\"clusterIP\"") else { return spec.to_owned() };
-    format!("{head}{}", rest.split_once("\"internalTrafficPolicy\"").map_or(rest, |it| it.1))
+    if let Some((head, rest)) = spec.split_once("\"clusterIP\"") {
+        return format!("{head}{}", rest.split_once("\"internalTrafficPolicy\"").map_or(rest, |it| it.1));
+    }
+    // The uid of a Job is in its selector and in its pods' labels.
+    let uid = spec.split_once("controller-uid\":\"").and_then(|it| it.1.split_once('"')).map(|it| it.0);
+    uid.map_or_else(|| spec.to_owned(), |uid| spec.replace(uid, "UID"))
 }
 
 /// A password that is lost is not invented anew; it is taken back when it is restored.
@@ -194,7 +237,8 @@ async fn lost_secret(world: &World) {
 
 /// The operator is killed in the middle; another finishes; the neighbours are untouched.
 async fn deletion_with_a_kill(world: &mut World) {
-    let untouched = |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|it| !it.contains(" shop")).collect() };
+    let untouched =
+        |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|it| !it.contains(" shop")).collect() };
     let before = untouched(inventory(world, "life"));
     world.kubectl(&["delete", "frappesite", "shop", "-n", "life", "--wait=false"]);
     let job_made = || async {
@@ -203,7 +247,8 @@ async fn deletion_with_a_kill(world: &mut World) {
     assert!(until("the delete Job", 20, job_made).await.is_some());
     world.operator.kill().unwrap();
     println!("killed the operator while the delete Job ran");
-    world.operator = Operator::start(program(), &world.cluster, &Options { lease_seconds: Some(3), ..Options::default() }).unwrap();
+    world.operator =
+        Operator::start(program(), &world.cluster, &Options { lease_seconds: Some(3), ..Options::default() }).unwrap();
     world.operator.ready().await.unwrap();
     world.site_gone("life", "shop").await;
     let settled = || async { inventory(world, "life").iter().all(|it| !it.contains(" shop")).then_some(()) };

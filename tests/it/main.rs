@@ -1,7 +1,7 @@
 //! Integration tests: the operator's own binary against a real kube-apiserver.
 //!
 //! Each test starts a cluster of its own and removes it, also when it fails.
-#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod crash;
 mod crds;

@@ -59,7 +59,9 @@ async fn bad_config_value(world: &World) {
     let metrics = world.operator.http("/metrics").await.unwrap();
     assert!(metrics.contains("frappe_operator_config_bad_values 1"), "{metrics}");
     world.cluster.apply(&map("25")).unwrap();
-    let good = || async { world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(()) };
+    let good = || async {
+        world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(())
+    };
     world.until("the value is good again", 10, good).await;
 }
 
@@ -121,7 +123,8 @@ async fn refused_specs(world: &World) {
         world.cluster.apply(&format!("{}{spec}", site("wrong", &name))).unwrap();
         let message = world.site_says("wrong", &name, reason).await;
         println!("{reason}: {message}");
-        let listed = world.kubectl(&["get", "secrets,jobs,ingresses,databases.k8s.mariadb.com", "-n", "wrong", "-o", "name"]);
+        let listed =
+            world.kubectl(&["get", "secrets,jobs,ingresses,databases.k8s.mariadb.com", "-n", "wrong", "-o", "name"]);
         assert!(!listed.contains(&name), "{name} left {listed}");
     }
     let foreign = site("wrong", "foreign").replace("{name: bench}", "{name: bench, namespace: elsewhere}");
@@ -135,7 +138,10 @@ async fn failing_init(world: &World) {
     let operation = site.status.unwrap().operation.unwrap();
     assert_eq!((operation.attempt, operation.first_attempt), (3, 1));
     let message = world.site_says("wrong", "failing-init", "InitFailed").await;
-    assert!(message.contains("Job failing-init-init-3 failed: step new-site: stand-in: the database refused the import"), "{message}");
+    assert!(
+        message.contains("Job failing-init-init-3 failed: step new-site: stand-in: the database refused the import"),
+        "{message}"
+    );
     described(world, "wrong", "frappesite/failing-init", "InitFailed").await;
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(10)).await;

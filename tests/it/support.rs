@@ -10,7 +10,7 @@ use frappe_loadtest::{
     cluster::Cluster,
     process::{Operator, Options},
 };
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client};
 
 /// The operator's binary.
 pub(crate) fn program() -> &'static Path {
@@ -86,7 +86,10 @@ impl World {
     /// Waits until a site is gone.
     pub(crate) async fn site_gone(&self, namespace: &str, name: &str) {
         let sites = self.sites(namespace);
-        self.until(&format!("{name} is gone"), 120, || async { sites.get_opt(name).await.ok()?.is_none().then_some(()) }).await;
+        self.until(&format!("{name} is gone"), 120, || async {
+            sites.get_opt(name).await.ok()?.is_none().then_some(())
+        })
+        .await;
     }
 
     /// kubectl, which must succeed.
@@ -102,7 +105,9 @@ impl World {
         F: Fn() -> R,
         R: Future<Output = Option<T>>,
     {
-        until(what, most_seconds, look).await.unwrap_or_else(|| panic!("not in {most_seconds} s: {what}\n{}", self.operator.log_tail()))
+        until(what, most_seconds, look)
+            .await
+            .unwrap_or_else(|| panic!("not in {most_seconds} s: {what}\n{}", self.operator.log_tail()))
     }
 }
 
@@ -155,9 +160,4 @@ pub(crate) fn inventory(world: &World, namespace: &str) -> Vec<String> {
     lines.extend(domains.lines().map(|line| line.split_whitespace().collect::<Vec<_>>().join(" ")));
     lines.sort();
     lines
-}
-
-/// Namespace and name of a site, for messages.
-pub(crate) fn called(site: &FrappeSite) -> String {
-    format!("{}/{}", site.namespace().unwrap_or_default(), site.name_any())
 }

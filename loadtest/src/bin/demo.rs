@@ -46,14 +46,21 @@ async fn main() -> anyhow::Result<()> {
     // Ctrl-C at any time removes what was started: dropping the cluster and the operator does it.
     tokio::select! {
         result = demo(&arguments) => result,
-        _ = tokio::signal::ctrl_c() => Ok(println!("\nremoving the cluster")),
+        _ = tokio::signal::ctrl_c() => {
+            println!("\nremoving the cluster");
+            Ok(())
+        }
     }
 }
 
 async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let begun = Instant::now();
     let cluster = tokio::task::spawn_blocking(|| Cluster::start("demo", 20)).await??;
-    println!("[{:5.1} s] cluster {} is up: Kubernetes API server, etcd, 20 simulated nodes", seconds(begun), cluster.name());
+    println!(
+        "[{:5.1} s] cluster {} is up: Kubernetes API server, etcd, 20 simulated nodes",
+        seconds(begun),
+        cluster.name()
+    );
     let mut operator = Operator::start(&arguments.operator, &cluster, &Options::default())?;
     operator.ready().await?;
     println!("[{:5.1} s] operator is ready", seconds(begun));
@@ -82,14 +89,14 @@ fn seconds(since: Instant) -> f64 {
 }
 
 fn manifests(sites: usize) -> String {
-    let mut text = include_str!("../../../examples/demo.yaml").to_owned();
-    for number in 1..=sites {
-        text.push_str(&format!(
-            "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number:02}, namespace: {NAMESPACE}}}\n\
+    let mut documents = vec![include_str!("../../../examples/demo.yaml").to_owned()];
+    documents.extend((1..=sites).map(|number| {
+        format!(
+            "apiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number:02}, namespace: {NAMESPACE}}}\n\
              spec:\n  siteName: site-{number:02}.example.com\n  benchRef: {{name: demo-bench}}\n"
-        ));
-    }
-    text
+        )
+    }));
+    documents.join("---\n")
 }
 
 /// Prints a line whenever the picture changes; ends when every site is Ready.
@@ -97,11 +104,11 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
     let benches = watcher(Api::<FrappeBench>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
         .default_backoff()
         .applied_objects()
-        .map_ok(Seen::Bench);
+        .map_ok(|it| Seen::Bench(Box::new(it)));
     let sites = watcher(Api::<FrappeSite>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
         .default_backoff()
         .applied_objects()
-        .map_ok(Seen::Site);
+        .map_ok(|it| Seen::Site(Box::new(it)));
     let mut stream = futures::stream::select(benches.boxed(), sites.boxed());
     let (mut bench, mut phases) = (String::from("Pending"), BTreeMap::new());
     let (mut shown, mut told) = (String::new(), begun);
@@ -116,7 +123,9 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
         let count = |phase| phases.values().filter(|it| **it == phase).count();
         let [pending, provisioning, ready, failed] =
             [SitePhase::Pending, SitePhase::Provisioning, SitePhase::Ready, SitePhase::Failed].map(count);
-        let line = format!("bench {bench:<11} sites: {pending:>2} pending {provisioning:>2} provisioning {ready:>2} ready {failed:>2} failed");
+        let line = format!(
+            "bench {bench:<11} sites: {pending:>2} pending {provisioning:>2} provisioning {ready:>2} ready {failed:>2} failed"
+        );
         // At most two lines a second, and always the last one.
         if line != shown && (ready == wanted || told.elapsed() > Duration::from_millis(500)) {
             println!("[{:5.1} s] {line}", seconds(begun));
@@ -130,8 +139,8 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
 }
 
 enum Seen {
-    Bench(FrappeBench),
-    Site(FrappeSite),
+    Bench(Box<FrappeBench>),
+    Site(Box<FrappeSite>),
 }
 
 fn table(sites: &[FrappeSite]) {

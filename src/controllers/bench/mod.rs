@@ -82,7 +82,12 @@ async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> 
     }
 }
 
-async fn write_status(context: &Context, writer: &Writer, key: &Key, next: &frappe_crds::FrappeBenchStatus) -> Result<(), WriteError> {
+async fn write_status(
+    context: &Context,
+    writer: &Writer,
+    key: &Key,
+    next: &frappe_crds::FrappeBenchStatus,
+) -> Result<(), WriteError> {
     let Some(bench) = context.benches.get(key) else { return Ok(()) };
     if bench.status.as_ref() == Some(next) {
         return Ok(());
@@ -106,7 +111,8 @@ async fn failed(context: &Context, bench: &FrappeBench, key: &Key, error: Error)
         Error::Write(_, WriteError::Conflict { .. }) => return Outcome::Conflict,
         Error::Write(_, WriteError::NoRight { .. }) => return Outcome::After(Duration::from_secs(1)),
         Error::Write(_, refused @ (WriteError::Rejected { .. } | WriteError::NamespaceTerminating { .. })) => {
-            let notice = Notice { warning: true, reason: reason::Reason::WriteRejected.to_string(), note: refused.to_string() };
+            let notice =
+                Notice { warning: true, reason: reason::Reason::WriteRejected.to_string(), note: refused.to_string() };
             publish(context, key, bench, &notice).await;
         }
         _ => {}

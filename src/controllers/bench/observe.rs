@@ -1,4 +1,5 @@
 //! Everything a plan needs to know of the world, read once, from caches.
+#![allow(clippy::disallowed_methods, reason = "the time is observed here, for the plan")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -57,7 +58,8 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
 /// Sites on the bench, read afresh: a deletion must not miss one that a cache does not know.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
     let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);
-    let known: Vec<String> = context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()).collect();
+    let known: Vec<String> =
+        context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()).collect();
     if !known.is_empty() {
         return Ok(known);
     }

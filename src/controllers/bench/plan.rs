@@ -117,9 +117,9 @@ fn configure(observed: &Observed, input: &build::Input, steps: &mut Vec<Step>) -
 fn configure_failed(observed: &Observed, name: &str) -> Report {
     let message = match &observed.failure {
         Some(why) => format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again"),
-        None => status::said(observed)
-            .filter(|text| text.contains(name))
-            .unwrap_or_else(|| format!("Job {name} failed: see its log; correct the cause and delete the Job to have it run again")),
+        None => status::said(observed).filter(|text| text.contains(name)).unwrap_or_else(|| {
+            format!("Job {name} failed: see its log; correct the cause and delete the Job to have it run again")
+        }),
     };
     Report::new(BenchPhase::Failed, Reason::ConfigureFailed, message)
 }

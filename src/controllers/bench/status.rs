@@ -46,7 +46,11 @@ pub fn readiness(observed: &Observed) -> Report {
     let table = components(observed);
     let unready = |it: &ComponentStatus| it.ready < it.desired || it.desired < 0;
     waiting.extend(table.iter().filter(|(_, it)| unready(it)).map(|(name, it)| {
-        if it.desired < 0 { format!("{name} is being made") } else { format!("{name} has {} of {} pods ready", it.ready, it.desired) }
+        if it.desired < 0 {
+            format!("{name} is being made")
+        } else {
+            format!("{name} has {} of {} pods ready", it.ready, it.desired)
+        }
     }));
     if waiting.is_empty() {
         return Report::new(BenchPhase::Ready, Reason::Ready, "every component is ready".to_owned());
@@ -74,7 +78,8 @@ fn count(workload: &DynamicObject) -> ComponentStatus {
     let number = |field: &str| workload.data["status"][field].as_i64().unwrap_or(0);
     let desired = workload.data["spec"]["replicas"].as_i64().unwrap_or(1);
     let current = number("observedGeneration") >= workload.metadata.generation.unwrap_or(0);
-    let available = if workload.data["spec"]["serviceName"].is_string() { "readyReplicas" } else { "availableReplicas" };
+    let available =
+        if workload.data["spec"]["serviceName"].is_string() { "readyReplicas" } else { "availableReplicas" };
     // Pods of an old revision that still run beside the new ones are not ready ones.
     let old = (number("replicas") - number("updatedReplicas")).max(0);
     let ready = if current { number(available).min(number("updatedReplicas")) - old } else { 0 };
@@ -121,7 +126,10 @@ fn fpm_repositories(observed: &Observed) -> Vec<String> {
     names
 }
 
-fn worker_scaling(observed: &Observed, table: &BTreeMap<String, ComponentStatus>) -> BTreeMap<String, WorkerScalingStatus> {
+fn worker_scaling(
+    observed: &Observed,
+    table: &BTreeMap<String, ComponentStatus>,
+) -> BTreeMap<String, WorkerScalingStatus> {
     let queues = worker_replicas(&observed.bench.spec);
     let row = |(queue, desired): (&'static str, i32)| {
         let current = table.get(&format!("worker-{queue}")).map_or(0, |it| it.ready);

@@ -1,4 +1,5 @@
 //! Tests of what is decided for a bench: tables, snapshots, and properties.
+#![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -53,7 +54,9 @@ fn live(desired: &Desired) -> Arc<DynamicObject> {
     value["status"] = match desired.kind {
         Kind::Job => json!({"conditions": [{"type": "Complete", "status": "True"}]}),
         Kind::PersistentVolumeClaim => json!({"phase": "Bound"}),
-        _ => json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas, "readyReplicas": replicas}),
+        _ => {
+            json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas, "readyReplicas": replicas})
+        }
     };
     Arc::new(serde_json::from_value(value).expect("an object"))
 }
@@ -105,7 +108,12 @@ fn ready(observed: &Observed) -> (BenchPhase, String, String) {
 }
 
 fn find<'a>(made: &'a [Desired], kind: Kind, name: &str) -> &'a Value {
-    &made.iter().rev().find(|it| it.kind == kind && it.key.name == name).unwrap_or_else(|| panic!("no {kind:?} {name}")).body
+    &made
+        .iter()
+        .rev()
+        .find(|it| it.kind == kind && it.key.name == name)
+        .unwrap_or_else(|| panic!("no {kind:?} {name}"))
+        .body
 }
 
 #[test]
@@ -132,14 +140,19 @@ fn a_bench_becomes_ready_and_its_objects_look_like_this() {
 fn components_come_after_the_configuration() {
     let world = observed(json!({}));
     let first = plan(&world);
-    let made: Vec<Kind> = first.steps.iter().filter_map(|it| if let Step::Ensure(it) | Step::Create(it) = it { Some(it.kind) } else { None }).collect();
+    let made: Vec<Kind> = first
+        .steps
+        .iter()
+        .filter_map(|it| if let Step::Ensure(it) | Step::Create(it) = it { Some(it.kind) } else { None })
+        .collect();
     assert!(made.contains(&Kind::Job) && !made.contains(&Kind::Deployment));
     assert_eq!(ready(&world).1, "Preparing");
 }
 
 #[test]
 fn a_bench_is_ready_only_when_every_pod_is() {
-    for (field, value) in [("availableReplicas", 1), ("updatedReplicas", 1), ("observedGeneration", 0), ("replicas", 3)] {
+    for (field, value) in [("availableReplicas", 1), ("updatedReplicas", 1), ("observedGeneration", 0), ("replicas", 3)]
+    {
         let mut world = observed(json!({"componentReplicas": {"gunicorn": 2}}));
         converge(&mut world);
         let key = (Kind::Deployment, "prod-gunicorn".to_owned());
@@ -184,7 +197,10 @@ fn every_setting_reaches_its_object() {
         (&pod("prod-worker-default")["containers"][0]["resources"], json!({"limits": {"cpu": "1"}})),
         (&pod("prod-worker-long")["terminationGracePeriodSeconds"], json!(1560)),
         (&find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["storageClassName"], json!("fast-ssd")),
-        (&find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["resources"]["requests"]["storage"], json!("50Gi")),
+        (
+            &find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["resources"]["requests"]["storage"],
+            json!("50Gi"),
+        ),
     ];
     for (found, wanted) in table {
         assert_eq!(*found, wanted);
@@ -214,7 +230,8 @@ fn an_edit_that_is_reverted_restores_every_object() {
 fn a_changed_configuration_runs_the_configure_job_again() {
     let mut world = observed(json!({}));
     converge(&mut world);
-    world.config = Arc::new(OperatorConfig { default_frappe_image: Some("mine/erpnext:1".into()), ..OperatorConfig::default() });
+    world.config =
+        Arc::new(OperatorConfig { default_frappe_image: Some("mine/erpnext:1".into()), ..OperatorConfig::default() });
     let next = plan(&world);
     assert!(next.steps.iter().any(|it| matches!(it, Step::Delete(Kind::Job, _))));
     let made = converge(&mut world);
@@ -225,7 +242,10 @@ fn a_changed_configuration_runs_the_configure_job_again() {
 #[test]
 fn what_cannot_be_done_is_refused_and_touches_nothing() {
     let table = [
-        (json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}), "AppSourceNotSupported"),
+        (
+            json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}),
+            "AppSourceNotSupported",
+        ),
         (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),
         (json!({"appsJSON": "[]"}), "AppSourceNotSupported"),
         (json!({"redisConfig": {"type": "dragonfly"}}), "RedisNotSupported"),

@@ -20,7 +20,10 @@ pub struct Problem {
 pub fn validate(spec: &FrappeBenchSpec) -> Result<(), Problem> {
     let problem = |reason, message: String| Err(Problem { reason, message });
     if let Some(app) = spec.apps.iter().find(|app| app.source != AppSourceKind::Image) {
-        let message = format!("apps: {} is to come from outside the image, which this version does not do: build it into the image and set source: image", app.name);
+        let message = format!(
+            "apps: {} is to come from outside the image, which this version does not do: build it into the image and set source: image",
+            app.name
+        );
         return problem(Reason::AppSourceNotSupported, message);
     }
     if spec.apps_json.is_some() {

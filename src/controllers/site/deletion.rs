@@ -51,7 +51,8 @@ fn destroy(observed: &Observed) -> Plan {
     let input = input.input(observed);
     if let (true, Some(bench)) = (needs_job(observed), observed.bench.as_deref()) {
         if let Some(running) = running_init(observed) {
-            let report = Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the init Job is being stopped".to_owned());
+            let report =
+                Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the init Job is being stopped".to_owned());
             return Plan { steps: vec![Step::Delete(Kind::Job, running)], ..Plan::report(observed, &report, None) };
         }
         if let Some(plan) = drop_by_job(observed, &input, bench) {
@@ -60,7 +61,12 @@ fn destroy(observed: &Observed) -> Plan {
     }
     let sql = drop_objects(observed, &input);
     if observed.sql.iter().any(Option::is_some) {
-        let report = Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the MariaDB operator removes the account".to_owned());
+        let report = Report::pending(
+            Stage::Done,
+            Stage::Done,
+            Reason::Deleting,
+            "the MariaDB operator removes the account".to_owned(),
+        );
         return Plan { steps: sql, ..Plan::report(observed, &report, None) };
     }
     release(observed, secrets(observed))
@@ -73,7 +79,10 @@ fn destroy(observed: &Observed) -> Plan {
 fn needs_job(observed: &Observed) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let begun = status.initialized || status.operation.is_some();
-    let restored = observed.credentials.as_ref().is_some_and(|secret| secret.creation_timestamp() < observed.site.creation_timestamp());
+    let restored = observed
+        .credentials
+        .as_ref()
+        .is_some_and(|secret| secret.creation_timestamp() < observed.site.creation_timestamp());
     let gone = observed.sql.iter().all(Option::is_none);
     observed.credentials.is_some() && (begun || restored) && !observed.namespace_terminating && !gone
 }
@@ -159,7 +168,8 @@ struct Remains {
 impl Remains {
     fn of(observed: &Observed) -> Self {
         let (identity, database_name) = plan::identity(observed);
-        let reference = observed.sql.iter().flatten().next().map(|it| it.data["spec"]["mariaDbRef"].clone()).unwrap_or_default();
+        let reference =
+            observed.sql.iter().flatten().next().map(|it| it.data["spec"]["mariaDbRef"].clone()).unwrap_or_default();
         let text = |name: &str| reference[name].as_str().unwrap_or_default().to_owned();
         let server = Key::new(text("namespace"), text("name"));
         let found = observed.servers.iter().find(|it| Key::of(it.as_ref()) == server);

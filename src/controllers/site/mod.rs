@@ -59,7 +59,8 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
 
 async fn attempt(context: &Context, writer: &Writer, key: &Key, terminating: bool) -> Result<Outcome, Error> {
     let Some(site) = context.sites.get(key) else { return Ok(Outcome::Done) };
-    let observed = observe::observe(context, site, terminating).await.map_err(|source| Error::Observe(key.clone(), source))?;
+    let observed =
+        observe::observe(context, site, terminating).await.map_err(|source| Error::Observe(key.clone(), source))?;
     let plan = plan::plan(&observed);
     execute(context, writer, key, &plan).await.map_err(|source| Error::Write(key.clone(), source))?;
     if let Some(notice) = &plan.notice {
@@ -115,7 +116,12 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
 }
 
 /// Writes the status if it differs, on the resourceVersion of the newest site that is known.
-async fn write_status(context: &Context, writer: &Writer, key: &Key, next: &frappe_crds::FrappeSiteStatus) -> Result<(), WriteError> {
+async fn write_status(
+    context: &Context,
+    writer: &Writer,
+    key: &Key,
+    next: &frappe_crds::FrappeSiteStatus,
+) -> Result<(), WriteError> {
     let Some(site) = context.sites.get(key) else { return Ok(()) };
     if site.status.as_ref() == Some(next) {
         return Ok(());
@@ -140,7 +146,8 @@ async fn failed(context: &Context, site: &FrappeSite, key: &Key, error: Error) -
         Error::Write(_, WriteError::Conflict { .. }) => return Outcome::Conflict,
         Error::Write(_, WriteError::NoRight { .. }) => return Outcome::After(Duration::from_secs(1)),
         Error::Write(_, refused @ WriteError::Rejected { .. }) => {
-            let notice = Notice { warning: true, reason: reason::Reason::WriteRejected.to_string(), note: refused.to_string() };
+            let notice =
+                Notice { warning: true, reason: reason::Reason::WriteRejected.to_string(), note: refused.to_string() };
             publish(context, key, site, &notice).await;
         }
         _ => {}

@@ -1,4 +1,5 @@
 //! Everything a plan needs to know of the world, read once. Almost all of it comes from caches.
+#![allow(clippy::disallowed_methods, reason = "the time is observed here, for the plan")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -84,7 +85,11 @@ pub struct Observed {
 }
 
 /// Reads the world of one site.
-pub async fn observe(context: &Context, site: Arc<FrappeSite>, namespace_terminating: bool) -> Result<Observed, kube::Error> {
+pub async fn observe(
+    context: &Context,
+    site: Arc<FrappeSite>,
+    namespace_terminating: bool,
+) -> Result<Observed, kube::Error> {
     let namespace = site.namespace().unwrap_or_default();
     let name = site.name_any();
     let key = |name: &str| Key::new(&namespace, name);
@@ -169,7 +174,12 @@ async fn admin_secret(context: &Context, site: &FrappeSite) -> Result<Option<Arc
     }
 }
 
-async fn secret(context: &Context, site: &FrappeSite, name: &str, look: bool) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+async fn secret(
+    context: &Context,
+    site: &FrappeSite,
+    name: &str,
+    look: bool,
+) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let namespace = site.namespace().unwrap_or_default();
     if let Some(cached) = context.site_children.get(Kind::Secret, &Key::new(&namespace, name)) {
         return Ok(Some(cached));
@@ -179,7 +189,8 @@ async fn secret(context: &Context, site: &FrappeSite, name: &str, look: bool) ->
     }
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &namespace);
     let found = api.get_opt(name).await?;
-    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: serde_json::Value::Null })))
+    Ok(found
+        .map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: serde_json::Value::Null })))
 }
 
 /// What the runner left in its termination message, where the status does not hold it yet.

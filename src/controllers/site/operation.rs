@@ -40,11 +40,13 @@ pub fn progress(observed: &Observed, kind: OperationKind) -> Progress {
     let name = operation_job(&observed.site.name_any(), verb(kind), operation.attempt);
     match observed.jobs.get(&name).map(|it| job::state(it)) {
         Some(State::Complete) => Progress::Done,
-        Some(State::Running) => Progress::Run(operation),
         Some(State::Failed(at)) => failed(observed, &operation, at, &name),
-        None if is_final(observed, &name) => again_if_asked(observed, &operation).unwrap_or_else(|| Progress::Failed { message: said(observed) }),
-        // Recorded and not made yet, or gone after it was kept for an hour: the runner knows what is done already.
-        None => Progress::Run(operation),
+        None if is_final(observed, &name) => {
+            again_if_asked(observed, &operation).unwrap_or_else(|| Progress::Failed { message: said(observed) })
+        }
+        // It runs. Or it was recorded and not made yet, or is gone after it was kept for an hour: the runner knows what
+        // is done already.
+        Some(State::Running) | None => Progress::Run(operation),
     }
 }
 
@@ -72,12 +74,13 @@ fn failed(observed: &Observed, operation: &Operation, at: jiff::Timestamp, name:
         return Progress::Run(attempt(observed, operation.kind, operation.attempt + 1, operation.first_attempt));
     }
     let message = format!("{why} (attempt {failures} of {ATTEMPTS_MAX}, the next after {} s)", wait.as_secs());
-    Progress::Retry { after: wait - elapsed, message }
+    Progress::Retry { after: wait.saturating_sub(elapsed), message }
 }
 
 /// A changed spec or a new value of the retry annotation begins anew.
 fn again_if_asked(observed: &Observed, operation: &Operation) -> Option<Progress> {
-    let asked = observed.site.metadata.generation.unwrap_or_default() > operation.generation || retry(observed) != operation.retry;
+    let asked = observed.site.metadata.generation.unwrap_or_default() > operation.generation
+        || retry(observed) != operation.retry;
     let next = operation.attempt + 1;
     asked.then(|| Progress::Run(attempt(observed, operation.kind, next, next)))
 }

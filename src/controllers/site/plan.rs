@@ -83,7 +83,8 @@ pub fn plan(observed: &Observed) -> Plan {
         Err(report) => return Plan::report(observed, &report, None),
     };
     if let Holder::Other(holder) = &observed.holder {
-        let message = format!("host {} is held by FrappeSite {holder}: delete that site or choose another siteName", valid.host);
+        let message =
+            format!("host {} is held by FrappeSite {holder}: delete that site or choose another siteName", valid.host);
         let report = Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message);
         return Plan::report(observed, &report, None);
     }
@@ -96,8 +97,13 @@ pub fn plan(observed: &Observed) -> Plan {
         return Plan { missing: true, ..Plan::report(observed, &report, None) };
     }
     if let Some(secret) = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY)) {
-        let message = format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
-        return Plan::report(observed, &Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message), None);
+        let message =
+            format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
+        return Plan::report(
+            observed,
+            &Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message),
+            None,
+        );
     }
     provision(observed, &valid)
 }
@@ -123,7 +129,8 @@ fn lost_secret(observed: &Observed) -> Option<String> {
         return Some(build::credentials_name(&site));
     }
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
-    (status.identity.is_some() && generated && observed.admin_secret.is_none()).then(|| build::admin_password_name(&site))
+    (status.identity.is_some() && generated && observed.admin_secret.is_none())
+        .then(|| build::admin_password_name(&site))
 }
 
 /// Identity and database name: those of the Secret, else decided now.
@@ -187,6 +194,7 @@ fn claim(observed: &Observed, input: &Input) -> Vec<Step> {
     match (&observed.holder, &observed.claim) {
         (Holder::Nobody, _) => vec![Step::Create(build::claim(input))],
         // The holder's finalizer was removed by force: its claim is dead.
+        (Holder::Us, _) => vec![Step::Ensure(build::claim(input))],
         (Holder::Gone, Some(dead)) => vec![Step::Delete(Kind::Domain, dead.clone()), Step::Create(build::claim(input))],
         _ => Vec::new(),
     }
@@ -236,7 +244,10 @@ fn sql_report(observed: &Observed) -> Option<Report> {
         return match ready.filter(|it| it.reason == "Failed") {
             Some(failed) => {
                 let message = format!("the MariaDB operator could not make the {kind}: {}", failed.message);
-                Some(Report { phase: SitePhase::Provisioning, ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message) })
+                Some(Report {
+                    phase: SitePhase::Provisioning,
+                    ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message)
+                })
             }
             // A site that is served does not stop being so because an object is being made again.
             None if served => None,
@@ -292,7 +303,8 @@ fn serve(observed: &Observed, input: &Input) -> Plan {
         steps.push(Step::Delete(Kind::Ingress, ingress.clone()));
     }
     let message = "the site was created and its host leads to it".to_owned();
-    let report = Report { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason: Reason::Ready, message };
+    let report =
+        Report { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason: Reason::Ready, message };
     let mut plan = Plan::report(observed, &report, None);
     if let Some(status) = plan.status.as_mut() {
         status.initialized = true;

@@ -120,7 +120,11 @@ pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> O
     }
     let message = condition::find(&next.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
     let note = match next.phase {
-        SitePhase::Ready => format!("FrappeSite {} is served at {}", observed.site.name_any(), next.site_url.clone().unwrap_or_default()),
+        SitePhase::Ready => format!(
+            "FrappeSite {} is served at {}",
+            observed.site.name_any(),
+            next.site_url.clone().unwrap_or_default()
+        ),
         _ => message,
     };
     Some(Notice { warning: reason.is_warning(), reason: word, note })

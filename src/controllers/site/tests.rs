@@ -1,4 +1,5 @@
 //! Tests of what is decided for a site: tables, snapshots, and properties.
+#![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -131,7 +132,8 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
         Kind::Ingress => observed.ingress = Some(object(live)),
         kind => {
             live["status"] = ready;
-            let index = [Kind::Database, Kind::User, Kind::Grant].iter().position(|it| *it == kind).expect("a kind of sites");
+            let index =
+                [Kind::Database, Kind::User, Kind::Grant].iter().position(|it| *it == kind).expect("a kind of sites");
             observed.sql[index] = Some(object(live));
         }
     }
@@ -172,16 +174,22 @@ fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) 
 /// Whether carrying the plan out would write nothing.
 fn is_empty(observed: &Observed, plan: &Plan) -> bool {
     let quiet = |step: &Step| match step {
-        Step::Ensure(desired) => live(observed, desired).is_some_and(|it| first_difference(&desired.stamped(), &it).is_none()),
+        Step::Ensure(desired) => {
+            live(observed, desired).is_some_and(|it| first_difference(&desired.stamped(), &it).is_none())
+        }
         _ => false,
     };
     let job = plan.job.as_ref().is_none_or(|job| observed.jobs.contains_key(&job.key.name));
-    plan.steps.iter().all(quiet) && plan.last.is_empty() && job && (plan.status.is_none() || plan.status == observed.site.status)
+    plan.steps.iter().all(quiet)
+        && plan.last.is_empty()
+        && job
+        && (plan.status.is_none() || plan.status == observed.site.status)
 }
 
 fn live(observed: &Observed, desired: &Desired) -> Option<Value> {
     let found = match desired.kind {
         Kind::Ingress => observed.ingress.as_ref(),
+        Kind::Domain => observed.claim.as_ref(),
         Kind::Database => observed.sql[0].as_ref(),
         Kind::User => observed.sql[1].as_ref(),
         _ => observed.sql[2].as_ref(),
@@ -196,7 +204,8 @@ fn reason(plan: &Plan) -> String {
 
 #[test]
 fn a_site_becomes_ready_and_its_objects_look_like_this() {
-    let mut world = observed(json!({"tls": {"enabled": true, "issuer": "letsencrypt-prod"}, "ingress": {"className": "nginx"}}));
+    let mut world =
+        observed(json!({"tls": {"enabled": true, "issuer": "letsencrypt-prod"}, "ingress": {"className": "nginx"}}));
     let (made, _) = converge(&mut world, "Complete");
     let status = world.site.status.clone().expect("a status");
     assert_eq!(status.phase, SitePhase::Ready);
@@ -243,7 +252,11 @@ fn what_cannot_be_done_is_refused_and_nothing_is_made() {
         (json!({"routeConfig": {"enabled": true}}), Reason::RouteNotSupported, SitePhase::Failed),
         (json!({"dbConfig": {"mode": "dedicated"}}), Reason::DatabaseNotSupported, SitePhase::Failed),
         (json!({"dbConfig": {"connectionSecretRef": {"name": "a"}}}), Reason::DatabaseNotSupported, SitePhase::Failed),
-        (json!({"adminPasswordSecretRef": {"name": "a", "namespace": "x"}}), Reason::SecretNamespaceRefused, SitePhase::Failed),
+        (
+            json!({"adminPasswordSecretRef": {"name": "a", "namespace": "x"}}),
+            Reason::SecretNamespaceRefused,
+            SitePhase::Failed,
+        ),
         (json!({"apps": ["hrms"]}), Reason::AppNotOnBench, SitePhase::Failed),
         (json!({"dbConfig": {"mariadbRef": {"name": "x"}}}), Reason::DatabaseServerNotFound, SitePhase::Pending),
     ];
@@ -304,7 +317,8 @@ fn a_failed_init_is_tried_three_times_and_anew_when_asked() {
     assert_eq!(world.jobs.keys().collect::<Vec<_>>(), ["shop-init", "shop-init-2", "shop-init-3"]);
     world.jobs.clear();
     assert!(is_empty(&world, &plan(&world)), "finished Jobs are removed after an hour; that changes nothing");
-    Arc::make_mut(&mut world.site).metadata.annotations = Some([("frappe.vyogo.tech/retry".to_owned(), "1".to_owned())].into());
+    Arc::make_mut(&mut world.site).metadata.annotations =
+        Some([("frappe.vyogo.tech/retry".to_owned(), "1".to_owned())].into());
     let operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
     assert_eq!((operation.attempt, operation.first_attempt), (4, 4));
 }
@@ -346,7 +360,12 @@ fn a_deletion_takes_its_steps_in_order() {
                 other => format!("{other:?}"),
             });
         }
-        order.extend(next.job.iter().filter(|it| !world.jobs.contains_key(&it.key.name)).map(|it| format!("job {}", it.key.name)));
+        order.extend(
+            next.job
+                .iter()
+                .filter(|it| !world.jobs.contains_key(&it.key.name))
+                .map(|it| format!("job {}", it.key.name)),
+        );
         apply(&mut world, &next, "Complete");
         if world.site.finalizers().is_empty() {
             break;
@@ -368,7 +387,8 @@ fn protection_holds_a_deletion_and_retain_keeps_the_data() {
     converge(&mut kept, "Complete");
     being_deleted(&mut kept);
     let next = plan(&kept);
-    let deleted: Vec<Kind> = next.steps.iter().filter_map(|it| if let Step::Delete(kind, _) = it { Some(*kind) } else { None }).collect();
+    let deleted: Vec<Kind> =
+        next.steps.iter().filter_map(|it| if let Step::Delete(kind, _) = it { Some(*kind) } else { None }).collect();
     assert_eq!(deleted, [Kind::Ingress, Kind::Domain]);
     assert!(next.job.is_none() && !next.last.is_empty());
 }
@@ -396,8 +416,11 @@ fn in_a_namespace_that_is_going_the_mariadb_operator_drops_the_database() {
     world.namespace_terminating = true;
     let next = plan(&world);
     assert!(next.job.is_none());
-    let policies: Vec<&Value> =
-        next.steps.iter().filter_map(|it| if let Step::Ensure(it) = it { Some(&it.body["spec"]["cleanupPolicy"]) } else { None }).collect();
+    let policies: Vec<&Value> = next
+        .steps
+        .iter()
+        .filter_map(|it| if let Step::Ensure(it) = it { Some(&it.body["spec"]["cleanupPolicy"]) } else { None })
+        .collect();
     assert_eq!(policies, ["Delete", "Delete", "Delete"]);
 }
 

@@ -78,7 +78,8 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     if let Some(reference) = &spec.admin_password_secret_ref
         && reference.namespace.as_ref().is_some_and(|namespace| *namespace != own)
     {
-        let message = format!("adminPasswordSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
+        let message =
+            format!("adminPasswordSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
         return failed(Stage::Init, Reason::SecretNamespaceRefused, message);
     }
     if spec.domain.as_ref().is_some_and(|domain| *domain != spec.site_name) {
@@ -91,7 +92,8 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     }
     let annotations = spec.ingress.as_ref().map(|ingress| ingress.annotations.clone()).unwrap_or_default();
     if let Some(name) = annotations.keys().find(|name| REFUSED_ANNOTATIONS.iter().any(|it| name.contains(it))) {
-        let message = format!("ingress.annotations: {name} would change the ingress controller's configuration; remove it");
+        let message =
+            format!("ingress.annotations: {name} would change the ingress controller's configuration; remove it");
         return failed(Stage::Route, Reason::AnnotationRefused, message);
     }
     Ok(())
@@ -136,7 +138,8 @@ struct Server {
 
 /// The MariaDB of the site, else of the bench, else the only one of the namespace.
 fn server(observed: &Observed, bench: &FrappeBench) -> Result<Server, Report> {
-    let (site, shared) = (observed.site.spec.db_config.clone().unwrap_or_default(), bench.spec.db_config.clone().unwrap_or_default());
+    let (site, shared) =
+        (observed.site.spec.db_config.clone().unwrap_or_default(), bench.spec.db_config.clone().unwrap_or_default());
     let at = Stage::Database;
     let provider = site.provider.or(shared.provider).unwrap_or_default();
     let mode = site.mode.or(shared.mode).unwrap_or_default();
@@ -147,7 +150,8 @@ fn server(observed: &Observed, bench: &FrappeBench) -> Result<Server, Report> {
         return Err(Report::failed(at, at, Reason::DatabaseNotSupported, message.to_owned()));
     }
     if !observed.mariadb_installed {
-        let message = "the MariaDB operator is not installed: the kinds of k8s.mariadb.com do not exist in this cluster";
+        let message =
+            "the MariaDB operator is not installed: the kinds of k8s.mariadb.com do not exist in this cluster";
         return Err(Report::pending(at, at, Reason::MariaDbOperatorMissing, message.to_owned()));
     }
     let own = observed.site.namespace().unwrap_or_default();
@@ -200,8 +204,12 @@ fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report>
     match wanted.iter().find(|app| !offered.contains(app)) {
         None => Ok(wanted),
         Some(app) => {
-            let message = format!("apps: {app} is not one of the bench's apps ({}): add it to the bench", offered.join(", "));
-            Err(Report { phase: SitePhase::Failed, ..Report::pending(Stage::Database, Stage::Init, Reason::AppNotOnBench, message) })
+            let message =
+                format!("apps: {app} is not one of the bench's apps ({}): add it to the bench", offered.join(", "));
+            Err(Report {
+                phase: SitePhase::Failed,
+                ..Report::pending(Stage::Database, Stage::Init, Reason::AppNotOnBench, message)
+            })
         }
     }
 }

@@ -65,7 +65,12 @@ fn bench_id(input: &Input) -> String {
 /// A pod that runs the site runner: `command` with `request` as its only argument, and more volumes with their mounts.
 ///
 /// The runner gets no password here: it reads them from mounted files.
-pub(in crate::controllers) fn runner_pod(input: &Input, command: &str, request: &Value, extra: &[(Value, Value)]) -> Value {
+pub(in crate::controllers) fn runner_pod(
+    input: &Input,
+    command: &str,
+    request: &Value,
+    extra: &[(Value, Value)],
+) -> Value {
     let runner_volume = json!({"name": "runner", "configMap": {"name": child(&input.name(), "site-runner")}});
     let mut volumes = vec![
         (runner_volume, json!({"name": "runner", "mountPath": RUNNER_PATH, "readOnly": true})),

@@ -7,8 +7,8 @@ mod storage;
 mod web;
 mod workers;
 
-pub use configure::{configure_job, runner_config_map};
 pub(in crate::controllers) use configure::runner_pod;
+pub use configure::{configure_job, runner_config_map};
 pub(in crate::controllers) use web::NGINX_PORT;
 pub use workers::worker_replicas;
 

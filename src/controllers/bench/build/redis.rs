@@ -23,7 +23,8 @@ const DEFAULT_QUEUE_SIZE: &str = "1Gi";
 /// StatefulSet and Service of both servers.
 pub(super) fn both(input: &Input) -> Vec<Desired> {
     let config = input.bench.spec.redis_config.clone().unwrap_or_default();
-    let cache_memory = memory(config.cache.as_ref()).or_else(|| config.max_memory.as_ref().and_then(|it| quantity::bytes(&it.0)));
+    let cache_memory =
+        memory(config.cache.as_ref()).or_else(|| config.max_memory.as_ref().and_then(|it| quantity::bytes(&it.0)));
     let cache = server(input, &config, "redis-cache", cache_memory, None);
     let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
     let queue = server(input, &config, "redis-queue", memory(config.queue.as_ref()), Some(size));
@@ -35,7 +36,13 @@ fn memory(size: Option<&RedisSize>) -> Option<i128> {
 }
 
 /// One server. With a volume it persists and refuses writes when full; without, it evicts the least recently used.
-fn server(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Option<i128>, volume: Option<&str>) -> Vec<Desired> {
+fn server(
+    input: &Input,
+    config: &RedisConfig,
+    name: &str,
+    memory_bytes: Option<i128>,
+    volume: Option<&str>,
+) -> Vec<Desired> {
     let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
     let max_memory = memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES).to_string();
     let mut args = vec!["redis-server", "--dir", "/data", "--maxmemory", max_memory.as_str()];

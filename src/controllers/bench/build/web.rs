@@ -39,34 +39,43 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
     let replicas = input.replicas();
     vec![
-        deployment(input, &Component {
-            name: "gunicorn",
-            container: gunicorn(),
-            replicas: replicas.gunicorn.unwrap_or(1),
-            resources: resources.gunicorn.as_ref(),
-            default_resources: ["500m", "1Gi", "2", "4Gi"],
-            grace_seconds: GRACE_SECONDS,
-            recreate: false,
-        }),
-        deployment(input, &Component {
-            name: "nginx",
-            container: nginx(input),
-            replicas: replicas.nginx.unwrap_or(1),
-            resources: resources.nginx.as_ref(),
-            default_resources: ["100m", "128Mi", "1", "512Mi"],
-            grace_seconds: GRACE_SECONDS,
-            recreate: false,
-        }),
-        deployment(input, &Component {
-            name: "socketio",
-            container: socketio(),
-            replicas: replicas.socketio.unwrap_or(1),
-            resources: resources.socketio.as_ref(),
-            default_resources: ["100m", "256Mi", "1", "1Gi"],
-            // node ignores SIGTERM as PID 1: waiting longer gains nothing.
-            grace_seconds: 5,
-            recreate: false,
-        }),
+        deployment(
+            input,
+            &Component {
+                name: "gunicorn",
+                container: gunicorn(),
+                replicas: replicas.gunicorn.unwrap_or(1),
+                resources: resources.gunicorn.as_ref(),
+                default_resources: ["500m", "1Gi", "2", "4Gi"],
+                grace_seconds: GRACE_SECONDS,
+                recreate: false,
+            },
+        ),
+        deployment(
+            input,
+            &Component {
+                name: "nginx",
+                container: nginx(input),
+                replicas: replicas.nginx.unwrap_or(1),
+                resources: resources.nginx.as_ref(),
+                default_resources: ["100m", "128Mi", "1", "512Mi"],
+                grace_seconds: GRACE_SECONDS,
+                recreate: false,
+            },
+        ),
+        deployment(
+            input,
+            &Component {
+                name: "socketio",
+                container: socketio(),
+                replicas: replicas.socketio.unwrap_or(1),
+                resources: resources.socketio.as_ref(),
+                default_resources: ["100m", "256Mi", "1", "1Gi"],
+                // node ignores SIGTERM as PID 1: waiting longer gains nothing.
+                grace_seconds: 5,
+                recreate: false,
+            },
+        ),
     ]
 }
 

@@ -71,29 +71,35 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     ];
     let mut objects = vec![scheduler(input, resources.scheduler.as_ref())];
     objects.extend(workers.iter().map(|worker| {
-        deployment(input, &Component {
-            name: worker.component,
-            container: json!({"args": ["bench", "worker", "--queue", worker.queues]}),
-            replicas: worker.replicas,
-            resources: worker.resources,
-            default_resources: ["200m", "512Mi", "1", "2Gi"],
-            grace_seconds: worker.grace_seconds,
-            recreate: false,
-        })
+        deployment(
+            input,
+            &Component {
+                name: worker.component,
+                container: json!({"args": ["bench", "worker", "--queue", worker.queues]}),
+                replicas: worker.replicas,
+                resources: worker.resources,
+                default_resources: ["200m", "512Mi", "1", "2Gi"],
+                grace_seconds: worker.grace_seconds,
+                recreate: false,
+            },
+        )
     }));
     objects
 }
 
 /// Exactly one: its lock is a file in the container, so two would queue every job twice.
 fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
-    deployment(input, &Component {
-        name: "scheduler",
-        container: json!({"args": ["bench", "schedule"]}),
-        replicas: 1,
-        resources,
-        default_resources: ["100m", "256Mi", "1", "1Gi"],
-        // `bench schedule` ignores SIGTERM as PID 1: waiting longer gains nothing.
-        grace_seconds: 5,
-        recreate: true,
-    })
+    deployment(
+        input,
+        &Component {
+            name: "scheduler",
+            container: json!({"args": ["bench", "schedule"]}),
+            replicas: 1,
+            resources,
+            default_resources: ["100m", "256Mi", "1", "1Gi"],
+            // `bench schedule` ignores SIGTERM as PID 1: waiting longer gains nothing.
+            grace_seconds: 5,
+            recreate: true,
+        },
+    )
 }

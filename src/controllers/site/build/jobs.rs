@@ -27,7 +27,8 @@ const KEPT_SECONDS: i64 = 3600;
 pub fn init_job(input: &Input, bench: &FrappeBench, config: &OperatorConfig, operation: &Operation) -> Desired {
     let mut request = request(input);
     request["apps"] = json!(input.valid.apps);
-    let admin = json!({"secret": {"name": input.valid.admin_secret, "items": [{"key": "password", "path": "admin-password"}]}});
+    let admin =
+        json!({"secret": {"name": input.valid.admin_secret, "items": [{"key": "password", "path": "admin-password"}]}});
     let about = About { command: "init", component: "site-init", deadline_seconds: INIT_DEADLINE_SECONDS };
     job(input, bench, config, operation, &about, &request, &[credentials_source(input), admin])
 }

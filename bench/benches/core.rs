@@ -1,0 +1,63 @@
+//! What every reconcile costs without the API server: slot, queue, rendering, comparison.
+#![allow(missing_docs, reason = "criterion's macros make undocumented functions")]
+
+use std::{hint::black_box, time::Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use frappe_crds::FrappeBench;
+use frappe_operator::{
+    config::OperatorConfig,
+    controllers::bench::build,
+    domain::{diff::first_difference, names},
+    lanes::Lanes,
+};
+use kube_sharding::Slot;
+
+fn slot(criterion: &mut Criterion) {
+    criterion.bench_function("slot of a uid", |it| {
+        it.iter(|| Slot::of_uid(black_box("f81d4fae-7dec-11d0-a765-00a0c91e6bf6")))
+    });
+    criterion.bench_function("database name", |it| {
+        it.iter(|| names::database(black_box("default"), black_box("customer-site")))
+    });
+}
+
+fn lanes(criterion: &mut Criterion) {
+    criterion.bench_function("push, pop and finish one of 100,000 keys in 50 lanes", |it| {
+        let now = Instant::now();
+        let mut lanes: Lanes<u32, u32> = Lanes::default();
+        (0..100_000).for_each(|key| {
+            lanes.push(key % 50, key, now);
+        });
+        it.iter(|| {
+            let started = lanes.pop(|_| usize::MAX).expect("keys wait");
+            lanes.finish(&started.key, now, None);
+            lanes.push(started.key % 50, started.key, now);
+        });
+    });
+}
+
+fn render(criterion: &mut Criterion) {
+    let bench: FrappeBench = serde_json::from_value(serde_json::json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "metadata": {"name": "b", "namespace": "n", "uid": "u"},
+        "spec": {"frappeVersion": "15"},
+    }))
+    .expect("a bench");
+    let config = OperatorConfig::default();
+    let input = build::Input { bench: &bench, config: &config };
+    criterion.bench_function("render a bench", |it| it.iter(|| (build::foundation(&input), build::components(&input))));
+    let objects = build::components(&input);
+    let live: Vec<_> = objects.iter().map(frappe_operator::domain::object::Desired::stamped).collect();
+    criterion.bench_function("compare a bench's deployments with live ones", |it| {
+        it.iter(|| {
+            objects
+                .iter()
+                .zip(&live)
+                .filter(|(wanted, live)| first_difference(&wanted.stamped(), live).is_some())
+                .count()
+        });
+    });
+}
+
+criterion_group!(benches, slot, lanes, render);
+criterion_main!(benches);

@@ -1,0 +1,179 @@
+//! The house rules that a program can check: sizes, purity, documents in step with code.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Most lines of a Rust file.
+const FILE_LINES_MAX: usize = 500;
+/// Most lines of a function.
+const FUNCTION_LINES_MAX: usize = 70;
+/// Files whose code decides: they know no client, no clock, no random numbers, and log nothing.
+const PURE: [&str; 11] = [
+    "src/domain/",
+    "src/config.rs",
+    "src/controllers/job.rs",
+    "/build/",
+    "/plan.rs",
+    "/deletion.rs",
+    "/operation.rs",
+    "/status.rs",
+    "/validate.rs",
+    "/watch.rs",
+    "/reason.rs",
+];
+/// What pure code does not say.
+const IMPURE: [&str; 9] =
+    ["async ", ".await", "Api<", "Client", "Timestamp::now", "Instant::now", "SystemTime::now", "rand::", "tracing::"];
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" && name != "snapshots" {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+    found
+}
+
+fn shown(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap().display().to_string()
+}
+
+fn none(wrong: &[String]) {
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_are_short_and_say_what_they_own() {
+    let mut wrong = Vec::new();
+    for path in files(&root(), "rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let lines = text.lines().count();
+        if lines > FILE_LINES_MAX {
+            wrong.push(format!("{} has {lines} lines", shown(&path)));
+        }
+        if !text.starts_with("//!") {
+            wrong.push(format!("{} does not begin with //!", shown(&path)));
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn functions_are_short() {
+    let mut wrong = Vec::new();
+    for path in files(&root(), "rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let mut open: Option<(usize, usize)> = None;
+        for (number, line) in text.lines().enumerate() {
+            let indent = line.len() - line.trim_start().len();
+            let begins = line.trim_start().split("fn ").count() > 1
+                && line.contains("fn ")
+                && !line.trim_start().starts_with("//");
+            if open.is_none() && begins && !line.trim_end().ends_with(';') {
+                open = Some((number, indent));
+            }
+            if let Some((begun, at)) = open
+                && indent == at
+                && (line.trim() == "}" || (number == begun && line.trim_end().ends_with('}')))
+            {
+                if number - begun + 1 > FUNCTION_LINES_MAX {
+                    wrong.push(format!("{}:{} has {} lines", shown(&path), begun + 1, number - begun + 1));
+                }
+                open = None;
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn what_decides_is_pure() {
+    let mut wrong = Vec::new();
+    for path in files(&root().join("src"), "rs") {
+        let name = shown(&path);
+        let pure = PURE.iter().any(|part| name.contains(part)) && !name.starts_with("src/io/");
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for (number, line) in code.lines().enumerate().filter(|(_, line)| pure && !line.trim_start().starts_with("//"))
+        {
+            for word in IMPURE.iter().filter(|word| line.contains(**word)) {
+                wrong.push(format!("{name}:{} says {word:?}", number + 1));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn only_io_and_the_wiring_write_to_the_api_server() {
+    let mut wrong = Vec::new();
+    for path in files(&root().join("src"), "rs") {
+        let name = shown(&path);
+        if name.starts_with("src/io/") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        for word in [".patch(", ".replace(\"", ".create(&PostParams", "replace_status(&", ".delete_collection("] {
+            if text.contains(word) && text.contains("Api<") {
+                wrong.push(format!("{name} says {word:?}"));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+#[test]
+fn sharding_knows_nothing_of_what_it_shares() {
+    let mut wrong = Vec::new();
+    for path in files(&root().join("sharding"), "rs") {
+        let text = fs::read_to_string(&path).unwrap().to_lowercase();
+        for word in ["frappe", "vyogo", "bench", "erpnext"] {
+            if text.contains(word) {
+                wrong.push(format!("{} says {word:?}", shown(&path)));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+/// Every invariant of ARCHITECTURE.md is named by a test, and every one that a test names is there.
+#[test]
+fn invariants_and_tests_name_each_other() {
+    let document = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let listed: Vec<String> = document
+        .lines()
+        .filter_map(|line| line.strip_prefix("- **"))
+        .filter_map(|line| line.split_once("**"))
+        .map(|(id, _)| id.to_owned())
+        .filter(|id| id.starts_with("R-") || id.starts_with("S-"))
+        .collect();
+    assert!(listed.len() >= 10, "ARCHITECTURE.md lists {listed:?}");
+    let mut tests = String::new();
+    for path in files(&root(), "rs").into_iter().filter(|path| shown(path) != "tests/tidy.rs") {
+        tests.push_str(&fs::read_to_string(&path).unwrap());
+    }
+    let named = |id: &str| tests.split(|c: char| !(c.is_ascii_alphanumeric() || c == '-')).any(|word| word == id);
+    none(&listed.iter().filter(|id| !named(id)).map(|id| format!("{id} is named by no test")).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_readme_has_two_commands_and_the_documents_are_there() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    for word in ["make demo", "make test", "ARCHITECTURE.md", "Apache-2.0"] {
+        assert!(readme.contains(word), "README.md does not say {word}");
+    }
+    let records = files(&root().join("docs/adr"), "md").len();
+    assert!(records >= 4, "{records} decisions are recorded");
+}
