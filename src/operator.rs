@@ -34,7 +34,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let handle = metrics::install()?;
     let stop = CancellationToken::new();
     let (ready_sender, ready) = watch::channel(Err("waiting for the member's lease".to_owned()));
-    let server =
+    let mut server =
         tokio::spawn(admin::serve(arguments.metrics_bind_address, handle, ready, stop.clone().cancelled_owned()));
     let config = client::config().await.context("find the API server")?;
     let incarnation = incarnation(&arguments);
@@ -52,6 +52,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         lost = lease.keep() => Err(anyhow::Error::from(lost)),
         () = signal() => Ok(()),
         ended = &mut work => ended.context("the operator's work panicked")?.and_then(|()| bail!("the operator's work ended")),
+        ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("the HTTP server ended")),
     };
     stop.cancel();
     if ended.is_ok() {

@@ -194,6 +194,8 @@ impl MemberLease {
     async fn renew(&mut self) -> Result<(), LeaseError> {
         let sent = Instant::now();
         let (lease, attempt) = self.next_lease(self.current.clone());
+        // What was sent longer ago than a right lasts can extend nothing any more.
+        self.unanswered.retain(|(_, earlier)| earlier.elapsed() < self.settings.right());
         self.unanswered.push((attempt, sent));
         match self.put(lease).await {
             Ok(()) => {

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{
-    Client,
-    core::{ApiResource, DynamicObject},
-};
+use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
 use crate::{
@@ -85,5 +82,3 @@ impl Context {
 
 /// Type of the caches of children.
 pub type ChildCache = Cache<DynamicObject>;
-/// How a child's kind is named to its cache.
-pub type ChildKind = ApiResource;

@@ -10,7 +10,7 @@ use crate::{
         diff::first_difference,
         key::Key,
         labels,
-        object::{Desired, Kind},
+        object::{Desired, Kind, is_ours},
     },
     io::writer::{WriteError, Writer},
 };
@@ -53,6 +53,10 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
     let found = live.metadata.annotations.as_ref().and_then(|it| it.get(labels::IDENTITY).cloned());
     let wanted = desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
     let ours = found.is_some() && (desired.kind == Kind::Secret || found.as_deref() == wanted);
+    if !ours && desired.kind == Kind::Job && is_ours(&live.metadata) {
+        // The Job of a site of this name that is gone: the garbage collector is about to take it.
+        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+    }
     if !ours {
         let message = "an object of this name exists and is not ours: rename or remove it".to_owned();
         return Err(WriteError::Rejected { verb: "create", kind: desired.kind, key: desired.key.clone(), message });

@@ -17,8 +17,9 @@ use serde::de::DeserializeOwned;
 
 use crate::io::cache::Cache;
 
-/// Longest time of one watch request, in seconds: a dead connection is noticed after this.
-const WATCH_TIMEOUT_SECONDS: u32 = 290;
+/// Longest time of one watch request, in seconds: a dead connection is noticed after this. The next watch goes on
+/// where this one ended; nothing is listed again.
+const WATCH_TIMEOUT_SECONDS: u32 = 55;
 
 /// What a watch saw.
 #[derive(Clone, Debug)]

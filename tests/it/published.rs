@@ -23,7 +23,7 @@ async fn rendered_objects_satisfy_the_published_definitions() {
     }
     for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
-        if name.starts_with("k8s.mariadb.com_") && name.ends_with(".yaml") {
+        if name.starts_with("k8s.mariadb.com_") {
             let text = fs::read_to_string(entry.path()).unwrap();
             let output =
                 world.cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &text).unwrap();

@@ -204,7 +204,8 @@ async fn failure(
     let verb = super::plan::verb(operation.kind);
     let name = operation_job(&site.name_any(), verb, operation.attempt);
     let failed = jobs.get(&name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_)));
-    let told = condition::find(&status.conditions, "Ready").is_some_and(|it| it.message.contains(&name));
+    let told = condition::find(&status.conditions, "Ready")
+        .is_some_and(|it| it.message.contains(&format!("Job {name} failed")));
     if !failed || (told && status.phase != SitePhase::Ready) {
         return Ok(None);
     }

@@ -55,11 +55,13 @@ fn failed(observed: &Observed, operation: &Operation, at: jiff::Timestamp, name:
         return again;
     }
     let failures = operation.attempt - operation.first_attempt + 1;
+    let begun = format!("Job {name} failed");
+    let known = said(observed).split(" (attempt").next().unwrap_or_default().to_owned();
     let why = match &observed.failure {
-        Some(why) => format!("Job {name} failed: {why}"),
-        None => said(observed).split(" (attempt").next().map_or_else(|| format!("Job {name} failed"), str::to_owned),
+        Some(why) => format!("{begun}: {why}"),
+        None if known.starts_with(&begun) => known,
+        None => format!("{begun}: see its log"),
     };
-    let why = if why.contains(name) { why } else { format!("Job {name} failed; see its log") };
     if failures >= ATTEMPTS_MAX {
         let message = format!(
             "{why} (attempt {failures} of {ATTEMPTS_MAX}); correct the cause, then change the spec or set the annotation {} \
@@ -104,6 +106,7 @@ fn said(observed: &Observed) -> String {
 fn is_final(observed: &Observed, name: &str) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     condition::find(&status.conditions, "Ready").is_some_and(|ready| {
-        (ready.reason == "InitFailed" || ready.reason == "DeletionFailed") && ready.message.contains(name)
+        (ready.reason == "InitFailed" || ready.reason == "DeletionFailed")
+            && ready.message.contains(&format!("Job {name} failed"))
     })
 }

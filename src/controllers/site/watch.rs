@@ -1,7 +1,7 @@
 //! Which sites a change concerns. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{Resource, ResourceExt, core::DynamicObject};
+use kube::{ResourceExt, core::DynamicObject};
 
 use crate::{
     domain::{condition, key::Key, labels},
@@ -44,10 +44,4 @@ pub fn server_matters(change: &Change<DynamicObject>) -> bool {
         Change::Applied { now, before: Some(before) } => now.data["spec"] != before.data["spec"],
         _ => true,
     }
-}
-
-/// Whether a site's own change needs a reconcile. Its status does not, unless somebody else wrote it.
-pub fn site_matters(change: &Change<FrappeSite>, reported: Option<&FrappeSite>) -> bool {
-    let Change::Applied { now, .. } = change else { return false };
-    reported.is_none_or(|known| known.meta().resource_version != now.meta().resource_version)
 }

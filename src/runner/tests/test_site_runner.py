@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from support import ADMIN_PASSWORD, DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Server
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Scanner, Server
 
 STEPS_MAX = 200
 
@@ -90,17 +90,30 @@ class RunnerTest(unittest.TestCase):
         self.assert_done(self.bench.run("init", self.bench.request(identity="id-2")), "created")
 
     def test_no_secret_in_arguments_environment_or_output(self):
-        results = [self.bench.run("init"), self.bench.run("drop"), self.bench.run("init", STAND_IN_FAILS="new-site")]
-        seen = pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()
-        self.assertIn(b"site_runner.py", seen, "the runner itself was not seen: nothing was searched")
-        self.assertIn(b"mariadb", seen)
+        with Scanner() as scanner:
+            results = [self.bench.run("init"), self.bench.run("drop"), self.bench.run("init", STAND_IN_FAILS="new-site")]
+        seen = scanner.seen | {pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()}
+        for program in (b"site_runner.py", b"--defaults-extra-file", b"--protocol=tcp"):
+            self.assertTrue(any(program in one for one in seen), f"{program} was not seen: nothing was searched")
         self.assertEqual(results[2].returncode, 30)
         output = "".join(result.stdout + result.stderr for result in results) + (self.bench.folder / "termination").read_text()
         self.assertIn("password [secret]", output, "the stand-in printed the password and it was redacted")
         for name, value in SECRETS.items():
-            self.assertNotIn(value.encode(), seen, f"{name} was in an argument or an environment")
+            self.assertFalse(any(value.encode() in one for one in seen), f"{name} was in an argument or an environment")
             self.assertNotIn(value, output, f"{name} was in the output")
-        print(f"searched {len(seen)} bytes of /proc and {len(output)} of output: no secret")
+        print(f"searched {len(seen)} command lines and environments in {scanner.rounds} looks at /proc, "
+              f"and {len(output)} bytes of output: no secret")
+
+    def test_version_14_is_created_without_root_and_without_showing_the_password(self):
+        self.bench.close()
+        self.bench = Bench(self.server, version=14)
+        self.addCleanup(self.bench.close)
+        self.assert_done(self.bench.run("init"), "created")
+        self.assert_complete()
+        self.assertIn(["bootstrap", DATABASE], self.bench.calls())
+        self.assertIn("tabBootstrapped", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
+        seen = pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()
+        self.assertNotIn(PASSWORD.encode(), seen)
 
     def test_another_sites_directory_is_refused(self):
         self.bench.run("init")
