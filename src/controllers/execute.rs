@@ -1,7 +1,11 @@
 //! Carries out what a plan decided. No choices are made here.
 
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::core::DynamicObject;
+use kube::{
+    Resource, ResourceExt,
+    core::{DynamicObject, object::HasStatus},
+};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,7 +16,10 @@ use crate::{
         labels,
         object::{Desired, Kind, is_ours},
     },
-    io::writer::{WriteError, Writer},
+    io::{
+        cache::Cache,
+        writer::{WriteError, Writer},
+    },
 };
 
 /// Brings an object to what it should be, if it differs. Costs nothing if it does not.
@@ -75,6 +82,59 @@ pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &Dy
         _ => cache.deleted(&Key::of(object), &object.metadata.uid.clone().unwrap_or_default()),
     }
     Ok(())
+}
+
+/// Changes the metadata of the object that is reconciled itself, and remembers the answer.
+pub async fn patch_own<K>(
+    writer: &Writer,
+    cache: &Cache<K>,
+    kind: Kind,
+    key: &Key,
+    metadata: &Value,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    let written = writer.patch_metadata(kind, key, metadata).await?;
+    let let_go = written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty();
+    if let_go {
+        cache.deleted(key, &written.uid().unwrap_or_default());
+    } else {
+        remember(cache, written);
+    }
+    Ok(())
+}
+
+/// Writes the status if it differs, on the resourceVersion of the newest object that is known.
+pub async fn write_status<K>(
+    writer: &Writer,
+    cache: &Cache<K>,
+    kind: Kind,
+    key: &Key,
+    next: &K::Status,
+) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned,
+    K::Status: Clone + PartialEq,
+{
+    let Some(known) = cache.get(key) else { return Ok(()) };
+    if known.status() == Some(next) {
+        return Ok(());
+    }
+    let mut changed = K::clone(&known);
+    *changed.status_mut() = Some(next.clone());
+    let body = serde_json::to_value(&changed).unwrap_or_default();
+    remember(cache, writer.replace_status(kind, key, &body).await?);
+    Ok(())
+}
+
+fn remember<K>(cache: &Cache<K>, written: DynamicObject)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+{
+    if let Ok(object) = pruned(written).try_parse::<K>() {
+        cache.wrote(object);
+    }
 }
 
 /// An object without what no reconcile reads.

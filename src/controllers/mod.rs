@@ -11,6 +11,7 @@
 pub mod bench;
 pub mod context;
 pub mod execute;
+pub mod failure;
 pub mod job;
 mod lint;
 pub mod site;

@@ -44,6 +44,18 @@ async fn what_is_wrong_is_said_where_the_user_looks() {
     taken_host(&world).await;
     refused_specs(&world).await;
     failing_init(&world).await;
+    namespace_that_goes(&world).await;
+}
+
+/// A namespace that is deleted with a bench and a site in it goes, and the MariaDB operator drops the database.
+async fn namespace_that_goes(world: &World) {
+    world.with_bench("going").await;
+    world.cluster.apply(&site("going", "shop")).unwrap();
+    world.site_in("going", "shop", SitePhase::Ready).await;
+    world.kubectl(&["delete", "namespace", "going", "--wait=false"]);
+    let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "going"], "").ok()?.success).then_some(()) };
+    world.until("the namespace is gone", 90, gone).await;
+    println!("a namespace with a bench and a site was deleted and is gone");
 }
 
 async fn bad_config_value(world: &World) {

@@ -23,8 +23,6 @@ pub enum Reason {
     DependentSitesExist,
     /// The bench is being deleted.
     Deleting,
-    /// The API server refused an object of the bench.
-    WriteRejected,
 }
 
 impl Reason {

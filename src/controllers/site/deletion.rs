@@ -50,6 +50,15 @@ fn destroy(observed: &Observed) -> Plan {
     let input = Remains::of(observed);
     let input = input.input(observed);
     if let (true, Some(bench)) = (needs_job(observed), observed.bench.as_deref()) {
+        if observed.credentials.is_none() {
+            let name = build::credentials_name(&observed.site.name_any());
+            let message = format!(
+                "Secret {name} is gone, so that no Job can drop the site: restore it, or set deletionPolicy: Retain to keep \
+                 database and files"
+            );
+            let report = blocked(Reason::DeletionBlocked, message);
+            return Plan { missing: true, ..Plan::report(observed, &report, None) };
+        }
         if let Some(running) = running_init(observed) {
             let report =
                 Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the init Job is being stopped".to_owned());
@@ -84,7 +93,13 @@ fn needs_job(observed: &Observed) -> bool {
         .as_ref()
         .is_some_and(|secret| secret.creation_timestamp() < observed.site.creation_timestamp());
     let gone = observed.sql.iter().all(Option::is_none);
-    observed.credentials.is_some() && (begun || restored) && !observed.namespace_terminating && !gone
+    (begun || restored) && !observed.namespace_terminating && !gone && !is_dropped(observed)
+}
+
+fn is_dropped(observed: &Observed) -> bool {
+    let operation = observed.site.status.as_ref().and_then(|status| status.operation.as_ref());
+    let deleting = operation.is_some_and(|it| it.kind == OperationKind::Delete);
+    deleting && operation::progress(observed, OperationKind::Delete) == Progress::Done
 }
 
 fn running_init(observed: &Observed) -> Option<Arc<DynamicObject>> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, site::SitePhase};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
 use kube::{
     Api, ResourceExt,
     api::ListParams,
@@ -100,10 +100,14 @@ pub async fn observe(
     let [database, user, grant] = build::database_object_names(&name);
     let jobs = jobs_of(context, &site);
     let failure = failure(context, &site, &jobs).await?;
+    let credentials = credentials(context, &site).await?;
+    let deleting = site.metadata.deletion_timestamp.is_some();
+    let namespace_terminating =
+        namespace_terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
     Ok(Observed {
         config: context.config(),
         bench: context.benches.get(&Key::new(bench_namespace, &site.spec.bench_ref.name)),
-        credentials: credentials(context, &site).await?,
+        credentials,
         admin_secret: admin_secret(context, &site).await?,
         mariadb_installed: context.mariadb_installed(),
         servers: context.site_children.all(Kind::MariaDb),
@@ -137,6 +141,12 @@ async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObje
     let api: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(context.client.clone(), &holder.namespace);
     let alive = api.get_opt(&holder.name).await?.is_some_and(|found| found.uid().as_ref() == Some(&holder.uid));
     Ok(if alive { Holder::Other(Key::new(holder.namespace, holder.name)) } else { Holder::Gone })
+}
+
+/// Whether the namespace is going: then it took the site's Secrets along, and nothing can be made in it.
+async fn is_terminating(context: &Context, namespace: &str) -> Result<bool, kube::Error> {
+    let api: Api<Namespace> = Api::all(context.client.clone());
+    Ok(api.get_opt(namespace).await?.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
 }
 
 /// Jobs that belong to this very site, not to one of the same name before it.

@@ -69,8 +69,6 @@ pub enum Reason {
     DeletionRetrying,
     /// The delete Job failed for good.
     DeletionFailed,
-    /// The API server refused an object of the site.
-    WriteRejected,
 }
 
 impl Reason {

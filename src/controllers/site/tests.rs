@@ -424,6 +424,19 @@ fn in_a_namespace_that_is_going_the_mariadb_operator_drops_the_database() {
     assert_eq!(policies, ["Delete", "Delete", "Delete"]);
 }
 
+#[test]
+fn a_deletion_without_its_secret_waits_for_it_and_leaves_nothing_behind_unsaid() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    being_deleted(&mut world);
+    let secret = world.credentials.take();
+    let held = plan(&world);
+    assert_eq!(reason(&held), "DeletionBlocked");
+    assert!(held.job.is_none() && held.last.is_empty());
+    world.credentials = secret;
+    assert!(plan(&world).job.is_some());
+}
+
 /// The order in which a restored site with a Secret of an earlier life finds its data again.
 #[test]
 fn a_restored_secret_decides_who_the_site_is() {
