@@ -128,7 +128,8 @@ where
     Ok(())
 }
 
-fn remember<K>(cache: &Cache<K>, written: DynamicObject)
+/// Remembers the answer to a write of the object that is reconciled itself.
+pub fn remember<K>(cache: &Cache<K>, written: DynamicObject)
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
 {

@@ -1,11 +1,24 @@
 //! What becomes of a reconcile that did not come to its end.
+#![allow(clippy::disallowed_methods, reason = "the time of a condition that no plan made")]
 
 use std::time::Duration;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
 use crate::{
-    controllers::{context::Context, execute::reference},
-    domain::{key::Key, object::Kind},
-    io::{events::Notice, writer::WriteError},
+    controllers::{
+        context::Context,
+        execute::{reference, remember},
+    },
+    domain::{condition::Conditions, key::Key, object::Kind},
+    io::{
+        cache::Cache,
+        events::Notice,
+        writer::{WriteError, Writer},
+    },
     lanes::runner::Outcome,
 };
 
@@ -26,7 +39,16 @@ pub enum Error {
 }
 
 /// A conflict is looked at again soon; a refusal is told to people; everything else is tried again with backoff.
-pub async fn conclude(context: &Context, uid: Option<String>, error: Error) -> Outcome {
+pub async fn conclude<K>(
+    context: &Context,
+    writer: &Writer,
+    cache: &Cache<K>,
+    uid: Option<String>,
+    error: Error,
+) -> Outcome
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
+{
     if let Error::Write(kind, key, write) = &error {
         match write {
             WriteError::Conflict { .. } => return Outcome::Conflict,
@@ -34,12 +56,35 @@ pub async fn conclude(context: &Context, uid: Option<String>, error: Error) -> O
             WriteError::Rejected { .. } | WriteError::NamespaceTerminating { .. } => {
                 let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
                 context.events.publish(&reference(*kind, key, uid), &notice).await;
+                if let Err(error) = not_ready(writer, cache, *kind, key, &notice.note).await {
+                    tracing::debug!(%error, "the refusal was not written into the status");
+                }
             }
             WriteError::Transient { .. } => {}
         }
     }
     tracing::warn!(error = %chain(&error), "reconcile failed");
     Outcome::Failed
+}
+
+/// Says in the Ready condition what the API server refused; everything else in the status stays.
+async fn not_ready<K>(writer: &Writer, cache: &Cache<K>, kind: Kind, key: &Key, message: &str) -> Result<(), WriteError>
+where
+    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
+{
+    let Some(known) = cache.get(key) else { return Ok(()) };
+    let mut body = serde_json::to_value(known.as_ref()).unwrap_or_default();
+    let former: Vec<Condition> = serde_json::from_value(body["status"]["conditions"].clone()).unwrap_or_default();
+    let mut conditions = Conditions::new(&former, known.meta().generation, jiff::Timestamp::now());
+    conditions.set("Ready", Some(false), WRITE_REJECTED, message);
+    former.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
+    let next = conditions.finish();
+    if next == former {
+        return Ok(());
+    }
+    body["status"]["conditions"] = json!(next);
+    remember(cache, writer.replace_status(kind, key, &body).await?);
+    Ok(())
 }
 
 /// An error with its causes, in one line.

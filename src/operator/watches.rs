@@ -242,8 +242,14 @@ fn watch_secrets(
 /// All claims, since a site waits for the claim of another.
 fn watch_domains(tasks: &mut JoinSet<()>, client: &Client, wake: &Wake) -> Arc<Cache<DynamicObject>> {
     let wake = wake.clone();
-    let changed =
-        move |change: Change<DynamicObject>| wake.sites_that(|site| site_watch::wants_host(site, change.object()));
+    let changed = move |change: Change<DynamicObject>| match &change {
+        Change::Applied { now, .. } => {
+            if let Some(holder) = site_watch::holder(now) {
+                wake.site(&holder);
+            }
+        }
+        Change::Deleted(gone) => wake.sites_that(|site| site_watch::wants_host(site, gone)),
+    };
     watch_objects(tasks, client, Target { kind: Kind::Domain, labels: String::new(), after: None }, changed)
 }
 

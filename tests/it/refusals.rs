@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::events::v1::Event;
 use kube::{Api, api::ListParams};
 
-use crate::support::{World, site};
+use crate::support::{World, ground, site};
 
 /// What `kubectl describe` shows of an object, printed for the record; its conditions and Events must name the reason.
 async fn described(world: &World, namespace: &str, object: &str, reason: &str) {
@@ -44,7 +44,33 @@ async fn what_is_wrong_is_said_where_the_user_looks() {
     taken_host(&world).await;
     refused_specs(&world).await;
     failing_init(&world).await;
+    namesake(&world).await;
     namespace_that_goes(&world).await;
+}
+
+/// A Service of somebody else's that has a name we need is neither overwritten nor removed.
+async fn namesake(world: &World) {
+    world.cluster.apply(&ground("namesake").replace("name: bench,", "name: other,")).unwrap();
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: bench-nginx, namespace: namesake}\n\
+                   spec: {selector: {mine: 'true'}, ports: [{name: mine, port: 80}]}\n";
+    world.cluster.apply(service).unwrap();
+    let bench = "apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {name: bench, namespace: namesake}\n\
+                 spec: {frappeVersion: \"15\"}\n";
+    world.cluster.apply(bench).unwrap();
+    described(world, "namesake", "frappebench/bench", "WriteRejected").await;
+    let message =
+        world.kubectl(&["get", "fb", "bench", "-n", "namesake", "-o", "jsonpath={.status.conditions[0].message}"]);
+    assert!(message.contains("an object of this name exists and is not ours: rename or remove it"), "{message}");
+    let selector =
+        world.kubectl(&["get", "service", "bench-nginx", "-n", "namesake", "-o", "jsonpath={.spec.selector}"]);
+    assert_eq!(selector, r#"{"mine":"true"}"#);
+    world.kubectl(&["delete", "service", "bench-nginx", "-n", "namesake"]);
+    let benches: Api<frappe_crds::FrappeBench> = Api::namespaced(world.client.clone(), "namesake");
+    let ready = || async {
+        let bench = benches.get("bench").await.ok()?;
+        (bench.status?.phase == frappe_crds::bench::BenchPhase::Ready).then_some(())
+    };
+    world.until("the bench is Ready once the name is free", 60, ready).await;
 }
 
 /// A namespace that is deleted with a bench and a site in it goes, and the MariaDB operator drops the database.

@@ -37,7 +37,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let writer = Writer::new(context.client.clone(), Scope::Coordinator);
     match attempt(&context, &writer, &key, Arc::clone(&bench)).await {
         Ok(outcome) => outcome,
-        Err(error) => failure::conclude(&context, bench.uid(), error).await,
+        Err(error) => failure::conclude(&context, &writer, &context.benches, bench.uid(), error).await,
     }
 }
 

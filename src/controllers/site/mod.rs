@@ -46,7 +46,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     };
     match result {
         Ok(outcome) => outcome,
-        Err(error) => failure::conclude(&context, site.uid(), error).await,
+        Err(error) => failure::conclude(&context, &writer, &context.sites, site.uid(), error).await,
     }
 }
 

@@ -425,6 +425,21 @@ fn in_a_namespace_that_is_going_the_mariadb_operator_drops_the_database() {
 }
 
 #[test]
+fn what_the_mariadb_operator_says_is_passed_on() {
+    let mut world = observed(json!({}));
+    let first = plan(&world);
+    apply(&mut world, &first, "Complete");
+    let mut user = DynamicObject::clone(world.sql[1].as_ref().expect("a User"));
+    user.data["status"]["conditions"][0]["status"] = json!("False");
+    user.data["status"]["conditions"][0]["reason"] = json!("Failed");
+    user.data["status"]["conditions"][0]["message"] = json!("Error connecting to MariaDB");
+    world.sql[1] = Some(Arc::new(user));
+    let next = plan(&world);
+    assert_eq!(reason(&next), "DatabaseFailed");
+    assert!(next.job.is_none() && next.notice.is_some_and(|it| it.note.contains("User: Error connecting to MariaDB")));
+}
+
+#[test]
 fn a_deletion_without_its_secret_waits_for_it_and_leaves_nothing_behind_unsaid() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");

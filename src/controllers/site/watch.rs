@@ -33,6 +33,12 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         || ready(now) != ready(before)
 }
 
+/// The site that holds a FrappeDomain.
+pub fn holder(domain: &DynamicObject) -> Option<Key> {
+    let site = &domain.data["spec"]["site"];
+    Some(Key::new(site["namespace"].as_str()?, site["name"].as_str()?))
+}
+
 /// Whether a site waits for this FrappeDomain, or holds it.
 pub fn wants_host(site: &FrappeSite, domain: &DynamicObject) -> bool {
     site.spec.site_name == domain.name_any()
