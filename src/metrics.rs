@@ -23,6 +23,10 @@ fn describe() {
     describe_counter!("controller_runtime_reconcile_panics_total", "Reconciles that panicked");
     describe_histogram!("controller_runtime_reconcile_time_seconds", Unit::Seconds, "Time of one reconcile");
     describe_gauge!("controller_runtime_active_workers", "Reconciles that run");
+    describe_gauge!(
+        "controller_runtime_max_concurrent_reconciles",
+        "Reconciles of one bench's sites that may run at once"
+    );
     describe_gauge!("workqueue_depth", "Keys that wait");
     describe_counter!("workqueue_adds_total", "Keys that were queued");
     describe_counter!("workqueue_retries_total", "Keys that were queued again after a failure");

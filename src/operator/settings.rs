@@ -29,6 +29,7 @@ pub(super) fn start(
     changed: impl Fn() + Send + Sync + 'static,
 ) -> Arc<Cache<ConfigMap>> {
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    report(&settings.borrow());
     let writer = Writer::<ConfigMap>::new(());
     let cache = Arc::new(Cache::new(writer.as_reader(), ()));
     let config = watcher::config("").fields(&format!("metadata.name={CONFIG_MAP}"));
@@ -40,6 +41,7 @@ pub(super) fn start(
         let last_good = settings.borrow().clone();
         let (next, bad) = config::parse(&data, &last_good);
         tell(&events, change.object(), &bad);
+        report(&next);
         if next != *last_good {
             tracing::info!(?next, "settings changed");
             settings.send_replace(Arc::new(next));
@@ -48,6 +50,12 @@ pub(super) fn start(
     };
     tasks.spawn(watcher::run(api, config, writer, Arc::clone(&cache), take));
     cache
+}
+
+/// The limit that counts for benches that set none of their own.
+fn report(config: &OperatorConfig) {
+    let most = u32::try_from(config.max_concurrent_site_reconciles).unwrap_or(u32::MAX);
+    gauge!("controller_runtime_max_concurrent_reconciles", "controller" => "frappesite").set(f64::from(most));
 }
 
 /// Says what was not taken where people look: Event, log, metric.

@@ -91,11 +91,20 @@ async fn bad_config_value(world: &World) {
              data: {{maxConcurrentSiteReconciles: \"{value}\"}}\n"
         )
     };
+    let limit =
+        |number: u32| format!("controller_runtime_max_concurrent_reconciles{{controller=\"frappesite\"}} {number}\n");
+    let shows = async |text: String| {
+        let found = || async { world.operator.http("/metrics").await.ok()?.contains(&text).then_some(()) };
+        world.until(&text, 10, found).await;
+    };
+    shows(limit(10)).await;
     world.cluster.apply(&map("25")).unwrap();
+    shows(limit(25)).await;
     world.cluster.apply(&map("plenty")).unwrap();
     described(world, NAMESPACE, "configmap/frappe-operator-config", "InvalidValue").await;
     let metrics = world.operator.http("/metrics").await.unwrap();
     assert!(metrics.contains("frappe_operator_config_bad_values 1"), "{metrics}");
+    assert!(metrics.contains(&limit(25)), "the last good value is kept");
     world.cluster.apply(&map("25")).unwrap();
     let good = || async {
         world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(())
