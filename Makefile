@@ -18,14 +18,15 @@ demo: controlplane
 test: tools lint runner unit integration
 	@echo "make test: all of it passed"
 
-## make lint           rustfmt, clippy, and deny where cargo-deny is installed
+## make lint           rustfmt, clippy, doc, and deny where cargo-deny is installed
 lint:
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
 	$(MAKE) --no-print-directory deny
 
 deny:
-	@if command -v cargo-deny >/dev/null; then cargo deny --offline check bans licenses sources; \
+	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, dependencies were not judged (cargo install cargo-deny)"; fi
 
 ## make unit           unit, snapshot, property and tidy tests

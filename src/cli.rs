@@ -67,6 +67,20 @@ pub struct RunArguments {
     pub crash_after_writes: Option<i64>,
 }
 
+impl RunArguments {
+    /// Whether the settings fit each other.
+    pub fn check(&self) -> Result<(), String> {
+        // A member stops at 12/15 of the duration: two renewals must fit in before that.
+        if self.lease_renew_interval.is_zero() || self.lease_renew_interval * 2 > self.lease_duration * 12 / 15 {
+            return Err(format!(
+                "--lease-renew-interval {:?} must be at most two fifths of --lease-duration {:?}",
+                self.lease_renew_interval, self.lease_duration
+            ));
+        }
+        Ok(())
+    }
+}
+
 /// Reads `15s`, `500ms` or `1m`.
 fn duration(text: &str) -> Result<Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -89,6 +103,16 @@ mod tests {
         let cli = Cli::try_parse_from(["frappe-operator", "run", "--zap-log-level=debug"]).expect("the guide's flag");
         let Command::Run(arguments) = cli.command;
         assert_eq!(arguments.log_level, "debug");
+    }
+
+    #[test]
+    fn a_lease_that_could_not_be_renewed_in_time_is_refused() {
+        for (interval, fits) in [("3s", true), ("6s", true), ("7s", false), ("0s", false)] {
+            let cli =
+                Cli::try_parse_from(["frappe-operator", "run", "--lease-renew-interval", interval]).expect("flags");
+            let Command::Run(arguments) = cli.command;
+            assert_eq!(arguments.check().is_ok(), fits, "{interval}");
+        }
     }
 
     #[test]

@@ -31,6 +31,7 @@ const LEASE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Runs until a signal, or until the Lease is lost.
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
+    arguments.check().map_err(anyhow::Error::msg)?;
     let handle = metrics::install()?;
     let stop = CancellationToken::new();
     let (ready_sender, ready) = watch::channel(Err("waiting for the member's lease".to_owned()));

@@ -231,7 +231,7 @@ pub struct FrappeSiteStatus {
     /// Where the host name came from: `explicit`, `bench-suffix`, `auto-detected` or `sitename-default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_source: Option<String>,
-    /// Apps that the site was asked to tell and told.
+    /// Apps that were found installed when the site was created.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
     /// Identity of the site: what its database and its directory on the volume are known by.

@@ -31,6 +31,9 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
         tracing::debug!(kind = ?desired.kind, key = %desired.key, %path, "differs");
     }
     let written = writer.apply(desired, live.is_some()).await?;
+    if let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written)) {
+        tracing::warn!(kind = ?desired.kind, key = %desired.key, %path, "a webhook or the API server does not keep this field");
+    }
     cache.wrote(pruned(written));
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! What to do for a site. Pure: every choice is made here, none where the plan is carried out.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use frappe_crds::{
     FrappeSiteSpec, FrappeSiteStatus,
@@ -302,13 +302,30 @@ fn serve(observed: &Observed, input: &Input) -> Plan {
     } else if let Some(ingress) = &observed.ingress {
         steps.push(Step::Delete(Kind::Ingress, ingress.clone()));
     }
-    let message = "the site was created and its host leads to it".to_owned();
-    let report =
-        Report { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason: Reason::Ready, message };
-    let mut plan = Plan::report(observed, &report, None);
+    let mut plan = Plan::report(observed, &served(observed), None);
     if let Some(status) = plan.status.as_mut() {
+        if !status.initialized {
+            status.installed_apps = ["frappe".to_owned()].into_iter().chain(input.valid.apps.iter().cloned()).collect();
+        }
         status.initialized = true;
-        status.installed_apps = ["frappe".to_owned()].into_iter().chain(input.valid.apps.iter().cloned()).collect();
     }
     Plan { steps, ..plan }
+}
+
+/// Ready, unless the spec asks for other apps than those that the site was created with.
+fn served(observed: &Observed) -> Report {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let installed: BTreeSet<&String> = status.installed_apps.iter().filter(|app| *app != "frappe").collect();
+    let named = observed.site.spec.apps.as_ref();
+    let wanted: Option<BTreeSet<&String>> = named.map(|apps| apps.iter().filter(|app| *app != "frappe").collect());
+    if status.initialized && wanted.is_some_and(|wanted| wanted != installed) {
+        let message = format!(
+            "apps changed after the site was created with {}: this version installs apps only when a site is created; \
+             change apps back; the site is served meanwhile",
+            status.installed_apps.join(", ")
+        );
+        return Report::failed(Stage::Done, Stage::Init, Reason::AppsChangeNotSupported, message);
+    }
+    let message = "the site was created and its host leads to it".to_owned();
+    Report { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason: Reason::Ready, message }
 }

@@ -29,6 +29,8 @@ pub enum Reason {
     AnnotationRefused,
     /// An app is not one of the bench's.
     AppNotOnBench,
+    /// The list of apps was changed after the site was created.
+    AppsChangeNotSupported,
     /// A Secret reference names another namespace.
     SecretNamespaceRefused,
     /// Another site holds the host name.

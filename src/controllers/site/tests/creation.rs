@@ -1,0 +1,222 @@
+//! A site on its way to Ready, at rest, and refused.
+
+use super::*;
+
+#[test]
+fn a_site_becomes_ready_and_its_objects_look_like_this() {
+    let mut world =
+        observed(json!({"tls": {"enabled": true, "issuer": "letsencrypt-prod"}, "ingress": {"className": "nginx"}}));
+    let (made, _) = converge(&mut world, "Complete");
+    let status = world.site.status.clone().expect("a status");
+    assert_eq!(status.phase, SitePhase::Ready);
+    assert_eq!(status.site_url.as_deref(), Some("https://shop.example.com"));
+    let mut seen = std::collections::BTreeSet::new();
+    for desired in made.iter().filter(|it| seen.insert((it.kind, it.key.clone()))) {
+        assert_eq!(lint(desired), Vec::<String>::new());
+        let mut body = desired.body.clone();
+        if desired.kind == Kind::Job {
+            body["spec"]["template"]["spec"]["containers"][0]["args"] = json!("[checked below]");
+        }
+        insta::assert_yaml_snapshot!(format!("{:?}-{}", desired.kind, desired.key.name), body);
+    }
+    insta::assert_yaml_snapshot!("status", status);
+}
+
+/// a Job's spec names secrets and holds none.
+#[test]
+fn a_jobs_argument_holds_no_secret() {
+    let mut world = observed(json!({}));
+    let (made, _) = converge(&mut world, "Complete");
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("an init Job");
+    let argument = job.body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request");
+    let request: Value = serde_json::from_str(argument).expect("JSON");
+    assert_eq!(
+        request,
+        json!({
+            "site": "shop.example.com", "identity": "0123456789abcdef", "apps": ["erpnext"],
+            "database": {"host": "mariadb.default.svc", "port": 3306, "name": crate::domain::names::database("default", "shop")},
+        })
+    );
+    let text = job.body.to_string();
+    for secret in [&world.fresh.database_password, &world.fresh.encryption_key, &world.fresh.admin_password] {
+        assert!(!text.contains(secret.as_str()));
+    }
+}
+
+/// What this version does not do, and what is missing: nothing is made, and the reason says why.
+#[test]
+fn what_cannot_be_done_is_refused_and_nothing_is_made() {
+    let table = [
+        (json!({"domain": "other.example.com"}), Reason::DomainNotSupported, SitePhase::Failed),
+        (json!({"benchRef": {"name": "bench", "namespace": "x"}}), Reason::BenchNotPermitted, SitePhase::Failed),
+        (json!({"routeConfig": {"enabled": true}}), Reason::RouteNotSupported, SitePhase::Failed),
+        (json!({"dbConfig": {"mode": "dedicated"}}), Reason::DatabaseNotSupported, SitePhase::Failed),
+        (json!({"dbConfig": {"connectionSecretRef": {"name": "a"}}}), Reason::DatabaseNotSupported, SitePhase::Failed),
+        (
+            json!({"adminPasswordSecretRef": {"name": "a", "namespace": "x"}}),
+            Reason::SecretNamespaceRefused,
+            SitePhase::Failed,
+        ),
+        (json!({"apps": ["hrms"]}), Reason::AppNotOnBench, SitePhase::Failed),
+        (json!({"dbConfig": {"mariadbRef": {"name": "x"}}}), Reason::DatabaseServerNotFound, SitePhase::Pending),
+    ];
+    for (spec, expected, phase) in table {
+        let plan = plan(&observed(spec.clone()));
+        assert_eq!(reason(&plan), expected.to_string(), "{spec}");
+        assert_eq!(plan.status.as_ref().map(|it| it.phase), Some(phase), "{spec}");
+        assert!(plan.steps.is_empty() && plan.job.is_none(), "{spec}");
+        assert!(plan.notice.is_some_and(|it| it.warning), "{spec}");
+    }
+}
+
+#[test]
+fn a_suffix_is_refused_only_for_a_name_without_a_dot() {
+    let config = OperatorConfig { default_domain_suffix: Some(".myplatform.com".into()), ..OperatorConfig::default() };
+    for (name, expected) in [("shop", "DomainNotSupported"), ("shop.example.com", "CreatingDatabase")] {
+        let world = Observed { config: Arc::new(config.clone()), ..observed(json!({"siteName": name})) };
+        assert_eq!(reason(&plan(&world)), expected, "{name}");
+    }
+}
+
+#[test]
+fn a_site_waits_for_its_bench_and_does_not_follow_it_once_served() {
+    let mut waiting = observed(json!({}));
+    waiting.bench = None;
+    assert_eq!(reason(&plan(&waiting)), "BenchNotFound");
+    let mut unready = bench();
+    unready.status = None;
+    waiting.bench = Some(Arc::new(unready.clone()));
+    assert_eq!(reason(&plan(&waiting)), "BenchNotReady");
+    let mut served = observed(json!({}));
+    converge(&mut served, "Complete");
+    served.bench = Some(Arc::new(unready));
+    assert!(is_empty(&served, &plan(&served)), "a bench that rolls over costs its sites nothing");
+}
+
+#[test]
+fn a_lost_secret_is_not_invented_anew() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    world.credentials = None;
+    let next = plan(&world);
+    assert_eq!(reason(&next), "SecretLost");
+    assert!(next.steps.is_empty() && next.missing);
+}
+
+#[test]
+fn a_failed_init_is_tried_three_times_and_anew_when_asked() {
+    let mut world = observed(json!({}));
+    for _ in 0..6 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Failed");
+        world.now = Timestamp::from_second(100_000).expect("a time");
+    }
+    let status: FrappeSiteStatus = world.site.status.clone().expect("a status");
+    assert_eq!(status.phase, SitePhase::Failed);
+    assert_eq!(status.operation.as_ref().map(|it| (it.attempt, it.first_attempt)), Some((3, 1)));
+    assert_eq!(world.jobs.keys().collect::<Vec<_>>(), ["shop-init", "shop-init-2", "shop-init-3"]);
+    world.jobs.clear();
+    assert!(is_empty(&world, &plan(&world)), "finished Jobs are removed after an hour; that changes nothing");
+    Arc::make_mut(&mut world.site).metadata.annotations =
+        Some([("frappe.vyogo.tech/retry".to_owned(), "1".to_owned())].into());
+    let operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
+    assert_eq!((operation.attempt, operation.first_attempt), (4, 4));
+}
+
+#[test]
+fn an_operation_is_recorded_in_the_plan_that_makes_its_job() {
+    let mut world = observed(json!({}));
+    for _ in 0..5 {
+        let next = plan(&world);
+        if let Some(job) = &next.job {
+            let operation = next.status.as_ref().and_then(|it| it.operation.clone()).expect("recorded");
+            assert!(job.key.name.ends_with("-init") && operation.attempt == 1);
+            return;
+        }
+        apply(&mut world, &next, "Complete");
+    }
+    panic!("no Job was planned");
+}
+
+#[test]
+fn what_the_mariadb_operator_says_is_passed_on() {
+    let mut world = observed(json!({}));
+    let first = plan(&world);
+    apply(&mut world, &first, "Complete");
+    let mut user = DynamicObject::clone(world.sql[1].as_ref().expect("a User"));
+    user.data["status"]["conditions"][0]["status"] = json!("False");
+    user.data["status"]["conditions"][0]["reason"] = json!("Failed");
+    user.data["status"]["conditions"][0]["message"] = json!("Error connecting to MariaDB");
+    world.sql[1] = Some(Arc::new(user));
+    let next = plan(&world);
+    assert_eq!(reason(&next), "DatabaseFailed");
+    assert!(next.job.is_none() && next.notice.is_some_and(|it| it.note.contains("User: Error connecting to MariaDB")));
+}
+
+/// A site never claims apps that were not installed, and a bench that gains an app changes no site.
+#[test]
+fn apps_that_change_later_are_refused_and_the_site_is_served_on() {
+    let mut world = observed(json!({"apps": ["erpnext"]}));
+    converge(&mut world, "Complete");
+    Arc::make_mut(&mut world.site).spec.apps = Some(Vec::new());
+    let next = plan(&world);
+    assert_eq!(reason(&next), "AppsChangeNotSupported");
+    assert_eq!(next.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into(), "erpnext".into()]));
+    assert!(
+        next.steps.iter().any(|it| matches!(it, Step::Ensure(it) if it.kind == Kind::Ingress)),
+        "its route is kept"
+    );
+    Arc::make_mut(&mut world.site).spec.apps = Some(vec!["erpnext".into(), "frappe".into()]);
+    assert_eq!(reason(&plan(&world)), "Ready");
+
+    let mut follower = observed(json!({}));
+    converge(&mut follower, "Complete");
+    let mut richer = bench();
+    richer.spec.apps.push(frappe_crds::bench::AppSource { name: "hrms".into(), ..Default::default() });
+    follower.bench = Some(Arc::new(richer));
+    assert!(is_empty(&follower, &plan(&follower)));
+}
+
+/// The order in which a restored site with a Secret of an earlier life finds its data again.
+#[test]
+fn a_restored_secret_decides_who_the_site_is() {
+    let mut world = observed(json!({}));
+    world.credentials = Some(object(json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "shop-db-password", "namespace": "default", "uid": "s", "resourceVersion": "3",
+            "annotations": {"frappe.vyogo.tech/identity": "former", "frappe.vyogo.tech/database": "formerdb"}},
+    })));
+    let next = plan(&world);
+    let status = next.status.clone().expect("a status");
+    assert_eq!((status.identity.as_deref(), status.database_name.as_deref()), (Some("former"), Some("formerdb")));
+    assert!(next.steps.iter().any(|it| matches!(it, Step::LabelSecret(..))));
+}
+
+proptest! {
+    /// no spec makes a plan panic, and a converged world plans nothing.
+    #[test]
+    fn any_spec_is_planned_and_converges(
+        site_name in "[a-z0-9.-]{1,30}", domain in proptest::option::of("[a-zA-Z0-9./ -]{0,20}"),
+        apps in proptest::option::of(proptest::collection::vec("[a-z]{0,8}|erpnext|frappe", 0..3)),
+        annotation in "[a-z./-]{0,20}", enabled in any::<Option<bool>>(), secret in proptest::option::of("[a-z]{1,5}"),
+        retain in any::<bool>(),
+    ) {
+        let mut spec = json!({"siteName": site_name, "ingress": {"enabled": enabled, "annotations": {annotation: "x"}}});
+        if let Some(domain) = domain { spec["domain"] = json!(domain); }
+        if let Some(apps) = apps { spec["apps"] = json!(apps); }
+        if let Some(secret) = secret { spec["adminPasswordSecretRef"] = json!({"name": secret}); }
+        if retain { spec["deletionPolicy"] = json!("Retain"); }
+        let mut world = observed(spec);
+        let (made, _) = converge(&mut world, "Complete");
+        for desired in &made {
+            prop_assert_eq!(lint(desired), Vec::<String>::new());
+        }
+        prop_assert!(is_empty(&world, &plan(&world)));
+        being_deleted(&mut world);
+        for _ in 0..8 {
+            let next = plan(&world);
+            apply(&mut world, &next, "Complete");
+        }
+        prop_assert!(world.site.finalizers().is_empty());
+    }
+}

@@ -1,0 +1,211 @@
+//! Tests of what is decided for a site: a world without an API server, on which plans are carried out.
+#![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
+
+mod creation;
+mod deletion;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use frappe_crds::{FrappeBench, FrappeSite, FrappeSiteStatus, site::SitePhase};
+use jiff::Timestamp;
+use kube::{ResourceExt, core::DynamicObject};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::{
+    observe::{Fresh, Holder, Observed},
+    plan::{Plan, Step, plan},
+    reason::Reason,
+};
+use crate::{
+    config::OperatorConfig,
+    controllers::lint::lint,
+    domain::{
+        condition,
+        diff::first_difference,
+        object::{Desired, Kind},
+    },
+};
+
+fn object(value: Value) -> Arc<DynamicObject> {
+    Arc::new(serde_json::from_value(value).expect("an object"))
+}
+
+fn bench() -> FrappeBench {
+    serde_json::from_value(json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench",
+        "metadata": {"name": "bench", "namespace": "default", "uid": "bench-uid", "generation": 1},
+        "spec": {"frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}]},
+        "status": {"phase": "Ready", "conditions": [{
+            "type": "Ready", "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z",
+        }]},
+    }))
+    .expect("a bench")
+}
+
+fn site(spec: Value) -> FrappeSite {
+    let mut whole = json!({"siteName": "shop.example.com", "benchRef": {"name": "bench"}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "spec": whole,
+        "metadata": {
+            "name": "shop", "namespace": "default", "uid": "f81d4fae-7dec-11d0-a765-00a0c91e6bf6", "generation": 1,
+            "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+    }))
+    .expect("a site")
+}
+
+fn observed(spec: Value) -> Observed {
+    let server = json!({
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
+        "metadata": {"name": "mariadb", "namespace": "default"},
+    });
+    Observed {
+        site: Arc::new(site(spec)),
+        config: Arc::default(),
+        bench: Some(Arc::new(bench())),
+        claim: None,
+        holder: Holder::Nobody,
+        credentials: None,
+        admin_secret: None,
+        mariadb_installed: true,
+        servers: vec![object(server)],
+        sql: [None, None, None],
+        jobs: BTreeMap::new(),
+        ingress: None,
+        failure: None,
+        namespace_terminating: false,
+        epoch: 1,
+        fresh: Fresh {
+            identity: "0123456789abcdef".into(),
+            database_password: "SecretOfDatabase".into(),
+            encryption_key: "SecretOfEncryption".into(),
+            admin_password: "SecretOfAdministrator".into(),
+        },
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+/// Carries a plan out on a world without an API server, and lets other operators and Jobs do their part.
+fn apply(observed: &mut Observed, plan: &Plan, job_result: &str) {
+    for step in plan.steps.iter().chain(&plan.last) {
+        match step {
+            Step::PatchSite(metadata) => {
+                let site = Arc::make_mut(&mut observed.site);
+                site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                if let Ok(labels) = serde_json::from_value(metadata["labels"].clone()) {
+                    site.metadata.labels = Some(labels);
+                }
+            }
+            Step::Create(desired) | Step::Ensure(desired) => place(observed, desired, job_result),
+            Step::LabelSecret(..) => {}
+            Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
+        }
+    }
+    if let Some(status) = &plan.status {
+        Arc::make_mut(&mut observed.site).status = Some(status.clone());
+    }
+    if let Some(job) = &plan.job
+        && !observed.jobs.contains_key(&job.key.name)
+    {
+        place(observed, job, job_result);
+    }
+}
+
+fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
+    let mut live = desired.stamped();
+    live["metadata"]["uid"] = json!(format!("uid-{}", desired.key.name));
+    live["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
+    let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Created", "message": "",
+        "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    match desired.kind {
+        Kind::Domain => {
+            observed.claim = Some(object(live));
+            observed.holder = Holder::Us;
+        }
+        Kind::Secret if desired.key.name.ends_with("db-password") => observed.credentials = Some(object(live)),
+        Kind::Secret => observed.admin_secret = Some(object(live)),
+        Kind::Job => {
+            live["status"] = json!({"conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
+            observed.jobs.insert(desired.key.name.clone(), object(live));
+        }
+        Kind::Ingress => observed.ingress = Some(object(live)),
+        kind => {
+            live["status"] = ready;
+            let index =
+                [Kind::Database, Kind::User, Kind::Grant].iter().position(|it| *it == kind).expect("a kind of sites");
+            observed.sql[index] = Some(object(live));
+        }
+    }
+}
+
+fn remove(observed: &mut Observed, kind: Kind, name: &str) {
+    match kind {
+        Kind::Domain => (observed.claim, observed.holder) = (None, Holder::Nobody),
+        Kind::Secret if name.ends_with("db-password") => observed.credentials = None,
+        Kind::Secret => observed.admin_secret = None,
+        Kind::Ingress => observed.ingress = None,
+        Kind::Job => drop(observed.jobs.remove(name)),
+        Kind::Grant => observed.sql[2] = None,
+        Kind::User => observed.sql[1] = None,
+        _ => observed.sql[0] = None,
+    }
+}
+
+/// Plans and carries out until nothing changes; answers every object that was made, and the number of rounds.
+fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) {
+    let mut made = Vec::new();
+    for round in 1..20 {
+        let next = plan(observed);
+        if is_empty(observed, &next) {
+            return (made, round);
+        }
+        for step in &next.steps {
+            if let Step::Create(desired) | Step::Ensure(desired) = step {
+                made.push(desired.clone());
+            }
+        }
+        made.extend(next.job.clone());
+        apply(observed, &next, job_result);
+    }
+    panic!("does not converge: {:?}", plan(observed).status)
+}
+
+/// Whether carrying the plan out would write nothing.
+fn is_empty(observed: &Observed, plan: &Plan) -> bool {
+    let quiet = |step: &Step| match step {
+        Step::Ensure(desired) => {
+            live(observed, desired).is_some_and(|it| first_difference(&desired.stamped(), &it).is_none())
+        }
+        _ => false,
+    };
+    let job = plan.job.as_ref().is_none_or(|job| observed.jobs.contains_key(&job.key.name));
+    plan.steps.iter().all(quiet)
+        && plan.last.is_empty()
+        && job
+        && (plan.status.is_none() || plan.status == observed.site.status)
+}
+
+fn live(observed: &Observed, desired: &Desired) -> Option<Value> {
+    let found = match desired.kind {
+        Kind::Ingress => observed.ingress.as_ref(),
+        Kind::Domain => observed.claim.as_ref(),
+        Kind::Database => observed.sql[0].as_ref(),
+        Kind::User => observed.sql[1].as_ref(),
+        _ => observed.sql[2].as_ref(),
+    };
+    found.map(|it| serde_json::to_value(it.as_ref()).expect("JSON"))
+}
+
+fn reason(plan: &Plan) -> String {
+    let status = plan.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").map(|it| it.reason.clone()).unwrap_or_default()
+}
+
+fn being_deleted(world: &mut Observed) {
+    let time = serde_json::from_value(json!("2026-01-02T00:00:00Z")).expect("a time");
+    Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(time);
+}
