@@ -35,8 +35,12 @@ impl Events {
         Self { recorder: Recorder::new(client, reporter) }
     }
 
-    /// Publishes an Event about an object.
+    /// Publishes an Event about an object, and logs the same.
     pub async fn publish(&self, about: &ObjectReference, notice: &Notice) {
+        let text = |it: &Option<String>| it.clone().unwrap_or_default();
+        let (kind, namespace, name) = (text(&about.kind), text(&about.namespace), text(&about.name));
+        let Notice { warning, reason, note } = notice;
+        tracing::info!(kind, namespace, name, reason, warning, "{note}");
         let event = Event {
             type_: if notice.warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.clone(),

@@ -63,6 +63,7 @@ async fn a_site_is_made_kept_and_removed() {
     settled(&world).await;
     requests_to_ready(&world, begun, &names);
     at_rest(&world).await;
+    a_restart_writes_nothing(&mut world).await;
     no_secret_shows(&world).await;
     drift(&world).await;
     deletion_with_a_kill(&mut world).await;
@@ -90,6 +91,19 @@ async fn at_rest(world: &World) {
     assert!(rest.is_empty(), "an unchanged world cost {rest:?}");
 }
 
+/// R-5: a new process lists once and finds everything as it should be.
+async fn a_restart_writes_nothing(world: &mut World) {
+    assert!(world.operator.stop().await.unwrap().success());
+    let begun = Timestamp::now();
+    world.operator = Operator::start(program(), &world.cluster, &Options::default()).unwrap();
+    world.operator.ready().await.unwrap();
+    settled(world).await;
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    print("a restart", &requests);
+    let writes: Vec<_> = requests.iter().filter(|it| it.is_work_write()).collect();
+    assert!(writes.is_empty(), "a restart wrote {writes:?}");
+}
+
 /// Every generated password, looked for everywhere but in Secrets.
 async fn no_secret_shows(world: &World) {
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "life");
@@ -106,7 +120,7 @@ async fn no_secret_shows(world: &World) {
                  databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
     let mut places = vec![
         ("objects of every kind but Secrets".to_owned(), world.kubectl(&["get", kinds, "-A", "-o", "yaml"])),
-        ("the operator's log".to_owned(), fs::read_to_string(&world.operator.log).unwrap()),
+        ("the operator's logs".to_owned(), logs(world)),
         ("the operator's metrics".to_owned(), world.operator.http("/metrics").await.unwrap()),
     ];
     for file in ["environ", "cmdline"] {
@@ -125,6 +139,13 @@ async fn no_secret_shows(world: &World) {
         assert!(found.is_empty(), "{place} shows {found:?}");
         println!("searched {:>8} bytes of {place} for {} passwords and keys: none found", text.len(), values.len());
     }
+}
+
+/// Logs of every operator that ran against the cluster.
+fn logs(world: &World) -> String {
+    let files = fs::read_dir(&world.cluster.logs).unwrap().filter_map(Result::ok);
+    let ours = files.filter(|it| it.file_name().to_string_lossy().starts_with("operator-"));
+    ours.map(|it| fs::read_to_string(it.path()).unwrap()).collect()
 }
 
 fn base64(text: &str) -> String {

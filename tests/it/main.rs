@@ -5,6 +5,7 @@
 
 mod crash;
 mod crds;
+mod discovery;
 mod journey;
 mod member;
 mod published;

@@ -37,3 +37,18 @@ async fn rendered_objects_satisfy_the_published_definitions() {
     world.cluster.apply(&list.to_string()).unwrap();
     println!("accepted with strict validation by the published definitions: {count} objects");
 }
+
+/// The namespaces of these tests really refuse what does not pass: else that pods start in them would prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_are_held_to_the_restricted_standard() {
+    let world = World::start("standard").await;
+    world.with_bench("held").await;
+    world.cluster.apply(&site("held", "shop")).unwrap();
+    world.site_in("held", "shop", SitePhase::Ready).await;
+    let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: held}\nspec: {containers: [{name: a, image: a}]}\n";
+    let refused = world.cluster.kubectl(&["apply", "-f", "-"], pod).unwrap();
+    assert!(!refused.success && refused.errors.contains("PodSecurity"), "{}", refused.errors);
+    let pods = world.kubectl(&["get", "pods", "-n", "held", "--no-headers"]);
+    println!("pods that passed the restricted Pod Security Standard: {}", pods.lines().count());
+    assert!(pods.lines().count() >= 10, "{pods}");
+}

@@ -128,10 +128,11 @@ where
     None
 }
 
-/// A namespace, a MariaDB and a bench.
+/// A namespace whose pods must pass the restricted Pod Security Standard, a MariaDB and a bench.
 pub(crate) fn ground(namespace: &str) -> String {
     format!(
-        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n---\n\
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: {namespace}\n  \
+         labels: {{pod-security.kubernetes.io/enforce: restricted}}\n---\n\
          apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {{name: shared, namespace: {namespace}}}\n\
          spec: {{storage: {{size: 1Gi}}}}\n---\n\
          apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {{name: bench, namespace: {namespace}}}\n\
