@@ -151,9 +151,11 @@ impl Writer {
     /// at once or was gone before.
     pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<Option<DynamicObject>, WriteError> {
         let key = Key::of(object);
+        // A Job is gone only when its pods are: what comes after must not run beside them.
+        let propagation = if kind == Kind::Job { PropagationPolicy::Foreground } else { PropagationPolicy::Background };
         let params = DeleteParams {
             preconditions: Some(Preconditions { uid: object.metadata.uid.clone(), resource_version: None }),
-            propagation_policy: Some(PropagationPolicy::Background),
+            propagation_policy: Some(propagation),
             ..DeleteParams::default()
         };
         let request = builder(kind, &key).delete(&key.name, &params);

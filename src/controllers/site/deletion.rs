@@ -62,7 +62,8 @@ fn destroy(observed: &Observed) -> Plan {
         if let Some(running) = running_init(observed) {
             let report =
                 Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the init Job is being stopped".to_owned());
-            return Plan { steps: vec![Step::Delete(Kind::Job, running)], ..Plan::report(observed, &report, None) };
+            let stop = running.metadata.deletion_timestamp.is_none().then_some(Step::Delete(Kind::Job, running));
+            return Plan { steps: stop.into_iter().collect(), ..Plan::report(observed, &report, None) };
         }
         if let Some(plan) = drop_by_job(observed, &input, bench) {
             return plan;

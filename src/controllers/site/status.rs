@@ -74,13 +74,13 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     let moving = report.phase == SitePhase::Provisioning || report.reason == Reason::Deleting;
     conditions.set("Progressing", Some(moving), &report.reason.to_string(), &report.message);
     let reached = |stage: Stage| stage < report.reached || (stage == Stage::Init && former.initialized);
-    let deleting = report.at == Stage::Done && !ready;
+    // What a served site has reached is not undone by what stands in the way of something else.
+    let kept = |stage: Stage| (former.initialized && stage != report.at) || report.at == Stage::Done;
     for (stage, kind, reason, message) in STAGES {
-        if let (true, Some(before)) = (deleting, condition::find(&former.conditions, kind)) {
+        let before = condition::find(&former.conditions, kind).filter(|_| !ready && kept(stage));
+        if let Some(before) = before {
             conditions.keep(before);
-            continue;
-        }
-        if stage == report.at && !ready {
+        } else if stage == report.at && !ready {
             let state = stage == Stage::Init && former.initialized;
             conditions.set(kind, Some(state), &report.reason.to_string(), &report.message);
         } else if reached(stage) {
@@ -92,14 +92,15 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
             conditions.set(kind, Some(false), &Reason::Waiting.to_string(), "it waits for an earlier step");
         }
     }
+    let conditions = conditions.finish();
     let scheme = if observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled) { "https" } else { "http" };
     let host = &observed.site.spec.site_name;
     let explicit = observed.site.spec.domain.is_some();
     FrappeSiteStatus {
         phase: report.phase,
-        bench_ready: reached(Stage::Bench),
-        database_ready: reached(Stage::Database),
-        conditions: conditions.finish(),
+        bench_ready: condition::is_true(&conditions, "BenchReady"),
+        database_ready: condition::is_true(&conditions, "DatabaseReady"),
+        conditions,
         site_url: ready.then(|| format!("{scheme}://{host}")).or(former.site_url),
         resolved_domain: (report.reached > Stage::Bench).then(|| host.clone()).or(former.resolved_domain),
         domain_source: (report.reached > Stage::Bench)

@@ -153,6 +153,29 @@ fn what_the_mariadb_operator_says_is_passed_on() {
     assert!(next.job.is_none() && next.notice.is_some_and(|it| it.note.contains("User: Error connecting to MariaDB")));
 }
 
+/// A spec that is refused later leaves what was reached as it is, in the status too.
+#[test]
+fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    Arc::make_mut(&mut world.site).spec.domain = Some("other.example.com".into());
+    let next = plan(&world);
+    assert_eq!(reason(&next), "DomainNotSupported");
+    assert!(next.steps.is_empty());
+    let status = next.status.expect("a status");
+    assert!(status.bench_ready && status.database_ready && status.initialized);
+    let states: Vec<String> = status.conditions.iter().map(|it| format!("{}={}", it.type_, it.status)).collect();
+    let expected = [
+        "Ready=False",
+        "Progressing=False",
+        "BenchReady=True",
+        "DatabaseReady=True",
+        "SiteInitialized=True",
+        "RouteReady=False",
+    ];
+    assert_eq!(states, expected);
+}
+
 /// A site never claims apps that were not installed, and a bench that gains an app changes no site.
 #[test]
 fn apps_that_change_later_are_refused_and_the_site_is_served_on() {

@@ -95,3 +95,24 @@ fn a_deletion_without_its_secret_waits_for_it_and_leaves_nothing_behind_unsaid()
     world.credentials = secret;
     assert!(plan(&world).job.is_some());
 }
+
+/// One operation at a time: the init Job and its pods are gone before the delete Job begins.
+#[test]
+fn an_init_job_that_runs_is_stopped_first() {
+    let mut world = observed(json!({}));
+    for _ in 0..3 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Running");
+    }
+    being_deleted(&mut world);
+    let first = plan(&world);
+    assert!(first.job.is_none());
+    assert!(first.steps.iter().any(|it| matches!(it, Step::Delete(Kind::Job, job) if job.name_any() == "shop-init")));
+    let mut going = DynamicObject::clone(&world.jobs["shop-init"]);
+    going.metadata.deletion_timestamp = world.site.metadata.deletion_timestamp.clone();
+    world.jobs.insert("shop-init".to_owned(), Arc::new(going));
+    let second = plan(&world);
+    assert!(second.job.is_none() && second.steps.is_empty(), "it waits: {:?}", second.steps);
+    world.jobs.clear();
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-delete"));
+}
