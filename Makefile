@@ -10,7 +10,7 @@ help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
 
 ## make demo           a cluster, the operator, one bench and 20 sites; Ctrl-C removes it (ONCE=1 ends by itself)
-demo: controlplane
+demo: controlplane checkout
 	cargo build --quiet --workspace --bins
 	$(PROGRAMS)/demo --operator $(PROGRAMS)/frappe-operator $(if $(ONCE),--once)
 
@@ -19,7 +19,7 @@ test: tools lint runner unit integration
 	@echo "make test: all of it passed"
 
 ## make lint           rustfmt, clippy, doc, and deny where cargo-deny is installed
-lint:
+lint: checkout
 	cargo fmt --all --check
 	cargo clippy --quiet --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --workspace --no-deps
@@ -30,7 +30,7 @@ deny:
 	else echo "lint: cargo-deny is not installed, dependencies were not judged (cargo install cargo-deny)"; fi
 
 ## make unit           unit, snapshot, property and tidy tests
-unit:
+unit: checkout
 	cargo test --quiet --workspace --lib --bins --test tidy --test generated
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
@@ -38,7 +38,7 @@ runner:
 	python3 -m unittest discover --start-directory src/runner/tests --verbose
 
 ## make integration    against real kube-apiservers
-integration: controlplane
+integration: controlplane checkout
 	cargo test --quiet --workspace --test it -- --test-threads 2
 
 controlplane: tools
@@ -51,3 +51,13 @@ crds:
 .PHONY: tools
 tools:
 	@./loadtest/require-tools
+
+# The build folder is shared by all checkouts, so that dependencies are built once. Cargo tells the project's own
+# packages apart by the time of their files only: what another checkout built is removed.
+.PHONY: checkout
+checkout: tools
+	@mkdir -p $(CARGO_TARGET_DIR)
+	@if [ "$$(cat $(CARGO_TARGET_DIR)/checkout 2>/dev/null)" != "$(CURDIR)" ]; then \
+	  cargo clean --quiet -p frappe-operator -p frappe-crds -p kube-sharding -p frappe-loadtest -p frappe-bench && \
+	  echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/checkout; \
+	fi
