@@ -181,13 +181,27 @@ impl MemberLease {
     }
 
     /// Gives the Lease back, so that the next member need not wait.
+    ///
+    /// A renewal that was given up half way may have been applied: then the Lease is read once, and given back if it
+    /// is still this member's.
     pub async fn release(mut self) -> Result<(), LeaseError> {
         self.right.end();
+        match self.put(self.released()).await {
+            Err(error) if is_conflict(&error) || matches!(error, LeaseError::Timeout(_)) => {
+                self.judge().await?;
+                self.right.end();
+                self.put(self.released()).await
+            }
+            other => other,
+        }
+    }
+
+    fn released(&self) -> Lease {
         let mut lease = self.current.clone();
         if let Some(spec) = lease.spec.as_mut() {
             spec.holder_identity = Some(String::new());
         }
-        self.put(lease).await
+        lease
     }
 
     /// One renewal: a PUT; where its answer is missing or is a conflict, the Lease is read and judged by its content.
