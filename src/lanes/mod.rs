@@ -195,15 +195,6 @@ impl<L: Clone + Eq + Hash, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
         None
     }
 
-    /// Drops a key that is not wanted any more; one that runs ends by itself.
-    pub fn remove_timer(&mut self, key: &K) {
-        if let Some(place) = self.places.get_mut(key) {
-            place.timer = None;
-            let lane = place.lane.clone();
-            self.forget_if_idle(key, &lane);
-        }
-    }
-
     /// Keys that wait for their turn.
     pub fn depth(&self) -> usize {
         self.lanes.values().map(|lane| lane.waiting.len()).sum()
