@@ -47,6 +47,7 @@ controlplane: tools
 ## make crds           write crds/*.yaml from the Rust types
 crds:
 	cargo run --quiet -p frappe-crds --example crdgen
+	cargo run --quiet -p kube-sharding --example crd -- vyogo.tech >crds/vyogo.tech_slotmaps.yaml
 
 .PHONY: tools
 tools:

@@ -17,7 +17,49 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator until it is told to stop.
-    Run(RunArguments),
+    Run(Box<RunArguments>),
+    /// Show which replica owns what.
+    Shards(ShardsArguments),
+    /// Print the ValidatingAdmissionPolicy that has the API server refuse writes of replicas that lost their slots.
+    AdmissionFence(FenceArguments),
+}
+
+/// What to show of the shards.
+#[derive(Clone, Debug, Args)]
+pub struct ShardsArguments {
+    /// Namespace of the operator.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
+    pub namespace: String,
+    /// Show it again whenever it changes, until Ctrl-C.
+    #[arg(long)]
+    pub watch: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// A question instead of the table.
+    #[command(subcommand)]
+    pub question: Option<ShardsQuestion>,
+}
+
+/// A question about the shards.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ShardsQuestion {
+    /// Which replica owns a site, so whose logs to read.
+    Owner {
+        /// The site: NAME in the namespace default, or NAMESPACE/NAME.
+        site: String,
+    },
+}
+
+/// Whom the fence is for.
+#[derive(Clone, Debug, Args)]
+pub struct FenceArguments {
+    /// Namespace of the operator.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
+    pub namespace: String,
+    /// ServiceAccount of the operator, in that namespace.
+    #[arg(long, default_value = "frappe-operator")]
+    pub service_account: String,
 }
 
 /// How logs are written.
@@ -32,19 +74,22 @@ pub enum LogFormat {
 /// Settings of the process.
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
-    /// Namespace of the operator: of its ConfigMap frappe-operator-config and its Lease.
+    /// Namespace of the operator: of its ConfigMap frappe-operator-config, its Leases and its slot map.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
-    /// Name of the pod, shown as the source of Events.
-    #[arg(long, env = "POD_NAME", default_value = "frappe-operator")]
-    pub pod_name: String,
+    /// Name of the pod: of the replica, of its Lease, and the source of Events. Made up where it is missing.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
     /// uid of the pod. A restarted container of the same pod takes its Lease over at once.
     #[arg(long, env = "POD_UID")]
     pub pod_uid: Option<String>,
-    /// Address of /metrics, /healthz and /readyz.
+    /// pod-template-hash of the pod: in a rollout, slots move to the newest only, so about once.
+    #[arg(long, env = "POD_TEMPLATE_HASH", default_value = "")]
+    pub pod_template_hash: String,
+    /// Address of /metrics, /healthz, /readyz and /shards.
     #[arg(long, env = "METRICS_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_bind_address: SocketAddr,
-    /// How long another process waits, without a renewal of the member's Lease, before it takes over.
+    /// How long other replicas wait, without a renewal of this one's Lease, before they take its slots over.
     #[arg(long, env = "LEASE_DURATION", default_value = "15s", value_parser = duration)]
     pub lease_duration: Duration,
     /// Time from one renewal of the Lease to the next.
@@ -101,7 +146,7 @@ mod tests {
     #[test]
     fn the_guides_log_flag_is_understood() {
         let cli = Cli::try_parse_from(["frappe-operator", "run", "--zap-log-level=debug"]).expect("the guide's flag");
-        let Command::Run(arguments) = cli.command;
+        let Command::Run(arguments) = cli.command else { panic!("another command") };
         assert_eq!(arguments.log_level, "debug");
     }
 
@@ -110,7 +155,7 @@ mod tests {
         for (interval, fits) in [("3s", true), ("6s", true), ("7s", false), ("0s", false)] {
             let cli =
                 Cli::try_parse_from(["frappe-operator", "run", "--lease-renew-interval", interval]).expect("flags");
-            let Command::Run(arguments) = cli.command;
+            let Command::Run(arguments) = cli.command else { panic!("another command") };
             assert_eq!(arguments.check().is_ok(), fits, "{interval}");
         }
     }

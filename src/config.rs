@@ -30,10 +30,39 @@ pub struct OperatorConfig {
     pub git_enabled: bool,
     /// `maxConcurrentSiteReconciles`: sites of one bench that are reconciled at once, 1 to 1000.
     pub max_concurrent_site_reconciles: usize,
+    /// `siteReconcileConcurrencyScope`: whether the limit of a bench counts in each member, or is shared by all.
+    pub concurrency_scope: ConcurrencyScope,
+    /// `memberReconcilesPerSecond`: reconciles of sites that a member starts in a second; 0 for as many as come.
+    pub member_reconciles_per_second: u32,
+    /// `benchReconcilesPerSecond`: likewise of one bench's sites, in each member.
+    pub bench_reconciles_per_second: u32,
     /// `fpmCliPath`.
     pub fpm_cli_path: String,
     /// `fpmRepositories`: a JSON array.
     pub fpm_repositories: Vec<FpmRepository>,
+}
+
+/// What a bench's limit of reconciles at once is of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConcurrencyScope {
+    /// Of each member: the default.
+    #[default]
+    Member,
+    /// Of all members together: each has the share of its slots, and at least one.
+    Cluster,
+}
+
+impl OperatorConfig {
+    /// How many sites of a bench a member reconciles at once: the greater of the ConfigMap's and the bench's own
+    /// number, or the share of it that belongs to `slots` of the 256.
+    pub fn site_limit(&self, own: Option<i32>, slots: usize) -> usize {
+        let own = own.and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
+        let limit = self.max_concurrent_site_reconciles.max(own);
+        match self.concurrency_scope {
+            ConcurrencyScope::Member => limit,
+            ConcurrencyScope::Cluster => (limit * slots / 256).max(1),
+        }
+    }
 }
 
 /// One entry of `fpmRepositories`.
@@ -65,6 +94,9 @@ impl Default for OperatorConfig {
             ingress_controller_namespace: None,
             git_enabled: false,
             max_concurrent_site_reconciles: 10,
+            concurrency_scope: ConcurrencyScope::default(),
+            member_reconciles_per_second: 500,
+            bench_reconciles_per_second: 250,
             fpm_cli_path: "/usr/local/bin/fpm".to_owned(),
             fpm_repositories: Vec::new(),
         }
@@ -106,6 +138,9 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
         "gitEnabled" => config.git_enabled = boolean(value)?,
         "maxConcurrentSiteReconciles" => config.max_concurrent_site_reconciles = concurrency(value)?,
+        "siteReconcileConcurrencyScope" => config.concurrency_scope = scope(value)?,
+        "memberReconcilesPerSecond" => config.member_reconciles_per_second = rate(value)?,
+        "benchReconcilesPerSecond" => config.bench_reconciles_per_second = rate(value)?,
         "fpmCliPath" => value.clone_into(&mut config.fpm_cli_path),
         "fpmRepositories" => config.fpm_repositories = repositories(value)?,
         other => return Err(format!("{other} is not a key of this operator: remove it or correct its spelling")),
@@ -124,6 +159,9 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "maxConcurrentSiteReconciles" => {
             config.max_concurrent_site_reconciles = last_good.max_concurrent_site_reconciles;
         }
+        "siteReconcileConcurrencyScope" => config.concurrency_scope = last_good.concurrency_scope,
+        "memberReconcilesPerSecond" => config.member_reconciles_per_second = last_good.member_reconciles_per_second,
+        "benchReconcilesPerSecond" => config.bench_reconciles_per_second = last_good.bench_reconciles_per_second,
         "fpmRepositories" => config.fpm_repositories.clone_from(&last_good.fpm_repositories),
         _ => {}
     }
@@ -144,6 +182,19 @@ fn boolean(value: &str) -> Result<bool, String> {
 fn concurrency(value: &str) -> Result<usize, String> {
     let wrong = || format!("{value:?} is not a number from 1 to 1000");
     value.parse().ok().filter(|number| (1..=1000).contains(number)).ok_or_else(wrong)
+}
+
+fn scope(value: &str) -> Result<ConcurrencyScope, String> {
+    match value {
+        "member" => Ok(ConcurrencyScope::Member),
+        "cluster" => Ok(ConcurrencyScope::Cluster),
+        _ => Err(format!("{value:?} is neither \"member\" nor \"cluster\"")),
+    }
+}
+
+fn rate(value: &str) -> Result<u32, String> {
+    let wrong = || format!("{value:?} is not a number from 0 (no limit) to 100000");
+    value.parse().ok().filter(|number| *number <= 100_000).ok_or_else(wrong)
 }
 
 fn repositories(value: &str) -> Result<Vec<FpmRepository>, String> {
@@ -188,6 +239,21 @@ mod tests {
     fn a_key_that_is_removed_has_its_default_again() {
         let (good, _) = parse(&data(&[("maxConcurrentSiteReconciles", "25")]), &OperatorConfig::default());
         assert_eq!(parse(&BTreeMap::new(), &good).0, OperatorConfig::default());
+    }
+
+    #[test]
+    fn a_limit_is_of_each_member_or_shared_by_slots() {
+        let (config, bad) = parse(&data(&[("siteReconcileConcurrencyScope", "cluster")]), &OperatorConfig::default());
+        assert_eq!(bad, []);
+        assert_eq!(OperatorConfig::default().site_limit(Some(40), 51), 40);
+        assert_eq!(
+            [config.site_limit(Some(40), 51), config.site_limit(None, 51), config.site_limit(None, 2)],
+            [7, 1, 1]
+        );
+        assert_eq!(config.site_limit(Some(2), 256), 10, "the greater of the two");
+        for (key, value) in [("siteReconcileConcurrencyScope", "fleet"), ("memberReconcilesPerSecond", "-1")] {
+            assert_eq!(parse(&data(&[(key, value)]), &config).1.len(), 1, "{key}");
+        }
     }
 
     #[test]

@@ -1,16 +1,24 @@
 //! The binary `frappe-operator`.
 
 use clap::Parser;
-use frappe_operator::{cli, operator, telemetry};
+use frappe_operator::{cli, inspect, operator, telemetry};
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    let cli::Command::Run(arguments) = cli::Cli::parse().command;
-    telemetry::init(&arguments);
-    match operator::run(arguments).await {
+    let ended = match cli::Cli::parse().command {
+        cli::Command::Run(arguments) => {
+            telemetry::init(&arguments);
+            operator::run(*arguments).await.inspect_err(|error| {
+                tracing::error!(error = format!("{error:#}"), "the operator ends");
+            })
+        }
+        cli::Command::Shards(arguments) => inspect::shards(arguments).await,
+        cli::Command::AdmissionFence(arguments) => inspect::admission_fence(&arguments),
+    };
+    match ended {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the operator ends");
+            eprintln!("Error: {error:#}");
             std::process::ExitCode::FAILURE
         }
     }

@@ -1,15 +1,26 @@
-//! Puts the parts together: Lease, watches, queues, servers; and ends them in order.
+//! Puts the parts together: member, watches, queues, servers; and ends them in order.
 
+mod fleet;
+mod ownership;
+mod readiness;
 mod settings;
+mod wake;
 mod watches;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use kube::Config;
 use kube_sharding::{
-    Assignment, Incarnation, SlotSet,
-    lease::{LeaseSettings, MemberLease},
+    Incarnation,
+    clock::{Clock, SystemClock},
+    election::LeaseElection,
+    gate::{Gate, Refusal, Scope},
+    runtime::{self, Handle, Settings},
+    step::End,
+    timing::Timing,
 };
+use metrics::counter;
 use tokio::{signal::unix, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -19,65 +30,148 @@ use crate::{
     config::OperatorConfig,
     controllers::{bench, context::Context, site},
     domain::key::Key,
-    io::{client, events::Events, random},
-    lanes::runner::Runner,
-    metrics,
+    io::{client, departures::Departures, events::Events, meter::MeterLayer, random},
+    lanes::{
+        rates::Rates,
+        runner::{Outcome, Runner, Terms},
+    },
+    metrics as recorder,
+    shards::{Report, names},
 };
+use fleet::Fleet;
+use readiness::Readiness;
+use wake::Wake;
 
-/// Lease of the one member that this version runs.
-const LEASE: &str = "frappe-operator-member";
-/// How long one request for the Lease may take.
-const LEASE_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long one answer of the sharding protocol is waited for before it is asked for another way.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// Wait before what was taken from the queue in the moment of suspension is looked at again.
+const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
-/// Runs until a signal, or until the Lease is lost.
+/// What outlives an incarnation.
+struct Process {
+    arguments: RunArguments,
+    config: Config,
+    meter: MeterLayer,
+    clock: Arc<dyn Clock>,
+    pod_name: String,
+    pod_uid: String,
+    ready: watch::Sender<Result<(), String>>,
+    report: watch::Sender<Report>,
+    stop: CancellationToken,
+}
+
+/// Runs until a signal. A member that is fenced drops everything and joins again as another.
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     arguments.check().map_err(anyhow::Error::msg)?;
-    let handle = metrics::install()?;
+    let handle = recorder::install()?;
     let stop = CancellationToken::new();
-    let (ready_sender, ready) = watch::channel(Err("waiting for the member's lease".to_owned()));
-    let mut server =
-        tokio::spawn(admin::serve(arguments.metrics_bind_address, handle, ready, stop.clone().cancelled_owned()));
-    let config = client::config().await.context("find the API server")?;
-    let incarnation = incarnation(&arguments);
-    let mut lease =
-        MemberLease::acquire(client::for_lease(config.clone())?, lease_settings(&arguments), incarnation.clone())
-            .await
-            .context("this version runs one member only: stop the other, or wait until it has ended")?;
-    let assignment = Assignment::sole(incarnation.clone(), lease.transitions());
-    tracing::info!(%incarnation, slots = assignment.slots_of(&incarnation).len(), epoch = assignment.epoch(), "member began");
-    let client = client::gated(config, lease.right(), arguments.crash_after_writes)?;
-    let events = Events::new(client.clone(), &arguments.pod_name);
-    let share = Share { slots: assignment.slots_of(&incarnation), epoch: assignment.epoch() };
-    let mut work = tokio::spawn(work(arguments, client, events, share, ready_sender, stop.clone()));
+    let (ready, is_ready) = watch::channel(Err("waiting for the API server".to_owned()));
+    let report = watch::Sender::new(Report::default());
+    let served = CancellationToken::new();
+    let serving = admin::serve(
+        arguments.metrics_bind_address,
+        handle,
+        is_ready,
+        report.subscribe(),
+        served.clone().cancelled_owned(),
+    );
+    let mut server = tokio::spawn(serving);
+    let pod_uid = arguments.pod_uid.clone().unwrap_or_else(random::id);
+    let pod_name = arguments.pod_name.clone().unwrap_or_else(|| pod_uid.clone());
+    let process = Process {
+        config: client::config(&format!("{pod_name}; {pod_uid}")).await.context("find the API server")?,
+        meter: MeterLayer::new(arguments.crash_after_writes),
+        clock: Arc::new(SystemClock::default()),
+        pod_name,
+        pod_uid,
+        ready,
+        report,
+        stop: stop.clone(),
+        arguments,
+    };
     let ended = tokio::select! {
-        lost = lease.keep() => Err(anyhow::Error::from(lost)),
-        () = signal() => Ok(()),
-        ended = &mut work => ended.context("the operator's work panicked")?.and_then(|()| bail!("the operator's work ended")),
+        ended = lives(&process) => ended,
         ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("the HTTP server ended")),
     };
-    stop.cancel();
-    if ended.is_ok() {
-        // Renewing goes on until running reconciles have ended; then the Lease is given back.
-        tokio::select! { _ = lease.keep() => {}, _ = &mut work => {} }
-        lease.release().await.context("release the lease")?;
-        tracing::info!("member ended");
-    }
-    server.abort();
+    served.cancel();
     ended
 }
 
-fn incarnation(arguments: &RunArguments) -> Incarnation {
-    Incarnation { pod: arguments.pod_uid.clone().unwrap_or_else(random::id), nonce: random::id() }
+/// One incarnation after the other.
+async fn lives(process: &Process) -> anyhow::Result<()> {
+    let stop = process.stop.clone();
+    tokio::spawn(async move {
+        signal().await;
+        stop.cancel();
+    });
+    loop {
+        match live(process).await? {
+            End::Stopped => {
+                tracing::info!("member ended");
+                return Ok(());
+            }
+            end => {
+                counter!("frappe_operator_shard_fenced_total").increment(1);
+                tracing::warn!(?end, "this incarnation is over: everything is dropped, the process joins again");
+            }
+        }
+        process.ready.send_modify(|it| *it = Err("joining the fleet again".to_owned()));
+    }
 }
 
-fn lease_settings(arguments: &RunArguments) -> LeaseSettings {
-    LeaseSettings {
-        namespace: arguments.namespace.clone(),
-        name: LEASE.to_owned(),
-        duration: arguments.lease_duration,
+/// One incarnation, from joining to its end.
+async fn live(process: &Process) -> anyhow::Result<End> {
+    let arguments = &process.arguments;
+    let incarnation = Incarnation::new(&process.pod_uid, &random::id());
+    let timing = Timing {
+        lease_duration: arguments.lease_duration,
         renew_interval: arguments.lease_renew_interval,
-        attempt_timeout: LEASE_ATTEMPT_TIMEOUT.min(arguments.lease_renew_interval),
+        attempt_timeout: ATTEMPT_TIMEOUT.min(arguments.lease_renew_interval),
+        ..Timing::default()
+    };
+    let names = names(&arguments.namespace);
+    let protocol = client::for_protocol(process.config.clone(), &process.meter)?;
+    let election = LeaseElection::new(
+        protocol.clone(),
+        &names,
+        &names.lease(&process.pod_name),
+        timing.lease_duration,
+        timing.attempt_timeout,
+    );
+    let settings = Settings {
+        names,
+        member: process.pod_name.clone(),
+        incarnation: incarnation.clone(),
+        template: arguments.pod_template_hash.clone(),
+        timing: timing.clone(),
+        clock: Arc::clone(&process.clock),
+    };
+    let (handle, member) = runtime::member(protocol, settings, Arc::new(election));
+    tracing::info!(%incarnation, pod = process.pod_name, "member joins");
+    let end_work = CancellationToken::new();
+    let mut work = tokio::spawn(work(Worker::new(process, &handle, incarnation, end_work.clone())?));
+    let mut member = tokio::spawn(member.run());
+    // What a stop may take: the drain, and a Lease that cannot be given back.
+    let overdue = async {
+        process.stop.cancelled().await;
+        handle.stop();
+        tokio::time::sleep(timing.drain_max + timing.lease_duration).await;
+    };
+    let end = tokio::select! {
+        end = &mut member => end.context("the member's task panicked"),
+        ended = &mut work => ended
+            .context("the operator's work panicked")
+            .and_then(|ended| ended)
+            .and_then(|()| bail!("the operator's work ended")),
+        () = overdue => Err(anyhow::anyhow!("slots and lease could not be given back in time")),
+    };
+    end_work.cancel();
+    member.abort();
+    // Writes that were sent belong to the old gate, which is closed; nothing else may linger.
+    if tokio::time::timeout(timing.drain_max, &mut work).await.is_err() {
+        work.abort();
     }
+    end
 }
 
 /// SIGTERM or Ctrl-C.
@@ -87,63 +181,179 @@ async fn signal() {
     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
 }
 
-/// What this member owns.
-struct Share {
-    slots: SlotSet,
-    epoch: i64,
-}
-
-/// Watches and reconciles until `stop`.
-async fn work(
-    arguments: RunArguments,
+/// What one incarnation works with.
+struct Worker {
     client: kube::Client,
     events: Events,
-    share: Share,
+    namespace: String,
+    reconciles_max: (usize, usize),
+    handle: Handle,
+    me: Incarnation,
     ready: watch::Sender<Result<(), String>>,
+    report: watch::Sender<Report>,
     stop: CancellationToken,
-) -> anyhow::Result<()> {
-    let mut tasks = JoinSet::new();
-    let (site_queue, site_runner) = Runner::<Key, Key>::new("frappesite", arguments.site_reconciles_max);
-    let (bench_queue, bench_runner) = Runner::<(), Key>::new("frappebench", arguments.bench_reconciles_max);
-    let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
-    ready.send_modify(|it| *it = Err("waiting for the first lists of every kind".to_owned()));
-    let started = watches::start(&mut tasks, &client, &share.slots, &site_queue, &bench_queue);
-    let map = settings::start(
-        &mut tasks,
-        &client,
-        &arguments.namespace,
-        events.clone(),
-        settings_sender,
-        started.everything(),
-    );
-    let definitions = started.definitions();
-    let context = Arc::new(started.context(client, events, settings, share.epoch));
-    tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        () = async { map.synced().await; watches::synced(&context, &definitions).await } => {}
+}
+
+impl Worker {
+    fn new(process: &Process, handle: &Handle, me: Incarnation, stop: CancellationToken) -> anyhow::Result<Self> {
+        let client = client::gated(process.config.clone(), handle.gate().clone(), &process.meter)?;
+        let arguments = &process.arguments;
+        Ok(Self {
+            events: Events::new(client.clone(), &process.pod_name),
+            client,
+            namespace: arguments.namespace.clone(),
+            reconciles_max: (arguments.site_reconciles_max, arguments.bench_reconciles_max),
+            handle: handle.clone(),
+            me,
+            ready: process.ready.clone(),
+            report: process.report.clone(),
+            stop,
+        })
     }
-    ready.send_modify(|it| *it = Ok(()));
-    tracing::info!(sites = context.sites.len(), benches = context.benches.len(), "caches are synced");
-    let limits = Arc::clone(&context);
-    let sites = site_runner.run(
-        move |bench| site_limit(&limits, bench),
-        {
-            let context = Arc::clone(&context);
-            move |key| site::reconcile(Arc::clone(&context), key)
-        },
-        stop.clone(),
-    );
-    let most = arguments.bench_reconciles_max;
-    let benches =
-        bench_runner.run(move |()| most, move |key| bench::reconcile(Arc::clone(&context), key), stop.clone());
+}
+
+/// Watches and reconciles until told to end.
+async fn work(worker: Worker) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let gate = worker.handle.gate().clone();
+    let (site_queue, site_runner) = Runner::<Key, Key>::new("frappesite", worker.reconciles_max.0);
+    let (bench_queue, bench_runner) = Runner::<(), Key>::new("frappebench", worker.reconciles_max.1);
+    let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
+    worker.ready.send_modify(|it| *it = Err("waiting for the first lists of every kind".to_owned()));
+    let (sites, unlabelled, benches) = watches::caches();
+    let wake = Wake { sites, unlabelled, benches, site_queue, bench_queue, gate: gate.clone() };
+    let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone());
+    let watches = tokio::select! {
+        () = worker.stop.cancelled() => return Ok(()),
+        started = started => started.context("look how the API server narrows watches")?,
+    };
+    let everything = wake.clone();
+    let changed = move || everything.everything();
+    let map =
+        settings::start(&mut tasks, &worker.client, &worker.namespace, worker.events.clone(), settings_sender, changed);
+    tokio::select! {
+        () = worker.stop.cancelled() => return Ok(()),
+        () = async { settings::synced(&map).await; watches.shared_synced().await } => {}
+    }
+    // From here on this member may be given slots.
+    worker.handle.synced();
+    worker.ready.send_modify(|it| *it = Ok(()));
+    tracing::info!(benches = watches.benches.len(), "shared caches are synced");
+    let fleet = Fleet {
+        names: names(&worker.namespace),
+        me: worker.me.clone(),
+        handle: worker.handle.clone(),
+        events: worker.events.clone(),
+        report: worker.report.clone(),
+        sites: Arc::clone(&watches.sites),
+    };
+    fleet.follow(&mut tasks);
+    let woken = wake.clone();
+    let departures = Departures::new(worker.client.clone(), move |bench| woken.bench(bench));
+    let readiness = watches.readiness.clone();
+    let context = Arc::new(Context {
+        client: worker.client,
+        events: worker.events,
+        settings,
+        sites: watches.sites,
+        benches: watches.benches,
+        site_children: watches.site_children,
+        bench_children: watches.bench_children,
+        mariadb: readiness.mariadb.clone(),
+        departures,
+    });
+    let most = worker.reconciles_max.1;
+    let sites = run_sites(site_runner, &context, &gate, &readiness, &worker.stop);
+    let benches = run_benches(bench_runner, &context, &gate, &readiness, most, &worker.stop);
     tokio::join!(sites, benches);
     tasks.shutdown().await;
     Ok(())
 }
 
-/// The greater of the ConfigMap's and the bench's number, read when a reconcile starts.
-fn site_limit(context: &Context, bench: &Key) -> usize {
-    let own = context.benches.get(bench).and_then(|it| it.spec.site_reconcile_concurrency);
-    let own = own.and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
-    context.config().max_concurrent_site_reconciles.max(own)
+async fn run_sites(
+    runner: Runner<Key, Key>,
+    context: &Arc<Context>,
+    gate: &Gate,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    let (limits, opening) = (Arc::clone(context), gate.opening());
+    let terms = Terms {
+        limit: Box::new(move |bench: &Key| {
+            let own = limits.benches.get(bench).and_then(|it| it.spec.site_reconcile_concurrency);
+            let slots = opening.borrow().slots().len();
+            limits.config().site_limit(own, slots)
+        }),
+        rates: rates(context, stop),
+        acting: gate.acting(),
+        stop: stop.clone(),
+    };
+    let (context, gate, ready) = (Arc::clone(context), gate.clone(), readiness.slots.clone());
+    let reconcile = move |key: Key| {
+        let (context, gate, ready) = (Arc::clone(&context), gate.clone(), ready.clone());
+        async move {
+            let Some(site) = context.sites.get(&key) else { return Outcome::Done };
+            let scope = wake::scope_of(&site);
+            if matches!(scope, Scope::Slot(slot) if !ready.borrow().contains(slot)) {
+                // It is woken when everything of its slot is listed.
+                return Outcome::Done;
+            }
+            admitted(&gate, scope, |epoch| site::reconcile(context, key, epoch)).await
+        }
+    };
+    runner.run(terms, reconcile).await;
+}
+
+async fn run_benches(
+    runner: Runner<(), Key>,
+    context: &Arc<Context>,
+    gate: &Gate,
+    readiness: &Readiness,
+    most: usize,
+    stop: &CancellationToken,
+) {
+    let (_unlimited, rates) = watch::channel(Rates::default());
+    let terms = Terms { limit: Box::new(move |()| most), rates, acting: gate.acting(), stop: stop.clone() };
+    let (context, gate, ready) = (Arc::clone(context), gate.clone(), readiness.benches.clone());
+    let reconcile = move |key: Key| {
+        let (context, gate, ready) = (Arc::clone(&context), gate.clone(), ready.clone());
+        async move {
+            if !*ready.borrow() {
+                return Outcome::Done;
+            }
+            admitted(&gate, Scope::Coordinator, |_| bench::reconcile(context, key)).await
+        }
+    };
+    runner.run(terms, reconcile).await;
+}
+
+/// Does the work if the gate lets it begin, until it must end.
+async fn admitted<R: Future<Output = Outcome>>(gate: &Gate, scope: Scope, work: impl FnOnce(i64) -> R) -> Outcome {
+    match gate.admit(scope) {
+        Ok(permit) => tokio::select! {
+            biased;
+            () = permit.cancelled() => Outcome::Done,
+            outcome = work(permit.epoch()) => outcome,
+        },
+        // Another member's by now: it wakes it.
+        Err(Refusal::NotOwner) => Outcome::Done,
+        Err(Refusal::Suspended) => Outcome::After(WAIT_FOR_RIGHT),
+    }
+}
+
+/// The rates of the settings, as they change.
+fn rates(context: &Arc<Context>, stop: &CancellationToken) -> watch::Receiver<Rates> {
+    let mut settings = context.settings.clone();
+    let of = |config: &OperatorConfig| Rates {
+        member_per_second: config.member_reconciles_per_second,
+        lane_per_second: config.bench_reconciles_per_second,
+    };
+    let (sender, receiver) = watch::channel(of(&settings.borrow()));
+    let stop = stop.clone();
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        while settings.changed().await.is_ok() {
+            sender.send_replace(of(&settings.borrow_and_update()));
+        }
+    }));
+    receiver
 }

@@ -177,3 +177,11 @@ fn the_readme_has_two_commands_and_the_documents_are_there() {
     let records = files(&root().join("docs/adr"), "md").len();
     assert!(records >= 4, "{records} decisions are recorded");
 }
+
+#[test]
+fn the_slot_maps_definition_is_as_the_code_says() {
+    let wanted = frappe_operator::shards::names("any").definition();
+    let path = root().join("crds/vyogo.tech_slotmaps.yaml");
+    let found = serde_yaml_ng::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    assert_eq!(wanted, found, "run `make crds`");
+}

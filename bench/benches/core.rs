@@ -9,7 +9,7 @@ use frappe_operator::{
     config::OperatorConfig,
     controllers::bench::build,
     domain::{diff::first_difference, names},
-    lanes::Lanes,
+    lanes::{Lanes, Priority},
 };
 use kube_sharding::Slot;
 
@@ -27,12 +27,12 @@ fn lanes(criterion: &mut Criterion) {
         let now = Instant::now();
         let mut lanes: Lanes<u32, u32> = Lanes::default();
         (0..100_000).for_each(|key| {
-            lanes.push(key % 50, key, now);
+            lanes.push(key % 50, key, Priority::Normal, now);
         });
         it.iter(|| {
-            let started = lanes.pop(|_| usize::MAX).expect("keys wait");
+            let started = lanes.pop(|_| usize::MAX, |_| None).expect("keys wait");
             lanes.finish(&started.key, now, None);
-            lanes.push(started.key % 50, started.key, now);
+            lanes.push(started.key % 50, started.key, Priority::Normal, now);
         });
     });
 }

@@ -27,14 +27,19 @@ pub struct Request {
     pub code: i64,
     /// When the server received it.
     pub at: Timestamp,
+    /// The pod whose process sent it.
+    pub pod: String,
 }
 
 impl Request {
-    /// Whether it is a write of the operator's work: no Lease, no Event.
+    /// Whether it is of the operator's work: no Lease, no slot map, no Event.
+    pub fn is_work(&self) -> bool {
+        !["leases", "slotmaps", "events"].contains(&self.resource.as_str())
+    }
+
+    /// Whether it is a write of the operator's work.
     pub fn is_work_write(&self) -> bool {
-        !["get", "list", "watch"].contains(&self.verb.as_str())
-            && self.resource != "leases"
-            && self.resource != "events"
+        !["get", "list", "watch"].contains(&self.verb.as_str()) && self.is_work()
     }
 }
 
@@ -74,7 +79,14 @@ fn parse(event: &Value) -> Request {
         name: text(&object["name"]),
         code: event["responseStatus"]["code"].as_i64().unwrap_or(0),
         at: text(&event["requestReceivedTimestamp"]).parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        pod: pod_of(event).to_owned(),
     }
+}
+
+/// The pod that an audit event's user agent names: `frappe-operator/0.1.0 (pod; uid)`.
+pub fn pod_of(event: &Value) -> &str {
+    let agent = event["userAgent"].as_str().unwrap_or_default();
+    agent.split_once('(').and_then(|(_, rest)| rest.split_once(';')).map_or("", |(pod, _)| pod)
 }
 
 /// Number of requests by verb and resource.

@@ -23,9 +23,15 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster whose name begins with `purpose`. Several may run side by side.
     pub fn start(purpose: &str, nodes: u32) -> anyhow::Result<Self> {
+        Self::start_with(purpose, nodes, &[])
+    }
+
+    /// Like [`Cluster::start`], with variables for the script that starts it: `AUDIT_POLICY` names a file of its folder,
+    /// `FEATURE_GATES` are the API server's.
+    pub fn start_with(purpose: &str, nodes: u32, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
-        let kubeconfig = script(&["up", &name], nodes).with_context(|| format!("start cluster {name}"))?;
-        let logs = script(&["logs", &name], nodes)?;
+        let kubeconfig = script(&["up", &name], nodes, variables).with_context(|| format!("start cluster {name}"))?;
+        let logs = script(&["logs", &name], nodes, &[])?;
         Ok(Self { kubeconfig: kubeconfig.into(), logs: logs.into(), name })
     }
 
@@ -74,7 +80,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if let Err(error) = script(&["down", &self.name], 0) {
+        if let Err(error) = script(&["down", &self.name], 0, &[]) {
             eprintln!("cluster {} was not removed: {error:#}", self.name);
         }
     }
@@ -91,11 +97,12 @@ pub struct Output {
     pub errors: String,
 }
 
-fn script(arguments: &[&str], nodes: u32) -> anyhow::Result<String> {
+fn script(arguments: &[&str], nodes: u32, variables: &[(&str, &str)]) -> anyhow::Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane/cluster");
     let output = Command::new(&path)
         .args(arguments)
         .env("NODES", nodes.to_string())
+        .envs(variables.iter().copied())
         .stderr(std::process::Stdio::inherit())
         .output()
         .with_context(|| format!("run {}", path.display()))?;

@@ -24,6 +24,12 @@ pub struct Options {
     pub pod_uid: Option<String>,
     /// Duration of the Lease, in seconds; 15 if none.
     pub lease_seconds: Option<u64>,
+    /// Name of the pod it pretends to run in; made up if none.
+    pub pod_name: Option<String>,
+    /// pod-template-hash of that pod.
+    pub template: Option<String>,
+    /// Kubeconfig other than the cluster administrator's.
+    pub kubeconfig: Option<PathBuf>,
 }
 
 /// A running operator; killed when dropped.
@@ -47,7 +53,7 @@ impl Operator {
         command
             .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
             .arg(format!("--metrics-bind-address=127.0.0.1:{port}"))
-            .env("KUBECONFIG", &cluster.kubeconfig)
+            .env("KUBECONFIG", options.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig))
             .env("LOG_LEVEL", "info,frappe_operator=debug")
             .env("NO_COLOR", "1")
             .stdout(file.try_clone()?)
@@ -57,6 +63,12 @@ impl Operator {
         }
         if let Some(uid) = &options.pod_uid {
             command.arg(format!("--pod-uid={uid}"));
+        }
+        if let Some(name) = &options.pod_name {
+            command.arg(format!("--pod-name={name}"));
+        }
+        if let Some(template) = &options.template {
+            command.arg(format!("--pod-template-hash={template}"));
         }
         if let Some(seconds) = options.lease_seconds {
             command.arg(format!("--lease-duration={seconds}s")).arg("--lease-renew-interval=500ms");
@@ -113,6 +125,12 @@ impl Operator {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status()?;
         self.wait(Duration::from_secs(40)).await
+    }
+
+    /// Sends a signal, such as STOP.
+    pub fn signal(&self, signal: &str) -> anyhow::Result<()> {
+        Command::new("kill").args([&format!("-{signal}"), &self.child.id().to_string()]).status()?;
+        Ok(())
     }
 
     /// SIGKILL.

@@ -1,43 +1,215 @@
-//! Which member owns which slot.
+//! Which member should own which slot: sticky and balanced. Pure.
+//!
+//! From the present owners, the loads come within one slot of each other by the fewest moves; rendezvous hashing breaks
+//! ties and spreads the first map. While two builds are in the fleet (a rollout), slots move to members of the newest
+//! build only, so that a slot moves about once; balance is made when one build is left.
 
-use crate::{Incarnation, SlotSet};
+use crate::{Incarnation, hash::fnv1a64};
 
-/// Slots and their owners, at one epoch.
-///
-/// With one member there is nothing to balance: it owns every slot.
+/// A member that may own slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Assignment {
-    owner: Incarnation,
-    epoch: i64,
+pub struct Candidate {
+    /// Who it is.
+    pub incarnation: Incarnation,
+    /// Whether it is of the newest build in the fleet.
+    pub newest: bool,
 }
 
-impl Assignment {
-    /// The assignment of a fleet of one.
-    pub fn sole(owner: Incarnation, epoch: i64) -> Self {
-        Self { owner, epoch }
+/// The owner that each slot should have, as an index into `candidates`; nobody only where there is no candidate.
+///
+/// `present` has each slot's owner now, likewise; nobody where it is free or its owner may own nothing any more.
+pub fn assign(present: &[Option<usize>], candidates: &[Candidate]) -> Vec<Option<usize>> {
+    if candidates.is_empty() {
+        return vec![None; present.len()];
+    }
+    let mut planner = Planner::new(present, candidates);
+    planner.place_free();
+    planner.balance();
+    planner.owners
+}
+
+struct Planner<'a> {
+    candidates: &'a [Candidate],
+    /// Indexes of those that may be given slots.
+    receivers: Vec<usize>,
+    /// Indexes of those that are asked for slots.
+    donors: Vec<usize>,
+    owners: Vec<Option<usize>>,
+    loads: Vec<usize>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(present: &[Option<usize>], candidates: &'a [Candidate]) -> Self {
+        let owners: Vec<_> = present.iter().map(|owner| owner.filter(|it| *it < candidates.len())).collect();
+        let mut loads = vec![0; candidates.len()];
+        owners.iter().flatten().for_each(|owner| loads[*owner] += 1);
+        let all: Vec<usize> = (0..candidates.len()).collect();
+        let newest: Vec<usize> = all.iter().copied().filter(|it| candidates[*it].newest).collect();
+        let mixed = !newest.is_empty() && newest.len() < all.len();
+        let older = all.iter().copied().filter(|it| !candidates[*it].newest).collect();
+        let (receivers, donors) = if mixed { (newest, older) } else { (all.clone(), all) };
+        Self { candidates, receivers, donors, owners, loads }
     }
 
-    /// Slots that a member owns.
-    pub fn slots_of(&self, member: &Incarnation) -> SlotSet {
-        if *member == self.owner { SlotSet::ALL } else { SlotSet::NONE }
+    fn place_free(&mut self) {
+        for slot in 0..self.owners.len() {
+            if self.owners[slot].is_none() {
+                let to = self.least_loaded(slot);
+                self.owners[slot] = Some(to);
+                self.loads[to] += 1;
+            }
+        }
     }
 
-    /// Epoch of every slot: it rises whenever a slot gets another owner.
-    pub fn epoch(&self) -> i64 {
-        self.epoch
+    /// Moves from the most to the least loaded until no move helps.
+    fn balance(&mut self) {
+        let share = self.owners.len() / self.candidates.len();
+        let mixed = self.receivers.len() < self.candidates.len();
+        loop {
+            let Some(&to) = self.receivers.iter().min_by_key(|it| self.loads[**it]) else { return };
+            let most = self.donors.iter().map(|it| self.loads[*it]).max().unwrap_or(0);
+            // Between builds a receiver gets its share, whatever the donors have left; within one, a move must help.
+            let helps = if mixed { self.loads[to] < share && most > 0 } else { most > self.loads[to] + 1 };
+            if !helps {
+                return;
+            }
+            let Some((slot, from)) = self.best_move(most, to) else { return };
+            self.owners[slot] = Some(to);
+            self.loads[from] -= 1;
+            self.loads[to] += 1;
+        }
+    }
+
+    /// Of the slots of the most loaded donors, the one that likes the receiver best.
+    fn best_move(&self, load: usize, to: usize) -> Option<(usize, usize)> {
+        let movable = self.owners.iter().enumerate().filter_map(|(slot, owner)| Some((slot, (*owner)?)));
+        movable
+            .filter(|(_, owner)| self.loads[*owner] == load && self.donors.contains(owner))
+            .max_by_key(|(slot, _)| self.affinity(*slot, to))
+    }
+
+    fn least_loaded(&self, slot: usize) -> usize {
+        let best =
+            self.receivers.iter().copied().min_by_key(|it| (self.loads[*it], u64::MAX - self.affinity(slot, *it)));
+        best.unwrap_or(0)
+    }
+
+    /// Rendezvous hashing: how much a slot likes a member.
+    fn affinity(&self, slot: usize, member: usize) -> u64 {
+        fnv1a64(format!("{}/{slot}", self.candidates[member].incarnation).as_bytes())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
+    fn fleet(builds: &[bool]) -> Vec<Candidate> {
+        let member = |index: usize| Incarnation::new(&format!("pod-{index}"), "1");
+        builds
+            .iter()
+            .enumerate()
+            .map(|(index, newest)| Candidate { incarnation: member(index), newest: *newest })
+            .collect()
+    }
+
+    fn loads(owners: &[Option<usize>], members: usize) -> Vec<usize> {
+        (0..members).map(|member| owners.iter().filter(|it| **it == Some(member)).count()).collect()
+    }
+
+    fn moved(before: &[Option<usize>], after: &[Option<usize>]) -> usize {
+        before.iter().zip(after).filter(|(before, after)| before.is_some() && before != after).count()
+    }
+
     #[test]
-    fn a_sole_member_owns_every_slot_and_another_none() {
-        let first = Incarnation { pod: "a".into(), nonce: "1".into() };
-        let second = Incarnation { pod: "b".into(), nonce: "2".into() };
-        let assignment = Assignment::sole(first.clone(), 1);
-        assert_eq!(assignment.slots_of(&first), SlotSet::ALL);
-        assert!(assignment.slots_of(&second).is_empty());
+    fn the_first_map_is_balanced() {
+        for members in 1..=32 {
+            let owners = assign(&vec![None; 256], &fleet(&vec![true; members]));
+            let loads = loads(&owners, members);
+            assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1, "{members}: {loads:?}");
+        }
+    }
+
+    /// A rollout of five members with one surge pod: each slot moves about once (at most 1.5 times on average).
+    #[test]
+    fn a_rollout_moves_each_slot_about_once() {
+        let members = 5;
+        let mut owners = assign(&vec![None; 256], &fleet(&vec![true; members]));
+        let mut moves = 0;
+        for step in 0..members {
+            // Members 0..5 are old, 5..10 new; the surge pod joins, then an old one leaves.
+            let joined: Vec<usize> = (step..members).chain(members..=members + step).collect();
+            let left: Vec<usize> = joined.iter().copied().filter(|it| *it != step).collect();
+            for alive in [joined, left] {
+                let one_build = alive.iter().all(|it| *it >= members);
+                let candidates: Vec<Candidate> = alive
+                    .iter()
+                    .map(|it| Candidate {
+                        incarnation: Incarnation::new(&format!("pod-{it}"), "1"),
+                        newest: one_build || *it >= members,
+                    })
+                    .collect();
+                let present: Vec<_> =
+                    owners.iter().map(|owner| owner.and_then(|it| alive.iter().position(|one| *one == it))).collect();
+                let next: Vec<_> =
+                    assign(&present, &candidates).iter().map(|it| it.map(|index| alive[index])).collect();
+                moves += owners.iter().zip(&next).filter(|(before, after)| before != after).count();
+                owners = next;
+            }
+        }
+        assert!(moves <= 256 * 3 / 2, "{moves} moves");
+        let loads: Vec<usize> =
+            (members..2 * members).map(|it| owners.iter().filter(|owner| **owner == Some(it)).count()).collect();
+        assert!(loads.iter().max().unwrap() - loads.iter().min().unwrap() <= 1, "{loads:?}");
+    }
+
+    proptest! {
+        /// S-6: balance within one slot, by the fewest moves that any balanced assignment needs.
+        #[test]
+        fn loads_come_within_one_slot_by_the_fewest_moves(
+            present in proptest::collection::vec(proptest::option::of(0..12usize), 1..300),
+            members in 1..12usize,
+        ) {
+            let owners = assign(&present, &fleet(&vec![true; members]));
+            prop_assert!(owners.iter().all(Option::is_some));
+            let after = loads(&owners, members);
+            prop_assert!(after.iter().max().unwrap() - after.iter().min().unwrap() <= 1, "{:?}", after);
+            let kept: Vec<_> = present.iter().map(|owner| owner.filter(|it| *it < members)).collect();
+            let before = loads(&kept, members);
+            let (share, more) = (present.len() / members, present.len() % members);
+            // The fullest members keep one slot more: what is above that must move in any balanced assignment.
+            let mut fullest = before.clone();
+            fullest.sort_unstable_by(|left, right| right.cmp(left));
+            let fewest: usize = fullest
+                .iter()
+                .enumerate()
+                .map(|(place, load)| load.saturating_sub(share + usize::from(place < more)))
+                .sum();
+            prop_assert_eq!(moved(&kept, &owners), fewest);
+        }
+
+        #[test]
+        fn a_balanced_assignment_stays_as_it_is(members in 1..12usize, slots in 1..300usize) {
+            let candidates = fleet(&vec![true; members]);
+            let owners = assign(&vec![None; slots], &candidates);
+            prop_assert_eq!(assign(&owners, &candidates), owners);
+        }
+
+        /// During a rollout nothing moves to an older build.
+        #[test]
+        fn older_builds_are_given_nothing(
+            present in proptest::collection::vec(proptest::option::of(0..6usize), 256),
+            builds in proptest::collection::vec(any::<bool>(), 2..6),
+        ) {
+            prop_assume!(builds.iter().any(|newest| *newest));
+            let owners = assign(&present, &fleet(&builds));
+            for (before, after) in present.iter().zip(&owners) {
+                if before.filter(|it| *it < builds.len()) != *after {
+                    prop_assert!(builds[after.unwrap()]);
+                }
+            }
+        }
     }
 }

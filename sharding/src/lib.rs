@@ -1,16 +1,36 @@
 //! Shares the objects of a Kubernetes controller between replicas, by fixed slots and Leases.
 //!
-//! An object belongs to one of [`SLOTS`] slots, by the hash of its uid; a member (one replica) owns slots. This crate
-//! holds what one member needs: the [`hash`], the [`slot`], an [`assignment`] of slots to members, and the member's
-//! own Lease ([`lease`]). It knows nothing of the objects that are shared.
+//! An object belongs to one of [`SLOTS`] slots, by the hash of its uid; a member (one replica) owns slots, as one small
+//! object, the slot [`map`], says. A member is alive while it renews its Lease. No rebalance writes to the objects that
+//! are shared. The rules are in `PROTOCOL.md`, what a controller must do in `CONTROLLER.md`; an operator that does it is
+//! `examples/configmaps.rs`.
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`hash`], [`slot`] | which slot an object belongs to, and selectors of slots |
+//! | [`assignment`] | which member should own which slot |
+//! | [`map`], [`member`], [`wire`] | the slot map and the members' Leases, and how they are stored |
+//! | [`step`] | what one member does: the protocol, pure |
+//! | [`runtime`], [`election`] | carries it out |
+//! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
+//! | [`watch`], [`groups`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
 
 pub mod assignment;
+pub mod clock;
+pub mod election;
+pub mod gate;
+pub mod groups;
 pub mod hash;
-pub mod lease;
+pub mod layer;
+pub mod map;
 pub mod member;
+pub mod runtime;
 pub mod slot;
+pub mod step;
+pub mod timing;
+pub mod watch;
+pub mod wire;
 
-pub use assignment::Assignment;
 pub use member::Incarnation;
 pub use slot::{SLOTS, Slot, SlotSet};

@@ -62,6 +62,24 @@ impl SlotSet {
         self.0[(slot.0 / 64) as usize] &= !(1 << (slot.0 % 64));
     }
 
+    /// Slots of either set.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
+    }
+
+    /// Slots of both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & other.0[word]))
+    }
+
+    /// Slots of this set that are not in the other.
+    #[must_use]
+    pub fn difference(&self, other: &Self) -> Self {
+        Self(std::array::from_fn(|word| self.0[word] & !other.0[word]))
+    }
+
     /// Number of slots in the set.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
@@ -86,6 +104,30 @@ impl SlotSet {
         }
         let numbers: Vec<String> = self.iter().map(|slot| slot.to_string()).collect();
         format!("{label} in ({})", numbers.join(","))
+    }
+}
+
+impl SlotSet {
+    /// Selector of the hash ranges of these slots, for servers with sharded list and watch (KEP-5866): neighbours are
+    /// one range. Empty for all slots: nothing need be selected.
+    pub fn shard_selector(&self) -> String {
+        if *self == Self::ALL {
+            return String::new();
+        }
+        let mut ranges: Vec<(u16, u16)> = Vec::new();
+        for slot in self.iter().map(|slot| u16::from(slot.number())) {
+            match ranges.last_mut() {
+                Some((_, end)) if *end == slot => *end += 1,
+                _ => ranges.push((slot, slot + 1)),
+            }
+        }
+        let bound = |slot: u16| {
+            if slot == 256 { "0x10000000000000000".to_owned() } else { format!("0x{slot:02x}00000000000000") }
+        };
+        let shown = ranges
+            .iter()
+            .map(|(start, end)| format!("shardRange(object.metadata.uid,'{}','{}')", bound(*start), bound(*end)));
+        shown.collect::<Vec<_>>().join(" || ")
     }
 }
 
@@ -126,6 +168,26 @@ mod tests {
         assert_eq!(SlotSet::ALL.label_selector("example.com/slot"), "example.com/slot");
         let few = SlotSet::from_iter([Slot::new(200), Slot::new(3)]);
         assert_eq!(few.label_selector("example.com/slot"), "example.com/slot in (003,200)");
+    }
+
+    #[test]
+    fn neighbours_are_one_hash_range() {
+        let some = SlotSet::from_iter([0, 1, 2, 9, 254, 255].map(Slot::new));
+        assert_eq!(
+            some.shard_selector(),
+            "shardRange(object.metadata.uid,'0x0000000000000000','0x0300000000000000') || \
+             shardRange(object.metadata.uid,'0x0900000000000000','0x0a00000000000000') || \
+             shardRange(object.metadata.uid,'0xfe00000000000000','0x10000000000000000')"
+        );
+        assert_eq!(SlotSet::ALL.shard_selector(), "");
+    }
+
+    #[test]
+    fn sets_are_combined() {
+        let (left, right) = (SlotSet::from_iter([1, 2, 200].map(Slot::new)), SlotSet::from_iter([2, 3].map(Slot::new)));
+        assert_eq!(left.union(&right).len(), 4);
+        assert_eq!(left.intersection(&right), SlotSet::from_iter([Slot::new(2)]));
+        assert_eq!(left.difference(&right), SlotSet::from_iter([1, 200].map(Slot::new)));
     }
 
     proptest! {

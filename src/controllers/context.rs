@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use crate::{
     config::OperatorConfig,
     domain::{key::Key, object::Kind},
-    io::{cache::Cache, events::Events},
+    io::{cache::Cache, departures::Departures, events::Events},
 };
 
 /// Caches of several kinds.
@@ -64,8 +64,8 @@ pub struct Context {
     pub bench_children: Children,
     /// Whether the MariaDB operator's kinds exist and are synced.
     pub mariadb: watch::Receiver<bool>,
-    /// Epoch of this member's slots.
-    pub epoch: i64,
+    /// Wakes a bench when a site of it is gone.
+    pub departures: Departures,
 }
 
 impl Context {

@@ -1,23 +1,20 @@
-//! What is known of the world: a reflector's store, and on top of it what this process wrote and has not seen yet.
+//! What is known of the world: what the watches delivered, and on top of it what this process wrote and has not seen
+//! yet.
 //!
 //! Without the second part, a reconcile that runs before the watch delivers its own last write would write again.
 
 use std::{
+    collections::HashSet,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use dashmap::{DashMap, Entry};
-use kube::{
-    Resource, ResourceExt,
-    runtime::{
-        reflector::{ObjectRef, Store},
-        watcher::Event,
-    },
-};
+use kube::{Resource, ResourceExt};
+use kube_sharding::{Slot, SlotSet};
 use tokio::sync::watch;
 
-use crate::domain::key::Key;
+use crate::{domain::key::Key, io::watch::Change};
 
 /// How long the answer to a write counts without the watch: longer than a watch is late.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
@@ -35,29 +32,22 @@ enum Written<K> {
 }
 
 /// Objects of one kind.
-pub struct Cache<K: Resource + Clone + 'static>
-where
-    K::DynamicType: Clone + Eq + std::hash::Hash,
-{
-    store: Store<K>,
-    kind: K::DynamicType,
+pub struct Cache<K> {
+    objects: DashMap<Key, Arc<K>>,
     written: DashMap<Key, (Written<K>, Instant)>,
-    synced: watch::Sender<bool>,
+    synced: watch::Sender<SlotSet>,
+    slot_of: fn(&K) -> Option<Slot>,
 }
 
-impl<K> Cache<K>
-where
-    K: Resource + Clone + 'static,
-    K::DynamicType: Clone + Eq + std::hash::Hash,
-{
-    /// A cache on a reflector's store.
-    pub fn new(store: Store<K>, kind: K::DynamicType) -> Self {
-        Self { store, kind, written: DashMap::new(), synced: watch::Sender::new(false) }
+impl<K: Resource + Clone> Cache<K> {
+    /// An empty cache of objects whose slots `slot_of` tells.
+    pub fn new(slot_of: fn(&K) -> Option<Slot>) -> Self {
+        Self { objects: DashMap::new(), written: DashMap::new(), synced: watch::Sender::default(), slot_of }
     }
 
     /// The object, as new as is known.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        let seen = self.store.get(&self.reference(key));
+        let seen = self.objects.get(key).map(|entry| Arc::clone(entry.value()));
         let Some(entry) = self.written.get(key) else { return seen };
         match &entry.value().0 {
             Written::Object(written) => match &seen {
@@ -71,28 +61,31 @@ where
 
     /// Every object that the watch delivered.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.store.state()
+        self.objects.iter().map(|entry| Arc::clone(entry.value())).collect()
     }
 
     /// Number of objects that the watch delivered.
     pub fn len(&self) -> usize {
-        self.store.len()
+        self.objects.len()
     }
 
     /// Whether the watch delivered nothing.
     pub fn is_empty(&self) -> bool {
-        self.store.is_empty()
+        self.objects.is_empty()
     }
 
-    /// Waits until the first list is in and was told of.
-    pub async fn synced(&self) {
-        // It cannot fail: the sender is this cache's own.
-        let _ = self.synced.subscribe().wait_for(|synced| *synced).await;
+    /// The slots whose first list is in and was told of.
+    pub fn synced(&self) -> watch::Receiver<SlotSet> {
+        self.synced.subscribe()
     }
 
-    /// The first list is in and was told of.
-    pub fn mark_synced(&self) {
-        self.synced.send_if_modified(|synced| !std::mem::replace(synced, true));
+    pub(super) fn mark_synced(&self, slots: SlotSet) {
+        self.synced.send_if_modified(|known| std::mem::replace(known, slots) != slots);
+    }
+
+    /// The slot of an object.
+    pub fn slot_of(&self, object: &K) -> Option<Slot> {
+        (self.slot_of)(object)
     }
 
     /// Records the answer to a write of this process. The watch may have been faster: what it told of already as
@@ -127,37 +120,68 @@ where
         }
     }
 
-    /// The object that the watch delivered before, and forgets what the watch has now delivered.
-    ///
-    /// To be called for each event before the store takes it; `list_begun` is when the present list was asked for.
-    pub fn before(&self, event: &Event<K>, list_begun: Instant) -> Option<Arc<K>> {
-        match event {
-            Event::Apply(object) | Event::InitApply(object) => {
-                let key = Key::of(object);
-                self.written.remove_if(&key, |_, (written, _)| match written {
-                    Written::Object(written) => !is_older(object, written.as_ref()),
-                    Written::Deleted { uid, version } => !is_gone(object, uid, *version),
-                });
-                self.store.get(&self.reference(&key))
-            }
-            Event::Delete(object) => {
-                // The answer to a write of this object may still be on its way: it must not bring it back. An object
-                // that only lost its label comes again with a higher version.
-                let uid = object.meta().uid.as_deref().unwrap_or_default();
-                self.record_gone(&Key::of(object), uid, version_of(object).unwrap_or(u64::MAX));
-                None
-            }
-            Event::InitDone => {
-                self.written.retain(|_, (_, since)| *since > list_begun);
-                None
-            }
-            Event::Init => None,
+    /// Takes in what a watch delivered; nothing where something as new was known. A watch that went on from an older
+    /// version tells things again.
+    pub(super) fn apply(&self, object: K) -> Option<Change<K>> {
+        let key = Key::of(&object);
+        let gone = |written: &Written<K>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
+        if self.written.get(&key).is_some_and(|entry| gone(&entry.value().0)) {
+            return None;
         }
+        self.written.remove_if(&key, |_, (written, _)| match written {
+            Written::Object(written) => !is_older(&object, written.as_ref()),
+            Written::Deleted { .. } => true,
+        });
+        let before = self.objects.get(&key).map(|entry| Arc::clone(entry.value()));
+        if before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object)) {
+            return None;
+        }
+        let now = Arc::new(object);
+        self.objects.insert(key, Arc::clone(&now));
+        Some(Change::Applied { now, before })
     }
 
-    fn reference(&self, key: &Key) -> ObjectRef<K> {
-        let reference = ObjectRef::new_with(&key.name, self.kind.clone());
-        if key.namespace.is_empty() { reference } else { reference.within(&key.namespace) }
+    /// Takes in that an object is gone; nothing where a newer one is known.
+    pub(super) fn remove(&self, object: K) -> Option<Change<K>> {
+        let key = Key::of(&object);
+        let newer = |known: &Arc<K>| version_of(known.as_ref()) > version_of(&object);
+        if self.objects.get(&key).is_some_and(|entry| newer(entry.value())) {
+            return None;
+        }
+        // The answer to a write of this object may still be on its way: it must not bring it back. An object that only
+        // lost its label comes again with a higher version.
+        let uid = object.meta().uid.as_deref().unwrap_or_default();
+        self.record_gone(&key, uid, version_of(&object).unwrap_or(u64::MAX));
+        self.objects.remove(&key);
+        Some(Change::Deleted(Arc::new(object)))
+    }
+
+    /// Takes in everything there is of some slots at a version.
+    pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K>, version: &str) -> Vec<Change<K>> {
+        let listed: HashSet<Key> = objects.iter().map(Key::of).collect();
+        let mine = |object: &K| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
+        let at = version.parse::<u64>().ok();
+        self.written.retain(|key, (written, _)| match written {
+            Written::Object(object) => listed.contains(key) || !mine(object) || version_of(object.as_ref()) > at,
+            Written::Deleted { .. } => true,
+        });
+        let mut gone = Vec::new();
+        self.objects.retain(|key, object| {
+            let keep = listed.contains(key) || !mine(object);
+            if !keep {
+                gone.push(Change::Deleted(Arc::clone(object)));
+            }
+            keep
+        });
+        gone.extend(objects.into_iter().filter_map(|object| self.apply(object)));
+        gone
+    }
+
+    /// Forgets the objects of some slots.
+    pub(super) fn drop_slots(&self, slots: &SlotSet) {
+        let lost = |object: &K| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
+        self.objects.retain(|_, object| !lost(object));
+        self.written.retain(|_, (written, _)| !matches!(written, Written::Object(object) if lost(object)));
     }
 }
 
@@ -178,14 +202,14 @@ fn is_gone<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::{api::ObjectMeta, runtime::reflector::store::Writer};
+    use kube::api::ObjectMeta;
 
     use super::*;
 
-    fn object(uid: &str, version: u64) -> ConfigMap {
+    fn named(name: &str, uid: &str, version: u64) -> ConfigMap {
         ConfigMap {
             metadata: ObjectMeta {
-                name: Some("a".into()),
+                name: Some(name.into()),
                 namespace: Some("n".into()),
                 uid: Some(uid.into()),
                 resource_version: Some(version.to_string()),
@@ -195,47 +219,47 @@ mod tests {
         }
     }
 
+    fn object(uid: &str, version: u64) -> ConfigMap {
+        named("a", uid, version)
+    }
+
+    fn cache() -> Cache<ConfigMap> {
+        Cache::new(|it| it.metadata.uid.as_deref().map(Slot::of_uid))
+    }
+
     fn version(cache: &Cache<ConfigMap>) -> Option<String> {
         cache.get(&Key::new("n", "a")).and_then(|it| it.resource_version())
     }
 
-    fn deliver(cache: &Cache<ConfigMap>, writer: &mut Writer<ConfigMap>, event: &Event<ConfigMap>) {
-        cache.before(event, Instant::now());
-        writer.apply_watcher_event(event);
-    }
-
     #[test]
     fn an_own_write_is_seen_until_the_watch_delivers_it() {
-        let mut writer = Writer::<ConfigMap>::new(());
-        let cache = Cache::new(writer.as_reader(), ());
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        let cache = cache();
+        cache.apply(object("u", 1));
         cache.wrote(object("u", 3));
         assert_eq!(version(&cache).as_deref(), Some("3"));
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 2)));
+        cache.apply(object("u", 2));
         assert_eq!(version(&cache).as_deref(), Some("3"), "an older event does not hide the write");
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 3)));
+        cache.apply(object("u", 3));
         assert_eq!(version(&cache).as_deref(), Some("3"));
         assert!(cache.written.is_empty());
     }
 
     #[test]
     fn an_own_delete_is_seen_at_once_and_a_successor_is_not_hidden() {
-        let mut writer = Writer::<ConfigMap>::new(());
-        let cache = Cache::new(writer.as_reader(), ());
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
+        let cache = cache();
+        cache.apply(object("u", 1));
         cache.deleted(&Key::new("n", "a"), "u");
         assert_eq!(version(&cache), None);
-        deliver(&cache, &mut writer, &Event::Apply(object("v", 5)));
+        cache.apply(object("v", 5));
         assert_eq!(version(&cache).as_deref(), Some("5"));
     }
 
-    /// The answer to a delete may come after the watch has told that the object is gone.
+    /// The answer to a write may come after the watch has told that the object is gone.
     #[test]
     fn an_answer_that_comes_after_the_watch_brings_nothing_back() {
-        let mut writer = Writer::<ConfigMap>::new(());
-        let cache = Cache::new(writer.as_reader(), ());
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
-        deliver(&cache, &mut writer, &Event::Delete(object("u", 3)));
+        let cache = cache();
+        cache.apply(object("u", 1));
+        cache.remove(object("u", 3));
         cache.wrote(object("u", 2));
         assert_eq!(version(&cache), None);
         cache.wrote(object("v", 4));
@@ -245,24 +269,60 @@ mod tests {
     /// To a watch by label, an object that loses the label is deleted; with the label it is there again.
     #[test]
     fn an_object_that_lost_its_label_comes_back_with_it() {
-        let mut writer = Writer::<ConfigMap>::new(());
-        let cache = Cache::new(writer.as_reader(), ());
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 1)));
-        deliver(&cache, &mut writer, &Event::Delete(object("u", 2)));
+        let cache = cache();
+        cache.apply(object("u", 1));
+        cache.remove(object("u", 2));
         assert_eq!(version(&cache), None);
         cache.wrote(object("u", 3));
         assert_eq!(version(&cache).as_deref(), Some("3"));
-        deliver(&cache, &mut writer, &Event::Delete(object("u", 4)));
-        deliver(&cache, &mut writer, &Event::Apply(object("u", 5)));
+        cache.remove(object("u", 4));
+        cache.apply(object("u", 5));
         assert_eq!(version(&cache).as_deref(), Some("5"));
     }
 
     #[test]
     fn a_write_whose_object_was_deleted_meanwhile_is_forgotten() {
-        let mut writer = Writer::<ConfigMap>::new(());
-        let cache = Cache::new(writer.as_reader(), ());
+        let cache = cache();
         cache.wrote(object("u", 3));
-        deliver(&cache, &mut writer, &Event::Delete(object("u", 4)));
+        cache.remove(object("u", 4));
         assert_eq!(version(&cache), None);
+    }
+
+    /// S-8: a merged watch goes on from the oldest version of its parts.
+    #[test]
+    fn what_is_told_again_changes_nothing() {
+        let cache = cache();
+        assert!(cache.apply(object("u", 2)).is_some());
+        assert!(cache.apply(object("u", 1)).is_none());
+        assert!(cache.apply(object("u", 2)).is_none());
+        assert!(cache.remove(object("old", 1)).is_none(), "a namesake that went before");
+        assert!(cache.remove(object("u", 3)).is_some());
+        assert!(cache.apply(object("u", 2)).is_none(), "it went after that");
+        assert_eq!(version(&cache), None);
+    }
+
+    /// A list after a lost watch: what changed, what went and what came is told; what stayed the same is not.
+    #[test]
+    fn a_list_tells_what_the_watch_missed_in_its_slots_only() {
+        let cache = cache();
+        let other = named("other", "other", 3);
+        for it in [named("same", "s", 1), named("changed", "c", 2), named("gone", "g", 3), other.clone()] {
+            cache.apply(it);
+        }
+        let slots: SlotSet = ["s", "c", "g", "n"].map(Slot::of_uid).into_iter().collect();
+        assert!(!slots.contains(Slot::of_uid("other")), "the test needs another slot");
+        let told = cache.list(&slots, vec![named("same", "s", 1), named("changed", "c", 4), named("new", "n", 5)], "6");
+        let mut told: Vec<String> = told
+            .iter()
+            .map(|change| {
+                let verb = if matches!(change, Change::Deleted(_)) { "-" } else { "+" };
+                format!("{verb}{}", change.object().name_any())
+            })
+            .collect();
+        told.sort();
+        assert_eq!(told, ["+changed", "+new", "-gone"]);
+        assert_eq!(cache.len(), 4);
+        cache.drop_slots(&slots);
+        assert_eq!(cache.all().len(), 1, "lost slots are forgotten, others are not");
     }
 }

@@ -2,8 +2,9 @@
 
 pub mod cache;
 pub mod client;
+pub mod departures;
 pub mod events;
-pub mod gate;
+pub mod meter;
 pub mod random;
 pub mod watch;
 pub mod writer;

@@ -7,15 +7,13 @@ use kube::{
     api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
     core::{DynamicObject, Request as Builder},
 };
+use kube_sharding::{gate::Scope, layer::Stopped};
 use serde_json::{Value, json};
 
-use crate::{
-    domain::{
-        key::Key,
-        labels::MANAGER,
-        object::{Desired, Kind},
-    },
-    io::gate::{Refusal, Scope},
+use crate::domain::{
+    key::Key,
+    labels::MANAGER,
+    object::{Desired, Kind},
 };
 
 /// Why a write did not happen.
@@ -54,7 +52,7 @@ pub enum WriteError {
         message: String,
     },
     /// The gate was closed.
-    #[error("{verb} {kind:?} {key}: the right to act has ended")]
+    #[error("{verb} {kind:?} {key}: this member may not act on it now")]
     NoRight {
         /// What was tried.
         verb: &'static str,
@@ -207,7 +205,7 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
             400..=428 => WriteError::Rejected { verb, kind, key, message: status.message.clone() },
             _ => WriteError::Transient { verb, kind, key, source },
         },
-        kube::Error::Service(error) if matches!(error.downcast_ref(), Some(Refusal::RightEnded)) => {
+        kube::Error::Service(error) if matches!(error.downcast_ref(), Some(Stopped::Refused(_))) => {
             WriteError::NoRight { verb, kind, key }
         }
         _ => WriteError::Transient { verb, kind, key, source },

@@ -1,6 +1,7 @@
 //! Runs reconciles from lanes: one task owns the queue, each reconcile is a task of its own.
 
 use std::{
+    collections::HashMap,
     future::Future,
     hash::Hash,
     sync::Arc,
@@ -10,10 +11,16 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use dashmap::DashMap;
 use metrics::{counter, gauge, histogram};
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tokio_util::sync::CancellationToken;
 
-use crate::lanes::Lanes;
+use crate::lanes::{
+    Lanes, Priority,
+    rates::{Buckets, Rates},
+};
 
 /// Shortest and longest wait before a reconcile that failed runs again.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
@@ -23,6 +30,8 @@ const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration:
 const BACKOFF_CONFLICT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Failures after which the wait does not grow any more.
 const BACKOFF_STEPS: usize = 12;
+/// How often ages are reported while something waits or runs.
+const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long running reconciles may take to end when the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
@@ -53,7 +62,7 @@ impl Outcome {
 }
 
 enum Message<L, K> {
-    Push(L, K),
+    Push(L, K, Priority),
     LimitsChanged,
 }
 
@@ -69,14 +78,26 @@ impl<L, K> Clone for Queue<L, K> {
 impl<L, K> Queue<L, K> {
     /// Queues a key; nothing happens once the runner has ended. The channel holds what the runner has not taken yet;
     /// the queue behind it holds each key once.
-    pub fn push(&self, lane: L, key: K) {
-        let _ = self.0.send(Message::Push(lane, key));
+    pub fn push(&self, lane: L, key: K, priority: Priority) {
+        let _ = self.0.send(Message::Push(lane, key, priority));
     }
 
     /// A limit may have been raised.
     pub fn limits_changed(&self) {
         let _ = self.0.send(Message::LimitsChanged);
     }
+}
+
+/// What a runner is told while it runs.
+pub struct Terms<L> {
+    /// How many of a lane may run at once.
+    pub limit: Box<dyn Fn(&L) -> usize + Send + Sync>,
+    /// How many may start in a second.
+    pub rates: watch::Receiver<Rates>,
+    /// Whether anything may start at all: while the member is suspended, keys wait.
+    pub acting: watch::Receiver<bool>,
+    /// Ends the runner.
+    pub stop: CancellationToken,
 }
 
 /// A queue and the reconciles that it feeds.
@@ -90,7 +111,7 @@ pub struct Runner<L, K> {
 
 impl<L, K> Runner<L, K>
 where
-    L: Clone + Eq + Hash + Send + 'static,
+    L: Clone + Eq + Hash + Ord + Send + 'static,
     K: Clone + Eq + Hash + Ord + Send + Sync + 'static,
 {
     /// A runner named as in metrics, with at most `in_flight_max` reconciles at once over all lanes.
@@ -100,33 +121,29 @@ where
         (Queue(sender), runner)
     }
 
-    /// Runs until `stop`, then lets running reconciles end.
-    pub async fn run<F, R>(mut self, limit: impl Fn(&L) -> usize, reconcile: F, stop: CancellationToken)
+    /// Runs until told to stop, then lets running reconciles end.
+    pub async fn run<F, R>(mut self, mut terms: Terms<L>, reconcile: F)
     where
         F: Fn(K) -> R,
         R: Future<Output = Outcome> + Send + 'static,
     {
         let mut tasks: JoinSet<(K, Outcome, Duration)> = JoinSet::new();
-        let mut running_keys = std::collections::HashMap::new();
+        let mut running = HashMap::new();
+        let mut buckets = Buckets::new(*terms.rates.borrow());
         loop {
+            buckets.change(*terms.rates.borrow_and_update());
             self.lanes.expire(Instant::now());
-            while self.lanes.running() < self.in_flight_max
-                && let Some(started) = self.lanes.pop(&limit)
-            {
-                histogram!("workqueue_queue_duration_seconds", "name" => self.name)
-                    .record(started.queued_at.elapsed().as_secs_f64());
-                let (key, work) = (started.key.clone(), reconcile(started.key));
-                let task = tasks.spawn(timed(key.clone(), work));
-                running_keys.insert(task.id(), key);
-            }
-            self.report();
-            let timer = self.lanes.next_timer();
+            let acting = *terms.acting.borrow_and_update();
+            let rest =
+                if acting { self.start(&terms, &mut buckets, &reconcile, &mut tasks, &mut running) } else { None };
+            self.report(&running);
+            let timer = self.lanes.next_timer().into_iter().chain(rest).min();
             tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = terms.stop.cancelled() => break,
                 Some(ended) = tasks.join_next_with_id() => {
                     let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, _)| *id);
-                    let key = running_keys.remove(&id);
+                    let key = running.remove(&id).map(|(key, _)| key);
                     match ended {
                         Ok((_, (key, outcome, took))) => self.ended(&key, outcome, took),
                         Err(error) => self.panicked(key, &error),
@@ -136,7 +153,11 @@ where
                     Some(message) => self.take(message),
                     None => break,
                 },
+                Ok(()) = terms.acting.changed() => {}
+                Ok(()) = terms.rates.changed() => {}
                 () = until(timer) => {}
+                // What waits or runs grows older without anything happening.
+                () = tokio::time::sleep(REPORT_INTERVAL), if self.lanes.depth() + self.lanes.running() > 0 => {}
             }
         }
         let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
@@ -145,12 +166,41 @@ where
         }
     }
 
+    /// Starts what may start; answers until when the member must rest.
+    fn start<F, R>(
+        &mut self,
+        terms: &Terms<L>,
+        buckets: &mut Buckets<L>,
+        reconcile: &F,
+        tasks: &mut JoinSet<(K, Outcome, Duration)>,
+        running: &mut HashMap<tokio::task::Id, (K, Instant)>,
+    ) -> Option<Instant>
+    where
+        F: Fn(K) -> R,
+        R: Future<Output = Outcome> + Send + 'static,
+    {
+        while self.lanes.running() < self.in_flight_max && self.lanes.depth() > 0 {
+            let rest = buckets.member_rest();
+            if rest.is_some() {
+                return rest;
+            }
+            let started = self.lanes.pop(&terms.limit, |lane| buckets.lane_rest(lane))?;
+            buckets.started();
+            histogram!("workqueue_queue_duration_seconds", "name" => self.name)
+                .record(started.queued_at.elapsed().as_secs_f64());
+            let (key, work) = (started.key.clone(), reconcile(started.key));
+            let task = tasks.spawn(timed(key.clone(), work));
+            running.insert(task.id(), (key, Instant::now()));
+        }
+        None
+    }
+
     fn take(&mut self, first: Message<L, K>) {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {
-                Message::Push(lane, key) => {
-                    if self.lanes.push(lane, key, Instant::now()) {
+                Message::Push(lane, key, priority) => {
+                    if self.lanes.push(lane, key, priority, Instant::now()) {
                         counter!("workqueue_adds_total", "name" => self.name).increment(1);
                     }
                 }
@@ -203,13 +253,18 @@ where
         waits.nth(*failures - 1).unwrap_or(longest)
     }
 
-    fn report(&self) {
+    fn report(&self, running: &HashMap<tokio::task::Id, (K, Instant)>) {
         #[allow(clippy::cast_precision_loss, reason = "a queue has less than 2^52 keys")]
         let number = |count: usize| count as f64;
-        gauge!("workqueue_depth", "name" => self.name).set(number(self.lanes.depth()));
-        gauge!("controller_runtime_active_workers", "controller" => self.name).set(number(self.lanes.running()));
+        let name = self.name;
+        gauge!("workqueue_depth", "name" => name).set(number(self.lanes.depth()));
+        gauge!("controller_runtime_active_workers", "controller" => name).set(number(self.lanes.running()));
+        gauge!("frappe_operator_lanes", "name" => name).set(number(self.lanes.lanes()));
         let oldest = self.lanes.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64());
-        gauge!("frappe_operator_oldest_pending_seconds", "name" => self.name).set(oldest);
+        gauge!("frappe_operator_oldest_pending_seconds", "name" => name).set(oldest);
+        let ages = running.values().map(|(_, since)| since.elapsed().as_secs_f64());
+        gauge!("workqueue_longest_running_processor_seconds", "name" => name).set(ages.clone().fold(0.0, f64::max));
+        gauge!("workqueue_unfinished_work_seconds", "name" => name).set(ages.sum::<f64>());
     }
 }
 
@@ -238,7 +293,7 @@ mod tests {
         let (queue, runner) = Runner::<&str, u8>::new("test", 4);
         let runs = Arc::new(AtomicUsize::new(0));
         let stop = CancellationToken::new();
-        queue.push("lane", 1);
+        queue.push("lane", 1, Priority::Normal);
         let (seen, ended) = (Arc::clone(&runs), stop.clone());
         let reconcile = move |_| {
             let (seen, ended) = (Arc::clone(&seen), ended.clone());
@@ -248,7 +303,9 @@ mod tests {
                 Outcome::Done
             }
         };
-        runner.run(|_| 1, reconcile, stop).await;
+        let (_rates, rates) = watch::channel(Rates::default());
+        let (_acting, acting) = watch::channel(true);
+        runner.run(Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop }, reconcile).await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);
     }
 }

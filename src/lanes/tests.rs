@@ -14,11 +14,61 @@ fn unlimited(_: &&str) -> usize {
     usize::MAX
 }
 
+fn never(_: &&str) -> Option<Instant> {
+    None
+}
+
+/// who waits longer than the head start of another priority is not overtaken any more.
+#[test]
+fn higher_priorities_come_first_and_nothing_starves() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    let at = |millis| now + Duration::from_millis(millis);
+    lanes.push("a", 1, Priority::Low, now);
+    lanes.push("a", 2, Priority::Normal, now);
+    lanes.push("a", 3, Priority::High, at(900));
+    lanes.push("a", 4, Priority::High, at(1100));
+    lanes.push("a", 5, Priority::High, at(10_100));
+    let order: Vec<i32> = (0..5).filter_map(|_| lanes.pop(unlimited, never)).map(|it| it.key).collect();
+    assert_eq!(order, [3, 2, 4, 1, 5]);
+}
+
+#[test]
+fn a_key_that_waits_is_hurried_by_a_higher_priority_and_keeps_its_age() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    lanes.push("a", 1, Priority::Low, now);
+    lanes.push("a", 2, Priority::Normal, now);
+    let later = now + Duration::from_millis(10);
+    assert!(lanes.push("a", 1, Priority::High, later));
+    assert!(!lanes.push("a", 1, Priority::Low, later), "and is not held up again");
+    assert_eq!((lanes.depth(), lanes.oldest()), (2, Some(now)));
+    assert_eq!(lanes.pop(unlimited, never), Some(Started { key: 1, queued_at: now }));
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(2));
+    assert_eq!((lanes.depth(), lanes.oldest()), (0, None));
+}
+
+/// A lane whose rate is used up rests; others go on.
+#[test]
+fn a_lane_that_rests_holds_up_no_other() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    let until = now + Duration::from_secs(1);
+    for (lane, key) in [("a", 1), ("a", 2), ("b", 10)] {
+        lanes.push(lane, key, Priority::Normal, now);
+    }
+    let rest = |lane: &&str| (*lane == "a").then_some(until);
+    assert_eq!(lanes.pop(unlimited, rest).map(|it| it.key), Some(10));
+    assert_eq!(lanes.pop(unlimited, rest), None);
+    lanes.push("a", 3, Priority::High, now);
+    assert_eq!(lanes.pop(unlimited, never), None, "it rests, whatever comes");
+    assert_eq!(lanes.next_timer(), Some(until));
+    lanes.expire(until);
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(3));
+}
+
 #[test]
 fn a_key_waits_at_most_once() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
-    assert!(lanes.push("a", 1, now));
-    assert!(!lanes.push("a", 1, now));
+    assert!(lanes.push("a", 1, Priority::Normal, now));
+    assert!(!lanes.push("a", 1, Priority::Normal, now));
     assert_eq!(lanes.depth(), 1);
 }
 
@@ -26,15 +76,15 @@ fn a_key_waits_at_most_once() {
 #[test]
 fn a_key_that_changes_while_it_runs_runs_again_after() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
-    lanes.push("a", 1, now);
-    assert_eq!(lanes.pop(unlimited).map(|it| it.key), Some(1));
-    assert!(lanes.push("a", 1, now));
-    assert!(!lanes.push("a", 1, now));
-    assert_eq!(lanes.pop(unlimited), None);
+    lanes.push("a", 1, Priority::Normal, now);
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(1));
+    assert!(lanes.push("a", 1, Priority::Normal, now));
+    assert!(!lanes.push("a", 1, Priority::Normal, now));
+    assert_eq!(lanes.pop(unlimited, never), None);
     lanes.finish(&1, now, None);
-    assert_eq!(lanes.pop(unlimited).map(|it| it.key), Some(1));
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(1));
     lanes.finish(&1, now, None);
-    assert_eq!(lanes.pop(unlimited), None);
+    assert_eq!(lanes.pop(unlimited, never), None);
 }
 
 /// a lane that floods the queue does not make another wait.
@@ -42,10 +92,10 @@ fn a_key_that_changes_while_it_runs_runs_again_after() {
 fn lanes_take_turns() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     (0..100).for_each(|key| {
-        lanes.push("flood", key, now);
+        lanes.push("flood", key, Priority::Normal, now);
     });
-    lanes.push("small", 1000, now);
-    let first_two: Vec<i32> = (0..2).filter_map(|_| lanes.pop(unlimited)).map(|it| it.key).collect();
+    lanes.push("small", 1000, Priority::Normal, now);
+    let first_two: Vec<i32> = (0..2).filter_map(|_| lanes.pop(unlimited, never)).map(|it| it.key).collect();
     assert_eq!(first_two, [0, 1000]);
 }
 
@@ -53,15 +103,15 @@ fn lanes_take_turns() {
 fn a_lane_at_its_limit_holds_up_no_other_and_goes_on_when_it_has_room() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     (0..3).for_each(|key| {
-        lanes.push("a", key, now);
+        lanes.push("a", key, Priority::Normal, now);
     });
-    lanes.push("b", 10, now);
+    lanes.push("b", 10, Priority::Normal, now);
     let limit = |lane: &&str| if *lane == "a" { 1 } else { 5 };
-    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(0));
-    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(10));
-    assert_eq!(lanes.pop(limit), None);
+    assert_eq!(lanes.pop(limit, never).map(|it| it.key), Some(0));
+    assert_eq!(lanes.pop(limit, never).map(|it| it.key), Some(10));
+    assert_eq!(lanes.pop(limit, never), None);
     lanes.finish(&0, now, None);
-    assert_eq!(lanes.pop(limit).map(|it| it.key), Some(1));
+    assert_eq!(lanes.pop(limit, never).map(|it| it.key), Some(1));
 }
 
 /// limits are read when a key starts.
@@ -69,12 +119,12 @@ fn a_lane_at_its_limit_holds_up_no_other_and_goes_on_when_it_has_room() {
 fn a_raised_limit_counts_at_once() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     (0..3).for_each(|key| {
-        lanes.push("a", key, now);
+        lanes.push("a", key, Priority::Normal, now);
     });
-    assert!(lanes.pop(|_| 1).is_some());
-    assert!(lanes.pop(|_| 1).is_none());
+    assert!(lanes.pop(|_| 1, never).is_some());
+    assert!(lanes.pop(|_| 1, never).is_none());
     lanes.limits_changed();
-    assert!(lanes.pop(|_| 2).is_some());
+    assert!(lanes.pop(|_| 2, never).is_some());
 }
 
 #[test]
@@ -89,7 +139,7 @@ fn a_timer_queues_its_key_once_and_the_earlier_one_counts() {
     assert_eq!(lanes.depth(), 0);
     lanes.expire(seconds(30));
     assert_eq!(lanes.depth(), 1);
-    assert!(lanes.pop(unlimited).is_some());
+    assert!(lanes.pop(unlimited, never).is_some());
     lanes.finish(&1, seconds(30), None);
     lanes.expire(seconds(60));
     assert_eq!((lanes.depth(), lanes.next_timer()), (0, None));
@@ -99,8 +149,8 @@ fn a_timer_queues_its_key_once_and_the_earlier_one_counts() {
 fn a_change_makes_a_timer_needless() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     lanes.push_at("a", 1, now + Duration::from_secs(5));
-    lanes.push("a", 1, now);
-    assert!(lanes.pop(unlimited).is_some());
+    lanes.push("a", 1, Priority::Normal, now);
+    assert!(lanes.pop(unlimited, never).is_some());
     lanes.finish(&1, now, None);
     assert_eq!(lanes.next_timer(), None);
     assert!(lanes.places.is_empty() && lanes.lanes.is_empty(), "nothing is kept of an idle key");
@@ -108,7 +158,7 @@ fn a_change_makes_a_timer_needless() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Push(u8),
+    Push(u8, u8),
     PushAt(u8, u8),
     Pop,
     Finish(u8),
@@ -117,7 +167,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        (0..12u8).prop_map(Step::Push),
+        (0..12u8, 0..3u8).prop_map(|(key, priority)| Step::Push(key, priority)),
         (0..12u8, 0..9u8).prop_map(|(key, after)| Step::PushAt(key, after)),
         Just(Step::Pop),
         Just(Step::Pop),
@@ -139,12 +189,15 @@ proptest! {
         let mut owed: HashSet<u8> = HashSet::new();
         for step in steps {
             match step {
-                Step::Push(key) => { lanes.push(lane_of(key), key, now); owed.insert(key); }
+                Step::Push(key, priority) => {
+                    let priority = [Priority::High, Priority::Normal, Priority::Low][usize::from(priority)];
+                    lanes.push(lane_of(key), key, priority, now); owed.insert(key);
+                }
                 Step::PushAt(key, after) => {
                     lanes.push_at(lane_of(key), key, now + Duration::from_secs(u64::from(after)));
                     owed.insert(key);
                 }
-                Step::Pop => match lanes.pop(|_| LIMIT) {
+                Step::Pop => match lanes.pop(|_| LIMIT, |_| None) {
                     Some(started) => {
                         prop_assert!(!running.contains(&started.key));
                         running.push(started.key);
@@ -177,7 +230,7 @@ proptest! {
         lanes.expire(now);
         for _ in 0..100 {
             running.drain(..).for_each(|key| lanes.finish(&key, now, None));
-            while let Some(started) = lanes.pop(|_| LIMIT) {
+            while let Some(started) = lanes.pop(|_| LIMIT, |_| None) {
                 owed.remove(&started.key);
                 running.push(started.key);
             }

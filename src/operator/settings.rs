@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, ResourceExt, runtime::reflector::store::Writer};
+use kube::{Client, ResourceExt};
+use kube_sharding::{Slot, SlotSet, watch::Query};
 use metrics::gauge;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -14,7 +15,7 @@ use crate::{
     io::{
         cache::Cache,
         events::{Events, Notice},
-        watch::{self as watcher, Change},
+        watch::{self as watcher, Change, Scope},
     },
 };
 
@@ -28,11 +29,9 @@ pub(super) fn start(
     settings: watch::Sender<Arc<OperatorConfig>>,
     changed: impl Fn() + Send + Sync + 'static,
 ) -> Arc<Cache<ConfigMap>> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     report(&settings.borrow());
-    let writer = Writer::<ConfigMap>::new(());
-    let cache = Arc::new(Cache::new(writer.as_reader(), ()));
-    let config = watcher::config("").fields(&format!("metadata.name={CONFIG_MAP}"));
+    let cache = Arc::new(Cache::new(|_: &ConfigMap| Some(Slot::new(0))));
+    let query = Query { fields: format!("metadata.name={CONFIG_MAP}"), ..Query::of::<ConfigMap>(&(), Some(namespace)) };
     let take = move |change: Change<ConfigMap>| {
         let data = match &change {
             Change::Applied { now, .. } => now.data.clone().unwrap_or_default(),
@@ -48,8 +47,14 @@ pub(super) fn start(
             changed();
         }
     };
-    tasks.spawn(watcher::run(api, config, writer, Arc::clone(&cache), take));
+    tasks.spawn(watcher::run(client.clone(), Scope::everything(query), Arc::clone(&cache), take));
     cache
+}
+
+/// Waits until the settings are read.
+pub(super) async fn synced(map: &Cache<ConfigMap>) {
+    // It cannot fail: the sender is the cache's own.
+    let _ = map.synced().wait_for(|slots| *slots == SlotSet::ALL).await;
 }
 
 /// The limit that counts for benches that set none of their own.

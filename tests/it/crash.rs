@@ -13,7 +13,7 @@ const WRITES_MAX: i64 = 40;
 const POD: &str = "11111111-2222-3333-4444-555555555555";
 
 fn options(crash_after_writes: Option<i64>) -> Options {
-    Options { crash_after_writes, pod_uid: Some(POD.to_owned()), lease_seconds: None }
+    Options { crash_after_writes, pod_uid: Some(POD.to_owned()), ..Options::default() }
 }
 
 /// Runs the operator so that it dies after `writes`, if it comes so far; answers whether it died.

@@ -6,8 +6,9 @@
 mod crash;
 mod crds;
 mod discovery;
+mod fence;
 mod journey;
-mod member;
 mod published;
 mod refusals;
+mod sharding;
 mod support;

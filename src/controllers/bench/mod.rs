@@ -16,6 +16,8 @@ use std::sync::Arc;
 use frappe_crds::FrappeBench;
 use kube::ResourceExt;
 
+use kube_sharding::gate::Scope;
+
 use crate::{
     controllers::{
         context::Context,
@@ -23,10 +25,7 @@ use crate::{
         failure::{self, Error},
     },
     domain::{key::Key, object::Kind},
-    io::{
-        gate::Scope,
-        writer::{WriteError, Writer},
-    },
+    io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
 use plan::{Plan, Step};

@@ -55,18 +55,21 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     Ok(Observed { live, sites, failure, config: context.config(), now: Timestamp::now(), bench })
 }
 
-/// Sites on the bench, read afresh: a deletion must not miss one that a cache does not know.
+/// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
-    let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);
-    let known: Vec<String> =
-        context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()).collect();
-    if !known.is_empty() {
-        return Ok(known);
-    }
     let api: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(context.client.clone(), namespace);
     let selector = format!("{}={bench}", crate::domain::labels::BENCH_OF_SITE);
     let list = api.list(&ListParams::default().labels(&selector)).await?;
-    Ok(list.items.iter().map(ResourceExt::name_any).collect())
+    if !list.items.is_empty() {
+        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        context.departures.expect(Key::new(namespace, bench), version);
+    }
+    let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);
+    let mut names: Vec<String> = list.items.iter().map(ResourceExt::name_any).collect();
+    names.extend(context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()));
+    names.sort();
+    names.dedup();
+    Ok(names)
 }
 
 /// What the configure Job's pod said, where the status does not hold it yet.

@@ -16,7 +16,7 @@ mod tests;
 use std::sync::Arc;
 
 use kube::ResourceExt;
-use kube_sharding::Slot;
+use kube_sharding::{Slot, gate::Scope};
 
 use crate::{
     controllers::{
@@ -25,22 +25,22 @@ use crate::{
         failure::{self, Error},
     },
     domain::{key::Key, object::Kind},
-    io::{
-        gate::Scope,
-        writer::{WriteError, Writer},
-    },
+    io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
+use observe::Turn;
 use plan::{Plan, Step};
 
 /// Brings one site a step further: observe → validate → plan → build → apply → status.
-pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
+///
+/// `epoch` is that of the slot's owner when this began.
+pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
     let Some(site) = context.sites.get(&key) else { return Outcome::Done };
     let writer = Writer::new(context.client.clone(), Scope::Slot(Slot::of_uid(&site.uid().unwrap_or_default())));
-    let result = match attempt(&context, &writer, &key, false).await {
+    let result = match attempt(&context, &writer, &key, Turn { epoch, terminating: false }).await {
         // Nothing can be made in a namespace that is going: plan again, knowing that.
         Err(Error::Write(_, _, WriteError::NamespaceTerminating { .. })) => {
-            attempt(&context, &writer, &key, true).await
+            attempt(&context, &writer, &key, Turn { epoch, terminating: true }).await
         }
         other => other,
     };
@@ -50,9 +50,9 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     }
 }
 
-async fn attempt(context: &Context, writer: &Writer, key: &Key, terminating: bool) -> Result<Outcome, Error> {
+async fn attempt(context: &Context, writer: &Writer, key: &Key, turn: Turn) -> Result<Outcome, Error> {
     let Some(site) = context.sites.get(key) else { return Ok(Outcome::Done) };
-    let observed = observe::observe(context, site, terminating)
+    let observed = observe::observe(context, site, turn)
         .await
         .map_err(|source| Error::Observe(Kind::Site, key.clone(), source))?;
     let plan = plan::plan(&observed);

@@ -84,12 +84,17 @@ pub struct Observed {
     pub now: Timestamp,
 }
 
+/// What is known of one attempt before anything is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    /// Epoch of the slot's owner.
+    pub epoch: i64,
+    /// Whether a write just said that the namespace is being deleted.
+    pub terminating: bool,
+}
+
 /// Reads the world of one site.
-pub async fn observe(
-    context: &Context,
-    site: Arc<FrappeSite>,
-    namespace_terminating: bool,
-) -> Result<Observed, kube::Error> {
+pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
     let namespace = site.namespace().unwrap_or_default();
     let name = site.name_any();
     let key = |name: &str| Key::new(&namespace, name);
@@ -103,7 +108,7 @@ pub async fn observe(
     let credentials = credentials(context, &site).await?;
     let deleting = site.metadata.deletion_timestamp.is_some();
     let namespace_terminating =
-        namespace_terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
+        turn.terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
     Ok(Observed {
         config: context.config(),
         bench: context.benches.get(&Key::new(bench_namespace, &site.spec.bench_ref.name)),
@@ -113,7 +118,7 @@ pub async fn observe(
         servers: context.site_children.all(Kind::MariaDb),
         sql: [cached(Kind::Database, &database), cached(Kind::User, &user), cached(Kind::Grant, &grant)],
         ingress: cached(Kind::Ingress, &build::ingress_name(&name)),
-        epoch: context.epoch,
+        epoch: turn.epoch,
         fresh: Fresh {
             identity: random::id(),
             database_password: random::password(),

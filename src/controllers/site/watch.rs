@@ -6,12 +6,25 @@ use kube::{ResourceExt, core::DynamicObject};
 use crate::{
     domain::{condition, key::Key, labels},
     io::watch::Change,
+    lanes::Priority,
 };
 
 /// The lane of a site: its bench.
 pub fn lane(site: &FrappeSite) -> Key {
     let own = site.namespace().unwrap_or_default();
     Key::new(site.spec.bench_ref.namespace.clone().unwrap_or(own), &site.spec.bench_ref.name)
+}
+
+/// How soon a site must be looked at that changed itself: soon where a person waits for it.
+pub fn priority(change: &Change<FrappeSite>) -> Priority {
+    let Change::Applied { now, before } = change else { return Priority::High };
+    let Some(before) = before else {
+        // New, or listed again after a restart: a site that was never taken in is new.
+        return if now.finalizers().is_empty() { Priority::High } else { Priority::Low };
+    };
+    let edited = now.metadata.generation != before.metadata.generation
+        || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp;
+    if edited { Priority::High } else { Priority::Normal }
 }
 
 /// The site that a child belongs to, by its labels.

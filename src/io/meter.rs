@@ -1,7 +1,4 @@
-//! The gate: a layer of the client, beneath its retry, that every request passes.
-//!
-//! A write must say whose it is ([`Scope`]) and is refused once the member's right to act has ended. Because the gate
-//! lies beneath the retry, a write that is sent again is judged again. It also counts requests and bounds their time.
+//! The meter: a layer of the client, above the gate and beneath the retry, that counts requests and bounds their time.
 
 use std::{
     future::Future,
@@ -16,74 +13,48 @@ use std::{
 
 use http::{Method, Request, Response};
 use kube::client::Body;
-use kube_sharding::{Slot, lease::Right};
+use kube_sharding::layer::Stopped;
 use metrics::{counter, histogram};
 use tower::{BoxError, Layer, Service};
 
 /// How long a request other than a watch may take.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whose write it is: carried by the request from where it is made to the gate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// A write for a site, by the owner of its slot.
-    Slot(Slot),
-    /// A write for a bench, by the coordinator.
-    Coordinator,
+/// Events belong to nobody: the gate lets them pass.
+pub fn is_event(request: &Request<Body>) -> bool {
+    request.uri().path().starts_with("/apis/events.k8s.io/")
 }
 
-/// Why the gate refused a write.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The member's Lease was not renewed in time.
-    #[error("the right to act has ended: the member's lease was not renewed in time")]
-    RightEnded,
-    /// A write that does not say whose it is: a bug.
-    #[error("{method} {path} does not say whose write it is")]
-    NoScope {
-        /// Method of the request.
-        method: Method,
-        /// Path of the request.
-        path: String,
-    },
-    /// No answer in time.
-    #[error("no answer within {} s", REQUEST_TIMEOUT.as_secs())]
-    Timeout,
-}
-
-/// Puts the gate into a client's stack.
-#[derive(Clone)]
-pub struct GateLayer {
-    right: Arc<Right>,
+/// Puts the meter into a client's stack.
+#[derive(Clone, Default)]
+pub struct MeterLayer {
     crash: Option<Arc<AtomicI64>>,
 }
 
-impl GateLayer {
-    /// A gate that is open while the right holds.
-    ///
+impl MeterLayer {
     /// With `crash_after_writes` the process aborts when the answer to that many writes has arrived: a test of what a
     /// crash at this point leaves behind.
-    pub fn new(right: Arc<Right>, crash_after_writes: Option<i64>) -> Self {
-        Self { right, crash: crash_after_writes.map(|writes| Arc::new(AtomicI64::new(writes))) }
+    pub fn new(crash_after_writes: Option<i64>) -> Self {
+        Self { crash: crash_after_writes.map(|writes| Arc::new(AtomicI64::new(writes))) }
     }
 }
 
-impl<S> Layer<S> for GateLayer {
-    type Service = Gate<S>;
+impl<S> Layer<S> for MeterLayer {
+    type Service = Meter<S>;
 
-    fn layer(&self, inner: S) -> Gate<S> {
-        Gate { inner, gate: self.clone() }
+    fn layer(&self, inner: S) -> Meter<S> {
+        Meter { inner, crash: self.crash.clone() }
     }
 }
 
-/// The gate as a service.
+/// The meter as a service.
 #[derive(Clone)]
-pub struct Gate<S> {
+pub struct Meter<S> {
     inner: S,
-    gate: GateLayer,
+    crash: Option<Arc<AtomicI64>>,
 }
 
-impl<S, B> Service<Request<Body>> for Gate<S>
+impl<S, B> Service<Request<Body>> for Meter<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
@@ -98,19 +69,16 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if let Err(refusal) = judge(&request, &self.gate.right) {
-            counter!("frappe_operator_refused_writes_total").increment(1);
-            return Box::pin(async { Err(refusal.into()) });
-        }
         let about = About::of(&request);
-        let crash = self.gate.crash.clone().filter(|_| about.counts_as_write);
+        let crash = self.crash.clone().filter(|_| about.counts_as_write);
         let answer = self.inner.call(request);
         Box::pin(async move {
             let begun = Instant::now();
             let result = if about.verb == "watch" {
                 answer.await
             } else {
-                tokio::time::timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_| Err(Refusal::Timeout.into()))
+                let late = || Err(Stopped::Timeout(REQUEST_TIMEOUT).into());
+                tokio::time::timeout(REQUEST_TIMEOUT, answer).await.unwrap_or_else(|_| late())
             };
             about.count(begun.elapsed(), result.as_ref().map_or(0, |response| response.status().as_u16()));
             if crash.is_some_and(|left| left.fetch_sub(1, Ordering::SeqCst) == 1) {
@@ -119,18 +87,6 @@ where
             result
         })
     }
-}
-
-/// Reads pass; Events belong to nobody; any other write needs a scope and the right to act.
-fn judge(request: &Request<Body>, right: &Right) -> Result<(), Refusal> {
-    let path = request.uri().path();
-    if request.method() == Method::GET || path.starts_with("/apis/events.k8s.io/") {
-        return Ok(());
-    }
-    if request.extensions().get::<Scope>().is_none() {
-        return Err(Refusal::NoScope { method: request.method().clone(), path: path.to_owned() });
-    }
-    if right.holds(tokio::time::Instant::now()) { Ok(()) } else { Err(Refusal::RightEnded) }
 }
 
 /// What metrics say of a request: never an object's name.
@@ -187,24 +143,6 @@ fn resource_of(path: &str) -> (String, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn request(method: Method, path: &str, scope: Option<Scope>) -> Request<Body> {
-        let mut request = Request::builder().method(method).uri(path).body(Body::empty()).expect("a request");
-        if let Some(scope) = scope {
-            request.extensions_mut().insert(scope);
-        }
-        request
-    }
-
-    #[test]
-    fn a_write_without_a_scope_is_refused() {
-        let path = "/api/v1/namespaces/a/secrets";
-        let right = Right::unlimited();
-        let refused = judge(&request(Method::POST, path, None), &right);
-        assert!(matches!(refused, Err(Refusal::NoScope { .. })));
-        assert!(judge(&request(Method::POST, path, Some(Scope::Coordinator)), &right).is_ok());
-        assert!(judge(&request(Method::GET, path, None), &right).is_ok());
-    }
 
     #[test]
     fn paths_name_their_resource() {

@@ -1,0 +1,372 @@
+//! The gate: whether this member may act on an entry, asked in front of the queue, at dequeue, and before each write.
+//!
+//! Cheap to ask from any thread. [`crate::runtime`] sets it from the protocol's state; work on an entry holds a
+//! [`Permit`], so that a handover can wait for its end.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::{SLOTS, Slot, SlotSet, clock::Clock, map::Entry};
+
+/// Entries of a map: the slots, and the coordinator's place.
+const ENTRIES: usize = SLOTS + 1;
+/// The coordinator's place.
+const COORDINATOR: Entry = Entry(256);
+
+/// Whose business something is: carried by a request from where it is made to the gate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Scope {
+    /// Of the owner of a slot.
+    Slot(Slot),
+    /// Of the coordinator.
+    Coordinator,
+}
+
+impl Scope {
+    /// The entry of the map that decides.
+    pub fn entry(self) -> Entry {
+        match self {
+            Self::Slot(slot) => slot.into(),
+            Self::Coordinator => COORDINATOR,
+        }
+    }
+}
+
+/// Why the gate is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The Lease was not renewed, or the map not read, in time: nothing is lost, it may open again.
+    #[error("the right to act has ended: the member's lease was not renewed in time")]
+    Suspended,
+    /// Another member owns it, or it is being given away.
+    #[error("this member does not own it")]
+    NotOwner,
+}
+
+/// What is open now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Opening {
+    /// Until when, in `possible` time; nothing where the member may not act at all.
+    pub until: Option<Duration>,
+    /// Entries on which work may begin, with their epochs.
+    pub entries: BTreeMap<Entry, i64>,
+    /// Entries whose work is coming to its end: what has begun may still write.
+    pub draining: BTreeSet<Entry>,
+}
+
+impl Opening {
+    /// The slots on which work may begin.
+    pub fn slots(&self) -> SlotSet {
+        self.entries.keys().copied().filter_map(slot).collect()
+    }
+
+    /// The slots whose objects are still needed: those, and the ones whose work is coming to its end.
+    pub fn held_slots(&self) -> SlotSet {
+        self.entries.keys().chain(&self.draining).copied().filter_map(slot).collect()
+    }
+
+    /// Whether the coordinator's place is among the entries.
+    pub fn coordinates(&self) -> bool {
+        self.entries.contains_key(&COORDINATOR)
+    }
+}
+
+fn slot(entry: Entry) -> Option<Slot> {
+    u8::try_from(entry.0).ok().map(Slot::new)
+}
+
+struct Shared {
+    clock: Arc<dyn Clock>,
+    until_millis: AtomicU64,
+    /// Epochs of entries on which work may begin; 0 of others.
+    epochs: Vec<AtomicU64>,
+    /// Epochs of entries on which work that has begun may write; 0 of others.
+    ending: Vec<AtomicU64>,
+    in_flight: Vec<AtomicUsize>,
+    idle: Notify,
+    cancels: Mutex<BTreeMap<Entry, CancellationToken>>,
+    /// What is open, for who waits for changes. `until` is left out: it changes with every renewal.
+    opening: watch::Sender<Arc<Opening>>,
+    /// Whether the member may act at all; sent when it changes.
+    acts: watch::Sender<bool>,
+}
+
+/// The gate of one incarnation. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Shared>);
+
+impl Gate {
+    /// A closed gate.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self(Arc::new(Shared {
+            clock,
+            until_millis: AtomicU64::new(0),
+            epochs: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
+            ending: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
+            in_flight: (0..ENTRIES).map(|_| AtomicUsize::new(0)).collect(),
+            idle: Notify::new(),
+            cancels: Mutex::default(),
+            opening: watch::Sender::default(),
+            acts: watch::Sender::new(false),
+        }))
+    }
+
+    /// A gate that is open for everything and stays so, for a process that shares with nobody.
+    pub fn open_for_all(clock: Arc<dyn Clock>) -> Self {
+        let gate = Self::new(clock);
+        let entries = (0..=COORDINATOR.0).map(|entry| (Entry(entry), 1)).collect();
+        gate.set(&Opening { until: Some(Duration::MAX), entries, draining: BTreeSet::new() });
+        gate
+    }
+
+    /// Begins work on an entry, where that may be.
+    pub fn admit(&self, scope: Scope) -> Result<Permit, Refusal> {
+        self.count_in(scope, |entry| self.epoch(entry))
+    }
+
+    /// Begins a write for work that has begun.
+    pub fn admit_write(&self, scope: Scope) -> Result<(Permit, Duration), Refusal> {
+        let permit = self.count_in(scope, |entry| self.epoch(entry).max(self.ending(entry)))?;
+        Ok((permit, self.left().ok_or(Refusal::Suspended)?))
+    }
+
+    /// Counted first and judged after: a handover closes first and counts after, so one of the two sees the other.
+    fn count_in(&self, scope: Scope, epoch: impl Fn(Entry) -> i64) -> Result<Permit, Refusal> {
+        let entry = scope.entry();
+        self.count(entry).fetch_add(1, Ordering::SeqCst);
+        let mut permit = Permit { gate: self.clone(), entry, epoch: 0, cancelled: self.cancel_token(entry) };
+        self.left().ok_or(Refusal::Suspended)?;
+        permit.epoch = epoch(entry);
+        if permit.epoch == 0 { Err(Refusal::NotOwner) } else { Ok(permit) }
+    }
+
+    /// Whether something of this member may act on it now, and for how long at most.
+    pub fn check(&self, scope: Scope) -> Result<Duration, Refusal> {
+        let left = self.left().ok_or(Refusal::Suspended)?;
+        let entry = scope.entry();
+        if self.epoch(entry).max(self.ending(entry)) == 0 { Err(Refusal::NotOwner) } else { Ok(left) }
+    }
+
+    /// Whether it is this member's, also while it is suspended.
+    pub fn owns(&self, scope: Scope) -> bool {
+        self.epoch(scope.entry()) != 0
+    }
+
+    /// Whether the member may act at all now.
+    pub fn acts(&self) -> bool {
+        self.left().is_some()
+    }
+
+    /// What is open; a receiver learns of every change.
+    pub fn opening(&self) -> watch::Receiver<Arc<Opening>> {
+        self.0.opening.subscribe()
+    }
+
+    /// Whether the member may act; a receiver learns of suspension and resumption.
+    pub fn acting(&self) -> watch::Receiver<bool> {
+        self.0.acts.subscribe()
+    }
+
+    /// Sets what is open. Work on what is closed may come to its end if it drains; else it is cancelled.
+    pub(crate) fn set(&self, opening: &Opening) {
+        for (index, (epoch, ending)) in self.0.epochs.iter().zip(&self.0.ending).enumerate() {
+            let entry = Entry(u16::try_from(index).unwrap_or(u16::MAX));
+            let next = opening.entries.get(&entry).copied().map_or(0, |it| u64::try_from(it).unwrap_or(1));
+            let drains = opening.draining.contains(&entry);
+            let before = epoch.load(Ordering::SeqCst);
+            // Set before the other is closed: work that has begun must not meet a closed door between the two.
+            if before != 0 && next == 0 && drains {
+                ending.store(before, Ordering::SeqCst);
+            }
+            epoch.store(next, Ordering::SeqCst);
+            let ended = !drains && ending.swap(0, Ordering::SeqCst) != 0;
+            if next == 0 && !drains && (before != 0 || ended) {
+                self.cancel(entry);
+            }
+        }
+        let millis = opening.until.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX));
+        self.0.until_millis.store(millis, Ordering::SeqCst);
+        let next = Opening { until: None, ..opening.clone() };
+        self.0.opening.send_if_modified(|known| {
+            let changed = **known != next;
+            if changed {
+                *known = Arc::new(next);
+            }
+            changed
+        });
+        let acts = self.acts();
+        self.0.acts.send_if_modified(|known| std::mem::replace(known, acts) != acts);
+    }
+
+    /// Closes for good; all work is cancelled.
+    pub(crate) fn close(&self) {
+        self.set(&Opening::default());
+        let entries: Vec<Entry> = self.cancels().keys().copied().collect();
+        for entry in entries {
+            self.cancel(entry);
+        }
+    }
+
+    /// Cancels the work on an entry: it ends at its next await.
+    pub(crate) fn cancel(&self, entry: Entry) {
+        let token = self.cancels().remove(&entry);
+        if let Some(token) = token {
+            token.cancel();
+        }
+    }
+
+    /// Waits until no work on these entries is left, and lets none write any more.
+    pub(crate) async fn idle(&self, entries: &BTreeSet<Entry>) {
+        let idle = || entries.iter().all(|entry| self.count(*entry).load(Ordering::SeqCst) == 0);
+        loop {
+            let ended = self.0.idle.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            if idle() {
+                // Closed first and counted again after: a write that came between is waited for.
+                for entry in entries {
+                    self.0.ending[index(*entry)].store(0, Ordering::SeqCst);
+                }
+                if idle() {
+                    return;
+                }
+            }
+            ended.await;
+        }
+    }
+
+    /// Work in flight, over all entries.
+    pub fn in_flight(&self) -> usize {
+        self.0.in_flight.iter().map(|it| it.load(Ordering::SeqCst)).sum()
+    }
+
+    fn epoch(&self, entry: Entry) -> i64 {
+        i64::try_from(self.0.epochs[index(entry)].load(Ordering::SeqCst)).unwrap_or(i64::MAX)
+    }
+
+    fn ending(&self, entry: Entry) -> i64 {
+        i64::try_from(self.0.ending[index(entry)].load(Ordering::SeqCst)).unwrap_or(i64::MAX)
+    }
+
+    fn left(&self) -> Option<Duration> {
+        let until = Duration::from_millis(self.0.until_millis.load(Ordering::SeqCst));
+        until.checked_sub(self.0.clock.now().possible).filter(|left| !left.is_zero())
+    }
+
+    fn count(&self, entry: Entry) -> &AtomicUsize {
+        &self.0.in_flight[index(entry)]
+    }
+
+    fn cancels(&self) -> std::sync::MutexGuard<'_, BTreeMap<Entry, CancellationToken>> {
+        self.0.cancels.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn cancel_token(&self, entry: Entry) -> CancellationToken {
+        self.cancels().entry(entry).or_default().clone()
+    }
+}
+
+fn index(entry: Entry) -> usize {
+    usize::from(entry.0).min(ENTRIES - 1)
+}
+
+/// Work on one entry. A handover waits until every permit is dropped.
+pub struct Permit {
+    gate: Gate,
+    entry: Entry,
+    epoch: i64,
+    cancelled: CancellationToken,
+}
+
+impl Permit {
+    /// The epoch under which the work began.
+    pub fn epoch(&self) -> i64 {
+        self.epoch
+    }
+
+    /// Ends when the work must end.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
+        self.cancelled.clone().cancelled_owned()
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.count(self.entry).fetch_sub(1, Ordering::SeqCst);
+        self.gate.0.idle.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::timing::Now;
+
+    struct Fixed(AtomicU64);
+
+    impl Clock for Fixed {
+        fn now(&self) -> Now {
+            let now = Duration::from_secs(self.0.load(Ordering::SeqCst));
+            Now { certain: now, possible: now }
+        }
+    }
+
+    const SLOT: Scope = Scope::Slot(Slot::new(7));
+
+    fn open(gate: &Gate, until_seconds: u64) {
+        let entries = [(SLOT.entry(), 3)].into();
+        let until = Some(Duration::from_secs(until_seconds));
+        gate.set(&Opening { until, entries, draining: BTreeSet::new() });
+    }
+
+    #[test]
+    fn it_is_open_for_what_is_owned_until_the_deadline() {
+        let clock = Arc::new(Fixed(AtomicU64::new(0)));
+        let gate = Gate::new(clock.clone());
+        assert_eq!(gate.check(SLOT), Err(Refusal::Suspended));
+        open(&gate, 12);
+        assert_eq!(gate.admit(SLOT).map(|permit| permit.epoch()).ok(), Some(3));
+        assert_eq!(gate.check(Scope::Coordinator), Err(Refusal::NotOwner));
+        clock.0.store(12, Ordering::SeqCst);
+        assert_eq!(gate.check(SLOT), Err(Refusal::Suspended));
+        assert!(gate.owns(SLOT), "a suspended member keeps what it has");
+        open(&gate, 30);
+        assert_eq!(gate.check(SLOT), Ok(Duration::from_secs(18)));
+    }
+
+    #[tokio::test]
+    async fn a_handover_waits_for_work_and_what_is_lost_is_cancelled() {
+        let gate = Gate::new(Arc::new(Fixed(AtomicU64::new(0))));
+        open(&gate, 12);
+        let (first, second) = (gate.admit(SLOT).unwrap(), gate.admit(SLOT).unwrap());
+        let entries = BTreeSet::from([SLOT.entry()]);
+        let until = Some(Duration::from_secs(12));
+        gate.set(&Opening { until, entries: BTreeMap::new(), draining: entries.clone() });
+        assert!(gate.admit(SLOT).is_err(), "no new work begins");
+        assert!(gate.admit_write(SLOT).is_ok(), "what has begun comes to its end");
+        assert!(futures::FutureExt::now_or_never(first.cancelled()).is_none(), "work that drains goes on");
+        let waiting = tokio::spawn({
+            let gate = gate.clone();
+            async move { gate.idle(&entries).await }
+        });
+        drop(first);
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        drop(second);
+        waiting.await.unwrap();
+        assert!(gate.admit_write(SLOT).is_err(), "after that nothing writes");
+        open(&gate, 12);
+        let third = gate.admit(SLOT).unwrap();
+        gate.set(&Opening::default());
+        third.cancelled().await;
+    }
+}

@@ -1,0 +1,336 @@
+//! A member at work: carries out the effects of [`crate::step`] on a `kube::Client`, and brings back what came of them.
+//!
+//! One future does it all and spawns nothing, so that a member stops when it is not polled. The client that is passed
+//! in must not retry: a request that is sent again later would count from the wrong time.
+
+mod requests;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Client, ResourceExt, core::DynamicObject};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    Incarnation,
+    clock::Clock,
+    election::{Boxed, Election},
+    gate::{Gate, Opening},
+    map::{Entry, SlotMap},
+    member::LeaseRecord,
+    step::{Effect, End, Input, Member, Setup},
+    timing::Timing,
+    watch::{Query, Seen, follow},
+    wire::Names,
+};
+use requests::Requests;
+
+/// Longest time of one watch request for Leases and map, in seconds: their silence must be noticed soon.
+const WATCH_TIMEOUT_SECONDS: u32 = 25;
+
+/// What a member needs.
+#[derive(Clone)]
+pub struct Settings {
+    /// Names that the fleet shares.
+    pub names: Names,
+    /// Name of this member, such as the pod's name: unique in the namespace.
+    pub member: String,
+    /// Who it is; new at every start and whenever it was fenced.
+    pub incarnation: Incarnation,
+    /// Which build it is, such as the pod-template-hash; may be empty.
+    pub template: String,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// One member as another sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// Its Lease.
+    pub lease: LeaseRecord,
+    /// How long its Lease is at this version.
+    pub lease_age: Duration,
+}
+
+/// What a member knows.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// Whether it holds its Lease.
+    pub joined: bool,
+    /// The newest slot map that it saw.
+    pub map: Option<Arc<SlotMap>>,
+    /// Every member, itself too.
+    pub peers: Vec<Peer>,
+    /// Entries that it is giving away.
+    pub draining: BTreeSet<Entry>,
+    /// The Lease of the member that the election prefers as coordinator.
+    pub preferred: Option<Arc<str>>,
+}
+
+enum Command {
+    Synced,
+    Stop,
+}
+
+/// Where a member is spoken to. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    commands: mpsc::UnboundedSender<Command>,
+    view: watch::Receiver<Arc<View>>,
+    gate: Gate,
+    objects: Arc<AtomicU64>,
+}
+
+impl Handle {
+    /// Tells the others, with the next renewal, how many objects are in this member's slots.
+    pub fn count_objects(&self, objects: u64) {
+        self.objects.store(objects, Ordering::Relaxed);
+    }
+
+    /// Says that the shared caches are synced: the member may be given slots.
+    pub fn synced(&self) {
+        let _ = self.commands.send(Command::Synced);
+    }
+
+    /// Asks the member to give everything away and to end.
+    pub fn stop(&self) {
+        let _ = self.commands.send(Command::Stop);
+    }
+
+    /// What the member knows; changes with every input.
+    pub fn view(&self) -> watch::Receiver<Arc<View>> {
+        self.view.clone()
+    }
+
+    /// The gate of this incarnation.
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+}
+
+/// A member that is to be run.
+pub struct Runtime {
+    member: Member,
+    settings: Settings,
+    requests: Requests,
+    election: Arc<dyn Election>,
+    gate: Gate,
+    view: watch::Sender<Arc<View>>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    preferred: Option<Arc<str>>,
+    stopping: bool,
+    synced: bool,
+}
+
+/// Makes a member of `client`'s cluster, and the handle to it.
+pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -> (Handle, Runtime) {
+    let gate = Gate::new(Arc::clone(&settings.clock));
+    let (sender, commands) = mpsc::unbounded_channel();
+    let (view_sender, view) = watch::channel(Arc::default());
+    let setup = Setup {
+        incarnation: settings.incarnation.clone(),
+        lease_name: settings.names.lease(&settings.member).into(),
+        template: settings.template.clone(),
+        slots: 256,
+        timing: settings.timing.clone(),
+    };
+    let objects = Arc::new(AtomicU64::new(0));
+    let requests = Requests::new(client, &settings, Arc::clone(&objects));
+    let runtime = Runtime {
+        member: Member::new(setup),
+        requests,
+        election,
+        gate: gate.clone(),
+        view: view_sender,
+        commands,
+        preferred: None,
+        stopping: false,
+        synced: false,
+        settings,
+    };
+    (Handle { commands: sender, view, gate, objects }, runtime)
+}
+
+/// What a finished request or drain brings.
+type Pending = FuturesUnordered<Boxed<Option<Input>>>;
+
+impl Runtime {
+    /// Runs until the incarnation ends: fenced, or stopped after everything was given away.
+    ///
+    /// A member that is dropped before that leaves its Lease as it is: the others fence it when its time is over.
+    pub async fn run(mut self) -> End {
+        let mut pending: Pending = FuturesUnordered::new();
+        let mut leases = Box::pin(self.watch_leases());
+        let mut maps = Box::pin(self.watch_map());
+        let mut next_election = Instant::now();
+        let mut input = Input::Tick;
+        let end = loop {
+            if let Some(end) = self.turn(input, &mut pending) {
+                break end;
+            }
+            let tick = Instant::now() + self.member.next_tick(self.settings.clock.now());
+            let stands = self.synced && !self.stopping && self.member.acts(self.settings.clock.now());
+            input = tokio::select! {
+                biased;
+                command = self.commands.recv() => self.command(command.as_ref(), &mut pending),
+                Some(answer) = pending.next(), if !pending.is_empty() => answer.unwrap_or(Input::Tick),
+                Some(seen) = leases.next() => seen,
+                Some(seen) = maps.next() => seen,
+                () = sleep_until(next_election), if stands => {
+                    next_election = Instant::now() + self.settings.timing.lease_duration / 3;
+                    self.elect(&mut pending);
+                    Input::Tick
+                }
+                () = sleep_until(tick) => Input::Tick,
+            };
+        };
+        self.gate.close();
+        if end == End::Stopped {
+            self.requests.release(self.member.incarnation()).await;
+        }
+        end
+    }
+
+    /// One step of the protocol, and the beginning of what it wants done.
+    fn turn(&mut self, input: Input, pending: &mut Pending) -> Option<End> {
+        if let Input::Preferred(name) = &input {
+            self.preferred.clone_from(name);
+        }
+        let effects = self.member.step(input, self.settings.clock.now());
+        // The gate first: what is to be given must be closed before its work is waited for.
+        let draining: BTreeSet<Entry> =
+            self.member.handover().map(|it| it.entries.keys().copied().collect()).unwrap_or_default();
+        let entries = self.member.open().into_iter().collect();
+        let until = self.member.right_until().filter(|_| self.member.joined());
+        self.gate.set(&Opening { until, entries, draining: draining.clone() });
+        self.tell(draining);
+        let mut end = None;
+        for effect in effects {
+            match effect {
+                Effect::Drain(drain, entries) => pending.push(self.drain(drain, entries)),
+                Effect::Elect => self.elect(pending),
+                Effect::End(reason) => end = Some(reason),
+                request => pending.push(self.requests.carry_out(request)),
+            }
+        }
+        end
+    }
+
+    fn command(&mut self, command: Option<&Command>, pending: &mut Pending) -> Input {
+        match command {
+            Some(Command::Synced) => {
+                self.synced = true;
+                Input::Synced
+            }
+            // Nobody holds a handle any more: that is a stop too.
+            Some(Command::Stop) | None => {
+                if std::mem::replace(&mut self.stopping, true) {
+                    return Input::Tick;
+                }
+                let withdrawn = self.election.withdraw();
+                pending.push(Box::pin(async move {
+                    withdrawn.await;
+                    None
+                }));
+                Input::Stop
+            }
+        }
+    }
+
+    fn elect(&self, pending: &mut Pending) {
+        let standing = self.election.stand();
+        pending.push(Box::pin(async move { standing.await.map(|name| Input::Preferred(Some(name))) }));
+    }
+
+    /// Work that does not end in time is cancelled; what it has sent is waited for all the same.
+    fn drain(&self, drain: u64, entries: BTreeSet<Entry>) -> Boxed<Option<Input>> {
+        let (gate, most) = (self.gate.clone(), self.settings.timing.drain_max);
+        Box::pin(async move {
+            if tokio::time::timeout(most, gate.idle(&entries)).await.is_err() {
+                tracing::warn!(entries = entries.len(), "work on slots that are given away is cancelled");
+                for entry in &entries {
+                    gate.cancel(*entry);
+                }
+                gate.idle(&entries).await;
+            }
+            Some(Input::Drained(drain))
+        })
+    }
+
+    fn tell(&self, draining: BTreeSet<Entry>) {
+        let now = self.settings.clock.now();
+        let peers = self
+            .member
+            .members()
+            .map(|(lease, since)| Peer { lease: lease.clone(), lease_age: now.certain.saturating_sub(since) });
+        self.view.send_replace(Arc::new(View {
+            joined: self.member.joined(),
+            map: self.member.map().cloned(),
+            peers: peers.collect(),
+            draining,
+            preferred: self.preferred.clone(),
+        }));
+    }
+
+    fn watch_leases(&self) -> impl Stream<Item = Input> + Send + use<> {
+        let names = self.settings.names.clone();
+        let query = Query {
+            labels: names.lease_selector(),
+            timeout_seconds: WATCH_TIMEOUT_SECONDS,
+            ..Query::of::<Lease>(&(), Some(&names.namespace))
+        };
+        follow::<Lease>(self.requests.client(), query, None).filter_map(move |item| {
+            let input = match item {
+                Ok(Seen::Listed(leases, _)) => {
+                    Some(Input::LeasesListed(leases.iter().filter_map(|lease| names.read_lease(lease)).collect()))
+                }
+                Ok(Seen::Applied(lease)) => names.read_lease(&lease).map(Input::LeaseSeen),
+                Ok(Seen::Deleted(lease)) => Some(Input::LeaseGone(lease.name_any().into())),
+                Ok(Seen::UpTo(_)) => None,
+                Err(error) => {
+                    tracing::debug!(%error, "the watch of the Leases was interrupted");
+                    None
+                }
+            };
+            async { input }
+        })
+    }
+
+    fn watch_map(&self) -> impl Stream<Item = Input> + Send + use<> {
+        let names = self.settings.names.clone();
+        let query = Query {
+            fields: format!("metadata.name={}", names.name),
+            timeout_seconds: WATCH_TIMEOUT_SECONDS,
+            ..Query::of::<DynamicObject>(&names.map_resource(), Some(&names.namespace))
+        };
+        follow::<DynamicObject>(self.requests.client(), query, None).filter_map(move |item| {
+            let input = match item {
+                Ok(Seen::Listed(maps, version)) => match maps.first() {
+                    Some(map) => names.read_map(map).map(Input::MapSeen),
+                    None => version.parse().ok().map(Input::MapGone),
+                },
+                Ok(Seen::Applied(map)) => names.read_map(&map).map(Input::MapSeen),
+                Ok(Seen::Deleted(map)) => names.read_map(&map).map(|map| Input::MapGone(map.version.number)),
+                Ok(Seen::UpTo(_)) => None,
+                Err(error) => {
+                    tracing::debug!(%error, "the watch of the slot map was interrupted");
+                    None
+                }
+            };
+            async { input }
+        })
+    }
+}

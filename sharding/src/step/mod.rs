@@ -1,0 +1,314 @@
+//! What one member does, as a function: `(state, input, now) → (state, effects)`.
+//!
+//! Pure: no client, no clock, no randomness. [`crate::runtime`] carries the effects out and brings their answers back
+//! as inputs; tests bring them in every order. The rules (M-1 to M-4, O-1 to O-5) are in `PROTOCOL.md`.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `own.rs` | this member's Lease: joining, renewing, judging a lost answer (M-1, M-2, M-4) |
+//! | `others.rs` | the others' Leases: who is dead, and fencing (M-3) |
+//! | `moves.rs` | the map: making it, taking, draining, giving (O-2, O-3, §5) |
+
+mod moves;
+mod others;
+mod own;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use crate::{
+    Incarnation,
+    map::{Content, Entry, SlotMap},
+    member::{Facts, LeaseRecord, Readiness, Version},
+    timing::{Now, Timing},
+};
+pub use moves::Handover;
+use moves::Moves;
+use others::Others;
+use own::Own;
+
+/// What a member is and how the protocol runs.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Setup {
+    /// Who this member is.
+    pub incarnation: Incarnation,
+    /// Name of its Lease.
+    pub lease_name: Arc<str>,
+    /// Which build it is.
+    pub template: String,
+    /// Number of slots of the map.
+    pub slots: u16,
+    /// Times of the protocol.
+    pub timing: Timing,
+}
+
+/// Why a request has no answer that says what became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The object is at another version, or is there already: the write did not happen.
+    Conflict,
+    /// There is no such object.
+    NotFound,
+    /// Nothing is known: the write may have happened, or may happen yet.
+    Unknown,
+}
+
+/// What a member learns.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Input {
+    /// Time went by.
+    Tick,
+    /// The shared caches are synced: the member may be given slots.
+    Synced,
+    /// The member is to end: it gives everything away first.
+    Stop,
+    /// Answer to [`Effect::Renew`] of this attempt.
+    Renewed(u64, Result<LeaseRecord, Failure>),
+    /// Answer to [`Effect::ReadLease`]; nothing where there is no Lease.
+    LeaseRead(Result<Option<LeaseRecord>, Failure>),
+    /// Answer to [`Effect::Fence`] of the Lease with this name.
+    Fenced(Arc<str>, Result<LeaseRecord, Failure>),
+    /// Answer to [`Effect::ReadLeases`].
+    LeasesRead(Result<Vec<LeaseRecord>, Failure>),
+    /// Every member's Lease, from the watch's list.
+    LeasesListed(Vec<LeaseRecord>),
+    /// A Lease, from the watch.
+    LeaseSeen(LeaseRecord),
+    /// A Lease is gone, from the watch.
+    LeaseGone(Arc<str>),
+    /// Answer to [`Effect::ReadMap`]; nothing where there is no map.
+    MapRead(Result<Option<SlotMap>, Failure>),
+    /// Answer to [`Effect::WriteMap`].
+    MapWritten(Result<SlotMap, Failure>),
+    /// The map, from the watch.
+    MapSeen(SlotMap),
+    /// The map is gone, from the watch, since this resourceVersion.
+    MapGone(u64),
+    /// All work of this drain has ended.
+    Drained(u64),
+    /// Name of the Lease of the member that should be coordinator, as the election says.
+    Preferred(Option<Arc<str>>),
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Effect {
+    /// Write this member's Lease: create it where `on` is nothing, else replace that version. `ended` is the
+    /// incarnation that this ends.
+    Renew {
+        /// Number of the attempt, to be written into the Lease.
+        attempt: u64,
+        /// The version that is replaced.
+        on: Option<Version>,
+        /// What the Lease tells.
+        facts: Facts,
+        /// The former holder.
+        ended: Option<Incarnation>,
+    },
+    /// Read this member's Lease, consistently.
+    ReadLease,
+    /// List every member's Lease, consistently.
+    ReadLeases,
+    /// Replace this version of another member's Lease by one without holder.
+    Fence(Box<LeaseRecord>),
+    /// Delete exactly this version of a Lease that nobody holds.
+    DeleteLease(Arc<str>, Version),
+    /// Read the map, consistently.
+    ReadMap,
+    /// Write the map: create it where `on` is nothing, else replace that version.
+    WriteMap {
+        /// The version that is replaced.
+        on: Option<Version>,
+        /// What it will say.
+        content: Content,
+    },
+    /// Let the work on these entries end, cancel it when it takes too long, then answer [`Input::Drained`] with this
+    /// number. No new work begins, since the view does not hold them any more.
+    Drain(u64, BTreeSet<Entry>),
+    /// Ask the election at once who should be coordinator.
+    Elect,
+    /// This incarnation has ended.
+    End(End),
+}
+
+/// Why an incarnation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum End {
+    /// Another took or removed its Lease: everything is dropped, the process joins again.
+    Fenced,
+    /// The API server's store went back in time: nothing that was known counts any more.
+    WentBack,
+    /// It gave everything away and was told to end.
+    Stopped,
+}
+
+/// The state of one member.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Member {
+    setup: Arc<Setup>,
+    own: Own,
+    others: Others,
+    moves: Moves,
+    synced: bool,
+    stopping: bool,
+    end: Option<End>,
+}
+
+impl Member {
+    /// A member that is about to join.
+    pub fn new(setup: Setup) -> Self {
+        Self {
+            setup: Arc::new(setup),
+            own: Own::default(),
+            others: Others::default(),
+            moves: Moves::default(),
+            synced: false,
+            stopping: false,
+            end: None,
+        }
+    }
+
+    /// Takes an input in, and says what is to be done now.
+    pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        if self.end.is_some() {
+            return effects;
+        }
+        // What was counted while this member itself did not act counts for nothing: an outage of the API server must
+        // not end in mutual fencing (M-3).
+        let acted = self.acts(now);
+        self.take(input, now);
+        if !acted && self.acts(now) {
+            self.others.count_afresh(now);
+        }
+        if self.end.is_none() {
+            self.advance(now, &mut effects);
+        }
+        if let Some(end) = self.end {
+            effects.push(Effect::End(end));
+        }
+        effects
+    }
+
+    fn take(&mut self, input: Input, now: Now) {
+        match input {
+            Input::Tick => {}
+            Input::Synced => self.synced = true,
+            Input::Stop => self.stopping = true,
+            Input::Renewed(attempt, answer) => self.renewed(attempt, answer),
+            Input::LeaseRead(answer) => self.lease_read(answer, now),
+            Input::Fenced(name, answer) => self.others.fenced(&name, answer, now),
+            Input::LeasesRead(answer) => self.others.leases_read(answer, now),
+            Input::LeasesListed(leases) => self.others.listed(leases, now),
+            Input::LeaseSeen(lease) => self.others.seen(lease, now),
+            Input::LeaseGone(name) => self.others.gone(&name, now),
+            Input::MapRead(answer) => self.map_read(answer, now),
+            Input::MapWritten(answer) => self.map_written(answer, now),
+            Input::MapSeen(map) => self.see_map(map, now),
+            Input::MapGone(version) => self.map_gone(version),
+            Input::Drained(drain) => self.moves.drained(drain),
+            Input::Preferred(name) => self.moves.preferred = name,
+        }
+    }
+
+    fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        self.keep_lease(now, effects);
+        if self.own.joined && self.moves.read.is_none() {
+            self.read_map(now, effects);
+        }
+        if self.own.joined && self.acts_but_for_map(now) {
+            self.judge_others(now, effects);
+            self.move_slots(now, effects);
+        }
+    }
+
+    /// Until when this member may act, in `possible` time: A after the earlier of when it sent its last successful
+    /// renewal and its last successful read of the map (M-2).
+    pub fn right_until(&self) -> Option<Duration> {
+        let renewed = self.own.renewed?;
+        let read = self.moves.read?;
+        Some(renewed.min(read) + self.setup.timing.right())
+    }
+
+    /// Whether this member may act at all now.
+    pub fn acts(&self, now: Now) -> bool {
+        self.end.is_none() && self.own.joined && self.right_until().is_some_and(|until| now.possible < until)
+    }
+
+    /// Like [`Member::acts`], before there was a map to read.
+    fn acts_but_for_map(&self, now: Now) -> bool {
+        let renewed = self.own.renewed.is_some_and(|sent| now.possible < sent + self.setup.timing.right());
+        renewed && (self.moves.map.is_none() || self.acts(now))
+    }
+
+    /// Entries on which new work may begin, with their epochs, as long as [`Member::acts`].
+    pub fn open(&self) -> Vec<(Entry, i64)> {
+        let Some(map) = self.moves.map.as_ref().filter(|_| self.end.is_none() && self.own.joined) else {
+            return Vec::new();
+        };
+        map.owned_by(&self.setup.incarnation).filter(|(entry, _)| !self.moves.is_closed(*entry)).collect()
+    }
+
+    /// The newest map that was seen.
+    pub fn map(&self) -> Option<&Arc<SlotMap>> {
+        self.moves.map.as_ref()
+    }
+
+    /// Leases of all members, as last seen, with since when in `certain` time.
+    pub fn members(&self) -> impl Iterator<Item = (&LeaseRecord, Duration)> {
+        self.others.seen.values().map(|seen| (&seen.lease, seen.since))
+    }
+
+    /// Who this member is.
+    pub fn incarnation(&self) -> &Incarnation {
+        &self.setup.incarnation
+    }
+
+    /// Whether it holds its Lease.
+    pub fn joined(&self) -> bool {
+        self.own.joined
+    }
+
+    /// What this member tells of itself.
+    pub fn facts(&self) -> Facts {
+        let readiness = match (self.stopping, self.synced) {
+            (true, _) => Readiness::Leaving,
+            (false, true) => Readiness::Ready,
+            (false, false) => Readiness::Joining,
+        };
+        let generation = self.moves.map.as_ref().map_or(0, |map| map.content.generation);
+        Facts {
+            readiness,
+            template: self.setup.template.clone(),
+            generation,
+            handovers: self.moves.handovers,
+            objects: 0,
+        }
+    }
+
+    /// What is being given away now.
+    pub fn handover(&self) -> Option<&Handover> {
+        self.moves.handover.as_ref()
+    }
+
+    /// The place of the coordinator in the map.
+    pub fn coordinator_entry(&self) -> Entry {
+        Entry(self.setup.slots)
+    }
+
+    /// How long this member may wait for an input before it must be told the time again, in `certain` time.
+    pub fn next_tick(&self, now: Now) -> Duration {
+        let timing = &self.setup.timing;
+        let mut wait = timing.renew_interval.min(timing.attempt_timeout);
+        let own = [self.own.due(timing), self.moves.due(timing)].map(|due| (due, now.possible));
+        let others =
+            [self.others.due(timing, &self.setup.incarnation, now.certain), self.moves.quiet_due(timing, now.certain)];
+        let dues = own.into_iter().chain(others.map(|due| (due, now.certain)));
+        // What is overdue already waits for an answer, not for the time.
+        for left in dues.filter_map(|(due, now)| due?.checked_sub(now)).filter(|left| !left.is_zero()) {
+            wait = wait.min(left);
+        }
+        wait
+    }
+}

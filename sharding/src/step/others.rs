@@ -1,0 +1,195 @@
+//! The others' Leases: who is alive, who is dead for good, and fencing (M-3).
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{Effect, Failure, Member};
+use crate::{
+    Incarnation,
+    member::{LeaseRecord, Readiness},
+    timing::{Now, Timing},
+};
+
+/// A Lease and since when it is at this version, in `certain` time.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Seen {
+    pub(super) lease: LeaseRecord,
+    pub(super) since: Duration,
+    /// When a fence of this version was sent last, in `certain` time.
+    fenced_at: Option<Duration>,
+}
+
+/// What is known of the Leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Others {
+    pub(super) seen: BTreeMap<Arc<str>, Seen>,
+    /// Whether every Lease was listed once.
+    pub(super) listed: bool,
+    /// Incarnations that are dead for good.
+    ended: BTreeSet<Incarnation>,
+    /// Owners in the map whose Lease was not seen: since when a consistent list confirms that, in `certain` time.
+    absent: BTreeMap<Incarnation, Option<Duration>>,
+    /// When the last such list was sent, and for whom.
+    listing: Option<(Duration, BTreeSet<Incarnation>)>,
+    /// Since when the members that may own slots are the same, in `certain` time.
+    pub(super) unchanged: Duration,
+}
+
+impl Others {
+    pub(super) fn listed(&mut self, leases: Vec<LeaseRecord>, now: Now) {
+        let names: BTreeSet<Arc<str>> = leases.iter().map(|lease| Arc::clone(&lease.name)).collect();
+        let gone: Vec<_> = self.seen.keys().filter(|name| !names.contains(*name)).cloned().collect();
+        for name in &gone {
+            self.gone(name, now);
+        }
+        for lease in leases {
+            self.seen(lease, now);
+        }
+        self.listed = true;
+    }
+
+    pub(super) fn seen(&mut self, lease: LeaseRecord, now: Now) {
+        if let Some(ended) = lease.ended.clone().filter(|it| lease.holder.as_ref() != Some(it)) {
+            self.ended.insert(ended);
+        }
+        let known = self.seen.get(&lease.name);
+        if known.is_some_and(|it| {
+            it.lease.version.uid == lease.version.uid && it.lease.version.number >= lease.version.number
+        }) {
+            return;
+        }
+        let facts = |lease: &LeaseRecord| (lease.holder.clone(), lease.facts.readiness);
+        if known.is_none_or(|it| facts(&it.lease) != facts(&lease)) {
+            self.unchanged = now.certain;
+        }
+        self.seen.insert(Arc::clone(&lease.name), Seen { lease, since: now.certain, fenced_at: None });
+    }
+
+    pub(super) fn gone(&mut self, name: &str, now: Now) {
+        if self.seen.remove(name).is_some() {
+            self.unchanged = now.certain;
+        }
+    }
+
+    /// Answer to a fence: only a success makes the incarnation dead.
+    pub(super) fn fenced(&mut self, name: &Arc<str>, answer: Result<LeaseRecord, Failure>, now: Now) {
+        if let Some(seen) = self.seen.get_mut(name)
+            && matches!(answer, Err(Failure::Conflict | Failure::NotFound))
+        {
+            // It is at a version that the watch has not told of.
+            seen.since = now.certain;
+        }
+        if let Ok(lease) = answer {
+            self.seen(lease, now);
+        }
+    }
+
+    pub(super) fn count_afresh(&mut self, now: Now) {
+        self.seen.values_mut().for_each(|seen| seen.since = now.certain);
+        self.absent.values_mut().for_each(|since| *since = since.map(|_| now.certain));
+    }
+
+    /// Answer to a consistent list: who it does not name can never renew again, and acts no longer than a right lasts
+    /// from when the list was sent. (That a watch does not show a Lease proves nothing: it may be silent.)
+    pub(super) fn leases_read(&mut self, answer: Result<Vec<LeaseRecord>, Failure>, now: Now) {
+        let Some((sent, asked)) = self.listing.take() else { return };
+        let Ok(leases) = answer else {
+            // It paces the next.
+            self.listing = Some((sent, BTreeSet::new()));
+            return;
+        };
+        let holders: BTreeSet<Incarnation> = leases.iter().filter_map(|lease| lease.holder.clone()).collect();
+        for (owner, since) in &mut self.absent {
+            if asked.contains(owner) && !holders.contains(owner) && since.is_none() {
+                *since = Some(sent);
+            }
+        }
+        for lease in leases {
+            self.seen(lease, now);
+        }
+    }
+
+    pub(super) fn is_ended(&self, incarnation: &Incarnation) -> bool {
+        self.ended.contains(incarnation)
+    }
+
+    /// When something is due next, in `certain` time.
+    pub(super) fn due(&self, timing: &Timing, me: &Incarnation, now: Duration) -> Option<Duration> {
+        let held = |seen: &&Seen| seen.lease.holder.as_ref().is_some_and(|it| it != me);
+        let fences = self.seen.values().filter(held).map(|seen| seen.since + timing.lease_duration);
+        let quiet = self.unchanged + timing.debounce;
+        let absences = self.absent.values().flatten().map(|since| *since + timing.lease_duration);
+        fences.chain(absences).chain([quiet]).filter(|due| *due > now).min()
+    }
+
+    /// Members that may own slots, by name, with their Leases.
+    pub(super) fn candidates(&self) -> impl Iterator<Item = &Seen> {
+        self.seen.values().filter(|seen| {
+            let holder = seen.lease.holder.as_ref();
+            holder.is_some_and(|it| !self.ended.contains(it)) && seen.lease.facts.readiness == Readiness::Ready
+        })
+    }
+}
+
+impl Member {
+    /// Fences whose Lease stayed the same for its duration; notes whose Lease is gone; forgets the dead that own nothing.
+    pub(super) fn judge_others(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if !self.others.listed {
+            return;
+        }
+        let (me, timing) = (self.setup.incarnation.clone(), self.setup.timing.clone());
+        let (wait, again) = (timing.lease_duration, timing.attempt_timeout);
+        let owners = self.moves.owners();
+        self.note_absent(&owners, now, effects);
+        for seen in self.others.seen.values_mut() {
+            // One that is not answered is sent again after a while: only one of them can succeed.
+            let pending = seen.fenced_at.is_some_and(|at| now.certain < at + again);
+            let overdue = now.certain >= seen.since + wait && !pending;
+            match &seen.lease.holder {
+                Some(holder) if *holder != me && overdue => {
+                    seen.fenced_at = Some(now.certain);
+                    effects.push(Effect::Fence(Box::new(seen.lease.clone())));
+                }
+                None if overdue && seen.lease.ended.as_ref().is_none_or(|it| !owners.contains(it)) => {
+                    seen.fenced_at = Some(now.certain);
+                    effects.push(Effect::DeleteLease(Arc::clone(&seen.lease.name), seen.lease.version.clone()));
+                }
+                _ => {}
+            }
+        }
+        let Others { ended, seen, .. } = &mut self.others;
+        let named: BTreeSet<_> = seen.values().filter_map(|it| it.lease.ended.clone()).collect();
+        ended.retain(|it| owners.contains(it) || named.contains(it));
+    }
+
+    /// An owner without a Lease is dead once a consistent list confirmed that, and the duration has passed since.
+    fn note_absent(&mut self, owners: &BTreeSet<Incarnation>, now: Now, effects: &mut Vec<Effect>) {
+        let timing = &self.setup.timing;
+        let me = &self.setup.incarnation;
+        let Others { seen, ended, absent, listing, .. } = &mut self.others;
+        let holders: BTreeSet<&Incarnation> = seen.values().filter_map(|it| it.lease.holder.as_ref()).collect();
+        let missing = |it: &&Incarnation| *it != me && !holders.contains(*it) && !ended.contains(*it);
+        let missing: BTreeSet<Incarnation> = owners.iter().filter(missing).cloned().collect();
+        absent.retain(|it, _| missing.contains(it));
+        for owner in missing {
+            if absent
+                .entry(owner.clone())
+                .or_default()
+                .is_some_and(|since| now.certain >= since + timing.lease_duration)
+            {
+                absent.remove(&owner);
+                ended.insert(owner);
+            }
+        }
+        let unconfirmed: BTreeSet<_> =
+            absent.iter().filter(|(_, since)| since.is_none()).map(|(it, _)| it.clone()).collect();
+        let free = listing.as_ref().is_none_or(|(sent, _)| now.certain >= *sent + timing.attempt_timeout);
+        if !unconfirmed.is_empty() && free {
+            *listing = Some((now.certain, unconfirmed));
+            effects.push(Effect::ReadLeases);
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! This member's own Lease (M-1, M-2, M-4).
+//!
+//! A renewal is a compare-and-swap that carries its attempt's number. An answer that is missing or a conflict decides
+//! nothing: the Lease is read, and judged by what it holds. A renewal that is answered late still counts, from when it
+//! was sent.
+
+use std::time::Duration;
+
+use super::{Effect, End, Failure, Member};
+use crate::{
+    Incarnation,
+    member::{Facts, LeaseRecord, Version},
+    timing::{Now, Timing},
+};
+
+/// A renewal whose outcome is not known yet.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Attempt {
+    number: u64,
+    /// When it was sent, in `possible` time.
+    sent: Duration,
+    /// Whether its answer is still waited for.
+    waiting: bool,
+}
+
+/// Another's Lease of this member's name, while joining.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Former {
+    lease: LeaseRecord,
+    /// Since when it is at this version, in `certain` time.
+    since: Duration,
+}
+
+/// What is known of this member's Lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Own {
+    pub(super) joined: bool,
+    /// When the newest renewal that succeeded was sent, in `possible` time.
+    pub(super) renewed: Option<Duration>,
+    /// When its Lease was created, in seconds since 1970.
+    pub(super) created_seconds: i64,
+    version: Option<Version>,
+    /// Whether the Lease was read since this member began.
+    looked: bool,
+    former: Option<Former>,
+    attempts: Vec<Attempt>,
+    number: u64,
+    told: Facts,
+    /// When a read of the Lease was sent whose answer is waited for.
+    reading: Option<Duration>,
+    must_read: bool,
+    next: Duration,
+}
+
+impl Own {
+    /// When something is due next, in `possible` time.
+    pub(super) fn due(&self, timing: &Timing) -> Option<Duration> {
+        let unanswered = self.attempts.iter().filter(|it| it.waiting).map(|it| it.sent);
+        let answers = unanswered.chain(self.reading).map(|sent| sent + timing.attempt_timeout);
+        answers.chain([self.next]).min()
+    }
+
+    fn adopt(&mut self, lease: LeaseRecord) {
+        self.created_seconds = lease.created_seconds;
+        if let Some(attempt) = self.attempts.iter().find(|it| it.number == lease.attempt) {
+            self.renewed = self.renewed.max(Some(attempt.sent));
+            let sent = attempt.sent;
+            self.attempts.retain(|it| it.sent > sent);
+            self.joined = true;
+        }
+        self.version = Some(lease.version);
+    }
+}
+
+impl Member {
+    /// Answer to a renewal, however late.
+    pub(super) fn renewed(&mut self, number: u64, answer: Result<LeaseRecord, Failure>) {
+        if let Some(attempt) = self.own.attempts.iter_mut().find(|it| it.number == number) {
+            attempt.waiting = false;
+        }
+        match answer {
+            Ok(lease) if self.own.version.as_ref().is_none_or(|known| is_newer(&lease.version, known)) => {
+                self.own.adopt(lease);
+            }
+            // A newer answer overtook it; when it was sent counts all the same, if nothing was fenced since.
+            Ok(_) => {}
+            Err(_) => self.own.must_read = true,
+        }
+    }
+
+    /// The Lease as it is: who holds it, and which attempt wrote it.
+    pub(super) fn lease_read(&mut self, answer: Result<Option<LeaseRecord>, Failure>, now: Now) {
+        let Ok(found) = answer else {
+            // `reading` stays: it paces the next attempt.
+            self.own.must_read = true;
+            return;
+        };
+        self.own.reading = None;
+        self.own.looked = true;
+        self.own.must_read = false;
+        if !self.own.joined {
+            return self.look_before_joining(found, now);
+        }
+        match found {
+            Some(lease) if lease.holder.as_ref() == Some(&self.setup.incarnation) => {
+                match &self.own.version {
+                    Some(known) if known.uid != lease.version.uid => self.end = Some(End::Fenced),
+                    // An answer to a renewal may have overtaken this read; the store is judged by the map's reads.
+                    Some(known) if !is_newer(&lease.version, known) => {}
+                    _ => self.own.adopt(lease),
+                }
+            }
+            _ => self.end = Some(End::Fenced),
+        }
+    }
+
+    fn look_before_joining(&mut self, found: Option<LeaseRecord>, now: Now) {
+        let Some(lease) = found else {
+            self.own.version = None;
+            self.own.former = None;
+            return;
+        };
+        if lease.holder.as_ref() == Some(&self.setup.incarnation) {
+            self.own.adopt(lease);
+            return;
+        }
+        let same = self.own.former.as_ref().is_some_and(|former| former.lease.version == lease.version);
+        if !same {
+            self.own.former = Some(Former { lease, since: now.certain });
+        }
+    }
+
+    /// Renews when it is time, reads when an answer is missing.
+    pub(super) fn keep_lease(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let timing = &self.setup.timing;
+        let overdue = |it: &Attempt| it.waiting && now.possible >= it.sent + timing.attempt_timeout;
+        let first_look = !self.own.looked && !self.own.joined;
+        let must_read = self.own.must_read || first_look || self.own.attempts.iter().any(overdue);
+        let free = self.own.reading.is_none_or(|sent| now.possible >= sent + timing.attempt_timeout);
+        if must_read && free {
+            self.own.attempts.iter_mut().filter(|it| overdue(it)).for_each(|it| it.waiting = false);
+            self.own.must_read = false;
+            self.own.reading = Some(now.possible);
+            effects.push(Effect::ReadLease);
+        }
+        let news = self.own.joined && self.facts().readiness != self.own.told.readiness;
+        if now.possible >= self.own.next || news {
+            self.renew(now, effects);
+        }
+    }
+
+    fn renew(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        let timing = self.setup.timing.clone();
+        self.own.next = now.possible + timing.renew_interval;
+        let Some((on, ended)) = self.what_to_replace(now) else {
+            // Somebody else's: look again, it may end or have ended.
+            self.own.must_read |= self.own.looked;
+            return;
+        };
+        // What was sent longer ago than a right lasts can extend nothing any more.
+        self.own.attempts.retain(|it| now.possible < it.sent + timing.right());
+        self.own.number += 1;
+        let attempt = self.own.number;
+        self.own.attempts.push(Attempt { number: attempt, sent: now.possible, waiting: true });
+        self.own.told = self.facts();
+        let facts = self.own.told.clone();
+        effects.push(Effect::Renew { attempt, on, facts, ended });
+        if self.own.joined {
+            // Each renewal is followed by a read of the map (M-2).
+            self.read_map(now, effects);
+        }
+    }
+
+    /// The version that the next renewal replaces (nothing: it creates) and whom it ends, or nothing where the Lease
+    /// is somebody's who may be alive.
+    fn what_to_replace(&self, now: Now) -> Option<(Option<Version>, Option<Incarnation>)> {
+        if self.own.joined {
+            return Some((self.own.version.clone(), None));
+        }
+        if !self.own.looked {
+            return None;
+        }
+        let Some(former) = &self.own.former else { return Some((None, None)) };
+        let on = Some(former.lease.version.clone());
+        let Some(holder) = &former.lease.holder else { return Some((on, former.lease.ended.clone())) };
+        let waited = now.certain >= former.since + self.setup.timing.lease_duration;
+        (waited || holder.same_pod(&self.setup.incarnation)).then(|| (on, Some(holder.clone())))
+    }
+}
+
+/// Whether a version of one object is newer than another.
+fn is_newer(version: &Version, than: &Version) -> bool {
+    version.uid != than.uid || version.number > than.number
+}

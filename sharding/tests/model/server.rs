@@ -1,0 +1,125 @@
+//! A model of the API server: Leases, the map, and one object in each slot; every change has the next version.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use kube_sharding::{
+    Incarnation,
+    map::{Content, Entry, SlotMap},
+    member::{LeaseRecord, Version},
+    step::{Effect, Failure, Input},
+};
+
+/// What the server stores.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Server {
+    /// Versions count on their own for Leases, maps and each object: only those are compared, and so that states that
+    /// differ in nothing else are one.
+    pub(crate) lease_versions: BTreeMap<Arc<str>, u64>,
+    pub(crate) map_version: u64,
+    pub(crate) leases: BTreeMap<Arc<str>, LeaseRecord>,
+    pub(crate) map: Option<SlotMap>,
+    /// For each entry, the version of its object and the epoch that wrote it last.
+    pub(crate) objects: Vec<(u64, i64)>,
+    /// Whether a write of an older epoch took effect after one of a newer.
+    pub(crate) overwritten: bool,
+}
+
+/// A request on its way.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Request {
+    /// Of the protocol.
+    Protocol(Effect),
+    /// A write to the object of an entry, on a version of it, by the owner with this epoch.
+    Write { entry: Entry, on: u64, epoch: i64 },
+}
+
+impl Server {
+    /// Carries a request out. `heedless` ignores the version that a fence or a write is based on.
+    pub(crate) fn apply(&mut self, from: &Sender, request: &Request, heedless: Heedless) -> Option<Input> {
+        match request {
+            Request::Protocol(Effect::Renew { attempt, on, facts, ended }) => {
+                let lease = LeaseRecord {
+                    name: Arc::clone(&from.lease),
+                    version: Version { uid: "lease".into(), number: 0 },
+                    created_seconds: 0,
+                    holder: Some(from.incarnation.clone()),
+                    attempt: *attempt,
+                    ended: ended.clone(),
+                    facts: facts.clone(),
+                };
+                Some(Input::Renewed(*attempt, self.put_lease(lease, on.as_ref())))
+            }
+            Request::Protocol(Effect::ReadLease) => Some(Input::LeaseRead(Ok(self.leases.get(&from.lease).cloned()))),
+            Request::Protocol(Effect::ReadLeases) => {
+                Some(Input::LeasesRead(Ok(self.leases.values().cloned().collect())))
+            }
+            Request::Protocol(Effect::Fence(seen)) => {
+                let mut lease = LeaseRecord::clone(seen);
+                lease.ended = lease.holder.take();
+                let on = match (heedless.fence, self.leases.get(&seen.name)) {
+                    (true, Some(now)) => now.version.clone(),
+                    _ => seen.version.clone(),
+                };
+                Some(Input::Fenced(Arc::clone(&seen.name), self.put_lease(lease, Some(&on))))
+            }
+            Request::Protocol(Effect::DeleteLease(name, on)) => {
+                if self.leases.get(name).is_some_and(|lease| lease.version == *on) {
+                    self.leases.remove(name);
+                }
+                None
+            }
+            Request::Protocol(Effect::ReadMap) => Some(Input::MapRead(Ok(self.map.clone()))),
+            Request::Protocol(Effect::WriteMap { on, content }) => {
+                Some(Input::MapWritten(self.put_map(on.as_ref(), content)))
+            }
+            Request::Protocol(Effect::Drain(..) | Effect::Elect | Effect::End(_)) => None,
+            Request::Write { entry, on, epoch } => {
+                let object = &mut self.objects[usize::from(entry.0)];
+                if object.0 == *on || heedless.write {
+                    self.overwritten |= *epoch < object.1;
+                    *object = (object.0 + 1, *epoch);
+                }
+                None
+            }
+        }
+    }
+
+    fn put_lease(&mut self, mut lease: LeaseRecord, on: Option<&Version>) -> Result<LeaseRecord, Failure> {
+        match (self.leases.get(&lease.name).map(|it| &it.version), on) {
+            (None, Some(_)) => return Err(Failure::NotFound),
+            (now, on) if now != on => return Err(Failure::Conflict),
+            _ => {}
+        }
+        let version = self.lease_versions.entry(Arc::clone(&lease.name)).or_default();
+        *version += 1;
+        lease.version.number = *version;
+        self.leases.insert(Arc::clone(&lease.name), lease.clone());
+        Ok(lease)
+    }
+
+    fn put_map(&mut self, on: Option<&Version>, content: &Content) -> Result<SlotMap, Failure> {
+        if self.map.as_ref().map(|map| &map.version) != on {
+            return Err(Failure::Conflict);
+        }
+        self.map_version += 1;
+        let uid = on.map_or_else(|| format!("map-{}", self.map_version).into(), |on| Arc::clone(&on.uid));
+        let version = Version { uid, number: self.map_version };
+        let map = SlotMap { version, created_seconds: 0, content: content.clone() };
+        self.map = Some(map.clone());
+        Ok(map)
+    }
+}
+
+/// Who sent a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Sender {
+    pub(crate) incarnation: Incarnation,
+    pub(crate) lease: Arc<str>,
+}
+
+/// Which preconditions the server does not heed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Heedless {
+    pub(crate) fence: bool,
+    pub(crate) write: bool,
+}

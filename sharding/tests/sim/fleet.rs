@@ -1,0 +1,272 @@
+//! Processes of the simulation: the real runtime, gate and client, and a worker that does what a controller does.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use kube::{
+    Client,
+    api::PostParams,
+    core::{DynamicObject, Request},
+};
+use kube_sharding::{
+    Incarnation, Slot,
+    clock::Clock,
+    election::{Boxed, Election},
+    gate::{Gate, Permit, Scope},
+    layer::GateLayer,
+    runtime::{Handle, Settings, member},
+    step::End,
+    timing::{Now, Timing},
+    wire::Names,
+};
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::json;
+use tokio::time::{Instant, sleep};
+use tower::Layer;
+
+use crate::{
+    network::{Network, Sky},
+    server::Server,
+};
+
+/// Collection of what is shared between the members.
+pub(crate) const ITEMS: &str = "/api/v1/namespaces/system/configmaps";
+
+pub(crate) fn names() -> Names {
+    let text = str::to_owned;
+    Names { group: text("example.com"), prefix: text("example.com"), namespace: text("system"), name: text("fleet") }
+}
+
+pub(crate) fn timing() -> Timing {
+    Timing::default()
+}
+
+/// A clock that runs at its own rate, and may stand still while its process does.
+pub(crate) struct SimClock {
+    begun: Instant,
+    /// Thousandths by which it is faster or slower.
+    per_mille: u64,
+    /// Milliseconds that its monotonic clock stood still.
+    suspended_millis: AtomicU64,
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Now {
+        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap();
+        let possible = Duration::from_millis(millis * self.per_mille / 1000);
+        Now {
+            certain: possible.saturating_sub(Duration::from_millis(self.suspended_millis.load(Ordering::SeqCst))),
+            possible,
+        }
+    }
+}
+
+/// Elects anybody, and another one now and then: its mistakes must cost time only.
+struct Whim {
+    processes: Processes,
+    dice: Mutex<StdRng>,
+}
+
+impl Election for Whim {
+    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+        let alive: Vec<usize> = self.processes.lock().unwrap().keys().copied().collect();
+        let mut dice = self.dice.lock().unwrap();
+        let some = if dice.random_range(0..10) == 0 { dice.random_range(0..alive.len().max(1)) } else { 0 };
+        let name = alive.get(some).map(|id| names().lease(&format!("member-{id}")).into());
+        Box::pin(async move { name })
+    }
+
+    fn withdraw(&self) -> Boxed<()> {
+        Box::pin(async {})
+    }
+}
+
+/// What the script knows of a process.
+pub(crate) struct Process {
+    pub(crate) clock: Arc<SimClock>,
+    /// The gate of its present incarnation, and who that is.
+    pub(crate) gate: Option<(Incarnation, Gate)>,
+    pub(crate) handle: Option<Handle>,
+    pause: Arc<Pause>,
+    task: tokio::task::JoinHandle<()>,
+}
+
+/// Processes that were not ended, by number.
+pub(crate) type Processes = Arc<Mutex<BTreeMap<usize, Process>>>;
+
+#[derive(Default)]
+struct Pause {
+    paused: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// Stands still while it is paused, as a process does at SIGSTOP.
+struct Pausable<F> {
+    inner: Pin<Box<F>>,
+    pause: Arc<Pause>,
+}
+
+impl<F: Future<Output = ()>> Future for Pausable<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        *self.pause.waker.lock().unwrap() = Some(context.waker().clone());
+        if self.pause.paused.load(Ordering::SeqCst) { Poll::Pending } else { self.inner.as_mut().poll(context) }
+    }
+}
+
+/// Where processes are started and ended.
+#[derive(Clone)]
+pub(crate) struct Fleet {
+    pub(crate) server: Server,
+    pub(crate) sky: Sky,
+    pub(crate) processes: Processes,
+    seed: u64,
+    started: Arc<AtomicU64>,
+}
+
+impl Fleet {
+    pub(crate) fn new(seed: u64, server: Server, sky: Sky) -> Self {
+        Self { server, sky, processes: Arc::default(), seed, started: Arc::default() }
+    }
+
+    pub(crate) fn start(&self, template: &str) -> usize {
+        let id = usize::try_from(self.started.fetch_add(1, Ordering::SeqCst)).unwrap();
+        let mut dice = StdRng::seed_from_u64(self.seed.wrapping_mul(1000) + id as u64);
+        let clock = Arc::new(SimClock {
+            begun: Instant::now(),
+            // Up to 8 % apart: the protocol tolerates 11 %.
+            per_mille: dice.random_range(960..=1040),
+            suspended_millis: AtomicU64::new(0),
+        });
+        let pause = Arc::new(Pause::default());
+        let life = live(self.clone(), id, template.to_owned(), Arc::clone(&clock), dice);
+        let task = tokio::spawn(Pausable { inner: Box::pin(life), pause: Arc::clone(&pause) });
+        let process = Process { clock, gate: None, handle: None, pause, task };
+        self.processes.lock().unwrap().insert(id, process);
+        id
+    }
+
+    pub(crate) fn kill(&self, id: usize) {
+        if let Some(process) = self.processes.lock().unwrap().remove(&id) {
+            process.task.abort();
+        }
+    }
+
+    pub(crate) fn pause(&self, id: usize) {
+        self.with(id, |process| process.pause.paused.store(true, Ordering::SeqCst));
+    }
+
+    /// Lets it go on; its monotonic clock may have stood still for so long.
+    pub(crate) fn resume(&self, id: usize, stood_still: Duration) {
+        self.with(id, |process| {
+            let millis = u64::try_from(stood_still.as_millis()).unwrap();
+            process.clock.suspended_millis.fetch_add(millis, Ordering::SeqCst);
+            process.pause.paused.store(false, Ordering::SeqCst);
+            if let Some(waker) = process.pause.waker.lock().unwrap().take() {
+                waker.wake();
+            }
+        });
+    }
+
+    pub(crate) fn stop(&self, id: usize) {
+        self.with(id, |process| process.handle.iter().for_each(Handle::stop));
+    }
+
+    fn with(&self, id: usize, act: impl FnOnce(&Process)) {
+        if let Some(process) = self.processes.lock().unwrap().get(&id) {
+            act(process);
+        }
+    }
+}
+
+/// One process: one incarnation after the other, until it is stopped.
+async fn live(fleet: Fleet, id: usize, template: String, clock: Arc<SimClock>, mut dice: StdRng) {
+    for life in 0.. {
+        let incarnation = Incarnation::new(&format!("pod-{id}"), &life.to_string());
+        let network = Network { server: fleet.server.clone(), sky: fleet.sky.clone(), process: id };
+        let settings = Settings {
+            names: names(),
+            member: format!("member-{id}"),
+            incarnation: incarnation.clone(),
+            template: template.clone(),
+            timing: timing(),
+            clock: clock.clone(),
+        };
+        let election =
+            Whim { processes: fleet.processes.clone(), dice: Mutex::new(StdRng::seed_from_u64(dice.random())) };
+        let (handle, runtime) = member(Client::new(network.clone(), "system"), settings, Arc::new(election));
+        let gate = handle.gate().clone();
+        if let Some(process) = fleet.processes.lock().unwrap().get_mut(&id) {
+            process.gate = Some((incarnation.clone(), gate.clone()));
+            process.handle = Some(handle.clone());
+        }
+        let gated = GateLayer::new(gate.clone(), Duration::from_secs(10), |_| false).layer(network);
+        let client = Client::new(gated, "system");
+        sleep(Duration::from_millis(dice.random_range(0..500))).await;
+        handle.synced();
+        let end = tokio::select! {
+            biased;
+            end = runtime.run() => end,
+            () = work(&fleet, &gate, &client, &incarnation, &mut dice) => End::Stopped,
+        };
+        if end == End::Stopped {
+            break;
+        }
+    }
+    fleet.processes.lock().unwrap().remove(&id);
+}
+
+/// What a controller does: looks at its items, and brings the status of each to its spec.
+async fn work(fleet: &Fleet, gate: &Gate, client: &Client, me: &Incarnation, dice: &mut StdRng) {
+    loop {
+        sleep(Duration::from_millis(dice.random_range(200..600))).await;
+        for item in fleet.server.all(ITEMS) {
+            let Ok(permit) = gate.admit(scope(&item)) else { continue };
+            let name = item["metadata"]["name"].as_str().unwrap().to_owned();
+            // Mostly quick; now and then longer than a drain waits.
+            let long = dice.random_range(0..200) == 0;
+            let takes =
+                Duration::from_millis(if long { dice.random_range(10_000..30_000) } else { dice.random_range(0..200) });
+            tokio::select! {
+                biased;
+                () = permit.cancelled() => {}
+                () = reconcile(client, &permit, me, &name, scope(&item), takes) => {}
+            }
+        }
+    }
+}
+
+pub(crate) fn scope(item: &serde_json::Value) -> Scope {
+    if item["metadata"]["name"] == "fleet-wide" {
+        return Scope::Coordinator;
+    }
+    Scope::Slot(Slot::of_uid(item["metadata"]["uid"].as_str().unwrap()))
+}
+
+async fn reconcile(client: &Client, permit: &Permit, me: &Incarnation, name: &str, scope: Scope, takes: Duration) {
+    let read = Request::new(ITEMS).get(name, &kube::api::GetParams::default()).unwrap();
+    let Ok(Ok(mut item)) = tokio::time::timeout(Duration::from_secs(10), client.request::<DynamicObject>(read)).await
+    else {
+        return;
+    };
+    if item.data["data"]["spec"] == item.data["data"]["status"] {
+        return;
+    }
+    sleep(takes).await;
+    item.data["data"]["status"] = item.data["data"]["spec"].clone();
+    item.data["data"]["epoch"] = json!(permit.epoch().to_string());
+    item.data["data"]["by"] = json!(me.to_string());
+    let body = serde_json::to_vec(&item).unwrap();
+    let mut write = Request::new(ITEMS).replace(name, &PostParams::default(), body).unwrap();
+    write.extensions_mut().insert(scope);
+    let _ = client.request::<DynamicObject>(write).await;
+}

@@ -1,0 +1,286 @@
+//! What happens in one simulation, and what must hold.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
+
+use kube_sharding::gate::Scope;
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    fleet::{Fleet, ITEMS, names, scope},
+    network::{Sky, Weather},
+    server::{Answer, Call, Server},
+};
+
+/// Items that are shared.
+const ITEM_COUNT: usize = 12;
+/// How long things go wrong.
+const TROUBLE: Duration = Duration::from_secs(80);
+/// How long the fleet has to get over it: the longest late request (30 s) and drain (20 s + 10 s), a lease, and time
+/// for the last reconciles.
+const RECOVERY: Duration = Duration::from_secs(90);
+/// Collections of the protocol.
+const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
+const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases";
+
+/// Rules that are broken on purpose.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flaws {
+    /// The server does not heed the version that a write is based on.
+    pub(crate) heedless: bool,
+}
+
+/// What one simulation saw.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Summary {
+    writes: usize,
+    map_changes: u64,
+    crashes: usize,
+    stops: usize,
+    pauses: usize,
+    troubles: usize,
+    pub(crate) digest: u64,
+}
+
+impl Summary {
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.writes += other.writes;
+        self.map_changes += other.map_changes;
+        self.crashes += other.crashes;
+        self.stops += other.stops;
+        self.pauses += other.pauses;
+        self.troubles += other.troubles;
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            formatter,
+            "{} writes of items, {} changes of the map, {} crashes, {} clean stops, {} pauses, {} troubles of the network or by hand",
+            self.writes, self.map_changes, self.crashes, self.stops, self.pauses, self.troubles
+        )
+    }
+}
+
+/// One simulation.
+pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let server = Server::new(flaws.heedless);
+    let sky = Sky::new(seed);
+    let fleet = Fleet::new(seed, server.clone(), sky);
+    for index in 0..ITEM_COUNT {
+        let name = if index == 0 { "fleet-wide".to_owned() } else { format!("item-{index}") };
+        create(&server, &name);
+    }
+    (0..dice.random_range(1..=4)).for_each(|_| {
+        fleet.start("a");
+    });
+    let mut summary = Summary::default();
+    let end = Instant::now() + TROUBLE;
+    let mut next_trouble = Instant::now() + Duration::from_secs(dice.random_range(1..25));
+    let mut due: Vec<(Instant, Repair)> = Vec::new();
+    while Instant::now() < end {
+        sleep(Duration::from_millis(100)).await;
+        one_acts(&fleet).map_err(|error| fleet.server.explain(&error))?;
+        edit(&server, &mut dice);
+        if Instant::now() >= next_trouble {
+            next_trouble = Instant::now() + Duration::from_millis(dice.random_range(500..8000));
+            trouble(&fleet, &mut dice, &mut summary, &mut due);
+        }
+        let now = Instant::now();
+        due.extract_if(.., |(at, _)| *at <= now).for_each(|(_, repair)| repair.carry_out(&fleet));
+    }
+    due.into_iter().for_each(|(_, repair)| repair.carry_out(&fleet));
+    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
+    fleet.start("b");
+    let healed = Instant::now() + RECOVERY;
+    while Instant::now() < healed {
+        sleep(Duration::from_millis(100)).await;
+        one_acts(&fleet).map_err(|error| fleet.server.explain(&error))?;
+    }
+    all_is_well(&fleet).map_err(|error| fleet.server.explain(&error))?;
+    epochs_rise(&server)?;
+    let written = server.written();
+    summary.writes = written.iter().filter(|it| it.collection == ITEMS).count();
+    summary.map_changes =
+        server.get(MAPS, &names().name).and_then(|map| map["spec"]["generation"].as_u64()).unwrap_or(0);
+    let mut hasher = DefaultHasher::new();
+    for it in &written {
+        (it.version, it.sender, it.at.duration_since(end - TROUBLE), &it.collection).hash(&mut hasher);
+    }
+    summary.digest = hasher.finish();
+    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    ids.into_iter().for_each(|id| fleet.kill(id));
+    Ok(summary)
+}
+
+/// What ends a trouble.
+enum Repair {
+    Weather(usize),
+    Resume(usize, Duration),
+}
+
+impl Repair {
+    fn carry_out(self, fleet: &Fleet) {
+        match self {
+            Self::Weather(id) => fleet.sky.set(id, Weather::default()),
+            Self::Resume(id, stood_still) => fleet.resume(id, stood_still),
+        }
+    }
+}
+
+/// Something goes wrong.
+fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Vec<(Instant, Repair)>) {
+    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    let Some(&one) = ids.get(dice.random_range(0..ids.len().max(1))) else {
+        fleet.start("a");
+        return;
+    };
+    let template = if dice.random_range(0..2) == 0 { "a" } else { "b" };
+    let seconds = Duration::from_secs(dice.random_range(2..40));
+    let at = Instant::now() + seconds;
+    let flaky =
+        Weather { request_lost: 100, answer_lost: 100, late: 50, refused: 100, watch: 100, ..Weather::default() };
+    summary.troubles += 1;
+    let kind = dice.random_range(0..12);
+    fleet.server.note(format!("trouble {kind} of process {one} for {seconds:?}, template {template}"));
+    match kind {
+        0 | 1 => {
+            fleet.kill(one);
+            fleet.start(template);
+            summary.crashes += 1;
+        }
+        2 | 3 => {
+            fleet.start(template);
+            fleet.stop(one);
+            summary.stops += 1;
+        }
+        4 if ids.len() < 6 => {
+            fleet.start(template);
+        }
+        4 | 5 => {
+            fleet.pause(one);
+            let stood_still = if dice.random_range(0..2) == 0 { seconds } else { Duration::ZERO };
+            due.push((at, Repair::Resume(one, stood_still)));
+            summary.pauses += 1;
+        }
+        6 | 7 => {
+            fleet.sky.set(one, flaky);
+            due.push((at, Repair::Weather(one)));
+        }
+        8 => {
+            fleet.sky.set(one, Weather { cut: true, ..Weather::default() });
+            due.push((at, Repair::Weather(one)));
+        }
+        9 => {
+            // The API server is away for all, or slow to answer all.
+            let slow = Weather { slow: Duration::from_secs(dice.random_range(1..7)), ..Weather::default() };
+            let away = Weather { cut: true, ..Weather::default() };
+            let weather = if dice.random_range(0..2) == 0 { slow } else { away };
+            for id in ids {
+                fleet.sky.set(id, weather);
+                due.push((at, Repair::Weather(id)));
+            }
+        }
+        10 => fleet.server.remove(MAPS, &names().name),
+        _ => fleet.server.remove(LEASES, &names().lease(&format!("member-{one}"))),
+    }
+}
+
+fn create(server: &Server, name: &str) {
+    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "system"},
+                      "data": {"spec": "0", "status": "", "epoch": "0", "by": ""}});
+    let call = Call {
+        method: http::Method::POST,
+        collection: ITEMS.to_owned(),
+        name: None,
+        query: String::new(),
+        body,
+        sender: usize::MAX,
+    };
+    assert!(matches!(server.answer(call), Answer::Whole(201, _)));
+}
+
+/// A user changes an item.
+fn edit(server: &Server, dice: &mut StdRng) {
+    if dice.random_range(0..3) == 0 {
+        let name = match dice.random_range(0..ITEM_COUNT) {
+            0 => "fleet-wide".to_owned(),
+            index => format!("item-{index}"),
+        };
+        let spec = dice.random_range(0..1_000_000).to_string();
+        server.change(ITEMS, &name, |item| item["data"]["spec"] = json!(spec));
+    }
+}
+
+/// S-1.
+fn one_acts(fleet: &Fleet) -> Result<(), String> {
+    let processes = fleet.processes.lock().unwrap();
+    for item in fleet.server.all(ITEMS) {
+        let actors: Vec<String> = processes
+            .values()
+            .filter_map(|it| it.gate.as_ref())
+            .filter(|(_, gate)| gate.check(scope(&item)).is_ok())
+            .map(|(incarnation, _)| incarnation.to_string())
+            .collect();
+        if actors.len() > 1 {
+            return Err(format!("S-1: {actors:?} may act on {}", item["metadata"]["name"]));
+        }
+    }
+    Ok(())
+}
+
+/// S-3: of the writes of one item that took effect, none is of an older epoch than one before.
+fn epochs_rise(server: &Server) -> Result<(), String> {
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+    for write in server.written().iter().filter(|it| it.collection == ITEMS && it.sender != usize::MAX) {
+        let epoch: i64 = write.object["data"]["epoch"].as_str().and_then(|it| it.parse().ok()).unwrap_or(0);
+        let name = write.object["metadata"]["name"].to_string();
+        let last = newest.entry(name.clone()).or_insert(0);
+        if epoch < *last {
+            return Err(format!("S-3: version {} of {name} was written in epoch {epoch}, after {last}", write.version));
+        }
+        *last = epoch;
+    }
+    Ok(())
+}
+
+/// S-4, S-6, S-7.
+fn all_is_well(fleet: &Fleet) -> Result<(), String> {
+    let processes = fleet.processes.lock().unwrap();
+    let gates: Vec<_> = processes.values().filter_map(|it| it.gate.as_ref()).collect();
+    let scopes = (0..=u8::MAX).map(|slot| Scope::Slot(kube_sharding::Slot::new(slot))).chain([Scope::Coordinator]);
+    for scope in scopes {
+        let owners = gates.iter().filter(|(_, gate)| gate.check(scope).is_ok()).count();
+        if owners != 1 {
+            return Err(format!("S-4: {owners} of {} processes own {scope:?}", gates.len()));
+        }
+    }
+    let loads: Vec<usize> = gates.iter().map(|(_, gate)| gate.opening().borrow().slots().len()).collect();
+    let newest = processes.values().filter(|it| it.handle.is_some()).count();
+    let one_build = fleet
+        .server
+        .all(LEASES)
+        .iter()
+        .map(|it| it["metadata"]["annotations"]["example.com/template"].to_string())
+        .collect::<std::collections::BTreeSet<_>>()
+        .len()
+        == 1;
+    if one_build && loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0) > 1 {
+        return Err(format!("S-6: loads {loads:?} of {newest} processes"));
+    }
+    let behind: Vec<Value> =
+        fleet.server.all(ITEMS).into_iter().filter(|it| it["data"]["spec"] != it["data"]["status"]).collect();
+    if let Some(item) = behind.first() {
+        return Err(format!("S-7: {} items were not reconciled, such as {item}", behind.len()));
+    }
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Puts keys into the queues: only of what this member owns.
+
+use std::sync::Arc;
+
+use frappe_crds::{FrappeBench, FrappeSite};
+use kube::Resource;
+use kube_sharding::{
+    Slot, SlotSet,
+    gate::{Gate, Scope},
+};
+
+use crate::{
+    controllers::site::watch as site_watch,
+    domain::key::Key,
+    io::{cache::Cache, watch::Change},
+    lanes::{Priority, runner::Queue},
+};
+
+/// The one way into the queues.
+#[derive(Clone)]
+pub(super) struct Wake {
+    pub(super) sites: Arc<Cache<FrappeSite>>,
+    /// Sites that carry no slot label yet, of all members.
+    pub(super) unlabelled: Arc<Cache<FrappeSite>>,
+    pub(super) benches: Arc<Cache<FrappeBench>>,
+    pub(super) site_queue: Queue<Key, Key>,
+    pub(super) bench_queue: Queue<(), Key>,
+    pub(super) gate: Gate,
+}
+
+/// The scope of a site.
+pub(super) fn scope_of(site: &FrappeSite) -> Scope {
+    Scope::Slot(Slot::of_uid(site.metadata.uid.as_deref().unwrap_or_default()))
+}
+
+impl Wake {
+    /// The site itself changed: soon, if a person changed it.
+    pub(super) fn site_itself(&self, site: &FrappeSite, change: &Change<FrappeSite>) {
+        self.push(site, site_watch::priority(change));
+    }
+
+    /// Something of the site changed.
+    pub(super) fn site(&self, key: &Key) {
+        if let Some(site) = self.sites.get(key) {
+            self.push(&site, Priority::Normal);
+        }
+    }
+
+    pub(super) fn sites_that(&self, priority: Priority, wanted: impl Fn(&FrappeSite) -> bool) {
+        self.sites.all().iter().filter(|site| wanted(site)).for_each(|site| self.push(site, priority));
+    }
+
+    /// Every site of some slots: they were gained.
+    pub(super) fn slots(&self, slots: &SlotSet) {
+        let mine = |site: &FrappeSite| slots.contains(Slot::of_uid(site.metadata.uid.as_deref().unwrap_or_default()));
+        self.unlabelled.all().iter().filter(|site| mine(site)).for_each(|site| self.unlabelled(site));
+        self.sites_that(Priority::Low, mine);
+    }
+
+    /// A site without the slot label: the owner of its slot takes it in, and gives it the label first of all.
+    pub(super) fn unlabelled(&self, site: &Arc<FrappeSite>) {
+        if self.gate.owns(scope_of(site)) && self.sites.get(&Key::of(site.as_ref())).is_none() {
+            self.sites.wrote(FrappeSite::clone(site));
+            self.push(site, Priority::High);
+        }
+    }
+
+    pub(super) fn bench(&self, key: Key) {
+        if self.gate.owns(Scope::Coordinator) {
+            self.bench_queue.push((), key, Priority::Normal);
+        }
+    }
+
+    /// A site left: its bench may wait for that.
+    pub(super) fn leaving_bench(&self, bench: &Key) {
+        if self.benches.get(bench).is_some_and(|it| it.meta().deletion_timestamp.is_some()) {
+            self.bench(bench.clone());
+        }
+    }
+
+    pub(super) fn benches(&self) {
+        self.benches.all().iter().for_each(|bench| self.bench(Key::of(bench.as_ref())));
+    }
+
+    pub(super) fn everything(&self) {
+        self.sites_that(Priority::Low, |_| true);
+        self.benches();
+        self.site_queue.limits_changed();
+    }
+
+    fn push(&self, site: &FrappeSite, priority: Priority) {
+        if self.gate.owns(scope_of(site)) {
+            self.site_queue.push(site_watch::lane(site), Key::of(site), priority);
+        }
+    }
+}

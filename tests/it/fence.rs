@@ -1,0 +1,96 @@
+//! The admission fence on a real API server: it refuses a replica that does not own what it writes, and nobody else.
+
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use frappe_crds::site::SitePhase;
+use frappe_loadtest::{
+    cluster::Cluster,
+    process::{NAMESPACE, Operator, Options},
+};
+
+use crate::support::{World, program, site};
+
+/// Account, rights and pods of two replicas.
+fn account() -> String {
+    let pod = |name: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {NAMESPACE}}}\n\
+             spec: {{serviceAccountName: frappe-operator, containers: [{{name: operator, image: none}}]}}\n"
+        )
+    };
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n\
+         apiVersion: v1\nkind: ServiceAccount\nmetadata: {{name: frappe-operator, namespace: {NAMESPACE}}}\n---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRoleBinding\nmetadata: {{name: frappe-operator}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: cluster-admin}}\n\
+         subjects: [{{kind: ServiceAccount, name: frappe-operator, namespace: {NAMESPACE}}}]\n{}{}",
+        pod("first"),
+        pod("second")
+    )
+}
+
+fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
+    let output = cluster.kubectl(arguments, "").unwrap();
+    assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
+    output.out.trim().to_owned()
+}
+
+/// A kubeconfig with a token that is bound to the pod, and the pod's uid.
+fn identity(cluster: &Cluster, pod: &str) -> (PathBuf, String) {
+    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", NAMESPACE];
+    let token = kubectl(cluster, &[&["create", "token", "frappe-operator"], &bound[..]].concat());
+    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
+    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
+    let config = |arguments: &[&str]| {
+        let run =
+            Command::new("kubectl").arg("--kubeconfig").arg(&path).arg("config").args(arguments).output().unwrap();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        String::from_utf8(run.stdout).unwrap().trim().to_owned()
+    };
+    config(&["set-credentials", "replica", "--token", &token]);
+    let context = config(&["current-context"]);
+    config(&["set-context", &context, "--user", "replica"]);
+    (path, kubectl(cluster, &["get", "pod", pod, "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"]))
+}
+
+/// S-9: with the fence, the API server itself refuses what comes from a replica that does not own it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_api_server_refuses_who_does_not_own() {
+    let cluster = Cluster::start("fence", 3).unwrap();
+    cluster.apply(&account()).unwrap();
+    let fence = Command::new(program()).args(["admission-fence", "--namespace", NAMESPACE]).output().unwrap();
+    cluster.apply(&String::from_utf8(fence.stdout).unwrap()).unwrap();
+    let [first, second] = ["first", "second"].map(|pod| (pod, identity(&cluster, pod)));
+    let options = |(pod, (kubeconfig, uid)): &(&str, (PathBuf, String))| Options {
+        lease_seconds: Some(4),
+        pod_name: Some((*pod).to_owned()),
+        pod_uid: Some(uid.clone()),
+        kubeconfig: Some(kubeconfig.clone()),
+        ..Options::default()
+    };
+    let client = cluster.client().await.unwrap();
+    let mut operator = Operator::start(program(), &cluster, &options(&first)).unwrap();
+    operator.ready().await.unwrap();
+    let mut world = World { operator, client, cluster };
+    world.with_bench("fenced").await;
+    world.cluster.apply(&site("fenced", "shop")).unwrap();
+    world.site_in("fenced", "shop", SitePhase::Ready).await;
+
+    let path = second.1.0.display().to_string();
+    let as_second = ["--kubeconfig", &path, "label", "frappesite", "shop", "-n", "fenced", "late=write"];
+    let refused = world.cluster.kubectl(&as_second, "").unwrap();
+    assert!(!refused.success && refused.errors.contains("this replica does not own entry"), "{}", refused.errors);
+    println!("{}", refused.errors.trim());
+    world.kubectl(&["label", "frappesite", "shop", "-n", "fenced", "a=person"]);
+
+    let mut other = Operator::start(program(), &world.cluster, &options(&second)).unwrap();
+    other.ready().await.unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let sites: String = (0..8).map(|index| site("fenced", &format!("site-{index}"))).collect();
+    world.cluster.apply(&sites).unwrap();
+    for index in 0..8 {
+        world.site_in("fenced", &format!("site-{index}"), SitePhase::Ready).await;
+    }
+    world.kubectl(&["delete", "frappesite", "--all", "-n", "fenced", "--timeout=60s"]);
+    assert!(other.stop().await.unwrap().success() && world.operator.stop().await.unwrap().success());
+}

@@ -1,0 +1,197 @@
+//! Several replicas against a real API server: they share, take over, and give back; nothing is written twice.
+
+use std::{
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use frappe_crds::site::SitePhase;
+use frappe_loadtest::{
+    audit,
+    process::{NAMESPACE, Operator, Options},
+};
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    core::DynamicObject,
+};
+use serde_json::{Value, json};
+
+use crate::support::{World, program, site, until};
+
+/// Seconds of the Leases in these tests.
+const LEASE_SECONDS: u64 = 4;
+/// Sites that are shared.
+const SITES: usize = 24;
+
+fn member(name: &str) -> Options {
+    Options { lease_seconds: Some(LEASE_SECONDS), pod_name: Some(name.to_owned()), ..Options::default() }
+}
+
+/// `frappe-operator shards` as JSON.
+fn shards(world: &World) -> Value {
+    serde_json::from_str(&command(world, &["shards", "--json", "--namespace", NAMESPACE])).unwrap()
+}
+
+fn command(world: &World, arguments: &[&str]) -> String {
+    let output = Command::new(program()).args(arguments).env("KUBECONFIG", &world.cluster.kubeconfig).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Slots of each member that is not gone, by its pod.
+fn loads(report: &Value) -> Vec<(String, u64)> {
+    let members = report["members"].as_array().unwrap().iter();
+    let alive = members.filter(|it| it["state"] != "gone" && it["slots"] != 0);
+    alive.map(|it| (it["pod"].as_str().unwrap().to_owned(), it["slots"].as_u64().unwrap())).collect()
+}
+
+/// Waits until the slots are shared by so many members, evenly, and somebody coordinates; answers how long it took.
+async fn shared_by(world: &World, members: usize, most_seconds: u64) -> Duration {
+    let begun = Instant::now();
+    let what = format!("{members} members share all slots evenly");
+    let found = until(&what, most_seconds, || async {
+        let report = shards(world);
+        let loads: Vec<u64> = loads(&report).into_iter().map(|(_, load)| load).collect();
+        let even = loads.iter().max()? - loads.iter().min()? <= 1;
+        (report["unownedSlots"] == 0 && loads.len() == members && even && !report["coordinator"].is_null())
+            .then_some(())
+    })
+    .await;
+    assert!(found.is_some(), "{what}: {}", shards(world));
+    begun.elapsed()
+}
+
+async fn all_ready(world: &World) {
+    for index in 0..SITES {
+        world.site_in("fleet", &format!("site-{index}"), SitePhase::Ready).await;
+    }
+}
+
+/// S-1, S-4: replicas share the sites, and a site's status is written by nobody else than its slot's owner.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replicas_share_take_over_and_give_back() {
+    let mut world = World::start_with("sharding", &member("one")).await;
+    world.with_bench("fleet").await;
+    let mut second = Operator::start(program(), &world.cluster, &member("two")).unwrap();
+    let mut third = Operator::start(program(), &world.cluster, &member("three")).unwrap();
+    println!("1 -> 3 members: {:?}", shared_by(&world, 3, 30).await);
+    let sites: String = (0..SITES).map(|index| site("fleet", &format!("site-{index}"))).collect();
+    let begun = Timestamp::now();
+    world.cluster.apply(&sites).unwrap();
+    all_ready(&world).await;
+    each_writes_its_own(&world, begun);
+    asked_who_owns_a_site(&world).await;
+
+    second.kill().unwrap();
+    let took = shared_by(&world, 2, LEASE_SECONDS + 10).await;
+    println!("kill -9: {took:?} until two share evenly (lease: {LEASE_SECONDS} s)");
+
+    // Moved sites are looked at, and nothing of them is written.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let begun = Timestamp::now();
+    assert!(third.stop().await.unwrap().success(), "a clean stop ends well: {}", third.log_tail());
+    println!("clean stop: {:?} until one owns all", shared_by(&world, 1, 5).await);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let written: Vec<_> =
+        audit::requests(&world.cluster, begun).unwrap().into_iter().filter(audit::Request::is_work_write).collect();
+    assert!(written.is_empty(), "a handover of settled sites wrote {written:?}");
+
+    a_paused_member_rejoins(&world).await;
+    a_lost_lease_ends_an_incarnation(&world).await;
+    a_lost_map_is_made_anew(&world).await;
+    world.cluster.apply("apiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {name: late, namespace: fleet}\nspec: {siteName: late.example.com, benchRef: {name: bench}}\n").unwrap();
+    world.site_in("fleet", "late", SitePhase::Ready).await;
+    assert!(world.operator.stop().await.unwrap().success());
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
+    assert!(leases.get_opt("frappe-operator-one").await.unwrap().is_none(), "a clean stop takes its Lease along");
+}
+
+fn each_writes_its_own(world: &World, begun: Timestamp) {
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let mut writers = std::collections::BTreeMap::<String, usize>::new();
+    for request in requests.iter().filter(|it| it.resource == "frappesites/status" && it.code == 200) {
+        *writers.entry(request.pod.clone()).or_default() += 1;
+    }
+    println!("status writes of {SITES} sites by member: {writers:?}");
+    assert_eq!(writers.len(), 3, "every member has its share");
+    let refused: Vec<_> = requests.iter().filter(|it| it.is_work_write() && it.code >= 400).collect();
+    assert!(refused.is_empty(), "members wrote against each other: {refused:?}");
+}
+
+async fn asked_who_owns_a_site(world: &World) {
+    let table = command(world, &["shards", "--namespace", NAMESPACE]);
+    println!("{table}");
+    assert!(table.contains("* coordinator: "), "{table}");
+    let owner = command(world, &["shards", "--namespace", NAMESPACE, "owner", "fleet/site-0"]);
+    assert!(["one", "two", "three"].contains(&owner.trim()), "{owner}");
+    let answer = world.operator.http("/shards").await.unwrap();
+    let report: Value = serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap();
+    assert_eq!(report["unownedSlots"], 0);
+    let metrics = world.operator.http("/metrics").await.unwrap();
+    for name in
+        ["frappe_operator_shard_slots ", "frappe_operator_fleet_unowned_slots 0", "frappe_operator_shard_stale_sites 0"]
+    {
+        assert!(metrics.contains(name), "{name}");
+    }
+    let events = world.kubectl(&["get", "events", "-n", NAMESPACE, "--field-selector", "reason=SlotsTakenOver"]);
+    assert!(events.contains("slots over from"), "{events}");
+}
+
+/// M-3, M-4: a member that stood still for three lease durations was fenced: it comes back as another.
+async fn a_paused_member_rejoins(world: &World) {
+    let paused = Operator::start(program(), &world.cluster, &member("four")).unwrap();
+    shared_by(world, 2, 20).await;
+    let before = incarnation(world, "four").await;
+    paused.signal("STOP").unwrap();
+    shared_by(world, 1, LEASE_SECONDS + 10).await;
+    tokio::time::sleep(Duration::from_secs(2 * LEASE_SECONDS)).await;
+    paused.signal("CONT").unwrap();
+    shared_by(world, 2, 20).await;
+    assert_ne!(incarnation(world, "four").await, before, "what was fenced never acts again");
+    drop(paused);
+    shared_by(world, 1, LEASE_SECONDS + 10).await;
+}
+
+async fn incarnation(world: &World, pod: &str) -> String {
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let lease = leases.get(&format!("frappe-operator-{pod}")).await.unwrap();
+    lease.spec.unwrap().holder_identity.unwrap()
+}
+
+/// M-1: a Lease that was removed is not brought back by the PUT of who held it; the process joins as another.
+async fn a_lost_lease_ends_an_incarnation(world: &World) {
+    let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
+    let former = leases.get("frappe-operator-one").await.unwrap();
+    leases.delete("frappe-operator-one", &DeleteParams::default()).await.unwrap();
+    let revived = leases.replace("frappe-operator-one", &PostParams::default(), &former).await;
+    assert!(matches!(revived, Err(kube::Error::Api(status)) if status.code == 409), "a PUT with a uid does not create");
+    shared_by(world, 1, 3 * LEASE_SECONDS).await;
+    assert_ne!(Some(incarnation(world, "one").await), former.spec.unwrap().holder_identity);
+}
+
+/// A map that was deleted, its finalizer too, is made anew, and grants nothing for a lease's duration.
+async fn a_lost_map_is_made_anew(world: &World) {
+    let names = frappe_operator::shards::names(NAMESPACE);
+    let maps: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), NAMESPACE, &names.map_resource());
+    let former = maps.get("frappe-operator").await.unwrap();
+    maps.delete("frappe-operator", &DeleteParams::default()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let kept = maps.get("frappe-operator").await.unwrap();
+    assert_eq!(kept.uid(), former.uid(), "its finalizer keeps it");
+    let nothing = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    maps.patch("frappe-operator", &PatchParams::default(), &nothing).await.unwrap();
+    let gone = Instant::now();
+    shared_by(world, 1, 5 * LEASE_SECONDS).await;
+    assert!(gone.elapsed() >= Duration::from_secs(LEASE_SECONDS), "rights under the old map must have ended first");
+    let next = maps.get("frappe-operator").await.unwrap();
+    assert_ne!(next.uid(), former.uid());
+    let epoch = |map: &DynamicObject| map.data["spec"]["epochs"][0].as_i64().unwrap();
+    assert!(epoch(&next) > epoch(&former), "epochs go on rising");
+    let listed = Api::<Lease>::namespaced(world.client.clone(), NAMESPACE).list(&ListParams::default()).await.unwrap();
+    println!("leases at the end: {:?}", listed.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
+    assert!(Path::new(&world.operator.log).exists());
+}
