@@ -62,3 +62,10 @@ checkout: tools
 	  cargo clean --quiet -p frappe-operator -p frappe-crds -p kube-sharding -p frappe-loadtest -p frappe-bench && \
 	  echo "$(CURDIR)" >$(CARGO_TARGET_DIR)/checkout; \
 	fi
+
+## make fleet          replicas under fire: SITES=2000 MEMBERS=5 (a release build, then about 20 minutes)
+.PHONY: fleet
+fleet: controlplane checkout
+	cargo build --quiet --release -p frappe-operator -p frappe-loadtest --bins
+	$(CARGO_TARGET_DIR)/release/fleet --operator $(CARGO_TARGET_DIR)/release/frappe-operator \
+	  --sites $(or $(SITES),2000) --members $(or $(MEMBERS),5) $(FLEET)

@@ -34,9 +34,34 @@ fn describe() {
     describe_histogram!("workqueue_work_duration_seconds", Unit::Seconds, "Time of one key's work");
     describe_gauge!("frappe_operator_oldest_pending_seconds", "Time that the oldest waiting key has waited");
     describe_counter!("rest_client_requests_total", "Requests to the API server by verb, resource and code");
+    describe_counter!("rest_client_response_bytes_total", "Bytes of answers of the API server, watches included");
     describe_histogram!("rest_client_request_duration_seconds", Unit::Seconds, "Time of one request");
-    describe_counter!("frappe_operator_refused_writes_total", "Writes that the gate refused");
-    describe_counter!("frappe_operator_watch_errors_total", "Watches that were interrupted");
+    describe_counter!("sharding_refused_writes_total", "Writes that the gate refused");
+    describe_counter!("sharding_watch_errors_total", "Watches that were interrupted");
+    describe_gauge!("workqueue_unfinished_work_seconds", "Time that the running reconciles have taken, together");
+    describe_gauge!("workqueue_longest_running_processor_seconds", "Time that the longest running reconcile has taken");
+    describe_gauge!("frappe_operator_lanes", "Benches with sites that wait or run");
+    describe_gauge!("frappe_operator_watches", "Kinds that are watched");
+    describe_gauge!("frappe_operator_shard_slots", "Slots of this replica");
+    describe_gauge!("frappe_operator_shard_sites", "Sites in them");
+    describe_gauge!("frappe_operator_shard_draining_slots", "Slots that it is giving away");
+    describe_gauge!(
+        "frappe_operator_shard_acting",
+        "1 while it may act: its Lease is renewed and the slot map was read"
+    );
+    describe_gauge!("frappe_operator_shard_coordinator", "1 while it is coordinator");
+    describe_gauge!(
+        "frappe_operator_shard_stale_sites",
+        "Sites whose present spec was not reconciled for 2 minutes: alert on it"
+    );
+    describe_gauge!(
+        "frappe_operator_shard_oldest_unreconciled_seconds",
+        "Time that the oldest unreconciled spec has waited"
+    );
+    describe_counter!("frappe_operator_shard_gained_slots_total", "Slots that were taken over");
+    describe_counter!("frappe_operator_shard_fenced_total", "Times that this replica was fenced and joined again");
+    describe_gauge!("frappe_operator_fleet_members", "Replicas, as this one sees them");
+    describe_gauge!("frappe_operator_fleet_unowned_slots", "Slots that nobody alive owns: alert on it");
     describe_gauge!("frappe_operator_config_bad_values", "Values of the ConfigMap that were not taken");
     describe_gauge!("frappe_operator_build_info", "Version of the operator; always 1");
 }

@@ -4,4 +4,6 @@
 
 pub mod audit;
 pub mod cluster;
+pub mod history;
 pub mod process;
+pub mod proxy;

@@ -78,6 +78,11 @@ impl Opening {
     pub fn coordinates(&self) -> bool {
         self.entries.contains_key(&COORDINATOR)
     }
+
+    /// Whether the coordinator's objects are still needed: its work may be coming to its end.
+    pub fn holds_coordination(&self) -> bool {
+        self.coordinates() || self.draining.contains(&COORDINATOR)
+    }
 }
 
 fn slot(entry: Entry) -> Option<Slot> {

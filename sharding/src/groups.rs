@@ -159,9 +159,9 @@ where
         self.sink.synced(synced.fold(SlotSet::NONE, |all, group| all.union(&group.slots)));
     }
 
-    /// Many groups, or one that is asked for twice what is taken from it.
+    /// Many groups, or one that is asked for more than an eighth above what is taken from it.
     fn should_merge(&self) -> bool {
-        let wasteful = |group: &Group<K>| group.slots.len() * 2 <= group.asked.len();
+        let wasteful = |group: &Group<K>| group.slots.len() * 9 < group.asked.len() * 8;
         self.parts.iter().all(|group| group.synced)
             && (self.parts.len() > GROUPS_MAX || self.parts.iter().any(wasteful))
     }

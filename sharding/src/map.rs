@@ -1,7 +1,7 @@
 //! The slot map: who owns which slot. The truth of ownership.
 //!
 //! One small object holds it, and every change is a compare-and-swap on its resourceVersion, so that all changes are
-//! in one order. How it is stored: [`crate::definition`].
+//! in one order. How it is stored: [`crate::wire`].
 
 use crate::{Incarnation, Slot, member::Version};
 

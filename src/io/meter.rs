@@ -11,7 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use http::{Method, Request, Response};
+use http_body::Frame;
+use http_body_util::{BodyExt as _, combinators::MapFrame};
 use kube::client::Body;
 use kube_sharding::layer::Stopped;
 use metrics::{counter, histogram};
@@ -58,11 +61,11 @@ impl<S, B> Service<Request<Body>> for Meter<S>
 where
     S: Service<Request<Body>, Response = Response<B>, Error = BoxError>,
     S::Future: Send + 'static,
-    B: 'static,
+    B: http_body::Body<Data = Bytes> + 'static,
 {
-    type Response = Response<B>;
+    type Response = Response<Counted<B>>;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.inner.poll_ready(context)
@@ -84,10 +87,23 @@ where
             if crash.is_some_and(|left| left.fetch_sub(1, Ordering::SeqCst) == 1) {
                 std::process::abort();
             }
-            result
+            let bytes = counter!("rest_client_response_bytes_total", "method" => about.verb);
+            result.map(|response| {
+                response.map(|body| {
+                    let count: Count = Box::new(move |frame: Frame<Bytes>| {
+                        bytes.increment(frame.data_ref().map_or(0, |data| data.len() as u64));
+                        frame
+                    });
+                    body.map_frame(count)
+                })
+            })
         })
     }
 }
+
+type Count = Box<dyn FnMut(Frame<Bytes>) -> Frame<Bytes> + Send>;
+/// A body whose bytes are counted as they come.
+type Counted<B> = MapFrame<B, Count>;
 
 /// What metrics say of a request: never an object's name.
 struct About {

@@ -300,4 +300,6 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
 }
 
 #[cfg(test)]
+mod flood;
+#[cfg(test)]
 mod tests;

@@ -132,7 +132,7 @@ where
         let mut buckets = Buckets::new(*terms.rates.borrow());
         loop {
             buckets.change(*terms.rates.borrow_and_update());
-            self.lanes.expire(Instant::now());
+            self.lanes.expire(now());
             let acting = *terms.acting.borrow_and_update();
             let rest =
                 if acting { self.start(&terms, &mut buckets, &reconcile, &mut tasks, &mut running) } else { None };
@@ -187,10 +187,10 @@ where
             let started = self.lanes.pop(&terms.limit, |lane| buckets.lane_rest(lane))?;
             buckets.started();
             histogram!("workqueue_queue_duration_seconds", "name" => self.name)
-                .record(started.queued_at.elapsed().as_secs_f64());
+                .record(since(started.queued_at).as_secs_f64());
             let (key, work) = (started.key.clone(), reconcile(started.key));
             let task = tasks.spawn(timed(key.clone(), work));
-            running.insert(task.id(), (key, Instant::now()));
+            running.insert(task.id(), (key, now()));
         }
         None
     }
@@ -200,7 +200,7 @@ where
         while let Some(message) = next {
             match message {
                 Message::Push(lane, key, priority) => {
-                    if self.lanes.push(lane, key, priority, Instant::now()) {
+                    if self.lanes.push(lane, key, priority, now()) {
                         counter!("workqueue_adds_total", "name" => self.name).increment(1);
                     }
                 }
@@ -229,8 +229,8 @@ where
         if matches!(outcome, Outcome::Done | Outcome::After(_)) {
             self.failures.remove(key);
         }
-        let now = Instant::now();
-        self.lanes.finish(key, now, wait.map(|wait| now + wait));
+        let ended_at = now();
+        self.lanes.finish(key, ended_at, wait.map(|wait| ended_at + wait));
     }
 
     fn panicked(&mut self, key: Option<K>, error: &tokio::task::JoinError) {
@@ -260,18 +260,27 @@ where
         gauge!("workqueue_depth", "name" => name).set(number(self.lanes.depth()));
         gauge!("controller_runtime_active_workers", "controller" => name).set(number(self.lanes.running()));
         gauge!("frappe_operator_lanes", "name" => name).set(number(self.lanes.lanes()));
-        let oldest = self.lanes.oldest().map_or(0.0, |since| since.elapsed().as_secs_f64());
+        let oldest = self.lanes.oldest().map_or(0.0, |queued_at| since(queued_at).as_secs_f64());
         gauge!("frappe_operator_oldest_pending_seconds", "name" => name).set(oldest);
-        let ages = running.values().map(|(_, since)| since.elapsed().as_secs_f64());
+        let ages = running.values().map(|(_, begun)| since(*begun).as_secs_f64());
         gauge!("workqueue_longest_running_processor_seconds", "name" => name).set(ages.clone().fold(0.0, f64::max));
         gauge!("workqueue_unfinished_work_seconds", "name" => name).set(ages.sum::<f64>());
     }
 }
 
+/// The runtime's clock, so that tests may run in virtual time.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+fn since(instant: Instant) -> Duration {
+    now().saturating_duration_since(instant)
+}
+
 async fn timed<K, R: Future<Output = Outcome>>(key: K, work: R) -> (K, Outcome, Duration) {
-    let begun = Instant::now();
+    let begun = now();
     let outcome = work.await;
-    (key, outcome, begun.elapsed())
+    (key, outcome, since(begun))
 }
 
 async fn until(at: Option<Instant>) {

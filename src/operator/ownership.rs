@@ -24,7 +24,7 @@ impl Ownership {
                 let now = opening.borrow_and_update().clone();
                 let slots = now.held_slots();
                 let all_if = |yes: bool| if yes { SlotSet::ALL } else { SlotSet::NONE };
-                let next = [slots, all_if(slots != SlotSet::ALL), all_if(now.coordinates())];
+                let next = [slots, all_if(slots != SlotSet::ALL), all_if(now.holds_coordination())];
                 for (sender, next) in senders.iter().zip(next) {
                     sender.send_if_modified(|known| std::mem::replace(known, next) != next);
                 }

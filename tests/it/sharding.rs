@@ -71,14 +71,18 @@ async fn all_ready(world: &World) {
     }
 }
 
-/// S-1, S-4: replicas share the sites, and a site's status is written by nobody else than its slot's owner.
+/// S-1, S-4, S-10: replicas share the sites, a handover writes to none, and a site's status is written by nobody else than its slot's owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn replicas_share_take_over_and_give_back() {
     let mut world = World::start_with("sharding", &member("one")).await;
     world.with_bench("fleet").await;
+    let growing = Timestamp::now();
     let mut second = Operator::start(program(), &world.cluster, &member("two")).unwrap();
     let mut third = Operator::start(program(), &world.cluster, &member("three")).unwrap();
     println!("1 -> 3 members: {:?}", shared_by(&world, 3, 30).await);
+    // One list of the sites that nobody has labelled yet: a sole member needs no watch of those.
+    let lists = lists_by(&world, "one", growing);
+    assert_eq!(lists, [("frappesites".to_owned(), 1)], "what is kept is not listed again");
     let sites: String = (0..SITES).map(|index| site("fleet", &format!("site-{index}"))).collect();
     let begun = Timestamp::now();
     world.cluster.apply(&sites).unwrap();
@@ -99,6 +103,9 @@ async fn replicas_share_take_over_and_give_back() {
     let written: Vec<_> =
         audit::requests(&world.cluster, begun).unwrap().into_iter().filter(audit::Request::is_work_write).collect();
     assert!(written.is_empty(), "a handover of settled sites wrote {written:?}");
+    let lists = lists_by(&world, "one", begun);
+    println!("lists by who gained: {lists:?}");
+    assert!(lists.iter().all(|(_, count)| *count == 1), "what is gained is listed once: {lists:?}");
 
     a_paused_member_rejoins(&world).await;
     a_lost_lease_ends_an_incarnation(&world).await;
@@ -108,6 +115,13 @@ async fn replicas_share_take_over_and_give_back() {
     assert!(world.operator.stop().await.unwrap().success());
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
     assert!(leases.get_opt("frappe-operator-one").await.unwrap().is_none(), "a clean stop takes its Lease along");
+}
+
+/// How often a member listed each kind: S-8.
+fn lists_by(world: &World, pod: &str, begun: Timestamp) -> Vec<(String, usize)> {
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let lists: Vec<_> = requests.into_iter().filter(|it| it.pod == pod && it.verb == "list" && it.is_work()).collect();
+    audit::count(&lists).into_iter().map(|((_, resource), count)| (resource, count)).collect()
 }
 
 fn each_writes_its_own(world: &World, begun: Timestamp) {

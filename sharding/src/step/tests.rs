@@ -72,7 +72,7 @@ fn swap_of(effects: &[Effect]) -> Option<&Content> {
     })
 }
 
-/// O-2: closed, drained, swapped, in this order.
+/// S-2 (O-2): closed, drained, swapped, in this order.
 #[test]
 fn a_slot_is_given_only_after_its_work_has_ended() {
     let mut member = owner();

@@ -1,0 +1,190 @@
+//! A platform's users: they make sites, edit them all the time, and wait until each edit is reconciled.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use frappe_crds::FrappeSite;
+use frappe_loadtest::cluster::Cluster;
+use futures::StreamExt;
+use kube::{
+    Api, Client, ResourceExt,
+    api::{Patch, PatchParams},
+    runtime::{WatchStreamExt, watcher},
+};
+use serde_json::json;
+
+use crate::Arguments;
+
+/// Namespace of the sites.
+const NAMESPACE: &str = "fleet";
+
+#[derive(Default)]
+struct Waiting {
+    /// Edits that are not reconciled yet: site, generation, since when.
+    edits: HashMap<String, Vec<(i64, Instant)>>,
+    /// How long edits waited.
+    waits: Vec<Duration>,
+    ready: HashMap<String, bool>,
+}
+
+/// Edits sites until it is stopped.
+pub(crate) struct Editor {
+    waiting: Arc<Mutex<Waiting>>,
+    editing: Arc<AtomicBool>,
+}
+
+fn manifests(arguments: &Arguments) -> Vec<String> {
+    let mut ground = format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n\
+         apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {{name: shared, namespace: {NAMESPACE}}}\n\
+         spec: {{storage: {{size: 1Gi}}}}\n"
+    );
+    for bench in 0..arguments.benches {
+        let bench = format!(
+            "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {{name: bench-{bench}, namespace: {NAMESPACE}}}\n\
+             spec:\n  frappeVersion: \"15\"\n  apps: [{{name: erpnext, source: image}}]\n"
+        );
+        ground.push_str(&bench);
+    }
+    let site = |number: usize| {
+        format!(
+            "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number}, namespace: {NAMESPACE}}}\n\
+             spec: {{siteName: site-{number}.example.com, benchRef: {{name: bench-{}}}}}\n",
+            number % arguments.benches
+        )
+    };
+    let numbers: Vec<usize> = (0..arguments.sites).collect();
+    let sites = numbers.chunks(250).map(|some| some.iter().map(|number| site(*number)).collect());
+    std::iter::once(ground).chain(sites).collect()
+}
+
+impl Editor {
+    /// Makes the sites, waits until they are Ready, and begins to edit.
+    pub(crate) async fn start(arguments: &Arguments, cluster: &Cluster, client: Client) -> anyhow::Result<Self> {
+        let this = Self { waiting: Arc::default(), editing: Arc::new(AtomicBool::new(true)) };
+        tokio::spawn(follow(client.clone(), Arc::clone(&this.waiting)));
+        let begun = Instant::now();
+        for manifest in manifests(arguments) {
+            cluster.apply(&manifest)?;
+        }
+        let mut told = Instant::now();
+        while this.ready() < arguments.sites {
+            if begun.elapsed() > Duration::from_secs(60 + arguments.sites as u64) {
+                bail!("only {} of {} sites became Ready", this.ready(), arguments.sites);
+            }
+            if told.elapsed() > Duration::from_secs(20) {
+                told = Instant::now();
+                println!(
+                    "[{:5.0} s] {} of {} sites are Ready",
+                    begun.elapsed().as_secs_f64(),
+                    this.ready(),
+                    arguments.sites
+                );
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        println!("[{:5.0} s] all sites are Ready", begun.elapsed().as_secs_f64());
+        let (waiting, editing) = (Arc::clone(&this.waiting), Arc::clone(&this.editing));
+        tokio::spawn(edit(client, arguments.clone(), waiting, editing));
+        Ok(this)
+    }
+
+    fn with<T>(&self, look: impl FnOnce(&mut Waiting) -> T) -> T {
+        look(&mut self.waiting.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn ready(&self) -> usize {
+        self.with(|waiting| waiting.ready.values().filter(|ready| **ready).count())
+    }
+
+    /// Edits that wait, and the age of the oldest.
+    pub(crate) fn backlog(&self) -> (usize, Duration) {
+        self.with(|waiting| {
+            let edits = waiting.edits.values().flatten();
+            (edits.clone().count(), edits.map(|(_, since)| since.elapsed()).max().unwrap_or_default())
+        })
+    }
+
+    /// How long edits waited since this was asked last: number, p50, p99, maximum in milliseconds.
+    pub(crate) fn waits(&self) -> (usize, [u128; 3]) {
+        let mut waits = self.with(|waiting| std::mem::take(&mut waiting.waits));
+        waits.sort_unstable();
+        let at = |share: f64| {
+            #[allow(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                clippy::cast_precision_loss,
+                reason = "an index"
+            )]
+            let index = ((waits.len() as f64 - 1.0) * share).max(0.0) as usize;
+            waits.get(index).map_or(0, Duration::as_millis)
+        };
+        (waits.len(), [at(0.5), at(0.99), at(1.0)])
+    }
+
+    pub(crate) fn stop(&self) {
+        self.editing.store(false, Ordering::SeqCst);
+    }
+
+    /// Every edit was reconciled.
+    pub(crate) fn all_reconciled(&self) -> anyhow::Result<()> {
+        let (count, oldest) = self.backlog();
+        anyhow::ensure!(count == 0, "{count} edits were never reconciled, the oldest is {oldest:?} old");
+        println!("every edit was reconciled");
+        Ok(())
+    }
+}
+
+/// Edits sites in turn: what changes is small, what follows is a reconcile and a status.
+async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>, editing: Arc<AtomicBool>) {
+    let sites: Api<FrappeSite> = Api::namespaced(client, NAMESPACE);
+    let mut ticks = tokio::time::interval(Duration::from_secs(1) / arguments.edits_per_second.max(1));
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for number in 0.. {
+        ticks.tick().await;
+        if !editing.load(Ordering::SeqCst) {
+            return;
+        }
+        // A step that is coprime to the number of sites visits them all.
+        let name = format!("site-{}", (number * 997) % arguments.sites);
+        let protection = json!({"spec": {"deletionProtection": (number / arguments.sites).is_multiple_of(2)}});
+        let (sites, waiting) = (sites.clone(), Arc::clone(&waiting));
+        tokio::spawn(async move {
+            let sent = Instant::now();
+            if let Ok(site) = sites.patch(&name, &PatchParams::default(), &Patch::Merge(&protection)).await {
+                let observed = site.status.as_ref().and_then(|status| status.observed_generation);
+                if let Some(generation) = site.metadata.generation.filter(|it| Some(*it) != observed) {
+                    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                    waiting.edits.entry(name).or_default().push((generation, sent));
+                }
+            }
+        });
+    }
+}
+
+/// Notes what is Ready and which edits were reconciled.
+async fn follow(client: Client, waiting: Arc<Mutex<Waiting>>) {
+    let sites: Api<FrappeSite> = Api::namespaced(client, NAMESPACE);
+    let mut stream = watcher(sites, watcher::Config::default()).default_backoff().applied_objects().boxed();
+    while let Some(seen) = stream.next().await {
+        let Ok(site) = seen else { continue };
+        let status = site.status.clone().unwrap_or_default();
+        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.ready.insert(site.name_any(), status.phase == frappe_crds::site::SitePhase::Ready);
+        let observed = status.observed_generation.unwrap_or(0);
+        let mut done = Vec::new();
+        if let Some(edits) = waiting.edits.get_mut(&site.name_any()) {
+            done.extend(
+                edits.extract_if(.., |(generation, _)| *generation <= observed).map(|(_, since)| since.elapsed()),
+            );
+        }
+        waiting.waits.extend(done);
+    }
+}

@@ -1,0 +1,177 @@
+//! What goes wrong, one scenario after the other, while sites are edited.
+
+use std::time::Duration;
+
+use frappe_loadtest::{audit, history::History, process::NAMESPACE, proxy::Mode};
+use jiff::Timestamp;
+
+use crate::{editor::Editor, members::Members};
+
+/// Three lease durations.
+const PAUSE: Duration = Duration::from_secs(45);
+/// How long the API server is away.
+const OUTAGE: Duration = Duration::from_mins(1);
+/// How long the fleet has to share evenly again.
+const SETTLE: Duration = Duration::from_secs(90);
+
+/// Measures one scenario from its beginning until everything is shared and reconciled again.
+struct Scene {
+    name: String,
+    begun: Timestamp,
+}
+
+impl Scene {
+    #[expect(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
+    fn begin(name: &str, editor: &Editor) -> Self {
+        editor.waits();
+        Self { name: name.to_owned(), begun: Timestamp::now() }
+    }
+
+    /// `gone` are the uids of pods that are dead: for their slots the map tells how long nobody owned them.
+    async fn end(self, members: &Members<'_>, editor: &Editor, gone: &[String]) -> anyhow::Result<()> {
+        members.settled(SETTLE).await?;
+        let limit = tokio::time::Instant::now() + SETTLE;
+        while editor.backlog().1 > Duration::from_secs(1) && tokio::time::Instant::now() < limit {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let (edits, [p50, p99, most]) = editor.waits();
+        let requests = audit::requests(members.cluster, self.begun)?;
+        let swaps = requests
+            .iter()
+            .filter(|it| it.resource == "slotmaps" && !["get", "list", "watch"].contains(&it.verb.as_str()));
+        let (landed, refused): (Vec<_>, Vec<_>) = swaps.partition(|it| it.code < 300);
+        // Edits lead to writes of the status only: any other write to a site would be one for the move.
+        let site_writes = requests.iter().filter(|it| it.resource == "frappesites" && it.is_work_write()).count();
+        let history = History::read(&members.cluster.logs.join("audit.log"))?;
+        let mut unowned = history.unowned(self.begun, gone);
+        unowned.sort_by(f64::total_cmp);
+        let shown = match (unowned.get(unowned.len() / 2), unowned.last()) {
+            (Some(middle), Some(most)) => {
+                format!("; {} slots unowned p50 {middle:.1} s, at most {most:.1} s", unowned.len())
+            }
+            _ => String::new(),
+        };
+        println!(
+            "| {} | {edits} | {p50} | {p99} | {most} | {} ({} refused) | {site_writes} | {}{shown} |",
+            self.name,
+            landed.len(),
+            refused.len(),
+            history.trespasses().len()
+        );
+        Ok(())
+    }
+}
+
+fn others(members: &Members<'_>) -> Vec<String> {
+    members.running.keys().filter(|it| *it != "one").cloned().collect()
+}
+
+/// From one replica to so many.
+pub(crate) async fn scale(members: &mut Members<'_>, editor: &Editor, count: usize) -> anyhow::Result<()> {
+    println!(
+        "| scenario | edits | p50 ms | p99 ms | max ms | map writes | other writes to sites | writes by a non-owner |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let scene = Scene::begin(&format!("1 to {count} members"), editor);
+    for index in 2..=count {
+        members.start(&format!("member-{index}")).await?;
+    }
+    scene.end(members, editor, &[]).await
+}
+
+/// Everything that goes wrong.
+pub(crate) async fn scenarios(members: &mut Members<'_>, editor: &Editor, only: &str) -> anyhow::Result<()> {
+    println!(
+        "\n| scenario | edits | p50 ms | p99 ms | max ms | map writes | other writes to sites | writes by a non-owner |"
+    );
+    println!("|---|---|---|---|---|---|---|---|");
+    let wanted = |name: &str| name.contains(only);
+    if wanted("restart") {
+        let scene = Scene::begin("rolling restart of all", editor);
+        for name in members.running.keys().cloned().collect::<Vec<_>>() {
+            let next = format!("{name}r");
+            members.start(&next).await?;
+            members.stop(&name).await?;
+        }
+        scene.end(members, editor, &[]).await?;
+    }
+    if wanted("kill") {
+        let coordinator = members.coordinator().await?;
+        let name = others(members).into_iter().find(|it| *it != coordinator).unwrap_or_default();
+        kill(members, editor, &name, "kill -9").await?;
+        kill(members, editor, &coordinator, "kill -9 of the coordinator").await?;
+    }
+    if wanted("stop") {
+        pause(members, editor).await?;
+    }
+    if wanted("cut") {
+        cut(members, editor, Mode::Cut, "cut off for 45 s").await?;
+        cut(members, editor, Mode::HalfOpen, "half-open for 45 s").await?;
+    }
+    if wanted("outage") {
+        outage(members, editor).await?;
+    }
+    if wanted("map") {
+        let scene = Scene::begin("map deleted by hand", editor);
+        let patch = r#"{"metadata":{"finalizers":null}}"#;
+        members.cluster.kubectl(&["delete", "slotmap", "frappe-operator", "-n", NAMESPACE, "--wait=false"], "")?;
+        members
+            .cluster
+            .kubectl(&["patch", "slotmap", "frappe-operator", "-n", NAMESPACE, "--type=merge", "-p", patch], "")?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        scene.end(members, editor, &[]).await?;
+    }
+    if wanted("scale") {
+        let scene = Scene::begin("5 to 2 members", editor);
+        for name in members.running.keys().skip(2).cloned().collect::<Vec<_>>() {
+            members.stop(&name).await?;
+        }
+        scene.end(members, editor, &[]).await?;
+    }
+    Ok(())
+}
+
+async fn kill(members: &mut Members<'_>, editor: &Editor, name: &str, shown: &str) -> anyhow::Result<()> {
+    let scene = Scene::begin(shown, editor);
+    let Some(mut member) = members.running.remove(name) else { return Ok(()) };
+    member.operator.kill()?;
+    scene.end(members, editor, &[member.uid]).await?;
+    members.start(&format!("{name}k")).await?;
+    members.settled(SETTLE).await
+}
+
+async fn pause(members: &mut Members<'_>, editor: &Editor) -> anyhow::Result<()> {
+    let scene = Scene::begin("SIGSTOP for 45 s, then SIGCONT", editor);
+    let Some((_, member)) = members.running.iter().next() else { return Ok(()) };
+    let gone = member.uid.clone();
+    member.operator.signal("STOP")?;
+    tokio::time::sleep(PAUSE).await;
+    member.operator.signal("CONT")?;
+    scene.end(members, editor, &[gone]).await
+}
+
+async fn cut(members: &mut Members<'_>, editor: &Editor, mode: Mode, shown: &str) -> anyhow::Result<()> {
+    let scene = Scene::begin(shown, editor);
+    let Some((_, member)) = members.running.iter().next_back() else { return Ok(()) };
+    let gone = member.uid.clone();
+    member.proxy.set(mode);
+    tokio::time::sleep(PAUSE).await;
+    member.proxy.set(Mode::Open);
+    scene.end(members, editor, &[gone]).await
+}
+
+/// The API server stands still: requests hang, nothing is answered.
+async fn outage(members: &mut Members<'_>, editor: &Editor) -> anyhow::Result<()> {
+    let scene = Scene::begin("API server stopped for 60 s", editor);
+    let before = members.map().await?.map(|map| map.content.generation);
+    let pid = members.cluster.logs.join("../pids/kube-apiserver.pid");
+    let pid = std::fs::read_to_string(&pid)?.trim().to_owned();
+    let signal = |signal: &str| std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status();
+    signal("STOP")?;
+    tokio::time::sleep(OUTAGE).await;
+    signal("CONT")?;
+    scene.end(members, editor, &[]).await?;
+    let after = members.map().await?.map(|map| map.content.generation);
+    println!("  (generation of the map before and after the outage: {before:?}, {after:?})");
+    Ok(())
+}

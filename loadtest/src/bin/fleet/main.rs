@@ -1,0 +1,98 @@
+//! Replicas under fire: thousands of sites on a real API server, edited all the time, while replicas come, go, die, stand
+//! still or are cut off. Says what each costs, how long edits waited, and whether anybody wrote what was not its own.
+#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+
+mod editor;
+mod fire;
+mod members;
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::Context;
+use clap::Parser;
+use frappe_loadtest::{cluster::Cluster, history::History};
+
+use editor::Editor;
+use members::Members;
+
+/// Shows what replicas cost and how they behave when things go wrong.
+#[derive(Clone, Debug, Parser)]
+pub(crate) struct Arguments {
+    /// The program frappe-operator.
+    #[arg(long)]
+    pub(crate) operator: PathBuf,
+    /// Sites to make.
+    #[arg(long, default_value_t = 2000)]
+    pub(crate) sites: usize,
+    /// Benches that they are on.
+    #[arg(long, default_value_t = 10)]
+    pub(crate) benches: usize,
+    /// Replicas to scale to.
+    #[arg(long, default_value_t = 5)]
+    pub(crate) members: usize,
+    /// Edits of sites in a second.
+    #[arg(long, default_value_t = 50)]
+    pub(crate) edits_per_second: u32,
+    /// Seconds for which costs are measured.
+    #[arg(long, default_value_t = 40)]
+    pub(crate) cost_seconds: u64,
+    /// Run only the scenarios whose names contain this.
+    #[arg(long, default_value = "")]
+    pub(crate) only: String,
+    /// Feature gates of the API server, such as ShardedListAndWatch=true.
+    #[arg(long)]
+    pub(crate) feature_gates: Option<String>,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    tokio::select! {
+        result = run(&arguments) => result,
+        _ = tokio::signal::ctrl_c() => {
+            println!("\nremoving the cluster");
+            Ok(())
+        }
+    }
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let gates = arguments.feature_gates.clone();
+    let cluster = tokio::task::spawn_blocking(move || {
+        let mut variables = vec![("AUDIT_POLICY", "audit-history.yaml")];
+        variables.extend(gates.as_deref().map(|gates| ("FEATURE_GATES", gates)));
+        Cluster::start_with("fleet", 20, &variables)
+    })
+    .await??;
+    let client = cluster.client().await?;
+    let log = cluster.logs.join("audit.log");
+    let mut members = Members::new(arguments, &cluster, client.clone());
+    members.start("one").await?;
+    let editor = Editor::start(arguments, &cluster, client).await?;
+    println!("{} sites on {} benches are Ready", arguments.sites, arguments.benches);
+    let alone = members.cost(&editor, arguments.cost_seconds).await?;
+    println!("\n## Cost, 1 member, {} edits/s for {} s\n\n{alone}", arguments.edits_per_second, arguments.cost_seconds);
+    fire::scale(&mut members, &editor, arguments.members).await?;
+    // Watches are narrowed when it has been quiet for 10 s.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let shared = members.cost(&editor, arguments.cost_seconds).await?;
+    println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
+    println!("{}", shared.against(&alone));
+    println!("{}", members.table().await?);
+    fire::scenarios(&mut members, &editor, &arguments.only).await?;
+    editor.stop();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    editor.all_reconciled()?;
+    members.stop_all().await?;
+    let history = History::read(&log).context("read the audit log")?;
+    let trespasses = history.trespasses();
+    println!(
+        "\n## History: {} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
+        history.effects.len(),
+        history.maps.len(),
+        trespasses.len()
+    );
+    trespasses.iter().take(10).for_each(|it| println!("  {it}"));
+    anyhow::ensure!(trespasses.is_empty(), "a replica wrote what was not its own");
+    Ok(())
+}
