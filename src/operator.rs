@@ -168,7 +168,7 @@ async fn live(process: &Process) -> anyhow::Result<End> {
     end_work.cancel();
     member.abort();
     // Writes that were sent belong to the old gate, which is closed; nothing else may linger.
-    if tokio::time::timeout(timing.drain_max, &mut work).await.is_err() {
+    if !work.is_finished() && tokio::time::timeout(timing.drain_max, &mut work).await.is_err() {
         work.abort();
     }
     end
@@ -225,7 +225,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone());
     let watches = tokio::select! {
         () = worker.stop.cancelled() => return Ok(()),
-        started = started => started.context("look how the API server narrows watches")?,
+        started = started => started,
     };
     let everything = wake.clone();
     let changed = move || everything.everything();

@@ -35,6 +35,8 @@ enum Written<K> {
 pub struct Cache<K> {
     objects: DashMap<Key, Arc<K>>,
     written: DashMap<Key, (Written<K>, Instant)>,
+    /// Objects that the watch does not show, because a label is missing or wrong.
+    strays: DashMap<Key, Arc<K>>,
     synced: watch::Sender<SlotSet>,
     slot_of: fn(&K) -> Option<Slot>,
 }
@@ -42,11 +44,27 @@ pub struct Cache<K> {
 impl<K: Resource + Clone> Cache<K> {
     /// An empty cache of objects whose slots `slot_of` tells.
     pub fn new(slot_of: fn(&K) -> Option<Slot>) -> Self {
-        Self { objects: DashMap::new(), written: DashMap::new(), synced: watch::Sender::default(), slot_of }
+        Self {
+            objects: DashMap::new(),
+            written: DashMap::new(),
+            strays: DashMap::new(),
+            synced: watch::Sender::default(),
+            slot_of,
+        }
     }
 
     /// The object, as new as is known.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
+        self.known(key).or_else(|| {
+            let stray = self.strays.get(key).map(|entry| Arc::clone(entry.value()))?;
+            let deleted = self.written.get(key).is_some_and(|entry| {
+                matches!(&entry.value().0, Written::Deleted { uid, version: u64::MAX } if stray.meta().uid.as_ref() == Some(uid))
+            });
+            (!deleted).then_some(stray)
+        })
+    }
+
+    fn known(&self, key: &Key) -> Option<Arc<K>> {
         let seen = self.objects.get(key).map(|entry| Arc::clone(entry.value()));
         let Some(entry) = self.written.get(key) else { return seen };
         match &entry.value().0 {
@@ -59,9 +77,21 @@ impl<K: Resource + Clone> Cache<K> {
         }
     }
 
-    /// Every object that the watch delivered.
+    /// Every object that the watch delivered, and the strays.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.objects.iter().map(|entry| Arc::clone(entry.value())).collect()
+        let strays = self.strays.iter().filter(|entry| !self.objects.contains_key(entry.key()));
+        let strays: Vec<_> = strays.map(|entry| Arc::clone(entry.value())).collect();
+        self.objects.iter().map(|entry| Arc::clone(entry.value())).chain(strays).collect()
+    }
+
+    /// Takes in an object that is there although the watch does not show it.
+    pub fn stray(&self, object: Arc<K>) {
+        self.strays.insert(Key::of(object.as_ref()), object);
+    }
+
+    /// The object is no stray any more: it has its label, or is gone.
+    pub fn no_stray(&self, key: &Key) {
+        self.strays.remove(key);
     }
 
     /// Number of objects that the watch delivered.
@@ -136,6 +166,7 @@ impl<K: Resource + Clone> Cache<K> {
         if before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object)) {
             return None;
         }
+        self.strays.remove(&key);
         let now = Arc::new(object);
         self.objects.insert(key, Arc::clone(&now));
         Some(Change::Applied { now, before })
@@ -181,6 +212,7 @@ impl<K: Resource + Clone> Cache<K> {
     pub(super) fn drop_slots(&self, slots: &SlotSet) {
         let lost = |object: &K| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
         self.objects.retain(|_, object| !lost(object));
+        self.strays.retain(|_, object| !lost(object));
         self.written.retain(|_, (written, _)| !matches!(written, Written::Object(object) if lost(object)));
     }
 }
@@ -285,6 +317,24 @@ mod tests {
         let cache = cache();
         cache.wrote(object("u", 3));
         cache.remove(object("u", 4));
+        assert_eq!(version(&cache), None);
+    }
+
+    /// S-8: the watch by label says that it is gone; another shows that it is there.
+    #[test]
+    fn a_stray_is_seen_until_it_has_its_label_or_was_deleted() {
+        let cache = cache();
+        cache.apply(object("u", 1));
+        cache.stray(Arc::new(object("u", 2)));
+        cache.remove(object("u", 2));
+        assert_eq!(version(&cache).as_deref(), Some("2"));
+        assert_eq!(cache.all().len(), 1);
+        cache.wrote(object("u", 3));
+        cache.apply(object("u", 3));
+        cache.remove(object("u", 4));
+        assert_eq!(version(&cache), None, "it had its label again");
+        cache.stray(Arc::new(object("v", 5)));
+        cache.deleted(&Key::new("n", "a"), "v");
         assert_eq!(version(&cache), None);
     }
 

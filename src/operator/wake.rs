@@ -1,9 +1,9 @@
 //! Puts keys into the queues: only of what this member owns.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::Resource;
+use kube::{Api, Client, Resource};
 use kube_sharding::{
     Slot, SlotSet,
     gate::{Gate, Scope},
@@ -11,10 +11,14 @@ use kube_sharding::{
 
 use crate::{
     controllers::site::watch as site_watch,
-    domain::key::Key,
+    domain::{key::Key, labels},
     io::{cache::Cache, watch::Change},
     lanes::{Priority, runner::Queue},
 };
+
+/// Shortest and longest wait before a site whose label was altered is looked at again.
+const FIRST_LOOK: Duration = Duration::from_secs(1);
+const LAST_LOOK: Duration = Duration::from_mins(1);
 
 /// The one way into the queues.
 #[derive(Clone)]
@@ -59,10 +63,39 @@ impl Wake {
 
     /// A site without the slot label: the owner of its slot takes it in, and gives it the label first of all.
     pub(super) fn unlabelled(&self, site: &Arc<FrappeSite>) {
-        if self.gate.owns(scope_of(site)) && self.sites.get(&Key::of(site.as_ref())).is_none() {
-            self.sites.wrote(FrappeSite::clone(site));
+        if self.gate.owns(scope_of(site)) {
+            self.sites.stray(Arc::clone(site));
             self.push(site, Priority::High);
         }
+    }
+
+    /// A site went from the watch although nobody deleted it: its label may have been altered. No watch shows such a
+    /// site to its owner: it is looked for until it has its label back, or is gone.
+    pub(super) fn astray(&self, client: &Client, site: &FrappeSite) {
+        if site.metadata.deletion_timestamp.is_some() || !self.gate.owns(scope_of(site)) {
+            return;
+        }
+        let (this, key, uid) = (self.clone(), Key::of(site), site.metadata.uid.clone());
+        let sites: Api<FrappeSite> = Api::namespaced(client.clone(), &key.namespace);
+        tokio::spawn(async move {
+            let mut wait = FIRST_LOOK;
+            loop {
+                match sites.get_opt(&key.name).await {
+                    Ok(Some(found)) if found.metadata.uid == uid => {
+                        let slot = Slot::of_uid(found.metadata.uid.as_deref().unwrap_or_default()).to_string();
+                        let label = found.metadata.labels.as_ref().and_then(|it| it.get(labels::SLOT));
+                        if label == Some(&slot) || !this.gate.owns(scope_of(&found)) {
+                            return;
+                        }
+                        this.unlabelled(&Arc::new(found));
+                    }
+                    Ok(_) => return this.sites.no_stray(&key),
+                    Err(_) => {}
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LAST_LOOK);
+            }
+        });
     }
 
     pub(super) fn bench(&self, key: Key) {

@@ -60,14 +60,10 @@ struct Starter<'a> {
 }
 
 /// Starts every watch.
-pub(super) async fn start(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    gate: &Gate,
-    wake: Wake,
-) -> Result<Watches, kube::Error> {
+pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate, wake: Wake) -> Watches {
     let path = FrappeSite::url_path(&(), None);
-    let by_hash = server_selects_shards(client, &path).await?;
+    // Labels do on every server; one that does not answer now is asked no further.
+    let by_hash = server_selects_shards(client, &path).await.unwrap_or(false);
     tracing::info!(by_hash, "how the API server narrows the watches of sites");
     let ownership = Ownership::follow(tasks, gate);
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake };
@@ -102,7 +98,7 @@ pub(super) async fn start(
     };
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let (sites, benches) = (wake.sites.clone(), wake.benches.clone());
-    Ok(Watches { sites, benches, site_children, bench_children, readiness, definitions })
+    Watches { sites, benches, site_children, bench_children, readiness, definitions }
 }
 
 impl Watches {
@@ -149,13 +145,14 @@ fn query(kind: Kind) -> Query {
 
 impl Starter<'_> {
     fn watch_sites(&mut self, by_hash: bool) {
-        let wake = self.wake.clone();
+        let (wake, client) = (self.wake.clone(), self.client.clone());
         let changed = move |change: Change<FrappeSite>| {
             let site = change.object();
             wake.site_itself(site, &change);
             // A bench that is being deleted waits for its sites.
             if matches!(change, Change::Deleted(_)) {
                 wake.leaving_bench(&site_watch::lane(site));
+                wake.astray(&client, site);
             }
         };
         let selection = if by_hash { Selection::Shards } else { Selection::LabelUnlessAll(labels::SLOT.to_owned()) };
@@ -167,10 +164,9 @@ impl Starter<'_> {
         }
         // A site that is new has no label yet: every member looks, the owner of its slot takes it.
         let wake = self.wake.clone();
-        let adopt = move |change: Change<FrappeSite>| {
-            if let Change::Applied { now, .. } = &change {
-                wake.unlabelled(now);
-            }
+        let adopt = move |change: Change<FrappeSite>| match &change {
+            Change::Applied { now, .. } => wake.unlabelled(now),
+            Change::Deleted(labelled) => wake.sites.no_stray(&Key::of(labelled.as_ref())),
         };
         let query = Query { labels: format!("!{}", labels::SLOT), ..query };
         let scope = Scope { query, selection: Selection::Everything, owned: self.ownership.not_all.clone() };

@@ -90,6 +90,8 @@ async fn replicas_share_take_over_and_give_back() {
     each_writes_its_own(&world, begun);
     asked_who_owns_a_site(&world).await;
 
+    labels_are_put_back(&world).await;
+
     second.kill().unwrap();
     let took = shared_by(&world, 2, LEASE_SECONDS + 10).await;
     println!("kill -9: {took:?} until two share evenly (lease: {LEASE_SECONDS} s)");
@@ -134,6 +136,34 @@ fn each_writes_its_own(world: &World, begun: Timestamp) {
     assert_eq!(writers.len(), 3, "every member has its share");
     let refused: Vec<_> = requests.iter().filter(|it| it.is_work_write() && it.code >= 400).collect();
     assert!(refused.is_empty(), "members wrote against each other: {refused:?}");
+}
+
+/// S-7: a label that is missing or wrong costs time, never a site: its owner puts it back.
+async fn labels_are_put_back(world: &World) {
+    let label = frappe_operator::domain::labels::SLOT;
+    for (name, change) in
+        [("site-1", format!("{label}-")), ("site-2", format!("{label}=999")), ("site-3", format!("{label}=000"))]
+    {
+        let get = || world.kubectl(&["get", "frappesite", name, "-n", "fleet", "-o", "jsonpath={.metadata.labels}"]);
+        let before = get();
+        world.kubectl(&["label", "frappesite", name, "-n", "fleet", "--overwrite", &change]);
+        let back =
+            until(&format!("the label of {name} is put back"), 10, || async { (get() == before).then_some(()) }).await;
+        assert!(back.is_some(), "{change}: {}", get());
+        let edited = Instant::now();
+        world.kubectl(&[
+            "patch",
+            "frappesite",
+            name,
+            "-n",
+            "fleet",
+            "--type=merge",
+            "-p",
+            r#"{"spec":{"deletionProtection":false}}"#,
+        ]);
+        world.site_in("fleet", name, SitePhase::Ready).await;
+        assert!(edited.elapsed() < Duration::from_secs(10));
+    }
 }
 
 async fn asked_who_owns_a_site(world: &World) {
