@@ -5,6 +5,7 @@ use std::{
     fmt,
     fs::File,
     io::{BufRead, BufReader},
+    path::Path,
 };
 
 use jiff::Timestamp;
@@ -49,13 +50,32 @@ impl fmt::Display for Request {
     }
 }
 
+/// Every event of the audit logs in a folder: the API server begins a new file at 100 MB.
+pub fn events(folder: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>>> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().map(|it| it.to_string_lossy().into_owned()).unwrap_or_default();
+        if name.starts_with("audit") && path.extension().is_some_and(|it| it == "log") {
+            files.push(path);
+        }
+    }
+    // Those with a time in their name come first, in their order; audit.log is the newest.
+    files.sort_by_key(|path| (path.ends_with("audit.log"), path.clone()));
+    let files: Vec<File> = files.iter().map(File::open).collect::<Result<_, _>>()?;
+    let lines = files.into_iter().flat_map(|file| BufReader::new(file).lines());
+    Ok(lines.filter_map(|line| match line {
+        // The last line may be half written.
+        Ok(line) => serde_json::from_str(&line).ok().map(Ok),
+        Err(error) => Some(Err(error.into())),
+    }))
+}
+
 /// The operator's requests from `since` on.
 pub fn requests(cluster: &Cluster, since: Timestamp) -> anyhow::Result<Vec<Request>> {
-    let file = File::open(cluster.logs.join("audit.log"))?;
     let mut found = Vec::new();
-    for line in BufReader::new(file).lines() {
-        // The last line may be half written.
-        let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+    for event in events(&cluster.logs)? {
+        let event = event?;
         if !event["userAgent"].as_str().unwrap_or_default().starts_with("frappe-operator/") {
             continue;
         }

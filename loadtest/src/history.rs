@@ -6,8 +6,6 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs::File,
-    io::{BufRead, BufReader},
     path::Path,
 };
 
@@ -15,7 +13,7 @@ use jiff::Timestamp;
 use kube_sharding::Slot;
 use serde_json::Value;
 
-use crate::audit::pod_of;
+use crate::audit::{events, pod_of};
 
 /// One version of the slot map.
 pub struct MapVersion {
@@ -87,12 +85,12 @@ fn effect(event: &Value) -> Option<Effect> {
 }
 
 impl History {
-    /// Reads the audit logs of a cluster.
-    pub fn read(log: &Path) -> anyhow::Result<Self> {
+    /// Reads the audit logs in a folder.
+    pub fn read(folder: &Path) -> anyhow::Result<Self> {
         let mut history = Self::default();
         let mut seen: HashMap<String, u64> = HashMap::new();
-        for line in BufReader::new(File::open(log)?).lines() {
-            let Ok(event) = serde_json::from_str::<Value>(&line?) else { continue };
+        for event in events(folder)? {
+            let event = event?;
             let ok = event["responseStatus"]["code"].as_i64().is_some_and(|code| (200..300).contains(&code));
             if !ok || ["get", "list", "watch"].contains(&event["verb"].as_str().unwrap_or_default()) {
                 continue;

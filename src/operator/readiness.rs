@@ -20,6 +20,16 @@ pub(super) struct Sources {
     pub(super) benches: Vec<watch::Receiver<SlotSet>>,
 }
 
+impl Sources {
+    /// What is open counts like one more cache. A slot that was about to be given away and is kept after all opens
+    /// again: what came in between was turned away at the gate, so its sites are looked at.
+    pub(super) fn and_open(mut self, open: watch::Receiver<SlotSet>, coordinating: watch::Receiver<SlotSet>) -> Self {
+        self.sharded.push(open);
+        self.benches.push(coordinating);
+        self
+    }
+}
+
 /// What may be reconciled.
 #[derive(Clone)]
 pub(super) struct Readiness {
@@ -84,5 +94,81 @@ impl Sources {
 async fn changed<T>(receiver: &mut watch::Receiver<T>) {
     if receiver.changed().await.is_err() {
         std::future::pending::<()>().await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use frappe_crds::FrappeSite;
+    use kube_sharding::{Slot, clock::SystemClock, gate::Gate};
+
+    use super::*;
+    use crate::{
+        domain::key::Key,
+        io::cache::Cache,
+        lanes::{
+            rates::Rates,
+            runner::{Outcome, Runner, Terms},
+        },
+    };
+
+    /// S-7: an edit that came while a slot was about to be given away is not lost when the slot is kept.
+    #[tokio::test]
+    async fn a_slot_that_opens_again_has_its_sites_looked_at() {
+        let site: FrappeSite = serde_json::from_value(serde_json::json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite",
+            "metadata": {"name": "shop", "namespace": "a", "uid": "u"},
+            "spec": {"siteName": "shop.example.com", "benchRef": {"name": "b"}},
+        }))
+        .unwrap();
+        let slots = SlotSet::from_iter([Slot::of_uid("u")]);
+        let sites = Arc::new(Cache::new(|_: &FrappeSite| Some(Slot::of_uid("u"))));
+        sites.stray(Arc::new(site));
+        let (site_queue, runner) = Runner::<Key, Key>::new("test", 4);
+        let (bench_queue, _benches) = Runner::<(), Key>::new("test", 4);
+        let gate = Gate::open_for_all(Arc::new(SystemClock::default()));
+        let wake = Wake {
+            sites,
+            unlabelled: Arc::new(Cache::new(|_: &FrappeSite| None)),
+            benches: Arc::new(Cache::new(|_| None)),
+            site_queue,
+            bench_queue,
+            gate: gate.clone(),
+        };
+        let (open, is_open) = watch::channel(slots);
+        let (all, everything) = watch::channel(SlotSet::ALL);
+        let (_present, present) = watch::channel(false);
+        let sources = Sources {
+            sharded: vec![everything.clone()],
+            sql: Vec::new(),
+            servers: everything.clone(),
+            present,
+            benches: Vec::new(),
+        };
+        let mut tasks = JoinSet::new();
+        let mut readiness = Readiness::follow(&mut tasks, sources.and_open(is_open, everything), wake);
+        let (ran, mut runs) = tokio::sync::mpsc::unbounded_channel();
+        let (_rates, rates) = watch::channel(Rates::default());
+        let terms = Terms {
+            limit: Box::new(|_| 1),
+            rates,
+            acting: gate.acting(),
+            stop: tokio_util::sync::CancellationToken::new(),
+        };
+        tasks.spawn(runner.run(terms, move |key| {
+            let ran = ran.clone();
+            async move {
+                let _ = ran.send(key);
+                Outcome::Done
+            }
+        }));
+        runs.recv().await.unwrap();
+        open.send_replace(SlotSet::NONE);
+        readiness.slots.wait_for(SlotSet::is_empty).await.unwrap();
+        open.send_replace(slots);
+        assert_eq!(runs.recv().await.unwrap(), Key::new("a", "shop"));
+        drop(all);
     }
 }

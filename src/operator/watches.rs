@@ -83,7 +83,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     for kind in BENCH_KINDS {
         bench_children.insert(kind, starter.watch_bench_kind(kind));
     }
-    let Starter { tasks, wake, .. } = starter;
+    let Starter { tasks, wake, ownership, .. } = starter;
     let of = |kinds: &[Kind], children: &Children| {
         kinds.iter().map(|kind| children.cache(*kind).synced()).collect::<Vec<_>>()
     };
@@ -96,6 +96,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
         present,
         benches: of(&BENCH_KINDS, &bench_children),
     };
+    let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let (sites, benches) = (wake.sites.clone(), wake.benches.clone());
     Watches { sites, benches, site_children, bench_children, readiness, definitions }

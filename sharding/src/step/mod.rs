@@ -213,6 +213,11 @@ impl Member {
     }
 
     fn advance(&mut self, now: Now, effects: &mut Vec<Effect>) {
+        if self.stopping && !self.own.joined {
+            // It owns nothing. A Lease that a renewal on its way may yet make is fenced by the others in its time.
+            self.end = Some(End::Stopped);
+            return;
+        }
         self.keep_lease(now, effects);
         if self.own.joined && self.moves.read.is_none() {
             self.read_map(now, effects);

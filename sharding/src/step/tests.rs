@@ -248,3 +248,10 @@ fn a_member_that_stops_leaves_nothing_behind() {
     let free = map(11, ["", "", ""]);
     assert!(member.step(Input::MapWritten(Ok(free)), at(5)).contains(&Effect::End(End::Stopped)));
 }
+
+#[test]
+fn a_member_that_never_joined_ends_at_once() {
+    let mut member = new_member();
+    member.step(Input::LeaseRead(Err(Failure::Unknown)), at(1));
+    assert!(member.step(Input::Stop, at(2)).contains(&Effect::End(End::Stopped)));
+}

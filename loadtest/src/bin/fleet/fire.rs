@@ -42,7 +42,7 @@ impl Scene {
         let (landed, refused): (Vec<_>, Vec<_>) = swaps.partition(|it| it.code < 300);
         // Edits lead to writes of the status only: any other write to a site would be one for the move.
         let site_writes = requests.iter().filter(|it| it.resource == "frappesites" && it.is_work_write()).count();
-        let history = History::read(&members.cluster.logs.join("audit.log"))?;
+        let history = History::read(&members.cluster.logs)?;
         let mut unowned = history.unowned(self.begun, gone);
         unowned.sort_by(f64::total_cmp);
         let shown = match (unowned.get(unowned.len() / 2), unowned.last()) {

@@ -65,7 +65,6 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
     .await??;
     let client = cluster.client().await?;
-    let log = cluster.logs.join("audit.log");
     let mut members = Members::new(arguments, &cluster, client.clone());
     members.start("one").await?;
     let editor = Editor::start(arguments, &cluster, client).await?;
@@ -84,7 +83,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     editor.all_reconciled()?;
     members.stop_all().await?;
-    let history = History::read(&log).context("read the audit log")?;
+    let history = History::read(&cluster.logs).context("read the audit log")?;
     let trespasses = history.trespasses();
     println!(
         "\n## History: {} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
