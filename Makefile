@@ -29,9 +29,10 @@ deny:
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, dependencies were not judged (cargo install cargo-deny)"; fi
 
-## make unit           unit, snapshot, property and tidy tests
+## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: checkout
 	cargo test --quiet --workspace --lib --bins --test tidy --test generated
+	cargo test --quiet -p kube-sharding --test model --test sim
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner:
