@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use kube_sharding::timing::Timing;
 
 /// Runs Frappe and ERPNext on Kubernetes.
 #[derive(Debug, Parser)]
@@ -115,8 +116,9 @@ pub struct RunArguments {
 impl RunArguments {
     /// Whether the settings fit each other.
     pub fn check(&self) -> Result<(), String> {
-        // A member stops at 12/15 of the duration: two renewals must fit in before that.
-        if self.lease_renew_interval.is_zero() || self.lease_renew_interval * 2 > self.lease_duration * 12 / 15 {
+        let timing = Timing { lease_duration: self.lease_duration, ..Timing::default() };
+        // Two renewals must fit in before a member stops.
+        if self.lease_renew_interval.is_zero() || self.lease_renew_interval * 2 > timing.right() {
             return Err(format!(
                 "--lease-renew-interval {:?} must be at most two fifths of --lease-duration {:?}",
                 self.lease_renew_interval, self.lease_duration

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube_sharding::SLOTS;
 use serde::Deserialize;
 
 /// Name of the ConfigMap, in the operator's own namespace.
@@ -60,7 +61,7 @@ impl OperatorConfig {
         let limit = self.max_concurrent_site_reconciles.max(own);
         match self.concurrency_scope {
             ConcurrencyScope::Member => limit,
-            ConcurrencyScope::Cluster => (limit * slots / 256).max(1),
+            ConcurrencyScope::Cluster => (limit * slots / SLOTS).max(1),
         }
     }
 }

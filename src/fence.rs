@@ -7,6 +7,7 @@
 //! nobody acts, so the server lets pass what comes: it asks for the map before it asks who writes, and a refusal would
 //! stop everybody's writes.
 
+use kube_sharding::SLOTS;
 use serde_json::{Value, json};
 
 use crate::{domain::labels, shards::names};
@@ -53,7 +54,7 @@ pub fn policy(namespace: &str, service_account: &str) -> [Value; 2] {
                 {"name": "subject", "expression": "request.operation == 'DELETE' ? oldObject : object"},
                 {"name": "slot", "expression": format!(
                     "has(variables.subject.metadata.labels) && '{slot}' in variables.subject.metadata.labels \
-                     ? int(variables.subject.metadata.labels['{slot}']) : 256")},
+                     ? int(variables.subject.metadata.labels['{slot}']) : {SLOTS}")},
                 {"name": "owner", "expression": "params.spec.owners[variables.slot]"},
                 {"name": "pod", "expression": format!(
                     "'{pod}' in request.userInfo.extra ? string(request.userInfo.extra['{pod}'][0]) : ''")},

@@ -1,11 +1,16 @@
 //! Metrics: the recorder, and what each metric means. Names are controller-runtime's where it has one; no label holds
 //! an object's name.
 
+use std::time::Duration;
+
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
 /// Upper bounds of durations, in seconds: controller-runtime's.
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// How often samples are sorted into buckets. No request is made.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the recorder for the whole process.
 pub fn install() -> anyhow::Result<PrometheusHandle> {
@@ -15,6 +20,15 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     describe();
     gauge!("frappe_operator_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     Ok(handle)
+}
+
+/// Sorts samples into their buckets, for ever: where nobody scrapes, every one would be kept.
+pub async fn upkeep(handle: PrometheusHandle) {
+    let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 fn describe() {

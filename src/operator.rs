@@ -28,7 +28,7 @@ use crate::{
     admin,
     cli::RunArguments,
     config::OperatorConfig,
-    controllers::{bench, context::Context, site},
+    controllers::{bench, context::Context, failure::WAIT_FOR_RIGHT, site},
     domain::key::Key,
     io::{client, departures::Departures, events::Events, meter::MeterLayer, random},
     lanes::{
@@ -44,8 +44,6 @@ use wake::Wake;
 
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-/// Wait before what was taken from the queue in the moment of suspension is looked at again.
-const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
 /// What outlives an incarnation.
 struct Process {
@@ -64,6 +62,7 @@ struct Process {
 pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     arguments.check().map_err(anyhow::Error::msg)?;
     let handle = recorder::install()?;
+    tokio::spawn(recorder::upkeep(handle.clone()));
     let stop = CancellationToken::new();
     let (ready, is_ready) = watch::channel(Err("waiting for the API server".to_owned()));
     let report = watch::Sender::new(Report::default());
@@ -233,7 +232,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         settings::start(&mut tasks, &worker.client, &worker.namespace, worker.events.clone(), settings_sender, changed);
     tokio::select! {
         () = worker.stop.cancelled() => return Ok(()),
-        () = async { settings::synced(&map).await; watches.shared_synced().await } => {}
+        () = async { map.wholly_synced().await; watches.shared_synced().await } => {}
     }
     // From here on this member may be given slots.
     worker.handle.synced();

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use kube_sharding::{
     Incarnation, SLOTS, Slot,
+    gate::Scope,
     map::{Entry, SlotMap},
     member::LeaseRecord,
     wire::Names,
@@ -73,7 +74,7 @@ pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)
     let owned: usize = members.iter().filter(|it| it.state != "gone").map(|it| it.slots).sum();
     Report {
         generation: map.map_or(0, |map| map.content.generation),
-        coordinator: map.and_then(|map| owner(names, map, Entry(256), leases)),
+        coordinator: map.and_then(|map| owner(names, map, Scope::Coordinator.entry(), leases)),
         unowned_slots: SLOTS - owned.min(SLOTS),
         members,
     }

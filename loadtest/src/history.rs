@@ -10,7 +10,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use kube_sharding::Slot;
+use kube_sharding::{SLOTS, Slot};
 use serde_json::Value;
 
 use crate::audit::{events, pod_of};
@@ -132,10 +132,23 @@ impl History {
             .collect()
     }
 
+    /// Says what was found; an error where anybody wrote what was not its own.
+    pub fn judge(&self) -> anyhow::Result<String> {
+        let trespasses = self.trespasses();
+        let shown = format!(
+            "{} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
+            self.effects.len(),
+            self.maps.len(),
+            trespasses.len()
+        );
+        anyhow::ensure!(trespasses.is_empty(), "{shown}\n{}", trespasses.join("\n"));
+        Ok(shown)
+    }
+
     /// For each slot, how long in seconds from `since` until its owner was of none of `gone`.
     pub fn unowned(&self, since: Timestamp, gone: &[String]) -> Vec<f64> {
         let Some(before) = self.maps.iter().rfind(|map| map.at <= since) else { return Vec::new() };
-        let lost = before.pods.iter().take(256).enumerate().filter(|(_, pod)| gone.contains(pod));
+        let lost = before.pods.iter().take(SLOTS).enumerate().filter(|(_, pod)| gone.contains(pod));
         lost.filter_map(|(slot, _)| {
             let later = self.maps.iter().filter(|map| map.at > since);
             let taken = later.clone().find(|map| {

@@ -8,7 +8,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use kube::Client;
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 
-use crate::wire::{Names, shared};
+use crate::wire::Names;
 
 /// A future that may be sent between threads.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -46,7 +46,7 @@ impl Election for LeaseElection {
         Box::pin(async move {
             match tokio::time::timeout(limit, lock.try_acquire_or_renew()).await {
                 Ok(Ok(LeaseLockResult::Acquired(lease) | LeaseLockResult::NotAcquired(lease))) => {
-                    lease.spec?.holder_identity.filter(|it| !it.is_empty()).map(|it| shared(&it))
+                    lease.spec?.holder_identity.filter(|it| !it.is_empty()).map(Arc::from)
                 }
                 Ok(Err(error)) => {
                     tracing::debug!(%error, "the election gave no answer");

@@ -19,7 +19,7 @@ use crate::{SLOTS, Slot, SlotSet, clock::Clock, map::Entry};
 
 /// Entries of a map: the slots, and the coordinator's place.
 const ENTRIES: usize = SLOTS + 1;
-/// The coordinator's place.
+/// The coordinator's place, behind the last slot.
 const COORDINATOR: Entry = Entry(256);
 
 /// Whose business something is: carried by a request from where it is made to the gate.

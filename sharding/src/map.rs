@@ -85,11 +85,6 @@ impl SlotMap {
             .filter(move |(_, holding)| holding.owner.as_ref() == Some(owner))
             .map(|(entry, holding)| (entry, holding.epoch))
     }
-
-    /// Whether this is another map than `other`, or the same at a later version.
-    pub fn supersedes(&self, other: &Self) -> bool {
-        self.version.uid != other.version.uid || self.version.number > other.version.number
-    }
 }
 
 #[cfg(test)]

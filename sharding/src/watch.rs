@@ -9,12 +9,13 @@ use std::{pin::Pin, time::Duration};
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use futures::{Stream, StreamExt, stream};
 use http::Request as HttpRequest;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::{
     Client, Resource, ResourceExt,
     api::{ListParams, WatchParams},
     core::{ObjectList, Request, WatchEvent},
 };
-use serde::de::DeserializeOwned;
+use serde::{Deserialize, de::DeserializeOwned};
 use tokio::time::{Instant, timeout};
 
 /// What is watched, and how narrowly.
@@ -119,6 +120,15 @@ pub enum Seen<K> {
     UpTo(String),
 }
 
+/// A list. kube's own reads the whole of it into a tree before it looks at the first item: a list of thousands then takes
+/// several times its size.
+#[derive(Deserialize)]
+#[serde(bound = "K: DeserializeOwned")]
+struct List<K> {
+    metadata: ListMeta,
+    items: Option<Vec<K>>,
+}
+
 type Events<K> = Pin<Box<dyn Stream<Item = Result<WatchEvent<K>, kube::Error>> + Send>>;
 
 enum Phase<K> {
@@ -171,14 +181,14 @@ where
     async fn list(&mut self) -> Result<Seen<K>, kube::Error> {
         let limit = Duration::from_secs(u64::from(self.query.timeout_seconds));
         let listed = match self.query.list() {
-            Ok(request) => timeout(limit, self.client.request::<ObjectList<K>>(request)).await,
+            Ok(request) => timeout(limit, self.client.request::<List<K>>(request)).await,
             Err(error) => return Err(self.failed(error, Phase::List).await),
         };
         match listed.unwrap_or_else(|_| Err(no_answer())) {
             Ok(list) => {
                 self.version = list.metadata.resource_version.clone().unwrap_or_default();
                 self.phase = Phase::Watch;
-                Ok(Seen::Listed(list.items, self.version.clone()))
+                Ok(Seen::Listed(list.items.unwrap_or_default(), self.version.clone()))
             }
             Err(error) => Err(self.failed(error, Phase::List).await),
         }

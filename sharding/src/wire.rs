@@ -1,6 +1,6 @@
 //! How Leases and the slot map are stored in the API server. Pure.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Incarnation,
+    Incarnation, SLOTS,
     map::{Content, Holding, SlotMap},
     member::{Facts, LeaseRecord, Readiness, Version},
     timing::Timing,
@@ -222,7 +222,7 @@ impl Names {
     /// Never: what is written here is one.
     pub fn definition(&self) -> CustomResourceDefinition {
         let integers = |text: &str| {
-            json!({"type": "array", "description": text, "minItems": 257, "maxItems": 257,
+            json!({"type": "array", "description": text, "minItems": SLOTS + 1, "maxItems": SLOTS + 1,
                    "items": {"type": "integer", "format": "int64"}})
         };
         let spec = json!({
@@ -256,11 +256,6 @@ impl Names {
         }))
         .expect("what is written here is a CustomResourceDefinition")
     }
-}
-
-/// A name as it is shared between tasks.
-pub(crate) fn shared(name: &str) -> Arc<str> {
-    name.into()
 }
 
 #[cfg(test)]

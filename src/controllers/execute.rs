@@ -18,6 +18,7 @@ use crate::{
     },
     io::{
         cache::Cache,
+        compact::Cached,
         writer::{WriteError, Writer},
     },
 };
@@ -34,7 +35,7 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     if let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written)) {
         tracing::warn!(kind = ?desired.kind, key = %desired.key, %path, "a webhook or the API server does not keep this field");
     }
-    cache.wrote(pruned(written));
+    cache.wrote(written);
     Ok(())
 }
 
@@ -43,9 +44,9 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
     let mut written = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
-            pruned(take_back(writer, desired).await?)
+            take_back(writer, desired).await?
         }
-        other => pruned(other?),
+        other => other?,
     };
     if desired.kind == Kind::Secret {
         // Never held: caches know a Secret's metadata only.
@@ -81,7 +82,7 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
 /// Deletes exactly this object.
 pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
     match writer.delete(kind, object).await? {
-        Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(pruned(left)),
+        Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(left),
         _ => cache.deleted(&Key::of(object), &object.metadata.uid.clone().unwrap_or_default()),
     }
     Ok(())
@@ -96,7 +97,7 @@ pub async fn patch_own<K>(
     metadata: &Value,
 ) -> Result<(), WriteError>
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+    K: Cached + Resource<DynamicType = ()> + DeserializeOwned,
 {
     let written = writer.patch_metadata(kind, key, metadata).await?;
     let let_go = written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty();
@@ -117,7 +118,7 @@ pub async fn write_status<K>(
     next: &K::Status,
 ) -> Result<(), WriteError>
 where
-    K: Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned,
+    K: Cached + Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned,
     K::Status: Clone + PartialEq,
 {
     let Some(known) = cache.get(key) else { return Ok(()) };
@@ -134,17 +135,11 @@ where
 /// Remembers the answer to a write of the object that is reconciled itself.
 pub fn remember<K>(cache: &Cache<K>, written: DynamicObject)
 where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned,
+    K: Cached + Resource<DynamicType = ()> + DeserializeOwned,
 {
-    if let Ok(object) = pruned(written).try_parse::<K>() {
+    if let Ok(object) = written.try_parse::<K>() {
         cache.wrote(object);
     }
-}
-
-/// An object without what no reconcile reads.
-pub fn pruned(mut object: DynamicObject) -> DynamicObject {
-    object.metadata.managed_fields = None;
-    object
 }
 
 /// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.

@@ -16,6 +16,7 @@ use crate::{
     domain::{condition::Conditions, key::Key, object::Kind},
     io::{
         cache::Cache,
+        compact::Cached,
         events::Notice,
         writer::{WriteError, Writer},
     },
@@ -25,7 +26,7 @@ use crate::{
 /// Reason of the Event about an object that the API server refused.
 const WRITE_REJECTED: &str = "WriteRejected";
 /// Wait before writes are tried again while the member has no right to act.
-const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
+pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
 /// Why a reconcile did not come to its end.
 #[derive(Debug, thiserror::Error)]
@@ -47,7 +48,7 @@ pub async fn conclude<K>(
     error: Error,
 ) -> Outcome
 where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
+    K: Cached + Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     if let Error::Write(kind, key, write) = &error {
         match write {
@@ -70,7 +71,7 @@ where
 /// Says in the Ready condition what the API server refused; everything else in the status stays.
 async fn not_ready<K>(writer: &Writer, cache: &Cache<K>, kind: Kind, key: &Key, message: &str) -> Result<(), WriteError>
 where
-    K: Resource<DynamicType = ()> + Clone + Serialize + DeserializeOwned,
+    K: Cached + Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     let Some(known) = cache.get(key) else { return Ok(()) };
     let mut body = serde_json::to_value(known.as_ref()).unwrap_or_default();

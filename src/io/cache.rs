@@ -14,7 +14,13 @@ use kube::{Resource, ResourceExt};
 use kube_sharding::{Slot, SlotSet};
 use tokio::sync::watch;
 
-use crate::{domain::key::Key, io::watch::Change};
+use crate::{
+    domain::key::Key,
+    io::{
+        compact::{Cached, Sample},
+        watch::Change,
+    },
+};
 
 /// How long the answer to a write counts without the watch: longer than a watch is late.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
@@ -32,20 +38,22 @@ enum Written<K> {
 }
 
 /// Objects of one kind.
-pub struct Cache<K> {
-    objects: DashMap<Key, Arc<K>>,
-    written: DashMap<Key, (Written<K>, Instant)>,
+pub struct Cache<K: Cached> {
+    objects: DashMap<Key, K::Held>,
+    sample: Sample,
+    written: DashMap<Key, (Written<K::Form>, Instant)>,
     /// Objects that the watch does not show, because a label is missing or wrong.
-    strays: DashMap<Key, Arc<K>>,
+    strays: DashMap<Key, Arc<K::Form>>,
     synced: watch::Sender<SlotSet>,
-    slot_of: fn(&K) -> Option<Slot>,
+    slot_of: fn(&K::Form) -> Option<Slot>,
 }
 
-impl<K: Resource + Clone> Cache<K> {
+impl<K: Cached> Cache<K> {
     /// An empty cache of objects whose slots `slot_of` tells.
-    pub fn new(slot_of: fn(&K) -> Option<Slot>) -> Self {
+    pub fn new(slot_of: fn(&K::Form) -> Option<Slot>) -> Self {
         Self {
             objects: DashMap::new(),
+            sample: Sample::default(),
             written: DashMap::new(),
             strays: DashMap::new(),
             synced: watch::Sender::default(),
@@ -55,17 +63,23 @@ impl<K: Resource + Clone> Cache<K> {
 
     /// The object, as new as is known.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.known(key).or_else(|| {
+        let form = self.known(key).or_else(|| {
             let stray = self.strays.get(key).map(|entry| Arc::clone(entry.value()))?;
             let deleted = self.written.get(key).is_some_and(|entry| {
                 matches!(&entry.value().0, Written::Deleted { uid, version: u64::MAX } if stray.meta().uid.as_ref() == Some(uid))
             });
             (!deleted).then_some(stray)
-        })
+        })?;
+        Some(K::open(&form))
     }
 
-    fn known(&self, key: &Key) -> Option<Arc<K>> {
-        let seen = self.objects.get(key).map(|entry| Arc::clone(entry.value()));
+    /// The object as the watch delivered it.
+    fn seen(&self, key: &Key) -> Option<Arc<K::Form>> {
+        self.objects.get(key).map(|entry| K::form(entry.value()))
+    }
+
+    fn known(&self, key: &Key) -> Option<Arc<K::Form>> {
+        let seen = self.seen(key);
         let Some(entry) = self.written.get(key) else { return seen };
         match &entry.value().0 {
             Written::Object(written) => match &seen {
@@ -81,11 +95,11 @@ impl<K: Resource + Clone> Cache<K> {
     pub fn all(&self) -> Vec<Arc<K>> {
         let strays = self.strays.iter().filter(|entry| !self.objects.contains_key(entry.key()));
         let strays: Vec<_> = strays.map(|entry| Arc::clone(entry.value())).collect();
-        self.objects.iter().map(|entry| Arc::clone(entry.value())).chain(strays).collect()
+        self.objects.iter().map(|entry| K::open(&K::form(entry.value()))).chain(strays.iter().map(K::open)).collect()
     }
 
     /// Takes in an object that is there although the watch does not show it.
-    pub fn stray(&self, object: Arc<K>) {
+    pub fn stray(&self, object: Arc<K::Form>) {
         self.strays.insert(Key::of(object.as_ref()), object);
     }
 
@@ -109,19 +123,26 @@ impl<K: Resource + Clone> Cache<K> {
         self.synced.subscribe()
     }
 
+    /// Waits until everything is listed.
+    pub async fn wholly_synced(&self) {
+        // It cannot fail: the sender is this cache's own.
+        let _ = self.synced().wait_for(|slots| *slots == SlotSet::ALL).await;
+    }
+
     pub(super) fn mark_synced(&self, slots: SlotSet) {
         self.synced.send_if_modified(|known| std::mem::replace(known, slots) != slots);
     }
 
     /// The slot of an object.
-    pub fn slot_of(&self, object: &K) -> Option<Slot> {
+    pub fn slot_of(&self, object: &K::Form) -> Option<Slot> {
         (self.slot_of)(object)
     }
 
     /// Records the answer to a write of this process. The watch may have been faster: what it told of already as
     /// newer, or as gone, stays.
     pub fn wrote(&self, object: K) {
-        let record = |object: K| (Written::Object(Arc::new(object)), Instant::now());
+        let object = trimmed(object.close());
+        let record = |object: K::Form| (Written::Object(Arc::new(object)), Instant::now());
         match self.written.entry(Key::of(&object)) {
             Entry::Vacant(entry) => {
                 entry.insert(record(object));
@@ -152,9 +173,10 @@ impl<K: Resource + Clone> Cache<K> {
 
     /// Takes in what a watch delivered; nothing where something as new was known. A watch that went on from an older
     /// version tells things again.
-    pub(super) fn apply(&self, object: K) -> Option<Change<K>> {
+    pub(super) fn apply(&self, object: K::Form) -> Option<Change<K::Form>> {
+        let object = trimmed(object);
         let key = Key::of(&object);
-        let gone = |written: &Written<K>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
+        let gone = |written: &Written<K::Form>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
         if self.written.get(&key).is_some_and(|entry| gone(&entry.value().0)) {
             return None;
         }
@@ -162,21 +184,20 @@ impl<K: Resource + Clone> Cache<K> {
             Written::Object(written) => !is_older(&object, written.as_ref()),
             Written::Deleted { .. } => true,
         });
-        let before = self.objects.get(&key).map(|entry| Arc::clone(entry.value()));
+        let before = self.seen(&key);
         if before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object)) {
             return None;
         }
         self.strays.remove(&key);
         let now = Arc::new(object);
-        self.objects.insert(key, Arc::clone(&now));
+        self.objects.insert(key, K::hold(&now, &self.sample));
         Some(Change::Applied { now, before })
     }
 
     /// Takes in that an object is gone; nothing where a newer one is known.
-    pub(super) fn remove(&self, object: K) -> Option<Change<K>> {
+    pub(super) fn remove(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
-        let newer = |known: &Arc<K>| version_of(known.as_ref()) > version_of(&object);
-        if self.objects.get(&key).is_some_and(|entry| newer(entry.value())) {
+        if self.seen(&key).is_some_and(|known| version_of(known.as_ref()) > version_of(&object)) {
             return None;
         }
         // The answer to a write of this object may still be on its way: it must not bring it back. An object that only
@@ -184,24 +205,23 @@ impl<K: Resource + Clone> Cache<K> {
         let uid = object.meta().uid.as_deref().unwrap_or_default();
         self.record_gone(&key, uid, version_of(&object).unwrap_or(u64::MAX));
         self.objects.remove(&key);
-        Some(Change::Deleted(Arc::new(object)))
+        Some(Change::Deleted(Arc::new(trimmed(object))))
     }
 
     /// Takes in everything there is of some slots at a version.
-    pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K>, version: &str) -> Vec<Change<K>> {
+    pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K::Form>, version: &str) -> Vec<Change<K::Form>> {
         let listed: HashSet<Key> = objects.iter().map(Key::of).collect();
-        let mine = |object: &K| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
+        let mine = |object: &K::Form| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
         let at = version.parse::<u64>().ok();
         self.written.retain(|key, (written, _)| match written {
             Written::Object(object) => listed.contains(key) || !mine(object) || version_of(object.as_ref()) > at,
             Written::Deleted { .. } => true,
         });
         let mut gone = Vec::new();
-        self.objects.retain(|key, object| {
-            let keep = listed.contains(key) || !mine(object);
-            if !keep {
-                gone.push(Change::Deleted(Arc::clone(object)));
-            }
+        self.objects.retain(|key, held| {
+            let object = (!listed.contains(key)).then(|| K::form(held)).filter(|object| mine(object));
+            let keep = object.is_none();
+            gone.extend(object.map(Change::Deleted));
             keep
         });
         gone.extend(objects.into_iter().filter_map(|object| self.apply(object)));
@@ -210,11 +230,17 @@ impl<K: Resource + Clone> Cache<K> {
 
     /// Forgets the objects of some slots.
     pub(super) fn drop_slots(&self, slots: &SlotSet) {
-        let lost = |object: &K| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
-        self.objects.retain(|_, object| !lost(object));
+        let lost = |object: &K::Form| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
+        self.objects.retain(|_, held| !lost(&K::form(held)));
         self.strays.retain(|_, object| !lost(object));
         self.written.retain(|_, (written, _)| !matches!(written, Written::Object(object) if lost(object)));
     }
+}
+
+/// Drops what no reconcile reads: managedFields are half of most objects.
+fn trimmed<F: Resource>(mut object: F) -> F {
+    object.meta_mut().managed_fields = None;
+    object
 }
 
 /// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35).
@@ -256,7 +282,7 @@ mod tests {
     }
 
     fn cache() -> Cache<ConfigMap> {
-        Cache::new(|it| it.metadata.uid.as_deref().map(Slot::of_uid))
+        Cache::new(|it: &ConfigMap| it.metadata.uid.as_deref().map(Slot::of_uid))
     }
 
     fn version(cache: &Cache<ConfigMap>) -> Option<String> {

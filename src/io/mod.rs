@@ -2,6 +2,7 @@
 
 pub mod cache;
 pub mod client;
+pub mod compact;
 pub mod departures;
 pub mod events;
 pub mod meter;

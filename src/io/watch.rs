@@ -2,17 +2,16 @@
 
 use std::sync::{Arc, LazyLock};
 
-use kube::{Client, Resource};
+use kube::Client;
 use kube_sharding::{
     Slot, SlotSet,
     groups::{Groups, Selection, Sink},
     watch::Query,
 };
 use metrics::gauge;
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::io::cache::Cache;
+use crate::io::{cache::Cache, compact::Cached};
 
 /// What a watch saw.
 #[derive(Clone, Debug)]
@@ -57,31 +56,30 @@ impl Scope {
     }
 }
 
-struct Feed<K, F> {
+struct Feed<K: Cached, F> {
     cache: Arc<Cache<K>>,
     changed: F,
 }
 
-impl<K, F> Sink<K> for Feed<K, F>
+impl<K, F> Sink<K::Form> for Feed<K, F>
 where
-    K: Resource + Clone + Send + Sync,
-    F: Fn(Change<K>) + Send,
+    K: Cached,
+    F: Fn(Change<K::Form>) + Send,
 {
-    fn slot_of(&self, object: &K) -> Option<Slot> {
+    fn slot_of(&self, object: &K::Form) -> Option<Slot> {
         self.cache.slot_of(object)
     }
 
-    fn listed(&self, slots: &SlotSet, objects: Vec<K>, version: &str) {
-        let objects = objects.into_iter().map(pruned).collect();
+    fn listed(&self, slots: &SlotSet, objects: Vec<K::Form>, version: &str) {
         self.cache.list(slots, objects, version).into_iter().for_each(&self.changed);
     }
 
-    fn applied(&self, object: K) {
-        self.cache.apply(pruned(object)).into_iter().for_each(&self.changed);
+    fn applied(&self, object: K::Form) {
+        self.cache.apply(object).into_iter().for_each(&self.changed);
     }
 
-    fn deleted(&self, object: K) {
-        self.cache.remove(pruned(object)).into_iter().for_each(&self.changed);
+    fn deleted(&self, object: K::Form) {
+        self.cache.remove(object).into_iter().for_each(&self.changed);
     }
 
     fn dropped(&self, slots: &SlotSet) {
@@ -96,8 +94,8 @@ where
 /// Watches objects of one kind, keeps `cache` and calls `changed` for each change, until the task is dropped.
 pub async fn run<K, F>(client: Client, scope: Scope, cache: Arc<Cache<K>>, changed: F)
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + Sync + 'static,
-    F: Fn(Change<K>) + Send,
+    K: Cached,
+    F: Fn(Change<K::Form>) + Send,
 {
     gauge!("frappe_operator_watches").increment(1.0);
     let _end = Ended;
@@ -110,10 +108,4 @@ impl Drop for Ended {
     fn drop(&mut self) {
         gauge!("frappe_operator_watches").decrement(1.0);
     }
-}
-
-/// Drops what no reconcile reads: managedFields are half of most objects.
-fn pruned<K: Resource>(mut object: K) -> K {
-    object.meta_mut().managed_fields = None;
-    object
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Client, ResourceExt};
-use kube_sharding::{Slot, SlotSet, watch::Query};
+use kube_sharding::{Slot, watch::Query};
 use metrics::gauge;
 use tokio::{sync::watch, task::JoinSet};
 
@@ -49,12 +49,6 @@ pub(super) fn start(
     };
     tasks.spawn(watcher::run(client.clone(), Scope::everything(query), Arc::clone(&cache), take));
     cache
-}
-
-/// Waits until the settings are read.
-pub(super) async fn synced(map: &Cache<ConfigMap>) {
-    // It cannot fail: the sender is the cache's own.
-    let _ = map.synced().wait_for(|slots| *slots == SlotSet::ALL).await;
 }
 
 /// The limit that counts for benches that set none of their own.

@@ -6,7 +6,7 @@ use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, Resource, ResourceExt, core::DynamicObject};
 use kube_sharding::{
-    Slot, SlotSet,
+    Slot,
     gate::Gate,
     groups::Selection,
     watch::{Query, server_selects_shards},
@@ -27,6 +27,7 @@ use crate::{
     domain::{key::Key, labels, object::Kind},
     io::{
         cache::Cache,
+        compact::Compact,
         watch::{self as watcher, Change, Scope},
     },
     lanes::Priority,
@@ -105,12 +106,9 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
 impl Watches {
     /// Waits for the first lists of what every member needs, whatever it owns.
     pub(super) async fn shared_synced(&self) {
-        let shared =
-            [self.benches.synced(), self.site_children.cache(Kind::Domain).synced(), self.definitions.synced()];
-        for mut synced in shared {
-            // It cannot fail: the caches are held here.
-            let _ = synced.wait_for(|slots| *slots == SlotSet::ALL).await;
-        }
+        self.benches.wholly_synced().await;
+        self.site_children.cache(Kind::Domain).wholly_synced().await;
+        self.definitions.wholly_synced().await;
     }
 }
 
@@ -120,8 +118,8 @@ fn slot_of_site(site: &FrappeSite) -> Option<Slot> {
 }
 
 /// The slot in a child's label: it only says whose watch the child is in.
-fn slot_of_child(child: &DynamicObject) -> Option<Slot> {
-    child.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
+fn slot_of_child(child: &Compact) -> Option<Slot> {
+    child.label(labels::SLOT)?.parse().ok().map(Slot::new)
 }
 
 /// Kinds that are not shared are all in one.
@@ -190,10 +188,10 @@ impl Starter<'_> {
 
     fn spawn(
         &mut self,
-        slot_of: fn(&DynamicObject) -> Option<Slot>,
+        slot_of: fn(&Compact) -> Option<Slot>,
         scope: Scope,
         after: Option<watch::Receiver<bool>>,
-        changed: impl Fn(Change<DynamicObject>) + Send + 'static,
+        changed: impl Fn(Change<Compact>) + Send + 'static,
     ) -> Arc<ChildCache> {
         let cache = Arc::new(Cache::new(slot_of));
         let (client, held) = (self.client.clone(), Arc::clone(&cache));
@@ -210,7 +208,7 @@ impl Starter<'_> {
 
     fn watch_site_kind(&mut self, kind: Kind, after: Option<watch::Receiver<bool>>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
-        let changed = move |change: Change<DynamicObject>| {
+        let changed = move |change: Change<Compact>| {
             if let Some(key) = site_watch::owner(change.object()) {
                 wake.site(&key);
             }
@@ -222,7 +220,7 @@ impl Starter<'_> {
 
     fn watch_bench_kind(&mut self, kind: Kind) -> Arc<ChildCache> {
         let wake = self.wake.clone();
-        let changed = move |change: Change<DynamicObject>| {
+        let changed = move |change: Change<Compact>| {
             if let Some(key) = bench_watch::owner(change.object()) {
                 wake.bench(key);
             }
@@ -236,7 +234,7 @@ impl Starter<'_> {
     /// All claims, since a site waits for the claim of another.
     fn watch_domains(&mut self) -> Arc<ChildCache> {
         let wake = self.wake.clone();
-        let changed = move |change: Change<DynamicObject>| match &change {
+        let changed = move |change: Change<Compact>| match &change {
             Change::Applied { now, .. } => {
                 if let Some(holder) = site_watch::holder(now) {
                     wake.site(&holder);
@@ -249,7 +247,7 @@ impl Starter<'_> {
 
     fn watch_servers(&mut self, present: watch::Receiver<bool>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
-        let changed = move |change: Change<DynamicObject>| {
+        let changed = move |change: Change<Compact>| {
             if site_watch::server_matters(&change) {
                 wake.sites_that(Priority::Low, |_| true);
             }
@@ -262,7 +260,7 @@ impl Starter<'_> {
         let (exists, present) = watch::channel(false);
         let wanted: Vec<String> = SQL_KINDS.into_iter().chain([Kind::MariaDb]).map(definition_name).collect();
         let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
-        let changed = move |change: Change<DynamicObject>| {
+        let changed = move |change: Change<Compact>| {
             let name = change.object().name_any();
             if !wanted.contains(&name) {
                 return;

@@ -9,17 +9,6 @@ use frappe_loadtest::history::History;
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("history FOLDER: the folder of the audit logs")?;
-    let history = History::read(Path::new(&folder))?;
-    let trespasses = history.trespasses();
-    println!(
-        "{} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
-        history.effects.len(),
-        history.maps.len(),
-        trespasses.len()
-    );
-    for trespass in &trespasses {
-        println!("{trespass}");
-    }
-    anyhow::ensure!(trespasses.is_empty(), "a replica wrote what was not its own");
+    println!("{}", History::read(Path::new(&folder))?.judge()?);
     Ok(())
 }

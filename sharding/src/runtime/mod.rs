@@ -26,7 +26,7 @@ use crate::{
     Incarnation,
     clock::Clock,
     election::{Boxed, Election},
-    gate::{Gate, Opening},
+    gate::{Gate, Opening, Scope},
     map::{Entry, SlotMap},
     member::LeaseRecord,
     step::{Effect, End, Input, Member, Setup},
@@ -76,8 +76,6 @@ pub struct View {
     pub peers: Vec<Peer>,
     /// Entries that it is giving away.
     pub draining: BTreeSet<Entry>,
-    /// The Lease of the member that the election prefers as coordinator.
-    pub preferred: Option<Arc<str>>,
 }
 
 enum Command {
@@ -130,7 +128,6 @@ pub struct Runtime {
     gate: Gate,
     view: watch::Sender<Arc<View>>,
     commands: mpsc::UnboundedReceiver<Command>,
-    preferred: Option<Arc<str>>,
     stopping: bool,
     synced: bool,
 }
@@ -144,7 +141,7 @@ pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -
         incarnation: settings.incarnation.clone(),
         lease_name: settings.names.lease(&settings.member).into(),
         template: settings.template.clone(),
-        slots: 256,
+        slots: Scope::Coordinator.entry().0,
         timing: settings.timing.clone(),
     };
     let objects = Arc::new(AtomicU64::new(0));
@@ -156,12 +153,38 @@ pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -
         gate: gate.clone(),
         view: view_sender,
         commands,
-        preferred: None,
         stopping: false,
         synced: false,
         settings,
     };
     (Handle { commands: sender, view, gate, objects }, runtime)
+}
+
+/// When a member stands for election.
+struct Standing {
+    next: Instant,
+    /// Whether it could when it was last asked; nothing before it ever could.
+    stood: Option<bool>,
+}
+
+impl Default for Standing {
+    fn default() -> Self {
+        Self { next: Instant::now(), stood: None }
+    }
+}
+
+impl Standing {
+    /// After an outage of the API server every term has ended, and the first who stands is elected: members let the
+    /// coordinator stand before them, so that an outage moves nothing (O-5). A free place is asked for at once all the
+    /// same, by [`Effect::Elect`].
+    fn follow(&mut self, stands: bool, coordinates: bool, lease_duration: Duration) {
+        if stands && self.stood == Some(false) && !coordinates {
+            self.next = self.next.max(Instant::now() + lease_duration);
+        }
+        if stands || self.stood.is_some() {
+            self.stood = Some(stands);
+        }
+    }
 }
 
 /// What a finished request or drain brings.
@@ -175,7 +198,7 @@ impl Runtime {
         let mut pending: Pending = FuturesUnordered::new();
         let mut leases = Box::pin(self.watch_leases());
         let mut maps = Box::pin(self.watch_map());
-        let mut next_election = Instant::now();
+        let mut standing = Standing::default();
         let mut input = Input::Tick;
         let end = loop {
             if let Some(end) = self.turn(input, &mut pending) {
@@ -183,14 +206,15 @@ impl Runtime {
             }
             let tick = Instant::now() + self.member.next_tick(self.settings.clock.now());
             let stands = self.synced && !self.stopping && self.member.acts(self.settings.clock.now());
+            standing.follow(stands, self.gate.opening().borrow().coordinates(), self.settings.timing.lease_duration);
             input = tokio::select! {
                 biased;
                 command = self.commands.recv() => self.command(command.as_ref(), &mut pending),
                 Some(answer) = pending.next(), if !pending.is_empty() => answer.unwrap_or(Input::Tick),
                 Some(seen) = leases.next() => seen,
                 Some(seen) = maps.next() => seen,
-                () = sleep_until(next_election), if stands => {
-                    next_election = Instant::now() + self.settings.timing.lease_duration / 3;
+                () = sleep_until(standing.next), if stands => {
+                    standing.next = Instant::now() + self.settings.timing.lease_duration / 3;
                     self.elect(&mut pending);
                     Input::Tick
                 }
@@ -206,9 +230,6 @@ impl Runtime {
 
     /// One step of the protocol, and the beginning of what it wants done.
     fn turn(&mut self, input: Input, pending: &mut Pending) -> Option<End> {
-        if let Input::Preferred(name) = &input {
-            self.preferred.clone_from(name);
-        }
         let effects = self.member.step(input, self.settings.clock.now());
         // The gate first: what is to be given must be closed before its work is waited for.
         let draining: BTreeSet<Entry> =
@@ -281,7 +302,6 @@ impl Runtime {
             map: self.member.map().cloned(),
             peers: peers.collect(),
             draining,
-            preferred: self.preferred.clone(),
         }));
     }
 

@@ -89,6 +89,37 @@ impl Election for Whim {
     }
 }
 
+/// Elects for a term who stands first after the last one, as kube-leader-election does.
+struct Terms {
+    process: usize,
+    sky: Sky,
+    office: Office,
+}
+
+/// Who was elected, and when it stood last.
+type Office = Arc<Mutex<Option<(usize, Instant)>>>;
+
+impl Election for Terms {
+    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+        if self.sky.of(self.process).cut {
+            return Box::pin(async { None });
+        }
+        let mut office = self.office.lock().unwrap();
+        let term = timing().lease_duration;
+        let over = office.is_none_or(|(holder, since)| holder == self.process || since.elapsed() > term);
+        if over {
+            *office = Some((self.process, Instant::now()));
+        }
+        let name = office.map(|(holder, _)| names().lease(&format!("member-{holder}")).into());
+        Box::pin(async move { name })
+    }
+
+    fn withdraw(&self) -> Boxed<()> {
+        self.office.lock().unwrap().take_if(|(holder, _)| *holder == self.process);
+        Box::pin(async {})
+    }
+}
+
 /// What the script knows of a process.
 pub(crate) struct Process {
     pub(crate) clock: Arc<SimClock>,
@@ -131,11 +162,27 @@ pub(crate) struct Fleet {
     pub(crate) processes: Processes,
     seed: u64,
     started: Arc<AtomicU64>,
+    /// The office that is filled for terms; by whim if there is none.
+    office: Option<Office>,
 }
 
 impl Fleet {
     pub(crate) fn new(seed: u64, server: Server, sky: Sky) -> Self {
-        Self { server, sky, processes: Arc::default(), seed, started: Arc::default() }
+        Self { server, sky, processes: Arc::default(), seed, started: Arc::default(), office: None }
+    }
+
+    /// The coordinator is elected for terms.
+    pub(crate) fn with_terms(self) -> Self {
+        Self { office: Some(Office::default()), ..self }
+    }
+
+    fn election(&self, process: usize, dice: &mut StdRng) -> Arc<dyn Election> {
+        // Drawn in any case: a seed means the same whoever elects.
+        let dice = Mutex::new(StdRng::seed_from_u64(dice.random()));
+        match &self.office {
+            Some(office) => Arc::new(Terms { process, sky: self.sky.clone(), office: Arc::clone(office) }),
+            None => Arc::new(Whim { processes: self.processes.clone(), dice }),
+        }
     }
 
     pub(crate) fn start(&self, template: &str) -> usize {
@@ -201,9 +248,8 @@ async fn live(fleet: Fleet, id: usize, template: String, clock: Arc<SimClock>, m
             timing: timing(),
             clock: clock.clone(),
         };
-        let election =
-            Whim { processes: fleet.processes.clone(), dice: Mutex::new(StdRng::seed_from_u64(dice.random())) };
-        let (handle, runtime) = member(Client::new(network.clone(), "system"), settings, Arc::new(election));
+        let election = fleet.election(id, &mut dice);
+        let (handle, runtime) = member(Client::new(network.clone(), "system"), settings, election);
         let gate = handle.gate().clone();
         if let Some(process) = fleet.processes.lock().unwrap().get_mut(&id) {
             process.gate = Some((incarnation.clone(), gate.clone()));

@@ -33,10 +33,14 @@ fn number(name: &str) -> Option<u64> {
 }
 
 fn run(seed: u64, flaws: Flaws) -> Result<script::Summary, String> {
+    in_virtual_time(seed, simulate(seed, flaws))
+}
+
+fn in_virtual_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     // kube-sharding's backoff draws from this thread's generator.
     fastrand::seed(seed);
-    let result = runtime.block_on(simulate(seed, flaws));
+    let result = runtime.block_on(what);
     runtime.shutdown_background();
     result
 }
@@ -85,6 +89,17 @@ fn whatever_goes_wrong_one_member_acts_and_all_is_owned_again() {
         failed.len(),
         &failed[..failed.len().min(9)]
     );
+}
+
+/// S-4, O-5: an outage of the API server moves nothing, the coordinator's place neither.
+#[test]
+fn an_outage_moves_nothing() {
+    let failed: Vec<String> = (0..100)
+        .filter_map(|seed| {
+            in_virtual_time(seed, script::outage(seed)).err().map(|error| format!("seed {seed}: {error}"))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{} of 100 seeds: {:?}", failed.len(), failed.first());
 }
 
 /// The same seed gives the same history.

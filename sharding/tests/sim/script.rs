@@ -122,6 +122,28 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
     Ok(summary)
 }
 
+/// A fleet at rest, and then nobody reaches the API server for a minute: answers how the map differs after it.
+pub(crate) async fn outage(seed: u64) -> Result<(), String> {
+    let fleet = Fleet::new(seed, Server::new(false), Sky::new(seed)).with_terms();
+    (0..4).for_each(|_| {
+        fleet.start("a");
+    });
+    sleep(Duration::from_secs(90)).await;
+    let map = |fleet: &Fleet| fleet.server.get(MAPS, &names().name).map(|map| map["spec"].clone()).unwrap_or_default();
+    let before = map(&fleet);
+    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    ids.iter().for_each(|id| fleet.sky.set(*id, Weather { cut: true, ..Weather::default() }));
+    sleep(Duration::from_mins(1)).await;
+    ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
+    sleep(Duration::from_secs(60)).await;
+    let after = map(&fleet);
+    ids.into_iter().for_each(|id| fleet.kill(id));
+    if before != after || before["generation"].as_u64().is_none() {
+        return Err(format!("O-5: the map went from generation {} to {}", before["generation"], after["generation"]));
+    }
+    Ok(())
+}
+
 /// What ends a trouble.
 enum Repair {
     Weather(usize),

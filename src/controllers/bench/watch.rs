@@ -1,11 +1,11 @@
 //! Which benches a change concerns. Pure.
 
-use kube::{ResourceExt, core::DynamicObject};
+use kube::ResourceExt;
 
-use crate::domain::key::Key;
+use crate::{domain::key::Key, io::compact::Compact};
 
 /// The bench that a child belongs to, by its labels.
-pub fn owner(child: &DynamicObject) -> Option<Key> {
-    let bench = child.labels().get("bench")?;
+pub fn owner(child: &Compact) -> Option<Key> {
+    let bench = child.label("bench")?;
     child.namespace().map(|namespace| Key::new(namespace, bench))
 }

@@ -93,7 +93,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         Step::LabelSecret(secret, metadata) => {
             let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret.as_ref()), metadata).await?;
             written.data = serde_json::Value::Null;
-            children.cache(Kind::Secret).wrote(execute::pruned(written));
+            children.cache(Kind::Secret).wrote(written);
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
         Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,

@@ -1,11 +1,11 @@
 //! Which sites a change concerns. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::ResourceExt;
 
 use crate::{
     domain::{condition, key::Key, labels},
-    io::watch::Change,
+    io::{compact::Compact, watch::Change},
     lanes::Priority,
 };
 
@@ -28,9 +28,9 @@ pub fn priority(change: &Change<FrappeSite>) -> Priority {
 }
 
 /// The site that a child belongs to, by its labels.
-pub fn owner(child: &DynamicObject) -> Option<Key> {
-    child.labels().get(labels::SLOT)?;
-    let site = child.labels().get("site")?;
+pub fn owner(child: &Compact) -> Option<Key> {
+    child.label(labels::SLOT)?;
+    let site = child.label("site")?;
     child.namespace().map(|namespace| Key::new(namespace, site))
 }
 
@@ -47,20 +47,20 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
 }
 
 /// The site that holds a FrappeDomain.
-pub fn holder(domain: &DynamicObject) -> Option<Key> {
-    let site = &domain.data["spec"]["site"];
+pub fn holder(domain: &Compact) -> Option<Key> {
+    let site = &domain.open().data["spec"]["site"];
     Some(Key::new(site["namespace"].as_str()?, site["name"].as_str()?))
 }
 
 /// Whether a site waits for this FrappeDomain, or holds it.
-pub fn wants_host(site: &FrappeSite, domain: &DynamicObject) -> bool {
+pub fn wants_host(site: &FrappeSite, domain: &Compact) -> bool {
     site.spec.site_name == domain.name_any()
 }
 
 /// Whether sites must look at a MariaDB again: it came, went, or moved.
-pub fn server_matters(change: &Change<DynamicObject>) -> bool {
+pub fn server_matters(change: &Change<Compact>) -> bool {
     match change {
-        Change::Applied { now, before: Some(before) } => now.data["spec"] != before.data["spec"],
+        Change::Applied { now, before: Some(before) } => now.open().data["spec"] != before.open().data["spec"],
         _ => true,
     }
 }

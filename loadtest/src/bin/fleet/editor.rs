@@ -32,6 +32,28 @@ struct Waiting {
     /// How long edits waited.
     waits: Vec<Duration>,
     ready: HashMap<String, bool>,
+    /// Newest generation of each site that was seen reconciled.
+    observed: HashMap<String, i64>,
+}
+
+impl Waiting {
+    /// The answer to an edit may come after the watch has shown that it was reconciled.
+    fn edited(&mut self, name: String, generation: i64, sent: Instant) {
+        if self.observed.get(&name).is_some_and(|observed| *observed >= generation) {
+            self.waits.push(sent.elapsed());
+        } else {
+            self.edits.entry(name).or_default().push((generation, sent));
+        }
+    }
+
+    fn reconciled(&mut self, name: String, observed: i64) {
+        if let Some(edits) = self.edits.get_mut(&name) {
+            let done = edits.extract_if(.., |(generation, _)| *generation <= observed);
+            self.waits.extend(done.map(|(_, since)| since.elapsed()));
+        }
+        let newest = self.observed.entry(name).or_default();
+        *newest = observed.max(*newest);
+    }
 }
 
 /// Edits sites until it is stopped.
@@ -160,9 +182,9 @@ async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>
             let sent = Instant::now();
             if let Ok(site) = sites.patch(&name, &PatchParams::default(), &Patch::Merge(&protection)).await {
                 let observed = site.status.as_ref().and_then(|status| status.observed_generation);
+                // What changed nothing waits for nothing.
                 if let Some(generation) = site.metadata.generation.filter(|it| Some(*it) != observed) {
-                    let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                    waiting.edits.entry(name).or_default().push((generation, sent));
+                    waiting.lock().unwrap_or_else(PoisonError::into_inner).edited(name, generation, sent);
                 }
             }
         });
@@ -178,13 +200,6 @@ async fn follow(client: Client, waiting: Arc<Mutex<Waiting>>) {
         let status = site.status.clone().unwrap_or_default();
         let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
         waiting.ready.insert(site.name_any(), status.phase == frappe_crds::site::SitePhase::Ready);
-        let observed = status.observed_generation.unwrap_or(0);
-        let mut done = Vec::new();
-        if let Some(edits) = waiting.edits.get_mut(&site.name_any()) {
-            done.extend(
-                edits.extract_if(.., |(generation, _)| *generation <= observed).map(|(_, since)| since.elapsed()),
-            );
-        }
-        waiting.waits.extend(done);
+        waiting.reconciled(site.name_any(), status.observed_generation.unwrap_or(0));
     }
 }

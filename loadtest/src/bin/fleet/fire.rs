@@ -66,12 +66,16 @@ fn others(members: &Members<'_>) -> Vec<String> {
     members.running.keys().filter(|it| *it != "one").cloned().collect()
 }
 
-/// From one replica to so many.
-pub(crate) async fn scale(members: &mut Members<'_>, editor: &Editor, count: usize) -> anyhow::Result<()> {
+fn table_head() {
     println!(
-        "| scenario | edits | p50 ms | p99 ms | max ms | map writes | other writes to sites | writes by a non-owner |"
+        "\n| scenario | edits | p50 ms | p99 ms | max ms | map writes | other writes to sites | writes by a non-owner |"
     );
     println!("|---|---|---|---|---|---|---|---|");
+}
+
+/// From one replica to so many.
+pub(crate) async fn scale(members: &mut Members<'_>, editor: &Editor, count: usize) -> anyhow::Result<()> {
+    table_head();
     let scene = Scene::begin(&format!("1 to {count} members"), editor);
     for index in 2..=count {
         members.start(&format!("member-{index}")).await?;
@@ -81,10 +85,7 @@ pub(crate) async fn scale(members: &mut Members<'_>, editor: &Editor, count: usi
 
 /// Everything that goes wrong.
 pub(crate) async fn scenarios(members: &mut Members<'_>, editor: &Editor, only: &str) -> anyhow::Result<()> {
-    println!(
-        "\n| scenario | edits | p50 ms | p99 ms | max ms | map writes | other writes to sites | writes by a non-owner |"
-    );
-    println!("|---|---|---|---|---|---|---|---|");
+    table_head();
     let wanted = |name: &str| name.contains(only);
     if wanted("restart") {
         let scene = Scene::begin("rolling restart of all", editor);

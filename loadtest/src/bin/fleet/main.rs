@@ -67,6 +67,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let client = cluster.client().await?;
     let mut members = Members::new(arguments, &cluster, client.clone());
     members.start("one").await?;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let base_mebibytes = members.resident_mebibytes("one").await?;
+    println!("a replica without sites: {base_mebibytes:.1} MiB");
     let editor = Editor::start(arguments, &cluster, client).await?;
     println!("{} sites on {} benches are Ready", arguments.sites, arguments.benches);
     let alone = members.cost(&editor, arguments.cost_seconds).await?;
@@ -76,7 +79,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(15)).await;
     let shared = members.cost(&editor, arguments.cost_seconds).await?;
     println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
-    println!("{}", shared.against(&alone));
+    println!("{}", shared.against(&alone, base_mebibytes));
     println!("{}", members.table().await?);
     fire::scenarios(&mut members, &editor, &arguments.only).await?;
     editor.stop();
@@ -84,14 +87,6 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     editor.all_reconciled()?;
     members.stop_all().await?;
     let history = History::read(&cluster.logs).context("read the audit log")?;
-    let trespasses = history.trespasses();
-    println!(
-        "\n## History: {} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
-        history.effects.len(),
-        history.maps.len(),
-        trespasses.len()
-    );
-    trespasses.iter().take(10).for_each(|it| println!("  {it}"));
-    anyhow::ensure!(trespasses.is_empty(), "a replica wrote what was not its own");
+    println!("\n## History: {}", history.judge()?);
     Ok(())
 }

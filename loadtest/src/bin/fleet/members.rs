@@ -9,7 +9,7 @@ use frappe_loadtest::{
     proxy::Proxy,
 };
 use kube::{Api, Client, core::DynamicObject};
-use kube_sharding::{map::SlotMap, wire::Names};
+use kube_sharding::{SLOTS, map::SlotMap, wire::Names};
 
 use crate::{Arguments, editor::Editor};
 
@@ -103,7 +103,7 @@ impl<'a> Members<'a> {
         while begun.elapsed() < most {
             if let Ok(Some(map)) = self.map().await {
                 let load = |member: &Member| {
-                    let slots = map.content.holdings.iter().take(256);
+                    let slots = map.content.holdings.iter().take(SLOTS);
                     slots.filter(|it| it.owner.as_ref().is_some_and(|owner| owner.pod() == member.uid)).count()
                 };
                 let loads: Vec<usize> = self.running.values().map(load).collect();
@@ -111,7 +111,7 @@ impl<'a> Members<'a> {
                     self.running.values().any(|member| it.owner.as_ref().is_some_and(|owner| owner.pod() == member.uid))
                 });
                 let even = loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0) <= 1;
-                if coordinated && even && loads.iter().sum::<usize>() == 256 {
+                if coordinated && even && loads.iter().sum::<usize>() == SLOTS {
                     return Ok(());
                 }
             }
@@ -128,6 +128,11 @@ impl<'a> Members<'a> {
             .output()
             .await?;
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Memory of a replica in MiB, as it is now.
+    pub(crate) async fn resident_mebibytes(&self, name: &str) -> anyhow::Result<f64> {
+        Ok(meter(self.running.get(name).context("it runs")?).await?.resident_mebibytes)
     }
 
     /// What each replica costs in so many seconds.
@@ -206,17 +211,19 @@ impl Costs {
         self.rows.values().map(of).sum::<f64>() / count
     }
 
-    /// A member's mean against that of a member alone.
-    pub(crate) fn against(&self, alone: &Self) -> String {
+    /// A member's mean against that of a member alone; of memory, what is beyond that of a member without sites.
+    pub(crate) fn against(&self, alone: &Self, base_mebibytes: f64) -> String {
         let share = |of: fn(&Cost) -> f64| self.mean(of) / alone.mean(of).max(1e-9);
         #[allow(clippy::cast_precision_loss, reason = "a few replicas")]
         let fair = 1.0 / self.rows.len() as f64;
         format!(
-            "a member costs, against one alone: CPU {:.2}, watch and list bytes {:.2}, requests {:.2}, RSS {:.2} (1/N = {fair:.2}, 1.25/N = {:.2})",
+            "a member costs, against one alone: CPU {:.2}, watch and list bytes {:.2}, requests {:.2}, RSS beyond the \
+             {base_mebibytes:.1} MiB without sites {:.2} (1/N = {fair:.2}, 1.25/N = {:.2})",
             share(|it| it.cpu_seconds),
             share(|it| it.megabytes),
             share(|it| it.requests),
-            share(|it| it.resident_mebibytes),
+            (self.mean(|it| it.resident_mebibytes) - base_mebibytes)
+                / (alone.mean(|it| it.resident_mebibytes) - base_mebibytes),
             1.25 * fair
         )
     }
