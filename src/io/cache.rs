@@ -142,8 +142,13 @@ impl<K: Cached> Cache<K> {
     /// newer, or as gone, stays.
     pub fn wrote(&self, object: K) {
         let object = trimmed(object.close());
+        let key = Key::of(&object);
+        let as_new = |seen: &K::Form| seen.meta().uid == object.meta().uid && version_of(seen) >= version_of(&object);
+        if self.seen(&key).is_some_and(|seen| as_new(&seen)) {
+            return;
+        }
         let record = |object: K::Form| (Written::Object(Arc::new(object)), Instant::now());
-        match self.written.entry(Key::of(&object)) {
+        match self.written.entry(key) {
             Entry::Vacant(entry) => {
                 entry.insert(record(object));
             }
@@ -300,6 +305,18 @@ mod tests {
         cache.apply(object("u", 3));
         assert_eq!(version(&cache).as_deref(), Some("3"));
         assert!(cache.written.is_empty());
+    }
+
+    /// A record of what the watch has told already would stay for good.
+    #[test]
+    fn an_answer_that_comes_after_the_watch_is_not_recorded() {
+        let cache = cache();
+        cache.apply(object("u", 3));
+        cache.wrote(object("u", 3));
+        cache.wrote(object("u", 2));
+        assert!(cache.written.is_empty());
+        cache.wrote(object("v", 4));
+        assert_eq!(cache.written.len(), 1, "a successor is");
     }
 
     #[test]
