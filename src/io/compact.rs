@@ -80,7 +80,7 @@ impl Cached for DynamicObject {
     type Held = Packed;
 
     fn close(self) -> Compact {
-        Compact::of(serde_json::to_value(self).unwrap_or_default())
+        Compact::of(serde_json::to_value(self).expect("a Kubernetes object serializes"))
     }
 
     fn open(form: &Arc<Compact>) -> Arc<Self> {
@@ -255,6 +255,16 @@ mod tests {
         assert_eq!(opened.data["spec"], json!({"backoffLimit": 0}));
         assert_eq!(opened.data["status"]["conditions"][0]["type"], "Complete");
         assert_eq!(opened.close().json, compact.json, "closing what was opened gives the same");
+    }
+
+    /// Of a Secret that was just made, everything but its metadata is dropped before it is remembered.
+    #[test]
+    fn metadata_alone_is_an_object_too() {
+        let mut secret: DynamicObject = serde_json::from_value(object()).unwrap();
+        secret.data = Value::Null;
+        let compact = secret.close();
+        assert_eq!((compact.name_any().as_str(), compact.label("site").as_deref()), ("shop-init", Some("shop")));
+        assert_eq!(compact.open().data["spec"], Value::Null);
     }
 
     #[test]

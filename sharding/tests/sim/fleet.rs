@@ -176,6 +176,11 @@ impl Fleet {
         Self { office: Some(Office::default()), ..self }
     }
 
+    /// Numbers of the processes that were not ended.
+    pub(crate) fn ids(&self) -> Vec<usize> {
+        self.processes.lock().unwrap().keys().copied().collect()
+    }
+
     fn election(&self, process: usize, dice: &mut StdRng) -> Arc<dyn Election> {
         // Drawn in any case: a seed means the same whoever elects.
         let dice = Mutex::new(StdRng::seed_from_u64(dice.random()));

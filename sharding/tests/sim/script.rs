@@ -98,7 +98,7 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
         due.extract_if(.., |(at, _)| *at <= now).for_each(|(_, repair)| repair.carry_out(&fleet));
     }
     due.into_iter().for_each(|(_, repair)| repair.carry_out(&fleet));
-    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    let ids = fleet.ids();
     ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
     fleet.start("b");
     let healed = Instant::now() + RECOVERY;
@@ -117,7 +117,7 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
         (it.version, it.sender, it.at.duration_since(end - TROUBLE), &it.collection).hash(&mut hasher);
     }
     summary.digest = hasher.finish();
-    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    let ids = fleet.ids();
     ids.into_iter().for_each(|id| fleet.kill(id));
     Ok(summary)
 }
@@ -131,7 +131,7 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
     sleep(Duration::from_secs(90)).await;
     let map = |fleet: &Fleet| fleet.server.get(MAPS, &names().name).map(|map| map["spec"].clone()).unwrap_or_default();
     let before = map(&fleet);
-    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    let ids = fleet.ids();
     ids.iter().for_each(|id| fleet.sky.set(*id, Weather { cut: true, ..Weather::default() }));
     sleep(Duration::from_mins(1)).await;
     ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
@@ -161,7 +161,7 @@ impl Repair {
 
 /// Something goes wrong.
 fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Vec<(Instant, Repair)>) {
-    let ids: Vec<usize> = fleet.processes.lock().unwrap().keys().copied().collect();
+    let ids = fleet.ids();
     let Some(&one) = ids.get(dice.random_range(0..ids.len().max(1))) else {
         fleet.start("a");
         return;
