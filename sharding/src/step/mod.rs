@@ -179,6 +179,9 @@ impl Member {
         // not end in mutual fencing (M-3).
         let acted = self.acts(now);
         self.take(input, now);
+        if self.others.is_ended(&self.setup.incarnation) {
+            self.end = Some(End::Fenced);
+        }
         if !acted && self.acts(now) {
             self.others.count_afresh(now);
         }

@@ -84,7 +84,13 @@ impl Member {
             }
             // A newer answer overtook it; when it was sent counts all the same, if nothing was fenced since.
             Ok(_) => {}
-            Err(_) => self.own.must_read = true,
+            Err(failure) => {
+                if !self.own.joined && failure != Failure::Unknown {
+                    // It did not happen: there is nothing that could be undone.
+                    self.own.attempts.retain(|it| it.number != number);
+                }
+                self.own.must_read = true;
+            }
         }
     }
 
@@ -114,16 +120,30 @@ impl Member {
         }
     }
 
+    /// What was sent and is not there now may have been there: others may have fenced it since, and hold this
+    /// incarnation dead for good. Then only another incarnation can join.
     fn look_before_joining(&mut self, found: Option<LeaseRecord>, now: Now) {
-        let Some(lease) = found else {
-            self.own.version = None;
+        let sent = !self.own.attempts.is_empty();
+        let lease = match found {
+            Some(lease) if lease.holder.as_ref() == Some(&self.setup.incarnation) => {
+                self.own.adopt(lease);
+                self.end = (!self.own.joined).then_some(End::Fenced);
+                return;
+            }
+            _ if sent => {
+                self.end = Some(End::Fenced);
+                return;
+            }
+            other => other,
+        };
+        if self.own.number == 0 {
+            // Nothing was tried yet, so there is nothing to wait for.
+            self.own.next = now.possible;
+        }
+        let Some(lease) = lease else {
             self.own.former = None;
             return;
         };
-        if lease.holder.as_ref() == Some(&self.setup.incarnation) {
-            self.own.adopt(lease);
-            return;
-        }
         let same = self.own.former.as_ref().is_some_and(|former| former.lease.version == lease.version);
         if !same {
             self.own.former = Some(Former { lease, since: now.certain });
@@ -152,6 +172,10 @@ impl Member {
     fn renew(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let timing = self.setup.timing.clone();
         self.own.next = now.possible + timing.renew_interval;
+        if !self.own.joined && (!self.own.attempts.is_empty() || self.own.reading.is_some()) {
+            // What became of the first attempt, or of another's Lease, must be known before the next.
+            return;
+        }
         let Some((on, ended)) = self.what_to_replace(now) else {
             // Somebody else's: look again, it may end or have ended.
             self.own.must_read |= self.own.looked;

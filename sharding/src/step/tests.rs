@@ -153,6 +153,40 @@ fn a_conflict_alone_fences_nobody_and_another_holder_does() {
     assert!(!member.acts(at(9)) && member.open().is_empty());
 }
 
+/// M-1: what was sent before it joined and is not there may have been there and have been fenced: others hold this
+/// incarnation dead for good, so it must not come back (found by the simulation).
+#[test]
+fn an_incarnation_that_may_have_been_fenced_before_it_joined_never_joins() {
+    let sent = || {
+        let mut member = new_member();
+        member.step(Input::Synced, at(0));
+        let effects = member.step(Input::LeaseRead(Ok(None)), at(0));
+        assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "nothing to wait for");
+        assert!(!member.step(Input::Tick, at(3)).iter().any(|it| matches!(it, Effect::Renew { .. })), "one at a time");
+        member
+    };
+    let fenced = LeaseRecord { ended: Some(incarnation(ME)), ..lease("me", None, 1, 9) };
+    for found in [None, Some(fenced), Some(lease("me", Some("me_0"), 1, 9))] {
+        let effects = sent().step(Input::LeaseRead(Ok(found)), at(20));
+        assert!(effects.contains(&Effect::End(End::Fenced)));
+    }
+    let mut member = sent();
+    member.step(Input::LeaseRead(Ok(Some(lease("me", Some(ME), 1, 9)))), at(4));
+    assert!(member.joined(), "its answer was lost");
+    let mut member = sent();
+    member.step(Input::Renewed(1, Err(Failure::Conflict)), at(4));
+    let effects = member.step(Input::LeaseRead(Ok(None)), at(4));
+    assert!(!effects.contains(&Effect::End(End::Fenced)), "it did not happen");
+}
+
+/// M-3: who learns that another held it dead ends, however it learns it.
+#[test]
+fn an_incarnation_that_was_held_dead_ends() {
+    let mut member = owner();
+    let fenced = LeaseRecord { ended: Some(incarnation(ME)), ..lease("me", None, 1, 9) };
+    assert!(member.step(Input::LeaseSeen(fenced), at(5)).contains(&Effect::End(End::Fenced)));
+}
+
 /// M-2: without a fresh look at the map there is no right, however well the Lease is renewed.
 #[test]
 fn the_right_needs_the_map_too() {
