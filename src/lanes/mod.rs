@@ -64,7 +64,7 @@ struct Place<L> {
     running: bool,
     /// It changed while it ran.
     again: Option<Priority>,
-    /// When a timer will queue it. An entry of the heap counts only while it equals this.
+    /// When a timer will queue it.
     timer: Option<Instant>,
 }
 
@@ -89,7 +89,8 @@ pub struct Lanes<L, K> {
     lanes: HashMap<L, Lane<K>>,
     ring: VecDeque<L>,
     places: HashMap<K, Place<L>>,
-    timers: BinaryHeap<Reverse<(Instant, K)>>,
+    /// One for each key at most.
+    timers: BTreeSet<(Instant, K)>,
     rests: BinaryHeap<Reverse<(Instant, L)>>,
     /// Every waiting key by since when.
     ages: BTreeSet<(Instant, u64)>,
@@ -103,7 +104,7 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Default for Lanes<L
             lanes: HashMap::new(),
             ring: VecDeque::new(),
             places: HashMap::new(),
-            timers: BinaryHeap::new(),
+            timers: BTreeSet::new(),
             rests: BinaryHeap::new(),
             ages: BTreeSet::new(),
             running: 0,
@@ -117,7 +118,9 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     #[allow(clippy::needless_pass_by_value, reason = "a key is given away together with its lane")]
     pub fn push(&mut self, lane: L, key: K, priority: Priority, now: Instant) -> bool {
         let place = self.places.entry(key.clone()).or_insert_with(|| Place::new(lane.clone()));
-        place.timer = None;
+        if let Some(at) = place.timer.take() {
+            self.timers.remove(&(at, key.clone()));
+        }
         if place.running {
             let more = place.again.is_none_or(|before| priority < before);
             if more {
@@ -153,8 +156,10 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
         if place.queued.is_some() || place.again.is_some() || place.timer.is_some_and(|timer| timer <= at) {
             return;
         }
-        place.timer = Some(at);
-        self.timers.push(Reverse((at, key)));
+        if let Some(later) = place.timer.replace(at) {
+            self.timers.remove(&(later, key.clone()));
+        }
+        self.timers.insert((at, key));
     }
 
     /// Takes the next key whose lane has room. `limit` says how many of a lane may run at once, `rest` until when a lane
@@ -227,10 +232,11 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
 
     /// Queues the keys whose time has come, and lets lanes go on that have rested.
     pub fn expire(&mut self, now: Instant) {
-        while let Some(Reverse((at, key))) = self.timers.peek().filter(|it| it.0.0 <= now).cloned() {
-            self.timers.pop();
-            let due = self.places.get(&key).filter(|place| place.timer == Some(at)).map(|place| place.lane.clone());
-            if let Some(lane) = due {
+        while self.timers.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((_, key)) = self.timers.pop_first() else { break };
+            if let Some(place) = self.places.get_mut(&key) {
+                place.timer = None;
+                let lane = place.lane.clone();
                 self.push(lane, key, Priority::Normal, now);
             }
         }
@@ -244,14 +250,8 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     }
 
     /// When [`Lanes::expire`] has something to do next.
-    pub fn next_timer(&mut self) -> Option<Instant> {
-        while let Some(Reverse((at, key))) = self.timers.peek() {
-            if self.places.get(key).is_some_and(|place| place.timer == Some(*at)) {
-                break;
-            }
-            self.timers.pop();
-        }
-        let timer = self.timers.peek().map(|it| it.0.0);
+    pub fn next_timer(&self) -> Option<Instant> {
+        let timer = self.timers.first().map(|it| it.0);
         timer.into_iter().chain(self.rests.peek().map(|it| it.0.0)).min()
     }
 
