@@ -236,9 +236,27 @@ impl<K: Cached> Cache<K> {
     /// Forgets the objects of some slots.
     pub(super) fn drop_slots(&self, slots: &SlotSet) {
         let lost = |object: &K::Form| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
+        let before = self.objects.len();
         self.objects.retain(|_, held| !lost(&K::form(held)));
+        if before > 2 * self.objects.len() {
+            self.move_together();
+        }
         self.strays.retain(|_, object| !lost(object));
         self.written.retain(|_, (written, _)| !matches!(written, Written::Object(object) if lost(object)));
+    }
+
+    /// What is kept of many lies scattered over the pages of all of them: copied together, it leaves those pages free.
+    /// All copies are made before the first original goes, since the allocator would put a copy where the last original
+    /// was. Called by the watch only, like everything that changes `objects`.
+    fn move_together(&self) {
+        let copies: Vec<(Key, K::Held)> =
+            self.objects.iter().map(|entry| (entry.key().clone(), K::copy(entry.value()))).collect();
+        for (key, copy) in copies {
+            if let Some(mut held) = self.objects.get_mut(&key) {
+                *held = copy;
+            }
+        }
+        self.objects.shrink_to_fit();
     }
 }
 

@@ -41,6 +41,9 @@ pub trait Cached: Sized + Send + Sync + 'static {
 
     /// The form that is held.
     fn form(held: &Self::Held) -> Arc<Self::Form>;
+
+    /// The same, in memory of its own.
+    fn copy(held: &Self::Held) -> Self::Held;
 }
 
 /// One object of a kind, the first that was held: what the others have in common with it is not held again.
@@ -69,6 +72,10 @@ macro_rules! held_as_they_are {
             fn form(held: &Arc<Self>) -> Arc<Self> {
                 Arc::clone(held)
             }
+
+            fn copy(held: &Arc<Self>) -> Arc<Self> {
+                Arc::new(Self::clone(held))
+            }
         }
     )*};
 }
@@ -95,6 +102,10 @@ impl Cached for DynamicObject {
     fn form(held: &Packed) -> Arc<Compact> {
         let json = decompress_size_prepended_with_dict(&held.compressed, &held.sample);
         Arc::new(Compact::with_metadata(json.expect("what was compressed with a sample is read with it")))
+    }
+
+    fn copy(held: &Packed) -> Packed {
+        Packed { compressed: held.compressed.clone(), sample: Arc::clone(&held.sample) }
     }
 }
 
