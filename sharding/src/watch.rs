@@ -94,17 +94,24 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-/// Whether the server selects by hash ranges: a list of an empty range has no items only then, where there are any.
-/// (Lists of custom resources do not say so themselves.) Where there is none yet the answer is no.
-pub async fn server_selects_shards(client: &Client, path: &str) -> Result<bool, kube::Error> {
+/// Whether the server selects by hash ranges, by the first of these collections that has objects: a list of an empty
+/// range has none of them only then. (Lists of custom resources do not say so themselves.) Where all are empty the answer
+/// is no. One server may select some kinds and not others; what is watched by a range that the server does not heed is
+/// still right, since every object is judged again when it comes.
+pub async fn server_selects_shards(client: &Client, paths: &[String]) -> Result<bool, kube::Error> {
     let empty = "shardRange(object.metadata.uid,'0x0000000000000000','0x0000000000000001')".to_owned();
-    let one = async |shards: String| {
-        let query = Query { path: path.to_owned(), shards, ..Query::default() };
-        let request = Request::new(&query.path).list_metadata(&ListParams::default().limit(1));
+    let any = async |path: &String, shards: String| {
+        let query = Query { path: path.clone(), shards, ..Query::default() };
+        let request = Request::new(path).list_metadata(&ListParams::default().limit(1));
         let list: ObjectList<kube::core::PartialObjectMeta> = client.request(query.sharded(request)?).await?;
         Ok::<_, kube::Error>(!list.items.is_empty())
     };
-    Ok(!one(empty).await? && one(String::new()).await?)
+    for path in paths {
+        if any(path, String::new()).await? {
+            return Ok(!any(path, empty).await?);
+        }
+    }
+    Ok(false)
 }
 
 /// What a watch saw.

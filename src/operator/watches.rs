@@ -62,9 +62,10 @@ struct Starter<'a> {
 
 /// Starts every watch.
 pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate, wake: Wake) -> Watches {
-    let path = FrappeSite::url_path(&(), None);
+    // Of definitions there is always one, also before the first site is made.
+    let paths = [FrappeSite::url_path(&(), None), CustomResourceDefinition::url_path(&(), None)];
     // Labels do on every server; one that does not answer now is asked no further.
-    let by_hash = server_selects_shards(client, &path).await.unwrap_or(false);
+    let by_hash = server_selects_shards(client, &paths).await.unwrap_or(false);
     tracing::info!(by_hash, "how the API server narrows the watches of sites");
     let ownership = Ownership::follow(tasks, gate);
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake };
