@@ -29,6 +29,7 @@ fn rules() -> Value {
         rule("batch", &["jobs"]),
         rule("networking.k8s.io", &["ingresses"]),
         rule("apps", &["deployments", "statefulsets"]),
+        rule("policy", &["poddisruptionbudgets"]),
         rule("", &["secrets", "services", "configmaps", "persistentvolumeclaims"]),
         rule("k8s.mariadb.com", &["databases", "users", "grants"]),
     ])

@@ -5,6 +5,7 @@ use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
     networking::v1::Ingress,
+    policy::v1::PodDisruptionBudget,
 };
 use kube::{
     Resource,
@@ -41,6 +42,8 @@ pub enum Kind {
     Job,
     /// networking.k8s.io/v1 Ingress
     Ingress,
+    /// policy/v1 PodDisruptionBudget
+    PodDisruptionBudget,
     /// k8s.mariadb.com Database
     Database,
     /// k8s.mariadb.com User
@@ -69,6 +72,7 @@ impl Kind {
             Self::StatefulSet => ApiResource::erase::<StatefulSet>(&()),
             Self::Job => ApiResource::erase::<Job>(&()),
             Self::Ingress => ApiResource::erase::<Ingress>(&()),
+            Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
             Self::Database => mariadb("Database", "databases"),
             Self::User => mariadb("User", "users"),
             Self::Grant => mariadb("Grant", "grants"),

@@ -39,8 +39,15 @@ const SITE_KINDS: [Kind; 3] = [Kind::Job, Kind::Ingress, Kind::Secret];
 const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
 /// Objects of benches: watched by the coordinator only, narrowed to what this operator made and to what is not of a
 /// site.
-const BENCH_KINDS: [Kind; 6] =
-    [Kind::ConfigMap, Kind::PersistentVolumeClaim, Kind::Service, Kind::Deployment, Kind::StatefulSet, Kind::Job];
+const BENCH_KINDS: [Kind; 7] = [
+    Kind::ConfigMap,
+    Kind::PersistentVolumeClaim,
+    Kind::Service,
+    Kind::Deployment,
+    Kind::StatefulSet,
+    Kind::Job,
+    Kind::PodDisruptionBudget,
+];
 
 /// Every cache, while its watch runs.
 pub(super) struct Watches {

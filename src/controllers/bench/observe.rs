@@ -26,6 +26,8 @@ pub struct Observed {
     pub config: Arc<OperatorConfig>,
     /// Its objects, by kind and name.
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
+    /// Objects that it had at other settings.
+    pub retired: Vec<(Kind, Arc<DynamicObject>)>,
     /// Names of the sites on it; read live while it is being deleted.
     pub sites: Vec<String>,
     /// What the configure Job's pod said when it failed.
@@ -49,10 +51,14 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
             Some(((desired.kind, desired.key.name.clone()), object))
         })
         .collect();
+    let retired = build::retired(&wanted)
+        .into_iter()
+        .filter_map(|(kind, key)| Some((kind, context.bench_children.get(kind, &key)?)))
+        .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
     let failure = failure(context, &bench, &live).await?;
-    Ok(Observed { live, sites, failure, config: context.config(), now: Timestamp::now(), bench })
+    Ok(Observed { live, retired, sites, failure, config: context.config(), now: Timestamp::now(), bench })
 }
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.

@@ -67,6 +67,7 @@ pub fn plan(observed: &Observed) -> Plan {
         return told(observed, steps, &report);
     }
     steps.extend(build::components(&input).into_iter().map(Step::Ensure));
+    steps.extend(retire(observed));
     let report = status::readiness(observed);
     told(observed, steps, &report)
 }
@@ -75,6 +76,17 @@ fn told(observed: &Observed, steps: Vec<Step>, report: &Report) -> Plan {
     let status = status::status(observed, report);
     let notice = status::notice(observed, &status, report);
     Plan { steps, status: Some(status), notice }
+}
+
+/// What the bench has from other settings goes, if it is this bench's own.
+fn retire(observed: &Observed) -> impl Iterator<Item = Step> {
+    let own = |object: &DynamicObject| {
+        let uid = observed.bench.uid();
+        object.owner_references().iter().any(|it| it.controller == Some(true) && Some(&it.uid) == uid.as_ref())
+    };
+    let leaves = move |object: &DynamicObject| object.metadata.deletion_timestamp.is_none() && own(object);
+    let retired = observed.retired.iter().filter(move |(_, object)| leaves(object));
+    retired.map(|(kind, object)| Step::Delete(*kind, Arc::clone(object)))
 }
 
 fn adopt(observed: &Observed) -> Option<Step> {

@@ -19,6 +19,7 @@ use crate::{
     domain::{
         condition,
         diff::first_difference,
+        key::Key,
         object::{Desired, Kind},
     },
 };
@@ -40,6 +41,7 @@ fn observed(spec: Value) -> Observed {
         bench: Arc::new(bench(spec)),
         config: Arc::default(),
         live: BTreeMap::new(),
+        retired: Vec::new(),
         sites: Vec::new(),
         failure: None,
         now: Timestamp::UNIX_EPOCH,
@@ -224,6 +226,29 @@ fn an_edit_that_is_reverted_restores_every_object() {
     assert_ne!(render(&world), before);
     world.bench = Arc::new(bench(json!({})));
     assert_eq!(render(&world), before);
+}
+
+/// A component of several pods has a budget, one of a single pod has none: it would keep its node from being drained.
+#[test]
+fn a_budget_comes_and_goes_with_the_second_pod() {
+    let mut world = observed(json!({"componentReplicas": {"gunicorn": 3}}));
+    let made = converge(&mut world);
+    let spec = &find(&made, Kind::PodDisruptionBudget, "prod-gunicorn")["spec"];
+    assert_eq!(spec["maxUnavailable"], json!(1));
+    assert_eq!(spec["selector"], find(&made, Kind::Deployment, "prod-gunicorn")["spec"]["selector"]);
+    let budgets = made.iter().filter(|it| it.kind == Kind::PodDisruptionBudget);
+    assert!(budgets.into_iter().all(|it| it.key.name == "prod-gunicorn"), "the others have one pod");
+    let budget = world.live.remove(&(Kind::PodDisruptionBudget, "prod-gunicorn".into())).expect("it is there");
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(json!({})) });
+    let input = build::Input { bench: &world.bench, config: &world.config };
+    let gone = build::retired(&build::components(&input));
+    assert!(gone.contains(&(Kind::PodDisruptionBudget, Key::new("default", "prod-gunicorn"))));
+    world.retired = vec![(Kind::PodDisruptionBudget, Arc::clone(&budget))];
+    assert!(plan(&world).steps.contains(&Step::Delete(Kind::PodDisruptionBudget, budget.clone())));
+    let mut others = (*budget).clone();
+    others.metadata.owner_references = None;
+    world.retired = vec![(Kind::PodDisruptionBudget, Arc::new(others))];
+    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Delete(..))), "somebody else's stays");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! How each object of a bench looks. Pure and infallible: what can be wrong was found by `validate`.
 
+mod budget;
 mod configure;
 mod pod;
 mod redis;
@@ -86,5 +87,14 @@ pub fn foundation(input: &Input) -> Vec<Desired> {
 pub fn components(input: &Input) -> Vec<Desired> {
     let mut objects = web::deployments(input);
     objects.extend(workers::deployments(input));
+    objects.extend(budget::budgets(input, &objects));
     objects
+}
+
+/// Objects that a bench has at some settings and not at these: they go. `wanted` is what it has.
+pub fn retired(wanted: &[Desired]) -> Vec<(Kind, Key)> {
+    let deployments = wanted.iter().filter(|it| it.kind == Kind::Deployment);
+    let has_budget = |key: &Key| wanted.iter().any(|it| it.kind == Kind::PodDisruptionBudget && it.key == *key);
+    let without = deployments.map(|it| it.key.clone()).filter(|key| !has_budget(key));
+    without.map(|key| (Kind::PodDisruptionBudget, key)).collect()
 }

@@ -41,17 +41,32 @@ pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
     } else {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})
     };
+    let selector = json!({"matchLabels": labels::selector(&input.name(), component.name)});
+    let mut pod = pod_spec(input, container, component.grace_seconds, &[]);
+    pod["topologySpreadConstraints"] = spread(&selector);
     let spec = json!({
         "replicas": component.replicas,
         "revisionHistoryLimit": 3,
         "strategy": strategy,
-        "selector": {"matchLabels": labels::selector(&input.name(), component.name)},
+        "selector": selector,
         "template": {
             "metadata": {"labels": labels::component(&input.name(), component.name)},
-            "spec": pod_spec(input, container, component.grace_seconds, &[]),
+            "spec": pod,
         },
     });
     input.object(Kind::Deployment, component.name, component.name, &spec)
+}
+
+/// Over zones and nodes where there are several, and never at the price of not running. Pods of another revision do not
+/// count, so a rollout ends as even as it began.
+fn spread(selector: &Value) -> Value {
+    let over = |topology_key: &str| {
+        json!({
+            "maxSkew": 1, "topologyKey": topology_key, "whenUnsatisfiable": "ScheduleAnyway",
+            "labelSelector": selector, "matchLabelKeys": ["pod-template-hash"],
+        })
+    };
+    json!([over("topology.kubernetes.io/zone"), over("kubernetes.io/hostname")])
 }
 
 /// A pod that runs the bench's image with the sites volume, and volumes (with mounts) of its own.

@@ -1,0 +1,24 @@
+//! Disruption budgets: whoever drains nodes takes one pod of a component at a time.
+
+use serde_json::json;
+
+use super::Input;
+use crate::domain::object::{Desired, Kind};
+
+/// A budget for each Deployment of several pods. One of a single pod has none: it would keep its node from being drained.
+/// Pods that are not ready anyway may always go.
+pub(super) fn budgets(input: &Input, components: &[Desired]) -> Vec<Desired> {
+    let of = |deployment: &Desired| {
+        let component = deployment.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+        let spec = json!({
+            "maxUnavailable": 1, "selector": deployment.body["spec"]["selector"],
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+        });
+        input.object(Kind::PodDisruptionBudget, component, component, &spec)
+    };
+    components.iter().filter(|it| has_several(it)).map(of).collect()
+}
+
+fn has_several(deployment: &Desired) -> bool {
+    deployment.body["spec"]["replicas"].as_i64().unwrap_or(1) > 1
+}
