@@ -40,7 +40,7 @@ runner:
 
 ## make integration    against real kube-apiservers
 integration: controlplane checkout
-	cargo test --quiet --workspace --test it -- --test-threads 2
+	RUST_BACKTRACE=0 cargo test --quiet --workspace --test it -- --test-threads 2
 
 controlplane: tools
 	loadtest/controlplane/cluster build

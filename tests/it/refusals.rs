@@ -19,7 +19,7 @@ async fn described(world: &World, namespace: &str, object: &str, reason: &str) {
         let about = |it: &Event| it.regarding.as_ref().and_then(|to| to.name.as_deref()) == Some(name);
         list.items.iter().any(|it| about(it) && it.reason.as_deref() == Some(reason)).then_some(())
     };
-    world.until(&format!("an Event {reason} about {object}"), 20, told).await;
+    world.until(&format!("an Event {reason} about {object}"), 60, told).await;
     let text = world.kubectl(&["describe", object, "-n", namespace]);
     let shown: String = text
         .split_once("Status:")
@@ -80,7 +80,7 @@ async fn namespace_that_goes(world: &World) {
     world.site_in("going", "shop", SitePhase::Ready).await;
     world.kubectl(&["delete", "namespace", "going", "--wait=false"]);
     let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "going"], "").ok()?.success).then_some(()) };
-    world.until("the namespace is gone", 90, gone).await;
+    world.until("the namespace is gone", 180, gone).await;
     println!("a namespace with a bench and a site was deleted and is gone");
 }
 
@@ -190,6 +190,8 @@ async fn failing_init(world: &World) {
         "{message}"
     );
     described(world, "wrong", "frappesite/failing-init", "InitFailed").await;
+    // Events of earlier attempts may still be on their way.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let made: Vec<_> = audit::requests(&world.cluster, begun).unwrap();
@@ -200,5 +202,5 @@ async fn failing_init(world: &World) {
         let operation = world.sites("wrong").get("failing-init").await.ok()?.status?.operation?;
         (operation.attempt == 4 && operation.first_attempt == 4).then_some(())
     };
-    world.until("the annotation begins anew", 20, again).await;
+    world.until("the annotation begins anew", 60, again).await;
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -59,10 +59,11 @@ impl Waiting {
 /// Edits sites until it is stopped.
 pub(crate) struct Editor {
     waiting: Arc<Mutex<Waiting>>,
-    editing: Arc<AtomicBool>,
+    /// The first so many sites are edited: 0 is a pause.
+    edited: Arc<AtomicUsize>,
 }
 
-fn manifests(arguments: &Arguments) -> Vec<String> {
+fn ground(arguments: &Arguments) -> String {
     let mut ground = format!(
         "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n---\n\
          apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {{name: shared, namespace: {NAMESPACE}}}\n\
@@ -75,47 +76,48 @@ fn manifests(arguments: &Arguments) -> Vec<String> {
         );
         ground.push_str(&bench);
     }
-    let site = |number: usize| {
-        format!(
-            "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number}, namespace: {NAMESPACE}}}\n\
-             spec: {{siteName: site-{number}.example.com, benchRef: {{name: bench-{}}}}}\n",
-            number % arguments.benches
-        )
-    };
-    let numbers: Vec<usize> = (0..arguments.sites).collect();
-    let sites = numbers.chunks(250).map(|some| some.iter().map(|number| site(*number)).collect());
-    std::iter::once(ground).chain(sites).collect()
+    ground
+}
+
+fn site(arguments: &Arguments, number: usize) -> String {
+    format!(
+        "---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: site-{number}, namespace: {NAMESPACE}}}\n\
+         spec: {{siteName: site-{number}.example.com, benchRef: {{name: bench-{}}}}}\n",
+        number % arguments.benches
+    )
 }
 
 impl Editor {
-    /// Makes the sites, waits until they are Ready, and begins to edit.
-    pub(crate) async fn start(arguments: &Arguments, cluster: &Cluster, client: Client) -> anyhow::Result<Self> {
-        let this = Self { waiting: Arc::default(), editing: Arc::new(AtomicBool::new(true)) };
+    /// Makes the benches; edits the sites that [`Self::grow`] makes.
+    pub(crate) fn start(arguments: &Arguments, cluster: &Cluster, client: Client) -> anyhow::Result<Self> {
+        let this = Self { waiting: Arc::default(), edited: Arc::default() };
+        cluster.apply(&ground(arguments))?;
         tokio::spawn(follow(client.clone(), Arc::clone(&this.waiting)));
+        tokio::spawn(edit(client, arguments.clone(), Arc::clone(&this.waiting), Arc::clone(&this.edited)));
+        Ok(this)
+    }
+
+    /// Makes sites until there are so many, waits until they are Ready, and edits them all from then on.
+    pub(crate) async fn grow(&self, arguments: &Arguments, cluster: &Cluster, sites: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
-        for manifest in manifests(arguments) {
-            cluster.apply(&manifest)?;
+        let numbers: Vec<usize> = (self.edited.swap(0, Ordering::SeqCst)..sites).collect();
+        for some in numbers.chunks(250) {
+            cluster.apply(&some.iter().map(|number| site(arguments, *number)).collect::<String>())?;
         }
         let mut told = Instant::now();
-        while this.ready() < arguments.sites {
-            if begun.elapsed() > Duration::from_secs(60 + arguments.sites as u64) {
-                bail!("only {} of {} sites became Ready", this.ready(), arguments.sites);
+        while self.ready() < sites {
+            if begun.elapsed() > Duration::from_secs(60 + sites as u64) {
+                bail!("only {} of {sites} sites became Ready", self.ready());
             }
             if told.elapsed() > Duration::from_secs(20) {
                 told = Instant::now();
-                println!(
-                    "[{:5.0} s] {} of {} sites are Ready",
-                    begun.elapsed().as_secs_f64(),
-                    this.ready(),
-                    arguments.sites
-                );
+                println!("[{:5.0} s] {} of {sites} sites are Ready", begun.elapsed().as_secs_f64(), self.ready());
             }
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
-        println!("[{:5.0} s] all sites are Ready", begun.elapsed().as_secs_f64());
-        let (waiting, editing) = (Arc::clone(&this.waiting), Arc::clone(&this.editing));
-        tokio::spawn(edit(client, arguments.clone(), waiting, editing));
-        Ok(this)
+        println!("[{:5.0} s] {sites} sites on {} benches are Ready", begun.elapsed().as_secs_f64(), arguments.benches);
+        self.edited.store(sites, Ordering::SeqCst);
+        Ok(())
     }
 
     fn with<T>(&self, look: impl FnOnce(&mut Waiting) -> T) -> T {
@@ -152,7 +154,7 @@ impl Editor {
     }
 
     pub(crate) fn stop(&self) {
-        self.editing.store(false, Ordering::SeqCst);
+        self.edited.store(0, Ordering::SeqCst);
     }
 
     /// Every edit was reconciled.
@@ -165,18 +167,19 @@ impl Editor {
 }
 
 /// Edits sites in turn: what changes is small, what follows is a reconcile and a status.
-async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>, editing: Arc<AtomicBool>) {
+async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>, edited: Arc<AtomicUsize>) {
     let sites: Api<FrappeSite> = Api::namespaced(client, NAMESPACE);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / arguments.edits_per_second.max(1));
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for number in 0.. {
         ticks.tick().await;
-        if !editing.load(Ordering::SeqCst) {
-            return;
+        let count = edited.load(Ordering::SeqCst);
+        if count == 0 {
+            continue;
         }
         // A step that is coprime to the number of sites visits them all.
-        let name = format!("site-{}", (number * 997) % arguments.sites);
-        let protection = json!({"spec": {"deletionProtection": (number / arguments.sites).is_multiple_of(2)}});
+        let name = format!("site-{}", (number * 997) % count);
+        let protection = json!({"spec": {"deletionProtection": (number / count).is_multiple_of(2)}});
         let (sites, waiting) = (sites.clone(), Arc::clone(&waiting));
         tokio::spawn(async move {
             let sent = Instant::now();

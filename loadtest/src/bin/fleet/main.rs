@@ -44,6 +44,9 @@ pub(crate) struct Arguments {
     pub(crate) feature_gates: Option<String>,
 }
 
+/// Sites with which a replica shows what its work takes, whatever the number of sites.
+const FEW_SITES: usize = 50;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
@@ -68,10 +71,14 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let mut members = Members::new(arguments, &cluster, client.clone());
     members.start("one").await?;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let base_mebibytes = members.resident_mebibytes("one").await?;
-    println!("a replica without sites: {base_mebibytes:.1} MiB");
-    let editor = Editor::start(arguments, &cluster, client).await?;
-    println!("{} sites on {} benches are Ready", arguments.sites, arguments.benches);
+    let idle_mebibytes = members.resident_mebibytes("one").await?;
+    println!("a replica without sites: {idle_mebibytes:.1} MiB");
+    let editor = Editor::start(arguments, &cluster, client)?;
+    let few = FEW_SITES.min(arguments.sites);
+    editor.grow(arguments, &cluster, few).await?;
+    let warm = members.cost(&editor, arguments.cost_seconds).await?;
+    println!("\n## Cost, 1 member with {few} sites, the same edits a second\n\n{warm}");
+    editor.grow(arguments, &cluster, arguments.sites).await?;
     let alone = members.cost(&editor, arguments.cost_seconds).await?;
     println!("\n## Cost, 1 member, {} edits/s for {} s\n\n{alone}", arguments.edits_per_second, arguments.cost_seconds);
     fire::scale(&mut members, &editor, arguments.members).await?;
@@ -79,7 +86,9 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(15)).await;
     let shared = members.cost(&editor, arguments.cost_seconds).await?;
     println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
-    println!("{}", shared.against(&alone, base_mebibytes));
+    println!("{}", shared.against(&alone, "without sites", idle_mebibytes));
+    let fixed = alone.fixed_mebibytes(arguments.sites, &warm, few);
+    println!("{}", shared.against(&alone, "of its own, which no site adds to", fixed));
     println!("{}", members.table().await?);
     fire::scenarios(&mut members, &editor, &arguments.only).await?;
     editor.stop();

@@ -211,14 +211,22 @@ impl Costs {
         self.rows.values().map(of).sum::<f64>() / count
     }
 
-    /// A member's mean against that of a member alone; of memory, what is beyond that of a member without sites.
-    pub(crate) fn against(&self, alone: &Self, base_mebibytes: f64) -> String {
+    /// Memory of a member that no site adds to: where the line through two numbers of sites meets none.
+    pub(crate) fn fixed_mebibytes(&self, sites: usize, few: &Self, few_sites: usize) -> f64 {
+        let (most, least) = (self.mean(|it| it.resident_mebibytes), few.mean(|it| it.resident_mebibytes));
+        #[allow(clippy::cast_precision_loss, reason = "a count of sites")]
+        let (sites, few_sites) = (sites as f64, few_sites as f64);
+        least - few_sites * (most - least) / (sites - few_sites).max(1.0)
+    }
+
+    /// A member's mean against that of a member alone; of memory, what is beyond a base.
+    pub(crate) fn against(&self, alone: &Self, base: &str, base_mebibytes: f64) -> String {
         let share = |of: fn(&Cost) -> f64| self.mean(of) / alone.mean(of).max(1e-9);
         #[allow(clippy::cast_precision_loss, reason = "a few replicas")]
         let fair = 1.0 / self.rows.len() as f64;
         format!(
             "a member costs, against one alone: CPU {:.2}, watch and list bytes {:.2}, requests {:.2}, RSS beyond the \
-             {base_mebibytes:.1} MiB without sites {:.2} (1/N = {fair:.2}, 1.25/N = {:.2})",
+             {base_mebibytes:.1} MiB {base} {:.2} (1/N = {fair:.2}, 1.25/N = {:.2})",
             share(|it| it.cpu_seconds),
             share(|it| it.megabytes),
             share(|it| it.requests),
