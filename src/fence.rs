@@ -27,10 +27,12 @@ fn rules() -> Value {
             &["frappesites", "frappesites/status", "frappebenches", "frappebenches/status", "frappedomains"]
         ),
         rule("batch", &["jobs"]),
-        rule("networking.k8s.io", &["ingresses"]),
+        rule("networking.k8s.io", &["ingresses", "networkpolicies"]),
         rule("apps", &["deployments", "statefulsets"]),
         rule("policy", &["poddisruptionbudgets"]),
         rule("", &["secrets", "services", "configmaps", "persistentvolumeclaims"]),
+        rule("keda.sh", &["scaledobjects", "triggerauthentications"]),
+        rule("monitoring.coreos.com", &["servicemonitors"]),
         rule("k8s.mariadb.com", &["databases", "users", "grants"]),
     ])
 }

@@ -259,6 +259,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         site_children: watches.site_children,
         bench_children: watches.bench_children,
         mariadb: readiness.mariadb.clone(),
+        capabilities: readiness.capabilities.clone(),
         departures,
     });
     let most = worker.reconciles_max.1;

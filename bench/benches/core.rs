@@ -8,7 +8,7 @@ use frappe_crds::FrappeBench;
 use frappe_operator::{
     config::OperatorConfig,
     controllers::bench::build,
-    domain::{diff::first_difference, names},
+    domain::{capabilities::Capabilities, diff::first_difference, names},
     lanes::{Lanes, Priority},
 };
 use kube_sharding::Slot;
@@ -44,9 +44,9 @@ fn render(criterion: &mut Criterion) {
     }))
     .expect("a bench");
     let config = OperatorConfig::default();
-    let input = build::Input { bench: &bench, config: &config };
-    criterion.bench_function("render a bench", |it| it.iter(|| (build::foundation(&input), build::components(&input))));
-    let objects = build::components(&input);
+    let input = build::Input { bench: &bench, config: &config, capabilities: Capabilities::default() };
+    criterion.bench_function("render a bench", |it| it.iter(|| build::render(&input)));
+    let objects = build::render(&input).components;
     let live: Vec<_> = objects.iter().map(frappe_operator::domain::object::Desired::stamped).collect();
     criterion.bench_function("compare a bench's deployments with live ones", |it| {
         it.iter(|| {

@@ -8,6 +8,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::bench_parts::{Monitoring, NetworkPolicyConfig, QueueAutoscaling, WebConfig, WorkerAutoscaling};
 pub use crate::bench_status::{BenchPhase, ComponentStatus, FrappeBenchStatus, WorkerScalingStatus};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
@@ -27,6 +28,7 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
     derive = "Default",
     derive = "PartialEq",
     doc = "A FrappeBench is the infrastructure that many Frappe sites share: a volume, Redis, web servers, workers and a scheduler.",
+    validation = Rule::new("(has(self.spec.storageAccessMode) ? self.spec.storageAccessMode : 'ReadWriteMany') == (has(oldSelf.spec.storageAccessMode) ? oldSelf.spec.storageAccessMode : 'ReadWriteMany')").message("storageAccessMode cannot be changed: a volume keeps its access mode; create a new bench"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name of a bench may have at most 40 characters, because the names of its Deployments and Services are made from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name of a bench must begin with a letter and have only lower-case letters, digits and hyphens, because Services are named after it"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
@@ -71,6 +73,22 @@ pub struct FrappeBenchSpec {
     /// Size of the volume that holds the sites. Default: `10Gi`. It can grow and never shrink.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
+    /// How the volume that holds the sites is mounted. Default: `ReadWriteMany`. With `ReadWriteOnce` every pod that
+    /// mounts it runs on one node. Cannot be changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_access_mode: Option<StorageAccessMode>,
+    /// What becomes of the bench's volumes (sites, Redis queue) when the bench is deleted. Default: `Retain`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub storage_deletion_policy: Option<StorageDeletionPolicy>,
+    /// How gunicorn and nginx answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web: Option<WebConfig>,
+    /// A NetworkPolicy for the bench's pods.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network_policy: Option<NetworkPolicyConfig>,
+    /// How Prometheus finds the bench.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub monitoring: Option<Monitoring>,
     /// How the host names of sites are made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_config: Option<DomainConfig>,
@@ -316,7 +334,11 @@ pub struct RedisConfig {
     /// Volume size of the queue server. Default: `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// Secret with the URLs of Redis servers that exist.
+    /// Secret with a `password` that the bench's own Redis servers ask for; letters, digits and `-._~` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_secret_ref: Option<LocalReference>,
+    /// Secret with the URLs of Redis servers that exist: `redis-cache` and `redis-queue`, and for autoscaling
+    /// `queue-address` (`host:port`) and `queue-password`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_secret_ref: Option<SecretReference>,
 }
@@ -327,6 +349,36 @@ pub struct RedisSize {
     /// Memory for data (`maxmemory`); the container's limit is a quarter more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
+}
+
+/// How the volume that holds the sites is mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageAccessMode {
+    /// By pods on any node.
+    #[default]
+    ReadWriteMany,
+    /// By pods on one node: they all run there.
+    ReadWriteOnce,
+}
+
+impl StorageAccessMode {
+    /// The name that Kubernetes uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteMany => "ReadWriteMany",
+            Self::ReadWriteOnce => "ReadWriteOnce",
+        }
+    }
+}
+
+/// What becomes of a bench's volumes when the bench is deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageDeletionPolicy {
+    /// They stay; a bench made anew under the same name gets them back.
+    #[default]
+    Retain,
+    /// They are deleted.
+    Delete,
 }
 
 /// How the host names of sites are made.
@@ -390,61 +442,6 @@ pub struct GitConfig {
     /// The operator's `gitEnabled` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-}
-
-/// Autoscaling of the workers of each queue.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-pub struct WorkerAutoscaling {
-    /// Jobs of up to 300 s that users wait for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub short: Option<QueueAutoscaling>,
-    /// Jobs of up to 1500 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub long: Option<QueueAutoscaling>,
-    /// Everything else, up to 300 s.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub default: Option<QueueAutoscaling>,
-}
-
-/// Autoscaling of the workers of one queue.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("!has(self.minReplicas) || (has(self.maxReplicas) ? self.minReplicas <= self.maxReplicas : self.minReplicas <= 10)").message("minReplicas must not be greater than maxReplicas (10 if left out): raise maxReplicas or lower minReplicas"),
-    validation = Rule::new("!(has(self.targetQueueLength) && has(self.queueLength))").message("targetQueueLength and queueLength are the same setting: keep targetQueueLength")
-)]
-pub struct QueueAutoscaling {
-    /// Whether KEDA scales these workers. Default: true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// Workers while autoscaling is off or not possible.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub static_replicas: Option<i32>,
-    /// Fewest workers; 0 scales to zero. Default: 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 1000))]
-    pub min_replicas: Option<i32>,
-    /// Most workers. Default: 10.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 1000))]
-    pub max_replicas: Option<i32>,
-    /// Waiting jobs for each worker. Default: 5.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100_000))]
-    pub target_queue_length: Option<i32>,
-    /// Older spelling of `targetQueueLength`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 100_000))]
-    pub queue_length: Option<i32>,
-    /// Seconds without a job before workers go to the least number. Default: 300.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0, max = 86_400))]
-    pub cooldown_period: Option<i32>,
-    /// Seconds between two looks at the queue. Default: 15.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1, max = 3600))]
-    pub polling_interval: Option<i32>,
 }
 
 /// Security contexts of the bench's pods.

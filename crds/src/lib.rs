@@ -7,6 +7,7 @@
 
 pub mod backup;
 pub mod bench;
+mod bench_parts;
 mod bench_status;
 pub mod common;
 pub mod domain;

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::OperatorConfig,
-    domain::{key::Key, object::Kind},
+    domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{cache::Cache, departures::Departures, events::Events},
 };
 
@@ -64,6 +64,8 @@ pub struct Context {
     pub bench_children: Children,
     /// Whether the MariaDB operator's kinds exist and are synced.
     pub mariadb: watch::Receiver<bool>,
+    /// What the cluster offers beyond Kubernetes.
+    pub capabilities: watch::Receiver<Capabilities>,
     /// Wakes a bench when a site of it is gone.
     pub departures: Departures,
 }
@@ -72,6 +74,11 @@ impl Context {
     /// The operator's settings.
     pub fn config(&self) -> Arc<OperatorConfig> {
         self.settings.borrow().clone()
+    }
+
+    /// What the cluster offers beyond Kubernetes.
+    pub fn capabilities(&self) -> Capabilities {
+        *self.capabilities.borrow()
     }
 
     /// Whether the MariaDB operator's kinds exist.

@@ -39,6 +39,14 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     Ok(())
 }
 
+/// Makes the number of replicas that a Deployment has this operator's in a second name, so that letting the field go in
+/// the first does not reset it. Whoever sets another number later takes it from both.
+pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &DynamicObject) -> Result<(), WriteError> {
+    let written = writer.apply_replicas(&Key::of(live), live).await?;
+    children.cache(Kind::Deployment).wrote(written);
+    Ok(())
+}
+
 /// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
 /// them back; one that is somebody else's is refused.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {

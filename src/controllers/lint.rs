@@ -25,7 +25,7 @@ pub(crate) fn lint(desired: &Desired) -> Vec<String> {
     );
     let template = &body["spec"]["template"];
     for (key, value) in body["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten() {
-        if template["metadata"]["labels"][key] != *value {
+        if template.is_object() && template["metadata"]["labels"][key] != *value {
             wrong.push(format!("selector {key} is not a label of the pods"));
         }
     }

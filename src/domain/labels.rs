@@ -22,6 +22,12 @@ pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
 /// Annotation that a person sets to any new value to have a failed operation tried anew.
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
+/// Annotation of a Deployment whose number of replicas another sets.
+pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
+/// Value of [`REPLICAS`] where it is KEDA.
+pub const REPLICAS_BY_KEDA: &str = "keda";
+/// Label of pods that must run on the node where the bench's ReadWriteOnce volume is.
+pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
 /// Finalizer of a bench.

@@ -1,5 +1,6 @@
 //! The words of the domain: names, labels, images, quantities, conditions. Pure.
 
+pub mod capabilities;
 pub mod condition;
 pub mod diff;
 pub mod image;

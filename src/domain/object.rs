@@ -3,8 +3,8 @@
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Secret, Service},
-    networking::v1::Ingress,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+    networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
@@ -44,6 +44,16 @@ pub enum Kind {
     Ingress,
     /// policy/v1 PodDisruptionBudget
     PodDisruptionBudget,
+    /// networking.k8s.io/v1 NetworkPolicy
+    NetworkPolicy,
+    /// core/v1 Pod, never made by this operator itself
+    Pod,
+    /// keda.sh ScaledObject
+    ScaledObject,
+    /// keda.sh TriggerAuthentication
+    TriggerAuthentication,
+    /// monitoring.coreos.com ServiceMonitor
+    ServiceMonitor,
     /// k8s.mariadb.com Database
     Database,
     /// k8s.mariadb.com User
@@ -73,10 +83,15 @@ impl Kind {
             Self::Job => ApiResource::erase::<Job>(&()),
             Self::Ingress => ApiResource::erase::<Ingress>(&()),
             Self::PodDisruptionBudget => ApiResource::erase::<PodDisruptionBudget>(&()),
-            Self::Database => mariadb("Database", "databases"),
-            Self::User => mariadb("User", "users"),
-            Self::Grant => mariadb("Grant", "grants"),
-            Self::MariaDb => mariadb("MariaDB", "mariadbs"),
+            Self::NetworkPolicy => ApiResource::erase::<NetworkPolicy>(&()),
+            Self::Pod => ApiResource::erase::<Pod>(&()),
+            Self::ScaledObject => foreign("keda.sh", "v1alpha1", "ScaledObject"),
+            Self::TriggerAuthentication => foreign("keda.sh", "v1alpha1", "TriggerAuthentication"),
+            Self::ServiceMonitor => foreign("monitoring.coreos.com", "v1", "ServiceMonitor"),
+            Self::Database => foreign("k8s.mariadb.com", "v1alpha1", "Database"),
+            Self::User => foreign("k8s.mariadb.com", "v1alpha1", "User"),
+            Self::Grant => foreign("k8s.mariadb.com", "v1alpha1", "Grant"),
+            Self::MariaDb => foreign("k8s.mariadb.com", "v1alpha1", "MariaDB"),
             Self::Domain => ApiResource::erase::<frappe_crds::FrappeDomain>(&()),
             Self::Site => ApiResource::erase::<frappe_crds::FrappeSite>(&()),
             Self::Bench => ApiResource::erase::<frappe_crds::FrappeBench>(&()),
@@ -89,8 +104,10 @@ impl Kind {
     }
 }
 
-fn mariadb(kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk("k8s.mariadb.com", "v1alpha1", kind), plural)
+/// A kind that another operator defines.
+fn foreign(group: &str, version: &str, kind: &str) -> ApiResource {
+    let plural = format!("{}s", kind.to_lowercase());
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), &plural)
 }
 
 /// An object as it should be: exactly the fields that this operator owns.

@@ -37,6 +37,7 @@ impl<K> Change<K> {
 }
 
 /// Which objects are watched, and of which slots.
+#[derive(Clone)]
 pub struct Scope {
     /// What is asked for.
     pub query: Query,
@@ -100,6 +101,28 @@ where
     gauge!("frappe_operator_watches").increment(1.0);
     let _end = Ended;
     Groups::new(client, scope.query, scope.selection, Feed { cache, changed }).run(scope.owned).await;
+}
+
+/// The same while the kind exists: when it goes, so does what is kept of it.
+pub async fn run_while_present<K, F>(
+    mut present: watch::Receiver<bool>,
+    client: Client,
+    scope: Scope,
+    cache: Arc<Cache<K>>,
+    changed: F,
+) where
+    K: Cached,
+    F: Fn(Change<K::Form>) + Send + Sync,
+{
+    while present.wait_for(|present| *present).await.is_ok() {
+        tokio::select! {
+            () = run(client.clone(), scope.clone(), Arc::clone(&cache), &changed) => return,
+            _ = present.wait_for(|present| !*present) => {
+                cache.mark_synced(SlotSet::NONE);
+                cache.drop_slots(&SlotSet::ALL);
+            }
+        }
+    }
 }
 
 struct Ended;

@@ -16,6 +16,9 @@ use crate::domain::{
     object::{Desired, Kind},
 };
 
+/// Field manager of a number of replicas that is on its way to another owner.
+pub const REPLICAS_MANAGER: &str = "frappe-operator-replicas";
+
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
@@ -112,6 +115,19 @@ impl Writer {
         let body = desired.stamped();
         let request = builder(desired.kind, &desired.key).patch(&desired.key.name, &params, &Patch::Apply(&body));
         self.send(about, request).await
+    }
+
+    /// Server-side apply of nothing but the number of replicas that `live` has, as [`REPLICAS_MANAGER`]. Refused if the
+    /// Deployment changed since.
+    pub async fn apply_replicas(&self, key: &Key, live: &DynamicObject) -> Result<DynamicObject, WriteError> {
+        let params = PatchParams { force: true, ..PatchParams::apply(REPLICAS_MANAGER) };
+        let body = json!({
+            "apiVersion": "apps/v1", "kind": "Deployment",
+            "metadata": {"name": key.name, "resourceVersion": live.metadata.resource_version},
+            "spec": {"replicas": live.data["spec"]["replicas"]},
+        });
+        let request = builder(Kind::Deployment, key).patch(&key.name, &params, &Patch::Apply(&body));
+        self.send(("apply", Kind::Deployment, key), request).await
     }
 
     /// Creates an object; one of that name that is there already is a conflict.

@@ -5,6 +5,7 @@ use kube_sharding::SlotSet;
 use tokio::{sync::watch, task::JoinSet};
 
 use super::wake::Wake;
+use crate::domain::capabilities::Capabilities;
 
 /// Slots that caches have listed, by what they are needed for.
 pub(super) struct Sources {
@@ -18,6 +19,36 @@ pub(super) struct Sources {
     pub(super) present: watch::Receiver<bool>,
     /// Kinds that a bench needs.
     pub(super) benches: Vec<watch::Receiver<SlotSet>>,
+    /// Which optional APIs exist is known once these are listed.
+    pub(super) definitions: watch::Receiver<SlotSet>,
+    /// KEDA.
+    pub(super) keda: Optional,
+    /// The Prometheus operator.
+    pub(super) service_monitors: Optional,
+    /// OpenShift.
+    pub(super) openshift: Optional,
+}
+
+/// An API that may be absent, and the caches of its kinds.
+pub(super) struct Optional {
+    pub(super) present: watch::Receiver<bool>,
+    pub(super) synced: Vec<watch::Receiver<SlotSet>>,
+}
+
+impl Optional {
+    fn listed(&self) -> bool {
+        self.synced.iter().all(|it| *it.borrow() == SlotSet::ALL)
+    }
+
+    /// It is there and everything of it is known.
+    fn usable(&self) -> bool {
+        *self.present.borrow() && self.listed()
+    }
+
+    /// It is absent, or everything of it is known.
+    fn settled(&self) -> bool {
+        !*self.present.borrow() || self.listed()
+    }
 }
 
 impl Sources {
@@ -39,6 +70,8 @@ pub(super) struct Readiness {
     pub(super) benches: watch::Receiver<bool>,
     /// Whether the MariaDB operator's kinds exist and are listed.
     pub(super) mariadb: watch::Receiver<bool>,
+    /// What else the cluster offers.
+    pub(super) capabilities: watch::Receiver<Capabilities>,
 }
 
 impl Readiness {
@@ -46,7 +79,13 @@ impl Readiness {
     pub(super) fn follow(tasks: &mut JoinSet<()>, mut sources: Sources, wake: Wake) -> Self {
         let (slots, benches, mariadb) =
             (watch::Sender::new(SlotSet::NONE), watch::Sender::new(false), watch::Sender::new(false));
-        let this = Self { slots: slots.subscribe(), benches: benches.subscribe(), mariadb: mariadb.subscribe() };
+        let capabilities = watch::Sender::new(Capabilities::default());
+        let this = Self {
+            slots: slots.subscribe(),
+            benches: benches.subscribe(),
+            mariadb: mariadb.subscribe(),
+            capabilities: capabilities.subscribe(),
+        };
         tasks.spawn(async move {
             loop {
                 let usable = sources.mariadb_usable();
@@ -56,8 +95,10 @@ impl Readiness {
                 let appeared = !mariadb.send_replace(usable) && usable;
                 slots.send_replace(ready);
                 wake.slots(&if appeared { ready } else { ready.difference(&before) });
-                let listed = sources.benches.iter().all(|it| *it.borrow() == SlotSet::ALL);
-                if !benches.send_replace(listed) && listed {
+                let offered = sources.capabilities();
+                let other = capabilities.send_replace(offered) != offered;
+                let listed = sources.benches_listed();
+                if (!benches.send_replace(listed) || other) && listed {
                     wake.benches();
                 }
                 sources.changed().await;
@@ -72,6 +113,21 @@ impl Sources {
         *self.present.borrow() && *self.servers.borrow() == SlotSet::ALL
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            keda: self.keda.usable(),
+            service_monitors: self.service_monitors.usable(),
+            openshift: self.openshift.usable(),
+        }
+    }
+
+    /// With an optional API half known, a bench would take from it what it holds.
+    fn benches_listed(&self) -> bool {
+        let whole = |it: &watch::Receiver<SlotSet>| *it.borrow() == SlotSet::ALL;
+        let optional = [&self.keda, &self.service_monitors, &self.openshift];
+        self.benches.iter().all(whole) && whole(&self.definitions) && optional.iter().all(|it| it.settled())
+    }
+
     fn ready_slots(&self) -> SlotSet {
         let common = |all: SlotSet, synced: &watch::Receiver<SlotSet>| all.intersection(&synced.borrow());
         let ready = self.sharded.iter().fold(SlotSet::ALL, common);
@@ -83,8 +139,11 @@ impl Sources {
 
     async fn changed(&mut self) {
         let sets = self.sharded.iter_mut().chain(&mut self.sql).chain(&mut self.benches);
-        let sets = sets.chain([&mut self.servers]);
+        let mut optional = [&mut self.keda, &mut self.service_monitors, &mut self.openshift];
+        let (appear, lists): (Vec<_>, Vec<_>) = optional.iter_mut().map(|it| (&mut it.present, &mut it.synced)).unzip();
+        let sets = sets.chain(lists.into_iter().flatten()).chain([&mut self.servers, &mut self.definitions]);
         let mut any: Vec<_> = sets.map(|it| Box::pin(changed(it)) as futures::future::BoxFuture<'_, ()>).collect();
+        any.extend(appear.into_iter().map(|it| Box::pin(changed(it)) as _));
         any.push(Box::pin(changed(&mut self.present)));
         select_all(any).await;
     }
@@ -113,6 +172,10 @@ mod tests {
             runner::{Outcome, Runner, Terms},
         },
     };
+
+    fn absent() -> Optional {
+        Optional { present: watch::channel(false).1, synced: Vec::new() }
+    }
 
     /// S-7: an edit that came while a slot was about to be given away is not lost when the slot is kept.
     #[tokio::test]
@@ -146,6 +209,10 @@ mod tests {
             servers: everything.clone(),
             present,
             benches: Vec::new(),
+            definitions: everything.clone(),
+            keda: absent(),
+            service_monitors: absent(),
+            openshift: absent(),
         };
         let mut tasks = JoinSet::new();
         let mut readiness = Readiness::follow(&mut tasks, sources.and_open(is_open, everything), wake);

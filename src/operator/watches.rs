@@ -1,6 +1,6 @@
 //! Every watch: what is listed, how narrowly, and which queue a change goes to.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     ownership::Ownership,
-    readiness::{self, Readiness},
+    readiness::{self, Optional, Readiness},
     wake::Wake,
 };
 use crate::{
@@ -39,7 +39,7 @@ const SITE_KINDS: [Kind; 3] = [Kind::Job, Kind::Ingress, Kind::Secret];
 const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
 /// Objects of benches: watched by the coordinator only, narrowed to what this operator made and to what is not of a
 /// site.
-const BENCH_KINDS: [Kind; 7] = [
+const BENCH_KINDS: [Kind; 9] = [
     Kind::ConfigMap,
     Kind::PersistentVolumeClaim,
     Kind::Service,
@@ -47,7 +47,13 @@ const BENCH_KINDS: [Kind; 7] = [
     Kind::StatefulSet,
     Kind::Job,
     Kind::PodDisruptionBudget,
+    Kind::NetworkPolicy,
+    Kind::Pod,
 ];
+/// Objects of benches that KEDA defines.
+const KEDA_KINDS: [Kind; 2] = [Kind::ScaledObject, Kind::TriggerAuthentication];
+/// The definition by which OpenShift is known.
+const OPENSHIFT_DEFINITION: &str = "securitycontextconstraints.security.openshift.io";
 
 /// Every cache, while its watch runs.
 pub(super) struct Watches {
@@ -85,13 +91,18 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     site_children.insert(Kind::Domain, starter.watch_domains());
     let (definitions, present) = starter.watch_definitions();
     for kind in SQL_KINDS {
-        site_children.insert(kind, starter.watch_site_kind(kind, Some(present.clone())));
+        site_children.insert(kind, starter.watch_site_kind(kind, Some(present.mariadb.clone())));
     }
-    site_children.insert(Kind::MariaDb, starter.watch_servers(present.clone()));
+    site_children.insert(Kind::MariaDb, starter.watch_servers(present.mariadb.clone()));
     let mut bench_children = Children::default();
     for kind in BENCH_KINDS {
-        bench_children.insert(kind, starter.watch_bench_kind(kind));
+        bench_children.insert(kind, starter.watch_bench_kind(kind, None));
     }
+    for kind in KEDA_KINDS {
+        bench_children.insert(kind, starter.watch_bench_kind(kind, Some(present.keda.clone())));
+    }
+    let monitors = starter.watch_bench_kind(Kind::ServiceMonitor, Some(present.service_monitors.clone()));
+    bench_children.insert(Kind::ServiceMonitor, monitors);
     let Starter { tasks, wake, ownership, .. } = starter;
     let of = |kinds: &[Kind], children: &Children| {
         kinds.iter().map(|kind| children.cache(*kind).synced()).collect::<Vec<_>>()
@@ -102,8 +113,15 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
         sharded,
         sql: of(&SQL_KINDS, &site_children),
         servers: site_children.cache(Kind::MariaDb).synced(),
-        present,
+        present: present.mariadb,
         benches: of(&BENCH_KINDS, &bench_children),
+        definitions: definitions.synced(),
+        keda: Optional { present: present.keda, synced: of(&KEDA_KINDS, &bench_children) },
+        service_monitors: Optional {
+            present: present.service_monitors,
+            synced: of(&[Kind::ServiceMonitor], &bench_children),
+        },
+        openshift: Optional { present: present.openshift, synced: Vec::new() },
     };
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
@@ -199,17 +217,15 @@ impl Starter<'_> {
         slot_of: fn(&Compact) -> Option<Slot>,
         scope: Scope,
         after: Option<watch::Receiver<bool>>,
-        changed: impl Fn(Change<Compact>) + Send + 'static,
+        changed: impl Fn(Change<Compact>) + Send + Sync + 'static,
     ) -> Arc<ChildCache> {
         let cache = Arc::new(Cache::new(slot_of));
         let (client, held) = (self.client.clone(), Arc::clone(&cache));
         self.tasks.spawn(async move {
-            if let Some(mut present) = after
-                && present.wait_for(|present| *present).await.is_err()
-            {
-                return;
+            match after {
+                Some(present) => watcher::run_while_present(present, client, scope, held, changed).await,
+                None => watcher::run(client, scope, held, changed).await,
             }
-            watcher::run(client, scope, held, changed).await;
         });
         cache
     }
@@ -226,7 +242,7 @@ impl Starter<'_> {
         self.spawn(slot_of_child, scope, after, changed)
     }
 
-    fn watch_bench_kind(&mut self, kind: Kind) -> Arc<ChildCache> {
+    fn watch_bench_kind(&mut self, kind: Kind, after: Option<watch::Receiver<bool>>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
         let changed = move |change: Change<Compact>| {
             if let Some(key) = bench_watch::owner(change.object()) {
@@ -236,7 +252,7 @@ impl Starter<'_> {
         let mut query = query(kind);
         query.labels = format!("{}={},!{}", labels::MANAGED_BY, labels::MANAGER, labels::SLOT);
         let scope = Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() };
-        self.spawn(one_slot, scope, None, changed)
+        self.spawn(one_slot, scope, after, changed)
     }
 
     /// All claims, since a site waits for the claim of another.
@@ -263,25 +279,62 @@ impl Starter<'_> {
         self.spawn(one_slot, Scope::everything(query(Kind::MariaDb)), Some(present), changed)
     }
 
-    /// Which CustomResourceDefinitions exist (metadata only), and whether the MariaDB operator's are among them.
-    fn watch_definitions(&mut self) -> (Arc<ChildCache>, watch::Receiver<bool>) {
-        let (exists, present) = watch::channel(false);
-        let wanted: Vec<String> = SQL_KINDS.into_iter().chain([Kind::MariaDb]).map(definition_name).collect();
-        let seen = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    /// Which CustomResourceDefinitions exist (metadata only), and which of the optional APIs are whole among them.
+    fn watch_definitions(&mut self) -> (Arc<ChildCache>, Present) {
+        let names = |kinds: &[Kind]| kinds.iter().copied().map(definition_name).collect::<Vec<_>>();
+        let sql: Vec<Kind> = SQL_KINDS.into_iter().chain([Kind::MariaDb]).collect();
+        let (mariadb, mariadb_present) = Api::new(names(&sql));
+        let (keda, keda_present) = Api::new(names(&KEDA_KINDS));
+        let (monitors, monitors_present) = Api::new(names(&[Kind::ServiceMonitor]));
+        let (openshift, openshift_present) = Api::new(vec![OPENSHIFT_DEFINITION.to_owned()]);
+        let apis = std::sync::Mutex::new([mariadb, keda, monitors, openshift]);
         let changed = move |change: Change<Compact>| {
             let name = change.object().name_any();
-            if !wanted.contains(&name) {
-                return;
+            let Ok(mut apis) = apis.lock() else { return };
+            for api in apis.iter_mut().filter(|api| api.wanted.contains(&name)) {
+                api.saw(&name, matches!(change, Change::Applied { .. }));
             }
-            let Ok(mut seen) = seen.lock() else { return };
-            match change {
-                Change::Applied { .. } => seen.insert(name),
-                Change::Deleted(_) => seen.remove(&name),
-            };
-            exists.send_replace(seen.len() == wanted.len());
         };
         let query = Query { metadata_only: true, ..Query::of::<CustomResourceDefinition>(&(), None) };
+        let present = Present {
+            mariadb: mariadb_present,
+            keda: keda_present,
+            service_monitors: monitors_present,
+            openshift: openshift_present,
+        };
         (self.spawn(one_slot, Scope::everything(query), None, changed), present)
+    }
+}
+
+/// Which optional APIs exist.
+struct Present {
+    mariadb: watch::Receiver<bool>,
+    keda: watch::Receiver<bool>,
+    service_monitors: watch::Receiver<bool>,
+    openshift: watch::Receiver<bool>,
+}
+
+/// An optional API: the definitions that make it whole, and those that were seen.
+struct Api {
+    wanted: Vec<String>,
+    seen: BTreeSet<String>,
+    exists: watch::Sender<bool>,
+}
+
+impl Api {
+    fn new(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
+        let (exists, present) = watch::channel(false);
+        (Self { wanted, seen: BTreeSet::new(), exists }, present)
+    }
+
+    fn saw(&mut self, definition: &str, is_there: bool) {
+        if is_there {
+            self.seen.insert(definition.to_owned());
+        } else {
+            self.seen.remove(definition);
+        }
+        let whole = self.seen.len() == self.wanted.len();
+        self.exists.send_if_modified(|exists| std::mem::replace(exists, whole) != whole);
     }
 }
 

@@ -57,6 +57,7 @@ async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> 
         match step {
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
             Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
+            Step::HandOver(live) => execute::hand_over_replicas(writer, children, live).await?,
             Step::Delete(kind, object) => execute::delete(writer, children.cache(*kind), *kind, object).await?,
             Step::PatchBench(metadata) => {
                 execute::patch_own(writer, &context.benches, Kind::Bench, key, metadata).await?;

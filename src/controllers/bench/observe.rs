@@ -15,7 +15,7 @@ use kube::{
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{condition, key::Key, names::child, object::Kind},
+    domain::{capabilities::Capabilities, condition, key::Key, names::child, object::Kind},
 };
 
 /// The world, as far as one bench is concerned.
@@ -24,6 +24,8 @@ pub struct Observed {
     pub bench: Arc<FrappeBench>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
+    /// What the cluster offers.
+    pub capabilities: Capabilities,
     /// Its objects, by kind and name.
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
     /// Objects that it had at other settings.
@@ -39,26 +41,32 @@ pub struct Observed {
 /// Reads the world of one bench.
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
     let namespace = bench.namespace().unwrap_or_default();
-    let config = context.config();
-    let input = build::Input { bench: &bench, config: &config };
-    let mut wanted = build::foundation(&input);
-    wanted.extend(build::components(&input));
-    wanted.push(build::configure_job(&input));
-    let live: BTreeMap<_, _> = wanted
-        .iter()
+    let (config, capabilities) = (context.config(), context.capabilities());
+    let input = build::Input { bench: &bench, config: &config, capabilities };
+    let rendered = build::render(&input);
+    let live: BTreeMap<_, _> = rendered
+        .all()
         .filter_map(|desired| {
             let object = context.bench_children.get(desired.kind, &desired.key)?;
             Some(((desired.kind, desired.key.name.clone()), object))
         })
         .collect();
-    let retired = build::retired(&wanted)
+    let retired = rendered
+        .retired(&input)
         .into_iter()
         .filter_map(|(kind, key)| Some((kind, context.bench_children.get(kind, &key)?)))
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
     let failure = failure(context, &bench, &live).await?;
-    Ok(Observed { live, retired, sites, failure, config: context.config(), now: Timestamp::now(), bench })
+    Ok(Observed { live, retired, sites, failure, capabilities, config, now: Timestamp::now(), bench })
+}
+
+impl Observed {
+    /// What the builders need to know.
+    pub fn input(&self) -> build::Input<'_> {
+        build::Input { bench: &self.bench, config: &self.config, capabilities: self.capabilities }
+    }
 }
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.

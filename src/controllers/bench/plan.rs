@@ -7,7 +7,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
-    build,
+    build::{self, Rendered},
     observe::Observed,
     reason::Reason,
     status::{self, Report},
@@ -31,6 +31,8 @@ pub enum Step {
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
+    /// Keep the replicas of a Deployment at what they are, whoever sets them next.
+    HandOver(Arc<DynamicObject>),
     /// Delete exactly this object.
     Delete(Kind, Arc<DynamicObject>),
 }
@@ -48,32 +50,48 @@ pub struct Plan {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
+    let rendered = build::render(&observed.input());
     if observed.bench.metadata.deletion_timestamp.is_some() {
-        return deletion(observed);
+        return deletion(observed, &rendered);
     }
     if let Err(problem) = validate(&observed.bench.spec) {
-        return told(observed, Vec::new(), &Report::new(BenchPhase::Failed, problem.reason, problem.message));
+        let report = Report::new(BenchPhase::Failed, problem.reason, problem.message);
+        return told(observed, &rendered, Vec::new(), &report);
     }
-    let input = build::Input { bench: &observed.bench, config: &observed.config };
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
-    steps.extend(build::foundation(&input).into_iter().map(Step::Ensure));
-    let configured = configure(observed, &input, &mut steps);
-    if let Err(report) = configured {
+    steps.extend(rendered.foundation.iter().cloned().map(Step::Ensure));
+    if let Err(report) = configure(observed, &rendered.configure, &mut steps) {
         // What runs already goes on running, and is kept as it should be.
-        let running = observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment);
-        if running {
-            steps.extend(build::components(&input).into_iter().map(Step::Ensure));
+        if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
+            steps.extend(components(observed, &rendered));
         }
-        return told(observed, steps, &report);
+        return told(observed, &rendered, steps, &report);
     }
-    steps.extend(build::components(&input).into_iter().map(Step::Ensure));
-    steps.extend(retire(observed));
-    let report = status::readiness(observed);
-    told(observed, steps, &report)
+    steps.extend(components(observed, &rendered));
+    let report = status::readiness(observed, &rendered);
+    told(observed, &rendered, steps, &report)
 }
 
-fn told(observed: &Observed, steps: Vec<Step>, report: &Report) -> Plan {
-    let status = status::status(observed, report);
+/// What must go goes first: while a ScaledObject is there, KEDA takes a fixed number of workers back.
+fn components(observed: &Observed, rendered: &Rendered) -> Vec<Step> {
+    let mut steps: Vec<Step> = retire(observed).collect();
+    for desired in &rendered.components {
+        steps.extend(hand_over(observed, desired));
+        steps.push(Step::Ensure(desired.clone()));
+    }
+    steps
+}
+
+/// A Deployment whose replicas are KEDA's from now on keeps the number that it has: were it the last field manager's to
+/// let the field go, the API server would set it to 1 and end workers.
+fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
+    let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
+    let handed = live.annotations().get(labels::REPLICAS).is_some_and(|it| it == labels::REPLICAS_BY_KEDA);
+    (build::is_autoscaled(desired) && !handed).then(|| Step::HandOver(Arc::clone(live)))
+}
+
+fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Report) -> Plan {
+    let status = status::status(observed, rendered, report);
     let notice = status::notice(observed, &status, report);
     Plan { steps, status: Some(status), notice }
 }
@@ -105,11 +123,10 @@ fn patch(observed: &Observed, finalizers: &[String]) -> Step {
 }
 
 /// The configure Job: run once for each content of the configuration and each image.
-fn configure(observed: &Observed, input: &build::Input, steps: &mut Vec<Step>) -> Result<(), Report> {
-    let wanted = build::configure_job(input);
+fn configure(observed: &Observed, wanted: &Desired, steps: &mut Vec<Step>) -> Result<(), Report> {
     let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message.to_owned());
     let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
-        steps.push(Step::Create(wanted));
+        steps.push(Step::Create(wanted.clone()));
         return Err(preparing("the configure Job writes common_site_config.json"));
     };
     let hash = wanted.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str();
@@ -137,7 +154,7 @@ fn configure_failed(observed: &Observed, name: &str) -> Report {
 }
 
 /// A bench with sites is not deleted: its volume holds their files.
-fn deletion(observed: &Observed) -> Plan {
+fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
     let finalizers = observed.bench.finalizers();
     if !finalizers.contains(&labels::BENCH_FINALIZER.to_owned()) {
         return Plan::default();
@@ -153,5 +170,5 @@ fn deletion(observed: &Observed) -> Plan {
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
     let phase = observed.bench.status.clone().unwrap_or_default().phase;
-    told(observed, Vec::new(), &Report::new(phase, Reason::DependentSitesExist, message))
+    told(observed, rendered, Vec::new(), &Report::new(phase, Reason::DependentSitesExist, message))
 }

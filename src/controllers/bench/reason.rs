@@ -17,8 +17,12 @@ pub enum Reason {
     AppSourceNotSupported,
     /// Redis settings that this version does not know.
     RedisNotSupported,
-    /// Workers run at a fixed number.
-    StaticWorkers,
+    /// Workers are to be autoscaled, and KEDA is not installed.
+    KedaMissing,
+    /// KEDA says that it cannot scale.
+    ScalingFailed,
+    /// KEDA scales.
+    Autoscaled,
     /// The deletion waits for the bench's sites.
     DependentSitesExist,
     /// The bench is being deleted.
@@ -28,7 +32,7 @@ pub enum Reason {
 impl Reason {
     /// Whether a person should look at it.
     pub fn is_warning(self) -> bool {
-        !matches!(self, Self::Ready | Self::Preparing | Self::Starting | Self::StaticWorkers | Self::Deleting)
+        !matches!(self, Self::Ready | Self::Preparing | Self::Starting | Self::Autoscaled | Self::Deleting)
     }
 }
 

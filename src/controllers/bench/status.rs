@@ -9,12 +9,17 @@ use frappe_crds::{
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    build::{self, worker_replicas},
+    build::{self, Rendered},
     observe::Observed,
     reason::Reason,
 };
 use crate::{
-    domain::{condition, condition::Conditions, object::Kind},
+    domain::{
+        condition,
+        condition::Conditions,
+        names::child,
+        object::{Desired, Kind},
+    },
     io::events::Notice,
 };
 
@@ -37,15 +42,17 @@ impl Report {
 }
 
 /// Ready only when every pod is, of the present revision, and the volume is bound.
-pub fn readiness(observed: &Observed) -> Report {
+pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     let claims = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::PersistentVolumeClaim);
     let mut waiting: Vec<String> = claims
         .filter(|(_, claim)| claim.data["status"]["phase"] != "Bound")
         .map(|((_, name), _)| format!("volume {name} is not bound"))
         .collect();
-    let table = components(observed);
-    let unready = |it: &ComponentStatus| it.ready < it.desired || it.desired < 0;
-    waiting.extend(table.iter().filter(|(_, it)| unready(it)).map(|(name, it)| {
+    let table = components(observed, rendered);
+    let unready = |name: &str, it: &ComponentStatus| {
+        it.desired < 0 || if scales(observed, name) { is_rolling(observed, name) } else { it.ready < it.desired }
+    };
+    waiting.extend(table.iter().filter(|(name, it)| unready(name, it)).map(|(name, it)| {
         if it.desired < 0 {
             format!("{name} is being made")
         } else {
@@ -59,11 +66,8 @@ pub fn readiness(observed: &Observed) -> Report {
 }
 
 /// Ready and desired pods of each Deployment and StatefulSet; −1 desired for one that was not made yet.
-fn components(observed: &Observed) -> BTreeMap<String, ComponentStatus> {
-    let input = build::Input { bench: &observed.bench, config: &observed.config };
-    let mut wanted = build::foundation(&input);
-    wanted.extend(build::components(&input));
-    let workloads = wanted.into_iter().filter(|it| matches!(it.kind, Kind::Deployment | Kind::StatefulSet));
+fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, ComponentStatus> {
+    let workloads = rendered.all().filter(|it| matches!(it.kind, Kind::Deployment | Kind::StatefulSet));
     workloads
         .map(|it| {
             let component = it.body["metadata"]["labels"]["component"].as_str().unwrap_or_default().to_owned();
@@ -71,6 +75,23 @@ fn components(observed: &Observed) -> BTreeMap<String, ComponentStatus> {
             (component, live.map_or(ComponentStatus { ready: 0, desired: -1 }, |live| count(live)))
         })
         .collect()
+}
+
+/// Whether KEDA sets the number of a component's pods: how many are still starting says nothing about the bench then.
+fn scales(observed: &Observed, component: &str) -> bool {
+    let scaled = build::worker_scaling(&observed.bench.spec);
+    let wanted = scaled.iter().any(|it| it.wanted.is_some() && component.strip_prefix("worker-") == Some(it.queue));
+    observed.capabilities.keda && wanted
+}
+
+/// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
+fn is_rolling(observed: &Observed, component: &str) -> bool {
+    let name = child(&observed.bench.name_any(), component);
+    observed.live.get(&(Kind::Deployment, name)).is_none_or(|live| {
+        let number = |field: &str| live.data["status"][field].as_i64().unwrap_or(0);
+        number("observedGeneration") < live.metadata.generation.unwrap_or(0)
+            || number("updatedReplicas") < number("replicas")
+    })
 }
 
 /// Pods that are available and of the present revision, as far as the workload's controller has seen its spec.
@@ -88,7 +109,7 @@ fn count(workload: &DynamicObject) -> ComponentStatus {
 }
 
 /// The status that a report leads to.
-pub fn status(observed: &Observed, report: &Report) -> FrappeBenchStatus {
+pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> FrappeBenchStatus {
     let former = observed.bench.status.clone().unwrap_or_default();
     let generation = observed.bench.metadata.generation;
     let spec = &observed.bench.spec;
@@ -97,13 +118,10 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeBenchStatus {
     conditions.set("Ready", Some(report.phase == BenchPhase::Ready), &reason, &report.message);
     conditions.set("Progressing", Some(report.phase == BenchPhase::Progressing), &reason, &report.message);
     conditions.set("Degraded", Some(report.phase == BenchPhase::Failed), &reason, &report.message);
-    let autoscaled = spec.worker_autoscaling.is_some();
-    if autoscaled {
-        let message = "this version runs workers at a fixed number: workerAutoscaling sets it and scales nothing";
-        conditions.set("WorkersAutoscaled", Some(false), &Reason::StaticWorkers.to_string(), message);
+    if let Some((scaled, reason, message)) = autoscaling(observed, rendered) {
+        conditions.set("WorkersAutoscaled", Some(scaled), &reason.to_string(), &message);
     }
-    let table = components(observed);
-    let input = build::Input { bench: &observed.bench, config: &observed.config };
+    let table = components(observed, rendered);
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
@@ -112,9 +130,30 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeBenchStatus {
         observed_generation: generation,
         worker_scaling: worker_scaling(observed, &table),
         components: table.into_iter().filter(|(_, it)| it.desired >= 0).collect(),
-        image: Some(input.image()),
+        image: Some(observed.input().image()),
         installed_apps: former.installed_apps,
     }
+}
+
+/// Whether KEDA scales what the bench wants scaled; nothing if it wants nothing scaled.
+fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason, String)> {
+    build::worker_scaling(&observed.bench.spec).iter().find(|it| it.wanted.is_some())?;
+    if !observed.capabilities.keda {
+        let message = "KEDA is not installed (no ScaledObject and TriggerAuthentication of keda.sh): workers run at a \
+                       fixed number until it is";
+        return Some((false, Reason::KedaMissing, message.to_owned()));
+    }
+    let scaled: Vec<&Desired> = rendered.components.iter().filter(|it| it.kind == Kind::ScaledObject).collect();
+    let failed = scaled.iter().find_map(|desired| {
+        let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
+        let conditions = live.data["status"]["conditions"].as_array()?;
+        let ready = conditions.iter().find(|it| it["type"] == "Ready" && it["status"] == "False")?;
+        Some(format!("ScaledObject {}: {}", desired.key.name, ready["message"].as_str().unwrap_or("not ready")))
+    });
+    Some(match failed {
+        Some(message) => (false, Reason::ScalingFailed, message),
+        None => (true, Reason::Autoscaled, format!("KEDA scales {} kinds of workers", scaled.len())),
+    })
 }
 
 /// Names of the repositories: the operator's, then the bench's.
@@ -130,18 +169,19 @@ fn worker_scaling(
     observed: &Observed,
     table: &BTreeMap<String, ComponentStatus>,
 ) -> BTreeMap<String, WorkerScalingStatus> {
-    let queues = worker_replicas(&observed.bench.spec);
-    let row = |(queue, desired): (&'static str, i32)| {
-        let current = table.get(&format!("worker-{queue}")).map_or(0, |it| it.ready);
+    let row = |scaling: build::Scaling| {
+        let component = table.get(&format!("worker-{}", scaling.queue));
+        let managed = observed.capabilities.keda && scaling.wanted.is_some();
+        let live = component.map(|it| it.desired).filter(|desired| *desired >= 0);
         let status = WorkerScalingStatus {
-            mode: "static".to_owned(),
-            current_replicas: current,
-            desired_replicas: desired,
-            keda_managed: false,
+            mode: if managed { "autoscaled" } else { "static" }.to_owned(),
+            current_replicas: component.map_or(0, |it| it.ready),
+            desired_replicas: if managed { live.unwrap_or(0) } else { scaling.fixed },
+            keda_managed: managed,
         };
-        (queue.to_owned(), status)
+        (scaling.queue.to_owned(), status)
     };
-    queues.into_iter().map(row).collect()
+    build::worker_scaling(&observed.bench.spec).into_iter().map(row).collect()
 }
 
 /// What people are told when a status changes: each phase and each reason once.

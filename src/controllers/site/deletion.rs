@@ -117,7 +117,7 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench) -> Optio
         Progress::Done => None,
         Progress::Run(operation) => {
             let report = deleting(format!("Job {} drops the site", name(&operation)));
-            let job = build::delete_job(input, bench, &observed.config, &operation);
+            let job = build::delete_job(input, &observed.bench_input(bench), &operation);
             Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
         }
         Progress::Retry { after, message } => {

@@ -15,8 +15,8 @@ use kube::{
 use super::build;
 use crate::{
     config::OperatorConfig,
-    controllers::{context::Context, job},
-    domain::{condition, key::Key, labels, names::operation_job, object::Kind},
+    controllers::{bench::build as bench, context::Context, job},
+    domain::{capabilities::Capabilities, condition, key::Key, labels, names::operation_job, object::Kind},
     io::random,
 };
 
@@ -52,6 +52,8 @@ pub struct Observed {
     pub site: Arc<FrappeSite>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
+    /// What the cluster offers.
+    pub capabilities: Capabilities,
     /// Its bench.
     pub bench: Option<Arc<FrappeBench>>,
     /// The claim of its host.
@@ -93,6 +95,13 @@ pub struct Turn {
     pub terminating: bool,
 }
 
+impl Observed {
+    /// What the builders need to know of the site's bench.
+    pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> bench::Input<'a> {
+        bench::Input { bench, config: &self.config, capabilities: self.capabilities }
+    }
+}
+
 /// Reads the world of one site.
 pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
     let namespace = site.namespace().unwrap_or_default();
@@ -111,6 +120,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         turn.terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
     Ok(Observed {
         config: context.config(),
+        capabilities: context.capabilities(),
         bench: context.benches.get(&Key::new(bench_namespace, &site.spec.bench_ref.name)),
         credentials,
         admin_secret: admin_secret(context, &site).await?,

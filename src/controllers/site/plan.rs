@@ -273,8 +273,8 @@ fn initialize(observed: &Observed, input: &Input) -> Plan {
     }
     let progress = operation::progress(observed, OperationKind::Init);
     let job = |operation: &Operation| {
-        let bench = observed.bench.as_deref()?;
-        Some(build::init_job(input, bench, &observed.config, operation))
+        let bench = observed.bench_input(observed.bench.as_deref()?);
+        Some(build::init_job(input, &bench, operation))
     };
     let name = |operation: &Operation| operation_job(&observed.site.name_any(), "init", operation.attempt);
     match progress {

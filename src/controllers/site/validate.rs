@@ -14,14 +14,12 @@ use super::{
     status::{Report, Stage},
 };
 use crate::{
-    controllers::bench::build::worker_replicas,
+    controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
     domain::{condition, key::Key},
 };
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
-/// Connections of one gunicorn pod: 2 workers with 4 threads each.
-const GUNICORN_CONNECTIONS: i32 = 8;
 /// Port of a MariaDB that names none.
 const MARIADB_PORT: i64 = 3306;
 /// Ends or beginnings of annotation names that put text, hosts or credentials into an ingress controller's
@@ -188,12 +186,13 @@ pub fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
 
 /// Frappe opens one connection for each request and each job.
 fn connections_max(bench: &FrappeBench) -> i32 {
-    let gunicorn = bench.spec.component_replicas.as_ref().and_then(|it| it.gunicorn).unwrap_or(1);
-    let autoscaling = bench.spec.worker_autoscaling.clone().unwrap_or_default();
-    let most = |queue: Option<frappe_crds::bench::QueueAutoscaling>| queue.and_then(|it| it.max_replicas).unwrap_or(0);
-    let scaled = most(autoscaling.default) + most(autoscaling.short) + most(autoscaling.long);
-    let fixed: i32 = worker_replicas(&bench.spec).iter().map(|(_, count)| count).sum();
-    gunicorn * GUNICORN_CONNECTIONS + fixed.max(scaled) + SPARE_CONNECTIONS
+    let pods = bench.spec.component_replicas.as_ref().and_then(|it| it.gunicorn).unwrap_or(1);
+    let web = bench.spec.web.clone().unwrap_or_default();
+    let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
+    let gunicorn = pods * web.gunicorn_workers.unwrap_or(workers) * web.gunicorn_threads.unwrap_or(threads);
+    let scaling = worker_scaling(&bench.spec);
+    let workers: i32 = scaling.iter().map(|it| it.wanted.map_or(it.fixed, |wanted| wanted.most.max(it.fixed))).sum();
+    gunicorn + workers + SPARE_CONNECTIONS
 }
 
 /// The site's apps, else the bench's; each must be one of the bench's.

@@ -20,5 +20,5 @@ pub(super) fn budgets(input: &Input, components: &[Desired]) -> Vec<Desired> {
 }
 
 fn has_several(deployment: &Desired) -> bool {
-    deployment.body["spec"]["replicas"].as_i64().unwrap_or(1) > 1
+    deployment.kind == Kind::Deployment && deployment.body["spec"]["replicas"].as_i64().unwrap_or(1) > 1
 }

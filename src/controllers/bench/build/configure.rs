@@ -2,7 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::{BENCH_PATH, Input, pod::pod_spec, web::SOCKETIO_PORT};
+use super::{
+    BENCH_PATH, Input,
+    pod::{pod_labels, pod_spec},
+    web::SOCKETIO_PORT,
+};
 use crate::{
     domain::{
         key::Key,
@@ -37,7 +41,7 @@ pub fn configure_job(input: &Input) -> Desired {
     let spec = json!({
         "backoffLimit": 4,
         "activeDeadlineSeconds": DEADLINE_SECONDS,
-        "template": {"metadata": {"labels": labels::component(&input.name(), "configure")}, "spec": pod},
+        "template": {"metadata": {"labels": pod_labels(input, "configure")}, "spec": pod},
     });
     let mut job = input.object(Kind::Job, "configure", "configure", &spec);
     let hash = hash_hex(&format!("{request}{}{}", input.image(), runner::SOURCE), 16);
@@ -58,7 +62,7 @@ fn request(input: &Input) -> Value {
 }
 
 /// Name of the bench's queues, unique in a cluster.
-fn bench_id(input: &Input) -> String {
+pub fn bench_id(input: &Input) -> String {
     format!("{}-{}", input.namespace(), input.name())
 }
 

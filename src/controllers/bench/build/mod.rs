@@ -2,24 +2,32 @@
 
 mod budget;
 mod configure;
+mod monitor;
+mod network;
 mod pod;
 mod redis;
+mod scaling;
 mod storage;
 mod web;
 mod workers;
 
 pub(in crate::controllers) use configure::runner_pod;
-pub use configure::{configure_job, runner_config_map};
-pub(in crate::controllers) use web::NGINX_PORT;
-pub use workers::worker_replicas;
+pub use configure::{bench_id, configure_job, runner_config_map};
+pub use scaling::{Autoscaling, Scaling, queue_keys, worker_scaling};
+pub(in crate::controllers) use web::{GUNICORN_WORKERS_AND_THREADS, NGINX_PORT};
+pub use workers::is_autoscaled;
 
-use frappe_crds::{FrappeBench, bench::ComponentReplicas};
+use frappe_crds::{
+    FrappeBench,
+    bench::{ComponentReplicas, StorageAccessMode},
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use crate::{
     config::OperatorConfig,
     domain::{
+        capabilities::Capabilities,
         image,
         key::Key,
         labels,
@@ -37,6 +45,8 @@ pub struct Input<'a> {
     pub bench: &'a FrappeBench,
     /// The operator's settings.
     pub config: &'a OperatorConfig,
+    /// What the cluster offers.
+    pub capabilities: Capabilities,
 }
 
 impl Input<'_> {
@@ -51,6 +61,11 @@ impl Input<'_> {
     /// Image of every component.
     pub fn image(&self) -> String {
         image::bench(&self.bench.spec, self.config.default_frappe_image.as_deref())
+    }
+
+    /// Whether every pod that mounts the volume must run on one node.
+    fn single_node(&self) -> bool {
+        self.bench.spec.storage_access_mode == Some(StorageAccessMode::ReadWriteOnce)
     }
 
     fn replicas(&self) -> ComponentReplicas {
@@ -75,26 +90,47 @@ impl Input<'_> {
     }
 }
 
-/// Everything that a bench has before its `common_site_config.json` is written.
-pub fn foundation(input: &Input) -> Vec<Desired> {
-    let mut objects = vec![storage::sites_claim(input), runner_config_map(input)];
-    objects.extend(redis::both(input));
-    objects.extend(web::services(input));
-    objects
+/// Everything that a bench is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// What it has before its `common_site_config.json` is written.
+    pub foundation: Vec<Desired>,
+    /// The Job that writes it.
+    pub configure: Desired,
+    /// The components that need the configuration: they come after it, in this order.
+    pub components: Vec<Desired>,
 }
 
-/// The components that need the configuration: they come after it.
-pub fn components(input: &Input) -> Vec<Desired> {
-    let mut objects = web::deployments(input);
-    objects.extend(workers::deployments(input));
-    objects.extend(budget::budgets(input, &objects));
-    objects
+/// Renders a bench.
+pub fn render(input: &Input) -> Rendered {
+    let mut foundation = vec![storage::sites_claim(input), runner_config_map(input)];
+    foundation.extend(redis::both(input));
+    foundation.extend(web::services(input));
+    foundation.extend(network::policy(input));
+    let mut components = web::deployments(input);
+    components.extend(workers::deployments(input));
+    components.extend(budget::budgets(input, &components));
+    components.extend(scaling::objects(input));
+    components.extend(monitor::service_monitor(input));
+    Rendered { foundation, configure: configure_job(input), components }
 }
 
-/// Objects that a bench has at some settings and not at these: they go. `wanted` is what it has.
-pub fn retired(wanted: &[Desired]) -> Vec<(Kind, Key)> {
-    let deployments = wanted.iter().filter(|it| it.kind == Kind::Deployment);
-    let has_budget = |key: &Key| wanted.iter().any(|it| it.kind == Kind::PodDisruptionBudget && it.key == *key);
-    let without = deployments.map(|it| it.key.clone()).filter(|key| !has_budget(key));
-    without.map(|key| (Kind::PodDisruptionBudget, key)).collect()
+impl Rendered {
+    /// Every object.
+    pub fn all(&self) -> impl Iterator<Item = &Desired> {
+        self.foundation.iter().chain([&self.configure]).chain(&self.components)
+    }
+
+    /// Objects that a bench has at some settings and not at these: they go.
+    pub fn retired(&self, input: &Input) -> Vec<(Kind, Key)> {
+        let named = |suffix: &str| Key::new(input.namespace(), child(&input.name(), suffix));
+        let of_deployments = self
+            .components
+            .iter()
+            .filter(|it| it.kind == Kind::Deployment)
+            .flat_map(|it| [Kind::ScaledObject, Kind::PodDisruptionBudget].map(|kind| (kind, it.key.clone())));
+        let single = [(Kind::NetworkPolicy, named("pods")), (Kind::ServiceMonitor, named("gunicorn"))];
+        let wanted = |kind: Kind, key: &Key| self.all().any(|it| it.kind == kind && it.key == *key);
+        of_deployments.chain(single).filter(|(kind, key)| !wanted(*kind, key)).collect()
+    }
 }

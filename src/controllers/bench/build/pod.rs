@@ -1,5 +1,7 @@
 //! What every pod of a bench has in common: security, volumes, image.
 
+use std::collections::BTreeMap;
+
 use frappe_crds::{bench::Security, common::Resources};
 use serde_json::{Value, json};
 
@@ -43,18 +45,37 @@ pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
     };
     let selector = json!({"matchLabels": labels::selector(&input.name(), component.name)});
     let mut pod = pod_spec(input, container, component.grace_seconds, &[]);
-    pod["topologySpreadConstraints"] = spread(&selector);
+    if !input.single_node() {
+        pod["topologySpreadConstraints"] = spread(&selector);
+    }
     let spec = json!({
         "replicas": component.replicas,
         "revisionHistoryLimit": 3,
         "strategy": strategy,
         "selector": selector,
         "template": {
-            "metadata": {"labels": labels::component(&input.name(), component.name)},
+            "metadata": {"labels": pod_labels(input, component.name)},
             "spec": pod,
         },
     });
     input.object(Kind::Deployment, component.name, component.name, &spec)
+}
+
+/// Labels of a pod that mounts the volume.
+pub(super) fn pod_labels(input: &Input, component: &str) -> BTreeMap<String, String> {
+    let mut labels = labels::component(&input.name(), component);
+    labels.extend(input.single_node().then(|| (labels::SINGLE_NODE.to_owned(), "true".to_owned())));
+    labels
+}
+
+/// A ReadWriteOnce volume is on one node: pods that mount it go where the first of them went.
+fn together(input: &Input) -> Value {
+    let mut labels = labels::bench(&input.name());
+    labels.retain(|name, _| ["app", "bench"].contains(&name.as_str()));
+    labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
+    json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}},
+    ]}})
 }
 
 /// Over zones and nodes where there are several, and never at the price of not running. Pods of another revision do not
@@ -97,10 +118,13 @@ pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, 
         "automountServiceAccountToken": false,
         "enableServiceLinks": false,
         "terminationGracePeriodSeconds": grace_seconds,
-        "securityContext": pod_security(&security),
+        "securityContext": pod_security(&security, input.capabilities.openshift),
         "containers": [container],
         "volumes": volumes,
     });
+    if input.single_node() {
+        spec["affinity"] = together(input);
+    }
     if !image_config.pull_secrets.is_empty() {
         spec["imagePullSecrets"] = json!(image_config.pull_secrets);
     }
@@ -108,12 +132,22 @@ pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, 
 }
 
 /// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.
-fn pod_security(security: &Security) -> Value {
-    let defaults = json!({
-        "runAsNonRoot": true, "runAsUser": FRAPPE_USER, "runAsGroup": FRAPPE_USER, "fsGroup": FRAPPE_USER,
-        "fsGroupChangePolicy": "OnRootMismatch", "seccompProfile": {"type": "RuntimeDefault"},
-    });
+fn pod_security(security: &Security, openshift: bool) -> Value {
+    let mut defaults = ids(FRAPPE_USER, openshift);
+    defaults["fsGroupChangePolicy"] = json!("OnRootMismatch");
     merge(defaults, &json!(security.pod_security_context))
+}
+
+/// A pod security context that passes the restricted standard, with the image's user; OpenShift gives ids of its own and
+/// refuses fixed ones.
+pub(super) fn ids(user: i64, openshift: bool) -> Value {
+    let mut security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
+    if !openshift {
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            security[field] = json!(user);
+        }
+    }
+    security
 }
 
 fn container_security(security: &Security) -> Value {

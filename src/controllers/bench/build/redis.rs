@@ -1,9 +1,12 @@
 //! Redis for the cache (bounded, evicts, forgets) and for the queues (persists, never evicts).
 
-use frappe_crds::bench::{RedisConfig, RedisSize};
+use frappe_crds::bench::{RedisConfig, RedisSize, StorageDeletionPolicy};
 use serde_json::{Value, json};
 
-use super::{Input, pod::resources};
+use super::{
+    Input,
+    pod::{ids, resources},
+};
 use crate::domain::{
     labels,
     names::child,
@@ -29,6 +32,11 @@ pub(super) fn both(input: &Input) -> Vec<Desired> {
     let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
     let queue = server(input, &config, "redis-queue", memory(config.queue.as_ref()), Some(size));
     [cache, queue].concat()
+}
+
+/// Address of the queue's Redis for KEDA, which is in another namespace.
+pub(super) fn queue_address(input: &Input) -> String {
+    format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace())
 }
 
 fn memory(size: Option<&RedisSize>) -> Option<i128> {
@@ -61,10 +69,7 @@ fn server(
     });
     let mut pod = json!({
         "automountServiceAccountToken": false, "enableServiceLinks": false, "containers": [container],
-        "securityContext": {
-            "runAsNonRoot": true, "runAsUser": REDIS_USER, "runAsGroup": REDIS_USER, "fsGroup": REDIS_USER,
-            "seccompProfile": {"type": "RuntimeDefault"},
-        },
+        "securityContext": ids(REDIS_USER, input.capabilities.openshift),
     });
     let bench = input.name();
     let mut spec = json!({
@@ -72,7 +77,12 @@ fn server(
         "selector": {"matchLabels": labels::selector(&bench, name)},
     });
     match volume {
-        Some(size) => spec["volumeClaimTemplates"] = json!([data_claim(size)]),
+        Some(size) => {
+            spec["volumeClaimTemplates"] = json!([data_claim(size)]);
+            let policy = input.bench.spec.storage_deletion_policy.unwrap_or_default();
+            let deleted = if policy == StorageDeletionPolicy::Delete { "Delete" } else { "Retain" };
+            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": deleted, "whenScaled": "Retain"});
+        }
         None => pod["volumes"] = json!([{"name": "data", "emptyDir": {}}]),
     }
     spec["template"] = json!({"metadata": {"labels": labels::component(&bench, name)}, "spec": pod});

@@ -1,5 +1,6 @@
 //! What answers requests: gunicorn, nginx, the websocket server, and their Services.
 
+use frappe_crds::bench::WebConfig;
 use serde_json::{Value, json};
 
 use super::{
@@ -18,8 +19,10 @@ const GUNICORN_PORT: i32 = 8000;
 pub(in crate::controllers) const NGINX_PORT: i32 = 8080;
 /// Port of the websocket server.
 pub(super) const SOCKETIO_PORT: i32 = 9000;
-/// Seconds that a request in flight has when a pod ends: gunicorn's own timeout and some.
-const GRACE_SECONDS: i64 = 130;
+/// Seconds that a request may take where the bench names no number. A pod that ends has so long and 10 s.
+const REQUEST_TIMEOUT_SECONDS: i32 = 120;
+/// Processes of a gunicorn pod where the bench names no number, and threads of each.
+pub(in crate::controllers) const GUNICORN_WORKERS_AND_THREADS: [i32; 2] = [2, 4];
 
 /// The Services.
 pub(super) fn services(input: &Input) -> Vec<Desired> {
@@ -38,16 +41,19 @@ pub(super) fn services(input: &Input) -> Vec<Desired> {
 pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
     let replicas = input.replicas();
+    let web = input.bench.spec.web.clone().unwrap_or_default();
+    let timeout_seconds = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS);
+    let grace_seconds = i64::from(timeout_seconds) + 10;
     vec![
         deployment(
             input,
             &Component {
                 name: "gunicorn",
-                container: gunicorn(),
+                container: gunicorn(&web),
                 replicas: replicas.gunicorn.unwrap_or(1),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
-                grace_seconds: GRACE_SECONDS,
+                grace_seconds,
                 recreate: false,
             },
         ),
@@ -55,11 +61,11 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
             input,
             &Component {
                 name: "nginx",
-                container: nginx(input),
+                container: nginx(input, &web),
                 replicas: replicas.nginx.unwrap_or(1),
                 resources: resources.nginx.as_ref(),
                 default_resources: ["100m", "128Mi", "1", "512Mi"],
-                grace_seconds: GRACE_SECONDS,
+                grace_seconds,
                 recreate: false,
             },
         ),
@@ -80,12 +86,15 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
 }
 
 /// The image's own command starts gunicorn; a site in maintenance must not make the whole bench unready, so TCP probes.
-fn gunicorn() -> Value {
+fn gunicorn(web: &WebConfig) -> Value {
+    let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
+    let text = |number: Option<i32>, default: i32| number.unwrap_or(default).to_string();
     json!({
         "ports": [port(GUNICORN_PORT)],
         "env": [
-            {"name": "GUNICORN_WORKERS", "value": "2"}, {"name": "GUNICORN_THREADS", "value": "4"},
-            {"name": "GUNICORN_TIMEOUT", "value": "120"},
+            {"name": "GUNICORN_WORKERS", "value": text(web.gunicorn_workers, workers)},
+            {"name": "GUNICORN_THREADS", "value": text(web.gunicorn_threads, threads)},
+            {"name": "GUNICORN_TIMEOUT", "value": text(web.request_timeout_seconds, REQUEST_TIMEOUT_SECONDS)},
         ],
         "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5, "failureThreshold": 60},
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5},
@@ -93,7 +102,9 @@ fn gunicorn() -> Value {
     })
 }
 
-fn nginx(input: &Input) -> Value {
+fn nginx(input: &Input, web: &WebConfig) -> Value {
+    let timeout = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS).to_string();
+    let proxy = web.trusted_proxy.as_deref().unwrap_or("127.0.0.1");
     let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
     let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
     json!({
@@ -102,10 +113,11 @@ fn nginx(input: &Input) -> Value {
         "env": [
             {"name": "BACKEND", "value": backend}, {"name": "SOCKETIO", "value": websocket},
             {"name": "FRAPPE_SITE_NAME_HEADER", "value": "$host"},
-            {"name": "UPSTREAM_REAL_IP_ADDRESS", "value": "127.0.0.1"},
+            {"name": "UPSTREAM_REAL_IP_ADDRESS", "value": proxy},
             {"name": "UPSTREAM_REAL_IP_HEADER", "value": "X-Forwarded-For"},
             {"name": "UPSTREAM_REAL_IP_RECURSIVE", "value": "off"},
-            {"name": "PROXY_READ_TIMEOUT", "value": "120"}, {"name": "CLIENT_MAX_BODY_SIZE", "value": "50m"},
+            {"name": "PROXY_READ_TIMEOUT", "value": timeout},
+            {"name": "CLIENT_MAX_BODY_SIZE", "value": web.max_body_size.as_deref().unwrap_or("50m")},
         ],
         "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5},
         "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},

@@ -1,90 +1,81 @@
 //! What works in the background: one Deployment of workers for each queue, and the scheduler.
 
-use frappe_crds::{
-    bench::{ComponentReplicas, FrappeBenchSpec, QueueAutoscaling},
-    common::Resources,
-};
+use frappe_crds::{bench::ComponentResources, common::Resources};
 use serde_json::json;
 
 use super::{
     Input,
     pod::{Component, deployment},
+    scaling::worker_scaling,
 };
-use crate::domain::object::Desired;
+use crate::domain::{
+    labels,
+    object::{Desired, Kind},
+};
 
-/// Seconds that a worker has to finish its job: the queue's timeout (300 s, long 1500 s) and a minute.
-const GRACE_SECONDS: [i64; 2] = [360, 1560];
-
-/// One kind of worker: the queues that it serves, first those of its name. Workers cover each other's queues.
-struct Worker<'a> {
-    component: &'static str,
-    queues: &'static str,
+/// One kind of worker: the queues that it serves, first its own. Workers cover each other's queues.
+pub(super) struct Worker {
+    pub(super) component: &'static str,
+    pub(super) queues: &'static [&'static str],
+    /// Seconds to finish a job: the longest timeout of its queues (300 s, long 1500 s) and a minute.
     grace_seconds: i64,
-    replicas: i32,
-    resources: Option<&'a Resources>,
+    resources: fn(&ComponentResources) -> Option<&Resources>,
 }
 
-/// Static workers of the queues default, short and long.
-///
-/// The number is `workerAutoscaling.QUEUE.staticReplicas`, else the deprecated `componentReplicas.workerQUEUE`, else
-/// the least number of the autoscaling but at least 1, since nothing starts a worker from zero here.
-pub fn worker_replicas(spec: &FrappeBenchSpec) -> [(&'static str, i32); 3] {
-    let autoscaling = spec.worker_autoscaling.clone().unwrap_or_default();
-    let components = spec.component_replicas.clone().unwrap_or_default();
-    let count = |queue: Option<&QueueAutoscaling>, deprecated: fn(&ComponentReplicas) -> Option<i32>| {
-        let fixed = queue.and_then(|it| it.static_replicas).or(deprecated(&components));
-        fixed.unwrap_or_else(|| queue.and_then(|it| it.min_replicas).unwrap_or(1).max(1))
-    };
-    [
-        ("default", count(autoscaling.default.as_ref(), |it| it.worker_default)),
-        ("short", count(autoscaling.short.as_ref(), |it| it.worker_short)),
-        ("long", count(autoscaling.long.as_ref(), |it| it.worker_long)),
-    ]
-}
+/// The workers, with the queues that upstream's compose file gives them.
+pub(super) const WORKERS: [Worker; 3] = [
+    Worker {
+        component: "worker-default",
+        queues: &["default", "short"],
+        grace_seconds: 360,
+        resources: |it| it.worker_default_dashed.as_ref().or(it.worker_default.as_ref()),
+    },
+    Worker {
+        component: "worker-short",
+        queues: &["short", "default"],
+        grace_seconds: 360,
+        resources: |it| it.worker_short_dashed.as_ref().or(it.worker_short.as_ref()),
+    },
+    Worker {
+        component: "worker-long",
+        queues: &["long", "default", "short"],
+        grace_seconds: 1560,
+        resources: |it| it.worker_long_dashed.as_ref().or(it.worker_long.as_ref()),
+    },
+];
 
 /// Deployments of the scheduler and of the workers.
 pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
-    let [(_, default), (_, short), (_, long)] = worker_replicas(&input.bench.spec);
-    let workers = [
-        Worker {
-            component: "worker-default",
-            queues: "default,short",
-            grace_seconds: GRACE_SECONDS[0],
-            replicas: default,
-            resources: resources.worker_default_dashed.as_ref().or(resources.worker_default.as_ref()),
-        },
-        Worker {
-            component: "worker-short",
-            queues: "short,default",
-            grace_seconds: GRACE_SECONDS[0],
-            replicas: short,
-            resources: resources.worker_short_dashed.as_ref().or(resources.worker_short.as_ref()),
-        },
-        Worker {
-            component: "worker-long",
-            queues: "long,default,short",
-            grace_seconds: GRACE_SECONDS[1],
-            replicas: long,
-            resources: resources.worker_long_dashed.as_ref().or(resources.worker_long.as_ref()),
-        },
-    ];
-    let mut objects = vec![scheduler(input, resources.scheduler.as_ref())];
-    objects.extend(workers.iter().map(|worker| {
-        deployment(
-            input,
-            &Component {
-                name: worker.component,
-                container: json!({"args": ["bench", "worker", "--queue", worker.queues]}),
-                replicas: worker.replicas,
-                resources: worker.resources,
-                default_resources: ["200m", "512Mi", "1", "2Gi"],
-                grace_seconds: worker.grace_seconds,
-                recreate: false,
-            },
-        )
-    }));
+    let mut objects: Vec<Desired> = WORKERS.iter().map(|worker| workers(input, worker, &resources)).collect();
+    objects.push(scheduler(input, resources.scheduler.as_ref()));
     objects
+}
+
+/// Without a number of replicas where KEDA sets it; an annotation says so, since nothing in the field itself does.
+fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Desired {
+    let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
+    let autoscaled = input.capabilities.keda && scaling.is_some_and(|it| it.wanted.is_some());
+    let mut made = deployment(
+        input,
+        &Component {
+            name: worker.component,
+            container: json!({
+                "args": ["bench", "worker", "--queue", worker.queues.join(",")],
+                "startupProbe": running("worker"), "livenessProbe": running("worker"),
+            }),
+            replicas: scaling.map_or(1, |it| it.fixed),
+            resources: (worker.resources)(resources),
+            default_resources: ["200m", "512Mi", "1", "2Gi"],
+            grace_seconds: worker.grace_seconds,
+            recreate: false,
+        },
+    );
+    if autoscaled {
+        made.body["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
+        made.body["metadata"]["annotations"] = json!({labels::REPLICAS: labels::REPLICAS_BY_KEDA});
+    }
+    made
 }
 
 /// Exactly one: its lock is a file in the container, so two would queue every job twice.
@@ -93,7 +84,10 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
         input,
         &Component {
             name: "scheduler",
-            container: json!({"args": ["bench", "schedule"]}),
+            container: json!({
+                "args": ["bench", "schedule"],
+                "startupProbe": running("schedule"), "livenessProbe": running("schedule"),
+            }),
             replicas: 1,
             resources,
             default_resources: ["100m", "256Mi", "1", "1Gi"],
@@ -102,4 +96,20 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
             recreate: true,
         },
     )
+}
+
+/// Workers and scheduler answer no port: alive is whose main process became what the command makes of itself. A probe
+/// that asked Redis would restart every worker in the middle of its job when Redis is away; workers reconnect by
+/// themselves. `bench` replaces itself by Python, whose arguments name what it runs.
+fn running(what: &str) -> serde_json::Value {
+    json!({
+        "exec": {"command": ["grep", "-qaw", what, "/proc/1/cmdline"]},
+        "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3,
+    })
+}
+
+/// Whether KEDA sets the number of replicas of a Deployment, by its annotation.
+pub fn is_autoscaled(deployment: &Desired) -> bool {
+    deployment.kind == Kind::Deployment
+        && deployment.body["metadata"]["annotations"][labels::REPLICAS] == labels::REPLICAS_BY_KEDA
 }

@@ -1,11 +1,10 @@
 //! The Jobs that create and drop a site.
 
-use frappe_crds::{FrappeBench, site::Operation};
+use frappe_crds::site::Operation;
 use serde_json::{Value, json};
 
 use super::{Input, credentials_name};
 use crate::{
-    config::OperatorConfig,
     controllers::bench::build as bench,
     domain::{
         key::Key,
@@ -24,19 +23,19 @@ const DELETE_DEADLINE_SECONDS: i64 = 900;
 const KEPT_SECONDS: i64 = 3600;
 
 /// The Job `SITE-init` (`SITE-init-2` …).
-pub fn init_job(input: &Input, bench: &FrappeBench, config: &OperatorConfig, operation: &Operation) -> Desired {
+pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation) -> Desired {
     let mut request = request(input);
     request["apps"] = json!(input.valid.apps);
     let admin =
         json!({"secret": {"name": input.valid.admin_secret, "items": [{"key": "password", "path": "admin-password"}]}});
     let about = About { command: "init", component: "site-init", deadline_seconds: INIT_DEADLINE_SECONDS };
-    job(input, bench, config, operation, &about, &request, &[credentials_source(input), admin])
+    job(input, bench, operation, &about, &request, &[credentials_source(input), admin])
 }
 
 /// The Job `SITE-delete`: drops the database with the site's own account and removes the files.
-pub fn delete_job(input: &Input, bench: &FrappeBench, config: &OperatorConfig, operation: &Operation) -> Desired {
+pub fn delete_job(input: &Input, bench: &bench::Input, operation: &Operation) -> Desired {
     let about = About { command: "drop", component: "site-delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
-    job(input, bench, config, operation, &about, &request(input), &[credentials_source(input)])
+    job(input, bench, operation, &about, &request(input), &[credentials_source(input)])
 }
 
 struct About {
@@ -62,8 +61,7 @@ fn credentials_source(input: &Input) -> Value {
 
 fn job(
     input: &Input,
-    bench: &FrappeBench,
-    config: &OperatorConfig,
+    bench: &bench::Input,
     operation: &Operation,
     about: &About,
     request: &Value,
@@ -71,7 +69,7 @@ fn job(
 ) -> Desired {
     let volume = json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets}});
     let mount = json!({"name": "secrets", "mountPath": runner::SECRETS, "readOnly": true});
-    let pod = bench::runner_pod(&bench::Input { bench, config }, about.command, request, &[(volume, mount)]);
+    let pod = bench::runner_pod(bench, about.command, request, &[(volume, mount)]);
     let mut labels = input.labels();
     labels.insert("component".to_owned(), about.component.to_owned());
     let spec = json!({

@@ -1,0 +1,133 @@
+//! Parts of a FrappeBench: how it answers, what may reach it, how it is measured and how its workers scale.
+
+use k8s_openapi::{
+    api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicyIngressRule},
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use kube::KubeSchema;
+use serde::{Deserialize, Serialize};
+
+/// How gunicorn and nginx answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebConfig {
+    /// Processes of each gunicorn pod. Default: 2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 64))]
+    pub gunicorn_workers: Option<i32>,
+    /// Threads of each process. Default: 4.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 128))]
+    pub gunicorn_threads: Option<i32>,
+    /// Seconds that a request may take, in gunicorn and in nginx. Default: 120.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub request_timeout_seconds: Option<i32>,
+    /// Largest body of a request, as nginx writes it. Default: `50m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 16))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+[kmg]?$')").message("maxBodySize must be a size as nginx writes it, such as 50m"))]
+    pub max_body_size: Option<String>,
+    /// Address or network of the ingress controller, whose `X-Forwarded-For` is believed. Default: `127.0.0.1`, nobody's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F.:]+(/[0-9]{1,3})?$')").message("trustedProxy must be an address or a network, such as 10.0.0.0/8"))]
+    pub trusted_proxy: Option<String>,
+}
+
+/// A NetworkPolicy: web traffic comes from the ingress controller only, and goes out to what the bench needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NetworkPolicyConfig {
+    /// Whether the bench has one. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Labels of the namespace that the ingress controller runs in; the operator's `ingressControllerNamespace` by its
+    /// name if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ingress_namespace_selector: Option<LabelSelector>,
+    /// Labels of the namespaces that database servers run in; any namespace if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database_namespace_selector: Option<LabelSelector>,
+    /// More that may come in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub ingress: Vec<NetworkPolicyIngressRule>,
+    /// More that may go out, such as mail or webhooks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub egress: Vec<NetworkPolicyEgressRule>,
+}
+
+/// How Prometheus finds the bench, where the Prometheus operator is installed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Monitoring {
+    /// Whether a ServiceMonitor is made for the gunicorn pods. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Path that an app of the bench answers with metrics. Default: `/metrics`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /"))]
+    pub path: Option<String>,
+    /// Seconds between two scrapes. Default: 30.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub interval_seconds: Option<i32>,
+}
+
+/// Autoscaling of the workers of each queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+pub struct WorkerAutoscaling {
+    /// Jobs of up to 300 s that users wait for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub short: Option<QueueAutoscaling>,
+    /// Jobs of up to 1500 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub long: Option<QueueAutoscaling>,
+    /// Everything else, up to 300 s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<QueueAutoscaling>,
+}
+
+/// Autoscaling of the workers of one queue.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("!has(self.minReplicas) || (has(self.maxReplicas) ? self.minReplicas <= self.maxReplicas : self.minReplicas <= 10)").message("minReplicas must not be greater than maxReplicas (10 if left out): raise maxReplicas or lower minReplicas"),
+    validation = Rule::new("!(has(self.targetQueueLength) && has(self.queueLength))").message("targetQueueLength and queueLength are the same setting: keep targetQueueLength")
+)]
+pub struct QueueAutoscaling {
+    /// Whether KEDA scales these workers. Default: true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Workers while autoscaling is off or not possible.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub static_replicas: Option<i32>,
+    /// Fewest workers; 0 scales to zero. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub min_replicas: Option<i32>,
+    /// Most workers. Default: 10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_replicas: Option<i32>,
+    /// Waiting jobs for each worker. Default: 5.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub target_queue_length: Option<i32>,
+    /// Older spelling of `targetQueueLength`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub queue_length: Option<i32>,
+    /// Seconds without a job before workers go to the least number. Default: 300.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86_400))]
+    pub cooldown_period: Option<i32>,
+    /// Seconds between two looks at the queue. Default: 15.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub polling_interval: Option<i32>,
+}

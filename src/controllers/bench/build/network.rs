@@ -1,0 +1,70 @@
+//! What may reach the bench's pods and what they may reach, where the bench asks for it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use serde_json::{Value, json};
+
+use super::{Input, web::NGINX_PORT};
+use crate::domain::{
+    labels,
+    object::{Desired, Kind},
+};
+
+/// Namespace of the ingress controller where neither bench nor operator names one.
+const INGRESS_NAMESPACE: &str = "ingress-nginx";
+/// Label that the API server gives each namespace: its name.
+const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
+/// Port of MariaDB and of PostgreSQL.
+const DATABASE_PORTS: [i32; 2] = [3306, 5432];
+/// Port of Redis.
+const REDIS_PORT: i32 = 6379;
+
+/// The policy: in from the ingress controller to nginx, between the bench's own pods, and from KEDA to Redis; out to the
+/// bench's own pods, DNS and database servers; and what the bench adds.
+pub(super) fn policy(input: &Input) -> Option<Desired> {
+    let config = input.bench.spec.network_policy.clone().unwrap_or_default();
+    if !config.enabled.unwrap_or(false) {
+        return None;
+    }
+    let own = json!({"podSelector": {"matchLabels": own_pods(input)}});
+    let ingress_namespace = input.config.ingress_controller_namespace.as_deref().unwrap_or(INGRESS_NAMESPACE);
+    let controller = namespaces(config.ingress_namespace_selector.as_ref())
+        .unwrap_or_else(|| json!({"matchLabels": {NAMESPACE_NAME: ingress_namespace}}));
+    let databases = namespaces(config.database_namespace_selector.as_ref()).unwrap_or_else(|| json!({}));
+    let mut incoming = vec![
+        json!({"from": [{"namespaceSelector": controller}], "ports": ports("TCP", &[NGINX_PORT])}),
+        json!({"from": [own]}),
+    ];
+    if input.capabilities.keda {
+        let keda = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "keda-operator"}}});
+        incoming.push(json!({"from": [keda], "ports": ports("TCP", &[REDIS_PORT])}));
+    }
+    let names = [ports("UDP", &[53]), ports("TCP", &[53])].concat();
+    let mut outgoing = vec![
+        json!({"to": [own]}),
+        json!({"ports": names}),
+        json!({"to": [{"namespaceSelector": databases}], "ports": ports("TCP", &DATABASE_PORTS)}),
+    ];
+    incoming.extend(config.ingress.iter().map(|rule| json!(rule)));
+    outgoing.extend(config.egress.iter().map(|rule| json!(rule)));
+    let spec = json!({
+        "podSelector": {"matchLabels": own_pods(input)},
+        "policyTypes": ["Ingress", "Egress"],
+        "ingress": incoming,
+        "egress": outgoing,
+    });
+    Some(input.object(Kind::NetworkPolicy, "pods", "network-policy", &spec))
+}
+
+fn own_pods(input: &Input) -> Value {
+    let mut labels = labels::bench(&input.name());
+    labels.retain(|name, _| ["app", "bench"].contains(&name.as_str()));
+    json!(labels)
+}
+
+fn namespaces(selector: Option<&LabelSelector>) -> Option<Value> {
+    selector.map(|selector| json!(selector))
+}
+
+fn ports(protocol: &str, numbers: &[i32]) -> Vec<Value> {
+    numbers.iter().map(|port| json!({"protocol": protocol, "port": port})).collect()
+}

@@ -1,0 +1,141 @@
+//! How many workers each queue has: a fixed number, or KEDA's, by the jobs that wait and run.
+
+use frappe_crds::bench::{FrappeBenchSpec, QueueAutoscaling};
+use serde_json::{Value, json};
+
+use super::{
+    Input, bench_id, redis,
+    workers::{WORKERS, Worker},
+};
+use crate::domain::{
+    names::child,
+    object::{Desired, Kind},
+};
+
+/// Most workers where the bench names no number.
+const MOST_REPLICAS: i32 = 10;
+/// Waiting jobs for each worker where the bench names no number.
+const TARGET_QUEUE_LENGTH: i32 = 5;
+/// Seconds without a job before the last workers go, where the bench names no number.
+const COOLDOWN_SECONDS: i32 = 300;
+/// Seconds between two looks at a queue where the bench names no number.
+const POLLING_SECONDS: i32 = 15;
+/// Failed looks at a queue after which workers run at the fallback's number.
+const FAILURE_THRESHOLD: i32 = 3;
+/// Seconds for which fewer workers must do before one goes.
+const SCALE_DOWN_WINDOW_SECONDS: i32 = 300;
+
+/// Workers of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scaling {
+    /// The queue.
+    pub queue: &'static str,
+    /// Workers while KEDA does not scale them.
+    pub fixed: i32,
+    /// What KEDA is to do, if the bench asks for it.
+    pub wanted: Option<Autoscaling>,
+}
+
+/// What KEDA is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Autoscaling {
+    /// Fewest workers.
+    pub least: i32,
+    /// Most workers.
+    pub most: i32,
+    target_queue_length: i32,
+    cooldown_seconds: i32,
+    polling_seconds: i32,
+}
+
+/// Scaling of the queues default, short and long.
+///
+/// The fixed number is `workerAutoscaling.QUEUE.staticReplicas`, else the deprecated `componentReplicas.workerQUEUE`,
+/// else the least number of the autoscaling but at least 1, since without KEDA nothing starts a worker from zero.
+pub fn worker_scaling(spec: &FrappeBenchSpec) -> [Scaling; 3] {
+    let autoscaling = spec.worker_autoscaling.clone().unwrap_or_default();
+    let components = spec.component_replicas.clone().unwrap_or_default();
+    [
+        of("default", autoscaling.default.as_ref(), components.worker_default),
+        of("short", autoscaling.short.as_ref(), components.worker_short),
+        of("long", autoscaling.long.as_ref(), components.worker_long),
+    ]
+}
+
+fn of(queue: &'static str, entry: Option<&QueueAutoscaling>, deprecated: Option<i32>) -> Scaling {
+    let fixed = entry.and_then(|it| it.static_replicas).or(deprecated);
+    let least = entry.and_then(|it| it.min_replicas).unwrap_or(0);
+    let wanted = entry.filter(|it| it.enabled.unwrap_or(true)).map(|it| Autoscaling {
+        least,
+        most: it.max_replicas.unwrap_or(MOST_REPLICAS),
+        target_queue_length: it.target_queue_length.or(it.queue_length).unwrap_or(TARGET_QUEUE_LENGTH),
+        cooldown_seconds: it.cooldown_period.unwrap_or(COOLDOWN_SECONDS),
+        polling_seconds: it.polling_interval.unwrap_or(POLLING_SECONDS),
+    });
+    Scaling { queue, fixed: fixed.unwrap_or(least.max(1)), wanted }
+}
+
+/// Scaled objects of the workers that KEDA scales, and what it needs to read the queues.
+pub(super) fn objects(input: &Input) -> Vec<Desired> {
+    if !input.capabilities.keda {
+        return Vec::new();
+    }
+    let scaled = worker_scaling(&input.bench.spec);
+    let of = |worker: &Worker| {
+        let scaling = scaled.iter().find(|it| it.queue == worker.queues[0])?;
+        Some(scaled_object(input, worker, scaling, &scaling.wanted?))
+    };
+    WORKERS.iter().filter_map(of).collect()
+}
+
+/// One trigger for the jobs that wait and one for those that run, of every queue that the workers serve. The list
+/// leaves out what runs: without the second trigger a long job would be ended by the cooldown. The number of workers is
+/// the greatest that a trigger asks for.
+fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Autoscaling) -> Desired {
+    let triggers: Vec<Value> = worker.queues.iter().flat_map(|queue| triggers(input, queue, wanted)).collect();
+    let name = child(&input.name(), worker.component);
+    let spec = json!({
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
+        "minReplicaCount": wanted.least,
+        "maxReplicaCount": wanted.most,
+        "pollingInterval": wanted.polling_seconds,
+        "cooldownPeriod": wanted.cooldown_seconds,
+        // Else an object that has never been active yet is scaled to the least number at once.
+        "initialCooldownPeriod": wanted.cooldown_seconds,
+        "fallback": {
+            "failureThreshold": FAILURE_THRESHOLD, "replicas": scaling.fixed.clamp(1, wanted.most),
+            "behavior": "currentReplicasIfHigher",
+        },
+        "advanced": {"horizontalPodAutoscalerConfig": {
+            "name": name,
+            "behavior": {"scaleDown": {
+                "stabilizationWindowSeconds": SCALE_DOWN_WINDOW_SECONDS,
+                "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
+            }},
+        }},
+        "triggers": triggers,
+    });
+    input.object(Kind::ScaledObject, worker.component, worker.component, &spec)
+}
+
+fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Value; 2] {
+    let [waiting, running] = queue_keys(&bench_id(input), queue);
+    let trigger = |name: String, key: &str, length: i32| {
+        json!({"type": "redis", "name": name, "metadata": {
+            "address": redis::queue_address(input), "listName": key, "listLength": length.to_string(),
+            "activationListLength": "0", "enableTLS": "false", "databaseIndex": "0",
+        }})
+    };
+    [
+        trigger(format!("waiting-{queue}"), &waiting, wanted.target_queue_length),
+        trigger(format!("running-{queue}"), &running, 1),
+    ]
+}
+
+/// Keys of a queue in Redis: the list of jobs that wait, and the sorted set of those that run.
+///
+/// Source: `generate_qname` of Frappe 14 to 16, and rq 1.11 to 2.6 (`Queue.redis_queue_namespace_prefix`,
+/// `StartedJobRegistry.key_template`); looked at with a real worker by `tests/queues`.
+pub fn queue_keys(bench_id: &str, queue: &str) -> [String; 2] {
+    [format!("rq:queue:{bench_id}:{queue}"), format!("rq:wip:{bench_id}:{queue}")]
+}
