@@ -260,6 +260,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         bench_children: watches.bench_children,
         mariadb: readiness.mariadb.clone(),
         capabilities: readiness.capabilities.clone(),
+        troubles: watches.troubles,
         departures,
     });
     let most = worker.reconciles_max.1;

@@ -31,7 +31,7 @@ pub struct FrappeBenchStatus {
     /// Ready, Progressing and others, each with the generation it was seen at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Apps that the bench was seen to offer.
+    /// Apps that were found in the bench's image, whether it names them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
     /// Whether apps may be installed from Git.
@@ -49,7 +49,16 @@ pub struct FrappeBenchStatus {
     /// Ready and desired pods of each component.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, ComponentStatus>,
-    /// Image that the components run.
+    /// Revision of image and configuration that the components are to run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_revision: Option<String>,
+    /// Revision that every component runs; the former one while they change over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running_revision: Option<String>,
+    /// Revision whose image `installedApps` was seen in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inspected_revision: Option<String>,
+    /// Image that the components are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }

@@ -48,14 +48,15 @@ pub fn wait_after(failures: i32) -> Duration {
     FIRST_WAIT.saturating_mul(factor).min(WAIT_MAX)
 }
 
+/// Apps that the configure Job found in the image, by the termination message of its newest pod.
+pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
+    let message: serde_json::Value = serde_json::from_str(&newest_message(pods)?).ok()?;
+    serde_json::from_value(message["result"]["apps"].clone()).ok()
+}
+
 /// Termination message of the newest pod that has one: the runner's error, without the JSON around it.
 pub fn termination_message(pods: &[Pod]) -> Option<String> {
-    let messages = pods.iter().filter_map(|pod| {
-        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-        let terminated = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.clone())?;
-        Some((terminated.finished_at.map(|time| time.0), terminated.message?))
-    });
-    let (_, message) = messages.max_by_key(|(finished, _)| *finished)?;
+    let message = newest_message(pods)?;
     let parsed: Option<serde_json::Value> = serde_json::from_str(&message).ok();
     let text = match &parsed {
         Some(value) if value["error"].is_string() => {
@@ -70,6 +71,15 @@ pub fn termination_message(pods: &[Pod]) -> Option<String> {
     Some(text.chars().take(MESSAGE_MAX_CHARACTERS).collect())
 }
 
+fn newest_message(pods: &[Pod]) -> Option<String> {
+    let messages = pods.iter().filter_map(|pod| {
+        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
+        let terminated = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.clone())?;
+        Some((terminated.finished_at.map(|time| time.0), terminated.message?))
+    });
+    messages.max_by_key(|(finished, _)| *finished).map(|(_, message)| message)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -78,6 +88,17 @@ mod tests {
     fn waits_grow_from_ten_seconds_to_five_minutes() {
         let seconds: Vec<u64> = (1..5).map(|failures| wait_after(failures).as_secs()).collect();
         assert_eq!(seconds, [10, 50, 250, 300]);
+    }
+
+    #[test]
+    fn the_apps_of_an_image_are_read_from_the_runners_result() {
+        let pod: Pod = serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [{
+            "name": "configure", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": {"exitCode": 0, "message": "{\"result\": {\"apps\": [\"erpnext\", \"frappe\"]}}"}},
+        }]}}))
+        .expect("a pod");
+        assert_eq!(apps_found(&[pod]), Some(vec!["erpnext".to_owned(), "frappe".to_owned()]));
+        assert_eq!(apps_found(&[]), None);
     }
 
     #[test]

@@ -146,10 +146,14 @@ impl Desired {
 
     /// The object as it is applied: with the hash of itself as an annotation.
     pub fn stamped(&self) -> Value {
-        let hash = hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS);
         let mut body = self.body.clone();
-        body["metadata"]["annotations"][APPLIED_HASH] = json!(hash);
+        body["metadata"]["annotations"][APPLIED_HASH] = json!(self.applied_hash());
         body
+    }
+
+    /// Hash of what is applied, as the object carries it in [`APPLIED_HASH`].
+    pub fn applied_hash(&self) -> String {
+        hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS)
     }
 }
 

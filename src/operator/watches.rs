@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     controllers::{
-        bench::watch as bench_watch,
+        bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
         site::watch as site_watch,
     },
@@ -39,7 +39,7 @@ const SITE_KINDS: [Kind; 3] = [Kind::Job, Kind::Ingress, Kind::Secret];
 const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
 /// Objects of benches: watched by the coordinator only, narrowed to what this operator made and to what is not of a
 /// site.
-const BENCH_KINDS: [Kind; 9] = [
+const BENCH_KINDS: [Kind; 8] = [
     Kind::ConfigMap,
     Kind::PersistentVolumeClaim,
     Kind::Service,
@@ -48,7 +48,6 @@ const BENCH_KINDS: [Kind; 9] = [
     Kind::Job,
     Kind::PodDisruptionBudget,
     Kind::NetworkPolicy,
-    Kind::Pod,
 ];
 /// Objects of benches that KEDA defines.
 const KEDA_KINDS: [Kind; 2] = [Kind::ScaledObject, Kind::TriggerAuthentication];
@@ -63,6 +62,7 @@ pub(super) struct Watches {
     pub(super) bench_children: Children,
     pub(super) readiness: Readiness,
     pub(super) definitions: Arc<ChildCache>,
+    pub(super) troubles: Arc<Troubles>,
 }
 
 /// What starts watches.
@@ -101,6 +101,8 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     for kind in KEDA_KINDS {
         bench_children.insert(kind, starter.watch_bench_kind(kind, Some(present.keda.clone())));
     }
+    let (pods, troubles) = starter.watch_pods();
+    bench_children.insert(Kind::Pod, pods);
     let monitors = starter.watch_bench_kind(Kind::ServiceMonitor, Some(present.service_monitors.clone()));
     bench_children.insert(Kind::ServiceMonitor, monitors);
     let Starter { tasks, wake, ownership, .. } = starter;
@@ -114,7 +116,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
         sql: of(&SQL_KINDS, &site_children),
         servers: site_children.cache(Kind::MariaDb).synced(),
         present: present.mariadb,
-        benches: of(&BENCH_KINDS, &bench_children),
+        benches: [of(&BENCH_KINDS, &bench_children), of(&[Kind::Pod], &bench_children)].concat(),
         definitions: definitions.synced(),
         keda: Optional { present: present.keda, synced: of(&KEDA_KINDS, &bench_children) },
         service_monitors: Optional {
@@ -126,7 +128,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let (sites, benches) = (wake.sites.clone(), wake.benches.clone());
-    Watches { sites, benches, site_children, bench_children, readiness, definitions }
+    Watches { sites, benches, site_children, bench_children, readiness, definitions, troubles }
 }
 
 impl Watches {
@@ -249,10 +251,25 @@ impl Starter<'_> {
                 wake.bench(key);
             }
         };
+        self.spawn(one_slot, self.of_benches(kind), after, changed)
+    }
+
+    fn of_benches(&self, kind: Kind) -> Scope {
         let mut query = query(kind);
         query.labels = format!("{}={},!{}", labels::MANAGED_BY, labels::MANAGER, labels::SLOT);
-        let scope = Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() };
-        self.spawn(one_slot, scope, after, changed)
+        Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() }
+    }
+
+    /// Pods of benches: one that comes or goes wakes nobody, one that cannot run does.
+    fn watch_pods(&mut self) -> (Arc<ChildCache>, Arc<Troubles>) {
+        let (wake, troubles) = (self.wake.clone(), Arc::new(Troubles::default()));
+        let seen = Arc::clone(&troubles);
+        let changed = move |change: Change<Compact>| {
+            if let Some(bench) = seen.saw(change.object(), matches!(change, Change::Applied { .. })) {
+                wake.bench(bench);
+            }
+        };
+        (self.spawn(one_slot, self.of_benches(Kind::Pod), None, changed), troubles)
     }
 
     /// All claims, since a site waits for the claim of another.

@@ -177,7 +177,10 @@ class Site:
 
 
 def configure(request):
-    """Merges keys into common_site_config.json and lists the image's apps in apps.txt; keeps what others wrote."""
+    """Merges keys into common_site_config.json and lists the image's apps in apps.txt; keeps what others wrote.
+
+    The result names the apps that the image has.
+    """
     path = os.path.join("sites", "common_site_config.json")
     with open(os.path.join("sites", ".operator-lock"), "w", encoding="utf-8") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -190,7 +193,7 @@ def configure(request):
         found = sorted(entry.name for entry in os.scandir("apps") if entry.is_dir()) if os.path.isdir("apps") else []
         apps = list(dict.fromkeys(["frappe", *listed, *found]))
         replace_file(os.path.join("sites", "apps.txt"), "\n".join(apps) + "\n")
-    return f"configured; apps: {', '.join(apps)}"
+    return {"apps": found}
 
 
 def init(request):

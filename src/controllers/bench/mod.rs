@@ -4,7 +4,10 @@ pub mod build;
 pub mod observe;
 pub mod plan;
 pub mod reason;
+pub mod rollout;
+pub mod sizes;
 pub mod status;
+pub mod trouble;
 pub mod validate;
 pub mod watch;
 

@@ -5,17 +5,20 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::{core::v1::Pod, storage::v1::StorageClass};
 use kube::{
     Api, ResourceExt,
     api::ListParams,
     core::{DynamicObject, PartialObjectMeta},
 };
 
+use serde_json::Value;
+
+use super::trouble::Trouble;
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{capabilities::Capabilities, condition, key::Key, names::child, object::Kind},
+    domain::{capabilities::Capabilities, condition, key::Key, labels, names::child, object::Kind, quantity},
 };
 
 /// The world, as far as one bench is concerned.
@@ -34,8 +37,26 @@ pub struct Observed {
     pub sites: Vec<String>,
     /// What the configure Job's pod said when it failed.
     pub failure: Option<String>,
+    /// Apps that it found in the image, where the status does not hold them yet.
+    pub apps_found: Option<Vec<String>>,
+    /// What keeps pods from running.
+    pub troubles: Vec<Trouble>,
+    /// Storage classes of claims that are not bound or not as large as they should be, by the claims' names.
+    pub classes: BTreeMap<String, Class>,
     /// The time.
     pub now: Timestamp,
+}
+
+/// A storage class, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// There is none of this name; without a name, none is the cluster's default.
+    Missing(Option<String>),
+    /// It exists, and lets volumes grow or not.
+    Found {
+        /// Whether it does.
+        grows: bool,
+    },
 }
 
 /// Reads the world of one bench.
@@ -58,8 +79,25 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
-    let failure = failure(context, &bench, &live).await?;
-    Ok(Observed { live, retired, sites, failure, capabilities, config, now: Timestamp::now(), bench })
+    let told = told(context, &bench, &build::revision(&input), &live).await?;
+    let classes = classes(context, &rendered, &live).await?;
+    // Of pods that went while another replica watched them nothing is left but the note.
+    let exists = |it: &Trouble| context.bench_children.get(Kind::Pod, &it.pod).is_some();
+    let mut troubles = context.troubles.of(&Key::of(bench.as_ref()));
+    troubles.retain(exists);
+    Ok(Observed {
+        live,
+        retired,
+        sites,
+        failure: told.failure,
+        apps_found: told.apps,
+        troubles,
+        classes,
+        capabilities,
+        config,
+        now: Timestamp::now(),
+        bench,
+    })
 }
 
 impl Observed {
@@ -86,20 +124,74 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
     Ok(names)
 }
 
+/// What the configure Job's pod said.
+#[derive(Default)]
+struct Told {
+    failure: Option<String>,
+    apps: Option<Vec<String>>,
+}
+
 /// What the configure Job's pod said, where the status does not hold it yet.
-async fn failure(
+async fn told(
     context: &Context,
     bench: &FrappeBench,
+    revision: &str,
     live: &BTreeMap<(Kind, String), Arc<DynamicObject>>,
-) -> Result<Option<String>, kube::Error> {
+) -> Result<Told, kube::Error> {
     let name = child(&bench.name_any(), "configure");
-    let failed = live.get(&(Kind::Job, name.clone())).is_some_and(|it| matches!(job::state(it), job::State::Failed(_)));
+    let job = live.get(&(Kind::Job, name.clone()));
+    let job = job.filter(|it| it.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision));
     let status = bench.status.clone().unwrap_or_default();
-    let told = condition::find(&status.conditions, "Ready").is_some_and(|it| it.reason == "ConfigureFailed");
-    if !failed || told {
-        return Ok(None);
+    let known = match job.map(|job| job::state(job)) {
+        Some(job::State::Failed(_)) => {
+            condition::find(&status.conditions, "Ready").is_some_and(|it| it.reason == "ConfigureFailed")
+        }
+        Some(job::State::Complete) => status.inspected_revision.as_deref() == Some(revision),
+        Some(job::State::Running) | None => true,
+    };
+    if known {
+        return Ok(Told::default());
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &bench.namespace().unwrap_or_default());
     let list = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?;
-    Ok(job::termination_message(&list.items))
+    Ok(Told { failure: job::termination_message(&list.items), apps: job::apps_found(&list.items) })
+}
+
+/// Storage classes of the claims that wait for something of theirs.
+async fn classes(
+    context: &Context,
+    rendered: &build::Rendered,
+    live: &BTreeMap<(Kind, String), Arc<DynamicObject>>,
+) -> Result<BTreeMap<String, Class>, kube::Error> {
+    let mut found = BTreeMap::new();
+    let claims = rendered.all().filter(|it| it.kind == Kind::PersistentVolumeClaim);
+    for desired in claims {
+        let Some(claim) = live.get(&(desired.kind, desired.key.name.clone())) else { continue };
+        let pending = claim.data["status"]["phase"] == "Pending";
+        let grows = size_bytes(&desired.body) > size_bytes(&claim.data);
+        if pending || grows {
+            let class = class(context, claim.data["spec"]["storageClassName"].as_str()).await?;
+            found.insert(desired.key.name.clone(), class);
+        }
+    }
+    Ok(found)
+}
+
+/// Bytes that a claim asks for.
+pub(super) fn size_bytes(claim: &Value) -> i128 {
+    claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(quantity::bytes).unwrap_or(0)
+}
+
+async fn class(context: &Context, name: Option<&str>) -> Result<Class, kube::Error> {
+    let classes: Api<StorageClass> = Api::all(context.client.clone());
+    let found = match name {
+        Some(name) => classes.get_opt(name).await?,
+        None => classes.list(&ListParams::default()).await?.items.into_iter().find(|class| {
+            class.annotations().get("storageclass.kubernetes.io/is-default-class").is_some_and(|it| it == "true")
+        }),
+    };
+    Ok(match found {
+        Some(class) => Class::Found { grows: class.allow_volume_expansion.unwrap_or(false) },
+        None => Class::Missing(name.map(ToOwned::to_owned)),
+    })
 }

@@ -10,6 +10,7 @@ use super::{
     build::{self, Rendered},
     observe::Observed,
     reason::Reason,
+    rollout, sizes,
     status::{self, Report},
     validate::validate,
 };
@@ -59,25 +60,51 @@ pub fn plan(observed: &Observed) -> Plan {
         return told(observed, &rendered, Vec::new(), &report);
     }
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
-    steps.extend(rendered.foundation.iter().cloned().map(Step::Ensure));
+    steps.extend(foundation(observed, &rendered));
     if let Err(report) = configure(observed, &rendered.configure, &mut steps) {
         // What runs already goes on running, and is kept as it should be.
         if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-            steps.extend(components(observed, &rendered));
+            steps.extend(components(observed, &rendered, true));
         }
         return told(observed, &rendered, steps, &report);
     }
-    steps.extend(components(observed, &rendered));
-    let report = status::readiness(observed, &rendered);
+    let missing = status::missing_app(observed);
+    steps.extend(components(observed, &rendered, missing.is_some()));
+    let report = missing.unwrap_or_else(|| status::readiness(observed, &rendered));
+    let report = match changes(observed, &steps) {
+        Some(name) if report.phase == BenchPhase::Ready => {
+            Report::new(BenchPhase::Progressing, Reason::Starting, format!("{name} is changed"))
+        }
+        _ => report,
+    };
     told(observed, &rendered, steps, &report)
 }
 
+/// The first workload that this plan changes: what is known of its pods was before.
+fn changes(observed: &Observed, steps: &[Step]) -> Option<String> {
+    steps.iter().find_map(|step| {
+        let Step::Ensure(desired) = step else { return None };
+        let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
+        let is_workload = matches!(desired.kind, Kind::Deployment | Kind::StatefulSet);
+        let same = live.annotations().get(labels::APPLIED_HASH) == Some(&desired.applied_hash());
+        (is_workload && !same).then(|| desired.key.name.clone())
+    })
+}
+
+/// What comes before the configuration, with volumes of the size that they can have.
+fn foundation(observed: &Observed, rendered: &Rendered) -> impl Iterator<Item = Step> {
+    let claims = sizes::sized(observed, rendered).claims;
+    let others = rendered.foundation.iter().filter(|it| it.kind != Kind::PersistentVolumeClaim).cloned();
+    let others: Vec<Desired> = others.map(|desired| sizes::keep_template(observed, desired)).collect();
+    claims.into_iter().chain(others).map(Step::Ensure)
+}
+
 /// What must go goes first: while a ScaledObject is there, KEDA takes a fixed number of workers back.
-fn components(observed: &Observed, rendered: &Rendered) -> Vec<Step> {
+fn components(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
     let mut steps: Vec<Step> = retire(observed).collect();
-    for desired in &rendered.components {
-        steps.extend(hand_over(observed, desired));
-        steps.push(Step::Ensure(desired.clone()));
+    for desired in rollout::staged(observed, rendered, held) {
+        steps.extend(hand_over(observed, &desired));
+        steps.push(Step::Ensure(desired));
     }
     steps
 }

@@ -13,6 +13,26 @@ pub enum Reason {
     ConfigureFailed,
     /// Pods are starting.
     Starting,
+    /// Pods of the former image are being replaced.
+    Rolling,
+    /// An image cannot be pulled.
+    ImagePullFailed,
+    /// A container ends again and again, or cannot be made.
+    ContainerFailing,
+    /// A pod fits no node.
+    PodUnschedulable,
+    /// The storage class of a volume does not exist, or there is no default one.
+    StorageClassMissing,
+    /// A volume is not bound yet.
+    VolumePending,
+    /// The volume is larger than the bench asks for.
+    VolumeCannotShrink,
+    /// The volume's storage class does not let it grow.
+    VolumeCannotGrow,
+    /// The volume is as large as the bench asks for.
+    VolumeSized,
+    /// An app that the bench names is not in its image.
+    AppMissing,
     /// An app is to come from Git or the Frappe package manager.
     AppSourceNotSupported,
     /// Redis settings that this version does not know.
@@ -32,7 +52,17 @@ pub enum Reason {
 impl Reason {
     /// Whether a person should look at it.
     pub fn is_warning(self) -> bool {
-        !matches!(self, Self::Ready | Self::Preparing | Self::Starting | Self::Autoscaled | Self::Deleting)
+        !matches!(
+            self,
+            Self::Ready
+                | Self::Preparing
+                | Self::Starting
+                | Self::Rolling
+                | Self::VolumePending
+                | Self::VolumeSized
+                | Self::Autoscaled
+                | Self::Deleting
+        )
     }
 }
 

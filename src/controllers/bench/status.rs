@@ -10,8 +10,9 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build::{self, Rendered},
-    observe::Observed,
+    observe::{Class, Observed},
     reason::Reason,
+    rollout, sizes,
 };
 use crate::{
     domain::{
@@ -41,28 +42,76 @@ impl Report {
     }
 }
 
-/// Ready only when every pod is, of the present revision, and the volume is bound.
+/// An app of the bench that its image does not have.
+pub fn missing_app(observed: &Observed) -> Option<Report> {
+    let found = installed(observed);
+    let wanted = observed.bench.spec.apps.iter().map(|app| app.name.as_str());
+    let missing: Vec<&str> = wanted.filter(|app| !found.is_empty() && !found.iter().any(|it| it == app)).collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "apps: image {} does not have {}: build it into the image or take it from the list; its apps are {}",
+        observed.input().image(),
+        missing.join(", "),
+        found.join(", ")
+    );
+    Some(Report::new(BenchPhase::Failed, Reason::AppMissing, message))
+}
+
+/// Apps that were found in the image.
+fn installed(observed: &Observed) -> Vec<String> {
+    let former = observed.bench.status.clone().unwrap_or_default();
+    observed.apps_found.clone().unwrap_or(former.installed_apps)
+}
+
+/// Ready only when every pod is, of the present revision, and the volumes are bound.
 pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
-    let claims = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::PersistentVolumeClaim);
-    let mut waiting: Vec<String> = claims
-        .filter(|(_, claim)| claim.data["status"]["phase"] != "Bound")
-        .map(|((_, name), _)| format!("volume {name} is not bound"))
-        .collect();
     let table = components(observed, rendered);
-    let unready = |name: &str, it: &ComponentStatus| {
-        it.desired < 0 || if scales(observed, name) { is_rolling(observed, name) } else { it.ready < it.desired }
-    };
-    waiting.extend(table.iter().filter(|(name, it)| unready(name, it)).map(|(name, it)| {
-        if it.desired < 0 {
-            format!("{name} is being made")
-        } else {
-            format!("{name} has {} of {} pods ready", it.ready, it.desired)
-        }
-    }));
-    if waiting.is_empty() {
+    let short = table.iter().filter(|(name, it)| it.desired < 0 || is_unready(observed, name));
+    let mut waiting: Vec<String> = short
+        .map(|(name, it)| match it.desired {
+            ..0 => format!("{name} is being made"),
+            desired => format!("{name} has {} of {desired} pods ready", it.ready),
+        })
+        .collect();
+    let volumes = unbound(observed);
+    if waiting.is_empty() && volumes.is_none() {
         return Report::new(BenchPhase::Ready, Reason::Ready, "every component is ready".to_owned());
     }
+    if let Some((reason, message)) = volumes {
+        waiting.insert(0, message);
+        return Report::new(BenchPhase::Progressing, reason, waiting.join(", "));
+    }
+    // A pod in trouble says why the others are waited for.
+    if let Some(trouble) = observed.troubles.first() {
+        let more = observed.troubles.len() - 1;
+        let rest = if more > 0 { format!("; {more} more pods are in trouble") } else { String::new() };
+        let message = format!("{}: pod {}: {}{rest}", trouble.component, trouble.pod.name, trouble.message);
+        return Report::new(BenchPhase::Progressing, trouble.reason, message);
+    }
+    if let Some(rollout) = rollout::rollout(observed, rendered) {
+        let message = format!("from {} to {}: {} left", rollout.from, rollout.to, rollout.left.join(", "));
+        return Report::new(BenchPhase::Progressing, Reason::Rolling, message);
+    }
     Report::new(BenchPhase::Progressing, Reason::Starting, waiting.join(", "))
+}
+
+/// The first claim that is not bound, and why.
+fn unbound(observed: &Observed) -> Option<(Reason, String)> {
+    let claims = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::PersistentVolumeClaim);
+    let ((_, name), _) = claims.into_iter().find(|(_, claim)| claim.data["status"]["phase"] != "Bound")?;
+    Some(match observed.classes.get(name) {
+        Some(Class::Missing(Some(class))) => {
+            let message = format!("volume {name}: StorageClass {class} does not exist: create it or make a new bench");
+            (Reason::StorageClassMissing, message)
+        }
+        Some(Class::Missing(None)) => {
+            let message = format!("volume {name}: no StorageClass is the default: name one in spec.storageClassName");
+            (Reason::StorageClassMissing, message)
+        }
+        _ => (Reason::VolumePending, format!("volume {name} is not bound: see kubectl describe pvc {name}")),
+    })
 }
 
 /// Ready and desired pods of each Deployment and StatefulSet; −1 desired for one that was not made yet.
@@ -77,21 +126,36 @@ fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, Comp
         .collect()
 }
 
-/// Whether KEDA sets the number of a component's pods: how many are still starting says nothing about the bench then.
+/// Whether a component is not what it should be. Where KEDA sets the number of pods, how many are still starting says
+/// nothing about the bench.
+fn is_unready(observed: &Observed, component: &str) -> bool {
+    is_rolling(observed, component) || (!scales(observed, component) && lacks_pods(observed, component))
+}
+
 fn scales(observed: &Observed, component: &str) -> bool {
     let scaled = build::worker_scaling(&observed.bench.spec);
     let wanted = scaled.iter().any(|it| it.wanted.is_some() && component.strip_prefix("worker-") == Some(it.queue));
     observed.capabilities.keda && wanted
 }
 
-/// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
-fn is_rolling(observed: &Observed, component: &str) -> bool {
+fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a DynamicObject> {
     let name = child(&observed.bench.name_any(), component);
-    observed.live.get(&(Kind::Deployment, name)).is_none_or(|live| {
+    let live = |kind: Kind| observed.live.get(&(kind, name.clone()));
+    live(Kind::Deployment).or_else(|| live(Kind::StatefulSet)).map(|it| &**it)
+}
+
+/// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
+pub(super) fn is_rolling(observed: &Observed, component: &str) -> bool {
+    workload(observed, component).is_some_and(|live| {
         let number = |field: &str| live.data["status"][field].as_i64().unwrap_or(0);
         number("observedGeneration") < live.metadata.generation.unwrap_or(0)
             || number("updatedReplicas") < number("replicas")
     })
+}
+
+/// Whether fewer pods are ready than there should be.
+pub(super) fn lacks_pods(observed: &Observed, component: &str) -> bool {
+    workload(observed, component).map(count).is_some_and(|it| it.ready < it.desired)
 }
 
 /// Pods that are available and of the present revision, as far as the workload's controller has seen its spec.
@@ -118,10 +182,14 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     conditions.set("Ready", Some(report.phase == BenchPhase::Ready), &reason, &report.message);
     conditions.set("Progressing", Some(report.phase == BenchPhase::Progressing), &reason, &report.message);
     conditions.set("Degraded", Some(report.phase == BenchPhase::Failed), &reason, &report.message);
+    if let Some((reason, message)) = sizes::sized(observed, rendered).problem {
+        conditions.set("VolumesSized", Some(false), &reason.to_string(), &message);
+    }
     if let Some((scaled, reason, message)) = autoscaling(observed, rendered) {
         conditions.set("WorkersAutoscaled", Some(scaled), &reason.to_string(), &message);
     }
     let table = components(observed, rendered);
+    let revision = build::revision(&observed.input());
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
@@ -131,7 +199,18 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         worker_scaling: worker_scaling(observed, &table),
         components: table.into_iter().filter(|(_, it)| it.desired >= 0).collect(),
         image: Some(observed.input().image()),
-        installed_apps: former.installed_apps,
+        installed_apps: installed(observed),
+        inspected_revision: if observed.apps_found.is_some() {
+            Some(revision.clone())
+        } else {
+            former.inspected_revision
+        },
+        running_revision: if report.phase == BenchPhase::Ready {
+            Some(revision.clone())
+        } else {
+            former.running_revision
+        },
+        desired_revision: Some(revision),
     }
 }
 

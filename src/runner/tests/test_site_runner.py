@@ -197,7 +197,7 @@ class RunnerTest(unittest.TestCase):
         (sites / "apps.txt").write_text("frappe\nlegacy\n")
         request = {"common_site_config": {"bench_id": "default-bench", "socketio_port": 9000}}
         for _ in range(2):
-            self.assert_done(self.bench.run("configure", request), "configured")
+            self.assert_done(self.bench.run("configure", request), '{"apps": ["erpnext", "frappe"]}')
             config = json.loads((sites / "common_site_config.json").read_text())
             self.assertEqual(config, {"mail_server": "mine", "socketio_port": 9000, "bench_id": "default-bench"})
             self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "legacy", "erpnext"])

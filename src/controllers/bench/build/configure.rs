@@ -44,9 +44,13 @@ pub fn configure_job(input: &Input) -> Desired {
         "template": {"metadata": {"labels": pod_labels(input, "configure")}, "spec": pod},
     });
     let mut job = input.object(Kind::Job, "configure", "configure", &spec);
-    let hash = hash_hex(&format!("{request}{}{}", input.image(), runner::SOURCE), 16);
-    job.body["metadata"]["annotations"] = json!({labels::APPLIED_HASH: hash});
+    job.body["metadata"]["annotations"] = json!({labels::APPLIED_HASH: revision(input)});
     job
+}
+
+/// Names what the components run: the image and what the configure Job makes of it.
+pub fn revision(input: &Input) -> String {
+    hash_hex(&format!("{}{}{}", request(input), input.image(), runner::SOURCE), 16)
 }
 
 /// What `common_site_config.json` must say. `bench_id` names the queues in Redis: without it every bench has the same.

@@ -12,7 +12,7 @@ mod web;
 mod workers;
 
 pub(in crate::controllers) use configure::runner_pod;
-pub use configure::{bench_id, configure_job, runner_config_map};
+pub use configure::{bench_id, configure_job, revision, runner_config_map};
 pub use scaling::{Autoscaling, Scaling, queue_keys, worker_scaling};
 pub(in crate::controllers) use web::{GUNICORN_WORKERS_AND_THREADS, NGINX_PORT};
 pub use workers::is_autoscaled;
@@ -99,6 +99,8 @@ pub struct Rendered {
     pub configure: Desired,
     /// The components that need the configuration: they come after it, in this order.
     pub components: Vec<Desired>,
+    /// Claims that a StatefulSet makes: once they exist, they are brought to this size.
+    pub claims: Vec<Desired>,
 }
 
 /// Renders a bench.
@@ -112,13 +114,13 @@ pub fn render(input: &Input) -> Rendered {
     components.extend(budget::budgets(input, &components));
     components.extend(scaling::objects(input));
     components.extend(monitor::service_monitor(input));
-    Rendered { foundation, configure: configure_job(input), components }
+    Rendered { foundation, configure: configure_job(input), components, claims: vec![redis::queue_claim(input)] }
 }
 
 impl Rendered {
     /// Every object.
     pub fn all(&self) -> impl Iterator<Item = &Desired> {
-        self.foundation.iter().chain([&self.configure]).chain(&self.components)
+        self.foundation.iter().chain([&self.configure]).chain(&self.components).chain(&self.claims)
     }
 
     /// Objects that a bench has at some settings and not at these: they go.

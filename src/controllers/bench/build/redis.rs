@@ -8,6 +8,7 @@ use super::{
     pod::{ids, resources},
 };
 use crate::domain::{
+    key::Key,
     labels,
     names::child,
     object::{Desired, Kind},
@@ -78,7 +79,7 @@ fn server(
     });
     match volume {
         Some(size) => {
-            spec["volumeClaimTemplates"] = json!([data_claim(size)]);
+            spec["volumeClaimTemplates"] = json!([data_claim(input, size)]);
             let policy = input.bench.spec.storage_deletion_policy.unwrap_or_default();
             let deleted = if policy == StorageDeletionPolicy::Delete { "Delete" } else { "Retain" };
             spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": deleted, "whenScaled": "Retain"});
@@ -93,9 +94,20 @@ fn server(
     vec![input.object(Kind::Service, name, name, &service), input.object(Kind::StatefulSet, name, name, &spec)]
 }
 
-fn data_claim(size: &str) -> Value {
+/// The claim that the queue's StatefulSet makes, at the size that it should have: the template of a StatefulSet cannot be
+/// changed.
+pub(super) fn queue_claim(input: &Input) -> Desired {
+    let config = input.bench.spec.redis_config.clone().unwrap_or_default();
+    let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
+    let key = Key::new(input.namespace(), format!("data-{}-0", child(&input.name(), "redis-queue")));
+    let metadata = json!({"labels": labels::component(&input.name(), "redis-queue")});
+    let spec = json!({"resources": {"requests": {"storage": size}}});
+    Desired::untyped(Kind::PersistentVolumeClaim, key, metadata, &spec)
+}
+
+fn data_claim(input: &Input, size: &str) -> Value {
     json!({
-        "metadata": {"name": "data"},
+        "metadata": {"name": "data", "labels": labels::component(&input.name(), "redis-queue")},
         "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
     })
 }

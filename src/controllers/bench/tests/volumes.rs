@@ -1,0 +1,212 @@
+//! Volumes, images and pods that are not as they should be, and in which order an image changes.
+
+use super::*;
+use crate::controllers::bench::{observe::Class, reason::Reason, trouble::Trouble};
+
+#[test]
+fn a_bench_on_one_node_keeps_its_pods_together() {
+    let made =
+        converge(&mut observed(json!({"storageAccessMode": "ReadWriteOnce", "storageDeletionPolicy": "Delete"})));
+    let claim = find(&made, Kind::PersistentVolumeClaim, "prod-sites");
+    assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteOnce"]));
+    assert_eq!(claim["metadata"]["ownerReferences"][0]["name"], "prod", "it goes with the bench");
+    let together = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {
+        "app": "frappe", "bench": "prod", "frappe.vyogo.tech/single-node": "true"}}}]);
+    let pods = made.iter().filter(|it| matches!(it.kind, Kind::Deployment | Kind::Job));
+    for template in pods.map(|it| &it.body["spec"]["template"]) {
+        assert_eq!(template["metadata"]["labels"]["frappe.vyogo.tech/single-node"], "true");
+        let affinity = &template["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(*affinity, together);
+        assert!(template["spec"].get("topologySpreadConstraints").is_none());
+    }
+    let many = converge(&mut observed(json!({})));
+    let claim = find(&many, Kind::PersistentVolumeClaim, "prod-sites");
+    assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
+    assert_eq!(claim["metadata"].get("ownerReferences"), None, "it outlives the bench");
+}
+
+#[test]
+fn on_openshift_no_id_is_fixed() {
+    let mut world = observed(json!({}));
+    world.capabilities.openshift = true;
+    for desired in converge(&mut world).iter().filter(|it| it.body["spec"]["template"].is_object()) {
+        assert_eq!(lint(desired), Vec::<String>::new());
+        let security = &desired.body["spec"]["template"]["spec"]["securityContext"];
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert_eq!(security.get(field), None, "{}", desired.key);
+        }
+    }
+}
+
+fn image(world: &Observed, component: &str) -> String {
+    let live = &world.live[&(Kind::Deployment, format!("prod-{component}"))];
+    live.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned()
+}
+
+/// The Deployment's controller has seen the change and has not replaced the pods yet.
+fn rolling(world: &mut Observed, component: &str) {
+    let key = (Kind::Deployment, format!("prod-{component}"));
+    let mut live = DynamicObject::clone(&world.live[&key]);
+    live.data["status"]["updatedReplicas"] = json!(0);
+    world.live.insert(key, Arc::new(live));
+}
+
+fn rolled(world: &mut Observed, component: &str) {
+    let key = (Kind::Deployment, format!("prod-{component}"));
+    let mut live = DynamicObject::clone(&world.live[&key]);
+    live.data["status"]["updatedReplicas"] = live.data["status"]["replicas"].clone();
+    world.live.insert(key, Arc::new(live));
+}
+
+/// one component after the other, the scheduler last; each waits until the one before it runs wholly.
+#[test]
+fn an_image_changes_in_order() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let before = world.bench.status.clone().expect("a status").running_revision.expect("it runs");
+    let next = bench(json!({"imageConfig": {"tag": "16"}}));
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..next });
+    let stages: [&[&str]; 5] =
+        [&["nginx"], &["gunicorn"], &["socketio"], &["worker-default", "worker-short", "worker-long"], &["scheduler"]];
+    for (turn, stage) in stages.iter().enumerate() {
+        // As often as it is looked at while the stage rolls.
+        for _ in 0..4 {
+            let steps = plan(&world);
+            apply(&mut world, &steps);
+            stage.iter().for_each(|component| rolling(&mut world, component));
+        }
+        for component in stages[..=turn].concat() {
+            assert!(image(&world, component).ends_with(":16"), "{component} in the turn of {stage:?}");
+        }
+        for component in stages[turn + 1..].concat() {
+            assert!(image(&world, component).ends_with(":15"), "{component} in the turn of {stage:?}");
+        }
+        let status = world.bench.status.clone().expect("a status");
+        assert_eq!(status.running_revision.as_ref(), Some(&before));
+        assert_ne!(status.desired_revision, status.running_revision);
+        let (phase, reason, message) = ready(&world);
+        assert_eq!(phase, BenchPhase::Progressing);
+        if turn < 4 {
+            assert_eq!(reason, "Rolling");
+            assert!(
+                message.starts_with("from docker.io/frappe/erpnext:15 to docker.io/frappe/erpnext:16"),
+                "{message}"
+            );
+        }
+        stage.iter().for_each(|component| rolled(&mut world, component));
+    }
+    converge(&mut world);
+    assert_eq!(ready(&world).0, BenchPhase::Ready);
+    let status = world.bench.status.clone().expect("a status");
+    assert_eq!(status.desired_revision, status.running_revision);
+}
+
+/// An image without an app of the bench stops before anything changes over.
+#[test]
+fn an_app_that_is_not_in_the_image_stops_the_change() {
+    let spec = json!({"apps": [{"name": "erpnext", "source": "image"}]});
+    let mut world = observed(spec.clone());
+    world.apps_found = Some(vec!["erpnext".to_owned(), "frappe".to_owned()]);
+    converge(&mut world);
+    assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["erpnext", "frappe"]);
+    let mut next = spec;
+    next["imageConfig"] = json!({"tag": "slim"});
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(next) });
+    world.apps_found = Some(vec!["frappe".to_owned()]);
+    converge(&mut world);
+    let (phase, reason, message) = ready(&world);
+    assert_eq!((phase, reason.as_str()), (BenchPhase::Failed, "AppMissing"));
+    assert!(message.contains("image docker.io/frappe/erpnext:slim does not have erpnext"), "{message}");
+    for component in ["nginx", "gunicorn", "scheduler", "worker-long"] {
+        assert!(image(&world, component).ends_with(":15"), "{component} goes on as it was");
+    }
+    assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as it was seen");
+}
+
+fn claim(world: &Observed, name: &str) -> Value {
+    world.live[&(Kind::PersistentVolumeClaim, name.to_owned())].data["spec"]["resources"]["requests"]["storage"].clone()
+}
+
+fn sized(world: &Observed) -> Option<(String, String)> {
+    let status = plan(world).status.expect("a status");
+    condition::find(&status.conditions, "VolumesSized").map(|it| (it.reason.clone(), it.message.clone()))
+}
+
+fn edit(world: &mut Observed, spec: Value) {
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+}
+
+#[test]
+fn a_volume_grows_where_it_can_and_never_shrinks() {
+    let mut world = observed(json!({"storageSize": "20Gi"}));
+    converge(&mut world);
+    for (size, grows, wanted, reason) in [
+        ("50Gi", false, "20Gi", Some("VolumeCannotGrow")),
+        ("10Gi", true, "20Gi", Some("VolumeCannotShrink")),
+        ("20480Mi", true, "20480Mi", None),
+        ("50Gi", true, "50Gi", None),
+    ] {
+        edit(&mut world, json!({"storageSize": size}));
+        world.classes = [("prod-sites".to_owned(), Class::Found { grows })].into();
+        converge(&mut world);
+        assert_eq!(claim(&world, "prod-sites"), wanted, "{size}");
+        assert_eq!(sized(&world).map(|it| it.0).as_deref(), reason, "{size}");
+        assert_eq!(ready(&world).0, BenchPhase::Ready, "what runs goes on: {size}");
+    }
+}
+
+/// The claim of the queue is made by its StatefulSet, whose template never changes.
+#[test]
+fn the_queues_volume_grows_beside_its_stateful_set() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let name = "data-prod-redis-queue-0";
+    let key = (Kind::PersistentVolumeClaim, name.to_owned());
+    assert!(!world.live.contains_key(&key), "the StatefulSet's controller makes it");
+    let mut made = build::render(&world.input()).claims[0].clone();
+    made.body["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+    world.live.insert(key, live(&made));
+    let template = |world: &Observed| {
+        let live = &world.live[&(Kind::StatefulSet, "prod-redis-queue".to_owned())];
+        live.data["spec"]["volumeClaimTemplates"].clone()
+    };
+    let before = template(&world);
+    edit(&mut world, json!({"redisConfig": {"storageSize": "4Gi"}}));
+    world.classes = [(name.to_owned(), Class::Found { grows: true })].into();
+    converge(&mut world);
+    assert_eq!(claim(&world, name), "4Gi");
+    assert_eq!(template(&world), before);
+}
+
+#[test]
+fn what_keeps_a_bench_from_running_is_said() {
+    let pending = |class: Class| {
+        let mut world = observed(json!({}));
+        converge(&mut world);
+        let key = (Kind::PersistentVolumeClaim, "prod-sites".to_owned());
+        let mut claim = DynamicObject::clone(&world.live[&key]);
+        claim.data["status"]["phase"] = json!("Pending");
+        world.live.insert(key, Arc::new(claim));
+        world.classes = [("prod-sites".to_owned(), class)].into();
+        ready(&world)
+    };
+    let (phase, reason, message) = pending(Class::Missing(Some("fast".into())));
+    assert_eq!((phase, reason.as_str()), (BenchPhase::Progressing, "StorageClassMissing"));
+    assert_eq!(message, "volume prod-sites: StorageClass fast does not exist: create it or make a new bench");
+    assert_eq!(pending(Class::Missing(None)).1, "StorageClassMissing");
+    assert_eq!(pending(Class::Found { grows: true }).1, "VolumePending");
+
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    rolling(&mut world, "nginx");
+    let trouble = |pod: &str| Trouble {
+        pod: Key::new("default", pod),
+        component: "nginx".into(),
+        reason: Reason::ImagePullFailed,
+        message: "ErrImagePull: not found".into(),
+    };
+    world.troubles = vec![trouble("prod-nginx-1"), trouble("prod-nginx-2")];
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "ImagePullFailed");
+    assert_eq!(message, "nginx: pod prod-nginx-1: ErrImagePull: not found; 1 more pods are in trouble");
+}

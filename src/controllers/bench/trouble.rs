@@ -1,0 +1,144 @@
+//! What keeps a pod from running, as its status tells it: what a person would look for with `kubectl describe pod`.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
+
+use super::{reason::Reason, watch};
+use crate::{domain::key::Key, io::compact::Compact};
+
+/// Why a container waits that nothing but a person changes.
+const IMAGE_REASONS: [&str; 4] = ["ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"];
+/// Why a container waits that ended again and again, or could not be made.
+const START_REASONS: [&str; 4] =
+    ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
+/// Longest part of what a kubelet or scheduler says that is passed on, in characters.
+const SAID_CHARACTERS: usize = 300;
+
+/// What keeps one pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The pod.
+    pub pod: Key,
+    /// The bench's component that it is of.
+    pub component: String,
+    /// What it is.
+    pub reason: Reason,
+    /// What the kubelet or the scheduler says, of the container or the pod.
+    pub message: String,
+}
+
+/// What keeps a pod from running, if anything does. Pure.
+pub fn trouble(pod: &DynamicObject) -> Option<Trouble> {
+    let status = &pod.data["status"];
+    let containers = ["initContainerStatuses", "containerStatuses"].map(|field| status[field].as_array());
+    let waiting = containers.into_iter().flatten().flatten().find_map(waits);
+    let (reason, message) = waiting.or_else(|| unschedulable(status))?;
+    let component = pod.labels().get("component").cloned().unwrap_or_default();
+    Some(Trouble { pod: Key::of(pod), component, reason, message })
+}
+
+fn waits(container: &Value) -> Option<(Reason, String)> {
+    let waiting = &container["state"]["waiting"];
+    let word = waiting["reason"].as_str()?;
+    let reason = if IMAGE_REASONS.contains(&word) {
+        Reason::ImagePullFailed
+    } else if START_REASONS.contains(&word) {
+        Reason::ContainerFailing
+    } else {
+        return None;
+    };
+    let ended = &container["lastState"]["terminated"];
+    let code = ended["exitCode"].as_i64().map(|code| format!(" (it ended with code {code})")).unwrap_or_default();
+    let said = short(waiting["message"].as_str().unwrap_or_default());
+    Some((reason, format!("{word}{code}: {said}")))
+}
+
+fn unschedulable(status: &Value) -> Option<(Reason, String)> {
+    let conditions = status["conditions"].as_array()?;
+    let scheduled = conditions.iter().find(|it| it["type"] == "PodScheduled" && it["status"] == "False")?;
+    (scheduled["reason"] == "Unschedulable")
+        .then(|| (Reason::PodUnschedulable, short(scheduled["message"].as_str().unwrap_or_default())))
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(SAID_CHARACTERS).collect()
+}
+
+/// The troubles of all benches' pods: few, whatever the number of pods.
+#[derive(Default)]
+pub struct Troubles(Mutex<BTreeMap<Key, BTreeMap<String, Trouble>>>);
+
+impl Troubles {
+    /// Takes in a pod, or that it is gone; answers the bench whose troubles changed by that.
+    pub fn saw(&self, pod: &Compact, is_there: bool) -> Option<Key> {
+        let bench = watch::owner(pod)?;
+        let found = if is_there { trouble(&pod.open()) } else { None };
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = pod.name_any();
+        let changed = match found {
+            Some(found) => {
+                let of_bench = troubles.entry(bench.clone()).or_default();
+                of_bench.insert(name, found.clone()).is_none_or(|before| before.reason != found.reason)
+            }
+            None => troubles.get_mut(&bench).is_some_and(|of_bench| of_bench.remove(&name).is_some()),
+        };
+        troubles.retain(|_, of_bench| !of_bench.is_empty());
+        changed.then_some(bench)
+    }
+
+    /// The troubles of a bench's pods, by name.
+    pub fn of(&self, bench: &Key) -> Vec<Trouble> {
+        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles.get(bench).map(|it| it.values().cloned().collect()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &Value) -> DynamicObject {
+        serde_json::from_value(json!({
+            "apiVersion": "v1", "kind": "Pod", "status": status,
+            "metadata": {"name": "prod-nginx-1", "namespace": "a", "labels": {"bench": "prod", "component": "nginx"}},
+        }))
+        .expect("a pod")
+    }
+
+    #[test]
+    fn each_trouble_has_its_reason() {
+        let waiting =
+            |word: &str| json!({"containerStatuses": [{"state": {"waiting": {"reason": word, "message": "m"}}}]});
+        let table = [
+            (waiting("ImagePullBackOff"), Some((Reason::ImagePullFailed, "ImagePullBackOff: m"))),
+            (waiting("ErrImagePull"), Some((Reason::ImagePullFailed, "ErrImagePull: m"))),
+            (waiting("CreateContainerConfigError"), Some((Reason::ContainerFailing, "CreateContainerConfigError: m"))),
+            (waiting("ContainerCreating"), None),
+            (json!({"containerStatuses": [{"state": {"running": {}}}]}), None),
+            (
+                json!({"containerStatuses": [{
+                    "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
+                    "lastState": {"terminated": {"exitCode": 137}},
+                }]}),
+                Some((Reason::ContainerFailing, "CrashLoopBackOff (it ended with code 137): back-off 10s")),
+            ),
+            (
+                json!({"conditions": [
+                    {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
+                Some((Reason::PodUnschedulable, "0/3 nodes")),
+            ),
+            (json!({}), None),
+        ];
+        for (status, wanted) in table {
+            let found = trouble(&pod(&status)).map(|it| (it.reason, it.message));
+            assert_eq!(found, wanted.map(|(reason, message)| (reason, message.to_owned())), "{status}");
+        }
+    }
+}
