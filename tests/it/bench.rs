@@ -1,7 +1,9 @@
 //! A bench against a real API server: what its spec adds and takes away, and what is changed by hand.
 
 use frappe_crds::FrappeBench;
-use k8s_openapi::api::{apps::v1::Deployment, policy::v1::PodDisruptionBudget};
+use frappe_loadtest::audit;
+use jiff::Timestamp;
+use k8s_openapi::api::{apps::v1::Deployment, events::v1::Event, policy::v1::PodDisruptionBudget};
 use kube::{
     Api,
     api::{DeleteParams, Patch, PatchParams},
@@ -36,4 +38,143 @@ async fn a_budget_comes_is_kept_and_goes_with_the_second_pod() {
     scale(serde_json::Value::Null).await;
     let gone = || async { present().await.is_none().then_some(()) };
     world.until("the budget is gone", 20, gone).await;
+}
+
+/// A bench, and what its Ready condition and an Event say when something is wrong.
+struct Wrong<'a> {
+    world: &'a World,
+    benches: Api<FrappeBench>,
+}
+
+impl Wrong<'_> {
+    async fn edit(&self, name: &str, spec: serde_json::Value) {
+        let patch = Patch::Merge(json!({"spec": spec}));
+        self.benches.patch(name, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    fn make(&self, name: &str, spec: &serde_json::Value) {
+        let mut whole = json!({"frappeVersion": "15"});
+        whole.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let bench = json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "spec": whole,
+            "metadata": {"name": name, "namespace": "wrong"},
+        });
+        self.world.cluster.apply(&bench.to_string()).unwrap();
+    }
+
+    async fn says(&self, name: &str, kind: &str, reason: &str) {
+        let said = || async {
+            let conditions = self.benches.get(name).await.ok()?.status?.conditions;
+            let found = conditions.into_iter().find(|it| it.type_ == kind)?;
+            (found.reason == reason).then_some(found.message)
+        };
+        let message = self.world.until(&format!("{name} says {reason}"), 90, said).await;
+        let events: Api<Event> = Api::namespaced(self.world.client.clone(), "wrong");
+        let told = || async {
+            let list = events.list(&kube::api::ListParams::default()).await.ok()?;
+            let about = |it: &Event| it.regarding.as_ref().and_then(|to| to.name.as_deref()) == Some(name);
+            list.items.into_iter().find(|it| about(it) && it.reason.as_deref() == Some(reason))
+        };
+        let event = self.world.until(&format!("an Event {reason} about {name}"), 30, told).await;
+        println!("{kind} of {name}: {reason}: {message}\n  Event {}: {}", event.type_.unwrap(), event.note.unwrap());
+    }
+
+    async fn ready(&self, name: &str) {
+        let ready = || async {
+            let bench = self.benches.get(name).await.ok()?;
+            let status = bench.status?;
+            let seen = status.observed_generation == bench.metadata.generation;
+            (seen && status.phase == frappe_crds::bench::BenchPhase::Ready).then_some(())
+        };
+        self.world.until(&format!("{name} is Ready"), 90, ready).await;
+    }
+}
+
+/// R-8, of what goes wrong below a bench: each has a condition with a reason and an Event, and heals by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_goes_wrong_below_a_bench_is_said_and_heals() {
+    let world = World::start("below").await;
+    world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
+    let wrong = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    let nobodys = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "nobodys"},
+                         "provisioner": "example.com/none"});
+    world.cluster.apply(&nobodys.to_string()).unwrap();
+
+    let default = |is: &str| {
+        let annotation = format!("storageclass.kubernetes.io/is-default-class={is}");
+        world.kubectl(&["annotate", "--overwrite", "storageclass", "kwok-volume", &annotation]);
+    };
+    default("false");
+    wrong.make("classless", &json!({}));
+    wrong.make("nowhere", &json!({"storageClassName": "nowhere"}));
+    wrong.says("classless", "Ready", "StorageClassMissing").await;
+    wrong.says("nowhere", "Ready", "StorageClassMissing").await;
+    default("true");
+    wrong.ready("classless").await;
+
+    wrong.make("pending", &json!({"storageClassName": "nobodys"}));
+    wrong.make("pulls", &json!({"imageConfig": {"repository": "example.com/unpullable"}}));
+    wrong.make("lacks", &json!({"apps": [{"name": "absent", "source": "image"}]}));
+    wrong.make("runs", &json!({"storageSize": "20Gi"}));
+    wrong.says("pending", "Ready", "VolumePending").await;
+    wrong.says("pulls", "Ready", "ImagePullFailed").await;
+    wrong.says("lacks", "Ready", "AppMissing").await;
+    wrong.ready("runs").await;
+
+    wrong.edit("pulls", json!({"imageConfig": {"repository": "example.com/pullable"}})).await;
+    wrong.edit("lacks", json!({"apps": [{"name": "erpnext", "source": "image"}]})).await;
+    for name in ["pulls", "lacks"] {
+        wrong.ready(name).await;
+    }
+
+    wrong.edit("runs", json!({"redisConfig": {"image": "example.com/crashing"}})).await;
+    wrong.says("runs", "Ready", "ContainerFailing").await;
+    wrong.edit("runs", json!({"redisConfig": null, "storageSize": "10Gi"})).await;
+    wrong.ready("runs").await;
+    wrong.says("runs", "VolumesSized", "VolumeCannotShrink").await;
+    wrong.edit("runs", json!({"storageSize": "30Gi"})).await;
+    wrong.says("runs", "VolumesSized", "VolumeCannotGrow").await;
+}
+
+/// R-12 on a real API server, and what is left of a bench that is deleted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
+    let world = World::start("rolls").await;
+    world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
+    let bench = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    bench.make("kept", &json!({}));
+    bench.make("gone", &json!({"storageDeletionPolicy": "Delete"}));
+    bench.ready("kept").await;
+    bench.ready("gone").await;
+    let begun = Timestamp::now();
+    bench.edit("kept", json!({"imageConfig": {"tag": "16"}})).await;
+    bench.says("kept", "Ready", "Rolling").await;
+    let rolled = || async {
+        let status = bench.benches.get("kept").await.ok()?.status?;
+        let over = status.running_revision == status.desired_revision && status.image?.ends_with(":16");
+        over.then_some(())
+    };
+    world.until("every component runs the new image", 90, rolled).await;
+    bench.ready("kept").await;
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let changed: Vec<&str> =
+        requests.iter().filter(|it| it.verb == "patch" && it.resource == "deployments").map(|it| &*it.name).collect();
+    println!("changed over in this order: {changed:?}");
+    let place = |name: &str| changed.iter().position(|it| *it == name).unwrap();
+    let order = ["nginx", "gunicorn", "socketio", "worker-default", "scheduler"].map(|it| place(&format!("kept-{it}")));
+    assert!(order.is_sorted(), "{order:?}");
+    assert_eq!(changed.last(), Some(&"kept-scheduler"));
+
+    for name in ["kept", "gone"] {
+        world.kubectl(&["delete", "frappebench", name, "-n", "wrong"]);
+    }
+    let kinds = "deployments,statefulsets,services,jobs,configmaps,poddisruptionbudgets,persistentvolumeclaims";
+    let left = || async {
+        let listed = world.kubectl(&["get", kinds, "-n", "wrong", "-o", "name", "-l", "app=frappe"]);
+        let mut names: Vec<String> = listed.lines().map(ToOwned::to_owned).collect();
+        names.sort();
+        let kept = ["persistentvolumeclaim/data-kept-redis-queue-0", "persistentvolumeclaim/kept-sites"];
+        (names == kept).then_some(())
+    };
+    world.until("nothing is left but the volumes that are to be kept", 90, left).await;
 }

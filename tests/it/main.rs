@@ -11,5 +11,6 @@ mod fence;
 mod journey;
 mod published;
 mod refusals;
+mod scaling;
 mod sharding;
 mod support;

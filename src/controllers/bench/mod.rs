@@ -48,7 +48,7 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, bench: Arc<Frapp
         observe::observe(context, bench).await.map_err(|source| Error::Observe(Kind::Bench, key.clone(), source))?;
     let plan = plan::plan(&observed);
     execute(context, writer, key, &plan).await.map_err(|source| Error::Write(Kind::Bench, key.clone(), source))?;
-    if let Some(notice) = &plan.notice {
+    for notice in &plan.notices {
         context.events.publish(&execute::reference(Kind::Bench, key, observed.bench.uid()), notice).await;
     }
     Ok(Outcome::Done)

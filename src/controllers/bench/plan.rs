@@ -46,7 +46,7 @@ pub struct Plan {
     /// The status.
     pub status: Option<FrappeBenchStatus>,
     /// What to tell people.
-    pub notice: Option<Notice>,
+    pub notices: Vec<Notice>,
 }
 
 /// The plan.
@@ -66,6 +66,8 @@ pub fn plan(observed: &Observed) -> Plan {
         if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
             steps.extend(components(observed, &rendered, true));
         }
+        let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
+        let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
         return told(observed, &rendered, steps, &report);
     }
     let missing = status::missing_app(observed);
@@ -119,8 +121,8 @@ fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
 
 fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Report) -> Plan {
     let status = status::status(observed, rendered, report);
-    let notice = status::notice(observed, &status, report);
-    Plan { steps, status: Some(status), notice }
+    let notices = status::notices(observed, &status, report);
+    Plan { steps, status: Some(status), notices }
 }
 
 /// What the bench has from other settings goes, if it is this bench's own.

@@ -1,8 +1,5 @@
 //! How large the volumes of a bench may become: they grow where their class can, and never shrink. Pure.
 
-use kube::core::DynamicObject;
-use serde_json::json;
-
 use super::{
     build::Rendered,
     observe::{Class, Observed, size_bytes},
@@ -12,6 +9,7 @@ use crate::domain::{
     object::{Desired, Kind},
     quantity,
 };
+use kube::core::DynamicObject;
 
 /// The claims as they can be, with what stands in the way of one that cannot be as it should.
 pub struct Sized {
@@ -78,13 +76,16 @@ fn granted(claim: &DynamicObject) -> i128 {
     capacity.unwrap_or(size_bytes(&claim.data))
 }
 
-/// The template of a StatefulSet's claims cannot be changed: it stays as it was made.
+/// What of a StatefulSet cannot be changed stays as it was made.
 pub fn keep_template(observed: &Observed, mut desired: Desired) -> Desired {
     if desired.kind == Kind::StatefulSet
         && let Some(live) = live(observed, &desired)
-        && live.data["spec"]["volumeClaimTemplates"].is_array()
     {
-        desired.body["spec"]["volumeClaimTemplates"] = json!(live.data["spec"]["volumeClaimTemplates"]);
+        for field in ["volumeClaimTemplates", "podManagementPolicy"] {
+            if !live.data["spec"][field].is_null() {
+                desired.body["spec"][field] = live.data["spec"][field].clone();
+            }
+        }
     }
     desired
 }

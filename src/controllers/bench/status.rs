@@ -6,6 +6,7 @@ use frappe_crds::{
     FrappeBenchStatus,
     bench::{BenchPhase, ComponentStatus, WorkerScalingStatus},
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
@@ -13,6 +14,7 @@ use super::{
     observe::{Class, Observed},
     reason::Reason,
     rollout, sizes,
+    trouble::Trouble,
 };
 use crate::{
     domain::{
@@ -23,6 +25,9 @@ use crate::{
     },
     io::events::Notice,
 };
+
+/// Conditions beside those that say how far a bench is.
+const ASIDES: [&str; 2] = ["VolumesSized", "WorkersAutoscaled"];
 
 /// Where a bench stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,26 +74,19 @@ fn installed(observed: &Observed) -> Vec<String> {
 pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     let table = components(observed, rendered);
     let short = table.iter().filter(|(name, it)| it.desired < 0 || is_unready(observed, name));
-    let mut waiting: Vec<String> = short
+    let waiting: Vec<String> = short
         .map(|(name, it)| match it.desired {
             ..0 => format!("{name} is being made"),
             desired => format!("{name} has {} of {desired} pods ready", it.ready),
         })
         .collect();
-    let volumes = unbound(observed);
-    if waiting.is_empty() && volumes.is_none() {
+    let obstacle = obstacle(observed);
+    let bound = observed.live.iter().all(|((kind, _), it)| *kind != Kind::PersistentVolumeClaim || is_bound(it));
+    if waiting.is_empty() && bound {
         return Report::new(BenchPhase::Ready, Reason::Ready, "every component is ready".to_owned());
     }
-    if let Some((reason, message)) = volumes {
-        waiting.insert(0, message);
-        return Report::new(BenchPhase::Progressing, reason, waiting.join(", "));
-    }
-    // A pod in trouble says why the others are waited for.
-    if let Some(trouble) = observed.troubles.first() {
-        let more = observed.troubles.len() - 1;
-        let rest = if more > 0 { format!("; {more} more pods are in trouble") } else { String::new() };
-        let message = format!("{}: pod {}: {}{rest}", trouble.component, trouble.pod.name, trouble.message);
-        return Report::new(BenchPhase::Progressing, trouble.reason, message);
+    if let Some((reason, message)) = obstacle {
+        return Report::new(BenchPhase::Progressing, reason, message);
     }
     if let Some(rollout) = rollout::rollout(observed, rendered) {
         let message = format!("from {} to {}: {} left", rollout.from, rollout.to, rollout.left.join(", "));
@@ -97,10 +95,28 @@ pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     Report::new(BenchPhase::Progressing, Reason::Starting, waiting.join(", "))
 }
 
+/// What keeps the bench from going on by itself, the cause before what follows from it.
+pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
+    let unbound = unbound(observed);
+    let missing = unbound.as_ref().filter(|(reason, _)| *reason == Reason::StorageClassMissing);
+    // A pod whose volume is not bound is unschedulable for that.
+    let follows = |it: &&Trouble| it.reason != Reason::PodUnschedulable || unbound.is_none();
+    let trouble = observed.troubles.iter().find(follows).map(|first| {
+        let more = observed.troubles.len() - 1;
+        let rest = if more > 0 { format!("; {more} more pods are in trouble") } else { String::new() };
+        (first.reason, format!("{}: pod {}: {}{rest}", first.component, first.pod.name, first.message))
+    });
+    missing.cloned().or(trouble).or(unbound)
+}
+
+fn is_bound(claim: &DynamicObject) -> bool {
+    claim.data["status"]["phase"] == "Bound"
+}
+
 /// The first claim that is not bound, and why.
 fn unbound(observed: &Observed) -> Option<(Reason, String)> {
-    let claims = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::PersistentVolumeClaim);
-    let ((_, name), _) = claims.into_iter().find(|(_, claim)| claim.data["status"]["phase"] != "Bound")?;
+    let mut claims = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::PersistentVolumeClaim);
+    let ((_, name), _) = claims.find(|(_, claim)| !is_bound(claim))?;
     Some(match observed.classes.get(name) {
         Some(Class::Missing(Some(class))) => {
             let message = format!("volume {name}: StorageClass {class} does not exist: create it or make a new bench");
@@ -264,15 +280,23 @@ fn worker_scaling(
 }
 
 /// What people are told when a status changes: each phase and each reason once.
-pub fn notice(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -> Option<Notice> {
+pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -> Vec<Notice> {
     let former = observed.bench.status.clone().unwrap_or_default();
-    let word = report.reason.to_string();
-    let before = condition::find(&former.conditions, "Ready").map(|it| it.reason.clone());
-    if former.phase == next.phase && before.as_deref() == Some(word.as_str()) {
-        return None;
+    let name = observed.bench.name_any();
+    let word = |conditions: &[Condition], kind: &str| condition::find(conditions, kind).map(|it| it.reason.clone());
+    let mut notices = Vec::new();
+    let reason = report.reason.to_string();
+    if former.phase != next.phase || word(&former.conditions, "Ready").as_ref() != Some(&reason) {
+        let note = format!("FrappeBench {name}: {}", report.message);
+        notices.push(Notice { warning: report.reason.is_warning(), reason, note });
     }
-    let note = format!("FrappeBench {}: {}", observed.bench.name_any(), report.message);
-    Some(Notice { warning: report.reason.is_warning(), reason: word, note })
+    for aside in next.conditions.iter().filter(|it| ASIDES.contains(&it.type_.as_str())) {
+        if word(&former.conditions, &aside.type_).as_ref() != Some(&aside.reason) {
+            let note = format!("FrappeBench {name}: {}", aside.message);
+            notices.push(Notice { warning: aside.status == "False", reason: aside.reason.clone(), note });
+        }
+    }
+    notices
 }
 
 /// What the status says now.

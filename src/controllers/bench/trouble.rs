@@ -61,8 +61,10 @@ fn waits(container: &Value) -> Option<(Reason, String)> {
 fn unschedulable(status: &Value) -> Option<(Reason, String)> {
     let conditions = status["conditions"].as_array()?;
     let scheduled = conditions.iter().find(|it| it["type"] == "PodScheduled" && it["status"] == "False")?;
-    (scheduled["reason"] == "Unschedulable")
-        .then(|| (Reason::PodUnschedulable, short(scheduled["message"].as_str().unwrap_or_default())))
+    let said = scheduled["message"].as_str().unwrap_or_default();
+    // The scheduler's words (VolumeBinding, ErrReasonUnboundImmediatePVC): it passes by itself when the volume is bound.
+    let reason = if said.contains("PersistentVolumeClaim") { Reason::VolumePending } else { Reason::PodUnschedulable };
+    (scheduled["reason"] == "Unschedulable").then(|| (reason, short(said)))
 }
 
 fn short(text: &str) -> String {
@@ -133,6 +135,11 @@ mod tests {
                 json!({"conditions": [
                     {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "0/3 nodes"}]}),
                 Some((Reason::PodUnschedulable, "0/3 nodes")),
+            ),
+            (
+                json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+                                       "message": "pod has unbound immediate PersistentVolumeClaims"}]}),
+                Some((Reason::VolumePending, "pod has unbound immediate PersistentVolumeClaims")),
             ),
             (json!({}), None),
         ];

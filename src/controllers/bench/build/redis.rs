@@ -75,6 +75,8 @@ fn server(
     let bench = input.name();
     let mut spec = json!({
         "replicas": 1, "serviceName": child(&bench, name),
+        // In order, a pod that never became ready would never be replaced, not even by one of a repaired template.
+        "podManagementPolicy": "Parallel",
         "selector": {"matchLabels": labels::selector(&bench, name)},
     });
     match volume {

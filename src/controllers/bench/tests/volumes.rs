@@ -58,7 +58,7 @@ fn rolled(world: &mut Observed, component: &str) {
     world.live.insert(key, Arc::new(live));
 }
 
-/// one component after the other, the scheduler last; each waits until the one before it runs wholly.
+/// one component after the other, the scheduler last; each waits until the one before it runs wholly.
 #[test]
 fn an_image_changes_in_order() {
     let mut world = observed(json!({}));
