@@ -4,7 +4,7 @@ CACHE := $(or $(FRAPPE_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fr
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 PROGRAMS := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help demo test unit integration runner lint deny controlplane crds clean-clusters
+.PHONY: help demo test unit integration runner queues lint deny controlplane crds clean-clusters
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -15,7 +15,7 @@ demo: controlplane checkout
 	$(PROGRAMS)/demo --operator $(PROGRAMS)/frappe-operator $(if $(ONCE),--once)
 
 ## make test           everything: lint, unit, snapshot and property tests, the runner's, and integration
-test: tools lint runner unit integration
+test: tools lint runner queues unit integration
 	@echo "make test: all of it passed"
 
 ## make lint           rustfmt, clippy, doc, and deny where cargo-deny is installed
@@ -37,6 +37,10 @@ unit: checkout
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner:
 	python3 -m unittest discover --start-directory src/runner/tests --verbose
+
+## make queues         the keys that KEDA's triggers name, against a real Redis and workers of the rq versions Frappe pins
+queues:
+	RQ_CACHE=$(CACHE)/rq python3 -m unittest discover --start-directory tests/queues --verbose
 
 ## make integration    against real kube-apiservers
 integration: controlplane checkout

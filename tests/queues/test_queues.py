@@ -1,0 +1,140 @@
+"""The keys that KEDA's triggers name are those that real workers fill: queued and running.
+
+A real Redis, started with the arguments of the rendered StatefulSet, and real workers of the rq versions that Frappe 15
+and 16 pin. What is rendered is read from the snapshots of the Rust tests. RQ_VERSIONS names the versions, RQ_CACHE the
+folder that keeps them.
+"""
+
+import glob
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
+SNAPSHOTS = os.path.join(ROOT, "src", "controllers", "bench")
+# rq's version, and the client library's that Frappe pins with it.
+VERSIONS = {"1.15.1": "redis~=4.5.5", "2.6.1": "redis~=6.4"}
+CACHE = os.environ.get("RQ_CACHE", os.path.join(tempfile.gettempdir(), "rq-versions"))
+BENCH_ID = "default-prod"
+QUEUES = ["default", "short", "long"]
+WAIT_SECONDS = 30
+
+
+def snapshot(name):
+    found = glob.glob(os.path.join(SNAPSHOTS, "**", f"*{name}.snap"), recursive=True)
+    if len(found) != 1:
+        raise AssertionError(f"one snapshot {name} expected, found {found}")
+    with open(found[0], encoding="utf-8") as file:
+        return file.read()
+
+
+def trigger_keys(worker):
+    """Keys in a rendered ScaledObject, in their order."""
+    return re.findall(r'listName: "?([^"\n]+)"?', snapshot(f"ScaledObject-{worker}"))
+
+
+def redis_arguments():
+    """Arguments of the rendered queue server."""
+    text = snapshot("StatefulSet-prod-redis-queue")
+    block = re.search(r"- args:\n((?: +- .*\n)+)", text).group(1)
+    return [line.strip()[2:].strip('"') for line in block.splitlines()]
+
+
+def environment(version):
+    """A virtual environment with that version of rq."""
+    folder = os.path.join(CACHE, f"rq-{version}")
+    python = os.path.join(folder, "bin", "python")
+    if not os.path.exists(os.path.join(folder, "whole")):
+        shutil.rmtree(folder, ignore_errors=True)
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run(
+            [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"rq=={version}", VERSIONS[version]],
+            check=True,
+        )
+        open(os.path.join(folder, "whole"), "w", encoding="utf-8").close()
+    return python
+
+
+class Queues(unittest.TestCase):
+    def setUp(self):
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        arguments = redis_arguments()
+        self.assertEqual(arguments[0], "redis-server")
+        place = arguments.index("--dir")
+        arguments[place + 1] = self.folder
+        self.start([*arguments, "--bind", "127.0.0.1", "--port", str(self.port)])
+        self.wait("Redis answers", lambda: self.redis("PING") == "PONG")
+
+    def start(self, command, **options):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def redis(self, *command):
+        output = subprocess.run(
+            ["redis-cli", "-p", str(self.port), *command], capture_output=True, text=True, check=False
+        )
+        return output.stdout.strip()
+
+    def wait(self, what, true):
+        end = time.monotonic() + WAIT_SECONDS
+        while not true():
+            self.assertLess(time.monotonic(), end, f"not in {WAIT_SECONDS} s: {what}")
+            time.sleep(0.05)
+
+    def enqueue(self, python, queue, release):
+        code = (
+            "import sys; from redis import Redis; from rq import Queue; import jobs; "
+            "Queue(sys.argv[2], connection=Redis(port=int(sys.argv[1]))).enqueue(jobs.hold, sys.argv[3])"
+        )
+        subprocess.run(
+            [python, "-c", code, str(self.port), f"{BENCH_ID}:{queue}", release],
+            check=True,
+            env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        )
+
+    def test_the_triggers_name_the_keys_that_fill(self):
+        keys = trigger_keys("prod-worker-long")
+        self.assertEqual(len(keys), 6, keys)
+        for version in VERSIONS:
+            with self.subTest(rq=version):
+                self.redis("FLUSHALL")
+                self.fills(version, keys)
+
+    def fills(self, version, keys):
+        python = environment(version)
+        release = os.path.join(self.folder, f"release-{version}")
+        for queue in QUEUES:
+            for _ in range(2):
+                self.enqueue(python, queue, release)
+        lengths = lambda: {key: int(self.redis("LLEN" if ":queue:" in key else "ZCARD", key)) for key in keys}
+        print(f"rq {version}, two jobs in each queue and no worker:", lengths(), flush=True)
+        self.assertEqual(lengths(), {key: 2 if ":queue:" in key else 0 for key in keys})
+        names = [f"{BENCH_ID}:{queue}" for queue in ["long", "default", "short"]]
+        worker = self.start(
+            [os.path.join(os.path.dirname(python), "rq"), "worker", "--url", f"redis://127.0.0.1:{self.port}", *names],
+            env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+        )
+        running = f"rq:wip:{BENCH_ID}:long"
+        self.wait("a job runs", lambda: int(self.redis("ZCARD", running)) == 1)
+        print(f"rq {version}, one worker of long,default,short:", lengths(), flush=True)
+        self.assertEqual(int(self.redis("LLEN", f"rq:queue:{BENCH_ID}:long")), 1, "the other job waits")
+        open(release, "w", encoding="utf-8").close()
+        self.wait("all jobs are done", lambda: not any(lengths().values()))
+        worker.terminate()
+        worker.wait(WAIT_SECONDS)
+
+
+if __name__ == "__main__":
+    unittest.main()
