@@ -44,7 +44,12 @@ fn render(criterion: &mut Criterion) {
     }))
     .expect("a bench");
     let config = OperatorConfig::default();
-    let input = build::Input { bench: &bench, config: &config, capabilities: Capabilities::default() };
+    let input = build::Input {
+        bench: &bench,
+        config: &config,
+        capabilities: Capabilities::default(),
+        redis_secret_version: None,
+    };
     criterion.bench_function("render a bench", |it| it.iter(|| build::render(&input)));
     let objects = build::render(&input).components;
     let live: Vec<_> = objects.iter().map(frappe_operator::domain::object::Desired::stamped).collect();

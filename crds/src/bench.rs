@@ -311,6 +311,7 @@ pub enum RedisType {
 /// Redis for the cache and for the job queues: always two servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.connectionSecretRef) && has(self.passwordSecretRef))").message("connectionSecretRef names servers of yours, passwordSecretRef is for the bench's own: keep one"))]
 pub struct RedisConfig {
     /// Server type. Default: `redis`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -334,11 +335,11 @@ pub struct RedisConfig {
     /// Volume size of the queue server. Default: `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// Secret with a `password` that the bench's own Redis servers ask for; letters, digits and `-._~` only.
+    /// Secret with a `password` that the bench's own Redis servers ask for. A changed one restarts them and the components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<LocalReference>,
-    /// Secret with the URLs of Redis servers that exist: `redis-cache` and `redis-queue`, and for autoscaling
-    /// `queue-address` (`host:port`) and `queue-password`.
+    /// Secret with the URLs of Redis servers that exist, `redis-cache` and `redis-queue`; for autoscaling also
+    /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_secret_ref: Option<SecretReference>,
 }

@@ -47,6 +47,18 @@ pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &Dyn
     Ok(())
 }
 
+/// Gives a user's Secret the label by which the watch shows it.
+pub async fn watch_secret(writer: &Writer, children: &Children, secret: &DynamicObject) -> Result<(), WriteError> {
+    let metadata = json!({
+        "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
+        "labels": {labels::WATCHED: "true"},
+    });
+    let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret), &metadata).await?;
+    written.data = Value::Null;
+    children.cache(Kind::Secret).wrote(written);
+    Ok(())
+}
+
 /// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
 /// them back; one that is somebody else's is refused.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {

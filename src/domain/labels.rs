@@ -26,6 +26,10 @@ pub const RETRY: &str = "frappe.vyogo.tech/retry";
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
 /// Value of [`REPLICAS`] where it is KEDA.
 pub const REPLICAS_BY_KEDA: &str = "keda";
+/// Label of a user's Secret that a bench reads: by it the Secret's changes are seen.
+pub const WATCHED: &str = "frappe.vyogo.tech/watched";
+/// Annotation of pods with a hash of the version of the Redis Secret: another version, other pods.
+pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 /// Label of pods that must run on the node where the bench's ReadWriteOnce volume is.
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 /// Finalizer of a site.

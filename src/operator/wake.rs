@@ -112,7 +112,12 @@ impl Wake {
     }
 
     pub(super) fn benches(&self) {
-        self.benches.all().iter().for_each(|bench| self.bench(Key::of(bench.as_ref())));
+        self.benches_that(|_| true);
+    }
+
+    pub(super) fn benches_that(&self, wanted: impl Fn(&FrappeBench) -> bool) {
+        let benches = self.benches.all();
+        benches.iter().filter(|bench| wanted(bench)).for_each(|bench| self.bench(Key::of(bench.as_ref())));
     }
 
     pub(super) fn everything(&self) {

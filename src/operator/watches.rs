@@ -103,6 +103,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     }
     let (pods, troubles) = starter.watch_pods();
     bench_children.insert(Kind::Pod, pods);
+    bench_children.insert(Kind::Secret, starter.watch_bench_secrets());
     let monitors = starter.watch_bench_kind(Kind::ServiceMonitor, Some(present.service_monitors.clone()));
     bench_children.insert(Kind::ServiceMonitor, monitors);
     let Starter { tasks, wake, ownership, .. } = starter;
@@ -116,7 +117,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
         sql: of(&SQL_KINDS, &site_children),
         servers: site_children.cache(Kind::MariaDb).synced(),
         present: present.mariadb,
-        benches: [of(&BENCH_KINDS, &bench_children), of(&[Kind::Pod], &bench_children)].concat(),
+        benches: [of(&BENCH_KINDS, &bench_children), of(&[Kind::Pod, Kind::Secret], &bench_children)].concat(),
         definitions: definitions.synced(),
         keda: Optional { present: present.keda, synced: of(&KEDA_KINDS, &bench_children) },
         service_monitors: Optional {
@@ -258,6 +259,18 @@ impl Starter<'_> {
         let mut query = query(kind);
         query.labels = format!("{}={},!{}", labels::MANAGED_BY, labels::MANAGER, labels::SLOT);
         Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() }
+    }
+
+    /// Users' Secrets that benches read: metadata.
+    fn watch_bench_secrets(&mut self) -> Arc<ChildCache> {
+        let wake = self.wake.clone();
+        let changed = move |change: Change<Compact>| {
+            let secret = Key::of(change.object());
+            wake.benches_that(|bench| bench_watch::reads_secret(bench, &secret));
+        };
+        let query = Query { labels: labels::WATCHED.to_owned(), ..query(Kind::Secret) };
+        let owned = self.ownership.coordinates.clone();
+        self.spawn(one_slot, Scope { query, selection: Selection::Everything, owned }, None, changed)
     }
 
     /// Pods of benches: one that comes or goes wakes nobody, one that cannot run does.

@@ -3,7 +3,8 @@
 Usage: env/bin/python site_runner.py configure|init|drop REQUEST
 
 REQUEST is a JSON object without secrets. Passwords are read from the files of the folder that SITE_RUNNER_SECRETS
-names (/run/frappe-secrets): `password` and `encryption-key` of the site's database account, `admin-password`.
+names (/run/frappe-secrets): `password` and `encryption-key` of the site's database account, `admin-password`; for
+configure `redis-password`, or the URLs `redis-cache` and `redis-queue`.
 
 Every command may be killed anywhere and run again, and may be run again after it succeeded. What a site's directory
 belongs to, and how far it is, stands in its file `.operator-state`; nothing is judged by what Frappe reports alone.
@@ -25,6 +26,7 @@ import subprocess
 import sys
 import time
 import traceback
+import urllib.parse
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
@@ -187,6 +189,7 @@ def configure(request):
         before = read_file(path)
         config = json.loads(before) if before.strip() else {}
         config.update(request["common_site_config"])
+        config.update(secret_urls(request, config))
         replace_file(path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
         # The union of the volume's list and the image's: a migrate removes the doctypes of an app that is not listed.
         listed = read_file(os.path.join("sites", "apps.txt")).split()
@@ -194,6 +197,18 @@ def configure(request):
         apps = list(dict.fromkeys(["frappe", *listed, *found]))
         replace_file(os.path.join("sites", "apps.txt"), "\n".join(apps) + "\n")
     return {"apps": found}
+
+
+def secret_urls(request, config):
+    """URLs of Redis servers that are secrets, or have a secret in them."""
+    urls = {key: secret(name) for key, name in request.get("secret_urls", {}).items()}
+    for key, url in urls.items():
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise Failure(2, "secrets", f"the secret for {key} is no redis:// URL")
+    for key in request.get("password_urls", []):
+        password = urllib.parse.quote(secret("redis-password"), safe="")
+        urls[key] = config[key].replace("redis://", f"redis://:{password}@", 1)
+    return urls
 
 
 def init(request):

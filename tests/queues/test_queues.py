@@ -6,6 +6,7 @@ folder that keeps them.
 """
 
 import glob
+import json
 import os
 import re
 import shutil
@@ -36,12 +37,12 @@ def snapshot(name):
 
 def trigger_keys(worker):
     """Keys in a rendered ScaledObject, in their order."""
-    return re.findall(r'listName: "?([^"\n]+)"?', snapshot(f"ScaledObject-{worker}"))
+    return re.findall(r'listName: "?([^"\n]+)"?', snapshot(f"scaling__ScaledObject-{worker}"))
 
 
-def redis_arguments():
+def redis_arguments(name="tests__StatefulSet-prod-redis-queue"):
     """Arguments of the rendered queue server."""
-    text = snapshot("StatefulSet-prod-redis-queue")
+    text = snapshot(name)
     block = re.search(r"- args:\n((?: +- .*\n)+)", text).group(1)
     return [line.strip()[2:].strip('"') for line in block.splitlines()]
 
@@ -68,12 +69,15 @@ class Queues(unittest.TestCase):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
-        arguments = redis_arguments()
+
+    def serve(self, name, *before):
+        arguments = redis_arguments(name)
         self.assertEqual(arguments[0], "redis-server")
         place = arguments.index("--dir")
         arguments[place + 1] = self.folder
-        self.start([*arguments, "--bind", "127.0.0.1", "--port", str(self.port)])
-        self.wait("Redis answers", lambda: self.redis("PING") == "PONG")
+        process = self.start([*before, *arguments, "--bind", "127.0.0.1", "--port", str(self.port)])
+        self.wait("Redis answers", lambda: self.redis("PING").startswith(("PONG", "NOAUTH")))
+        return process
 
     def start(self, command, **options):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
@@ -104,7 +108,25 @@ class Queues(unittest.TestCase):
             env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
         )
 
+    def test_a_password_is_asked_for_and_shows_nowhere(self):
+        name = "redis__StatefulSet-prod-redis-queue"
+        command = re.search(r"command:\n((?: +- .*\n)+)", snapshot(name)).group(1)
+        shell = [json.loads(it) if it.startswith('"') else it for it in re.findall(r"- (.*)\n", command)]
+        password = 'a"b\\c d#e$f'
+        file = os.path.join(self.folder, "password")
+        with open(file, "w", encoding="utf-8") as handle:
+            handle.write(password + "\n")
+        self.assertIn("/run/redis-password/password", shell[2])
+        shell[2] = shell[2].replace("/run/redis-password/password", file)
+        process = self.serve(name, *shell)
+        self.assertIn("NOAUTH", self.redis("PING"))
+        self.assertEqual(self.redis("--no-auth-warning", "-a", password, "PING"), "PONG")
+        for what in ["cmdline", "environ"]:
+            with open(f"/proc/{process.pid}/{what}", "rb") as handle:
+                self.assertNotIn(password.encode(), handle.read(), what)
+
     def test_the_triggers_name_the_keys_that_fill(self):
+        self.serve("tests__StatefulSet-prod-redis-queue")
         keys = trigger_keys("prod-worker-long")
         self.assertEqual(len(keys), 6, keys)
         for version in VERSIONS:

@@ -51,7 +51,7 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, bench: Arc<Frapp
     for notice in &plan.notices {
         context.events.publish(&execute::reference(Kind::Bench, key, observed.bench.uid()), notice).await;
     }
-    Ok(Outcome::Done)
+    Ok(if plan.missing { Outcome::Missing } else { Outcome::Done })
 }
 
 async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> Result<(), WriteError> {
@@ -60,6 +60,7 @@ async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> 
         match step {
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
             Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
+            Step::Watch(secret) => execute::watch_secret(writer, children, secret).await?,
             Step::HandOver(live) => execute::hand_over_replicas(writer, children, live).await?,
             Step::Delete(kind, object) => execute::delete(writer, children.cache(*kind), *kind, object).await?,
             Step::PatchBench(metadata) => {

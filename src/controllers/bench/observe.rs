@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
-use k8s_openapi::api::{core::v1::Pod, storage::v1::StorageClass};
+use k8s_openapi::api::{
+    core::v1::{Pod, Secret},
+    storage::v1::StorageClass,
+};
 use kube::{
     Api, ResourceExt,
     api::ListParams,
@@ -18,7 +21,15 @@ use super::trouble::Trouble;
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{capabilities::Capabilities, condition, key::Key, labels, names::child, object::Kind, quantity},
+    domain::{
+        capabilities::Capabilities,
+        condition,
+        key::Key,
+        labels,
+        names::{child, hash_hex},
+        object::Kind,
+        quantity,
+    },
 };
 
 /// The world, as far as one bench is concerned.
@@ -29,6 +40,10 @@ pub struct Observed {
     pub config: Arc<OperatorConfig>,
     /// What the cluster offers.
     pub capabilities: Capabilities,
+    /// The Secret that it names for Redis: metadata.
+    pub redis_secret: Option<Arc<DynamicObject>>,
+    /// Hash of the Secret's version.
+    pub redis_secret_version: Option<String>,
     /// Its objects, by kind and name.
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
     /// Objects that it had at other settings.
@@ -63,7 +78,14 @@ pub enum Class {
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
     let namespace = bench.namespace().unwrap_or_default();
     let (config, capabilities) = (context.config(), context.capabilities());
-    let input = build::Input { bench: &bench, config: &config, capabilities };
+    let redis_secret = redis_secret(context, &bench).await?;
+    let redis_secret_version = redis_secret.as_ref().map(|it| version(it));
+    let input = build::Input {
+        bench: &bench,
+        config: &config,
+        capabilities,
+        redis_secret_version: redis_secret_version.as_deref(),
+    };
     let rendered = build::render(&input);
     let live: BTreeMap<_, _> = rendered
         .all()
@@ -86,6 +108,8 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let mut troubles = context.troubles.of(&Key::of(bench.as_ref()));
     troubles.retain(exists);
     Ok(Observed {
+        redis_secret,
+        redis_secret_version,
         live,
         retired,
         sites,
@@ -103,8 +127,33 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
 impl Observed {
     /// What the builders need to know.
     pub fn input(&self) -> build::Input<'_> {
-        build::Input { bench: &self.bench, config: &self.config, capabilities: self.capabilities }
+        build::Input {
+            bench: &self.bench,
+            config: &self.config,
+            capabilities: self.capabilities,
+            redis_secret_version: self.redis_secret_version.as_deref(),
+        }
     }
+}
+
+/// The Secret that the bench names for Redis, of which nothing but the metadata is read: from the watch once it carries our
+/// label, live before.
+async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+    let Some((_, name)) = build::redis_secret(bench) else { return Ok(None) };
+    let key = Key::new(bench.namespace().unwrap_or_default(), name);
+    if let Some(cached) = context.bench_children.get(Kind::Secret, &key) {
+        return Ok(Some(cached));
+    }
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
+    let found = api.get_opt(&key.name).await?;
+    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
+}
+
+/// Another content has another version; so has another label, which costs a restart nobody asked for and is rare. Our own
+/// label is there before the version counts.
+fn version(secret: &DynamicObject) -> String {
+    let version = secret.metadata.resource_version.clone().unwrap_or_default();
+    hash_hex(&format!("{}{version}", secret.metadata.uid.clone().unwrap_or_default()), 16)
 }
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.

@@ -32,6 +32,8 @@ pub enum Step {
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
+    /// Give a user's Secret the label by which its changes are seen.
+    Watch(Arc<DynamicObject>),
     /// Keep the replicas of a Deployment at what they are, whoever sets them next.
     HandOver(Arc<DynamicObject>),
     /// Delete exactly this object.
@@ -45,6 +47,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status.
     pub status: Option<FrappeBenchStatus>,
+    /// Whether something is missing that no watch shows: look again with backoff.
+    pub missing: bool,
     /// What to tell people.
     pub notices: Vec<Notice>,
 }
@@ -55,9 +59,12 @@ pub fn plan(observed: &Observed) -> Plan {
     if observed.bench.metadata.deletion_timestamp.is_some() {
         return deletion(observed, &rendered);
     }
-    if let Err(problem) = validate(&observed.bench.spec) {
+    if let Err(problem) = validate(&observed.bench.spec, &observed.bench.namespace().unwrap_or_default()) {
         let report = Report::new(BenchPhase::Failed, problem.reason, problem.message);
         return told(observed, &rendered, Vec::new(), &report);
+    }
+    if let Some(early) = redis_secret(observed, &rendered) {
+        return early;
     }
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
     steps.extend(foundation(observed, &rendered));
@@ -80,6 +87,25 @@ pub fn plan(observed: &Observed) -> Plan {
         _ => report,
     };
     told(observed, &rendered, steps, &report)
+}
+
+/// The plan while the Secret for Redis is missing, or is not watched yet: nothing else is touched.
+fn redis_secret(observed: &Observed, rendered: &Rendered) -> Option<Plan> {
+    let (external, name) = build::redis_secret(&observed.bench)?;
+    let Some(secret) = &observed.redis_secret else {
+        let keys = match external {
+            build::External::Password => "the key password",
+            build::External::Urls => "the keys redis-cache and redis-queue",
+        };
+        let message = format!("Secret {name} does not exist: create it with {keys}");
+        let report = Report::new(BenchPhase::Progressing, Reason::RedisSecretMissing, message);
+        return Some(Plan { missing: true, ..told(observed, rendered, Vec::new(), &report) });
+    };
+    if secret.labels().contains_key(labels::WATCHED) {
+        return None;
+    }
+    // The label changes the version: what depends on that waits for it, and the watch wakes the bench.
+    Some(Plan { steps: vec![Step::Watch(Arc::clone(secret))], ..Plan::default() })
 }
 
 /// The first workload that this plan changes: what is known of its pods was before.
@@ -122,7 +148,7 @@ fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
 fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Report) -> Plan {
     let status = status::status(observed, rendered, report);
     let notices = status::notices(observed, &status, report);
-    Plan { steps, status: Some(status), notices }
+    Plan { steps, status: Some(status), notices, ..Plan::default() }
 }
 
 /// What the bench has from other settings goes, if it is this bench's own.

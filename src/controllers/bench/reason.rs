@@ -37,6 +37,10 @@ pub enum Reason {
     AppSourceNotSupported,
     /// Redis settings that this version does not know.
     RedisNotSupported,
+    /// A Secret is named in another namespace.
+    SecretNamespaceRefused,
+    /// The Secret with the Redis password or URLs does not exist.
+    RedisSecretMissing,
     /// Workers are to be autoscaled, and KEDA is not installed.
     KedaMissing,
     /// KEDA says that it cannot scale.

@@ -1,6 +1,7 @@
 //! Tests of what is decided for a bench: tables, snapshots, and properties.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
+mod redis;
 mod scaling;
 mod volumes;
 
@@ -45,6 +46,8 @@ fn observed(spec: Value) -> Observed {
         bench: Arc::new(bench(spec)),
         config: Arc::default(),
         capabilities: Capabilities::default(),
+        redis_secret: None,
+        redis_secret_version: None,
         live: BTreeMap::new(),
         retired: Vec::new(),
         sites: Vec::new(),
@@ -77,7 +80,7 @@ fn apply(observed: &mut Observed, plan: &Plan) {
             Step::Create(desired) | Step::Ensure(desired) => {
                 observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
             }
-            Step::HandOver(_) => {}
+            Step::HandOver(_) | Step::Watch(_) => {}
             Step::Delete(kind, gone) => {
                 observed.live.remove(&(*kind, gone.name_any()));
                 observed.retired.retain(|(_, it)| it != gone);
@@ -282,7 +285,7 @@ fn what_cannot_be_done_is_refused_and_touches_nothing() {
         (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),
         (json!({"appsJSON": "[]"}), "AppSourceNotSupported"),
         (json!({"redisConfig": {"type": "dragonfly"}}), "RedisNotSupported"),
-        (json!({"redisConfig": {"connectionSecretRef": {"name": "a"}}}), "RedisNotSupported"),
+        (json!({"redisConfig": {"connectionSecretRef": {"name": "a", "namespace": "b"}}}), "SecretNamespaceRefused"),
     ];
     for (spec, reason) in table {
         let world = observed(spec.clone());

@@ -3,6 +3,7 @@
 use frappe_crds::{
     FrappeBenchSpec,
     bench::{AppSourceKind, RedisType},
+    common::SecretReference,
 };
 
 use super::reason::Reason;
@@ -17,7 +18,7 @@ pub struct Problem {
 }
 
 /// What this version does not do is refused, never half done.
-pub fn validate(spec: &FrappeBenchSpec) -> Result<(), Problem> {
+pub fn validate(spec: &FrappeBenchSpec, namespace: &str) -> Result<(), Problem> {
     let problem = |reason, message: String| Err(Problem { reason, message });
     if let Some(app) = spec.apps.iter().find(|app| app.source != AppSourceKind::Image) {
         let message = format!(
@@ -35,9 +36,12 @@ pub fn validate(spec: &FrappeBenchSpec) -> Result<(), Problem> {
             let message = "redisConfig.type dragonfly: this version runs redis only".to_owned();
             return problem(Reason::RedisNotSupported, message);
         }
-        if redis.connection_secret_ref.is_some() {
-            let message = "redisConfig.connectionSecretRef: this version runs its own Redis only; remove it".to_owned();
-            return problem(Reason::RedisNotSupported, message);
+        let foreign = |it: &SecretReference| it.namespace.as_ref().is_some_and(|space| space != namespace);
+        if redis.connection_secret_ref.as_ref().is_some_and(foreign) {
+            let message = format!(
+                "redisConfig.connectionSecretRef.namespace is not {namespace}: a Secret must be in the bench's namespace"
+            );
+            return problem(Reason::SecretNamespaceRefused, message);
         }
     }
     Ok(())

@@ -98,7 +98,7 @@ pub struct Turn {
 impl Observed {
     /// What the builders need to know of the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> bench::Input<'a> {
-        bench::Input { bench, config: &self.config, capabilities: self.capabilities }
+        bench::Input { bench, config: &self.config, capabilities: self.capabilities, redis_secret_version: None }
     }
 }
 

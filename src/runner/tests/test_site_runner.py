@@ -202,6 +202,24 @@ class RunnerTest(unittest.TestCase):
             self.assertEqual(config, {"mail_server": "mine", "socketio_port": 9000, "bench_id": "default-bench"})
             self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "legacy", "erpnext"])
 
+    def test_configure_puts_redis_passwords_and_urls_from_secrets(self):
+        path = self.bench.folder / "sites" / "common_site_config.json"
+        (self.bench.folder / "secrets" / "redis-password").write_text('p@ss"w/ord')
+        url = "redis://bench-redis-cache:6379"
+        request = {"common_site_config": {"redis_cache": url}, "password_urls": ["redis_cache"]}
+        done = self.bench.run("configure", request)
+        self.assert_done(done, "apps")
+        self.assertEqual(
+            json.loads(path.read_text())["redis_cache"], "redis://:p%40ss%22w%2Ford@bench-redis-cache:6379"
+        )
+        self.assertNotIn("p@ss", done.stdout + done.stderr)
+        (self.bench.folder / "secrets" / "redis-queue").write_text("rediss://u:secret@example.com:6380/1\n")
+        request = {"common_site_config": {}, "secret_urls": {"redis_queue": "redis-queue"}}
+        self.assert_done(self.bench.run("configure", request), "apps")
+        self.assertEqual(json.loads(path.read_text())["redis_queue"], "rediss://u:secret@example.com:6380/1")
+        (self.bench.folder / "secrets" / "redis-queue").write_text("not a url")
+        self.assertEqual(self.bench.run("configure", request).returncode, 2)
+
     def test_configure_killed_at_every_step_leaves_whole_files(self):
         sites = self.bench.folder / "sites"
         request = {"common_site_config": {"bench_id": "b"}}

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::{
     BENCH_PATH, Input,
     pod::{pod_labels, pod_spec},
+    redis::{External, redis_secret},
     web::SOCKETIO_PORT,
 };
 use crate::{
@@ -37,7 +38,7 @@ pub fn runner_config_map(input: &Input) -> Desired {
 /// The Job `BENCH-configure`. Its annotation holds a hash of what it does: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
     let request = request(input);
-    let pod = runner_pod(input, "configure", &request, &[]);
+    let pod = runner_pod(input, "configure", &request, &secrets(input));
     let spec = json!({
         "backoffLimit": 4,
         "activeDeadlineSeconds": DEADLINE_SECONDS,
@@ -50,19 +51,45 @@ pub fn configure_job(input: &Input) -> Desired {
 
 /// Names what the components run: the image and what the configure Job makes of it.
 pub fn revision(input: &Input) -> String {
-    hash_hex(&format!("{}{}{}", request(input), input.image(), runner::SOURCE), 16)
+    let secret = input.redis_secret_version.unwrap_or_default();
+    hash_hex(&format!("{}{}{}{secret}", request(input), input.image(), runner::SOURCE), 16)
+}
+
+/// The Redis Secret as the runner reads it.
+fn secrets(input: &Input) -> Vec<(Value, Value)> {
+    let Some((external, name)) = redis_secret(input.bench) else { return Vec::new() };
+    let items = match external {
+        External::Password => json!([{"key": "password", "path": "redis-password"}]),
+        External::Urls => {
+            json!([{"key": "redis-cache", "path": "redis-cache"}, {"key": "redis-queue", "path": "redis-queue"}])
+        }
+    };
+    let volume = json!({"name": "secrets", "secret": {"secretName": name, "items": items, "defaultMode": 0o440}});
+    vec![(volume, json!({"name": "secrets", "mountPath": runner::SECRETS, "readOnly": true}))]
 }
 
 /// What `common_site_config.json` must say. `bench_id` names the queues in Redis: without it every bench has the same.
+///
+/// URLs with a secret in them are put together by the runner: `secret_urls` names the file of each whole URL,
+/// `password_urls` the keys whose URLs get the password of the file `redis-password`.
 fn request(input: &Input) -> Value {
     let redis = |server: &str| format!("redis://{}:6379", child(&input.name(), server));
-    json!({
-        "common_site_config": {
-            "bench_id": bench_id(input),
-            "redis_cache": redis("redis-cache"), "redis_queue": redis("redis-queue"),
-            "redis_socketio": redis("redis-queue"), "socketio_port": SOCKETIO_PORT,
-        },
-    })
+    let mut request = json!({
+        "common_site_config": {"bench_id": bench_id(input), "socketio_port": SOCKETIO_PORT},
+    });
+    // Frappe 14 reads redis_socketio, later versions read redis_queue for the same.
+    let servers = [("redis_cache", "redis-cache"), ("redis_queue", "redis-queue"), ("redis_socketio", "redis-queue")];
+    let external = redis_secret(input.bench).map(|(external, _)| external);
+    for (key, server) in servers {
+        match external {
+            Some(External::Urls) => request["secret_urls"][key] = json!(server),
+            _ => request["common_site_config"][key] = json!(redis(server)),
+        }
+    }
+    if external == Some(External::Password) {
+        request["password_urls"] = json!(servers.map(|(key, _)| key));
+    }
+    request
 }
 
 /// Name of the bench's queues, unique in a cluster.

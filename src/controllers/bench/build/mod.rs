@@ -13,9 +13,12 @@ mod workers;
 
 pub(in crate::controllers) use configure::runner_pod;
 pub use configure::{bench_id, configure_job, revision, runner_config_map};
+pub use redis::{External, redis_secret};
 pub use scaling::{Autoscaling, Scaling, queue_keys, worker_scaling};
 pub(in crate::controllers) use web::{GUNICORN_WORKERS_AND_THREADS, NGINX_PORT};
 pub use workers::is_autoscaled;
+
+use std::collections::BTreeMap;
 
 use frappe_crds::{
     FrappeBench,
@@ -47,6 +50,8 @@ pub struct Input<'a> {
     pub config: &'a OperatorConfig,
     /// What the cluster offers.
     pub capabilities: Capabilities,
+    /// Version of the Secret that [`redis_secret`] names; nothing where there is none, or where it does not matter.
+    pub redis_secret_version: Option<&'a str>,
 }
 
 impl Input<'_> {
@@ -82,6 +87,15 @@ impl Input<'_> {
         Desired::untyped(kind, key, metadata, spec)
     }
 
+    /// Metadata of pods that hold a connection to Redis: those of another version of its Secret are other pods.
+    fn pod_metadata(&self, labels: &BTreeMap<String, String>) -> Value {
+        let mut metadata = json!({"labels": labels});
+        if let Some(version) = self.redis_secret_version {
+            metadata["annotations"] = json!({labels::REDIS_SECRET: version});
+        }
+        metadata
+    }
+
     fn owner(&self) -> Value {
         json!({
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": self.name(),
@@ -114,7 +128,12 @@ pub fn render(input: &Input) -> Rendered {
     components.extend(budget::budgets(input, &components));
     components.extend(scaling::objects(input));
     components.extend(monitor::service_monitor(input));
-    Rendered { foundation, configure: configure_job(input), components, claims: vec![redis::queue_claim(input)] }
+    Rendered {
+        foundation,
+        configure: configure_job(input),
+        components,
+        claims: redis::queue_claim(input).into_iter().collect(),
+    }
 }
 
 impl Rendered {
@@ -131,7 +150,15 @@ impl Rendered {
             .iter()
             .filter(|it| it.kind == Kind::Deployment)
             .flat_map(|it| [Kind::ScaledObject, Kind::PodDisruptionBudget].map(|kind| (kind, it.key.clone())));
-        let single = [(Kind::NetworkPolicy, named("pods")), (Kind::ServiceMonitor, named("gunicorn"))];
+        let single = [
+            (Kind::NetworkPolicy, named("pods")),
+            (Kind::ServiceMonitor, named("gunicorn")),
+            (Kind::TriggerAuthentication, named("redis-queue")),
+            (Kind::StatefulSet, named("redis-cache")),
+            (Kind::StatefulSet, named("redis-queue")),
+            (Kind::Service, named("redis-cache")),
+            (Kind::Service, named("redis-queue")),
+        ];
         let wanted = |kind: Kind, key: &Key| self.all().any(|it| it.kind == kind && it.key == *key);
         of_deployments.chain(single).filter(|(kind, key)| !wanted(*kind, key)).collect()
     }

@@ -54,7 +54,7 @@ pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
         "strategy": strategy,
         "selector": selector,
         "template": {
-            "metadata": {"labels": pod_labels(input, component.name)},
+            "metadata": input.pod_metadata(&pod_labels(input, component.name)),
             "spec": pod,
         },
     });

@@ -1,6 +1,9 @@
 //! Redis for the cache (bounded, evicts, forgets) and for the queues (persists, never evicts).
 
-use frappe_crds::bench::{RedisConfig, RedisSize, StorageDeletionPolicy};
+use frappe_crds::{
+    FrappeBench,
+    bench::{RedisConfig, RedisSize, StorageDeletionPolicy},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -17,6 +20,9 @@ use crate::domain::{
 
 /// uid and gid of the user `redis` in the official images.
 const REDIS_USER: i64 = 999;
+/// Folder and file of the password in a server's pod.
+const PASSWORD_FOLDER: &str = "/run/redis-password";
+const PASSWORD_FILE: &str = "/run/redis-password/password";
 /// Port of Redis.
 const PORT: i32 = 6379;
 /// `maxmemory` where the bench names none, in bytes: 400 MiB below the default limit of 512 MiB.
@@ -27,6 +33,9 @@ const DEFAULT_QUEUE_SIZE: &str = "1Gi";
 /// StatefulSet and Service of both servers.
 pub(super) fn both(input: &Input) -> Vec<Desired> {
     let config = input.bench.spec.redis_config.clone().unwrap_or_default();
+    if config.connection_secret_ref.is_some() {
+        return Vec::new();
+    }
     let cache_memory =
         memory(config.cache.as_ref()).or_else(|| config.max_memory.as_ref().and_then(|it| quantity::bytes(&it.0)));
     let cache = server(input, &config, "redis-cache", cache_memory, None);
@@ -35,9 +44,59 @@ pub(super) fn both(input: &Input) -> Vec<Desired> {
     [cache, queue].concat()
 }
 
-/// Address of the queue's Redis for KEDA, which is in another namespace.
-pub(super) fn queue_address(input: &Input) -> String {
-    format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace())
+/// What a Secret of the user's says of Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum External {
+    /// The password of the bench's own servers.
+    Password,
+    /// The URLs of servers that exist.
+    Urls,
+}
+
+/// The Secret that the bench names for Redis, in its own namespace.
+pub fn redis_secret(bench: &FrappeBench) -> Option<(External, String)> {
+    let config = bench.spec.redis_config.as_ref()?;
+    let urls = config.connection_secret_ref.as_ref().map(|it| (External::Urls, it.name.clone()));
+    urls.or_else(|| config.password_secret_ref.as_ref().map(|it| (External::Password, it.name.clone())))
+}
+
+/// Address of the queue's Redis for KEDA, which is in another namespace; nothing where a Secret holds it.
+pub(super) fn queue_address(input: &Input) -> Option<String> {
+    let own = redis_secret(input.bench).is_none_or(|(external, _)| external == External::Password);
+    own.then(|| format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace()))
+}
+
+/// Name of the TriggerAuthentication by which KEDA reads the user's Secret.
+pub(super) fn authentication_name(input: &Input) -> Option<String> {
+    redis_secret(input.bench).map(|_| child(&input.name(), "redis-queue"))
+}
+
+/// The TriggerAuthentication.
+pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
+    let (external, name) = redis_secret(input.bench)?;
+    let entry = |parameter: &str, key: &str| json!({"parameter": parameter, "name": name, "key": key});
+    let entries = match external {
+        External::Password => vec![entry("password", "password")],
+        External::Urls => vec![entry("address", "queue-address"), entry("password", "queue-password")],
+    };
+    let spec = json!({"secretTargetRef": entries});
+    Some(input.object(Kind::TriggerAuthentication, "redis-queue", "redis-queue", &spec))
+}
+
+/// Gives a server its password. It is read from a file and handed to Redis as its configuration, on standard input: not as
+/// an argument, nor in the environment. Quoted as redis.conf wants it.
+fn protect(container: &mut Value, pod: &mut Value, secret: &str) {
+    let script = format!("exec \"$@\" - <<END\nrequirepass \"$(sed 's/[\\\\\"]/\\\\&/g' {PASSWORD_FILE})\"\nEND\n");
+    container["command"] = json!(["sh", "-c", script, "sh"]);
+    let mount = json!({"name": "password", "mountPath": PASSWORD_FOLDER, "readOnly": true});
+    let volume = json!({"name": "password", "secret": {
+        "secretName": secret, "items": [{"key": "password", "path": "password"}], "defaultMode": 0o440,
+    }});
+    for (list, item) in [(&mut container["volumeMounts"], mount), (&mut pod["volumes"], volume)] {
+        let mut items = list.as_array().cloned().unwrap_or_default();
+        items.push(item);
+        *list = json!(items);
+    }
 }
 
 fn memory(size: Option<&RedisSize>) -> Option<i128> {
@@ -59,7 +118,7 @@ fn server(
         Some(_) => ["--appendonly", "yes", "--maxmemory-policy", "noeviction"].as_slice(),
         None => ["--appendonly", "no", "--save", "", "--maxmemory-policy", "allkeys-lru"].as_slice(),
     });
-    let container = json!({
+    let mut container = json!({
         "name": name, "image": image, "args": args,
         "ports": [{"name": "redis", "containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 5},
@@ -69,7 +128,7 @@ fn server(
         "volumeMounts": [{"name": "data", "mountPath": "/data"}],
     });
     let mut pod = json!({
-        "automountServiceAccountToken": false, "enableServiceLinks": false, "containers": [container],
+        "automountServiceAccountToken": false, "enableServiceLinks": false,
         "securityContext": ids(REDIS_USER, input.capabilities.openshift),
     });
     let bench = input.name();
@@ -88,7 +147,13 @@ fn server(
         }
         None => pod["volumes"] = json!([{"name": "data", "emptyDir": {}}]),
     }
-    spec["template"] = json!({"metadata": {"labels": labels::component(&bench, name)}, "spec": pod});
+    if let Some((External::Password, secret)) = redis_secret(input.bench) {
+        protect(&mut container, &mut pod, &secret);
+    }
+    pod["containers"] = json!([container]);
+    spec["template"] = json!({
+        "metadata": input.pod_metadata(&labels::component(&bench, name)), "spec": pod,
+    });
     let service = json!({
         "type": "ClusterIP", "selector": labels::selector(&bench, name),
         "ports": [{"name": "redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}],
@@ -98,13 +163,16 @@ fn server(
 
 /// The claim that the queue's StatefulSet makes, at the size that it should have: the template of a StatefulSet cannot be
 /// changed.
-pub(super) fn queue_claim(input: &Input) -> Desired {
+pub(super) fn queue_claim(input: &Input) -> Option<Desired> {
     let config = input.bench.spec.redis_config.clone().unwrap_or_default();
+    if config.connection_secret_ref.is_some() {
+        return None;
+    }
     let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
     let key = Key::new(input.namespace(), format!("data-{}-0", child(&input.name(), "redis-queue")));
     let metadata = json!({"labels": labels::component(&input.name(), "redis-queue")});
     let spec = json!({"resources": {"requests": {"storage": size}}});
-    Desired::untyped(Kind::PersistentVolumeClaim, key, metadata, &spec)
+    Some(Desired::untyped(Kind::PersistentVolumeClaim, key, metadata, &spec))
 }
 
 fn data_claim(input: &Input, size: &str) -> Value {

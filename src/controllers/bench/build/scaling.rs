@@ -85,7 +85,9 @@ pub(super) fn objects(input: &Input) -> Vec<Desired> {
         let scaling = scaled.iter().find(|it| it.queue == worker.queues[0])?;
         Some(scaled_object(input, worker, scaling, &scaling.wanted?))
     };
-    WORKERS.iter().filter_map(of).collect()
+    let objects: Vec<Desired> = WORKERS.iter().filter_map(of).collect();
+    let authentication = redis::keda_authentication(input).filter(|_| !objects.is_empty());
+    authentication.into_iter().chain(objects).collect()
 }
 
 /// One trigger for the jobs that wait and one for those that run, of every queue that the workers serve. The list
@@ -121,10 +123,18 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
 fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Value; 2] {
     let [waiting, running] = queue_keys(&bench_id(input), queue);
     let trigger = |name: String, key: &str, length: i32| {
-        json!({"type": "redis", "name": name, "metadata": {
-            "address": redis::queue_address(input), "listName": key, "listLength": length.to_string(),
-            "activationListLength": "0", "enableTLS": "false", "databaseIndex": "0",
-        }})
+        let mut metadata = json!({
+            "listName": key, "listLength": length.to_string(), "activationListLength": "0", "enableTLS": "false",
+            "databaseIndex": "0",
+        });
+        if let Some(address) = redis::queue_address(input) {
+            metadata["address"] = json!(address);
+        }
+        let mut trigger = json!({"type": "redis", "name": name, "metadata": metadata});
+        if let Some(name) = redis::authentication_name(input) {
+            trigger["authenticationRef"] = json!({"name": name});
+        }
+        trigger
     };
     [
         trigger(format!("waiting-{queue}"), &waiting, wanted.target_queue_length),

@@ -1,0 +1,100 @@
+//! Redis with a password, and Redis of somebody else's.
+
+use super::*;
+use crate::domain::labels;
+
+fn secret(name: &str, version: &str, watched: bool) -> Arc<DynamicObject> {
+    let labels = if watched { json!({labels::WATCHED: "true"}) } else { json!({}) };
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "namespace": "default", "uid": "s", "resourceVersion": version, "labels": labels},
+    });
+    Arc::new(serde_json::from_value(secret).expect("a Secret"))
+}
+
+fn give(world: &mut Observed, secret: Arc<DynamicObject>) {
+    world.redis_secret_version = secret.metadata.resource_version.clone();
+    world.redis_secret = Some(secret);
+}
+
+#[test]
+fn a_missing_secret_is_said_and_touches_nothing() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let spec = json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}});
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+    let next = plan(&world);
+    assert!(next.steps.is_empty() && next.missing);
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "RedisSecretMissing");
+    assert_eq!(message, "Secret redis does not exist: create it with the key password");
+    give(&mut world, secret("redis", "1", false));
+    assert_eq!(plan(&world).steps, [Step::Watch(secret("redis", "1", false))], "first its changes must be seen");
+}
+
+/// A password is in no argument and no variable; another version of the Secret restarts what holds a connection.
+#[test]
+fn the_bench_asks_for_its_redis_password() {
+    let mut world = observed(json!({
+        "redisConfig": {"passwordSecretRef": {"name": "redis"}}, "workerAutoscaling": {"default": {}},
+    }));
+    world.capabilities.keda = true;
+    give(&mut world, secret("redis", "1", true));
+    let made = converge(&mut world);
+    for desired in &made {
+        assert_eq!(lint(desired), Vec::<String>::new());
+    }
+    for (kind, name) in [
+        (Kind::StatefulSet, "prod-redis-queue"),
+        (Kind::TriggerAuthentication, "prod-redis-queue"),
+        (Kind::ScaledObject, "prod-worker-default"),
+    ] {
+        insta::assert_yaml_snapshot!(format!("{kind:?}-{name}"), find(&made, kind, name));
+    }
+    let request =
+        find(&made, Kind::Job, "prod-configure")["spec"]["template"]["spec"]["containers"][0]["args"][1].clone();
+    let request: Value = serde_json::from_str(request.as_str().expect("text")).expect("JSON");
+    assert_eq!(request["password_urls"], json!(["redis_cache", "redis_queue", "redis_socketio"]));
+    let version = |made: &[Desired], kind: Kind, name: &str| {
+        find(made, kind, name)["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET].clone()
+    };
+    give(&mut world, secret("redis", "2", true));
+    let next = converge(&mut world);
+    for (kind, name) in [
+        (Kind::StatefulSet, "prod-redis-cache"),
+        (Kind::StatefulSet, "prod-redis-queue"),
+        (Kind::Deployment, "prod-gunicorn"),
+        (Kind::Deployment, "prod-worker-long"),
+        (Kind::Deployment, "prod-socketio"),
+    ] {
+        assert_eq!((version(&made, kind, name), version(&next, kind, name)), (json!("1"), json!("2")), "{name}");
+    }
+    assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written anew");
+}
+
+#[test]
+fn redis_of_somebody_elses_is_used_and_none_is_run() {
+    let mut world = observed(json!({
+        "redisConfig": {"connectionSecretRef": {"name": "urls"}}, "workerAutoscaling": {"default": {}},
+    }));
+    world.capabilities.keda = true;
+    give(&mut world, secret("urls", "1", true));
+    let made = converge(&mut world);
+    assert!(!made.iter().any(|it| it.kind == Kind::StatefulSet || it.key.name.contains("redis-cache")));
+    let retired = build::render(&world.input()).retired(&world.input());
+    for kind in [Kind::StatefulSet, Kind::Service] {
+        for server in ["redis-cache", "redis-queue"] {
+            assert!(retired.contains(&(kind, Key::new("default", format!("prod-{server}")))), "{kind:?} {server}");
+        }
+    }
+    let request =
+        find(&made, Kind::Job, "prod-configure")["spec"]["template"]["spec"]["containers"][0]["args"][1].clone();
+    let request: Value = serde_json::from_str(request.as_str().expect("text")).expect("JSON");
+    let urls = json!({"redis_cache": "redis-cache", "redis_queue": "redis-queue", "redis_socketio": "redis-queue"});
+    assert_eq!(request["secret_urls"], urls);
+    assert_eq!(request["common_site_config"].get("redis_cache"), None);
+    let trigger = &find(&made, Kind::ScaledObject, "prod-worker-default")["spec"]["triggers"][0];
+    assert_eq!(trigger["metadata"].get("address"), None, "the Secret holds it");
+    let authentication = &find(&made, Kind::TriggerAuthentication, "prod-redis-queue")["spec"]["secretTargetRef"];
+    assert_eq!(authentication[0], json!({"parameter": "address", "name": "urls", "key": "queue-address"}));
+}
