@@ -28,6 +28,7 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
     derive = "Default",
     derive = "PartialEq",
     doc = "A FrappeBench is the infrastructure that many Frappe sites share: a volume, Redis, web servers, workers and a scheduler.",
+    validation = Rule::new("(has(self.spec.storageClassName) ? self.spec.storageClassName : '') == (has(oldSelf.spec.storageClassName) ? oldSelf.spec.storageClassName : '')").message("storageClassName cannot be changed: a volume cannot move to another class; create a new bench"),
     validation = Rule::new("(has(self.spec.storageAccessMode) ? self.spec.storageAccessMode : 'ReadWriteMany') == (has(oldSelf.spec.storageAccessMode) ? oldSelf.spec.storageAccessMode : 'ReadWriteMany')").message("storageAccessMode cannot be changed: a volume keeps its access mode; create a new bench"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name of a bench may have at most 40 characters, because the names of its Deployments and Services are made from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name of a bench must begin with a letter and have only lower-case letters, digits and hyphens, because Services are named after it"),
@@ -68,7 +69,6 @@ pub struct FrappeBenchSpec {
     /// Storage class of the volume that holds the sites; the cluster's default if left out. Cannot be changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("storageClassName cannot be changed: a volume cannot move to another class; create a new bench"))]
     pub storage_class_name: Option<String>,
     /// Size of the volume that holds the sites. Default: `10Gi`. It can grow and never shrink.
     #[serde(default, skip_serializing_if = "Option::is_none")]

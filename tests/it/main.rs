@@ -8,6 +8,7 @@ mod crash;
 mod crds;
 mod discovery;
 mod fence;
+mod fields;
 mod journey;
 mod published;
 mod refusals;
