@@ -178,3 +178,56 @@ async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
     };
     world.until("nothing is left but the volumes that are to be kept", 90, left).await;
 }
+
+/// R-6, of every object that a bench has: deleted, relabelled or scaled by hand, it comes back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_object_that_is_changed_by_hand_comes_back() {
+    let world = World::start("hands").await;
+    world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
+    world.cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
+    let bench = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    let on = json!({"enabled": true});
+    bench.make(
+        "whole",
+        &json!({"componentReplicas": {"gunicorn": 2}, "networkPolicy": on, "monitoring": on, "workerAutoscaling": {"long": on}}),
+    );
+    bench.ready("whole").await;
+    let kinds = "services,deployments,statefulsets,configmaps,poddisruptionbudgets,networkpolicies,jobs,scaledobjects,\
+                 servicemonitors";
+    let listed = world.kubectl(&["get", kinds, "-n", "wrong", "-l", "bench=whole", "-o", "name"]);
+    let names: Vec<&str> = listed.lines().collect();
+    let get = |name: &str, path: &str| {
+        let output = format!("jsonpath={{{path}}}");
+        world.cluster.kubectl(&["get", name, "-n", "wrong", "-o", &output], "").ok().map(|it| it.out)
+    };
+    for name in &names {
+        // A Job is made, not kept: what it ran is done.
+        if !name.starts_with("job") {
+            let component = get(name, ".metadata.labels.component");
+            world.kubectl(&["label", name, "-n", "wrong", "--overwrite", "component=edited"]);
+            let back = || async { (get(name, ".metadata.labels.component") == component).then_some(()) };
+            world.until(&format!("{name} has its label again"), 30, back).await;
+        }
+        let uid = get(name, ".metadata.uid");
+        world.kubectl(&["delete", name, "-n", "wrong", "--wait=false"]);
+        let anew = || async {
+            let now = get(name, ".metadata.uid").filter(|it| !it.is_empty());
+            (now.is_some() && now != uid).then_some(())
+        };
+        world.until(&format!("{name} is there again"), 60, anew).await;
+    }
+    for name in names.iter().filter(|it| it.starts_with("deployment")) {
+        let before = get(name, ".spec.replicas");
+        world.kubectl(&["scale", name, "-n", "wrong", "--replicas=9"]);
+        if name.ends_with("worker-long") {
+            tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+            assert_eq!(get(name, ".spec.replicas").as_deref(), Some("9"), "KEDA's number is left alone");
+            continue;
+        }
+        let back = || async { (get(name, ".spec.replicas") == before).then_some(()) };
+        world.until(&format!("{name} has its replicas again"), 30, back).await;
+    }
+    bench.ready("whole").await;
+    println!("{} objects were relabelled, deleted and scaled by hand, and came back", names.len());
+    assert!(names.len() >= 20, "{names:?}");
+}

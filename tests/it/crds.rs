@@ -8,7 +8,7 @@ use serde_yaml_ng::Value;
 use crate::support::shared;
 
 /// YAML blocks of the guide that are objects of this API, as they stand there.
-fn guide_blocks(text: &str) -> Vec<String> {
+pub(crate) fn guide_blocks(text: &str) -> Vec<String> {
     let mut blocks = Vec::new();
     for block in text.split("```yaml").skip(1) {
         let Some((yaml, _)) = block.split_once("```") else { continue };
