@@ -11,6 +11,11 @@ const DATABASE_STEM_CHARACTERS: usize = 20;
 /// Hex digits of the hash in a database name.
 const DATABASE_HASH_DIGITS: usize = 12;
 
+/// Name of an app's Python module, which is what Frappe knows it by: a repository may be called `custom-app`.
+pub fn module(app: &str) -> String {
+    app.replace('-', "_")
+}
+
 /// The first hex digits of SHA-256 of some text.
 pub fn hash_hex(text: &str, digits: usize) -> String {
     Sha256::digest(text.as_bytes()).iter().flat_map(|byte| [byte >> 4, byte & 15]).take(digits).map(hex_digit).collect()

@@ -75,10 +75,10 @@ fn of_components() -> Vec<Row> {
         ("apps[].source", json!({"apps": [{"name": "a", "source": "fpm"}]}), Bench),
         ("apps[].org", json!({"apps": [{"name": "a", "source": "fpm", "org": "frappe"}]}), Bench),
         ("apps[].version", json!({"apps": [{"name": "a", "source": "fpm", "version": "1"}]}), Bench),
-        ("apps[].git.repository", json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://example.com/a"}}]}), Bench),
-        ("apps[].git.branch", json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://example.com/a", "branch": "b"}}]}), Bench),
-        ("apps[].gitUrl", json!({"apps": [{"name": "a", "source": "git", "gitUrl": "https://example.com/a"}]}), Bench),
-        ("apps[].gitBranch", json!({"apps": [{"name": "a", "source": "git", "gitUrl": "https://example.com/a", "gitBranch": "b"}]}), Bench),
+        ("apps[].git.repository", json!({"apps": [{"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/a"}}]}), Bench),
+        ("apps[].git.branch", json!({"apps": [{"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/a", "branch": "b"}}]}), Bench),
+        ("apps[].gitUrl", json!({"apps": [{"name": "custom-app", "source": "git", "gitUrl": "https://example.com/a"}]}), Bench),
+        ("apps[].gitBranch", json!({"apps": [{"name": "custom-app", "source": "git", "gitUrl": "https://example.com/a", "gitBranch": "b"}]}), Bench),
         ("appsJSON", json!({"appsJSON": "[]"}), Bench),
         ("imageConfig.repository", json!({"imageConfig": {"repository": "example.com/erpnext"}}), Bench),
         ("imageConfig.tag", json!({"imageConfig": {"tag": "v15.1"}}), Bench),
@@ -128,7 +128,7 @@ fn of_the_bench() -> Vec<Row> {
         ("monitoring.intervalSeconds", json!({"monitoring": {"enabled": true, "intervalSeconds": 60}}), Bench),
         ("security.podSecurityContext", json!({"security": {"podSecurityContext": {"runAsUser": 1001, "supplementalGroups": [7]}}}), Bench),
         ("security.securityContext", json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}), Bench),
-        ("gitConfig.enabled", json!({"gitConfig": {"enabled": true}}), Bench),
+        ("gitConfig.enabled", json!({"gitConfig": {"enabled": false}}), Bench),
         ("fpmConfig.repositories[].name", json!({"fpmConfig": {"repositories": [{"name": "mine", "url": "https://example.com"}]}}), Bench),
         ("fpmConfig.repositories[].url", json!({"fpmConfig": {"repositories": [{"name": "b", "url": "https://example.org"}]}}), Bench),
         ("fpmConfig.repositories[].priority", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com", "priority": 1}, {"name": "b", "url": "https://b.example.com", "priority": 2}]}}), Bench),
@@ -322,7 +322,7 @@ async fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     // What a leaf changes within a part that is there, not what the part brings.
     let on = json!({"enabled": true});
     let base = json!({
-        "frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}], "networkPolicy": on, "monitoring": on,
+        "frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}], "networkPolicy": on, "monitoring": on, "gitConfig": on,
         "workerAutoscaling": {"default": on, "short": on, "long": on},
     });
     let ground = json!({"apiVersion": "v1", "kind": "List", "items": [

@@ -59,7 +59,8 @@ pub fn plan(observed: &Observed) -> Plan {
     if observed.bench.metadata.deletion_timestamp.is_some() {
         return deletion(observed, &rendered);
     }
-    if let Err(problem) = validate(&observed.bench.spec, &observed.bench.namespace().unwrap_or_default()) {
+    let namespace = observed.bench.namespace().unwrap_or_default();
+    if let Err(problem) = validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
         let report = Report::new(BenchPhase::Failed, problem.reason, problem.message);
         return told(observed, &rendered, Vec::new(), &report);
     }

@@ -33,8 +33,10 @@ pub enum Reason {
     VolumeSized,
     /// An app that the bench names is not in its image.
     AppMissing,
-    /// An app is to come from Git or the Frappe package manager.
+    /// An app is to come from the Frappe package manager.
     AppSourceNotSupported,
+    /// An app is to come from Git, and that is not enabled.
+    GitDisabled,
     /// Redis settings that this version does not know.
     RedisNotSupported,
     /// A Secret is named in another namespace.

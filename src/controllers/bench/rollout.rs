@@ -1,10 +1,10 @@
-//! In which order the components of a bench change over to another image. Pure.
+//! In which order the components of a bench change over to another image, or another copy of its code. Pure.
 //!
 //! nginx first, since it serves the assets that pages of either image name; then what answers requests; then the workers;
 //! the scheduler, of which there is never more than one, last. Whoever has not had its turn keeps its image, and is kept
 //! as it should be otherwise. An image that does not come up stops there: what runs goes on running.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{
     build::Rendered,
@@ -20,9 +20,9 @@ const STAGES: [&[&str]; 5] =
 /// What changes over, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// The image that some components still run.
+    /// Image and code that some components still run.
     pub from: String,
-    /// The image that they are to run.
+    /// Image and code that they are to run.
     pub to: String,
     /// Components that do not run it wholly yet, in their order.
     pub left: Vec<String>,
@@ -35,12 +35,14 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
     for stage in STAGES {
         let mut changing = false;
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
-            let Some(present) = image_now(observed, desired) else { continue };
-            let wanted = desired.body["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-            let other = present != wanted;
+            let Some(present) = container_now(observed, desired) else { continue };
+            let other = code(&present) != code(container(&desired.body));
             changing |= other || unready(observed, desired);
             if wait && other {
-                desired.body["spec"]["template"]["spec"]["containers"][0]["image"] = present;
+                let container = &mut desired.body["spec"]["template"]["spec"]["containers"][0];
+                for field in ["image", "volumeMounts"] {
+                    container[field] = present[field].clone();
+                }
             }
         }
         wait |= changing;
@@ -54,13 +56,25 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     for stage in STAGES {
         deployments.extend(rendered.components.iter().filter(|it| is_of(it, stage)));
     }
-    let wanted = |it: &Desired| it.body["spec"]["template"]["spec"]["containers"][0]["image"].clone();
-    let others = |it: &&&Desired| image_now(observed, it).is_some_and(|present| present != wanted(it));
+    let others =
+        |it: &&&Desired| container_now(observed, it).is_some_and(|now| code(&now) != code(container(&it.body)));
     let first = deployments.iter().find(others)?;
-    let (from, to) = (image_now(observed, first)?, wanted(first));
+    let (from, to) = (code(&container_now(observed, first)?), code(container(&first.body)));
     let left = deployments.iter().filter(|it| others(it) || unready(observed, it)).map(|it| component(it)).collect();
-    let text = |image: Value| image.as_str().unwrap_or_default().to_owned();
-    Some(Rollout { from: text(from), to: text(to), left })
+    Some(Rollout { from, to, left })
+}
+
+/// The container of a Deployment.
+fn container(deployment: &Value) -> &Value {
+    &deployment["spec"]["template"]["spec"]["containers"][0]
+}
+
+/// What a container runs: its image, and the copy of the code that is mounted over the image's, where there is one.
+fn code(container: &Value) -> String {
+    let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
+    let copy = mounts.find_map(|mount| mount["subPath"].as_str()).and_then(|path| path.split('/').nth(1));
+    let image = container["image"].as_str().unwrap_or_default();
+    copy.map_or(image.to_owned(), |copy| format!("{image} with apps of revision {copy}"))
 }
 
 fn component(desired: &Desired) -> String {
@@ -71,9 +85,9 @@ fn is_of(desired: &Desired, stage: &[&str]) -> bool {
     desired.kind == Kind::Deployment && stage.contains(&component(desired).as_str())
 }
 
-fn image_now(observed: &Observed, desired: &Desired) -> Option<Value> {
+fn container_now(observed: &Observed, desired: &Desired) -> Option<Value> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-    Some(live.data["spec"]["template"]["spec"]["containers"][0]["image"].clone()).filter(|it| *it != json!(null))
+    Some(container(&live.data).clone()).filter(|it| it["image"].is_string())
 }
 
 fn unready(observed: &Observed, desired: &Desired) -> bool {

@@ -21,6 +21,7 @@ use crate::{
         condition,
         condition::Conditions,
         names::child,
+        names::module,
         object::{Desired, Kind},
     },
     io::events::Notice,
@@ -51,7 +52,7 @@ impl Report {
 pub fn missing_app(observed: &Observed) -> Option<Report> {
     let found = installed(observed);
     let wanted = observed.bench.spec.apps.iter().map(|app| app.name.as_str());
-    let missing: Vec<&str> = wanted.filter(|app| !found.is_empty() && !found.iter().any(|it| it == app)).collect();
+    let missing: Vec<&str> = wanted.filter(|app| !found.is_empty() && !found.contains(&module(app))).collect();
     if missing.is_empty() {
         return None;
     }
@@ -192,7 +193,6 @@ fn count(workload: &DynamicObject) -> ComponentStatus {
 pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> FrappeBenchStatus {
     let former = observed.bench.status.clone().unwrap_or_default();
     let generation = observed.bench.metadata.generation;
-    let spec = &observed.bench.spec;
     let mut conditions = Conditions::new(&former.conditions, generation, observed.now);
     let reason = report.reason.to_string();
     conditions.set("Ready", Some(report.phase == BenchPhase::Ready), &reason, &report.message);
@@ -209,7 +209,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
-        git_enabled: Some(spec.git_config.as_ref().and_then(|it| it.enabled).unwrap_or(observed.config.git_enabled)),
+        git_enabled: Some(git_enabled(observed)),
         fpm_repositories: fpm_repositories(observed),
         observed_generation: generation,
         worker_scaling: worker_scaling(observed, &table),
@@ -249,6 +249,12 @@ fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason
         Some(message) => (false, Reason::ScalingFailed, message),
         None => (true, Reason::Autoscaled, format!("KEDA scales {} kinds of workers", scaled.len())),
     })
+}
+
+/// Whether apps may come from Git: as the bench says, else the operator.
+pub fn git_enabled(observed: &Observed) -> bool {
+    let own = observed.bench.spec.git_config.as_ref().and_then(|it| it.enabled);
+    own.unwrap_or(observed.config.git_enabled)
 }
 
 /// Names of the repositories: the operator's, then the bench's.

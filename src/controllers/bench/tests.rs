@@ -278,10 +278,7 @@ fn a_changed_configuration_runs_the_configure_job_again() {
 #[test]
 fn what_cannot_be_done_is_refused_and_touches_nothing() {
     let table = [
-        (
-            json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}),
-            "AppSourceNotSupported",
-        ),
+        (json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}), "GitDisabled"),
         (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),
         (json!({"appsJSON": "[]"}), "AppSourceNotSupported"),
         (json!({"redisConfig": {"type": "dragonfly"}}), "RedisNotSupported"),

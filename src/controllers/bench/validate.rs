@@ -18,11 +18,20 @@ pub struct Problem {
 }
 
 /// What this version does not do is refused, never half done.
-pub fn validate(spec: &FrappeBenchSpec, namespace: &str) -> Result<(), Problem> {
+pub fn validate(spec: &FrappeBenchSpec, namespace: &str, git_enabled: bool) -> Result<(), Problem> {
     let problem = |reason, message: String| Err(Problem { reason, message });
-    if let Some(app) = spec.apps.iter().find(|app| app.source != AppSourceKind::Image) {
+    let from = |kind: AppSourceKind| spec.apps.iter().find(move |app| app.source == kind);
+    if let Some(app) = from(AppSourceKind::Git).filter(|_| !git_enabled) {
         let message = format!(
-            "apps: {} is to come from outside the image, which this version does not do: build it into the image and set source: image",
+            "apps: {} is to come from Git, which is off: set gitConfig.enabled, or gitEnabled in the operator's ConfigMap",
+            app.name
+        );
+        return problem(Reason::GitDisabled, message);
+    }
+    if let Some(app) = from(AppSourceKind::Fpm) {
+        let message = format!(
+            "apps: {} is to come from the Frappe package manager, which this version does not run: build it into the image \
+             and set source: image, or take it from Git",
             app.name
         );
         return problem(Reason::AppSourceNotSupported, message);

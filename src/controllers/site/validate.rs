@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
-    domain::{condition, key::Key},
+    domain::{condition, key::Key, names::module},
 };
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
@@ -197,9 +197,9 @@ fn connections_max(bench: &FrappeBench) -> i32 {
 
 /// The site's apps, else the bench's; each must be one of the bench's.
 fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report> {
-    let offered: Vec<String> = bench.spec.apps.iter().map(|app| app.name.clone()).collect();
+    let offered: Vec<String> = bench.spec.apps.iter().map(|app| module(&app.name)).collect();
     let wanted = observed.site.spec.apps.clone().unwrap_or_else(|| offered.clone());
-    let wanted: Vec<String> = wanted.into_iter().filter(|app| app != "frappe").collect();
+    let wanted: Vec<String> = wanted.iter().map(|app| module(app)).filter(|app| app != "frappe").collect();
     match wanted.iter().find(|app| !offered.contains(app)) {
         None => Ok(wanted),
         Some(app) => {

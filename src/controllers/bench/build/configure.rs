@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    BENCH_PATH, Input,
+    BENCH_PATH, Input, code,
     pod::{pod_labels, pod_spec},
     redis::{External, redis_secret},
     web::SOCKETIO_PORT,
@@ -22,6 +22,8 @@ use crate::{
 const RUNNER_PATH: &str = "/opt/frappe-operator";
 /// Longest time of the configure Job, in seconds.
 const DEADLINE_SECONDS: i64 = 600;
+/// Longest time of one that copies the image's code and installs apps, in seconds.
+const INSTALL_DEADLINE_SECONDS: i64 = 3600;
 
 /// The ConfigMap that ships the site runner to every Job of the bench.
 pub fn runner_config_map(input: &Input) -> Desired {
@@ -38,15 +40,31 @@ pub fn runner_config_map(input: &Input) -> Desired {
 /// The Job `BENCH-configure`. Its annotation holds a hash of what it does: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
     let request = request(input);
-    let pod = runner_pod(input, "configure", &request, &secrets(input));
+    let mut pod = runner_pod(input, "configure", &request, &secrets(input));
+    let mut deadline_seconds = DEADLINE_SECONDS;
+    if let Some(code) = code::request(input) {
+        pod["initContainers"] = json!([seed(&pod["containers"][0], &code)]);
+        deadline_seconds = INSTALL_DEADLINE_SECONDS;
+    }
     let spec = json!({
         "backoffLimit": 4,
-        "activeDeadlineSeconds": DEADLINE_SECONDS,
+        "activeDeadlineSeconds": deadline_seconds,
         "template": {"metadata": {"labels": pod_labels(input, "configure")}, "spec": pod},
     });
     let mut job = input.object(Kind::Job, "configure", "configure", &spec);
     job.body["metadata"]["annotations"] = json!({labels::APPLIED_HASH: revision(input)});
     job
+}
+
+/// Copies the image's code to the volume, before the copy is mounted over it.
+fn seed(configure: &Value, code: &Value) -> Value {
+    let mut container = configure.clone();
+    container["name"] = json!("seed");
+    container["args"] = json!(["seed", code.to_string()]);
+    let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
+    let own = mounts.into_iter().filter(|mount| mount.get("subPath").is_none() && mount["name"] != "secrets");
+    container["volumeMounts"] = json!(own.collect::<Vec<_>>());
+    container
 }
 
 /// Names what the components run: the image and what the configure Job makes of it.
@@ -85,6 +103,9 @@ fn request(input: &Input) -> Value {
             Some(External::Urls) => request["secret_urls"][key] = json!(server),
             _ => request["common_site_config"][key] = json!(redis(server)),
         }
+    }
+    if let Some(code) = code::request(input) {
+        request["code"] = code;
     }
     if external == Some(External::Password) {
         request["password_urls"] = json!(servers.map(|(key, _)| key));

@@ -1,6 +1,7 @@
 //! How each object of a bench looks. Pure and infallible: what can be wrong was found by `validate`.
 
 mod budget;
+mod code;
 mod configure;
 mod monitor;
 mod network;

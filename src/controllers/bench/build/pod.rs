@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use frappe_crds::{bench::Security, common::Resources};
 use serde_json::{Value, json};
 
-use super::{BENCH_PATH, Input};
+use super::{BENCH_PATH, Input, code};
 use crate::domain::{
     labels,
     names::child,
@@ -104,6 +104,7 @@ pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, 
         json!({"name": "logs", "mountPath": format!("{BENCH_PATH}/logs")}),
         json!({"name": "tmp", "mountPath": "/tmp"}),
     ];
+    mounts.extend(code::mounts(input));
     for (volume, mount) in extra {
         volumes.push(volume.clone());
         mounts.push(mount.clone());

@@ -123,6 +123,62 @@ fn an_app_that_is_not_in_the_image_stops_the_change() {
     assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as it was seen");
 }
 
+/// Apps from Git: a copy of the image's code, seeded and added to by the configure Job, in place of the image's in every pod.
+#[test]
+fn an_app_from_git_is_installed_into_what_the_pods_run() {
+    let app = json!({"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/app", "branch": "main"}});
+    let spec = json!({"apps": [app], "gitConfig": {"enabled": true}});
+    let mut world = observed(spec.clone());
+    let made = converge(&mut world);
+    let pod = &find(&made, Kind::Job, "prod-configure")["spec"]["template"]["spec"];
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let seed: Value = serde_json::from_str(&text(&pod["initContainers"][0]["args"][1])).expect("JSON");
+    let request: Value = serde_json::from_str(&text(&pod["containers"][0]["args"][1])).expect("JSON");
+    assert_eq!(pod["initContainers"][0]["args"][0], "seed");
+    assert_eq!(seed, request["code"]);
+    let clone = json!([{"name": "custom-app", "repository": "https://example.com/app", "branch": "main"}]);
+    assert_eq!(seed["clone"], clone);
+    let copies = |container: &Value| -> Vec<Value> {
+        container["volumeMounts"]
+            .as_array()
+            .expect("mounts")
+            .iter()
+            .filter(|it| it["subPath"].is_string())
+            .cloned()
+            .collect()
+    };
+    assert_eq!(copies(&pod["initContainers"][0]), Vec::<Value>::new(), "what is copied is the image's");
+    let revision = text(&seed["revision"]);
+    let wanted: Vec<Value> = ["apps", "env", "assets"]
+        .map(|part| json!({"name": "sites", "mountPath": format!("/home/frappe/frappe-bench/{part}"), "subPath": format!(".apps/{revision}/{part}")}))
+        .into();
+    assert_eq!(copies(&pod["containers"][0]), wanted);
+    for name in ["gunicorn", "nginx", "socketio", "scheduler", "worker-long"] {
+        let deployment = find(&made, Kind::Deployment, &format!("prod-{name}"));
+        assert_eq!(copies(&deployment["spec"]["template"]["spec"]["containers"][0]), wanted, "{name}");
+        assert_eq!(
+            lint(&Desired { kind: Kind::Deployment, key: Key::new("default", name), body: deployment.clone() }),
+            [""; 0]
+        );
+    }
+    // Another branch is another copy; pods of the former go on running theirs.
+    let mut other = spec;
+    other["apps"][0]["git"]["branch"] = json!("next");
+    edit(&mut world, other);
+    for _ in 0..3 {
+        let steps = plan(&world);
+        apply(&mut world, &steps);
+    }
+    let container = |world: &Observed, name: &str| {
+        let live = &world.live[&(Kind::Deployment, format!("prod-{name}"))];
+        live.data["spec"]["template"]["spec"]["containers"][0].clone()
+    };
+    assert_ne!(copies(&container(&world, "nginx")), wanted, "first");
+    assert_eq!(copies(&container(&world, "scheduler")), wanted, "it has not had its turn");
+    converge(&mut world);
+    assert_eq!(copies(&container(&world, "scheduler")), copies(&container(&world, "nginx")));
+}
+
 fn claim(world: &Observed, name: &str) -> Value {
     world.live[&(Kind::PersistentVolumeClaim, name.to_owned())].data["spec"]["resources"]["requests"]["storage"].clone()
 }

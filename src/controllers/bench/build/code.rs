@@ -1,0 +1,49 @@
+//! Apps that come from Git: they are installed into a copy of the image's code on the volume, and every pod of the bench runs
+//! that copy in place of the image's.
+
+use frappe_crds::bench::{AppSource, AppSourceKind};
+use serde_json::{Value, json};
+
+use super::{BENCH_PATH, Input};
+use crate::domain::names::hash_hex;
+
+/// Folder of the copies on the volume, one for each revision of the code.
+const FOLDER: &str = ".apps";
+/// What of the bench is copied: code, the virtual environment that knows it, and built assets.
+const PARTS: [&str; 3] = ["apps", "env", "assets"];
+
+/// Apps that are cloned, as the runner reads them; their order is the bench's.
+fn cloned(input: &Input) -> Vec<Value> {
+    let from_git = input.bench.spec.apps.iter().filter(|app| app.source == AppSourceKind::Git);
+    from_git.map(|app| json!({"name": app.name, "repository": repository(app), "branch": branch(app)})).collect()
+}
+
+fn repository(app: &AppSource) -> Option<&str> {
+    app.git.as_ref().map(|it| it.repository.as_str()).or(app.git_url.as_deref())
+}
+
+fn branch(app: &AppSource) -> Option<&str> {
+    let nested = app.git.as_ref().and_then(|it| it.branch.as_deref());
+    nested.or(app.git_branch.as_deref())
+}
+
+/// Revision of the copy that the pods run; nothing where they run the image's own code.
+fn revision(input: &Input) -> Option<String> {
+    let apps = cloned(input);
+    (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), json!(apps)), 16))
+}
+
+/// What the runner is asked to make of it.
+pub(super) fn request(input: &Input) -> Option<Value> {
+    Some(json!({"revision": revision(input)?, "clone": cloned(input)}))
+}
+
+/// Mounts of the copy over the image's folders.
+pub(super) fn mounts(input: &Input) -> Vec<Value> {
+    let Some(revision) = revision(input) else { return Vec::new() };
+    PARTS
+        .map(|part| {
+            json!({"name": "sites", "mountPath": format!("{BENCH_PATH}/{part}"), "subPath": format!("{FOLDER}/{revision}/{part}")})
+        })
+        .into()
+}

@@ -1,0 +1,131 @@
+"""Apps from Git: a real repository and a real virtual environment; killed at every step and run again."""
+
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import unittest
+
+from support import KILLED, Bench
+
+STEPS_MAX = 200
+REVISION = "0123456789abcdef"
+
+
+class NoServer:
+    port = 0
+
+
+def git(folder, *arguments):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.com"]
+    subprocess.run(["git", *identity, *arguments], cwd=folder, check=True, capture_output=True)
+
+
+def make_app(folder, module, version="1.0"):
+    """A repository with a Frappe app: a Python package with hooks and public files."""
+    package = pathlib.Path(folder) / module
+    (package / "public").mkdir(parents=True, exist_ok=True)
+    (package / "__init__.py").write_text(f"__version__ = '{version}'\n")
+    (package / "hooks.py").write_text(f"app_name = '{module}'\n")
+    (package / "public" / "app.css").write_text("a {}\n")
+    (pathlib.Path(folder) / "pyproject.toml").write_text(
+        f"[project]\nname = '{module}'\nversion = '{version}'\n"
+        "[build-system]\nrequires = ['setuptools']\nbuild-backend = 'setuptools.build_meta'\n"
+        f"[tool.setuptools]\npackages = ['{module}']\n"
+    )
+    git(folder, "init", "--quiet", "--initial-branch", "main") if not (pathlib.Path(folder) / ".git").exists() else None
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", version)
+
+
+class Apps(unittest.TestCase):
+    def setUp(self):
+        self.bench = Bench(NoServer)
+        self.addCleanup(self.bench.close)
+        self.repository = tempfile.TemporaryDirectory()
+        self.addCleanup(self.repository.cleanup)
+        make_app(self.repository.name, "custom_app")
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", self.bench.folder / "env"], check=True)
+        (self.bench.folder / "assets").mkdir()
+        (self.bench.folder / "assets" / "frappe.css").write_text("b {}\n")
+
+    def request(self, branch="main", repository=None):
+        clone = [{"name": "custom-app", "repository": repository or f"file://{self.repository.name}", "branch": branch}]
+        return {"common_site_config": {"bench_id": "b"}, "code": {"revision": REVISION, "clone": clone}}
+
+    def run_in_pod(self, request, kill_at=None, **more):
+        """Seeds, then configures with the copy mounted over the image's folders, as the Job's two containers do."""
+        seeded = self.bench.run("seed", request["code"], kill_at=kill_at, **more)
+        if seeded.returncode:
+            return seeded
+        copy = self.bench.folder / "sites" / ".apps" / request["code"]["revision"]
+        for part in ("apps", "env", "assets"):
+            original = self.bench.folder / f"image-{part}"
+            if not original.exists():
+                (self.bench.folder / part).rename(original)
+            (self.bench.folder / part).unlink(missing_ok=True)
+            (self.bench.folder / part).symlink_to(copy / part)
+        try:
+            return self.bench.run("configure", request, kill_at=kill_at, PIP_NO_BUILD_ISOLATION="1", **more)
+        finally:
+            for part in ("apps", "env", "assets"):
+                (self.bench.folder / part).unlink()
+                (self.bench.folder / f"image-{part}").rename(self.bench.folder / part)
+
+    def copy(self, path):
+        return self.bench.folder / "sites" / ".apps" / REVISION / path
+
+    def whole(self):
+        self.assertEqual(self.bench.termination(), {"result": {"apps": ["custom_app", "erpnext", "frappe"]}})
+        self.assertTrue((self.copy("apps/custom_app/custom_app/hooks.py")).is_file())
+        self.assertTrue(os.path.lexists(self.copy("assets/custom_app")))
+        self.assertTrue(self.copy("assets/frappe.css").is_file(), "the image's assets are there too")
+        self.assertFalse((self.bench.folder / "apps" / "custom_app").exists(), "the image's own code is untouched")
+        self.assertIn("custom_app", (self.bench.folder / "sites" / "apps.txt").read_text().split())
+
+    def test_an_app_is_installed_once(self):
+        for _ in range(2):
+            done = self.run_in_pod(self.request())
+            self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+            self.whole()
+        before = self.copy("apps/custom_app/custom_app/hooks.py").stat().st_mtime_ns
+        self.run_in_pod(self.request())
+        self.assertEqual(self.copy("apps/custom_app/custom_app/hooks.py").stat().st_mtime_ns, before, "not cloned anew")
+
+    def test_killed_at_every_step_it_ends_right(self):
+        for step in range(1, STEPS_MAX):
+            killed = self.run_in_pod(self.request(), kill_at=step).returncode == KILLED
+            if not killed:
+                break
+            for marker in self.copy("installed").glob("*"):
+                self.assertTrue((self.copy("apps/custom_app/custom_app/hooks.py")).is_file(), "marked, so it is whole")
+        self.assertGreater(step, 3)
+        done = self.run_in_pod(self.request())
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.whole()
+
+    def test_what_does_not_work_is_said(self):
+        done = self.run_in_pod(self.request(branch="absent"))
+        self.assertEqual(done.returncode, 30)
+        self.assertEqual(self.bench.termination()["step"], "clone custom-app")
+        self.assertIn("absent", self.bench.termination()["error"])
+        other = tempfile.TemporaryDirectory()
+        self.addCleanup(other.cleanup)
+        make_app(other.name, "something_else")
+        done = self.run_in_pod(self.request(repository=f"file://{other.name}"))
+        self.assertEqual(done.returncode, 30)
+        self.assertIn("is no Frappe app custom_app", self.bench.termination()["error"])
+
+    def test_old_copies_go_and_the_newest_stay(self):
+        home = self.bench.folder / "sites" / ".apps"
+        for number in range(5):
+            folder = home / f"{number:08x}"
+            folder.mkdir(parents=True)
+            os.utime(folder, (number, number))
+        self.assertEqual(self.run_in_pod(self.request()).returncode, 0)
+        self.assertEqual(sorted(entry.name for entry in home.iterdir()), ["00000003", "00000004", REVISION])
+
+
+if __name__ == "__main__":
+    unittest.main()
