@@ -264,7 +264,8 @@ fn flatten(value: &Value, path: &str, fields: &mut BTreeMap<String, String>) {
         }
         Value::Array(items) => {
             for (index, value) in items.iter().enumerate() {
-                let name = value["name"].as_str().map_or(index.to_string(), ToOwned::to_owned);
+                let name = value["mountPath"].as_str().or(value["name"].as_str());
+                let name = name.map_or(index.to_string(), ToOwned::to_owned);
                 flatten(value, &format!("{path}[{name}]"), fields);
             }
         }

@@ -31,6 +31,8 @@ pub enum Reason {
     VolumeCannotGrow,
     /// The volume is as large as the bench asks for.
     VolumeSized,
+    /// The bench runs on one node, since its volume is on one.
+    ReadWriteOnce,
     /// An app that the bench names is not in its image.
     AppMissing,
     /// An app is to come from the Frappe package manager.
@@ -67,6 +69,7 @@ impl Reason {
                 | Self::VolumePending
                 | Self::VolumeSized
                 | Self::Autoscaled
+                | Self::ReadWriteOnce
                 | Self::Deleting
         )
     }

@@ -198,6 +198,10 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     conditions.set("Ready", Some(report.phase == BenchPhase::Ready), &reason, &report.message);
     conditions.set("Progressing", Some(report.phase == BenchPhase::Progressing), &reason, &report.message);
     conditions.set("Degraded", Some(report.phase == BenchPhase::Failed), &reason, &report.message);
+    if observed.input().single_node() {
+        let message = "the volume is ReadWriteOnce: every pod that mounts the sites runs on one node, and goes with it";
+        conditions.set("SingleNode", Some(true), &Reason::ReadWriteOnce.to_string(), message);
+    }
     if let Some((reason, message)) = sizes::sized(observed, rendered).problem {
         conditions.set("VolumesSized", Some(false), &reason.to_string(), &message);
     }

@@ -70,7 +70,7 @@ impl Input<'_> {
     }
 
     /// Whether every pod that mounts the volume must run on one node.
-    fn single_node(&self) -> bool {
+    pub fn single_node(&self) -> bool {
         self.bench.spec.storage_access_mode == Some(StorageAccessMode::ReadWriteOnce)
     }
 
