@@ -31,6 +31,8 @@ pub struct OperatorConfig {
     pub git_enabled: bool,
     /// `maxConcurrentSiteReconciles`: sites of one bench that are reconciled at once, 1 to 1000.
     pub max_concurrent_site_reconciles: usize,
+    /// `maxConcurrentSiteJobs`: site Jobs of one bench that run at once in the cluster, 1 to 1000.
+    pub max_concurrent_site_jobs: usize,
     /// `siteReconcileConcurrencyScope`: whether the limit of a bench counts in each member, or is shared by all.
     pub concurrency_scope: ConcurrencyScope,
     /// `memberReconcilesPerSecond`: reconciles of sites that a member starts in a second; 0 for as many as come.
@@ -54,6 +56,11 @@ pub enum ConcurrencyScope {
 }
 
 impl OperatorConfig {
+    /// How many site Jobs of a bench run at once in the cluster: the bench's own number, else the ConfigMap's.
+    pub fn site_job_limit(&self, own: Option<i32>) -> usize {
+        own.and_then(|number| usize::try_from(number).ok()).unwrap_or(self.max_concurrent_site_jobs).max(1)
+    }
+
     /// How many sites of a bench a member reconciles at once: the greater of the ConfigMap's and the bench's own
     /// number, or the share of it that belongs to `slots` of the 256.
     pub fn site_limit(&self, own: Option<i32>, slots: usize) -> usize {
@@ -95,6 +102,7 @@ impl Default for OperatorConfig {
             ingress_controller_namespace: None,
             git_enabled: false,
             max_concurrent_site_reconciles: 10,
+            max_concurrent_site_jobs: 10,
             concurrency_scope: ConcurrencyScope::default(),
             member_reconciles_per_second: 500,
             bench_reconciles_per_second: 250,
@@ -139,6 +147,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
         "gitEnabled" => config.git_enabled = boolean(value)?,
         "maxConcurrentSiteReconciles" => config.max_concurrent_site_reconciles = concurrency(value)?,
+        "maxConcurrentSiteJobs" => config.max_concurrent_site_jobs = concurrency(value)?,
         "siteReconcileConcurrencyScope" => config.concurrency_scope = scope(value)?,
         "memberReconcilesPerSecond" => config.member_reconciles_per_second = rate(value)?,
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = rate(value)?,
@@ -160,6 +169,7 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "maxConcurrentSiteReconciles" => {
             config.max_concurrent_site_reconciles = last_good.max_concurrent_site_reconciles;
         }
+        "maxConcurrentSiteJobs" => config.max_concurrent_site_jobs = last_good.max_concurrent_site_jobs,
         "siteReconcileConcurrencyScope" => config.concurrency_scope = last_good.concurrency_scope,
         "memberReconcilesPerSecond" => config.member_reconciles_per_second = last_good.member_reconciles_per_second,
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = last_good.bench_reconciles_per_second,

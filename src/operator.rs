@@ -261,6 +261,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         mariadb: readiness.mariadb.clone(),
         capabilities: readiness.capabilities.clone(),
         troubles: watches.troubles,
+        jobs: watches.jobs,
         departures,
     });
     let most = worker.reconciles_max.1;

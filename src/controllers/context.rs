@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::{
     config::OperatorConfig,
-    controllers::bench::trouble::Troubles,
+    controllers::{bench::trouble::Troubles, site::budget::JobBudget},
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{cache::Cache, departures::Departures, events::Events},
 };
@@ -67,6 +67,8 @@ pub struct Context {
     pub mariadb: watch::Receiver<bool>,
     /// What the cluster offers beyond Kubernetes.
     pub capabilities: watch::Receiver<Capabilities>,
+    /// How many site Jobs may run.
+    pub jobs: Arc<JobBudget>,
     /// What keeps pods of benches from running.
     pub troubles: Arc<Troubles>,
     /// Wakes a bench when a site of it is gone.

@@ -22,7 +22,7 @@ use crate::{
     controllers::{
         bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::watch as site_watch,
+        site::{budget::JobBudget, watch as site_watch},
     },
     domain::{key::Key, labels, object::Kind},
     io::{
@@ -63,6 +63,7 @@ pub(super) struct Watches {
     pub(super) readiness: Readiness,
     pub(super) definitions: Arc<ChildCache>,
     pub(super) troubles: Arc<Troubles>,
+    pub(super) jobs: Arc<JobBudget>,
 }
 
 /// What starts watches.
@@ -81,17 +82,19 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     let by_hash = server_selects_shards(client, &paths).await.unwrap_or(false);
     tracing::info!(by_hash, "how the API server narrows the watches of sites");
     let ownership = Ownership::follow(tasks, gate);
+    let jobs = budget(tasks, &ownership, &wake);
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake };
     starter.watch_sites(by_hash);
     starter.watch_benches();
     let mut site_children = Children::default();
     for kind in SITE_KINDS {
-        site_children.insert(kind, starter.watch_site_kind(kind, None));
+        let budget = (kind == Kind::Job).then(|| Arc::clone(&jobs));
+        site_children.insert(kind, starter.watch_site_kind(kind, None, budget));
     }
     site_children.insert(Kind::Domain, starter.watch_domains());
     let (definitions, present) = starter.watch_definitions();
     for kind in SQL_KINDS {
-        site_children.insert(kind, starter.watch_site_kind(kind, Some(present.mariadb.clone())));
+        site_children.insert(kind, starter.watch_site_kind(kind, Some(present.mariadb.clone()), None));
     }
     site_children.insert(Kind::MariaDb, starter.watch_servers(present.mariadb.clone()));
     let mut bench_children = Children::default();
@@ -129,7 +132,7 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let (sites, benches) = (wake.sites.clone(), wake.benches.clone());
-    Watches { sites, benches, site_children, bench_children, readiness, definitions, troubles }
+    Watches { sites, benches, site_children, bench_children, readiness, definitions, troubles, jobs }
 }
 
 impl Watches {
@@ -139,6 +142,23 @@ impl Watches {
         self.site_children.cache(Kind::Domain).wholly_synced().await;
         self.definitions.wholly_synced().await;
     }
+}
+
+/// The budget of site Jobs: follows the slots, and wakes who may go on.
+fn budget(tasks: &mut JoinSet<()>, ownership: &Ownership, wake: &Wake) -> Arc<JobBudget> {
+    let (jobs, mut woken) = JobBudget::new(ownership.held.clone());
+    let (jobs, wake, mut held) = (Arc::new(jobs), wake.clone(), ownership.held.clone());
+    let budget = Arc::clone(&jobs);
+    tasks.spawn(async move {
+        loop {
+            tokio::select! {
+                Some(site) = woken.recv() => wake.site(&site),
+                Ok(()) = held.changed() => budget.slots_changed(),
+                else => return,
+            }
+        }
+    });
+    jobs
 }
 
 /// The slot of a site: what decides.
@@ -233,9 +253,17 @@ impl Starter<'_> {
         cache
     }
 
-    fn watch_site_kind(&mut self, kind: Kind, after: Option<watch::Receiver<bool>>) -> Arc<ChildCache> {
+    fn watch_site_kind(
+        &mut self,
+        kind: Kind,
+        after: Option<watch::Receiver<bool>>,
+        budget: Option<Arc<JobBudget>>,
+    ) -> Arc<ChildCache> {
         let wake = self.wake.clone();
         let changed = move |change: Change<Compact>| {
+            if let Some(budget) = &budget {
+                budget.saw(change.object(), matches!(change, Change::Applied { .. }));
+            }
             if let Some(key) = site_watch::owner(change.object()) {
                 wake.site(&key);
             }

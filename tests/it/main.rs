@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod bench;
+mod budget;
 mod crash;
 mod crds;
 mod discovery;

@@ -115,6 +115,10 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench) -> Optio
     let name = |operation: &Operation| operation_job(&observed.site.name_any(), "delete", operation.attempt);
     match operation::progress(observed, OperationKind::Delete) {
         Progress::Done => None,
+        Progress::Run(operation) if plan::waits_for_room(observed, &name(&operation)) => {
+            let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(plan::waits_message(observed)) };
+            Some(Plan::report(observed, &report, None))
+        }
         Progress::Run(operation) => {
             let report = deleting(format!("Job {} drops the site", name(&operation)));
             let job = build::delete_job(input, &observed.bench_input(bench), &operation);

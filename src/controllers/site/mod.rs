@@ -1,5 +1,6 @@
 //! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
 
+pub mod budget;
 pub mod build;
 mod deletion;
 pub mod observe;
@@ -28,7 +29,8 @@ use crate::{
     io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
-use observe::Turn;
+use budget::Claim;
+use observe::{Observed, Turn};
 use plan::{Plan, Step};
 
 /// Brings one site a step further: observe → validate → plan → build → apply → status.
@@ -52,11 +54,16 @@ pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
 
 async fn attempt(context: &Context, writer: &Writer, key: &Key, turn: Turn) -> Result<Outcome, Error> {
     let Some(site) = context.sites.get(key) else { return Ok(Outcome::Done) };
-    let observed = observe::observe(context, site, turn)
+    let mut observed = observe::observe(context, site, turn)
         .await
         .map_err(|source| Error::Observe(Kind::Site, key.clone(), source))?;
-    let plan = plan::plan(&observed);
-    execute(context, writer, key, &plan).await.map_err(|source| Error::Write(Kind::Site, key.clone(), source))?;
+    let (plan, claim) = budgeted(context, &mut observed);
+    if let Err(source) = execute(context, writer, key, &plan).await {
+        if let Some(claim) = &claim {
+            context.jobs.give_back(claim);
+        }
+        return Err(Error::Write(Kind::Site, key.clone(), source));
+    }
     if let Some(notice) = &plan.notice {
         context.events.publish(&execute::reference(Kind::Site, key, observed.site.uid()), notice).await;
     }
@@ -65,6 +72,31 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, turn: Turn) -> R
         (false, Some(after)) => Outcome::After(after),
         (false, None) => Outcome::Done,
     })
+}
+
+/// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
+fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>) {
+    let plan = plan::plan(observed);
+    let key = Key::of(observed.site.as_ref());
+    let bench = watch::lane(&observed.site);
+    let starts = plan.job.as_ref().filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());
+    let Some(job) = starts else {
+        context.jobs.leave(&bench, &key);
+        return (plan, None);
+    };
+    let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
+    let claim = Claim {
+        bench,
+        site: key,
+        slot: Slot::of_uid(&observed.site.uid().unwrap_or_default()),
+        job: job.key.name.clone(),
+        since: observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
+    };
+    if context.jobs.take(&claim, observed.config.site_job_limit(own)) {
+        return (plan, Some(claim));
+    }
+    observed.may_start_job = false;
+    (plan::plan(observed), None)
 }
 
 /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.

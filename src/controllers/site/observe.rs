@@ -52,6 +52,8 @@ pub struct Observed {
     pub site: Arc<FrappeSite>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
+    /// Whether the bench's budget has room for another Job.
+    pub may_start_job: bool,
     /// What the cluster offers.
     pub capabilities: Capabilities,
     /// Its bench.
@@ -120,6 +122,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         turn.terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
     Ok(Observed {
         config: context.config(),
+        may_start_job: true,
         capabilities: context.capabilities(),
         bench: context.benches.get(&Key::new(bench_namespace, &site.spec.bench_ref.name)),
         credentials,

@@ -279,6 +279,10 @@ fn initialize(observed: &Observed, input: &Input) -> Plan {
     let name = |operation: &Operation| operation_job(&observed.site.name_any(), "init", operation.attempt);
     match progress {
         Progress::Done => serve(observed, input),
+        Progress::Run(operation) if waits_for_room(observed, &name(&operation)) => {
+            let report = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
+            Plan::report(observed, &report, None)
+        }
         Progress::Run(operation) => {
             let message = format!("Job {} creates the site", name(&operation));
             let report = Report::provisioning(Stage::Init, Reason::Initializing, message);
@@ -292,6 +296,17 @@ fn initialize(observed: &Observed, input: &Input) -> Plan {
             Plan::report(observed, &Report::failed(Stage::Init, Stage::Init, Reason::InitFailed, message), None)
         }
     }
+}
+
+/// Whether this Job is still to be started, and the bench's budget has no room for it.
+pub(super) fn waits_for_room(observed: &Observed, job: &str) -> bool {
+    !observed.may_start_job && !observed.jobs.contains_key(job)
+}
+
+/// Without numbers: it is written once, however long the site waits.
+pub(super) fn waits_message(observed: &Observed) -> String {
+    let bench = &observed.site.spec.bench_ref.name;
+    format!("as many site Jobs of bench {bench} as its siteJobConcurrency allows are running: it waits for one to end")
 }
 
 /// The site exists: its host leads to it.

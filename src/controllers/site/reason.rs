@@ -55,6 +55,8 @@ pub enum Reason {
     Initializing,
     /// The init Job failed and is tried again.
     InitRetrying,
+    /// As many site Jobs of the bench run as may.
+    WaitingForJobSlot,
     /// The init Job failed for good.
     InitFailed,
     /// The site was created.

@@ -66,6 +66,7 @@ fn observed(spec: Value) -> Observed {
     Observed {
         site: Arc::new(site(spec)),
         config: Arc::default(),
+        may_start_job: true,
         capabilities: crate::domain::capabilities::Capabilities::default(),
         bench: Some(Arc::new(bench())),
         claim: None,
