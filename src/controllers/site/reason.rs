@@ -23,6 +23,8 @@ pub enum Reason {
     DatabaseNotSupported,
     /// The spec asks for a host name other than siteName.
     DomainNotSupported,
+    /// The host is not under one of the bench's `domainConfig.allowedSuffixes`.
+    HostNotAllowed,
     /// The spec asks for an OpenShift Route.
     RouteNotSupported,
     /// An annotation would put text into the ingress controller's configuration.

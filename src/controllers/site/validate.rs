@@ -124,7 +124,22 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
         );
         return Err(Report::failed(Stage::Database, Stage::Route, Reason::DomainNotSupported, message));
     }
+    allowed_host(bench, site_name)?;
     Ok(bench)
+}
+
+/// A bench may limit the hosts of its sites, so that no tenant takes another's.
+fn allowed_host(bench: &FrappeBench, host: &str) -> Result<(), Report> {
+    let suffixes = bench.spec.domain_config.clone().unwrap_or_default().allowed_suffixes;
+    let within = |suffix: &String| {
+        let suffix = suffix.trim_start_matches('.');
+        host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
+    };
+    if suffixes.is_empty() || suffixes.iter().any(within) {
+        return Ok(());
+    }
+    let message = format!("host {host} is not under one of the bench's allowedSuffixes ({})", suffixes.join(", "));
+    Err(Report::failed(Stage::Database, Stage::Route, Reason::HostNotAllowed, message))
 }
 
 /// A database server.

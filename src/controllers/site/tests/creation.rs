@@ -79,6 +79,26 @@ fn a_suffix_is_refused_only_for_a_name_without_a_dot() {
 }
 
 #[test]
+fn a_host_must_be_under_an_allowed_suffix_of_the_bench() {
+    let mut limited = bench();
+    limited.spec.domain_config = Some(frappe_crds::bench::DomainConfig {
+        allowed_suffixes: vec![".tenant.example.com".into(), "example.org".into()],
+        ..Default::default()
+    });
+    for (name, expected) in [
+        ("shop.tenant.example.com", "CreatingDatabase"),
+        ("example.org", "CreatingDatabase"),
+        ("a.b.example.org", "CreatingDatabase"),
+        ("shop.example.com", "HostNotAllowed"),
+        ("evilexample.org", "HostNotAllowed"),
+        ("example.org.evil.com", "HostNotAllowed"),
+    ] {
+        let world = Observed { bench: Some(Arc::new(limited.clone())), ..observed(json!({"siteName": name})) };
+        assert_eq!(reason(&plan(&world)), expected, "{name}");
+    }
+}
+
+#[test]
 fn a_site_waits_for_its_bench_and_does_not_follow_it_once_served() {
     let mut waiting = observed(json!({}));
     waiting.bench = None;
