@@ -217,7 +217,15 @@ fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
     }
     if observed.sites.is_empty() {
         let left: Vec<String> = finalizers.iter().filter(|it| *it != labels::BENCH_FINALIZER).cloned().collect();
-        return Plan { steps: vec![patch(observed, &left)], ..Plan::default() };
+        // What a volume's deletion policy says counts as it was said last, also if that was just before.
+        let owned = |it: &&Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
+        let there = |it: &&Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
+        let kept = sizes::sized(observed, rendered).claims;
+        let sets = rendered.foundation.iter().filter(|it| it.kind == Kind::StatefulSet);
+        let sets = sets.map(|desired| sizes::keep_template(observed, desired.clone()));
+        let last: Vec<Desired> = kept.into_iter().chain(sets).filter(|it| owned(&it) && there(&it)).collect();
+        let steps = last.into_iter().map(Step::Ensure).chain([patch(observed, &left)]).collect();
+        return Plan { steps, ..Plan::default() };
     }
     let mut names = observed.sites.clone();
     names.sort();

@@ -50,6 +50,12 @@ impl Report {
 
 /// An app of the bench that its image does not have.
 pub fn missing_app(observed: &Observed) -> Option<Report> {
+    let former = observed.bench.status.clone().unwrap_or_default();
+    let revision = build::revision(&observed.input());
+    // What was seen of another image says nothing about this one.
+    if observed.apps_found.is_none() && former.inspected_revision != Some(revision) {
+        return None;
+    }
     let found = installed(observed);
     let wanted = observed.bench.spec.apps.iter().map(|app| app.name.as_str());
     let missing: Vec<&str> = wanted.filter(|app| !found.is_empty() && !found.contains(&module(app))).collect();

@@ -302,7 +302,14 @@ fn a_bench_with_sites_is_not_deleted_and_names_them() {
     assert_eq!(reason, "DependentSitesExist");
     assert_eq!(message, "the bench has 7 sites (site-1, site-2, site-3, site-4, site-5 and 2 more): delete them first");
     world.sites.clear();
+    Arc::make_mut(&mut world.bench).spec.storage_deletion_policy =
+        Some(frappe_crds::bench::StorageDeletionPolicy::Delete);
     let last = plan(&world);
+    let owned = last.steps.iter().any(|it| {
+        matches!(it, Step::Ensure(claim) if claim.kind == Kind::PersistentVolumeClaim
+            && claim.body["metadata"]["ownerReferences"].is_array())
+    });
+    assert!(owned, "the policy counts, though it was changed at the last moment");
     apply(&mut world, &last);
     assert!(world.bench.finalizers().is_empty());
 }

@@ -5,7 +5,7 @@
 //! least 1. At most limit + replicas Jobs run, and those that moved in a rebalance.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
 };
 
@@ -42,7 +42,8 @@ struct Lane {
     limit: usize,
     /// Sites whose Job runs, or is about to be made.
     busy: BTreeMap<Key, (Slot, String)>,
-    waiting: BTreeSet<(Timestamp, Key)>,
+    /// Sites that wait, the oldest first.
+    waiting: BTreeMap<(Timestamp, Key), Slot>,
 }
 
 /// The budgets of all benches, as far as this replica is concerned.
@@ -74,11 +75,11 @@ impl JobBudget {
             lane.limit = limit;
             let has = lane.busy.contains_key(&claim.site);
             if !has && lane.room(&slots) == 0 {
-                lane.waiting.insert((claim.since, claim.site.clone()));
+                lane.waiting.insert((claim.since, claim.site.clone()), claim.slot);
                 return (false, Vec::new());
             }
             lane.busy.insert(claim.site.clone(), (claim.slot, claim.job.clone()));
-            lane.waiting.retain(|(_, site)| *site != claim.site);
+            lane.waiting.retain(|(_, site), _| *site != claim.site);
             (true, Vec::new())
         })
     }
@@ -97,10 +98,22 @@ impl JobBudget {
         let slots = *self.slots.borrow();
         self.with(bench, |lane| {
             let before = lane.waiting.len();
-            lane.waiting.retain(|(_, other)| other != site);
+            lane.waiting.retain(|(_, other), _| other != site);
             let left = before != lane.waiting.len();
             ((), if left { lane.next(&slots) } else { Vec::new() })
         });
+    }
+
+    /// The site is gone: it wants nothing any more, on whatever bench it was.
+    pub fn forget(&self, site: &Key) {
+        let slots = *self.slots.borrow();
+        let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
+        for lane in lanes.values_mut() {
+            lane.busy.remove(site);
+            lane.waiting.retain(|(_, other), _| other != site);
+            self.wake(lane.next(&slots));
+        }
+        lanes.retain(|_, lane| !lane.is_idle());
     }
 
     /// Takes in a Job of a site, or that it is gone.
@@ -128,6 +141,7 @@ impl JobBudget {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         for lane in lanes.values_mut() {
             lane.busy.retain(|_, (slot, _)| slots.contains(*slot));
+            lane.waiting.retain(|_, slot| slots.contains(*slot));
             self.wake(lane.next(&slots));
         }
         lanes.retain(|_, lane| !lane.is_idle());
@@ -164,7 +178,7 @@ impl Lane {
 
     /// As many of those that wait as there is room for: each asks again, so one that is gone costs its place only.
     fn next(&self, slots: &SlotSet) -> Vec<Key> {
-        self.waiting.iter().take(self.room(slots)).map(|(_, site)| site.clone()).collect()
+        self.waiting.keys().take(self.room(slots)).map(|(_, site)| site.clone()).collect()
     }
 }
 
@@ -250,10 +264,29 @@ mod tests {
         held.send_replace(SlotSet::ALL);
         budget.slots_changed();
         assert_eq!(woken(&mut receiver), ["two"]);
+        assert!(
+            budget.take(&claim("two", 2), 4) && budget.take(&claim("more", 2), 4) && budget.take(&claim("yet", 2), 4)
+        );
+        assert!(!budget.take(&claim("moves", 0), 4));
         held.send_replace(SlotSet::NONE);
         budget.slots_changed();
         held.send_replace(SlotSet::ALL);
         assert!(budget.take(&claim("three", 3), 1), "what was lost is not counted");
+    }
+
+    /// Who waits and goes, by whatever way, keeps nobody behind it waiting.
+    #[test]
+    fn a_site_that_is_gone_or_moved_is_passed_over() {
+        let (held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, mut receiver) = JobBudget::new(slots);
+        assert!(budget.take(&claim("one", 1), 1));
+        let moves = Claim { slot: Slot::new(9), ..claim("moves", 2) };
+        assert!(!budget.take(&moves, 1) && !budget.take(&claim("goes", 3), 1) && !budget.take(&claim("stays", 4), 1));
+        held.send_replace(SlotSet::ALL.difference(&SlotSet::from_iter([Slot::new(9)])));
+        budget.slots_changed();
+        budget.forget(&Key::new("a", "goes"));
+        seen(&budget, "one", "one-init", true);
+        assert_eq!(woken(&mut receiver), ["stays"]);
     }
 
     proptest! {

@@ -37,7 +37,10 @@ use plan::{Plan, Step};
 ///
 /// `epoch` is that of the slot's owner when this began.
 pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
-    let Some(site) = context.sites.get(&key) else { return Outcome::Done };
+    let Some(site) = context.sites.get(&key) else {
+        context.jobs.forget(&key);
+        return Outcome::Done;
+    };
     let writer = Writer::new(context.client.clone(), Scope::Slot(Slot::of_uid(&site.uid().unwrap_or_default())));
     let result = match attempt(&context, &writer, &key, Turn { epoch, terminating: false }).await {
         // Nothing can be made in a namespace that is going: plan again, knowing that.

@@ -5,8 +5,8 @@ use serde_json::json;
 use super::Input;
 use crate::domain::object::{Desired, Kind};
 
-/// A budget for each Deployment of several pods. One of a single pod has none: it would keep its node from being drained.
-/// Pods that are not ready anyway may always go.
+/// A budget for each Deployment of several pods, or of as many as KEDA sets. One of a single pod needs none: whoever drains
+/// its node takes that pod. Pods that are not ready anyway may always go.
 pub(super) fn budgets(input: &Input, components: &[Desired]) -> Vec<Desired> {
     let of = |deployment: &Desired| {
         let component = deployment.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
@@ -20,5 +20,5 @@ pub(super) fn budgets(input: &Input, components: &[Desired]) -> Vec<Desired> {
 }
 
 fn has_several(deployment: &Desired) -> bool {
-    deployment.kind == Kind::Deployment && deployment.body["spec"]["replicas"].as_i64().unwrap_or(1) > 1
+    deployment.kind == Kind::Deployment && deployment.body["spec"]["replicas"].as_i64().is_none_or(|number| number > 1)
 }
