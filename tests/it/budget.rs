@@ -13,7 +13,7 @@ use serde_json::json;
 
 use crate::support::{World, program, site};
 
-/// Sites that are made at once; each one's Job takes two seconds.
+/// Sites that are made at once; each one's Job takes five seconds.
 const SITES: usize = 500;
 const LIMIT: usize = 10;
 const MEMBERS: usize = 3;
