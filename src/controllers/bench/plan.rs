@@ -130,12 +130,22 @@ fn foundation(observed: &Observed, rendered: &Rendered) -> impl Iterator<Item = 
 
 /// What must go goes first: while a ScaledObject is there, KEDA takes a fixed number of workers back.
 fn components(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
-    let mut steps: Vec<Step> = retire(observed).collect();
-    for desired in rollout::staged(observed, rendered, held) {
+    let staged = rollout::staged(observed, rendered, held);
+    let in_use = held || staged.iter().any(|desired| is_changing(observed, desired));
+    let mut steps: Vec<Step> = retire(observed, in_use).collect();
+    for desired in staged {
         steps.extend(hand_over(observed, &desired));
         steps.push(Step::Ensure(desired));
     }
     steps
+}
+
+/// Whether pods of a former revision of this Deployment may still run.
+fn is_changing(observed: &Observed, desired: &Desired) -> bool {
+    let Some(live) = observed.live.get(&(desired.kind, desired.key.name.clone())) else { return false };
+    let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+    let same = live.annotations().get(labels::APPLIED_HASH) == Some(&desired.applied_hash());
+    desired.kind == Kind::Deployment && (!same || status::is_rolling(observed, component))
 }
 
 /// A Deployment whose replicas are KEDA's from now on keeps the number that it has: were it the last field manager's to
@@ -152,14 +162,16 @@ fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Rep
     Plan { steps, status: Some(status), notices, ..Plan::default() }
 }
 
-/// What the bench has from other settings goes, if it is this bench's own.
-fn retire(observed: &Observed) -> impl Iterator<Item = Step> {
+/// What the bench has from other settings goes, if it is this bench's own. A server goes only when nobody can use it any
+/// more.
+fn retire(observed: &Observed, in_use: bool) -> impl Iterator<Item = Step> {
     let own = |object: &DynamicObject| {
         let uid = observed.bench.uid();
         object.owner_references().iter().any(|it| it.controller == Some(true) && Some(&it.uid) == uid.as_ref())
     };
     let leaves = move |object: &DynamicObject| object.metadata.deletion_timestamp.is_none() && own(object);
-    let retired = observed.retired.iter().filter(move |(_, object)| leaves(object));
+    let serves = move |kind: Kind| in_use && matches!(kind, Kind::StatefulSet | Kind::Service);
+    let retired = observed.retired.iter().filter(move |(kind, object)| leaves(object) && !serves(*kind));
     retired.map(|(kind, object)| Step::Delete(*kind, Arc::clone(object)))
 }
 

@@ -4,14 +4,17 @@
 //! the scheduler, of which there is never more than one, last. Whoever has not had its turn keeps its image, and is kept
 //! as it should be otherwise. An image that does not come up stops there: what runs goes on running.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     build::Rendered,
     observe::Observed,
     status::{is_rolling, lacks_pods},
 };
-use crate::domain::object::{Desired, Kind};
+use crate::domain::{
+    labels,
+    object::{Desired, Kind},
+};
 
 /// The components, stage by stage.
 const STAGES: [&[&str]; 5] =
@@ -35,14 +38,11 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
     for stage in STAGES {
         let mut changing = false;
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
-            let Some(present) = container_now(observed, desired) else { continue };
-            let other = code(&present) != code(container(&desired.body));
+            let Some(present) = template_now(observed, desired) else { continue };
+            let other = revision(&present) != revision(&desired.body["spec"]["template"]);
             changing |= other || unready(observed, desired);
             if wait && other {
-                let container = &mut desired.body["spec"]["template"]["spec"]["containers"][0];
-                for field in ["image", "volumeMounts"] {
-                    container[field] = present[field].clone();
-                }
+                keep(&mut desired.body["spec"]["template"], &present);
             }
         }
         wait |= changing;
@@ -56,21 +56,36 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     for stage in STAGES {
         deployments.extend(rendered.components.iter().filter(|it| is_of(it, stage)));
     }
-    let others =
-        |it: &&&Desired| container_now(observed, it).is_some_and(|now| code(&now) != code(container(&it.body)));
+    let others = |it: &&&Desired| {
+        template_now(observed, it).is_some_and(|now| revision(&now) != revision(&it.body["spec"]["template"]))
+    };
     let first = deployments.iter().find(others)?;
-    let (from, to) = (code(&container_now(observed, first)?), code(container(&first.body)));
+    let (from, to) = (code(&template_now(observed, first)?), code(&first.body["spec"]["template"]));
     let left = deployments.iter().filter(|it| others(it) || unready(observed, it)).map(|it| component(it)).collect();
     Some(Rollout { from, to, left })
 }
 
-/// The container of a Deployment.
-fn container(deployment: &Value) -> &Value {
-    &deployment["spec"]["template"]["spec"]["containers"][0]
+/// What makes pods other pods: their code, and the version of the Redis Secret, whose URLs the configure Job writes first.
+fn revision(template: &Value) -> (String, &Value) {
+    (code(template), &template["metadata"]["annotations"][labels::REDIS_SECRET])
 }
 
-/// What a container runs: its image, and the copy of the code that is mounted over the image's, where there is one.
-fn code(container: &Value) -> String {
+/// Leaves a template as it is in that.
+fn keep(template: &mut Value, present: &Value) {
+    for field in ["image", "volumeMounts"] {
+        template["spec"]["containers"][0][field] = present["spec"]["containers"][0][field].clone();
+    }
+    let version = present["metadata"]["annotations"][labels::REDIS_SECRET].clone();
+    if version.is_null() {
+        template["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
+    } else {
+        template["metadata"]["annotations"] = json!({labels::REDIS_SECRET: version});
+    }
+}
+
+/// What a pod runs: its image, and the copy of the code that is mounted over the image's, where there is one.
+fn code(template: &Value) -> String {
+    let container = &template["spec"]["containers"][0];
     let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
     let copy = mounts.find_map(|mount| mount["subPath"].as_str()).and_then(|path| path.split('/').nth(1));
     let image = container["image"].as_str().unwrap_or_default();
@@ -85,9 +100,9 @@ fn is_of(desired: &Desired, stage: &[&str]) -> bool {
     desired.kind == Kind::Deployment && stage.contains(&component(desired).as_str())
 }
 
-fn container_now(observed: &Observed, desired: &Desired) -> Option<Value> {
+fn template_now(observed: &Observed, desired: &Desired) -> Option<Value> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-    Some(container(&live.data).clone()).filter(|it| it["image"].is_string())
+    Some(live.data["spec"]["template"].clone()).filter(|it| it["spec"]["containers"][0]["image"].is_string())
 }
 
 fn unready(observed: &Observed, desired: &Desired) -> bool {

@@ -96,7 +96,12 @@ pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
         return Report::new(BenchPhase::Progressing, reason, message);
     }
     if let Some(rollout) = rollout::rollout(observed, rendered) {
-        let message = format!("from {} to {}: {} left", rollout.from, rollout.to, rollout.left.join(", "));
+        let what = if rollout.from == rollout.to {
+            "another version of the Redis Secret".to_owned()
+        } else {
+            format!("from {} to {}", rollout.from, rollout.to)
+        };
+        let message = format!("{what}: {} left", rollout.left.join(", "));
         return Report::new(BenchPhase::Progressing, Reason::Rolling, message);
     }
     Report::new(BenchPhase::Progressing, Reason::Starting, waiting.join(", "))

@@ -72,6 +72,31 @@ fn the_bench_asks_for_its_redis_password() {
     assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written anew");
 }
 
+/// Redis of its own goes only when every pod has other URLs.
+#[test]
+fn a_server_goes_when_nobody_uses_it_any_more() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let server = world.live[&(Kind::StatefulSet, "prod-redis-queue".to_owned())].clone();
+    let spec = json!({"redisConfig": {"connectionSecretRef": {"name": "urls"}}});
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+    give(&mut world, secret("urls", "1", true));
+    world.retired = vec![(Kind::StatefulSet, server.clone())];
+    let goes = |world: &Observed| plan(world).steps.contains(&Step::Delete(Kind::StatefulSet, server.clone()));
+    let mut turns = 0;
+    while !goes(&world) {
+        let next = plan(&world);
+        apply(&mut world, &next);
+        turns += 1;
+        assert!(turns < 10, "it never goes");
+    }
+    assert!(turns >= 3, "the configure Job ran and the components changed first: {turns}");
+    for name in ["gunicorn", "socketio", "worker-long", "scheduler"] {
+        let live = &world.live[&(Kind::Deployment, format!("prod-{name}"))];
+        assert_eq!(live.data["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET], "1", "{name}");
+    }
+}
+
 #[test]
 fn redis_of_somebody_elses_is_used_and_none_is_run() {
     let mut world = observed(json!({
