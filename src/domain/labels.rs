@@ -53,9 +53,14 @@ pub fn component(bench_name: &str, component: &str) -> BTreeMap<String, String> 
 
 /// Labels by which Services and Deployments find a component's pods. They are immutable, so these never change.
 pub fn selector(bench: &str, component: &str) -> BTreeMap<String, String> {
-    [("app", "frappe"), ("bench", bench), ("component", component)]
-        .map(|(key, value)| (key.to_owned(), value.to_owned()))
-        .into()
+    let mut labels = pods(bench);
+    labels.insert("component".to_owned(), component.to_owned());
+    labels
+}
+
+/// Labels by which all pods of a bench are found.
+pub fn pods(bench: &str) -> BTreeMap<String, String> {
+    [("app", "frappe"), ("bench", bench)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
 /// Labels of every object of a site.

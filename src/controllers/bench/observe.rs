@@ -101,7 +101,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
-    let told = told(context, &bench, &build::revision(&input), &live).await?;
+    let told = told(context, &bench, rendered.revision(), &live).await?;
     let classes = classes(context, &rendered, &live).await?;
     // Of pods that went while another replica watched them nothing is left but the note.
     let exists = |it: &Trouble| context.bench_children.get(Kind::Pod, &it.pod).is_some();

@@ -78,7 +78,7 @@ pub fn plan(observed: &Observed) -> Plan {
         let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
         return told(observed, &rendered, steps, &report);
     }
-    let missing = status::missing_app(observed);
+    let missing = status::missing_app(observed, &rendered);
     steps.extend(components(observed, &rendered, missing.is_some()));
     let report = missing.unwrap_or_else(|| status::readiness(observed, &rendered));
     let report = match changes(observed, &steps) {
@@ -113,11 +113,15 @@ fn redis_secret(observed: &Observed, rendered: &Rendered) -> Option<Plan> {
 fn changes(observed: &Observed, steps: &[Step]) -> Option<String> {
     steps.iter().find_map(|step| {
         let Step::Ensure(desired) = step else { return None };
-        let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
         let is_workload = matches!(desired.kind, Kind::Deployment | Kind::StatefulSet);
-        let same = live.annotations().get(labels::APPLIED_HASH) == Some(&desired.applied_hash());
-        (is_workload && !same).then(|| desired.key.name.clone())
+        (is_workload && is_changed(observed, desired)).then(|| desired.key.name.clone())
     })
+}
+
+/// Whether the object is there, and was applied with another content.
+fn is_changed(observed: &Observed, desired: &Desired) -> bool {
+    let live = observed.live.get(&(desired.kind, desired.key.name.clone()));
+    live.is_some_and(|live| live.annotations().get(labels::APPLIED_HASH) != Some(&desired.applied_hash()))
 }
 
 /// What comes before the configuration, with volumes of the size that they can have.
@@ -142,10 +146,8 @@ fn components(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step>
 
 /// Whether pods of a former revision of this Deployment may still run.
 fn is_changing(observed: &Observed, desired: &Desired) -> bool {
-    let Some(live) = observed.live.get(&(desired.kind, desired.key.name.clone())) else { return false };
     let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
-    let same = live.annotations().get(labels::APPLIED_HASH) == Some(&desired.applied_hash());
-    desired.kind == Kind::Deployment && (!same || status::is_rolling(observed, component))
+    desired.kind == Kind::Deployment && (is_changed(observed, desired) || status::is_rolling(observed, component))
 }
 
 /// A Deployment whose replicas are KEDA's from now on keeps the number that it has: were it the last field manager's to
@@ -230,13 +232,10 @@ fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
     if observed.sites.is_empty() {
         let left: Vec<String> = finalizers.iter().filter(|it| *it != labels::BENCH_FINALIZER).cloned().collect();
         // What a volume's deletion policy says counts as it was said last, also if that was just before.
-        let owned = |it: &&Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
-        let there = |it: &&Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
-        let kept = sizes::sized(observed, rendered).claims;
-        let sets = rendered.foundation.iter().filter(|it| it.kind == Kind::StatefulSet);
-        let sets = sets.map(|desired| sizes::keep_template(observed, desired.clone()));
-        let last: Vec<Desired> = kept.into_iter().chain(sets).filter(|it| owned(&it) && there(&it)).collect();
-        let steps = last.into_iter().map(Step::Ensure).chain([patch(observed, &left)]).collect();
+        let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
+        let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
+        let last = |step: &Step| matches!(step, Step::Ensure(it) if holds_volume(it) && there(it));
+        let steps = foundation(observed, rendered).filter(last).chain([patch(observed, &left)]).collect();
         return Plan { steps, ..Plan::default() };
     }
     let mut names = observed.sites.clone();

@@ -49,11 +49,10 @@ impl Report {
 }
 
 /// An app of the bench that its image does not have.
-pub fn missing_app(observed: &Observed) -> Option<Report> {
+pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     let former = observed.bench.status.clone().unwrap_or_default();
-    let revision = build::revision(&observed.input());
     // What was seen of another image says nothing about this one.
-    if observed.apps_found.is_none() && former.inspected_revision != Some(revision) {
+    if observed.apps_found.is_none() && former.inspected_revision.as_deref() != Some(rendered.revision()) {
         return None;
     }
     let found = installed(observed);
@@ -161,9 +160,9 @@ fn is_unready(observed: &Observed, component: &str) -> bool {
 }
 
 fn scales(observed: &Observed, component: &str) -> bool {
-    let scaled = build::worker_scaling(&observed.bench.spec);
-    let wanted = scaled.iter().any(|it| it.wanted.is_some() && component.strip_prefix("worker-") == Some(it.queue));
-    observed.capabilities.keda && wanted
+    let queue = component.strip_prefix("worker-");
+    let of_queue = build::worker_scaling(&observed.bench.spec).into_iter().find(|it| queue == Some(it.queue));
+    of_queue.is_some_and(|it| it.is_by_keda(observed.capabilities))
 }
 
 fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a DynamicObject> {
@@ -220,7 +219,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         conditions.set("WorkersAutoscaled", Some(scaled), &reason.to_string(), &message);
     }
     let table = components(observed, rendered);
-    let revision = build::revision(&observed.input());
+    let revision = rendered.revision().to_owned();
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
@@ -287,7 +286,7 @@ fn worker_scaling(
 ) -> BTreeMap<String, WorkerScalingStatus> {
     let row = |scaling: build::Scaling| {
         let component = table.get(&format!("worker-{}", scaling.queue));
-        let managed = observed.capabilities.keda && scaling.wanted.is_some();
+        let managed = scaling.is_by_keda(observed.capabilities);
         let live = component.map(|it| it.desired).filter(|desired| *desired >= 0);
         let status = WorkerScalingStatus {
             mode: if managed { "autoscaled" } else { "static" }.to_owned(),

@@ -68,7 +68,7 @@ fn seed(configure: &Value, code: &Value) -> Value {
 }
 
 /// Names what the components run: the image and what the configure Job makes of it.
-pub fn revision(input: &Input) -> String {
+fn revision(input: &Input) -> String {
     let secret = input.redis_secret_version.unwrap_or_default();
     hash_hex(&format!("{}{}{}{secret}", request(input), input.image(), runner::SOURCE), 16)
 }

@@ -13,7 +13,7 @@ mod web;
 mod workers;
 
 pub(in crate::controllers) use configure::runner_pod;
-pub use configure::{bench_id, configure_job, revision, runner_config_map};
+pub use configure::{bench_id, configure_job, runner_config_map};
 pub use redis::{External, redis_secret};
 pub use scaling::{Autoscaling, Scaling, queue_keys, worker_scaling};
 pub(in crate::controllers) use web::{GUNICORN_WORKERS_AND_THREADS, NGINX_PORT};
@@ -141,6 +141,11 @@ impl Rendered {
     /// Every object.
     pub fn all(&self) -> impl Iterator<Item = &Desired> {
         self.foundation.iter().chain([&self.configure]).chain(&self.components).chain(&self.claims)
+    }
+
+    /// Names what the components run: the image and what the configure Job makes of it.
+    pub fn revision(&self) -> &str {
+        self.configure.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str().unwrap_or_default()
     }
 
     /// Objects that a bench has at some settings and not at these: they go.

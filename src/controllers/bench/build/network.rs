@@ -1,9 +1,8 @@
 //! What may reach the bench's pods and what they may reach, where the bench asks for it.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::{Value, json};
 
-use super::{Input, web::NGINX_PORT};
+use super::{Input, redis, web::NGINX_PORT};
 use crate::domain::{
     labels,
     object::{Desired, Kind},
@@ -15,8 +14,6 @@ const INGRESS_NAMESPACE: &str = "ingress-nginx";
 const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Port of MariaDB and of PostgreSQL.
 const DATABASE_PORTS: [i32; 2] = [3306, 5432];
-/// Port of Redis.
-const REDIS_PORT: i32 = 6379;
 
 /// The policy: in from the ingress controller to nginx, between the bench's own pods, and from KEDA to Redis; out to the
 /// bench's own pods, DNS and database servers; and what the bench adds.
@@ -25,18 +22,20 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     if !config.enabled.unwrap_or(false) {
         return None;
     }
-    let own = json!({"podSelector": {"matchLabels": own_pods(input)}});
+    let pods = json!({"matchLabels": labels::pods(&input.name())});
+    let own = json!({"podSelector": pods});
     let ingress_namespace = input.config.ingress_controller_namespace.as_deref().unwrap_or(INGRESS_NAMESPACE);
-    let controller = namespaces(config.ingress_namespace_selector.as_ref())
-        .unwrap_or_else(|| json!({"matchLabels": {NAMESPACE_NAME: ingress_namespace}}));
-    let databases = namespaces(config.database_namespace_selector.as_ref()).unwrap_or_else(|| json!({}));
+    let controller = config
+        .ingress_namespace_selector
+        .map_or_else(|| json!({"matchLabels": {NAMESPACE_NAME: ingress_namespace}}), |selector| json!(selector));
+    let databases = config.database_namespace_selector.map_or_else(|| json!({}), |selector| json!(selector));
     let mut incoming = vec![
         json!({"from": [{"namespaceSelector": controller}], "ports": ports("TCP", &[NGINX_PORT])}),
         json!({"from": [own]}),
     ];
     if input.capabilities.keda {
         let keda = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "keda-operator"}}});
-        incoming.push(json!({"from": [keda], "ports": ports("TCP", &[REDIS_PORT])}));
+        incoming.push(json!({"from": [keda], "ports": ports("TCP", &[redis::PORT])}));
     }
     let names = [ports("UDP", &[53]), ports("TCP", &[53])].concat();
     let mut outgoing = vec![
@@ -47,22 +46,12 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     incoming.extend(config.ingress.iter().map(|rule| json!(rule)));
     outgoing.extend(config.egress.iter().map(|rule| json!(rule)));
     let spec = json!({
-        "podSelector": {"matchLabels": own_pods(input)},
+        "podSelector": pods,
         "policyTypes": ["Ingress", "Egress"],
         "ingress": incoming,
         "egress": outgoing,
     });
     Some(input.object(Kind::NetworkPolicy, "pods", "network-policy", &spec))
-}
-
-fn own_pods(input: &Input) -> Value {
-    let mut labels = labels::bench(&input.name());
-    labels.retain(|name, _| ["app", "bench"].contains(&name.as_str()));
-    json!(labels)
-}
-
-fn namespaces(selector: Option<&LabelSelector>) -> Option<Value> {
-    selector.map(|selector| json!(selector))
 }
 
 fn ports(protocol: &str, numbers: &[i32]) -> Vec<Value> {

@@ -70,8 +70,7 @@ pub(super) fn pod_labels(input: &Input, component: &str) -> BTreeMap<String, Str
 
 /// A ReadWriteOnce volume is on one node: pods that mount it go where the first of them went.
 fn together(input: &Input) -> Value {
-    let mut labels = labels::bench(&input.name());
-    labels.retain(|name, _| ["app", "bench"].contains(&name.as_str()));
+    let mut labels = labels::pods(&input.name());
     labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
     json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}},

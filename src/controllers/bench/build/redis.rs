@@ -24,7 +24,7 @@ const REDIS_USER: i64 = 999;
 const PASSWORD_FOLDER: &str = "/run/redis-password";
 const PASSWORD_FILE: &str = "/run/redis-password/password";
 /// Port of Redis.
-const PORT: i32 = 6379;
+pub(super) const PORT: i32 = 6379;
 /// `maxmemory` where the bench names none, in bytes: 400 MiB below the default limit of 512 MiB.
 const DEFAULT_MEMORY_BYTES: i128 = 400 << 20;
 /// Volume size of the queue where the bench names none.

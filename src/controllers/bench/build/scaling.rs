@@ -8,6 +8,7 @@ use super::{
     workers::{WORKERS, Worker},
 };
 use crate::domain::{
+    capabilities::Capabilities,
     names::child,
     object::{Desired, Kind},
 };
@@ -34,6 +35,13 @@ pub struct Scaling {
     pub fixed: i32,
     /// What KEDA is to do, if the bench asks for it.
     pub wanted: Option<Autoscaling>,
+}
+
+impl Scaling {
+    /// Whether KEDA sets the number: it is asked to, and is there.
+    pub fn is_by_keda(&self, capabilities: Capabilities) -> bool {
+        capabilities.keda && self.wanted.is_some()
+    }
 }
 
 /// What KEDA is to do.

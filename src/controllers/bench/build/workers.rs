@@ -55,7 +55,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
 /// Without a number of replicas where KEDA sets it; an annotation says so, since nothing in the field itself does.
 fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Desired {
     let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
-    let autoscaled = input.capabilities.keda && scaling.is_some_and(|it| it.wanted.is_some());
+    let autoscaled = scaling.is_some_and(|it| it.is_by_keda(input.capabilities));
     let mut made = deployment(
         input,
         &Component {
