@@ -1,9 +1,17 @@
-//! The site runner: one Python file that does all work inside a bench's image. It is shipped through a ConfigMap.
+//! The site runner: a few Python files that do all work inside a bench's image. They are shipped through a ConfigMap.
 
-/// Name of the file.
+/// Name of the file that is run.
 pub const FILE_NAME: &str = "site_runner.py";
-/// The file.
-pub const SOURCE: &str = include_str!("site_runner.py");
+/// Every file, by name.
+pub const FILES: [(&str, &str); 7] = [
+    (FILE_NAME, include_str!("site_runner.py")),
+    ("runner_bench.py", include_str!("runner_bench.py")),
+    ("runner_common.py", include_str!("runner_common.py")),
+    ("runner_database.py", include_str!("runner_database.py")),
+    ("runner_frappe.py", include_str!("runner_frappe.py")),
+    ("runner_nginx.py", include_str!("runner_nginx.py")),
+    ("runner_site.py", include_str!("runner_site.py")),
+];
 /// Home of the runner: memory, so that what it writes there (a database client's password file) is on no disk.
 pub const HOME: &str = "/run/frappe-home";
 /// Folder with the site's secrets, one file each.

@@ -31,8 +31,9 @@ FRAPPE = '''
 """A stand-in for Frappe: what the runner calls, doing to the database what Frappe does, in Frappe's order."""
 import glob, json, os, subprocess
 CALLS = os.environ["STAND_IN_CALLS"]
+__version__ = os.environ.get("STAND_IN_VERSION", "15.1.0")
 
-class conf: db_name = None
+class conf: db_name = db_type = None
 class db:
     @staticmethod
     def commit(): record("commit")
@@ -57,7 +58,17 @@ def init(site, new_site=False):
     conf.site = site
     if os.path.exists(f"{site}/site_config.json"):
         with open(f"{site}/site_config.json") as file:
-            conf.db_name = json.load(file)["db_name"]
+            config = json.load(file)
+            conf.db_name, conf.db_type = config["db_name"], config["db_type"]
+
+def rows(statement):
+    with open(f"{conf.site}/site_config.json") as file:
+        config = json.load(file)
+    if config["db_type"] == "postgres":
+        command = ["psql", "-qtA", "-h", config["db_host"], "-p", str(config["db_port"]), "-U", config["db_user"], config["db_name"], "-c"]
+    else:
+        command = ["mariadb", f"--defaults-extra-file={os.environ['HOME']}/.my.cnf", "-NB", config["db_name"], "-e"]
+    return subprocess.run(command + [statement], check=True, capture_output=True, text=True).stdout.strip()
 
 def connect(): record("connect")
 def destroy(): record("destroy")
@@ -68,13 +79,21 @@ def sql(statement):
         config = json.load(file)
     command = get_command(socket=None, host=config["db_host"], port=config["db_port"], user=config["db_user"],
                           password=config["db_password"], db_name=config["db_name"])
-    subprocess.run(command + ["--execute", statement], check=True)
+    if conf.db_type == "postgres":
+        command, statement = command + ["--command"], statement.replace("`", '"')
+    else:
+        command.append("--execute")
+    subprocess.run(command + [statement], check=True)
 '''
 
 DATABASE_MODULE = '''
 import os
 def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
     """Like Frappe's: puts the password on the command line if it is given one."""
+    import frappe
+    if frappe.conf.db_type == "postgres":
+        secret = f":{password}" if password else ""
+        return ["psql", "-q", "--set=ON_ERROR_STOP=1", f"postgresql://{user}{secret}@{host}:{port}/{db_name}"]
     command = ["mariadb", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp"]
     if password:
         command.append(f"--password={password}")
@@ -92,18 +111,18 @@ def _new_site(db_name, site, admin_password=None, install_apps=None, force=False
     for table in ("tabDocType", "tabSingles"):
         frappe.sql(f"CREATE TABLE IF NOT EXISTS `{table}` (name varchar(140) PRIMARY KEY)")
         frappe.record("table", table)
-    frappe.sql("CREATE TABLE IF NOT EXISTS tabDefaultValue (parent varchar(140), defkey varchar(140), defvalue text)")
+    frappe.sql("CREATE TABLE IF NOT EXISTS `tabDefaultValue` (parent varchar(140), defkey varchar(140), defvalue text)")
     apps = json.dumps(["frappe"])
-    frappe.sql(f"INSERT INTO tabDefaultValue VALUES ('__global', 'installed_apps', '{apps}')")
+    frappe.sql(f"INSERT INTO `tabDefaultValue` VALUES ('__global', 'installed_apps', '{apps}')")
     frappe.record("installed_apps")
     if os.environ.get("STAND_IN_FAILS") == "new-site":
         raise RuntimeError(f"import failed for password {admin_password}")
-    frappe.sql("CREATE TABLE IF NOT EXISTS __Auth (doctype varchar(140), name varchar(140), fieldname varchar(140))")
+    frappe.sql("CREATE TABLE IF NOT EXISTS `__Auth` (doctype varchar(140), name varchar(140), fieldname varchar(140))")
     if os.environ.get("STAND_IN_FAILS") != "no-administrator":
-        frappe.sql("INSERT INTO __Auth VALUES ('User', 'Administrator', 'password')")
+        frappe.sql("INSERT INTO `__Auth` VALUES ('User', 'Administrator', 'password')")
     frappe.record("administrator")
     apps = json.dumps(["frappe"] + list(install_apps or []))
-    frappe.sql(f"UPDATE tabDefaultValue SET defvalue = '{apps}' WHERE defkey = 'installed_apps'")
+    frappe.sql(f"UPDATE `tabDefaultValue` SET defvalue = '{apps}' WHERE defkey = 'installed_apps'")
     frappe.record("apps", install_apps)
 '''
 
@@ -143,6 +162,35 @@ def bootstrap_database(db_name, verbose, source_sql=None):
 INSTALLER_14 = INSTALLER.replace(", setup_db=True):", "):").replace(", setup_db)", ")").replace(
     "    import frappe\n", "    import frappe\n    import frappe.database\n    frappe.database.setup_database(force, None, False)\n", 1)
 
+BENCH_HELPER = '''
+import hashlib, json, os, sys
+import frappe
+
+def main():
+    _, group, option, site, command, *arguments = sys.argv
+    assert (group, option) == ("frappe", "--site"), sys.argv
+    frappe.init(site)
+    frappe.record(command, *arguments)
+    if command == "set-admin-password":
+        first, second = sys.stdin.readline().strip(), sys.stdin.readline().strip()
+        assert first and first == second
+        with open(f"{site}/admin-password-set", "w") as file:
+            file.write(hashlib.sha256(first.encode()).hexdigest())
+    elif command == "install-app":
+        app, force = arguments[-1], "--force" in arguments
+        quote = '"' if frappe.conf.db_type == "postgres" else "`"
+        installed = json.loads(frappe.rows(f"SELECT defvalue FROM {quote}tabDefaultValue{quote} WHERE defkey = 'installed_apps'"))
+        if app in installed and not force:
+            print(f"{app} already installed")
+            return
+        listed = json.dumps(list(dict.fromkeys([*installed, app])))
+        frappe.rows(f"UPDATE {quote}tabDefaultValue{quote} SET defvalue = '{listed}' WHERE defkey = 'installed_apps'")
+        frappe.record("listed", app)
+        if os.environ.get("STAND_IN_FAILS") == "install-app":
+            sys.exit("the hook of the app failed")
+        frappe.rows(f"CREATE TABLE IF NOT EXISTS hook_{app} (name varchar(140) PRIMARY KEY)")
+'''
+
 SCHEDULER = '''
 import frappe
 def enable_scheduler(): frappe.record("enable_scheduler")
@@ -151,6 +199,7 @@ def enable_scheduler(): frappe.record("enable_scheduler")
 # Kills the runner at its n-th step: every change of the disk and every statement counts as two, before and after.
 KILLER = '''
 import os, runpy, shutil, signal, subprocess, sys
+sys.path.insert(0, os.path.dirname(sys.argv[2]))
 left = int(sys.argv[1])
 def step():
     global left
@@ -217,6 +266,47 @@ class Server:
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+class PostgresServer:
+    """A PostgreSQL of its own on loopback, with one account that owns one database."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-postgres-"))
+        folders = [*pathlib.Path("/usr/lib/postgresql").glob("*/bin")]
+        path = os.pathsep.join([os.environ["PATH"], *map(str, folders)])
+        self.program, install = shutil.which("postgres", path=path), shutil.which("initdb", path=path)
+        if not self.program or not install or not shutil.which("psql"):
+            raise RuntimeError("postgres, initdb or psql is missing: apt-get install postgresql")
+        # The server refuses to run as root.
+        self.user = {"user": "nobody"} if os.geteuid() == 0 else {}
+        if self.user:
+            shutil.chown(self.folder, "nobody")
+        subprocess.run([install, "--pgdata", f"{self.folder}/data", "--username=root", "--auth=trust", "--no-sync"],
+                       check=True, capture_output=True, cwd=self.folder, **self.user)
+        hba = self.folder / "data/pg_hba.conf"
+        hba.write_text("local all root trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
+        self.port = free_port()
+        self.log = open(self.folder / "log", "wb")
+        self.process = subprocess.Popen([self.program, "-D", f"{self.folder}/data", "-p", str(self.port), "-c", "fsync=off",
+                                         "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"],
+                                        stdout=self.log, stderr=self.log, cwd=self.folder, **self.user)
+        for _ in range(300):
+            if self.root("SELECT 1", check=False).returncode == 0:
+                break
+            time.sleep(0.1)
+        else:
+            raise RuntimeError((self.folder / "log").read_text())
+
+    def root(self, statement, database="postgres", check=True):
+        return subprocess.run(["psql", "-h", str(self.folder), "-p", str(self.port), "-U", "root", "-qtA", database, "-c", statement],
+                              check=check, capture_output=True, text=True)
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(30)
+        self.log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 class Bench:
     """A folder like a bench's, whose `frappe` is the stand-in."""
 
@@ -229,7 +319,7 @@ class Bench:
         for part in ("", "database/mariadb", "utils"):
             (package / part).mkdir(parents=True, exist_ok=True)
         files = {"__init__.py": FRAPPE, "database/__init__.py": DATABASE_MODULE, "installer.py": INSTALLER,
-                 "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER}
+                 "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER, "utils/bench_helper.py": BENCH_HELPER}
         if version == 14:
             files |= {"__init__.py": FRAPPE_14, "database/__init__.py": DATABASE_14, "database/db_manager.py": MANAGER_14,
                       "database/mariadb/__init__.py": "", "database/mariadb/setup_db.py": SETUP_14, "installer.py": INSTALLER_14}

@@ -33,7 +33,7 @@ pub fn runner_config_map(input: &Input) -> Desired {
     });
     let mut desired = Desired::untyped(Kind::ConfigMap, key, metadata, &Value::Null);
     desired.body.as_object_mut().map(|body| body.remove("spec"));
-    desired.body["data"] = json!({runner::FILE_NAME: runner::SOURCE});
+    desired.body["data"] = runner::FILES.iter().map(|(name, source)| ((*name).to_owned(), json!(source))).collect();
     desired
 }
 
@@ -70,7 +70,8 @@ fn seed(configure: &Value, code: &Value) -> Value {
 /// Names what the components run: the image and what the configure Job makes of it.
 fn revision(input: &Input) -> String {
     let secret = input.redis_secret_version.unwrap_or_default();
-    hash_hex(&format!("{}{}{}{secret}", request(input), input.image(), runner::SOURCE), 16)
+    let runner: String = runner::FILES.iter().map(|(_, source)| *source).collect();
+    hash_hex(&format!("{}{}{runner}{secret}", request(input), input.image()), 16)
 }
 
 /// The Redis Secret as the runner reads it.
@@ -118,6 +119,19 @@ pub fn bench_id(input: &Input) -> String {
     format!("{}-{}", input.namespace(), input.name())
 }
 
+/// The runner's files, and where they are mounted.
+pub(super) fn runner_volume(input: &Input) -> (Value, Value) {
+    (
+        json!({"name": "runner", "configMap": {"name": child(&input.name(), "site-runner")}}),
+        json!({"name": "runner", "mountPath": RUNNER_PATH, "readOnly": true}),
+    )
+}
+
+/// The runner, run by the bench's own interpreter.
+pub(super) fn runner_command() -> [String; 3] {
+    [format!("{BENCH_PATH}/env/bin/python"), "-u".to_owned(), format!("{RUNNER_PATH}/{}", runner::FILE_NAME)]
+}
+
 /// A pod that runs the site runner: `command` with `request` as its only argument, and more volumes with their mounts.
 ///
 /// The runner gets no password here: it reads them from mounted files.
@@ -127,9 +141,8 @@ pub(in crate::controllers) fn runner_pod(
     request: &Value,
     extra: &[(Value, Value)],
 ) -> Value {
-    let runner_volume = json!({"name": "runner", "configMap": {"name": child(&input.name(), "site-runner")}});
     let mut volumes = vec![
-        (runner_volume, json!({"name": "runner", "mountPath": RUNNER_PATH, "readOnly": true})),
+        runner_volume(input),
         (
             json!({"name": "home", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
             json!({"name": "home", "mountPath": runner::HOME}),
@@ -138,7 +151,7 @@ pub(in crate::controllers) fn runner_pod(
     volumes.extend_from_slice(extra);
     let container = json!({
         "name": command,
-        "command": [format!("{BENCH_PATH}/env/bin/python"), "-u", format!("{RUNNER_PATH}/{}", runner::FILE_NAME)],
+        "command": runner_command(),
         "args": [command, request.to_string()],
         "workingDir": BENCH_PATH,
         "env": [{"name": "HOME", "value": runner::HOME}],

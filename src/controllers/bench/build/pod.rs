@@ -31,6 +31,8 @@ pub(super) struct Component<'a> {
     pub grace_seconds: i64,
     /// Whether the old pod must be gone before the new one starts.
     pub recreate: bool,
+    /// Volumes of its own, with their mounts.
+    pub volumes: Vec<(Value, Value)>,
 }
 
 /// The Deployment of a component.
@@ -44,7 +46,7 @@ pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
         json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})
     };
     let selector = json!({"matchLabels": labels::selector(&input.name(), component.name)});
-    let mut pod = pod_spec(input, container, component.grace_seconds, &[]);
+    let mut pod = pod_spec(input, container, component.grace_seconds, &component.volumes);
     if !input.single_node() {
         pod["topologySpreadConstraints"] = spread(&selector);
     }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     BENCH_PATH, Input,
+    configure::{runner_command, runner_volume},
     pod::{Component, deployment},
 };
 use crate::domain::{
@@ -55,6 +56,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
                 grace_seconds,
                 recreate: false,
+                volumes: Vec::new(),
             },
         ),
         deployment(
@@ -67,6 +69,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
                 default_resources: ["100m", "128Mi", "1", "512Mi"],
                 grace_seconds,
                 recreate: false,
+                volumes: vec![runner_volume(input)],
             },
         ),
         deployment(
@@ -80,6 +83,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
                 // node ignores SIGTERM as PID 1: waiting longer gains nothing.
                 grace_seconds: 5,
                 recreate: false,
+                volumes: Vec::new(),
             },
         ),
     ]
@@ -107,12 +111,15 @@ fn nginx(input: &Input, web: &WebConfig) -> Value {
     let proxy = web.trusted_proxy.as_deref().unwrap_or("127.0.0.1");
     let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
     let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
+    let arguments: Vec<String> = runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect();
     json!({
-        "args": ["nginx-entrypoint.sh"],
+        // The image's entrypoint runs this; the runner runs the image's own script, and tells nginx of changed hosts.
+        "args": arguments,
+        "workingDir": BENCH_PATH,
         "ports": [port(NGINX_PORT)],
         "env": [
             {"name": "BACKEND", "value": backend}, {"name": "SOCKETIO", "value": websocket},
-            {"name": "FRAPPE_SITE_NAME_HEADER", "value": "$host"},
+            {"name": "FRAPPE_SITE_NAME_HEADER", "value": "$frappe_site"},
             {"name": "UPSTREAM_REAL_IP_ADDRESS", "value": proxy},
             {"name": "UPSTREAM_REAL_IP_HEADER", "value": "X-Forwarded-For"},
             {"name": "UPSTREAM_REAL_IP_RECURSIVE", "value": "off"},

@@ -69,6 +69,7 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> De
             default_resources: ["200m", "512Mi", "1", "2Gi"],
             grace_seconds: worker.grace_seconds,
             recreate: false,
+            volumes: Vec::new(),
         },
     );
     if autoscaled {
@@ -94,6 +95,7 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
             // `bench schedule` ignores SIGTERM as PID 1: waiting longer gains nothing.
             grace_seconds: 5,
             recreate: true,
+            volumes: Vec::new(),
         },
     )
 }

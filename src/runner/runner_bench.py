@@ -1,0 +1,137 @@
+"""What is done for a whole bench: its code on the volume, apps from Git, the common configuration."""
+
+import fcntl
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import urllib.parse
+
+from runner_common import APP_NAME, Failure, read_file, replace_file, secret
+
+REVISION = re.compile(r"^[0-9a-f]{8,64}$")
+# What of a bench is code: copied where apps are to be added to it.
+CODE = ("apps", "env", "assets")
+CODE_KEPT_MAX = 3
+
+
+def code_folder(revision):
+    if not REVISION.match(revision):
+        raise Failure(2, "request", "revision must be hexadecimal digits")
+    return os.path.join("sites", ".apps", revision)
+
+
+def locked_volume():
+    """One pod at a time changes what the bench's sites share."""
+    handle = open(os.path.join("sites", ".operator-lock"), "w", encoding="utf-8")
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    return handle
+
+
+def seed(request):
+    """Copies the image's code to the volume, where apps can be added to it; a copy that was cut short is made anew."""
+    folder = code_folder(request["revision"])
+    with locked_volume():
+        if os.path.isdir(folder):
+            return "already copied"
+        part = folder + ".part"
+        shutil.rmtree(part, ignore_errors=True)
+        os.makedirs(part)
+        for name in CODE:
+            if os.path.isdir(name):
+                shutil.copytree(name, os.path.join(part, name), symlinks=True)
+            else:
+                os.makedirs(os.path.join(part, name))
+        os.rename(part, folder)
+        forget_old_code(folder)
+    return "copied"
+
+
+def forget_old_code(current):
+    """Copies beyond the newest few go: pods of the former revision run theirs until they are replaced."""
+    home = os.path.dirname(current)
+    others = [entry for entry in os.scandir(home) if entry.is_dir() and entry.name != os.path.basename(current)]
+    others.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in others[CODE_KEPT_MAX - 1 :]:
+        shutil.rmtree(entry.path, ignore_errors=True)
+
+
+def install_apps(code):
+    """Clones apps into the copy of the code that is mounted over the image's, and installs them there.
+
+    An app is done when its marker holds what was asked for; one that was cut short is cloned anew.
+    """
+    markers = os.path.join(code_folder(code["revision"]), "installed")
+    os.makedirs(markers, exist_ok=True)
+    for app in code["clone"]:
+        marker, asked = os.path.join(markers, app["name"]), json.dumps(app, sort_keys=True)
+        if read_file(marker) != asked:
+            install_app(app)
+            replace_file(marker, asked)
+
+
+def install_app(app):
+    """Clones one app, adds it to the virtual environment and links its public files."""
+    if not APP_NAME.match(app["name"]):
+        raise Failure(2, "request", "apps must be app names")
+    module = app["name"].replace("-", "_")
+    target, part = os.path.join("apps", module), os.path.join("apps", f".{module}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    branch = ["--branch", app["branch"]] if app.get("branch") else []
+    step(f"clone {app['name']}", ["git", "clone", "--quiet", "--depth", "1", *branch, "--", app["repository"], part])
+    if not os.path.isfile(os.path.join(part, module, "hooks.py")):
+        raise Failure(30, f"clone {app['name']}", f"{app['repository']} is no Frappe app {module}: it has no {module}/hooks.py")
+    shutil.rmtree(target, ignore_errors=True)
+    os.rename(part, target)
+    step(f"install {app['name']}", [os.path.join("env", "bin", "python"), "-m", "pip", "install", "--quiet",
+                                    "--no-cache-dir", "--disable-pip-version-check", "-e", target])
+    public, link = os.path.join(target, module, "public"), os.path.join("assets", module)
+    if os.path.isdir(public) and not os.path.lexists(link):
+        os.symlink(os.path.abspath(public), link)
+
+
+def step(name, command):
+    """Runs a program that asks nothing; its last words are told if it fails."""
+    environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    sys.stdout.write(done.stdout + done.stderr)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise Failure(30, name, " ".join(words)[-400:])
+
+
+def configure(request):
+    """Merges keys into common_site_config.json and lists the image's apps in apps.txt; keeps what others wrote.
+
+    The result names the apps that the image has.
+    """
+    path = os.path.join("sites", "common_site_config.json")
+    with locked_volume():
+        if request.get("code"):
+            install_apps(request["code"])
+        before = read_file(path)
+        config = json.loads(before) if before.strip() else {}
+        config.update(request["common_site_config"])
+        config.update(secret_urls(request, config))
+        replace_file(path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+        # The union of the volume's list and the image's: a migrate removes the doctypes of an app that is not listed.
+        listed = read_file(os.path.join("sites", "apps.txt")).split()
+        found = sorted(entry.name for entry in os.scandir("apps") if entry.is_dir()) if os.path.isdir("apps") else []
+        found = [name for name in found if not name.startswith(".")]
+        apps = list(dict.fromkeys(["frappe", *listed, *found]))
+        replace_file(os.path.join("sites", "apps.txt"), "\n".join(apps) + "\n")
+    return {"apps": found}
+
+
+def secret_urls(request, config):
+    """URLs of Redis servers that are secrets, or have a secret in them."""
+    urls = {key: secret(name) for key, name in request.get("secret_urls", {}).items()}
+    for key, url in urls.items():
+        if not url.startswith(("redis://", "rediss://", "unix://")):
+            raise Failure(2, "secrets", f"the secret for {key} is no redis:// URL")
+    for key in request.get("password_urls", []):
+        password = urllib.parse.quote(secret("redis-password"), safe="")
+        urls[key] = config[key].replace("redis://", f"redis://:{password}@", 1)
+    return urls

@@ -1,0 +1,82 @@
+"""What the runner's files share: failures, secrets that never show, files that are replaced whole."""
+
+import os
+import re
+
+SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
+APP_NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
+# A site name or a host: one DNS name in lower case.
+SITE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+
+
+class Failure(Exception):
+    """A step that did not work: with the exit code, for people and for the operator."""
+
+    def __init__(self, code, step, error):
+        super().__init__(error)
+        self.code, self.step, self.error = code, step, error
+
+
+class Redacting:
+    """A stream that never lets a secret through."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def write(self, text):
+        return self.stream.write(redact(text))
+
+    def __getattr__(self, name):
+        return getattr(self.stream, name)
+
+
+def secret(name):
+    """The secret in the file of this name; it is known to `redact` from then on."""
+    try:
+        with open(os.path.join(SECRETS, name), encoding="utf-8") as file:
+            value = file.read().rstrip("\n")
+    except OSError as error:
+        raise Failure(2, "secrets", f"cannot read the secret {name}: {error.strerror}") from None
+    if value:
+        secret.known.add(value)
+    return value
+
+
+secret.known = set()
+
+
+def redact(text):
+    """The text without any secret that was read."""
+    for value in sorted(secret.known, key=len, reverse=True):
+        text = text.replace(value, "[secret]")
+    return text
+
+
+def replace_file(path, content, mode=0o644):
+    """Writes a file so that a reader sees the old content or the new, and a crash leaves one of them."""
+    part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
+    handle = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+
+
+def read_file(path):
+    """Content of a file, or nothing where there is none."""
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except FileNotFoundError:
+        return ""
+
+
+def secret_or_none(name, hidden=True):
+    """Likewise, or nothing where there is no such file; what is `hidden` never shows in any output."""
+    if not os.path.exists(os.path.join(SECRETS, name)):
+        return None
+    value = secret(name)
+    if not hidden:
+        secret.known.discard(value)
+    return value

@@ -1,0 +1,205 @@
+"""A site's database, through the command line client of its server and the site's own account.
+
+The account never needs rights beyond its own database. A database that the operator made is dropped and made anew as a
+whole; one that was there before is emptied, and stays.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+
+from runner_common import Failure, replace_file, secret, secret_or_none
+
+DATABASE_WAIT_SECONDS = int(os.environ.get("SITE_RUNNER_DATABASE_WAIT_SECONDS", "120"))
+OWN_NAME = re.compile(r"^[a-z][a-z0-9]{0,63}$")
+HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$")
+PORTS = {"mariadb": "3306", "postgres": "5432"}
+
+
+def database(request):
+    """The database of a request: `type`, `own`, and `host`, `port`, `name`; where it is not the operator's own, what the
+    request leaves out is in the files of the connection Secret."""
+    engine = {"mariadb": MariaDb, "postgres": Postgres}.get(request.get("type", "mariadb"))
+    if engine is None:
+        raise Failure(2, "request", "database type must be mariadb or postgres")
+    return engine(request)
+
+
+class Database:
+    """What both servers have in common."""
+
+    engine = None
+    programs = ()
+
+    def __init__(self, request):
+        self.own = request.get("own", True)
+        if self.own:
+            self.user = self.name = request["name"]
+            self.host, self.port, self.password = request["host"], str(request["port"]), secret("password")
+            if not OWN_NAME.match(self.name):
+                raise Failure(2, "request", "database name must be lower-case letters and digits")
+        else:
+            self.connect(request)
+        self.home = os.environ["HOME"]
+        os.makedirs(self.home, exist_ok=True)
+        self.client = next((found for found in map(shutil.which, self.programs) if found), None)
+        if not self.client:
+            raise Failure(2, "database", f"the image has no program {' or '.join(self.programs)}")
+        self.write_options()
+
+    def connect(self, request):
+        """Host and port of the request come before those of the Secret; the database is named like its account unless
+        the Secret says otherwise."""
+        self.password = secret("connection/password")
+        self.user = secret_or_none("connection/username", hidden=False)
+        if not self.user:
+            raise Failure(2, "secrets", "the connection Secret has no key username")
+        self.name = secret_or_none("connection/database", hidden=False) or self.user
+        self.host = request.get("host") or secret_or_none("connection/host", hidden=False)
+        port = request.get("port") or secret_or_none("connection/port", hidden=False) or PORTS[self.engine]
+        self.port = str(port)
+        if not self.host:
+            raise Failure(2, "database", "no host: set dbConfig.host, or the key host of the connection Secret")
+        if not HOST.match(self.host) or not self.port.isdigit():
+            raise Failure(2, "database", "host or port of the connection Secret is not one")
+
+    def wait(self):
+        """Until the account can log in: a grant may come late."""
+        end = time.monotonic() + DATABASE_WAIT_SECONDS
+        while True:
+            try:
+                return self.run("SELECT 1")
+            except Failure:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(1)
+
+    def execute(self, command, source=None):
+        with open(source or os.devnull, "rb") as stdin:
+            done = subprocess.run(command, stdin=stdin, capture_output=True, check=False)
+        if done.returncode:
+            raise Failure(10, "database", done.stderr.decode(errors="replace").strip())
+        return done.stdout.decode(errors="replace").strip()
+
+    def config(self):
+        """What Frappe must know of it."""
+        return {"db_type": self.engine, "db_host": self.host, "db_port": int(self.port), "db_name": self.name,
+                "db_user": self.user, "db_password": self.password}
+
+    def administrators(self):
+        return self.run(f"SELECT COUNT(*) FROM {self.quoted('__Auth')} WHERE doctype = 'User' AND name = 'Administrator' "
+                        "AND fieldname = 'password'")
+
+    def installed_apps(self):
+        """JSON list of the apps that the site itself calls installed."""
+        return self.run(f"SELECT defvalue FROM {self.quoted('tabDefaultValue')} WHERE parent = '__global' "
+                        "AND defkey = 'installed_apps'")
+
+
+class MariaDb(Database):
+    """MariaDB or MySQL."""
+
+    engine = "mariadb"
+    programs = ("mariadb", "mysql")
+
+    def write_options(self):
+        self.options = os.path.join(self.home, ".my.cnf")
+        lines = ["[client]", f"host={self.host}", f"port={self.port}", f"user={option(self.user)}",
+                 f"password={option(self.password)}", "protocol=tcp", ""]
+        replace_file(self.options, "\n".join(lines), 0o600)
+
+    def quoted(self, table):
+        return f"{identifier(self.name)}.{identifier(table)}"
+
+    def run(self, statement, source=None):
+        """Rows of a statement, as text; or the content of the file `source` is executed."""
+        command = [self.client, f"--defaults-extra-file={self.options}", "--batch", "--skip-column-names"]
+        command += [f"--database={self.name}"] if source else ["--execute", statement]
+        return self.execute(command, source)
+
+    def tables(self):
+        return int(self.run(f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {literal(self.name)}"))
+
+    def wipe(self):
+        """An empty database, with Frappe's character set where it is the operator's own. The account may do this; it
+        needs no administrator."""
+        if self.own:
+            self.run(f"DROP DATABASE IF EXISTS {identifier(self.name)}; CREATE DATABASE {identifier(self.name)} "
+                     "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
+        else:
+            self.empty()
+
+    def drop(self):
+        if self.own:
+            self.run(f"DROP DATABASE IF EXISTS {identifier(self.name)}")
+        else:
+            self.empty()
+
+    def empty(self):
+        rows = self.run(f"SELECT table_type, HEX(table_name) FROM information_schema.tables "
+                        f"WHERE table_schema = {literal(self.name)}")
+        rows += "\n" + self.run(f"SELECT routine_type, HEX(routine_name) FROM information_schema.routines "
+                                f"WHERE routine_schema = {literal(self.name)}")
+        statements = ["SET FOREIGN_KEY_CHECKS = 0"]
+        for row in filter(None, rows.split("\n")):
+            kind, name = row.split("\t")
+            word = {"BASE TABLE": "TABLE", "SYSTEM VERSIONED": "TABLE"}.get(kind, kind)
+            statements.append(f"DROP {word} IF EXISTS {self.quoted(bytes.fromhex(name).decode())}")
+        self.run("; ".join(statements))
+
+
+class Postgres(Database):
+    """PostgreSQL. Its database and account always exist before."""
+
+    engine = "postgres"
+    programs = ("psql",)
+
+    def write_options(self):
+        fields = [self.host, self.port, self.name, self.user, self.password]
+        line = ":".join(field.replace("\\", "\\\\").replace(":", "\\:") for field in fields)
+        replace_file(os.path.join(self.home, ".pgpass"), line + "\n", 0o600)
+
+    def quoted(self, table):
+        return '"' + table.replace('"', '""') + '"'
+
+    def run(self, statement, source=None):
+        command = [self.client, "--no-psqlrc", "--no-password", "--quiet", "--tuples-only", "--no-align",
+                   "--set=ON_ERROR_STOP=1", f"--host={self.host}", f"--port={self.port}", f"--username={self.user}",
+                   f"--dbname={self.name}"]
+        return self.execute(command + ([] if source else [f"--command={statement}"]), source)
+
+    def tables(self):
+        return int(self.run("SELECT COUNT(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S') "
+                            "AND relnamespace = 'public'::regnamespace"))
+
+    def wipe(self):
+        self.run("""DO $$ DECLARE statements text[]; statement text; BEGIN
+            SELECT array_agg(format('DROP %s IF EXISTS %I.%I CASCADE', CASE relkind WHEN 'v' THEN 'VIEW'
+                WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, 'public', relname))
+                FROM pg_class INTO statements
+                WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'm', 'S');
+            FOREACH statement IN ARRAY coalesce(statements, '{}') LOOP EXECUTE statement; END LOOP;
+            SELECT array_agg(format('DROP ROUTINE IF EXISTS %s CASCADE', oid::regprocedure)) FROM pg_proc INTO statements
+                WHERE pronamespace = 'public'::regnamespace AND pg_has_role(proowner, 'USAGE');
+            FOREACH statement IN ARRAY coalesce(statements, '{}') LOOP EXECUTE statement; END LOOP;
+        END $$""")
+
+    drop = wipe
+
+
+def identifier(name):
+    """A name in a MariaDB statement."""
+    return "`" + name.replace("`", "``") + "`"
+
+
+def literal(text):
+    """A text in a MariaDB statement."""
+    return f"CONVERT(0x{text.encode().hex()} USING utf8mb4)"
+
+
+def option(text):
+    """A value in an option file of MariaDB's."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,24 @@
+"""Frappe's own command line, without the password of the database in an argument of a child process.
+
+Usage, in the folder sites: env/bin/python runner_frappe.py frappe --site SITE COMMAND …
+"""
+
+import signal
+import sys
+
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+import frappe.database  # noqa: E402
+
+if hasattr(frappe.database, "get_command"):
+    original = frappe.database.get_command
+
+    def get_command(*args, **kwargs):
+        kwargs["password"] = None
+        return original(*args, **kwargs)
+
+    frappe.database.get_command = get_command
+
+from frappe.utils.bench_helper import main  # noqa: E402
+
+main()

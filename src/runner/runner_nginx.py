@@ -1,0 +1,83 @@
+"""nginx of a bench: which site a host leads to is looked up on the volume, and a change there needs no new pod.
+
+Frappe finds a site by its name, and a site's host may be another. The image's nginx takes the name from the variable
+`$frappe_site`, which is mapped from the host here; a host without an entry is its own site's name, and Frappe answers
+404 where there is none. The volume cannot tell of changes, so the folder's time is looked at once a second.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+from runner_common import SITE_NAME, read_file, replace_file
+from runner_site import HOSTS
+
+CONFIGURATION = os.environ.get("SITE_RUNNER_NGINX_CONFIGURATION", "/etc/nginx/conf.d")
+LOOK_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_LOOK_SECONDS", "1"))
+# Shortest time between two reloads: each leaves the former workers until their connections end.
+RELOAD_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_RELOAD_SECONDS", "5"))
+# Words that mean something in a map unless a backslash comes before them.
+MAP_WORDS, BACKSLASH = ("default", "hostnames", "include", "volatile"), "\\"
+# The image's template sends the site's name as the origin of a websocket, which the server holds against the host.
+STOCK_ORIGIN, ORIGIN = "Origin $scheme://$frappe_site", "Origin $scheme://$host"
+
+
+def serve(_request):
+    """Runs nginx until told to stop; it ends as nginx ends."""
+    seen = look()
+    write_map()
+    server = subprocess.Popen(["nginx-entrypoint.sh"])
+    signal.signal(signal.SIGTERM, lambda *_: stop(server))
+    loaded = time.monotonic()
+    corrected = False
+    while True:
+        try:
+            sys.exit(server.wait(LOOK_SECONDS))
+        except subprocess.TimeoutExpired:
+            pass
+        now = look()
+        corrected, was = correct_origin() or corrected, corrected
+        due = now != seen and time.monotonic() - loaded >= RELOAD_SECONDS
+        if due:
+            seen = now
+            write_map()
+        if (due or corrected != was) and subprocess.run(["nginx", "-t", "-q"], check=False).returncode == 0:
+            subprocess.run(["nginx", "-s", "reload"], check=False)
+            loaded = time.monotonic()
+
+
+def look():
+    """The time of the last change of the folder; one that is missing has none."""
+    try:
+        return os.stat(HOSTS).st_mtime_ns
+    except FileNotFoundError:
+        return 0
+
+
+def write_map():
+    """Writes the map of hosts to sites."""
+    lines = ["map_hash_max_size 65536;", "map_hash_bucket_size 512;", "map $host $frappe_site {", "    default $host;"]
+    for host in sorted(os.listdir(HOSTS)) if os.path.isdir(HOSTS) else []:
+        site = read_file(os.path.join(HOSTS, host)).strip()
+        if SITE_NAME.match(host) and SITE_NAME.match(site):
+            lines.append(f'    "{BACKSLASH * (host in MAP_WORDS)}{host}" "{site}";')
+    replace_file(os.path.join(CONFIGURATION, "frappe-hosts.conf"), "\n".join([*lines, "}", ""]))
+
+
+def correct_origin():
+    """Whether the configuration that the image's script wrote had to be corrected."""
+    path = os.path.join(CONFIGURATION, "frappe.conf")
+    text = read_file(path)
+    if STOCK_ORIGIN not in text:
+        return False
+    replace_file(path, text.replace(STOCK_ORIGIN, ORIGIN))
+    return True
+
+
+def stop(server):
+    """Lets the requests that run end."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if subprocess.run(["nginx", "-s", "quit"], check=False).returncode:
+        server.terminate()

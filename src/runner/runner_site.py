@@ -1,0 +1,295 @@
+"""One site: created, changed, dropped. Nothing is judged by what Frappe reports alone."""
+
+import fcntl
+import inspect
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import traceback
+
+from runner_common import APP_NAME, SITE_NAME, Failure, read_file, replace_file, secret
+from runner_database import database as open_database
+
+# Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
+HOSTS = os.path.join("sites", ".hosts")
+KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+# Keys of a site's configuration that only the runner writes.
+OWN_KEYS = ("db_type", "db_host", "db_port", "db_name", "db_user", "db_password", "encryption_key")
+
+
+class Site:
+    """A site's directory on the shared volume."""
+
+    def __init__(self, request):
+        self.name, self.identity = request["site"], request["identity"]
+        if not SITE_NAME.match(self.name):
+            raise Failure(2, "request", "site must be a DNS name in lower case")
+        self.path = os.path.join("sites", self.name)
+        self.state_path = os.path.join(self.path, ".operator-state")
+        self.config_path = os.path.join(self.path, "site_config.json")
+        self.settings_path = os.path.join(self.path, ".operator-settings")
+        self.installing_path = os.path.join(self.path, ".operator-installing")
+        self.handle = None
+
+    def lock(self):
+        """Held until the process ends, however it ends."""
+        self.handle = os.open(os.path.join(self.path, ".operator-lock"), os.O_CREAT | os.O_RDWR, 0o640)
+        try:
+            fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Failure(75, "lock", f"another pod works on {self.name}") from None
+
+    def state(self):
+        """`creating`, `ready`, `dropping` or nothing; refuses a directory of another identity."""
+        state, _, identity = read_file(self.state_path).strip().partition(" ")
+        if state and identity != self.identity:
+            raise Failure(22, "state", f"SiteNameTaken: {self.name} on this bench belongs to another FrappeSite")
+        return state
+
+    def put_state(self, state):
+        replace_file(self.state_path, f"{state} {self.identity}\n", 0o640)
+
+
+def wanted_apps(request):
+    """Apps of a request, which the image must have."""
+    apps = [app for app in request.get("apps", []) if app != "frappe"]
+    if not all(APP_NAME.match(app) for app in apps):
+        raise Failure(2, "request", "apps must be app names")
+    missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
+    if missing:
+        raise Failure(2, "apps", f"AppsMissing: the image does not have {', '.join(missing)}")
+    return apps
+
+
+def init(request):
+    """Creates the site, from whatever an earlier attempt of the same identity left."""
+    site = Site(request)
+    os.makedirs(site.path, exist_ok=True)
+    site.lock()
+    state = site.state()
+    apps = wanted_apps(request)
+    database = open_database(request["database"])
+    database.wait()
+    if state == "ready":
+        settle(site, database, request)
+        install_missing(site, database, apps)
+        return "already created"
+    if not state:
+        count = database.tables()
+        if count:
+            raise Failure(20, "state", f"database {database.name} has {count} tables that no FrappeSite made: empty or drop it")
+        if os.path.exists(site.config_path):
+            raise Failure(21, "state", f"{site.config_path} exists and no FrappeSite made it: move it away")
+    refuse_other_account(database)
+    site.put_state("creating")
+    database.wipe()
+    for part in ("public", "private", "locks"):
+        shutil.rmtree(os.path.join(site.path, part), ignore_errors=True)
+    config = {**database.config(), "encryption_key": secret("encryption-key")}
+    replace_file(site.config_path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+    new_site(site, database, apps)
+    check(database, apps)
+    settle(site, database, request)
+    site.put_state("ready")
+    return "created"
+
+
+def apply(request):
+    """Brings a site that exists to what is asked for: its configuration, its hosts, its password, its apps."""
+    site = Site(request)
+    if not os.path.isdir(site.path):
+        raise Failure(31, "state", f"{site.path} is gone: restore the volume")
+    site.lock()
+    if site.state() != "ready":
+        raise Failure(31, "state", f"{site.name} was never created completely")
+    apps = wanted_apps(request)
+    database = open_database(request["database"])
+    database.wait()
+    settle(site, database, request)
+    if request.get("set_admin_password"):
+        password = secret("admin-password")
+        frappe(site, "set-admin-password", "set-admin-password", stdin=f"{password}\n{password}\n")
+    install_missing(site, database, apps)
+    check(database, apps)
+    return "applied"
+
+
+def settle(site, database, request):
+    """Writes the site's configuration and where its hosts lead. What it wrote once and is no longer asked for goes;
+    what Frappe or a person wrote stays."""
+    wanted = dict(request.get("config", {}))
+    if not all(KEY.match(key) for key in [*wanted, *request.get("secret_config", [])]):
+        raise Failure(2, "request", "keys of config must be letters, digits and _")
+    wanted.update({key: secret(f"config/{key}") for key in request.get("secret_config", [])})
+    if not set(wanted).isdisjoint(OWN_KEYS):
+        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
+    hosts = [host for host in request.get("hosts", []) if host != site.name]
+    if not all(SITE_NAME.match(host) for host in hosts):
+        raise Failure(2, "request", "hosts must be DNS names in lower case")
+    former = json.loads(read_file(site.settings_path) or '{"keys": [], "hosts": []}')
+    both = {"keys": sorted({*former["keys"], *wanted}), "hosts": sorted({*former["hosts"], *hosts})}
+    replace_file(site.settings_path, json.dumps(both), 0o640)
+    before = json.loads(read_file(site.config_path) or "{}")
+    config = {key: value for key, value in before.items() if key not in former["keys"]}
+    config.update(wanted)
+    config.update(database.config())
+    if "encryption_key" not in config:
+        config["encryption_key"] = secret("encryption-key")
+    if config != before:
+        replace_file(site.config_path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+    put_hosts(site, hosts, former["hosts"])
+    replace_file(site.settings_path, json.dumps({"keys": sorted(wanted), "hosts": sorted(hosts)}), 0o640)
+
+
+def put_hosts(site, hosts, former):
+    """Has nginx lead hosts to the site, and former ones no more unless they lead to another by now."""
+    if hosts:
+        os.makedirs(HOSTS, exist_ok=True)
+    for host in hosts:
+        path = os.path.join(HOSTS, host)
+        if read_file(path).strip() != site.name:
+            replace_file(path, site.name + "\n")
+    for host in former:
+        path = os.path.join(HOSTS, host)
+        if host not in hosts and read_file(path).strip() == site.name:
+            os.unlink(path)
+
+
+def install_missing(site, database, apps):
+    """Installs what the site does not have. Frappe calls an app installed before its installation ended, so the one
+    that is being installed is written down, and done over if it was cut short."""
+    begun = read_file(site.installing_path).strip()
+    changed = False
+    for app in apps:
+        has = f'"{app}"' in database.installed_apps()
+        if has and app != begun:
+            continue
+        replace_file(site.installing_path, app + "\n", 0o640)
+        frappe(site, f"install-app {app}", "install-app", *(["--force"] if has else []), app)
+        changed = True
+    if changed:
+        frappe(site, "migrate", "migrate")
+        os.unlink(site.installing_path)
+
+
+def frappe(site, name, *arguments, stdin=""):
+    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
+    command = [sys.executable, program, "frappe", "--site", site.name, *arguments]
+    done = subprocess.run(command, cwd="sites", input=stdin, capture_output=True, text=True, check=False)
+    sys.stdout.write(done.stdout + done.stderr)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise Failure(30, name, " ".join(words)[-400:] or f"exit code {done.returncode}")
+
+
+def refuse_other_account(database):
+    """Frappe before version 16 logs in with the database's name."""
+    if database.engine != "mariadb" or database.user == database.name:
+        return
+    sys.path.insert(0, "apps/frappe")
+    import frappe as installed
+    if int(str(installed.__version__).split(".")[0]) < 16:
+        raise Failure(2, "database", f"Frappe {installed.__version__} takes account and database to have one name: name "
+                      "the database like the account")
+
+
+def new_site(site, database, apps):
+    """Frappe's own installer, called in this process: no password in an argument (works on versions 14, 15, 16)."""
+    admin_password = secret("admin-password")
+    os.chdir("sites")
+    try:
+        import frappe
+        import frappe.database
+        import frappe.installer
+        keep_passwords_off_arguments(frappe, database)
+        frappe.init(site.name, new_site=True)
+        options = {"admin_password": admin_password, "install_apps": apps, "force": True, "db_type": database.engine}
+        if "setup_db" in inspect.signature(frappe.installer._new_site).parameters:
+            options["setup_db"] = False
+        elif database.engine == "mariadb":
+            bootstrap_only(frappe)
+        else:
+            raise Failure(2, "database", "Frappe 14 cannot create a site on a PostgreSQL database that exists: use 15 or later")
+        frappe.installer._new_site(database.name, site.name, **options)
+        frappe.init(site.name)
+        frappe.connect()
+        from frappe.utils.scheduler import enable_scheduler
+        enable_scheduler()
+        frappe.db.commit()
+        frappe.destroy()
+    except Failure:
+        raise
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code == 143:
+            raise
+        traceback.print_exc()
+        raise Failure(30, "new-site", f"{type(error).__name__}: {error}") from None
+    finally:
+        os.chdir("..")
+
+
+def keep_passwords_off_arguments(frappe, database):
+    """Frappe gives the database password to its child processes as an argument; they read ~/.my.cnf instead."""
+    if hasattr(frappe.database, "get_command"):
+        original = frappe.database.get_command
+
+        def get_command(*args, **kwargs):
+            kwargs["password"] = None
+            return original(*args, **kwargs)
+
+        frappe.database.get_command = get_command
+        return
+    from frappe.database.db_manager import DbManager
+
+    def restore_database(*args, **kwargs):
+        bound = inspect.signature(original_restore).bind(*args, **kwargs).arguments
+        database.run(None, source=bound["source"])
+
+    original_restore = DbManager.restore_database
+    DbManager.restore_database = staticmethod(restore_database)
+
+
+def bootstrap_only(frappe):
+    """Version 14 has no --no-setup-db: its database exists, so only the first import is done."""
+    from frappe.database.mariadb import setup_db
+
+    def setup_database(force, source_sql, verbose, *_args, **_kwargs):
+        setup_db.bootstrap_database(frappe.conf.db_name, verbose, source_sql)
+
+    frappe.database.setup_database = setup_database
+
+
+def check(database, apps):
+    """What a finished site has. Frappe itself calls a site installed long before that."""
+    if database.administrators() != "1":
+        raise Failure(31, "check", "the site has no password for Administrator")
+    installed = database.installed_apps()
+    missing = [app for app in ["frappe", *apps] if f'"{app}"' not in installed]
+    if missing:
+        raise Failure(31, "check", f"not installed: {', '.join(missing)}")
+
+
+def drop(request):
+    """Drops the database and removes the files, of this identity only."""
+    site = Site(request)
+    trash = os.path.join("sites", f".dropped-{site.name}-{site.identity}")
+    if os.path.isdir(site.path):
+        site.lock()
+        if not site.state():
+            if os.path.exists(site.config_path):
+                raise Failure(21, "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
+        else:
+            site.put_state("dropping")
+            database = open_database(request["database"])
+            database.wait()
+            database.drop()
+        put_hosts(site, [], json.loads(read_file(site.settings_path) or '{"hosts": []}')["hosts"])
+        os.replace(site.path, trash)
+    shutil.rmtree(trash, ignore_errors=True)
+    if os.path.isdir(trash):
+        shutil.rmtree(trash)
+    return "dropped"

@@ -1,0 +1,114 @@
+"""A real nginx leads hosts to sites by what is on the volume, and takes changes over without being started anew."""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+from support import RUNNER, free_port
+
+# What the image's template has of what matters here.
+TEMPLATE = '''
+server {
+    listen 127.0.0.1:@PORT@;
+    location /socket.io { add_header X-Seen "$http_x"; return 200 "origin @ORIGIN@"; }
+    location / { return 200 "site $frappe_site"; }
+}
+'''
+
+
+class NginxTest(unittest.TestCase):
+    def setUp(self):
+        path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
+        program = shutil.which("nginx", path=path)
+        if not program:
+            raise RuntimeError("nginx is missing: apt-get install nginx-light")
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-nginx-"))
+        self.addCleanup(shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder.chmod(0o755)
+        for part in ("sites", "conf.d", "bin", "logs"):
+            (self.folder / part).mkdir()
+        self.port = free_port()
+        (self.folder / "nginx.conf").write_text(textwrap.dedent(f"""
+            pid {self.folder}/nginx.pid; error_log {self.folder}/logs/error.log; events {{}}
+            http {{ access_log off; include {self.folder}/conf.d/*.conf; }}
+            """))
+        self.script("nginx", f'exec {program} -c {self.folder}/nginx.conf "$@"')
+        template = TEMPLATE.replace("@PORT@", str(self.port)).replace("@ORIGIN@", "Origin $scheme://$frappe_site")
+        (self.folder / "template").write_text(template)
+        # Like the image's: writes the configuration, then runs nginx as its child.
+        self.script("nginx-entrypoint.sh", f'cp {self.folder}/template {self.folder}/conf.d/frappe.conf\nnginx -g "daemon off;"')
+        environment = {"PATH": f"{self.folder}/bin:{path}", "SITE_RUNNER_NGINX_CONFIGURATION": str(self.folder / "conf.d"),
+                       "SITE_RUNNER_NGINX_LOOK_SECONDS": "0.1", "SITE_RUNNER_NGINX_RELOAD_SECONDS": "0.2"}
+        (self.folder / "sites/.hosts").mkdir()
+        self.lead("shop.com", "shop.example.com")
+        self.process = subprocess.Popen([sys.executable, str(RUNNER), "nginx", "{}"], cwd=self.folder, env=environment)
+        self.addCleanup(self.end)
+
+    def script(self, name, text):
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def end(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait(20)
+
+    def lead(self, host, site):
+        part = self.folder / "sites/.hosts" / f".{host}.part"
+        part.write_text(site + "\n")
+        part.rename(self.folder / "sites/.hosts" / host)
+
+    def ask(self, host, path="/"):
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", headers={"Host": host})
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:
+                return answer.read().decode()
+        except (urllib.error.URLError, ConnectionError):
+            return "no answer"
+
+    def until(self, expected, host, path="/"):
+        for _ in range(150):
+            if (found := self.ask(host, path)) == expected:
+                return
+            time.sleep(0.1)
+        self.fail(f"{host}: {found}, not {expected}")
+
+    def test_hosts_lead_to_sites_and_changes_are_taken_over(self):
+        self.until("site shop.example.com", "shop.com")
+        self.assertEqual(self.ask("unknown.com"), "site unknown.com", "Frappe answers 404 for a site that is not there")
+        self.lead("www.shop.com", "shop.example.com")
+        self.lead("include", "shop.example.com")
+        self.until("site shop.example.com", "www.shop.com")
+        self.assertEqual(self.ask("include"), "site shop.example.com", "a word of nginx is a host like any other")
+        (self.folder / "sites/.hosts/shop.com").unlink()
+        self.until("site shop.com", "shop.com")
+
+    def test_the_origin_of_a_websocket_is_the_host(self):
+        self.until("origin Origin http://shop.com", "shop.com", "/socket.io")
+
+    def test_what_is_no_host_or_no_site_is_left_out(self):
+        self.until("site shop.example.com", "shop.com")
+        self.lead("good.com", "shop.example.com")
+        for host, site in (("bad host;}", "a"), ("evil.com", 'a"; } server { listen 1; }')):
+            self.lead(host, site)
+        self.until("site shop.example.com", "good.com")
+        self.assertEqual(self.ask("evil.com"), "site evil.com")
+
+    def test_it_ends_when_told_to(self):
+        self.until("site shop.example.com", "shop.com")
+        self.process.terminate()
+        self.assertEqual(self.process.wait(20), 0)
+        self.assertEqual(self.ask("shop.com"), "no answer")
+
+
+if __name__ == "__main__":
+    unittest.main()
