@@ -28,12 +28,14 @@ fn rules() -> Value {
         ),
         rule("batch", &["jobs"]),
         rule("networking.k8s.io", &["ingresses", "networkpolicies"]),
+        rule("gateway.networking.k8s.io", &["httproutes"]),
+        rule("route.openshift.io", &["routes"]),
         rule("apps", &["deployments", "statefulsets"]),
         rule("policy", &["poddisruptionbudgets"]),
         rule("", &["secrets", "services", "configmaps", "persistentvolumeclaims"]),
         rule("keda.sh", &["scaledobjects", "triggerauthentications"]),
         rule("monitoring.coreos.com", &["servicemonitors"]),
-        rule("k8s.mariadb.com", &["databases", "users", "grants"]),
+        rule("k8s.mariadb.com", &["databases", "users", "grants", "mariadbs"]),
     ])
 }
 
@@ -58,12 +60,16 @@ pub fn policy(namespace: &str, service_account: &str) -> [Value; 2] {
                 {"name": "slot", "expression": format!(
                     "has(variables.subject.metadata.labels) && '{slot}' in variables.subject.metadata.labels \
                      ? int(variables.subject.metadata.labels['{slot}']) : {SLOTS}")},
+                // A Secret of a user's, which gets a label so that its changes are seen: whoever reads it gives it.
+                {"name": "of_a_user", "expression": format!(
+                    "request.resource.resource == 'secrets' && request.operation == 'UPDATE' && \
+                     !(has(oldObject.metadata.labels) && '{}' in oldObject.metadata.labels)", labels::MANAGED_BY)},
                 {"name": "owner", "expression": "params.spec.owners[variables.slot]"},
                 {"name": "pod", "expression": format!(
                     "'{pod}' in request.userInfo.extra ? string(request.userInfo.extra['{pod}'][0]) : ''")},
             ],
             "validations": [{
-                "expression": "variables.owner >= 0 && variables.pod != '' && \
+                "expression": "variables.of_a_user || variables.owner >= 0 && variables.pod != '' && \
                                params.spec.members[variables.owner].startsWith(variables.pod + '_')",
                 "messageExpression": "'this replica does not own entry ' + string(variables.slot) + ' of the slot map'",
                 "reason": "Forbidden",

@@ -261,6 +261,9 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         mariadb: readiness.mariadb.clone(),
         capabilities: readiness.capabilities.clone(),
         troubles: watches.troubles,
+        user_secrets: watches.user_secrets,
+        ingress_services: watches.ingress_services,
+        claims: watches.claims,
         jobs: watches.jobs,
         departures,
     });

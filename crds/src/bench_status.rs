@@ -58,6 +58,9 @@ pub struct FrappeBenchStatus {
     /// Revision whose image `installedApps` was seen in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,
+    /// Suffix of hosts that was found at the ingress controller's Service; see `domainConfig.autoDetect`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detected_domain_suffix: Option<String>,
     /// Image that the components are to run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

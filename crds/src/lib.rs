@@ -13,6 +13,7 @@ pub mod common;
 pub mod domain;
 pub mod manifest;
 pub mod site;
+mod site_route;
 
 pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};
 pub use bench::{FrappeBench, FrappeBenchSpec, FrappeBenchStatus};

@@ -4,10 +4,19 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{CustomResource, KubeSchema};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DatabaseConfig, NamespacedReference, SecretReference};
+use crate::common::{DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
+
+pub use crate::site_route::{
+    GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
+};
+
+/// Any JSON values by name.
+fn any_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}})
+}
 
 /// One Frappe site.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -63,6 +72,14 @@ pub struct FrappeSiteSpec {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("domain must be a DNS name in lower case, such as shop.example.com"))]
     pub domain: Option<String>,
+    /// More host names that lead to the site.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 15), inner(length(min = 1, max = 253)))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))").message("additionalDomains must be DNS names in lower case, such as www.example.com"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("additionalDomains must not name one host twice: remove the second entry")
+    )]
+    pub additional_domains: Vec<String>,
     /// TLS of the route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -73,6 +90,9 @@ pub struct FrappeSiteSpec {
     /// The Ingress.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressConfig>,
+    /// The HTTPRoute of the Gateway API.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http_route: Option<HttpRouteConfig>,
     /// The OpenShift Route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_config: Option<RouteConfig>,
@@ -84,6 +104,26 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not name one app twice: remove the second entry")
     )]
     pub apps: Option<Vec<String>>,
+    /// While true, requests are answered with 503 and no job is queued by the scheduler. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance_mode: Option<bool>,
+    /// While true, the scheduler leaves the site out. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scheduler_paused: Option<bool>,
+    /// Entries of the site's `site_config.json`. An entry that is removed here is removed there; what Frappe or a person
+    /// wrote there stays. Database, encryption key, `host_name`, `maintenance_mode` and `pause_scheduler` have fields of
+    /// their own or belong to the operator.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "any_values")]
+    pub site_config: BTreeMap<String, serde_json::Value>,
+    /// Entries of the site's `site_config.json` whose values are secret: each from a key of a Secret in the site's own
+    /// namespace. A changed Secret is taken over.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub site_config_secret_refs: BTreeMap<String, SecretKeyReference>,
+    /// While true, nothing of the site is changed, whatever else the spec says. A deletion goes on. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
     /// What happens to the database and the files when the site is deleted. Default: `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
@@ -100,90 +140,6 @@ pub enum DeletionPolicy {
     Delete,
     /// Database, files and secrets stay; a site made anew under the same name gets them back.
     Retain,
-}
-
-/// TLS of a route.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Tls {
-    /// Whether the route speaks TLS. Default: false.
-    #[serde(default)]
-    pub enabled: bool,
-    /// Secret with the certificate. Default: `SITE-tls`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub secret_name: Option<String>,
-    /// cert-manager ClusterIssuer that makes the certificate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("issuer must be the name of a ClusterIssuer, such as letsencrypt-prod"))]
-    pub issuer: Option<String>,
-}
-
-/// The Ingress of a site.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct IngressConfig {
-    /// Whether there is one. Default: true.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub enabled: Option<bool>,
-    /// Ingress class; the cluster's default if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$')").message("className must be the name of an IngressClass, such as nginx"))]
-    pub class_name: Option<String>,
-    /// Annotations of the Ingress. Those that put text into the controller's configuration are refused.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub annotations: BTreeMap<String, String>,
-}
-
-/// How an OpenShift Route treats TLS.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum TlsTermination {
-    /// The router ends TLS.
-    #[default]
-    Edge,
-    /// The pods end TLS.
-    Passthrough,
-    /// The router ends TLS and speaks TLS to the pods.
-    Reencrypt,
-}
-
-/// Which hosts below its own an OpenShift Route serves.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum WildcardPolicy {
-    /// None.
-    #[default]
-    None,
-    /// All of the domain.
-    Subdomain,
-}
-
-/// The OpenShift Route of a site.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RouteConfig {
-    /// Whether there is one. Default: false.
-    #[serde(default)]
-    pub enabled: bool,
-    /// Host of the Route; the site's host if left out.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("host must be a DNS name in lower case, such as shop.example.com"))]
-    pub host: Option<String>,
-    /// Who ends TLS. Default: `edge`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls_termination: Option<TlsTermination>,
-    /// Which hosts below its own the Route serves. Default: `none`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub wildcard_policy: Option<WildcardPolicy>,
-    /// Annotations of the Route.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 64))]
-    pub annotations: BTreeMap<String, String>,
 }
 
 /// How far a site is.
@@ -228,10 +184,26 @@ pub struct FrappeSiteStatus {
     /// Host name that the site is reached at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_domain: Option<String>,
-    /// Where the host name came from: `explicit`, `bench-suffix`, `auto-detected` or `sitename-default`.
+    /// Where the host name came from: `explicit`, `bench-suffix`, `default-suffix` (the operator's ConfigMap),
+    /// `auto-detected` or `sitename-default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_source: Option<String>,
-    /// Apps that were found installed when the site was created.
+    /// What leads the host to the site: `Ingress`, `HTTPRoute` or `Route`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// Hash of the configuration that the site has: settings, hosts, passwords and apps.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// Version of the Secret whose password Administrator was given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_password_version: Option<String>,
+    /// Value of the annotation `frappe.vyogo.tech/reconcile` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_reconcile_at: Option<String>,
+    /// Value of the annotation `frappe.vyogo.tech/replace-secrets` that was answered last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_replaced_secrets_at: Option<String>,
+    /// Apps that the site has: each was found in its own list when it was created or last changed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
     /// Identity of the site: what its database and its directory on the volume are known by.
@@ -253,6 +225,8 @@ pub struct FrappeSiteStatus {
 pub enum OperationKind {
     /// The site is created.
     Init,
+    /// Its settings, hosts, passwords or apps are brought to what is asked for.
+    Configure,
     /// The site is dropped.
     Delete,
 }
@@ -271,6 +245,12 @@ pub struct Operation {
     pub generation: i64,
     /// Epoch of the slot's owner that recorded it.
     pub epoch: i64,
+    /// Hash of the configuration that it brings about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<String>,
+    /// Version of the Secret with the password of Administrator when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub admin_password_version: Option<String>,
     /// Value of the annotation `frappe.vyogo.tech/retry` that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,

@@ -8,9 +8,12 @@ use tokio::sync::watch;
 
 use crate::{
     config::OperatorConfig,
-    controllers::{bench::trouble::Troubles, site::budget::JobBudget},
+    controllers::{
+        bench::trouble::Troubles,
+        site::{budget::JobBudget, claims::Claims},
+    },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
-    io::{cache::Cache, departures::Departures, events::Events},
+    io::{cache::Cache, departures::Departures, events::Events, named::Named},
 };
 
 /// Caches of several kinds.
@@ -63,6 +66,12 @@ pub struct Context {
     pub site_children: Children,
     /// Objects of benches.
     pub bench_children: Children,
+    /// Secrets of users that benches and sites read: metadata.
+    pub user_secrets: Arc<ChildCache>,
+    /// Services of ingress controllers, as benches and the ConfigMap name them.
+    pub ingress_services: Named,
+    /// Which hosts each site holds.
+    pub claims: Arc<Claims>,
     /// Whether the MariaDB operator's kinds exist and are synced.
     pub mariadb: watch::Receiver<bool>,
     /// What the cluster offers beyond Kubernetes.

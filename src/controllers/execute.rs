@@ -48,14 +48,26 @@ pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &Dyn
 }
 
 /// Gives a user's Secret the label by which the watch shows it.
-pub async fn watch_secret(writer: &Writer, children: &Children, secret: &DynamicObject) -> Result<(), WriteError> {
+pub async fn watch_secret(writer: &Writer, cache: &ChildCache, secret: &DynamicObject) -> Result<(), WriteError> {
     let metadata = json!({
         "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
         "labels": {labels::WATCHED: "true"},
     });
     let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret), &metadata).await?;
     written.data = Value::Null;
-    children.cache(Kind::Secret).wrote(written);
+    cache.wrote(written);
+    Ok(())
+}
+
+/// Brings a copy to what the Secret `from` holds now. What it holds is known here for as long as this takes.
+pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
+    let source = writer.read(Kind::Secret, from).await?;
+    let mut desired = desired.clone();
+    desired.body["data"] = source.data["data"].clone();
+    let known = cache.get(&desired.key).is_some();
+    let mut written = writer.apply(&desired, known).await?;
+    written.data = Value::Null;
+    cache.wrote(written);
     Ok(())
 }
 

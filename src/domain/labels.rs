@@ -12,6 +12,8 @@ pub const MANAGER: &str = "frappe-operator";
 pub const SLOT: &str = "frappe.vyogo.tech/slot";
 /// Label of a site with its bench's name, so that a bench's sites can be listed.
 pub const BENCH_OF_SITE: &str = "frappe.vyogo.tech/bench";
+/// Label of a site with its bench's namespace, where that is not its own.
+pub const BENCH_NAMESPACE: &str = "frappe.vyogo.tech/bench-namespace";
 /// Label with the uid of the site that a child belongs to.
 pub const SITE_UID: &str = "frappe.vyogo.tech/site-uid";
 /// Annotation with the hash of what was last applied: tells a field that we no longer want from one that is not ours.
@@ -20,6 +22,18 @@ pub const APPLIED_HASH: &str = "frappe.vyogo.tech/applied";
 pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 /// Annotation with a site's database name, on its Secret.
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
+/// Annotation with what kind of database a site has and on which server, on its Secret.
+pub const DATABASE_KIND: &str = "frappe.vyogo.tech/database-kind";
+/// Annotation of a copied Secret with the version of what it was copied from.
+pub const COPIED_VERSION: &str = "frappe.vyogo.tech/copied-version";
+/// Label of a site's objects in another namespace than its own, with that namespace.
+pub const SITE_NAMESPACE: &str = "frappe.vyogo.tech/site-namespace";
+/// Annotation that a person sets to any new value to have a site's configuration applied anew.
+pub const RECONCILE: &str = "frappe.vyogo.tech/reconcile";
+/// Annotation that a person sets to any new value to have lost passwords replaced.
+pub const REPLACE_SECRETS: &str = "frappe.vyogo.tech/replace-secrets";
+/// Annotation by which a person lets a deletion go on that cannot: `skip-database` or `skip-job`.
+pub const FORCE_DELETE: &str = "frappe.vyogo.tech/force-delete";
 /// Annotation that a person sets to any new value to have a failed operation tried anew.
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
 /// Annotation of a Deployment whose number of replicas another sets.

@@ -3,7 +3,7 @@
 use k8s_openapi::api::{
     apps::v1::{Deployment, StatefulSet},
     batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
+    core::v1::{ConfigMap, Namespace, PersistentVolumeClaim, Pod, Secret, Service},
     networking::v1::{Ingress, NetworkPolicy},
     policy::v1::PodDisruptionBudget,
 };
@@ -54,13 +54,19 @@ pub enum Kind {
     TriggerAuthentication,
     /// monitoring.coreos.com ServiceMonitor
     ServiceMonitor,
+    /// core/v1 Namespace, of which only the metadata is watched
+    Namespace,
+    /// gateway.networking.k8s.io HTTPRoute
+    HttpRoute,
+    /// route.openshift.io Route
+    Route,
     /// k8s.mariadb.com Database
     Database,
     /// k8s.mariadb.com User
     User,
     /// k8s.mariadb.com Grant
     Grant,
-    /// k8s.mariadb.com MariaDB, never made by this operator
+    /// k8s.mariadb.com MariaDB, made only for a site that has its own
     MariaDb,
     /// vyogo.tech FrappeDomain
     Domain,
@@ -88,6 +94,9 @@ impl Kind {
             Self::ScaledObject => foreign("keda.sh", "v1alpha1", "ScaledObject"),
             Self::TriggerAuthentication => foreign("keda.sh", "v1alpha1", "TriggerAuthentication"),
             Self::ServiceMonitor => foreign("monitoring.coreos.com", "v1", "ServiceMonitor"),
+            Self::Namespace => ApiResource::erase::<Namespace>(&()),
+            Self::HttpRoute => foreign("gateway.networking.k8s.io", "v1", "HTTPRoute"),
+            Self::Route => foreign("route.openshift.io", "v1", "Route"),
             Self::Database => foreign("k8s.mariadb.com", "v1alpha1", "Database"),
             Self::User => foreign("k8s.mariadb.com", "v1alpha1", "User"),
             Self::Grant => foreign("k8s.mariadb.com", "v1alpha1", "Grant"),

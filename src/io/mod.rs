@@ -6,6 +6,7 @@ pub mod compact;
 pub mod departures;
 pub mod events;
 pub mod meter;
+pub mod named;
 pub mod random;
 pub mod watch;
 pub mod writer;

@@ -161,6 +161,12 @@ impl Writer {
         self.send(("read", kind, key), request).await
     }
 
+    /// An object, read live.
+    pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
+        let request = builder(kind, key).get(&key.name, &GetParams::default());
+        self.send(("read", kind, key), request).await
+    }
+
     /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone
     /// at once or was gone before.
     pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<Option<DynamicObject>, WriteError> {

@@ -27,6 +27,10 @@ pub(super) struct Sources {
     pub(super) service_monitors: Optional,
     /// OpenShift.
     pub(super) openshift: Optional,
+    /// OpenShift's Routes.
+    pub(super) routes: Optional,
+    /// The Gateway API.
+    pub(super) gateway: Optional,
 }
 
 /// An API that may be absent, and the caches of its kinds.
@@ -94,9 +98,9 @@ impl Readiness {
                 // In this order: who is woken must find it usable.
                 let appeared = !mariadb.send_replace(usable) && usable;
                 slots.send_replace(ready);
-                wake.slots(&if appeared { ready } else { ready.difference(&before) });
                 let offered = sources.capabilities();
                 let other = capabilities.send_replace(offered) != offered;
+                wake.slots(&if appeared || other { ready } else { ready.difference(&before) });
                 let listed = sources.benches_listed();
                 if (!benches.send_replace(listed) || other) && listed {
                     wake.benches();
@@ -118,6 +122,8 @@ impl Sources {
             keda: self.keda.usable(),
             service_monitors: self.service_monitors.usable(),
             openshift: self.openshift.usable(),
+            routes: *self.routes.present.borrow(),
+            gateway: *self.gateway.present.borrow(),
         }
     }
 
@@ -131,6 +137,8 @@ impl Sources {
     fn ready_slots(&self) -> SlotSet {
         let common = |all: SlotSet, synced: &watch::Receiver<SlotSet>| all.intersection(&synced.borrow());
         let ready = self.sharded.iter().fold(SlotSet::ALL, common);
+        let optional = [&self.routes, &self.gateway].into_iter().filter(|it| *it.present.borrow());
+        let ready = optional.flat_map(|it| &it.synced).fold(ready, common);
         if !*self.present.borrow() {
             return ready;
         }
@@ -139,7 +147,8 @@ impl Sources {
 
     async fn changed(&mut self) {
         let sets = self.sharded.iter_mut().chain(&mut self.sql).chain(&mut self.benches);
-        let mut optional = [&mut self.keda, &mut self.service_monitors, &mut self.openshift];
+        let mut optional =
+            [&mut self.keda, &mut self.service_monitors, &mut self.openshift, &mut self.routes, &mut self.gateway];
         let (appear, lists): (Vec<_>, Vec<_>) = optional.iter_mut().map(|it| (&mut it.present, &mut it.synced)).unzip();
         let sets = sets.chain(lists.into_iter().flatten()).chain([&mut self.servers, &mut self.definitions]);
         let mut any: Vec<_> = sets.map(|it| Box::pin(changed(it)) as futures::future::BoxFuture<'_, ()>).collect();
@@ -213,6 +222,8 @@ mod tests {
             keda: absent(),
             service_monitors: absent(),
             openshift: absent(),
+            routes: absent(),
+            gateway: absent(),
         };
         let mut tasks = JoinSet::new();
         let mut readiness = Readiness::follow(&mut tasks, sources.and_open(is_open, everything), wake);

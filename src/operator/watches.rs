@@ -22,12 +22,13 @@ use crate::{
     controllers::{
         bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::{budget::JobBudget, watch as site_watch},
+        site::{budget::JobBudget, claims::Claims, watch as site_watch},
     },
     domain::{key::Key, labels, object::Kind},
     io::{
         cache::Cache,
         compact::Compact,
+        named::Named,
         watch::{self as watcher, Change, Scope},
     },
     lanes::Priority,
@@ -35,6 +36,8 @@ use crate::{
 
 /// Objects of sites, narrowed to the slots of the shard. Of Secrets only the metadata is ever transferred.
 const SITE_KINDS: [Kind; 3] = [Kind::Job, Kind::Ingress, Kind::Secret];
+/// Objects of sites that lead hosts to them and that not every cluster has, narrowed likewise.
+const ROUTE_KINDS: [Kind; 2] = [Kind::Route, Kind::HttpRoute];
 /// Objects of sites that the MariaDB operator defines, narrowed likewise.
 const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
 /// Objects of benches: watched by the coordinator only, narrowed to what this operator made and to what is not of a
@@ -64,6 +67,9 @@ pub(super) struct Watches {
     pub(super) definitions: Arc<ChildCache>,
     pub(super) troubles: Arc<Troubles>,
     pub(super) jobs: Arc<JobBudget>,
+    pub(super) user_secrets: Arc<ChildCache>,
+    pub(super) claims: Arc<Claims>,
+    pub(super) ingress_services: Named,
 }
 
 /// What starts watches.
@@ -86,41 +92,25 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake };
     starter.watch_sites(by_hash);
     starter.watch_benches();
-    let mut site_children = Children::default();
-    for kind in SITE_KINDS {
-        let budget = (kind == Kind::Job).then(|| Arc::clone(&jobs));
-        site_children.insert(kind, starter.watch_site_kind(kind, None, budget));
-    }
-    site_children.insert(Kind::Domain, starter.watch_domains());
+    let claims = Arc::new(Claims::default());
     let (definitions, present) = starter.watch_definitions();
-    for kind in SQL_KINDS {
-        site_children.insert(kind, starter.watch_site_kind(kind, Some(present.mariadb.clone()), None));
-    }
-    site_children.insert(Kind::MariaDb, starter.watch_servers(present.mariadb.clone()));
-    let mut bench_children = Children::default();
-    for kind in BENCH_KINDS {
-        bench_children.insert(kind, starter.watch_bench_kind(kind, None));
-    }
-    for kind in KEDA_KINDS {
-        bench_children.insert(kind, starter.watch_bench_kind(kind, Some(present.keda.clone())));
-    }
-    let (pods, troubles) = starter.watch_pods();
-    bench_children.insert(Kind::Pod, pods);
-    bench_children.insert(Kind::Secret, starter.watch_bench_secrets());
-    let monitors = starter.watch_bench_kind(Kind::ServiceMonitor, Some(present.service_monitors.clone()));
-    bench_children.insert(Kind::ServiceMonitor, monitors);
+    let site_children = starter.watch_sites_objects(&present, &jobs, &claims);
+    let user_secrets = starter.watch_user_secrets();
+    let (bench_children, troubles) = starter.watch_benches_objects(&present);
     let Starter { tasks, wake, ownership, .. } = starter;
     let of = |kinds: &[Kind], children: &Children| {
         kinds.iter().map(|kind| children.cache(*kind).synced()).collect::<Vec<_>>()
     };
     let mut sharded = of(&SITE_KINDS, &site_children);
-    sharded.push(wake.sites.synced());
+    sharded.extend([wake.sites.synced(), user_secrets.synced()]);
+    sharded.extend(of(&[Kind::Domain, Kind::Namespace], &site_children));
     let sources = readiness::Sources {
         sharded,
         sql: of(&SQL_KINDS, &site_children),
         servers: site_children.cache(Kind::MariaDb).synced(),
         present: present.mariadb,
-        benches: [of(&BENCH_KINDS, &bench_children), of(&[Kind::Pod, Kind::Secret], &bench_children)].concat(),
+        benches: [of(&BENCH_KINDS, &bench_children), of(&[Kind::Pod], &bench_children), vec![user_secrets.synced()]]
+            .concat(),
         definitions: definitions.synced(),
         keda: Optional { present: present.keda, synced: of(&KEDA_KINDS, &bench_children) },
         service_monitors: Optional {
@@ -128,11 +118,26 @@ pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate,
             synced: of(&[Kind::ServiceMonitor], &bench_children),
         },
         openshift: Optional { present: present.openshift, synced: Vec::new() },
+        routes: Optional { present: present.routes, synced: of(&[Kind::Route], &site_children) },
+        gateway: Optional { present: present.gateway, synced: of(&[Kind::HttpRoute], &site_children) },
     };
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let (sites, benches) = (wake.sites.clone(), wake.benches.clone());
-    Watches { sites, benches, site_children, bench_children, readiness, definitions, troubles, jobs }
+    let ingress_services = Named::new(client.clone(), Kind::Service, move || wake.benches());
+    Watches {
+        sites,
+        benches,
+        site_children,
+        bench_children,
+        readiness,
+        definitions,
+        troubles,
+        jobs,
+        user_secrets,
+        claims,
+        ingress_services,
+    }
 }
 
 impl Watches {
@@ -187,11 +192,46 @@ pub(super) fn caches() -> WakeCaches {
 
 fn query(kind: Kind) -> Query {
     let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
-    query.metadata_only = kind == Kind::Secret;
+    query.metadata_only = matches!(kind, Kind::Secret | Kind::Namespace);
     query
 }
 
 impl Starter<'_> {
+    /// Everything that sites are made of, or ask about.
+    fn watch_sites_objects(&mut self, present: &Present, jobs: &Arc<JobBudget>, claims: &Arc<Claims>) -> Children {
+        let mut children = Children::default();
+        for kind in SITE_KINDS {
+            let budget = (kind == Kind::Job).then(|| Arc::clone(jobs));
+            children.insert(kind, self.watch_site_kind(kind, None, budget));
+        }
+        for (kind, exists) in ROUTE_KINDS.into_iter().zip([&present.routes, &present.gateway]) {
+            children.insert(kind, self.watch_site_kind(kind, Some(exists.clone()), None));
+        }
+        for kind in SQL_KINDS {
+            children.insert(kind, self.watch_site_kind(kind, Some(present.mariadb.clone()), None));
+        }
+        children.insert(Kind::Domain, self.watch_domains(Arc::clone(claims)));
+        children.insert(Kind::Namespace, self.watch_namespaces());
+        children.insert(Kind::MariaDb, self.watch_servers(present.mariadb.clone()));
+        children
+    }
+
+    /// Everything that benches are made of.
+    fn watch_benches_objects(&mut self, present: &Present) -> (Children, Arc<Troubles>) {
+        let mut children = Children::default();
+        for kind in BENCH_KINDS {
+            children.insert(kind, self.watch_bench_kind(kind, None));
+        }
+        for kind in KEDA_KINDS {
+            children.insert(kind, self.watch_bench_kind(kind, Some(present.keda.clone())));
+        }
+        let (pods, troubles) = self.watch_pods();
+        children.insert(Kind::Pod, pods);
+        let monitors = self.watch_bench_kind(Kind::ServiceMonitor, Some(present.service_monitors.clone()));
+        children.insert(Kind::ServiceMonitor, monitors);
+        (children, troubles)
+    }
+
     fn watch_sites(&mut self, by_hash: bool) {
         let (wake, client) = (self.wake.clone(), self.client.clone());
         let changed = move |change: Change<FrappeSite>| {
@@ -289,16 +329,36 @@ impl Starter<'_> {
         Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() }
     }
 
-    /// Users' Secrets that benches read: metadata.
-    fn watch_bench_secrets(&mut self) -> Arc<ChildCache> {
+    /// Users' Secrets that benches and sites read: metadata. One may be read by several, of any slot, so that no label
+    /// could tell whose it is.
+    fn watch_user_secrets(&mut self) -> Arc<ChildCache> {
         let wake = self.wake.clone();
         let changed = move |change: Change<Compact>| {
             let secret = Key::of(change.object());
             wake.benches_that(|bench| bench_watch::reads_secret(bench, &secret));
+            wake.sites_that(Priority::Normal, |site| {
+                let bench = wake.benches.get(&site_watch::lane(site));
+                site_watch::reads_secret(site, bench.as_deref(), &secret)
+            });
         };
         let query = Query { labels: labels::WATCHED.to_owned(), ..query(Kind::Secret) };
-        let owned = self.ownership.coordinates.clone();
-        self.spawn(one_slot, Scope { query, selection: Selection::Everything, owned }, None, changed)
+        self.spawn(one_slot, Scope::everything(query), None, changed)
+    }
+
+    /// Namespaces: their labels say whose sites a bench takes.
+    fn watch_namespaces(&mut self) -> Arc<ChildCache> {
+        let wake = self.wake.clone();
+        let changed = move |change: Change<Compact>| {
+            let Change::Applied { now, before: Some(before) } = change else { return };
+            let of = |namespace: &Compact| {
+                let metadata = namespace.open().metadata;
+                (metadata.labels, metadata.deletion_timestamp)
+            };
+            if of(&now) != of(&before) {
+                wake.sites_that(Priority::Low, |site| site_watch::in_namespace(site, &now.name_any()));
+            }
+        };
+        self.spawn(one_slot, Scope::everything(query(Kind::Namespace)), None, changed)
     }
 
     /// Pods of benches: one that comes or goes wakes nobody, one that cannot run does.
@@ -314,15 +374,18 @@ impl Starter<'_> {
     }
 
     /// All claims, since a site waits for the claim of another.
-    fn watch_domains(&mut self) -> Arc<ChildCache> {
+    fn watch_domains(&mut self, claims: Arc<Claims>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
-        let changed = move |change: Change<Compact>| match &change {
-            Change::Applied { now, .. } => {
-                if let Some(holder) = site_watch::holder(now) {
-                    wake.site(&holder);
+        let changed = move |change: Change<Compact>| {
+            claims.saw(&change);
+            match &change {
+                Change::Applied { now, .. } => {
+                    if let Some(holder) = site_watch::holder(now) {
+                        wake.site(&holder);
+                    }
                 }
+                Change::Deleted(gone) => wake.sites_that(Priority::Normal, |site| site_watch::wants_host(site, gone)),
             }
-            Change::Deleted(gone) => wake.sites_that(Priority::Normal, |site| site_watch::wants_host(site, gone)),
         };
         self.spawn(one_slot, Scope::everything(query(Kind::Domain)), None, changed)
     }
@@ -330,7 +393,12 @@ impl Starter<'_> {
     fn watch_servers(&mut self, present: watch::Receiver<bool>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
         let changed = move |change: Change<Compact>| {
-            if site_watch::server_matters(&change) {
+            if change.object().label(labels::SITE_UID).is_some() {
+                // Of one site alone.
+                if let Some(site) = site_watch::owner(change.object()) {
+                    wake.site(&site);
+                }
+            } else if site_watch::server_matters(&change) {
                 wake.sites_that(Priority::Low, |_| true);
             }
         };
@@ -345,7 +413,10 @@ impl Starter<'_> {
         let (keda, keda_present) = Api::new(names(&KEDA_KINDS));
         let (monitors, monitors_present) = Api::new(names(&[Kind::ServiceMonitor]));
         let (openshift, openshift_present) = Api::new(vec![OPENSHIFT_DEFINITION.to_owned()]);
-        let apis = std::sync::Mutex::new([mariadb, keda, monitors, openshift]);
+        let (gateway, gateway_present) = Api::new(names(&[Kind::HttpRoute]));
+        // OpenShift serves Routes without a definition; where there is one, it counts by itself.
+        let (routes, routes_present) = Api::any(vec![definition_name(Kind::Route), OPENSHIFT_DEFINITION.to_owned()]);
+        let apis = std::sync::Mutex::new([mariadb, keda, monitors, openshift, gateway, routes]);
         let changed = move |change: Change<Compact>| {
             let name = change.object().name_any();
             let Ok(mut apis) = apis.lock() else { return };
@@ -359,6 +430,8 @@ impl Starter<'_> {
             keda: keda_present,
             service_monitors: monitors_present,
             openshift: openshift_present,
+            routes: routes_present,
+            gateway: gateway_present,
         };
         (self.spawn(one_slot, Scope::everything(query), None, changed), present)
     }
@@ -370,11 +443,15 @@ struct Present {
     keda: watch::Receiver<bool>,
     service_monitors: watch::Receiver<bool>,
     openshift: watch::Receiver<bool>,
+    routes: watch::Receiver<bool>,
+    gateway: watch::Receiver<bool>,
 }
 
 /// An optional API: the definitions that make it whole, and those that were seen.
 struct Api {
     wanted: Vec<String>,
+    /// How many of them make it whole.
+    enough: usize,
     seen: BTreeSet<String>,
     exists: watch::Sender<bool>,
 }
@@ -382,7 +459,13 @@ struct Api {
 impl Api {
     fn new(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
         let (exists, present) = watch::channel(false);
-        (Self { wanted, seen: BTreeSet::new(), exists }, present)
+        (Self { enough: wanted.len(), wanted, seen: BTreeSet::new(), exists }, present)
+    }
+
+    /// Any one of them makes it whole.
+    fn any(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
+        let (api, present) = Self::new(wanted);
+        (Self { enough: 1, ..api }, present)
     }
 
     fn saw(&mut self, definition: &str, is_there: bool) {
@@ -391,7 +474,7 @@ impl Api {
         } else {
             self.seen.remove(definition);
         }
-        let whole = self.seen.len() == self.wanted.len();
+        let whole = self.seen.len() >= self.enough;
         self.exists.send_if_modified(|exists| std::mem::replace(exists, whole) != whole);
     }
 }

@@ -284,9 +284,11 @@ def drop(request):
                 raise Failure(21, "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
         else:
             site.put_state("dropping")
-            database = open_database(request["database"])
-            database.wait()
-            database.drop()
+            # Without one, its server is gone or drops it itself.
+            if request["database"]:
+                database = open_database(request["database"])
+                database.wait()
+                database.drop()
         put_hosts(site, [], json.loads(read_file(site.settings_path) or '{"hosts": []}')["hosts"])
         os.replace(site.path, trash)
     shutil.rmtree(trash, ignore_errors=True)

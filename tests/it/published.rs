@@ -71,7 +71,7 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
         }
     }
     let config = OperatorConfig::default();
-    let capabilities = Capabilities { keda: true, service_monitors: true, openshift: false };
+    let capabilities = Capabilities { keda: true, service_monitors: true, ..Capabilities::default() };
     let mut count = 0;
     for bench in &mut benches {
         bench.metadata.namespace = Some("default".to_owned());

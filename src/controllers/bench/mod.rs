@@ -60,7 +60,7 @@ async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> 
         match step {
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
             Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
-            Step::Watch(secret) => execute::watch_secret(writer, children, secret).await?,
+            Step::Watch(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
             Step::HandOver(live) => execute::hand_over_replicas(writer, children, live).await?,
             Step::Delete(kind, object) => execute::delete(writer, children.cache(*kind), *kind, object).await?,
             Step::PatchBench(metadata) => {

@@ -30,6 +30,7 @@ use crate::{
         object::Kind,
         quantity,
     },
+    io::named::Known,
 };
 
 /// The world, as far as one bench is concerned.
@@ -58,6 +59,8 @@ pub struct Observed {
     pub troubles: Vec<Trouble>,
     /// Storage classes of claims that are not bound or not as large as they should be, by the claims' names.
     pub classes: BTreeMap<String, Class>,
+    /// Suffix of hosts that the ingress controller's Service names.
+    pub detected_suffix: Detected,
     /// The time.
     pub now: Timestamp,
 }
@@ -72,6 +75,18 @@ pub enum Class {
         /// Whether it does.
         grows: bool,
     },
+}
+
+/// Annotation by which external-dns is told the host names of a Service.
+const EXTERNAL_DNS: &str = "external-dns.alpha.kubernetes.io/hostname";
+
+/// Suffix of hosts that an ingress controller's Service names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detected {
+    /// The Service is not known yet.
+    NotYet,
+    /// The suffix; nothing if it names none, or none is asked for.
+    Suffix(Option<String>),
 }
 
 /// Reads the world of one bench.
@@ -108,6 +123,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let mut troubles = context.troubles.of(&Key::of(bench.as_ref()));
     troubles.retain(exists);
     Ok(Observed {
+        detected_suffix: detected_suffix(context, &bench, &config),
         redis_secret,
         redis_secret_version,
         live,
@@ -122,6 +138,35 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         now: Timestamp::now(),
         bench,
     })
+}
+
+/// The suffix that the external-dns annotation of the ingress controller's Service names. The load balancer's own host
+/// name is the cloud's, under which nobody can have a name.
+fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConfig) -> Detected {
+    let domain = bench.spec.domain_config.clone().unwrap_or_default();
+    let by_operator = || {
+        let namespace = config.ingress_controller_namespace.clone();
+        Some(Key::new(namespace?, config.ingress_controller_service.clone()?))
+    };
+    let own = bench.namespace().unwrap_or_default();
+    let named = domain.ingress_controller_ref.map(|it| Key::new(it.namespace.unwrap_or(own), it.name));
+    let needed =
+        domain.auto_detect.unwrap_or(true) && domain.suffix.is_none() && config.default_domain_suffix.is_none();
+    let Some(key) = named.or_else(by_operator).filter(|_| needed) else { return Detected::Suffix(None) };
+    match context.ingress_services.get(&key) {
+        Known::NotYet => Detected::NotYet,
+        Known::Absent => Detected::Suffix(None),
+        Known::There(service) => {
+            Detected::Suffix(service.annotations().get(EXTERNAL_DNS).and_then(|hosts| suffix_of(hosts)))
+        }
+    }
+}
+
+/// `*.apps.example.com` and `apps.example.com` both have sites below them.
+fn suffix_of(hosts: &str) -> Option<String> {
+    let first = hosts.split(',').next()?.trim().trim_start_matches("*.");
+    let name = |host: &str| host.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it));
+    (!first.is_empty() && name(first)).then(|| format!(".{first}"))
 }
 
 impl Observed {
@@ -141,7 +186,7 @@ impl Observed {
 async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let Some((_, name)) = build::redis_secret(bench) else { return Ok(None) };
     let key = Key::new(bench.namespace().unwrap_or_default(), name);
-    if let Some(cached) = context.bench_children.get(Kind::Secret, &key) {
+    if let Some(cached) = context.user_secrets.get(&key) {
         return Ok(Some(cached));
     }
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
@@ -158,15 +203,21 @@ fn version(secret: &DynamicObject) -> String {
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
-    let api: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(context.client.clone(), namespace);
+    // A site of another namespace says in a label in which its bench is.
+    let api: Api<PartialObjectMeta<FrappeSite>> = Api::all(context.client.clone());
     let selector = format!("{}={bench}", crate::domain::labels::BENCH_OF_SITE);
     let list = api.list(&ListParams::default().labels(&selector)).await?;
-    if !list.items.is_empty() {
+    let bench_namespace = |site: &PartialObjectMeta<FrappeSite>| {
+        site.labels().get(labels::BENCH_NAMESPACE).cloned().or_else(|| site.namespace())
+    };
+    let here = |site: &&PartialObjectMeta<FrappeSite>| bench_namespace(site).as_deref() == Some(namespace);
+    let ours: Vec<_> = list.items.iter().filter(here).collect();
+    if !ours.is_empty() {
         let version = list.metadata.resource_version.clone().unwrap_or_default();
         context.departures.expect(Key::new(namespace, bench), version);
     }
     let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);
-    let mut names: Vec<String> = list.items.iter().map(ResourceExt::name_any).collect();
+    let mut names: Vec<String> = ours.into_iter().map(ResourceExt::name_any).collect();
     names.extend(context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()));
     names.sort();
     names.dedup();

@@ -11,7 +11,7 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build::{self, Rendered},
-    observe::{Class, Observed},
+    observe::{Class, Detected, Observed},
     reason::Reason,
     rollout, sizes,
     trouble::Trouble,
@@ -229,6 +229,10 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         worker_scaling: worker_scaling(observed, &table),
         components: table.into_iter().filter(|(_, it)| it.desired >= 0).collect(),
         image: Some(observed.input().image()),
+        detected_domain_suffix: match &observed.detected_suffix {
+            Detected::NotYet => former.detected_domain_suffix,
+            Detected::Suffix(suffix) => suffix.clone(),
+        },
         installed_apps: installed(observed),
         inspected_revision: if observed.apps_found.is_some() {
             Some(revision.clone())

@@ -46,6 +46,7 @@ fn observed(spec: Value) -> Observed {
         bench: Arc::new(bench(spec)),
         config: Arc::default(),
         capabilities: Capabilities::default(),
+        detected_suffix: super::observe::Detected::Suffix(None),
         redis_secret: None,
         redis_secret_version: None,
         live: BTreeMap::new(),

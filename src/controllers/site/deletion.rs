@@ -1,19 +1,21 @@
-//! What to do for a site that is being deleted: route, then database and files, then secrets and claim, then the
+//! What to do for a site that is being deleted: route, then database and files, then secrets and claims, then the
 //! finalizer. Nothing is dropped unless the policy says so, and nothing of another identity. Pure.
 
 use std::sync::Arc;
 
 use frappe_crds::{
     FrappeBench,
-    site::{DeletionPolicy, Operation, OperationKind},
+    site::{DeletionPolicy, OperationKind},
 };
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
     build::{self, Cleanup, Input},
+    database::{self, Database, Server},
     observe::{Holder, Observed},
     operation::{self, Progress},
+    place::Place,
     plan::{self, Plan, Step},
     reason::Reason,
     status::{Report, Stage},
@@ -21,8 +23,19 @@ use super::{
 };
 use crate::{
     controllers::job::{self, State},
-    domain::{key::Key, labels, names::operation_job, object::Kind},
+    domain::{key::Key, labels, object::Kind},
 };
+
+/// What a person who set the annotation [`labels::FORCE_DELETE`] lets a deletion leave out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Force {
+    /// Nothing.
+    Nothing,
+    /// The Job does not log in at the database: the MariaDB operator drops it where it made it, else it stays.
+    SkipDatabase,
+    /// There is no Job at all: files stay on the volume too.
+    SkipJob,
+}
 
 /// The plan of a deletion.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -34,10 +47,10 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         let message = "deletionProtection is true: set it to false to let the deletion go on";
         return Plan::report(observed, &blocked(Reason::DeletionBlocked, message.to_owned()), None);
     }
-    let route: Vec<Step> = observed.ingress.iter().map(|it| Step::Delete(Kind::Ingress, it.clone())).collect();
+    let routes = routes(observed);
     let retain = observed.site.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain;
-    let mut plan = if retain { release(observed, Vec::new()) } else { destroy(observed) };
-    plan.steps.splice(0..0, route);
+    let mut plan = if retain { release(observed, copies(observed)) } else { destroy(observed) };
+    plan.steps.splice(0..0, routes);
     plan
 }
 
@@ -45,103 +58,153 @@ fn blocked(reason: Reason, message: String) -> Report {
     Report::failed(Stage::Done, Stage::Done, reason, message)
 }
 
+fn deleting(message: impl Into<String>) -> Report {
+    Report::pending(Stage::Done, Stage::Done, Reason::Deleting, message.into())
+}
+
+fn force(observed: &Observed) -> Force {
+    match observed.site.annotations().get(labels::FORCE_DELETE).map(String::as_str) {
+        Some("skip-database") => Force::SkipDatabase,
+        Some("skip-job") => Force::SkipJob,
+        _ => Force::Nothing,
+    }
+}
+
+fn routes(observed: &Observed) -> Vec<Step> {
+    let routes = &observed.routes;
+    let of = |kind: Kind, object: &Arc<DynamicObject>| Step::Delete(kind, object.clone());
+    let one = routes.ingress.iter().map(|it| of(Kind::Ingress, it));
+    let http = routes.http_route.iter().map(|it| of(Kind::HttpRoute, it));
+    one.chain(http).chain(routes.routes.values().map(|it| of(Kind::Route, it))).collect()
+}
+
 /// Drops what the site has, step by step; each step begins when the one before is seen to have ended.
 fn destroy(observed: &Observed) -> Plan {
-    let input = Remains::of(observed);
-    let input = input.input(observed);
-    if let (true, Some(bench)) = (needs_job(observed), observed.bench.as_deref()) {
-        if observed.credentials.is_none() {
-            let name = build::credentials_name(&observed.site.name_any());
-            let message = format!(
-                "Secret {name} is gone, so that no Job can drop the site: restore it, or set deletionPolicy: Retain to keep \
-                 database and files"
-            );
-            let report = blocked(Reason::DeletionBlocked, message);
+    let remains = Remains::of(observed);
+    let input = remains.input(observed);
+    if let (true, Some(bench)) = (needs_job(observed, &remains), observed.bench.as_deref()) {
+        if let Some(report) = lacks_secret(observed, &remains) {
             return Plan { missing: true, ..Plan::report(observed, &report, None) };
         }
-        if let Some(running) = running_init(observed) {
-            let report =
-                Report::pending(Stage::Done, Stage::Done, Reason::Deleting, "the init Job is being stopped".to_owned());
+        if let Some(running) = running_job(observed) {
             let stop = running.metadata.deletion_timestamp.is_none().then_some(Step::Delete(Kind::Job, running));
-            return Plan { steps: stop.into_iter().collect(), ..Plan::report(observed, &report, None) };
+            let plan = Plan::report(observed, &deleting("the Job that runs is being stopped"), None);
+            return Plan { steps: stop.into_iter().collect(), ..plan };
         }
         if let Some(plan) = drop_by_job(observed, &input, bench) {
             return plan;
         }
     }
-    let sql = drop_objects(observed, &input);
-    if observed.sql.iter().any(Option::is_some) {
-        let report = Report::pending(
-            Stage::Done,
-            Stage::Done,
-            Reason::Deleting,
-            "the MariaDB operator removes the account".to_owned(),
-        );
-        return Plan { steps: sql, ..Plan::report(observed, &report, None) };
+    if let Database::Made(server) = &remains.valid.database {
+        let steps = drop_objects(observed, &input, server);
+        if observed.sql.iter().any(Option::is_some) {
+            return Plan {
+                steps,
+                ..Plan::report(observed, &deleting("the MariaDB operator removes the account"), None)
+            };
+        }
+        if let Some(own) = observed.own_server().filter(|_| server.dedicated && is_its_own(observed)) {
+            let stop = own.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::MariaDb, own.clone()));
+            let plan = Plan::report(observed, &deleting("the MariaDB operator removes the site's server"), None);
+            return Plan { steps: stop.into_iter().collect(), ..plan };
+        }
     }
     release(observed, secrets(observed))
+}
+
+/// Whether the MariaDB of the site's own name was made for this site.
+fn is_its_own(observed: &Observed) -> bool {
+    let uid = observed.own_server().and_then(|it| it.labels().get(labels::SITE_UID));
+    uid.is_some() && uid == observed.site.uid().as_ref()
 }
 
 /// Whether a Job must drop the site: something may have been created, and a Job can be made.
 ///
 /// An identity that is older than the site was restored with its Secret: its data may be there although this status
 /// knows nothing of it.
-fn needs_job(observed: &Observed) -> bool {
+fn needs_job(observed: &Observed, remains: &Remains) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let begun = status.initialized || status.operation.is_some();
     let restored = observed
         .credentials
         .as_ref()
         .is_some_and(|secret| secret.creation_timestamp() < observed.site.creation_timestamp());
-    let gone = observed.sql.iter().all(Option::is_none);
-    (begun || restored) && !observed.namespace_terminating && !gone && !is_dropped(observed)
+    let made = matches!(remains.valid.database, Database::Made(_));
+    let gone = made && observed.sql.iter().all(Option::is_none) && !status.initialized;
+    let can = !observed.namespace_terminating && force(observed) < Force::SkipJob;
+    (begun || restored) && can && !gone && !is_dropped(observed)
 }
 
 fn is_dropped(observed: &Observed) -> bool {
     let operation = observed.site.status.as_ref().and_then(|status| status.operation.as_ref());
     let deleting = operation.is_some_and(|it| it.kind == OperationKind::Delete);
-    deleting && operation::progress(observed, OperationKind::Delete) == Progress::Done
+    deleting && operation::progress(observed, OperationKind::Delete, None) == Progress::Done
 }
 
-fn running_init(observed: &Observed) -> Option<Arc<DynamicObject>> {
-    let operation = observed.site.status.as_ref()?.operation.as_ref().filter(|it| it.kind == OperationKind::Init)?;
-    let name = operation_job(&observed.site.name_any(), "init", operation.attempt);
+/// A Secret without which no Job can log in at the database.
+fn lacks_secret(observed: &Observed, remains: &Remains) -> Option<Report> {
+    if remains.skips_database {
+        return None;
+    }
+    let connection = remains.valid.database.connection_secret();
+    let name = match connection.filter(|name| !observed.secrets.contains_key(*name)) {
+        Some(name) => name.to_owned(),
+        None if observed.credentials.is_none() => Place::of(&observed.site).credentials().name,
+        None => return None,
+    };
+    let message = format!(
+        "Secret {name} is gone, so that no Job can drop the database: restore it, set deletionPolicy: Retain to keep database \
+         and files, or set the annotation {}: skip-database to have it left out",
+        labels::FORCE_DELETE
+    );
+    Some(blocked(Reason::DeletionBlocked, message))
+}
+
+fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
+    let operation = observed.site.status.as_ref()?.operation.as_ref().filter(|it| it.kind != OperationKind::Delete)?;
+    let name = Place::of(&observed.site).job(plan::verb(operation.kind), operation.attempt).name;
     observed.jobs.get(&name).filter(|it| job::state(it) == State::Running).cloned()
 }
 
 /// The plan while the delete Job is not done; nothing once it is.
 fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench) -> Option<Plan> {
-    let deleting = |message: String| Report::pending(Stage::Done, Stage::Done, Reason::Deleting, message);
-    let name = |operation: &Operation| operation_job(&observed.site.name_any(), "delete", operation.attempt);
-    match operation::progress(observed, OperationKind::Delete) {
+    match operation::progress(observed, OperationKind::Delete, None) {
         Progress::Done => None,
-        Progress::Run(operation) if plan::waits_for_room(observed, &name(&operation)) => {
-            let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(plan::waits_message(observed)) };
-            Some(Plan::report(observed, &report, None))
-        }
         Progress::Run(operation) => {
-            let report = deleting(format!("Job {} drops the site", name(&operation)));
-            let job = build::delete_job(input, &observed.bench_input(bench), &operation);
+            let job = Place::of(&observed.site).job("delete", operation.attempt);
+            if plan::waits_for_room(observed, &job.name) {
+                let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(plan::waits_message(observed)) };
+                return Some(Plan::report(observed, &report, None));
+            }
+            let report = deleting(format!("Job {} drops the site", job.name));
+            let skip = Remains::of(observed).skips_database;
+            let job = build::delete_job(input, &observed.bench_input(bench), &operation, skip);
             Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
         }
         Progress::Retry { after, message } => {
             let report = Report { reason: Reason::DeletionRetrying, ..deleting(message) };
             Some(Plan { again_after: Some(after), ..Plan::report(observed, &report, None) })
         }
-        Progress::Failed { message } => Some(Plan::report(observed, &blocked(Reason::DeletionFailed, message), None)),
+        Progress::Failed { message } => {
+            let message = format!(
+                "{message}, or set the annotation {} to skip-database (the Job removes the files only) or skip-job",
+                labels::FORCE_DELETE
+            );
+            Some(Plan::report(observed, &blocked(Reason::DeletionFailed, message), None))
+        }
     }
 }
 
 /// Grant, User and Database, in this order. Only now may the MariaDB operator drop the account; the database only
 /// where no Job could do it (the bench, or the whole namespace, is gone).
-fn drop_objects(observed: &Observed, input: &Input) -> Vec<Step> {
+fn drop_objects(observed: &Observed, input: &Input, server: &Server) -> Vec<Step> {
     let [database, user, grant] = &observed.sql;
-    let by_operator = observed.bench.is_none() || observed.namespace_terminating;
+    let by_operator = observed.bench.is_none() || observed.namespace_terminating || force(observed) > Force::Nothing;
     let database_cleanup = if by_operator { Cleanup::Delete } else { Cleanup::Skip };
     let wanted = [
-        (Kind::Grant, grant, build::grant(input, Cleanup::Delete)),
-        (Kind::User, user, build::user(input, Cleanup::Delete)),
-        (Kind::Database, database, build::database(input, database_cleanup)),
+        (Kind::Grant, grant, build::grant(input, server, Cleanup::Delete)),
+        (Kind::User, user, build::user(input, server, Cleanup::Delete)),
+        (Kind::Database, database, build::database(input, server, database_cleanup)),
     ];
     let mut steps = Vec::new();
     for (kind, live, desired) in wanted {
@@ -162,15 +225,26 @@ fn drop_objects(observed: &Observed, input: &Input) -> Vec<Step> {
 /// The Secrets that this operator made; a Secret that the user named stays.
 fn secrets(observed: &Observed) -> Vec<Step> {
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
-    let admin = observed.admin_secret.clone().filter(|_| generated);
-    let own = [observed.credentials.clone(), admin].into_iter().flatten();
-    own.map(|secret| Step::Delete(Kind::Secret, secret)).collect()
+    let admin = observed.admin_secret().cloned().filter(|_| generated);
+    let root =
+        observed.root_secret.clone().filter(|it| it.labels().get(labels::SITE_UID) == observed.site.uid().as_ref());
+    let own = [observed.credentials.clone(), admin, root].into_iter().flatten();
+    own.map(|secret| Step::Delete(Kind::Secret, secret)).chain(copies(observed)).collect()
 }
 
-/// Gives the host back and lets the site go.
+/// Copies of Secrets in another namespace.
+fn copies(observed: &Observed) -> Vec<Step> {
+    observed.copies.values().map(|copy| Step::Delete(Kind::Secret, copy.clone())).collect()
+}
+
+/// Gives the hosts back and lets the site go.
 fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
-    if let (Holder::Us, Some(claim)) = (&observed.holder, &observed.claim) {
-        steps.push(Step::Delete(Kind::Domain, claim.clone()));
+    let ours =
+        observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
+    steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
+    if Place::of(&observed.site).is_foreign() {
+        // No owner in their namespace takes them along.
+        steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
     }
     let site = &observed.site;
     let left: Vec<String> = site.finalizers().iter().filter(|it| *it != labels::SITE_FINALIZER).cloned().collect();
@@ -178,32 +252,33 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     Plan { steps, last: vec![Step::PatchSite(metadata)], ..Plan::default() }
 }
 
-/// What is left of a site's validation: its names, and the server as its objects have it.
+/// What is left of a site's validation: its names, and its database as it was decided.
 struct Remains {
     valid: Validated,
     identity: String,
     database_name: String,
+    /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
+    skips_database: bool,
 }
 
 impl Remains {
     fn of(observed: &Observed) -> Self {
         let (identity, database_name) = plan::identity(observed);
-        let reference =
-            observed.sql.iter().flatten().next().map(|it| it.data["spec"]["mariaDbRef"].clone()).unwrap_or_default();
-        let text = |name: &str| reference[name].as_str().unwrap_or_default().to_owned();
-        let server = Key::new(text("namespace"), text("name"));
-        let found = observed.servers.iter().find(|it| Key::of(it.as_ref()) == server);
-        let (database_host, database_port) = super::validate::address(&server, found.map(AsRef::as_ref));
+        let place = Place::of(&observed.site);
+        let chosen = database::remaining(observed);
+        let dedicated = chosen.as_ref().is_some_and(|it| matches!(it, Database::Made(server) if server.dedicated));
+        let server_gone = chosen.is_none() || (dedicated && observed.own_server().is_none());
+        let nowhere = Server { key: Key::new("", ""), dedicated: false, host: String::new(), port: 0 };
         let valid = Validated {
-            host: observed.site.spec.site_name.clone(),
-            server,
-            database_host,
-            database_port,
+            hosts: observed.hosts.clone(),
+            database: chosen.unwrap_or(Database::Made(nowhere)),
             connections_max: 0,
             apps: Vec::new(),
             admin_secret: String::new(),
+            place,
         };
-        Self { valid, identity, database_name }
+        let skips_database = server_gone || force(observed) >= Force::SkipDatabase;
+        Self { valid, identity, database_name, skips_database }
     }
 
     fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {

@@ -2,11 +2,18 @@
 
 pub mod budget;
 pub mod build;
+pub mod claims;
+pub mod configuration;
+pub mod database;
 mod deletion;
+pub mod hosts;
 pub mod observe;
 pub mod operation;
+pub mod place;
 pub mod plan;
 pub mod reason;
+pub mod route;
+mod serve;
 pub mod status;
 pub mod validate;
 pub mod watch;
@@ -129,6 +136,10 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
             let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret.as_ref()), metadata).await?;
             written.data = serde_json::Value::Null;
             children.cache(Kind::Secret).wrote(written);
+        }
+        Step::WatchSecret(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
+        Step::CopySecret(from, desired) => {
+            execute::copy_secret(writer, children.cache(Kind::Secret), from, desired).await?;
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
         Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,

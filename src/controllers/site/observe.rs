@@ -5,22 +5,26 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, site::SitePhase};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Namespace, Pod, Secret};
+use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
     Api, ResourceExt,
     api::ListParams,
     core::{DynamicObject, PartialObjectMeta},
 };
 
-use super::build;
+use super::{
+    build,
+    hosts::{self, Hosts},
+    place::Place,
+};
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
-    domain::{capabilities::Capabilities, condition, key::Key, labels, names::operation_job, object::Kind},
+    domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind},
     io::random,
 };
 
-/// Who holds the site's host name.
+/// Who holds a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// Nobody.
@@ -33,6 +37,17 @@ pub enum Holder {
     Gone,
 }
 
+/// A host that the site wants.
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// The host.
+    pub host: String,
+    /// Its FrappeDomain.
+    pub object: Option<Arc<DynamicObject>>,
+    /// Who holds it.
+    pub holder: Holder,
+}
+
 /// Values that a plan may use if it must decide something for the first time.
 #[derive(Clone, Default)]
 pub struct Fresh {
@@ -40,10 +55,23 @@ pub struct Fresh {
     pub identity: String,
     /// Password of the database account.
     pub database_password: String,
+    /// Password of the administrator of a server of its own.
+    pub root_password: String,
     /// Frappe's encryption key.
     pub encryption_key: String,
     /// Password of Administrator.
     pub admin_password: String,
+}
+
+/// What leads hosts to the site.
+#[derive(Clone, Debug, Default)]
+pub struct Routes {
+    /// The Ingress.
+    pub ingress: Option<Arc<DynamicObject>>,
+    /// The Gateway API's HTTPRoute.
+    pub http_route: Option<Arc<DynamicObject>>,
+    /// OpenShift's Routes, one for each host that the site holds or wants.
+    pub routes: BTreeMap<String, Arc<DynamicObject>>,
 }
 
 /// The world, as far as one site is concerned.
@@ -58,24 +86,32 @@ pub struct Observed {
     pub capabilities: Capabilities,
     /// Its bench.
     pub bench: Option<Arc<FrappeBench>>,
-    /// The claim of its host.
-    pub claim: Option<Arc<DynamicObject>>,
-    /// Who holds the claim.
-    pub holder: Holder,
+    /// Metadata of its namespace.
+    pub namespace: Option<Arc<DynamicObject>>,
+    /// The hosts that it wants.
+    pub hosts: Hosts,
+    /// Their claims, in the same order.
+    pub claims: Vec<Claim>,
+    /// Claims that the site holds and wants no longer.
+    pub former_claims: Vec<Arc<DynamicObject>>,
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
-    /// Metadata of the Secret with the password of Administrator, generated or referenced.
-    pub admin_secret: Option<Arc<DynamicObject>>,
+    /// Metadata of the Secrets in the site's own namespace that it reads, by name.
+    pub secrets: BTreeMap<String, Arc<DynamicObject>>,
+    /// Metadata of their copies in another bench's namespace, by the copy's name.
+    pub copies: BTreeMap<String, Arc<DynamicObject>>,
     /// Whether the MariaDB operator's kinds exist.
     pub mariadb_installed: bool,
     /// MariaDB objects of the cluster.
     pub servers: Vec<Arc<DynamicObject>>,
+    /// Metadata of the Secret of the administrator of its own MariaDB.
+    pub root_secret: Option<Arc<DynamicObject>>,
     /// Database, User and Grant.
     pub sql: [Option<Arc<DynamicObject>>; 3],
     /// The site's own Jobs by name.
     pub jobs: BTreeMap<String, Arc<DynamicObject>>,
-    /// The Ingress.
-    pub ingress: Option<Arc<DynamicObject>>,
+    /// What leads hosts to it.
+    pub routes: Routes,
     /// What the runner said when the present operation's Job failed; read only where the status does not have it.
     pub failure: Option<String>,
     /// Whether nothing can be made in the namespace any more.
@@ -102,50 +138,101 @@ impl Observed {
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> bench::Input<'a> {
         bench::Input { bench, config: &self.config, capabilities: self.capabilities, redis_secret_version: None }
     }
+
+    /// Name of the Secret with the password of Administrator, in the site's own namespace.
+    pub fn admin_secret_name(&self) -> String {
+        admin_secret_name(&self.site)
+    }
+
+    /// Metadata of that Secret.
+    pub fn admin_secret(&self) -> Option<&Arc<DynamicObject>> {
+        self.secrets.get(&self.admin_secret_name())
+    }
+
+    /// The MariaDB of the site alone.
+    pub fn own_server(&self) -> Option<&Arc<DynamicObject>> {
+        let key = Place::of(&self.site).own_server();
+        self.servers.iter().find(|server| Key::of(server.as_ref()) == key)
+    }
+}
+
+fn admin_secret_name(site: &FrappeSite) -> String {
+    let named = site.spec.admin_password_secret_ref.as_ref().map(|reference| reference.name.clone());
+    named.unwrap_or_else(|| Place::of(site).generated_admin_password(&site.name_any()).name)
+}
+
+/// Names of the Secrets that a site's spec names itself.
+pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<String> {
+    let spec = &site.spec;
+    let own = site.namespace();
+    let here = |namespace: &Option<String>| namespace.is_none() || *namespace == own;
+    let admin = spec.admin_password_secret_ref.iter();
+    let connection = spec.db_config.iter().filter_map(|it| it.connection_secret_ref.as_ref());
+    let shared = bench.and_then(|it| it.spec.db_config.as_ref()?.connection_secret_ref.as_ref());
+    let references = admin.chain(connection).chain(shared).filter(|it| here(&it.namespace)).map(|it| it.name.clone());
+    references.chain(spec.site_config_secret_refs.values().map(|it| it.name.clone())).collect()
 }
 
 /// Reads the world of one site.
 pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
-    let namespace = site.namespace().unwrap_or_default();
-    let name = site.name_any();
-    let key = |name: &str| Key::new(&namespace, name);
-    let cached = |kind: Kind, name: &str| context.site_children.get(kind, &key(name));
-    let claim = context.site_children.get(Kind::Domain, &Key::new("", &site.spec.site_name));
-    let holder = holder(context, &site, claim.as_deref()).await?;
-    let bench_namespace = site.spec.bench_ref.namespace.clone().unwrap_or_else(|| namespace.clone());
-    let [database, user, grant] = build::database_object_names(&name);
+    let place = Place::of(&site);
+    let children = &context.site_children;
+    let cached = |kind: Kind, suffix: &str| children.get(kind, &place.key(suffix));
+    let config = context.config();
+    let bench = context.benches.get(&Key::new(&place.namespace, &site.spec.bench_ref.name));
+    let hosts = hosts::resolve(&site.spec, bench.as_deref(), &config);
+    let claims = claims(context, &site, &hosts).await?;
+    let held = context.claims.of(&site.uid().unwrap_or_default());
+    let former = held.iter().filter(|host| hosts.all().all(|wanted| wanted != *host));
+    let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);
     let failure = failure(context, &site, &jobs).await?;
     let credentials = credentials(context, &site).await?;
     let deleting = site.metadata.deletion_timestamp.is_some();
-    let namespace_terminating =
-        turn.terminating || (deleting && credentials.is_none() && is_terminating(context, &namespace).await?);
+    let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
+    let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
+    let (secrets, copies) = secrets(context, &site, bench.as_deref()).await?;
     Ok(Observed {
-        config: context.config(),
         may_start_job: true,
         capabilities: context.capabilities(),
-        bench: context.benches.get(&Key::new(bench_namespace, &site.spec.bench_ref.name)),
+        namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
+        routes: routes(context, &place, hosts.all().chain(&held)),
+        namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
         credentials,
-        admin_secret: admin_secret(context, &site).await?,
+        secrets,
+        copies,
         mariadb_installed: context.mariadb_installed(),
-        servers: context.site_children.all(Kind::MariaDb),
-        sql: [cached(Kind::Database, &database), cached(Kind::User, &user), cached(Kind::Grant, &grant)],
-        ingress: cached(Kind::Ingress, &build::ingress_name(&name)),
+        servers: children.all(Kind::MariaDb),
+        root_secret: children.get(Kind::Secret, &place.own_server_root()),
+        sql: [cached(Kind::Database, "db"), cached(Kind::User, "user"), cached(Kind::Grant, "grant")],
         epoch: turn.epoch,
         fresh: Fresh {
             identity: random::id(),
             database_password: random::password(),
+            root_password: random::password(),
             encryption_key: random::encryption_key(),
             admin_password: random::password(),
         },
         now: Timestamp::now(),
-        claim,
-        holder,
+        config,
+        bench,
+        hosts,
+        claims,
+        former_claims,
         jobs,
         failure,
-        namespace_terminating,
         site,
     })
+}
+
+async fn claims(context: &Context, site: &FrappeSite, hosts: &Hosts) -> Result<Vec<Claim>, kube::Error> {
+    let mut claims = Vec::new();
+    for host in hosts.all() {
+        let object = context.site_children.get(Kind::Domain, &Key::new("", host));
+        let holder = holder(context, site, object.as_deref()).await?;
+        claims.push(Claim { host: host.clone(), object, holder });
+    }
+    Ok(claims)
 }
 
 /// Reads the holder of the claim live if it is another: a cache might not know that it is gone.
@@ -161,21 +248,26 @@ async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObje
     Ok(if alive { Holder::Other(Key::new(holder.namespace, holder.name)) } else { Holder::Gone })
 }
 
-/// Whether the namespace is going: then it took the site's Secrets along, and nothing can be made in it.
-async fn is_terminating(context: &Context, namespace: &str) -> Result<bool, kube::Error> {
-    let api: Api<Namespace> = Api::all(context.client.clone());
-    Ok(api.get_opt(namespace).await?.is_none_or(|found| found.metadata.deletion_timestamp.is_some()))
+fn routes<'a>(context: &Context, place: &Place, hosts: impl Iterator<Item = &'a String>) -> Routes {
+    let children = &context.site_children;
+    let route = |key: Key| children.get(Kind::Route, &key).map(|it| (key.name, it));
+    let of_hosts = hosts.filter_map(|host| route(build::route_key(place, Some(host))));
+    Routes {
+        ingress: children.get(Kind::Ingress, &place.key("ingress")),
+        http_route: children.get(Kind::HttpRoute, &place.key("route")),
+        routes: route(build::route_key(place, None)).into_iter().chain(of_hosts).collect(),
+    }
 }
 
 /// Jobs that belong to this very site, not to one of the same name before it.
 fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<DynamicObject>> {
     let status = site.status.clone().unwrap_or_default();
     let last = status.operation.map_or(1, |operation| operation.attempt);
-    let attempts = (last - 1).max(1)..=last + 1;
-    let names = attempts.flat_map(|attempt| ["init", "delete"].map(|it| operation_job(&site.name_any(), it, attempt)));
-    let namespace = site.namespace().unwrap_or_default();
-    names
-        .filter_map(|name| context.site_children.get(Kind::Job, &Key::new(&namespace, name)))
+    let place = Place::of(site);
+    // After a change of the kind of operation, numbers begin anew.
+    let attempts = [1, last - 1, last, last + 1].into_iter().filter(|attempt| *attempt >= 1);
+    let keys = attempts.flat_map(|attempt| ["init", "configure", "delete"].map(|verb| place.job(verb, attempt)));
+    keys.filter_map(|key| context.site_children.get(Kind::Job, &key))
         .filter(|job| job.labels().get(labels::SITE_UID) == site.uid().as_ref())
         .map(|job| (job.name_any(), job))
         .collect()
@@ -185,38 +277,54 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
 /// then it is read live.
 async fn credentials(context: &Context, site: &FrappeSite) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
-    secret(context, site, &build::credentials_name(&site.name_any()), had).await
-}
-
-async fn admin_secret(context: &Context, site: &FrappeSite) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
-    let own = site.namespace();
-    match &site.spec.admin_password_secret_ref {
-        Some(reference) if reference.namespace.is_none() || reference.namespace == own => {
-            secret(context, site, &reference.name, true).await
-        }
-        Some(_) => Ok(None),
-        None => {
-            let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
-            secret(context, site, &build::admin_password_name(&site.name_any()), had).await
-        }
+    let key = Place::of(site).credentials();
+    match context.site_children.get(Kind::Secret, &key) {
+        Some(cached) => Ok(Some(cached)),
+        None if had => metadata_of(context, &key).await,
+        None => Ok(None),
     }
 }
 
-async fn secret(
+type ByName = BTreeMap<String, Arc<DynamicObject>>;
+
+/// The Secrets that the site reads in its own namespace, and their copies where the bench is in another.
+async fn secrets(
     context: &Context,
     site: &FrappeSite,
-    name: &str,
-    look: bool,
-) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
-    let namespace = site.namespace().unwrap_or_default();
-    if let Some(cached) = context.site_children.get(Kind::Secret, &Key::new(&namespace, name)) {
-        return Ok(Some(cached));
+    bench: Option<&FrappeBench>,
+) -> Result<(ByName, ByName), kube::Error> {
+    let place = Place::of(site);
+    let mut found = ByName::new();
+    for name in named_secrets(site, bench) {
+        let key = Key::new(&place.own, &name);
+        let known = match context.user_secrets.get(&key) {
+            Some(cached) => Some(cached),
+            // No watch shows it: it has no label yet, or is missing.
+            None => metadata_of(context, &key).await?,
+        };
+        found.extend(known.map(|it| (name, it)));
     }
-    if !look {
-        return Ok(None);
+    if site.spec.admin_password_secret_ref.is_none() {
+        let key = place.generated_admin_password(&site.name_any());
+        let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
+        let known = match context.site_children.get(Kind::Secret, &key) {
+            Some(cached) => Some(cached),
+            None if had => metadata_of(context, &key).await?,
+            None => None,
+        };
+        found.extend(known.map(|it| (key.name, it)));
     }
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &namespace);
-    let found = api.get_opt(name).await?;
+    let copies = found.keys().filter(|_| place.is_foreign()).filter_map(|name| {
+        let mounted = place.mounted(name);
+        Some((mounted.clone(), context.site_children.get(Kind::Secret, &Key::new(&place.namespace, mounted))?))
+    });
+    let copies = copies.collect();
+    Ok((found, copies))
+}
+
+async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
+    let found = api.get_opt(&key.name).await?;
     Ok(found
         .map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: serde_json::Value::Null })))
 }
@@ -229,15 +337,14 @@ async fn failure(
 ) -> Result<Option<String>, kube::Error> {
     let status = site.status.clone().unwrap_or_default();
     let Some(operation) = status.operation else { return Ok(None) };
-    let verb = super::plan::verb(operation.kind);
-    let name = operation_job(&site.name_any(), verb, operation.attempt);
+    let Key { namespace, name } = Place::of(site).job(super::plan::verb(operation.kind), operation.attempt);
     let failed = jobs.get(&name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_)));
     let told = condition::find(&status.conditions, "Ready")
         .is_some_and(|it| it.message.contains(&format!("Job {name} failed")));
     if !failed || (told && status.phase != SitePhase::Ready) {
         return Ok(None);
     }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &site.namespace().unwrap_or_default());
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
     Ok(job::termination_message(&pods.list(&selector).await?.items))
 }

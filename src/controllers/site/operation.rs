@@ -5,10 +5,10 @@ use std::time::Duration;
 use frappe_crds::site::{Operation, OperationKind};
 use kube::ResourceExt;
 
-use super::{observe::Observed, plan::verb};
+use super::{configuration::Configuration, observe::Observed, place::Place, plan::verb};
 use crate::{
     controllers::job::{self, ATTEMPTS_MAX, State},
-    domain::{condition, labels, names::operation_job},
+    domain::{condition, labels},
 };
 
 /// What is to be done next for an operation.
@@ -32,17 +32,25 @@ pub enum Progress {
     },
 }
 
-/// How far the operation is.
-pub fn progress(observed: &Observed, kind: OperationKind) -> Progress {
+/// How far the operation is, which is to bring `wanted` about.
+pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Configuration>) -> Progress {
+    let asked = Asked { observed, kind, wanted };
     let status = observed.site.status.clone().unwrap_or_default();
     let last = status.operation.filter(|operation| operation.kind == kind);
-    let Some(operation) = last else { return Progress::Run(attempt(observed, kind, 1, 1)) };
-    let name = operation_job(&observed.site.name_any(), verb(kind), operation.attempt);
-    match observed.jobs.get(&name).map(|it| job::state(it)) {
+    let Some(operation) = last else { return Progress::Run(asked.attempt(1, 1)) };
+    let name = Place::of(&observed.site).job(verb(kind), operation.attempt).name;
+    let state = observed.jobs.get(&name).map(|it| job::state(it));
+    let other = wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));
+    if kind == OperationKind::Configure && other && state != Some(State::Running) {
+        // It is over, and something else is wanted by now. What it did is no loss: a Job can be run twice.
+        let next = operation.attempt + 1;
+        return Progress::Run(asked.attempt(next, next));
+    }
+    match state {
         Some(State::Complete) => Progress::Done,
-        Some(State::Failed(at)) => failed(observed, &operation, at, &name),
+        Some(State::Failed(at)) => asked.failed(&operation, at, &name),
         None if is_final(observed, &name) => {
-            again_if_asked(observed, &operation).unwrap_or_else(|| Progress::Failed { message: said(observed) })
+            asked.again_if_asked(&operation).unwrap_or_else(|| Progress::Failed { message: said(observed) })
         }
         // It runs. Or it was recorded and not made yet, or is gone after it was kept for an hour: the runner knows what
         // is done already.
@@ -50,46 +58,64 @@ pub fn progress(observed: &Observed, kind: OperationKind) -> Progress {
     }
 }
 
-fn failed(observed: &Observed, operation: &Operation, at: jiff::Timestamp, name: &str) -> Progress {
-    if let Some(again) = again_if_asked(observed, operation) {
-        return again;
-    }
-    let failures = operation.attempt - operation.first_attempt + 1;
-    let begun = format!("Job {name} failed");
-    let known = said(observed).split(" (attempt").next().unwrap_or_default().to_owned();
-    let why = match &observed.failure {
-        Some(why) => format!("{begun}: {why}"),
-        None if known.starts_with(&begun) => known,
-        None => format!("{begun}: see its log"),
-    };
-    if failures >= ATTEMPTS_MAX {
-        let message = format!(
-            "{why} (attempt {failures} of {ATTEMPTS_MAX}); correct the cause, then change the spec or set the annotation {} \
+/// What an operation is to bring about.
+struct Asked<'a> {
+    observed: &'a Observed,
+    kind: OperationKind,
+    wanted: Option<&'a Configuration>,
+}
+
+impl Asked<'_> {
+    fn failed(&self, operation: &Operation, at: jiff::Timestamp, name: &str) -> Progress {
+        if let Some(again) = self.again_if_asked(operation) {
+            return again;
+        }
+        let failures = operation.attempt - operation.first_attempt + 1;
+        let begun = format!("Job {name} failed");
+        let known = said(self.observed).split(" (attempt").next().unwrap_or_default().to_owned();
+        let why = match &self.observed.failure {
+            Some(why) => format!("{begun}: {why}"),
+            None if known.starts_with(&begun) => known,
+            None => format!("{begun}: see its log"),
+        };
+        if failures >= ATTEMPTS_MAX {
+            let message = format!(
+                "{why} (attempt {failures} of {ATTEMPTS_MAX}); correct the cause, then change the spec or set the annotation {} \
              to a new value",
-            labels::RETRY
-        );
-        return Progress::Failed { message };
+                labels::RETRY
+            );
+            return Progress::Failed { message };
+        }
+        let wait = job::wait_after(failures);
+        let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
+        if elapsed >= wait {
+            return Progress::Run(self.attempt(operation.attempt + 1, operation.first_attempt));
+        }
+        let message = format!("{why} (attempt {failures} of {ATTEMPTS_MAX}, the next after {} s)", wait.as_secs());
+        Progress::Retry { after: wait.saturating_sub(elapsed), message }
     }
-    let wait = job::wait_after(failures);
-    let elapsed = Duration::try_from(observed.now.duration_since(at)).unwrap_or_default();
-    if elapsed >= wait {
-        return Progress::Run(attempt(observed, operation.kind, operation.attempt + 1, operation.first_attempt));
+
+    /// A changed spec or a new value of the retry annotation begins anew.
+    fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
+        let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
+            || retry(self.observed) != operation.retry;
+        let next = operation.attempt + 1;
+        asked.then(|| Progress::Run(self.attempt(next, next)))
     }
-    let message = format!("{why} (attempt {failures} of {ATTEMPTS_MAX}, the next after {} s)", wait.as_secs());
-    Progress::Retry { after: wait.saturating_sub(elapsed), message }
-}
 
-/// A changed spec or a new value of the retry annotation begins anew.
-fn again_if_asked(observed: &Observed, operation: &Operation) -> Option<Progress> {
-    let asked = observed.site.metadata.generation.unwrap_or_default() > operation.generation
-        || retry(observed) != operation.retry;
-    let next = operation.attempt + 1;
-    asked.then(|| Progress::Run(attempt(observed, operation.kind, next, next)))
-}
-
-fn attempt(observed: &Observed, kind: OperationKind, attempt: i32, first_attempt: i32) -> Operation {
-    let generation = observed.site.metadata.generation.unwrap_or_default();
-    Operation { kind, attempt, first_attempt, generation, epoch: observed.epoch, retry: retry(observed) }
+    fn attempt(&self, attempt: i32, first_attempt: i32) -> Operation {
+        let Self { observed, kind, wanted } = *self;
+        Operation {
+            kind,
+            attempt,
+            first_attempt,
+            generation: observed.site.metadata.generation.unwrap_or_default(),
+            epoch: observed.epoch,
+            configuration: wanted.map(|it| it.hash.clone()),
+            admin_password_version: wanted.and_then(|it| it.admin_password_version.clone()),
+            retry: retry(observed),
+        }
+    }
 }
 
 fn retry(observed: &Observed) -> Option<String> {
@@ -106,7 +132,7 @@ fn said(observed: &Observed) -> String {
 fn is_final(observed: &Observed, name: &str) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     condition::find(&status.conditions, "Ready").is_some_and(|ready| {
-        (ready.reason == "InitFailed" || ready.reason == "DeletionFailed")
+        ["InitFailed", "ConfigureFailed", "DeletionFailed"].contains(&ready.reason.as_str())
             && ready.message.contains(&format!("Job {name} failed"))
     })
 }

@@ -1,9 +1,9 @@
 //! What to do for a site. Pure: every choice is made here, none where the plan is carried out.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{
-    FrappeSiteSpec, FrappeSiteStatus,
+    FrappeSiteStatus,
     site::{Operation, OperationKind, SitePhase},
 };
 use kube::{ResourceExt, core::DynamicObject};
@@ -11,16 +11,21 @@ use serde_json::{Value, json};
 
 use super::{
     build::{self, Cleanup, Input},
+    configuration::{Configuration, configuration},
+    database::{self, Database},
     observe::{Holder, Observed},
     operation::{self, Progress},
+    place::Place,
     reason::Reason,
+    serve::serve,
     status::{self, Report, Stage},
     validate::{Validated, validate},
 };
 use crate::{
     domain::{
-        condition, labels,
-        names::{self, operation_job},
+        condition,
+        key::Key,
+        labels, names,
         object::{Desired, Kind},
     },
     io::events::Notice,
@@ -31,14 +36,18 @@ use crate::{
 pub enum Step {
     /// Change the site's own metadata.
     PatchSite(Value),
-    /// Give a Secret of the user's the slot label, so that its changes are seen.
-    LabelSecret(std::sync::Arc<DynamicObject>, Value),
+    /// Give a Secret the labels by which its changes are seen.
+    LabelSecret(Arc<DynamicObject>, Value),
+    /// Give a Secret of the user's the label by which its changes are seen.
+    WatchSecret(Arc<DynamicObject>),
+    /// Bring a copy of the Secret of this key to what that one holds.
+    CopySecret(Key, Desired),
     /// Create what must not be there yet.
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
     /// Delete exactly this object.
-    Delete(Kind, std::sync::Arc<DynamicObject>),
+    Delete(Kind, Arc<DynamicObject>),
 }
 
 /// What to do, in this order: steps, status, the Job, the last steps.
@@ -64,13 +73,9 @@ pub struct Plan {
 pub fn verb(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Init => "init",
+        OperationKind::Configure => "configure",
         OperationKind::Delete => "delete",
     }
-}
-
-/// Whether the site has an Ingress.
-pub fn wants_ingress(spec: &FrappeSiteSpec) -> bool {
-    spec.ingress.as_ref().and_then(|ingress| ingress.enabled).unwrap_or(true)
 }
 
 /// The plan.
@@ -78,32 +83,31 @@ pub fn plan(observed: &Observed) -> Plan {
     if observed.site.metadata.deletion_timestamp.is_some() {
         return super::deletion::plan(observed);
     }
+    if observed.site.spec.suspend == Some(true) {
+        return Plan { status: Some(status::suspended(observed)), ..Plan::default() };
+    }
     let valid = match validate(observed) {
         Ok(valid) => valid,
         Err(report) => return Plan::report(observed, &report, None),
     };
-    if let Holder::Other(holder) = &observed.holder {
-        let message =
-            format!("host {} is held by FrappeSite {holder}: delete that site or choose another siteName", valid.host);
+    let taken = observed.claims.iter().find_map(|claim| match &claim.holder {
+        Holder::Other(holder) => Some((&claim.host, holder)),
+        _ => None,
+    });
+    if let Some((host, _)) = taken {
+        // Not by whom: a tenant has no business with another's names.
+        let message = format!("host {host} is held by another site: choose another, or have that site deleted");
         let report = Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message);
         return Plan::report(observed, &report, None);
     }
-    if let Some(name) = lost_secret(observed) {
-        let message = format!(
-            "Secret {name} is gone and is not made anew, since the database still has the old password: restore it from a \
-             backup; the site is served meanwhile"
-        );
-        let report = Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message);
+    if let Some(report) = foreign_secret(observed) {
+        return Plan::report(observed, &report, None);
+    }
+    if let Some(report) = lost_secret(observed) {
         return Plan { missing: true, ..Plan::report(observed, &report, None) };
     }
-    if let Some(secret) = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY)) {
-        let message =
-            format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
-        return Plan::report(
-            observed,
-            &Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message),
-            None,
-        );
+    if let Some(report) = missing_secret(observed, &valid) {
+        return Plan { missing: true, ..Plan::report(observed, &report, None) };
     }
     provision(observed, &valid)
 }
@@ -120,27 +124,74 @@ impl Plan {
     }
 }
 
-/// A Secret that was there once: its password is in the database, so another would lock the site out.
-fn lost_secret(observed: &Observed) -> Option<String> {
-    let site = observed.site.name_any();
-    let status = observed.site.status.clone().unwrap_or_default();
-    let had = status.identity.is_some() || observed.sql[1].is_some();
-    if had && observed.credentials.is_none() {
-        return Some(build::credentials_name(&site));
-    }
-    let generated = observed.site.spec.admin_password_secret_ref.is_none();
-    (status.identity.is_some() && generated && observed.admin_secret.is_none())
-        .then(|| build::admin_password_name(&site))
+fn foreign_secret(observed: &Observed) -> Option<Report> {
+    let secret = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY))?;
+    let message = format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
+    Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message))
 }
 
-/// Identity and database name: those of the Secret, else decided now.
+/// A Secret that was there once and is gone: its password is in the database, so that another is made only where a person
+/// asks for that.
+fn lost_secret(observed: &Observed) -> Option<Report> {
+    if replaces(observed) {
+        return None;
+    }
+    let place = Place::of(&observed.site);
+    let status = observed.site.status.clone().unwrap_or_default();
+    let had = status.identity.is_some() || observed.sql[1].is_some();
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    let name = if had && observed.credentials.is_none() {
+        place.credentials().name
+    } else if status.identity.is_some() && generated && observed.admin_secret().is_none() {
+        observed.admin_secret_name()
+    } else {
+        return None;
+    };
+    let message = format!(
+        "Secret {name} is gone and is not made anew unasked, since the site still has the old password: restore it from a \
+         backup, or set the annotation {} to a new value to have a new password made and set; the site is served meanwhile",
+        labels::REPLACE_SECRETS
+    );
+    Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message))
+}
+
+/// Whether a person asked for lost Secrets to be replaced, and was not answered yet. Without the site's identity in its
+/// status nothing could be replaced by something that fits.
+pub(super) fn replaces(observed: &Observed) -> bool {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let asked = observed.site.annotations().get(labels::REPLACE_SECRETS);
+    asked.is_some() && asked != status.last_replaced_secrets_at.as_ref() && status.identity.is_some()
+}
+
+/// A Secret that the site names and that does not exist.
+fn missing_secret(observed: &Observed, valid: &Validated) -> Option<Report> {
+    let spec = &observed.site.spec;
+    let lacks = |name: &str| !observed.secrets.contains_key(name);
+    let connection = valid.database.connection_secret().filter(|name| lacks(name));
+    let admin = spec.admin_password_secret_ref.as_ref().map(|it| it.name.as_str()).filter(|name| lacks(name));
+    let entry = spec.site_config_secret_refs.values().map(|it| it.name.as_str()).find(|name| lacks(name));
+    let (at, reason, message) = if let Some(name) = connection {
+        let message = format!("Secret {name} does not exist: create it with the keys username and password");
+        (Stage::Database, Reason::ConnectionSecretMissing, message)
+    } else if let Some(name) = admin {
+        let message = format!("Secret {name} does not exist: create it with the key password");
+        (Stage::Init, Reason::AdminPasswordSecretMissing, message)
+    } else {
+        let message = format!("Secret {} does not exist: siteConfigSecretRefs names it", entry?);
+        (Stage::Init, Reason::SiteConfigSecretMissing, message)
+    };
+    Some(Report::pending(at, at, reason, message))
+}
+
+/// Identity and database name: those of the Secret, else of the status, else decided now.
 pub fn identity(observed: &Observed) -> (String, String) {
     let annotation = |name: &str| observed.credentials.as_ref().and_then(|it| it.annotations().get(name).cloned());
+    let status = observed.site.status.clone().unwrap_or_default();
     let namespace = observed.site.namespace().unwrap_or_default();
     let database = || names::database(&namespace, &observed.site.name_any());
     (
-        annotation(labels::IDENTITY).unwrap_or_else(|| observed.fresh.identity.clone()),
-        annotation(labels::DATABASE).unwrap_or_else(database),
+        annotation(labels::IDENTITY).or(status.identity).unwrap_or_else(|| observed.fresh.identity.clone()),
+        annotation(labels::DATABASE).or(status.database_name).unwrap_or_else(database),
     )
 }
 
@@ -149,21 +200,40 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let input = Input { site: &observed.site, valid, identity: &identity, database_name: &database_name };
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
     steps.extend(claim(observed, &input));
-    steps.extend(secrets(observed, &input));
-    steps.extend([
-        Step::Ensure(build::database(&input, Cleanup::Skip)),
-        Step::Ensure(build::user(&input, Cleanup::Skip)),
-        Step::Ensure(build::grant(&input, Cleanup::Skip)),
-    ]);
-    let mut plan = match sql_report(observed) {
+    let secrets = secrets(observed, &input);
+    // The versions of Secrets that get a label now are known only afterwards.
+    let labels_secrets = secrets.iter().any(|step| matches!(step, Step::WatchSecret(_) | Step::CopySecret(..)));
+    steps.extend(secrets);
+    let made = match &valid.database {
+        Database::Made(server) => {
+            steps.extend(server_steps(observed, &input, server));
+            steps.extend([
+                Step::Ensure(build::database(&input, server, Cleanup::Skip)),
+                Step::Ensure(build::user(&input, server, Cleanup::Skip)),
+                Step::Ensure(build::grant(&input, server, Cleanup::Skip)),
+            ]);
+            true
+        }
+        Database::Existing(_) => false,
+    };
+    let wanted = configuration(observed, valid, &database_name);
+    let mut plan = match sql_report(observed).filter(|_| made) {
         Some(report) => Plan::report(observed, &report, None),
-        None => initialize(observed, &input),
+        None if labels_secrets => {
+            return Plan { steps, again_after: Some(Duration::ZERO), ..Plan::default() };
+        }
+        None => initialize(observed, &input, &wanted),
     };
     if let Some(status) = plan.status.as_mut() {
-        status.database_name = Some(database_name.clone());
-        status.database_credentials_secret = Some(build::credentials_name(&observed.site.name_any()));
+        status.database_name = made.then(|| database_name.clone());
+        let credentials = valid.place.credentials().name;
+        status.database_credentials_secret =
+            Some(valid.database.connection_secret().map_or(credentials, str::to_owned));
         // The Secret is there when this is written: from then on its absence is a loss.
         status.identity = Some(identity.clone());
+        if replaces(observed) {
+            status.last_replaced_secrets_at = observed.site.annotations().get(labels::REPLACE_SECRETS).cloned();
+        }
     }
     steps.append(&mut plan.steps);
     plan.steps = steps;
@@ -174,7 +244,9 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
 fn adopt(observed: &Observed) -> Option<Step> {
     let site = &observed.site;
     let slot = kube_sharding::Slot::of_uid(&site.uid().unwrap_or_default()).to_string();
-    let wanted = [(labels::SLOT, slot.as_str()), (labels::BENCH_OF_SITE, site.spec.bench_ref.name.as_str())];
+    let place = Place::of(site);
+    let mut wanted = vec![(labels::SLOT, slot.as_str()), (labels::BENCH_OF_SITE, site.spec.bench_ref.name.as_str())];
+    wanted.extend(place.is_foreign().then_some((labels::BENCH_NAMESPACE, place.namespace.as_str())));
     let labelled = wanted.iter().all(|(key, value)| site.labels().get(*key).is_some_and(|it| it == value));
     let finalizer = labels::SITE_FINALIZER.to_owned();
     if labelled && site.finalizers().contains(&finalizer) {
@@ -184,42 +256,70 @@ fn adopt(observed: &Observed) -> Option<Step> {
     if !finalizers.contains(&finalizer) {
         finalizers.push(finalizer);
     }
-    let labels: std::collections::BTreeMap<&str, &str> = wanted.into();
+    let labels: std::collections::BTreeMap<&str, &str> = wanted.into_iter().collect();
     Some(Step::PatchSite(json!({
         "resourceVersion": site.resource_version(), "uid": site.uid(), "finalizers": finalizers, "labels": labels,
     })))
 }
 
+/// Claims what is wanted. What is wanted no longer is given back last, once nothing leads there: see `serve`.
 fn claim(observed: &Observed, input: &Input) -> Vec<Step> {
-    match (&observed.holder, &observed.claim) {
-        (Holder::Nobody, _) => vec![Step::Create(build::claim(input))],
-        // The holder's finalizer was removed by force: its claim is dead.
-        (Holder::Us, _) => vec![Step::Ensure(build::claim(input))],
-        (Holder::Gone, Some(dead)) => vec![Step::Delete(Kind::Domain, dead.clone()), Step::Create(build::claim(input))],
-        _ => Vec::new(),
+    let mut steps = Vec::new();
+    for claim in &observed.claims {
+        let ours = build::claim(input, &claim.host);
+        match (&claim.holder, &claim.object) {
+            (Holder::Nobody, _) => steps.push(Step::Create(ours)),
+            (Holder::Us, _) => steps.push(Step::Ensure(ours)),
+            // The holder's finalizer was removed by force: its claim is dead.
+            (Holder::Gone, Some(dead)) => {
+                steps.extend([Step::Delete(Kind::Domain, dead.clone()), Step::Create(ours)]);
+            }
+            _ => {}
+        }
     }
+    steps
 }
 
 fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     let mut steps = Vec::new();
     let fresh = &observed.fresh;
+    let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
     match &observed.credentials {
         None => {
-            let secret = build::credentials(input, &fresh.database_password, &fresh.encryption_key);
-            steps.push(Step::Create(secret));
+            // One that replaces a lost one has no encryption key: that of the site is in its configuration alone.
+            let key = (!known).then_some(fresh.encryption_key.as_str());
+            steps.push(Step::Create(build::credentials(input, &fresh.database_password, key)));
         }
         Some(secret) => steps.extend(relabel(observed, secret)),
     }
-    match (&observed.admin_secret, &observed.site.spec.admin_password_secret_ref) {
-        (None, None) => steps.push(Step::Create(build::admin_password(input, &fresh.admin_password))),
-        (None, Some(_)) => {}
-        (Some(secret), _) => steps.extend(relabel(observed, secret)),
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    match observed.admin_secret().filter(|_| generated) {
+        None if generated => steps.push(Step::Create(build::admin_password(input, &fresh.admin_password))),
+        Some(secret) => steps.extend(relabel(observed, secret)),
+        None => {}
+    }
+    for (name, secret) in &observed.secrets {
+        let own = generated && *name == observed.admin_secret_name();
+        if !own && !secret.labels().contains_key(labels::WATCHED) {
+            steps.push(Step::WatchSecret(secret.clone()));
+        }
+        steps.extend(copied(observed, input, name, secret));
     }
     steps
 }
 
+/// What a Secret of the site's namespace holds is copied to its bench's, where a pod can mount it.
+fn copied(observed: &Observed, input: &Input, name: &str, secret: &DynamicObject) -> Option<Step> {
+    let place = &input.valid.place;
+    let version = secret.resource_version().unwrap_or_default();
+    let copy = observed.copies.get(&place.mounted(name));
+    let current = copy.is_some_and(|it| it.annotations().get(labels::COPIED_VERSION) == Some(&version));
+    let key = Key::new(&place.own, name);
+    (place.is_foreign() && !current).then(|| Step::CopySecret(key, build::copy(input, name, &version)))
+}
+
 /// A Secret without the site's slot label is not seen by the watch.
-fn relabel(observed: &Observed, secret: &std::sync::Arc<DynamicObject>) -> Option<Step> {
+fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
     let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
     if secret.labels().get(labels::SLOT).is_some_and(|it| *it == slot) {
         return None;
@@ -229,6 +329,20 @@ fn relabel(observed: &Observed, secret: &std::sync::Arc<DynamicObject>) -> Optio
         "labels": {labels::SLOT: slot, "site": observed.site.name_any()},
     });
     Some(Step::LabelSecret(secret.clone(), metadata))
+}
+
+/// A server of the site's own, with its administrator's password.
+fn server_steps(observed: &Observed, input: &Input, server: &database::Server) -> Vec<Step> {
+    if !server.dedicated {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if observed.root_secret.is_none() && observed.own_server().is_none() {
+        steps.push(Step::Create(build::root_password(input, &observed.fresh.root_password)));
+    }
+    let config = observed.bench.as_deref().map(|bench| database::merged(observed, bench)).unwrap_or_default();
+    steps.push(Step::Ensure(build::own_server(input, &config, &observed.config)));
+    steps
 }
 
 /// What the MariaDB operator has not done yet, if anything.
@@ -260,33 +374,25 @@ fn sql_report(observed: &Observed) -> Option<Report> {
     None
 }
 
-/// Creates the site, once. From then on only the route is kept.
-fn initialize(observed: &Observed, input: &Input) -> Plan {
+/// Creates the site, once. From then on it is served, and its configuration kept.
+fn initialize(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
     let status = observed.site.status.clone().unwrap_or_default();
     if status.initialized {
-        return serve(observed, input);
+        return serve(observed, input, wanted);
     }
-    if observed.admin_secret.is_none() && observed.site.spec.admin_password_secret_ref.is_some() {
-        let message = format!("Secret {} does not exist: create it with the key password", input.valid.admin_secret);
-        let report = Report::pending(Stage::Init, Stage::Init, Reason::AdminPasswordSecretMissing, message);
-        return Plan { missing: true, ..Plan::report(observed, &report, None) };
-    }
-    let progress = operation::progress(observed, OperationKind::Init);
-    let job = |operation: &Operation| {
-        let bench = observed.bench_input(observed.bench.as_deref()?);
-        Some(build::init_job(input, &bench, operation))
-    };
-    let name = |operation: &Operation| operation_job(&observed.site.name_any(), "init", operation.attempt);
-    match progress {
-        Progress::Done => serve(observed, input),
-        Progress::Run(operation) if waits_for_room(observed, &name(&operation)) => {
-            let report = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
-            Plan::report(observed, &report, None)
-        }
+    match operation::progress(observed, OperationKind::Init, Some(wanted)) {
+        Progress::Done => serve(observed, input, wanted),
         Progress::Run(operation) => {
-            let message = format!("Job {} creates the site", name(&operation));
+            let job = input.valid.place.job("init", operation.attempt);
+            if waits_for_room(observed, &job.name) {
+                let report = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
+                return Plan::report(observed, &report, None);
+            }
+            let message = format!("Job {} creates the site", job.name);
             let report = Report::provisioning(Stage::Init, Reason::Initializing, message);
-            Plan { job: job(&operation), ..Plan::report(observed, &report, Some(operation)) }
+            let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
+            let job = bench.map(|bench| build::init_job(input, &bench, &operation, wanted));
+            Plan { job, ..Plan::report(observed, &report, Some(operation)) }
         }
         Progress::Retry { after, message } => {
             let report = Report::provisioning(Stage::Init, Reason::InitRetrying, message);
@@ -307,40 +413,4 @@ pub(super) fn waits_for_room(observed: &Observed, job: &str) -> bool {
 pub(super) fn waits_message(observed: &Observed) -> String {
     let bench = &observed.site.spec.bench_ref.name;
     format!("as many site Jobs of bench {bench} as its siteJobConcurrency allows are running: it waits for one to end")
-}
-
-/// The site exists: its host leads to it.
-fn serve(observed: &Observed, input: &Input) -> Plan {
-    let mut steps = Vec::new();
-    if wants_ingress(&observed.site.spec) {
-        steps.push(Step::Ensure(build::ingress(input)));
-    } else if let Some(ingress) = &observed.ingress {
-        steps.push(Step::Delete(Kind::Ingress, ingress.clone()));
-    }
-    let mut plan = Plan::report(observed, &served(observed), None);
-    if let Some(status) = plan.status.as_mut() {
-        if !status.initialized {
-            status.installed_apps = ["frappe".to_owned()].into_iter().chain(input.valid.apps.iter().cloned()).collect();
-        }
-        status.initialized = true;
-    }
-    Plan { steps, ..plan }
-}
-
-/// Ready, unless the spec asks for other apps than those that the site was created with.
-fn served(observed: &Observed) -> Report {
-    let status = observed.site.status.clone().unwrap_or_default();
-    let installed: BTreeSet<&String> = status.installed_apps.iter().filter(|app| *app != "frappe").collect();
-    let named = observed.site.spec.apps.as_ref();
-    let wanted: Option<BTreeSet<&String>> = named.map(|apps| apps.iter().filter(|app| *app != "frappe").collect());
-    if status.initialized && wanted.is_some_and(|wanted| wanted != installed) {
-        let message = format!(
-            "apps changed after the site was created with {}: this version installs apps only when a site is created; \
-             change apps back; the site is served meanwhile",
-            status.installed_apps.join(", ")
-        );
-        return Report::failed(Stage::Done, Stage::Init, Reason::AppsChangeNotSupported, message);
-    }
-    let message = "the site was created and its host leads to it".to_owned();
-    Report { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason: Reason::Ready, message }
 }

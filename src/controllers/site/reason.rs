@@ -19,20 +19,26 @@ pub enum Reason {
     BenchNotPermitted,
     /// Its bench is ready.
     BenchReady,
-    /// The spec asks for a database that this version does not make.
-    DatabaseNotSupported,
-    /// The spec asks for a host name other than siteName.
-    DomainNotSupported,
+    /// What siteName, domain and suffix make together is no host name.
+    HostInvalid,
     /// The host is not under one of the bench's `domainConfig.allowedSuffixes`.
     HostNotAllowed,
-    /// The spec asks for an OpenShift Route.
-    RouteNotSupported,
+    /// The API of what is to lead to the site does not exist.
+    RouteApiMissing,
+    /// A Gateway or a router refuses the route.
+    RouteRefused,
     /// An annotation would put text into the ingress controller's configuration.
     AnnotationRefused,
     /// An app is not one of the bench's.
     AppNotOnBench,
-    /// The list of apps was changed after the site was created.
-    AppsChangeNotSupported,
+    /// The list of apps does not name one that the site has.
+    AppRemovalNotSupported,
+    /// An entry of siteConfig may not be set.
+    SiteConfigRefused,
+    /// A Secret that siteConfigSecretRefs names does not exist.
+    SiteConfigSecretMissing,
+    /// The Secret with the account of a database that exists does not exist, or none is named.
+    ConnectionSecretMissing,
     /// A Secret reference names another namespace.
     SecretNamespaceRefused,
     /// Another site holds the host name.
@@ -63,8 +69,16 @@ pub enum Reason {
     InitFailed,
     /// The site was created.
     Initialized,
-    /// The Ingress leads to the site.
-    IngressApplied,
+    /// The configure Job runs.
+    Configuring,
+    /// The configure Job failed and is tried again.
+    ConfigureRetrying,
+    /// The configure Job failed for good.
+    ConfigureFailed,
+    /// Nothing is done for the site.
+    Suspended,
+    /// Ingress, HTTPRoute or Route lead to the site.
+    RouteApplied,
     /// The site asks for no route.
     RouteDisabled,
     /// The site is being deleted.
@@ -90,7 +104,9 @@ impl Reason {
                 | Self::DatabaseReady
                 | Self::Initializing
                 | Self::Initialized
-                | Self::IngressApplied
+                | Self::RouteApplied
+                | Self::Configuring
+                | Self::Suspended
                 | Self::RouteDisabled
                 | Self::Deleting
         )

@@ -3,7 +3,7 @@
 use frappe_crds::{FrappeSiteStatus, site::SitePhase};
 use kube::ResourceExt;
 
-use super::{observe::Observed, reason::Reason};
+use super::{configuration::url, observe::Observed, reason::Reason, route};
 use crate::{
     domain::{condition, condition::Conditions},
     io::events::Notice,
@@ -29,7 +29,7 @@ const STAGES: [(Stage, &str, Reason, &str); 4] = [
     (Stage::Bench, "BenchReady", Reason::BenchReady, "the bench is ready"),
     (Stage::Database, "DatabaseReady", Reason::DatabaseReady, "database, account and rights are there"),
     (Stage::Init, "SiteInitialized", Reason::Initialized, "the site was created"),
-    (Stage::Route, "RouteReady", Reason::IngressApplied, "the Ingress leads to the site"),
+    (Stage::Route, "RouteReady", Reason::RouteApplied, ""),
 ];
 
 /// Where a site stands.
@@ -45,22 +45,29 @@ pub struct Report {
     pub reason: Reason,
     /// The same for people: what is wrong and what to do.
     pub message: String,
+    /// Whether something is being made or changed.
+    pub moving: bool,
 }
 
 impl Report {
     /// It waits for something that is not its own.
     pub fn pending(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Pending, reached, at, reason, message }
+        Self { phase: SitePhase::Pending, reached, at, reason, message, moving: false }
     }
 
     /// It cannot go on without a person.
     pub fn failed(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Failed, reached, at, reason, message }
+        Self { phase: SitePhase::Failed, reached, at, reason, message, moving: false }
     }
 
     /// It is being made.
     pub fn provisioning(at: Stage, reason: Reason, message: impl Into<String>) -> Self {
-        Self { phase: SitePhase::Provisioning, reached: at, at, reason, message: message.into() }
+        Self { phase: SitePhase::Provisioning, reached: at, at, reason, message: message.into(), moving: true }
+    }
+
+    /// It is served.
+    pub fn ready(reason: Reason, message: String) -> Self {
+        Self { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason, message, moving: false }
     }
 }
 
@@ -71,7 +78,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     let mut conditions = Conditions::new(&former.conditions, generation, observed.now);
     let ready = report.phase == SitePhase::Ready;
     conditions.set("Ready", Some(ready), &report.reason.to_string(), &report.message);
-    let moving = report.phase == SitePhase::Provisioning || report.reason == Reason::Deleting;
+    let moving = report.moving || report.reason == Reason::Deleting;
     conditions.set("Progressing", Some(moving), &report.reason.to_string(), &report.message);
     let reached = |stage: Stage| stage < report.reached || (stage == Stage::Init && former.initialized);
     // What a served site has reached is not undone by what stands in the way of something else.
@@ -84,31 +91,54 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
             let state = stage == Stage::Init && former.initialized;
             conditions.set(kind, Some(state), &report.reason.to_string(), &report.message);
         } else if reached(stage) {
-            let disabled = stage == Stage::Route && !super::plan::wants_ingress(&observed.site.spec);
-            let reason = if disabled { Reason::RouteDisabled } else { reason };
-            let message = if disabled { "ingress.enabled is false" } else { message };
-            conditions.set(kind, Some(true), &reason.to_string(), message);
+            let (reason, message) = if stage == Stage::Route { led(observed) } else { (reason, message.to_owned()) };
+            conditions.set(kind, Some(true), &reason.to_string(), &message);
         } else {
             conditions.set(kind, Some(false), &Reason::Waiting.to_string(), "it waits for an earlier step");
         }
     }
     let conditions = conditions.finish();
-    let scheme = if observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled) { "https" } else { "http" };
-    let host = &observed.site.spec.site_name;
-    let explicit = observed.site.spec.domain.is_some();
+    let known = report.reached > Stage::Bench;
+    let hosts = &observed.hosts;
     FrappeSiteStatus {
         phase: report.phase,
         bench_ready: condition::is_true(&conditions, "BenchReady"),
         database_ready: condition::is_true(&conditions, "DatabaseReady"),
         conditions,
-        site_url: ready.then(|| format!("{scheme}://{host}")).or(former.site_url),
-        resolved_domain: (report.reached > Stage::Bench).then(|| host.clone()).or(former.resolved_domain),
-        domain_source: (report.reached > Stage::Bench)
-            .then(|| if explicit { "explicit" } else { "sitename-default" }.to_owned())
-            .or(former.domain_source),
+        site_url: ready.then(|| url(&hosts.primary, encrypted(observed))).or(former.site_url),
+        resolved_domain: known.then(|| hosts.primary.clone()).or(former.resolved_domain),
+        domain_source: known.then(|| hosts.source.to_owned()).or(former.domain_source),
         observed_generation: generation,
         ..former
     }
+}
+
+/// What leads to the site, and what of the spec is not used.
+fn led(observed: &Observed) -> (Reason, String) {
+    let choice = route::choose(observed);
+    let (reason, begin) = match choice.way {
+        Some(way) => (Reason::RouteApplied, format!("the {} leads to the site", way.name())),
+        None => (Reason::RouteDisabled, "ingress.enabled is false".to_owned()),
+    };
+    (reason, std::iter::once(begin).chain(choice.unused).collect::<Vec<_>>().join("; "))
+}
+
+/// Whether the site is reached by TLS: where the spec says so, and by a Route always.
+pub fn encrypted(observed: &Observed) -> bool {
+    let asked = observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled);
+    asked || route::choose(observed).way == Some(route::Way::Route)
+}
+
+/// Nothing is done for a site that is suspended; what it is stays as it was written.
+pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
+    let former = observed.site.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&former.conditions, observed.site.metadata.generation, observed.now);
+    for condition in former.conditions.iter().filter(|it| it.type_ != "Progressing") {
+        conditions.keep(condition);
+    }
+    let message = "suspend is true: nothing of the site is changed until it is false";
+    conditions.set("Progressing", Some(false), &Reason::Suspended.to_string(), message);
+    FrappeSiteStatus { conditions: conditions.finish(), ..former }
 }
 
 /// What people are told when a status changes: each phase and each reason once.

@@ -2,77 +2,91 @@
 
 use frappe_crds::{
     FrappeBench,
-    common::{DatabaseConfig, DatabaseMode, DatabaseProvider},
+    bench::{AllowedNamespaces, NamespacesFrom},
     site::SitePhase,
 };
-use kube::{ResourceExt, core::DynamicObject};
+use kube::{
+    ResourceExt,
+    core::{Selector, SelectorExt},
+};
 
 use super::{
-    build,
+    database::{self, Database},
+    hosts::Hosts,
     observe::Observed,
+    place::Place,
     reason::Reason,
     status::{Report, Stage},
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
-    domain::{condition, key::Key, names::module},
+    domain::{condition, names::module},
 };
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
-/// Port of a MariaDB that names none.
-const MARIADB_PORT: i64 = 3306;
 /// Ends or beginnings of annotation names that put text, hosts or credentials into an ingress controller's
 /// configuration (the class of CVE-2021-25742 and CVE-2025-1974).
 const REFUSED_ANNOTATIONS: [&str; 6] =
     ["-snippet", "/auth-", "/mirror-", "/server-alias", "/proxy-set-headers", "/custom-http-errors"];
+/// Entries of a site's configuration that have a field of their own, or belong to the operator.
+const REFUSED_CONFIG: [&str; 12] = [
+    "admin_password",
+    "db_host",
+    "db_name",
+    "db_password",
+    "db_port",
+    "db_socket",
+    "db_type",
+    "db_user",
+    "encryption_key",
+    "host_name",
+    "maintenance_mode",
+    "pause_scheduler",
+];
 
 /// The answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Validated {
-    /// Host that the site is reached at.
-    pub host: String,
-    /// The MariaDB object.
-    pub server: Key,
-    /// Host name of the database server.
-    pub database_host: String,
-    /// Port of the database server.
-    pub database_port: i64,
+    /// Where the site's objects live.
+    pub place: Place,
+    /// Hosts that the site is reached at.
+    pub hosts: Hosts,
+    /// Its database.
+    pub database: Database,
     /// Most connections of the site's account.
     pub connections_max: i32,
     /// Apps to install, without frappe.
     pub apps: Vec<String>,
-    /// Secret with the password of Administrator.
+    /// Secret with the password of Administrator, in the site's own namespace.
     pub admin_secret: String,
 }
 
 /// Judges the spec, then the world.
 pub fn validate(observed: &Observed) -> Result<Validated, Report> {
     refuse(observed)?;
+    let site_name = &observed.site.spec.site_name;
+    if !is_name(site_name) {
+        let message = format!("siteName {site_name:?} is not a DNS name in lower case");
+        return Err(Report::failed(Stage::Bench, Stage::Route, Reason::HostInvalid, message));
+    }
     let bench = usable_bench(observed)?;
-    let server = server(observed, bench)?;
-    let spec = &observed.site.spec;
-    let admin_secret = spec.admin_password_secret_ref.as_ref().map(|reference| reference.name.clone());
+    let place = Place::of(&observed.site);
     Ok(Validated {
-        host: spec.site_name.clone(),
+        hosts: hosts(observed, bench)?,
+        database: database::choose(observed, bench)?,
         connections_max: connections_max(bench),
         apps: apps(observed, bench)?,
-        admin_secret: admin_secret.unwrap_or_else(|| build::admin_password_name(&observed.site.name_any())),
-        database_host: server.host,
-        database_port: server.port,
-        server: server.key,
+        admin_secret: observed.admin_secret_name(),
+        place,
     })
 }
 
-/// What this version does not do is refused, never half done.
+/// What cannot be, whatever the world is.
 fn refuse(observed: &Observed) -> Result<(), Report> {
     let spec = &observed.site.spec;
     let own = observed.site.namespace().unwrap_or_default();
     let failed = |at, reason, message: String| Err(Report::failed(Stage::Bench, at, reason, message));
-    if spec.bench_ref.namespace.as_ref().is_some_and(|namespace| *namespace != own) {
-        let message = format!("benchRef.namespace is not {own}: a site must be in its bench's namespace");
-        return failed(Stage::Bench, Reason::BenchNotPermitted, message);
-    }
     if let Some(reference) = &spec.admin_password_secret_ref
         && reference.namespace.as_ref().is_some_and(|namespace| *namespace != own)
     {
@@ -80,19 +94,37 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
             format!("adminPasswordSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
         return failed(Stage::Init, Reason::SecretNamespaceRefused, message);
     }
-    if spec.domain.as_ref().is_some_and(|domain| *domain != spec.site_name) {
-        let message = "domain is not siteName: this version serves a site at its siteName only; remove spec.domain";
-        return failed(Stage::Route, Reason::DomainNotSupported, message.to_owned());
-    }
-    if spec.route_config.as_ref().is_some_and(|route| route.enabled) {
-        let message = "routeConfig.enabled: this version makes no OpenShift Route; remove spec.routeConfig";
-        return failed(Stage::Route, Reason::RouteNotSupported, message.to_owned());
-    }
-    let annotations = spec.ingress.as_ref().map(|ingress| ingress.annotations.clone()).unwrap_or_default();
-    if let Some(name) = annotations.keys().find(|name| REFUSED_ANNOTATIONS.iter().any(|it| name.contains(it))) {
+    let of_route = |annotations: Option<&std::collections::BTreeMap<String, String>>| {
+        annotations.into_iter().flat_map(|it| it.keys().cloned()).collect::<Vec<_>>()
+    };
+    let all = [
+        ("ingress", of_route(spec.ingress.as_ref().map(|it| &it.annotations))),
+        ("httpRoute", of_route(spec.http_route.as_ref().map(|it| &it.annotations))),
+        ("routeConfig", of_route(spec.route_config.as_ref().map(|it| &it.annotations))),
+    ];
+    let refused = |name: &String| REFUSED_ANNOTATIONS.iter().any(|it| name.contains(it));
+    if let Some((field, name)) =
+        all.iter().find_map(|(field, names)| Some((field, names.iter().find(|it| refused(it))?)))
+    {
         let message =
-            format!("ingress.annotations: {name} would change the ingress controller's configuration; remove it");
+            format!("{field}.annotations: {name} would change the ingress controller's configuration; remove it");
         return failed(Stage::Route, Reason::AnnotationRefused, message);
+    }
+    let keys = || spec.site_config.keys().chain(spec.site_config_secret_refs.keys());
+    let word = |key: &String| {
+        key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
+            && key.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
+    };
+    if let Some(key) = keys().find(|key| REFUSED_CONFIG.contains(&key.as_str()) || !word(key)) {
+        let message = format!(
+            "siteConfig: {key} is not an entry that may be set: it has a field of its own, belongs to the operator, or is not \
+             letters, digits and _"
+        );
+        return failed(Stage::Init, Reason::SiteConfigRefused, message);
+    }
+    if let Some(key) = spec.site_config.keys().find(|key| spec.site_config_secret_refs.contains_key(*key)) {
+        let message = format!("siteConfig and siteConfigSecretRefs both have {key}: remove one");
+        return failed(Stage::Init, Reason::SiteConfigRefused, message);
     }
     Ok(())
 }
@@ -100,11 +132,25 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
 /// The bench, if the site can go on with it. A site that is served already does not follow a bench that rolls over.
 fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let name = &observed.site.spec.bench_ref.name;
+    let place = Place::of(&observed.site);
     let pending = |reason, message| Report::pending(Stage::Bench, Stage::Bench, reason, message);
     let Some(bench) = observed.bench.as_deref() else {
-        let message = format!("FrappeBench {name} does not exist in this namespace: create it");
+        // Not told from a bench that exists and does not allow it: whether it exists is nobody else's business.
+        let message = if place.is_foreign() {
+            format!("FrappeBench {}/{name} does not exist, or does not allow sites of this namespace", place.namespace)
+        } else {
+            format!("FrappeBench {name} does not exist in this namespace: create it")
+        };
         return Err(pending(Reason::BenchNotFound, message));
     };
+    if place.is_foreign() && !allows(observed, bench) {
+        let message = format!(
+            "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: its owner allows them with \
+             spec.allowedSites",
+            place.namespace
+        );
+        return Err(Report::failed(Stage::Bench, Stage::Bench, Reason::BenchNotPermitted, message));
+    }
     let served = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     if bench.metadata.deletion_timestamp.is_some() && !served {
         return Err(pending(Reason::BenchDeleting, format!("FrappeBench {name} is being deleted")));
@@ -114,89 +160,56 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
         // Not the bench's own message: it changes with every pod, and each change would be a write for every site.
         return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; its conditions say why")));
     }
-    let suffix = bench.spec.domain_config.as_ref().and_then(|config| config.suffix.clone());
-    let suffix = suffix.or_else(|| observed.config.default_domain_suffix.clone());
-    let site_name = &observed.site.spec.site_name;
-    if let Some(suffix) = suffix.filter(|_| !site_name.contains('.') && observed.site.spec.domain.is_none()) {
-        let message = format!(
-            "siteName {site_name} would be served at {site_name}{suffix}: this version serves a site at its siteName only; \
-             give the whole host as siteName"
-        );
-        return Err(Report::failed(Stage::Database, Stage::Route, Reason::DomainNotSupported, message));
-    }
-    allowed_host(bench, site_name)?;
     Ok(bench)
 }
 
-/// A bench may limit the hosts of its sites, so that no tenant takes another's.
-fn allowed_host(bench: &FrappeBench, host: &str) -> Result<(), Report> {
-    let suffixes = bench.spec.domain_config.clone().unwrap_or_default().allowed_suffixes;
-    let within = |suffix: &String| {
-        let suffix = suffix.trim_start_matches('.');
-        host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.'))
-    };
-    if suffixes.is_empty() || suffixes.iter().any(within) {
-        return Ok(());
+/// Whether a bench takes sites of another namespace.
+fn allows(observed: &Observed, bench: &FrappeBench) -> bool {
+    let allowed = bench.spec.allowed_sites.clone().unwrap_or_default().namespaces.unwrap_or_default();
+    let AllowedNamespaces { from, selector } = allowed;
+    match from.unwrap_or_default() {
+        NamespacesFrom::Same => false,
+        NamespacesFrom::All => true,
+        NamespacesFrom::Selector => {
+            let selector: Option<Selector> = selector.and_then(|it| it.try_into().ok());
+            let namespace = observed.namespace.as_ref().map(|it| it.labels().clone()).unwrap_or_default();
+            selector.is_some_and(|it| it.matches(&namespace))
+        }
     }
+}
+
+/// A bench may limit the hosts of its sites, so that no tenant takes another's.
+fn hosts(observed: &Observed, bench: &FrappeBench) -> Result<Hosts, Report> {
+    let hosts = observed.hosts.clone();
+    let suffixes = bench.spec.domain_config.clone().unwrap_or_default().allowed_suffixes;
+    let within = |host: &str| {
+        suffixes.is_empty()
+            || suffixes
+                .iter()
+                .map(|suffix| suffix.trim_start_matches('.'))
+                .any(|suffix| host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')))
+    };
+    // The API server judges each field; with a suffix, and with fields of an older definition, only the whole tells.
+    if let Some(host) = hosts.all().find(|host| !is_name(host)) {
+        let message = format!(
+            "host {host:?} is not a DNS name in lower case of at most 253 characters: correct domain or suffix"
+        );
+        return Err(Report::failed(Stage::Database, Stage::Route, Reason::HostInvalid, message));
+    }
+    let Some(host) = hosts.all().find(|host| !within(host)).cloned() else { return Ok(hosts) };
     let message = format!("host {host} is not under one of the bench's allowedSuffixes ({})", suffixes.join(", "));
     Err(Report::failed(Stage::Database, Stage::Route, Reason::HostNotAllowed, message))
 }
 
-/// A database server.
-struct Server {
-    key: Key,
-    host: String,
-    port: i64,
-}
-
-/// The MariaDB of the site, else of the bench, else the only one of the namespace.
-fn server(observed: &Observed, bench: &FrappeBench) -> Result<Server, Report> {
-    let (site, shared) =
-        (observed.site.spec.db_config.clone().unwrap_or_default(), bench.spec.db_config.clone().unwrap_or_default());
-    let at = Stage::Database;
-    let provider = site.provider.or(shared.provider).unwrap_or_default();
-    let mode = site.mode.or(shared.mode).unwrap_or_default();
-    let foreign = |config: &DatabaseConfig| config.connection_secret_ref.is_some() || config.host.is_some();
-    if provider != DatabaseProvider::Mariadb || mode != DatabaseMode::Shared || foreign(&site) || foreign(&shared) {
-        let message = "dbConfig: this version makes databases on a shared MariaDB only; set provider: mariadb, mode: shared \
-                       and no host or connectionSecretRef";
-        return Err(Report::failed(at, at, Reason::DatabaseNotSupported, message.to_owned()));
-    }
-    if !observed.mariadb_installed {
-        let message =
-            "the MariaDB operator is not installed: the kinds of k8s.mariadb.com do not exist in this cluster";
-        return Err(Report::pending(at, at, Reason::MariaDbOperatorMissing, message.to_owned()));
-    }
-    let own = observed.site.namespace().unwrap_or_default();
-    let chosen = site.mariadb_ref.or(shared.mariadb_ref);
-    let wanted = chosen.map(|reference| Key::new(reference.namespace.unwrap_or_else(|| own.clone()), reference.name));
-    let mut found = observed.servers.iter().filter(|server| match &wanted {
-        Some(key) => Key::of(server.as_ref()) == *key,
-        None => server.namespace().as_deref() == Some(own.as_str()),
-    });
-    let (Some(server), None) = (found.next(), found.next()) else {
-        let message = match wanted {
-            Some(key) => format!("MariaDB {key} does not exist: create it or correct dbConfig.mariadbRef"),
-            None => format!(
-                "dbConfig.mariadbRef is missing and namespace {own} does not have exactly one MariaDB: create one, or name \
-                 one in the bench's or the site's dbConfig.mariadbRef"
-            ),
-        };
-        return Err(Report::pending(at, at, Reason::DatabaseServerNotFound, message));
-    };
-    let key = Key::of(server.as_ref());
-    let (host, port) = address(&key, Some(server));
-    Ok(Server { key, host, port })
-}
-
-/// Host name and port of a MariaDB: of its primary where it has replicas.
-pub fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
-    let spec = server.map(|it| it.data["spec"].clone()).unwrap_or_default();
-    let highly_available = spec["replicas"].as_i64().unwrap_or(1) > 1
-        || spec["galera"]["enabled"] == true
-        || spec["replication"]["enabled"] == true;
-    let service = if highly_available { format!("{}-primary", key.name) } else { key.name.clone() };
-    (format!("{service}.{}.svc", key.namespace), spec["port"].as_i64().unwrap_or(MARIADB_PORT))
+fn is_name(host: &str) -> bool {
+    let end = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit();
+    host.len() <= 253
+        && host.split('.').all(|label| {
+            label.len() <= 63
+                && label.starts_with(end)
+                && label.ends_with(end)
+                && label.chars().all(|it| end(it) || it == '-')
+        })
 }
 
 /// Frappe opens one connection for each request and each job.
@@ -210,20 +223,20 @@ fn connections_max(bench: &FrappeBench) -> i32 {
     gunicorn + workers + SPARE_CONNECTIONS
 }
 
-/// The site's apps, else the bench's; each must be one of the bench's.
+/// The site's apps, else the bench's; each must be one of the bench's. A site that exists and names none keeps what it
+/// has: an app that is added to a bench is not installed in every site of it.
 fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report> {
+    let modules =
+        |apps: &[String]| -> Vec<String> { apps.iter().map(|app| module(app)).filter(|app| app != "frappe").collect() };
+    let status = observed.site.status.clone().unwrap_or_default();
+    let Some(named) = &observed.site.spec.apps else {
+        let offered: Vec<String> = bench.spec.apps.iter().map(|app| app.name.clone()).collect();
+        return Ok(modules(if status.initialized { &status.installed_apps } else { &offered }));
+    };
     let offered: Vec<String> = bench.spec.apps.iter().map(|app| module(&app.name)).collect();
-    let wanted = observed.site.spec.apps.clone().unwrap_or_else(|| offered.clone());
-    let wanted: Vec<String> = wanted.iter().map(|app| module(app)).filter(|app| app != "frappe").collect();
-    match wanted.iter().find(|app| !offered.contains(app)) {
-        None => Ok(wanted),
-        Some(app) => {
-            let message =
-                format!("apps: {app} is not one of the bench's apps ({}): add it to the bench", offered.join(", "));
-            Err(Report {
-                phase: SitePhase::Failed,
-                ..Report::pending(Stage::Database, Stage::Init, Reason::AppNotOnBench, message)
-            })
-        }
-    }
+    let wanted = modules(named);
+    let Some(app) = wanted.iter().find(|app| !offered.contains(app)) else { return Ok(wanted) };
+    let message = format!("apps: {app} is not one of the bench's apps ({}): add it to the bench", offered.join(", "));
+    let report = Report::pending(Stage::Database, Stage::Init, Reason::AppNotOnBench, message);
+    Err(Report { phase: SitePhase::Failed, ..report })
 }

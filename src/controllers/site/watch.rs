@@ -3,6 +3,7 @@
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::ResourceExt;
 
+use super::{hosts, observe::named_secrets};
 use crate::{
     domain::{condition, key::Key, labels},
     io::{compact::Compact, watch::Change},
@@ -31,7 +32,18 @@ pub fn priority(change: &Change<FrappeSite>) -> Priority {
 pub fn owner(child: &Compact) -> Option<Key> {
     child.label(labels::SLOT)?;
     let site = child.label("site")?;
-    child.namespace().map(|namespace| Key::new(namespace, site))
+    let namespace = child.label(labels::SITE_NAMESPACE).or_else(|| child.namespace())?;
+    Some(Key::new(namespace, site))
+}
+
+/// Whether a site reads this Secret of its own namespace.
+pub fn reads_secret(site: &FrappeSite, bench: Option<&FrappeBench>, secret: &Key) -> bool {
+    site.namespace().unwrap_or_default() == secret.namespace && named_secrets(site, bench).contains(&secret.name)
+}
+
+/// Whether a site is concerned when this namespace changes: it is its own, or its bench's.
+pub fn in_namespace(site: &FrappeSite, namespace: &str) -> bool {
+    site.namespace().as_deref() == Some(namespace) || lane(site).namespace == namespace
 }
 
 /// Whether sites must look at a bench again: not at every pod that starts.
@@ -41,7 +53,9 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         let status = bench.status.clone().unwrap_or_default();
         condition::find(&status.conditions, "Ready").map(|it| it.status.clone())
     };
+    let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
     now.metadata.generation != before.metadata.generation
+        || suffix(now) != suffix(before)
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
         || ready(now) != ready(before)
 }
@@ -52,9 +66,9 @@ pub fn holder(domain: &Compact) -> Option<Key> {
     Some(Key::new(site["namespace"].as_str()?, site["name"].as_str()?))
 }
 
-/// Whether a site waits for this FrappeDomain, or holds it.
+/// Whether a site may wait for this FrappeDomain, or hold it.
 pub fn wants_host(site: &FrappeSite, domain: &Compact) -> bool {
-    site.spec.site_name == domain.name_any()
+    hosts::may_want(site, &domain.name_any())
 }
 
 /// Whether sites must look at a MariaDB again: it came, went, or moved.

@@ -13,7 +13,7 @@ fn optional_objects_look_like_this() {
         "networkPolicy": {"enabled": true, "egress": [{"ports": [{"protocol": "TCP", "port": 587}]}]},
         "monitoring": {"enabled": true},
     }));
-    world.capabilities = Capabilities { keda: true, service_monitors: true, openshift: false };
+    world.capabilities = Capabilities { keda: true, service_monitors: true, ..Capabilities::default() };
     let made = converge(&mut world);
     for desired in &made {
         assert_eq!(lint(desired), Vec::<String>::new());

@@ -1,12 +1,20 @@
-//! The MariaDB operator's objects for a site on a shared server.
+//! The MariaDB operator's objects for a site, and what a Job is told of a database.
 
+use frappe_crds::common::DatabaseConfig;
 use serde_json::{Value, json};
 
-use super::{Input, credentials_name, database_object_names};
-use crate::domain::{
-    key::Key,
-    object::{Desired, Kind},
+use super::Input;
+use crate::{
+    config::OperatorConfig,
+    controllers::site::database::{Database, Server},
+    domain::object::{Desired, Kind},
 };
+
+/// Volume of a server of its own where nobody names a size.
+const STORAGE_SIZE: &str = "10Gi";
+/// Settings of a server of its own, as Frappe asks for them.
+const SERVER_SETTINGS: &str = "[mariadb]\ncharacter-set-server=utf8mb4\ncollation-server=utf8mb4_unicode_ci\n\
+                               skip-character-set-client-handshake\nlog_bin_trust_function_creators=1\n";
 
 /// The privileges of the guide: what Frappe needs to run, migrate, back up and restore, without GRANT OPTION.
 const PRIVILEGES: [&str; 18] = [
@@ -49,40 +57,72 @@ impl Cleanup {
 }
 
 /// The Database: `utf8mb4`, since the MariaDB operator's default cannot hold every character and cannot be changed.
-pub fn database(input: &Input, cleanup: Cleanup) -> Desired {
-    let [name, _, _] = database_object_names(&input.name());
+pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "mariaDbRef": server(input), "name": input.database_name,
+        "name": input.database_name,
         "characterSet": "utf8mb4", "collate": "utf8mb4_unicode_ci", "cleanupPolicy": cleanup.as_str(),
     });
-    object(input, Kind::Database, name, &spec)
+    object(input, server, Kind::Database, "db", spec)
 }
 
 /// The account: one name for account and database, because Frappe before version 16 takes them to be equal.
-pub fn user(input: &Input, cleanup: Cleanup) -> Desired {
-    let [_, name, _] = database_object_names(&input.name());
+pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "mariaDbRef": server(input), "name": input.database_name, "host": "%",
-        "passwordSecretKeyRef": {"name": credentials_name(&input.name()), "key": "password"},
+        "name": input.database_name, "host": "%",
+        "passwordSecretKeyRef": {"name": input.valid.place.credentials().name, "key": "password"},
         "maxUserConnections": input.valid.connections_max, "cleanupPolicy": cleanup.as_str(),
     });
-    object(input, Kind::User, name, &spec)
+    object(input, server, Kind::User, "user", spec)
 }
 
 /// The account's rights on its own database.
-pub fn grant(input: &Input, cleanup: Cleanup) -> Desired {
-    let [_, _, name] = database_object_names(&input.name());
+pub fn grant(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "mariaDbRef": server(input), "privileges": PRIVILEGES, "database": input.database_name, "table": "*",
+        "privileges": PRIVILEGES, "database": input.database_name, "table": "*",
         "username": input.database_name, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
     });
-    object(input, Kind::Grant, name, &spec)
+    object(input, server, Kind::Grant, "grant", spec)
 }
 
-fn server(input: &Input) -> Value {
-    json!({"name": input.valid.server.name, "namespace": input.valid.server.namespace})
+fn object(input: &Input, server: &Server, kind: Kind, suffix: &str, mut spec: Value) -> Desired {
+    spec["mariaDbRef"] = json!({"name": server.key.name, "namespace": server.key.namespace});
+    Desired::untyped(kind, input.key(suffix), input.kept_metadata(), &spec)
 }
 
-fn object(input: &Input, kind: Kind, name: String, spec: &Value) -> Desired {
-    Desired::untyped(kind, Key::new(input.key("").namespace, name), input.kept_metadata(), spec)
+/// The MariaDB of a site that has its own.
+pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorConfig) -> Desired {
+    let size = config.storage_size.as_ref().map_or(STORAGE_SIZE, |it| it.0.as_str());
+    let mut spec = json!({
+        "image": config.image.clone().unwrap_or_else(|| operator.default_mariadb_image.clone()),
+        "rootPasswordSecretKeyRef": {"name": input.valid.place.own_server_root().name, "key": "password"},
+        "storage": {"size": size, "resizeInUseVolumes": true,
+                    "pvcRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}},
+        "replicas": 1,
+        "port": 3306,
+        "myCnf": SERVER_SETTINGS,
+    });
+    if let Some(resources) = &config.resources {
+        spec["resources"] = json!(resources);
+    }
+    Desired::untyped(Kind::MariaDb, input.valid.place.own_server(), input.kept_metadata(), &spec)
+}
+
+/// What a Job is told of the database: what is left out, the runner reads from the Secret that the site names.
+pub fn database_request(database: &Database, name: &str) -> Value {
+    match database {
+        Database::Made(server) => {
+            json!({"type": "mariadb", "own": true, "host": server.host, "port": server.port, "name": name})
+        }
+        Database::Existing(existing) => {
+            let mut request = json!({"type": existing.engine, "own": false});
+            let fields =
+                [("host", existing.host.as_ref().map(|it| json!(it))), ("port", existing.port.map(|it| json!(it)))];
+            for (key, value) in fields {
+                if let Some(value) = value {
+                    request[key] = value;
+                }
+            }
+            request
+        }
+    }
 }

@@ -1,21 +1,22 @@
-//! The Jobs that create and drop a site.
+//! The Jobs that create, change and drop a site.
 
 use frappe_crds::site::Operation;
 use serde_json::{Value, json};
 
-use super::{Input, credentials_name};
+use super::{Input, database_request};
 use crate::{
-    controllers::bench::build as bench,
+    controllers::{
+        bench::build as bench,
+        site::{configuration::Configuration, database::Database},
+    },
     domain::{
-        key::Key,
         labels,
-        names::operation_job,
         object::{Desired, Kind},
     },
     runner,
 };
 
-/// Longest time of an init Job, in seconds.
+/// Longest time of a Job that creates a site or changes it, in seconds: an app may be installed.
 const INIT_DEADLINE_SECONDS: i64 = 3600;
 /// Longest time of a delete Job, in seconds.
 const DELETE_DEADLINE_SECONDS: i64 = 900;
@@ -23,24 +24,49 @@ const DELETE_DEADLINE_SECONDS: i64 = 900;
 const KEPT_SECONDS: i64 = 3600;
 
 /// The Job `SITE-init` (`SITE-init-2` …).
-pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation) -> Desired {
-    let mut request = request(input);
-    request["apps"] = json!(input.valid.apps);
-    let admin =
-        json!({"secret": {"name": input.valid.admin_secret, "items": [{"key": "password", "path": "admin-password"}]}});
-    let about = About { command: "init", component: "site-init", deadline_seconds: INIT_DEADLINE_SECONDS };
-    job(input, bench, operation, &about, &request, &[credentials_source(input), admin])
+pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation, configuration: &Configuration) -> Desired {
+    let about = About { command: "init", name: "init", deadline_seconds: INIT_DEADLINE_SECONDS };
+    let request = with(request(input), &configuration.request);
+    let secrets = [account(input), vec![admin(input)], entries(input)].concat();
+    job(input, bench, operation, &about, &request, &secrets)
 }
 
-/// The Job `SITE-delete`: drops the database with the site's own account and removes the files.
-pub fn delete_job(input: &Input, bench: &bench::Input, operation: &Operation) -> Desired {
-    let about = About { command: "drop", component: "site-delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
-    job(input, bench, operation, &about, &request(input), &[credentials_source(input)])
+/// The Job `SITE-configure`: settings, hosts, apps, and the password of Administrator where its Secret changed.
+pub fn configure_job(
+    input: &Input,
+    bench: &bench::Input,
+    operation: &Operation,
+    configuration: &Configuration,
+) -> Desired {
+    let about = About { command: "apply", name: "configure", deadline_seconds: INIT_DEADLINE_SECONDS };
+    let mut request = with(request(input), &configuration.request);
+    let mut secrets = [account(input), entries(input)].concat();
+    let status = input.site.status.as_ref();
+    if operation.admin_password_version.is_some()
+        && status.is_some_and(|status| status.admin_password_version != operation.admin_password_version)
+    {
+        request["set_admin_password"] = json!(true);
+        secrets.push(admin(input));
+    }
+    job(input, bench, operation, &about, &request, &secrets)
+}
+
+/// The Job `SITE-delete`: drops the database with the site's own account and removes the files; `skips_database` leaves
+/// the database to the MariaDB operator.
+pub fn delete_job(input: &Input, bench: &bench::Input, operation: &Operation, skips_database: bool) -> Desired {
+    let about = About { command: "drop", name: "delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
+    let mut request = request(input);
+    let mut secrets = account(input);
+    if skips_database {
+        request["database"] = Value::Null;
+        secrets.clear();
+    }
+    job(input, bench, operation, &about, &request, &secrets)
 }
 
 struct About {
     command: &'static str,
-    component: &'static str,
+    name: &'static str,
     deadline_seconds: i64,
 }
 
@@ -49,14 +75,44 @@ fn request(input: &Input) -> Value {
     json!({
         "site": input.site.spec.site_name,
         "identity": input.identity,
-        "database": {"host": input.valid.database_host, "port": input.valid.database_port, "name": input.database_name},
+        "database": database_request(&input.valid.database, input.database_name),
     })
 }
 
-fn credentials_source(input: &Input) -> Value {
-    json!({"secret": {"name": credentials_name(&input.name()), "items": [
-        {"key": "password", "path": "password"}, {"key": "encryption-key", "path": "encryption-key"},
-    ]}})
+fn with(mut request: Value, more: &Value) -> Value {
+    for (key, value) in more.as_object().into_iter().flatten() {
+        request[key] = value.clone();
+    }
+    request
+}
+
+/// The account of the database and the encryption key.
+fn account(input: &Input) -> Vec<Value> {
+    let mut sources = vec![json!({"secret": {"name": input.valid.place.credentials().name}})];
+    if let Database::Existing(existing) = &input.valid.database {
+        let keys = ["username", "password", "host", "port", "database"];
+        let items = keys.map(|key| json!({"key": key, "path": format!("connection/{key}")}));
+        let name = input.valid.place.mounted(&existing.secret);
+        // Optional as a whole: of the keys three are, and the runner says which of the others is missing.
+        sources.push(json!({"secret": {"name": name, "items": items, "optional": true}}));
+    }
+    sources
+}
+
+fn admin(input: &Input) -> Value {
+    let name = input.valid.place.mounted(&input.valid.admin_secret);
+    json!({"secret": {"name": name, "items": [{"key": "password", "path": "admin-password"}]}})
+}
+
+/// Secret entries of the site's configuration.
+fn entries(input: &Input) -> Vec<Value> {
+    let entries = input.site.spec.site_config_secret_refs.iter();
+    entries
+        .map(|(entry, from)| {
+            let item = json!({"key": from.key, "path": format!("config/{entry}")});
+            json!({"secret": {"name": input.valid.place.mounted(&from.name), "items": [item]}})
+        })
+        .collect()
 }
 
 fn job(
@@ -69,9 +125,10 @@ fn job(
 ) -> Desired {
     let volume = json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets}});
     let mount = json!({"name": "secrets", "mountPath": runner::SECRETS, "readOnly": true});
-    let pod = bench::runner_pod(bench, about.command, request, &[(volume, mount)]);
+    let volumes: Vec<_> = (!secrets.is_empty()).then_some((volume, mount)).into_iter().collect();
+    let pod = bench::runner_pod(bench, about.command, request, &volumes);
     let mut labels = input.labels();
-    labels.insert("component".to_owned(), about.component.to_owned());
+    labels.insert("component".to_owned(), format!("site-{}", about.name));
     let spec = json!({
         "backoffLimit": 0,
         "activeDeadlineSeconds": about.deadline_seconds,
@@ -81,7 +138,5 @@ fn job(
     let mut metadata = input.owned_metadata();
     metadata["labels"] = json!(labels);
     metadata["annotations"] = json!({labels::IDENTITY: input.identity});
-    let suffix = about.component.trim_start_matches("site-");
-    let name = operation_job(&input.name(), suffix, operation.attempt);
-    Desired::untyped(Kind::Job, Key::new(input.key("").namespace, name), metadata, &spec)
+    Desired::untyped(Kind::Job, input.valid.place.job(about.name, operation.attempt), metadata, &spec)
 }

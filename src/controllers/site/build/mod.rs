@@ -2,22 +2,22 @@
 
 mod claim;
 mod database;
-mod ingress;
 mod jobs;
+mod routes;
 mod secrets;
 
 pub use claim::claim;
-pub use database::{Cleanup, database, grant, user};
-pub use ingress::ingress;
-pub use jobs::{delete_job, init_job};
-pub use secrets::{admin_password, credentials};
+pub use database::{Cleanup, database, database_request, grant, own_server, user};
+pub use jobs::{configure_job, delete_job, init_job};
+pub use routes::{http_route, ingress, route, route_key};
+pub use secrets::{admin_password, copy, credentials, root_password};
 
 use frappe_crds::FrappeSite;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::validate::Validated;
-use crate::domain::{key::Key, labels, names::child};
+use crate::domain::{key::Key, labels};
 
 /// What the builders need to know of a site.
 pub struct Input<'a> {
@@ -27,7 +27,7 @@ pub struct Input<'a> {
     pub valid: &'a Validated,
     /// The site's identity: what its Secret, its Jobs and its directory on the volume agree on.
     pub identity: &'a str,
-    /// Name of the database and of its account.
+    /// Name of the database and of its account, where this operator made them.
     pub database_name: &'a str,
 }
 
@@ -37,7 +37,7 @@ impl Input<'_> {
     }
 
     fn key(&self, suffix: &str) -> Key {
-        Key::new(self.site.namespace().unwrap_or_default(), child(&self.name(), suffix))
+        self.valid.place.key(suffix)
     }
 
     /// Metadata of an object that must outlive a mistake: labels, but no owner that would take it along.
@@ -45,8 +45,12 @@ impl Input<'_> {
         json!({"labels": self.labels()})
     }
 
-    /// Metadata of an object that goes with the site.
+    /// Metadata of an object that goes with the site. An owner must be in the same namespace: an object in another is
+    /// removed by the finalizer.
     fn owned_metadata(&self) -> Value {
+        if self.valid.place.is_foreign() {
+            return self.kept_metadata();
+        }
         json!({"labels": self.labels(), "ownerReferences": [{
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "name": self.name(),
             "uid": self.site.uid().unwrap_or_default(), "controller": true, "blockOwnerDeletion": true,
@@ -54,26 +58,10 @@ impl Input<'_> {
     }
 
     fn labels(&self) -> std::collections::BTreeMap<String, String> {
-        labels::site(&self.site.spec.bench_ref.name, &self.name(), &self.site.uid().unwrap_or_default())
+        let mut labels =
+            labels::site(&self.site.spec.bench_ref.name, &self.name(), &self.site.uid().unwrap_or_default());
+        let place = &self.valid.place;
+        labels.extend(place.is_foreign().then(|| (labels::SITE_NAMESPACE.to_owned(), place.own.clone())));
+        labels
     }
-}
-
-/// Name of the Secret with the database account: as in the guide.
-pub fn credentials_name(site: &str) -> String {
-    child(site, "db-password")
-}
-
-/// Name of the Secret with a generated password for Administrator.
-pub fn admin_password_name(site: &str) -> String {
-    child(site, "admin-password")
-}
-
-/// Name of the Ingress.
-pub fn ingress_name(site: &str) -> String {
-    child(site, "ingress")
-}
-
-/// Names of the Database, User and Grant.
-pub fn database_object_names(site: &str) -> [String; 3] {
-    [child(site, "db"), child(site, "user"), child(site, "grant")]
 }

@@ -4,41 +4,66 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::{Input, admin_password_name, credentials_name};
-use crate::domain::{
-    key::Key,
-    labels,
-    object::{Desired, Kind},
+use super::Input;
+use crate::{
+    controllers::site::database::Database,
+    domain::{
+        key::Key,
+        labels,
+        object::{Desired, Kind},
+    },
 };
 
-/// `SITE-db-password`: the database account, the encryption key, the identity.
+/// `SITE-db-password`: the database account where this operator makes one, the encryption key, the identity.
 ///
-/// The annotations repeat what is no secret, so that it is known from the metadata alone.
-pub fn credentials(input: &Input, password: &str, encryption_key: &str) -> Desired {
-    let data = [
-        ("password", password),
-        ("username", input.database_name),
-        ("database", input.database_name),
-        ("encryption-key", encryption_key),
-        ("identity", input.identity),
-    ];
-    let mut desired = secret(input, &credentials_name(&input.name()), &data);
-    desired.body["metadata"]["annotations"] =
-        json!({labels::IDENTITY: input.identity, labels::DATABASE: input.database_name});
-    // The MariaDB operator takes a changed password over only where the Secret has this label.
-    desired.body["metadata"]["labels"]["k8s.mariadb.com/watch"] = json!("");
+/// The annotations repeat what is no secret, so that it is known from the metadata alone. A lost encryption key is only in
+/// the site's own configuration, so that none is made for a Secret that replaces another.
+pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) -> Desired {
+    let mut data = vec![("identity", input.identity)];
+    data.extend(encryption_key.map(|key| ("encryption-key", key)));
+    let made = matches!(input.valid.database, Database::Made(_));
+    if made {
+        data.extend([("password", password), ("username", input.database_name), ("database", input.database_name)]);
+    }
+    let mut desired = secret(input, input.valid.place.credentials(), &data);
+    let metadata = &mut desired.body["metadata"];
+    metadata["annotations"] = json!({
+        labels::IDENTITY: input.identity, labels::DATABASE_KIND: input.valid.database.decision(),
+    });
+    if made {
+        metadata["annotations"][labels::DATABASE] = json!(input.database_name);
+        // The MariaDB operator takes a changed password over only where the Secret has this label.
+        metadata["labels"]["k8s.mariadb.com/watch"] = json!("");
+    }
     desired
 }
 
-/// `SITE-admin-password`: the password of Administrator, where the site names no Secret of its own.
+/// `SITE-admin-password`, in the site's own namespace: the password of Administrator, where the site names no Secret of
+/// its own.
 pub fn admin_password(input: &Input, password: &str) -> Desired {
-    let mut desired = secret(input, &admin_password_name(&input.name()), &[("password", password)]);
+    let key = input.valid.place.generated_admin_password(&input.name());
+    let mut desired = secret(input, key, &[("password", password)]);
     desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
     desired
 }
 
-fn secret(input: &Input, name: &str, data: &[(&str, &str)]) -> Desired {
-    let key = Key::new(input.key("").namespace, name);
+/// `SITE-mariadb-root`: the administrator of a MariaDB of the site's own. No pod of the bench ever mounts it.
+pub fn root_password(input: &Input, password: &str) -> Desired {
+    let mut desired = secret(input, input.valid.place.own_server_root(), &[("password", password)]);
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired
+}
+
+/// A copy of a Secret of the site's namespace in that of its bench; what it holds is added when it is written.
+pub fn copy(input: &Input, name: &str, version: &str) -> Desired {
+    let key = Key::new(&input.valid.place.namespace, input.valid.place.mounted(name));
+    let mut desired = secret(input, key, &[]);
+    desired.body["metadata"]["annotations"] =
+        json!({labels::IDENTITY: input.identity, labels::COPIED_VERSION: version});
+    desired
+}
+
+fn secret(input: &Input, key: Key, data: &[(&str, &str)]) -> Desired {
     let data: BTreeMap<&str, &str> = data.iter().copied().collect();
     let body = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": data,

@@ -2,7 +2,11 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod creation;
+mod databases;
 mod deletion;
+mod hostile;
+mod routing;
+mod settings;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,12 +17,12 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::{
-    observe::{Fresh, Holder, Observed},
+    hosts::{self, Hosts},
+    observe::{Claim, Fresh, Holder, Observed, Routes},
     plan::{Plan, Step, plan},
     reason::Reason,
 };
 use crate::{
-    config::OperatorConfig,
     controllers::lint::lint,
     domain::{
         condition,
@@ -63,36 +67,71 @@ fn observed(spec: Value) -> Observed {
         "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
         "metadata": {"name": "mariadb", "namespace": "default"},
     });
-    Observed {
+    let mut world = Observed {
         site: Arc::new(site(spec)),
         config: Arc::default(),
         may_start_job: true,
         capabilities: crate::domain::capabilities::Capabilities::default(),
         bench: Some(Arc::new(bench())),
-        claim: None,
-        holder: Holder::Nobody,
+        namespace: None,
+        hosts: Hosts::default(),
+        claims: Vec::new(),
+        former_claims: Vec::new(),
         credentials: None,
-        admin_secret: None,
+        secrets: BTreeMap::new(),
+        copies: BTreeMap::new(),
         mariadb_installed: true,
         servers: vec![object(server)],
+        root_secret: None,
         sql: [None, None, None],
         jobs: BTreeMap::new(),
-        ingress: None,
+        routes: Routes::default(),
         failure: None,
         namespace_terminating: false,
         epoch: 1,
         fresh: Fresh {
             identity: "0123456789abcdef".into(),
             database_password: "SecretOfDatabase".into(),
+            root_password: "SecretOfRoot".into(),
             encryption_key: "SecretOfEncryption".into(),
             admin_password: "SecretOfAdministrator".into(),
         },
         now: Timestamp::UNIX_EPOCH,
+    };
+    look_again(&mut world);
+    world
+}
+
+/// Hosts and claims as they follow from spec and settings now; claims that are wanted no longer are former ones.
+fn look_again(world: &mut Observed) {
+    world.hosts = hosts::resolve(&world.site.spec, world.bench.as_deref(), &world.config);
+    let former = std::mem::take(&mut world.former_claims);
+    let held: Vec<_> = world.claims.drain(..).filter_map(|claim| claim.object).chain(former).collect();
+    for host in world.hosts.all() {
+        let object = held.iter().find(|it| it.name_any() == *host).cloned();
+        let holder = if object.is_some() { Holder::Us } else { Holder::Nobody };
+        world.claims.push(Claim { host: host.clone(), object, holder });
     }
+    world.former_claims = held.into_iter().filter(|it| world.hosts.all().all(|host| *host != it.name_any())).collect();
+}
+
+/// A Secret that the user made.
+fn user_secret(world: &mut Observed, name: &str) {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": name, "namespace": "default", "resourceVersion": "1",
+                     "labels": {"frappe.vyogo.tech/watched": "true"}},
+    });
+    world.secrets.insert(name.to_owned(), object(secret));
 }
 
 /// Carries a plan out on a world without an API server, and lets other operators and Jobs do their part.
 fn apply(observed: &mut Observed, plan: &Plan, job_result: &str) {
+    apply_steps(observed, plan, job_result);
+    look_again(observed);
+}
+
+fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
     for step in plan.steps.iter().chain(&plan.last) {
         match step {
             Step::PatchSite(metadata) => {
@@ -104,6 +143,14 @@ fn apply(observed: &mut Observed, plan: &Plan, job_result: &str) {
             }
             Step::Create(desired) | Step::Ensure(desired) => place(observed, desired, job_result),
             Step::LabelSecret(..) => {}
+            Step::WatchSecret(secret) => {
+                let mut secret = DynamicObject::clone(secret);
+                secret.labels_mut().insert("frappe.vyogo.tech/watched".to_owned(), "true".to_owned());
+                observed.secrets.insert(secret.name_any(), Arc::new(secret));
+            }
+            Step::CopySecret(_, desired) => {
+                observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
+            }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
         }
     }
@@ -123,18 +170,26 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
     live["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
     let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Created", "message": "",
         "lastTransitionTime": "2026-01-01T00:00:00Z"}]});
+    let name = desired.key.name.clone();
     match desired.kind {
         Kind::Domain => {
-            observed.claim = Some(object(live));
-            observed.holder = Holder::Us;
+            let claim = observed.claims.iter_mut().find(|claim| claim.host == name).expect("a host that is wanted");
+            (claim.object, claim.holder) = (Some(object(live)), Holder::Us);
         }
-        Kind::Secret if desired.key.name.ends_with("db-password") => observed.credentials = Some(object(live)),
-        Kind::Secret => observed.admin_secret = Some(object(live)),
+        Kind::Secret if name.ends_with("db-password") => observed.credentials = Some(object(live)),
+        Kind::Secret if name.ends_with("mariadb-root") => observed.root_secret = Some(object(live)),
+        Kind::Secret => drop(observed.secrets.insert(name, object(live))),
+        Kind::MariaDb => {
+            observed.servers.retain(|it| it.name_any() != name);
+            observed.servers.push(object(live));
+        }
+        Kind::HttpRoute => observed.routes.http_route = Some(object(live)),
+        Kind::Route => drop(observed.routes.routes.insert(name, object(live))),
         Kind::Job => {
             live["status"] = json!({"conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
             observed.jobs.insert(desired.key.name.clone(), object(live));
         }
-        Kind::Ingress => observed.ingress = Some(object(live)),
+        Kind::Ingress => observed.routes.ingress = Some(object(live)),
         kind => {
             live["status"] = ready;
             let index =
@@ -146,10 +201,22 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
 
 fn remove(observed: &mut Observed, kind: Kind, name: &str) {
     match kind {
-        Kind::Domain => (observed.claim, observed.holder) = (None, Holder::Nobody),
+        Kind::Domain => {
+            observed.former_claims.retain(|it| it.name_any() != name);
+            for claim in observed.claims.iter_mut().filter(|claim| claim.host == name) {
+                (claim.object, claim.holder) = (None, Holder::Nobody);
+            }
+        }
         Kind::Secret if name.ends_with("db-password") => observed.credentials = None,
-        Kind::Secret => observed.admin_secret = None,
-        Kind::Ingress => observed.ingress = None,
+        Kind::Secret if name.ends_with("mariadb-root") => observed.root_secret = None,
+        Kind::Secret => {
+            observed.secrets.remove(name);
+            observed.copies.remove(name);
+        }
+        Kind::MariaDb => observed.servers.retain(|it| it.name_any() != name),
+        Kind::Ingress => observed.routes.ingress = None,
+        Kind::HttpRoute => observed.routes.http_route = None,
+        Kind::Route => drop(observed.routes.routes.remove(name)),
         Kind::Job => drop(observed.jobs.remove(name)),
         Kind::Grant => observed.sql[2] = None,
         Kind::User => observed.sql[1] = None,
@@ -192,9 +259,13 @@ fn is_empty(observed: &Observed, plan: &Plan) -> bool {
 }
 
 fn live(observed: &Observed, desired: &Desired) -> Option<Value> {
+    let name = &desired.key.name;
     let found = match desired.kind {
-        Kind::Ingress => observed.ingress.as_ref(),
-        Kind::Domain => observed.claim.as_ref(),
+        Kind::Ingress => observed.routes.ingress.as_ref(),
+        Kind::HttpRoute => observed.routes.http_route.as_ref(),
+        Kind::Route => observed.routes.routes.get(name),
+        Kind::MariaDb => observed.servers.iter().find(|it| it.name_any() == *name),
+        Kind::Domain => observed.claims.iter().find(|it| it.host == *name).and_then(|it| it.object.as_ref()),
         Kind::Database => observed.sql[0].as_ref(),
         Kind::User => observed.sql[1].as_ref(),
         _ => observed.sql[2].as_ref(),

@@ -1,0 +1,59 @@
+//! What a site's Job brings about in the site: settings, hosts, password and apps. Pure.
+
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Map, Value, json};
+
+use super::{build::database_request, observe::Observed, status::encrypted, validate::Validated};
+use crate::domain::{labels, names::hash_hex};
+
+/// Hex digits of the hash of a configuration.
+const HASH_DIGITS: usize = 16;
+
+/// The configuration of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// What the runner is told, without any secret.
+    pub request: Value,
+    /// Hash of it and of the versions of what it reads: another hash needs another run.
+    pub hash: String,
+    /// Version of the Secret with the password of Administrator.
+    pub admin_password_version: Option<String>,
+}
+
+/// The configuration that the spec asks for.
+pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str) -> Configuration {
+    let spec = &observed.site.spec;
+    let mut config: Map<String, Value> = spec.site_config.clone().into_iter().collect();
+    config.insert("host_name".to_owned(), json!(url(&valid.hosts.primary, encrypted(observed))));
+    let flags = [("maintenance_mode", spec.maintenance_mode), ("pause_scheduler", spec.scheduler_paused)];
+    for (key, _) in flags.into_iter().filter(|(_, wanted)| *wanted == Some(true)) {
+        config.insert(key.to_owned(), json!(1));
+    }
+    let request = json!({
+        "apps": valid.apps, "config": config, "hosts": valid.hosts.all().collect::<Vec<_>>(),
+        "secret_config": spec.site_config_secret_refs.keys().collect::<Vec<_>>(),
+    });
+    let version = |secret: &DynamicObject| secret.resource_version().unwrap_or_default();
+    let of = |name: &str| observed.secrets.get(name).map(|it| version(it)).unwrap_or_default();
+    let entries = spec.site_config_secret_refs.values().map(|it| format!("{}/{}={}", it.name, it.key, of(&it.name)));
+    let read = json!({
+        "account": observed.credentials.as_deref().map(version),
+        "connection": valid.database.connection_secret().map(of),
+        "admin": of(&valid.admin_secret),
+        "entries": entries.collect::<Vec<_>>(),
+        "asked": observed.site.annotations().get(labels::RECONCILE),
+    });
+    let database = database_request(&valid.database, database_name);
+    let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
+    Configuration {
+        request,
+        hash,
+        admin_password_version: observed.secrets.get(&valid.admin_secret).map(|it| version(it)),
+    }
+}
+
+/// URL of a host.
+pub fn url(host: &str, encrypted: bool) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}

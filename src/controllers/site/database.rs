@@ -1,0 +1,201 @@
+//! Which database a site has: decided once, from the site's `dbConfig` over the bench's. Pure.
+
+use frappe_crds::{
+    FrappeBench,
+    common::{DatabaseConfig, DatabaseMode, DatabaseProvider, NamespacedReference, Port},
+};
+use kube::{ResourceExt, core::DynamicObject};
+
+use super::{
+    observe::Observed,
+    place::Place,
+    reason::Reason,
+    status::{Report, Stage},
+};
+use crate::domain::{key::Key, labels};
+
+/// Port of a MariaDB that names none.
+const MARIADB_PORT: i64 = 3306;
+
+/// A site's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Database {
+    /// The MariaDB operator makes it on a server.
+    Made(Server),
+    /// It exists, with an account.
+    Existing(Existing),
+}
+
+/// A MariaDB object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its namespace and name.
+    pub key: Key,
+    /// Whether it is of this site alone, and goes with it.
+    pub dedicated: bool,
+    /// Host name.
+    pub host: String,
+    /// Port.
+    pub port: i64,
+}
+
+/// A database that exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Existing {
+    /// `mariadb` or `postgres`, as Frappe calls it.
+    pub engine: &'static str,
+    /// Secret with the account, in the site's namespace.
+    pub secret: String,
+    /// Host name, unless the Secret holds it.
+    pub host: Option<String>,
+    /// Port, unless the Secret holds it.
+    pub port: Option<i64>,
+}
+
+impl Database {
+    /// What is decided, as the annotation of the site's Secret keeps it.
+    pub fn decision(&self) -> String {
+        match self {
+            Self::Made(server) if server.dedicated => "dedicated".to_owned(),
+            Self::Made(server) => format!("shared {}", server.key),
+            Self::Existing(existing) => format!("existing {}", existing.engine),
+        }
+    }
+
+    /// The account's Secret, where the site names it.
+    pub fn connection_secret(&self) -> Option<&str> {
+        match self {
+            Self::Made(_) => None,
+            Self::Existing(existing) => Some(&existing.secret),
+        }
+    }
+}
+
+/// The site's `dbConfig` over the bench's, field by field.
+pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
+    let site = observed.site.spec.db_config.clone().unwrap_or_default();
+    let shared = bench.spec.db_config.clone().unwrap_or_default();
+    // A Secret of the bench's names one account, which one site can have: it counts where the site asks for no other.
+    let foreign = site.provider.is_none() && site.mode.is_none() && site.mariadb_ref.is_none();
+    DatabaseConfig {
+        provider: site.provider.or(shared.provider),
+        mode: site.mode.or(shared.mode),
+        mariadb_ref: site.mariadb_ref.or(shared.mariadb_ref),
+        host: site.host.or(shared.host.filter(|_| foreign)),
+        port: site.port.or(shared.port.filter(|_| foreign)),
+        connection_secret_ref: site.connection_secret_ref.or(shared.connection_secret_ref.filter(|_| foreign)),
+        storage_size: site.storage_size.or(shared.storage_size),
+        resources: site.resources.or(shared.resources),
+        image: site.image.or(shared.image),
+    }
+}
+
+/// The database. What was decided when the site was made counts, whatever a bench's default says later.
+pub fn choose(observed: &Observed, bench: &FrappeBench) -> Result<Database, Report> {
+    let config = merged(observed, bench);
+    let decided = observed.credentials.as_ref().and_then(|it| it.annotations().get(labels::DATABASE_KIND).cloned());
+    let decided = decided.or_else(|| on_server_of_objects(observed));
+    let words: Vec<&str> = decided.as_deref().unwrap_or_default().split(' ').collect();
+    match words.as_slice() {
+        ["dedicated"] => dedicated(observed),
+        ["shared", key] => {
+            let key = key.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
+            shared(observed, key, &config)
+        }
+        ["existing", engine] => existing(observed, &config, engine),
+        _ if config.provider == Some(DatabaseProvider::Postgres) => existing(observed, &config, "postgres"),
+        _ if config.provider == Some(DatabaseProvider::External) || config.connection_secret_ref.is_some() => {
+            existing(observed, &config, "mariadb")
+        }
+        _ if config.mode == Some(DatabaseMode::Dedicated) => dedicated(observed),
+        _ => shared(observed, None, &config),
+    }
+}
+
+/// Where the annotation is lost, the objects say it.
+fn on_server_of_objects(observed: &Observed) -> Option<String> {
+    let object = observed.sql.iter().flatten().next()?;
+    let reference: NamespacedReference = serde_json::from_value(object.data["spec"]["mariaDbRef"].clone()).ok()?;
+    let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
+    let key = Key::new(namespace, reference.name);
+    let own = Place::of(&observed.site).own_server();
+    Some(if key == own { "dedicated".to_owned() } else { format!("shared {key}") })
+}
+
+fn installed(observed: &Observed) -> Result<(), Report> {
+    if observed.mariadb_installed {
+        return Ok(());
+    }
+    let message = "the MariaDB operator is not installed: the kinds of k8s.mariadb.com do not exist in this cluster";
+    Err(Report::pending(Stage::Database, Stage::Database, Reason::MariaDbOperatorMissing, message.to_owned()))
+}
+
+fn dedicated(observed: &Observed) -> Result<Database, Report> {
+    installed(observed)?;
+    let key = Place::of(&observed.site).own_server();
+    let (host, port) = address(&key, None);
+    Ok(Database::Made(Server { key, dedicated: true, host, port }))
+}
+
+/// The MariaDB that was decided, else that of the site, else of the bench, else the only one of the namespace.
+fn shared(observed: &Observed, decided: Option<Key>, config: &DatabaseConfig) -> Result<Database, Report> {
+    installed(observed)?;
+    let home = Place::of(&observed.site).namespace;
+    let wanted = decided.or_else(|| {
+        let reference = config.mariadb_ref.clone()?;
+        Some(Key::new(reference.namespace.unwrap_or_else(|| home.clone()), reference.name))
+    });
+    let mut found = observed.servers.iter().filter(|server| match &wanted {
+        Some(key) => Key::of(server.as_ref()) == *key,
+        // One that a site has for itself serves no other.
+        None => server.namespace().as_deref() == Some(home.as_str()) && !server.labels().contains_key(labels::SITE_UID),
+    });
+    let (Some(server), None) = (found.next(), found.next()) else {
+        let message = match wanted {
+            Some(key) => format!("MariaDB {key} does not exist: create it or correct dbConfig.mariadbRef"),
+            None => format!(
+                "dbConfig.mariadbRef is missing and namespace {home} does not have exactly one MariaDB: create one, or name \
+                 one in the bench's or the site's dbConfig.mariadbRef"
+            ),
+        };
+        return Err(Report::pending(Stage::Database, Stage::Database, Reason::DatabaseServerNotFound, message));
+    };
+    let key = Key::of(server.as_ref());
+    let (host, port) = address(&key, Some(server));
+    Ok(Database::Made(Server { key, dedicated: false, host, port }))
+}
+
+/// Host name and port of a MariaDB: of its primary where it has replicas.
+fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
+    let spec = server.map(|it| it.data["spec"].clone()).unwrap_or_default();
+    let highly_available = spec["replicas"].as_i64().unwrap_or(1) > 1
+        || spec["galera"]["enabled"] == true
+        || spec["replication"]["enabled"] == true;
+    let service = if highly_available { format!("{}-primary", key.name) } else { key.name.clone() };
+    (format!("{service}.{}.svc", key.namespace), spec["port"].as_i64().unwrap_or(MARIADB_PORT))
+}
+
+fn existing(observed: &Observed, config: &DatabaseConfig, engine: &str) -> Result<Database, Report> {
+    let at = Stage::Database;
+    let failed = |reason, message: String| Err(Report::failed(at, at, reason, message));
+    let Some(reference) = &config.connection_secret_ref else {
+        let message = "dbConfig.connectionSecretRef is missing: name a Secret with the keys username and password";
+        return failed(Reason::ConnectionSecretMissing, message.to_owned());
+    };
+    let own = observed.site.namespace().unwrap_or_default();
+    if reference.namespace.as_ref().is_some_and(|namespace| *namespace != own) {
+        let message =
+            format!("dbConfig.connectionSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
+        return failed(Reason::SecretNamespaceRefused, message);
+    }
+    let engine = if engine == "postgres" { "postgres" } else { "mariadb" };
+    let port = config.port.as_ref().and_then(|Port(port)| port.parse().ok());
+    Ok(Database::Existing(Existing { engine, secret: reference.name.clone(), host: config.host.clone(), port }))
+}
+
+/// The database of a site that is being deleted, as far as it is known: by what was decided and what exists.
+pub fn remaining(observed: &Observed) -> Option<Database> {
+    let stand_in = FrappeBench::default();
+    let bench = observed.bench.as_deref().unwrap_or(&stand_in);
+    choose(observed, bench).ok()
+}

@@ -1,0 +1,64 @@
+//! Which of the ways that the spec asks for leads hosts to the site. Pure.
+
+use super::observe::Observed;
+
+/// A way to the site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// OpenShift's Route.
+    Route,
+    /// The Gateway API's HTTPRoute.
+    HttpRoute,
+    /// The Ingress.
+    Ingress,
+}
+
+impl Way {
+    /// Its kind.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Route => "Route",
+            Self::HttpRoute => "HTTPRoute",
+            Self::Ingress => "Ingress",
+        }
+    }
+}
+
+/// What is used, and why something that is asked for is not.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Choice {
+    /// The way; nothing where the spec wants none, or its API does not exist.
+    pub way: Option<Way>,
+    /// What is asked for and not used, for people.
+    pub unused: Vec<String>,
+}
+
+/// One way of those that are asked for and exist: Route, HTTPRoute, Ingress, in this order. An Ingress is asked for unless
+/// it is turned off.
+pub fn choose(observed: &Observed) -> Choice {
+    let spec = &observed.site.spec;
+    let ingress = spec.ingress.as_ref().and_then(|ingress| ingress.enabled);
+    let asked = [
+        (Way::Route, spec.route_config.as_ref().is_some_and(|it| it.enabled), true, observed.capabilities.routes),
+        (Way::HttpRoute, spec.http_route.as_ref().is_some_and(|it| it.enabled), true, observed.capabilities.gateway),
+        (Way::Ingress, ingress.unwrap_or(true), ingress == Some(true), true),
+    ];
+    let mut choice = Choice::default();
+    for (way, wanted, explicit, exists) in asked {
+        let field = match way {
+            Way::Route => "routeConfig",
+            Way::HttpRoute => "httpRoute",
+            Way::Ingress => "ingress",
+        };
+        match choice.way {
+            _ if !wanted => {}
+            None if exists => choice.way = Some(way),
+            None => choice.unused.push(format!("{field} is not used: the cluster has no API for a {}", way.name())),
+            Some(used) if explicit => {
+                choice.unused.push(format!("{field} is not used: the {} leads to the site", used.name()));
+            }
+            Some(_) => {}
+        }
+    }
+    choice
+}

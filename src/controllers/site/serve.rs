@@ -1,0 +1,178 @@
+//! What to do for a site that exists: its hosts lead to it, and it has the configuration that the spec asks for. Pure.
+
+use std::collections::BTreeSet;
+
+use frappe_crds::site::{OperationKind, SitePhase};
+use serde_json::Value;
+
+use super::{
+    build::{self, Input},
+    configuration::Configuration,
+    observe::Observed,
+    operation::{self, Progress},
+    plan::{Plan, Step, waits_for_room, waits_message},
+    reason::Reason,
+    route::{self, Way},
+    status::{Report, Stage},
+};
+use crate::domain::{labels, object::Kind};
+
+/// Route, then configuration; then what leads elsewhere goes, and the hosts that are wanted no longer.
+pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
+    let choice = route::choose(observed);
+    let mut plan = configure(observed, input, wanted);
+    let mut steps = route_steps(observed, input, choice.way);
+    steps.append(&mut plan.steps);
+    steps.extend(observed.former_claims.iter().map(|claim| Step::Delete(Kind::Domain, claim.clone())));
+    plan.steps = steps;
+    if let Some(status) = plan.status.as_mut() {
+        let created = status.operation.as_ref().filter(|it| it.kind == OperationKind::Init && !status.initialized);
+        if let Some(operation) = created {
+            status.configuration = operation.configuration.clone();
+            status.admin_password_version = operation.admin_password_version.clone();
+            status.installed_apps = installed(input);
+        }
+        status.initialized = true;
+        status.route = choice.way.map(|way| way.name().to_owned());
+    }
+    plan
+}
+
+fn installed(input: &Input) -> Vec<String> {
+    ["frappe".to_owned()].into_iter().chain(input.valid.apps.iter().cloned()).collect()
+}
+
+/// The route that was chosen; the others go.
+fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let mut wanted = BTreeSet::new();
+    match way {
+        Some(Way::Ingress) => steps.push(Step::Ensure(build::ingress(input))),
+        Some(Way::HttpRoute) => steps.push(Step::Ensure(build::http_route(input))),
+        Some(Way::Route) => {
+            for route in input.valid.hosts.all().map(|host| build::route(input, host)) {
+                wanted.insert(route.key.name.clone());
+                steps.push(Step::Ensure(route));
+            }
+        }
+        None => {}
+    }
+    let routes = &observed.routes;
+    if let Some(ingress) = routes.ingress.as_ref().filter(|_| way != Some(Way::Ingress)) {
+        steps.push(Step::Delete(Kind::Ingress, ingress.clone()));
+    }
+    if let Some(route) = routes.http_route.as_ref().filter(|_| way != Some(Way::HttpRoute)) {
+        steps.push(Step::Delete(Kind::HttpRoute, route.clone()));
+    }
+    let former = routes.routes.iter().filter(|(name, _)| !wanted.contains(*name));
+    steps.extend(former.map(|(_, route)| Step::Delete(Kind::Route, route.clone())));
+    steps
+}
+
+/// Brings the site's configuration to what is asked for; says whether it is served.
+fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let current = if status.initialized {
+        status.configuration.clone()
+    } else {
+        // It was created just now, with the configuration that its operation records.
+        status.operation.as_ref().and_then(|operation| operation.configuration.clone())
+    };
+    if let Some(report) = removes_apps(observed) {
+        return Plan::report(observed, &report, None);
+    }
+    if current.as_deref() == Some(wanted.hash.as_str()) {
+        return answered(observed, Plan::report(observed, &served(observed), None));
+    }
+    match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
+        Progress::Done => {
+            let mut plan = Plan::report(observed, &served(observed), None);
+            if let Some(next) = plan.status.as_mut() {
+                let operation = status.operation.clone();
+                next.configuration = operation.as_ref().and_then(|it| it.configuration.clone());
+                next.admin_password_version = operation.and_then(|it| it.admin_password_version);
+                next.installed_apps = installed(input);
+            }
+            answered(observed, plan)
+        }
+        Progress::Run(operation) => {
+            let job = input.valid.place.job("configure", operation.attempt);
+            if waits_for_room(observed, &job.name) {
+                return Plan::report(observed, &moving(Reason::WaitingForJobSlot, waits_message(observed)), None);
+            }
+            let report = moving(Reason::Configuring, format!("the site is served; Job {} changes it", job.name));
+            let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
+            let job = bench.map(|bench| build::configure_job(input, &bench, &operation, wanted));
+            Plan { job, ..Plan::report(observed, &report, Some(operation)) }
+        }
+        Progress::Retry { after, message } => {
+            let report = moving(Reason::ConfigureRetrying, message);
+            Plan { again_after: Some(after), ..Plan::report(observed, &report, None) }
+        }
+        Progress::Failed { message } => {
+            let report = Report::failed(Stage::Done, Stage::Init, Reason::ConfigureFailed, message);
+            Plan::report(observed, &report, None)
+        }
+    }
+}
+
+/// The annotation that asks for everything anew was answered.
+fn answered(observed: &Observed, mut plan: Plan) -> Plan {
+    let annotations = observed.site.metadata.annotations.clone().unwrap_or_default();
+    if let (Some(status), Some(asked)) = (plan.status.as_mut(), annotations.get(labels::RECONCILE)) {
+        status.last_handled_reconcile_at = Some(asked.clone());
+    }
+    plan
+}
+
+/// It is served, and something of it is being changed.
+fn moving(reason: Reason, message: String) -> Report {
+    Report { moving: true, ..Report::ready(reason, message) }
+}
+
+/// An app is not removed from a site, with all its data, by a word that is missing in a list.
+fn removes_apps(observed: &Observed) -> Option<Report> {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let named = observed.site.spec.apps.as_ref().filter(|_| status.initialized)?;
+    let named: BTreeSet<String> = named.iter().map(|app| crate::domain::names::module(app)).collect();
+    let mut left = status.installed_apps.iter().filter(|app| *app != "frappe" && !named.contains(*app));
+    let app = left.next()?;
+    let message = format!(
+        "apps does not name {app}, which the site has: removing an app destroys its data and is not done; add it again; the \
+         site is served meanwhile"
+    );
+    Some(Report::failed(Stage::Done, Stage::Init, Reason::AppRemovalNotSupported, message))
+}
+
+/// Ready, unless what leads the host to it is missing or was refused.
+fn served(observed: &Observed) -> Report {
+    let choice = route::choose(observed);
+    if choice.way.is_none() && !choice.unused.is_empty() {
+        let message = format!("nothing leads to the site: {}", choice.unused.join("; "));
+        return Report {
+            phase: SitePhase::Pending,
+            ..Report::failed(Stage::Route, Stage::Route, Reason::RouteApiMissing, message)
+        };
+    }
+    if let Some(message) = refused(observed, choice.way) {
+        return Report::failed(Stage::Route, Stage::Route, Reason::RouteRefused, message);
+    }
+    Report::ready(Reason::Ready, "the site was created and its host leads to it".to_owned())
+}
+
+/// What a Gateway or a router says against the route.
+fn refused(observed: &Observed, way: Option<Way>) -> Option<String> {
+    let routes = &observed.routes;
+    let (objects, list, condition): (Vec<_>, &str, &str) = match way? {
+        Way::Ingress => return None,
+        Way::HttpRoute => (routes.http_route.iter().collect(), "parents", "Accepted"),
+        Way::Route => (routes.routes.values().collect(), "ingress", "Admitted"),
+    };
+    let parents = objects.iter().flat_map(|it| it.data["status"][list].as_array().cloned().unwrap_or_default());
+    let conditions = parents.flat_map(|it| it["conditions"].as_array().cloned().unwrap_or_default());
+    let mut against = conditions.filter(|it| it["type"] == condition && it["status"] == "False");
+    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
+    against.next().map(|it| {
+        format!("the {} is refused: {}: {}", way.map_or("", Way::name), text(&it, "reason"), text(&it, "message"))
+    })
+}

@@ -1,0 +1,137 @@
+//! Where a site's database comes from.
+
+use Kind::{Database, Domain, Grant, Ingress, MariaDb, Secret, User};
+
+use super::*;
+
+fn request(made: &[Desired]) -> Value {
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("a Job");
+    let text = job.body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request");
+    serde_json::from_str(text).expect("JSON")
+}
+
+fn kinds(made: &[Desired]) -> Vec<Kind> {
+    let mut kinds: Vec<Kind> = made.iter().map(|it| it.kind).collect();
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+#[test]
+fn a_database_that_exists_needs_no_mariadb_operator() {
+    for (config, engine) in [
+        (json!({"provider": "external", "host": "db.example.com", "port": "3307"}), "mariadb"),
+        (json!({"provider": "postgres", "host": "db.example.com", "port": "3307"}), "postgres"),
+        (json!({"provider": "mariadb", "mode": "shared", "host": "db.example.com", "port": 3307}), "mariadb"),
+    ] {
+        let mut config = config;
+        config["connectionSecretRef"] = json!({"name": "account", "namespace": "default"});
+        let mut world = observed(json!({"dbConfig": config}));
+        world.mariadb_installed = false;
+        world.servers.clear();
+        assert_eq!(reason(&plan(&world)), "ConnectionSecretMissing");
+        user_secret(&mut world, "account");
+        let (made, _) = converge(&mut world, "Complete");
+        assert_eq!(kinds(&made), [Kind::Secret, Kind::Job, Kind::Ingress, Kind::Domain]);
+        let expected = json!({"type": engine, "own": false, "host": "db.example.com", "port": 3307});
+        assert_eq!(request(&made)["database"], expected);
+        let status = world.site.status.clone().expect("a status");
+        assert_eq!((status.phase, status.database_name), (SitePhase::Ready, None));
+        assert_eq!(status.database_credentials_secret.as_deref(), Some("account"));
+        let secret = made.iter().find(|it| it.key.name == "shop-db-password").expect("an identity");
+        assert!(
+            secret.body["stringData"].get("password").is_none()
+                && secret.body["stringData"]["encryption-key"].is_string()
+        );
+        let job = made.iter().find(|it| it.kind == Kind::Job).expect("a Job").body.to_string();
+        assert!(job.contains(r#""path":"connection/password""#));
+        for desired in &made {
+            assert_eq!(lint(desired), Vec::<String>::new());
+        }
+    }
+}
+
+/// The server is made, the site's database on it, and both go with the site; the administrator's password reaches no pod.
+#[test]
+fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
+    let mut world = observed(
+        json!({"dbConfig": {"mode": "dedicated", "storageSize": "100Gi", "resources": {"limits": {"cpu": "2"}}}}),
+    );
+    let (made, _) = converge(&mut world, "Complete");
+    let server = made.iter().find(|it| it.kind == Kind::MariaDb).expect("a MariaDB");
+    insta::assert_yaml_snapshot!("MariaDb-shop-mariadb", server.body);
+    assert_eq!(request(&made)["database"]["host"], "shop-mariadb.default.svc");
+    let user = made.iter().find(|it| it.kind == Kind::User).expect("a User");
+    assert_eq!(user.body["spec"]["mariaDbRef"], json!({"name": "shop-mariadb", "namespace": "default"}));
+    let jobs: String = made.iter().filter(|it| it.kind == Kind::Job).map(|it| it.body.to_string()).collect();
+    assert!(!jobs.contains("mariadb-root"));
+    being_deleted(&mut world);
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let next = plan(&world);
+        order
+            .extend(next.steps.iter().filter_map(|it| if let Step::Delete(kind, _) = it { Some(*kind) } else { None }));
+        apply(&mut world, &next, "Complete");
+    }
+    assert_eq!(order, [Ingress, Grant, User, Database, MariaDb, Secret, Secret, Secret, Domain]);
+    assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is untouched");
+}
+
+/// A default of the bench's counts for sites that are made after it was set: data does not move by an edit.
+#[test]
+fn what_was_decided_is_kept_when_the_benchs_default_changes() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    for config in [
+        json!({"mode": "dedicated"}),
+        json!({"mariadbRef": {"name": "other"}}),
+        json!({"provider": "postgres", "host": "a", "connectionSecretRef": {"name": "a"}}),
+    ] {
+        let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+        bench.spec.db_config = Some(serde_json::from_value(config.clone()).expect("a dbConfig"));
+        assert!(is_empty(&world, &plan(&world)), "{config}: {:?}", plan(&world).steps);
+    }
+    let mut fresh = observed(json!({}));
+    Arc::make_mut(fresh.bench.as_mut().expect("a bench")).spec.db_config =
+        Some(serde_json::from_value(json!({"mode": "dedicated"})).expect("a dbConfig"));
+    let (made, _) = converge(&mut fresh, "Complete");
+    assert!(made.iter().any(|it| it.kind == Kind::MariaDb), "a new site follows the default");
+}
+
+#[test]
+fn a_server_that_a_site_has_for_itself_serves_no_other() {
+    let mut world = observed(json!({}));
+    let own = json!({
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
+        "metadata": {"name": "other-mariadb", "namespace": "default", "labels": {"frappe.vyogo.tech/site-uid": "other"}},
+    });
+    world.servers.push(object(own));
+    let (made, _) = converge(&mut world, "Complete");
+    assert_eq!(request(&made)["database"]["host"], "mariadb.default.svc");
+}
+
+/// Lost passwords are replaced only where a person asks; the encryption key is not, since it is in the site's own file.
+#[test]
+fn a_lost_secret_is_replaced_when_asked_for_and_the_site_told() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    let before = world.site.status.clone().expect("a status");
+    world.credentials = None;
+    let admin = world.admin_secret_name();
+    world.secrets.remove(&admin);
+    assert_eq!(reason(&plan(&world)), "SecretLost");
+    Arc::make_mut(&mut world.site).annotations_mut().insert("frappe.vyogo.tech/replace-secrets".into(), "1".into());
+    let next = plan(&world);
+    let created: Vec<_> =
+        next.steps.iter().filter_map(|it| if let Step::Create(it) = it { Some(it.clone()) } else { None }).collect();
+    assert_eq!(
+        created.iter().map(|it| it.key.name.as_str()).collect::<Vec<_>>(),
+        ["shop-db-password", "shop-admin-password"]
+    );
+    assert!(created[0].body["stringData"].get("encryption-key").is_none());
+    let expected = before.identity.clone().expect("an identity");
+    assert_eq!(created[0].body["stringData"]["identity"], json!(expected));
+    apply(&mut world, &next, "Complete");
+    world.credentials = None;
+    assert_eq!(reason(&plan(&world)), "SecretLost", "one annotation replaces once");
+}

@@ -1,0 +1,167 @@
+//! What leads hosts to a site.
+
+use super::*;
+use crate::domain::capabilities::Capabilities;
+
+fn edit(world: &mut Observed, spec: Value) {
+    let mut whole = serde_json::to_value(&world.site.spec).expect("JSON");
+    whole.as_object_mut().expect("an object").extend(spec.as_object().cloned().expect("an object"));
+    let site = Arc::make_mut(&mut world.site);
+    site.spec = serde_json::from_value(whole).expect("a spec");
+    site.metadata.generation = site.metadata.generation.map(|it| it + 1);
+    look_again(world);
+}
+
+fn held(world: &Observed) -> Vec<String> {
+    let mut hosts: Vec<String> =
+        world.claims.iter().filter_map(|it| it.object.as_ref()).map(|it| it.name_any()).collect();
+    hosts.extend(world.former_claims.iter().map(|it| it.name_any()));
+    hosts.sort();
+    hosts
+}
+
+#[test]
+fn a_site_is_served_at_its_domain_and_more_hosts_and_gives_back_what_it_no_longer_wants() {
+    let mut world = observed(json!({"domain": "shop.com", "additionalDomains": ["www.shop.com"]}));
+    converge(&mut world, "Complete");
+    let status = world.site.status.clone().expect("a status");
+    assert_eq!(status.site_url.as_deref(), Some("http://shop.com"));
+    assert_eq!(
+        (status.resolved_domain.as_deref(), status.domain_source.as_deref()),
+        (Some("shop.com"), Some("explicit"))
+    );
+    assert_eq!(held(&world), ["shop.com", "www.shop.com"]);
+    let rules = world.routes.ingress.as_ref().expect("an Ingress").data["spec"]["rules"].clone();
+    assert_eq!((rules[0]["host"].clone(), rules[1]["host"].clone()), (json!("shop.com"), json!("www.shop.com")));
+
+    edit(&mut world, json!({"domain": "shop.org", "additionalDomains": []}));
+    let (made, _) = converge(&mut world, "Complete");
+    assert_eq!(held(&world), ["shop.org"]);
+    assert_eq!(world.site.status.as_ref().and_then(|it| it.site_url.clone()).as_deref(), Some("http://shop.org"));
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("nginx is told");
+    assert_eq!(job.key.name, "shop-configure");
+    assert!(job.body.to_string().contains(r#"\"hosts\":[\"shop.org\"]"#));
+}
+
+#[test]
+fn a_host_that_another_holds_stops_the_site_before_anything_is_made() {
+    let mut world = observed(json!({"additionalDomains": ["taken.com"]}));
+    world.claims[1].holder = Holder::Other(crate::domain::key::Key::new("tenant", "other"));
+    let next = plan(&world);
+    assert_eq!(reason(&next), "HostClaimed");
+    assert!(next.steps.is_empty());
+    let text = next.notice.expect("a notice").note;
+    assert!(text.contains("taken.com") && !text.contains("tenant"), "{text}");
+}
+
+#[test]
+fn one_way_is_used_and_changes_with_spec_and_cluster() {
+    let spec = json!({
+        "routeConfig": {"enabled": true, "host": "shop.apps.com", "annotations": {"haproxy.router.openshift.io/timeout": "300s"}},
+        "httpRoute": {"enabled": true, "parentRefs": [{"name": "public", "namespace": "gateways"}]},
+        "ingress": {"enabled": true},
+    });
+    let mut world = observed(spec);
+    let routed = |world: &mut Observed, capabilities: Capabilities| {
+        world.capabilities = capabilities;
+        converge(world, "Complete");
+        let status = world.site.status.clone().expect("a status");
+        let ready = condition::find(&status.conditions, "RouteReady").expect("a condition").message.clone();
+        (status.route.expect("a route"), ready, status.site_url.expect("a URL"))
+    };
+    let all = Capabilities { routes: true, gateway: true, ..Capabilities::default() };
+    let (route, message, url) = routed(&mut world, all);
+    assert_eq!((route.as_str(), url.as_str()), ("Route", "https://shop.example.com"));
+    assert!(message.contains("httpRoute is not used") && message.contains("ingress is not used"), "{message}");
+    assert_eq!(world.routes.routes.len(), 2, "one for each host");
+    for route in world.routes.routes.values() {
+        insta::assert_yaml_snapshot!(route.name_any(), route.data["spec"]);
+    }
+
+    let (route, message, _) = routed(&mut world, Capabilities { gateway: true, ..Capabilities::default() });
+    assert_eq!(route, "HTTPRoute");
+    assert!(message.contains("routeConfig is not used: the cluster has no API for a Route"), "{message}");
+    assert!(world.routes.routes.is_empty());
+    insta::assert_yaml_snapshot!(
+        "HTTPRoute-shop-route",
+        world.routes.http_route.as_ref().expect("an HTTPRoute").data["spec"]
+    );
+
+    let (route, _, url) = routed(&mut world, Capabilities::default());
+    assert_eq!((route.as_str(), url.as_str()), ("Ingress", "http://shop.example.com"));
+    assert!(world.routes.http_route.is_none() && world.routes.ingress.is_some());
+}
+
+#[test]
+fn a_route_that_is_refused_or_impossible_is_not_called_ready() {
+    let gateway = Capabilities { gateway: true, ..Capabilities::default() };
+    let spec =
+        json!({"httpRoute": {"enabled": true, "parentRefs": [{"name": "public"}]}, "ingress": {"enabled": false}});
+    let mut world = observed(spec);
+    world.capabilities = gateway;
+    converge(&mut world, "Complete");
+    let mut route = DynamicObject::clone(world.routes.http_route.as_ref().expect("an HTTPRoute"));
+    route.data["status"] = json!({"parents": [{"conditions": [
+        {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "namespace"},
+    ]}]});
+    world.routes.http_route = Some(Arc::new(route));
+    let next = plan(&world);
+    assert_eq!(reason(&next), "RouteRefused");
+    assert!(next.notice.expect("a notice").note.contains("NotAllowedByListeners"));
+    world.capabilities = Capabilities::default();
+    assert_eq!(reason(&plan(&world)), "RouteApiMissing");
+}
+
+/// What a tenant writes reaches no other tenant: another bench only where its owner says so, and then nothing meets.
+#[test]
+fn a_bench_in_another_namespace_must_allow_the_site() {
+    let mut world = observed(
+        json!({"benchRef": {"name": "bench", "namespace": "platform"}, "dbConfig": {"mariadbRef": {"name": "mariadb", "namespace": "default"}}}),
+    );
+    let allow = |world: &mut Observed, allowed: Value| {
+        let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+        bench.spec.allowed_sites = serde_json::from_value(json!({"namespaces": allowed})).expect("allowedSites");
+    };
+    let namespace = |labels: Value| {
+        Some(object(
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default", "labels": labels}}),
+        ))
+    };
+    let selector = json!({"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}});
+    for (allowed, labels, expected) in [
+        (json!({}), json!({}), "BenchNotPermitted"),
+        (json!({"from": "Same"}), json!({}), "BenchNotPermitted"),
+        (selector.clone(), json!({"tier": "silver"}), "BenchNotPermitted"),
+        (selector, json!({"tier": "gold"}), "CreatingDatabase"),
+        (json!({"from": "All"}), json!({}), "CreatingDatabase"),
+    ] {
+        allow(&mut world, allowed.clone());
+        world.namespace = namespace(labels);
+        assert_eq!(reason(&plan(&world)), expected, "{allowed}");
+    }
+    let (made, _) = converge(&mut world, "Complete");
+    for desired in &made {
+        let in_site = desired.key.name == "shop-admin-password";
+        let expected = if desired.kind == Kind::Domain {
+            ""
+        } else if in_site {
+            "default"
+        } else {
+            "platform"
+        };
+        assert_eq!(desired.key.namespace, expected, "{:?} {}", desired.kind, desired.key);
+        assert!(desired.body["metadata"].get("ownerReferences").is_none(), "an owner cannot be in another namespace");
+        assert!(
+            in_site || desired.kind == Kind::Domain || desired.key.name.starts_with("shop-37a8eec1-"),
+            "{}",
+            desired.key
+        );
+    }
+    assert_eq!(world.copies.len(), 1, "the password of Administrator, where its Job can mount it");
+    being_deleted(&mut world);
+    for _ in 0..8 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+    }
+    assert!(world.site.finalizers().is_empty() && world.copies.is_empty() && world.jobs.is_empty());
+}

@@ -1,0 +1,158 @@
+//! What is changed in a site that exists.
+
+use super::*;
+
+fn settled(spec: Value) -> Observed {
+    let mut world = observed(spec);
+    if let Some(reference) = world.site.spec.admin_password_secret_ref.clone() {
+        user_secret(&mut world, &reference.name);
+    }
+    for reference in world.site.spec.site_config_secret_refs.clone().into_values() {
+        user_secret(&mut world, &reference.name);
+    }
+    converge(&mut world, "Complete");
+    world
+}
+
+fn change(world: &mut Observed, edit: impl Fn(&mut frappe_crds::FrappeSiteSpec)) {
+    let site = Arc::make_mut(&mut world.site);
+    edit(&mut site.spec);
+    site.metadata.generation = site.metadata.generation.map(|it| it + 1);
+    look_again(world);
+}
+
+fn rotate(world: &mut Observed, name: &str, version: &str) {
+    let mut secret = DynamicObject::clone(&world.secrets[name]);
+    secret.metadata.resource_version = Some(version.to_owned());
+    world.secrets.insert(name.to_owned(), Arc::new(secret));
+}
+
+fn request(job: &Desired) -> Value {
+    let text = job.body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request");
+    serde_json::from_str(text).expect("JSON")
+}
+
+#[test]
+fn each_setting_is_applied_by_a_job_and_the_site_is_served_meanwhile() {
+    let mut world = settled(json!({}));
+    change(&mut world, |spec| {
+        spec.maintenance_mode = Some(true);
+        spec.scheduler_paused = Some(true);
+        spec.site_config = [("max_file_size".to_owned(), json!(10_485_760))].into();
+    });
+    let next = plan(&world);
+    let status = next.status.clone().expect("a status");
+    assert_eq!((reason(&next).as_str(), status.phase), ("Configuring", SitePhase::Ready));
+    assert_eq!(condition::find(&status.conditions, "Progressing").map(|it| it.status.as_str()), Some("True"));
+    let job = next.job.expect("a Job");
+    assert_eq!(job.key.name, "shop-configure");
+    assert_eq!(lint(&job), Vec::<String>::new());
+    assert_eq!(
+        request(&job)["config"],
+        json!({"host_name": "http://shop.example.com", "maintenance_mode": 1, "pause_scheduler": 1, "max_file_size": 10_485_760})
+    );
+    converge(&mut world, "Complete");
+    assert_eq!(reason(&plan(&world)), "Ready");
+    change(&mut world, |spec| spec.maintenance_mode = Some(false));
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-configure-2"));
+}
+
+#[test]
+fn a_password_is_set_when_its_secret_changes_and_only_then() {
+    let mut world = settled(json!({
+        "adminPasswordSecretRef": {"name": "admin"}, "siteConfigSecretRefs": {"mail_password": {"name": "mail", "key": "p"}},
+    }));
+    rotate(&mut world, "mail", "2");
+    let job = plan(&world).job.expect("a Job");
+    assert!(request(&job).get("set_admin_password").is_none());
+    assert!(job.body.to_string().contains(r#""path":"config/mail_password""#));
+    converge(&mut world, "Complete");
+    rotate(&mut world, "admin", "2");
+    let job = plan(&world).job.expect("a Job");
+    assert_eq!(request(&job)["set_admin_password"], json!(true));
+    converge(&mut world, "Complete");
+    assert!(is_empty(&world, &plan(&world)));
+}
+
+#[test]
+fn an_app_of_the_bench_is_installed_when_the_site_names_it() {
+    let mut world = settled(json!({"apps": ["erpnext"]}));
+    let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+    bench.spec.apps.push(frappe_crds::bench::AppSource { name: "hrms".into(), ..Default::default() });
+    assert!(is_empty(&world, &plan(&world)));
+    change(&mut world, |spec| spec.apps = Some(vec!["erpnext".into(), "hrms".into()]));
+    assert_eq!(request(&plan(&world).job.expect("a Job"))["apps"], json!(["erpnext", "hrms"]));
+    let status = plan(&world).status.expect("a status");
+    assert_eq!(status.installed_apps, ["frappe", "erpnext"], "not before it is there");
+    converge(&mut world, "Complete");
+    assert_eq!(
+        world.site.status.as_ref().map(|it| it.installed_apps.clone()).unwrap_or_default(),
+        ["frappe", "erpnext", "hrms"]
+    );
+}
+
+/// A Job that runs is not joined by another; what was asked for meanwhile comes after it.
+#[test]
+fn one_change_at_a_time() {
+    let mut world = settled(json!({}));
+    change(&mut world, |spec| spec.maintenance_mode = Some(true));
+    let first = plan(&world);
+    apply(&mut world, &first, "Running");
+    change(&mut world, |spec| spec.scheduler_paused = Some(true));
+    let during = plan(&world);
+    assert_eq!(during.job.map(|it| it.key.name).as_deref(), Some("shop-configure"), "the one that runs");
+    let mut done = DynamicObject::clone(&world.jobs["shop-configure"]);
+    done.data["status"]["conditions"][0]["type"] = json!("Complete");
+    world.jobs.insert("shop-configure".to_owned(), Arc::new(done));
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-configure-2"));
+}
+
+#[test]
+fn a_change_that_fails_is_tried_three_times_and_the_site_stays_as_it_is() {
+    let mut world = settled(json!({}));
+    change(&mut world, |spec| spec.maintenance_mode = Some(true));
+    for _ in 0..6 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Failed");
+        world.now = Timestamp::from_second(100_000).expect("a time");
+    }
+    assert_eq!(reason(&plan(&world)), "ConfigureFailed");
+    assert!(world.routes.ingress.is_some());
+    change(&mut world, |spec| spec.maintenance_mode = None);
+    converge(&mut world, "Complete");
+    assert_eq!(reason(&plan(&world)), "Ready", "taking the change back is enough");
+}
+
+#[test]
+fn reconcile_now_is_answered_once() {
+    let mut world = settled(json!({}));
+    Arc::make_mut(&mut world.site).annotations_mut().insert("frappe.vyogo.tech/reconcile".into(), "now".into());
+    let (made, _) = converge(&mut world, "Complete");
+    assert!(made.iter().any(|it| it.key.name == "shop-configure"));
+    let status = world.site.status.clone().expect("a status");
+    assert_eq!(status.last_handled_reconcile_at.as_deref(), Some("now"));
+    assert!(is_empty(&world, &plan(&world)));
+}
+
+#[test]
+fn a_suspended_site_is_left_alone_and_can_be_deleted() {
+    let mut world = settled(json!({}));
+    change(&mut world, |spec| {
+        spec.suspend = Some(true);
+        spec.domain = Some("other.com".into());
+    });
+    world.routes.ingress = None;
+    let next = plan(&world);
+    assert!(next.steps.is_empty() && next.job.is_none());
+    let status = next.status.clone().expect("a status");
+    assert_eq!(condition::find(&status.conditions, "Progressing").map(|it| it.reason.as_str()), Some("Suspended"));
+    assert_eq!(status.phase, SitePhase::Ready);
+    apply(&mut world, &next, "Complete");
+    assert!(is_empty(&world, &plan(&world)));
+    being_deleted(&mut world);
+    for _ in 0..8 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+    }
+    assert!(world.site.finalizers().is_empty());
+}
