@@ -76,7 +76,7 @@ pub struct FrappeSiteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 15), inner(length(min = 1, max = 253)))]
     #[x_kube(
-        validation = Rule::new("self.all(a, a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))").message("additionalDomains must be DNS names in lower case, such as www.example.com"),
+        validation = Rule::new("self.all(a, a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))").message("additionalDomains must be DNS names in lower case, such as www.example.com"),
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("additionalDomains must not name one host twice: remove the second entry")
     )]
     pub additional_domains: Vec<String>,

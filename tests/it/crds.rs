@@ -14,8 +14,8 @@ pub(crate) fn guide_blocks(text: &str) -> Vec<String> {
         let Some((yaml, _)) = block.split_once("```") else { continue };
         for document in yaml.split("\n---\n") {
             let parsed: Option<Value> = serde_yaml_ng::from_str(document).ok();
-            let group = parsed.as_ref().and_then(|it| it["apiVersion"].as_str()).unwrap_or_default().to_owned();
-            if group == "vyogo.tech/v1alpha1" {
+            let text = |field: &str| parsed.as_ref().and_then(|it| it[field].as_str()).unwrap_or_default().to_owned();
+            if text("apiVersion") == "vyogo.tech/v1alpha1" || text("kind") == "Secret" {
                 blocks.push(document.to_owned());
             }
         }

@@ -13,6 +13,8 @@ mod fields;
 mod journey;
 mod published;
 mod refusals;
+mod removal;
 mod scaling;
 mod sharding;
+mod sites;
 mod support;

@@ -156,10 +156,9 @@ async fn taken_host(world: &World) {
 /// What is not there yet is refused with a reason, and nothing is made.
 async fn refused_specs(world: &World) {
     let table = [
-        ("  domain: other.example.com\n", "DomainNotSupported"),
-        ("  dbConfig: {mode: dedicated}\n", "DatabaseNotSupported"),
-        ("  dbConfig: {provider: postgres, connectionSecretRef: {name: a}}\n", "DatabaseNotSupported"),
-        ("  routeConfig: {enabled: true}\n", "RouteNotSupported"),
+        ("  dbConfig: {provider: postgres, connectionSecretRef: {name: a}}\n", "ConnectionSecretMissing"),
+        ("  siteConfig: {db_password: x}\n", "SiteConfigRefused"),
+        ("  siteConfigSecretRefs: {mail_password: {name: none, key: password}}\n", "SiteConfigSecretMissing"),
         ("  adminPasswordSecretRef: {name: a, namespace: kube-system}\n", "SecretNamespaceRefused"),
         ("  apps: [hrms]\n", "AppNotOnBench"),
         ("  dbConfig: {mariadbRef: {name: none}}\n", "DatabaseServerNotFound"),

@@ -65,11 +65,15 @@ impl World {
     /// Waits until a site is in a phase.
     pub(crate) async fn site_in(&self, namespace: &str, name: &str, phase: SitePhase) -> FrappeSite {
         let sites = self.sites(namespace);
-        self.until(&format!("{name} is {phase:?}"), 120, || async {
+        let found = until(&format!("{name} is {phase:?}"), 120, || async {
             let site = sites.get(name).await.ok()?;
             (site.status.as_ref()?.phase == phase).then_some(site)
         })
-        .await
+        .await;
+        match found {
+            Some(site) => site,
+            None => panic!("{:#?}\n{}", sites.get(name).await.map(|it| it.status), self.operator.log_tail()),
+        }
     }
 
     /// Waits until the Ready condition of a site has a reason; answers its message.

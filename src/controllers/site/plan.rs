@@ -94,9 +94,11 @@ pub fn plan(observed: &Observed) -> Plan {
         Holder::Other(holder) => Some((&claim.host, holder)),
         _ => None,
     });
-    if let Some((host, _)) = taken {
-        // Not by whom: a tenant has no business with another's names.
-        let message = format!("host {host} is held by another site: choose another, or have that site deleted");
+    if let Some((host, holder)) = taken {
+        // A tenant has no business with another's names.
+        let own = observed.site.namespace().as_ref() == Some(&holder.namespace);
+        let by = if own { format!("FrappeSite {holder}") } else { "a site of another namespace".to_owned() };
+        let message = format!("host {host} is held by {by}: choose another host, or have that site deleted");
         let report = Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message);
         return Plan::report(observed, &report, None);
     }
@@ -180,7 +182,7 @@ fn missing_secret(observed: &Observed, valid: &Validated) -> Option<Report> {
         let message = format!("Secret {} does not exist: siteConfigSecretRefs names it", entry?);
         (Stage::Init, Reason::SiteConfigSecretMissing, message)
     };
-    Some(Report::pending(at, at, reason, message))
+    Some(Report::pending(Stage::Database, at, reason, message))
 }
 
 /// Identity and database name: those of the Secret, else of the status, else decided now.

@@ -134,16 +134,8 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let name = &observed.site.spec.bench_ref.name;
     let place = Place::of(&observed.site);
     let pending = |reason, message| Report::pending(Stage::Bench, Stage::Bench, reason, message);
-    let Some(bench) = observed.bench.as_deref() else {
-        // Not told from a bench that exists and does not allow it: whether it exists is nobody else's business.
-        let message = if place.is_foreign() {
-            format!("FrappeBench {}/{name} does not exist, or does not allow sites of this namespace", place.namespace)
-        } else {
-            format!("FrappeBench {name} does not exist in this namespace: create it")
-        };
-        return Err(pending(Reason::BenchNotFound, message));
-    };
-    if place.is_foreign() && !allows(observed, bench) {
+    // One that does not exist is not told from one that does not allow it: that is nobody else's business.
+    if place.is_foreign() && !observed.bench.as_deref().is_some_and(|bench| allows(observed, bench)) {
         let message = format!(
             "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: its owner allows them with \
              spec.allowedSites",
@@ -151,6 +143,10 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
         );
         return Err(Report::failed(Stage::Bench, Stage::Bench, Reason::BenchNotPermitted, message));
     }
+    let Some(bench) = observed.bench.as_deref() else {
+        let message = format!("FrappeBench {name} does not exist in this namespace: create it");
+        return Err(pending(Reason::BenchNotFound, message));
+    };
     let served = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     if bench.metadata.deletion_timestamp.is_some() && !served {
         return Err(pending(Reason::BenchDeleting, format!("FrappeBench {name} is being deleted")));

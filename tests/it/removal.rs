@@ -1,0 +1,131 @@
+//! Deletion of a site when something that it needs is gone, and what is left behind.
+
+use frappe_crds::site::SitePhase;
+use serde_json::json;
+
+use crate::support::{World, ground, inventory, site};
+
+/// What of a site is in the cluster, Events aside.
+fn left(world: &World, namespace: &str, name: &str) -> Vec<String> {
+    inventory(world, namespace).into_iter().filter(|line| line.contains(name)).collect()
+}
+
+fn delete(world: &World, namespace: &str, name: &str) {
+    world.kubectl(&["delete", "frappesite", name, "-n", namespace, "--wait=false"]);
+}
+
+/// whatever is missing, a deletion ends, or says what to do; it takes what it may and nothing else.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_ends_whatever_is_missing() {
+    let world = World::start("removal").await;
+    world.with_bench("gone").await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "account", "namespace": "gone"},
+                        "stringData": {"username": "u", "password": "p", "host": "h"}});
+    world.cluster.apply(&secret.to_string()).unwrap();
+    let external = "  dbConfig: {provider: external, connectionSecretRef: {name: account}}\n";
+    let sites = [
+        ("plain", ""),
+        ("kept", "  deletionPolicy: Retain\n"),
+        ("dedicated", "  dbConfig: {mode: dedicated}\n"),
+        ("serverless", "  dbConfig: {mode: dedicated}\n"),
+        ("external", external),
+        ("keyless", external),
+        ("secretless", ""),
+    ];
+    for (name, spec) in sites {
+        world.cluster.apply(&format!("{}{spec}", site("gone", name))).unwrap();
+    }
+    for (name, _) in sites {
+        world.site_in("gone", name, SitePhase::Ready).await;
+    }
+    for name in ["plain", "dedicated", "external"] {
+        delete(&world, "gone", name);
+        world.site_gone("gone", name).await;
+        assert_eq!(left(&world, "gone", name), Vec::<String>::new());
+        println!("{name}: nothing is left");
+    }
+    let servers = world.kubectl(&["get", "mariadbs.k8s.mariadb.com", "-n", "gone", "-o", "name"]);
+    assert!(!servers.contains("dedicated-mariadb") && servers.contains("/shared"), "{servers}");
+
+    delete(&world, "gone", "kept");
+    world.site_gone("gone", "kept").await;
+    println!("kept (Retain): {:?}", left(&world, "gone", "kept"));
+    let expected = [
+        "Database kept-db",
+        "Grant kept-grant",
+        "Secret kept-admin-password",
+        "Secret kept-db-password",
+        "User kept-user",
+    ];
+    assert_eq!(left(&world, "gone", "kept"), expected);
+
+    world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", "serverless-mariadb", "-n", "gone"]);
+    delete(&world, "gone", "serverless");
+    // The operator makes the server anew, until the deletion is seen; then the files are removed and it goes too.
+    world.site_gone("gone", "serverless").await;
+    assert_eq!(left(&world, "gone", "serverless"), Vec::<String>::new());
+    println!("serverless: nothing is left");
+
+    world.kubectl(&["delete", "secret", "account", "-n", "gone"]);
+    delete(&world, "gone", "keyless");
+    println!("keyless: {}", world.site_says("gone", "keyless", "DeletionBlocked").await);
+    world.cluster.apply(&secret.to_string()).unwrap();
+    world.site_gone("gone", "keyless").await;
+    assert_eq!(left(&world, "gone", "keyless"), Vec::<String>::new());
+
+    world.kubectl(&["delete", "secret", "secretless-db-password", "-n", "gone"]);
+    world.site_says("gone", "secretless", "SecretLost").await;
+    delete(&world, "gone", "secretless");
+    println!("secretless: {}", world.site_says("gone", "secretless", "DeletionBlocked").await);
+    world.kubectl(&[
+        "annotate",
+        "frappesite",
+        "secretless",
+        "-n",
+        "gone",
+        "frappe.vyogo.tech/force-delete=skip-database",
+    ]);
+    world.site_gone("gone", "secretless").await;
+    assert_eq!(left(&world, "gone", "secretless"), Vec::<String>::new());
+}
+
+/// a Job that fails keeps the site, and says how to go on; a bench or a namespace that is gone holds nothing up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_whose_job_fails_waits_for_a_word() {
+    let world = World::start("forced").await;
+    world.cluster.apply(&ground("forced")).unwrap();
+    world.with_bench("forced").await;
+    world.cluster.apply(&site("forced", "stuck")).unwrap();
+    world.cluster.apply(&site("forced", "orphan")).unwrap();
+    for name in ["stuck", "orphan"] {
+        world.site_in("forced", name, SitePhase::Ready).await;
+    }
+    // The image of the bench is one whose pods crash from now on.
+    let broken = json!({"spec": {"imageConfig": {"repository": "example.com/crashing"}}}).to_string();
+    world.kubectl(&["patch", "frappebench", "bench", "-n", "forced", "--type", "merge", "-p", &broken]);
+    delete(&world, "forced", "stuck");
+    let failed = || async {
+        let jobs = world.kubectl(&["get", "jobs", "-n", "forced", "-o", "name"]);
+        let site = world.sites("forced").get("stuck").await.ok()?.status?;
+        (jobs.contains("stuck-delete") && site.conditions.iter().any(|it| it.reason.starts_with("Deletion")))
+            .then_some(())
+    };
+    world.until("the delete Job fails", 120, failed).await;
+    let kept = left(&world, "forced", "stuck");
+    assert!(
+        kept.iter().any(|it| it == "Database stuck-db") && kept.iter().any(|it| it == "Secret stuck-db-password"),
+        "{kept:?}"
+    );
+    world.kubectl(&["annotate", "frappesite", "stuck", "-n", "forced", "frappe.vyogo.tech/force-delete=skip-job"]);
+    world.site_gone("forced", "stuck").await;
+    let after = || async { left(&world, "forced", "stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
+    world.until("nothing but finished Jobs is left", 60, after).await;
+    println!("stuck, forced: {:?}", left(&world, "forced", "stuck"));
+
+    world.kubectl(&["delete", "namespace", "forced", "--wait=false"]);
+    let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "forced"], "").ok()?.success).then_some(()) };
+    world.until("the namespace is gone, with its site", 120, gone).await;
+    let domains = world.kubectl(&["get", "frappedomains", "-o", "name"]);
+    assert_eq!(domains.trim(), "", "a claim is left");
+    println!("a namespace that is deleted takes its site along: no claim is left");
+}

@@ -1,0 +1,244 @@
+//! Sites of every provider and every route: those of the guide, what each costs, races for hosts, other namespaces.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    time::Duration,
+};
+
+use frappe_crds::{FrappeDomain, FrappeSite, site::SitePhase};
+use frappe_loadtest::audit;
+use jiff::Timestamp;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams},
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::{
+    crds::guide_blocks,
+    support::{World, inventory, shared, site},
+};
+
+/// Hosts that two sites of two namespaces race for.
+const RACES: usize = 1000;
+/// Requests to Ready beyond the common ones of a site on shared MariaDB, by provider.
+const REQUESTS_MAX: [(&str, usize); 4] = [("shared", 12), ("dedicated", 14), ("external", 11), ("postgres", 11)];
+
+/// A Secret with an account.
+fn account(namespace: &str, name: &str) -> String {
+    let data = json!({"username": "frappe", "password": "secure", "host": "db.example.com"});
+    json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "stringData": data})
+        .to_string()
+}
+
+/// Every site and Secret of the guide, as they stand there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guides_sites_become_ready() {
+    let Some(guide) = shared("guide/frappe-operator-guide.txt") else { return };
+    let world = World::start("guidesites").await;
+    world.cluster.apply(include_str!("../../loadtest/controlplane/optional/routes.yaml")).unwrap();
+    let server = "apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {name: shared-mariadb, namespace: default}\n\
+                  spec: {storage: {size: 1Gi}}\n";
+    world.cluster.apply(server).unwrap();
+    let mut applied = BTreeMap::new();
+    let mut secrets = BTreeSet::new();
+    for block in guide_blocks(&fs::read_to_string(guide).unwrap()) {
+        for document in serde_yaml_ng::Deserializer::from_str(&block) {
+            let value = Value::deserialize(document).unwrap();
+            if value["kind"] == "FrappeSite" {
+                applied.insert(value["metadata"]["name"].as_str().unwrap().to_owned(), value);
+            } else if value["kind"] == "Secret" {
+                secrets.insert(value.to_string());
+            }
+        }
+    }
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let benches: BTreeSet<String> = applied.values().filter_map(|it| text(&it["spec"]["benchRef"]["name"])).collect();
+    for bench in benches {
+        let spec = json!({"frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}]});
+        let metadata = json!({"name": bench, "namespace": "default"});
+        let object =
+            json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "metadata": metadata, "spec": spec});
+        world.cluster.apply(&object.to_string()).unwrap();
+    }
+    let apply = |object: &str| world.cluster.kubectl(&["apply", "-n", "default", "-f", "-"], object).unwrap();
+    for secret in secrets {
+        assert!(apply(&secret).success);
+    }
+    for site in applied.values() {
+        assert!(apply(&site.to_string()).success);
+        let references = [&site["spec"]["adminPasswordSecretRef"], &site["spec"]["dbConfig"]["connectionSecretRef"]];
+        for name in references.iter().filter_map(|it| text(&it["name"])) {
+            if !world.cluster.kubectl(&["get", "secret", &name], "").unwrap().success {
+                world.cluster.apply(&account("default", &name)).unwrap();
+            }
+        }
+    }
+    for name in applied.keys() {
+        let status = world.site_in("default", name, SitePhase::Ready).await.status.unwrap();
+        println!("{name}: {} by {}", status.site_url.unwrap_or_default(), status.route.unwrap_or_default());
+    }
+    let routed = world.kubectl(&["get", "routes.route.openshift.io", "-n", "default", "-o", "name"]);
+    assert!(routed.contains("ocp-site-route"), "{routed}");
+    assert!(applied.len() >= 9, "{} sites", applied.len());
+}
+
+/// R-4: what a site of each provider costs from creation to Ready, and nothing from then on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_provider_costs_so_many_requests_and_none_at_rest() {
+    let world = World::start("providers").await;
+    world.with_bench("cost").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let database = |name: &str| match name {
+        "dedicated" => "  dbConfig: {mode: dedicated}\n".to_owned(),
+        "external" | "postgres" => {
+            format!("  dbConfig: {{provider: {name}, connectionSecretRef: {{name: account-{name}}}}}\n")
+        }
+        _ => String::new(),
+    };
+    for (name, most) in REQUESTS_MAX {
+        world.cluster.apply(&account("cost", &format!("account-{name}"))).unwrap();
+        let begun = Timestamp::now();
+        world.cluster.apply(&format!("{}{}", site("cost", name), database(name))).unwrap();
+        world.site_in("cost", name, SitePhase::Ready).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let requests = audit::requests(&world.cluster, begun).unwrap();
+        let work: Vec<_> = requests.iter().filter(|it| it.is_work() && it.verb != "watch").collect();
+        println!("{name} from creation to Ready: {} requests", work.len());
+        for ((verb, resource), count) in audit::count(work.iter().copied()) {
+            println!("  {count:>4} {verb} {resource}");
+        }
+        assert!(work.iter().all(|it| it.code < 400), "a request failed: {work:?}");
+        assert!(work.len() <= most, "{name} took {} requests", work.len());
+    }
+    let begun = Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
+    assert!(rest.is_empty(), "60 s with nothing changing cost {rest:?}");
+    println!("60 s with nothing changing: 0 requests for {} sites", REQUESTS_MAX.len());
+}
+
+/// One winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_sites_race_for_one_host_a_thousand_times() {
+    let world = World::start("races").await;
+    for namespace in ["left", "right"] {
+        world.with_bench(namespace).await;
+        let one = json!({"spec": {"siteJobConcurrency": 1}}).to_string();
+        world.kubectl(&["patch", "frappebench", "bench", "-n", namespace, "--type", "merge", "-p", &one]);
+        world.cluster.apply(&account(namespace, "account")).unwrap();
+    }
+    let racer = |namespace: &str, number: usize| {
+        let metadata = json!({"name": format!("racer-{number}"), "namespace": namespace});
+        let database = json!({"provider": "external", "connectionSecretRef": {"name": "account"}});
+        let spec =
+            json!({"siteName": format!("h{number}.example.com"), "benchRef": {"name": "bench"}, "dbConfig": database});
+        json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": metadata, "spec": spec})
+    };
+    let items: Vec<Value> = (0..RACES).flat_map(|it| ["left", "right"].map(|namespace| racer(namespace, it))).collect();
+    for some in items.chunks(200) {
+        world.cluster.apply(&json!({"apiVersion": "v1", "kind": "List", "items": some}).to_string()).unwrap();
+    }
+    let (domains, sites): (Api<FrappeDomain>, Api<FrappeSite>) =
+        (Api::all(world.client.clone()), Api::all(world.client.clone()));
+    let standing = || async {
+        let all = sites.list(&ListParams::default()).await.ok()?.items;
+        let held = domains.list(&ListParams::default()).await.ok()?.items;
+        Some((all, held))
+    };
+    let reason = |site: &FrappeSite| {
+        let conditions = site.status.clone().unwrap_or_default().conditions;
+        conditions.into_iter().find(|it| it.type_ == "Ready").map(|it| it.reason).unwrap_or_default()
+    };
+    let settled = || async {
+        let (all, held) = standing().await?;
+        let losers = all.iter().filter(|site| reason(site) == "HostClaimed").count();
+        (losers == RACES && held.len() == RACES).then_some((all, held))
+    };
+    let (all, held) = world.until("one winner for each host", 400, settled).await;
+    let holders: BTreeSet<String> = held.iter().map(|it| it.spec.site.uid.clone()).collect();
+    let (losers, winners): (Vec<_>, Vec<_>) = all.iter().partition(|site| reason(site) == "HostClaimed");
+    assert!(losers.iter().all(|site| !holders.contains(&site.uid().unwrap())), "a loser holds a claim");
+    let hosts: BTreeSet<&String> = winners.iter().map(|site| &site.spec.site_name).collect();
+    assert_eq!((winners.len(), hosts.len(), holders.len()), (RACES, RACES, RACES));
+    let left = winners.iter().filter(|site| site.namespace().as_deref() == Some("left")).count();
+    println!("{RACES} races: one winner each, {left} of them in the first namespace");
+
+    for site in &winners {
+        let of_namespace: Api<FrappeSite> = Api::namespaced(world.client.clone(), &site.namespace().unwrap());
+        of_namespace.delete(&site.name_any(), &DeleteParams::default()).await.unwrap();
+    }
+    let losers: BTreeSet<String> = losers.iter().map(|site| site.uid().unwrap()).collect();
+    let followed = || async {
+        let held = domains.list(&ListParams::default()).await.ok()?.items;
+        let ours = held.iter().filter(|it| losers.contains(&it.spec.site.uid)).count();
+        (ours == RACES && held.len() == RACES).then_some(())
+    };
+    world.until("every loser follows", 400, followed).await;
+    for namespace in ["left", "right"] {
+        let of_namespace: Api<FrappeSite> = Api::namespaced(world.client.clone(), namespace);
+        of_namespace.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
+    }
+    let gone = || async {
+        let (all, held) = standing().await?;
+        (all.is_empty() && held.is_empty()).then_some(())
+    };
+    world.until("nothing is left", 400, gone).await;
+    println!("{RACES} hosts given back and taken over, then given back: no claim left");
+}
+
+/// A site of another namespace: only where the bench allows it, its objects apart from everybody's, gone with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
+    let world = World::start("tenants").await;
+    world.with_bench("platform").await;
+    let tenants = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {tier: gold}}\n---\n\
+                   apiVersion: v1\nkind: Namespace\nmetadata: {name: b, labels: {tier: gold}}\n";
+    world.cluster.apply(tenants).unwrap();
+    let before = inventory(&world, "platform");
+    let tenant = |namespace: &str| {
+        let bench = "{name: bench, namespace: platform}";
+        format!(
+            "{}  adminPasswordSecretRef: {{name: admin}}\n",
+            site(namespace, "shop").replace("{name: bench}", bench)
+        )
+    };
+    for namespace in ["a", "b"] {
+        world.cluster.apply(&account(namespace, "admin")).unwrap();
+        world.cluster.apply(&tenant(namespace)).unwrap();
+        let message = world.site_says(namespace, "shop", "BenchNotPermitted").await;
+        assert!(message.contains("does not exist, or does not allow"), "{message}");
+    }
+    assert_eq!(inventory(&world, "platform"), before, "something was made for a site that is not allowed");
+    let allow = json!({"spec": {"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}}});
+    world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &allow.to_string()]);
+    for namespace in ["a", "b"] {
+        world.site_in(namespace, "shop", SitePhase::Ready).await;
+        let own = world.kubectl(&["get", "jobs,secrets,ingresses", "-n", namespace, "-o", "name"]);
+        assert_eq!(own.trim(), "secret/admin", "the tenant's namespace has what the tenant made");
+    }
+    println!("in the bench's namespace: {:#?}", inventory(&world, "platform"));
+    world.kubectl(&["delete", "frappebench", "bench", "-n", "platform", "--wait=false"]);
+    let held = || async {
+        let told = world
+            .cluster
+            .kubectl(&["get", "frappebench", "bench", "-n", "platform", "-o", "jsonpath={.status}"], "")
+            .ok()?;
+        told.out.contains("shop").then_some(())
+    };
+    world.until("the bench waits for its sites of other namespaces", 60, held).await;
+    world.kubectl(&["label", "namespace", "a", "tier=silver", "--overwrite"]);
+    world.site_says("a", "shop", "BenchNotPermitted").await;
+    let served = world.kubectl(&["get", "ingresses", "-n", "platform", "-o", "name"]);
+    assert_eq!(served.lines().count(), 2, "a right that is withdrawn destroys nothing: {served}");
+    for namespace in ["a", "b"] {
+        world.kubectl(&["delete", "frappesite", "shop", "-n", namespace, "--wait=false"]);
+        world.site_gone(namespace, "shop").await;
+        world.kubectl(&["get", "secret", "admin", "-n", namespace]);
+    }
+    let gone = || async { inventory(&world, "platform").iter().all(|line| !line.contains("shop")).then_some(()) };
+    world.until("nothing of them is left", 60, gone).await;
+}
