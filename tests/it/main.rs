@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod bench;
+mod bench_defaults;
 mod budget;
 mod crash;
 mod crds;
@@ -16,5 +17,6 @@ mod refusals;
 mod removal;
 mod scaling;
 mod sharding;
+mod site_fields;
 mod sites;
 mod support;

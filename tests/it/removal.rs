@@ -95,32 +95,38 @@ async fn a_deletion_whose_job_fails_waits_for_a_word() {
     let world = World::start("forced").await;
     world.cluster.apply(&ground("forced")).unwrap();
     world.with_bench("forced").await;
-    world.cluster.apply(&site("forced", "stuck")).unwrap();
+    world.cluster.apply(&site("forced", "failing-stuck")).unwrap();
     world.cluster.apply(&site("forced", "orphan")).unwrap();
-    for name in ["stuck", "orphan"] {
-        world.site_in("forced", name, SitePhase::Ready).await;
-    }
-    // The image of the bench is one whose pods crash from now on.
-    let broken = json!({"spec": {"imageConfig": {"repository": "example.com/crashing"}}}).to_string();
-    world.kubectl(&["patch", "frappebench", "bench", "-n", "forced", "--type", "merge", "-p", &broken]);
-    delete(&world, "forced", "stuck");
+    world.site_in("forced", "orphan", SitePhase::Ready).await;
+    // Every Job of this one fails.
+    world.site_says("forced", "failing-stuck", "InitRetrying").await;
+    delete(&world, "forced", "failing-stuck");
     let failed = || async {
         let jobs = world.kubectl(&["get", "jobs", "-n", "forced", "-o", "name"]);
-        let site = world.sites("forced").get("stuck").await.ok()?.status?;
-        (jobs.contains("stuck-delete") && site.conditions.iter().any(|it| it.reason.starts_with("Deletion")))
+        let site = world.sites("forced").get("failing-stuck").await.ok()?.status?;
+        (jobs.contains("failing-stuck-delete") && site.conditions.iter().any(|it| it.reason.starts_with("Deletion")))
             .then_some(())
     };
     world.until("the delete Job fails", 120, failed).await;
-    let kept = left(&world, "forced", "stuck");
+    let kept = left(&world, "forced", "failing-stuck");
     assert!(
-        kept.iter().any(|it| it == "Database stuck-db") && kept.iter().any(|it| it == "Secret stuck-db-password"),
+        kept.iter().any(|it| it == "Database failing-stuck-db")
+            && kept.iter().any(|it| it == "Secret failing-stuck-db-password"),
         "{kept:?}"
     );
-    world.kubectl(&["annotate", "frappesite", "stuck", "-n", "forced", "frappe.vyogo.tech/force-delete=skip-job"]);
-    world.site_gone("forced", "stuck").await;
-    let after = || async { left(&world, "forced", "stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
+    world.kubectl(&[
+        "annotate",
+        "frappesite",
+        "failing-stuck",
+        "-n",
+        "forced",
+        "frappe.vyogo.tech/force-delete=skip-job",
+    ]);
+    world.site_gone("forced", "failing-stuck").await;
+    let after =
+        || async { left(&world, "forced", "failing-stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
     world.until("nothing but finished Jobs is left", 60, after).await;
-    println!("stuck, forced: {:?}", left(&world, "forced", "stuck"));
+    println!("stuck, forced: {:?}", left(&world, "forced", "failing-stuck"));
 
     world.kubectl(&["delete", "namespace", "forced", "--wait=false"]);
     let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "forced"], "").ok()?.success).then_some(()) };

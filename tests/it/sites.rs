@@ -49,7 +49,7 @@ async fn the_guides_sites_become_ready() {
             let value = Value::deserialize(document).unwrap();
             if value["kind"] == "FrappeSite" {
                 applied.insert(value["metadata"]["name"].as_str().unwrap().to_owned(), value);
-            } else if value["kind"] == "Secret" {
+            } else if value["metadata"]["name"] == "rds-credentials" {
                 secrets.insert(value.to_string());
             }
         }

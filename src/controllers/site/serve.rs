@@ -78,20 +78,19 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         // It was created just now, with the configuration that its operation records.
         status.operation.as_ref().and_then(|operation| operation.configuration.clone())
     };
-    if let Some(report) = removes_apps(observed) {
-        return Plan::report(observed, &report, None);
-    }
     if current.as_deref() == Some(wanted.hash.as_str()) {
-        return answered(observed, Plan::report(observed, &served(observed), None));
+        return answered(observed, Plan::report(observed, &settled(observed), None));
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
         Progress::Done => {
-            let mut plan = Plan::report(observed, &served(observed), None);
+            let mut plan = Plan::report(observed, &settled(observed), None);
             if let Some(next) = plan.status.as_mut() {
                 let operation = status.operation.clone();
                 next.configuration = operation.as_ref().and_then(|it| it.configuration.clone());
                 next.admin_password_version = operation.and_then(|it| it.admin_password_version);
-                next.installed_apps = installed(input);
+                let former =
+                    status.installed_apps.iter().filter(|app| !input.valid.apps.contains(app) && *app != "frappe");
+                next.installed_apps = installed(input).into_iter().chain(former.cloned()).collect();
             }
             answered(observed, plan)
         }
@@ -128,6 +127,11 @@ fn answered(observed: &Observed, mut plan: Plan) -> Plan {
 /// It is served, and something of it is being changed.
 fn moving(reason: Reason, message: String) -> Report {
     Report { moving: true, ..Report::ready(reason, message) }
+}
+
+/// Where the site stands once it has the configuration that it can have.
+fn settled(observed: &Observed) -> Report {
+    removes_apps(observed).unwrap_or_else(|| served(observed))
 }
 
 /// An app is not removed from a site, with all its data, by a word that is missing in a list.
