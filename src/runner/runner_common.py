@@ -80,3 +80,18 @@ def secret_or_none(name, hidden=True):
     if not hidden:
         secret.known.discard(value)
     return value
+
+
+def keep_password_off(database_module):
+    """Frappe gives the password of the database to its child processes as an argument; they read their option file
+    instead. Answers whether this version has the function for it."""
+    if not hasattr(database_module, "get_command"):
+        return False
+    original = database_module.get_command
+
+    def get_command(*args, **kwargs):
+        kwargs["password"] = None
+        return original(*args, **kwargs)
+
+    database_module.get_command = get_command
+    return True

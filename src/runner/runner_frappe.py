@@ -10,14 +10,9 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
 import frappe.database  # noqa: E402
 
-if hasattr(frappe.database, "get_command"):
-    original = frappe.database.get_command
+from runner_common import keep_password_off  # noqa: E402
 
-    def get_command(*args, **kwargs):
-        kwargs["password"] = None
-        return original(*args, **kwargs)
-
-    frappe.database.get_command = get_command
+keep_password_off(frappe.database)
 
 from frappe.utils.bench_helper import main  # noqa: E402
 

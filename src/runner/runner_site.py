@@ -10,7 +10,7 @@ import subprocess
 import sys
 import traceback
 
-from runner_common import APP_NAME, SITE_NAME, Failure, read_file, replace_file, secret
+from runner_common import APP_NAME, SITE_NAME, Failure, keep_password_off, read_file, replace_file, secret
 from runner_database import database as open_database
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
@@ -234,14 +234,7 @@ def new_site(site, database, apps):
 
 def keep_passwords_off_arguments(frappe, database):
     """Frappe gives the database password to its child processes as an argument; they read ~/.my.cnf instead."""
-    if hasattr(frappe.database, "get_command"):
-        original = frappe.database.get_command
-
-        def get_command(*args, **kwargs):
-            kwargs["password"] = None
-            return original(*args, **kwargs)
-
-        frappe.database.get_command = get_command
+    if keep_password_off(frappe.database):
         return
     from frappe.database.db_manager import DbManager
 

@@ -1,6 +1,6 @@
 //! What of a bench's spec governs its sites: each leaf is changed, and a site shows it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use frappe_crds::FrappeBench;
 use kube::{
@@ -90,7 +90,6 @@ impl Bench<'_> {
         self.world.cluster.apply(&object("probe", &spec("probe", &json!({})))).unwrap();
         let sites = self.world.sites("fields");
         let picture = settled(self.world, &sites, "probe", what).await;
-        self.world.kubectl(&["delete", "frappesite", "probe", "-n", "fields", "--wait=false"]);
         self.world.kubectl(&[
             "annotate",
             "frappesite",
@@ -99,6 +98,7 @@ impl Bench<'_> {
             "fields",
             "frappe.vyogo.tech/force-delete=skip-job",
         ]);
+        self.world.kubectl(&["delete", "frappesite", "probe", "-n", "fields", "--wait=false"]);
         self.world.site_gone("fields", "probe").await;
         picture
     }
@@ -135,9 +135,9 @@ async fn every_leaf_of_a_bench_about_sites_reaches_them() {
     let mut wrong = Vec::new();
     let mut known: BTreeMap<String, Picture> = BTreeMap::new();
     for (leaf, from, to) in of_databases() {
-        if !known.contains_key(&from.to_string()) {
+        if let Entry::Vacant(entry) = known.entry(from.to_string()) {
             bench.set(&from).await;
-            known.insert(from.to_string(), bench.probe(leaf).await);
+            entry.insert(bench.probe(leaf).await);
         }
         bench.set(&to).await;
         let changed = bench.probe(leaf).await.against(&known[&from.to_string()]);
@@ -171,7 +171,9 @@ async fn every_leaf_of_a_bench_about_sites_reaches_them() {
             wrong.push(format!("{leaf} has no effect on a site"));
         }
         // What a site was once given it keeps where the right to more is withdrawn.
-        let left = pictures[2].against(&pictures[0]);
+        let mut left = pictures[2].against(&pictures[0]);
+        // The first Job, which creates the site, also mounts the password of Administrator.
+        left.retain(|it| !it.starts_with("newest Job: volumes"));
         if !left.is_empty() && !leaf.starts_with("allowedSites") {
             wrong.push(format!("{leaf}: its revert left {left:?}"));
         }

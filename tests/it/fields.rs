@@ -57,10 +57,13 @@ enum Effect {
     Bench,
     /// The API server refuses the change.
     Refused,
-    /// It governs sites, not the bench's own objects.
-    Sites,
+    /// It governs sites, not the bench's own objects: where that is shown.
+    Elsewhere(&'static str),
 }
-use Effect::{Bench, Refused, Sites};
+use Effect::{Bench, Elsewhere, Refused};
+
+/// The report of what a bench says about its sites.
+const SITES: Effect = Elsewhere("bench_defaults.rs");
 
 /// A leaf, what it is set to over the base, and where its effect is to be seen.
 type Row = (&'static str, Value, Effect);
@@ -133,7 +136,7 @@ fn of_the_bench() -> Vec<Row> {
         ("fpmConfig.repositories[].priority", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com", "priority": 1}, {"name": "b", "url": "https://b.example.com", "priority": 2}]}}), Bench),
         ("fpmConfig.repositories[].authSecretRef.name", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a"}}]}}), Bench),
         ("fpmConfig.repositories[].authSecretRef.namespace", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a", "namespace": "b"}}]}}), Bench),
-        ("fpmConfig.defaultRepo", json!({"fpmConfig": {"defaultRepo": "mine"}}), Sites),
+        ("fpmConfig.defaultRepo", json!({"fpmConfig": {"defaultRepo": "mine"}}), Elsewhere("nothing: apps of source fpm are refused")),
     ]
 }
 
@@ -141,27 +144,27 @@ fn of_the_bench() -> Vec<Row> {
 #[rustfmt::skip]
 fn of_sites() -> Vec<Row> {
     vec![
-        ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Sites),
-        ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Sites),
-        ("dbConfig.provider", json!({"dbConfig": {"provider": "postgres"}}), Sites),
-        ("dbConfig.mode", json!({"dbConfig": {"mode": "dedicated"}}), Sites),
-        ("dbConfig.mariadbRef.name", json!({"dbConfig": {"mariadbRef": {"name": "other"}}}), Sites),
-        ("dbConfig.mariadbRef.namespace", json!({"dbConfig": {"mariadbRef": {"name": "other", "namespace": "b"}}}), Sites),
-        ("dbConfig.host", json!({"dbConfig": {"host": "db.example.com"}}), Sites),
-        ("dbConfig.port", json!({"dbConfig": {"port": "3307"}}), Sites),
-        ("dbConfig.connectionSecretRef.name", json!({"dbConfig": {"connectionSecretRef": {"name": "a"}}}), Sites),
-        ("dbConfig.connectionSecretRef.namespace", json!({"dbConfig": {"connectionSecretRef": {"name": "a", "namespace": "b"}}}), Sites),
-        ("dbConfig.storageSize", json!({"dbConfig": {"storageSize": "5Gi"}}), Sites),
-        ("dbConfig.resources.requests", json!({"dbConfig": {"resources": {"requests": {"cpu": "1"}}}}), Sites),
-        ("dbConfig.resources.limits", json!({"dbConfig": {"resources": {"limits": {"cpu": "1"}}}}), Sites),
-        ("dbConfig.image", json!({"dbConfig": {"image": "mariadb:11"}}), Sites),
-        ("domainConfig.suffix", json!({"domainConfig": {"suffix": ".example.com"}}), Sites),
-        ("domainConfig.autoDetect", json!({"domainConfig": {"autoDetect": false}}), Sites),
-        ("domainConfig.ingressControllerRef.name", json!({"domainConfig": {"ingressControllerRef": {"name": "a"}}}), Sites),
-        ("domainConfig.ingressControllerRef.namespace", json!({"domainConfig": {"ingressControllerRef": {"name": "a", "namespace": "b"}}}), Sites),
-        ("domainConfig.allowedSuffixes", json!({"domainConfig": {"allowedSuffixes": [".example.com"]}}), Sites),
-        ("allowedSites.namespaces.from", json!({"allowedSites": {"namespaces": {"from": "All"}}}), Sites),
-        ("allowedSites.namespaces.selector", json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}), Sites),
+        ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Elsewhere("src/lanes: at most so many at once")),
+        ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Elsewhere("budget.rs")),
+        ("dbConfig.provider", json!({"dbConfig": {"provider": "postgres"}}), SITES),
+        ("dbConfig.mode", json!({"dbConfig": {"mode": "dedicated"}}), SITES),
+        ("dbConfig.mariadbRef.name", json!({"dbConfig": {"mariadbRef": {"name": "other"}}}), SITES),
+        ("dbConfig.mariadbRef.namespace", json!({"dbConfig": {"mariadbRef": {"name": "other", "namespace": "b"}}}), SITES),
+        ("dbConfig.host", json!({"dbConfig": {"host": "db.example.com"}}), SITES),
+        ("dbConfig.port", json!({"dbConfig": {"port": "3307"}}), SITES),
+        ("dbConfig.connectionSecretRef.name", json!({"dbConfig": {"connectionSecretRef": {"name": "a"}}}), SITES),
+        ("dbConfig.connectionSecretRef.namespace", json!({"dbConfig": {"connectionSecretRef": {"name": "a", "namespace": "b"}}}), SITES),
+        ("dbConfig.storageSize", json!({"dbConfig": {"storageSize": "5Gi"}}), SITES),
+        ("dbConfig.resources.requests", json!({"dbConfig": {"resources": {"requests": {"cpu": "1"}}}}), SITES),
+        ("dbConfig.resources.limits", json!({"dbConfig": {"resources": {"limits": {"cpu": "1"}}}}), SITES),
+        ("dbConfig.image", json!({"dbConfig": {"image": "mariadb:11"}}), SITES),
+        ("domainConfig.suffix", json!({"domainConfig": {"suffix": ".example.com"}}), SITES),
+        ("domainConfig.autoDetect", json!({"domainConfig": {"autoDetect": false}}), SITES),
+        ("domainConfig.ingressControllerRef.name", json!({"domainConfig": {"ingressControllerRef": {"name": "a"}}}), SITES),
+        ("domainConfig.ingressControllerRef.namespace", json!({"domainConfig": {"ingressControllerRef": {"name": "a", "namespace": "b"}}}), SITES),
+        ("domainConfig.allowedSuffixes", json!({"domainConfig": {"allowedSuffixes": [".example.com"]}}), SITES),
+        ("allowedSites.namespaces.from", json!({"allowedSites": {"namespaces": {"from": "All"}}}), SITES),
+        ("allowedSites.namespaces.selector", json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}), SITES),
     ]
 }
 
@@ -347,7 +350,7 @@ async fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
             (Refused, Err(message)) => {
                 format!("refused: {}", message.split("Invalid value: ").nth(1).unwrap_or(&message))
             }
-            (Sites, Ok(())) => "of sites: their own report shows it".to_owned(),
+            (Elsewhere(test), Ok(())) => format!("shown in {test}"),
             (Bench, Ok(())) => {
                 let changed = report.settled(leaf).await.against(&before);
                 let shown = changed.iter().filter(|it| !it.contains("frappe.vyogo.tech/applied")).take(3);

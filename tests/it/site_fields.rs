@@ -151,7 +151,8 @@ impl Picture {
                 _ => flatten(value, &format!("status: {part}"), &mut fields),
             }
         }
-        fields.retain(|name, _| !name.ends_with("identity") && !name.ends_with("request.set_admin_password"));
+        let of_one_life = ["identity", "request.set_admin_password", "site.uid", "PasswordVersion"];
+        fields.retain(|name, _| !of_one_life.iter().any(|it| name.ends_with(it)));
         Self(fields)
     }
 

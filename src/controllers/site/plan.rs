@@ -203,8 +203,8 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
     steps.extend(claim(observed, &input));
     let secrets = secrets(observed, &input);
-    // The versions of Secrets that get a label now are known only afterwards.
-    let labels_secrets = secrets.iter().any(|step| matches!(step, Step::WatchSecret(_) | Step::CopySecret(..)));
+    // The versions of Secrets that are made or labelled now are known only afterwards.
+    let secrets_change = !secrets.is_empty();
     steps.extend(secrets);
     let made = match &valid.database {
         Database::Made(server) => {
@@ -221,7 +221,7 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let wanted = configuration(observed, valid, &database_name);
     let mut plan = match sql_report(observed).filter(|_| made) {
         Some(report) => Plan::report(observed, &report, None),
-        None if labels_secrets => {
+        None if secrets_change => {
             return Plan { steps, again_after: Some(Duration::ZERO), ..Plan::default() };
         }
         None => initialize(observed, &input, &wanted),

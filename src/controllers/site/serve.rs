@@ -25,11 +25,11 @@ pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) 
     steps.append(&mut plan.steps);
     steps.extend(observed.former_claims.iter().map(|claim| Step::Delete(Kind::Domain, claim.clone())));
     plan.steps = steps;
+    let former = observed.site.status.clone().unwrap_or_default();
     if let Some(status) = plan.status.as_mut() {
-        let created = status.operation.as_ref().filter(|it| it.kind == OperationKind::Init && !status.initialized);
-        if let Some(operation) = created {
-            status.configuration = operation.configuration.clone();
-            status.admin_password_version = operation.admin_password_version.clone();
+        if let Some(operation) = former.operation.filter(|it| it.kind == OperationKind::Init && !former.initialized) {
+            status.configuration = operation.configuration;
+            status.admin_password_version = operation.admin_password_version;
             status.installed_apps = installed(input);
         }
         status.initialized = true;

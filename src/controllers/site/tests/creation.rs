@@ -217,6 +217,7 @@ fn apps_that_are_removed_later_are_refused_and_the_site_is_served_on() {
     let mut world = observed(json!({"apps": ["erpnext"]}));
     converge(&mut world, "Complete");
     Arc::make_mut(&mut world.site).spec.apps = Some(Vec::new());
+    converge(&mut world, "Complete");
     let next = plan(&world);
     assert_eq!(reason(&next), "AppRemovalNotSupported");
     assert_eq!(next.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into(), "erpnext".into()]));
@@ -225,6 +226,7 @@ fn apps_that_are_removed_later_are_refused_and_the_site_is_served_on() {
         "its route is kept"
     );
     Arc::make_mut(&mut world.site).spec.apps = Some(vec!["erpnext".into(), "frappe".into()]);
+    converge(&mut world, "Complete");
     assert_eq!(reason(&plan(&world)), "Ready");
 
     let mut follower = observed(json!({}));

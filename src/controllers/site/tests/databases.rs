@@ -33,10 +33,13 @@ fn a_database_that_exists_needs_no_mariadb_operator() {
         user_secret(&mut world, "account");
         let (made, _) = converge(&mut world, "Complete");
         assert_eq!(kinds(&made), [Kind::Secret, Kind::Job, Kind::Ingress, Kind::Domain]);
+        let jobs = made.iter().filter(|it| it.kind == Kind::Job).map(|it| it.key.name.as_str()).collect::<Vec<_>>();
+        assert!(jobs.iter().all(|it| *it == "shop-init"), "created with all that it needs: {jobs:?}");
         let expected = json!({"type": engine, "own": false, "host": "db.example.com", "port": 3307});
         assert_eq!(request(&made)["database"], expected);
         let status = world.site.status.clone().expect("a status");
         assert_eq!((status.phase, status.database_name), (SitePhase::Ready, None));
+        assert_eq!(status.installed_apps, ["frappe", "erpnext"]);
         assert_eq!(status.database_credentials_secret.as_deref(), Some("account"));
         let secret = made.iter().find(|it| it.key.name == "shop-db-password").expect("an identity");
         assert!(
@@ -131,7 +134,9 @@ fn a_lost_secret_is_replaced_when_asked_for_and_the_site_told() {
     assert!(created[0].body["stringData"].get("encryption-key").is_none());
     let expected = before.identity.clone().expect("an identity");
     assert_eq!(created[0].body["stringData"]["identity"], json!(expected));
-    apply(&mut world, &next, "Complete");
+    let (made, _) = converge(&mut world, "Complete");
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("the site is told of its new passwords");
+    assert!(job.body.to_string().contains(r#"\"set_admin_password\":true"#));
     world.credentials = None;
     assert_eq!(reason(&plan(&world)), "SecretLost", "one annotation replaces once");
 }

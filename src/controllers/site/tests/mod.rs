@@ -166,6 +166,7 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
 
 fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
     let mut live = desired.stamped();
+    live["metadata"]["resourceVersion"] = json!(format!("{}1", observed.jobs.len()));
     live["metadata"]["uid"] = json!(format!("uid-{}", desired.key.name));
     live["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:01Z");
     let ready = json!({"conditions": [{"type": "Ready", "status": "True", "reason": "Created", "message": "",
