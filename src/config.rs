@@ -41,6 +41,8 @@ pub struct OperatorConfig {
     pub bench_reconciles_per_second: u32,
     /// `fpmCliPath`.
     pub fpm_cli_path: String,
+    /// `allowedRouteAnnotations`: annotations that sites may give to their routes beyond the known ones.
+    pub allowed_route_annotations: Vec<String>,
     /// `fpmRepositories`: a JSON array.
     pub fpm_repositories: Vec<FpmRepository>,
 }
@@ -107,6 +109,7 @@ impl Default for OperatorConfig {
             member_reconciles_per_second: 500,
             bench_reconciles_per_second: 250,
             fpm_cli_path: "/usr/local/bin/fpm".to_owned(),
+            allowed_route_annotations: Vec::new(),
             fpm_repositories: Vec::new(),
         }
     }
@@ -143,6 +146,10 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "defaultRedisImage" => config.default_redis_image = image(value)?,
         "defaultNginxImage" => config.default_nginx_image = image(value)?,
         "defaultDomainSuffix" => config.default_domain_suffix = optional(value),
+        "allowedRouteAnnotations" => {
+            let names = value.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty());
+            config.allowed_route_annotations = names.map(str::to_owned).collect();
+        }
         "ingressControllerService" => config.ingress_controller_service = optional(value),
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
         "gitEnabled" => config.git_enabled = boolean(value)?,

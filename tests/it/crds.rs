@@ -9,13 +9,17 @@ use crate::support::shared;
 
 /// YAML blocks of the guide that are objects of this API, as they stand there.
 pub(crate) fn guide_blocks(text: &str) -> Vec<String> {
+    guide_documents(text, |it| it["apiVersion"] == "vyogo.tech/v1alpha1")
+}
+
+/// Documents of the guide's YAML blocks that are wanted.
+pub(crate) fn guide_documents(text: &str, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
     let mut blocks = Vec::new();
     for block in text.split("```yaml").skip(1) {
         let Some((yaml, _)) = block.split_once("```") else { continue };
         for document in yaml.split("\n---\n") {
             let parsed: Option<Value> = serde_yaml_ng::from_str(document).ok();
-            let text = |field: &str| parsed.as_ref().and_then(|it| it[field].as_str()).unwrap_or_default().to_owned();
-            if text("apiVersion") == "vyogo.tech/v1alpha1" || text("kind") == "Secret" {
+            if parsed.as_ref().is_some_and(&wanted) {
                 blocks.push(document.to_owned());
             }
         }

@@ -136,7 +136,7 @@ fn of_the_bench() -> Vec<Row> {
         ("fpmConfig.repositories[].priority", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com", "priority": 1}, {"name": "b", "url": "https://b.example.com", "priority": 2}]}}), Bench),
         ("fpmConfig.repositories[].authSecretRef.name", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a"}}]}}), Bench),
         ("fpmConfig.repositories[].authSecretRef.namespace", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a", "namespace": "b"}}]}}), Bench),
-        ("fpmConfig.defaultRepo", json!({"fpmConfig": {"defaultRepo": "mine"}}), Elsewhere("nothing: apps of source fpm are refused")),
+        ("fpmConfig.defaultRepo", json!({"fpmConfig": {"defaultRepo": "b"}}), Bench),
     ]
 }
 
@@ -332,6 +332,7 @@ async fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     let base = json!({
         "frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}], "networkPolicy": on, "monitoring": on, "gitConfig": on,
         "workerAutoscaling": {"default": on, "short": on, "long": on},
+        "fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com"}, {"name": "b", "url": "https://b.example.com"}]},
     });
     let ground = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},

@@ -13,11 +13,10 @@ use kube::{
     Api, ResourceExt,
     api::{DeleteParams, ListParams},
 };
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::{
-    crds::guide_blocks,
+    crds::guide_documents,
     support::{World, inventory, shared, site},
 };
 
@@ -44,14 +43,13 @@ async fn the_guides_sites_become_ready() {
     world.cluster.apply(server).unwrap();
     let mut applied = BTreeMap::new();
     let mut secrets = BTreeSet::new();
-    for block in guide_blocks(&fs::read_to_string(guide).unwrap()) {
-        for document in serde_yaml_ng::Deserializer::from_str(&block) {
-            let value = Value::deserialize(document).unwrap();
-            if value["kind"] == "FrappeSite" {
-                applied.insert(value["metadata"]["name"].as_str().unwrap().to_owned(), value);
-            } else if value["metadata"]["name"] == "rds-credentials" {
-                secrets.insert(value.to_string());
-            }
+    let wanted = |it: &serde_yaml_ng::Value| it["kind"] == "FrappeSite" || it["metadata"]["name"] == "rds-credentials";
+    for block in guide_documents(&fs::read_to_string(guide).unwrap(), wanted) {
+        let value: Value = serde_yaml_ng::from_str(&block).unwrap();
+        if value["kind"] == "FrappeSite" {
+            applied.insert(value["metadata"]["name"].as_str().unwrap().to_owned(), value);
+        } else {
+            secrets.insert(value.to_string());
         }
     }
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -119,9 +117,32 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
     assert!(rest.is_empty(), "60 s with nothing changing cost {rest:?}");
     println!("60 s with nothing changing: 0 requests for {} sites", REQUESTS_MAX.len());
+    for (name, _) in REQUESTS_MAX {
+        world.kubectl(&["delete", "frappesite", name, "-n", "cost", "--wait=false"]);
+        world.site_gone("cost", name).await;
+    }
+    every_right_is_listed(&world);
 }
 
-/// One winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
+/// What the operator asked for, held against the table of what it may do.
+fn every_right_is_listed(world: &World) {
+    let table = include_str!("../../docs/security.md");
+    let mut listed: BTreeSet<(String, String)> = BTreeSet::new();
+    for row in table.lines().filter(|line| line.starts_with("| ")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let verbs: Vec<&str> = cells[2].split(", ").collect();
+        for resource in cells[1].split(", ") {
+            listed.extend(verbs.iter().map(|verb| ((*verb).to_owned(), resource.to_owned())));
+        }
+    }
+    let requests = audit::requests(&world.cluster, Timestamp::UNIX_EPOCH).unwrap();
+    let asked: BTreeSet<(String, String)> = audit::count(&requests).into_keys().collect();
+    let missing: Vec<_> = asked.difference(&listed).collect();
+    assert!(asked.len() > 40 && missing.is_empty(), "{} rights were used, and not listed are {missing:?}", asked.len());
+    println!("{} of {} listed rights were used, and none beside them", asked.len(), listed.len());
+}
+
+/// one winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_sites_race_for_one_host_a_thousand_times() {
     let world = World::start("races").await;

@@ -27,6 +27,9 @@ use crate::{
     io::events::Notice,
 };
 
+/// Priority of a repository that names none: the guide's.
+const FPM_PRIORITY: i32 = 50;
+
 /// Conditions beside those that say how far a bench is.
 const ASIDES: [&str; 2] = ["VolumesSized", "WorkersAutoscaled"];
 
@@ -276,12 +279,19 @@ pub fn git_enabled(observed: &Observed) -> bool {
 }
 
 /// Names of the repositories: the operator's, then the bench's.
+/// Names of the repositories, the default one first, then the one with the highest priority.
 fn fpm_repositories(observed: &Observed) -> Vec<String> {
-    let own = observed.bench.spec.fpm_config.clone().unwrap_or_default().repositories;
-    let shared = observed.config.fpm_repositories.iter().map(|it| it.name.clone());
-    let mut names: Vec<String> = shared.chain(own.into_iter().map(|it| it.name)).collect();
-    names.dedup();
-    names
+    let own = observed.bench.spec.fpm_config.clone().unwrap_or_default();
+    let shared = observed.config.fpm_repositories.iter().map(|it| (it.name.clone(), it.priority));
+    let mut known: Vec<(String, i32)> = Vec::new();
+    let of_bench = own.repositories.into_iter().map(|it| (it.name, it.priority.unwrap_or(FPM_PRIORITY)));
+    for (name, priority) in shared.chain(of_bench) {
+        // The bench's own comes in the place of the operator's of that name.
+        known.retain(|(other, _)| *other != name);
+        known.push((name, priority));
+    }
+    known.sort_by_key(|(name, priority)| (own.default_repo.as_ref() != Some(name), -i64::from(*priority)));
+    known.into_iter().map(|(name, _)| name).collect()
 }
 
 fn worker_scaling(

@@ -1,5 +1,6 @@
 //! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
 
+pub mod annotations;
 pub mod budget;
 pub mod build;
 pub mod claims;

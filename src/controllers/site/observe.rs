@@ -169,8 +169,11 @@ pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Stri
     let admin = spec.admin_password_secret_ref.iter();
     let connection = spec.db_config.iter().filter_map(|it| it.connection_secret_ref.as_ref());
     let shared = bench.and_then(|it| it.spec.db_config.as_ref()?.connection_secret_ref.as_ref());
+    // In another namespace than its route's, a certificate is of no use: it is copied, unless cert-manager makes it there.
+    let tls = spec.tls.iter().filter(|tls| tls.enabled && tls.issuer.is_none() && Place::of(site).is_foreign());
+    let certificate = tls.filter_map(|tls| tls.secret_name.clone());
     let references = admin.chain(connection).chain(shared).filter(|it| here(&it.namespace)).map(|it| it.name.clone());
-    references.chain(spec.site_config_secret_refs.values().map(|it| it.name.clone())).collect()
+    references.chain(certificate).chain(spec.site_config_secret_refs.values().map(|it| it.name.clone())).collect()
 }
 
 /// Reads the world of one site.
@@ -198,11 +201,11 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
         routes: routes(context, &place, hosts.all().chain(&held)),
         namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
-        credentials,
         secrets,
         copies,
+        servers: servers(context, &place, credentials.as_deref()),
+        credentials,
         mariadb_installed: context.mariadb_installed(),
-        servers: children.all(Kind::MariaDb),
         root_secret: children.get(Kind::Secret, &place.own_server_root()),
         sql: [cached(Kind::Database, "db"), cached(Kind::User, "user"), cached(Kind::Grant, "grant")],
         epoch: turn.epoch,
@@ -223,6 +226,18 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         failure,
         site,
     })
+}
+
+/// The MariaDB objects that may serve the site: where that is decided, only the one.
+fn servers(context: &Context, place: &Place, credentials: Option<&DynamicObject>) -> Vec<Arc<DynamicObject>> {
+    let get = |key: &Key| context.site_children.get(Kind::MariaDb, key).into_iter().collect();
+    let decided = credentials.and_then(|it| it.annotations().get(labels::DATABASE_KIND));
+    match decided.map(|it| it.split(['/', ' ']).collect::<Vec<_>>()).as_deref() {
+        Some(["dedicated"]) => get(&place.own_server()),
+        Some(["shared", namespace, name]) => get(&Key::new(*namespace, *name)),
+        Some(["existing", _]) => Vec::new(),
+        _ => context.site_children.all(Kind::MariaDb),
+    }
 }
 
 async fn claims(context: &Context, site: &FrappeSite, hosts: &Hosts) -> Result<Vec<Claim>, kube::Error> {

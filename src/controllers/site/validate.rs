@@ -11,6 +11,7 @@ use kube::{
 };
 
 use super::{
+    annotations::is_allowed,
     database::{self, Database},
     hosts::Hosts,
     observe::Observed,
@@ -25,10 +26,6 @@ use crate::{
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
-/// Ends or beginnings of annotation names that put text, hosts or credentials into an ingress controller's
-/// configuration (the class of CVE-2021-25742 and CVE-2025-1974).
-const REFUSED_ANNOTATIONS: [&str; 6] =
-    ["-snippet", "/auth-", "/mirror-", "/server-alias", "/proxy-set-headers", "/custom-http-errors"];
 /// Entries of a site's configuration that have a field of their own, or belong to the operator.
 const REFUSED_CONFIG: [&str; 12] = [
     "admin_password",
@@ -102,12 +99,14 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
         ("httpRoute", of_route(spec.http_route.as_ref().map(|it| &it.annotations))),
         ("routeConfig", of_route(spec.route_config.as_ref().map(|it| &it.annotations))),
     ];
-    let refused = |name: &String| REFUSED_ANNOTATIONS.iter().any(|it| name.contains(it));
+    let refused = |name: &String| !is_allowed(name, &observed.config.allowed_route_annotations);
     if let Some((field, name)) =
         all.iter().find_map(|(field, names)| Some((field, names.iter().find(|it| refused(it))?)))
     {
-        let message =
-            format!("{field}.annotations: {name} would change the ingress controller's configuration; remove it");
+        let message = format!(
+            "{field}.annotations: {name} is not one that a site may set; remove it, or have the platform add it to \
+             allowedRouteAnnotations of the operator's ConfigMap"
+        );
         return failed(Stage::Route, Reason::AnnotationRefused, message);
     }
     let keys = || spec.site_config.keys().chain(spec.site_config_secret_refs.keys());

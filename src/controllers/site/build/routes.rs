@@ -34,7 +34,10 @@ pub fn ingress(input: &Input) -> Desired {
         ingress["ingressClassName"] = json!(class);
     }
     if let Some(tls) = spec.tls.as_ref().filter(|tls| tls.enabled) {
-        let secret = tls.secret_name.clone().unwrap_or_else(|| child(&input.valid.place.stem, "tls"));
+        let place = &input.valid.place;
+        // A name of another namespace's would be taken for one of the bench's.
+        let named = tls.secret_name.as_ref().filter(|_| tls.issuer.is_none() || !place.is_foreign());
+        let secret = named.map_or_else(|| child(&place.stem, "tls"), |name| place.mounted(name));
         ingress["tls"] = json!([{"hosts": hosts, "secretName": secret}]);
         if let Some(issuer) = &tls.issuer {
             annotations.insert("cert-manager.io/cluster-issuer".to_owned(), issuer.clone());

@@ -80,7 +80,7 @@ fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
     assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is untouched");
 }
 
-/// A default of the bench's counts for sites that are made after it was set: data does not move by an edit.
+/// a default of the bench's counts for sites that are made after it was set: data does not move by an edit.
 #[test]
 fn what_was_decided_is_kept_when_the_benchs_default_changes() {
     let mut world = observed(json!({}));

@@ -1,0 +1,110 @@
+//! Which annotations a site may give to its routes. Pure.
+//!
+//! An annotation can put text into an ingress controller's configuration (the class of CVE-2021-25742 and CVE-2025-1974),
+//! mirror or redirect others' traffic, or name others' hosts. So those that are known to do none of it are listed, and a
+//! platform adds what it needs with the ConfigMap's `allowedRouteAnnotations`.
+
+/// Names that may be set, by what comes before the slash.
+const ALLOWED: [(&str, &[&str]); 5] = [
+    (
+        "cert-manager.io",
+        &[
+            "cluster-issuer",
+            "duration",
+            "issuer",
+            "issuer-group",
+            "issuer-kind",
+            "private-key-algorithm",
+            "private-key-rotation-policy",
+            "private-key-size",
+            "renew-before",
+            "usages",
+        ],
+    ),
+    ("external-dns.alpha.kubernetes.io", &["ttl"]),
+    (
+        "haproxy.router.openshift.io",
+        &[
+            "balance",
+            "disable_cookies",
+            "hsts_header",
+            "ip_allowlist",
+            "ip_whitelist",
+            "rate-limit-connections",
+            "rate-limit-connections.concurrent-tcp",
+            "rate-limit-connections.rate-http",
+            "rate-limit-connections.rate-tcp",
+            "timeout",
+            "timeout-tunnel",
+        ],
+    ),
+    ("kubernetes.io", &["tls-acme"]),
+    (
+        "nginx.ingress.kubernetes.io",
+        &[
+            "affinity",
+            "affinity-mode",
+            "client-body-buffer-size",
+            "denylist-source-range",
+            "force-ssl-redirect",
+            "limit-connections",
+            "limit-rpm",
+            "limit-rps",
+            "proxy-body-size",
+            "proxy-buffer-size",
+            "proxy-buffering",
+            "proxy-buffers-number",
+            "proxy-connect-timeout",
+            "proxy-read-timeout",
+            "proxy-request-buffering",
+            "proxy-send-timeout",
+            "ssl-redirect",
+            "whitelist-source-range",
+        ],
+    ),
+];
+
+/// Whether a route may carry the annotation: it is listed here, or `more` names it, or everything that begins so, with a
+/// `*` at the end.
+pub fn is_allowed(name: &str, more: &[String]) -> bool {
+    let (prefix, rest) = name.split_once('/').unwrap_or_default();
+    let listed = ALLOWED.iter().any(|(group, names)| *group == prefix && names.contains(&rest));
+    let added = |pattern: &String| match pattern.strip_suffix('*') {
+        Some(begin) => name.starts_with(begin),
+        None => name == pattern,
+    };
+    listed || more.iter().any(added)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_to_be_harmless_and_what_the_platform_adds() {
+        let more = ["alb.ingress.kubernetes.io/*".to_owned(), "example.com/team".to_owned()];
+        for name in [
+            "cert-manager.io/cluster-issuer",
+            "haproxy.router.openshift.io/timeout",
+            "nginx.ingress.kubernetes.io/proxy-body-size",
+            "alb.ingress.kubernetes.io/scheme",
+            "example.com/team",
+        ] {
+            assert!(is_allowed(name, &more), "{name}");
+        }
+        for name in [
+            "nginx.ingress.kubernetes.io/server-snippet",
+            "nginx.ingress.kubernetes.io/configuration-snippet",
+            "nginx.ingress.kubernetes.io/auth-url",
+            "nginx.ingress.kubernetes.io/mirror-target",
+            "nginx.ingress.kubernetes.io/server-alias",
+            "nginx.ingress.kubernetes.io/rewrite-target",
+            "external-dns.alpha.kubernetes.io/hostname",
+            "example.com/teams",
+            "",
+            "a",
+        ] {
+            assert!(!is_allowed(name, &more), "{name}");
+        }
+    }
+}
