@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use kube_sharding::SLOTS;
 use serde::Deserialize;
 
+use crate::domain::key::Key;
+
 /// Name of the ConfigMap, in the operator's own namespace.
 pub const CONFIG_MAP: &str = "frappe-operator-config";
 
@@ -15,6 +17,8 @@ pub struct OperatorConfig {
     pub default_frappe_image: Option<String>,
     /// `defaultMariaDBImage`.
     pub default_mariadb_image: String,
+    /// `defaultMariaDB`: namespace and name of the MariaDB of sites for which neither site nor bench names one.
+    pub default_mariadb: Option<Key>,
     /// `defaultPostgresImage`.
     pub default_postgres_image: String,
     /// `defaultRedisImage`.
@@ -96,6 +100,7 @@ impl Default for OperatorConfig {
         Self {
             default_frappe_image: None,
             default_mariadb_image: "docker.io/library/mariadb:10.6".to_owned(),
+            default_mariadb: None,
             default_postgres_image: "docker.io/library/postgres:15-alpine".to_owned(),
             default_redis_image: "docker.io/library/redis:7-alpine".to_owned(),
             default_nginx_image: "docker.io/library/nginx:1.25-alpine".to_owned(),
@@ -142,6 +147,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
     match key {
         "defaultFrappeImage" => config.default_frappe_image = Some(image(value)?),
         "defaultMariaDBImage" => config.default_mariadb_image = image(value)?,
+        "defaultMariaDB" => config.default_mariadb = reference(value)?,
         "defaultPostgresImage" => config.default_postgres_image = image(value)?,
         "defaultRedisImage" => config.default_redis_image = image(value)?,
         "defaultNginxImage" => config.default_nginx_image = image(value)?,
@@ -169,6 +175,7 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
     match key {
         "defaultFrappeImage" => config.default_frappe_image.clone_from(&last_good.default_frappe_image),
         "defaultMariaDBImage" => config.default_mariadb_image.clone_from(&last_good.default_mariadb_image),
+        "defaultMariaDB" => config.default_mariadb.clone_from(&last_good.default_mariadb),
         "defaultPostgresImage" => config.default_postgres_image.clone_from(&last_good.default_postgres_image),
         "defaultRedisImage" => config.default_redis_image.clone_from(&last_good.default_redis_image),
         "defaultNginxImage" => config.default_nginx_image.clone_from(&last_good.default_nginx_image),
@@ -182,6 +189,17 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = last_good.bench_reconciles_per_second,
         "fpmRepositories" => config.fpm_repositories.clone_from(&last_good.fpm_repositories),
         _ => {}
+    }
+}
+
+fn reference(value: &str) -> Result<Option<Key>, String> {
+    let name = |text: &str| {
+        !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
+    };
+    match value.split_once('/') {
+        None if value.is_empty() => Ok(None),
+        Some((namespace, object)) if name(namespace) && name(object) => Ok(Some(Key::new(namespace, object))),
+        _ => Err(format!("{value} is not NAMESPACE/NAME of a MariaDB")),
     }
 }
 

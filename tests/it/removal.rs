@@ -133,10 +133,41 @@ async fn a_deletion_whose_job_fails_waits_for_a_word() {
     world.until("nothing but finished Jobs is left", 60, after).await;
     println!("stuck, forced: {:?}", left(&world, "forced", "failing-stuck"));
 
+    without_bench(&world).await;
+
+    world.cluster.apply(&ground("forced")).unwrap();
+    world.with_bench("forced").await;
+    world.cluster.apply(&site("forced", "last")).unwrap();
+    world.site_in("forced", "last", SitePhase::Ready).await;
     world.kubectl(&["delete", "namespace", "forced", "--wait=false"]);
     let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "forced"], "").ok()?.success).then_some(()) };
     world.until("the namespace is gone, with its site", 120, gone).await;
     let domains = world.kubectl(&["get", "frappedomains", "-o", "name"]);
     assert_eq!(domains.trim(), "", "a claim is left");
     println!("a namespace that is deleted takes its site along: no claim is left");
+}
+
+/// A bench whose finalizer was taken by force: no Job can run, so the MariaDB operator drops the database.
+async fn without_bench(world: &World) {
+    world.cluster.apply(&site("forced", "benchless")).unwrap();
+    world.kubectl(&["delete", "frappebench", "bench", "-n", "forced", "--wait=false"]);
+    world.kubectl(&[
+        "patch",
+        "frappebench",
+        "bench",
+        "-n",
+        "forced",
+        "--type",
+        "merge",
+        "-p",
+        r#"{"metadata":{"finalizers":null}}"#,
+    ]);
+    world.site_says("forced", "benchless", "BenchNotFound").await;
+    for name in ["benchless", "orphan"] {
+        delete(world, "forced", name);
+        world.site_gone("forced", name).await;
+        let gone = || async { left(world, "forced", name).iter().all(|it| it.starts_with("Job")).then_some(()) };
+        world.until("nothing but finished Jobs is left", 60, gone).await;
+    }
+    println!("without their bench: nothing is left");
 }

@@ -153,7 +153,9 @@ async fn two_sites_race_for_one_host_a_thousand_times() {
         world.cluster.apply(&account(namespace, "account")).unwrap();
     }
     let racer = |namespace: &str, number: usize| {
-        let metadata = json!({"name": format!("racer-{number}"), "namespace": namespace});
+        // Hosts are what is raced for: no deletion here has to wait for a Job.
+        let annotations = json!({"frappe.vyogo.tech/force-delete": "skip-job"});
+        let metadata = json!({"name": format!("racer-{number}"), "namespace": namespace, "annotations": annotations});
         let database = json!({"provider": "external", "connectionSecretRef": {"name": "account"}});
         let spec =
             json!({"siteName": format!("h{number}.example.com"), "benchRef": {"name": "bench"}, "dbConfig": database});

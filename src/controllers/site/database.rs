@@ -137,13 +137,15 @@ fn dedicated(observed: &Observed) -> Result<Database, Report> {
     Ok(Database::Made(Server { key, dedicated: true, host, port }))
 }
 
-/// The MariaDB that was decided, else that of the site, else of the bench, else the only one of the namespace.
+/// The MariaDB that was decided, else that of the site, else of the bench, else of the operator's ConfigMap, else the only
+/// one of the namespace.
 fn shared(observed: &Observed, decided: Option<Key>, config: &DatabaseConfig) -> Result<Database, Report> {
     installed(observed)?;
     let home = Place::of(&observed.site).namespace;
     let wanted = decided.or_else(|| {
-        let reference = config.mariadb_ref.clone()?;
-        Some(Key::new(reference.namespace.unwrap_or_else(|| home.clone()), reference.name))
+        let reference = config.mariadb_ref.clone();
+        let named = reference.map(|it| Key::new(it.namespace.unwrap_or_else(|| home.clone()), it.name));
+        named.or_else(|| observed.config.default_mariadb.clone())
     });
     let mut found = observed.servers.iter().filter(|server| match &wanted {
         Some(key) => Key::of(server.as_ref()) == *key,
@@ -152,7 +154,9 @@ fn shared(observed: &Observed, decided: Option<Key>, config: &DatabaseConfig) ->
     });
     let (Some(server), None) = (found.next(), found.next()) else {
         let message = match wanted {
-            Some(key) => format!("MariaDB {key} does not exist: create it or correct dbConfig.mariadbRef"),
+            Some(key) => format!(
+                "MariaDB {key} does not exist: create it, or correct dbConfig.mariadbRef or the ConfigMap's defaultMariaDB"
+            ),
             None => format!(
                 "dbConfig.mariadbRef is missing and namespace {home} does not have exactly one MariaDB: create one, or name \
                  one in the bench's or the site's dbConfig.mariadbRef"

@@ -102,6 +102,24 @@ fn what_was_decided_is_kept_when_the_benchs_default_changes() {
 }
 
 #[test]
+fn the_operators_default_comes_after_site_and_bench_and_before_the_only_one() {
+    let default = Some(crate::domain::key::Key::new("databases", "main"));
+    let config = Arc::new(crate::config::OperatorConfig { default_mariadb: default, ..Default::default() });
+    let mut world = Observed { config, ..observed(json!({})) };
+    assert_eq!(reason(&plan(&world)), "DatabaseServerNotFound");
+    let main = json!({
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {"replicas": 3},
+        "metadata": {"name": "main", "namespace": "databases"},
+    });
+    world.servers.push(object(main));
+    let (made, _) = converge(&mut world, "Complete");
+    assert_eq!(request(&made)["database"]["host"], "main-primary.databases.svc");
+    let named = observed(json!({"dbConfig": {"mariadbRef": {"name": "mariadb"}}}));
+    let (made, _) = converge(&mut Observed { config: world.config.clone(), ..named }, "Complete");
+    assert_eq!(request(&made)["database"]["host"], "mariadb.default.svc");
+}
+
+#[test]
 fn a_server_that_a_site_has_for_itself_serves_no_other() {
     let mut world = observed(json!({}));
     let own = json!({
