@@ -225,6 +225,10 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
                 WriteError::NamespaceTerminating { verb, kind, key }
             }
             400..=428 => WriteError::Rejected { verb, kind, key, message: status.message.clone() },
+            // A field that this cluster's definition of the kind does not have: it is answered as if it were the server's fault.
+            500 if status.message.contains("failed to create typed patch object") => {
+                WriteError::Rejected { verb, kind, key, message: status.message.clone() }
+            }
             _ => WriteError::Transient { verb, kind, key, source },
         },
         kube::Error::Service(error) if matches!(error.downcast_ref(), Some(Stopped::Refused(_))) => {

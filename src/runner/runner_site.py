@@ -146,16 +146,20 @@ def settle(site, database, request):
 
 def put_hosts(site, hosts, former):
     """Has nginx lead hosts to the site, and former ones no more unless they lead to another by now."""
-    if hosts:
-        os.makedirs(HOSTS, exist_ok=True)
-    for host in hosts:
-        path = os.path.join(HOSTS, host)
-        if read_file(path).strip() != site.name:
-            replace_file(path, site.name + "\n")
-    for host in former:
-        path = os.path.join(HOSTS, host)
-        if host not in hosts and read_file(path).strip() == site.name:
-            os.unlink(path)
+    if not hosts and not former:
+        return
+    os.makedirs(HOSTS, exist_ok=True)
+    with open(os.path.join(HOSTS, ".lock"), "w", encoding="utf-8") as handle:
+        # Who takes a former host over may do so just now.
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        for host in hosts:
+            path = os.path.join(HOSTS, host)
+            if read_file(path).strip() != site.name:
+                replace_file(path, site.name + "\n")
+        for host in former:
+            path = os.path.join(HOSTS, host)
+            if host not in hosts and read_file(path).strip() == site.name:
+                os.unlink(path)
 
 
 def install_missing(site, database, apps):

@@ -38,7 +38,9 @@ class ApplyTest(unittest.TestCase):
 
     def hosts(self):
         folder = self.bench.folder / "sites/.hosts"
-        return {path.name: path.read_text().strip() for path in folder.iterdir()} if folder.exists() else {}
+        if not folder.exists():
+            return {}
+        return {path.name: path.read_text().strip() for path in folder.iterdir() if not path.name.startswith(".")}
 
     def installed(self):
         return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
