@@ -166,7 +166,7 @@ impl Picture {
 fn attempt(job: &Value) -> usize {
     let name = job["metadata"]["name"].as_str().unwrap();
     let number = name.rsplit('-').next().and_then(|it| it.parse().ok()).unwrap_or(1);
-    if name.contains("-configure") { 1000 + number } else { number }
+    if name.contains("-apply") { 1000 + number } else { number }
 }
 
 async fn set(sites: &Api<FrappeSite>, name: &str, base: &Value, change: &Value) -> Result<(), String> {

@@ -34,22 +34,20 @@ pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str
         "secret_config": spec.site_config_secret_refs.keys().collect::<Vec<_>>(),
     });
     let version = |secret: &DynamicObject| secret.resource_version().unwrap_or_default();
+    let set = observed.site.status.as_ref().and_then(|status| status.admin_password_version.clone());
+    let admin = observed.secrets.get(&valid.admin_secret).map(|it| version(it)).or(set);
     let of = |name: &str| observed.secrets.get(name).map(|it| version(it)).unwrap_or_default();
     let entries = spec.site_config_secret_refs.values().map(|it| format!("{}/{}={}", it.name, it.key, of(&it.name)));
     let read = json!({
         "account": observed.credentials.as_deref().map(version),
         "connection": valid.database.connection_secret().map(of),
-        "admin": of(&valid.admin_secret),
+        "admin": admin,
         "entries": entries.collect::<Vec<_>>(),
         "asked": observed.site.annotations().get(labels::RECONCILE),
     });
     let database = database_request(&valid.database, database_name);
     let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
-    Configuration {
-        request,
-        hash,
-        admin_password_version: observed.secrets.get(&valid.admin_secret).map(|it| version(it)),
-    }
+    Configuration { request, hash, admin_password_version: admin }
 }
 
 /// URL of a host.

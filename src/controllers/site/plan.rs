@@ -73,7 +73,8 @@ pub struct Plan {
 pub fn verb(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Init => "init",
-        OperationKind::Configure => "configure",
+        // Not "configure": the bench's own Job of that name would meet that of a site which is named like the bench.
+        OperationKind::Configure => "apply",
         OperationKind::Delete => "delete",
     }
 }
@@ -170,7 +171,10 @@ fn missing_secret(observed: &Observed, valid: &Validated) -> Option<Report> {
     let spec = &observed.site.spec;
     let lacks = |name: &str| !observed.secrets.contains_key(name);
     let connection = valid.database.connection_secret().filter(|name| lacks(name));
-    let admin = spec.admin_password_secret_ref.as_ref().map(|it| it.name.as_str()).filter(|name| lacks(name));
+    // Once the site exists, its Secret may be put away: a password that is not there is not changed.
+    let exists = observed.site.status.as_ref().is_some_and(|status| status.initialized);
+    let admin = spec.admin_password_secret_ref.as_ref().map(|it| it.name.as_str());
+    let admin = admin.filter(|name| !exists && lacks(name));
     let entry = spec.site_config_secret_refs.values().map(|it| it.name.as_str()).find(|name| lacks(name));
     let (at, reason, message) = if let Some(name) = connection {
         let message = format!("Secret {name} does not exist: create it with the keys username and password");

@@ -10,7 +10,7 @@ use super::{
     configuration::Configuration,
     observe::Observed,
     operation::{self, Progress},
-    plan::{Plan, Step, waits_for_room, waits_message},
+    plan::{Plan, Step, verb, waits_for_room, waits_message},
     reason::Reason,
     route::{self, Way},
     status::{Report, Stage},
@@ -95,7 +95,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             answered(observed, plan)
         }
         Progress::Run(operation) => {
-            let job = input.valid.place.job("configure", operation.attempt);
+            let job = input.valid.place.job(verb(OperationKind::Configure), operation.attempt);
             if waits_for_room(observed, &job.name) {
                 return Plan::report(observed, &moving(Reason::WaitingForJobSlot, waits_message(observed)), None);
             }

@@ -31,14 +31,14 @@ pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation, conf
     job(input, bench, operation, &about, &request, &secrets)
 }
 
-/// The Job `SITE-configure`: settings, hosts, apps, and the password of Administrator where its Secret changed.
+/// The Job `SITE-apply`: settings, hosts, apps, and the password of Administrator where its Secret changed.
 pub fn configure_job(
     input: &Input,
     bench: &bench::Input,
     operation: &Operation,
     configuration: &Configuration,
 ) -> Desired {
-    let about = About { command: "apply", name: "configure", deadline_seconds: INIT_DEADLINE_SECONDS };
+    let about = About { command: "apply", name: "apply", deadline_seconds: INIT_DEADLINE_SECONDS };
     let mut request = with(request(input), &configuration.request);
     let mut secrets = [account(input), entries(input)].concat();
     let status = input.site.status.as_ref();

@@ -39,7 +39,7 @@ fn a_site_is_served_at_its_domain_and_more_hosts_and_gives_back_what_it_no_longe
     assert_eq!(held(&world), ["shop.org"]);
     assert_eq!(world.site.status.as_ref().and_then(|it| it.site_url.clone()).as_deref(), Some("http://shop.org"));
     let job = made.iter().find(|it| it.kind == Kind::Job).expect("nginx is told");
-    assert_eq!(job.key.name, "shop-configure");
+    assert_eq!(job.key.name, "shop-apply");
     assert!(job.body.to_string().contains(r#"\"hosts\":[\"shop.org\"]"#));
 }
 

@@ -45,7 +45,7 @@ fn each_setting_is_applied_by_a_job_and_the_site_is_served_meanwhile() {
     assert_eq!((reason(&next).as_str(), status.phase), ("Configuring", SitePhase::Ready));
     assert_eq!(condition::find(&status.conditions, "Progressing").map(|it| it.status.as_str()), Some("True"));
     let job = next.job.expect("a Job");
-    assert_eq!(job.key.name, "shop-configure");
+    assert_eq!(job.key.name, "shop-apply");
     assert_eq!(lint(&job), Vec::<String>::new());
     assert_eq!(
         request(&job)["config"],
@@ -54,7 +54,7 @@ fn each_setting_is_applied_by_a_job_and_the_site_is_served_meanwhile() {
     converge(&mut world, "Complete");
     assert_eq!(reason(&plan(&world)), "Ready");
     change(&mut world, |spec| spec.maintenance_mode = Some(false));
-    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-configure-2"));
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply-2"));
 }
 
 #[test]
@@ -72,6 +72,41 @@ fn a_password_is_set_when_its_secret_changes_and_only_then() {
     assert_eq!(request(&job)["set_admin_password"], json!(true));
     converge(&mut world, "Complete");
     assert!(is_empty(&world, &plan(&world)));
+}
+
+/// The Secret with the first password may be put away, and brought back with another.
+#[test]
+fn a_site_that_exists_does_not_need_the_password_of_administrator() {
+    let mut world = settled(json!({"adminPasswordSecretRef": {"name": "admin"}}));
+    let secret = world.secrets.remove("admin").expect("a Secret");
+    assert!(is_empty(&world, &plan(&world)), "{:?}", plan(&world).status);
+    world.secrets.insert("admin".to_owned(), secret);
+    assert!(is_empty(&world, &plan(&world)));
+    rotate(&mut world, "admin", "9");
+    assert_eq!(request(&plan(&world).job.expect("a Job"))["set_admin_password"], json!(true));
+}
+
+/// A bench has a Job `BENCH-configure`: a site of its name must not meet it.
+#[test]
+fn a_site_may_be_named_like_its_bench() {
+    let bench = bench();
+    let input = crate::controllers::bench::build::Input {
+        bench: &bench,
+        config: &crate::config::OperatorConfig::default(),
+        capabilities: crate::domain::capabilities::Capabilities::default(),
+        redis_secret_version: None,
+    };
+    let of_bench: Vec<_> =
+        crate::controllers::bench::build::render(&input).all().map(|it| (it.kind, it.key.name.clone())).collect();
+    assert!(of_bench.contains(&(Kind::Job, "bench-configure".to_owned())), "{of_bench:?}");
+    let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}, "tls": {"enabled": true}}));
+    Arc::make_mut(&mut world.site).metadata.name = Some("bench".to_owned());
+    let (mut made, _) = converge(&mut world, "Complete");
+    change(&mut world, |spec| spec.maintenance_mode = Some(true));
+    made.extend(converge(&mut world, "Complete").0);
+    assert!(made.iter().any(|it| it.key.name == "bench-apply"));
+    let met: Vec<_> = made.iter().filter(|it| of_bench.contains(&(it.kind, it.key.name.clone()))).collect();
+    assert!(met.is_empty(), "{met:?}");
 }
 
 #[test]
@@ -100,11 +135,11 @@ fn one_change_at_a_time() {
     apply(&mut world, &first, "Running");
     change(&mut world, |spec| spec.scheduler_paused = Some(true));
     let during = plan(&world);
-    assert_eq!(during.job.map(|it| it.key.name).as_deref(), Some("shop-configure"), "the one that runs");
-    let mut done = DynamicObject::clone(&world.jobs["shop-configure"]);
+    assert_eq!(during.job.map(|it| it.key.name).as_deref(), Some("shop-apply"), "the one that runs");
+    let mut done = DynamicObject::clone(&world.jobs["shop-apply"]);
     done.data["status"]["conditions"][0]["type"] = json!("Complete");
-    world.jobs.insert("shop-configure".to_owned(), Arc::new(done));
-    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-configure-2"));
+    world.jobs.insert("shop-apply".to_owned(), Arc::new(done));
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply-2"));
 }
 
 #[test]
@@ -128,7 +163,7 @@ fn reconcile_now_is_answered_once() {
     let mut world = settled(json!({}));
     Arc::make_mut(&mut world.site).annotations_mut().insert("frappe.vyogo.tech/reconcile".into(), "now".into());
     let (made, _) = converge(&mut world, "Complete");
-    assert!(made.iter().any(|it| it.key.name == "shop-configure"));
+    assert!(made.iter().any(|it| it.key.name == "shop-apply"));
     let status = world.site.status.clone().expect("a status");
     assert_eq!(status.last_handled_reconcile_at.as_deref(), Some("now"));
     assert!(is_empty(&world, &plan(&world)));
