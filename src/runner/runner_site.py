@@ -49,6 +49,9 @@ class Site:
             raise Failure(22, "state", f"SiteNameTaken: {self.name} on this bench belongs to another FrappeSite")
         return state
 
+    def put_config(self, config):
+        replace_file(self.config_path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+
     def put_state(self, state):
         replace_file(self.state_path, f"{state} {self.identity}\n", 0o640)
 
@@ -88,8 +91,7 @@ def init(request):
     database.wipe()
     for part in ("public", "private", "locks"):
         shutil.rmtree(os.path.join(site.path, part), ignore_errors=True)
-    config = {**database.config(), "encryption_key": secret("encryption-key")}
-    replace_file(site.config_path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+    site.put_config({**database.config(), "encryption_key": secret("encryption-key")})
     new_site(site, database, apps)
     check(database, apps)
     settle(site, database, request)
@@ -139,7 +141,7 @@ def settle(site, database, request):
     if "encryption_key" not in config:
         config["encryption_key"] = secret("encryption-key")
     if config != before:
-        replace_file(site.config_path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+        site.put_config(config)
     put_hosts(site, hosts, former["hosts"])
     replace_file(site.settings_path, json.dumps({"keys": sorted(wanted), "hosts": sorted(hosts)}), 0o640)
 

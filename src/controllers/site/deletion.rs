@@ -47,7 +47,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         let message = "deletionProtection is true: set it to false to let the deletion go on";
         return Plan::report(observed, &blocked(Reason::DeletionBlocked, message.to_owned()), None);
     }
-    let routes = routes(observed);
+    let routes = observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone()));
     let retain = observed.site.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain;
     let mut plan = if retain { release(observed, copies(observed)) } else { destroy(observed) };
     plan.steps.splice(0..0, routes);
@@ -70,14 +70,6 @@ fn force(observed: &Observed) -> Force {
     }
 }
 
-fn routes(observed: &Observed) -> Vec<Step> {
-    let routes = &observed.routes;
-    let of = |kind: Kind, object: &Arc<DynamicObject>| Step::Delete(kind, object.clone());
-    let one = routes.ingress.iter().map(|it| of(Kind::Ingress, it));
-    let http = routes.http_route.iter().map(|it| of(Kind::HttpRoute, it));
-    one.chain(http).chain(routes.routes.values().map(|it| of(Kind::Route, it))).collect()
-}
-
 /// Drops what the site has, step by step; each step begins when the one before is seen to have ended.
 fn destroy(observed: &Observed) -> Plan {
     let remains = Remains::of(observed);
@@ -91,7 +83,7 @@ fn destroy(observed: &Observed) -> Plan {
             let plan = Plan::report(observed, &deleting("the Job that runs is being stopped"), None);
             return Plan { steps: stop.into_iter().collect(), ..plan };
         }
-        if let Some(plan) = drop_by_job(observed, &input, bench) {
+        if let Some(plan) = drop_by_job(observed, &input, bench, remains.skips_database) {
             return plan;
         }
     }
@@ -167,7 +159,7 @@ fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
 }
 
 /// The plan while the delete Job is not done; nothing once it is.
-fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench) -> Option<Plan> {
+fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_database: bool) -> Option<Plan> {
     match operation::progress(observed, OperationKind::Delete, None) {
         Progress::Done => None,
         Progress::Run(operation) => {
@@ -177,8 +169,7 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench) -> Optio
                 return Some(Plan::report(observed, &report, None));
             }
             let report = deleting(format!("Job {} drops the site", job.name));
-            let skip = Remains::of(observed).skips_database;
-            let job = build::delete_job(input, &observed.bench_input(bench), &operation, skip);
+            let job = build::delete_job(input, &observed.bench_input(bench), &operation, skips_database);
             Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
         }
         Progress::Retry { after, message } => {

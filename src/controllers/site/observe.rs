@@ -74,6 +74,15 @@ pub struct Routes {
     pub routes: BTreeMap<String, Arc<DynamicObject>>,
 }
 
+impl Routes {
+    /// Every object, with its kind.
+    pub fn objects(&self) -> impl Iterator<Item = (Kind, &Arc<DynamicObject>)> {
+        let ingress = self.ingress.iter().map(|it| (Kind::Ingress, it));
+        let http_route = self.http_route.iter().map(|it| (Kind::HttpRoute, it));
+        ingress.chain(http_route).chain(self.routes.values().map(|it| (Kind::Route, it)))
+    }
+}
+
 /// The world, as far as one site is concerned.
 pub struct Observed {
     /// The site.
@@ -190,7 +199,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);
     let failure = failure(context, &site, &jobs).await?;
-    let credentials = credentials(context, &site).await?;
+    let credentials = own_secret(context, &site, &place.credentials()).await?;
     let deleting = site.metadata.deletion_timestamp.is_some();
     let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
@@ -288,14 +297,17 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
         .collect()
 }
 
-/// The Secret with the account. Where the cache has none although the site had one, its label may have been removed:
-/// then it is read live.
-async fn credentials(context: &Context, site: &FrappeSite) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+/// A Secret that the operator made for the site. Where the cache has none although the site had one, its label may have
+/// been removed: then it is read live.
+async fn own_secret(
+    context: &Context,
+    site: &FrappeSite,
+    key: &Key,
+) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
-    let key = Place::of(site).credentials();
-    match context.site_children.get(Kind::Secret, &key) {
+    match context.site_children.get(Kind::Secret, key) {
         Some(cached) => Ok(Some(cached)),
-        None if had => metadata_of(context, &key).await,
+        None if had => metadata_of(context, key).await,
         None => Ok(None),
     }
 }
@@ -321,12 +333,7 @@ async fn secrets(
     }
     if site.spec.admin_password_secret_ref.is_none() {
         let key = place.generated_admin_password(&site.name_any());
-        let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
-        let known = match context.site_children.get(Kind::Secret, &key) {
-            Some(cached) => Some(cached),
-            None if had => metadata_of(context, &key).await?,
-            None => None,
-        };
+        let known = own_secret(context, site, &key).await?;
         found.extend(known.map(|it| (key.name, it)));
     }
     let copies = found.keys().filter(|_| place.is_foreign()).filter_map(|name| {

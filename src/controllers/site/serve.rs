@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use frappe_crds::site::{OperationKind, SitePhase};
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
@@ -15,7 +16,10 @@ use super::{
     route::{self, Way},
     status::{Report, Stage},
 };
-use crate::domain::{labels, object::Kind};
+use crate::domain::{
+    labels,
+    object::{Desired, Kind},
+};
 
 /// Route, then configuration; then what leads elsewhere goes, and the hosts that are wanted no longer.
 pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
@@ -44,29 +48,21 @@ fn installed(input: &Input) -> Vec<String> {
 
 /// The route that was chosen; the others go.
 fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let mut wanted = BTreeSet::new();
-    match way {
-        Some(Way::Ingress) => steps.push(Step::Ensure(build::ingress(input))),
-        Some(Way::HttpRoute) => steps.push(Step::Ensure(build::http_route(input))),
-        Some(Way::Route) => {
-            for route in input.valid.hosts.all().map(|host| build::route(input, host)) {
-                wanted.insert(route.key.name.clone());
-                steps.push(Step::Ensure(route));
-            }
-        }
-        None => {}
-    }
-    let routes = &observed.routes;
-    if let Some(ingress) = routes.ingress.as_ref().filter(|_| way != Some(Way::Ingress)) {
-        steps.push(Step::Delete(Kind::Ingress, ingress.clone()));
-    }
-    if let Some(route) = routes.http_route.as_ref().filter(|_| way != Some(Way::HttpRoute)) {
-        steps.push(Step::Delete(Kind::HttpRoute, route.clone()));
-    }
-    let former = routes.routes.iter().filter(|(name, _)| !wanted.contains(*name));
-    steps.extend(former.map(|(_, route)| Step::Delete(Kind::Route, route.clone())));
-    steps
+    let wanted: Vec<Desired> = match way {
+        Some(Way::Ingress) => vec![build::ingress(input)],
+        Some(Way::HttpRoute) => vec![build::http_route(input)],
+        Some(Way::Route) => input.valid.hosts.all().map(|host| build::route(input, host)).collect(),
+        None => Vec::new(),
+    };
+    let is_wanted =
+        |kind: Kind, it: &DynamicObject| wanted.iter().any(|w| w.kind == kind && w.key.name == it.name_any());
+    let former: Vec<Step> = observed
+        .routes
+        .objects()
+        .filter(|(kind, it)| !is_wanted(*kind, it))
+        .map(|(kind, it)| Step::Delete(kind, it.clone()))
+        .collect();
+    wanted.into_iter().map(Step::Ensure).chain(former).collect()
 }
 
 /// Brings the site's configuration to what is asked for; says whether it is served.

@@ -16,6 +16,7 @@ import tempfile
 import textwrap
 import threading
 import time
+import unittest
 
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
@@ -305,6 +306,22 @@ class PostgresServer:
         self.process.wait(30)
         self.log.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class ServerTest(unittest.TestCase):
+    """Tests that share a server of their own."""
+
+    make_server = Server
+
+    @classmethod
+    def setUpClass(cls):
+        cls.server = cls.make_server()
+        cls.addClassCleanup(cls.server.close)
+
+    def new_bench(self, version=15):
+        """A bench that goes with the test."""
+        self.bench = Bench(self.server, version)
+        self.addCleanup(self.bench.close)
 
 
 class Bench:

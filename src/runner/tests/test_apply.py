@@ -4,21 +4,15 @@ import hashlib
 import json
 import unittest
 
-from support import ADMIN_PASSWORD, DATABASE, KILLED, PASSWORD, Bench, Server
+from support import ADMIN_PASSWORD, DATABASE, KILLED, PASSWORD, ServerTest
 
 STEPS_MAX = 250
 
 
-class ApplyTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.close)
-
+class ApplyTest(ServerTest):
     def setUp(self):
         self.server.reset()
-        self.bench = Bench(self.server)
-        self.addCleanup(self.bench.close)
+        self.new_bench()
         (self.bench.folder / "apps/hrms").mkdir()
         (self.bench.folder / "secrets/config").mkdir()
         (self.bench.folder / "secrets/config/mail_password").write_text('mail"pass\\word')

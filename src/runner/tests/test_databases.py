@@ -4,7 +4,7 @@ import json
 import subprocess
 import unittest
 
-from support import DATABASE, KILLED, PRIVILEGES, Bench, PostgresServer, Server
+from support import DATABASE, KILLED, PRIVILEGES, PostgresServer, ServerTest
 
 STEPS = 3
 HOSTILE = "p'a\"s\\s`w:o#rd $(id) é"
@@ -70,13 +70,8 @@ class Existing:
         self.assertNotIn(HOSTILE, result.stdout + result.stderr)
 
 
-class MariaDbTest(Existing, unittest.TestCase):
+class MariaDbTest(Existing, ServerTest):
     engine = "mariadb"
-
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.close)
 
     def setUp(self):
         self.server.reset()
@@ -84,8 +79,7 @@ class MariaDbTest(Existing, unittest.TestCase):
         # No right to make databases: only what the guide grants, on the one database.
         self.server.root(f"CREATE OR REPLACE USER '{DATABASE}'@'%' IDENTIFIED BY '{quoted}'; "
                          f"GRANT {PRIVILEGES} ON `{DATABASE}`.* TO '{DATABASE}'@'%'")
-        self.bench = Bench(self.server)
-        self.addCleanup(self.bench.close)
+        self.new_bench()
         connection(self.bench, username=DATABASE, password=HOSTILE, host="127.0.0.1", port=str(self.server.port))
 
     def tables(self):
@@ -107,13 +101,10 @@ class MariaDbTest(Existing, unittest.TestCase):
         self.assertIn("tabDefaultValue", self.server.root("SHOW TABLES IN shopdata").stdout)
 
 
-class PostgresTest(Existing, unittest.TestCase):
+class PostgresTest(Existing, ServerTest):
     engine = "postgres"
 
-    @classmethod
-    def setUpClass(cls):
-        cls.server = PostgresServer()
-        cls.addClassCleanup(cls.server.close)
+    make_server = PostgresServer
 
     def setUp(self):
         self.server.root(f'DROP DATABASE IF EXISTS {DATABASE}')
@@ -121,8 +112,7 @@ class PostgresTest(Existing, unittest.TestCase):
         self.server.root(f'DROP ROLE IF EXISTS {DATABASE}')
         self.server.root(f"CREATE ROLE {DATABASE} LOGIN PASSWORD '{quoted}'")
         self.server.root(f"CREATE DATABASE {DATABASE} OWNER {DATABASE}")
-        self.bench = Bench(self.server)
-        self.addCleanup(self.bench.close)
+        self.new_bench()
         connection(self.bench, username=DATABASE, password=HOSTILE, host="127.0.0.1", port=str(self.server.port))
 
     def tables(self):
@@ -137,8 +127,7 @@ class PostgresTest(Existing, unittest.TestCase):
 
     def test_version_14_is_refused_before_anything_is_made(self):
         self.bench.close()
-        self.bench = Bench(self.server, version=14)
-        self.addCleanup(self.bench.close)
+        self.new_bench(version=14)
         connection(self.bench, username=DATABASE, password=HOSTILE, host="127.0.0.1", port=str(self.server.port))
         self.assertEqual(self.bench.run("init", self.request(), STAND_IN_VERSION="14.9.0").returncode, 2)
         self.assertIn("use 15 or later", self.bench.termination()["error"])

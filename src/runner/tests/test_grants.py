@@ -5,7 +5,7 @@ import re
 import subprocess
 import unittest
 
-from support import PASSWORD, Server
+from support import PASSWORD, ServerTest
 
 SNAPSHOTS = pathlib.Path(__file__).resolve().parents[2] / "controllers/site/tests/snapshots"
 # Two sites with names as alike as can be, and the name of a table of each.
@@ -57,12 +57,7 @@ def grant(server, database, account):
                 f"GRANT {','.join(privileges)} ON `{database}`.* TO '{account}'@'%'{with_option}")
 
 
-class GrantsTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.close)
-
+class GrantsTest(ServerTest):
     def as_account(self, account, statement, database=OWN):
         return subprocess.run(["mariadb", "--no-defaults", "--protocol=tcp", "--host=127.0.0.1", f"--port={self.server.port}",
                                f"--user={account}", f"--password={PASSWORD}", "-NB", "-e", statement, database],

@@ -6,21 +6,15 @@ import signal
 import time
 import unittest
 
-from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Scanner, Server
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Scanner, ServerTest
 
 STEPS_MAX = 200
 
 
-class RunnerTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-        cls.addClassCleanup(cls.server.close)
-
+class RunnerTest(ServerTest):
     def setUp(self):
         self.server.reset()
-        self.bench = Bench(self.server)
-        self.addCleanup(self.bench.close)
+        self.new_bench()
 
     def assert_done(self, result, text):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
@@ -106,8 +100,7 @@ class RunnerTest(unittest.TestCase):
 
     def test_version_14_is_created_without_root_and_without_showing_the_password(self):
         self.bench.close()
-        self.bench = Bench(self.server, version=14)
-        self.addCleanup(self.bench.close)
+        self.new_bench(version=14)
         self.assert_done(self.bench.run("init"), "created")
         self.assert_complete()
         self.assertIn(["bootstrap", DATABASE], self.bench.calls())
