@@ -59,7 +59,7 @@ async fn a_deletion_ends_whatever_is_missing() {
     ];
     assert_eq!(left(&world, "gone", "kept"), expected);
 
-    world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", "serverless-mariadb", "-n", "gone"]);
+    world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", "serverless-mariadb", "-n", "gone", "--wait=false"]);
     delete(&world, "gone", "serverless");
     // The operator makes the server anew, until the deletion is seen; then the files are removed and it goes too.
     world.site_gone("gone", "serverless").await;
