@@ -46,7 +46,8 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.provider) ? self.dbConfig.provider : 'mariadb') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.provider) ? oldSelf.dbConfig.provider : 'mariadb')").message("dbConfig.provider cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mode) ? self.dbConfig.mode : 'shared') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mode) ? oldSelf.dbConfig.mode : 'shared')").message("dbConfig.mode cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mariadbRef)) && (!(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) || self.dbConfig.mariadbRef == oldSelf.dbConfig.mariadbRef)").message("dbConfig.mariadbRef cannot be changed: the site's data is on that server; create a new site and restore a backup into it"),
-    validation = Rule::new("!has(self.dbConfig) || !has(self.dbConfig.provider) || self.dbConfig.provider == 'mariadb' || has(self.dbConfig.connectionSecretRef)").message("dbConfig.connectionSecretRef is required with provider external or postgres: name a Secret with username and password")
+    validation = Rule::new("!has(self.dbConfig) || !has(self.dbConfig.provider) || self.dbConfig.provider == 'mariadb' || has(self.dbConfig.connectionSecretRef)").message("dbConfig.connectionSecretRef is required with provider external or postgres: name a Secret with username and password"),
+    validation = Rule::new("!has(self.apps) || !has(self.removedApps) || self.apps.all(a, !(a in self.removedApps))").message("apps and removedApps name the same app: take it out of one of them")
 )]
 pub struct FrappeSiteSpec {
     /// Name of the site, which is also the host that Frappe answers to. Cannot be changed.
@@ -104,6 +105,15 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not name one app twice: remove the second entry")
     )]
     pub apps: Option<Vec<String>>,
+    /// Apps that the site must not have. One of them that it has is uninstalled with all its data, after a backup of the
+    /// site's database on the bench's volume that was found to be whole. An app that is only left out of `apps` stays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
+    #[x_kube(
+        validation = Rule::new("self.all(a, a.matches('^[a-z][a-z0-9_-]*$') && a != 'frappe')").message("removedApps must be app names, and not frappe: no site is without it"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("removedApps must not name one app twice: remove the second entry")
+    )]
+    pub removed_apps: Vec<String>,
     /// While true, requests are answered with 503 and no job is queued by the scheduler. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_mode: Option<bool>,

@@ -6,11 +6,11 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import traceback
 
-from runner_common import APP_NAME, SITE_NAME, Failure, keep_password_off, read_file, replace_file, secret
+from runner_apps import check_removed, frappe, install_missing, remove_apps, removed_apps, wanted_apps
+from runner_common import SITE_NAME, Failure, keep_password_off, read_file, replace_file, secret
 from runner_database import database as open_database
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
@@ -32,6 +32,8 @@ class Site:
         self.config_path = os.path.join(self.path, "site_config.json")
         self.settings_path = os.path.join(self.path, ".operator-settings")
         self.installing_path = os.path.join(self.path, ".operator-installing")
+        self.removing_path = os.path.join(self.path, ".operator-removing")
+        self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")
         self.handle = None
 
     def lock(self):
@@ -56,17 +58,6 @@ class Site:
         replace_file(self.state_path, f"{state} {self.identity}\n", 0o640)
 
 
-def wanted_apps(request):
-    """Apps of a request, which the image must have."""
-    apps = [app for app in request.get("apps", []) if app != "frappe"]
-    if not all(APP_NAME.match(app) for app in apps):
-        raise Failure(2, "request", "apps must be app names")
-    missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
-    if missing:
-        raise Failure(2, "apps", f"AppsMissing: the image does not have {', '.join(missing)}")
-    return apps
-
-
 def init(request):
     """Creates the site, from whatever an earlier attempt of the same identity left."""
     site = Site(request)
@@ -78,6 +69,7 @@ def init(request):
     database.wait()
     if state == "ready":
         settle(site, database, request)
+        remove_apps(site, database, removed_apps(request))
         install_missing(site, database, apps)
         return "already created"
     if not state:
@@ -114,8 +106,10 @@ def apply(request):
     if request.get("set_admin_password"):
         password = secret("admin-password")
         frappe(site, "set-admin-password", "set-admin-password", stdin=f"{password}\n{password}\n")
+    remove_apps(site, database, removed_apps(request))
     install_missing(site, database, apps)
     check(database, apps)
+    check_removed(database, removed_apps(request))
     return "applied"
 
 
@@ -162,34 +156,6 @@ def put_hosts(site, hosts, former):
             path = os.path.join(HOSTS, host)
             if host not in hosts and read_file(path).strip() == site.name:
                 os.unlink(path)
-
-
-def install_missing(site, database, apps):
-    """Installs what the site does not have. Frappe calls an app installed before its installation ended, so the one
-    that is being installed is written down, and done over if it was cut short."""
-    begun = read_file(site.installing_path).strip()
-    changed = False
-    for app in apps:
-        has = f'"{app}"' in database.installed_apps()
-        if has and app != begun:
-            continue
-        replace_file(site.installing_path, app + "\n", 0o640)
-        frappe(site, f"install-app {app}", "install-app", *(["--force"] if has else []), app)
-        changed = True
-    if changed:
-        frappe(site, "migrate", "migrate")
-        os.unlink(site.installing_path)
-
-
-def frappe(site, name, *arguments, stdin=""):
-    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments."""
-    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
-    command = [sys.executable, program, "frappe", "--site", site.name, *arguments]
-    done = subprocess.run(command, cwd="sites", input=stdin, capture_output=True, text=True, check=False)
-    sys.stdout.write(done.stdout + done.stderr)
-    if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Failure(30, name, " ".join(words)[-400:] or f"exit code {done.returncode}")
 
 
 def refuse_other_account(database):
@@ -290,6 +256,8 @@ def drop(request):
                 database.drop()
         put_hosts(site, [], json.loads(read_file(site.settings_path) or '{"hosts": []}')["hosts"])
         os.replace(site.path, trash)
+    if os.path.isdir(site.backups_path):
+        shutil.rmtree(site.backups_path)
     shutil.rmtree(trash, ignore_errors=True)
     if os.path.isdir(trash):
         shutil.rmtree(trash)

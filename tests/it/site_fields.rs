@@ -42,6 +42,7 @@ fn bases() -> Vec<(&'static str, Value)> {
         ("plain", json!({})),
         ("admin", json!({"adminPasswordSecretRef": {"name": "first"}})),
         ("apps", json!({"apps": ["erpnext"]})),
+        ("removed", json!({})),
         ("own", json!({"dbConfig": {"mode": "dedicated"}})),
         (
             "ext",
@@ -98,6 +99,7 @@ fn rows() -> Vec<Row> {
         ("routeConfig.wildcardPolicy", "ocp", json!({"routeConfig": {"wildcardPolicy": "subdomain"}}), Seen),
         ("routeConfig.annotations", "ocp", json!({"routeConfig": {"annotations": {"haproxy.router.openshift.io/timeout": "300s"}}}), Seen),
         ("apps", "apps", json!({"apps": ["erpnext", "hrms"]}), Seen),
+        ("removedApps", "removed", json!({"removedApps": ["hrms"]}), Seen),
         ("maintenanceMode", "plain", json!({"maintenanceMode": true}), Seen),
         ("schedulerPaused", "plain", json!({"schedulerPaused": true}), Seen),
         ("siteConfig", "plain", json!({"siteConfig": {"max_file_size": 1}}), Seen),
@@ -280,6 +282,8 @@ async fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything()
             "adminPasswordSecretRef.name" => left.retain(|it| !it.starts_with("newest Job")),
             // An app that is installed stays: taking its name away is refused.
             "apps" => left.retain(|it| it.starts_with("newest Job")),
+            // A site that names no apps keeps those that it has: what was removed does not come again.
+            "removedApps" => left.retain(|it| !it.contains("apps") && !it.contains("installedApps")),
             _ => {}
         }
         if !left.is_empty() {

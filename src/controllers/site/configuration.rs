@@ -29,10 +29,13 @@ pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str
     for (key, _) in flags.into_iter().filter(|(_, wanted)| *wanted == Some(true)) {
         config.insert(key.to_owned(), json!(1));
     }
-    let request = json!({
+    let mut request = json!({
         "apps": valid.apps, "config": config, "hosts": valid.hosts.all().collect::<Vec<_>>(),
         "secret_config": spec.site_config_secret_refs.keys().collect::<Vec<_>>(),
     });
+    if !valid.removed_apps.is_empty() {
+        request["removed_apps"] = json!(valid.removed_apps);
+    }
     let version = |secret: &DynamicObject| secret.resource_version().unwrap_or_default();
     let set = observed.site.status.as_ref().and_then(|status| status.admin_password_version.clone());
     let admin = observed.secrets.get(&valid.admin_secret).map(|it| version(it)).or(set);

@@ -265,6 +265,7 @@ impl Remains {
             database: chosen.unwrap_or(Database::Made(nowhere)),
             connections_max: 0,
             apps: Vec::new(),
+            removed_apps: Vec::new(),
             admin_secret: String::new(),
             place,
         };

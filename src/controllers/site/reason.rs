@@ -31,8 +31,10 @@ pub enum Reason {
     AnnotationRefused,
     /// An app is not one of the bench's.
     AppNotOnBench,
-    /// The list of apps does not name one that the site has.
-    AppRemovalNotSupported,
+    /// The list of apps does not name one that the site has, nor does the list of those to be removed.
+    AppNotRemoved,
+    /// An app is to be installed and to be removed.
+    AppsContradict,
     /// An entry of siteConfig may not be set.
     SiteConfigRefused,
     /// A Secret that siteConfigSecretRefs names does not exist.

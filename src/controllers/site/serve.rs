@@ -18,6 +18,7 @@ use super::{
 };
 use crate::domain::{
     labels,
+    names::module,
     object::{Desired, Kind},
 };
 
@@ -84,9 +85,11 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
                 let operation = status.operation.clone();
                 next.configuration = operation.as_ref().and_then(|it| it.configuration.clone());
                 next.admin_password_version = operation.and_then(|it| it.admin_password_version);
-                let former =
-                    status.installed_apps.iter().filter(|app| !input.valid.apps.contains(app) && *app != "frappe");
-                next.installed_apps = installed(input).into_iter().chain(former.cloned()).collect();
+                let valid = &input.valid;
+                let stays =
+                    |app: &&String| *app != "frappe" && !valid.apps.contains(app) && !valid.removed_apps.contains(app);
+                let former = status.installed_apps.iter().filter(stays).cloned();
+                next.installed_apps = installed(input).into_iter().chain(former).collect();
             }
             answered(observed, plan)
         }
@@ -127,21 +130,21 @@ fn moving(reason: Reason, message: String) -> Report {
 
 /// Where the site stands once it has the configuration that it can have.
 fn settled(observed: &Observed) -> Report {
-    removes_apps(observed).unwrap_or_else(|| served(observed))
+    keeps_apps(observed).unwrap_or_else(|| served(observed))
 }
 
 /// An app is not removed from a site, with all its data, by a word that is missing in a list.
-fn removes_apps(observed: &Observed) -> Option<Report> {
+fn keeps_apps(observed: &Observed) -> Option<Report> {
     let status = observed.site.status.clone().unwrap_or_default();
-    let named = observed.site.spec.apps.as_ref().filter(|_| status.initialized)?;
-    let named: BTreeSet<String> = named.iter().map(|app| crate::domain::names::module(app)).collect();
-    let mut left = status.installed_apps.iter().filter(|app| *app != "frappe" && !named.contains(*app));
-    let app = left.next()?;
+    let spec = &observed.site.spec;
+    let named = spec.apps.as_ref().filter(|_| status.initialized)?;
+    let named: BTreeSet<String> = named.iter().chain(&spec.removed_apps).map(|app| module(app)).collect();
+    let app = status.installed_apps.iter().find(|app| *app != "frappe" && !named.contains(*app))?;
     let message = format!(
-        "apps does not name {app}, which the site has: removing an app destroys its data and is not done; add it again; the \
-         site is served meanwhile"
+        "apps does not name {app}, which the site has: add it again, or name it in removedApps to have it uninstalled with all \
+         its data after a backup; the site is served meanwhile"
     );
-    Some(Report::failed(Stage::Done, Stage::Init, Reason::AppRemovalNotSupported, message))
+    Some(Report::failed(Stage::Done, Stage::Init, Reason::AppNotRemoved, message))
 }
 
 /// Ready, unless what leads the host to it is missing or was refused.

@@ -55,6 +55,8 @@ pub struct Validated {
     pub connections_max: i32,
     /// Apps to install, without frappe.
     pub apps: Vec<String>,
+    /// Apps that the site must not have: module names.
+    pub removed_apps: Vec<String>,
     /// Secret with the password of Administrator, in the site's own namespace.
     pub admin_secret: String,
 }
@@ -74,6 +76,7 @@ pub fn validate(observed: &Observed) -> Result<Validated, Report> {
         database: database::choose(observed, bench)?,
         connections_max: connections_max(bench),
         apps: apps(observed, bench)?,
+        removed_apps: modules(&observed.site.spec.removed_apps),
         admin_secret: observed.admin_secret_name(),
         place,
     })
@@ -218,20 +221,36 @@ fn connections_max(bench: &FrappeBench) -> i32 {
     gunicorn + workers + SPARE_CONNECTIONS
 }
 
-/// The site's apps, else the bench's; each must be one of the bench's. A site that exists and names none keeps what it
-/// has: an app that is added to a bench is not installed in every site of it.
+/// Module names of apps, without Frappe's own.
+fn modules(apps: &[String]) -> Vec<String> {
+    apps.iter().map(|app| module(app)).filter(|app| app != "frappe").collect()
+}
+
+/// The site's apps, else the bench's, without those that are to be removed; each must be one of the bench's. A site that
+/// exists and names none keeps what it has: an app that is added to a bench is not installed in every site of it.
 fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report> {
-    let modules =
-        |apps: &[String]| -> Vec<String> { apps.iter().map(|app| module(app)).filter(|app| app != "frappe").collect() };
     let status = observed.site.status.clone().unwrap_or_default();
-    let Some(named) = &observed.site.spec.apps else {
+    let spec = &observed.site.spec;
+    let removed = modules(&spec.removed_apps);
+    let Some(named) = &spec.apps else {
         let offered: Vec<String> = bench.spec.apps.iter().map(|app| app.name.clone()).collect();
-        return Ok(modules(if status.initialized { &status.installed_apps } else { &offered }));
+        let mut apps = modules(if status.initialized { &status.installed_apps } else { &offered });
+        apps.retain(|app| !removed.contains(app));
+        return Ok(apps);
+    };
+    let failed = |reason, message| {
+        let report = Report::pending(Stage::Database, Stage::Init, reason, message);
+        Err(Report { phase: SitePhase::Failed, ..report })
     };
     let offered: Vec<String> = bench.spec.apps.iter().map(|app| module(&app.name)).collect();
     let wanted = modules(named);
+    if let Some(app) = wanted.iter().find(|app| removed.contains(app)) {
+        return failed(
+            Reason::AppsContradict,
+            format!("apps and removedApps both name {app}: take it out of one of them"),
+        );
+    }
     let Some(app) = wanted.iter().find(|app| !offered.contains(app)) else { return Ok(wanted) };
     let message = format!("apps: {app} is not one of the bench's apps ({}): add it to the bench", offered.join(", "));
-    let report = Report::pending(Stage::Database, Stage::Init, Reason::AppNotOnBench, message);
-    Err(Report { phase: SitePhase::Failed, ..report })
+    failed(Reason::AppNotOnBench, message)
 }

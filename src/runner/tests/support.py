@@ -94,8 +94,9 @@ def get_command(socket=None, host=None, port=None, user=None, password=None, db_
     import frappe
     if frappe.conf.db_type == "postgres":
         secret = f":{password}" if password else ""
-        return ["psql", "-q", "--set=ON_ERROR_STOP=1", f"postgresql://{user}{secret}@{host}:{port}/{db_name}"]
-    command = ["mariadb", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp"]
+        program = ["pg_dump"] if dump else ["psql", "-q", "--set=ON_ERROR_STOP=1"]
+        return program + [f"postgresql://{user}{secret}@{host}:{port}/{db_name}"]
+    command = ["mariadb-dump" if dump else "mariadb", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp"]
     if password:
         command.append(f"--password={password}")
     return command + [db_name]
@@ -164,7 +165,7 @@ INSTALLER_14 = INSTALLER.replace(", setup_db=True):", "):").replace(", setup_db)
     "    import frappe\n", "    import frappe\n    import frappe.database\n    frappe.database.setup_database(force, None, False)\n", 1)
 
 BENCH_HELPER = '''
-import hashlib, json, os, sys
+import hashlib, json, os, subprocess, sys
 import frappe
 
 def main():
@@ -190,6 +191,38 @@ def main():
         if os.environ.get("STAND_IN_FAILS") == "install-app":
             sys.exit("the hook of the app failed")
         frappe.rows(f"CREATE TABLE IF NOT EXISTS hook_{app} (name varchar(140) PRIMARY KEY)")
+    elif command == "backup":
+        backup(dict(zip(arguments[::2], arguments[1::2])))
+    elif command == "uninstall-app":
+        app, force = arguments[-1], "--force" in arguments
+        assert "--yes" in arguments and "--no-backup" in arguments
+        quote = '"' if frappe.conf.db_type == "postgres" else "`"
+        installed = json.loads(frappe.rows(f"SELECT defvalue FROM {quote}tabDefaultValue{quote} WHERE defkey = 'installed_apps'"))
+        if app not in installed and not force:
+            print(f"App {app} not installed")
+            return
+        frappe.rows(f"DROP TABLE IF EXISTS hook_{app}")
+        frappe.record("dropped", app)
+        listed = json.dumps([it for it in installed if it != app])
+        frappe.rows(f"UPDATE {quote}tabDefaultValue{quote} SET defvalue = '{listed}' WHERE defkey = 'installed_apps'")
+        frappe.record("unlisted", app)
+        if os.environ.get("STAND_IN_FAILS") == "uninstall-app":
+            sys.exit("the hook of the app failed")
+        frappe.rows(f"CREATE TABLE IF NOT EXISTS bye_{app} (name varchar(140) PRIMARY KEY)")
+
+def backup(options):
+    """A dump by the server's own program, through a shell, as Frappe does; and a copy of the configuration in clear."""
+    from frappe.database import get_command
+    with open(f"{frappe.conf.site}/site_config.json") as file:
+        config = json.load(file)
+    path = options["--backup-path-db"]
+    command = get_command(host=config["db_host"], port=config["db_port"], user=config["db_user"], password=config["db_password"],
+                          db_name=config["db_name"], dump=True)
+    cut = " | sed -n 1,25p" if os.environ.get("STAND_IN_FAILS") == "backup" else ""
+    frappe.record("dump", path)
+    subprocess.run(["bash", "-c", f"set -o pipefail; {' '.join(command)}{cut} | gzip > {path}"], check=True)
+    with open(options["--backup-path-conf"], "w") as file:
+        json.dump(config, file)
 '''
 
 SCHEDULER = '''
@@ -248,8 +281,8 @@ class Server:
         raise RuntimeError((self.folder / "log").read_text())
 
     def root(self, statement, check=True):
-        return subprocess.run(["mariadb", "--no-defaults", f"--socket={self.folder}/socket", "--user=root", "-N", "-B", "-e", statement],
-                              check=check, capture_output=True, text=True)
+        return subprocess.run(["mariadb", "--no-defaults", f"--socket={self.folder}/socket", "--user=root", "-N", "-B"],
+                              input=statement, check=check, capture_output=True, text=True)
 
     def reset(self):
         """Account and empty database, as the MariaDB operator leaves them."""

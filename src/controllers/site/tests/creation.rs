@@ -213,13 +213,13 @@ fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
 
 /// A site never claims apps that were not installed, and a bench that gains an app changes no site.
 #[test]
-fn apps_that_are_removed_later_are_refused_and_the_site_is_served_on() {
+fn apps_that_are_left_out_later_stay_and_the_site_is_served_on() {
     let mut world = observed(json!({"apps": ["erpnext"]}));
     converge(&mut world, "Complete");
     Arc::make_mut(&mut world.site).spec.apps = Some(Vec::new());
     converge(&mut world, "Complete");
     let next = plan(&world);
-    assert_eq!(reason(&next), "AppRemovalNotSupported");
+    assert_eq!(reason(&next), "AppNotRemoved");
     assert_eq!(next.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into(), "erpnext".into()]));
     assert!(
         next.steps.iter().any(|it| matches!(it, Step::Ensure(it) if it.kind == Kind::Ingress)),
@@ -235,6 +235,34 @@ fn apps_that_are_removed_later_are_refused_and_the_site_is_served_on() {
     richer.spec.apps.push(frappe_crds::bench::AppSource { name: "hrms".into(), ..Default::default() });
     follower.bench = Some(Arc::new(richer));
     assert!(is_empty(&follower, &plan(&follower)));
+}
+
+/// An app goes only when it is named as one that is to go; it comes again when it is not.
+#[test]
+fn an_app_that_is_named_as_removed_is_uninstalled_and_forgotten() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    assert_eq!(
+        world.site.status.as_ref().map(|it| it.installed_apps.clone()),
+        Some(vec!["frappe".into(), "erpnext".into()])
+    );
+    let hash = world.site.status.as_ref().and_then(|it| it.configuration.clone());
+    Arc::make_mut(&mut world.site).spec.removed_apps = vec!["erpnext".into()];
+    let next = plan(&world);
+    assert_ne!(next.status.as_ref().and_then(|it| it.operation.clone()).and_then(|it| it.configuration), hash);
+    assert_eq!(next.status.as_ref().map(|it| it.installed_apps.len()), Some(2), "it is there until it is gone");
+    converge(&mut world, "Complete");
+    assert_eq!(world.site.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into()]));
+    assert_eq!(reason(&plan(&world)), "Ready");
+    Arc::make_mut(&mut world.site).spec.removed_apps = Vec::new();
+    converge(&mut world, "Complete");
+    assert_eq!(world.site.status.as_ref().map(|it| it.installed_apps.len()), Some(1), "what was removed stays so");
+
+    let mut never = observed(json!({"removedApps": ["erpnext"]}));
+    converge(&mut never, "Complete");
+    assert_eq!(never.site.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into()]));
+    let both = observed(json!({"apps": ["erp-next"], "removedApps": ["erp_next"]}));
+    assert_eq!(reason(&plan(&both)), "AppsContradict");
 }
 
 /// The order in which a restored site with a Secret of an earlier life finds its data again.

@@ -1,0 +1,123 @@
+"""A site's apps: installed, and removed with their data after a backup. Nothing is judged by what Frappe reports alone."""
+
+import gzip
+import os
+import subprocess
+import sys
+import time
+import zlib
+
+from runner_common import APP_NAME, Failure, read_file, replace_file
+
+# What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
+DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
+# How much of a dump's end is searched for it: pg_dump may write a little more after it.
+TRAILER_BYTES = 400
+READ_BYTES = 1 << 20
+
+
+def wanted_apps(request):
+    """Apps of a request, which the image must have."""
+    apps = [app for app in request.get("apps", []) if app != "frappe"]
+    if not all(APP_NAME.match(app) for app in apps):
+        raise Failure(2, "request", "apps must be app names")
+    missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
+    if missing:
+        raise Failure(2, "apps", f"AppsMissing: the image does not have {', '.join(missing)}")
+    return apps
+
+
+def removed_apps(request):
+    """Apps of a request that the site must not have."""
+    apps = request.get("removed_apps", [])
+    if not all(APP_NAME.match(app) for app in apps):
+        raise Failure(2, "request", "removed_apps must be app names")
+    if "frappe" in apps or set(apps) & set(request.get("apps", [])):
+        raise Failure(2, "request", "removed_apps must not have frappe nor one of apps")
+    return apps
+
+
+def install_missing(site, database, apps):
+    """Installs what the site does not have. Frappe calls an app installed before its installation ended, so the one
+    that is being installed is written down, and done over if it was cut short."""
+    begun = read_file(site.installing_path).strip()
+    changed = False
+    for app in apps:
+        has = f'"{app}"' in database.installed_apps()
+        if has and app != begun:
+            continue
+        replace_file(site.installing_path, app + "\n", 0o640)
+        frappe(site, f"install-app {app}", "install-app", *(["--force"] if has else []), app)
+        changed = True
+    if changed:
+        frappe(site, "migrate", "migrate")
+        os.unlink(site.installing_path)
+
+
+def remove_apps(site, database, apps):
+    """Uninstalls those of the apps that the site has, each with its data, each after a backup of the whole database that
+    was found to be whole. Frappe takes an app from its list before the end: the one that is being removed is written
+    down with its backup, and done over if it was cut short, without another backup of what is half gone."""
+    for app in apps:
+        begun, _, backup = read_file(site.removing_path).strip().partition(" ")
+        if begun != app:
+            if f'"{app}"' not in database.installed_apps():
+                continue
+            if not os.path.isdir(os.path.join("apps", app)):
+                raise Failure(2, "apps", f"AppsMissing: to uninstall {app} the image must have it")
+            backup = back_up(site, app)
+            replace_file(site.removing_path, f"{app} {backup}\n", 0o640)
+        print(f"{app} is removed; backup: {backup}")
+        force = [] if f'"{app}"' in database.installed_apps() else ["--force"]
+        frappe(site, f"uninstall-app {app}", "uninstall-app", "--yes", "--no-backup", *force, app)
+        frappe(site, "clear-cache", "clear-cache")
+        os.unlink(site.removing_path)
+
+
+def back_up(site, app):
+    """A dump of the site's database outside the site's directory, where Frappe's own clearing does not reach; answers
+    its path."""
+    os.makedirs(site.backups_path, mode=0o750, exist_ok=True)
+    part = os.path.join(site.backups_path, ".part-database.sql.gz")
+    if os.path.exists(part):
+        os.unlink(part)
+    relative = os.path.relpath(part, "sites")
+    # Frappe puts a copy of the site's configuration beside a dump, with its passwords: that one goes with the pod.
+    config = os.path.join(os.environ["HOME"], "site_config_backup.json")
+    frappe(site, f"backup before {app} is removed", "backup", "--backup-path-db", relative, "--backup-path-conf", config)
+    check_dump(part)
+    path = os.path.join(site.backups_path, f"{app}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-database.sql.gz")
+    os.replace(part, path)
+    return path
+
+
+def check_dump(path):
+    """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements."""
+    end = b""
+    try:
+        with gzip.open(path) as file:
+            while block := file.read(READ_BYTES):
+                end = (end + block)[-TRAILER_BYTES:]
+    except (OSError, EOFError, zlib.error) as error:
+        raise Failure(31, "backup", f"the backup cannot be read, so nothing was removed: {error}") from None
+    if not any(trailer.encode() in end for trailer in DUMP_TRAILERS):
+        raise Failure(31, "backup", "the backup is not whole, so nothing was removed")
+
+
+def check_removed(database, apps):
+    """What Frappe must not list any more."""
+    installed = database.installed_apps()
+    left = [app for app in apps if f'"{app}"' in installed]
+    if left:
+        raise Failure(31, "check", f"still installed: {', '.join(left)}")
+
+
+def frappe(site, name, *arguments, stdin=""):
+    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments."""
+    program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
+    command = [sys.executable, program, "frappe", "--site", site.name, *arguments]
+    done = subprocess.run(command, cwd="sites", input=stdin, capture_output=True, text=True, check=False)
+    sys.stdout.write(done.stdout + done.stderr)
+    if done.returncode:
+        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
+        raise Failure(30, name, " ".join(words)[-400:] or f"exit code {done.returncode}")

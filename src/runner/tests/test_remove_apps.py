@@ -1,0 +1,149 @@
+"""What the runner promises for an app that is taken from a site: a whole backup first, then all of the app."""
+
+import gzip
+import json
+import unittest
+
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, PostgresServer, ServerTest
+
+STEPS_MAX = 250
+
+
+class RemoveAppsTest(ServerTest):
+    def setUp(self):
+        self.server.reset()
+        self.new_bench()
+        (self.bench.folder / "apps/hrms").mkdir()
+        self.done("init", self.request(apps=["erpnext"]))
+        self.done("apply", self.request(apps=["erpnext", "hrms"]))
+        self.server.root(f"INSERT INTO {DATABASE}.hook_hrms VALUES ('an employee')")
+        self.bench.forget_calls()
+
+    def request(self, **more):
+        return self.bench.request(**more)
+
+    def removal(self, **more):
+        return self.request(apps=["erpnext"], removed_apps=["hrms"], **more)
+
+    def done(self, command, request, **environment):
+        result = self.bench.run(command, request, **environment)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        return result
+
+    def installed(self):
+        return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
+
+    def tables(self):
+        return self.server.root(f"SHOW TABLES IN {DATABASE}").stdout.split()
+
+    def backups(self):
+        return sorted((self.bench.folder / "sites/.removed-apps/shop.example.com-id-1").glob("hrms-*-database.sql.gz"))
+
+    def restored(self, backup):
+        """The rows of the app, from a backup that is restored beside the site."""
+        dump = gzip.decompress(backup.read_bytes()).decode()
+        self.server.root(f"CREATE OR REPLACE DATABASE restored; USE restored;\n{dump}")
+        return self.server.root("SELECT name FROM restored.hook_hrms").stdout.strip()
+
+    def test_an_app_goes_with_its_data_after_a_backup_that_restores(self):
+        result = self.done("apply", self.removal())
+        self.assertEqual(self.installed(), ["frappe", "erpnext"])
+        self.assertNotIn("hook_hrms", self.tables())
+        self.assertIn("bye_hrms", self.tables(), "the app's own hook ran")
+        self.assertEqual(len(self.backups()), 1)
+        self.assertEqual(self.restored(self.backups()[0]), "an employee")
+        self.assertIn(str(self.backups()[0].name), result.stdout, "the log says where it is")
+        seen = (self.bench.folder / "calls.proc").read_bytes()
+        for value in (PASSWORD, ENCRYPTION_KEY):
+            self.assertNotIn(value.encode(), seen)
+            self.assertNotIn(value, result.stdout + result.stderr)
+        self.bench.forget_calls()
+        self.done("apply", self.removal())
+        self.assertEqual([call[0] for call in self.bench.calls()], [], "nothing is left to do")
+
+    def test_a_backup_that_is_cut_removes_nothing(self):
+        failed = self.bench.run("apply", self.removal(), STAND_IN_FAILS="backup")
+        self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
+        self.assertIn("not whole", self.bench.termination()["error"])
+        self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
+        self.assertIn("hook_hrms", self.tables())
+        self.assertEqual(self.backups(), [])
+        self.done("apply", self.removal())
+        self.assertEqual(len(self.backups()), 1)
+
+    def test_an_app_whose_removal_failed_late_is_removed_again_with_its_first_backup(self):
+        self.assertEqual(self.bench.run("apply", self.removal(), STAND_IN_FAILS="uninstall-app").returncode, 30)
+        self.assertEqual(self.installed(), ["frappe", "erpnext"], "Frappe lies")
+        first = self.backups()
+        self.done("apply", self.removal())
+        self.assertIn(["uninstall-app", "--yes", "--no-backup", "--force", "hrms"], self.bench.calls())
+        self.assertIn("bye_hrms", self.tables())
+        self.assertEqual(self.backups(), first)
+        self.assertEqual(self.restored(first[0]), "an employee")
+
+    def test_removal_killed_at_every_step_and_run_again(self):
+        for step in range(1, STEPS_MAX):
+            self.done("apply", self.request(apps=["erpnext", "hrms"]))
+            self.server.root(f"DROP TABLE IF EXISTS {DATABASE}.bye_hrms; "
+                             f"REPLACE INTO {DATABASE}.hook_hrms VALUES ('an employee')")
+            former = set(self.backups())
+            killed = self.bench.run("apply", self.removal(), kill_at=step).returncode == KILLED
+            self.done("apply", self.removal())
+            self.assertEqual(self.installed(), ["frappe", "erpnext"])
+            self.assertNotIn("hook_hrms", self.tables())
+            self.assertIn("bye_hrms", self.tables())
+            self.assertFalse(self.bench.site(".operator-removing").exists())
+            new = sorted(set(self.backups()) - former)
+            self.assertTrue(new or former, "a backup was made")
+            for backup in new:
+                self.assertEqual(self.restored(backup), "an employee")
+                backup.unlink()
+            if not killed:
+                break
+        self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
+        print(f"removal of an app: killed at each of {step - 1} steps and run again, removed and backed up every time")
+
+    def test_an_app_that_the_image_does_not_have_is_not_touched(self):
+        (self.bench.folder / "apps/hrms").rmdir()
+        self.assertEqual(self.bench.run("apply", self.removal()).returncode, 2)
+        self.assertIn("AppsMissing", self.bench.termination()["error"])
+        self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
+
+    def test_what_cannot_be_meant_is_refused(self):
+        for bad in (["frappe"], ["erpnext"], ["a;b"], ["--force"]):
+            self.assertEqual(self.bench.run("apply", self.request(apps=["erpnext"], removed_apps=bad)).returncode, 2, bad)
+        self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
+
+    def test_a_dropped_site_takes_its_backups_with_it(self):
+        self.done("apply", self.removal())
+        neighbour = self.bench.folder / "sites/.removed-apps/shop.example.com-id-2"
+        neighbour.mkdir()
+        self.done("drop", self.request())
+        self.assertEqual(self.backups(), [])
+        self.assertTrue(neighbour.exists(), "another identity's stay")
+
+
+class PostgresRemoveAppsTest(ServerTest):
+    make_server = PostgresServer
+
+    def test_an_app_goes_after_a_backup(self):
+        self.server.root(f"CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")
+        self.server.root("CREATE DATABASE shop OWNER shop")
+        self.new_bench()
+        (self.bench.folder / "apps/hrms").mkdir()
+        folder = self.bench.folder / "secrets/connection"
+        folder.mkdir()
+        for key, value in {"username": "shop", "password": PASSWORD, "database": "shop"}.items():
+            (folder / key).write_text(value)
+        database = {"type": "postgres", "own": False, "host": "127.0.0.1", "port": self.server.port}
+        for command, apps, removed in (("init", ["erpnext", "hrms"], []), ("apply", ["erpnext"], ["hrms"])):
+            result = self.bench.run(command, self.bench.request(apps=apps, removed_apps=removed, database=database))
+            self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        backup, = (self.bench.folder / "sites/.removed-apps/shop.example.com-id-1").glob("hrms-*-database.sql.gz")
+        self.assertIn(b"PostgreSQL database dump complete", gzip.decompress(backup.read_bytes()))
+        self.assertIn("bye_hrms", self.server.root("SELECT tablename FROM pg_tables WHERE schemaname = 'public'", "shop").stdout)
+        self.assertNotIn(PASSWORD.encode(), (self.bench.folder / "calls.proc").read_bytes())
+
+
+if __name__ == "__main__":
+    unittest.main()
