@@ -74,3 +74,14 @@ fleet: controlplane checkout
 	cargo build --quiet --release -p frappe-operator -p frappe-loadtest --bins
 	$(CARGO_TARGET_DIR)/release/fleet --operator $(CARGO_TARGET_DIR)/release/frappe-operator \
 	  --sites $(or $(SITES),2000) --members $(or $(MEMBERS),5) $(FLEET)
+
+## make loadtest       measure: SCENARIO=basic (also steady, scale-out, rolling-update, chaos, 10k) SITES= BENCHES= MEMBERS=
+.PHONY: loadtest loadtest-table
+loadtest: controlplane checkout
+	cargo build --quiet --release -p frappe-operator -p frappe-loadtest --bins
+	$(CARGO_TARGET_DIR)/release/loadtest run --operator $(CARGO_TARGET_DIR)/release/frappe-operator \
+	  --scenario $(or $(SCENARIO),basic) $(if $(SITES),--sites $(SITES)) $(if $(BENCHES),--benches $(BENCHES)) \
+	  $(if $(MEMBERS),--members $(MEMBERS)) $(LOADTEST)
+
+loadtest-table:
+	cargo run --quiet -p frappe-loadtest --bin loadtest -- table

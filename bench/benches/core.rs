@@ -1,13 +1,15 @@
 //! What every reconcile costs without the API server: slot, queue, rendering, comparison.
 #![allow(missing_docs, clippy::semicolon_if_nothing_returned, reason = "criterion's macros and closures")]
 
+mod world;
+
 use std::{hint::black_box, time::Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use frappe_crds::FrappeBench;
 use frappe_operator::{
     config::OperatorConfig,
-    controllers::bench::build,
+    controllers::{bench::build, site::plan::plan},
     domain::{capabilities::Capabilities, diff::first_difference, names},
     lanes::{Lanes, Priority},
 };
@@ -64,5 +66,17 @@ fn render(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, slot, lanes, render);
+fn site(criterion: &mut Criterion) {
+    let new = world::new_site();
+    criterion.bench_function("plan of a new site", |it| it.iter(|| plan(black_box(&new))));
+    let plans = world::plans_to_served();
+    let worlds: Vec<_> = (0..plans).map(world::site_after).collect();
+    criterion.bench_function(&format!("the {plans} plans of a site until it is served"), |it| {
+        it.iter(|| worlds.iter().map(plan).count())
+    });
+    let served = world::site_after(plans);
+    criterion.bench_function("plan of a served site", |it| it.iter(|| plan(black_box(&served))));
+}
+
+criterion_group!(benches, slot, lanes, render, site);
 criterion_main!(benches);

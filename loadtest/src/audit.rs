@@ -18,6 +18,10 @@ use crate::cluster::Cluster;
 pub struct Request {
     /// get, list, watch, create, update, patch or delete.
     pub verb: String,
+    /// API group; empty for the core's.
+    pub group: String,
+    /// API version.
+    pub version: String,
     /// Plural of the kind, with a subresource after a slash.
     pub resource: String,
     /// Namespace of the object.
@@ -71,17 +75,38 @@ pub fn events(folder: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Resu
     }))
 }
 
+/// Whose requests are wanted, by their user agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Agents {
+    /// This project's operator.
+    Ours,
+    /// Whatever is no part of the cluster or of the load test: another operator.
+    Others,
+}
+
+impl Agents {
+    fn wants(self, agent: &str) -> bool {
+        let known = ["kube-", "kubectl/", "kwok", "Go-http-client", "kubernetes"];
+        match self {
+            Self::Ours => agent.starts_with("frappe-operator/"),
+            // kube-rs' own client, which the load test uses, sends none.
+            Self::Others => !agent.is_empty() && !known.iter().any(|it| agent.starts_with(it)),
+        }
+    }
+}
+
 /// The operator's requests from `since` on.
 pub fn requests(cluster: &Cluster, since: Timestamp) -> anyhow::Result<Vec<Request>> {
+    Ok(requests_by(cluster, &Agents::Ours)?.into_iter().filter(|request| request.at >= since).collect())
+}
+
+/// All requests of whom is wanted, in the order in which they were answered.
+pub fn requests_by(cluster: &Cluster, agents: &Agents) -> anyhow::Result<Vec<Request>> {
     let mut found = Vec::new();
     for event in events(&cluster.logs)? {
         let event = event?;
-        if !event["userAgent"].as_str().unwrap_or_default().starts_with("frappe-operator/") {
-            continue;
-        }
-        let request = parse(&event);
-        if request.at >= since {
-            found.push(request);
+        if agents.wants(event["userAgent"].as_str().unwrap_or_default()) {
+            found.push(parse(&event));
         }
     }
     Ok(found)
@@ -94,6 +119,8 @@ fn parse(event: &Value) -> Request {
     let resource = text(&object["resource"]);
     Request {
         verb: text(&event["verb"]),
+        group: text(&object["apiGroup"]),
+        version: text(&object["apiVersion"]),
         resource: if subresource.is_empty() { resource } else { format!("{resource}/{subresource}") },
         namespace: text(&object["namespace"]),
         name: text(&object["name"]),

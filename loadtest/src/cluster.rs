@@ -47,6 +47,49 @@ impl Cluster {
         Ok(Client::try_from(config)?)
     }
 
+    /// Process id of its API server.
+    pub fn api_server_id(&self) -> anyhow::Result<u32> {
+        let path = self.logs.join("../pids/kube-apiserver.pid");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+        Ok(text.trim().parse()?)
+    }
+
+    /// Sends a signal to its API server: STOP lets it stand still, CONT go on.
+    pub fn signal_api_server(&self, signal: &str) -> anyhow::Result<()> {
+        Command::new("kill").args([format!("-{signal}"), self.api_server_id()?.to_string()]).status()?;
+        Ok(())
+    }
+
+    /// Kills its API server, which would otherwise wait a minute for its watches, and starts it again as it was; answers when it is ready.
+    pub async fn restart_api_server(&self) -> anyhow::Result<()> {
+        let id = self.api_server_id()?;
+        let line = std::fs::read(format!("/proc/{id}/cmdline"))?;
+        let arguments = line.split(|byte| *byte == 0).filter(|it| !it.is_empty());
+        let arguments: Vec<String> = arguments.map(|it| String::from_utf8_lossy(it).into_owned()).collect();
+        let folder = std::fs::read_link(format!("/proc/{id}/cwd"))?;
+        self.signal_api_server("KILL")?;
+        while Path::new(&format!("/proc/{id}/stat")).exists() && !is_dead(id) {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        // A child of nobody, as kwokctl starts it: whoever removes the cluster finds it by the id that is written down.
+        let start = "\"$@\" >>\"$LOG\" 2>&1 </dev/null & echo $! >\"$ID\"";
+        let status = Command::new("setsid")
+            .args(["sh", "-c", start, "sh"])
+            .args(&arguments)
+            .current_dir(folder)
+            .env("LOG", self.logs.join("kube-apiserver.log"))
+            .env("ID", self.logs.join("../pids/kube-apiserver.pid"))
+            .status()?;
+        anyhow::ensure!(status.success(), "the API server was not started again");
+        for _ in 0..600 {
+            if self.kubectl(&["get", "--raw", "/readyz"], "")?.success {
+                return Ok(());
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        bail!("the API server did not become ready again")
+    }
+
     /// Runs kubectl against the cluster, with `input` as its standard input: its exit status, output and errors.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
         use std::io::Write;
@@ -84,6 +127,12 @@ impl Drop for Cluster {
             eprintln!("cluster {} was not removed: {error:#}", self.name);
         }
     }
+}
+
+/// Whether a process has ended and only its parent does not know it.
+fn is_dead(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z'))
 }
 
 /// What a program said.

@@ -1,9 +1,16 @@
 //! The test control plane from Rust, the operator as a process beside it, and what its audit log says.
 //!
-//! Used by the integration tests of the operator and by the demo.
+//! Used by the integration tests of the operator, by the demo, and by the load test.
 
 pub mod audit;
 pub mod cluster;
 pub mod history;
+pub mod members;
+pub mod meter;
+pub mod plot;
 pub mod process;
 pub mod proxy;
+pub mod report;
+pub mod scenario;
+pub mod summary;
+pub mod targets;

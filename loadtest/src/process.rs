@@ -30,6 +30,9 @@ pub struct Options {
     pub template: Option<String>,
     /// Kubeconfig other than the cluster administrator's.
     pub kubeconfig: Option<PathBuf>,
+    /// Another operator: a shell command that becomes it. `KUBECONFIG` is set; `{port}`, `{member}` and `{namespace}` are
+    /// replaced by a free port for its metrics, its own name, and the namespace that is kept for it.
+    pub command: Option<String>,
 }
 
 /// A running operator; killed when dropped.
@@ -49,30 +52,16 @@ impl Operator {
         let port = free_port()?;
         let log = cluster.logs.join(format!("operator-{port}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;
-        let mut command = Command::new(program);
+        let mut command = match &options.command {
+            Some(text) => shell(text, port, options),
+            None => own(program, port, options),
+        };
         command
-            .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
-            .arg(format!("--metrics-bind-address=127.0.0.1:{port}"))
             .env("KUBECONFIG", options.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig))
             .env("LOG_LEVEL", "info,frappe_operator=debug")
             .env("NO_COLOR", "1")
             .stdout(file.try_clone()?)
             .stderr(file);
-        if let Some(writes) = options.crash_after_writes {
-            command.arg(format!("--crash-after-writes={writes}"));
-        }
-        if let Some(uid) = &options.pod_uid {
-            command.arg(format!("--pod-uid={uid}"));
-        }
-        if let Some(name) = &options.pod_name {
-            command.arg(format!("--pod-name={name}"));
-        }
-        if let Some(template) = &options.template {
-            command.arg(format!("--pod-template-hash={template}"));
-        }
-        if let Some(seconds) = options.lease_seconds {
-            command.arg(format!("--lease-duration={seconds}s")).arg("--lease-renew-interval=500ms");
-        }
         let child = command.spawn().with_context(|| format!("start {}", program.display()))?;
         Ok(Self { child, port, log })
     }
@@ -160,6 +149,39 @@ impl Drop for Operator {
             let _ = self.child.wait();
         }
     }
+}
+
+/// This project's operator, with its flags.
+fn own(program: &Path, port: u16, options: &Options) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
+        .arg(format!("--metrics-bind-address=127.0.0.1:{port}"));
+    if let Some(writes) = options.crash_after_writes {
+        command.arg(format!("--crash-after-writes={writes}"));
+    }
+    if let Some(uid) = &options.pod_uid {
+        command.arg(format!("--pod-uid={uid}"));
+    }
+    if let Some(name) = &options.pod_name {
+        command.arg(format!("--pod-name={name}"));
+    }
+    if let Some(template) = &options.template {
+        command.arg(format!("--pod-template-hash={template}"));
+    }
+    if let Some(seconds) = options.lease_seconds {
+        command.arg(format!("--lease-duration={seconds}s")).arg("--lease-renew-interval=500ms");
+    }
+    command
+}
+
+/// Another operator: the shell becomes it, so that its process id is the operator's.
+fn shell(text: &str, port: u16, options: &Options) -> Command {
+    let member = options.pod_name.as_deref().unwrap_or("member");
+    let text = text.replace("{port}", &port.to_string()).replace("{member}", member).replace("{namespace}", NAMESPACE);
+    let mut command = Command::new("sh");
+    command.args(["-c", &format!("exec {text}")]);
+    command
 }
 
 fn free_port() -> anyhow::Result<u16> {

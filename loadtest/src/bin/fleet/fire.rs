@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use frappe_loadtest::{audit, history::History, process::NAMESPACE, proxy::Mode};
+use frappe_loadtest::{audit, history::History, members::Members, process::NAMESPACE, proxy::Mode};
 use jiff::Timestamp;
 
-use crate::{editor::Editor, members::Members};
+use crate::editor::Editor;
 
 /// Three lease durations.
 const PAUSE: Duration = Duration::from_secs(45);
@@ -155,9 +155,10 @@ async fn cut(members: &mut Members<'_>, editor: &Editor, mode: Mode, shown: &str
     let scene = Scene::begin(shown, editor);
     let Some((_, member)) = members.running.iter().next_back() else { return Ok(()) };
     let gone = member.uid.clone();
-    member.proxy.set(mode);
+    let Some(proxy) = &member.proxy else { return Ok(()) };
+    proxy.set(mode);
     tokio::time::sleep(PAUSE).await;
-    member.proxy.set(Mode::Open);
+    proxy.set(Mode::Open);
     scene.end(members, editor, &[gone]).await
 }
 
@@ -165,12 +166,9 @@ async fn cut(members: &mut Members<'_>, editor: &Editor, mode: Mode, shown: &str
 async fn outage(members: &mut Members<'_>, editor: &Editor) -> anyhow::Result<()> {
     let scene = Scene::begin("API server stopped for 60 s", editor);
     let before = members.map().await?.map(|map| map.content.generation);
-    let pid = members.cluster.logs.join("../pids/kube-apiserver.pid");
-    let pid = std::fs::read_to_string(&pid)?.trim().to_owned();
-    let signal = |signal: &str| std::process::Command::new("kill").args([&format!("-{signal}"), &pid]).status();
-    signal("STOP")?;
+    members.cluster.signal_api_server("STOP")?;
     tokio::time::sleep(OUTAGE).await;
-    signal("CONT")?;
+    members.cluster.signal_api_server("CONT")?;
     scene.end(members, editor, &[]).await?;
     let after = members.map().await?.map(|map| map.content.generation);
     println!("  (generation of the map before and after the outage: {before:?}, {after:?})");

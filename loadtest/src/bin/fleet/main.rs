@@ -2,18 +2,22 @@
 //! still or are cut off. Says what each costs, how long edits waited, and whether anybody wrote what was not its own.
 #![allow(clippy::print_stdout, reason = "the program speaks to a person")]
 
+mod costs;
 mod editor;
 mod fire;
-mod members;
 
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
-use frappe_loadtest::{cluster::Cluster, history::History};
+use frappe_loadtest::{
+    cluster::Cluster,
+    history::History,
+    members::{Fleet, Members},
+};
 
+use costs::cost;
 use editor::Editor;
-use members::Members;
 
 /// Shows what replicas cost and how they behave when things go wrong.
 #[derive(Clone, Debug, Parser)]
@@ -68,23 +72,24 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     })
     .await??;
     let client = cluster.client().await?;
-    let mut members = Members::new(arguments, &cluster, client.clone());
+    let fleet = Fleet { program: arguments.operator.clone(), command: None, proxied: true };
+    let mut members = Members::new(fleet, &cluster, client.clone());
     members.start("one").await?;
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let idle_mebibytes = members.resident_mebibytes("one").await?;
+    let idle_mebibytes = members.running.get("one").context("it runs")?.meter().await?.0.resident_mebibytes;
     println!("a replica without sites: {idle_mebibytes:.1} MiB");
     let editor = Editor::start(arguments, &cluster, client)?;
     let few = FEW_SITES.min(arguments.sites);
     editor.grow(arguments, &cluster, few).await?;
-    let warm = members.cost(&editor, arguments.cost_seconds).await?;
+    let warm = cost(&members, &editor, arguments.cost_seconds).await?;
     println!("\n## Cost, 1 member with {few} sites, the same edits a second\n\n{warm}");
     editor.grow(arguments, &cluster, arguments.sites).await?;
-    let alone = members.cost(&editor, arguments.cost_seconds).await?;
+    let alone = cost(&members, &editor, arguments.cost_seconds).await?;
     println!("\n## Cost, 1 member, {} edits/s for {} s\n\n{alone}", arguments.edits_per_second, arguments.cost_seconds);
     fire::scale(&mut members, &editor, arguments.members).await?;
     // Watches are narrowed when it has been quiet for 10 s.
     tokio::time::sleep(Duration::from_secs(15)).await;
-    let shared = members.cost(&editor, arguments.cost_seconds).await?;
+    let shared = cost(&members, &editor, arguments.cost_seconds).await?;
     println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
     println!("{}", shared.against(&alone, "without sites", idle_mebibytes));
     let fixed = alone.fixed_mebibytes(arguments.sites, &warm, few);

@@ -1,0 +1,112 @@
+//! What the operator is held to, and how it stands.
+
+use serde::{Deserialize, Serialize};
+
+use crate::report::{Report, Row, exact};
+
+/// A figure against its target.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Target {
+    /// What is measured.
+    pub figure: String,
+    /// What was.
+    pub measured: f64,
+    /// What it may be at most, or must be at least.
+    pub bound: f64,
+    /// Whether it is a bound from above.
+    pub most: bool,
+    /// Unit.
+    pub unit: String,
+}
+
+impl Target {
+    fn at_most(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
+        Self { figure: figure.to_owned(), measured, bound, most: true, unit: unit.to_owned() }
+    }
+
+    fn at_least(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
+        Self { most: false, ..Self::at_most(figure, measured, bound, unit) }
+    }
+
+    /// Whether it is met.
+    pub fn is_met(&self) -> bool {
+        if self.most { self.measured <= self.bound } else { self.measured >= self.bound }
+    }
+
+    /// A row of a table: figure, measured, target, verdict.
+    pub fn row(&self) -> String {
+        let sign = if self.most { "≤" } else { "≥" };
+        let unit = if self.unit.is_empty() { String::new() } else { format!(" {}", self.unit) };
+        let verdict = if self.is_met() { "met" } else { "**missed**" };
+        format!("| {} | {:.2}{unit} | {sign} {}{unit} | {verdict} |", self.figure, self.measured, self.bound)
+    }
+}
+
+fn memory(row: &Row) -> f64 {
+    row.members.values().map(|cost| cost.resident_mebibytes).fold(0.0, f64::max)
+}
+
+/// The targets that this report can say something of.
+pub fn judge(report: &Report) -> Vec<Target> {
+    let mut targets = Vec::new();
+    let created: Vec<&Row> = report.rows.iter().filter(|row| row.step.starts_with("create")).collect();
+    if let Some(row) = created.last().filter(|row| row.ready.count > 0 && report.scenario.failing_jobs_percent == 0) {
+        let sites = exact(row.ready.count);
+        targets.push(Target::at_most(
+            "requests per site to Ready, Events aside",
+            exact(row.work_requests()) / sites,
+            12.0,
+            "",
+        ));
+        targets.push(Target::at_most(
+            "CPU of the operator per site to Ready",
+            row.cpu_seconds() * 1000.0 / sites,
+            5.0,
+            "ms",
+        ));
+    }
+    if let Some(floor) = &report.floor {
+        targets.push(Target::at_least("sites/s to Ready against a bare client", floor.ratio(), 0.8, ""));
+    }
+    let idle: Vec<&Row> = report.rows.iter().filter(|row| row.step.starts_with("idle")).collect();
+    for row in &idle {
+        let figure = format!("requests in {:.0} idle seconds with {} sites", row.seconds, row.sites);
+        targets.push(Target::at_most(&figure, exact(row.work_requests()), 0.0, ""));
+    }
+    if report.scenario.members == 1 {
+        memory_alone(&idle, &mut targets);
+    }
+    for row in report.rows.iter().filter(|row| row.step == "churn: 50 edits/s") {
+        let figure = format!("p99 from a spec edit to the changed object, {} sites, 50 edits/s", row.sites);
+        targets.push(Target::at_most(&figure, row.edit.p99, 250.0, "ms"));
+    }
+    if report.scenario.sites >= 10_000 {
+        let most = report.rows.iter().map(memory).fold(0.0, f64::max);
+        targets.push(Target::at_most("largest RSS of a member", most, 90.0, "MiB"));
+        let ready: usize = created.iter().map(|row| row.ready.count).sum();
+        targets.push(Target::at_least("sites that became Ready", exact(ready), exact(report.scenario.sites), ""));
+    }
+    targets
+}
+
+/// Memory of one member with 300 sites, and what each further one takes.
+fn memory_alone(idle: &[&Row], targets: &mut Vec<Target>) {
+    let Some(few) = idle.iter().find(|row| row.sites == 300) else { return };
+    targets.push(Target::at_most("RSS of one member with 300 sites", memory(few), 40.0, "MiB"));
+    let Some(many) = idle.iter().find(|row| row.sites > few.sites) else { return };
+    let each = (memory(many) - memory(few)) * 1024.0 / exact(many.sites - few.sites);
+    targets.push(Target::at_most("RSS for each further site", each, 14.0, "KiB"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_met_up_to_its_bound() {
+        assert!(Target::at_most("a", 12.0, 12.0, "").is_met());
+        assert!(!Target::at_most("a", 12.1, 12.0, "").is_met());
+        assert!(!Target::at_least("a", 0.79, 0.8, "").is_met());
+        assert_eq!(Target::at_least("a", 0.5, 0.8, "ms").row(), "| a | 0.50 ms | ≥ 0.8 ms | **missed** |");
+    }
+}
