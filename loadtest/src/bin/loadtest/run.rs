@@ -20,7 +20,7 @@ use frappe_loadtest::{
     scenario::{Scenario, Step},
 };
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, api::ListParams, core::DynamicObject};
 
 use crate::{
     faults, floor,
@@ -161,8 +161,24 @@ impl<'a> Run<'a> {
             self.start_one().await?;
         }
         self.settled().await?;
+        self.benches_ready().await?;
         self.row(format!("start {count} members"), mark).await;
         Ok(())
+    }
+
+    /// Waits until the benches are Ready: a platform has them before it has sites.
+    async fn benches_ready(&self) -> anyhow::Result<()> {
+        let benches = crate::tracker::benches(&self.client);
+        let begun = Instant::now();
+        while begun.elapsed() < SETTLE {
+            let listed = benches.list(&ListParams::default()).await;
+            let ready = |bench: &DynamicObject| bench.data["status"]["phase"] == "Ready";
+            if listed.is_ok_and(|it| it.items.len() == self.scenario.benches && it.items.iter().all(ready)) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        bail!("the benches are not Ready after {} s", SETTLE.as_secs())
     }
 
     /// Starts one more member.

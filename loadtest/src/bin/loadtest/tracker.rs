@@ -47,7 +47,16 @@ fn milliseconds(since: &Instant) -> f64 {
 
 /// The API of the sites.
 pub(crate) fn sites(client: &Client) -> Api<DynamicObject> {
-    let kind = GroupVersionKind::gvk("vyogo.tech", "v1alpha1", "FrappeSite");
+    objects(client, "vyogo.tech", "v1alpha1", "FrappeSite")
+}
+
+/// The API of the benches.
+pub(crate) fn benches(client: &Client) -> Api<DynamicObject> {
+    objects(client, "vyogo.tech", "v1alpha1", "FrappeBench")
+}
+
+fn objects(client: &Client, group: &str, version: &str, kind: &str) -> Api<DynamicObject> {
+    let kind = GroupVersionKind::gvk(group, version, kind);
     Api::namespaced_with(client.clone(), NAMESPACE, &ApiResource::from_gvk(&kind))
 }
 
@@ -58,8 +67,7 @@ impl Tracker {
         let config = || watcher::Config::default().any_semantic();
         let stream = watcher(sites(client), config());
         tokio::spawn(follow(stream.boxed(), this.clone(), Self::site));
-        let kind = GroupVersionKind::gvk("networking.k8s.io", "v1", "Ingress");
-        let ingresses = Api::namespaced_with(client.clone(), NAMESPACE, &ApiResource::from_gvk(&kind));
+        let ingresses = objects(client, "networking.k8s.io", "v1", "Ingress");
         tokio::spawn(follow(watcher(ingresses, config()).boxed(), this.clone(), Self::ingress));
         this
     }
