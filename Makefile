@@ -4,7 +4,7 @@ CACHE := $(or $(FRAPPE_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/fr
 export CARGO_TARGET_DIR ?= $(CACHE)/target
 PROGRAMS := $(CARGO_TARGET_DIR)/debug
 
-.PHONY: help demo test unit integration runner queues lint deny controlplane crds clean-clusters
+.PHONY: help demo test unit integration runner queues lint deny controlplane crds helm
 
 help:
 	@sed -n 's/^## //p' $(MAKEFILE_LIST)
@@ -43,16 +43,22 @@ queues:
 	RQ_CACHE=$(CACHE)/rq python3 -m unittest discover --start-directory tests/queues --verbose
 
 ## make integration    against real kube-apiservers
-integration: controlplane checkout
-	RUST_BACKTRACE=0 cargo test --quiet --workspace --test it -- --test-threads 2
+integration: controlplane checkout helm
+	PATH="$(CACHE)/helm:$$PATH" RUST_BACKTRACE=0 cargo test --quiet --workspace --test it -- --test-threads 2
+
+# Helm, of the release that is named here, where there is none.
+helm: tools
+	@command -v helm >/dev/null || [ -x $(CACHE)/helm/helm ] || GOBIN=$(CACHE)/helm go install helm.sh/helm/v3/cmd/helm@v3.19.0
 
 controlplane: tools
 	loadtest/controlplane/cluster build
 
-## make crds           write crds/*.yaml from the Rust types
+## make crds           write crds/*.yaml, and the fence of the chart, from the Rust types
 crds:
 	cargo run --quiet -p frappe-crds --example crdgen
 	cargo run --quiet -p kube-sharding --example crd -- vyogo.tech >crds/vyogo.tech_slotmaps.yaml
+	cargo run --quiet -p frappe-operator -- admission-fence --namespace NAMESPACE-OF-THE-RELEASE \
+	  --service-account ACCOUNT-OF-THE-RELEASE >helm/frappe-operator/files/admission-fence.yaml
 
 .PHONY: tools
 tools:

@@ -68,7 +68,11 @@ impl Cluster {
         let arguments: Vec<String> = arguments.map(|it| String::from_utf8_lossy(it).into_owned()).collect();
         let folder = std::fs::read_link(format!("/proc/{id}/cwd"))?;
         self.signal_api_server("KILL")?;
-        while Path::new(&format!("/proc/{id}/stat")).exists() && !is_dead(id) {
+        let port =
+            arguments.iter().find_map(|it| it.strip_prefix("--secure-port=")).context("the API server's port")?;
+        let address = format!("127.0.0.1:{port}");
+        // It may be dead to /proc while one of its threads still holds the socket.
+        while std::net::TcpListener::bind(&address).is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
         // A child of nobody, as kwokctl starts it: whoever removes the cluster finds it by the id that is written down.
@@ -87,7 +91,9 @@ impl Cluster {
             }
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        bail!("the API server did not become ready again")
+        let log = std::fs::read_to_string(self.logs.join("kube-apiserver.log")).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        bail!("the API server did not become ready again: {}", lines[lines.len().saturating_sub(5)..].join("\n"))
     }
 
     /// Runs kubectl against the cluster, with `input` as its standard input: its exit status, output and errors.
@@ -127,12 +133,6 @@ impl Drop for Cluster {
             eprintln!("cluster {} was not removed: {error:#}", self.name);
         }
     }
-}
-
-/// Whether a process has ended and only its parent does not know it.
-fn is_dead(id: u32) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
-    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with('Z'))
 }
 
 /// What a program said.

@@ -6,6 +6,7 @@
 mod bench;
 mod bench_defaults;
 mod budget;
+mod chart;
 mod crash;
 mod crds;
 mod discovery;

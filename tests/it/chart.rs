@@ -1,0 +1,309 @@
+//! The Helm chart: sound, strict about its values, and enough to run the operator with its account and nothing more.
+
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use frappe_crds::site::SitePhase;
+use frappe_loadtest::{
+    audit,
+    cluster::Cluster,
+    process::{Operator, Options},
+};
+use serde_json::Value;
+
+use crate::support::{World, program, site};
+
+const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/frappe-operator");
+/// Not the one that everything has as its default.
+const SYSTEM: &str = "my-frappe-system";
+
+/// Runs helm: whether it ended well, its output and its errors.
+fn helm(arguments: &[&str]) -> (bool, String, String) {
+    let output = Command::new("helm").args(arguments).output().expect("helm on PATH: make test builds it");
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn rendered(more: &[&str]) -> Vec<serde_yaml_ng::Value> {
+    let (ok, out, errors) = helm(
+        &[&["template", "frappe-operator", CHART, "--namespace", SYSTEM, "--kube-version", "1.35.0"], more].concat(),
+    );
+    assert!(ok, "helm template {more:?}: {errors}");
+    let documents = serde_yaml_ng::Deserializer::from_str(&out);
+    let all = documents.map(|it| serde::Deserialize::deserialize(it).expect("YAML"));
+    all.filter(|it: &serde_yaml_ng::Value| !it.is_null()).collect()
+}
+
+fn named<'a>(objects: &'a [serde_yaml_ng::Value], kind: &str, name: &str) -> &'a serde_yaml_ng::Value {
+    let found = objects.iter().find(|it| it["kind"] == kind && it["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no {kind} {name}"))
+}
+
+#[test]
+fn the_chart_is_sound_and_the_guides_arguments_work() {
+    let (ok, out, errors) = helm(&["lint", "--strict", CHART]);
+    assert!(ok, "{out}{errors}");
+    let plain = rendered(&[]);
+    let count = |kind: &str| plain.iter().filter(|it| it["kind"] == kind).count();
+    assert_eq!((count("CustomResourceDefinition"), count("Deployment"), count("PodDisruptionBudget")), (5, 1, 1));
+    let crd = named(&plain, "CustomResourceDefinition", "frappesites.vyogo.tech");
+    assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
+
+    let guide = rendered(&[
+        "--set",
+        "operator.image.repository=myregistry.com/frappe-operator",
+        "--set",
+        "operator.image.tag=v2.5.0",
+        "--set",
+        "operatorConfig.defaultFrappeImage=myregistry.com/frappe/erpnext:latest",
+        "--set",
+        "operatorConfig.maxConcurrentSiteReconciles=25",
+        "--set",
+        "operatorConfig.gitEnabled=true",
+    ]);
+    // The name that the guide's commands have.
+    let deployment = named(&guide, "Deployment", "frappe-operator-controller-manager");
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    assert_eq!(container["image"], "myregistry.com/frappe-operator:v2.5.0");
+    let data = &named(&guide, "ConfigMap", "frappe-operator-config")["data"];
+    assert_eq!(data["defaultFrappeImage"], "myregistry.com/frappe/erpnext:latest");
+    assert_eq!((&data["maxConcurrentSiteReconciles"], &data["gitEnabled"]), (&"25".into(), &"true".into()));
+
+    let all = rendered(&[
+        "--set",
+        "manager.metrics.serviceMonitor.enabled=true",
+        "--set",
+        "prometheusRule.enabled=true",
+        "--set",
+        "networkPolicy.enabled=true",
+        "--set",
+        "sharding.admissionFence=true",
+        "--set",
+        "operator.replicaCount=1",
+        "--set",
+        "crds.keep=false",
+    ]);
+    for (kind, name) in [
+        ("ServiceMonitor", "frappe-operator"),
+        ("PrometheusRule", "frappe-operator"),
+        ("NetworkPolicy", "frappe-operator"),
+        ("ValidatingAdmissionPolicy", "frappe-operator-owns-what-it-writes"),
+    ] {
+        named(&all, kind, name);
+    }
+    assert!(!all.iter().any(|it| it["kind"] == "PodDisruptionBudget"), "one replica could never be moved");
+    let crd = named(&all, "CustomResourceDefinition", "frappesites.vyogo.tech");
+    assert!(crd["metadata"]["annotations"].is_null());
+}
+
+/// The policy in the chart is the one that the program prints.
+#[test]
+fn the_charts_fence_is_the_programs() {
+    let account = ["--namespace", "NAMESPACE-OF-THE-RELEASE", "--service-account", "ACCOUNT-OF-THE-RELEASE"];
+    let printed = Command::new(program()).arg("admission-fence").args(account).output().unwrap();
+    let committed = std::fs::read_to_string(Path::new(CHART).join("files/admission-fence.yaml")).unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
+}
+
+/// Every metric that an alert names is one that the operator has.
+#[test]
+fn alerts_are_about_metrics_that_there_are() {
+    let alerts: Value = serde_yaml_ng::from_str(include_str!("../../helm/frappe-operator/files/alerts.yaml")).unwrap();
+    let source = include_str!("../../src/metrics.rs");
+    let rules = alerts["groups"][0]["rules"].as_array().unwrap();
+    assert!(rules.len() >= 8);
+    for rule in rules {
+        let expression = rule["expr"].as_str().unwrap();
+        let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+        let metrics: Vec<_> =
+            words.filter(|it| it.starts_with("frappe_operator_") || it.starts_with("controller_runtime_")).collect();
+        assert!(!metrics.is_empty(), "{expression}");
+        for metric in metrics {
+            assert!(source.contains(&format!("\"{metric}\"")), "{metric} of {} does not exist", rule["alert"]);
+        }
+        assert!(rule["annotations"]["description"].is_string() && rule["labels"]["severity"].is_string());
+    }
+}
+
+#[test]
+fn bad_values_are_refused_with_their_place() {
+    let table = [
+        ("operator.replicaCount=0", "replicaCount"),
+        ("operator.replicaCount=many", "replicaCount"),
+        ("operator.replicaCount=300", "replicaCount"),
+        ("operator.replicas=3", "replicas"),
+        ("operator.image.repository=", "repository"),
+        ("operator.image.digest=latest", "digest"),
+        ("operator.image.pullPolicy=Sometimes", "pullPolicy"),
+        ("operator.terminationGracePeriodSeconds=5", "terminationGracePeriodSeconds"),
+        ("operator.resources.limits.memory=lots", "memory"),
+        ("operator.resources.request.cpu=1", "request"),
+        ("operator.imagePullSecrets[0].secret=a", "imagePullSecrets"),
+        ("manager.logFormat=xml", "logFormat"),
+        ("manager.metrics.port=0", "port"),
+        ("manager.metrics.serviceMonitor.interval=often", "interval"),
+        ("sharding.leaseDuration=15", "leaseDuration"),
+        ("sharding.admissionFence=please", "admissionFence"),
+        ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
+        ("networkPolicy.apiServerPorts[0]=http", "apiServerPorts"),
+        ("crds.install=perhaps", "install"),
+        ("operatorConfig.maxConcurrentSiteReconcile=5", "maxConcurrentSiteReconcile"),
+        ("operatorConfig.maxConcurrentSiteJobs=few", "maxConcurrentSiteJobs"),
+        ("operatorConfig.siteReconcileConcurrencyScope=world", "siteReconcileConcurrencyScope"),
+        ("operatorConfig.defaultMariaDB=shared", "defaultMariaDB"),
+        ("replicas=3", "replicas"),
+    ];
+    for (value, place) in table {
+        let (ok, _, errors) = helm(&["template", "frappe-operator", CHART, "--set", value]);
+        assert!(!ok && errors.contains(place), "{value} is taken, or its refusal does not name {place}: {errors}");
+    }
+    println!("{} bad values are refused", table.len());
+}
+
+/// A kubeconfig with a token of the chart's ServiceAccount that is bound to a pod of its Deployment.
+fn kubeconfig(cluster: &Cluster, pod: &str) -> PathBuf {
+    let kubectl = |arguments: &[&str]| {
+        let output = cluster.kubectl(arguments, "").unwrap();
+        assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
+        output.out.trim().to_owned()
+    };
+    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", SYSTEM];
+    let token = kubectl(&[&["create", "token", "frappe-operator"], &bound[..]].concat());
+    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
+    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
+    let own = path.display().to_string();
+    let context = kubectl(&["--kubeconfig", &own, "config", "current-context"]);
+    kubectl(&["--kubeconfig", &own, "config", "set-credentials", "replica", "--token", &token]);
+    kubectl(&["--kubeconfig", &own, "config", "set-context", &context, "--user", "replica"]);
+    path
+}
+
+/// Starts the operator as a pod of the Deployment has it: its arguments, its environment, its account. Only the port of
+/// the metrics is another, since all run on one machine.
+fn start(cluster: &Cluster, deployment: &Value, pod: &Value) -> Operator {
+    let name = pod["metadata"]["name"].as_str().unwrap();
+    let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+    let field = |path: &str| match path {
+        "metadata.namespace" => pod["metadata"]["namespace"].clone(),
+        "metadata.name" => pod["metadata"]["name"].clone(),
+        "metadata.uid" => pod["metadata"]["uid"].clone(),
+        "metadata.labels['pod-template-hash']" => pod["metadata"]["labels"]["pod-template-hash"].clone(),
+        other => panic!("{other}"),
+    };
+    let mut words = vec!["env".to_owned()];
+    for entry in container["env"].as_array().unwrap() {
+        let value = field(entry["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap());
+        words.push(format!("{}={}", entry["name"].as_str().unwrap(), value.as_str().unwrap()));
+    }
+    words.push(program().display().to_string());
+    for argument in container["args"].as_array().unwrap() {
+        words.push(argument.as_str().unwrap().replace("0.0.0.0:8080", "127.0.0.1:{port}"));
+    }
+    let options =
+        Options { command: Some(words.join(" ")), kubeconfig: Some(kubeconfig(cluster, name)), ..Options::default() };
+    Operator::start(program(), cluster, &options).unwrap()
+}
+
+fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
+    let output = cluster.kubectl(&[arguments, &["-o", "json"]].concat(), "").unwrap();
+    assert!(output.success, "{arguments:?}: {}", output.errors);
+    serde_json::from_str(&output.out).unwrap()
+}
+
+/// A copy of the chart whose CRD of sites has another description.
+fn next_chart(folder: &Path) -> String {
+    let copy = folder.join("next-chart");
+    let status = Command::new("cp").args(["-rL", CHART]).arg(&copy).status().unwrap();
+    assert!(status.success());
+    let path = copy.join("files/crds/vyogo.tech_frappesites.yaml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let changed = text.replacen("shortNames:", "shortNames:\n    - nextsite", 1);
+    assert_ne!(text, changed);
+    std::fs::write(&path, changed).unwrap();
+    copy.display().to_string()
+}
+
+/// Does something with the release, by a chart.
+fn release(cluster: &Cluster, verb: &str, chart: &[&str], more: &[&str]) -> String {
+    let path = cluster.kubeconfig.display().to_string();
+    let place = ["--kubeconfig", &path, "--namespace", SYSTEM];
+    let (ok, out, errors) = helm(&[&[verb, "frappe-operator"], chart, &place[..], more].concat());
+    assert!(ok, "helm {verb}: {errors}");
+    out
+}
+
+/// A cluster with the chart in a namespace that takes restricted pods only, and the operator of each of its pods.
+async fn installed() -> (World, Vec<Operator>) {
+    // The chart brings the CRDs.
+    let stand_ins = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/controlplane/crds");
+    let cluster = Cluster::start_with("chart", 3, &[("CRDS", stand_ins)]).unwrap();
+    let restricted = "pod-security.kubernetes.io/enforce: restricted";
+    cluster
+        .apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}, labels: {{{restricted}}}}}\n"))
+        .unwrap();
+    let three = ["--set", "operator.replicaCount=3", "--wait", "--timeout", "60s"];
+    let notes = release(&cluster, "install", &[CHART], &three);
+    assert!(notes.contains("Missing: KEDA") && !notes.contains("Missing: the MariaDB operator"), "{notes}");
+    let deployment = json(&cluster, &["get", "deployment", "frappe-operator-controller-manager", "-n", SYSTEM]);
+    let pods = json(&cluster, &["get", "pods", "-n", SYSTEM, "-l", "control-plane=controller-manager"]);
+    let mut operators: Vec<Operator> =
+        pods["items"].as_array().unwrap().iter().map(|pod| start(&cluster, &deployment, pod)).collect();
+    assert_eq!(operators.len(), 3);
+    for operator in &mut operators {
+        operator.ready().await.unwrap();
+    }
+    let client = cluster.client().await.unwrap();
+    (World { operator: operators.remove(0), client, cluster }, operators)
+}
+
+/// uids of the pods of the bench, but for those of Jobs.
+fn pods_of_bench(cluster: &Cluster) -> BTreeSet<String> {
+    let selector = "bench=bench,!batch.kubernetes.io/job-name";
+    let pods = json(cluster, &["get", "pods", "-n", "demo", "-l", selector]);
+    pods["items"].as_array().unwrap().iter().map(|it| it["metadata"]["uid"].to_string()).collect()
+}
+
+/// With the rights of the chart, and no others, three replicas bring sites up; an upgrade restarts no bench; what is
+/// uninstalled leaves sites and data.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_chart_installs_runs_and_goes_without_harm() {
+    const SITES: usize = 30;
+    let (mut world, mut others) = installed().await;
+    world.with_bench("demo").await;
+    world.cluster.apply(&(0..SITES).map(|index| site("demo", &format!("site-{index}"))).collect::<String>()).unwrap();
+    for index in 0..SITES {
+        world.site_in("demo", &format!("site-{index}"), SitePhase::Ready).await;
+    }
+    let requests = || audit::requests(&world.cluster, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let statuses = requests().into_iter().filter(|it| it.resource == "frappesites/status");
+    let owners: BTreeSet<String> = statuses.map(|it| it.pod).collect();
+    assert_eq!(owners.len(), 3, "each replica has a share: {owners:?}");
+    world.kubectl(&["delete", "frappesite", "site-0", "-n", "demo", "--timeout=60s"]);
+
+    let before = pods_of_bench(&world.cluster);
+    let next = next_chart(&world.cluster.logs);
+    let jobs = ["--reuse-values", "--set", "operatorConfig.maxConcurrentSiteJobs=7"];
+    release(&world.cluster, "upgrade", &[&next], &jobs);
+    let crd = json(&world.cluster, &["get", "crd", "frappesites.vyogo.tech"]);
+    assert!(crd["spec"]["names"]["shortNames"].to_string().contains("nextsite"), "an upgrade changes a CRD");
+    let config = json(&world.cluster, &["get", "configmap", "frappe-operator-config", "-n", SYSTEM]);
+    assert_eq!(config["data"]["maxConcurrentSiteJobs"], "7");
+    world.cluster.apply(&site("demo", "later")).unwrap();
+    world.site_in("demo", "later", SitePhase::Ready).await;
+    assert_eq!(pods_of_bench(&world.cluster), before, "no pod of a bench was restarted");
+    let refused: Vec<String> = requests().iter().filter(|it| it.code == 403).map(ToString::to_string).collect();
+    assert!(refused.is_empty(), "rights are missing: {refused:?}");
+    println!("{} requests with the chart's rights, none refused", requests().len());
+
+    for operator in &mut others {
+        assert!(operator.stop().await.unwrap().success());
+    }
+    assert!(world.operator.stop().await.unwrap().success());
+    release(&world.cluster, "uninstall", &[], &[]);
+    let sites = json(&world.cluster, &["get", "frappesites", "-n", "demo"]);
+    assert_eq!(sites["items"].as_array().unwrap().len(), SITES, "the sites are still there");
+    assert_eq!(pods_of_bench(&world.cluster), before, "and so are the benches' pods");
+}
