@@ -38,16 +38,19 @@ def removed_apps(request):
 
 
 def install_missing(site, database, apps):
-    """Installs what the site does not have. Frappe calls an app installed before its installation ended, so the one
-    that is being installed is written down, and done over if it was cut short."""
+    """Installs what the site does not have. Frappe calls an app installed before its installation ended, and until its
+    removal has: the one that is being installed or was being removed is written down, and is installed over again."""
     begun = read_file(site.installing_path).strip()
+    half_removed = read_file(site.removing_path).partition(" ")[0]
     changed = False
     for app in apps:
         has = f'"{app}"' in database.installed_apps()
-        if has and app != begun:
+        if has and app not in (begun, half_removed):
             continue
         replace_file(site.installing_path, app + "\n", 0o640)
         frappe(site, f"install-app {app}", "install-app", *(["--force"] if has else []), app)
+        if app == half_removed:
+            os.unlink(site.removing_path)
         changed = True
     if changed:
         frappe(site, "migrate", "migrate")

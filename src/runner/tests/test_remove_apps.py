@@ -81,6 +81,24 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(self.backups(), first)
         self.assertEqual(self.restored(first[0]), "an employee")
 
+    def test_an_app_that_is_wanted_again_after_half_a_removal_is_installed_again(self):
+        for step in range(1, STEPS_MAX):
+            killed = self.bench.run("apply", self.removal(), kill_at=step).returncode == KILLED
+            self.done("apply", self.request(apps=["erpnext", "hrms"]))
+            self.assertIn("hrms", self.installed())
+            self.assertIn("hook_hrms", self.tables())
+            self.assertFalse(self.bench.site(".operator-removing").exists())
+            if not killed:
+                break
+        self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
+        marker = self.bench.site(".operator-removing")
+        marker.write_text("hrms sites/backup\n")
+        self.server.root(f"DROP TABLE {DATABASE}.hook_hrms")
+        self.done("apply", self.request(apps=["erpnext", "hrms"]))
+        self.assertIn(["install-app", "--force", "hrms"], self.bench.calls())
+        self.assertIn("hook_hrms", self.tables(), "Frappe still listed it, and it was half gone")
+        self.assertFalse(marker.exists())
+
     def test_removal_killed_at_every_step_and_run_again(self):
         for step in range(1, STEPS_MAX):
             self.done("apply", self.request(apps=["erpnext", "hrms"]))

@@ -140,7 +140,7 @@ async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Clu
     let faults = scenario.steps.iter().any(|step| matches!(step, Step::Fault { .. }));
     let cluster = tokio::task::spawn_blocking(move || {
         let crds = crds.map(|folder| folder.canonicalize()).transpose()?.map(|it| it.to_string_lossy().into_owned());
-        let mut variables = Vec::new();
+        let mut variables = vec![("LEADER_ELECT", "false")];
         variables.extend(faults.then_some(("AUDIT_POLICY", "audit-history.yaml")));
         variables.extend(crds.as_deref().map(|folder| ("CRDS", folder)));
         Cluster::start_with("loadtest", nodes, &variables)
