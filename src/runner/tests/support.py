@@ -356,6 +356,16 @@ class ServerTest(unittest.TestCase):
         self.bench = Bench(self.server, version)
         self.addCleanup(self.bench.close)
 
+    def done(self, command, request, **environment):
+        """What the runner said, which must have ended well."""
+        result = self.bench.run(command, request, **environment)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        return result
+
+    def installed(self):
+        """Apps that the site on MariaDB itself calls installed."""
+        return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
+
 
 class Bench:
     """A folder like a bench's, whose `frappe` is the stand-in."""

@@ -22,11 +22,6 @@ class ApplyTest(ServerTest):
                     "hosts": ["shop.com", "www.shop.com", "shop.example.com"]}
         return self.bench.request(**{**settings, **more})
 
-    def done(self, command, request, **environment):
-        result = self.bench.run(command, request, **environment)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        return result
-
     def config(self):
         return json.loads(self.bench.site("site_config.json").read_text())
 
@@ -35,9 +30,6 @@ class ApplyTest(ServerTest):
         if not folder.exists():
             return {}
         return {path.name: path.read_text().strip() for path in folder.iterdir() if not path.name.startswith(".")}
-
-    def installed(self):
-        return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
 
     def test_a_site_is_created_with_its_settings(self):
         self.done("init", self.request())

@@ -1,7 +1,6 @@
 """What the runner promises for an app that is taken from a site: a whole backup first, then all of the app."""
 
 import gzip
-import json
 import unittest
 
 from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, PostgresServer, ServerTest
@@ -24,14 +23,6 @@ class RemoveAppsTest(ServerTest):
 
     def removal(self, **more):
         return self.request(apps=["erpnext"], removed_apps=["hrms"], **more)
-
-    def done(self, command, request, **environment):
-        result = self.bench.run(command, request, **environment)
-        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
-        return result
-
-    def installed(self):
-        return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
 
     def tables(self):
         return self.server.root(f"SHOW TABLES IN {DATABASE}").stdout.split()
