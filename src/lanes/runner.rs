@@ -35,6 +35,10 @@ const REPORT_INTERVAL: Duration = Duration::from_secs(5);
 /// How long running reconciles may take to end when the process stops.
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 
+/// How long changes are gathered that no person waits for. What a reconcile writes comes back by the watches within
+/// milliseconds, and one write makes other controllers write several times: one reconcile answers all of it.
+pub const SETTLE: Duration = Duration::from_millis(100);
+
 /// What a reconcile says at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -63,6 +67,7 @@ impl Outcome {
 
 enum Message<L, K> {
     Push(L, K, Priority),
+    Settle(L, K),
     LimitsChanged,
 }
 
@@ -80,6 +85,11 @@ impl<L, K> Queue<L, K> {
     /// the queue behind it holds each key once.
     pub fn push(&self, lane: L, key: K, priority: Priority) {
         let _ = self.0.send(Message::Push(lane, key, priority));
+    }
+
+    /// Queues a key in [`SETTLE`], unless it is queued sooner: for changes that come in bursts.
+    pub fn settle(&self, lane: L, key: K) {
+        let _ = self.0.send(Message::Settle(lane, key));
     }
 
     /// A limit may have been raised.
@@ -204,6 +214,7 @@ where
                         counter!("workqueue_adds_total", "name" => self.name).increment(1);
                     }
                 }
+                Message::Settle(lane, key) => self.lanes.push_at(lane, key, now() + SETTLE),
                 Message::LimitsChanged => self.lanes.limits_changed(),
             }
             next = self.receiver.try_recv().ok();
@@ -316,5 +327,36 @@ mod tests {
         let (_acting, acting) = watch::channel(true);
         runner.run(Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop }, reconcile).await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    /// A burst of changes that no person waits for is one reconcile; what a person waits for is not held up by it.
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_gathered_and_a_person_does_not_wait_for_it() {
+        let (queue, runner) = Runner::<&str, u8>::new("test", 4);
+        let (sender, mut started) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let begun = now();
+        let reconcile = move |key| {
+            let _ = sender.send((key, since(begun)));
+            async { Outcome::Done }
+        };
+        let (_rates, rates) = watch::channel(Rates::default());
+        let (_acting, acting) = watch::channel(true);
+        let terms = Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop: stop.clone() };
+        let run = tokio::spawn(runner.run(terms, reconcile));
+        for _ in 0..5 {
+            queue.settle("lane", 1);
+            queue.settle("lane", 2);
+            tokio::time::sleep(SETTLE / 10).await;
+        }
+        queue.push("lane", 2, Priority::High);
+        let mut runs = Vec::new();
+        runs.extend(started.recv().await);
+        runs.extend(started.recv().await);
+        tokio::time::sleep(SETTLE * 10).await;
+        stop.cancel();
+        run.await.expect("the runner ends");
+        assert!(started.recv().await.is_none(), "nothing ran twice");
+        assert_eq!(runs, [(2, SETTLE / 2), (1, SETTLE)]);
     }
 }

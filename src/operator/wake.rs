@@ -40,11 +40,21 @@ pub(super) fn scope_of(site: &FrappeSite) -> Scope {
 impl Wake {
     /// The site itself changed: soon, if a person changed it.
     pub(super) fn site_itself(&self, site: &FrappeSite, change: &Change<FrappeSite>) {
-        self.push(site, site_watch::priority(change));
+        match site_watch::priority(change) {
+            Priority::Normal => self.settle(site),
+            priority => self.push(site, priority),
+        }
     }
 
     /// Something of the site changed.
     pub(super) fn site(&self, key: &Key) {
+        if let Some(site) = self.sites.get(key) {
+            self.settle(&site);
+        }
+    }
+
+    /// The site has what it waited for in this process.
+    pub(super) fn site_now(&self, key: &Key) {
         if let Some(site) = self.sites.get(key) {
             self.push(&site, Priority::Normal);
         }
@@ -124,6 +134,12 @@ impl Wake {
         self.sites_that(Priority::Low, |_| true);
         self.benches();
         self.site_queue.limits_changed();
+    }
+
+    fn settle(&self, site: &FrappeSite) {
+        if self.gate.owns(scope_of(site)) {
+            self.site_queue.settle(site_watch::lane(site), Key::of(site));
+        }
     }
 
     fn push(&self, site: &FrappeSite, priority: Priority) {

@@ -157,7 +157,7 @@ fn budget(tasks: &mut JoinSet<()>, ownership: &Ownership, wake: &Wake) -> Arc<Jo
     tasks.spawn(async move {
         loop {
             tokio::select! {
-                Some(site) = woken.recv() => wake.site(&site),
+                Some(site) = woken.recv() => wake.site_now(&site),
                 Ok(()) = held.changed() => budget.slots_changed(),
                 else => return,
             }
@@ -303,6 +303,9 @@ impl Starter<'_> {
         let changed = move |change: Change<Compact>| {
             if let Some(budget) = &budget {
                 budget.saw(change.object(), matches!(change, Change::Applied { .. }));
+            }
+            if kind == Kind::Job && !site_watch::job_matters(&change) {
+                return;
             }
             if let Some(key) = site_watch::owner(change.object()) {
                 wake.site(&key);

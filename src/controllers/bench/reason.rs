@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A reason. Its name is what people and tools read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// Every pod is ready.
     Ready,

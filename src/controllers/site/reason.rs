@@ -4,6 +4,7 @@ use std::fmt;
 
 /// A reason. Its name is what people and tools read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// The site is served.
     Ready,
@@ -112,6 +113,14 @@ impl Reason {
                 | Self::RouteDisabled
                 | Self::Deleting
         )
+    }
+}
+
+impl Reason {
+    /// Whether it is a step on the way to being served, which the condition shows and no Event: every site takes it, and
+    /// an Event is a write like any other.
+    pub fn is_step(self) -> bool {
+        matches!(self, Self::Waiting | Self::CreatingDatabase | Self::Initializing)
     }
 }
 

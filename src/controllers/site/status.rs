@@ -141,12 +141,12 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     FrappeSiteStatus { conditions: conditions.finish(), ..former }
 }
 
-/// What people are told when a status changes: each phase and each reason once.
+/// What people are told when a status changes: each phase and each reason once, but for steps on the way.
 pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> Option<Notice> {
     let former = observed.site.status.clone().unwrap_or_default();
     let word = reason.to_string();
     let before = condition::find(&former.conditions, "Ready").map(|it| it.reason.clone());
-    if former.phase == next.phase && before.as_deref() == Some(word.as_str()) {
+    if reason.is_step() || (former.phase == next.phase && before.as_deref() == Some(word.as_str())) {
         return None;
     }
     let message = condition::find(&next.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();

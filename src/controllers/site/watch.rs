@@ -1,10 +1,11 @@
 //! Which sites a change concerns. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 
 use super::{hosts, observe::named_secrets};
 use crate::{
+    controllers::job,
     domain::{condition, key::Key, labels},
     io::{compact::Compact, watch::Change},
     lanes::Priority,
@@ -71,10 +72,60 @@ pub fn wants_host(site: &FrappeSite, domain: &Compact) -> bool {
     hosts::may_want(site, &domain.name_any())
 }
 
+/// Whether a site must look at its Job again: not at every count of its pods.
+pub fn job_matters(change: &Change<Compact>) -> bool {
+    let Change::Applied { now, before: Some(before) } = change else { return true };
+    let (now, before) = (now.open(), before.open());
+    let kept = |job: &DynamicObject| {
+        let metadata = &job.metadata;
+        (
+            metadata.uid.clone(),
+            metadata.labels.clone(),
+            metadata.annotations.clone(),
+            metadata.deletion_timestamp.clone(),
+        )
+    };
+    job::state(&now) != job::state(&before) || now.data["spec"] != before.data["spec"] || kept(&now) != kept(&before)
+}
+
 /// Whether sites must look at a MariaDB again: it came, went, or moved.
 pub fn server_matters(change: &Change<Compact>) -> bool {
     match change {
         Change::Applied { now, before: Some(before) } => now.open().data["spec"] != before.open().data["spec"],
         _ => true,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(job: serde_json::Value) -> Arc<Compact> {
+        Arc::new(serde_json::from_value(job).expect("a Job"))
+    }
+
+    /// A Job's counts of pods change several times while it runs; none of that is anything to a site.
+    #[test]
+    fn a_site_looks_at_its_job_when_it_ends_or_is_edited() {
+        let job = json!({"metadata": {"name": "shop-init", "uid": "u", "labels": {"site": "shop"}},
+                         "spec": {"suspend": false}, "status": {"active": 1}});
+        let changed = |pointer: &str, value: serde_json::Value| {
+            let mut now = job.clone();
+            *now.pointer_mut(pointer).expect("a field") = value;
+            job_matters(&Change::Applied { now: seen(now), before: Some(seen(job.clone())) })
+        };
+        assert!(!changed("/status", json!({"active": 1, "ready": 1, "startTime": "2026-01-01T00:00:00Z"})));
+        assert!(!changed("/status", json!({"conditions": [{"type": "Complete", "status": "False"}]})));
+        assert!(changed("/status", json!({"conditions": [{"type": "Complete", "status": "True"}]})));
+        assert!(changed("/status", json!({"conditions": [{"type": "Failed", "status": "True"}]})));
+        assert!(changed("/spec/suspend", json!(true)));
+        assert!(changed("/metadata/labels/site", json!("other")));
+        assert!(changed("/metadata/uid", json!("another")));
+        assert!(job_matters(&Change::Applied { now: seen(job.clone()), before: None }));
+        assert!(job_matters(&Change::Deleted(seen(job))));
     }
 }

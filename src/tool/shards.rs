@@ -1,0 +1,94 @@
+//! `shards`: which replica owns what.
+
+use anyhow::{Context as _, bail};
+use frappe_crds::FrappeSite;
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::Lease;
+use kube::{Api, Client, ResourceExt, api::ListParams, core::DynamicObject};
+use kube_sharding::{
+    map::SlotMap,
+    member::LeaseRecord,
+    watch::{Query, follow},
+    wire::Names,
+};
+
+use crate::{
+    cli::{ShardsArguments, ShardsQuestion},
+    shards::{self, names, owner_of, report},
+    tool::{connect, fleet::named, print},
+};
+
+/// Prints which replica owns what.
+pub async fn shards(arguments: ShardsArguments) -> anyhow::Result<()> {
+    let client = connect().await?;
+    let names = names(&arguments.namespace);
+    match &arguments.question {
+        Some(ShardsQuestion::Owner { site }) => owner(&client, &names, site).await,
+        None if arguments.watch => watch(&client, &names, arguments.json).await,
+        None => show(&client, &names, arguments.json).await,
+    }
+}
+
+async fn show(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<()> {
+    let (map, leases) = read(client, names).await?;
+    let report = report(names, map.as_ref(), &leases);
+    print(&if as_json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { shards::table(&report) })
+}
+
+/// Shows it again whenever the map changes.
+async fn watch(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<()> {
+    let query = Query::of::<DynamicObject>(&names.map_resource(), Some(&names.namespace));
+    let mut changes = Box::pin(follow::<DynamicObject>(client.clone(), query, None));
+    while let Some(change) = changes.next().await {
+        change.context("watch the slot map")?;
+        show(client, names, as_json).await?;
+    }
+    Ok(())
+}
+
+async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()> {
+    let key = named(site);
+    let found = Api::<FrappeSite>::namespaced(client.clone(), &key.namespace).get(&key.name).await;
+    let found = found.context("read the site")?;
+    match owner_of_site(client, names, &found).await {
+        Ok(pod) => print(&format!("{pod}\n")),
+        Err(why) => bail!("{site}: {why}"),
+    }
+}
+
+/// The pod that owns a site, or why none is known to.
+pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeSite) -> Result<String, String> {
+    let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
+    let map = map.ok_or_else(|| no_map(names))?;
+    let owner = owner_of(names, &map, &site.uid().unwrap_or_default(), &leases);
+    owner.ok_or_else(|| "its slot is owned by nobody now: see `frappe-operator shards`".to_owned())
+}
+
+/// The pod that is coordinator, or why none is known to be.
+pub(super) async fn coordinator(client: &Client, names: &Names) -> Result<String, String> {
+    let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
+    let map = map.ok_or_else(|| no_map(names))?;
+    let pod = report(names, Some(&map), &leases).coordinator;
+    pod.ok_or_else(|| "there is no coordinator now: see `frappe-operator shards`".to_owned())
+}
+
+fn no_map(names: &Names) -> String {
+    format!("there is no slot map in namespace {}: does the operator run there? (--operator-namespace)", names.namespace)
+}
+
+/// The map, and every Lease with its age by the wall clocks of its holder and of this machine: for people only.
+#[expect(clippy::disallowed_methods, reason = "an age that is shown to people")]
+pub(super) async fn read(client: &Client, names: &Names) -> anyhow::Result<(Option<SlotMap>, Vec<(LeaseRecord, u64)>)> {
+    let maps: Api<DynamicObject> = Api::namespaced_with(client.clone(), &names.namespace, &names.map_resource());
+    let map = maps.get_opt(&names.name).await.context("read the slot map")?;
+    let leases: Api<Lease> = Api::namespaced(client.clone(), &names.namespace);
+    let listed =
+        leases.list(&ListParams::default().labels(&names.lease_selector())).await.context("list the leases")?;
+    let age = |lease: &Lease| {
+        let renewed = lease.spec.as_ref().and_then(|spec| spec.renew_time.as_ref()).map(|it| it.0);
+        renewed.map_or(0, |it| u64::try_from(Timestamp::now().duration_since(it).as_secs()).unwrap_or(0))
+    };
+    let leases = listed.iter().filter_map(|lease| Some((names.read_lease(lease)?, age(lease)))).collect();
+    Ok((map.and_then(|map| names.read_map(&map)), leases))
+}
