@@ -31,7 +31,7 @@ deny:
 
 ## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: checkout
-	cargo test --quiet --workspace --lib --bins --test tidy --test generated
+	cargo test --quiet --workspace --lib --bins --test tidy --test generated --test reference
 	cargo test --quiet -p kube-sharding --test model --test sim
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
@@ -43,7 +43,8 @@ queues:
 	RQ_CACHE=$(CACHE)/rq python3 -m unittest discover --start-directory tests/queues --verbose
 
 ## make integration    against real kube-apiservers
-integration: controlplane checkout helm
+integration: controlplane checkout helm static
+	FRAPPE_STATIC_PROGRAM=$(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator \
 	PATH="$(CACHE)/helm:$$PATH" RUST_BACKTRACE=0 cargo test --quiet --workspace --test it -- --test-threads 2
 
 # Helm, of the release that is named here, where there is none.
@@ -59,6 +60,30 @@ crds:
 	cargo run --quiet -p kube-sharding --example crd -- vyogo.tech >crds/vyogo.tech_slotmaps.yaml
 	cargo run --quiet -p frappe-operator -- admission-fence --namespace NAMESPACE-OF-THE-RELEASE \
 	  --service-account ACCOUNT-OF-THE-RELEASE >helm/frappe-operator/files/admission-fence.yaml
+
+## make docs           write docs/api.md and docs/metrics.md from the code
+.PHONY: docs
+docs:
+	UPDATE_DOCS=1 cargo test --quiet -p frappe-operator --test reference
+
+## make manifests      write helm/install.yaml from the chart
+.PHONY: manifests print-manifests
+manifests: helm
+	@$(MAKE) --no-print-directory --silent print-manifests >helm/install.yaml
+
+print-manifests:
+	@PATH="$(CACHE)/helm:$$PATH" helm template frappe-operator helm/frappe-operator --namespace frappe-operator-system \
+	  --kube-version 1.35.0 2>/dev/null | grep -v '^# Source: ' | \
+	  sed 's|app.kubernetes.io/managed-by: Helm|app.kubernetes.io/managed-by: kubectl|; /^ *helm.sh\/chart:/d'
+
+# The program of the image, where it can be built: the musl target and a C compiler for it. Unoptimized, since only that it
+# runs is tested.
+STATIC := x86_64-unknown-linux-musl
+.PHONY: static
+static: checkout
+	@if command -v musl-gcc >/dev/null && { ! command -v rustup >/dev/null || rustup target add $(STATIC) >/dev/null 2>&1; }; then \
+	  cargo build --quiet --package frappe-operator --target $(STATIC); \
+	else echo "static: not built, since musl-gcc (musl-tools) or Rust's target $(STATIC) is missing"; fi
 
 .PHONY: tools
 tools:

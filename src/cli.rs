@@ -21,8 +21,95 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// Show which replica owns what.
     Shards(ShardsArguments),
+    /// Show benches and sites: how many there are of each reason, and those that wait, the longest first.
+    Status(StatusArguments),
+    /// Say what a site or a bench waits for, since when, and what to do.
+    Why(WhyArguments),
+    /// Say what the cluster lacks: versions, CRDs, other operators, rights, storage, replicas.
+    Check(CheckArguments),
+    /// Print the objects that a bench is made of, without a cluster.
+    Render(RenderArguments),
+    /// Print the CustomResourceDefinitions of this version.
+    Crds,
     /// Print the ValidatingAdmissionPolicy that has the API server refuse writes of replicas that lost their slots.
     AdmissionFence(FenceArguments),
+    /// Print completions for a shell: `source <(frappe-operator completions bash)`.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Which benches and sites to show.
+#[derive(Clone, Debug, Args)]
+pub struct StatusArguments {
+    /// Only those of this namespace.
+    #[arg(long, short)]
+    pub namespace: Option<String>,
+    /// Only this bench and its sites: NAME in the namespace default, or NAMESPACE/NAME.
+    #[arg(long)]
+    pub bench: Option<String>,
+    /// Show those too that wait for nothing.
+    #[arg(long, short)]
+    pub all: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to explain.
+#[derive(Clone, Debug, Args)]
+pub struct WhyArguments {
+    /// The site: NAME in the namespace default, or NAMESPACE/NAME.
+    pub name: String,
+    /// It is a bench, not a site.
+    #[arg(long)]
+    pub bench: bool,
+    /// Namespace of the operator.
+    #[arg(long, default_value = "frappe-operator-system")]
+    pub operator_namespace: String,
+}
+
+/// Whose installation to check.
+#[derive(Clone, Debug, Args)]
+pub struct CheckArguments {
+    /// Namespace of the operator.
+    #[arg(long, default_value = "frappe-operator-system")]
+    pub operator_namespace: String,
+    /// ServiceAccount of the operator, in that namespace: its rights are asked for.
+    #[arg(long, default_value = "frappe-operator")]
+    pub service_account: String,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An API that a cluster may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OptionalApi {
+    /// KEDA.
+    Keda,
+    /// The Prometheus operator's ServiceMonitor.
+    ServiceMonitor,
+    /// OpenShift.
+    Openshift,
+}
+
+/// What to render.
+#[derive(Clone, Debug, Args)]
+pub struct RenderArguments {
+    /// File with one FrappeBench or several; `-` for standard input. Other objects in it are passed over.
+    #[arg(long, short)]
+    pub file: std::path::PathBuf,
+    /// File with the ConfigMap frappe-operator-config.
+    #[arg(long)]
+    pub config: Option<std::path::PathBuf>,
+    /// APIs that the cluster is to have.
+    #[arg(long, value_delimiter = ',')]
+    pub with: Vec<OptionalApi>,
+    /// Namespace of a bench that names none.
+    #[arg(long, short, default_value = "default")]
+    pub namespace: String,
 }
 
 /// What to show of the shards.

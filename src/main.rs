@@ -1,7 +1,7 @@
 //! The binary `frappe-operator`.
 
 use clap::Parser;
-use frappe_operator::{cli, inspect, operator, telemetry};
+use frappe_operator::{cli, operator, telemetry, tool};
 
 /// Lists of thousands come and go beside a cache of small objects: this allocator gives back what they took
 /// (settings: `.cargo/config.toml`).
@@ -17,8 +17,14 @@ async fn main() -> std::process::ExitCode {
                 tracing::error!(error = format!("{error:#}"), "the operator ends");
             })
         }
-        cli::Command::Shards(arguments) => inspect::shards(arguments).await,
-        cli::Command::AdmissionFence(arguments) => inspect::admission_fence(&arguments),
+        cli::Command::Shards(arguments) => tool::shards(arguments).await,
+        cli::Command::Status(arguments) => tool::fleet::status(arguments).await,
+        cli::Command::Why(arguments) => tool::why::why(arguments).await,
+        cli::Command::Check(arguments) => tool::check::check(arguments).await,
+        cli::Command::Render(arguments) => tool::manifests::render(&arguments),
+        cli::Command::Crds => tool::manifests::crds(),
+        cli::Command::AdmissionFence(arguments) => tool::manifests::admission_fence(&arguments),
+        cli::Command::Completions { shell } => tool::manifests::completions(shell),
     };
     match ended {
         Ok(()) => std::process::ExitCode::SUCCESS,

@@ -32,50 +32,123 @@ pub async fn upkeep(handle: PrometheusHandle) {
 }
 
 fn describe() {
-    describe_counter!("controller_runtime_reconcile_total", "Reconciles by controller and result");
-    describe_counter!("controller_runtime_reconcile_errors_total", "Reconciles that failed");
-    describe_counter!("controller_runtime_reconcile_panics_total", "Reconciles that panicked");
-    describe_histogram!("controller_runtime_reconcile_time_seconds", Unit::Seconds, "Time of one reconcile");
-    describe_gauge!("controller_runtime_active_workers", "Reconciles that run");
-    describe_gauge!(
-        "controller_runtime_max_concurrent_reconciles",
-        "Reconciles of one bench's sites that may run at once"
-    );
-    describe_gauge!("workqueue_depth", "Keys that wait");
-    describe_counter!("workqueue_adds_total", "Keys that were queued");
-    describe_counter!("workqueue_retries_total", "Keys that were queued again after a failure");
-    describe_histogram!("workqueue_queue_duration_seconds", Unit::Seconds, "Time from queueing to start");
-    describe_histogram!("workqueue_work_duration_seconds", Unit::Seconds, "Time of one key's work");
-    describe_gauge!("frappe_operator_oldest_pending_seconds", "Time that the oldest waiting key has waited");
-    describe_counter!("rest_client_requests_total", "Requests to the API server by verb, resource and code");
-    describe_counter!("rest_client_response_bytes_total", "Bytes of answers of the API server, watches included");
-    describe_histogram!("rest_client_request_duration_seconds", Unit::Seconds, "Time of one request");
-    describe_counter!("sharding_refused_writes_total", "Writes that the gate refused");
-    describe_counter!("sharding_watch_errors_total", "Watches that were interrupted");
-    describe_gauge!("workqueue_unfinished_work_seconds", "Time that the running reconciles have taken, together");
-    describe_gauge!("workqueue_longest_running_processor_seconds", "Time that the longest running reconcile has taken");
-    describe_gauge!("frappe_operator_lanes", "Benches with sites that wait or run");
-    describe_gauge!("frappe_operator_watches", "Kinds that are watched");
-    describe_gauge!("frappe_operator_shard_slots", "Slots of this replica");
-    describe_gauge!("frappe_operator_shard_sites", "Sites in them");
-    describe_gauge!("frappe_operator_shard_draining_slots", "Slots that it is giving away");
-    describe_gauge!(
-        "frappe_operator_shard_acting",
-        "1 while it may act: its Lease is renewed and the slot map was read"
-    );
-    describe_gauge!("frappe_operator_shard_coordinator", "1 while it is coordinator");
-    describe_gauge!(
-        "frappe_operator_shard_stale_sites",
-        "Sites whose present spec was not reconciled for 2 minutes: alert on it"
-    );
-    describe_gauge!(
-        "frappe_operator_shard_oldest_unreconciled_seconds",
-        "Time that the oldest unreconciled spec has waited"
-    );
-    describe_counter!("frappe_operator_shard_gained_slots_total", "Slots that were taken over");
-    describe_counter!("frappe_operator_shard_fenced_total", "Times that this replica was fenced and joined again");
-    describe_gauge!("frappe_operator_fleet_members", "Replicas, as this one sees them");
-    describe_gauge!("frappe_operator_fleet_unowned_slots", "Slots that nobody alive owns: alert on it");
-    describe_gauge!("frappe_operator_config_bad_values", "Values of the ConfigMap that were not taken");
-    describe_gauge!("frappe_operator_build_info", "Version of the operator; always 1");
+    for Metric { kind, name, help, .. } in METRICS {
+        match kind {
+            Counter => describe_counter!(*name, *help),
+            Gauge => describe_gauge!(*name, *help),
+            Histogram => describe_histogram!(*name, Unit::Seconds, *help),
+        }
+    }
 }
+
+/// A metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// What it is.
+    pub kind: MetricKind,
+    /// Its name; a counter's ends with `_total`, a duration's with `_seconds`.
+    pub name: &'static str,
+    /// Its labels.
+    pub labels: &'static [&'static str],
+    /// What it says.
+    pub help: &'static str,
+}
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MetricKind {
+    /// It only grows.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Durations in seconds, by buckets.
+    Histogram,
+}
+use MetricKind::{Counter, Gauge, Histogram};
+
+const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
+    Metric { kind, name, labels, help }
+}
+
+/// Every metric of this program. `name` is the queue, `frappesite` or `frappebench`; `controller` likewise.
+pub const METRICS: &[Metric] = &[
+    metric(
+        Counter,
+        "controller_runtime_reconcile_total",
+        &["controller", "result"],
+        "Reconciles by controller and result",
+    ),
+    metric(Counter, "controller_runtime_reconcile_errors_total", &["controller"], "Reconciles that failed"),
+    metric(Counter, "controller_runtime_reconcile_panics_total", &["controller"], "Reconciles that panicked"),
+    metric(Histogram, "controller_runtime_reconcile_time_seconds", &["controller"], "Time of one reconcile"),
+    metric(Gauge, "controller_runtime_active_workers", &["controller"], "Reconciles that run"),
+    metric(
+        Gauge,
+        "controller_runtime_max_concurrent_reconciles",
+        &["controller"],
+        "Reconciles of one bench's sites that may run at once",
+    ),
+    metric(Gauge, "workqueue_depth", &["name"], "Keys that wait"),
+    metric(Counter, "workqueue_adds_total", &["name"], "Keys that were queued"),
+    metric(Counter, "workqueue_retries_total", &["name"], "Keys that were queued again after a failure"),
+    metric(Histogram, "workqueue_queue_duration_seconds", &["name"], "Time from queueing to start"),
+    metric(Histogram, "workqueue_work_duration_seconds", &["name"], "Time of one key's work"),
+    metric(Gauge, "frappe_operator_oldest_pending_seconds", &["name"], "Time that the oldest waiting key has waited"),
+    metric(
+        Counter,
+        "rest_client_requests_total",
+        &["method", "resource", "code"],
+        "Requests to the API server by verb, resource and code",
+    ),
+    metric(
+        Counter,
+        "rest_client_response_bytes_total",
+        &["method"],
+        "Bytes of answers of the API server, watches included",
+    ),
+    metric(Histogram, "rest_client_request_duration_seconds", &["method"], "Time of one request"),
+    metric(Counter, "sharding_refused_writes_total", &[], "Writes that the gate refused"),
+    metric(Counter, "sharding_watch_errors_total", &[], "Watches that were interrupted"),
+    metric(
+        Gauge,
+        "workqueue_unfinished_work_seconds",
+        &["name"],
+        "Time that the running reconciles have taken, together",
+    ),
+    metric(
+        Gauge,
+        "workqueue_longest_running_processor_seconds",
+        &["name"],
+        "Time that the longest running reconcile has taken",
+    ),
+    metric(Gauge, "frappe_operator_lanes", &["name"], "Benches with sites that wait or run"),
+    metric(Gauge, "frappe_operator_watches", &[], "Kinds that are watched"),
+    metric(Gauge, "frappe_operator_shard_slots", &[], "Slots of this replica"),
+    metric(Gauge, "frappe_operator_shard_sites", &[], "Sites in them"),
+    metric(Gauge, "frappe_operator_shard_draining_slots", &[], "Slots that it is giving away"),
+    metric(
+        Gauge,
+        "frappe_operator_shard_acting",
+        &[],
+        "1 while it may act: its Lease is renewed and the slot map was read",
+    ),
+    metric(Gauge, "frappe_operator_shard_coordinator", &[], "1 while it is coordinator"),
+    metric(
+        Gauge,
+        "frappe_operator_shard_stale_sites",
+        &[],
+        "Sites whose present spec was not reconciled for 2 minutes: alert on it",
+    ),
+    metric(
+        Gauge,
+        "frappe_operator_shard_oldest_unreconciled_seconds",
+        &[],
+        "Time that the oldest unreconciled spec has waited",
+    ),
+    metric(Counter, "frappe_operator_shard_gained_slots_total", &[], "Slots that were taken over"),
+    metric(Counter, "frappe_operator_shard_fenced_total", &[], "Times that this replica was fenced and joined again"),
+    metric(Gauge, "frappe_operator_fleet_members", &[], "Replicas, as this one sees them"),
+    metric(Gauge, "frappe_operator_fleet_unowned_slots", &[], "Slots that nobody alive owns: alert on it"),
+    metric(Gauge, "frappe_operator_config_bad_values", &[], "Values of the ConfigMap that were not taken"),
+    metric(Gauge, "frappe_operator_build_info", &["version"], "Version of the operator; always 1"),
+];

@@ -45,6 +45,11 @@ use wake::Wake;
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Reason of the Event about a value of the ConfigMap that is not taken.
+pub const INVALID_VALUE: &str = "InvalidValue";
+/// Reason of the Event about a handover.
+pub const SLOTS_TAKEN_OVER: &str = "SlotsTakenOver";
+
 /// What outlives an incarnation.
 struct Process {
     arguments: RunArguments,

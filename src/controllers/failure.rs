@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// Reason of the Event about an object that the API server refused.
-const WRITE_REJECTED: &str = "WriteRejected";
+pub const WRITE_REJECTED: &str = "WriteRejected";
 /// Wait before writes are tried again while the member has no right to act.
 pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 

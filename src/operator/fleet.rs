@@ -135,7 +135,7 @@ impl Fleet {
             uid: Some(now.version.uid.to_string()),
             ..ObjectReference::default()
         };
-        let notice = Notice { warning: false, reason: "SlotsTakenOver".to_owned(), note };
+        let notice = Notice { warning: false, reason: super::SLOTS_TAKEN_OVER.to_owned(), note };
         self.events.publish(&about, &notice).await;
     }
 }

@@ -64,7 +64,7 @@ fn tell(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
         tracing::warn!(key = value.key, problem = value.problem, "a value of the ConfigMap was not taken");
         let about = reference(Kind::ConfigMap, &Key::of(map), map.uid());
         let note = format!("{}: {}; the last good value is kept", value.key, value.problem);
-        let notice = Notice { warning: true, reason: "InvalidValue".to_owned(), note };
+        let notice = Notice { warning: true, reason: super::INVALID_VALUE.to_owned(), note };
         let events = events.clone();
         tokio::spawn(async move { events.publish(&about, &notice).await });
     }

@@ -74,7 +74,10 @@ pub(super) async fn coordinator(client: &Client, names: &Names) -> Result<String
 }
 
 fn no_map(names: &Names) -> String {
-    format!("there is no slot map in namespace {}: does the operator run there? (--operator-namespace)", names.namespace)
+    format!(
+        "there is no slot map in namespace {}: does the operator run there? (--operator-namespace)",
+        names.namespace
+    )
 }
 
 /// The map, and every Lease with its age by the wall clocks of its holder and of this machine: for people only.

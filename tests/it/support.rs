@@ -27,6 +27,13 @@ pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     None
 }
 
+/// Runs kubectl, which must succeed; answers its output.
+pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> String {
+    let output = cluster.kubectl(arguments, input).unwrap();
+    assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
+    output.out
+}
+
 /// A cluster with a running operator.
 pub(crate) struct World {
     pub(crate) operator: Operator,
@@ -98,9 +105,7 @@ impl World {
 
     /// kubectl, which must succeed.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
-        let output = self.cluster.kubectl(arguments, "").expect("kubectl");
-        assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
-        output.out
+        kubectl(&self.cluster, arguments, "")
     }
 
     /// Polls from outside until `look` finds something; tests may wait, reconciles may not.

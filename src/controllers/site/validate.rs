@@ -210,8 +210,8 @@ fn is_name(host: &str) -> bool {
         })
 }
 
-/// Frappe opens one connection for each request and each job.
-fn connections_max(bench: &FrappeBench) -> i32 {
+/// Connections that one site may have open at once: Frappe opens one for each request and each job.
+pub fn connections_max(bench: &FrappeBench) -> i32 {
     let pods = bench.spec.component_replicas.as_ref().and_then(|it| it.gunicorn).unwrap_or(1);
     let web = bench.spec.web.clone().unwrap_or_default();
     let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;

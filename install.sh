@@ -1,0 +1,139 @@
+#!/usr/bin/env bash
+# Installs the Frappe operator with kubectl alone, or removes it. Run again, it changes what differs and nothing else.
+#   curl -fsSL https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/install.sh | bash
+#   curl -fsSL …/install.sh | bash -s -- --namespace my-frappe-system --replicas 3
+set -euo pipefail
+
+main() {
+  namespace=frappe-operator-system
+  replicas=
+  image=
+  context=()
+  action=install
+  wait_seconds=180
+  # Where there is a checkout, its own manifest; else the one of the same branch.
+  local here=
+  here=$(dirname -- "${BASH_SOURCE[0]:-/nowhere}")
+  manifest=${FRAPPE_OPERATOR_MANIFEST:-$here/helm/install.yaml}
+  [ -r "$manifest" ] || [ -n "${FRAPPE_OPERATOR_MANIFEST:-}" ] ||
+    manifest=https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/helm/install.yaml
+  parse "$@"
+  command -v kubectl >/dev/null || fail "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools"
+  kube version >/dev/null 2>&1 || fail "kubectl reaches no cluster: check KUBECONFIG, or name a --context"
+  text=$(rendered) || fail "the manifest cannot be read: $manifest"
+  case $action in
+    print) printf '%s\n' "$text" ;;
+    uninstall) uninstall ;;
+    install) install ;;
+  esac
+}
+
+usage() {
+  cat <<'TEXT'
+install.sh [--namespace NAME] [--replicas NUMBER] [--image IMAGE] [--context NAME] [--print | --uninstall]
+
+  --namespace NAME   namespace of the operator (frappe-operator-system)
+  --replicas NUMBER  replicas, each of which owns a share of the sites (2)
+  --image IMAGE      image of the operator, where the published one cannot be pulled
+  --context NAME     context of the kubeconfig
+  --print            print what would be applied
+  --uninstall        remove the operator; CRDs, benches, sites and their data stay
+
+FRAPPE_OPERATOR_MANIFEST is a file or URL instead of helm/install.yaml. Settings and more: the Helm chart, helm/frappe-operator.
+TEXT
+}
+
+parse() {
+  while [ $# -gt 0 ]; do
+    case $1 in
+      --namespace | --replicas | --image | --context) [ $# -ge 2 ] || fail "$1 needs a value" ;;
+    esac
+    case $1 in
+      --namespace) namespace=$2 && shift ;;
+      --replicas) replicas=$2 && shift ;;
+      --image) image=$2 && shift ;;
+      --context) context=(--context "$2") && shift ;;
+      --print) action=print ;;
+      --uninstall) action=uninstall ;;
+      --help | -h) usage && exit 0 ;;
+      *) usage >&2 && fail "unknown argument: $1" ;;
+    esac
+    shift
+  done
+  [[ $namespace =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || fail "--namespace $namespace is not the name of a namespace"
+  [[ -z $replicas || $replicas =~ ^[1-9][0-9]?$ ]] || fail "--replicas $replicas is not a number from 1 to 99"
+  [[ -z $image || $image =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || fail "--image $image is not an image"
+}
+
+fail() {
+  printf 'install.sh: %s\n' "$1" >&2
+  exit 1
+}
+
+kube() { kubectl "${context[@]}" "$@"; }
+
+# The manifest, as it was asked for.
+rendered() {
+  local from=cat
+  case $manifest in https://*) from="curl -fsSL" ;; esac
+  $from "$manifest" | sed \
+    -e "s|frappe-operator-system|$namespace|g" \
+    ${replicas:+-e "s|^  replicas: [0-9]*$|  replicas: $replicas|"} \
+    ${image:+-e "s|^\( *\)image: ghcr.io/frappe-operator/frappe-operator:.*$|\1image: $image|"}
+}
+
+# What of it goes with the operator: not the CRDs, with which every bench and site would go, nor the namespace, which may hold
+# other things.
+own() {
+  printf '%s\n' "$text" | awk '
+    function emit() { if (document != "" && kind !~ /^(CustomResourceDefinition|Namespace)$/) printf "---\n%s", document; document = kind = "" }
+    /^---/ { emit(); next }
+    /^kind: / { kind = $2 }
+    { document = document $0 "\n" }
+    END { emit() }'
+}
+
+install() {
+  ours_alone
+  kube create namespace "$namespace" --dry-run=client -o yaml | kube apply --server-side -f - >/dev/null
+  printf '%s\n' "$text" | kube apply --server-side --force-conflicts --field-manager=frappe-operator-install -f -
+  kube wait --for=condition=Established --timeout="${wait_seconds}s" \
+    crd/frappebenches.vyogo.tech crd/frappesites.vyogo.tech crd/slotmaps.vyogo.tech >/dev/null
+  kube -n "$namespace" rollout status deployment/frappe-operator-controller-manager --timeout="${wait_seconds}s" ||
+    fail "the operator did not become ready: kubectl -n $namespace describe pods"
+  missing
+  printf '\nThe Frappe operator runs in %s. Next, a bench and a site:\n' "$namespace"
+  printf '  kubectl apply -f https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/examples/basic.yaml\n'
+}
+
+# Two installations would both own every site; a release belongs to Helm.
+ours_alone() {
+  local others
+  others=$(kube get deployments -A -l app.kubernetes.io/name=frappe-operator \
+    -o 'jsonpath={range .items[*]}{.metadata.namespace}{" "}{.metadata.labels.app\.kubernetes\.io/managed-by}{"\n"}{end}')
+  if grep -q ' Helm$' <<<"$others"; then
+    fail "the operator was installed by Helm (namespace ${others%% *}): use helm upgrade"
+  fi
+  others=$(grep -v "^$namespace " <<<"$others" || true)
+  [ -z "$others" ] || fail "the operator runs in the namespace ${others%% *} already: two would both own every site"
+  others=$(kube get deployments -A -o name -l 'control-plane=controller-manager,app.kubernetes.io/name!=frappe-operator' |
+    grep frappe || true)
+  [ -z "$others" ] || fail "another Frappe operator runs ($others): scale it to 0 first, see docs/migration.md"
+}
+
+missing() {
+  kube get crd databases.k8s.mariadb.com >/dev/null 2>&1 ||
+    printf '\nMissing: the MariaDB operator. Sites with a MariaDB of the cluster wait until it is there.\n'
+  kube get crd scaledobjects.keda.sh >/dev/null 2>&1 ||
+    printf '\nMissing: KEDA. Benches that ask for worker autoscaling get a fixed number of workers until it is there.\n'
+  kube get storageclass -o yaml | grep -q 'is-default-class: "true"' ||
+    printf '\nMissing: a default StorageClass. Benches must name theirs in storageClassName.\n'
+}
+
+uninstall() {
+  own | kube delete --ignore-not-found -f -
+  printf '\nThe operator is gone. CRDs, benches, sites and their data are still there, and are served.\n'
+  printf 'The namespace %s is left; what is in it: kubectl -n %s get all,leases,slotmaps\n' "$namespace" "$namespace"
+}
+
+main "$@"

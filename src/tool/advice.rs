@@ -1,0 +1,42 @@
+//! What to do about a reason: the text of `docs/troubleshooting.md`, so that page and command say the same.
+
+const PAGE: &str = include_str!("../../docs/troubleshooting.md");
+
+/// Every reason that the page has an entry for, with the entry.
+pub fn entries() -> impl Iterator<Item = (&'static str, &'static str)> {
+    PAGE.split("\n### ").skip(1).filter_map(|entry| {
+        let (reason, text) = entry.split_once('\n')?;
+        Some((reason.trim(), text.split("\n## ").next().unwrap_or(text).trim()))
+    })
+}
+
+/// What to do about a reason.
+pub fn of(reason: &str) -> Option<&'static str> {
+    entries().find(|(name, _)| *name == reason).map(|(_, text)| text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use strum::VariantArray as _;
+
+    use super::*;
+    use crate::{
+        controllers::{bench, failure, site},
+        operator,
+    };
+
+    /// Every reason in the code has its entry, and every entry is of a reason in the code.
+    #[test]
+    fn the_page_has_every_reason_and_no_other() {
+        let sites = site::reason::Reason::VARIANTS.iter().map(ToString::to_string);
+        let benches = bench::reason::Reason::VARIANTS.iter().map(ToString::to_string);
+        let others = [failure::WRITE_REJECTED, operator::INVALID_VALUE, operator::SLOTS_TAKEN_OVER].map(str::to_owned);
+        let code: BTreeSet<String> = sites.chain(benches).chain(others).collect();
+        let page: BTreeSet<String> = entries().map(|(reason, _)| reason.to_owned()).collect();
+        assert_eq!(code.difference(&page).collect::<Vec<_>>(), Vec::<&String>::new(), "reasons without an entry");
+        assert_eq!(page.difference(&code).collect::<Vec<_>>(), Vec::<&String>::new(), "entries without a reason");
+        assert!(entries().all(|(_, text)| text.len() > 20 && !text.contains("## ")));
+    }
+}

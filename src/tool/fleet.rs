@@ -1,0 +1,226 @@
+//! `status`: benches and sites in one table, those that wait first.
+
+use std::{collections::BTreeMap, fmt::Write as _};
+
+use anyhow::Context as _;
+use frappe_crds::{FrappeBench, FrappeSite};
+use futures::{StreamExt as _, TryStreamExt as _};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    cli::StatusArguments,
+    controllers::site::watch::lane,
+    domain::{condition, key::Key},
+    tool::{age, connect, print},
+};
+
+/// Objects that one request lists.
+const PAGE_SIZE: u32 = 500;
+/// Characters of a message that the table shows.
+const MESSAGE_CHARACTERS: usize = 100;
+
+/// Bench or site, as far as people want to know at once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// `bench` or `site`.
+    pub kind: &'static str,
+    /// Its namespace and name.
+    pub name: String,
+    /// The bench of a site.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bench: Option<String>,
+    /// Whether it is served, and its newest spec with it.
+    pub settled: bool,
+    /// Whether its condition Ready is True.
+    pub ready: bool,
+    /// Why it is as it is: a reason of docs/troubleshooting.md, or `Unseen` and `Unread`, which no replica wrote.
+    pub reason: String,
+    /// The same for people.
+    pub message: String,
+    /// Since when it is Ready, or is not.
+    pub since: Option<Timestamp>,
+}
+
+/// A site's row.
+pub fn of_site(site: &FrappeSite) -> Row {
+    let status = site.status.clone().unwrap_or_default();
+    let mut row = row("site", site, &status.conditions, status.observed_generation);
+    row.bench = Some(lane(site).to_string());
+    let is_suspended = |it: &Condition| it.reason == "Suspended";
+    if let Some(it) = condition::find(&status.conditions, "Progressing").filter(|it| is_suspended(it)) {
+        (row.settled, row.reason, row.message) = (false, it.reason.clone(), it.message.clone());
+    }
+    row
+}
+
+/// A bench's row.
+pub fn of_bench(bench: &FrappeBench) -> Row {
+    let status = bench.status.clone().unwrap_or_default();
+    row("bench", bench, &status.conditions, status.observed_generation)
+}
+
+fn row<K: Resource>(kind: &'static str, object: &K, conditions: &[Condition], seen: Option<i64>) -> Row {
+    let created = object.creation_timestamp().map(|it| it.0);
+    let (ready, reason, message, since) = match condition::find(conditions, "Ready") {
+        Some(it) => (it.status == "True", it.reason.clone(), it.message.clone(), Some(it.last_transition_time.0)),
+        None => (false, "Unseen".to_owned(), "no replica has looked at it yet".to_owned(), created),
+    };
+    let newest = seen == object.meta().generation;
+    let (reason, message) = if ready && !newest {
+        ("Unread".to_owned(), "its newest spec was not looked at yet".to_owned())
+    } else {
+        (reason, message)
+    };
+    Row {
+        kind,
+        name: Key::of(object).to_string(),
+        bench: None,
+        settled: ready && newest && reason == "Ready",
+        ready,
+        reason,
+        message,
+        since,
+    }
+}
+
+/// The table: how many there are of each reason; then those that are not settled, who has waited longest first; with
+/// `all`, the others too.
+pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
+    let mut text = String::new();
+    for (kind, plural) in [("bench", "benches"), ("site", "sites")] {
+        let of_kind: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
+        let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
+        for row in &of_kind {
+            *reasons.entry(&row.reason).or_default() += 1;
+        }
+        let mut reasons: Vec<_> = reasons.into_iter().collect();
+        reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
+        let counts: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
+        let _ = writeln!(text, "{} {plural}{counts}", of_kind.len());
+    }
+    let mut shown: Vec<&Row> = rows.iter().filter(|row| all || !row.settled).collect();
+    if shown.is_empty() {
+        return text;
+    }
+    shown.sort_by_key(|row| (row.settled, row.kind, row.since, &row.name));
+    let width = shown.iter().map(|row| row.name.chars().count()).max().unwrap_or(0).max(4);
+    let _ = writeln!(text, "\n{:<5} {:<width$} {:<5} {:<22} {:>5} MESSAGE", "KIND", "NAME", "READY", "REASON", "FOR");
+    for row in shown {
+        let since = row.since.map_or_else(String::new, |since| age(now.duration_since(since).as_secs()));
+        let message: String = row.message.chars().take(MESSAGE_CHARACTERS).collect();
+        let line =
+            format!("{:<5} {:<width$} {:<5} {:<22} {since:>5} {message}", row.kind, row.name, row.ready, row.reason);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+/// Prints the table.
+#[expect(clippy::disallowed_methods, reason = "ages that are shown to people")]
+pub async fn status(arguments: StatusArguments) -> anyhow::Result<()> {
+    let client = connect().await?;
+    let namespace = arguments.namespace.as_deref();
+    let mut rows: Vec<Row> = rows(&client, namespace, of_bench).await.context("list the benches")?;
+    rows.extend(self::rows(&client, namespace, of_site).await.context("list the sites")?);
+    if let Some(bench) = &arguments.bench {
+        let bench = named(bench).to_string();
+        rows.retain(|row| row.bench.as_ref().unwrap_or(&row.name) == &bench);
+    }
+    if arguments.json {
+        return print(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
+    }
+    print(&table(&rows, Timestamp::now(), arguments.all))
+}
+
+/// NAME in the namespace default, or NAMESPACE/NAME.
+pub(super) fn named(text: &str) -> Key {
+    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    Key::new(namespace, name)
+}
+
+/// Lists page by page, so that ten thousand sites are never whole in memory.
+async fn rows<K>(client: &Client, namespace: Option<&str>, row: fn(&K) -> Row) -> Result<Vec<Row>, kube::Error>
+where
+    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+        + Clone
+        + DeserializeOwned
+        + std::fmt::Debug
+        + Send
+        + 'static,
+{
+    let api: Api<K> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let first = ListParams::default().limit(PAGE_SIZE);
+    let pages = futures::stream::try_unfold(Some(first), move |next| {
+        let api = api.clone();
+        async move {
+            let Some(parameters) = next else { return Ok(None) };
+            let page = api.list(&parameters).await?;
+            let more = page.metadata.continue_.clone().filter(|it| !it.is_empty());
+            let more = more.map(|token| ListParams::default().limit(PAGE_SIZE).continue_token(&token));
+            Ok::<_, kube::Error>(Some((page.items.iter().map(row).collect::<Vec<_>>(), more)))
+        }
+    });
+    let all: Vec<Vec<Row>> = pages.boxed().try_collect().await?;
+    Ok(all.into_iter().flatten().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn site(name: &str, generation: i64, status: &serde_json::Value) -> FrappeSite {
+        serde_json::from_value(json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite",
+            "metadata": {"name": name, "namespace": "shops", "generation": generation, "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"siteName": "a.example.com", "benchRef": {"name": "main", "namespace": "benches"}},
+            "status": status,
+        }))
+        .expect("a site")
+    }
+
+    fn condition(status: &str, reason: &str) -> serde_json::Value {
+        json!({"observedGeneration": 1, "conditions": [{"type": "Ready", "status": status, "reason": reason,
+            "message": format!("says {reason}"), "lastTransitionTime": "2026-01-01T01:00:00Z"}]})
+    }
+
+    #[test]
+    fn who_waits_longest_comes_first_and_the_settled_are_counted_only() {
+        let sites = [
+            site("served", 1, &condition("True", "Ready")),
+            site("edited", 2, &condition("True", "Ready")),
+            site("changing", 1, &condition("True", "Configuring")),
+            site("stuck", 1, &condition("False", "HostClaimed")),
+            site("new", 1, &json!(null)),
+        ];
+        let rows: Vec<Row> = sites.iter().map(of_site).collect();
+        let now: Timestamp = "2026-01-01T03:30:00Z".parse().expect("a time");
+        insta::assert_snapshot!(table(&rows, now, false), @r"
+        0 benches
+        5 sites: 1 Configuring, 1 HostClaimed, 1 Ready, 1 Unread, 1 Unseen
+
+        KIND  NAME           READY REASON                   FOR MESSAGE
+        site  shops/new      false Unseen                    3h no replica has looked at it yet
+        site  shops/changing true  Configuring               2h says Configuring
+        site  shops/edited   true  Unread                    2h its newest spec was not looked at yet
+        site  shops/stuck    false HostClaimed               2h says HostClaimed
+        ");
+        assert!(table(&rows, now, true).lines().last().is_some_and(|line| line.contains("shops/served")));
+        assert_eq!(rows[0].bench.as_deref(), Some("benches/main"));
+    }
+
+    #[test]
+    fn a_fleet_that_is_served_is_two_lines() {
+        let rows = [of_site(&site("served", 1, &condition("True", "Ready")))];
+        assert_eq!(table(&rows, Timestamp::UNIX_EPOCH, false), "0 benches\n1 sites: 1 Ready\n");
+    }
+}

@@ -1,0 +1,431 @@
+//! What a cluster must have and should have. Pure: what was read goes in, findings come out.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use frappe_crds::FrappeBench;
+use kube::ResourceExt;
+use serde::{Deserialize, Serialize};
+
+use crate::{config::OperatorConfig, controllers::site::validate::connections_max, domain::key::Key, shards::Report};
+
+/// Oldest Kubernetes whose API servers know everything that the CRDs' rules use: 1.30, as in the chart.
+const KUBERNETES_MINOR_MIN: u32 = 30;
+/// Since Kubernetes 1.32 tokens name their pod by default, which the admission fence needs.
+const KUBERNETES_MINOR_FENCE: u32 = 32;
+/// Sites from which on one reconcile at a time in the MariaDB operator is what new sites wait for.
+const SITES_MANY: u64 = 100;
+/// Reconciles at once in the MariaDB operator that many sites need.
+const MARIADB_RECONCILES_MIN: u32 = 10;
+/// MariaDB's own default of `max_connections`.
+const MARIADB_CONNECTIONS_DEFAULT: u32 = 151;
+
+/// How much a finding matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// As it should be.
+    Good,
+    /// Something does not work, or not at this size.
+    Warning,
+    /// The operator does not work.
+    Bad,
+}
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    /// How much it matters.
+    pub level: Level,
+    /// What it is about.
+    pub subject: &'static str,
+    /// What was found, and what to do.
+    pub message: String,
+}
+
+/// A CustomResourceDefinition of this operator in the cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Definition {
+    /// There is none.
+    Missing,
+    /// It is another version's.
+    Differs,
+    /// It is this version's.
+    Same,
+}
+
+/// A MariaDB object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    /// Its namespace and name.
+    pub key: Key,
+    /// Whether its condition Ready is True.
+    pub ready: bool,
+    /// `max_connections` of its `myCnf`.
+    pub connections_max: Option<u32>,
+}
+
+/// What was read of a cluster. What could not be read is an error in words.
+pub struct Facts {
+    /// Minor version of the API server, and its version in full.
+    pub version: (u32, String),
+    /// Definitions of this operator, by name.
+    pub definitions: BTreeMap<String, Definition>,
+    /// Names of the optional definitions that there are.
+    pub optional: BTreeSet<String>,
+    /// Name of the default storage class.
+    pub default_storage_class: Option<String>,
+    /// Storage classes there are.
+    pub storage_classes: usize,
+    /// Rights that the operator's account lacks, of how many.
+    pub rights: Result<(Vec<String>, usize), String>,
+    /// The replicas.
+    pub replicas: Result<Report, String>,
+    /// Sites there are.
+    pub sites: u64,
+    /// Benches there are.
+    pub benches: Vec<FrappeBench>,
+    /// The operator's settings.
+    pub config: OperatorConfig,
+    /// The MariaDB operators, with their reconciles at once.
+    pub mariadb_operators: Vec<(Key, u32)>,
+    /// The MariaDB objects.
+    pub servers: Vec<Server>,
+}
+
+/// A right that the operator needs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rule {
+    /// API groups.
+    pub api_groups: Vec<String>,
+    /// Resources, with a slash before a subresource.
+    pub resources: Vec<String>,
+    /// Verbs.
+    pub verbs: Vec<String>,
+}
+
+/// Every right that the operator needs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Rights {
+    /// In every namespace.
+    pub cluster: Vec<Rule>,
+    /// In its own.
+    pub own: Vec<Rule>,
+}
+
+impl Rights {
+    /// Those that the chart gives.
+    ///
+    /// # Panics
+    /// Never: a test reads the file.
+    pub fn of_the_chart() -> Self {
+        let text = include_str!("../../helm/frappe-operator/files/rights.yaml");
+        serde_yaml_ng::from_str(text).expect("the chart's rights are YAML of this form")
+    }
+}
+
+/// What the facts mean.
+pub fn findings(facts: &Facts) -> Vec<Finding> {
+    let mut found = vec![version(facts)];
+    found.extend(definitions(facts));
+    found.extend(rights(facts));
+    found.push(replicas(facts));
+    found.push(storage(facts));
+    found.extend(optional(facts));
+    found.extend(databases(facts));
+    found
+}
+
+fn finding(level: Level, subject: &'static str, message: impl Into<String>) -> Finding {
+    Finding { level, subject, message: message.into() }
+}
+
+fn version(facts: &Facts) -> Finding {
+    let (minor, full) = &facts.version;
+    let (level, rest) = match *minor {
+        it if it < KUBERNETES_MINOR_MIN => (Level::Bad, ": the operator needs 1.30 or later"),
+        it if it < KUBERNETES_MINOR_FENCE => {
+            (Level::Good, ": the admission fence (sharding.admissionFence) needs 1.32")
+        }
+        _ => (Level::Good, ""),
+    };
+    finding(level, "Kubernetes", format!("{full}{rest}"))
+}
+
+fn definitions(facts: &Facts) -> Vec<Finding> {
+    let named = |wanted: Definition| {
+        let names = facts.definitions.iter().filter(|(_, state)| **state == wanted);
+        names.map(|(name, _)| name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let (missing, differs) = (named(Definition::Missing), named(Definition::Differs));
+    let mut found = Vec::new();
+    if !missing.is_empty() {
+        let message = format!("missing: {missing}: frappe-operator crds | kubectl apply --server-side -f -");
+        found.push(finding(Level::Bad, "CRDs", message));
+    }
+    if !differs.is_empty() {
+        found.push(finding(Level::Warning, "CRDs", format!("of another version than this program: {differs}")));
+    }
+    if found.is_empty() {
+        found.push(finding(Level::Good, "CRDs", format!("{} of this version", facts.definitions.len())));
+    }
+    found
+}
+
+fn rights(facts: &Facts) -> Vec<Finding> {
+    match &facts.rights {
+        Err(why) => vec![finding(Level::Warning, "rights", format!("not known: {why}"))],
+        Ok((lacking, all)) if lacking.is_empty() => {
+            vec![finding(Level::Good, "rights", format!("all {all} of helm/frappe-operator/files/rights.yaml"))]
+        }
+        Ok((lacking, _)) => lacking
+            .iter()
+            .map(|right| finding(Level::Bad, "rights", format!("the operator's account may not {right}")))
+            .collect(),
+    }
+}
+
+fn replicas(facts: &Facts) -> Finding {
+    match &facts.replicas {
+        Err(why) => finding(Level::Bad, "replicas", why.clone()),
+        Ok(report) if report.members.is_empty() => {
+            finding(Level::Bad, "replicas", "none: does the operator run in this namespace? (--operator-namespace)")
+        }
+        Ok(report) if report.unowned_slots > 0 => {
+            let message = format!("{} of 256 slots are owned by nobody: their sites wait", report.unowned_slots);
+            finding(Level::Bad, "replicas", message)
+        }
+        Ok(report) if report.coordinator.is_none() => {
+            finding(Level::Bad, "replicas", "none is coordinator: no bench is looked after")
+        }
+        Ok(report) => {
+            let alive = report.members.iter().filter(|it| it.state == "ready").count();
+            let (level, rest) =
+                if alive == 1 { (Level::Warning, ": a second one takes over when it dies") } else { (Level::Good, "") };
+            finding(level, "replicas", format!("{alive} ready, every slot owned{rest}"))
+        }
+    }
+}
+
+fn storage(facts: &Facts) -> Finding {
+    match (&facts.default_storage_class, facts.storage_classes) {
+        (_, 0) => finding(Level::Bad, "storage", "there is no StorageClass: no bench gets a volume"),
+        (None, _) => finding(Level::Warning, "storage", "no StorageClass is the default: benches must name theirs"),
+        (Some(name), _) => finding(
+            Level::Good,
+            "storage",
+            format!("{name} is the default; benches need ReadWriteMany, or storageAccessMode: ReadWriteOnce"),
+        ),
+    }
+}
+
+fn optional(facts: &Facts) -> Vec<Finding> {
+    let has = |names: &[&str]| names.iter().all(|name| facts.optional.contains(*name));
+    let autoscaled = facts.benches.iter().any(|it| it.spec.worker_autoscaling.is_some());
+    let mariadb = has(&["databases.k8s.mariadb.com", "users.k8s.mariadb.com", "grants.k8s.mariadb.com"]);
+    let keda = has(&["scaledobjects.keda.sh", "triggerauthentications.keda.sh"]);
+    let mut found = vec![
+        if mariadb {
+            finding(Level::Good, "MariaDB operator", "its CRDs are there")
+        } else {
+            finding(
+                Level::Warning,
+                "MariaDB operator",
+                "missing: sites need databases that exist (provider external or postgres)",
+            )
+        },
+        match (keda, autoscaled) {
+            (true, _) => finding(Level::Good, "KEDA", "its CRDs are there"),
+            (false, true) => {
+                finding(Level::Warning, "KEDA", "missing: benches with workerAutoscaling run a fixed number of workers")
+            }
+            (false, false) => finding(Level::Good, "KEDA", "missing, and no bench asks for it"),
+        },
+    ];
+    let others = [
+        ("httproutes.gateway.networking.k8s.io", "Gateway API"),
+        ("routes.route.openshift.io", "OpenShift"),
+        ("servicemonitors.monitoring.coreos.com", "Prometheus operator"),
+    ];
+    for (name, subject) in others {
+        let there = if has(&[name]) { "its CRD is there" } else { "its CRD is missing: what asks for it says so" };
+        found.push(finding(Level::Good, subject, there));
+    }
+    found
+}
+
+/// The MariaDB operator's own speed, and the connections that benches may open on each server.
+fn databases(facts: &Facts) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (key, reconciles) in &facts.mariadb_operators {
+        if facts.sites >= SITES_MANY && *reconciles < MARIADB_RECONCILES_MIN {
+            let message = format!(
+                "{key} makes {reconciles} database at a time, and there are {} sites: set --max-concurrent-reconciles=10, \
+                 --kube-api-qps=100 and --kube-api-burst=200 (docs/tuning.md)",
+                facts.sites
+            );
+            found.push(finding(Level::Warning, "MariaDB operator", message));
+        }
+    }
+    for server in &facts.servers {
+        let benches: Vec<_> = facts.benches.iter().filter(|bench| served_by(bench, server, facts)).collect();
+        let jobs = |bench: &FrappeBench| facts.config.site_job_limit(bench.spec.site_job_concurrency);
+        let demand: usize =
+            benches.iter().map(|bench| usize::try_from(connections_max(bench)).unwrap_or(0) + jobs(bench)).sum();
+        let most = server.connections_max.unwrap_or(MARIADB_CONNECTIONS_DEFAULT);
+        if !server.ready {
+            found.push(finding(Level::Warning, "MariaDB", format!("{} is not Ready: its new sites wait", server.key)));
+        }
+        let (level, rest) = if demand > most as usize {
+            (Level::Warning, ": raise it in spec.myCnf, or spread the benches (docs/tuning.md)")
+        } else {
+            (Level::Good, "")
+        };
+        let message = format!(
+            "{}: {} benches may open {demand} connections at once, max_connections is {most}{rest}",
+            server.key,
+            benches.len()
+        );
+        found.push(finding(level, "MariaDB", message));
+    }
+    found
+}
+
+/// Whether a bench's shared sites are on a server: the one that it names; else the operator's default; else the only one
+/// of its namespace.
+fn served_by(bench: &FrappeBench, server: &Server, facts: &Facts) -> bool {
+    let own = bench.namespace().unwrap_or_default();
+    let named_by_bench = bench.spec.db_config.as_ref().and_then(|it| it.mariadb_ref.as_ref());
+    match (named_by_bench, &facts.config.default_mariadb) {
+        (Some(reference), _) => Key::new(reference.namespace.clone().unwrap_or(own), &reference.name) == server.key,
+        (None, Some(default)) => *default == server.key,
+        (None, None) => server.key.namespace == own,
+    }
+}
+
+/// The findings as a table.
+pub fn table(findings: &[Finding]) -> String {
+    let line = |it: &Finding| {
+        let mark = match it.level {
+            Level::Good => "ok",
+            Level::Warning => "WARN",
+            Level::Bad => "FAIL",
+        };
+        format!("{mark:<4} {:<20} {}\n", it.subject, it.message)
+    };
+    findings.iter().map(line).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::shards::MemberReport;
+
+    fn bench(name: &str, gunicorn: i32) -> FrappeBench {
+        serde_json::from_value(json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench",
+            "metadata": {"name": name, "namespace": "shops"},
+            "spec": {"frappeVersion": "15", "apps": [], "componentReplicas": {"gunicorn": gunicorn}},
+        }))
+        .expect("a bench")
+    }
+
+    fn sound() -> Facts {
+        let member = MemberReport { state: "ready".into(), ..MemberReport::default() };
+        let sql = ["databases", "users", "grants"].map(|it| format!("{it}.k8s.mariadb.com"));
+        Facts {
+            version: (35, "v1.35.1".into()),
+            definitions: [("frappesites.vyogo.tech".to_owned(), Definition::Same)].into(),
+            optional: sql.into(),
+            default_storage_class: Some("nfs".into()),
+            storage_classes: 2,
+            rights: Ok((Vec::new(), 100)),
+            replicas: Ok(Report {
+                coordinator: Some("a".into()),
+                members: vec![member.clone(), member],
+                ..Report::default()
+            }),
+            sites: 10,
+            benches: vec![bench("main", 1)],
+            config: OperatorConfig::default(),
+            mariadb_operators: vec![(Key::new("mariadb", "operator"), 1)],
+            servers: vec![Server { key: Key::new("shops", "db"), ready: true, connections_max: None }],
+        }
+    }
+
+    type Case = (fn(&mut Facts), &'static str);
+
+    fn faults(change: impl FnOnce(&mut Facts)) -> Vec<String> {
+        let mut facts = sound();
+        change(&mut facts);
+        let faults = findings(&facts).into_iter().filter(|it| it.level != Level::Good);
+        faults.map(|it| format!("{:?} {}: {}", it.level, it.subject, it.message)).collect()
+    }
+
+    #[test]
+    fn a_sound_cluster_has_no_faults() {
+        assert_eq!(faults(|_| {}), Vec::<String>::new());
+        let table = table(&findings(&sound()));
+        assert!(
+            table.contains("ok   MariaDB              shops/db: 1 benches may open 31 connections at once"),
+            "{table}"
+        );
+    }
+
+    /// One fault at a time, each with what to do.
+    #[test]
+    fn each_fault_is_named() {
+        let cases: [Case; 12] = [
+            (|it| it.version = (29, "v1.29.0".into()), "Bad Kubernetes: v1.29.0: the operator needs 1.30 or later"),
+            (
+                |it| it.definitions = [("a".to_owned(), Definition::Missing)].into(),
+                "Bad CRDs: missing: a: frappe-operator crds",
+            ),
+            (|it| it.definitions = [("a".to_owned(), Definition::Differs)].into(), "Warning CRDs: of another version"),
+            (
+                |it| it.rights = Ok((vec!["patch jobs".into()], 9)),
+                "Bad rights: the operator's account may not patch jobs",
+            ),
+            (|it| it.replicas = Ok(Report::default()), "Bad replicas: none"),
+            (|it| it.replicas.as_mut().expect("a report").unowned_slots = 3, "Bad replicas: 3 of 256 slots"),
+            (|it| it.replicas.as_mut().expect("a report").coordinator = None, "Bad replicas: none is coordinator"),
+            (
+                |it| it.replicas.as_mut().expect("a report").members.truncate(1),
+                "Warning replicas: 1 ready, every slot owned: a second",
+            ),
+            (|it| it.storage_classes = 0, "Bad storage: there is no StorageClass"),
+            (|it| it.optional.clear(), "Warning MariaDB operator: missing"),
+            (
+                |it| it.sites = 500,
+                "Warning MariaDB operator: mariadb/operator makes 1 database at a time, and there are 500 sites",
+            ),
+            (
+                |it| it.benches = vec![bench("a", 9), bench("b", 9)],
+                "Warning MariaDB: shops/db: 2 benches may open 190 connections at once, max_connections is 151",
+            ),
+        ];
+        for (change, says) in cases {
+            let faults = faults(change);
+            assert!(faults.len() == 1 && faults[0].starts_with(says), "{says}: {faults:?}");
+        }
+    }
+
+    #[test]
+    fn a_bench_counts_for_the_server_that_it_names() {
+        let mut facts = sound();
+        facts.config.default_mariadb = Some(Key::new("elsewhere", "db"));
+        assert!(!served_by(&facts.benches[0], &facts.servers[0], &facts));
+        facts.benches[0].spec.db_config =
+            Some(serde_json::from_value(json!({"mariadbRef": {"name": "db"}})).expect("a reference"));
+        assert!(served_by(&facts.benches[0], &facts.servers[0], &facts));
+    }
+
+    #[test]
+    fn the_charts_rights_are_read() {
+        let rights = Rights::of_the_chart();
+        assert!(rights.cluster.len() > 15 && rights.own.len() == 2);
+    }
+}

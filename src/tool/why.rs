@@ -1,0 +1,199 @@
+//! `why`: what one bench or site waits for, since when, what to do about it, and whose logs to read.
+
+use std::fmt::Write as _;
+
+use anyhow::Context as _;
+use frappe_crds::{FrappeBench, FrappeSite};
+use jiff::Timestamp;
+use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
+use kube::{Api, Client};
+
+use crate::{
+    cli::WhyArguments,
+    controllers::site::{place::Place, plan::verb, watch::lane},
+    domain::key::Key,
+    shards::names,
+    tool::{
+        advice, age, connect,
+        fleet::{Row, named, of_bench, of_site},
+        print, shards,
+    },
+};
+
+/// The Job of a site's last operation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobFacts {
+    /// Its namespace and name.
+    pub key: Key,
+    /// How far it is, in words; nothing where it does not exist.
+    pub state: Option<String>,
+}
+
+/// What is known of one object.
+pub struct Facts {
+    /// The object itself.
+    pub row: Row,
+    /// Its conditions.
+    pub conditions: Vec<Condition>,
+    /// The bench of a site, where it is not settled.
+    pub bench: Option<Row>,
+    /// The Job of the last operation.
+    pub job: Option<JobFacts>,
+    /// The pod that looks after it, or why none does.
+    pub replica: Result<String, String>,
+}
+
+/// The explanation.
+pub fn explain(facts: &Facts, now: Timestamp) -> String {
+    let Row { kind, name, reason, message, .. } = &facts.row;
+    let since =
+        facts.row.since.map_or_else(String::new, |it| format!(" for {}", age(now.duration_since(it).as_secs())));
+    let state = match (facts.row.ready, facts.row.settled) {
+        (true, true) => "Ready",
+        (true, false) => "Ready and changing",
+        (false, _) => "not Ready",
+    };
+    let mut text = format!("{kind} {name} is {state}{since}: {reason}\n  {message}\n");
+    if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
+        let _ = writeln!(text, "\nWhat it means\n  {advice}");
+    }
+    if let Some(bench) = &facts.bench {
+        let _ = writeln!(text, "\nIts bench {} says {}\n  {}", bench.name, bench.reason, bench.message);
+        if let Some(advice) = advice::of(&bench.reason) {
+            let _ = writeln!(text, "  {advice}");
+        }
+    }
+    if let Some(job) = &facts.job {
+        let state = job.state.as_deref().unwrap_or("is not there (Jobs that ended are removed after a while)");
+        let _ = writeln!(text, "\nJob {} {state}", job.key);
+        if job.state.is_some() {
+            let _ = writeln!(text, "  kubectl -n {} logs job/{}", job.key.namespace, job.key.name);
+        }
+    }
+    if !facts.conditions.is_empty() {
+        text.push_str("\nConditions\n");
+    }
+    for it in &facts.conditions {
+        let line = format!("  {:<16} {:<7} {:<22} {}", it.type_, it.status, it.reason, it.message);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    let _ = match &facts.replica {
+        Ok(pod) => writeln!(text, "\nReplica {pod} looks after it: its logs say what it does."),
+        Err(why) => writeln!(text, "\nNo replica looks after it: {why}"),
+    };
+    text
+}
+
+/// Prints it.
+#[expect(clippy::disallowed_methods, reason = "ages that are shown to people")]
+pub async fn why(arguments: WhyArguments) -> anyhow::Result<()> {
+    let client = connect().await?;
+    let key = named(&arguments.name);
+    let facts = if arguments.bench {
+        of_the_bench(&client, &key, &arguments.operator_namespace).await?
+    } else {
+        of_the_site(&client, &key, &arguments.operator_namespace).await?
+    };
+    print(&explain(&facts, Timestamp::now()))
+}
+
+async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
+    let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &key.namespace);
+    let bench = benches.get(&key.name).await.with_context(|| format!("read FrappeBench {key}"))?;
+    Ok(Facts {
+        row: of_bench(&bench),
+        conditions: bench.status.map(|it| it.conditions).unwrap_or_default(),
+        bench: None,
+        job: None,
+        replica: shards::coordinator(client, &names(operator)).await,
+    })
+}
+
+async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
+    let sites: Api<FrappeSite> = Api::namespaced(client.clone(), &key.namespace);
+    let site = sites.get(&key.name).await.with_context(|| format!("read FrappeSite {key}"))?;
+    let bench_key = lane(&site);
+    let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &bench_key.namespace);
+    let bench = benches.get_opt(&bench_key.name).await.context("read its bench")?;
+    Ok(Facts {
+        row: of_site(&site),
+        bench: bench.as_ref().map(of_bench).filter(|row| !row.settled),
+        job: job(client, &site).await?,
+        replica: shards::owner_of_site(client, &names(operator), &site).await,
+        conditions: site.status.map(|it| it.conditions).unwrap_or_default(),
+    })
+}
+
+async fn job(client: &Client, site: &FrappeSite) -> anyhow::Result<Option<JobFacts>> {
+    let Some(operation) = site.status.as_ref().and_then(|it| it.operation.as_ref()) else { return Ok(None) };
+    let key = Place::of(site).job(verb(operation.kind), operation.attempt);
+    let jobs: Api<Job> = Api::namespaced(client.clone(), &key.namespace);
+    let found = jobs.get_opt(&key.name).await.context("read its Job")?;
+    Ok(Some(JobFacts { key, state: found.map(|it| state(&it)) }))
+}
+
+/// How far a Job is, in words.
+fn state(job: &Job) -> String {
+    let status = job.status.clone().unwrap_or_default();
+    let conditions = status.conditions.unwrap_or_default();
+    match conditions.iter().find(|it| it.status == "True" && ["Complete", "Failed"].contains(&it.type_.as_str())) {
+        Some(it) if it.type_ == "Complete" => "is complete".to_owned(),
+        Some(it) => format!("failed: {}", it.message.clone().unwrap_or_default()),
+        None if status.ready.unwrap_or(0) > 0 => "runs".to_owned(),
+        None => "waits for its pod to run".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: &'static str, ready: bool, reason: &str) -> Row {
+        Row {
+            kind,
+            name: "shops/one".into(),
+            bench: None,
+            settled: ready && reason == "Ready",
+            ready,
+            reason: reason.into(),
+            message: "it says so".into(),
+            since: Some(Timestamp::UNIX_EPOCH),
+        }
+    }
+
+    #[test]
+    fn it_names_the_reason_the_cure_the_bench_the_job_and_the_replica() {
+        let facts = Facts {
+            row: row("site", false, "HostClaimed"),
+            conditions: Vec::new(),
+            bench: Some(row("bench", false, "VolumePending")),
+            job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
+            replica: Err("slots are owned by nobody".into()),
+        };
+        let text = explain(&facts, Timestamp::from_second(300).expect("a time"));
+        for part in [
+            "site shops/one is not Ready for 5m: HostClaimed",
+            "Another site, named in the message, holds the host",
+            "Its bench shops/one says VolumePending",
+            "A volume is not bound yet",
+            "kubectl -n benches logs job/one-init",
+            "No replica looks after it: slots are owned by nobody",
+        ] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn of_what_is_served_there_is_nothing_to_say() {
+        let facts = Facts {
+            row: row("site", true, "Ready"),
+            conditions: Vec::new(),
+            bench: None,
+            job: None,
+            replica: Ok("pod-a".into()),
+        };
+        let text = explain(&facts, Timestamp::UNIX_EPOCH);
+        assert!(text.starts_with("site shops/one is Ready for 0s: Ready\n"), "{text}");
+        assert!(!text.contains("What it means"), "{text}");
+    }
+}

@@ -1,0 +1,177 @@
+//! Every file of `examples`, applied as a user would: `kubectl apply -f FILE`, and brought to what its comment says.
+
+use std::path::Path;
+
+use frappe_loadtest::process::NAMESPACE as SYSTEM;
+use serde::Deserialize as _;
+use serde_json::Value;
+
+use crate::support::{World, kubectl, until};
+
+/// What each file needs besides one MariaDB in its namespace. A file that is not here fails the test.
+const NEEDED: [(&str, &str); 12] = [
+    ("air-gapped", ""),
+    ("autoscaling", ""),
+    ("basic", ""),
+    ("demo", ""),
+    ("external-database", ""),
+    ("network-policy", ""),
+    ("openshift", ""),
+    ("other-namespace", ""),
+    (
+        "production",
+        "apiVersion: storage.k8s.io/v1\nkind: StorageClass\nmetadata: {name: fast-ssd}\nprovisioner: example.com/nfs",
+    ),
+    ("private-registry", ""),
+    ("resources", ""),
+    ("security", ""),
+];
+
+const MARIADB: &str =
+    "apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {name: mariadb}\nspec: {storage: {size: 1Gi}}";
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
+}
+
+/// Applies a file in a namespace of its own; answers kind, namespace and name of its benches and sites.
+fn apply(world: &World, name: &str, needed: &str) -> Vec<[String; 3]> {
+    let namespace = format!("example-{name}");
+    kubectl(&world.cluster, &["create", "namespace", &namespace], "");
+    kubectl(&world.cluster, &["apply", "-n", &namespace, "-f", "-"], MARIADB);
+    if !needed.is_empty() {
+        kubectl(&world.cluster, &["apply", "-f", "-"], needed);
+    }
+    let file = folder().join(format!("{name}.yaml"));
+    // As a user's kubeconfig has a namespace: `-n` would refuse a file that names others.
+    kubectl(&world.cluster, &["config", "set-context", "--current", "--namespace", &namespace], "");
+    kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
+    let text = std::fs::read_to_string(&file).unwrap();
+    let documents = serde_yaml_ng::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
+    let ours = documents.filter(|it| ["FrappeBench", "FrappeSite"].contains(&it["kind"].as_str().unwrap_or_default()));
+    ours.map(|it| {
+        let own = it["metadata"]["namespace"].as_str().unwrap_or(&namespace).to_owned();
+        [it["kind"].as_str().unwrap().to_owned(), own, it["metadata"]["name"].as_str().unwrap().to_owned()]
+    })
+    .collect()
+}
+
+fn get(world: &World, [kind, namespace, name]: &[String; 3]) -> Value {
+    serde_json::from_str(&kubectl(&world.cluster, &["get", kind, "-n", namespace, name, "-o", "json"], "")).unwrap()
+}
+
+/// The condition of a type: its status and reason.
+fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
+    let found = object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == kind)?;
+    Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
+}
+
+async fn says(world: &World, object: &[String; 3], kind: &str, status: &str, reason: &str) {
+    let wanted = Some((status.to_owned(), reason.to_owned()));
+    let found = until(&format!("{object:?}: {kind} {status} {reason}"), 120, || async {
+        (condition(&get(world, object), kind) == wanted).then_some(())
+    })
+    .await;
+    assert!(found.is_some(), "{object:?}: {:#}", get(world, object)["status"]);
+    println!("{} {}/{}: {kind} {status} {reason}", object[0], object[1], object[2]);
+}
+
+/// The pod templates of a namespace's Deployments.
+fn templates(world: &World, namespace: &str) -> Vec<Value> {
+    let list = kubectl(&world.cluster, &["get", "deployments", "-n", namespace, "-o", "json"], "");
+    let list: Value = serde_json::from_str(&list).unwrap();
+    list["items"].as_array().unwrap().iter().map(|it| it["spec"]["template"].clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_example_comes_to_what_it_says() {
+    let world = World::start("examples").await;
+    let mut files: Vec<String> = std::fs::read_dir(folder())
+        .unwrap()
+        .map(|it| it.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    files.sort();
+    let known = NEEDED.iter().map(|(name, _)| *name).chain(["sites"]);
+    let mut known: Vec<&str> = known.collect();
+    known.sort_unstable();
+    assert_eq!(files, known, "files of examples, and those that this test knows");
+    for (name, needed) in NEEDED {
+        for object in apply(&world, name, needed) {
+            says(&world, &object, "Ready", "True", "Ready").await;
+        }
+        looks_as_asked(&world, name);
+    }
+    optional_apis_are_taken_up(&world).await;
+    sites_wait_for_what_they_name(&world).await;
+}
+
+/// What an example is about is in the objects that it leads to.
+fn looks_as_asked(world: &World, name: &str) {
+    let templates = templates(world, &format!("example-{name}"));
+    let each = |path: &str, wanted: &Value| {
+        assert!(!templates.is_empty());
+        for template in &templates {
+            assert_eq!(template.pointer(path), Some(wanted), "{name}: {path}");
+        }
+    };
+    match name {
+        "air-gapped" => {
+            for image in templates.iter().map(|it| it["spec"]["containers"][0]["image"].as_str().unwrap()) {
+                assert!(image.starts_with("internal-registry.company.com/"), "{image}");
+            }
+            let keys = ["get", "configmap", "-n", SYSTEM, "frappe-operator-config", "-o", "jsonpath={.data}"];
+            assert!(kubectl(&world.cluster, &keys, "").contains("internal-registry"));
+        }
+        "network-policy" => {
+            each("/metadata/labels/app", &"frappe".into());
+            each("/metadata/labels/bench", &"production-bench".into());
+        }
+        "private-registry" => each("/spec/imagePullSecrets/0/name", &"registry-credentials".into()),
+        "security" => each("/spec/securityContext/runAsUser", &1001.into()),
+        "resources" => {
+            let gunicorn = templates.iter().find(|it| it["metadata"]["labels"]["component"] == "gunicorn").unwrap();
+            assert_eq!(gunicorn["spec"]["containers"][0]["resources"]["limits"]["memory"], "4Gi");
+        }
+        _ => {}
+    }
+}
+
+/// KEDA, and OpenShift's Route, come after the examples that ask for them.
+async fn optional_apis_are_taken_up(world: &World) {
+    let named = |kind: &str, example: &str, name: &str| [kind, &format!("example-{example}"), name].map(str::to_owned);
+    let bench = named("FrappeBench", "autoscaling", "autoscaled-bench");
+    says(world, &bench, "WorkersAutoscaled", "False", "KedaMissing").await;
+    let site = named("FrappeSite", "openshift", "ocp-site");
+    let before = get(world, &site);
+    println!("without Routes: {} {:?}", before["status"]["route"], condition(&before, "RouteReady"));
+    assert_ne!(before["status"]["route"], "Route");
+    world.cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
+    world.cluster.apply(include_str!("../../loadtest/controlplane/optional/routes.yaml")).unwrap();
+    let list = ["get", "scaledobjects.keda.sh", "-n", &bench[1], "-o", "name"];
+    let scaled = until("ScaledObjects", 60, || async {
+        let names = kubectl(&world.cluster, &list, "");
+        (names.lines().count() == 2).then_some(names)
+    });
+    println!("with KEDA: {:?}", scaled.await.expect("two ScaledObjects"));
+    let routed = until("a Route", 60, || async { (get(world, &site)["status"]["route"] == "Route").then_some(()) });
+    assert!(routed.await.is_some(), "{:#}", get(world, &site)["status"]);
+}
+
+/// `sites.yaml` comes on top of `basic.yaml`, and names Secrets of the user.
+async fn sites_wait_for_what_they_name(world: &World) {
+    let namespace = "example-basic";
+    kubectl(&world.cluster, &["config", "set-context", "--current", "--namespace", namespace], "");
+    let file = folder().join("sites.yaml");
+    kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
+    let named = |name: &str| ["FrappeSite", namespace, name].map(str::to_owned);
+    says(world, &named("shop"), "Ready", "False", "SiteConfigSecretMissing").await;
+    says(world, &named("external"), "Ready", "False", "ConnectionSecretMissing").await;
+    let secret = |name: &str, keys: &[&str]| {
+        kubectl(&world.cluster, &[&["create", "secret", "generic", name], keys].concat(), "");
+    };
+    secret("shop-mail", &["--from-literal=password=p"]);
+    secret("external-account", &["--from-literal=username=u", "--from-literal=password=p"]);
+    for name in ["shop", "apart", "external"] {
+        says(world, &named(name), "Ready", "True", "Ready").await;
+    }
+}

@@ -1,0 +1,90 @@
+//! The commands for people, against a cluster with a running operator.
+
+use std::process::Command;
+
+use frappe_crds::site::SitePhase;
+use serde_json::Value;
+
+use crate::support::{World, kubectl, program, site};
+
+/// Runs the program: whether it ended well, its output and its errors.
+fn run(world: &World, arguments: &[&str], input: &str) -> (bool, String, String) {
+    use std::io::Write as _;
+    let mut child = Command::new(program())
+        .args(arguments)
+        .env("KUBECONFIG", &world.cluster.kubeconfig)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn says(world: &World, arguments: &[&str]) -> String {
+    let (ok, out, errors) = run(world, arguments, "");
+    assert!(ok, "{arguments:?}: {errors}");
+    println!("$ frappe-operator {}\n{out}", arguments.join(" "));
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn people_are_told_what_waits_and_why() {
+    let world = World::start("tool").await;
+    assert_eq!(says(&world, &["status"]), "0 benches\n0 sites\n");
+    world.with_bench("shops").await;
+    kubectl(&world.cluster, &["apply", "-f", "-"], &site("shops", "one"));
+    let stuck = site("shops", "two").replace("name: bench}", "name: absent}");
+    kubectl(&world.cluster, &["apply", "-f", "-"], &stuck);
+    world.site_in("shops", "one", SitePhase::Ready).await;
+    world.site_says("shops", "two", "BenchNotFound").await;
+
+    let table = says(&world, &["status"]);
+    assert!(table.starts_with("1 benches: 1 Ready\n2 sites: 1 BenchNotFound, 1 Ready\n"), "{table}");
+    assert!(table.contains("shops/two") && !table.contains("shops/one"), "only what waits is listed: {table}");
+    assert!(says(&world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
+    let of_bench = says(&world, &["status", "--all", "--bench", "shops/bench"]);
+    assert!(of_bench.contains("shops/one") && !of_bench.contains("shops/two"), "{of_bench}");
+    let rows: Vec<Value> = serde_json::from_str(&says(&world, &["status", "--json"])).unwrap();
+    assert_eq!(rows.iter().filter(|it| it["settled"] == true).count(), 2);
+
+    let why = says(&world, &["why", "shops/two"]);
+    assert!(why.contains("site shops/two is not Ready") && why.contains("No FrappeBench has the name"), "{why}");
+    assert!(why.contains("looks after it"), "{why}");
+    let why = says(&world, &["why", "shops/one"]);
+    assert!(why.contains("site shops/one is Ready") && why.contains("Job shops/one-init is complete"), "{why}");
+    assert!(says(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
+    let (ok, _, errors) = run(&world, &["why", "shops/none"], "");
+    assert!(!ok && errors.contains("read FrappeSite shops/none"), "{errors}");
+    let (ok, _, errors) = run(&world, &["why", "shops/one", "--operator-namespace", "elsewhere"], "");
+    assert!(ok, "{errors}");
+}
+
+/// What `render` prints of a bench is what runs; `crds` is what the cluster has; completions are of this program.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_printed_is_what_runs() {
+    let world = World::start("render").await;
+    world.with_bench("shops").await;
+    let live = kubectl(&world.cluster, &["get", "frappebench", "-n", "shops", "bench", "-o", "yaml"], "");
+    let (ok, rendered, errors) = run(&world, &["render", "-f", "-"], &live);
+    assert!(ok, "{errors}");
+    assert!(rendered.matches("\nkind: ").count() > 15, "{rendered}");
+    let diff = ["diff", "--server-side", "--force-conflicts", "--field-manager", "frappe-operator", "-f", "-"];
+    let output = world.cluster.kubectl(&diff, &rendered).unwrap();
+    assert!(output.success && output.out.is_empty(), "{}{}", output.out, output.errors);
+    let (ok, _, errors) = run(&world, &["render", "-f", "-"], "kind: FrappeBench\nmetadata: {name: b}\nspec: {}");
+    assert!(!ok && errors.contains("frappeVersion"), "{errors}");
+
+    let definitions = says(&world, &["crds"]);
+    let output =
+        world.cluster.kubectl(&["diff", "--server-side", "--force-conflicts", "-f", "-"], &definitions).unwrap();
+    let changed: Vec<&str> =
+        output.out.lines().filter(|it| it.starts_with(['+', '-']) && !it.contains("managedFields")).collect();
+    assert!(!changed.iter().any(|it| it.contains("openAPIV3Schema") || it.contains("description:")), "{changed:?}");
+    for shell in ["bash", "zsh", "fish"] {
+        assert!(says(&world, &["completions", shell]).contains("frappe-operator"), "{shell}");
+    }
+}

@@ -1,0 +1,185 @@
+//! The reference pages of `docs` are what the code says. `make docs` writes them anew.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
+
+use frappe_operator::metrics::METRICS;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Holds a page against what it should be, or writes it where `UPDATE_DOCS` is set.
+fn hold(name: &str, text: &str) {
+    let path = root().join("docs").join(name);
+    if std::env::var_os("UPDATE_DOCS").is_some() {
+        fs::write(&path, text).unwrap();
+    }
+    let found = fs::read_to_string(&path).unwrap_or_default();
+    assert!(found == text, "docs/{name} is out of date: make docs");
+}
+
+/// In a cell of a table.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn the_api_page_is_the_types() {
+    let mut text = String::from(
+        "# API reference\n\nGroup `vyogo.tech`, version `v1alpha1`. Made from the types by `make docs`; `kubectl explain` shows the same. \
+         A field without *required* may be left out.\n",
+    );
+    for crd in frappe_crds::manifest::definitions() {
+        let json = serde_json::to_value(&crd).unwrap();
+        let schema = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let names = &json["spec"]["names"];
+        let short: Vec<&str> = names["shortNames"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let scope = json["spec"]["scope"].as_str().unwrap().to_lowercase();
+        let also = if short.is_empty() { String::new() } else { format!(", short {}", short.join(", ")) };
+        let description = schema["description"].as_str().unwrap_or_default();
+        let kind = names["kind"].as_str().unwrap();
+        write!(text, "\n## {kind}\n\n{description} (`{}`{also}; {scope})\n", names["plural"].as_str().unwrap())
+            .unwrap();
+        rules(&schema["x-kubernetes-validations"], "", &mut text);
+        for part in ["spec", "status"] {
+            let schema = &schema["properties"][part];
+            if schema.is_object() {
+                write!(text, "\n### {kind} {part}\n\n| field | type | what |\n|---|---|---|\n").unwrap();
+                fields(schema, "", &mut text);
+            }
+            rules(&schema["x-kubernetes-validations"], "", &mut text);
+        }
+    }
+    hold("api.md", &text);
+}
+
+/// What must hold of several fields together.
+fn rules(rules: &Value, indent: &str, text: &mut String) {
+    let messages = rules.as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str());
+    let messages: Vec<String> = messages.map(|it| format!("{indent}- {it}\n")).collect();
+    if !messages.is_empty() {
+        write!(text, "\n{}", messages.concat()).unwrap();
+    }
+}
+
+/// A row for each field, and for each field of it.
+fn fields(schema: &Value, path: &str, text: &mut String) {
+    let required: BTreeSet<&str> =
+        schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        let mut what = cell(field["description"].as_str().unwrap_or_default());
+        if required.contains(name.as_str()) {
+            what.insert_str(0, "*required* ");
+        }
+        let limits = limits(field);
+        writeln!(text, "| `{path}` | {} | {} |", kind(field), cell(&format!("{what}{limits}"))).unwrap();
+        // Kubernetes' own type.
+        if path.ends_with("conditions") {
+            continue;
+        }
+        fields(field, &path, text);
+        fields(&field["items"], &format!("{path}[]"), text);
+        fields(&field["additionalProperties"], &format!("{path}.*"), text);
+    }
+}
+
+fn kind(field: &Value) -> String {
+    if field["x-kubernetes-int-or-string"] == true {
+        return "integer or string".to_owned();
+    }
+    match field["type"].as_str() {
+        Some("array") => format!("{}[]", kind(&field["items"])),
+        Some("object") if field["additionalProperties"].is_object() => {
+            format!("map of {}", kind(&field["additionalProperties"]))
+        }
+        Some(kind) => kind.to_owned(),
+        None => "any".to_owned(),
+    }
+}
+
+fn limits(field: &Value) -> String {
+    let mut limits = Vec::new();
+    if let Some(values) = field["enum"].as_array() {
+        let values: Vec<String> = values
+            .iter()
+            .filter(|it| !it.is_null())
+            .map(|it| format!("`{}`", it.to_string().trim_matches('"')))
+            .collect();
+        limits.push(format!("one of {}", values.join(", ")));
+    }
+    for (key, word) in [("minimum", "at least"), ("maximum", "at most")] {
+        if let Some(number) = field[key].as_f64() {
+            limits.push(format!("{word} {number}"));
+        }
+    }
+    if let Some(value) = field.get("default").filter(|it| !it.is_null()) {
+        limits.push(format!("default `{value}`"));
+    }
+    let messages = field["x-kubernetes-validations"].as_array().into_iter().flatten();
+    limits.extend(messages.filter_map(|rule| Some(rule["message"].as_str()?.to_owned())));
+    if limits.is_empty() { String::new() } else { format!(" ({})", limits.join("; ")) }
+}
+
+#[test]
+fn the_metrics_page_is_the_code() {
+    let mut text = String::from(
+        "# Metrics and alerts\n\nMade from the code by `make docs`. Served at `:8080/metrics` of every replica; names are controller-runtime's where \
+         it has one. No label holds an object's name. `controller` and `name` are `frappesite` or `frappebench`.\n\n\
+         | metric | kind | labels | what it says |\n|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let labels: Vec<String> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
+        let kind = format!("{:?}", metric.kind).to_lowercase();
+        writeln!(text, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), cell(metric.help)).unwrap();
+    }
+    text.push_str("\n## Alerts\n\nThe chart installs them with `prometheusRule.enabled=true`; `helm/frappe-operator/files/alerts.yaml` has them for others.\n\n");
+    text.push_str("| alert | severity | for | when | what to know |\n|---|---|---|---|---|\n");
+    let file = fs::read_to_string(root().join("helm/frappe-operator/files/alerts.yaml")).unwrap();
+    let alerts: Value = serde_yaml_ng::from_str(&file).unwrap();
+    for rule in alerts["groups"][0]["rules"].as_array().unwrap() {
+        let of = |value: &Value| cell(value.as_str().unwrap_or("at once"));
+        let annotations = &rule["annotations"];
+        writeln!(
+            text,
+            "| {} | {} | {} | `{}` | {}. {} |",
+            of(&rule["alert"]),
+            of(&rule["labels"]["severity"]),
+            of(&rule["for"]),
+            of(&rule["expr"]),
+            of(&annotations["summary"]),
+            of(&annotations["description"])
+        )
+        .unwrap();
+    }
+    hold("metrics.md", &text);
+}
+
+/// Every metric that the code sets is described, with the labels that it has there, and every described one is set.
+#[test]
+fn every_metric_is_described_and_set() {
+    let mut set = BTreeSet::new();
+    for folder in ["src", "sharding/src"] {
+        sources(&root().join(folder), &mut set);
+    }
+    let described: BTreeSet<String> = METRICS.iter().map(|it| it.name.to_owned()).collect();
+    assert_eq!(described.len(), METRICS.len(), "one is described twice");
+    assert_eq!(set, described);
+}
+
+fn sources(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+        if entry.path().is_dir() {
+            sources(&entry.path(), found);
+            continue;
+        }
+        let text = fs::read_to_string(entry.path()).unwrap_or_default();
+        for word in ["counter!(", "gauge!(", "histogram!("] {
+            let names =
+                text.split(word).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
+            found.extend(names.map(str::to_owned));
+        }
+    }
+}
