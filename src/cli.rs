@@ -79,6 +79,9 @@ pub struct CheckArguments {
     /// ServiceAccount of the operator, in that namespace: its rights are asked for.
     #[arg(long, default_value = "frappe-operator")]
     pub service_account: String,
+    /// Namespaces that the operator looks after, where it does not look after all.
+    #[arg(long, value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -195,6 +198,9 @@ pub struct RunArguments {
     /// How logs are written.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+    /// Namespaces whose benches, sites and MariaDB objects are looked after; all if none is given.
+    #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
+    pub watch_namespaces: Vec<String>,
     /// For tests: abort when the answer to this many writes has arrived.
     #[arg(long, env = "CRASH_AFTER_WRITES", hide = true)]
     pub crash_after_writes: Option<i64>,
@@ -210,6 +216,10 @@ impl RunArguments {
                 "--lease-renew-interval {:?} must be at most two fifths of --lease-duration {:?}",
                 self.lease_renew_interval, self.lease_duration
             ));
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        if let Some(twice) = self.watch_namespaces.iter().find(|it| it.is_empty() || !seen.insert(*it)) {
+            return Err(format!("--watch-namespaces has {twice:?} twice, or empty"));
         }
         Ok(())
     }

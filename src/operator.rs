@@ -1,5 +1,6 @@
 //! Puts the parts together: member, watches, queues, servers; and ends them in order.
 
+mod apis;
 mod fleet;
 mod ownership;
 mod readiness;
@@ -190,6 +191,8 @@ struct Worker {
     client: kube::Client,
     events: Events,
     namespace: String,
+    /// Namespaces that are looked after; all if empty.
+    namespaces: Vec<String>,
     reconciles_max: (usize, usize),
     handle: Handle,
     me: Incarnation,
@@ -206,6 +209,7 @@ impl Worker {
             events: Events::new(client.clone(), &process.pod_name),
             client,
             namespace: arguments.namespace.clone(),
+            namespaces: arguments.watch_namespaces.clone(),
             reconciles_max: (arguments.site_reconciles_max, arguments.bench_reconciles_max),
             handle: handle.clone(),
             me,
@@ -226,7 +230,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     worker.ready.send_modify(|it| *it = Err("waiting for the first lists of every kind".to_owned()));
     let (sites, unlabelled, benches) = watches::caches();
     let wake = Wake { sites, unlabelled, benches, site_queue, bench_queue, gate: gate.clone() };
-    let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone());
+    let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone(), &worker.namespaces);
     let watches = tokio::select! {
         () = worker.stop.cancelled() => return Ok(()),
         started = started => started,
@@ -253,7 +257,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     };
     fleet.follow(&mut tasks);
     let woken = wake.clone();
-    let departures = Departures::new(worker.client.clone(), move |bench| woken.bench(bench));
+    let departures = Departures::new(worker.client.clone(), &worker.namespaces, move |bench| woken.bench(bench));
     let readiness = watches.readiness.clone();
     let context = Arc::new(Context {
         client: worker.client,
@@ -271,6 +275,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         claims: watches.claims,
         jobs: watches.jobs,
         departures,
+        namespaces: worker.namespaces,
     });
     let most = worker.reconciles_max.1;
     let sites = run_sites(site_runner, &context, &gate, &readiness, &worker.stop);

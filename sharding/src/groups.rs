@@ -17,7 +17,8 @@ use tokio::{
 
 use crate::{
     Slot, SlotSet,
-    watch::{Query, Seen, follow},
+    namespaces::follow_namespaces,
+    watch::{Query, Seen},
 };
 
 /// Groups that may stand before they are merged.
@@ -146,7 +147,7 @@ where
     fn group(&self, slots: SlotSet, from: Option<&str>) -> Group<K> {
         let query = self.selection.narrow(&self.query, &slots);
         let version = from.unwrap_or_default().to_owned();
-        let stream = Box::pin(follow(self.client.clone(), query, from.map(str::to_owned)));
+        let stream = follow_namespaces(self.client.clone(), &query, from.map(str::to_owned));
         Group { slots, asked: slots, synced: from.is_some(), version, stream }
     }
 
@@ -159,8 +160,12 @@ where
         self.sink.synced(synced.fold(SlotSet::NONE, |all, group| all.union(&group.slots)));
     }
 
-    /// Many groups, or one that is asked for more than an eighth above what is taken from it.
+    /// Many groups, or one that is asked for more than an eighth above what is taken from it. Several namespaces have no
+    /// version that all of them could go on from: their groups stay.
     fn should_merge(&self) -> bool {
+        if self.query.namespaces.len() > 1 {
+            return false;
+        }
         let wasteful = |group: &Group<K>| group.slots.len() * 9 < group.asked.len() * 8;
         self.parts.iter().all(|group| group.synced)
             && (self.parts.len() > GROUPS_MAX || self.parts.iter().any(wasteful))

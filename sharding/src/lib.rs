@@ -25,6 +25,7 @@ pub mod hash;
 pub mod layer;
 pub mod map;
 pub mod member;
+pub mod namespaces;
 pub mod runtime;
 pub mod slot;
 pub mod step;

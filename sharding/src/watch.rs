@@ -23,6 +23,8 @@ use tokio::time::{Instant, timeout};
 pub struct Query {
     /// Path of the collection, such as `/api/v1/secrets`.
     pub path: String,
+    /// Of a collection of the whole cluster, the namespaces that are looked at; all of them if empty.
+    pub namespaces: Vec<String>,
     /// Label selector; everything if empty.
     pub labels: String,
     /// Field selector; everything if empty.
@@ -39,6 +41,23 @@ impl Query {
     /// All objects of a kind, in a namespace or everywhere.
     pub fn of<K: Resource>(kind: &K::DynamicType, namespace: Option<&str>) -> Self {
         Self { path: K::url_path(kind, namespace), timeout_seconds: 55, ..Self::default() }
+    }
+
+    /// The same, of some namespaces only: none means all of them.
+    #[must_use]
+    pub fn within(mut self, namespaces: &[String]) -> Self {
+        self.namespaces = namespaces.to_vec();
+        self
+    }
+
+    /// One query for each namespace; the query itself if it is of all of them.
+    pub fn each(&self) -> Vec<Self> {
+        if self.namespaces.is_empty() {
+            return vec![self.clone()];
+        }
+        let (parent, plural) = self.path.rsplit_once('/').unwrap_or(("", &self.path));
+        let of = |namespace: &String| format!("{parent}/namespaces/{namespace}/{plural}");
+        self.namespaces.iter().map(|it| Self { path: of(it), namespaces: Vec::new(), ..self.clone() }).collect()
     }
 
     fn list(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {

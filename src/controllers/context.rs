@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{Client, core::DynamicObject};
+use kube::{
+    Api, Client, Resource,
+    core::{DynamicObject, NamespaceResourceScope},
+};
 use tokio::sync::watch;
 
 use crate::{
@@ -82,6 +85,8 @@ pub struct Context {
     pub troubles: Arc<Troubles>,
     /// Wakes a bench when a site of it is gone.
     pub departures: Departures,
+    /// Namespaces that are looked after; all if empty.
+    pub namespaces: Vec<String>,
 }
 
 impl Context {
@@ -93,6 +98,18 @@ impl Context {
     /// What the cluster offers beyond Kubernetes.
     pub fn capabilities(&self) -> Capabilities {
         *self.capabilities.borrow()
+    }
+
+    /// What reads a kind wherever it is looked after: one for each namespace, or one for all.
+    pub fn everywhere<K>(&self) -> Vec<Api<K>>
+    where
+        K: Resource<Scope = NamespaceResourceScope>,
+        K::DynamicType: Default,
+    {
+        if self.namespaces.is_empty() {
+            return vec![Api::all(self.client.clone())];
+        }
+        self.namespaces.iter().map(|it| Api::namespaced(self.client.clone(), it)).collect()
     }
 
     /// Whether the MariaDB operator's kinds exist.

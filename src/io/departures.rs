@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dashmap::DashMap;
 use frappe_crds::FrappeSite;
-use futures::StreamExt;
+use futures::{StreamExt, stream::select_all};
 use kube::{Client, core::DynamicObject};
 use kube_sharding::watch::{Query, Seen, follow};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -15,6 +15,8 @@ use crate::domain::{key::Key, labels::BENCH_OF_SITE};
 #[derive(Clone)]
 pub struct Departures {
     client: Client,
+    /// Namespaces that are looked at; all if empty.
+    namespaces: Vec<String>,
     wake: Arc<dyn Fn(Key) + Send + Sync>,
     waiting: Arc<DashMap<Key, ()>>,
     /// Ends the watches with what holds this.
@@ -24,10 +26,11 @@ pub struct Departures {
 
 impl Departures {
     /// Calls `wake` with the bench that a site left.
-    pub fn new(client: Client, wake: impl Fn(Key) + Send + Sync + 'static) -> Self {
+    pub fn new(client: Client, namespaces: &[String], wake: impl Fn(Key) + Send + Sync + 'static) -> Self {
         let end = CancellationToken::new();
         let guard = Arc::new(end.clone().drop_guard());
-        Self { client, wake: Arc::new(wake), waiting: Arc::default(), end, _guard: guard }
+        let namespaces = namespaces.to_vec();
+        Self { client, namespaces, wake: Arc::new(wake), waiting: Arc::default(), end, _guard: guard }
     }
 
     /// Expects that a site leaves the bench after this resourceVersion; asked again, it goes on expecting.
@@ -36,11 +39,11 @@ impl Departures {
             return;
         }
         let (client, wake, waiting) = (self.client.clone(), Arc::clone(&self.wake), Arc::clone(&self.waiting));
-        let end = self.end.clone();
+        let (end, namespaces) = (self.end.clone(), self.namespaces.clone());
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                () = departure(client, &bench, since) => {
+                () = departure(client, &bench, since, &namespaces) => {
                     waiting.remove(&bench);
                     wake(bench);
                 }
@@ -49,14 +52,15 @@ impl Departures {
     }
 }
 
-/// Ends when a site has left the bench, or may have while nobody watched.
-async fn departure(client: Client, bench: &Key, since: String) {
+/// Ends when a site has left the bench, or may have while nobody watched. A site may be in any namespace.
+async fn departure(client: Client, bench: &Key, since: String, namespaces: &[String]) {
     let query = Query {
         labels: format!("{BENCH_OF_SITE}={}", bench.name),
         metadata_only: true,
-        ..Query::of::<FrappeSite>(&(), Some(&bench.namespace))
+        ..Query::of::<FrappeSite>(&(), None).within(namespaces)
     };
-    let mut sites = Box::pin(follow::<DynamicObject>(client, query, Some(since)));
+    let watch = |query| follow::<DynamicObject>(client.clone(), query, Some(since.clone())).boxed();
+    let mut sites = select_all(query.each().into_iter().map(watch));
     while let Some(seen) = sites.next().await {
         if matches!(seen, Ok(Seen::Deleted(_) | Seen::Listed(..))) {
             return;

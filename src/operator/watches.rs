@@ -1,6 +1,6 @@
 //! Every watch: what is listed, how narrowly, and which queue a change goes to.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
@@ -14,6 +14,7 @@ use kube_sharding::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
+    apis::{Api, Present, definition_name},
     ownership::Ownership,
     readiness::{self, Optional, Readiness},
     wake::Wake,
@@ -78,18 +79,26 @@ struct Starter<'a> {
     client: Client,
     ownership: Ownership,
     wake: Wake,
+    /// Namespaces that are looked at; all if empty.
+    namespaces: Vec<String>,
 }
 
-/// Starts every watch.
-pub(super) async fn start(tasks: &mut JoinSet<()>, client: &Client, gate: &Gate, wake: Wake) -> Watches {
+/// Starts every watch, of these namespaces only unless there are none.
+pub(super) async fn start(
+    tasks: &mut JoinSet<()>,
+    client: &Client,
+    gate: &Gate,
+    wake: Wake,
+    namespaces: &[String],
+) -> Watches {
     // Of definitions there is always one, also before the first site is made.
     let paths = [FrappeSite::url_path(&(), None), CustomResourceDefinition::url_path(&(), None)];
     // Labels do on every server; one that does not answer now is asked no further.
-    let by_hash = server_selects_shards(client, &paths).await.unwrap_or(false);
+    let by_hash = namespaces.is_empty() && server_selects_shards(client, &paths).await.unwrap_or(false);
     tracing::info!(by_hash, "how the API server narrows the watches of sites");
     let ownership = Ownership::follow(tasks, gate);
     let jobs = budget(tasks, &ownership, &wake);
-    let mut starter = Starter { tasks, client: client.clone(), ownership, wake };
+    let mut starter = Starter { tasks, client: client.clone(), ownership, wake, namespaces: namespaces.to_vec() };
     starter.watch_sites(by_hash);
     starter.watch_benches();
     let claims = Arc::new(Claims::default());
@@ -190,13 +199,15 @@ pub(super) fn caches() -> WakeCaches {
     (Arc::new(Cache::new(slot_of_site)), Arc::new(Cache::new(one_slot)), Arc::new(Cache::new(one_slot)))
 }
 
-fn query(kind: Kind) -> Query {
-    let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
-    query.metadata_only = matches!(kind, Kind::Secret | Kind::Namespace);
-    query
-}
-
 impl Starter<'_> {
+    fn query(&self, kind: Kind) -> Query {
+        let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
+        query.metadata_only = matches!(kind, Kind::Secret | Kind::Namespace);
+        // Of these the cluster has one collection.
+        let is_of_cluster = matches!(kind, Kind::Domain | Kind::Namespace);
+        if is_of_cluster { query } else { query.within(&self.namespaces) }
+    }
+
     /// Everything that sites are made of, or ask about.
     fn watch_sites_objects(&mut self, present: &Present, jobs: &Arc<JobBudget>, claims: &Arc<Claims>) -> Children {
         let mut children = Children::default();
@@ -244,7 +255,7 @@ impl Starter<'_> {
             }
         };
         let selection = if by_hash { Selection::Shards } else { Selection::LabelUnlessAll(labels::SLOT.to_owned()) };
-        let query = Query::of::<FrappeSite>(&(), None);
+        let query = Query::of::<FrappeSite>(&(), None).within(&self.namespaces);
         let scope = Scope { query: query.clone(), selection, owned: self.ownership.held.clone() };
         self.tasks.spawn(watcher::run(self.client.clone(), scope, self.wake.sites.clone(), changed));
         if by_hash {
@@ -271,7 +282,7 @@ impl Starter<'_> {
                 wake.site_queue.limits_changed();
             }
         };
-        let scope = Scope::everything(Query::of::<FrappeBench>(&(), None));
+        let scope = Scope::everything(Query::of::<FrappeBench>(&(), None).within(&self.namespaces));
         self.tasks.spawn(watcher::run(self.client.clone(), scope, self.wake.benches.clone(), changed));
     }
 
@@ -312,7 +323,7 @@ impl Starter<'_> {
             }
         };
         let selection = Selection::Label(labels::SLOT.to_owned());
-        let scope = Scope { query: query(kind), selection, owned: self.ownership.held.clone() };
+        let scope = Scope { query: self.query(kind), selection, owned: self.ownership.held.clone() };
         self.spawn(slot_of_child, scope, after, changed)
     }
 
@@ -327,7 +338,7 @@ impl Starter<'_> {
     }
 
     fn of_benches(&self, kind: Kind) -> Scope {
-        let mut query = query(kind);
+        let mut query = self.query(kind);
         query.labels = format!("{}={},!{}", labels::MANAGED_BY, labels::MANAGER, labels::SLOT);
         Scope { query, selection: Selection::Everything, owned: self.ownership.coordinates.clone() }
     }
@@ -344,7 +355,7 @@ impl Starter<'_> {
                 site_watch::reads_secret(site, bench.as_deref(), &secret)
             });
         };
-        let query = Query { labels: labels::WATCHED.to_owned(), ..query(Kind::Secret) };
+        let query = Query { labels: labels::WATCHED.to_owned(), ..self.query(Kind::Secret) };
         self.spawn(one_slot, Scope::everything(query), None, changed)
     }
 
@@ -361,7 +372,7 @@ impl Starter<'_> {
                 wake.sites_that(Priority::Low, |site| site_watch::in_namespace(site, &now.name_any()));
             }
         };
-        self.spawn(one_slot, Scope::everything(query(Kind::Namespace)), None, changed)
+        self.spawn(one_slot, Scope::everything(self.query(Kind::Namespace)), None, changed)
     }
 
     /// Pods of benches: one that comes or goes wakes nobody, one that cannot run does.
@@ -390,7 +401,7 @@ impl Starter<'_> {
                 Change::Deleted(gone) => wake.sites_that(Priority::Normal, |site| site_watch::wants_host(site, gone)),
             }
         };
-        self.spawn(one_slot, Scope::everything(query(Kind::Domain)), None, changed)
+        self.spawn(one_slot, Scope::everything(self.query(Kind::Domain)), None, changed)
     }
 
     fn watch_servers(&mut self, present: watch::Receiver<bool>) -> Arc<ChildCache> {
@@ -405,7 +416,7 @@ impl Starter<'_> {
                 wake.sites_that(Priority::Low, |_| true);
             }
         };
-        self.spawn(one_slot, Scope::everything(query(Kind::MariaDb)), Some(present), changed)
+        self.spawn(one_slot, Scope::everything(self.query(Kind::MariaDb)), Some(present), changed)
     }
 
     /// Which CustomResourceDefinitions exist (metadata only), and which of the optional APIs are whole among them.
@@ -437,63 +448,5 @@ impl Starter<'_> {
             gateway: gateway_present,
         };
         (self.spawn(one_slot, Scope::everything(query), None, changed), present)
-    }
-}
-
-/// Which optional APIs exist.
-struct Present {
-    mariadb: watch::Receiver<bool>,
-    keda: watch::Receiver<bool>,
-    service_monitors: watch::Receiver<bool>,
-    openshift: watch::Receiver<bool>,
-    routes: watch::Receiver<bool>,
-    gateway: watch::Receiver<bool>,
-}
-
-/// An optional API: the definitions that make it whole, and those that were seen.
-struct Api {
-    wanted: Vec<String>,
-    /// How many of them make it whole.
-    enough: usize,
-    seen: BTreeSet<String>,
-    exists: watch::Sender<bool>,
-}
-
-impl Api {
-    fn new(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
-        let (exists, present) = watch::channel(false);
-        (Self { enough: wanted.len(), wanted, seen: BTreeSet::new(), exists }, present)
-    }
-
-    /// Any one of them makes it whole.
-    fn any(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
-        let (api, present) = Self::new(wanted);
-        (Self { enough: 1, ..api }, present)
-    }
-
-    fn saw(&mut self, definition: &str, is_there: bool) {
-        if is_there {
-            self.seen.insert(definition.to_owned());
-        } else {
-            self.seen.remove(definition);
-        }
-        let whole = self.seen.len() >= self.enough;
-        self.exists.send_if_modified(|exists| std::mem::replace(exists, whole) != whole);
-    }
-}
-
-fn definition_name(kind: Kind) -> String {
-    let resource = kind.resource();
-    format!("{}.{}", resource.plural, resource.group)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn definitions_are_named_by_plural_and_group() {
-        assert_eq!(definition_name(Kind::MariaDb), "mariadbs.k8s.mariadb.com");
-        assert_eq!(FrappeSite::plural(&()), "frappesites");
     }
 }

@@ -107,7 +107,12 @@ async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<Str
     let of = |rules: &[Rule], namespace: Option<&str>| {
         rules.iter().flat_map(|rule| questions(rule, namespace)).collect::<Vec<_>>()
     };
-    let questions = [of(&rights.cluster, None), of(&rights.own, own)].concat();
+    let watched = &arguments.watch_namespaces;
+    let mut questions = [of(&rights.cluster, None), of(&rights.own, own)].concat();
+    if watched.is_empty() {
+        questions.extend(of(&rights.namespaces, None));
+    }
+    questions.extend(watched.iter().flat_map(|namespace| of(&rights.namespaces, Some(namespace))));
     let count = questions.len();
     let answers = futures::stream::iter(questions)
         .map(|question| ask(client, arguments, question))
@@ -162,7 +167,8 @@ async fn ask(
     let part = |it: Option<String>| it.unwrap_or_default();
     let subresource = question.subresource.map(|it| format!("/{it}")).unwrap_or_default();
     let group = question.group.filter(|it| !it.is_empty()).map(|it| format!(".{it}")).unwrap_or_default();
-    Ok(Some(format!("{} {}{group}{subresource}", part(question.verb), part(question.resource))))
+    let place = question.namespace.map(|it| format!(" in {it}")).unwrap_or_default();
+    Ok(Some(format!("{} {}{group}{subresource}{place}", part(question.verb), part(question.resource))))
 }
 
 async fn count_sites(client: &Client) -> anyhow::Result<u64> {

@@ -14,7 +14,7 @@ use crate::{
     cli::{Cli, FenceArguments, OptionalApi, RenderArguments},
     config::{self, OperatorConfig},
     controllers::bench::{build, validate},
-    domain::{capabilities::Capabilities, key::Key, object::Desired},
+    domain::{capabilities::Capabilities, key::Key, labels::APPLIED_HASH, object::Desired},
     fence,
     shards::names,
     tool::print,
@@ -45,7 +45,8 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     print(&String::from_utf8(text)?)
 }
 
-/// Prints what benches are made of.
+/// Prints what benches are made of, as YAML documents in the form of JSON: a plain `no`, as in arguments of Redis, is false to
+/// kubectl.
 pub fn render(arguments: &RenderArguments) -> anyhow::Result<()> {
     let text = read(&arguments.file)?;
     let config = match &arguments.config {
@@ -61,7 +62,7 @@ pub fn render(arguments: &RenderArguments) -> anyhow::Result<()> {
         gateway: false,
     };
     for object in objects(&text, &arguments.namespace, &config, capabilities)? {
-        print(&format!("---\n{}", serde_yaml_ng::to_string(&object.body)?))?;
+        print(&format!("---\n{}\n", serde_json::to_string_pretty(&object.body)?))?;
     }
     Ok(())
 }
@@ -111,10 +112,16 @@ pub fn objects(
             bail!("FrappeBench {key} would be refused: {}: {}", problem.reason, problem.message);
         }
         let input = build::Input { bench: &bench, config, capabilities, redis_secret_version: None };
-        objects.extend(build::render(&input).all().map(|it| Desired { body: it.stamped(), ..it.clone() }));
+        objects.extend(build::render(&input).all().map(as_applied));
     }
     anyhow::ensure!(benches > 0, "there is no FrappeBench in the file");
     Ok(objects)
+}
+
+/// The object with its hash, as it is applied; a Job carries that of what it was made for.
+fn as_applied(desired: &Desired) -> Desired {
+    let is_marked = desired.body["metadata"]["annotations"][APPLIED_HASH].is_string();
+    Desired { body: if is_marked { desired.body.clone() } else { desired.stamped() }, ..desired.clone() }
 }
 
 /// The first field that was given and is not known.

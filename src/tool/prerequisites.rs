@@ -108,9 +108,11 @@ pub struct Rule {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Rights {
-    /// In every namespace.
+    /// Of what the cluster has one of.
     pub cluster: Vec<Rule>,
-    /// In its own.
+    /// In every namespace that is looked after.
+    pub namespaces: Vec<Rule>,
+    /// In the operator's own namespace.
     pub own: Vec<Rule>,
 }
 
@@ -426,6 +428,6 @@ mod tests {
     #[test]
     fn the_charts_rights_are_read() {
         let rights = Rights::of_the_chart();
-        assert!(rights.cluster.len() > 15 && rights.own.len() == 2);
+        assert!(rights.namespaces.len() > 15 && rights.cluster.len() == 4 && rights.own.len() == 4);
     }
 }

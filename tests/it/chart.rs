@@ -12,9 +12,10 @@ use frappe_loadtest::{
     cluster::Cluster,
     process::{Operator, Options},
 };
+use frappe_operator::metrics::METRICS;
 use serde_json::Value;
 
-use crate::support::{World, program, site};
+use crate::support::{World, ground, program, site};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/frappe-operator");
 /// Not the one that everything has as its default.
@@ -108,23 +109,85 @@ fn the_charts_fence_is_the_programs() {
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
 }
 
-/// Every metric that an alert names is one that the operator has.
+/// With namespaces named, what is of a namespace may be done there only.
 #[test]
-fn alerts_are_about_metrics_that_there_are() {
+fn rights_follow_the_watched_namespaces() {
+    let some = rendered(&["--set", "watchNamespaces={shops,databases}"]);
+    let of_cluster = named(&some, "ClusterRole", "frappe-operator")["rules"].as_sequence().unwrap().len();
+    let everywhere = rendered(&[]);
+    let of_all = named(&everywhere, "ClusterRole", "frappe-operator")["rules"].as_sequence().unwrap().len();
+    let roles: Vec<_> =
+        some.iter().filter(|it| it["kind"] == "Role" && it["metadata"]["name"] == "frappe-operator-watched").collect();
+    let namespaces: Vec<_> = roles.iter().filter_map(|it| it["metadata"]["namespace"].as_str()).collect();
+    assert_eq!(namespaces, ["shops", "databases"]);
+    assert_eq!(of_cluster, 4);
+    assert_eq!(of_cluster + roles[0]["rules"].as_sequence().unwrap().len(), of_all);
+    let arguments = &named(&some, "Deployment", "frappe-operator-controller-manager")["spec"]["template"]["spec"]["containers"]
+        [0]["args"];
+    assert!(
+        arguments.as_sequence().unwrap().iter().any(|it| it == "--watch-namespaces=shops,databases"),
+        "{arguments:?}"
+    );
+}
+
+/// Every metric that an expression names is one that the operator has.
+fn knows_metrics_of(expression: &str) {
+    let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_"];
+    let named: Vec<_> = words.filter(|it| ours.iter().any(|prefix| it.starts_with(prefix))).collect();
+    assert!(!named.is_empty(), "{expression}");
+    for name in named {
+        let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        assert!(METRICS.iter().any(|it| it.name == name), "{name} of {expression} does not exist");
+    }
+}
+
+#[test]
+fn alerts_and_dashboard_are_about_metrics_that_there_are() {
     let alerts: Value = serde_yaml_ng::from_str(include_str!("../../helm/frappe-operator/files/alerts.yaml")).unwrap();
-    let source = include_str!("../../src/metrics.rs");
     let rules = alerts["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() >= 8);
     for rule in rules {
-        let expression = rule["expr"].as_str().unwrap();
-        let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-        let metrics: Vec<_> =
-            words.filter(|it| it.starts_with("frappe_operator_") || it.starts_with("controller_runtime_")).collect();
-        assert!(!metrics.is_empty(), "{expression}");
-        for metric in metrics {
-            assert!(source.contains(&format!("\"{metric}\"")), "{metric} of {} does not exist", rule["alert"]);
-        }
+        knows_metrics_of(rule["expr"].as_str().unwrap());
         assert!(rule["annotations"]["description"].is_string() && rule["labels"]["severity"].is_string());
+    }
+    let config = rendered(&["--set", "dashboard.enabled=true"]);
+    let dashboard = named(&config, "ConfigMap", "frappe-operator-dashboard");
+    assert_eq!(dashboard["metadata"]["labels"]["grafana_dashboard"], "1");
+    let dashboard: Value = serde_json::from_str(dashboard["data"]["frappe-operator.json"].as_str().unwrap()).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    assert!(panels.len() >= 15);
+    for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
+        knows_metrics_of(target["expr"].as_str().unwrap());
+    }
+}
+
+/// kube-state-metrics is told of fields that the CRDs have.
+#[test]
+fn what_kube_state_metrics_reads_is_there() {
+    let config = rendered(&["--set", "kubeStateMetrics.enabled=true"]);
+    let map = named(&config, "ConfigMap", "frappe-operator-kube-state-metrics");
+    let config: Value = serde_yaml_ng::from_str(map["data"]["config.yaml"].as_str().unwrap()).unwrap();
+    let resources = config["spec"]["resources"].as_array().unwrap();
+    assert_eq!(resources.len(), 2);
+    for resource in resources {
+        let kind = resource["groupVersionKind"]["kind"].as_str().unwrap();
+        let definitions = frappe_crds::manifest::definitions();
+        let crd = definitions.iter().find(|it| it.spec.names.kind == kind).unwrap();
+        let crd = serde_json::to_value(crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        for metric in resource["metrics"].as_array().unwrap() {
+            let each = &metric["each"];
+            let labels = each["info"]["labelsFromPath"].as_object().into_iter().flat_map(|it| it.values());
+            for path in labels.chain(each["gauge"].get("path")) {
+                let steps = path.as_array().unwrap().iter().map(|it| it.as_str().unwrap());
+                let next = |at: &Value, step: &str| {
+                    if step.starts_with('[') { at["items"].clone() } else { at["properties"][step].clone() }
+                };
+                let found = steps.fold(schema.clone(), |at, step| next(&at, step));
+                assert!(found["type"].is_string(), "{kind} has no {path}");
+            }
+        }
     }
 }
 
@@ -150,6 +213,9 @@ fn bad_values_are_refused_with_their_place() {
         ("podDisruptionBudget.maxUnavailable=0", "maxUnavailable"),
         ("networkPolicy.apiServerPorts[0]=http", "apiServerPorts"),
         ("crds.install=perhaps", "install"),
+        ("dashboard.enabled=often", "enabled"),
+        ("watchNamespaces[0]=Not_a_name", "watchNamespaces"),
+        ("kubeStateMetrics.config=mine", "config"),
         ("operatorConfig.maxConcurrentSiteReconcile=5", "maxConcurrentSiteReconcile"),
         ("operatorConfig.maxConcurrentSiteJobs=few", "maxConcurrentSiteJobs"),
         ("operatorConfig.siteReconcileConcurrencyScope=world", "siteReconcileConcurrencyScope"),
@@ -235,28 +301,56 @@ fn release(cluster: &Cluster, verb: &str, chart: &[&str], more: &[&str]) -> Stri
     out
 }
 
-/// A cluster with the chart in a namespace that takes restricted pods only, and the operator of each of its pods.
-async fn installed() -> (World, Vec<Operator>) {
+/// A cluster with the chart in a namespace that takes restricted pods only.
+fn with_release(purpose: &str, values: &str) -> Cluster {
     // The chart brings the CRDs.
     let stand_ins = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/controlplane/crds");
-    let cluster = Cluster::start_with("chart", 3, &[("CRDS", stand_ins)]).unwrap();
+    let cluster = Cluster::start_with(purpose, 3, &[("CRDS", stand_ins)]).unwrap();
     let restricted = "pod-security.kubernetes.io/enforce: restricted";
     cluster
         .apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {SYSTEM}, labels: {{{restricted}}}}}\n"))
         .unwrap();
-    let three = ["--set", "operator.replicaCount=3", "--wait", "--timeout", "60s"];
-    let notes = release(&cluster, "install", &[CHART], &three);
+    for namespace in ["left", "right"] {
+        cluster.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n")).unwrap();
+    }
+    let notes = release(&cluster, "install", &[CHART], &["--set", values, "--wait", "--timeout", "60s"]);
     assert!(notes.contains("Missing: KEDA") && !notes.contains("Missing: the MariaDB operator"), "{notes}");
-    let deployment = json(&cluster, &["get", "deployment", "frappe-operator-controller-manager", "-n", SYSTEM]);
-    let pods = json(&cluster, &["get", "pods", "-n", SYSTEM, "-l", "control-plane=controller-manager"]);
-    let mut operators: Vec<Operator> =
-        pods["items"].as_array().unwrap().iter().map(|pod| start(&cluster, &deployment, pod)).collect();
-    assert_eq!(operators.len(), 3);
+    cluster
+}
+
+/// Such a cluster with the operator of each of the release's three pods.
+async fn installed() -> (World, Vec<Operator>) {
+    let cluster = with_release("chart", "operator.replicaCount=3");
+    let mut operators = replicas(&cluster, 3).await;
+    let client = cluster.client().await.unwrap();
+    (World { operator: operators.remove(0), client, cluster }, operators)
+}
+
+/// The operator of each pod of the Deployment that is not ending.
+async fn replicas(cluster: &Cluster, count: usize) -> Vec<Operator> {
+    let deployment = json(cluster, &["get", "deployment", "frappe-operator-controller-manager", "-n", SYSTEM]);
+    let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
+    let pods = json(cluster, &["get", "pods", "-n", SYSTEM, "-l", "control-plane=controller-manager"]);
+    let newest = |pod: &&Value| {
+        pod["spec"]["containers"][0]["image"] == *image && pod["metadata"]["deletionTimestamp"].is_null()
+    };
+    let pods: Vec<&Value> = pods["items"].as_array().unwrap().iter().filter(newest).collect();
+    let mut operators: Vec<Operator> = pods.into_iter().map(|pod| start(cluster, &deployment, pod)).collect();
+    assert_eq!(operators.len(), count);
     for operator in &mut operators {
         operator.ready().await.unwrap();
     }
-    let client = cluster.client().await.unwrap();
-    (World { operator: operators.remove(0), client, cluster }, operators)
+    operators
+}
+
+/// No reconcile of a replica failed or panicked.
+async fn nothing_failed(operator: &Operator) {
+    let metrics = operator.http("/metrics").await.unwrap();
+    let failed = metrics.lines().filter(|line| {
+        let counted = ["controller_runtime_reconcile_errors_total", "controller_runtime_reconcile_panics_total"];
+        counted.iter().any(|name| line.starts_with(name)) && !line.ends_with(" 0")
+    });
+    assert_eq!(failed.collect::<Vec<_>>(), Vec::<&str>::new(), "{}", operator.log_tail());
 }
 
 /// uids of the pods of the bench, but for those of Jobs.
@@ -270,9 +364,11 @@ fn pods_of_bench(cluster: &Cluster) -> BTreeSet<String> {
 /// uninstalled leaves sites and data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_the_chart_installs_runs_and_goes_without_harm() {
-    const SITES: usize = 30;
+    const SITES: usize = 200;
     let (mut world, mut others) = installed().await;
     world.with_bench("demo").await;
+    let many = r#"{"spec": {"siteJobConcurrency": 100, "siteReconcileConcurrency": 50}}"#;
+    world.kubectl(&["patch", "frappebench", "bench", "-n", "demo", "--type", "merge", "-p", many]);
     world.cluster.apply(&(0..SITES).map(|index| site("demo", &format!("site-{index}"))).collect::<String>()).unwrap();
     for index in 0..SITES {
         world.site_in("demo", &format!("site-{index}"), SitePhase::Ready).await;
@@ -285,12 +381,19 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
 
     let before = pods_of_bench(&world.cluster);
     let next = next_chart(&world.cluster.logs);
-    let jobs = ["--reuse-values", "--set", "operatorConfig.maxConcurrentSiteJobs=7"];
+    let jobs = ["--reuse-values", "--set", "operatorConfig.maxConcurrentSiteJobs=7,operator.image.tag=next", "--wait"];
     release(&world.cluster, "upgrade", &[&next], &jobs);
     let crd = json(&world.cluster, &["get", "crd", "frappesites.vyogo.tech"]);
     assert!(crd["spec"]["names"]["shortNames"].to_string().contains("nextsite"), "an upgrade changes a CRD");
     let config = json(&world.cluster, &["get", "configmap", "frappe-operator-config", "-n", SYSTEM]);
     assert_eq!(config["data"]["maxConcurrentSiteJobs"], "7");
+    // The Deployment's new pods start, then the old ones end.
+    let mut newer = replicas(&world.cluster, 3).await;
+    others.push(std::mem::replace(&mut world.operator, newer.remove(0)));
+    for operator in &mut others {
+        nothing_failed(operator).await;
+        assert!(operator.stop().await.unwrap().success());
+    }
     world.cluster.apply(&site("demo", "later")).unwrap();
     world.site_in("demo", "later", SitePhase::Ready).await;
     assert_eq!(pods_of_bench(&world.cluster), before, "no pod of a bench was restarted");
@@ -298,12 +401,54 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
     assert!(refused.is_empty(), "rights are missing: {refused:?}");
     println!("{} requests with the chart's rights, none refused", requests().len());
 
-    for operator in &mut others {
+    newer.push(world.operator);
+    for operator in &mut newer {
+        nothing_failed(operator).await;
         assert!(operator.stop().await.unwrap().success());
     }
-    assert!(world.operator.stop().await.unwrap().success());
     release(&world.cluster, "uninstall", &[], &[]);
     let sites = json(&world.cluster, &["get", "frappesites", "-n", "demo"]);
     assert_eq!(sites["items"].as_array().unwrap().len(), SITES, "the sites are still there");
     assert_eq!(pods_of_bench(&world.cluster), before, "and so are the benches' pods");
+}
+
+/// A release of some namespaces works with rights in those, and asks for nothing of others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_of_some_namespaces_sees_no_other() {
+    let cluster = with_release("namespaces", "operator.replicaCount=1,watchNamespaces={left,right}");
+    let operator = replicas(&cluster, 1).await.remove(0);
+    let client = cluster.client().await.unwrap();
+    let world = World { operator, client, cluster };
+    world.cluster.apply(&[ground("other"), site("other", "shop")].concat()).unwrap();
+    for namespace in ["left", "right"] {
+        world.with_bench(namespace).await;
+        world.cluster.apply(&site(namespace, "shop")).unwrap();
+        world.site_in(namespace, "shop", SitePhase::Ready).await;
+    }
+    // What goes is noticed in each of them, and a bench waits for its sites.
+    for namespace in ["left", "right"] {
+        world.kubectl(&["delete", "ingress", "shop-ingress", "-n", namespace, "--wait=false"]);
+        let get = ["get", "ingress", "shop-ingress", "-n", namespace, "-o", "name"];
+        world
+            .until("the Ingress is back", 30, || async { world.cluster.kubectl(&get, "").ok()?.success.then_some(()) })
+            .await;
+        world.kubectl(&["delete", "frappebench", "bench", "-n", namespace, "--wait=false"]);
+        world.kubectl(&["delete", "frappesite", "shop", "-n", namespace, "--timeout=60s"]);
+        world.kubectl(&["wait", "--for=delete", "frappebench/bench", "-n", namespace, "--timeout=60s"]);
+    }
+    let other = json(&world.cluster, &["get", "frappesite", "shop", "-n", "other"]);
+    assert!(other["status"].is_null() && other["metadata"]["finalizers"].is_null(), "{other:#}");
+    let of_cluster = ["frappedomains", "namespaces", "storageclasses", "customresourcedefinitions"];
+    let requests = audit::requests(&world.cluster, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let astray: BTreeSet<String> = requests
+        .iter()
+        .filter(|it| match it.namespace.as_str() {
+            "" => !of_cluster.contains(&it.resource.as_str()),
+            namespace => !["left", "right", SYSTEM].contains(&namespace),
+        })
+        .chain(requests.iter().filter(|it| it.code == 403))
+        .map(ToString::to_string)
+        .collect();
+    assert!(astray.is_empty(), "{astray:#?}");
+    println!("{} requests, all of them in two namespaces and the operator's own", requests.len());
 }

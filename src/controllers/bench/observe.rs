@@ -204,16 +204,21 @@ fn version(secret: &DynamicObject) -> String {
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
     // A site of another namespace says in a label in which its bench is.
-    let api: Api<PartialObjectMeta<FrappeSite>> = Api::all(context.client.clone());
     let selector = format!("{}={bench}", crate::domain::labels::BENCH_OF_SITE);
-    let list = api.list(&ListParams::default().labels(&selector)).await?;
+    let (mut items, mut versions) = (Vec::new(), Vec::new());
+    for api in context.everywhere::<PartialObjectMeta<FrappeSite>>() {
+        let list = api.list(&ListParams::default().labels(&selector)).await?;
+        versions.extend(list.metadata.resource_version);
+        items.extend(list.items);
+    }
     let bench_namespace = |site: &PartialObjectMeta<FrappeSite>| {
         site.labels().get(labels::BENCH_NAMESPACE).cloned().or_else(|| site.namespace())
     };
     let here = |site: &&PartialObjectMeta<FrappeSite>| bench_namespace(site).as_deref() == Some(namespace);
-    let ours: Vec<_> = list.items.iter().filter(here).collect();
+    let ours: Vec<_> = items.iter().filter(here).collect();
     if !ours.is_empty() {
-        let version = list.metadata.resource_version.clone().unwrap_or_default();
+        let oldest = versions.into_iter().min_by_key(|it| it.parse::<u64>().unwrap_or(0));
+        let version = oldest.unwrap_or_default();
         context.departures.expect(Key::new(namespace, bench), version);
     }
     let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);

@@ -1,0 +1,64 @@
+//! Optional APIs: which of them are whole, by the CustomResourceDefinitions that there are.
+
+use std::collections::BTreeSet;
+
+use tokio::sync::watch;
+
+use crate::domain::object::Kind;
+
+/// Which optional APIs exist.
+pub(super) struct Present {
+    pub(super) mariadb: watch::Receiver<bool>,
+    pub(super) keda: watch::Receiver<bool>,
+    pub(super) service_monitors: watch::Receiver<bool>,
+    pub(super) openshift: watch::Receiver<bool>,
+    pub(super) routes: watch::Receiver<bool>,
+    pub(super) gateway: watch::Receiver<bool>,
+}
+
+/// An optional API: the definitions that make it whole, and those that were seen.
+pub(super) struct Api {
+    pub(super) wanted: Vec<String>,
+    /// How many of them make it whole.
+    enough: usize,
+    seen: BTreeSet<String>,
+    exists: watch::Sender<bool>,
+}
+
+impl Api {
+    pub(super) fn new(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
+        let (exists, present) = watch::channel(false);
+        (Self { enough: wanted.len(), wanted, seen: BTreeSet::new(), exists }, present)
+    }
+
+    /// Any one of them makes it whole.
+    pub(super) fn any(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
+        let (api, present) = Self::new(wanted);
+        (Self { enough: 1, ..api }, present)
+    }
+
+    pub(super) fn saw(&mut self, definition: &str, is_there: bool) {
+        if is_there {
+            self.seen.insert(definition.to_owned());
+        } else {
+            self.seen.remove(definition);
+        }
+        let whole = self.seen.len() >= self.enough;
+        self.exists.send_if_modified(|exists| std::mem::replace(exists, whole) != whole);
+    }
+}
+
+pub(super) fn definition_name(kind: Kind) -> String {
+    let resource = kind.resource();
+    format!("{}.{}", resource.plural, resource.group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn definitions_are_named_by_plural_and_group() {
+        assert_eq!(definition_name(Kind::MariaDb), "mariadbs.k8s.mariadb.com");
+    }
+}
