@@ -43,9 +43,12 @@ queues:
 	RQ_CACHE=$(CACHE)/rq python3 -m unittest discover --start-directory tests/queues --verbose
 
 ## make integration    against real kube-apiservers
+integration: export FRAPPE_RIGHTS_USED = $(CARGO_TARGET_DIR)/rights-used
 integration: controlplane checkout helm static
+	@rm -rf $(FRAPPE_RIGHTS_USED)
 	FRAPPE_STATIC_PROGRAM=$(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator \
 	PATH="$(CACHE)/helm:$$PATH" RUST_BACKTRACE=0 cargo test --quiet --workspace --test it -- --test-threads 2
+	cargo test --quiet -p frappe-operator --test rights -- --nocapture
 
 # Helm, of the release that is named here, where there is none.
 helm: tools

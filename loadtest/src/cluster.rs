@@ -11,6 +11,8 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
+use crate::rights;
+
 /// A real Kubernetes control plane with kwok's nodes.
 pub struct Cluster {
     name: String,
@@ -129,6 +131,11 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if let Some(folder) = std::env::var_os(rights::FOLDER)
+            && let Err(error) = rights::note(self, Path::new(&folder))
+        {
+            eprintln!("what the operator used in cluster {} was not noted: {error:#}", self.name);
+        }
         if let Err(error) = script(&["down", &self.name], 0, &[]) {
             eprintln!("cluster {} was not removed: {error:#}", self.name);
         }

@@ -11,6 +11,7 @@ pub mod plot;
 pub mod process;
 pub mod proxy;
 pub mod report;
+pub mod rights;
 pub mod scenario;
 pub mod summary;
 pub mod targets;
