@@ -18,8 +18,7 @@ main() {
   [ -r "$manifest" ] || [ -n "${FRAPPE_OPERATOR_MANIFEST:-}" ] ||
     manifest=https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/helm/install.yaml
   parse "$@"
-  command -v kubectl >/dev/null || fail "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools"
-  kube version >/dev/null 2>&1 || fail "kubectl reaches no cluster: check KUBECONFIG, or name a --context"
+  [ "$action" = print ] || reachable
   text=$(rendered) || fail "the manifest cannot be read: $manifest"
   case $action in
     print) printf '%s\n' "$text" ;;
@@ -70,7 +69,13 @@ fail() {
   exit 1
 }
 
-kube() { kubectl "${context[@]}" "$@"; }
+reachable() {
+  command -v kubectl >/dev/null || fail "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools"
+  kube version >/dev/null 2>&1 || fail "kubectl reaches no cluster: check KUBECONFIG, or name a --context"
+}
+
+# An empty array is unset to older shells.
+kube() { kubectl ${context[@]+"${context[@]}"} "$@"; }
 
 # The manifest, as it was asked for.
 rendered() {
@@ -126,7 +131,7 @@ missing() {
     printf '\nMissing: the MariaDB operator. Sites with a MariaDB of the cluster wait until it is there.\n'
   kube get crd scaledobjects.keda.sh >/dev/null 2>&1 ||
     printf '\nMissing: KEDA. Benches that ask for worker autoscaling get a fixed number of workers until it is there.\n'
-  kube get storageclass -o yaml | grep -q 'is-default-class: "true"' ||
+  grep -q 'is-default-class: "true"' <<<"$(kube get storageclass -o yaml)" ||
     printf '\nMissing: a default StorageClass. Benches must name theirs in storageClassName.\n'
 }
 

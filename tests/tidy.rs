@@ -189,3 +189,29 @@ fn the_slot_maps_definition_is_as_the_code_says() {
     let found = serde_yaml_ng::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(wanted, found, "run `make crds`");
 }
+
+/// The image is built from what `.dockerignore` lets through: every file that the sources include, and every member of the
+/// workspace.
+#[test]
+fn the_images_build_has_what_it_needs() {
+    let ignore = fs::read_to_string(root().join(".dockerignore")).unwrap();
+    let taken: Vec<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
+    let is_taken = |path: &Path| taken.iter().any(|it| path.starts_with(root().join(it)));
+    let mut wrong = Vec::new();
+    for path in files(&root().join("src"), "rs") {
+        let text = fs::read_to_string(&path).unwrap();
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        for included in code.split("include_str!(\"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            let file = path.parent().unwrap().join(included).canonicalize().unwrap();
+            if !is_taken(&file) {
+                wrong.push(format!("{} includes {included}, which is not in the image's build", shown(&path)));
+            }
+        }
+    }
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let members = manifest.lines().find_map(|line| line.strip_prefix("members = [")).unwrap();
+    let members = members.trim_end_matches(']').split(", ").map(|it| it.trim_matches('"')).filter(|it| *it != ".");
+    wrong
+        .extend(members.filter(|it| !is_taken(&root().join(it))).map(|it| format!("{it} is not in the image's build")));
+    none(&wrong);
+}

@@ -16,6 +16,7 @@ mod fields;
 mod image;
 mod install;
 mod journey;
+mod migration;
 mod published;
 mod refusals;
 mod removal;
