@@ -31,6 +31,18 @@ fn says(world: &World, arguments: &[&str]) -> String {
     out
 }
 
+/// Runs it as `kubectl frappe`.
+fn as_plugin(world: &World, arguments: &[&str]) -> String {
+    let link = world.cluster.logs.join("kubectl-frappe");
+    std::os::unix::fs::symlink(program(), &link).unwrap();
+    let path = format!("{}:{}", world.cluster.logs.display(), std::env::var("PATH").unwrap());
+    let mut kubectl = Command::new("kubectl");
+    kubectl.arg("frappe").args(arguments).env("PATH", path).env("KUBECONFIG", &world.cluster.kubeconfig);
+    let output = kubectl.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn people_are_told_what_waits_and_why() {
     let world = World::start("tool").await;
@@ -57,6 +69,7 @@ async fn people_are_told_what_waits_and_why() {
     let why = says(&world, &["why", "shops/one"]);
     assert!(why.contains("site shops/one is Ready") && why.contains("Job shops/one-init is complete"), "{why}");
     assert!(says(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
+    assert_eq!(as_plugin(&world, &["status"]).lines().nth(1), table.lines().nth(1));
     let (ok, _, errors) = run(&world, &["why", "shops/none"], "");
     assert!(!ok && errors.contains("read FrappeSite shops/none"), "{errors}");
     let (ok, _, errors) = run(&world, &["why", "shops/one", "--operator-namespace", "elsewhere"], "");
