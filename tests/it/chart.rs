@@ -381,21 +381,25 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
 
     let before = pods_of_bench(&world.cluster);
     let next = next_chart(&world.cluster.logs);
-    let jobs = ["--reuse-values", "--set", "operatorConfig.maxConcurrentSiteJobs=7,operator.image.tag=next", "--wait"];
+    let jobs = ["--reuse-values", "--set", "operatorConfig.maxConcurrentSiteJobs=7"];
     release(&world.cluster, "upgrade", &[&next], &jobs);
     let crd = json(&world.cluster, &["get", "crd", "frappesites.vyogo.tech"]);
     assert!(crd["spec"]["names"]["shortNames"].to_string().contains("nextsite"), "an upgrade changes a CRD");
     let config = json(&world.cluster, &["get", "configmap", "frappe-operator-config", "-n", SYSTEM]);
     assert_eq!(config["data"]["maxConcurrentSiteJobs"], "7");
-    // The Deployment's new pods start, then the old ones end.
-    let mut newer = replicas(&world.cluster, 3).await;
-    others.push(std::mem::replace(&mut world.operator, newer.remove(0)));
+    world.cluster.apply(&site("demo", "later")).unwrap();
+    world.site_in("demo", "later", SitePhase::Ready).await;
+    // With another image the Deployment replaces its pods. Their tokens end with them, so the old replicas end first.
+    others.push(world.operator);
     for operator in &mut others {
         nothing_failed(operator).await;
         assert!(operator.stop().await.unwrap().success());
     }
-    world.cluster.apply(&site("demo", "later")).unwrap();
-    world.site_in("demo", "later", SitePhase::Ready).await;
+    release(&world.cluster, "upgrade", &[&next], &["--reuse-values", "--set", "operator.image.tag=next", "--wait"]);
+    let mut newer = replicas(&world.cluster, 3).await;
+    world.operator = newer.remove(0);
+    world.cluster.apply(&site("demo", "newest")).unwrap();
+    world.site_in("demo", "newest", SitePhase::Ready).await;
     assert_eq!(pods_of_bench(&world.cluster), before, "no pod of a bench was restarted");
     let refused: Vec<String> = requests().iter().filter(|it| it.code == 403).map(ToString::to_string).collect();
     assert!(refused.is_empty(), "rights are missing: {refused:?}");
@@ -408,7 +412,7 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
     }
     release(&world.cluster, "uninstall", &[], &[]);
     let sites = json(&world.cluster, &["get", "frappesites", "-n", "demo"]);
-    assert_eq!(sites["items"].as_array().unwrap().len(), SITES, "the sites are still there");
+    assert_eq!(sites["items"].as_array().unwrap().len(), SITES + 1, "the sites are still there");
     assert_eq!(pods_of_bench(&world.cluster), before, "and so are the benches' pods");
 }
 

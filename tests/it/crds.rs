@@ -45,19 +45,6 @@ fn every_object_of_the_guide_is_accepted_verbatim() {
     println!("accepted verbatim: {} objects of the guide", blocks.len());
 }
 
-#[test]
-fn every_example_is_accepted() {
-    let cluster = Cluster::start("examples", 0).expect("a cluster");
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/examples");
-    let mut count = 0;
-    for entry in fs::read_dir(folder).expect("examples").filter_map(Result::ok) {
-        let text = fs::read_to_string(entry.path()).expect("an example");
-        cluster.apply(&text).unwrap_or_else(|error| panic!("{}: {error:#}", entry.path().display()));
-        count += 1;
-    }
-    assert!(count > 0);
-}
-
 /// One bad object: what is changed in a good one, and what the refusal must say.
 struct Bad {
     kind: &'static str,
