@@ -97,3 +97,34 @@ async fn five_hundred_sites_at_once_start_ten_jobs_at_a_time() {
     assert!(first >= LIMIT - 2, "the budget is used: {first}");
     assert!(second > LIMIT + MEMBERS && second <= 4 * LIMIT + MEMBERS, "{second}");
 }
+
+/// A Job that is out of the operator's sight, because its label was taken by hand, gets it back: it is neither lost nor made
+/// twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_lost_its_label_is_found_again() {
+    let world = World::start("label").await;
+    world.with_bench("shops").await;
+    // No node takes a pod: the Job stays under way.
+    let nodes = world.kubectl(&["get", "nodes", "-o", "name"]);
+    for node in nodes.lines() {
+        world.kubectl(&["cordon", node]);
+    }
+    world.cluster.apply(&site("shops", "shop")).unwrap();
+    let look = |path: &str| {
+        let output = format!("jsonpath={{{path}}}");
+        let found = world.cluster.kubectl(&["get", "job", "shop-init", "-n", "shops", "-o", &output], "").unwrap();
+        Some(found.out).filter(|it| found.success && !it.is_empty())
+    };
+    let label = r".metadata.labels.frappe\.vyogo\.tech/slot";
+    let slot = world.until("the Job is there", 60, || async { look(label) }).await;
+    let uid = look(".metadata.uid");
+    world.kubectl(&["label", "job", "shop-init", "-n", "shops", "frappe.vyogo.tech/slot-"]);
+    let back = world.until("the Job has its label again", 60, || async { look(label) }).await;
+    assert_eq!((back, look(".metadata.uid")), (slot, uid));
+    for node in nodes.lines() {
+        world.kubectl(&["uncordon", node]);
+    }
+    world.site_in("shops", "shop", SitePhase::Ready).await;
+    let jobs = world.kubectl(&["get", "jobs", "-n", "shops", "-o", "name"]);
+    assert_eq!(jobs.lines().filter(|it| it.contains("shop")).count(), 1, "{jobs}");
+}
