@@ -26,7 +26,7 @@ use crate::{
     config::{CONFIG_MAP, OperatorConfig, parse},
     domain::{diff::first_difference, key::Key, object::Kind},
     shards::{names, report},
-    tool::{connect, print, shards},
+    tool::{connect, manifests, print, shards},
 };
 
 /// Questions about rights that are asked at once.
@@ -85,7 +85,7 @@ async fn read(client: &Client, arguments: &CheckArguments) -> anyhow::Result<Fac
 async fn definitions(client: &Client) -> anyhow::Result<BTreeMap<String, Definition>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut definitions = BTreeMap::new();
-    for wanted in frappe_crds::manifest::definitions().into_iter().chain([names("").definition()]) {
+    for wanted in manifests::definitions() {
         let name = wanted.name_any();
         let state = match api.get_opt(&name).await.with_context(|| format!("read CRD {name}"))? {
             None => Definition::Missing,

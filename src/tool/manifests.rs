@@ -5,7 +5,9 @@ use std::{collections::BTreeMap, io::Read as _, path::Path};
 use anyhow::{Context as _, bail};
 use clap::CommandFactory as _;
 use frappe_crds::FrappeBench;
-use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::{
+    api::core::v1::ConfigMap, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::ResourceExt;
 use serde::Deserialize as _;
 use serde_json::Value;
@@ -20,11 +22,16 @@ use crate::{
     tool::print,
 };
 
-/// Prints the CustomResourceDefinitions as YAML documents.
-pub fn crds() -> anyhow::Result<()> {
+/// Every CustomResourceDefinition of this program: the API's, and that of the slot map.
+pub(super) fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = frappe_crds::manifest::definitions();
     definitions.push(names("").definition());
-    for definition in definitions {
+    definitions
+}
+
+/// Prints the CustomResourceDefinitions as YAML documents.
+pub fn crds() -> anyhow::Result<()> {
+    for definition in definitions() {
         print(&format!("---\n{}", serde_yaml_ng::to_string(&definition)?))?;
     }
     Ok(())

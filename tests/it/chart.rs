@@ -1,10 +1,6 @@
 //! The Helm chart: sound, strict about its values, and enough to run the operator with its account and nothing more.
 
-use std::{
-    collections::BTreeSet,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{collections::BTreeSet, path::Path, process::Command};
 
 use frappe_crds::site::SitePhase;
 use frappe_loadtest::{
@@ -15,7 +11,7 @@ use frappe_loadtest::{
 use frappe_operator::metrics::METRICS;
 use serde_json::Value;
 
-use crate::support::{World, ground, program, site};
+use crate::support::{World, ground, kubeconfig_of_pod, kubectl, program, site};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/frappe-operator");
 /// Not the one that everything has as its default.
@@ -229,24 +225,6 @@ fn bad_values_are_refused_with_their_place() {
     println!("{} bad values are refused", table.len());
 }
 
-/// A kubeconfig with a token of the chart's ServiceAccount that is bound to a pod of its Deployment.
-fn kubeconfig(cluster: &Cluster, pod: &str) -> PathBuf {
-    let kubectl = |arguments: &[&str]| {
-        let output = cluster.kubectl(arguments, "").unwrap();
-        assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
-        output.out.trim().to_owned()
-    };
-    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", SYSTEM];
-    let token = kubectl(&[&["create", "token", "frappe-operator"], &bound[..]].concat());
-    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
-    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
-    let own = path.display().to_string();
-    let context = kubectl(&["--kubeconfig", &own, "config", "current-context"]);
-    kubectl(&["--kubeconfig", &own, "config", "set-credentials", "replica", "--token", &token]);
-    kubectl(&["--kubeconfig", &own, "config", "set-context", &context, "--user", "replica"]);
-    path
-}
-
 /// Starts the operator as a pod of the Deployment has it: its arguments, its environment, its account. Only the port of
 /// the metrics is another, since all run on one machine.
 fn start(cluster: &Cluster, deployment: &Value, pod: &Value) -> Operator {
@@ -268,15 +246,16 @@ fn start(cluster: &Cluster, deployment: &Value, pod: &Value) -> Operator {
     for argument in container["args"].as_array().unwrap() {
         words.push(argument.as_str().unwrap().replace("0.0.0.0:8080", "127.0.0.1:{port}"));
     }
-    let options =
-        Options { command: Some(words.join(" ")), kubeconfig: Some(kubeconfig(cluster, name)), ..Options::default() };
+    let options = Options {
+        command: Some(words.join(" ")),
+        kubeconfig: Some(kubeconfig_of_pod(cluster, SYSTEM, name)),
+        ..Options::default()
+    };
     Operator::start(program(), cluster, &options).unwrap()
 }
 
 fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
-    let output = cluster.kubectl(&[arguments, &["-o", "json"]].concat(), "").unwrap();
-    assert!(output.success, "{arguments:?}: {}", output.errors);
-    serde_json::from_str(&output.out).unwrap()
+    serde_json::from_str(&kubectl(cluster, &[arguments, &["-o", "json"]].concat(), "")).unwrap()
 }
 
 /// A copy of the chart whose CRD of sites has another description.

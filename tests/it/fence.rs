@@ -8,7 +8,7 @@ use frappe_loadtest::{
     process::{NAMESPACE, Operator, Options},
 };
 
-use crate::support::{World, program, site};
+use crate::support::{World, kubeconfig_of_pod, kubectl, program, site};
 
 /// Account, rights and pods of two replicas.
 fn account() -> String {
@@ -29,28 +29,10 @@ fn account() -> String {
     )
 }
 
-fn kubectl(cluster: &Cluster, arguments: &[&str]) -> String {
-    let output = cluster.kubectl(arguments, "").unwrap();
-    assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
-    output.out.trim().to_owned()
-}
-
 /// A kubeconfig with a token that is bound to the pod, and the pod's uid.
 fn identity(cluster: &Cluster, pod: &str) -> (PathBuf, String) {
-    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", NAMESPACE];
-    let token = kubectl(cluster, &[&["create", "token", "frappe-operator"], &bound[..]].concat());
-    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
-    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
-    let config = |arguments: &[&str]| {
-        let run =
-            Command::new("kubectl").arg("--kubeconfig").arg(&path).arg("config").args(arguments).output().unwrap();
-        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
-        String::from_utf8(run.stdout).unwrap().trim().to_owned()
-    };
-    config(&["set-credentials", "replica", "--token", &token]);
-    let context = config(&["current-context"]);
-    config(&["set-context", &context, "--user", "replica"]);
-    (path, kubectl(cluster, &["get", "pod", pod, "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"]))
+    let uid = kubectl(cluster, &["get", "pod", pod, "-n", NAMESPACE, "-o", "jsonpath={.metadata.uid}"], "");
+    (kubeconfig_of_pod(cluster, NAMESPACE, pod), uid)
 }
 
 /// S-9: with the fence, the API server itself refuses what comes from a replica that does not own it.

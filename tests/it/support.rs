@@ -34,6 +34,23 @@ pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Str
     output.out
 }
 
+/// A kubeconfig with a token of the account frappe-operator that is bound to a pod.
+pub(crate) fn kubeconfig_of_pod(cluster: &Cluster, namespace: &str, pod: &str) -> PathBuf {
+    let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", namespace];
+    let token = kubectl(cluster, &[&["create", "token", "frappe-operator"], &bound[..]].concat(), "");
+    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
+    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
+    let own = path.display().to_string();
+    // The last --kubeconfig counts.
+    let config = |arguments: &[&str]| {
+        let text = kubectl(cluster, &[&["--kubeconfig", &own, "config"], arguments].concat(), "");
+        text.trim().to_owned()
+    };
+    config(&["set-credentials", "replica", "--token", token.trim()]);
+    config(&["set-context", &config(&["current-context"]), "--user", "replica"]);
+    path
+}
+
 /// A cluster with a running operator.
 pub(crate) struct World {
     pub(crate) operator: Operator,
