@@ -32,6 +32,8 @@ pub struct Request {
     pub code: i64,
     /// When the server received it.
     pub at: Timestamp,
+    /// How long the server took to answer it, in milliseconds.
+    pub answered_milliseconds: f64,
     /// The pod whose process sent it.
     pub pod: String,
 }
@@ -117,6 +119,8 @@ fn parse(event: &Value) -> Request {
     let object = &event["objectRef"];
     let subresource = text(&object["subresource"]);
     let resource = text(&object["resource"]);
+    let time = |name: &str| event[name].as_str().and_then(|it| it.parse().ok()).unwrap_or(Timestamp::UNIX_EPOCH);
+    let at = time("requestReceivedTimestamp");
     Request {
         verb: text(&event["verb"]),
         group: text(&object["apiGroup"]),
@@ -125,7 +129,8 @@ fn parse(event: &Value) -> Request {
         namespace: text(&object["namespace"]),
         name: text(&object["name"]),
         code: event["responseStatus"]["code"].as_i64().unwrap_or(0),
-        at: text(&event["requestReceivedTimestamp"]).parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        at,
+        answered_milliseconds: time("stageTimestamp").duration_since(at).as_secs_f64() * 1e3,
         pod: pod_of(event).to_owned(),
     }
 }

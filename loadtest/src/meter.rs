@@ -25,6 +25,14 @@ impl Process {
     }
 }
 
+/// For how long some process of this machine has waited for the disk since it started, in seconds: `some` of
+/// `/proc/pressure/io`. Nothing where the kernel does not count it.
+pub fn disk_wait_seconds() -> Option<f64> {
+    let text = std::fs::read_to_string("/proc/pressure/io").ok()?;
+    let microseconds: f64 = text.lines().next()?.rsplit_once("total=")?.1.trim().parse().ok()?;
+    Some(microseconds / 1e6)
+}
+
 /// One answer of /metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Vec<(String, f64)>);

@@ -72,6 +72,12 @@ pub struct Row {
     pub queue: Option<[f64; 2]>,
     /// How long reconciles took, likewise.
     pub reconcile: Option<[f64; 2]>,
+    /// From the API server's receipt of a write of the operator's work to its answer.
+    #[serde(default)]
+    pub answer: Spread,
+    /// For how long some process waited for the disk, in seconds, as the kernel counts it (`some` of `/proc/pressure/io`).
+    #[serde(default)]
+    pub disk_wait_seconds: Option<f64>,
     /// The operator's requests by verb and resource, from the audit log. Of watches each one that ended.
     pub requests: BTreeMap<String, usize>,
     /// Versions of the slot map that were written.
@@ -231,8 +237,9 @@ impl Report {
     fn times(&self, text: &mut String) {
         text.push_str(
             "\nTimes in ms: p50 / p99 / max, measured by a watch beside the operator; queue and reconcile p50 / p99 from its own \
-             histograms.\n\n| step | s | sites | to Ready | edit to changed object | delete to gone | queue | reconcile | map \
-             writes | unowned s |\n|---|---|---|---|---|---|---|---|---|---|\n",
+             histograms; API server: from its receipt of one of the operator's writes to its answer, from the audit log; disk: how \
+             long some process waited for it, in s.\n\n| step | s | sites | to Ready | edit to changed object | delete to gone | \
+             queue | reconcile | API server | disk | map writes | unowned s |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n",
         );
         let spread = |it: &Spread| match it.count {
             0 => String::new(),
@@ -242,7 +249,7 @@ impl Report {
         for row in &self.rows {
             let _ = writeln!(
                 text,
-                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} |",
+                "| {} | {:.1} | {} | {} | {} | {} | {} | {} | {} | {} | {} | {} |",
                 row.step,
                 row.seconds,
                 row.sites,
@@ -251,6 +258,8 @@ impl Report {
                 spread(&row.delete),
                 pair(&row.queue),
                 pair(&row.reconcile),
+                spread(&row.answer),
+                row.disk_wait_seconds.map_or(String::new(), |it| format!("{it:.1}")),
                 row.map_writes,
                 row.unowned_seconds_max.map_or(String::new(), |it| format!("{it:.1}"))
             );

@@ -144,6 +144,7 @@ fn sites_request(model: &str) -> Request {
         resource: text("frappesites"),
         namespace: text(NAMESPACE),
         name: text(model),
+        answered_milliseconds: 0.0,
         code: 201,
         at: jiff::Timestamp::UNIX_EPOCH,
         pod: String::new(),

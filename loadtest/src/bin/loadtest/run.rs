@@ -15,7 +15,7 @@ use frappe_loadtest::{
     cluster::Cluster,
     history::History,
     members::{Fleet, Members},
-    meter::{Metrics, Process, quantile},
+    meter::{self, Metrics, Process, quantile},
     report::{Cost, Floor, Row, Sample, Spread},
     scenario::{Scenario, Step},
 };
@@ -69,6 +69,7 @@ pub(crate) struct Mark {
     begun: Timestamp,
     since: Instant,
     meters: BTreeMap<String, (Process, Metrics)>,
+    disk_wait_seconds: Option<f64>,
 }
 
 #[expect(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
@@ -292,7 +293,7 @@ impl<'a> Run<'a> {
         for (name, member) in &self.members.running {
             meters.extend(member.meter().await.ok().map(|meter| (name.clone(), meter)));
         }
-        Mark { begun: now(), since: Instant::now(), meters }
+        Mark { begun: now(), since: Instant::now(), meters, disk_wait_seconds: meter::disk_wait_seconds() }
     }
 
     /// Ends to measure: one more row.
@@ -329,6 +330,8 @@ impl<'a> Run<'a> {
             members,
             queue: both(&queue),
             reconcile: both(&reconcile),
+            answer: Spread::default(),
+            disk_wait_seconds: meter::disk_wait_seconds().zip(mark.disk_wait_seconds).map(|(now, then)| now - then),
             requests: BTreeMap::new(),
             map_writes: 0,
             unowned_seconds_max: None,
@@ -353,6 +356,8 @@ impl<'a> Run<'a> {
                 .filter(|it| it.resource == "slotmaps" && ["create", "update", "patch"].contains(&it.verb.as_str()))
                 .filter(|it| it.code < 300)
                 .count();
+            let writes = of_row.iter().filter(|it| it.is_work_write());
+            row.answer = Spread::of(writes.map(|it| it.answered_milliseconds).collect());
             let counted = audit::count(of_row);
             row.requests =
                 counted.into_iter().map(|((verb, resource), count)| (format!("{verb} {resource}"), count)).collect();
