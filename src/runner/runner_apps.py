@@ -1,19 +1,21 @@
 """A site's apps: installed, and removed with their data after a backup. Nothing is judged by what Frappe reports alone."""
 
 import gzip
+import json
 import os
 import subprocess
 import sys
 import time
 import zlib
 
-from runner_common import APP_NAME, Failure, read_file, replace_file
+from runner_common import APP_NAME, Failure, frappe_version, read_file, replace_file
 
 # What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
 DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
 # How much of a dump's end is searched for it: pg_dump may write a little more after it.
 TRAILER_BYTES = 400
 READ_BYTES = 1 << 20
+COMPRESSION_LEVEL = 6
 
 
 def wanted_apps(request):
@@ -68,7 +70,7 @@ def remove_apps(site, database, apps):
                 continue
             if not os.path.isdir(os.path.join("apps", app)):
                 raise Failure(2, "apps", f"AppsMissing: to uninstall {app} the image must have it")
-            backup = back_up(site, app)
+            backup = back_up(site, database, app)
             replace_file(site.removing_path, f"{app} {backup}\n", 0o640)
         print(f"{app} is removed; backup: {backup}")
         force = [] if f'"{app}"' in database.installed_apps() else ["--force"]
@@ -77,24 +79,30 @@ def remove_apps(site, database, apps):
         os.unlink(site.removing_path)
 
 
-def back_up(site, app):
+def back_up(site, database, app):
     """A dump of the site's database outside the site's directory, where Frappe's own clearing does not reach; answers
     its path."""
     os.makedirs(site.backups_path, mode=0o750, exist_ok=True)
     part = os.path.join(site.backups_path, ".part-database.sql.gz")
     if os.path.exists(part):
         os.unlink(part)
-    relative = os.path.relpath(part, "sites")
-    # Frappe puts a copy of the site's configuration beside a dump, with its passwords: that one goes with the pod.
-    config = os.path.join(os.environ["HOME"], "site_config_backup.json")
-    frappe(site, f"backup before {app} is removed", "backup", "--backup-path-db", relative, "--backup-path-conf", config)
+    dump_database(database, part, json.loads(database.installed_apps()))
     check_dump(part)
     path = os.path.join(site.backups_path, f"{app}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-database.sql.gz")
     os.replace(part, path)
     return path
 
 
-def check_dump(path):
+def dump_database(database, path, apps):
+    """A dump with the head by which Frappe's own restore tells its version."""
+    head = ["-- begin frappe metadata", *(f"-- [{app}]\n-- version = {frappe_version()}" for app in apps[:1]),
+            "-- is_partial = False", "-- end frappe metadata", ""]
+    with gzip.open(path, "wb", compresslevel=COMPRESSION_LEVEL) as file:
+        file.write("\n".join(head).encode())
+        database.dump(file)
+
+
+def check_dump(path, code=31, what="nothing was removed, since the backup"):
     """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements."""
     end = b""
     try:
@@ -102,9 +110,9 @@ def check_dump(path):
             while block := file.read(READ_BYTES):
                 end = (end + block)[-TRAILER_BYTES:]
     except (OSError, EOFError, zlib.error) as error:
-        raise Failure(31, "backup", f"the backup cannot be read, so nothing was removed: {error}") from None
+        raise Failure(code, "backup", f"{what} cannot be read: {error}") from None
     if not any(trailer.encode() in end for trailer in DUMP_TRAILERS):
-        raise Failure(31, "backup", "the backup is not whole, so nothing was removed")
+        raise Failure(code, "backup", f"{what} is not whole: its last line is missing")
 
 
 def check_removed(database, apps):

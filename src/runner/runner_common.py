@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
 APP_NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
@@ -95,3 +96,10 @@ def keep_password_off(database_module):
 
     database_module.get_command = get_command
     return True
+
+
+def frappe_version():
+    """Version of Frappe in the image."""
+    sys.path.insert(0, "apps/frappe")
+    import frappe as installed
+    return str(installed.__version__)

@@ -6,11 +6,10 @@ import json
 import os
 import re
 import shutil
-import sys
 import traceback
 
 from runner_apps import check_removed, frappe, install_missing, remove_apps, removed_apps, wanted_apps
-from runner_common import SITE_NAME, Failure, keep_password_off, read_file, replace_file, secret
+from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, read_file, replace_file, secret
 from runner_database import database as open_database
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
@@ -33,6 +32,7 @@ class Site:
         self.settings_path = os.path.join(self.path, ".operator-settings")
         self.installing_path = os.path.join(self.path, ".operator-installing")
         self.removing_path = os.path.join(self.path, ".operator-removing")
+        self.restoring_path = os.path.join(self.path, ".operator-restoring")
         self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")
         self.handle = None
 
@@ -56,6 +56,17 @@ class Site:
 
     def put_state(self, state):
         replace_file(self.state_path, f"{state} {self.identity}\n", 0o640)
+
+
+def ready_site(request):
+    """The site, locked, which must have been created completely."""
+    site = Site(request)
+    if not os.path.isdir(site.path):
+        raise Failure(31, "state", f"{site.path} is gone: restore the volume")
+    site.lock()
+    if site.state() != "ready":
+        raise Failure(31, "state", f"{site.name} was never created completely")
+    return site
 
 
 def init(request):
@@ -93,12 +104,9 @@ def init(request):
 
 def apply(request):
     """Brings a site that exists to what is asked for: its configuration, its hosts, its password, its apps."""
-    site = Site(request)
-    if not os.path.isdir(site.path):
-        raise Failure(31, "state", f"{site.path} is gone: restore the volume")
-    site.lock()
-    if site.state() != "ready":
-        raise Failure(31, "state", f"{site.name} was never created completely")
+    site = ready_site(request)
+    if os.path.exists(site.restoring_path):
+        raise Failure(31, "state", f"{site.name} is half restored: restore it first")
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
@@ -162,11 +170,10 @@ def refuse_other_account(database):
     """Frappe before version 16 logs in with the database's name."""
     if database.engine != "mariadb" or database.user == database.name:
         return
-    sys.path.insert(0, "apps/frappe")
-    import frappe as installed
-    if int(str(installed.__version__).split(".")[0]) < 16:
-        raise Failure(2, "database", f"Frappe {installed.__version__} takes account and database to have one name: name "
-                      "the database like the account")
+    version = frappe_version()
+    if int(version.split(".")[0]) < 16:
+        raise Failure(2, "database", f"Frappe {version} takes account and database to have one name: name the database like "
+                      "the account")
 
 
 def new_site(site, database, apps):

@@ -1,6 +1,6 @@
-"""Does all work inside a bench's image: writes the common configuration; creates, changes and drops a site.
+"""Does all work inside a bench's image: writes the common configuration; creates, changes and drops a site, backs it up and restores it.
 
-Usage: env/bin/python site_runner.py seed|configure|init|apply|drop|nginx REQUEST
+Usage: env/bin/python site_runner.py seed|configure|init|apply|backup|restore|drop|nginx REQUEST
 
 REQUEST is a JSON object without secrets. Passwords are read from the files of the folder that SITE_RUNNER_SECRETS
 names (/run/frappe-secrets): `password` and `encryption-key` of the site, or `connection/` with the keys of the Secret
@@ -13,7 +13,7 @@ No secret is ever in an argument, in the environment or in the output.
 
 Exit codes: 0 done; 2 the request is wrong; 10 the database cannot be reached; 20 the database has tables of somebody
 else; 21 the directory has a site of somebody else; 22 it belongs to another identity; 30 Frappe failed; 31 the site is
-not complete; 75 another pod works on the site; 143 it was told to stop.
+not complete; 32 the backup does not fit the bench; 33 the backup is broken; 75 another pod works on the site; 143 it was told to stop.
 """
 
 import json
@@ -22,6 +22,7 @@ import signal
 import sys
 import traceback
 
+import runner_backup
 import runner_bench
 import runner_nginx
 import runner_site
@@ -30,7 +31,7 @@ from runner_common import Failure, Redacting, redact
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
 MESSAGE_MAX_CHARACTERS = 2000
 COMMANDS = {"seed": runner_bench.seed, "configure": runner_bench.configure, "init": runner_site.init,
-            "apply": runner_site.apply, "drop": runner_site.drop, "nginx": runner_nginx.serve}
+            "apply": runner_site.apply, "backup": runner_backup.backup, "restore": runner_backup.restore, "drop": runner_site.drop, "nginx": runner_nginx.serve}
 
 
 def report(result):

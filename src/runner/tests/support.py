@@ -191,8 +191,8 @@ def main():
         if os.environ.get("STAND_IN_FAILS") == "install-app":
             sys.exit("the hook of the app failed")
         frappe.rows(f"CREATE TABLE IF NOT EXISTS hook_{app} (name varchar(140) PRIMARY KEY)")
-    elif command == "backup":
-        backup(dict(zip(arguments[::2], arguments[1::2])))
+    elif command == "migrate" and os.environ.get("STAND_IN_FAILS") == "migrate":
+        sys.exit("a patch failed")
     elif command == "uninstall-app":
         app, force = arguments[-1], "--force" in arguments
         assert "--yes" in arguments and "--no-backup" in arguments
@@ -209,20 +209,6 @@ def main():
         if os.environ.get("STAND_IN_FAILS") == "uninstall-app":
             sys.exit("the hook of the app failed")
         frappe.rows(f"CREATE TABLE IF NOT EXISTS bye_{app} (name varchar(140) PRIMARY KEY)")
-
-def backup(options):
-    """A dump by the server's own program, through a shell, as Frappe does; and a copy of the configuration in clear."""
-    from frappe.database import get_command
-    with open(f"{frappe.conf.site}/site_config.json") as file:
-        config = json.load(file)
-    path = options["--backup-path-db"]
-    command = get_command(host=config["db_host"], port=config["db_port"], user=config["db_user"], password=config["db_password"],
-                          db_name=config["db_name"], dump=True)
-    cut = " | sed -n 1,25p" if os.environ.get("STAND_IN_FAILS") == "backup" else ""
-    frappe.record("dump", path)
-    subprocess.run(["bash", "-c", f"set -o pipefail; {' '.join(command)}{cut} | gzip > {path}"], check=True)
-    with open(options["--backup-path-conf"], "w") as file:
-        json.dump(config, file)
 '''
 
 SCHEDULER = '''
@@ -247,7 +233,8 @@ def counted(function):
         step()
         return result
     return call
-for module, name in ((os, "replace"), (os, "makedirs"), (os, "fsync"), (shutil, "rmtree"), (subprocess, "run")):
+for module, name in ((os, "replace"), (os, "makedirs"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree"), (shutil, "copyfileobj"),
+                     (subprocess, "run")):
     setattr(module, name, counted(getattr(module, name)))
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -392,7 +379,7 @@ class Bench:
     def environment(self, **more):
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "python"), "HOME": str(self.folder / "home"),
                 "SITE_RUNNER_SECRETS": str(self.folder / "secrets"), "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"),
-                "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "STAND_IN_CALLS": str(self.folder / "calls"), **more}
+                "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "SITE_RUNNER_MAINTENANCE_WAIT_SECONDS": "0", "STAND_IN_CALLS": str(self.folder / "calls"), **more}
 
     def request(self, **more):
         return {"site": "shop.example.com", "identity": "id-1", "apps": ["erpnext"],
@@ -424,6 +411,15 @@ class Bench:
 
     def close(self):
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def cut_dumps(self):
+        """A PATH on which the server's own program writes half of a dump and says that all is well."""
+        folder = self.folder / "bin"
+        folder.mkdir()
+        program = folder / "mariadb-dump"
+        program.write_text(f'#!/bin/sh\n{shutil.which("mariadb-dump")} "$@" | sed -n 1,25p\n')
+        program.chmod(0o755)
+        return f"{folder}{os.pathsep}{os.environ['PATH']}"
 
 
 class Scanner:

@@ -53,7 +53,7 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual([call[0] for call in self.bench.calls()], [], "nothing is left to do")
 
     def test_a_backup_that_is_cut_removes_nothing(self):
-        failed = self.bench.run("apply", self.removal(), STAND_IN_FAILS="backup")
+        failed = self.bench.run("apply", self.removal(), PATH=self.bench.cut_dumps())
         self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
         self.assertIn("not whole", self.bench.termination()["error"])
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
