@@ -15,7 +15,7 @@ demo: controlplane checkout
 	$(PROGRAMS)/demo --operator $(PROGRAMS)/frappe-operator $(if $(ONCE),--once)
 
 ## make test           everything: lint, unit, snapshot and property tests, the runner's, and integration
-test: tools lint runner queues unit integration
+test: tools lint runner queues unit transfer integration
 	@echo "make test: all of it passed"
 
 ## make lint           rustfmt, clippy, doc, and deny where cargo-deny is installed
@@ -37,6 +37,14 @@ unit: checkout
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner:
 	python3 -m unittest discover --start-directory src/runner/tests --verbose
+
+## make transfer       what carries backups, against a real S3 server
+.PHONY: transfer objectstore
+transfer: objectstore checkout
+	cargo test --quiet -p frappe-operator --test transfer -- --nocapture
+
+objectstore: tools
+	@loadtest/objectstore/build >/dev/null
 
 ## make queues         the keys that KEDA's triggers name, against a real Redis and workers of the rq versions Frappe pins
 queues:

@@ -33,11 +33,32 @@ pub enum Command {
     Crds,
     /// Print the ValidatingAdmissionPolicy that has the API server refuse writes of replicas that lost their slots.
     AdmissionFence(FenceArguments),
+    /// Carry a backup between a Job's pod and where it is kept: the Jobs of backups and restores run this.
+    Transfer(TransferArguments),
     /// Print completions for a shell: `source <(frappe-operator completions bash)`.
     Completions {
         /// The shell.
         shell: clap_complete::Shell,
     },
+}
+
+/// What to carry.
+#[derive(Clone, Debug, Args)]
+pub struct TransferArguments {
+    /// What to do, as JSON without a secret: docs/backups.md.
+    pub request: String,
+    /// Folder of the backup on its way.
+    #[arg(long, default_value = crate::transfer::STAGING)]
+    pub staging: std::path::PathBuf,
+    /// Folder with accessKey, secretKey, sessionToken and ca.crt of a bucket, as far as they are needed.
+    #[arg(long, default_value = crate::transfer::CREDENTIALS)]
+    pub credentials: std::path::PathBuf,
+    /// Where the volume that backups are kept on is mounted.
+    #[arg(long, default_value = crate::transfer::VOLUME)]
+    pub volume: std::path::PathBuf,
+    /// Where the result is left for the operator.
+    #[arg(long, default_value = "/dev/termination-log")]
+    pub termination_log: std::path::PathBuf,
 }
 
 /// Which benches and sites to show.
@@ -198,6 +219,9 @@ pub struct RunArguments {
     /// How logs are written.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
+    /// Image of this program, which the Jobs of backups run. Without it there are no backups.
+    #[arg(long, env = "OPERATOR_IMAGE")]
+    pub image: Option<String>,
     /// Namespaces whose benches, sites and MariaDB objects are looked after; all if none is given.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,

@@ -24,7 +24,15 @@ fn rules() -> Value {
     json!([
         rule(
             "vyogo.tech",
-            &["frappesites", "frappesites/status", "frappebenches", "frappebenches/status", "frappedomains"]
+            &[
+                "frappesites",
+                "frappesites/status",
+                "frappebenches",
+                "frappebenches/status",
+                "frappedomains",
+                "sitebackups",
+                "sitebackups/status"
+            ]
         ),
         rule("batch", &["jobs"]),
         rule("networking.k8s.io", &["ingresses", "networkpolicies"]),

@@ -16,3 +16,4 @@ pub mod runner;
 pub mod shards;
 pub mod telemetry;
 pub mod tool;
+pub mod transfer;

@@ -1,7 +1,7 @@
 //! The binary `frappe-operator`.
 
 use clap::Parser;
-use frappe_operator::{cli, operator, telemetry, tool};
+use frappe_operator::{cli, operator, telemetry, tool, transfer};
 
 /// Lists of thousands come and go beside a cache of small objects: this allocator gives back what they took
 /// (settings: `.cargo/config.toml`).
@@ -24,6 +24,7 @@ async fn main() -> std::process::ExitCode {
         cli::Command::Render(arguments) => tool::manifests::render(&arguments),
         cli::Command::Crds => tool::manifests::crds(),
         cli::Command::AdmissionFence(arguments) => tool::manifests::admission_fence(&arguments),
+        cli::Command::Transfer(arguments) => transfer::command(&arguments).await,
         cli::Command::Completions { shell } => tool::manifests::completions(shell),
     };
     match ended {

@@ -74,6 +74,12 @@ const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static
 pub const METRICS: &[Metric] = &[
     metric(
         Counter,
+        "frappe_operator_backups_total",
+        &["operation", "result"],
+        "Backups and restores that ended: succeeded, failed or missed",
+    ),
+    metric(
+        Counter,
         "controller_runtime_reconcile_total",
         &["controller", "result"],
         "Reconciles by controller and result",

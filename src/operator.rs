@@ -1,6 +1,7 @@
 //! Puts the parts together: member, watches, queues, servers; and ends them in order.
 
 mod apis;
+mod backups;
 mod fleet;
 mod ownership;
 mod readiness;
@@ -193,6 +194,8 @@ struct Worker {
     namespace: String,
     /// Namespaces that are looked after; all if empty.
     namespaces: Vec<String>,
+    /// Image of this program.
+    image: Option<String>,
     reconciles_max: (usize, usize),
     handle: Handle,
     me: Incarnation,
@@ -210,6 +213,7 @@ impl Worker {
             client,
             namespace: arguments.namespace.clone(),
             namespaces: arguments.watch_namespaces.clone(),
+            image: arguments.image.clone(),
             reconciles_max: (arguments.site_reconciles_max, arguments.bench_reconciles_max),
             handle: handle.clone(),
             me,
@@ -273,6 +277,9 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         user_secrets: watches.user_secrets,
         ingress_services: watches.ingress_services,
         claims: watches.claims,
+        backups: watches.backups,
+        new_backups: watches.new_backups,
+        operator_image: worker.image,
         jobs: watches.jobs,
         departures,
         namespaces: worker.namespaces,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
@@ -222,6 +222,13 @@ pub struct FrappeSiteStatus {
     /// The operation that is under way or was last: recorded before its Job is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
+    /// The backup that was restored last, and when that began: after it the site's configuration is applied anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_restore: Option<String>,
+    /// The backup or restore that is under way: recorded before its Job is made. None of it begins beside an operation,
+    /// and no operation beside it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backup: Option<BackupOperation>,
     /// Whether the site was ever fully created. From then on its database is never wiped by a retry.
     #[serde(default)]
     pub initialized: bool,
@@ -264,4 +271,36 @@ pub struct Operation {
     /// Value of the annotation `frappe.vyogo.tech/retry` that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
+}
+
+/// Whether a site is backed up or restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum BackupOperationKind {
+    /// A backup of it is made.
+    #[default]
+    Backup,
+    /// A backup is restored into it.
+    Restore,
+}
+
+/// One backup of a site, or one restore.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupOperation {
+    /// What is done.
+    pub kind: BackupOperationKind,
+    /// Name of the SiteBackup that asks for it.
+    pub site_backup: String,
+    /// uid of that SiteBackup.
+    pub site_backup_uid: String,
+    /// Name of the backup that is made, or restored.
+    pub run: String,
+    /// When it was due.
+    pub scheduled_at: Time,
+    /// When it was recorded.
+    pub started_at: Time,
+    /// Which try it is, from 1.
+    pub attempt: i32,
+    /// Epoch of the slot's owner that recorded it.
+    pub epoch: i64,
 }

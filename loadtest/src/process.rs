@@ -156,7 +156,8 @@ fn own(program: &Path, port: u16, options: &Options) -> Command {
     let mut command = Command::new(program);
     command
         .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
-        .arg(format!("--metrics-bind-address=127.0.0.1:{port}"));
+        .arg(format!("--metrics-bind-address=127.0.0.1:{port}"))
+        .env("OPERATOR_IMAGE", "docker.io/library/frappe-operator:test");
     if let Some(writes) = options.crash_after_writes {
         command.arg(format!("--crash-after-writes={writes}"));
     }

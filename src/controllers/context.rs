@@ -13,7 +13,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{
         bench::trouble::Troubles,
-        site::{budget::JobBudget, claims::Claims},
+        site::{backups::index::Backups, budget::JobBudget, claims::Claims},
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{cache::Cache, departures::Departures, events::Events, named::Named},
@@ -79,6 +79,12 @@ pub struct Context {
     pub mariadb: watch::Receiver<bool>,
     /// What the cluster offers beyond Kubernetes.
     pub capabilities: watch::Receiver<Capabilities>,
+    /// SiteBackups by site.
+    pub backups: Arc<Backups>,
+    /// SiteBackups that carry no slot label yet, of all members; and by site.
+    pub new_backups: (Arc<ChildCache>, Arc<Backups>),
+    /// Image of this operator.
+    pub operator_image: Option<String>,
     /// How many site Jobs may run.
     pub jobs: Arc<JobBudget>,
     /// What keeps pods of benches from running.

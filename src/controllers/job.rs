@@ -71,11 +71,24 @@ pub fn termination_message(pods: &[Pod]) -> Option<String> {
     Some(text.chars().take(MESSAGE_MAX_CHARACTERS).collect())
 }
 
+/// What the newest container of a Job left that had something to say: JSON as it is, other text as a string.
+pub fn last_words(pods: &[Pod]) -> Option<serde_json::Value> {
+    let message = newest_message(pods)?;
+    Some(
+        serde_json::from_str(&message)
+            .unwrap_or_else(|_| serde_json::Value::String(message.chars().take(MESSAGE_MAX_CHARACTERS).collect())),
+    )
+}
+
+/// Of containers that ended in the same second the one that comes later in the pod.
 fn newest_message(pods: &[Pod]) -> Option<String> {
-    let messages = pods.iter().filter_map(|pod| {
-        let statuses = pod.status.as_ref()?.container_statuses.as_ref()?;
-        let terminated = statuses.iter().find_map(|status| status.state.as_ref()?.terminated.clone())?;
-        Some((terminated.finished_at.map(|time| time.0), terminated.message?))
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| {
+        let first = status.init_container_statuses.iter().flatten();
+        first.chain(status.container_statuses.iter().flatten())
+    });
+    let messages = statuses.filter_map(|status| {
+        let terminated = status.state.as_ref()?.terminated.as_ref()?;
+        Some((terminated.finished_at.as_ref().map(|time| time.0), terminated.message.clone()?))
     });
     messages.max_by_key(|(finished, _)| *finished).map(|(_, message)| message)
 }

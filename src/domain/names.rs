@@ -18,7 +18,14 @@ pub fn module(app: &str) -> String {
 
 /// The first hex digits of SHA-256 of some text.
 pub fn hash_hex(text: &str, digits: usize) -> String {
-    Sha256::digest(text.as_bytes()).iter().flat_map(|byte| [byte >> 4, byte & 15]).take(digits).map(hex_digit).collect()
+    let mut whole = hex(&Sha256::digest(text.as_bytes()));
+    whole.truncate(digits);
+    whole
+}
+
+/// Bytes as hex digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(hex_digit).collect()
 }
 
 fn hex_digit(nibble: u8) -> char {

@@ -74,6 +74,8 @@ pub enum Kind {
     Site,
     /// vyogo.tech FrappeBench
     Bench,
+    /// vyogo.tech SiteBackup
+    SiteBackup,
 }
 
 impl Kind {
@@ -104,6 +106,7 @@ impl Kind {
             Self::Domain => ApiResource::erase::<frappe_crds::FrappeDomain>(&()),
             Self::Site => ApiResource::erase::<frappe_crds::FrappeSite>(&()),
             Self::Bench => ApiResource::erase::<frappe_crds::FrappeBench>(&()),
+            Self::SiteBackup => ApiResource::erase::<frappe_crds::SiteBackup>(&()),
         }
     }
 

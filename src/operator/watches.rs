@@ -23,7 +23,7 @@ use crate::{
     controllers::{
         bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::{budget::JobBudget, claims::Claims, watch as site_watch},
+        site::{backups::index::Backups, budget::JobBudget, claims::Claims, watch as site_watch},
     },
     domain::{key::Key, labels, object::Kind},
     io::{
@@ -71,14 +71,16 @@ pub(super) struct Watches {
     pub(super) user_secrets: Arc<ChildCache>,
     pub(super) claims: Arc<Claims>,
     pub(super) ingress_services: Named,
+    pub(super) backups: Arc<Backups>,
+    pub(super) new_backups: (Arc<ChildCache>, Arc<Backups>),
 }
 
 /// What starts watches.
-struct Starter<'a> {
-    tasks: &'a mut JoinSet<()>,
-    client: Client,
-    ownership: Ownership,
-    wake: Wake,
+pub(super) struct Starter<'a> {
+    pub(super) tasks: &'a mut JoinSet<()>,
+    pub(super) client: Client,
+    pub(super) ownership: Ownership,
+    pub(super) wake: Wake,
     /// Namespaces that are looked at; all if empty.
     namespaces: Vec<String>,
 }
@@ -103,7 +105,9 @@ pub(super) async fn start(
     starter.watch_benches();
     let claims = Arc::new(Claims::default());
     let (definitions, present) = starter.watch_definitions();
-    let site_children = starter.watch_sites_objects(&present, &jobs, &claims);
+    let mut site_children = starter.watch_sites_objects(&present, &jobs, &claims);
+    let backups = starter.watch_backups(&mut site_children);
+    let new_backups = starter.watch_new_backups();
     let user_secrets = starter.watch_user_secrets();
     let (bench_children, troubles) = starter.watch_benches_objects(&present);
     let Starter { tasks, wake, ownership, .. } = starter;
@@ -112,7 +116,8 @@ pub(super) async fn start(
     };
     let mut sharded = of(&SITE_KINDS, &site_children);
     sharded.extend([wake.sites.synced(), user_secrets.synced()]);
-    sharded.extend(of(&[Kind::Domain, Kind::Namespace], &site_children));
+    sharded.extend(of(&[Kind::Domain, Kind::Namespace, Kind::SiteBackup], &site_children));
+    sharded.push(new_backups.0.synced());
     let sources = readiness::Sources {
         sharded,
         sql: of(&SQL_KINDS, &site_children),
@@ -146,6 +151,8 @@ pub(super) async fn start(
         user_secrets,
         claims,
         ingress_services,
+        backups,
+        new_backups,
     }
 }
 
@@ -181,13 +188,13 @@ fn slot_of_site(site: &FrappeSite) -> Option<Slot> {
 }
 
 /// The slot in a child's label: it only says whose watch the child is in.
-fn slot_of_child(child: &Compact) -> Option<Slot> {
+pub(super) fn slot_of_child(child: &Compact) -> Option<Slot> {
     child.label(labels::SLOT)?.parse().ok().map(Slot::new)
 }
 
 /// Kinds that are not shared are all in one.
 #[allow(clippy::unnecessary_wraps, reason = "the form that a cache wants")]
-fn one_slot<K>(_: &K) -> Option<Slot> {
+pub(super) fn one_slot<K>(_: &K) -> Option<Slot> {
     Some(Slot::new(0))
 }
 
@@ -200,7 +207,7 @@ pub(super) fn caches() -> WakeCaches {
 }
 
 impl Starter<'_> {
-    fn query(&self, kind: Kind) -> Query {
+    pub(super) fn query(&self, kind: Kind) -> Query {
         let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
         query.metadata_only = matches!(kind, Kind::Secret | Kind::Namespace);
         // Of these the cluster has one collection.
@@ -286,7 +293,7 @@ impl Starter<'_> {
         self.tasks.spawn(watcher::run(self.client.clone(), scope, self.wake.benches.clone(), changed));
     }
 
-    fn spawn(
+    pub(super) fn spawn(
         &mut self,
         slot_of: fn(&Compact) -> Option<Slot>,
         scope: Scope,

@@ -129,10 +129,16 @@ fn rights_follow_the_watched_namespaces() {
 /// Every metric that an expression names is one that the operator has.
 fn knows_metrics_of(expression: &str) {
     let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-    let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_"];
+    let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_", "frappe_backup_"];
     let named: Vec<_> = words.filter(|it| ours.iter().any(|prefix| it.starts_with(prefix))).collect();
     assert!(!named.is_empty(), "{expression}");
     for name in named {
+        if let Some(series) = name.strip_prefix("frappe_backup_") {
+            let config = include_str!("../../helm/frappe-operator/files/kube-state-metrics.yaml");
+            let backups = config.split("kind: SiteBackup").nth(1).unwrap();
+            assert!(backups.contains(&format!("- name: {series}\n")), "{name} of {expression} does not exist");
+            continue;
+        }
         let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
         assert!(METRICS.iter().any(|it| it.name == name), "{name} of {expression} does not exist");
     }
@@ -165,7 +171,7 @@ fn what_kube_state_metrics_reads_is_there() {
     let map = named(&config, "ConfigMap", "frappe-operator-kube-state-metrics");
     let config: Value = serde_yaml_ng::from_str(map["data"]["config.yaml"].as_str().unwrap()).unwrap();
     let resources = config["spec"]["resources"].as_array().unwrap();
-    assert_eq!(resources.len(), 2);
+    assert_eq!(resources.len(), 3);
     for resource in resources {
         let kind = resource["groupVersionKind"]["kind"].as_str().unwrap();
         let definitions = frappe_crds::manifest::definitions();

@@ -10,9 +10,10 @@ use crate::support::{World, kubectl, until};
 
 /// The files that stand for themselves, with one MariaDB in their namespace; `sites` comes on top of `basic`. A file that is
 /// not here fails the test.
-const ALONE: [&str; 12] = [
+const ALONE: [&str; 13] = [
     "air-gapped",
     "autoscaling",
+    "backup",
     "basic",
     "demo",
     "external-database",
@@ -59,7 +60,8 @@ fn apply(world: &World, name: &str) -> Vec<[String; 3]> {
     kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
     let text = std::fs::read_to_string(&file).unwrap();
     let documents = serde_yaml_ng::Deserializer::from_str(&text).map(|it| Value::deserialize(it).unwrap());
-    let ours = documents.filter(|it| ["FrappeBench", "FrappeSite"].contains(&it["kind"].as_str().unwrap_or_default()));
+    let ours = documents
+        .filter(|it| ["FrappeBench", "FrappeSite", "SiteBackup"].contains(&it["kind"].as_str().unwrap_or_default()));
     ours.map(|it| {
         let own = it["metadata"]["namespace"].as_str().unwrap_or(&namespace).to_owned();
         [it["kind"].as_str().unwrap().to_owned(), own, it["metadata"]["name"].as_str().unwrap().to_owned()]
@@ -112,7 +114,8 @@ async fn every_example_comes_to_what_it_says() {
     assert_eq!(files, known, "files of examples, and those that this test knows");
     for name in ALONE {
         for object in apply(&world, name) {
-            says(&world, &object, "Ready", "True", "Ready").await;
+            let reason = if object[0] == "SiteBackup" { "BackupScheduled" } else { "Ready" };
+            says(&world, &object, "Ready", "True", reason).await;
         }
         looks_as_asked(&world, name);
     }

@@ -53,6 +53,10 @@ fn build(program: &Path) -> Built {
     let folder = std::env::temp_dir().join(format!("frappe-operator-image-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(program, folder.join("frappe-operator")).unwrap();
+    let authorities = "etc/ssl/certs/ca-certificates.crt";
+    std::fs::create_dir_all(folder.join(authorities).parent().unwrap()).unwrap();
+    std::fs::write(folder.join(authorities), std::fs::read(Path::new("/").join(authorities)).unwrap_or_default())
+        .unwrap();
     let file = folder.join("Dockerfile");
     std::fs::write(&file, format!("FROM scratch\n{}", last.replace("--from=build ", ""))).unwrap();
     let image = format!("localhost/frappe-operator-test:{}", std::process::id());
@@ -71,9 +75,10 @@ async fn the_program_runs_in_an_empty_image() {
     });
     assert_eq!(config, ["65532:65532", "[/frappe-operator]", "[run]"]);
     let root = buildah(&["mount", &built.container]);
-    let files: Vec<String> =
+    let mut files: Vec<String> =
         std::fs::read_dir(&root).unwrap().map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
-    assert_eq!(files, ["frappe-operator"], "nothing else is in the image");
+    files.sort();
+    assert_eq!(files, ["etc", "frappe-operator"], "nothing else is in the image");
     buildah(&["umount", &built.container]);
 
     let run = ["run", "--isolation", "chroot"];

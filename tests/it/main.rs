@@ -3,6 +3,7 @@
 //! Each test starts a cluster of its own and removes it, also when it fails.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
+mod backups;
 mod bench;
 mod bench_defaults;
 mod budget;

@@ -41,13 +41,17 @@ pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str
     let admin = observed.secrets.get(&valid.admin_secret).map(|it| version(it)).or(set);
     let of = |name: &str| observed.secrets.get(name).map(|it| version(it)).unwrap_or_default();
     let entries = spec.site_config_secret_refs.values().map(|it| format!("{}/{}={}", it.name, it.key, of(&it.name)));
-    let read = json!({
+    let mut read = json!({
         "account": observed.credentials.as_deref().map(version),
         "connection": valid.database.connection_secret().map(of),
         "admin": admin,
         "entries": entries.collect::<Vec<_>>(),
         "asked": observed.site.annotations().get(labels::RECONCILE),
     });
+    let status = observed.site.status.as_ref();
+    if let Some(restored) = status.and_then(|status| status.last_restore.as_ref()) {
+        read["restored"] = json!(restored);
+    }
     let database = database_request(&valid.database, database_name);
     let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
     Configuration { request, hash, admin_password_version: admin }

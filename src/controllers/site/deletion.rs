@@ -11,6 +11,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
+    backups,
     build::{self, Cleanup, Input},
     database::{self, Database, Server},
     observe::{Holder, Observed},
@@ -153,6 +154,10 @@ fn lacks_secret(observed: &Observed, remains: &Remains) -> Option<Report> {
 }
 
 fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
+    let backup = observed.backup_job.clone().filter(|it| job::state(it) == State::Running);
+    if backup.is_some() {
+        return backup;
+    }
     let operation = observed.site.status.as_ref()?.operation.as_ref().filter(|it| it.kind != OperationKind::Delete)?;
     let name = Place::of(&observed.site).job(plan::verb(operation.kind), operation.attempt).name;
     observed.jobs.get(&name).filter(|it| job::state(it) == State::Running).cloned()
@@ -233,6 +238,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     let ours =
         observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
+    steps.extend(backups::release(observed));
     if Place::of(&observed.site).is_foreign() {
         // No owner in their namespace takes them along.
         steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));

@@ -1,6 +1,7 @@
 //! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
 
 pub mod annotations;
+pub mod backups;
 pub mod budget;
 pub mod build;
 pub mod claims;
@@ -24,6 +25,7 @@ mod tests;
 
 use std::sync::Arc;
 
+use frappe_crds::site::BackupOperationKind;
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
 
@@ -33,7 +35,7 @@ use crate::{
         execute,
         failure::{self, Error},
     },
-    domain::{key::Key, object::Kind},
+    domain::{key::Key, labels, object::Kind},
     io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
@@ -101,13 +103,22 @@ fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>)
         site: key,
         slot: Slot::of_uid(&observed.site.uid().unwrap_or_default()),
         job: job.key.name.clone(),
-        since: observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
+        since: since(observed, &plan),
     };
     if context.jobs.take(&claim, observed.config.site_job_limit(own)) {
         return (plan, Some(claim));
     }
     observed.may_start_job = false;
     (plan::plan(observed), None)
+}
+
+/// Since when a site wants its Job: who waits longest comes first, and what a person asked for before what a schedule did.
+fn since(observed: &Observed, plan: &Plan) -> jiff::Timestamp {
+    let backup = plan.status.as_ref().and_then(|status| status.backup.as_ref());
+    match backup.filter(|it| it.kind == BackupOperationKind::Backup) {
+        Some(backup) => backup.scheduled_at.0,
+        None => observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
+    }
 }
 
 /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.
@@ -141,6 +152,24 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         Step::WatchSecret(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
         Step::CopySecret(from, desired) => {
             execute::copy_secret(writer, children.cache(Kind::Secret), from, desired).await?;
+        }
+        Step::PatchBackup(backup, metadata) => {
+            let written = writer.patch_metadata(Kind::SiteBackup, &Key::of(backup.as_ref()), metadata).await?;
+            if written.labels().contains_key(labels::SLOT) {
+                children.cache(Kind::SiteBackup).wrote(written);
+            }
+        }
+        Step::BackupStatus(backup, status, notice) => {
+            let key = Key::of(backup.as_ref());
+            if execute::write_backup_status(writer, children.cache(Kind::SiteBackup), backup, status).await?
+                && let Some(notice) = notice
+            {
+                if let Some((operation, result)) = backups::ended(&notice.reason) {
+                    metrics::counter!("frappe_operator_backups_total", "operation" => operation, "result" => result)
+                        .increment(1);
+                }
+                context.events.publish(&execute::reference(Kind::SiteBackup, &key, backup.uid()), notice).await;
+            }
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
         Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,

@@ -1,9 +1,12 @@
 //! Everything a plan needs to know of the world, read once. Almost all of it comes from caches.
 #![allow(clippy::disallowed_methods, reason = "the time is observed here, for the plan")]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, site::SitePhase};
+use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, SiteBackup, site::SitePhase};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
@@ -11,8 +14,10 @@ use kube::{
     api::ListParams,
     core::{DynamicObject, PartialObjectMeta},
 };
+use serde_json::Value;
 
 use super::{
+    backups::{job_key, storage::secrets as storage_secrets},
     build,
     hosts::{self, Hosts},
     place::Place,
@@ -123,6 +128,14 @@ pub struct Observed {
     pub routes: Routes,
     /// What the runner said when the present operation's Job failed; read only where the status does not have it.
     pub failure: Option<String>,
+    /// SiteBackups that name the site, by name.
+    pub backups: Vec<Arc<SiteBackup>>,
+    /// The Job of the backup or restore that is under way.
+    pub backup_job: Option<Arc<DynamicObject>>,
+    /// What that Job's pod said, where it has ended.
+    pub backup_result: Option<Value>,
+    /// Image of this operator.
+    pub operator_image: Option<String>,
     /// Whether nothing can be made in the namespace any more.
     pub namespace_terminating: bool,
     /// Epoch of the slot's owner.
@@ -203,7 +216,10 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let deleting = site.metadata.deletion_timestamp.is_some();
     let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
-    let (secrets, copies) = secrets(context, &site, bench.as_deref()).await?;
+    let backups = backups(context, &site);
+    let backup_job = backup_job(context, &site);
+    let backup_result = backup_result(context, backup_job.as_deref()).await?;
+    let (secrets, copies) = secrets(context, &site, bench.as_deref(), &backups).await?;
     Ok(Observed {
         may_start_job: true,
         capabilities: context.capabilities(),
@@ -214,6 +230,10 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         copies,
         servers: servers(context, &place, credentials.as_deref()),
         credentials,
+        backups,
+        backup_job,
+        backup_result,
+        operator_image: context.operator_image.clone(),
         mariadb_installed: context.mariadb_installed(),
         root_secret: children.get(Kind::Secret, &place.own_server_root()),
         sql: [cached(Kind::Database, "db"), cached(Kind::User, "user"), cached(Kind::Grant, "grant")],
@@ -319,10 +339,14 @@ async fn secrets(
     context: &Context,
     site: &FrappeSite,
     bench: Option<&FrappeBench>,
+    backups: &[Arc<SiteBackup>],
 ) -> Result<(ByName, ByName), kube::Error> {
     let place = Place::of(site);
     let mut found = ByName::new();
-    for name in named_secrets(site, bench) {
+    let storages = backups.iter().filter_map(|it| it.spec.storage.as_ref());
+    let of_backups = storages.flat_map(storage_secrets).map(str::to_owned);
+    let names: BTreeSet<String> = named_secrets(site, bench).into_iter().chain(of_backups).collect();
+    for name in names {
         let key = Key::new(&place.own, &name);
         let known = match context.user_secrets.get(&key) {
             Some(cached) => Some(cached),
@@ -344,11 +368,38 @@ async fn secrets(
     Ok((found, copies))
 }
 
+/// The site's SiteBackups, also those that have not got its slot's label yet.
+fn backups(context: &Context, site: &FrappeSite) -> Vec<Arc<SiteBackup>> {
+    let key = Key::of(site);
+    let names: BTreeSet<String> = context.backups.of(&key).into_iter().chain(context.new_backups.1.of(&key)).collect();
+    let known = |name: String| {
+        let key = Key::new(&key.namespace, name);
+        let labelled = context.site_children.get(Kind::SiteBackup, &key);
+        let object = labelled.or_else(|| context.new_backups.0.get(&key))?;
+        let backup: SiteBackup = object.as_ref().clone().try_parse().ok()?;
+        (backup.spec.site_ref.name == site.name_any()).then(|| Arc::new(backup))
+    };
+    names.into_iter().filter_map(known).collect()
+}
+
+fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {
+    let operation = site.status.as_ref()?.backup.as_ref()?;
+    let job = context.site_children.get(Kind::Job, &job_key(&Place::of(site), operation))?;
+    (job.labels().get(labels::SITE_UID) == site.uid().as_ref()).then_some(job)
+}
+
+/// What the backup's pod said. It is read until the site's status forgets the operation, so once or twice.
+async fn backup_result(context: &Context, job: Option<&DynamicObject>) -> Result<Option<Value>, kube::Error> {
+    let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
+    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+    Ok(job::last_words(&pods.list(&selector).await?.items))
+}
+
 async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
     let found = api.get_opt(&key.name).await?;
-    Ok(found
-        .map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: serde_json::Value::Null })))
+    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
 }
 
 /// What the runner left in its termination message, where the status does not hold it yet.

@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{
-    FrappeSiteStatus,
+    FrappeSiteStatus, SiteBackup, SiteBackupStatus,
     site::{Operation, OperationKind, SitePhase},
 };
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
+    backups,
     build::{self, Cleanup, Input},
     configuration::{Configuration, configuration},
     database::{self, Database},
@@ -46,6 +47,10 @@ pub enum Step {
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
+    /// Change the metadata of a SiteBackup of the site.
+    PatchBackup(Arc<SiteBackup>, Value),
+    /// Write the status of a SiteBackup of the site, if it differs, and then tell people.
+    BackupStatus(Arc<SiteBackup>, Box<SiteBackupStatus>, Option<Notice>),
     /// Delete exactly this object.
     Delete(Kind, Arc<DynamicObject>),
 }
@@ -85,12 +90,19 @@ pub fn plan(observed: &Observed) -> Plan {
         return super::deletion::plan(observed);
     }
     if observed.site.spec.suspend == Some(true) {
-        return Plan { status: Some(status::suspended(observed)), ..Plan::default() };
+        let plan = Plan { status: Some(status::suspended(observed)), ..Plan::default() };
+        return backups::add(observed, plan, None);
     }
-    let valid = match validate(observed) {
-        Ok(valid) => valid,
-        Err(report) => return Plan::report(observed, &report, None),
-    };
+    match ready(observed) {
+        Ok(valid) => provision(observed, &valid),
+        Err(plan) => backups::add(observed, *plan, None),
+    }
+}
+
+/// What validation made of the spec; or the plan of a site that something stands in the way of.
+fn ready(observed: &Observed) -> Result<Validated, Box<Plan>> {
+    let stop = |report: &Report, missing: bool| Box::new(Plan { missing, ..Plan::report(observed, report, None) });
+    let valid = validate(observed).map_err(|report| stop(&report, false))?;
     let taken = observed.claims.iter().find_map(|claim| match &claim.holder {
         Holder::Other(holder) => Some((&claim.host, holder)),
         _ => None,
@@ -100,19 +112,15 @@ pub fn plan(observed: &Observed) -> Plan {
         let own = observed.site.namespace().as_ref() == Some(&holder.namespace);
         let by = if own { format!("FrappeSite {holder}") } else { "a site of another namespace".to_owned() };
         let message = format!("host {host} is held by {by}: choose another host, or have that site deleted");
-        let report = Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message);
-        return Plan::report(observed, &report, None);
+        return Err(stop(&Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message), false));
     }
     if let Some(report) = foreign_secret(observed) {
-        return Plan::report(observed, &report, None);
+        return Err(stop(&report, false));
     }
-    if let Some(report) = lost_secret(observed) {
-        return Plan { missing: true, ..Plan::report(observed, &report, None) };
+    match lost_secret(observed).or_else(|| missing_secret(observed, &valid)) {
+        Some(report) => Err(stop(&report, true)),
+        None => Ok(valid),
     }
-    if let Some(report) = missing_secret(observed, &valid) {
-        return Plan { missing: true, ..Plan::report(observed, &report, None) };
-    }
-    provision(observed, &valid)
 }
 
 impl Plan {
@@ -230,6 +238,7 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
         }
         None => initialize(observed, &input, &wanted),
     };
+    plan = backups::add(observed, plan, Some(&input));
     if let Some(status) = plan.status.as_mut() {
         status.database_name = made.then(|| database_name.clone());
         let credentials = valid.place.credentials().name;

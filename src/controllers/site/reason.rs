@@ -68,6 +68,8 @@ pub enum Reason {
     InitRetrying,
     /// As many site Jobs of the bench run as may.
     WaitingForJobSlot,
+    /// A backup is made or restored: nothing else is done to the site meanwhile.
+    WaitingForBackup,
     /// The init Job failed for good.
     InitFailed,
     /// The site was created.
@@ -109,6 +111,7 @@ impl Reason {
                 | Self::Initialized
                 | Self::RouteApplied
                 | Self::Configuring
+                | Self::WaitingForBackup
                 | Self::Suspended
                 | Self::RouteDisabled
                 | Self::Deleting

@@ -7,6 +7,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
+    backups,
     build::{self, Input},
     configuration::Configuration,
     observe::Observed,
@@ -77,6 +78,10 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     };
     if current.as_deref() == Some(wanted.hash.as_str()) {
         return answered(observed, Plan::report(observed, &settled(observed), None));
+    }
+    if let Some(message) = backups::under_way(observed) {
+        let report = moving(Reason::WaitingForBackup, format!("the site is served; {message}"));
+        return Plan::report(observed, &report, None);
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
         Progress::Done => {

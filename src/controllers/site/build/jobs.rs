@@ -71,7 +71,7 @@ struct About {
 }
 
 /// What the runner must know, without any secret.
-fn request(input: &Input) -> Value {
+pub(in crate::controllers::site) fn request(input: &Input) -> Value {
     json!({
         "site": input.site.spec.site_name,
         "identity": input.identity,
@@ -79,7 +79,7 @@ fn request(input: &Input) -> Value {
     })
 }
 
-fn with(mut request: Value, more: &Value) -> Value {
+pub(in crate::controllers::site) fn with(mut request: Value, more: &Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         request[key] = value.clone();
     }
@@ -87,7 +87,7 @@ fn with(mut request: Value, more: &Value) -> Value {
 }
 
 /// The account of the database and the encryption key.
-fn account(input: &Input) -> Vec<Value> {
+pub(in crate::controllers::site) fn account(input: &Input) -> Vec<Value> {
     let mut sources = vec![json!({"secret": {"name": input.valid.place.credentials().name}})];
     if let Database::Existing(existing) = &input.valid.database {
         let keys = ["username", "password", "host", "port", "database"];

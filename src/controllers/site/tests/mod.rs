@@ -1,6 +1,7 @@
 //! Tests of what is decided for a site: a world without an API server, on which plans are carried out.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
+mod backups;
 mod creation;
 mod databases;
 mod deletion;
@@ -10,7 +11,7 @@ mod settings;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeSite, FrappeSiteStatus, site::SitePhase};
+use frappe_crds::{FrappeBench, FrappeSite, FrappeSiteStatus, SiteBackup, SiteBackupStatus, site::SitePhase};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use proptest::prelude::*;
@@ -86,6 +87,10 @@ fn observed(spec: Value) -> Observed {
         sql: [None, None, None],
         jobs: BTreeMap::new(),
         routes: Routes::default(),
+        backups: Vec::new(),
+        backup_job: None,
+        backup_result: None,
+        operator_image: Some("docker.io/mine/frappe-operator:1".into()),
         failure: None,
         namespace_terminating: false,
         epoch: 1,
@@ -151,6 +156,14 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
             Step::CopySecret(_, desired) => {
                 observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
             }
+            Step::PatchBackup(backup, metadata) => {
+                edit_backup(observed, &backup.name_any(), |it| {
+                    it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                });
+            }
+            Step::BackupStatus(backup, status, _) => {
+                edit_backup(observed, &backup.name_any(), |it| it.status = Some(SiteBackupStatus::clone(status)));
+            }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
         }
     }
@@ -159,9 +172,15 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
     }
     if let Some(job) = &plan.job
         && !observed.jobs.contains_key(&job.key.name)
+        && observed.backup_job.as_ref().is_none_or(|it| it.name_any() != job.key.name)
     {
         place(observed, job, job_result);
     }
+}
+
+fn edit_backup(observed: &mut Observed, name: &str, edit: impl FnOnce(&mut SiteBackup)) {
+    let found = observed.backups.iter_mut().find(|it| it.name_any() == name).expect("a SiteBackup");
+    edit(Arc::make_mut(found));
 }
 
 fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
@@ -188,7 +207,11 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
         Kind::Route => drop(observed.routes.routes.insert(name, object(live))),
         Kind::Job => {
             live["status"] = json!({"conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
-            observed.jobs.insert(desired.key.name.clone(), object(live));
+            if name.contains("-backup-") || name.contains("-restore-") {
+                observed.backup_job = Some(object(live));
+                return;
+            }
+            observed.jobs.insert(name, object(live));
         }
         Kind::Ingress => observed.routes.ingress = Some(object(live)),
         kind => {
@@ -218,6 +241,7 @@ fn remove(observed: &mut Observed, kind: Kind, name: &str) {
         Kind::Ingress => observed.routes.ingress = None,
         Kind::HttpRoute => observed.routes.http_route = None,
         Kind::Route => drop(observed.routes.routes.remove(name)),
+        Kind::Job if observed.backup_job.as_ref().is_some_and(|it| it.name_any() == name) => observed.backup_job = None,
         Kind::Job => drop(observed.jobs.remove(name)),
         Kind::Grant => observed.sql[2] = None,
         Kind::User => observed.sql[1] = None,

@@ -1,0 +1,161 @@
+//! What the SiteBackups of a site lead to. They are looked at by the reconcile of their site, so that a backup never runs
+//! beside another operation: what runs is recorded in the site's status (`backup`) before its Job is made. Pure.
+
+mod build;
+pub mod index;
+pub mod reason;
+mod running;
+pub mod schedule;
+mod status;
+pub mod storage;
+mod waiting;
+
+use std::{sync::Arc, time::Duration};
+
+use frappe_crds::{
+    FrappeSiteStatus, SiteBackup, SiteBackupStatus,
+    backup::{BackupPhase, BackupRun},
+    site::{BackupOperation, BackupOperationKind, OperationKind},
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::json;
+
+use self::status::Times;
+pub(crate) use self::waiting::ended_once;
+pub use self::{reason::Reason, status::Report};
+use super::{
+    build::Input,
+    observe::Observed,
+    place::Place,
+    plan::{Plan, Step},
+};
+use crate::{
+    controllers::job::{self, State},
+    domain::labels,
+};
+
+/// Key of the Job of an operation.
+pub use build::job_key;
+
+/// Adds to the plan of a site what its SiteBackups lead to. `input` is there where the site could be given a Job.
+pub(super) fn add(observed: &Observed, mut plan: Plan, input: Option<&Input>) -> Plan {
+    let former = observed.site.status.clone().unwrap_or_default();
+    if observed.backups.is_empty() && former.backup.is_none() {
+        return plan;
+    }
+    let mut scene = Scene { observed, plan: &mut plan, input, busy: false };
+    scene.busy = !scene.is_free();
+    let under_way = former.backup.clone();
+    if let Some(operation) = under_way.clone() {
+        scene.go_on(operation);
+    }
+    let ended = under_way.is_some() && scene.recorded().is_none_or(|status| status.backup.is_none());
+    scene.others(under_way.as_ref().map(|it| it.site_backup_uid.as_str()), ended);
+    plan
+}
+
+/// One look at a site and its SiteBackups.
+struct Scene<'a> {
+    observed: &'a Observed,
+    plan: &'a mut Plan,
+    input: Option<&'a Input<'a>>,
+    busy: bool,
+}
+
+impl Scene<'_> {
+    fn recorded(&self) -> Option<&FrappeSiteStatus> {
+        self.plan.status.as_ref()
+    }
+
+    /// Whether the site exists and nothing else is being done to it.
+    fn is_free(&self) -> bool {
+        let status = self.observed.site.status.clone().unwrap_or_default();
+        let idle = self.recorded().is_some_and(|next| next.operation == status.operation || next.operation.is_none());
+        let runs = status.operation.as_ref().is_some_and(|it| {
+            let name = Place::of(&self.observed.site).job(super::plan::verb(it.kind), it.attempt).name;
+            self.observed.jobs.get(&name).is_some_and(|job| job::state(job) == State::Running)
+        });
+        let suspended = self.observed.site.spec.suspend == Some(true);
+        let created = status.initialized && status.operation.as_ref().is_none_or(|it| it.kind != OperationKind::Delete);
+        created && idle && !runs && !suspended && self.plan.job.is_none() && self.input.is_some()
+    }
+
+    fn step(
+        &mut self,
+        backup: &Arc<SiteBackup>,
+        report: &Report,
+        times: &Times,
+        ended: Option<(BackupRun, Option<String>)>,
+    ) {
+        let over = ended.is_some();
+        let next = status::status(backup, report, times, ended, self.observed.now);
+        if backup.status.as_ref() == Some(&next) {
+            return;
+        }
+        let notice = status::notice(backup, report, over);
+        let step = Step::BackupStatus(backup.clone(), Box::new(next), notice);
+        // What ended is written down before the site forgets it; what begins, after the site has it.
+        if over { self.plan.steps.push(step) } else { self.plan.last.push(step) }
+    }
+
+    fn record(&mut self, operation: Option<BackupOperation>) {
+        let current = self.observed.site.status.clone().unwrap_or_default();
+        self.plan.status.get_or_insert(current).backup = operation;
+    }
+
+    fn again_after(&mut self, wait: Duration) {
+        self.plan.again_after = Some(self.plan.again_after.map_or(wait, |known| known.min(wait)));
+    }
+}
+
+/// What a reason says to have ended, and how: for the counter.
+pub(super) fn ended(reason: &str) -> Option<(&'static str, &'static str)> {
+    let known = [
+        (Reason::BackupSucceeded, ("backup", "succeeded")),
+        (Reason::BackupFailed, ("backup", "failed")),
+        (Reason::BackupMissed, ("backup", "missed")),
+        (Reason::RestoreSucceeded, ("restore", "succeeded")),
+        (Reason::RestoreFailed, ("restore", "failed")),
+    ];
+    known.into_iter().find(|(it, _)| it.to_string() == reason).map(|(_, said)| said)
+}
+
+/// The status of a SiteBackup that has no site.
+#[expect(clippy::disallowed_methods, reason = "there is no site, and so no reconcile that observed the time")]
+pub fn without_site(backup: &SiteBackup, report: &Report) -> SiteBackupStatus {
+    status::status(backup, report, &Times::default(), None, Timestamp::now())
+}
+
+fn busy() -> Report {
+    let message =
+        "the site was not created yet, is suspended, or something else is being done to it: it waits for that";
+    Report::new(BackupPhase::Pending, Reason::SiteBusy, message)
+}
+
+fn no_room(observed: &Observed) -> Report {
+    Report::new(BackupPhase::Pending, Reason::WaitingForJobSlot, super::plan::waits_message(observed))
+}
+
+/// The site goes: its SiteBackups are of no site any more, until there is one of its name again.
+pub(super) fn release(observed: &Observed) -> Vec<Step> {
+    let labelled = observed.backups.iter().filter(|it| it.labels().contains_key(labels::SLOT));
+    labelled
+        .map(|backup| {
+            let labels = json!({labels::SLOT: null, "site": null});
+            let metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+            Step::PatchBackup(backup.clone(), metadata)
+        })
+        .collect()
+}
+
+/// Whether a backup or restore of the site is under way: nothing else begins meanwhile.
+pub(super) fn under_way(observed: &Observed) -> Option<String> {
+    let operation = observed.site.status.as_ref()?.backup.as_ref()?;
+    let name = build::job_key(&Place::of(&observed.site), operation).name;
+    let does = match operation.kind {
+        BackupOperationKind::Backup => "backs the site up",
+        BackupOperationKind::Restore => "restores the site",
+    };
+    Some(format!("Job {name} {does}; what the spec asks for comes after it"))
+}

@@ -1,0 +1,72 @@
+//! Why a backup is as it is: the fixed list of reasons in conditions and Events of SiteBackups.
+
+use std::fmt;
+
+/// A reason. Its name is what people and tools read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(strum::VariantArray))]
+pub enum Reason {
+    /// It was made, and found to be whole where it is kept.
+    BackupSucceeded,
+    /// It waits for its next time.
+    BackupScheduled,
+    /// Its Job runs.
+    BackupRunning,
+    /// It failed and is tried again.
+    BackupRetrying,
+    /// It failed for good.
+    BackupFailed,
+    /// The time for it passed before it could begin.
+    BackupMissed,
+    /// No further backup begins.
+    BackupSuspended,
+    /// The backup was restored.
+    RestoreSucceeded,
+    /// Its Job runs.
+    RestoreRunning,
+    /// It failed and is tried again.
+    RestoreRetrying,
+    /// It failed for good.
+    RestoreFailed,
+    /// The site does not exist.
+    SiteNotFound,
+    /// The site was not created yet, is suspended, or something else is being done to it.
+    SiteBusy,
+    /// As many site Jobs of the bench run as may.
+    WaitingForJobSlot,
+    /// siteRef names a site of another namespace.
+    SiteNamespaceRefused,
+    /// The schedule or the time zone is none.
+    ScheduleInvalid,
+    /// Nothing says where the backup is kept.
+    StorageMissing,
+    /// The storage names what is not the SiteBackup's to name.
+    StorageRefused,
+    /// The Secret with the keys or the certificates of the storage does not exist.
+    StorageSecretMissing,
+    /// The operator does not know its own image, which carries backups.
+    OperatorImageUnknown,
+}
+
+impl Reason {
+    /// Whether a person should look at it.
+    pub fn is_warning(self) -> bool {
+        !matches!(
+            self,
+            Self::BackupSucceeded
+                | Self::BackupScheduled
+                | Self::BackupRunning
+                | Self::BackupSuspended
+                | Self::RestoreSucceeded
+                | Self::RestoreRunning
+                | Self::SiteBusy
+                | Self::WaitingForJobSlot
+        )
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{self:?}")
+    }
+}

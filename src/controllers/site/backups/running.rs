@@ -1,0 +1,204 @@
+//! The backup or restore that is under way: on to its end. Pure.
+
+use std::{sync::Arc, time::Duration};
+
+use frappe_crds::{
+    SiteBackup,
+    backup::{BackupPhase, BackupRun},
+    site::{BackupOperation, BackupOperationKind},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
+
+use super::{Reason, Report, Scene, build, busy, no_room, status::Times, storage::storage};
+use crate::{
+    controllers::{
+        job::{self, ATTEMPTS_MAX, State},
+        site::{place::Place, plan::Step},
+    },
+    domain::object::Kind,
+};
+
+/// Words of failures that no further try mends: a person must act.
+const FINAL: [&str; 9] = [
+    "BackupNewer",
+    "BackupMisfit",
+    "BackupBroken",
+    "BackupNotFound",
+    "BackupForeign",
+    "AppsMissing",
+    "BucketMissing",
+    "CredentialsRefused",
+    "StorageFull",
+];
+
+impl Scene<'_> {
+    /// What is under way.
+    pub(super) fn go_on(&mut self, operation: BackupOperation) {
+        let key = build::job_key(&Place::of(&self.observed.site), &operation);
+        let job = self.observed.backup_job.clone();
+        let state = job.as_deref().map(job::state);
+        let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
+        let backup =
+            self.observed.backups.iter().find(of).filter(|it| it.metadata.deletion_timestamp.is_none()).cloned();
+        let Some(backup) = backup else { return self.abandon(&operation, job, state.as_ref()) };
+        let times = Times { handled: Some(operation.scheduled_at.0), next: self.next_of(&backup) };
+        match state {
+            Some(State::Complete) => self.succeeded(&backup, &operation, &key.name, &times),
+            Some(State::Failed(at)) => self.failed(&backup, operation, &key.name, at, &times),
+            // It runs, or was recorded and not made yet, or is gone after it was kept for an hour.
+            Some(State::Running) | None => self.run(&backup, &operation, &times, state.is_some()),
+        }
+    }
+
+    /// The SiteBackup is gone: a backup is stopped; a restore goes on to its end, since it would leave half a site.
+    fn abandon(&mut self, operation: &BackupOperation, job: Option<Arc<DynamicObject>>, state: Option<&State>) {
+        let running = state == Some(&State::Running);
+        if running && operation.kind == BackupOperationKind::Restore {
+            return;
+        }
+        if let Some(job) = job.filter(|it| running && it.metadata.deletion_timestamp.is_none()) {
+            self.plan.steps.push(Step::Delete(Kind::Job, job));
+        }
+        if !running {
+            self.record(None);
+        }
+    }
+
+    fn succeeded(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, job: &str, times: &Times) {
+        let said = self.observed.backup_result.clone().unwrap_or_default();
+        let result = &said["result"];
+        let restore = operation.kind == BackupOperationKind::Restore;
+        let size = result["bytes"].as_i64();
+        let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
+        let message = if restore {
+            format!("{} was restored; the site is brought to its spec and served", operation.run)
+        } else {
+            let size = size.map(|it| format!(", {it} bytes")).unwrap_or_default();
+            format!("{} was made and found to be whole where it is kept{size}", operation.run)
+        };
+        let phase = if backup.spec.schedule.is_some() { BackupPhase::Scheduled } else { BackupPhase::Succeeded };
+        let reason = if restore { Reason::RestoreSucceeded } else { Reason::BackupSucceeded };
+        self.step(backup, &Report::new(phase, reason, message), times, Some((run, Some(job.to_owned()))));
+        self.record(None);
+        if restore && let Some(status) = self.plan.status.as_mut() {
+            // Apps, settings and password are those of the backup: another configuration is wanted now.
+            status.last_restore = Some(format!("{} {}", operation.run, operation.started_at.0));
+        }
+    }
+
+    fn failed(
+        &mut self,
+        backup: &Arc<SiteBackup>,
+        operation: BackupOperation,
+        job: &str,
+        at: Timestamp,
+        times: &Times,
+    ) {
+        let why = self.observed.backup_result.as_ref().map(said).filter(|it| !it.is_empty());
+        let why = format!("Job {job} failed: {}", why.unwrap_or_else(|| "see its log".to_owned()));
+        let restore = operation.kind == BackupOperationKind::Restore;
+        let last = FINAL.iter().any(|word| why.contains(&format!("{word}: ")));
+        if last || operation.attempt >= ATTEMPTS_MAX {
+            return self.gave_up(backup, &operation, Some(job), why, times);
+        }
+        let wait = job::wait_after(operation.attempt);
+        let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
+        if elapsed >= wait {
+            let next = BackupOperation { attempt: operation.attempt + 1, epoch: self.observed.epoch, ..operation };
+            return self.run(backup, &next, times, false);
+        }
+        let reason = if restore { Reason::RestoreRetrying } else { Reason::BackupRetrying };
+        let message =
+            format!("{why} (attempt {} of {ATTEMPTS_MAX}, the next after {} s)", operation.attempt, wait.as_secs());
+        self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
+        self.again_after(wait.saturating_sub(elapsed));
+    }
+
+    /// It failed for good.
+    fn gave_up(
+        &mut self,
+        backup: &Arc<SiteBackup>,
+        operation: &BackupOperation,
+        job: Option<&str>,
+        why: String,
+        times: &Times,
+    ) {
+        let restore = operation.kind == BackupOperationKind::Restore;
+        let left = if restore {
+            "; if it had begun, the site is in maintenance until a restore succeeds: correct the cause, delete this \
+                 SiteBackup and create it again"
+        } else if backup.spec.schedule.is_some() {
+            "; the next one is made when it is due"
+        } else {
+            "; correct the cause, delete this SiteBackup and create it again"
+        };
+        let reason = if restore { Reason::RestoreFailed } else { Reason::BackupFailed };
+        let message = format!("{why} (attempt {} of {ATTEMPTS_MAX}){left}", operation.attempt);
+        let run = BackupRun { succeeded: false, message: Some(why), ..self.ended(operation) };
+        self.step(
+            backup,
+            &Report::new(BackupPhase::Failed, reason, message),
+            times,
+            Some((run, job.map(str::to_owned))),
+        );
+        self.record(None);
+    }
+
+    /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there.
+    pub(super) fn run(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, times: &Times, runs: bool) {
+        let restore = operation.kind == BackupOperationKind::Restore;
+        let name = build::job_key(&Place::of(&self.observed.site), operation).name;
+        if !runs {
+            let storage = match storage(self.observed, backup) {
+                Ok(storage) => storage,
+                // Nothing else could be done to the site for as long as it is recorded.
+                Err((reason, message)) => {
+                    return self.gave_up(backup, operation, None, format!("{reason}: {message}"), times);
+                }
+            };
+            let job = match (self.input, &self.observed.operator_image) {
+                (Some(input), Some(image)) if self.observed.may_start_job => {
+                    let bench = self.observed.bench.as_deref().map(|bench| self.observed.bench_input(bench));
+                    bench.map(|bench| build::job(input, &bench, image, backup, &storage, operation))
+                }
+                _ => None,
+            };
+            if job.is_none() {
+                let report = if self.observed.may_start_job { busy() } else { no_room(self.observed) };
+                return self.step(backup, &report, times, None);
+            }
+            self.plan.job = job;
+            self.record(Some(operation.clone()));
+        }
+        let (reason, does) =
+            if restore { (Reason::RestoreRunning, "restores") } else { (Reason::BackupRunning, "makes") };
+        let message = format!("Job {name} {does} {}", operation.run);
+        self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
+    }
+
+    fn ended(&self, operation: &BackupOperation) -> BackupRun {
+        let finished = self.observed.backup_job.as_deref().and_then(|job| {
+            let conditions = job.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
+            let end = conditions.iter().find(|it| ["Complete", "Failed"].iter().any(|kind| it["type"] == *kind))?;
+            end["lastTransitionTime"].as_str()?.parse().ok()
+        });
+        BackupRun {
+            name: operation.run.clone(),
+            scheduled_at: Some(operation.scheduled_at.clone()),
+            started_at: Some(operation.started_at.clone()),
+            finished_at: Some(Time(finished.unwrap_or(self.observed.now))),
+            ..BackupRun::default()
+        }
+    }
+}
+
+/// The runner's or the transfer's error, of a termination message.
+fn said(message: &Value) -> String {
+    match message["error"].as_str() {
+        Some(error) => format!("step {}: {error}", message["step"].as_str().unwrap_or("unknown")),
+        None => message.as_str().unwrap_or_default().to_owned(),
+    }
+}

@@ -1,0 +1,131 @@
+//! What a SiteBackup says of itself. Pure.
+
+use frappe_crds::{
+    SiteBackup, SiteBackupStatus,
+    backup::{BackupPhase, BackupRun},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::reason::Reason;
+use crate::{
+    domain::condition::{self, Conditions},
+    io::events::Notice,
+};
+
+/// How many runs are kept in the history: of those that succeeded, and of those that failed.
+const SUCCEEDED_KEPT: usize = 10;
+/// Of those that failed.
+const FAILED_KEPT: usize = 5;
+
+/// Where a SiteBackup stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its phase.
+    pub phase: BackupPhase,
+    /// Why.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+}
+
+impl Report {
+    /// A report.
+    pub fn new(phase: BackupPhase, reason: Reason, message: impl Into<String>) -> Self {
+        Self { phase, reason, message: message.into() }
+    }
+}
+
+/// What happened to the times of a schedule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Times {
+    /// Until when it was looked at, if that moved.
+    pub handled: Option<Timestamp>,
+    /// When it is due next.
+    pub next: Option<Timestamp>,
+}
+
+/// The status that a report leads to, with a run that ended.
+pub(super) fn status(
+    backup: &SiteBackup,
+    report: &Report,
+    times: &Times,
+    ended: Option<(BackupRun, Option<String>)>,
+    now: Timestamp,
+) -> SiteBackupStatus {
+    let former = backup.status.clone().unwrap_or_default();
+    let generation = backup.metadata.generation;
+    let mut conditions = Conditions::new(&former.conditions, generation, now);
+    let word = report.reason.to_string();
+    let good = matches!(report.phase, BackupPhase::Succeeded | BackupPhase::Scheduled);
+    let state = match report.phase {
+        BackupPhase::Running => None,
+        _ => Some(good),
+    };
+    conditions.set("Ready", state, &word, &report.message);
+    conditions.set("Progressing", Some(report.phase == BackupPhase::Running), &word, &report.message);
+    let handled = former.last_schedule_time.as_ref().map(|it| it.0).max(times.handled);
+    let mut next = SiteBackupStatus {
+        phase: report.phase,
+        conditions: conditions.finish(),
+        message: Some(report.message.clone()),
+        observed_generation: generation,
+        last_schedule_time: handled.map(Time),
+        next_schedule_time: times.next.map(Time),
+        ..former
+    };
+    if let Some((run, job)) = ended {
+        next.last_backup_job = job.or(next.last_backup_job);
+        record(&mut next, run);
+    }
+    next
+}
+
+/// Takes a run into the history, once.
+fn record(status: &mut SiteBackupStatus, run: BackupRun) {
+    let known = |it: &BackupRun| it.name == run.name && it.scheduled_at == run.scheduled_at;
+    status.history.retain(|it| !known(it));
+    if run.succeeded {
+        status.last_backup.clone_from(&run.scheduled_at);
+        status.last_successful_backup = Some(run.clone());
+    }
+    status.history.insert(0, run);
+    let (mut succeeded, mut failed) = (0, 0);
+    status.history.retain(|it| {
+        let (count, most) = if it.succeeded { (&mut succeeded, SUCCEEDED_KEPT) } else { (&mut failed, FAILED_KEPT) };
+        *count += 1;
+        *count <= most
+    });
+}
+
+/// What people are told when a status changes: each reason once, and each run that ended.
+pub(super) fn notice(backup: &SiteBackup, report: &Report, ended: bool) -> Option<Notice> {
+    let former = backup.status.clone().unwrap_or_default();
+    let word = report.reason.to_string();
+    let same = condition::find(&former.conditions, "Ready").is_some_and(|it| it.reason == word);
+    let worth = ended || report.reason.is_warning();
+    (worth && (ended || !same)).then(|| Notice {
+        warning: report.reason.is_warning(),
+        reason: word,
+        note: report.message.clone(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_history_is_bounded_and_a_run_is_in_it_once() {
+        let mut status = SiteBackupStatus::default();
+        for number in 0..40 {
+            let run = BackupRun { name: format!("r{number}"), succeeded: number % 2 == 0, ..BackupRun::default() };
+            record(&mut status, run.clone());
+            record(&mut status, run);
+        }
+        assert_eq!(status.history.iter().filter(|it| it.succeeded).count(), SUCCEEDED_KEPT);
+        assert_eq!(status.history.iter().filter(|it| !it.succeeded).count(), FAILED_KEPT);
+        assert_eq!(status.history[0].name, "r39");
+        assert_eq!(status.last_successful_backup.map(|it| it.name).as_deref(), Some("r38"));
+    }
+}

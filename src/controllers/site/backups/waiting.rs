@@ -1,0 +1,201 @@
+//! SiteBackups of which none is under way: what each waits for, and which is next. Pure.
+
+use std::{sync::Arc, time::Duration};
+
+use frappe_crds::{
+    SiteBackup, SiteBackupStatus,
+    backup::BackupPhase,
+    site::{BackupOperation, BackupOperationKind},
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::{Reason, Report, Scene, busy, no_room, schedule::Schedule, status::Times, storage::storage};
+use crate::{
+    controllers::site::{observe::Observed, plan::Step},
+    domain::{condition, labels},
+};
+
+/// What is due.
+struct Due {
+    backup: Arc<SiteBackup>,
+    operation: BackupOperation,
+}
+
+impl Scene<'_> {
+    /// The SiteBackups beside the one that is under way: what each waits for, and the one that is next.
+    pub(super) fn others(&mut self, under_way: Option<&str>, just_ended: bool) {
+        let mut due = Vec::new();
+        let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() && it.uid().as_deref() != under_way;
+        for backup in self.observed.backups.iter().filter(live) {
+            if let Some(step) = relabel(self.observed, backup) {
+                self.plan.steps.push(step);
+            }
+            match self.looked_at(backup) {
+                Ok(found) => due.extend(found),
+                Err((report, times)) => self.step(backup, &report, &times, None),
+            }
+        }
+        due.sort_by_key(|it: &Due| (it.operation.kind != BackupOperationKind::Restore, it.operation.scheduled_at.0));
+        let may_begin = under_way.is_none() && !just_ended && !self.busy;
+        for (place, it) in due.into_iter().enumerate() {
+            let times = Times { handled: None, next: self.next_of(&it.backup) };
+            if place > 0 || !may_begin {
+                self.step(&it.backup, &busy(), &times, None);
+            } else if !self.observed.may_start_job {
+                self.step(&it.backup, &no_room(self.observed), &times, None);
+            } else {
+                let times = Times { handled: Some(it.operation.scheduled_at.0), ..times };
+                self.run(&it.backup, &it.operation, &times, false);
+            }
+        }
+    }
+
+    /// What is due of a SiteBackup; else where it stands.
+    fn looked_at(&mut self, backup: &Arc<SiteBackup>) -> Result<Option<Due>, (Report, Times)> {
+        let spec = &backup.spec;
+        let refused =
+            |(reason, message): (Reason, String)| (Report::new(BackupPhase::Failed, reason, message), Times::default());
+        let own = self.observed.site.namespace();
+        if spec.site_ref.namespace.is_some() && spec.site_ref.namespace != own {
+            let message = "siteRef.namespace must be the SiteBackup's own: create the SiteBackup beside its site";
+            return Err(refused((Reason::SiteNamespaceRefused, message.to_owned())));
+        }
+        if spec.schedule.is_none()
+            && let Some(report) = ended_once(backup)
+        {
+            return Err((report, Times::default()));
+        }
+        let schedule = self.schedule_of(backup).map_err(refused)?;
+        let storage = storage(self.observed, backup);
+        if matches!(&storage, Err((Reason::StorageSecretMissing, _))) {
+            self.plan.missing = true;
+        }
+        storage.map_err(refused)?;
+        if self.observed.operator_image.is_none() {
+            let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
+            return Err(refused((Reason::OperatorImageUnknown, message.to_owned())));
+        }
+        let due = match &schedule {
+            Some(schedule) => self.due_by(backup, schedule)?,
+            None => backup.creation_timestamp().map_or(Timestamp::UNIX_EPOCH, |it| it.0),
+        };
+        let operation = BackupOperation {
+            kind: if spec.restore.is_some() { BackupOperationKind::Restore } else { BackupOperationKind::Backup },
+            site_backup: backup.name_any(),
+            site_backup_uid: backup.uid().unwrap_or_default(),
+            run: spec.restore.as_ref().map_or_else(|| run_name(&backup.name_any(), due), |it| it.backup_name.clone()),
+            scheduled_at: Time(due),
+            started_at: Time(self.observed.now),
+            attempt: 1,
+            epoch: self.observed.epoch,
+        };
+        Ok(Some(Due { backup: backup.clone(), operation }))
+    }
+
+    fn schedule_of(&self, backup: &SiteBackup) -> Result<Option<Schedule>, (Reason, String)> {
+        let Some(text) = &backup.spec.schedule else { return Ok(None) };
+        let site = &self.observed.site;
+        let seed = format!("{}/{}", site.namespace().unwrap_or_default(), site.name_any());
+        let parsed = Schedule::parse(text, backup.spec.time_zone.as_deref(), &seed);
+        parsed.map(Some).map_err(|error| (Reason::ScheduleInvalid, format!("spec.schedule: {error}")))
+    }
+
+    pub(super) fn next_of(&self, backup: &SiteBackup) -> Option<Timestamp> {
+        let suspended = backup.spec.suspend == Some(true);
+        self.schedule_of(backup).ok().flatten().filter(|_| !suspended).and_then(|it| it.next_after(self.observed.now))
+    }
+
+    /// The last time that was due and not done, within its deadline; one look again is asked for when the next is.
+    fn due_by(&mut self, backup: &SiteBackup, schedule: &Schedule) -> Result<Timestamp, (Report, Times)> {
+        let now = self.observed.now;
+        let former = backup.status.clone().unwrap_or_default();
+        let next = schedule.next_after(now);
+        if backup.spec.suspend == Some(true) {
+            let message = "suspend is true: no backup begins until it is false";
+            return Err((Report::new(BackupPhase::Scheduled, Reason::BackupSuspended, message), Times::default()));
+        }
+        if let Some(next) = next {
+            self.again_after(Duration::try_from(next.duration_since(now)).unwrap_or_default());
+        }
+        let since = former
+            .last_schedule_time
+            .as_ref()
+            .map(|it| it.0)
+            .or(backup.creation_timestamp().map(|it| it.0))
+            .unwrap_or(now);
+        let due = schedule.last_due(since, now);
+        let deadline = backup.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
+        match due {
+            Some(due) if deadline.is_some_and(|most| now.duration_since(due) > most) => {
+                let message = format!("the backup of {due} could not begin within startingDeadlineSeconds");
+                Err((
+                    Report::new(BackupPhase::Failed, Reason::BackupMissed, message),
+                    Times { handled: Some(due), next },
+                ))
+            }
+            Some(due) => Ok(due),
+            None => Err((idle(&former, next), Times { handled: None, next })),
+        }
+    }
+}
+
+/// What a backup that is made once, or a restore, came to, if it ended. What becomes of its storage later is nothing to it.
+pub(crate) fn ended_once(backup: &SiteBackup) -> Option<Report> {
+    let former = backup.status.clone().unwrap_or_default();
+    let run = former.history.first()?;
+    let restore = backup.spec.restore.is_some();
+    let (phase, reason) = match (run.succeeded, restore) {
+        (true, false) => (BackupPhase::Succeeded, Reason::BackupSucceeded),
+        (true, true) => (BackupPhase::Succeeded, Reason::RestoreSucceeded),
+        (false, false) => (BackupPhase::Failed, Reason::BackupFailed),
+        (false, true) => (BackupPhase::Failed, Reason::RestoreFailed),
+    };
+    Some(
+        kept(&former)
+            .unwrap_or_else(|| Report::new(phase, reason, run.message.clone().unwrap_or_else(|| run.name.clone()))),
+    )
+}
+
+/// A schedule between two times: what was said of the last run stays.
+fn idle(former: &SiteBackupStatus, next: Option<Timestamp>) -> Report {
+    let message = next.map_or("it is never due".to_owned(), |it| format!("the first backup is due at {it}"));
+    let lasting = [Reason::BackupSucceeded, Reason::BackupFailed, Reason::BackupMissed].map(|it| it.to_string());
+    kept(former)
+        .filter(|_| condition::find(&former.conditions, "Ready").is_some_and(|it| lasting.contains(&it.reason)))
+        .unwrap_or_else(|| Report::new(BackupPhase::Scheduled, Reason::BackupScheduled, message))
+}
+
+/// What the status says now, where its reason is one that lasts.
+fn kept(former: &SiteBackupStatus) -> Option<Report> {
+    let ready = condition::find(&former.conditions, "Ready")?;
+    let lasting = [
+        Reason::BackupSucceeded,
+        Reason::BackupFailed,
+        Reason::BackupMissed,
+        Reason::RestoreSucceeded,
+        Reason::RestoreFailed,
+    ];
+    let reason = lasting.into_iter().find(|it| it.to_string() == ready.reason)?;
+    Some(Report::new(former.phase, reason, ready.message.clone()))
+}
+
+/// Name of the backup of a time: `NAME-2024-01-15-0200`, UTC.
+fn run_name(name: &str, due: Timestamp) -> String {
+    format!("{name}-{}", due.strftime("%Y-%m-%d-%H%M"))
+}
+
+/// A SiteBackup without its site's slot is not seen by the watch.
+fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
+    let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
+    let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
+    if wanted.iter().all(|(key, value)| backup.labels().get(*key) == Some(value)) {
+        return None;
+    }
+    let labels: serde_json::Map<String, Value> =
+        wanted.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
+    let metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+    Some(Step::PatchBackup(Arc::new(backup.clone()), metadata))
+}

@@ -1,0 +1,417 @@
+//! What SiteBackups lead to: schedules, one operation at a time, failures, restores, and a crash after any write.
+
+use frappe_crds::{
+    backup::BackupPhase,
+    site::{BackupOperation, BackupOperationKind},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::{
+    super::backups::{job_key, reason::Reason as Word},
+    *,
+};
+use crate::{controllers::site::place::Place, transfer};
+
+fn at(text: &str) -> Timestamp {
+    text.parse().expect("a time")
+}
+
+/// A SiteBackup of the site, made at noon of 2026-03-01.
+fn backup(name: &str, spec: Value) -> Arc<SiteBackup> {
+    let mut whole = json!({"siteRef": {"name": "shop", "namespace": "default"}});
+    for (key, value) in spec.as_object().into_iter().flatten() {
+        whole[key] = value.clone();
+    }
+    let made = json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "spec": whole,
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "generation": 1,
+                     "resourceVersion": "3", "creationTimestamp": "2026-03-01T12:00:00Z"},
+    });
+    Arc::new(serde_json::from_value(made).expect("a SiteBackup"))
+}
+
+fn bucket() -> Value {
+    json!({"s3": {"bucket": "frappe-backups", "region": "us-east-1"}})
+}
+
+/// A site that is served, with these SiteBackups, at one in the afternoon.
+fn served(backups: Vec<Arc<SiteBackup>>) -> Observed {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    world.backups = backups;
+    world.now = at("2026-03-01T13:00:00Z");
+    world
+}
+
+fn of<'a>(world: &'a Observed, name: &str) -> &'a SiteBackup {
+    world.backups.iter().find(|it| it.name_any() == name).expect("a SiteBackup")
+}
+
+fn stands(world: &Observed, name: &str) -> (BackupPhase, String) {
+    let status = of(world, name).status.clone().expect("a status");
+    (status.phase, condition::find(&status.conditions, "Ready").expect("a condition").reason.clone())
+}
+
+fn under_way(world: &Observed) -> Option<BackupOperation> {
+    world.site.status.clone().and_then(|status| status.backup)
+}
+
+/// Looks until nothing changes any more; Jobs go on running. Answers the Jobs that were made.
+fn settle(world: &mut Observed) -> Vec<Desired> {
+    let mut made = Vec::new();
+    for _ in 0..20 {
+        let seen = |world: &Observed| {
+            let job = world.backup_job.as_ref().map(|it| it.name_any());
+            (world.site.status.clone(), world.backups.clone(), world.jobs.len(), job)
+        };
+        let before = seen(world);
+        let next = plan(world);
+        made.extend(next.job.clone().filter(|it| !world.jobs.contains_key(&it.key.name)));
+        apply(world, &next, "Suspended");
+        if before == seen(world) {
+            made.dedup_by(|a, b| a.key == b.key);
+            return made;
+        }
+    }
+    panic!("it never settles: {:?}", world.backups);
+}
+
+/// The Job of the backup ends.
+fn end(world: &mut Observed, result: &str, said: Value) {
+    let job = world.backup_job.clone().expect("a Job");
+    let mut job = DynamicObject::clone(&job);
+    let now = world.now.to_string();
+    job.data["status"] = json!({"conditions": [{"type": result, "status": "True", "lastTransitionTime": now}]});
+    (world.backup_job, world.backup_result) = (Some(Arc::new(job)), Some(said));
+}
+
+fn done() -> Value {
+    json!({"result": {"name": "x", "bytes": 12345}})
+}
+
+fn carried(job: &Desired) -> transfer::Request {
+    let pod = &job.body["spec"]["template"]["spec"];
+    let containers =
+        ["initContainers", "containers"].map(|it| pod[it].as_array().cloned().unwrap_or_default()).concat();
+    let transfer = containers.iter().find(|it| it["name"] == "transfer").expect("the transfer");
+    assert_eq!(transfer["args"][0], "transfer");
+    serde_json::from_str(transfer["args"][1].as_str().expect("a request")).expect("a request")
+}
+
+fn containers(job: &Desired) -> Vec<String> {
+    let pod = &job.body["spec"]["template"]["spec"];
+    let all = ["initContainers", "containers"].map(|it| pod[it].as_array().cloned().unwrap_or_default()).concat();
+    all.iter().map(|it| it["name"].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[test]
+fn a_backup_is_made_once_and_written_down() {
+    let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+    let first = plan(&world);
+    let recorded =
+        first.status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
+    assert_eq!(recorded.run, "now-2026-03-01-1200");
+    let made = settle(&mut world);
+    assert_eq!(made.len(), 1);
+    assert_eq!(containers(&made[0]), ["backup", "transfer"]);
+    let carried = carried(&made[0]);
+    assert_eq!(carried.folder, "default/shop");
+    assert_eq!(carried.store.map(|it| it.name).as_deref(), Some("now-2026-03-01-1200"));
+    assert_eq!(lint(&made[0]), Vec::<String>::new());
+    assert_eq!(stands(&world, "now"), (BackupPhase::Running, "BackupRunning".into()));
+    end(&mut world, "Complete", done());
+    assert!(settle(&mut world).is_empty(), "it is made once");
+    assert_eq!(under_way(&world), None);
+    assert_eq!(stands(&world, "now"), (BackupPhase::Succeeded, "BackupSucceeded".into()));
+    let status = of(&world, "now").status.clone().expect("a status");
+    assert_eq!(status.history.len(), 1);
+    assert_eq!(status.last_successful_backup.and_then(|it| it.size_bytes), Some(12345));
+    assert_eq!(of(&world, "now").labels().len(), 2, "its site's watch shows it");
+    let still = plan(&world);
+    assert_eq!(still.status, world.site.status);
+    assert!(still.steps.iter().all(|it| !matches!(it, Step::PatchBackup(..))));
+}
+
+/// what ends is written down before the site forgets it, and what begins after the site has it: a crash between any
+/// two writes loses no backup and makes none twice.
+#[test]
+fn a_crash_after_any_write_of_a_backup_converges() {
+    let mut cut = 0;
+    loop {
+        let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+        let mut left = cut;
+        let mut jobs = 0;
+        for round in 0..12 {
+            let next = plan(&world);
+            // Each write alone, in the order in which they are carried out.
+            let mut writes: Vec<Plan> =
+                next.steps.iter().map(|step| Plan { steps: vec![step.clone()], ..Plan::default() }).collect();
+            writes.push(Plan { status: next.status.clone(), ..Plan::default() });
+            writes.push(Plan { job: next.job.clone(), ..Plan::default() });
+            writes.extend(next.last.iter().map(|step| Plan { last: vec![step.clone()], ..Plan::default() }));
+            for write in writes {
+                if left == 0 {
+                    break;
+                }
+                left -= 1;
+                let had = world.backup_job.clone();
+                apply(&mut world, &write, "Suspended");
+                jobs += usize::from(had.is_none() && world.backup_job.is_some());
+            }
+            left = usize::MAX;
+            if round == 5 && world.backup_job.is_some() {
+                end(&mut world, "Complete", done());
+            }
+        }
+        assert_eq!(stands(&world, "now"), (BackupPhase::Succeeded, "BackupSucceeded".into()), "cut after {cut} writes");
+        assert_eq!(
+            (jobs, of(&world, "now").status.clone().expect("a status").history.len()),
+            (1, 1),
+            "cut after {cut} writes"
+        );
+        cut += 1;
+        if cut > 12 {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_schedule_makes_the_last_backup_that_was_missed_and_waits_for_the_next() {
+    let spec = json!({"storage": bucket(), "schedule": "0 2 * * *", "retention": {"days": 30}});
+    let mut world = served(vec![backup("daily-backup", spec)]);
+    assert!(settle(&mut world).is_empty(), "made at noon, it is due at two in the night");
+    assert_eq!(stands(&world, "daily-backup"), (BackupPhase::Scheduled, "BackupScheduled".into()));
+    assert_eq!(plan(&world).again_after.map(|it| it.as_secs()), Some(13 * 3600));
+    world.now = at("2026-03-05T01:00:00Z");
+    let made = settle(&mut world);
+    assert_eq!(made.len(), 1, "of four that were missed one is made");
+    let carried = carried(&made[0]);
+    assert_eq!(carried.store.map(|it| it.name).as_deref(), Some("daily-backup-2026-03-04-0200"));
+    let rule = carried.retention.expect("a rule");
+    assert_eq!((rule.days, rule.keep_last), (Some(30), 1));
+    end(&mut world, "Complete", done());
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "daily-backup"), (BackupPhase::Scheduled, "BackupSucceeded".into()));
+    let status = of(&world, "daily-backup").status.clone().expect("a status");
+    assert_eq!(status.next_schedule_time.map(|it| it.0), Some(at("2026-03-05T02:00:00Z")));
+    world.now = at("2026-03-05T02:00:00Z");
+    assert_eq!(settle(&mut world).len(), 1);
+}
+
+#[test]
+fn a_backup_that_is_too_late_is_not_made_and_a_suspended_one_counts_as_missed() {
+    let spec = json!({"storage": bucket(), "schedule": "0 2 * * *", "startingDeadlineSeconds": 600});
+    let mut world = served(vec![backup("nightly", spec)]);
+    world.now = at("2026-03-02T02:10:01Z");
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "nightly"), (BackupPhase::Failed, "BackupMissed".into()));
+    edit_backup(&mut world, "nightly", |it| it.spec.suspend = Some(true));
+    world.now = at("2026-03-03T02:05:00Z");
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "nightly").1, "BackupSuspended");
+    edit_backup(&mut world, "nightly", |it| it.spec.suspend = None);
+    assert_eq!(settle(&mut world).len(), 1, "within its deadline it is made");
+}
+
+/// a site has one operation at a time.
+#[test]
+fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
+    let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+    settle(&mut world);
+    Arc::make_mut(&mut world.site).spec.site_config.insert("a".into(), json!(1));
+    Arc::make_mut(&mut world.site).metadata.generation = Some(2);
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(reason(&plan(&world)), "WaitingForBackup");
+    assert_eq!(world.site.status.clone().expect("a status").phase, SitePhase::Ready, "it is served");
+    world.backups.push(backup("second", json!({"storage": bucket()})));
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "second"), (BackupPhase::Pending, "SiteBusy".into()));
+    end(&mut world, "Complete", done());
+    let made = settle(&mut world);
+    let names: Vec<_> = made.iter().map(|it| it.key.name.as_str()).collect();
+    assert_eq!(names, ["shop-apply"], "the change comes first, the second backup after it");
+    assert_eq!(stands(&world, "second").1, "SiteBusy");
+}
+
+#[test]
+fn a_bench_without_room_lets_backups_wait() {
+    let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+    world.may_start_job = false;
+    assert!(settle(&mut world).is_empty());
+    assert_eq!((stands(&world, "now").1.as_str(), under_way(&world)), ("WaitingForJobSlot", None));
+}
+
+#[test]
+fn a_failed_backup_is_tried_three_times_and_then_when_it_is_due_again() {
+    let spec = json!({"storage": bucket(), "schedule": "0 2 * * *"});
+    let mut world = served(vec![backup("nightly", spec)]);
+    world.now = at("2026-03-02T02:00:00Z");
+    assert_eq!(settle(&mut world).len(), 1);
+    let failure = json!({"step": "upload", "error": "StorageUnreachable: error sending request"});
+    for attempt in 1..=2 {
+        end(&mut world, "Failed", failure.clone());
+        assert!(settle(&mut world).is_empty());
+        assert_eq!(stands(&world, "nightly"), (BackupPhase::Running, "BackupRetrying".into()));
+        world.now = world.now.checked_add(jiff::SignedDuration::from_mins(5)).expect("a time");
+        assert_eq!(settle(&mut world).len(), 1, "after {attempt}");
+    }
+    end(&mut world, "Failed", failure);
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "nightly"), (BackupPhase::Failed, "BackupFailed".into()));
+    let status = of(&world, "nightly").status.clone().expect("a status");
+    assert!(
+        status.message.clone().unwrap_or_default().contains("StorageUnreachable: error sending"),
+        "{:?}",
+        status.message
+    );
+    assert_eq!((status.history.len(), status.last_successful_backup), (1, None));
+    world.now = at("2026-03-03T02:00:00Z");
+    assert_eq!(settle(&mut world).len(), 1, "the next run recovers");
+    end(&mut world, "Complete", done());
+    settle(&mut world);
+    assert_eq!(stands(&world, "nightly").1, "BackupSucceeded");
+}
+
+#[test]
+fn what_no_further_try_mends_is_not_tried_again() {
+    for word in ["CredentialsRefused", "BucketMissing", "StorageFull"] {
+        let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+        settle(&mut world);
+        end(&mut world, "Failed", json!({"step": "upload", "error": format!("{word}: no")}));
+        assert!(settle(&mut world).is_empty());
+        assert_eq!(stands(&world, "now"), (BackupPhase::Failed, "BackupFailed".into()), "{word}");
+    }
+}
+
+#[test]
+fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_to_its_spec_after_it() {
+    let daily = backup("daily-backup", json!({"storage": bucket(), "schedule": "0 2 * * *"}));
+    let other = backup("daily", json!({"storage": {"s3": {"bucket": "other"}}, "schedule": "0 3 * * *"}));
+    let spec =
+        json!({"restore": {"backupName": "daily-backup-2024-01-15", "restoreDatabase": true, "restoreFiles": true}});
+    let mut world = served(vec![daily, other, backup("restore-job", spec)]);
+    let before = world.site.status.clone().expect("a status").configuration;
+    let made = settle(&mut world);
+    assert_eq!(made.len(), 1);
+    assert_eq!(containers(&made[0]), ["backup", "transfer", "restore"]);
+    let carried = carried(&made[0]);
+    assert_eq!(carried.fetch.as_deref(), Some("daily-backup-2024-01-15"));
+    assert!(matches!(&carried.place, transfer::store::Place::S3(it) if it.bucket == "frappe-backups"));
+    let safety = carried.store.expect("a safety backup");
+    assert_eq!((safety.name.as_str(), safety.may_be_stored), ("restore-job-before-2026-03-01-1300", true));
+    assert_eq!(lint(&made[0]), Vec::<String>::new());
+    end(&mut world, "Complete", json!({"result": "restored"}));
+    let made = settle(&mut world);
+    assert_eq!(stands(&world, "restore-job"), (BackupPhase::Succeeded, "RestoreSucceeded".into()));
+    assert_eq!(made.iter().map(|it| it.key.name.as_str()).collect::<Vec<_>>(), ["shop-apply"]);
+    world.jobs.remove("shop-apply");
+    converge(&mut world, "Complete");
+    assert_ne!(world.site.status.clone().expect("a status").configuration, before);
+}
+
+#[test]
+fn what_cannot_be_done_is_refused_with_a_reason() {
+    for (spec, word) in [
+        (json!({}), Word::StorageMissing),
+        (json!({"restore": {"backupName": "unknown-2024-01-15"}}), Word::StorageMissing),
+        (json!({"storage": bucket(), "schedule": "61 * * * *"}), Word::ScheduleInvalid),
+        (json!({"storage": bucket(), "schedule": "0 2 * * *", "timeZone": "Mars/Olympus"}), Word::ScheduleInvalid),
+        (json!({"storage": bucket(), "siteRef": {"name": "shop", "namespace": "other"}}), Word::SiteNamespaceRefused),
+        (
+            json!({"storage": {"s3": {"bucket": "b", "credentialsSecretRef": {"name": "keys"}}}}),
+            Word::StorageSecretMissing,
+        ),
+        (
+            json!({"storage": {"s3": {"bucket": "b", "caSecretRef": {"name": "a", "namespace": "b"}}}}),
+            Word::StorageRefused,
+        ),
+        (json!({"storage": {"persistentVolumeClaim": {"claimName": "bench-sites"}}}), Word::StorageRefused),
+    ] {
+        let mut world = served(vec![backup("it", spec.clone())]);
+        assert!(settle(&mut world).is_empty(), "{spec}");
+        assert_eq!(stands(&world, "it"), (BackupPhase::Failed, word.to_string()), "{spec}");
+        assert_eq!(plan(&world).missing, word == Word::StorageSecretMissing);
+    }
+    let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
+    world.operator_image = None;
+    settle(&mut world);
+    assert_eq!(stands(&world, "it").1, "OperatorImageUnknown");
+}
+
+#[test]
+fn the_keys_of_a_bucket_reach_the_transfer_as_files_and_nothing_else() {
+    let storage = json!({
+        "s3": {"bucket": "b", "endpoint": "https://minio:9000", "prefix": "team/a", "credentialsSecretRef": {"name": "keys"},
+               "caSecretRef": {"name": "ca"}},
+        "stagingSizeLimit": "20Gi", "serviceAccountName": "backups",
+    });
+    let mut world = served(vec![backup("it", json!({"storage": storage}))]);
+    user_secret(&mut world, "keys");
+    user_secret(&mut world, "ca");
+    let made = settle(&mut world);
+    assert_eq!(carried(&made[0]).folder, "team/a/default/shop");
+    let pod = &made[0].body["spec"]["template"]["spec"];
+    insta::assert_yaml_snapshot!("backup_pod", pod);
+}
+
+#[test]
+fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
+    for (spec, stopped) in [
+        (json!({"storage": bucket()}), true),
+        (json!({"storage": bucket(), "restore": {"backupName": "a-2024"}}), false),
+    ] {
+        let mut world = served(vec![backup("it", spec)]);
+        settle(&mut world);
+        assert!(under_way(&world).is_some());
+        world.backups.clear();
+        settle(&mut world);
+        assert_eq!(world.backup_job.is_none(), stopped);
+        assert_eq!(under_way(&world).is_none(), stopped);
+        if !stopped {
+            end(&mut world, "Complete", done());
+            settle(&mut world);
+            assert_eq!(under_way(&world), None);
+        }
+    }
+}
+
+#[test]
+fn a_site_that_goes_stops_its_backup_and_lets_its_sitebackups_go() {
+    let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
+    settle(&mut world);
+    Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(Time(world.now));
+    for _ in 0..12 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+        if world.site.finalizers().is_empty() {
+            break;
+        }
+    }
+    assert!(world.backup_job.is_none(), "nothing is dropped beside it");
+    assert!(world.site.finalizers().is_empty());
+    let labels = of(&world, "it").metadata.labels.clone();
+    assert!(labels.is_none_or(|it| it.values().all(String::is_empty)));
+}
+
+/// The Job of the last hour's backup may still be there: it is another.
+#[test]
+fn jobs_of_two_runs_have_two_names() {
+    let place = Place::of(&site(json!({})));
+    let operation = |minute: &str, attempt: i32| BackupOperation {
+        kind: BackupOperationKind::Backup,
+        site_backup: "hourly".into(),
+        site_backup_uid: "uid".into(),
+        run: format!("hourly-{minute}"),
+        scheduled_at: Time(at(minute)),
+        started_at: Time(at(minute)),
+        attempt,
+        epoch: 1,
+    };
+    let (first, second) = (operation("2026-03-01T12:00:00Z", 1), operation("2026-03-01T13:00:00Z", 1));
+    assert_ne!(job_key(&place, &first), job_key(&place, &second));
+    assert_eq!(
+        job_key(&place, &operation("2026-03-01T12:00:00Z", 2)).name,
+        format!("{}-2", job_key(&place, &first).name)
+    );
+}

@@ -1,0 +1,211 @@
+//! Backups on a real API server: the guide's two examples as they are, a site that is missing, and a fleet whose members die
+//! while its sites are backed up every minute. What the Jobs do is tested by the runner's own tests and by `tests/transfer`.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+    time::Duration,
+};
+
+use frappe_crds::{SiteBackup, site::SitePhase};
+use frappe_loadtest::{
+    audit,
+    process::{Operator, Options},
+};
+use jiff::{SignedDuration, Timestamp};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ListParams, Patch, PatchParams},
+};
+use serde_json::json;
+
+use crate::support::{World, program, site};
+
+/// As the guide has them.
+const DAILY_BACKUP: &str = r#"
+apiVersion: vyogo.tech/v1alpha1
+kind: SiteBackup
+metadata:
+  name: daily-backup
+spec:
+  siteRef:
+    name: customer-site
+    namespace: default
+  schedule: "0 2 * * *"  # Daily at 2 AM
+  retention:
+    days: 30
+  storage:
+    s3:
+      bucket: "frappe-backups"
+      region: "us-east-1"
+"#;
+const RESTORE_JOB: &str = r#"
+apiVersion: vyogo.tech/v1alpha1
+kind: SiteBackup
+metadata:
+  name: restore-job
+spec:
+  siteRef:
+    name: customer-site
+    namespace: default
+  restore:
+    backupName: "daily-backup-2024-01-15"
+    restoreDatabase: true
+    restoreFiles: true
+"#;
+
+fn backups(world: &World, namespace: &str) -> Api<SiteBackup> {
+    Api::namespaced(world.client.clone(), namespace)
+}
+
+/// Waits until a SiteBackup's Ready has a reason.
+async fn says(world: &World, name: &str, reason: &str) -> SiteBackup {
+    let api = backups(world, "default");
+    world
+        .until(&format!("{name} says {reason}"), 120, || async {
+            let found = api.get(name).await.ok()?;
+            let ready = found.status.as_ref()?.conditions.iter().find(|it| it.type_ == "Ready")?.clone();
+            (ready.reason == reason).then_some(found)
+        })
+        .await
+}
+
+/// R-18: the guide's examples. A backup and a restore are made, at rest nothing is asked, and the site's end is seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guides_backup_and_restore() {
+    let world = World::start("backups").await;
+    world.cluster.apply(DAILY_BACKUP).unwrap();
+    says(&world, "daily-backup", "SiteNotFound").await;
+    world.with_bench("default").await;
+    world.cluster.apply(&site("default", "customer-site")).unwrap();
+    let ready = world.site_in("default", "customer-site", SitePhase::Ready).await;
+    let daily = says(&world, "daily-backup", "BackupScheduled").await;
+    let slot = ready.labels()["frappe.vyogo.tech/slot"].clone();
+    assert_eq!(daily.labels()["frappe.vyogo.tech/slot"], slot);
+    let next = daily.status.unwrap().next_schedule_time.unwrap().0;
+    assert_eq!(next.strftime("%H:%M").to_string(), "02:00");
+
+    world.cluster.apply(RESTORE_JOB).unwrap();
+    let restored = says(&world, "restore-job", "RestoreSucceeded").await;
+    let run = restored.status.unwrap().history[0].clone();
+    assert_eq!((run.name.as_str(), run.succeeded), ("daily-backup-2024-01-15", true));
+    // The site is brought to its spec afterwards.
+    let applied = async || {
+        let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-o", "name"]);
+        let site = world.sites("default").get("customer-site").await.ok()?.status?;
+        (jobs.contains("customer-site-apply") && site.phase == SitePhase::Ready && site.last_restore.is_some())
+            .then_some(())
+    };
+    world.until("the restored site was brought to its spec", 60, applied).await;
+
+    let once = DAILY_BACKUP.replace("daily-backup", "once");
+    let once = once.lines().filter(|line| !["schedule", "retention", "days"].iter().any(|it| line.contains(it)));
+    world.cluster.apply(&once.collect::<Vec<_>>().join("\n")).unwrap();
+    let made = says(&world, "once", "BackupSucceeded").await.status.unwrap();
+    assert!(made.last_successful_backup.is_some_and(|it| it.name.starts_with("once-20")));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let begun = Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let asked = audit::requests(&world.cluster, begun).unwrap();
+    let asked: Vec<String> =
+        asked.iter().filter(|it| it.is_work() && it.verb != "watch").map(ToString::to_string).collect();
+    assert_eq!(asked, Vec::<String>::new(), "at rest nothing is asked");
+
+    world.kubectl(&["delete", "frappesite", "-n", "default", "customer-site"]);
+    world.site_gone("default", "customer-site").await;
+    says(&world, "daily-backup", "SiteNotFound").await;
+    let released = backups(&world, "default").get("daily-backup").await.unwrap();
+    assert!(!released.labels().contains_key("frappe.vyogo.tech/slot"), "it is of no site any more");
+}
+
+const SITES: usize = 120;
+const MINUTES: i64 = 3;
+
+fn member(name: &str) -> Options {
+    Options { pod_name: Some(name.to_owned()), lease_seconds: Some(5), ..Options::default() }
+}
+
+async fn with_sites(world: &World) {
+    let mut manifest = String::new();
+    for number in 0..SITES {
+        write!(manifest, "{}", site("fleet", &format!("s{number}"))).unwrap();
+    }
+    world.cluster.apply(&manifest).unwrap();
+    let ready = async || {
+        let sites = world.sites("fleet").list(&ListParams::default()).await.ok()?;
+        let ready = sites.items.iter().filter(|it| it.status.as_ref().is_some_and(|it| it.phase == SitePhase::Ready));
+        (ready.count() == SITES).then_some(())
+    };
+    world.until("all sites are Ready", 240, ready).await;
+}
+
+fn with_backups(world: &World) {
+    let mut manifest = String::new();
+    for number in 0..SITES {
+        write!(
+            manifest,
+            "---\napiVersion: vyogo.tech/v1alpha1\nkind: SiteBackup\nmetadata: {{name: b{number}, namespace: fleet}}\nspec:\n  \
+             siteRef: {{name: s{number}}}\n  schedule: \"* * * * *\"\n  storage: {{s3: {{bucket: frappe-backups}}}}\n"
+        )
+        .unwrap();
+    }
+    world.cluster.apply(&manifest).unwrap();
+}
+
+/// R-18, R-19: every minute's backup of every site is made, and made once, while members are killed and added.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
+    let world = World::start_with("backup-fleet", &member("one")).await;
+    let mut others = BTreeMap::new();
+    for name in ["two", "three"] {
+        others.insert(name, Operator::start(program(), &world.cluster, &member(name)).unwrap());
+    }
+    world.with_bench("fleet").await;
+    with_sites(&world).await;
+    with_backups(&world);
+    let begun = Timestamp::now();
+    tokio::time::sleep(Duration::from_secs(70)).await;
+    drop(others.remove("two"));
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    others.insert("four", Operator::start(program(), &world.cluster, &member("four")).unwrap());
+    let end = begun.checked_add(SignedDuration::from_mins(MINUTES)).unwrap();
+    tokio::time::sleep(Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default()).await;
+    let api = backups(&world, "fleet");
+    for backup in api.list(&ListParams::default()).await.unwrap().items {
+        let stop = Patch::Merge(json!({"spec": {"suspend": true}}));
+        api.patch(&backup.name_any(), &PatchParams::default(), &stop).await.unwrap();
+    }
+    let idle = async || {
+        let sites = world.sites("fleet").list(&ListParams::default()).await.ok()?;
+        sites.items.iter().all(|it| it.status.as_ref().is_some_and(|it| it.backup.is_none())).then_some(())
+    };
+    world.until("no backup is under way", 120, idle).await;
+    let all = api.list(&ListParams::default()).await.unwrap().items;
+    assert_eq!(all.len(), SITES);
+    let minute = SignedDuration::from_mins(1);
+    let (mut made, mut wrong) = (0, Vec::new());
+    for backup in &all {
+        let history = backup.status.clone().unwrap_or_default().history;
+        made += history.len();
+        let due: BTreeSet<Timestamp> =
+            history.iter().filter_map(|it| it.scheduled_at.as_ref()).map(|it| it.0).collect();
+        let first = due.first().copied().unwrap_or_default();
+        let whole = due.len() == history.len() && history.iter().all(|it| it.succeeded);
+        let without_a_gap = due.iter().zip(due.iter().skip(1)).all(|(one, next)| next.duration_since(*one) == minute);
+        if !whole || !without_a_gap || due.len() < 2 || first.duration_since(begun) > minute {
+            wrong.push(format!("{}: {history:?}", backup.name_any()));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {SITES}: {:#?}", wrong.len(), wrong.first());
+    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();
+    for request in requests.iter().filter(|it| it.verb == "create" && it.resource == "jobs" && it.code == 201) {
+        *jobs.entry(&request.name).or_default() += 1;
+    }
+    let doubled: Vec<_> = jobs.iter().filter(|(_, count)| **count > 1).collect();
+    assert!(doubled.is_empty(), "{doubled:?}");
+    assert_eq!(jobs.len(), made, "a Job for each backup, and a backup for each Job");
+    println!(
+        "{made} backups of {SITES} sites in {MINUTES} minutes, each once and none left out; a member was killed and one was added"
+    );
+}

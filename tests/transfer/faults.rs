@@ -1,0 +1,114 @@
+//! What is broken, missing or refused, and how it is called.
+
+use serde_json::json;
+
+use crate::support::{Bed, Folder, NAME};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_that_changed_where_it_is_kept_is_not_fetched() {
+    let bed = Bed::start().await;
+    assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
+    let part = format!("default/shop/{NAME}/database.sql.gz");
+    for (content, words) in [(b"rowz".as_slice(), "which is not what was stored"), (b"ro", "has 2 bytes")] {
+        bed.put(&part, content).await;
+        let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+        assert!(!failed.ok && failed.error().starts_with("BackupBroken: database of"), "{failed:?}");
+        assert!(failed.error().contains(words), "{failed:?}");
+    }
+    object_store::ObjectStoreExt::delete(&bed.store, &part.as_str().into()).await.unwrap();
+    let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+    assert!(
+        failed.error().contains("BackupBroken: database of") && failed.error().contains("is missing"),
+        "{failed:?}"
+    );
+    bed.put(&format!("default/shop/{NAME}/manifest.json"), b"{\"format\": 1").await;
+    let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+    assert!(failed.error().starts_with("BackupBroken: the manifest of"), "{failed:?}");
+}
+
+/// A manifest comes from outside of the pod.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_names_no_file_outside_of_its_folder() {
+    let bed = Bed::start().await;
+    assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
+    let key = format!("default/shop/{NAME}/manifest.json");
+    let manifest =
+        object_store::ObjectStoreExt::get(&bed.store, &key.as_str().into()).await.unwrap().bytes().await.unwrap();
+    let manifest = String::from_utf8(manifest.to_vec()).unwrap();
+    for file in ["../../etc/passwd", "/etc/passwd", ".hidden"] {
+        bed.put(&key, manifest.replace("database.sql.gz", file).as_bytes()).await;
+        let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+        assert!(failed.error().contains("names a file"), "{file}: {failed:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_pod_made_is_checked_before_it_is_called_a_backup() {
+    let bed = Bed::start().await;
+    let staging = Bed::staging_of(b"rows");
+    std::fs::write(staging.path().join("database.sql.gz"), b"cut").unwrap();
+    let failed = bed.run(&bed.store(NAME), &staging);
+    assert!(failed.error().starts_with("BackupBroken: database.sql.gz was read back"), "{failed:?}");
+    assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "it is no backup");
+    let nothing = bed.run(&bed.store(NAME), &Folder::new());
+    assert!(!nothing.ok && nothing.error().starts_with("StagingFailed: "), "{nothing:?}");
+}
+
+/// A restore that began has no site to back up any more: the backup of before must be there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_safety_backup_that_is_missing_stops_the_restore() {
+    let bed = Bed::start().await;
+    let mut request = bed.store("restore-job-before-2026-11-26-0300");
+    request["store"]["mayBeStored"] = json!(true);
+    let failed = bed.run(&request, &Folder::new());
+    assert!(failed.error().contains("was never stored"), "{failed:?}");
+    assert!(bed.run(&request, &Bed::staging_of(b"before")).ok);
+    assert!(bed.run(&request, &Folder::new()).ok, "it is there");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namesake_of_another_site_is_not_overwritten() {
+    let bed = Bed::start().await;
+    assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
+    let mut request = bed.store(NAME);
+    request["store"]["identity"] = json!("another");
+    let failed = bed.run(&request, &Bed::staging_of(b"other rows"));
+    assert!(failed.error().starts_with("BackupForeign: "), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_fault_of_the_storage_has_its_word_and_the_next_run_recovers() {
+    let mut bed = Bed::start().await;
+    let staging = Bed::staging_of(b"rows");
+    let mut request = bed.store(NAME);
+    request["place"]["s3"]["bucket"] = json!("missing");
+    let failed = bed.run(&request, &staging);
+    assert!(!failed.ok && failed.error().starts_with("BucketMissing: "), "{failed:?}");
+    bed.set_secret_key("wrong");
+    let failed = bed.run(&bed.store(NAME), &staging);
+    assert!(!failed.ok && failed.error().starts_with("CredentialsRefused: "), "{failed:?}");
+    bed.set_secret_key(crate::support::SECRET_KEY);
+    assert!(bed.run(&bed.store(NAME), &staging).ok, "the next run recovers");
+    bed.stop();
+    let failed = bed.run(&bed.store(NAME), &staging);
+    assert!(!failed.ok && failed.error().starts_with("StorageUnreachable: "), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_volume_has_its_word_and_leaves_no_backup() {
+    let bed = Bed::start().await;
+    let small = Folder::new();
+    let mounted =
+        std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(small.path()).status();
+    if !mounted.is_ok_and(|it| it.success()) {
+        println!("NOT TESTED: a full volume (this process may not mount a file system)");
+        return;
+    }
+    let mut request = bed.store(NAME);
+    request["place"] = json!("volume");
+    let failed = bed.run_on(&request, &Bed::staging(3 << 20), &small);
+    let fits = bed.run_on(&request, &Bed::staging_of(b"rows"), &small);
+    std::process::Command::new("umount").arg(small.path()).status().unwrap();
+    assert!(!failed.ok && failed.error().starts_with("StorageFull: "), "{failed:?}");
+    assert!(fits.ok, "the next run recovers: {fits:?}");
+}

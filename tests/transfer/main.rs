@@ -1,0 +1,125 @@
+//! What carries backups, against a real S3 server: the operator's own binary as the Jobs run it.
+//!
+//! The server is built by `loadtest/objectstore/build` (`make objectstore`). Each test starts one of its own on loopback, and
+//! removes it, also when it fails.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
+
+mod faults;
+mod interrupted;
+mod support;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::json;
+use support::{Bed, Folder, NAME};
+
+/// A part that is sent in pieces, and small ones.
+const LARGE_BYTES: usize = 40 << 20;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_comes_back_is_what_was_stored_byte_for_byte() {
+    let bed = Bed::start().await;
+    let staging = Bed::staging(LARGE_BYTES);
+    let stored = bed.run(&bed.store(NAME), &staging);
+    assert_eq!(stored.said["result"]["bytes"], json!(staging.bytes()), "{stored:?}");
+    let fetched = Folder::new();
+    let done = bed.run(&bed.fetch(NAME), &fetched);
+    assert_eq!(done.said["result"]["fetched"], NAME, "{done:?}");
+    assert_eq!(fetched.files(), staging.files());
+    let again = bed.run(&bed.store(NAME), &Folder::new());
+    assert!(again.ok, "what is stored is stored no second time: {again:?}");
+    println!("stored, read back and fetched: {} bytes in {} objects", staging.bytes(), bed.keys().await.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_keeps_backups_as_a_bucket_does() {
+    let bed = Bed::start().await;
+    let staging = Bed::staging(LARGE_BYTES);
+    let mut request = bed.store(NAME);
+    request["place"] = json!("volume");
+    assert!(bed.run(&request, &staging).ok);
+    let fetched = Folder::new();
+    let mut request = bed.fetch("daily-backup-2026-11-26");
+    request["place"] = json!("volume");
+    assert!(bed.run(&request, &fetched).ok, "the beginning of a name finds it");
+    assert_eq!(fetched.files(), staging.files());
+}
+
+/// The guide asks for a backup by its day.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_of_a_day_is_fetched_and_no_others() {
+    let bed = Bed::start().await;
+    for (name, content) in [
+        ("daily-backup-2024-01-15-0200", "night"),
+        ("daily-backup-2024-01-15-1400", "noon"),
+        ("daily-backup-2024-01-16-0200", "next day"),
+        ("daily-backup-2024-01-155-0200", "no day"),
+    ] {
+        let staging = Bed::staging_of(content.as_bytes());
+        let mut request = bed.store(name);
+        let hour = if name.ends_with("1400") { 14 } else { 2 };
+        request["store"]["scheduledAt"] = json!(format!("2024-01-{}T{hour:02}:00:00Z", &name[21..23]));
+        assert!(bed.run(&request, &staging).ok);
+    }
+    for (name, content) in
+        [("daily-backup-2024-01-15", "noon"), ("daily-backup-2024-01-15-0200", "night"), ("daily-backup", "next day")]
+    {
+        let fetched = Folder::new();
+        assert!(bed.run(&bed.fetch(name), &fetched).ok);
+        assert_eq!(fetched.files()["database.sql.gz"], content.as_bytes(), "{name}");
+    }
+    let none = bed.run(&bed.fetch("weekly"), &Folder::new());
+    assert!(none.error().starts_with("BackupNotFound: no backup weekly"), "{none:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_backups_go_and_nothing_else_does() {
+    let bed = Bed::start().await;
+    let now = Timestamp::now();
+    let days_ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
+    let store = async |name: &str, site_backup: &str, identity: &str, days: i64| {
+        let mut request = bed.store(name);
+        request["store"]["siteBackup"] = json!(site_backup);
+        request["store"]["identity"] = json!(identity);
+        request["store"]["scheduledAt"] = json!(days_ago(days));
+        assert!(bed.run(&request, &Bed::staging_of(name.as_bytes())).ok);
+    };
+    store("daily-2026-01-01-0200", "daily", "id-1", 90).await;
+    store("daily-2026-02-01-0200", "daily", "id-1", 60).await;
+    store("daily-2026-03-01-0200", "daily", "id-1", 5).await;
+    store("weekly-2026-01-01-0200", "weekly", "id-1", 90).await;
+    store("daily-2025-01-01-0200", "daily", "of-another-site", 400).await;
+    // A try that never became a backup, something of a person's, and a manifest that nobody can read.
+    bed.put("default/shop/daily-2026-02-15-0200/database.sql.gz", b"half").await;
+    bed.put("default/shop/notes/readme.txt", b"mine").await;
+    bed.put("default/shop/daily-2025-06-01-0200/manifest.json", b"{").await;
+    let mut request = bed.store("daily-2026-04-01-0200");
+    request["store"]["siteBackup"] = json!("daily");
+    request["store"]["scheduledAt"] = json!(now);
+    request["retention"] = json!({"siteBackup": "daily", "identity": "id-1", "days": 30, "keepLast": 1});
+    let done = bed.run(&request, &Bed::staging_of(b"new"));
+    let removed = done.said["result"]["removed"].as_array().unwrap().clone();
+    let mut removed: Vec<&str> = removed.iter().map(|it| it.as_str().unwrap()).collect();
+    removed.sort_unstable();
+    assert_eq!(removed, ["daily-2026-01-01-0200", "daily-2026-02-01-0200", "daily-2026-02-15-0200"]);
+    assert_eq!(
+        bed.folders().await,
+        [
+            "daily-2025-01-01-0200",
+            "daily-2025-06-01-0200",
+            "daily-2026-03-01-0200",
+            "daily-2026-04-01-0200",
+            "notes",
+            "weekly-2026-01-01-0200"
+        ]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_backup_stays_however_old_it_is() {
+    let bed = Bed::start().await;
+    let mut request = bed.store(NAME);
+    request["store"]["scheduledAt"] = json!("2020-01-01T00:00:00Z");
+    request["retention"] = json!({"siteBackup": "daily-backup", "identity": "id-1", "days": 1, "keepLast": 1});
+    assert!(bed.run(&request, &Bed::staging_of(b"old")).ok);
+    assert_eq!(bed.folders().await, [NAME]);
+}
