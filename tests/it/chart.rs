@@ -245,7 +245,10 @@ fn start(cluster: &Cluster, deployment: &Value, pod: &Value) -> Operator {
     };
     let mut words = vec!["env".to_owned()];
     for entry in container["env"].as_array().unwrap() {
-        let value = field(entry["valueFrom"]["fieldRef"]["fieldPath"].as_str().unwrap());
+        let value = match entry["valueFrom"]["fieldRef"]["fieldPath"].as_str() {
+            Some(path) => field(path),
+            None => entry["value"].clone(),
+        };
         words.push(format!("{}={}", entry["name"].as_str().unwrap(), value.as_str().unwrap()));
     }
     words.push(program().display().to_string());
