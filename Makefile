@@ -42,6 +42,8 @@ runner:
 .PHONY: transfer objectstore
 transfer: objectstore checkout
 	cargo test --quiet -p frappe-operator --test transfer -- --nocapture
+	OPERATOR=$(PROGRAMS)/frappe-operator OBJECT_STORE=$$(loadtest/objectstore/build) \
+	  python3 -m unittest discover --start-directory tests/backups --verbose
 
 objectstore: tools
 	@loadtest/objectstore/build >/dev/null

@@ -1,0 +1,149 @@
+"""A backup's whole way, with nothing in the place of anything but Frappe: the site runner dumps a site on a real MariaDB, the
+operator's program stores it in a real S3 server and fetches it again, and the runner restores it.
+
+OPERATOR is the path of the program `frappe-operator`, OBJECT_STORE that of the S3 server (`loadtest/objectstore/build`).
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+import urllib.error
+import urllib.request
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(ROOT / "src/runner/tests"))
+
+from support import DATABASE, ENCRYPTION_KEY, PASSWORD, Scanner, free_port  # noqa: E402
+from test_backup import BackupCase, tree  # noqa: E402
+
+KEYS = {"accessKey": "access", "secretKey": "a-secret-key-of-the-bucket"}
+NAME = "daily-backup-2026-11-26-0200"
+
+
+class ObjectStore:
+    """An S3 server of its own on loopback, with a bucket."""
+
+    def __init__(self):
+        self.folder = pathlib.Path(tempfile.mkdtemp(prefix="frappe-object-store-"))
+        (self.folder / "objects/frappe-backups").mkdir(parents=True)
+        (self.folder / "metadata").mkdir()
+        self.port = free_port()
+        self.process = subprocess.Popen(
+            [os.environ["OBJECT_STORE"], "--port", f"127.0.0.1:{self.port}", "--access", KEYS["accessKey"], "--secret",
+             KEYS["secretKey"], "--quiet", "posix", "--sidecar", str(self.folder / "metadata"), str(self.folder / "objects")],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=1)
+            except urllib.error.HTTPError:
+                return
+            except OSError:
+                time.sleep(0.05)
+        raise RuntimeError("the S3 server does not answer")
+
+    def objects(self):
+        """Every file of every backup, as the server has it on its disk."""
+        return {str(path.relative_to(self.folder / "objects/frappe-backups")): path
+                for path in (self.folder / "objects/frappe-backups/default").rglob("*") if path.is_file()}
+
+    def close(self):
+        self.process.kill()
+        self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class JourneyTest(BackupCase):
+    def setUp(self):
+        super().setUp()
+        self.store = ObjectStore()
+        self.addCleanup(self.store.close)
+        self.keys = self.bench.folder / "storage"
+        self.keys.mkdir()
+        for name, value in KEYS.items():
+            (self.keys / name).write_text(value)
+
+    def transfer(self, **what):
+        """The operator's program, as the second container of the Job runs it; answers its exit code and what it said."""
+        request = {"place": {"s3": {"bucket": "frappe-backups", "endpoint": f"http://127.0.0.1:{self.store.port}", "pathStyle": True}},
+                   "folder": "default/shop", **what}
+        log = self.bench.folder / "transferred"
+        log.unlink(missing_ok=True)
+        done = subprocess.run([os.environ["OPERATOR"], "transfer", json.dumps(request), "--staging", str(self.staging),
+                               "--credentials", str(self.keys), "--termination-log", str(log)],
+                              capture_output=True, text=True, check=False)
+        for shown in (done.stdout, done.stderr, log.read_text()):
+            self.assertNotIn(KEYS["secretKey"], shown)
+        return done.returncode, json.loads(log.read_text())
+
+    def storing(self, name, site_backup="daily-backup", **more):
+        return {"store": {"name": name, "siteBackup": site_backup, "site": "default/shop", "identity": "id-1",
+                          "scheduledAt": "2026-11-26T02:00:00Z", **more}}
+
+    def backed_up(self):
+        self.done("backup", self.request())
+        code, said = self.transfer(**self.storing(NAME))
+        self.assertEqual(code, 0, said)
+        shutil.rmtree(self.staging)
+
+    def test_a_site_comes_back_byte_for_byte(self):
+        before = self.rows(), self.files(), self.config()
+        with Scanner() as scanner:
+            self.backed_up()
+            self.spoil()
+            spoiled = self.rows(), self.files()
+            # As the Job of a restore does: the site as it is, then the backup of that day, then the restore.
+            self.done("backup", self.request(before="restore-job"))
+            code, said = self.transfer(**self.storing("restore-job-before-2026-11-26-0300", "restore-job", mayBeStored=True),
+                                       fetch="daily-backup-2026-11-26")
+            self.assertEqual((code, said["result"]["fetched"]), (0, NAME), said)
+            self.done("restore", self.restoration(run="restore-job"))
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
+        # And back to what it was before the restore.
+        self.assertEqual(self.transfer(fetch="restore-job-before")[0], 0)
+        self.done("restore", self.restoration(run="undo"))
+        self.assertEqual((self.rows(), self.files()), spoiled)
+        # The S3 server itself was started with its key.
+        shown = [it for it in scanner.seen if not it.startswith(os.environ["OBJECT_STORE"].encode())]
+        everything = b"".join(shown) + b"".join(path.read_bytes() for path in self.store.objects().values())
+        for value in (PASSWORD, ENCRYPTION_KEY, KEYS["secretKey"]):
+            self.assertTrue(value.encode() not in everything, "a secret is shown")
+
+    def test_what_was_spoiled_in_the_bucket_reaches_no_site(self):
+        self.backed_up()
+        before = self.rows(), self.files(), self.config()
+        whole = {name: path.read_bytes() for name, path in self.store.objects().items()}
+        dump = f"default/shop/{NAME}/database.sql.gz"
+        archive = f"default/shop/{NAME}/public-files.tgz"
+        for what, name, content in [("a cut dump", dump, whole[dump][:-100]), ("a missing part", archive, None),
+                                    ("another byte", archive, whole[archive][:-9] + b"\0" + whole[archive][-8:])]:
+            with self.subTest(what):
+                path = self.store.objects()[name]
+                path.unlink() if content is None else path.write_bytes(content)
+                code, said = self.transfer(fetch=NAME)
+                self.assertEqual((code, said["error"].split(":")[0]), (1, "BackupBroken"), said)
+                self.assertEqual((self.rows(), self.files(), self.config()), before)
+                path.write_bytes(whole[name])
+        self.assertEqual(self.transfer(fetch=NAME)[0], 0, "as it was, it is whole")
+
+    def test_a_bucket_that_is_away_leaves_the_site_as_it_is_and_the_next_run_recovers(self):
+        before = self.rows(), tree(self.bench.site())
+        self.done("backup", self.request())
+        (self.keys / "secretKey").write_text("wrong")
+        code, said = self.transfer(**self.storing(NAME))
+        self.assertEqual((code, said["error"].split(":")[0]), (1, "CredentialsRefused"), said)
+        (self.keys / "secretKey").write_text(KEYS["secretKey"])
+        self.assertEqual((self.rows(), tree(self.bench.site())), before)
+        self.backed_up()
+
+
+# Its own tests are run where they are.
+del BackupCase
+
+if __name__ == "__main__":
+    unittest.main()
