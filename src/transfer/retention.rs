@@ -44,8 +44,9 @@ pub async fn retain(
             }
             // A try that failed for good: only what this SiteBackup itself began, which its name tells.
             Ok(None) if is_run_of(&name, &rule.site_backup) && present != Some(name.as_str()) => {
-                store.end_unfinished(&manifest::file(folder, &name, upload::JOURNAL)).await?;
-                store.remove(&manifest::folder(folder, &name)).await?;
+                let left = manifest::folder(folder, &name);
+                store.end_unfinished(&left, &manifest::file(folder, &name, upload::JOURNAL)).await?;
+                store.remove(&left).await?;
                 removed.push(name);
             }
             Ok(_) => {}

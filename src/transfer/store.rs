@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{BufReader, Read as _},
-    path::Path as FilePath,
+    path::{Path as FilePath, PathBuf},
     time::Duration,
 };
 
@@ -28,6 +28,9 @@ const PIECE_BYTES: u64 = 16 << 20;
 const PIECES_MAX: u64 = 9000;
 /// Pieces on their way at once: their memory is the pod's.
 const PIECES_AT_ONCE: usize = 2;
+
+/// How long a service may be silent while it is read from.
+const SILENCE_MAX: Duration = Duration::from_mins(5);
 
 /// A place.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -60,8 +63,8 @@ pub struct Bucket {
 pub enum Store {
     /// A bucket.
     S3(AmazonS3),
-    /// A folder.
-    Volume(LocalFileSystem),
+    /// A folder of a volume.
+    Volume(LocalFileSystem, PathBuf),
 }
 
 /// What an upload that did not end left at the bucket: written down before its first piece is sent.
@@ -77,7 +80,8 @@ impl Store {
         let failed = |error: &object_store::Error| Failure::of_store("open", error);
         match place {
             Place::Volume => {
-                LocalFileSystem::new_with_prefix(&folders.volume).map(Self::Volume).map_err(|it| failed(&it))
+                let store = LocalFileSystem::new_with_prefix(&folders.volume).map_err(|it| failed(&it))?;
+                Ok(Self::Volume(store, folders.volume.clone()))
             }
             Place::S3(bucket) => bucket.open(&folders.credentials).map(Self::S3).map_err(|it| failed(&it)),
         }
@@ -87,7 +91,7 @@ impl Store {
     pub fn objects(&self) -> &dyn ObjectStore {
         match self {
             Self::S3(store) => store,
-            Self::Volume(store) => store,
+            Self::Volume(store, _) => store,
         }
     }
 
@@ -102,14 +106,14 @@ impl Store {
                 let whole = std::fs::read(file).map_err(|it| failed(&it))?;
                 store.put(to, whole.into()).await.map(|_| ())
             }
-            Self::Volume(store) => copy(store, file, to).await,
+            Self::Volume(store, _) => copy(store, file, to).await,
         };
         result.map_err(|error| Failure::of_store("upload", &error))
     }
 
-    /// Ends what an upload that was killed left unfinished.
-    pub async fn end_unfinished(&self, journal: &Path) -> Result<(), Failure> {
-        let Self::S3(store) = self else { return Ok(()) };
+    /// Ends what an upload that was killed left unfinished in a folder where there is no backup.
+    pub async fn end_unfinished(&self, folder: &Path, journal: &Path) -> Result<(), Failure> {
+        let Self::S3(store) = self else { return self.remove(folder).await };
         let failed = |error: &object_store::Error| Failure::of_store("clean-up", error);
         let Some(text) = self.read(journal).await? else { return Ok(()) };
         if let Ok(Unfinished { path, id }) = serde_json::from_slice(&text) {
@@ -164,6 +168,16 @@ impl Store {
 
     /// Removes everything under a folder.
     pub async fn remove(&self, folder: &Path) -> Result<(), Failure> {
+        if let Self::Volume(_, volume) = self {
+            // With what a copy that was killed left, which no list shows.
+            let path = volume.join(folder.as_ref());
+            return match std::fs::remove_dir_all(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    Err(Failure::of_disk("remove", &path, &error))
+                }
+                _ => Ok(()),
+            };
+        }
         let objects = self.objects();
         let found = objects.list(Some(folder)).map_ok(|it| it.location).boxed();
         let gone = objects.delete_stream(found).try_collect::<Vec<_>>().await;
@@ -181,7 +195,7 @@ impl Bucket {
             .with_region(self.region.as_deref().unwrap_or("us-east-1"))
             .with_checksum_algorithm(Checksum::SHA256)
             .with_virtual_hosted_style_request(!self.path_style);
-        let mut options = ClientOptions::new().with_timeout_disabled();
+        let mut options = ClientOptions::new().with_timeout_disabled().with_read_timeout(SILENCE_MAX);
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint);
             options = options.with_allow_http(endpoint.starts_with("http://"));

@@ -46,7 +46,7 @@ pub async fn upload(
         Failure::broken("upload", format!("{CONTENTS} is not what the site runner writes: {error}"))
     })?;
     let journal = manifest::file(folder, name, JOURNAL);
-    store.end_unfinished(&journal).await?;
+    store.end_unfinished(&manifest::folder(folder, name), &journal).await?;
     for part in contents.parts.values() {
         let to = manifest::file(folder, name, &part.file);
         store.send(&staging.join(&part.file), &to, &journal).await?;

@@ -44,6 +44,35 @@ async fn a_volume_keeps_backups_as_a_bucket_does() {
     assert_eq!(fetched.files(), staging.files());
 }
 
+/// What a copy that was killed left lies beside what it copied, and no list shows it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_copy_left_on_a_volume_goes() {
+    let bed = Bed::start().await;
+    let on_volume = |name: &str| {
+        let mut request = bed.store(name);
+        request["place"] = json!("volume");
+        request["retention"] = json!({"siteBackup": "daily-backup", "identity": "id-1", "keepLast": 1});
+        request
+    };
+    let volume = Folder::new();
+    let folder = volume.path().join("default/shop");
+    for name in [NAME, "daily-backup-2026-11-25-0200"] {
+        std::fs::create_dir_all(folder.join(name)).unwrap();
+        std::fs::write(folder.join(name).join("database.sql.gz#1"), b"half").unwrap();
+    }
+    assert!(bed.run_on(&on_volume(NAME), &Bed::staging_of(b"rows"), &volume).ok);
+    let names = |path: &std::path::Path| -> Vec<String> {
+        let mut names: Vec<String> =
+            std::fs::read_dir(path).unwrap().map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(names(&folder), [NAME]);
+    assert_eq!(names(&folder.join(NAME)), ["database.sql.gz", "manifest.json", "public-files.tgz"]);
+    assert!(bed.run_on(&on_volume("daily-backup-2026-11-27-0200"), &Bed::staging_of(b"more"), &volume).ok);
+    assert_eq!(names(&folder), ["daily-backup-2026-11-27-0200"], "an outdated one goes with its folder");
+}
+
 /// The guide asks for a backup by its day.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_of_a_day_is_fetched_and_no_others() {
