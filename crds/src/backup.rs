@@ -92,6 +92,11 @@ pub struct BackupStorage {
     /// A volume other than the sites'.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimStorage>,
+    /// Secret whose key `identity` has an age identity (`age-keygen`). With it each part is encrypted before it leaves the pod,
+    /// and the keys by which the site's stored passwords are read go with the backup. Keep it elsewhere than the backups:
+    /// without it they cannot be opened.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encryption_key_secret_ref: Option<SecretReference>,
     /// Largest size of a backup while it is on its way, on the disk of a node. Default: no limit of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_size_limit: Option<Quantity>,

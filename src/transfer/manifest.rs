@@ -24,6 +24,28 @@ pub struct Part {
     pub bytes: u64,
     /// Its SHA-256, in hex.
     pub sha256: String,
+    /// As what it is stored, where it is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub encrypted: Option<Stored>,
+}
+
+/// A file as it is stored.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Stored {
+    /// Its name.
+    pub file: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Its SHA-256, in hex.
+    pub sha256: String,
+}
+
+impl Part {
+    /// The file that is stored.
+    pub fn stored(&self) -> Stored {
+        let plain = || Stored { file: self.file.clone(), bytes: self.bytes, sha256: self.sha256.clone() };
+        self.encrypted.clone().unwrap_or_else(plain)
+    }
 }
 
 /// What the site runner made.

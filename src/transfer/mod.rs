@@ -8,6 +8,7 @@ pub mod fetch;
 pub mod manifest;
 pub mod report;
 pub mod retention;
+pub mod secrecy;
 pub mod store;
 pub mod upload;
 
@@ -20,13 +21,14 @@ use serde_json::{Value, json};
 
 use self::{
     report::Failure,
+    secrecy::Key,
     store::{Place, Store},
 };
 use crate::{cli::TransferArguments, tool};
 
 /// Folder of the backup on its way, in the Job's pod.
 pub const STAGING: &str = "/run/frappe-backup";
-/// Folder with `accessKey`, `secretKey`, `sessionToken` and `ca.crt`, as far as they are given.
+/// Folder with `accessKey`, `secretKey`, `sessionToken`, `ca.crt` and `identity`, as far as they are given.
 pub const CREDENTIALS: &str = "/run/frappe-storage";
 /// Where the volume that backups are kept on is mounted.
 pub const VOLUME: &str = "/run/frappe-backups";
@@ -121,9 +123,10 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
 /// Does what the request asks for; answers what was done.
 pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result<Value, Failure> {
     let store = Store::open(&request.place, folders)?;
+    let key = Key::read(&folders.credentials)?;
     let mut done = json!({});
     if let Some(storing) = &request.store {
-        let manifest = upload::upload(&store, &request.folder, storing, &folders.staging, now).await?;
+        let manifest = upload::upload(&store, &request.folder, storing, &folders.staging, key.as_ref(), now).await?;
         done["name"] = json!(manifest.name);
         done["bytes"] = json!(manifest.contents.bytes());
     }
@@ -132,7 +135,7 @@ pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result
         done["removed"] = json!(retention::retain(&store, &request.folder, rule, kept, now).await?);
     }
     if let Some(name) = &request.fetch {
-        let manifest = fetch::fetch(&store, &request.folder, name, &folders.staging).await?;
+        let manifest = fetch::fetch(&store, &request.folder, name, &folders.staging, key.as_ref()).await?;
         done["fetched"] = json!(manifest.name);
     }
     Ok(done)

@@ -60,7 +60,7 @@ pub async fn retain(
         // First it is none any more, then its parts go, then what says so.
         upload::put(store, folder, &Manifest { removing: true, ..backup.clone() }).await?;
         for part in backup.contents.parts.values() {
-            store.remove_file(&manifest::file(folder, &backup.name, &part.file)).await?;
+            store.remove_file(&manifest::file(folder, &backup.name, &part.stored().file)).await?;
         }
         store.remove(&manifest::folder(folder, &backup.name)).await?;
         removed.push(backup.name.clone());

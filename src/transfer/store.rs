@@ -67,6 +67,39 @@ pub enum Store {
     Volume(LocalFileSystem, PathBuf),
 }
 
+/// Size and SHA-256 of what goes by.
+#[derive(Default)]
+pub struct Digest {
+    hash: Sha256,
+    bytes: u64,
+}
+
+impl Digest {
+    /// Takes bytes in.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.hash.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// Size, and SHA-256 in hex.
+    pub fn finish(self) -> (u64, String) {
+        (self.bytes, hex(&self.hash.finalize()))
+    }
+
+    /// Those of a file.
+    pub fn of_file(path: &FilePath) -> std::io::Result<(u64, String)> {
+        let mut digest = Self::default();
+        let mut file = File::open(path)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(digest.finish()),
+                length => digest.add(&buffer[..length]),
+            }
+        }
+    }
+}
+
 /// What an upload that did not end left at the bucket: written down before its first piece is sent.
 #[derive(Deserialize, Serialize)]
 struct Unfinished {
@@ -148,14 +181,13 @@ impl Store {
     ) -> Result<(u64, String), Failure> {
         let failed = |error: &object_store::Error| Failure::of_store("read back", error);
         let mut content = self.objects().get(path).await.map_err(|it| failed(&it))?.into_stream();
-        let (mut digest, mut size) = (Sha256::new(), 0);
+        let mut digest = Digest::default();
         while let Some(bytes) = content.next().await {
             let bytes = bytes.map_err(|it| failed(&it))?;
-            digest.update(&bytes);
-            size += bytes.len() as u64;
+            digest.add(&bytes);
             sink(&bytes)?;
         }
-        Ok((size, hex(&digest.finalize())))
+        Ok(digest.finish())
     }
 
     /// Removes an object, which may be gone already.

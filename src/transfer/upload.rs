@@ -7,9 +7,10 @@ use object_store::ObjectStoreExt as _;
 
 use super::{
     Storing,
-    manifest::{self, CONTENTS, Contents, FORMAT, Manifest},
+    manifest::{self, CONTENTS, Contents, FORMAT, Manifest, Part, Stored},
     report::Failure,
-    store::Store,
+    secrecy::{Key, SUFFIX},
+    store::{Digest, Store},
 };
 
 /// Where an upload in pieces is written down.
@@ -21,6 +22,7 @@ pub async fn upload(
     folder: &str,
     storing: &Storing,
     staging: &FilePath,
+    key: Option<&Key>,
     now: Timestamp,
 ) -> Result<Manifest, Failure> {
     let name = &storing.name;
@@ -42,19 +44,21 @@ pub async fn upload(
         }
         other => other.map_err(|error| Failure::of_disk("upload", &path, &error))?,
     };
-    let contents: Contents = serde_json::from_slice(&text).map_err(|error| {
+    let mut contents: Contents = serde_json::from_slice(&text).map_err(|error| {
         Failure::broken("upload", format!("{CONTENTS} is not what the site runner writes: {error}"))
     })?;
     let journal = manifest::file(folder, name, JOURNAL);
     store.end_unfinished(&manifest::folder(folder, name), &journal).await?;
-    for part in contents.parts.values() {
-        let to = manifest::file(folder, name, &part.file);
-        store.send(&staging.join(&part.file), &to, &journal).await?;
+    for part in contents.parts.values_mut() {
+        part.encrypted = key.map(|key| encrypted(key, staging, part)).transpose()?;
+        let sent = part.stored();
+        let to = manifest::file(folder, name, &sent.file);
+        store.send(&staging.join(&sent.file), &to, &journal).await?;
         let (bytes, sha256) = store.digest(&to, |_| Ok(())).await?;
-        if (bytes, &sha256) != (part.bytes, &part.sha256) {
+        if (bytes, &sha256) != (sent.bytes, &sent.sha256) {
             let message = format!(
                 "{} was read back as {bytes} bytes with SHA-256 {sha256}, which is not what was sent",
-                part.file
+                sent.file
             );
             return Err(Failure::broken("read back", message));
         }
@@ -72,6 +76,23 @@ pub async fn upload(
     };
     put(store, folder, &made).await?;
     Ok(made)
+}
+
+/// Encrypts a part beside itself, and opens it again: only what can be opened is stored.
+fn encrypted(key: &Key, staging: &FilePath, part: &Part) -> Result<Stored, Failure> {
+    let file = format!("{}{SUFFIX}", part.file);
+    let path = staging.join(&file);
+    key.encrypt(&staging.join(&part.file), &path)?;
+    let mut plain = Digest::default();
+    key.decrypt(&path, |bytes| {
+        plain.add(bytes);
+        Ok(())
+    })?;
+    if plain.finish() != (part.bytes, part.sha256.clone()) {
+        return Err(Failure::broken("encrypt", format!("{file} does not open as what {} is", part.file)));
+    }
+    let (bytes, sha256) = Digest::of_file(&path).map_err(|error| Failure::of_disk("encrypt", &path, &error))?;
+    Ok(Stored { file, bytes, sha256 })
 }
 
 /// Writes a manifest.

@@ -111,11 +111,29 @@ async fn the_guides_backup_and_restore() {
         asked.iter().filter(|it| it.is_work() && it.verb != "watch").map(ToString::to_string).collect();
     assert_eq!(asked, Vec::<String>::new(), "at rest nothing is asked");
 
+    stopped_by_deletion(&world).await;
     world.kubectl(&["delete", "frappesite", "-n", "default", "customer-site"]);
     world.site_gone("default", "customer-site").await;
     says(&world, "daily-backup", "SiteNotFound").await;
     let released = backups(&world, "default").get("daily-backup").await.unwrap();
     assert!(!released.labels().contains_key("frappe.vyogo.tech/slot"), "it is of no site any more");
+}
+
+/// A backup whose SiteBackup is deleted is stopped, and its site is free again.
+async fn stopped_by_deletion(world: &World) {
+    world.cluster.apply(&site("default", "slow-site")).unwrap();
+    world.site_in("default", "slow-site", SitePhase::Ready).await;
+    let once = DAILY_BACKUP.replace("daily-backup", "stopped").replace("customer-site", "slow-site");
+    let once = once.lines().filter(|line| !["schedule", "retention", "days"].iter().any(|it| line.contains(it)));
+    world.cluster.apply(&once.collect::<Vec<_>>().join("\n")).unwrap();
+    says(world, "stopped", "BackupRunning").await;
+    world.kubectl(&["delete", "sitebackup", "-n", "default", "stopped"]);
+    let free = async || {
+        let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-o", "name"]);
+        let site = world.sites("default").get("slow-site").await.ok()?.status?;
+        (site.backup.is_none() && !jobs.contains("slow-site-backup")).then_some(())
+    };
+    world.until("the backup was stopped", 60, free).await;
 }
 
 const SITES: usize = 120;

@@ -6,6 +6,7 @@
 
 mod faults;
 mod interrupted;
+mod secrecy;
 mod support;
 
 use jiff::{SignedDuration, Timestamp};

@@ -253,6 +253,30 @@ impl Bed {
         std::fs::write(self.credentials.path().join("secretKey"), key).unwrap();
     }
 
+    /// The key with which parts are encrypted from now on.
+    pub(crate) fn set_identity(&self, identity: &str) {
+        std::fs::write(self.credentials.path().join("identity"), identity).unwrap();
+    }
+
+    pub(crate) fn no_identity(&self) {
+        std::fs::remove_file(self.credentials.path().join("identity")).unwrap();
+    }
+
+    /// Has the manifest say that a part is what its content now is.
+    pub(crate) async fn forge_manifest(&self, part: &str, content: &[u8]) {
+        let (folder, file) = part.rsplit_once('/').unwrap();
+        let key = format!("{folder}/manifest.json");
+        let text = self.store.get(&key.as_str().into()).await.unwrap().bytes().await.unwrap();
+        let mut manifest: Value = serde_json::from_slice(&text).unwrap();
+        for part in manifest["contents"]["parts"].as_object_mut().unwrap().values_mut() {
+            if part["encrypted"]["file"] == file {
+                part["encrypted"]["bytes"] = json!(content.len());
+                part["encrypted"]["sha256"] = json!(frappe_operator::domain::names::hex(&Sha256::digest(content)));
+            }
+        }
+        self.put(&key, manifest.to_string().as_bytes()).await;
+    }
+
     pub(crate) async fn put(&self, key: &str, content: &[u8]) {
         self.store.put(&key.into(), content.to_vec().into()).await.unwrap();
     }

@@ -216,7 +216,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let deleting = site.metadata.deletion_timestamp.is_some();
     let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
-    let backups = backups(context, &site);
+    let backups = backups(context, &site).await?;
     let backup_job = backup_job(context, &site);
     let backup_result = backup_result(context, backup_job.as_deref()).await?;
     let (secrets, copies) = secrets(context, &site, bench.as_deref(), &backups).await?;
@@ -369,7 +369,10 @@ async fn secrets(
 }
 
 /// The site's SiteBackups, also those that have not got its slot's label yet.
-fn backups(context: &Context, site: &FrappeSite) -> Vec<Arc<SiteBackup>> {
+///
+/// That of what is under way is read live where no watch shows it: between two watches, when its label changes, it is in
+/// none, and it would be taken for deleted.
+async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
     let key = Key::of(site);
     let names: BTreeSet<String> = context.backups.of(&key).into_iter().chain(context.new_backups.1.of(&key)).collect();
     let known = |name: String| {
@@ -379,7 +382,16 @@ fn backups(context: &Context, site: &FrappeSite) -> Vec<Arc<SiteBackup>> {
         let backup: SiteBackup = object.as_ref().clone().try_parse().ok()?;
         (backup.spec.site_ref.name == site.name_any()).then(|| Arc::new(backup))
     };
-    names.into_iter().filter_map(known).collect()
+    let mut found: Vec<Arc<SiteBackup>> = names.into_iter().filter_map(known).collect();
+    let under_way = site.status.as_ref().and_then(|status| status.backup.as_ref());
+    if let Some(operation) = under_way
+        && found.iter().all(|it| it.uid().as_ref() != Some(&operation.site_backup_uid))
+    {
+        let api: Api<SiteBackup> = Api::namespaced(context.client.clone(), &key.namespace);
+        let live = api.get_opt(&operation.site_backup).await?;
+        found.extend(live.filter(|it| it.uid().as_ref() == Some(&operation.site_backup_uid)).map(Arc::new));
+    }
+    Ok(found)
 }
 
 fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {

@@ -19,7 +19,7 @@ use crate::{
         names::hash_hex,
         object::{Desired, Kind},
     },
-    transfer::{self, Retention, Storing},
+    transfer::{self, Retention, Storing, secrecy},
 };
 
 /// Longest time of a backup or a restore, in seconds.
@@ -57,7 +57,11 @@ pub(super) fn job(
     storage: &Storage,
     operation: &BackupOperation,
 ) -> Desired {
-    let request = with(request(input), &json!({"staging": transfer::STAGING}));
+    let mut request = with(request(input), &json!({"staging": transfer::STAGING}));
+    if storage.spec.encryption_key_secret_ref.is_some() {
+        // In clear they never leave the volume.
+        request["keys"] = json!(true);
+    }
     let carry = transfer_request(input, backup, storage, operation);
     let pod = match &backup.spec.restore {
         None => pod(input, bench, &["backup"], &request, image, storage, &carry, None),
@@ -197,7 +201,11 @@ fn transfer_container(
     let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref());
     let certificates = certificates
         .map(|it| json!({"secret": {"name": named(&it.name), "items": [{"key": "ca.crt", "path": "ca.crt"}]}}));
-    let sources: Vec<Value> = credentials.into_iter().chain(certificates).collect();
+    let key = storage.spec.encryption_key_secret_ref.as_ref().map(|it| {
+        let items = [json!({"key": secrecy::FILE_NAME, "path": secrecy::FILE_NAME})];
+        json!({"secret": {"name": named(&it.name), "items": items}})
+    });
+    let sources: Vec<Value> = [credentials, certificates, key].into_iter().flatten().collect();
     if !sources.is_empty() {
         volumes.push(json!({"name": "storage", "projected": {"defaultMode": 0o440, "sources": sources}}));
         mounts.push(json!({"name": "storage", "mountPath": transfer::CREDENTIALS, "readOnly": true}));

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Words of failures that no further try mends: a person must act.
-const FINAL: [&str; 9] = [
+const FINAL: [&str; 11] = [
     "BackupNewer",
     "BackupMisfit",
     "BackupBroken",
@@ -32,6 +32,8 @@ const FINAL: [&str; 9] = [
     "BucketMissing",
     "CredentialsRefused",
     "StorageFull",
+    "EncryptionKeyMissing",
+    "EncryptionKeyWrong",
 ];
 
 impl Scene<'_> {

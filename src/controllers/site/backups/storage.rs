@@ -74,7 +74,9 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let place = Place::of(&observed.site);
     let s3 = spec.s3.as_ref();
     let references = s3.iter().flat_map(|it| [&it.credentials_secret_ref, &it.ca_secret_ref]).flatten();
-    let mut elsewhere = references.filter(|it| it.namespace.as_ref().is_some_and(|namespace| *namespace != place.own));
+    let mut elsewhere = references
+        .chain(&spec.encryption_key_secret_ref)
+        .filter(|it| it.namespace.as_ref().is_some_and(|namespace| *namespace != place.own));
     let claim = spec.persistent_volume_claim.as_ref().map(|it| it.claim_name.as_str());
     let sites = child(&observed.site.spec.bench_ref.name, "sites");
     let message = if elsewhere.next().is_some() {
@@ -95,7 +97,11 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
 pub fn secrets(storage: &BackupStorage) -> impl Iterator<Item = &str> {
     let s3 = storage.s3.as_ref();
     let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref());
-    credentials.into_iter().chain(s3.and_then(|it| it.ca_secret_ref.as_ref())).map(|it| it.name.as_str())
+    let authorities = s3.and_then(|it| it.ca_secret_ref.as_ref());
+    [credentials, authorities, storage.encryption_key_secret_ref.as_ref()]
+        .into_iter()
+        .flatten()
+        .map(|it| it.name.as_str())
 }
 
 /// The storage of the SiteBackup whose name the backup's begins with: of several the longest.

@@ -41,13 +41,16 @@ impl Scene<'_> {
         due.sort_by_key(|it: &Due| (it.operation.kind != BackupOperationKind::Restore, it.operation.scheduled_at.0));
         let may_begin = under_way.is_none() && !just_ended && !self.busy;
         for (place, it) in due.into_iter().enumerate() {
-            let times = Times { handled: None, next: self.next_of(&it.backup) };
+            // What waits is due since then: by that it is seen to be late.
+            let since = it.backup.spec.schedule.as_ref().map(|_| it.operation.scheduled_at.0);
+            let times = Times { handled: None, next: since };
             if place > 0 || !may_begin {
                 self.step(&it.backup, &busy(), &times, None);
             } else if !self.observed.may_start_job {
                 self.step(&it.backup, &no_room(self.observed), &times, None);
             } else {
-                let times = Times { handled: Some(it.operation.scheduled_at.0), ..times };
+                let next = self.next_of(&it.backup);
+                let times = Times { handled: Some(it.operation.scheduled_at.0), next };
                 self.run(&it.backup, &it.operation, &times, false);
             }
         }

@@ -240,6 +240,11 @@ fn a_bench_without_room_lets_backups_wait() {
     world.may_start_job = false;
     assert!(settle(&mut world).is_empty());
     assert_eq!((stands(&world, "now").1.as_str(), under_way(&world)), ("WaitingForJobSlot", None));
+    world.backups = vec![backup("nightly", json!({"storage": bucket(), "schedule": "0 2 * * *"}))];
+    world.now = at("2026-03-02T05:00:00Z");
+    settle(&mut world);
+    let next = of(&world, "nightly").status.clone().expect("a status").next_schedule_time;
+    assert_eq!(next.map(|it| it.0), Some(at("2026-03-02T02:00:00Z")), "that it is late can be seen");
 }
 
 #[test]
@@ -344,11 +349,12 @@ fn the_keys_of_a_bucket_reach_the_transfer_as_files_and_nothing_else() {
     let storage = json!({
         "s3": {"bucket": "b", "endpoint": "https://minio:9000", "prefix": "team/a", "credentialsSecretRef": {"name": "keys"},
                "caSecretRef": {"name": "ca"}},
-        "stagingSizeLimit": "20Gi", "serviceAccountName": "backups",
+        "encryptionKeySecretRef": {"name": "backup-key"}, "stagingSizeLimit": "20Gi", "serviceAccountName": "backups",
     });
     let mut world = served(vec![backup("it", json!({"storage": storage}))]);
     user_secret(&mut world, "keys");
     user_secret(&mut world, "ca");
+    user_secret(&mut world, "backup-key");
     let made = settle(&mut world);
     assert_eq!(carried(&made[0]).folder, "team/a/default/shop");
     let pod = &made[0].body["spec"]["template"]["spec"];
