@@ -79,15 +79,24 @@ impl<K: Cached> Cache<K> {
     }
 
     fn known(&self, key: &Key) -> Option<Arc<K::Form>> {
+        // In this order: the watch puts an object in before it drops the record of the write that it shows.
+        let record = self.written.get(key).map(|entry| match &entry.value().0 {
+            Written::Object(written) => (Written::Object(Arc::clone(written)), entry.value().1),
+            Written::Deleted { uid, version } => {
+                (Written::Deleted { uid: uid.clone(), version: *version }, entry.value().1)
+            }
+        });
         let seen = self.seen(key);
-        let Some(entry) = self.written.get(key) else { return seen };
-        match &entry.value().0 {
-            Written::Object(written) => match &seen {
+        match record {
+            None => seen,
+            Some((Written::Object(written), since)) => match &seen {
                 Some(object) if !is_older(object.as_ref(), written.as_ref()) => seen,
-                None if entry.value().1.elapsed() > RECORD_LIFETIME => None,
-                _ => Some(Arc::clone(written)),
+                None if since.elapsed() > RECORD_LIFETIME => None,
+                _ => Some(written),
             },
-            Written::Deleted { uid, version } => seen.filter(|object| !is_gone(object.as_ref(), uid, *version)),
+            Some((Written::Deleted { uid, version }, _)) => {
+                seen.filter(|object| !is_gone(object.as_ref(), &uid, version))
+            }
         }
     }
 
@@ -185,18 +194,19 @@ impl<K: Cached> Cache<K> {
         if self.written.get(&key).is_some_and(|entry| gone(&entry.value().0)) {
             return None;
         }
+        let before = self.seen(&key);
+        let known = before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object));
+        let now = Arc::new(object);
+        if !known {
+            self.strays.remove(&key);
+            self.objects.insert(key.clone(), K::hold(&now, &self.sample));
+        }
+        // Only now: who looks in between would find neither.
         self.written.remove_if(&key, |_, (written, _)| match written {
-            Written::Object(written) => !is_older(&object, written.as_ref()),
+            Written::Object(written) => !is_older(now.as_ref(), written.as_ref()),
             Written::Deleted { .. } => true,
         });
-        let before = self.seen(&key);
-        if before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object)) {
-            return None;
-        }
-        self.strays.remove(&key);
-        let now = Arc::new(object);
-        self.objects.insert(key, K::hold(&now, &self.sample));
-        Some(Change::Applied { now, before })
+        (!known).then_some(Change::Applied { now, before })
     }
 
     /// Takes in that an object is gone; nothing where a newer one is known.
