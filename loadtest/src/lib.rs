@@ -3,6 +3,7 @@
 //! Used by the integration tests of the operator, by the demo, and by the load test.
 
 pub mod audit;
+pub mod backups;
 pub mod cluster;
 pub mod history;
 pub mod members;

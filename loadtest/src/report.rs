@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{scenario::Scenario, targets::Target};
+use crate::{backups::Backups, scenario::Scenario, targets::Target};
 
 /// How long something took, in milliseconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -84,6 +84,9 @@ pub struct Row {
     pub map_writes: usize,
     /// The longest time that a slot of a member that had died belonged to nobody.
     pub unowned_seconds_max: Option<f64>,
+    /// What became of the backups that were due.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<Backups>,
     /// What else is to be said.
     pub notes: Vec<String>,
 }
@@ -215,6 +218,7 @@ impl Report {
         }
         self.judged(&mut text);
         self.times(&mut text);
+        self.backed_up(&mut text);
         self.costs(&mut text);
         self.compared(&mut text);
         self.requests(&mut text);
@@ -269,6 +273,32 @@ impl Report {
         }
         for (members, edits) in &self.capacity {
             let _ = writeln!(text, "\n{members} members keep the objective up to {edits} edits/s.");
+        }
+    }
+
+    fn backed_up(&self, text: &mut String) {
+        for (row, it) in self.rows.iter().filter_map(|row| Some((row, row.backups.as_ref()?))) {
+            let _ = writeln!(
+                text,
+                "\n{}: {} were due, {} were made; lost {}, doubled {}, failed {}. In the {} minutes in which any was due, {} to {} \
+                 began in each. From due to begun p50 / p99 / max {:.1} / {:.1} / {:.1} s. At once there ran at most {} Jobs of \
+                 one site and {} of one bench; {} Jobs of other kinds ran in between.",
+                row.step,
+                it.due,
+                it.made,
+                it.lost,
+                it.doubled,
+                it.failed,
+                it.minutes,
+                it.starts_a_minute_least,
+                it.starts_a_minute_most,
+                it.late.p50 / 1e3,
+                it.late.p99 / 1e3,
+                it.late.max / 1e3,
+                it.jobs_of_a_site_most,
+                it.jobs_of_a_bench_most,
+                it.other_jobs
+            );
         }
     }
 

@@ -125,6 +125,16 @@ pub enum Step {
         /// For so many sites.
         sites: Amount,
     },
+    /// Every site is backed up by one schedule while a member is killed, one is added and the coordinator is told to end; ends
+    /// when nothing runs any more.
+    Backups {
+        /// Cron's five fields; `SOON` is the minute of the hour that comes when all SiteBackups have been made.
+        schedule: String,
+        /// For how long they are let run.
+        seconds: u64,
+        /// Sites that are changed in a minute, each in a way that needs a Job.
+        changes_per_minute: u32,
+    },
 }
 
 /// What goes wrong.
@@ -176,7 +186,7 @@ mod tests {
             names.push(path.file_stem().expect("a name").to_string_lossy().into_owned());
         }
         names.sort();
-        assert_eq!(names, ["10k", "basic", "chaos", "rolling-update", "scale-out", "steady"]);
+        assert_eq!(names, ["10k", "backups", "basic", "chaos", "rolling-update", "scale-out", "steady"]);
     }
 
     #[test]

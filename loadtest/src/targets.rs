@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::report::{Report, Row, exact};
+use crate::{
+    backups::Backups,
+    report::{Report, Row, exact},
+};
 
 /// A figure against its target.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -80,6 +83,9 @@ pub fn judge(report: &Report) -> Vec<Target> {
         let figure = format!("p99 from a spec edit to the changed object, {} sites, 50 edits/s", row.sites);
         targets.push(Target::at_most(&figure, row.edit.p99, 250.0, "ms"));
     }
+    for (row, backups) in report.rows.iter().filter_map(|row| Some((row, row.backups.as_ref()?))) {
+        backed_up(report, &row.step, backups, &mut targets);
+    }
     if report.scenario.sites >= 10_000 {
         let most = report.rows.iter().map(memory).fold(0.0, f64::max);
         targets.push(Target::at_most("largest RSS of a member", most, 90.0, "MiB"));
@@ -87,6 +93,21 @@ pub fn judge(report: &Report) -> Vec<Target> {
         targets.push(Target::at_least("sites that became Ready", exact(ready), exact(report.scenario.sites), ""));
     }
     targets
+}
+
+/// Every backup that was due is made, once, beside no other operation, and within the budget of Jobs. Of those that moved to
+/// another member in the meantime one for each member may run beside them.
+fn backed_up(report: &Report, step: &str, backups: &Backups, targets: &mut Vec<Target>) {
+    let figure = |what: &str| format!("{step}: {what}");
+    targets.push(Target::at_least(&figure("made of those due"), exact(backups.made), exact(backups.due), ""));
+    for (what, count) in [("lost", backups.lost), ("doubled", backups.doubled), ("failed", backups.failed)] {
+        targets.push(Target::at_most(&figure(what), exact(count), 0.0, ""));
+    }
+    targets.push(Target::at_most(&figure("Jobs of one site at once"), exact(backups.jobs_of_a_site_most), 1.0, ""));
+    let limit = report.scenario.config.get("maxConcurrentSiteJobs").and_then(|it| it.parse::<usize>().ok());
+    let Some(limit) = limit else { return };
+    let most = exact(limit + report.scenario.members);
+    targets.push(Target::at_most(&figure("Jobs of one bench at once"), exact(backups.jobs_of_a_bench_most), most, ""));
 }
 
 /// Memory of one member with 300 sites, and what each further one takes.

@@ -1,6 +1,7 @@
 //! The load test: an operator brings sites up on a real API server with simulated nodes, and is measured from outside.
 #![allow(clippy::print_stdout, reason = "the program speaks to a person")]
 
+mod backups;
 mod faults;
 mod floor;
 mod generator;
@@ -137,7 +138,7 @@ async fn load(arguments: &RunArguments) -> anyhow::Result<()> {
 async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Cluster> {
     let nodes = scenario.nodes;
     // Who owned what, and when, stands in the bodies of requests.
-    let faults = scenario.steps.iter().any(|step| matches!(step, Step::Fault { .. }));
+    let faults = scenario.steps.iter().any(|step| matches!(step, Step::Fault { .. } | Step::Backups { .. }));
     let cluster = tokio::task::spawn_blocking(move || {
         let crds = crds.map(|folder| folder.canonicalize()).transpose()?.map(|it| it.to_string_lossy().into_owned());
         let mut variables = vec![("LEADER_ELECT", "false")];

@@ -23,7 +23,7 @@ use jiff::Timestamp;
 use kube::{Client, api::ListParams, core::DynamicObject};
 
 use crate::{
-    faults, floor,
+    backups, faults, floor,
     generator::{Generator, Pace},
     sampler::Sampler,
     tracker::Tracker,
@@ -42,7 +42,7 @@ const SAMPLES_MAX: usize = 240;
 pub(crate) struct Run<'a> {
     scenario: &'a Scenario,
     cluster: &'a Cluster,
-    client: Client,
+    pub(crate) client: Client,
     pub(crate) members: Members<'a>,
     pub(crate) generator: Arc<Generator>,
     pub(crate) tracker: Tracker,
@@ -73,7 +73,7 @@ pub(crate) struct Mark {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
-fn now() -> Timestamp {
+pub(crate) fn now() -> Timestamp {
     Timestamp::now()
 }
 
@@ -144,6 +144,12 @@ impl<'a> Run<'a> {
                 Ok(())
             }
             Step::Floor { sites } => self.floor(sites.of(all_sites)).await,
+            Step::Backups { schedule, seconds, changes_per_minute } => {
+                let measured = backups::run(self, schedule, *seconds, *changes_per_minute).await?;
+                self.dead.insert(self.found.rows.len(), measured.gone);
+                self.row(format!("backups: {schedule}"), measured.mark).await.backups = Some(measured.backups);
+                Ok(())
+            }
         }
     }
 
@@ -335,6 +341,7 @@ impl<'a> Run<'a> {
             requests: BTreeMap::new(),
             map_writes: 0,
             unowned_seconds_max: None,
+            backups: None,
             notes: notes.into_iter().collect(),
         });
         let last = self.found.rows.len() - 1;

@@ -1,0 +1,191 @@
+//! Every site is backed up by one schedule while members are killed, added and ended, and sites are changed.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use frappe_crds::SiteBackup;
+use frappe_loadtest::backups::{Backups, Occupancy, judge, minute_after};
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::Job;
+use kube::{
+    Api, ResourceExt,
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
+    core::DynamicObject,
+    runtime::watcher,
+};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+
+use crate::{
+    generator::NAMESPACE,
+    run::{Mark, Run, now},
+    tracker,
+};
+
+/// Requests that are under way at once, at most.
+const REQUESTS_MAX: usize = 16;
+/// Time until the minute that `SOON` stands for: SiteBackups are made and understood until then.
+const SOON_SECONDS: i64 = 120;
+/// How long the operator has to say when each is due, and to end what runs at the end.
+const PATIENCE: Duration = Duration::from_mins(5);
+
+/// What a step measured.
+pub(crate) struct Measured {
+    pub(crate) mark: Mark,
+    pub(crate) gone: Vec<String>,
+    pub(crate) backups: Backups,
+}
+
+/// Makes a SiteBackup for each site, lets members come and go, and compares what was due with what was made.
+pub(crate) async fn run(
+    run: &mut Run<'_>,
+    schedule: &str,
+    seconds: u64,
+    changes_per_minute: u32,
+) -> anyhow::Result<Measured> {
+    let schedule = schedule.replace("SOON", &minute_after(now(), SOON_SECONDS).to_string());
+    run.begin(&format!("backups: {schedule}"));
+    let mark = run.mark().await;
+    let api: Api<SiteBackup> = Api::namespaced(run.client.clone(), NAMESPACE);
+    let (jobs, watching) = watch(run);
+    let sites: Vec<String> = tracker::sites(&run.client).list(&ListParams::default()).await?.iter().map(name).collect();
+    create(&api, &sites, &schedule).await?;
+    let due = promised(&api, sites.len()).await?;
+    let changing = tokio::spawn(change(tracker::sites(&run.client), sites, changes_per_minute));
+    let gone = come_and_go(run, Duration::from_secs(seconds)).await;
+    changing.abort();
+    let gone = gone?;
+    let until = now();
+    suspend(&api).await?;
+    at_rest(run).await?;
+    let listed = api.list(&ListParams::default()).await?;
+    let histories = listed.iter().map(|it| (it.name_any(), it.status.clone().unwrap_or_default().history)).collect();
+    let backups = {
+        let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        judge(&due, &histories, &jobs, until)
+    };
+    watching.abort();
+    api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
+    Ok(Measured { mark, gone, backups })
+}
+
+fn name(object: &DynamicObject) -> String {
+    object.name_any()
+}
+
+/// Watches which Jobs run from now on.
+fn watch(run: &Run<'_>) -> (Arc<Mutex<Occupancy>>, JoinHandle<()>) {
+    let jobs = Arc::new(Mutex::new(Occupancy::default()));
+    let api: Api<Job> = Api::namespaced(run.client.clone(), NAMESPACE);
+    let told = Arc::clone(&jobs);
+    let watching = tokio::spawn(async move {
+        let config = watcher::Config::default().labels("site").any_semantic();
+        let mut events = watcher(api, config).boxed();
+        while let Some(event) = events.next().await {
+            let mut jobs = told.lock().unwrap_or_else(PoisonError::into_inner);
+            match event {
+                Ok(watcher::Event::Apply(job) | watcher::Event::InitApply(job)) => jobs.see(&job, false),
+                Ok(watcher::Event::Delete(job)) => jobs.see(&job, true),
+                Ok(watcher::Event::Init | watcher::Event::InitDone) | Err(_) => {}
+            }
+        }
+    });
+    (jobs, watching)
+}
+
+async fn create(api: &Api<SiteBackup>, sites: &[String], schedule: &str) -> anyhow::Result<()> {
+    stream::iter(sites.iter().map(Ok::<_, anyhow::Error>))
+        .try_for_each_concurrent(REQUESTS_MAX, async |site| {
+            let backup = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": site},
+                "spec": {"siteRef": {"name": site}, "schedule": schedule, "storage": {"s3": {"bucket": "loadtest"}}}});
+            api.create(&PostParams::default(), &serde_json::from_value(backup)?).await?;
+            Ok(())
+        })
+        .await
+}
+
+/// When each is due, by its own word.
+async fn promised(api: &Api<SiteBackup>, sites: usize) -> anyhow::Result<BTreeMap<String, Timestamp>> {
+    let begun = Instant::now();
+    while begun.elapsed() < PATIENCE {
+        let listed = api.list(&ListParams::default()).await?;
+        let next = |it: &SiteBackup| Some((it.name_any(), it.status.as_ref()?.next_schedule_time.as_ref()?.0));
+        let due: BTreeMap<_, _> = listed.iter().filter_map(next).collect();
+        if due.len() == sites {
+            return Ok(due);
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    bail!("not every SiteBackup says when it is due")
+}
+
+/// Changes sites one after the other in a way that needs a Job each.
+async fn change(api: Api<DynamicObject>, sites: Vec<String>, per_minute: u32) {
+    if per_minute == 0 {
+        return;
+    }
+    let mut ticks = tokio::time::interval(Duration::from_mins(1) / per_minute);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    for (number, site) in sites.iter().cycle().enumerate() {
+        ticks.tick().await;
+        let patch = json!({"spec": {"siteConfig": {"loadtest": number}}});
+        let _ = api.patch(site, &PatchParams::default(), &Patch::Merge(&patch)).await;
+    }
+}
+
+/// A member is killed after a quarter of the time, one is added after half of it, the coordinator is told to end after three
+/// quarters; at the end there are as many as there were. Answers the uid of the one that died.
+async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<Vec<String>> {
+    let (begun, members) = (Instant::now(), run.members.running.len());
+    let until = async |quarters: u32| {
+        let at = time * quarters / 4;
+        tokio::time::sleep(at.saturating_sub(begun.elapsed())).await;
+    };
+    until(1).await;
+    let chief = run.members.coordinator().await?;
+    let victim = run.members.running.keys().find(|name| **name != chief).cloned().context("another member")?;
+    let mut member = run.members.running.remove(&victim).context("it runs")?;
+    member.operator.kill()?;
+    run.looks()?;
+    run.settled().await?;
+    until(2).await;
+    while run.members.running.len() <= members {
+        run.start_one().await?;
+    }
+    run.settled().await?;
+    until(3).await;
+    let chief = run.members.coordinator().await?;
+    run.members.stop(&chief).await?;
+    run.looks()?;
+    run.settled().await?;
+    until(4).await;
+    Ok(vec![member.uid])
+}
+
+async fn suspend(api: &Api<SiteBackup>) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"spec": {"suspend": true}}));
+    stream::iter(api.list(&ListParams::default()).await?.items.into_iter().map(Ok::<_, anyhow::Error>))
+        .try_for_each_concurrent(REQUESTS_MAX, async |backup| {
+            api.patch(&backup.name_any(), &PatchParams::default(), &patch).await?;
+            Ok(())
+        })
+        .await
+}
+
+/// Waits until no site has an operation under way.
+async fn at_rest(run: &Run<'_>) -> anyhow::Result<()> {
+    let (api, begun) = (tracker::sites(&run.client), Instant::now());
+    while begun.elapsed() < PATIENCE {
+        let idle = |it: &Value| it["status"]["backup"].is_null() && it["status"]["operation"].is_null();
+        if api.list(&ListParams::default()).await?.iter().all(|it| idle(&it.data)) {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    bail!("operations did not end")
+}
