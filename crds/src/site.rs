@@ -150,6 +150,8 @@ pub enum DeletionPolicy {
     Delete,
     /// Database, files and secrets stay; a site made anew under the same name gets them back.
     Retain,
+    /// As Delete, but only once a last backup was made and found to be whole where a SiteBackup of the site keeps its own.
+    Backup,
 }
 
 /// How far a site is.

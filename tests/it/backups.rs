@@ -112,6 +112,7 @@ async fn the_guides_backup_and_restore() {
     assert_eq!(asked, Vec::<String>::new(), "at rest nothing is asked");
 
     stopped_by_deletion(&world).await;
+    backed_up_before_it_goes(&world).await;
     world.kubectl(&["delete", "frappesite", "-n", "default", "customer-site"]);
     world.site_gone("default", "customer-site").await;
     says(&world, "daily-backup", "SiteNotFound").await;
@@ -134,6 +135,31 @@ async fn stopped_by_deletion(world: &World) {
         (site.backup.is_none() && !jobs.contains("slow-site-backup")).then_some(())
     };
     world.until("the backup was stopped", 60, free).await;
+}
+
+/// `deletionPolicy: Backup` waits for a place to keep the last backup, makes it, and lets the site go.
+async fn backed_up_before_it_goes(world: &World) {
+    world.cluster.apply(&site("default", "last-site")).unwrap();
+    world.site_in("default", "last-site", SitePhase::Ready).await;
+    let api = world.sites("default");
+    let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Backup"}}));
+    api.patch("last-site", &PatchParams::default(), &policy).await.unwrap();
+    world.kubectl(&["delete", "frappesite", "-n", "default", "last-site", "--wait=false"]);
+    let held = async || {
+        let status = api.get("last-site").await.ok()?.status?;
+        status.conditions.iter().any(|it| it.reason == "LastBackupMissing").then_some(())
+    };
+    world.until("the deletion waits for a backup", 60, held).await;
+    let kept = world.kubectl(&["get", "database,secret,job", "-n", "default", "-o", "name"]);
+    assert!(kept.contains("last-site-db-password") && !kept.contains("last-site-delete"), "{kept}");
+    let keeper = DAILY_BACKUP.replace("daily-backup", "keeper").replace("customer-site", "last-site");
+    world.cluster.apply(&keeper).unwrap();
+    world.site_gone("default", "last-site").await;
+    let keeper = says(world, "keeper", "SiteNotFound").await.status.unwrap();
+    let last = keeper.last_successful_backup.expect("the last backup");
+    assert!(last.name.starts_with("keeper-final-20"), "{}", last.name);
+    let left = world.kubectl(&["get", "database,secret", "-n", "default", "-o", "name"]);
+    assert!(!left.contains("last-site"), "{left}");
 }
 
 const SITES: usize = 120;

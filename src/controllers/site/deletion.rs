@@ -49,8 +49,15 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         return Plan::report(observed, &blocked(Reason::DeletionBlocked, message.to_owned()), None);
     }
     let routes = observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone()));
-    let retain = observed.site.spec.deletion_policy.unwrap_or_default() == DeletionPolicy::Retain;
-    let mut plan = if retain { release(observed, copies(observed)) } else { destroy(observed) };
+    let mut plan = match observed.site.spec.deletion_policy.unwrap_or_default() {
+        DeletionPolicy::Retain => release(observed, copies(observed)),
+        // No Job can be made any more: what is not backed up is not dropped either.
+        DeletionPolicy::Backup if observed.namespace_terminating && owes_backup(observed) => {
+            release(observed, copies(observed))
+        }
+        DeletionPolicy::Backup => last_backup(observed).unwrap_or_else(|| destroy(observed)),
+        DeletionPolicy::Delete => destroy(observed),
+    };
     plan.steps.splice(0..0, routes);
     plan
 }
@@ -69,6 +76,36 @@ fn force(observed: &Observed) -> Force {
         Some("skip-job") => Force::SkipJob,
         _ => Force::Nothing,
     }
+}
+
+/// Whether there may be something to lose, and nothing of it was dropped yet.
+fn owes_backup(observed: &Observed) -> bool {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let begun = status.operation.is_some_and(|it| it.kind == OperationKind::Delete);
+    (status.initialized || is_restored(observed)) && !begun
+}
+
+/// The plan while the backup that the policy asks for is not made; nothing once it is.
+fn last_backup(observed: &Observed) -> Option<Plan> {
+    if !owes_backup(observed) {
+        return None;
+    }
+    // What a person lets the deletion leave out is no less worth a backup.
+    let remains = Remains { skips_database: false, ..Remains::of(observed) };
+    if observed.bench.is_none() {
+        let name = &observed.site.spec.bench_ref.name;
+        return Some(backups::blocked(
+            observed,
+            &format!("FrappeBench {name} is gone, without which no Job can be made"),
+        ));
+    }
+    if remains.server_gone {
+        return Some(backups::blocked(observed, "the site's database server is gone"));
+    }
+    if let Some(report) = lacks_secret(observed, &remains) {
+        return Some(Plan { missing: true, ..Plan::report(observed, &report, None) });
+    }
+    backups::last(observed, &remains.input(observed))
 }
 
 /// Drops what the site has, step by step; each step begins when the one before is seen to have ended.
@@ -111,21 +148,21 @@ fn is_its_own(observed: &Observed) -> bool {
     uid.is_some() && uid == observed.site.uid().as_ref()
 }
 
-/// Whether a Job must drop the site: something may have been created, and a Job can be made.
-///
 /// An identity that is older than the site was restored with its Secret: its data may be there although this status
 /// knows nothing of it.
+fn is_restored(observed: &Observed) -> bool {
+    let older = |secret: &Arc<DynamicObject>| secret.creation_timestamp() < observed.site.creation_timestamp();
+    observed.credentials.as_ref().is_some_and(older)
+}
+
+/// Whether a Job must drop the site: something may have been created, and a Job can be made.
 fn needs_job(observed: &Observed, remains: &Remains) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let begun = status.initialized || status.operation.is_some();
-    let restored = observed
-        .credentials
-        .as_ref()
-        .is_some_and(|secret| secret.creation_timestamp() < observed.site.creation_timestamp());
     let made = matches!(remains.valid.database, Database::Made(_));
     let gone = made && observed.sql.iter().all(Option::is_none) && !status.initialized;
     let can = !observed.namespace_terminating && force(observed) < Force::SkipJob;
-    (begun || restored) && can && !gone && !is_dropped(observed)
+    (begun || is_restored(observed)) && can && !gone && !is_dropped(observed)
 }
 
 fn is_dropped(observed: &Observed) -> bool {
@@ -256,6 +293,8 @@ struct Remains {
     database_name: String,
     /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
     skips_database: bool,
+    /// Whether its server is gone.
+    server_gone: bool,
 }
 
 impl Remains {
@@ -276,7 +315,7 @@ impl Remains {
             place,
         };
         let skips_database = server_gone || force(observed) >= Force::SkipDatabase;
-        Self { valid, identity, database_name, skips_database }
+        Self { valid, identity, database_name, skips_database, server_gone }
     }
 
     fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {

@@ -90,6 +90,8 @@ pub enum Reason {
     Deleting,
     /// The deletion waits for a person.
     DeletionBlocked,
+    /// The site is to be backed up before it is removed, and was not.
+    LastBackupMissing,
     /// The delete Job failed and is tried again.
     DeletionRetrying,
     /// The delete Job failed for good.

@@ -3,6 +3,7 @@
 
 mod build;
 pub mod index;
+mod last;
 pub mod reason;
 mod running;
 pub mod schedule;
@@ -21,6 +22,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::json;
 
+pub(super) use self::last::{blocked, last};
 use self::status::Times;
 pub(crate) use self::waiting::ended_once;
 pub use self::{reason::Reason, status::Report};

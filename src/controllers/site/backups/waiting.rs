@@ -191,7 +191,7 @@ fn run_name(name: &str, due: Timestamp) -> String {
 }
 
 /// A SiteBackup without its site's slot is not seen by the watch.
-fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
+pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
     if wanted.iter().all(|(key, value)| backup.labels().get(*key) == Some(value)) {

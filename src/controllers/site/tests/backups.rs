@@ -12,12 +12,12 @@ use super::{
 };
 use crate::{controllers::site::place::Place, transfer};
 
-fn at(text: &str) -> Timestamp {
+pub(super) fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
 /// A SiteBackup of the site, made at noon of 2026-03-01.
-fn backup(name: &str, spec: Value) -> Arc<SiteBackup> {
+pub(super) fn backup(name: &str, spec: Value) -> Arc<SiteBackup> {
     let mut whole = json!({"siteRef": {"name": "shop", "namespace": "default"}});
     for (key, value) in spec.as_object().into_iter().flatten() {
         whole[key] = value.clone();
@@ -30,12 +30,12 @@ fn backup(name: &str, spec: Value) -> Arc<SiteBackup> {
     Arc::new(serde_json::from_value(made).expect("a SiteBackup"))
 }
 
-fn bucket() -> Value {
+pub(super) fn bucket() -> Value {
     json!({"s3": {"bucket": "frappe-backups", "region": "us-east-1"}})
 }
 
 /// A site that is served, with these SiteBackups, at one in the afternoon.
-fn served(backups: Vec<Arc<SiteBackup>>) -> Observed {
+pub(super) fn served(backups: Vec<Arc<SiteBackup>>) -> Observed {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     world.backups = backups;
@@ -43,21 +43,21 @@ fn served(backups: Vec<Arc<SiteBackup>>) -> Observed {
     world
 }
 
-fn of<'a>(world: &'a Observed, name: &str) -> &'a SiteBackup {
+pub(super) fn of<'a>(world: &'a Observed, name: &str) -> &'a SiteBackup {
     world.backups.iter().find(|it| it.name_any() == name).expect("a SiteBackup")
 }
 
-fn stands(world: &Observed, name: &str) -> (BackupPhase, String) {
+pub(super) fn stands(world: &Observed, name: &str) -> (BackupPhase, String) {
     let status = of(world, name).status.clone().expect("a status");
     (status.phase, condition::find(&status.conditions, "Ready").expect("a condition").reason.clone())
 }
 
-fn under_way(world: &Observed) -> Option<BackupOperation> {
+pub(super) fn under_way(world: &Observed) -> Option<BackupOperation> {
     world.site.status.clone().and_then(|status| status.backup)
 }
 
 /// Looks until nothing changes any more; Jobs go on running. Answers the Jobs that were made.
-fn settle(world: &mut Observed) -> Vec<Desired> {
+pub(super) fn settle(world: &mut Observed) -> Vec<Desired> {
     let mut made = Vec::new();
     for _ in 0..20 {
         let seen = |world: &Observed| {
@@ -77,7 +77,7 @@ fn settle(world: &mut Observed) -> Vec<Desired> {
 }
 
 /// The Job of the backup ends.
-fn end(world: &mut Observed, result: &str, said: Value) {
+pub(super) fn end(world: &mut Observed, result: &str, said: Value) {
     let job = world.backup_job.clone().expect("a Job");
     let mut job = DynamicObject::clone(&job);
     let now = world.now.to_string();
@@ -85,11 +85,11 @@ fn end(world: &mut Observed, result: &str, said: Value) {
     (world.backup_job, world.backup_result) = (Some(Arc::new(job)), Some(said));
 }
 
-fn done() -> Value {
+pub(super) fn done() -> Value {
     json!({"result": {"name": "x", "bytes": 12345}})
 }
 
-fn carried(job: &Desired) -> transfer::Request {
+pub(super) fn carried(job: &Desired) -> transfer::Request {
     let pod = &job.body["spec"]["template"]["spec"];
     let containers =
         ["initContainers", "containers"].map(|it| pod[it].as_array().cloned().unwrap_or_default()).concat();
@@ -98,7 +98,7 @@ fn carried(job: &Desired) -> transfer::Request {
     serde_json::from_str(transfer["args"][1].as_str().expect("a request")).expect("a request")
 }
 
-fn containers(job: &Desired) -> Vec<String> {
+pub(super) fn containers(job: &Desired) -> Vec<String> {
     let pod = &job.body["spec"]["template"]["spec"];
     let all = ["initContainers", "containers"].map(|it| pod[it].as_array().cloned().unwrap_or_default()).concat();
     all.iter().map(|it| it["name"].as_str().unwrap_or_default().to_owned()).collect()

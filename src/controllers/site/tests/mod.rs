@@ -6,6 +6,7 @@ mod creation;
 mod databases;
 mod deletion;
 mod hostile;
+mod last_backup;
 mod routing;
 mod settings;
 

@@ -1,0 +1,171 @@
+//! The backup that `deletionPolicy: Backup` asks for: made once the site is being deleted and nothing leads to it any more,
+//! before anything of it is removed. Its evidence is the history of the SiteBackup that made it. Pure.
+
+use std::{cmp::Reverse, sync::Arc, time::Duration};
+
+use frappe_crds::{
+    SiteBackup,
+    backup::BackupRun,
+    site::{BackupOperation, BackupOperationKind},
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::{
+    super::{
+        reason::Reason as SiteReason,
+        status::{Report as SiteReport, Stage},
+    },
+    Plan, Reason, Scene, build,
+    status::Times,
+    storage::{Refusal, storage},
+    under_way,
+    waiting::relabel,
+};
+use crate::{
+    controllers::site::{build::Input, observe::Observed, place::Place, plan},
+    domain::condition,
+};
+
+/// Time from a last backup that failed for good to the next one. Its Jobs, which are kept for an hour, are gone by then.
+const AGAIN_AFTER: Duration = Duration::from_mins(70);
+
+/// The plan while the last backup is not made; nothing once it is.
+pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> Option<Plan> {
+    let deleted_at = observed.site.metadata.deletion_timestamp.as_ref()?.0;
+    if observed.backups.iter().any(|it| last_run(it, deleted_at).is_some_and(|run| run.succeeded)) {
+        return None;
+    }
+    if let Some(operation) = observed.site.status.as_ref().and_then(|it| it.backup.clone()) {
+        let does = under_way(observed).unwrap_or_default();
+        let mut plan = waits(observed, &format!("{does}: until then nothing of the site is removed"));
+        scene(observed, &mut plan, input).go_on(operation);
+        return Some(plan);
+    }
+    if let Some(job) = job_of_another(observed) {
+        return Some(waits(observed, &format!("Job {job} runs: the last backup is made after it")));
+    }
+    let maker = match maker(observed, deleted_at) {
+        Ok(maker) => maker,
+        Err((reason, message)) => {
+            let missing = reason == Reason::StorageSecretMissing;
+            return Some(Plan { missing, ..blocked(observed, &format!("{reason}: {message}")) });
+        }
+    };
+    if let Some((why, after)) = failed(observed, &maker, deleted_at) {
+        return Some(Plan { again_after: Some(after), ..blocked(observed, &why) });
+    }
+    Some(begin(observed, input, &maker, deleted_at))
+}
+
+fn begin(observed: &Observed, input: &Input, maker: &Arc<SiteBackup>, deleted_at: Timestamp) -> Plan {
+    let operation = BackupOperation {
+        kind: BackupOperationKind::Backup,
+        site_backup: maker.name_any(),
+        site_backup_uid: maker.uid().unwrap_or_default(),
+        run: name(maker, deleted_at),
+        scheduled_at: Time(deleted_at),
+        started_at: Time(observed.now),
+        attempt: 1,
+        epoch: observed.epoch,
+    };
+    let mut plan = if observed.may_start_job {
+        let job = build::job_key(&Place::of(&observed.site), &operation).name;
+        waits(observed, &format!("Job {job} makes the last backup {}: until then nothing is removed", operation.run))
+    } else {
+        let message = plan::waits_message(observed);
+        Plan::report(
+            observed,
+            &SiteReport::pending(Stage::Done, Stage::Done, SiteReason::WaitingForJobSlot, message),
+            None,
+        )
+    };
+    plan.steps.extend(relabel(observed, maker));
+    let times = Times { handled: Some(deleted_at), next: None };
+    scene(observed, &mut plan, input).run(maker, &operation, &times, false);
+    plan
+}
+
+fn scene<'a>(observed: &'a Observed, plan: &'a mut Plan, input: &'a Input<'a>) -> Scene<'a> {
+    Scene { observed, plan, input: Some(input), busy: false }
+}
+
+fn waits(observed: &Observed, message: &str) -> Plan {
+    let report = SiteReport::pending(Stage::Done, Stage::Done, SiteReason::Deleting, message.to_owned());
+    Plan::report(observed, &report, None)
+}
+
+/// Nothing is removed, and a person must do something.
+pub(in crate::controllers::site) fn blocked(observed: &Observed, why: &str) -> Plan {
+    let message = format!(
+        "deletionPolicy is Backup, and the last backup was not made: {why}. Nothing of the site is removed until it is, or \
+         deletionPolicy is set to Delete or Retain"
+    );
+    Plan::report(observed, &SiteReport::failed(Stage::Done, Stage::Done, SiteReason::LastBackupMissing, message), None)
+}
+
+/// The Job of a creation or a change that still runs: it is no good moment for a dump.
+fn job_of_another(observed: &Observed) -> Option<String> {
+    let operation = observed.site.status.as_ref()?.operation.as_ref()?;
+    let name = Place::of(&observed.site).job(plan::verb(operation.kind), operation.attempt).name;
+    let runs = |it: &&Arc<kube::core::DynamicObject>| {
+        crate::controllers::job::state(it) == crate::controllers::job::State::Running
+    };
+    observed.jobs.get(&name).filter(runs).map(|it| it.name_any())
+}
+
+/// Name of the last backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
+fn name(maker: &SiteBackup, deleted_at: Timestamp) -> String {
+    format!("{}-final-{}", maker.name_any(), deleted_at.strftime("%Y-%m-%d-%H%M"))
+}
+
+fn last_run(backup: &SiteBackup, deleted_at: Timestamp) -> Option<&BackupRun> {
+    let (name, at) = (name(backup, deleted_at), Some(Time(deleted_at)));
+    backup.status.as_ref()?.history.iter().find(|run| run.name == name && run.scheduled_at == at)
+}
+
+/// The SiteBackup that makes it: one with a storage that can be used, not one that has failed, a schedule before others.
+fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, Refusal> {
+    if observed.operator_image.is_none() {
+        let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
+        return Err((Reason::OperatorImageUnknown, message.to_owned()));
+    }
+    let own = observed.site.namespace();
+    let may = |it: &&Arc<SiteBackup>| {
+        it.spec.restore.is_none()
+            && it.metadata.deletion_timestamp.is_none()
+            && (it.spec.site_ref.namespace.is_none() || it.spec.site_ref.namespace == own)
+    };
+    let mut makers: Vec<_> = observed.backups.iter().filter(may).collect();
+    makers.sort_by_key(|it| (last_run(it, deleted_at).is_some(), Reverse(it.spec.schedule.is_some()), it.name_any()));
+    let mut refused = None;
+    for it in makers {
+        match storage(observed, it) {
+            Ok(_) => return Ok(it.clone()),
+            Err((reason, message)) => {
+                refused.get_or_insert((reason, format!("SiteBackup {}: {message}", it.name_any())));
+            }
+        }
+    }
+    Err(refused.unwrap_or_else(|| {
+        let message = "no SiteBackup of the site says where to keep it: create one with spec.storage";
+        (Reason::StorageMissing, message.to_owned())
+    }))
+}
+
+/// Why it failed for good, and the time until it is tried anew.
+fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Option<(String, Duration)> {
+    let run = last_run(maker, deleted_at)?;
+    let said = condition::find(&maker.status.as_ref()?.conditions, "Ready").map(|it| it.last_transition_time.0);
+    let since = run.finished_at.as_ref().map(|it| it.0).max(said)?;
+    let elapsed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
+    let left = AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    let why = format!(
+        "{}; it is made anew {} min after it failed, and at once where SiteBackup {} is deleted and created again",
+        run.message.clone().unwrap_or_else(|| format!("{} failed", run.name)),
+        AGAIN_AFTER.as_secs() / 60,
+        maker.name_any()
+    );
+    Some((why, left))
+}
