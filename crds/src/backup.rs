@@ -31,6 +31,7 @@ use crate::common::{NamespacedReference, Quantity, SecretReference};
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = Rule::new("!(has(self.restore) && has(self.schedule))").message("schedule and restore exclude each other: a restore runs once; remove spec.schedule"),
+    validation = Rule::new("!has(self.restore) || !has(self.restore.sourceSite) || has(self.storage)").message("restore.sourceSite needs storage: set spec.storage to where the other site's backups are kept"),
     validation = Rule::new("!has(self.retention) || has(self.schedule)").message("retention needs a schedule: add spec.schedule or remove spec.retention")
 )]
 pub struct SiteBackupSpec {
@@ -164,6 +165,12 @@ pub struct Restore {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$')").message("backupName must be the name of a backup, without a path"))]
     pub backup_name: String,
+    /// Name of the FrappeSite whose backup it is, of the same namespace, where it is another one: the site becomes a copy of
+    /// it. That one need not exist any more. Needs `storage`. Default: the site itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')").message("sourceSite must be the name of a FrappeSite"))]
+    pub source_site: Option<String>,
     /// Whether the database is restored. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_database: Option<bool>,

@@ -50,6 +50,9 @@ pub struct Request {
     /// Name of the backup that is fetched, or the beginning of its name: then the newest of those.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch: Option<String>,
+    /// Folder that it is fetched from, where it is another site's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fetch_folder: Option<String>,
 }
 
 /// A backup that is stored.
@@ -135,7 +138,8 @@ pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result
         done["removed"] = json!(retention::retain(&store, &request.folder, rule, kept, now).await?);
     }
     if let Some(name) = &request.fetch {
-        let manifest = fetch::fetch(&store, &request.folder, name, &folders.staging, key.as_ref()).await?;
+        let folder = request.fetch_folder.as_ref().unwrap_or(&request.folder);
+        let manifest = fetch::fetch(&store, folder, name, &folders.staging, key.as_ref()).await?;
         done["fetched"] = json!(manifest.name);
     }
     Ok(done)

@@ -19,7 +19,7 @@ import urllib.request
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT / "src/runner/tests"))
 
-from support import DATABASE, ENCRYPTION_KEY, PASSWORD, Scanner, free_port  # noqa: E402
+from support import ENCRYPTION_KEY, PASSWORD, PRIVILEGES, Scanner, free_port  # noqa: E402
 from test_backup import BackupCase, tree  # noqa: E402
 
 KEYS = {"accessKey": "access", "secretKey": "a-secret-key-of-the-bucket"}
@@ -113,6 +113,27 @@ class JourneyTest(BackupCase):
         everything = b"".join(shown) + b"".join(path.read_bytes() for path in self.store.objects().values())
         for value in (PASSWORD, ENCRYPTION_KEY, KEYS["secretKey"]):
             self.assertTrue(value.encode() not in everything, "a secret is shown")
+
+    def test_another_site_becomes_a_copy_and_keeps_its_own_identity(self):
+        copy = "copy0123456789ab"
+        self.server.root(f"CREATE DATABASE {copy}; CREATE USER '{copy}'@'%' IDENTIFIED BY '{PASSWORD}'; "
+                         f"GRANT {PRIVILEGES} ON `{copy}`.* TO '{copy}'@'%'")
+        self.addCleanup(self.server.root, f"DROP USER '{copy}'@'%'")
+        mine = {"site": "copy.example.com", "identity": "id-2",
+                "database": {"host": "127.0.0.1", "port": self.server.port, "name": copy}}
+        self.backed_up()
+        self.done("init", self.request(**mine))
+        site = self.bench.folder / "sites/copy.example.com"
+        config = (site / "site_config.json").read_text()
+        original = self.rows(), self.files(), self.config()
+        code, said = self.transfer(folder="default/copy", fetch=NAME, fetchFolder="default/shop")
+        self.assertEqual((code, said["result"]["fetched"]), (0, NAME), said)
+        self.done("restore", self.restoration(run="clone", **mine))
+        self.assertEqual((self.rows(copy), (tree(site / "public/files"), tree(site / "private/files"))), original[:2])
+        self.assertEqual(json.loads((site / "site_config.json").read_text()), json.loads(config))
+        self.assertEqual((self.rows(), self.files(), self.config()), original, "the other site is as it was")
+        self.assertEqual(list((self.store.folder / "objects/frappe-backups/default").iterdir()),
+                         [self.store.folder / "objects/frappe-backups/default/shop"])
 
     def test_what_was_spoiled_in_the_bucket_reaches_no_site(self):
         self.backed_up()

@@ -129,6 +129,7 @@ fn transfer_request(
         store,
         retention,
         fetch: restore.map(|it| it.backup_name.clone()),
+        fetch_folder: restore.and_then(|it| it.source_site.as_deref()).map(|site| storage.folder_of(site)),
     }
 }
 

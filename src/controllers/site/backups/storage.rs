@@ -28,6 +28,14 @@ pub struct Storage {
     pub folder: String,
 }
 
+impl Storage {
+    /// Folder of the backups of another site of the same namespace.
+    pub fn folder_of(&self, site: &str) -> String {
+        let namespace = self.folder.rsplit_once('/').map_or("", |(namespace, _)| namespace);
+        format!("{namespace}/{site}")
+    }
+}
+
 /// What stands in the way, for people.
 pub type Refusal = (Reason, String);
 

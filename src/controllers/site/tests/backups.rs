@@ -315,6 +315,18 @@ fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_t
     assert_ne!(world.site.status.clone().expect("a status").configuration, before);
 }
 
+/// A clone: what is fetched is another site's, what is stored before it is the site's own.
+#[test]
+fn a_backup_of_another_site_is_fetched_from_its_folder_and_stored_to_the_sites_own() {
+    let storage = json!({"s3": {"bucket": "frappe-backups", "prefix": "europe"}});
+    let restore = json!({"backupName": "daily-backup-2024-01-15", "sourceSite": "production"});
+    let mut world = served(vec![backup("clone", json!({"storage": storage, "restore": restore}))]);
+    let carried = carried(&settle(&mut world)[0]);
+    assert_eq!(carried.folder, "europe/default/shop");
+    assert_eq!(carried.fetch_folder.as_deref(), Some("europe/default/production"));
+    assert_eq!(carried.store.map(|it| it.site).as_deref(), Some("default/shop"));
+}
+
 #[test]
 fn what_cannot_be_done_is_refused_with_a_reason() {
     for (spec, word) in [
