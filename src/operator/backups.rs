@@ -114,8 +114,11 @@ async fn tell(client: &Client, backup: &DynamicObject, site: &Key) -> anyhow::Re
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LAST_LOOK);
     }
-    let mut backup: SiteBackup = backup.clone().try_parse()?;
-    if ended_once(&backup).is_some() {
+    // It may have waited for long, and its last backup be written down since.
+    let backups: Api<SiteBackup> = Api::namespaced(client.clone(), &backup.namespace().unwrap_or_default());
+    let Some(mut backup) = backups.get_opt(&backup.name_any()).await? else { return Ok(()) };
+    let over = backup.spec.schedule.is_none() && ended_once(&backup).is_some();
+    if over || backup.labels().contains_key(labels::SLOT) {
         return Ok(());
     }
     let message = format!("FrappeSite {site} does not exist: it waits for it");
