@@ -142,14 +142,7 @@ fn a_crash_after_any_write_of_a_backup_converges() {
         let mut left = cut;
         let mut jobs = 0;
         for round in 0..12 {
-            let next = plan(&world);
-            // Each write alone, in the order in which they are carried out.
-            let mut writes: Vec<Plan> =
-                next.steps.iter().map(|step| Plan { steps: vec![step.clone()], ..Plan::default() }).collect();
-            writes.push(Plan { status: next.status.clone(), ..Plan::default() });
-            writes.push(Plan { job: next.job.clone(), ..Plan::default() });
-            writes.extend(next.last.iter().map(|step| Plan { last: vec![step.clone()], ..Plan::default() }));
-            for write in writes {
+            for write in writes(&plan(&world)) {
                 if left == 0 {
                     break;
                 }

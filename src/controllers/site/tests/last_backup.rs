@@ -75,13 +75,7 @@ fn a_crash_after_any_write_of_a_last_backup_converges() {
         let mut world = deleted(vec![daily()]);
         let (mut left, mut jobs) = (cut, 0);
         for round in 0..16 {
-            let next = plan(&world);
-            let mut writes: Vec<Plan> =
-                next.steps.iter().map(|step| Plan { steps: vec![step.clone()], ..Plan::default() }).collect();
-            writes.push(Plan { status: next.status.clone(), ..Plan::default() });
-            writes.push(Plan { job: next.job.clone(), ..Plan::default() });
-            writes.extend(next.last.iter().map(|step| Plan { last: vec![step.clone()], ..Plan::default() }));
-            for write in writes {
+            for write in writes(&plan(&world)) {
                 if left == 0 {
                     break;
                 }

@@ -250,6 +250,16 @@ fn remove(observed: &mut Observed, kind: Kind, name: &str) {
     }
 }
 
+/// Each write of a plan alone, in the order in which they are carried out.
+fn writes(plan: &Plan) -> Vec<Plan> {
+    let mut writes: Vec<Plan> =
+        plan.steps.iter().map(|step| Plan { steps: vec![step.clone()], ..Plan::default() }).collect();
+    writes.push(Plan { status: plan.status.clone(), ..Plan::default() });
+    writes.push(Plan { job: plan.job.clone(), ..Plan::default() });
+    writes.extend(plan.last.iter().map(|step| Plan { last: vec![step.clone()], ..Plan::default() }));
+    writes
+}
+
 /// Plans and carries out until nothing changes; answers every object that was made, and the number of rounds.
 fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) {
     let mut made = Vec::new();
