@@ -3,15 +3,15 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use jiff::Timestamp;
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
-use kube::{Api, Client};
+use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use crate::{
     cli::WhyArguments,
-    controllers::site::{place::Place, plan::verb, watch::lane},
-    domain::key::Key,
+    controllers::site::{backups::job_key, place::Place, plan::verb, watch::lane},
+    domain::{condition, key::Key},
     shards::names,
     tool::{
         advice, age, connect,
@@ -37,8 +37,10 @@ pub struct Facts {
     pub conditions: Vec<Condition>,
     /// The bench of a site, where it is not settled.
     pub bench: Option<Row>,
-    /// The Job of the last operation.
+    /// The Job of the last operation, or of the backup or restore that is under way.
     pub job: Option<JobFacts>,
+    /// The SiteBackups of a site.
+    pub backups: Vec<SiteBackup>,
     /// The pod that looks after it, or why none does.
     pub replica: Result<String, String>,
 }
@@ -70,6 +72,12 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
             let _ = writeln!(text, "  kubectl -n {} logs job/{}", job.key.namespace, job.key.name);
         }
     }
+    if !facts.backups.is_empty() {
+        text.push_str("\nBackups\n");
+    }
+    for it in &facts.backups {
+        let _ = writeln!(text, "{}", of_backup(it, now));
+    }
     if !facts.conditions.is_empty() {
         text.push_str("\nConditions\n");
     }
@@ -81,6 +89,28 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
         Ok(pod) => writeln!(text, "\nReplica {pod} looks after it: its logs say what it does."),
         Err(why) => writeln!(text, "\nNo replica looks after it: {why}"),
     };
+    text
+}
+
+/// A SiteBackup: where it stands, how old what it made last is, and when the next is due.
+fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
+    let status = backup.status.clone().unwrap_or_default();
+    let mut text = format!("  {}", backup.name_any());
+    match condition::find(&status.conditions, "Ready") {
+        Some(ready) => {
+            let _ = write!(text, " {}: {}", ready.reason, ready.message);
+        }
+        None => text.push_str(" was not looked at yet"),
+    }
+    if let Some(last) = &status.last_successful_backup
+        && let Some(finished) = &last.finished_at
+    {
+        let _ = write!(text, "; last good {} ago: {}", age(now.duration_since(finished.0).as_secs()), last.name);
+    }
+    if let Some(next) = &status.next_schedule_time {
+        let word = if next.0 < now { "due since" } else { "next at" };
+        let _ = write!(text, "; {word} {}", next.0);
+    }
     text
 }
 
@@ -105,6 +135,7 @@ async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Res
         conditions: bench.status.map(|it| it.conditions).unwrap_or_default(),
         bench: None,
         job: None,
+        backups: Vec::new(),
         replica: shards::coordinator(client, &names(operator)).await,
     })
 }
@@ -119,14 +150,28 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
         row: of_site(&site),
         bench: bench.as_ref().map(of_bench).filter(|row| !row.settled),
         job: job(client, &site).await?,
+        backups: backups(client, key).await?,
         replica: shards::owner_of_site(client, &names(operator), &site).await,
         conditions: site.status.map(|it| it.conditions).unwrap_or_default(),
     })
 }
 
+async fn backups(client: &Client, site: &Key) -> anyhow::Result<Vec<SiteBackup>> {
+    let api: Api<SiteBackup> = Api::namespaced(client.clone(), &site.namespace);
+    let mut found = api.list(&ListParams::default()).await.context("list its SiteBackups")?.items;
+    found.retain(|it| it.spec.site_ref.name == site.name);
+    found.sort_by_key(ResourceExt::name_any);
+    Ok(found)
+}
+
 async fn job(client: &Client, site: &FrappeSite) -> anyhow::Result<Option<JobFacts>> {
-    let Some(operation) = site.status.as_ref().and_then(|it| it.operation.as_ref()) else { return Ok(None) };
-    let key = Place::of(site).job(verb(operation.kind), operation.attempt);
+    let status = site.status.clone().unwrap_or_default();
+    let place = Place::of(site);
+    let key = match (&status.backup, &status.operation) {
+        (Some(backup), _) => job_key(&place, backup),
+        (None, Some(operation)) => place.job(verb(operation.kind), operation.attempt),
+        (None, None) => return Ok(None),
+    };
     let jobs: Api<Job> = Api::namespaced(client.clone(), &key.namespace);
     let found = jobs.get_opt(&key.name).await.context("read its Job")?;
     Ok(Some(JobFacts { key, state: found.map(|it| state(&it)) }))
@@ -161,6 +206,18 @@ mod tests {
         }
     }
 
+    fn nightly() -> SiteBackup {
+        let run = serde_json::json!({"name": "nightly-1970-01-01-0000", "succeeded": true, "finishedAt": "1970-01-01T00:01:00Z"});
+        let ready = serde_json::json!({"type": "Ready", "status": "False", "reason": "BackupFailed", "message": "BucketMissing",
+            "lastTransitionTime": "1970-01-01T00:02:00Z"});
+        serde_json::from_value(serde_json::json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": "nightly"},
+            "spec": {"siteRef": {"name": "one"}},
+            "status": {"conditions": [ready], "lastSuccessfulBackup": run, "nextScheduleTime": "1970-01-01T00:10:00Z"},
+        }))
+        .expect("a SiteBackup")
+    }
+
     #[test]
     fn it_names_the_reason_the_cure_the_bench_the_job_and_the_replica() {
         let facts = Facts {
@@ -168,6 +225,7 @@ mod tests {
             conditions: Vec::new(),
             bench: Some(row("bench", false, "VolumePending")),
             job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
+            backups: vec![nightly(), SiteBackup { metadata: nightly().metadata, ..SiteBackup::default() }],
             replica: Err("slots are owned by nobody".into()),
         };
         let text = explain(&facts, Timestamp::from_second(300).expect("a time"));
@@ -177,6 +235,8 @@ mod tests {
             "Its bench shops/one says VolumePending",
             "A volume is not bound yet",
             "kubectl -n benches logs job/one-init",
+            "nightly BackupFailed: BucketMissing; last good 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
+            "nightly was not looked at yet",
             "No replica looks after it: slots are owned by nobody",
         ] {
             assert!(text.contains(part), "{part} in {text}");
@@ -190,6 +250,7 @@ mod tests {
             conditions: Vec::new(),
             bench: None,
             job: None,
+            backups: Vec::new(),
             replica: Ok("pod-a".into()),
         };
         let text = explain(&facts, Timestamp::UNIX_EPOCH);
