@@ -56,6 +56,11 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
+    /// Whether none runs.
+    pub fn is_idle(&self) -> bool {
+        self.running.is_empty()
+    }
+
     /// A Job is as it is here, or gone.
     pub fn see(&mut self, job: &Job, gone: bool) {
         let (Some(uid), labels) = (job.uid(), job.labels()) else { return };

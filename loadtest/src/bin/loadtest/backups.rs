@@ -62,7 +62,7 @@ pub(crate) async fn run(
     let gone = gone?;
     let until = now();
     suspend(&api).await?;
-    at_rest(run).await?;
+    at_rest(run, &jobs).await?;
     let listed = api.list(&ListParams::default()).await?;
     let histories = listed.iter().map(|it| (it.name_any(), it.status.clone().unwrap_or_default().history)).collect();
     let backups = {
@@ -177,15 +177,16 @@ async fn suspend(api: &Api<SiteBackup>) -> anyhow::Result<()> {
         .await
 }
 
-/// Waits until no site has an operation under way.
-async fn at_rest(run: &Run<'_>) -> anyhow::Result<()> {
+/// Waits until no site is being backed up, and no Job runs.
+async fn at_rest(run: &Run<'_>, jobs: &Mutex<Occupancy>) -> anyhow::Result<()> {
     let (api, begun) = (tracker::sites(&run.client), Instant::now());
     while begun.elapsed() < PATIENCE {
-        let idle = |it: &Value| it["status"]["backup"].is_null() && it["status"]["operation"].is_null();
-        if api.list(&ListParams::default()).await?.iter().all(|it| idle(&it.data)) {
+        let idle = |it: &Value| it["status"]["backup"].is_null();
+        let no_job = jobs.lock().unwrap_or_else(PoisonError::into_inner).is_idle();
+        if no_job && api.list(&ListParams::default()).await?.iter().all(|it| idle(&it.data)) {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    bail!("operations did not end")
+    bail!("backups or Jobs did not end")
 }
