@@ -37,7 +37,8 @@ const PATIENCE: Duration = Duration::from_mins(5);
 /// What a step measured.
 pub(crate) struct Measured {
     pub(crate) mark: Mark,
-    pub(crate) gone: Vec<String>,
+    /// When a member was killed, and the uid of its pod.
+    pub(crate) gone: (Timestamp, Vec<String>),
     pub(crate) backups: Backups,
 }
 
@@ -139,8 +140,8 @@ async fn change(api: Api<DynamicObject>, sites: Vec<String>, per_minute: u32) {
 }
 
 /// A member is killed after a quarter of the time, one is added after half of it, the coordinator is told to end after three
-/// quarters; at the end there are as many as there were. Answers the uid of the one that died.
-async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<Vec<String>> {
+/// quarters; at the end there are as many as there were. Answers when the first died, and its uid.
+async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Timestamp, Vec<String>)> {
     let (begun, members) = (Instant::now(), run.members.running.len());
     let until = async |quarters: u32| {
         let at = time * quarters / 4;
@@ -150,6 +151,7 @@ async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<Vec<St
     let chief = run.members.coordinator().await?;
     let victim = run.members.running.keys().find(|name| **name != chief).cloned().context("another member")?;
     let mut member = run.members.running.remove(&victim).context("it runs")?;
+    let killed_at = now();
     member.operator.kill()?;
     run.looks()?;
     run.settled().await?;
@@ -164,7 +166,7 @@ async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<Vec<St
     run.looks()?;
     run.settled().await?;
     until(4).await;
-    Ok(vec![member.uid])
+    Ok((killed_at, vec![member.uid]))
 }
 
 async fn suspend(api: &Api<SiteBackup>) -> anyhow::Result<()> {

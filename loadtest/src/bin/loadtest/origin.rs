@@ -23,8 +23,10 @@ pub(crate) fn read() -> anyhow::Result<Origin> {
     let changed = !output("git", &sources).is_empty();
     let commit = output("git", &["rev-parse", "--short", "HEAD"]);
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
-    if let Some(at) = arguments.iter().position(|it| it == "--operator") {
-        arguments.drain(at..(at + 2).min(arguments.len()));
+    for path in ["--operator", "--out"] {
+        if let Some(at) = arguments.iter().position(|it| it == path) {
+            arguments.drain(at..(at + 2).min(arguments.len()));
+        }
     }
     Ok(Origin {
         command: format!("loadtest {}", arguments.join(" ")),

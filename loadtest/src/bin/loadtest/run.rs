@@ -51,8 +51,8 @@ pub(crate) struct Run<'a> {
     found: Found,
     /// Members that were ever started.
     started: usize,
-    /// uids of the pods that died, by the index of their row.
-    dead: BTreeMap<usize, Vec<String>>,
+    /// When pods died, and their uids, by the index of their row.
+    dead: BTreeMap<usize, (Timestamp, Vec<String>)>,
 }
 
 /// What was measured.
@@ -133,7 +133,7 @@ impl<'a> Run<'a> {
             Step::Fault { fault, edits_per_second, seconds } => {
                 let pace = Pace { edits: *edits_per_second, ..Pace::default() };
                 let (mark, gone) = faults::run(self, *fault, pace, *seconds).await?;
-                self.dead.insert(self.found.rows.len(), gone);
+                self.dead.insert(self.found.rows.len(), (mark.begun, gone));
                 self.row(format!("fault: {fault:?}, {edits_per_second} edits/s"), mark).await;
                 self.start(all_members).await
             }
@@ -371,9 +371,9 @@ impl<'a> Run<'a> {
         }
         if !self.dead.is_empty() && self.members.is_ours() {
             let history = History::read(&self.cluster.logs)?;
-            for (index, gone) in &self.dead {
+            for (index, (at, gone)) in &self.dead {
                 let Some(row) = self.found.rows.get_mut(*index) else { continue };
-                row.unowned_seconds_max = history.unowned(row.begun, gone).into_iter().reduce(f64::max);
+                row.unowned_seconds_max = history.unowned(*at, gone).into_iter().reduce(f64::max);
             }
             let judged = history.judge()?;
             if let Some(row) = self.found.rows.last_mut() {
