@@ -195,9 +195,8 @@ fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
     if backup.is_some() {
         return backup;
     }
-    let operation = observed.site.status.as_ref()?.operation.as_ref().filter(|it| it.kind != OperationKind::Delete)?;
-    let name = Place::of(&observed.site).job(plan::verb(operation.kind), operation.attempt).name;
-    observed.jobs.get(&name).filter(|it| job::state(it) == State::Running).cloned()
+    let operation = observed.site.status.as_ref()?.operation.as_ref()?;
+    operation::running_job(observed).filter(|_| operation.kind != OperationKind::Delete).cloned()
 }
 
 /// The plan while the delete Job is not done; nothing once it is.

@@ -1,9 +1,9 @@
 //! How far an operation is: recorded in the status, carried out by a Job, tried a few times. Pure.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use frappe_crds::site::{Operation, OperationKind};
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 
 use super::{configuration::Configuration, observe::Observed, place::Place, plan::verb};
 use crate::{
@@ -116,6 +116,13 @@ impl Asked<'_> {
             retry: retry(observed),
         }
     }
+}
+
+/// The Job of the recorded operation, while it runs.
+pub(super) fn running_job(observed: &Observed) -> Option<&Arc<DynamicObject>> {
+    let operation = observed.site.status.as_ref()?.operation.as_ref()?;
+    let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
+    observed.jobs.get(&name).filter(|it| job::state(it) == State::Running)
 }
 
 fn retry(observed: &Observed) -> Option<String> {

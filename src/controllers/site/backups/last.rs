@@ -21,10 +21,10 @@ use super::{
     status::Times,
     storage::{Refusal, storage},
     under_way,
-    waiting::relabel,
+    waiting::{image_unknown, relabel},
 };
 use crate::{
-    controllers::site::{build::Input, observe::Observed, place::Place, plan},
+    controllers::site::{build::Input, observe::Observed, operation, place::Place, plan},
     domain::condition,
 };
 
@@ -43,8 +43,9 @@ pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> 
         scene(observed, &mut plan, input).go_on(operation);
         return Some(plan);
     }
-    if let Some(job) = job_of_another(observed) {
-        return Some(waits(observed, &format!("Job {job} runs: the last backup is made after it")));
+    // The Job of a creation or a change: it is no good moment for a dump.
+    if let Some(job) = operation::running_job(observed) {
+        return Some(waits(observed, &format!("Job {} runs: the last backup is made after it", job.name_any())));
     }
     let maker = match maker(observed, deleted_at) {
         Ok(maker) => maker,
@@ -105,16 +106,6 @@ pub(in crate::controllers::site) fn blocked(observed: &Observed, why: &str) -> P
     Plan::report(observed, &SiteReport::failed(Stage::Done, Stage::Done, SiteReason::LastBackupMissing, message), None)
 }
 
-/// The Job of a creation or a change that still runs: it is no good moment for a dump.
-fn job_of_another(observed: &Observed) -> Option<String> {
-    let operation = observed.site.status.as_ref()?.operation.as_ref()?;
-    let name = Place::of(&observed.site).job(plan::verb(operation.kind), operation.attempt).name;
-    let runs = |it: &&Arc<kube::core::DynamicObject>| {
-        crate::controllers::job::state(it) == crate::controllers::job::State::Running
-    };
-    observed.jobs.get(&name).filter(runs).map(|it| it.name_any())
-}
-
 /// Name of the last backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
 fn name(maker: &SiteBackup, deleted_at: Timestamp) -> String {
     format!("{}-final-{}", maker.name_any(), deleted_at.strftime("%Y-%m-%d-%H%M"))
@@ -128,8 +119,7 @@ fn last_run(backup: &SiteBackup, deleted_at: Timestamp) -> Option<&BackupRun> {
 /// The SiteBackup that makes it: one with a storage that can be used, not one that has failed, a schedule before others.
 fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, Refusal> {
     if observed.operator_image.is_none() {
-        let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
-        return Err((Reason::OperatorImageUnknown, message.to_owned()));
+        return Err(image_unknown());
     }
     let own = observed.site.namespace();
     let may = |it: &&Arc<SiteBackup>| {

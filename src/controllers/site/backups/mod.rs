@@ -29,13 +29,11 @@ pub use self::{reason::Reason, status::Report};
 use super::{
     build::Input,
     observe::Observed,
+    operation,
     place::Place,
     plan::{Plan, Step},
 };
-use crate::{
-    controllers::job::{self, State},
-    domain::labels,
-};
+use crate::domain::labels;
 
 /// Key of the Job of an operation.
 pub use build::job_key;
@@ -74,10 +72,7 @@ impl Scene<'_> {
     fn is_free(&self) -> bool {
         let status = self.observed.site.status.clone().unwrap_or_default();
         let idle = self.recorded().is_some_and(|next| next.operation == status.operation || next.operation.is_none());
-        let runs = status.operation.as_ref().is_some_and(|it| {
-            let name = Place::of(&self.observed.site).job(super::plan::verb(it.kind), it.attempt).name;
-            self.observed.jobs.get(&name).is_some_and(|job| job::state(job) == State::Running)
-        });
+        let runs = operation::running_job(self.observed).is_some();
         let suspended = self.observed.site.spec.suspend == Some(true);
         let created = status.initialized && status.operation.as_ref().is_none_or(|it| it.kind != OperationKind::Delete);
         created && idle && !runs && !suspended && self.plan.job.is_none() && self.input.is_some()

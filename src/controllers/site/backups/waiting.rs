@@ -12,7 +12,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{Reason, Report, Scene, busy, no_room, schedule::Schedule, status::Times, storage::storage};
+use super::{
+    Reason, Report, Scene, busy, no_room,
+    schedule::Schedule,
+    status::Times,
+    storage::{Refusal, storage},
+};
 use crate::{
     controllers::site::{observe::Observed, plan::Step},
     domain::{condition, labels},
@@ -78,8 +83,7 @@ impl Scene<'_> {
         }
         storage.map_err(refused)?;
         if self.observed.operator_image.is_none() {
-            let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
-            return Err(refused((Reason::OperatorImageUnknown, message.to_owned())));
+            return Err(refused(image_unknown()));
         }
         let due = match &schedule {
             Some(schedule) => self.due_by(backup, schedule)?,
@@ -183,6 +187,12 @@ fn kept(former: &SiteBackupStatus) -> Option<Report> {
     ];
     let reason = lasting.into_iter().find(|it| it.to_string() == ready.reason)?;
     Some(Report::new(former.phase, reason, ready.message.clone()))
+}
+
+/// No Job can be made: the image of its second container is the operator's own.
+pub(super) fn image_unknown() -> Refusal {
+    let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
+    (Reason::OperatorImageUnknown, message.to_owned())
 }
 
 /// Name of the backup of a time: `NAME-2024-01-15-0200`, UTC.
