@@ -76,7 +76,7 @@ pub const METRICS: &[Metric] = &[
         Counter,
         "frappe_operator_backups_total",
         &["operation", "result"],
-        "Backups and restores that ended: succeeded, failed or missed",
+        "Backups, restores and removals of backups that ended: succeeded, failed or missed",
     ),
     metric(
         Counter,

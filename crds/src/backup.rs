@@ -32,6 +32,7 @@ use crate::common::{NamespacedReference, Quantity, SecretReference};
 #[x_kube(
     validation = Rule::new("!(has(self.restore) && has(self.schedule))").message("schedule and restore exclude each other: a restore runs once; remove spec.schedule"),
     validation = Rule::new("!has(self.restore) || !has(self.restore.sourceSite) || has(self.storage)").message("restore.sourceSite needs storage: set spec.storage to where the other site's backups are kept"),
+    validation = Rule::new("!has(self.deletionPolicy) || self.deletionPolicy != 'Delete' || has(self.storage)").message("deletionPolicy Delete needs storage: set spec.storage to where the backups are kept"),
     validation = Rule::new("!has(self.retention) || has(self.schedule)").message("retention needs a schedule: add spec.schedule or remove spec.retention")
 )]
 pub struct SiteBackupSpec {
@@ -62,9 +63,22 @@ pub struct SiteBackupSpec {
     /// Where backups are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<BackupStorage>,
+    /// What becomes of the backups when the SiteBackup is deleted while its site exists. Default: Retain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<BackupDeletionPolicy>,
     /// Restore this backup into the site instead of making one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
+}
+
+/// What becomes of backups without their SiteBackup.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BackupDeletionPolicy {
+    /// They stay.
+    #[default]
+    Retain,
+    /// All that it made of the site are removed, the last good one too, and then it goes.
+    Delete,
 }
 
 /// How long backups are kept.

@@ -275,7 +275,7 @@ pub struct Operation {
     pub retry: Option<String>,
 }
 
-/// Whether a site is backed up or restored.
+/// Whether a site is backed up or restored, or its backups are removed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BackupOperationKind {
     /// A backup of it is made.
@@ -283,6 +283,8 @@ pub enum BackupOperationKind {
     Backup,
     /// A backup is restored into it.
     Restore,
+    /// The backups of a SiteBackup are removed.
+    Remove,
 }
 
 /// One backup of a site, or one restore.

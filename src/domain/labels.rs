@@ -48,6 +48,8 @@ pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
+/// Finalizer of a SiteBackup whose backups are removed with it.
+pub const BACKUP_FINALIZER: &str = "vyogo.tech/backup-finalizer";
 /// Finalizer of a bench.
 pub const BENCH_FINALIZER: &str = "vyogo.tech/bench-finalizer";
 

@@ -8,6 +8,7 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
 };
 use kube_sharding::{SlotSet, gate::Scope, groups::Selection, watch::Query};
+use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
 use super::watches::{Starter, one_slot, slot_of_child};
@@ -17,7 +18,7 @@ use crate::{
         site::backups::{
             Reason, Report, ended_once,
             index::{Backups, site_of, site_of_open},
-            without_site,
+            removal, without_site,
         },
     },
     domain::{key::Key, labels, object::Kind},
@@ -37,10 +38,13 @@ impl Starter<'_> {
     /// SiteBackups of the shard's sites.
     pub(super) fn watch_backups(&mut self, children: &mut Children) -> Arc<Backups> {
         let (wake, backups) = (self.wake.clone(), Arc::new(Backups::default()));
-        let index = Arc::clone(&backups);
+        let (index, client) = (Arc::clone(&backups), self.client.clone());
         let changed = move |change: Change<Compact>| {
             index.saw(&change);
-            if let Some(site) = site_of(change.object()) {
+            let Some(site) = site_of(change.object()) else { return };
+            if let (None, Change::Applied { now, .. }) = (wake.sites.get(&site), &change) {
+                let_go(&client, now, site);
+            } else {
                 wake.site(&site);
             }
         };
@@ -70,6 +74,24 @@ impl Starter<'_> {
         self.tasks.spawn(follow(self.client.clone(), sites, cache.clone(), coordinating, orphans));
         (cache, backups)
     }
+}
+
+/// Lets a SiteBackup go that waits for its backups to be removed and has no site any more: nothing is removed.
+fn let_go(client: &Client, backup: &Compact, site: Key) {
+    let scope = slot_of_child(backup).map_or(Scope::Coordinator, Scope::Slot);
+    let Ok(backup) = backup.open().try_parse::<SiteBackup>() else { return };
+    if backup.metadata.deletion_timestamp.is_none() || !removal::holds(&backup) {
+        return;
+    }
+    let sites: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(client.clone(), &site.namespace);
+    let (writer, key) = (Writer::new(client.clone(), scope), Key::of(&backup));
+    tokio::spawn(async move {
+        let gone = matches!(sites.get_metadata_opt(&site.name).await, Ok(None));
+        let metadata = json!({"uid": backup.uid(), "finalizers": removal::others(&backup)});
+        if gone && let Err(error) = writer.patch_metadata(Kind::SiteBackup, &key, &metadata).await {
+            tracing::warn!(%error, backup = %key, "could not let a SiteBackup go that has no site");
+        }
+    });
 }
 
 /// Tells SiteBackups without a site so, for as long as this member coordinates: those that it is sent, and when it begins to

@@ -33,7 +33,8 @@ pub const CREDENTIALS: &str = "/run/frappe-storage";
 /// Where the volume that backups are kept on is mounted.
 pub const VOLUME: &str = "/run/frappe-backups";
 
-/// What is to be done, in this order: a backup is stored, old ones are removed, one is fetched. Has no secret.
+/// What is to be done, in this order: a backup is stored, old ones are removed, one is fetched; or all of a SiteBackup are
+/// removed. Has no secret.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
@@ -53,6 +54,19 @@ pub struct Request {
     /// Folder that it is fetched from, where it is another site's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch_folder: Option<String>,
+    /// Whose backups are removed, all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removal: Option<Maker>,
+}
+
+/// Who made backups: a SiteBackup, of a site.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Maker {
+    /// The SiteBackup.
+    pub site_backup: String,
+    /// The site's identity.
+    pub identity: String,
 }
 
 /// A backup that is stored.
@@ -78,10 +92,9 @@ pub struct Storing {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// The SiteBackup that made them.
-    pub site_backup: String,
-    /// The site's identity.
-    pub identity: String,
+    /// Who made them.
+    #[serde(flatten)]
+    pub maker: Maker,
     /// Days that one is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<i32>,
@@ -141,6 +154,9 @@ pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result
         let folder = request.fetch_folder.as_ref().unwrap_or(&request.folder);
         let manifest = fetch::fetch(&store, folder, name, &folders.staging, key.as_ref()).await?;
         done["fetched"] = json!(manifest.name);
+    }
+    if let Some(maker) = &request.removal {
+        done["removed"] = json!(retention::remove_all(&store, &request.folder, maker).await?);
     }
     Ok(done)
 }

@@ -1,11 +1,12 @@
-//! Removes old backups: only those that the same SiteBackup made of the same site, and never the newest.
+//! Removes backups: only those that the same SiteBackup made of the same site; those that are old, and never the newest; or
+//! all of them, where a person asked for that.
 
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Retention,
+    Maker, Retention,
     manifest::{self, Manifest},
     report::Failure,
     store::Store,
@@ -35,37 +36,79 @@ pub async fn retain(
     present: Option<&str>,
     now: Timestamp,
 ) -> Result<Vec<String>, Failure> {
-    let mut backups = Vec::new();
+    let found = found(store, folder, &rule.maker).await?;
     let mut removed = Vec::new();
+    for name in found.tries.iter().filter(|it| present != Some(it.as_str())) {
+        if is_run_of(name, &rule.maker.site_backup) {
+            remove_try(store, folder, name).await?;
+            removed.push(name.clone());
+        }
+    }
+    let outdated = outdated(&found.backups, rule, now);
+    for backup in found.backups.iter().filter(|it| outdated.contains(&it.name)) {
+        remove(store, folder, backup).await?;
+        removed.push(backup.name.clone());
+    }
+    Ok(removed)
+}
+
+/// Removes every backup that the SiteBackup made of the site, and what its tries left; answers the names.
+pub async fn remove_all(store: &Store, folder: &str, maker: &Maker) -> Result<Vec<String>, Failure> {
+    let found = found(store, folder, maker).await?;
+    for name in &found.tries {
+        remove_try(store, folder, name).await?;
+    }
+    for backup in &found.backups {
+        remove(store, folder, backup).await?;
+    }
+    Ok(found.tries.into_iter().chain(found.backups.into_iter().map(|it| it.name)).collect())
+}
+
+/// What lies in a site's folder and is of one SiteBackup.
+#[derive(Default)]
+struct Found {
+    backups: Vec<Manifest>,
+    /// Names of tries that failed for good: only what this SiteBackup itself began, which its name tells.
+    tries: Vec<String>,
+}
+
+async fn found(store: &Store, folder: &str, maker: &Maker) -> Result<Found, Failure> {
+    let mut all = Found::default();
     for name in manifest::names(store, folder).await? {
         match Manifest::read(store, folder, &name).await {
-            Ok(Some(found)) if found.site_backup == rule.site_backup && found.identity == rule.identity => {
-                backups.push(found);
+            Ok(Some(it)) if it.site_backup == maker.site_backup && it.identity == maker.identity => {
+                all.backups.push(it);
             }
-            // A try that failed for good: only what this SiteBackup itself began, which its name tells.
-            Ok(None) if is_run_of(&name, &rule.site_backup) && present != Some(name.as_str()) => {
-                let left = manifest::folder(folder, &name);
-                store.end_unfinished(&left, &manifest::file(folder, &name, upload::JOURNAL)).await?;
-                store.remove(&left).await?;
-                removed.push(name);
-            }
+            Ok(None) if began(&name, &maker.site_backup) => all.tries.push(name),
             Ok(_) => {}
             // Not one that can be read is not one that may be removed.
             Err(failure) if failure.word == "BackupBroken" => {}
             Err(failure) => return Err(failure),
         }
     }
-    let outdated = outdated(&backups, rule, now);
-    for backup in backups.iter().filter(|it| outdated.contains(&it.name)) {
-        // First it is none any more, then its parts go, then what says so.
-        upload::put(store, folder, &Manifest { removing: true, ..backup.clone() }).await?;
-        for part in backup.contents.parts.values() {
-            store.remove_file(&manifest::file(folder, &backup.name, &part.stored().file)).await?;
-        }
-        store.remove(&manifest::folder(folder, &backup.name)).await?;
-        removed.push(backup.name.clone());
+    Ok(all)
+}
+
+async fn remove_try(store: &Store, folder: &str, name: &str) -> Result<(), Failure> {
+    let left = manifest::folder(folder, name);
+    store.end_unfinished(&left, &manifest::file(folder, name, upload::JOURNAL)).await?;
+    store.remove(&left).await
+}
+
+/// First it is none any more, then its parts go, then what says so.
+async fn remove(store: &Store, folder: &str, backup: &Manifest) -> Result<(), Failure> {
+    upload::put(store, folder, &Manifest { removing: true, ..backup.clone() }).await?;
+    for part in backup.contents.parts.values() {
+        store.remove_file(&manifest::file(folder, &backup.name, &part.stored().file)).await?;
     }
-    Ok(removed)
+    store.remove(&manifest::folder(folder, &backup.name)).await
+}
+
+/// Whether a name is one that a SiteBackup gives to what it makes, before a restore and before a deletion too.
+fn began(name: &str, site_backup: &str) -> bool {
+    [site_backup.to_owned(), format!("{site_backup}-before"), format!("{site_backup}-final")]
+        .iter()
+        .any(|it| is_run_of(name, it))
 }
 
 /// Whether a name is one that a SiteBackup gives: `NAME-2024-01-15-0200`.
@@ -114,7 +157,7 @@ mod tests {
     }
 
     fn rule(days: Option<i32>, keep_last: usize) -> Retention {
-        Retention { site_backup: "daily".into(), identity: "id".into(), days, keep_last }
+        Retention { maker: Maker { site_backup: "daily".into(), identity: "id".into() }, days, keep_last }
     }
 
     fn gone(ages_days: &[i64], rule: &Retention) -> Vec<String> {
@@ -152,6 +195,10 @@ mod tests {
         ] {
             assert!(!is_run_of(other, "daily"), "{other}");
         }
+        for own in ["daily-2026-11-26-0200", "daily-before-2026-11-26-0200", "daily-final-2026-11-26-0200"] {
+            assert!(began(own, "daily"), "{own}");
+        }
+        assert!(!began("daily-backup-2026-11-26-0200", "daily"));
     }
 
     proptest! {

@@ -113,6 +113,7 @@ async fn the_guides_backup_and_restore() {
 
     stopped_by_deletion(&world).await;
     backed_up_before_it_goes(&world).await;
+    taking_its_backups_along(&world).await;
     world.kubectl(&["delete", "frappesite", "-n", "default", "customer-site"]);
     world.site_gone("default", "customer-site").await;
     says(&world, "daily-backup", "SiteNotFound").await;
@@ -160,6 +161,34 @@ async fn backed_up_before_it_goes(world: &World) {
     assert!(last.name.starts_with("keeper-final-20"), "{}", last.name);
     let left = world.kubectl(&["get", "database,secret", "-n", "default", "-o", "name"]);
     assert!(!left.contains("last-site"), "{left}");
+}
+
+/// with `deletionPolicy: Delete` a Job removes the backups, then the SiteBackup goes; without its site it goes at once.
+async fn taking_its_backups_along(world: &World) {
+    let api = backups(world, "default");
+    let taken = DAILY_BACKUP.replace("daily-backup", "taken");
+    let taken = taken.replace("  storage:", "  deletionPolicy: Delete\n  storage:");
+    world.cluster.apply(&taken).unwrap();
+    let held = says(world, "taken", "BackupScheduled").await;
+    assert_eq!(held.finalizers(), ["vyogo.tech/backup-finalizer"]);
+    world.kubectl(&["delete", "sitebackup", "-n", "default", "taken", "--timeout=60s"]);
+    let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-l", "component=site-backup-removal", "-o", "name"]);
+    assert_eq!(jobs.lines().count(), 1, "{jobs}");
+    let free = async || world.sites("default").get("customer-site").await.ok()?.status?.backup.is_none().then_some(());
+    world.until("the site is free again", 60, free).await;
+
+    world.cluster.apply(&taken.replace("name: taken", "name: orphan").replace("customer-site", "slow-site")).unwrap();
+    says(world, "orphan", "BackupScheduled").await;
+    // Somebody takes a site away by force; nobody is left to remove backups.
+    let sites = world.sites("default");
+    let finalizers = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/held"]}}));
+    sites.patch("slow-site", &PatchParams::default(), &finalizers).await.unwrap();
+    world.kubectl(&["delete", "frappesite", "-n", "default", "slow-site", "--wait=false"]);
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    sites.patch("slow-site", &PatchParams::default(), &none).await.unwrap();
+    world.site_gone("default", "slow-site").await;
+    world.kubectl(&["delete", "sitebackup", "-n", "default", "orphan", "--timeout=60s"]);
+    assert!(api.get_opt("orphan").await.unwrap().is_none());
 }
 
 const SITES: usize = 120;

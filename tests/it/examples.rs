@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{World, kubectl, until};
 
-/// The files that stand for themselves, with one MariaDB in their namespace; `sites` comes on top of `basic`. A file that is
-/// not here fails the test.
+/// The files that stand for themselves, with one MariaDB in their namespace; `sites` comes on top of `basic`, and
+/// `restore-drill` on top of `backup`. A file that is not here fails the test.
 const ALONE: [&str; 13] = [
     "air-gapped",
     "autoscaling",
@@ -109,7 +109,7 @@ async fn every_example_comes_to_what_it_says() {
         .map(|it| it.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
         .collect();
     files.sort();
-    let mut known = [&ALONE[..], &["sites"]].concat();
+    let mut known = [&ALONE[..], &["restore-drill", "sites"]].concat();
     known.sort_unstable();
     assert_eq!(files, known, "files of examples, and those that this test knows");
     for name in ALONE {
@@ -119,8 +119,21 @@ async fn every_example_comes_to_what_it_says() {
         }
         looks_as_asked(&world, name);
     }
+    a_backup_is_restored_into_another_site(&world).await;
     optional_apis_are_taken_up(&world).await;
     sites_wait_for_what_they_name(&world).await;
+}
+
+async fn a_backup_is_restored_into_another_site(world: &World) {
+    kubectl(&world.cluster, &["config", "set-context", "--current", "--namespace", "example-backup"], "");
+    let file = folder().join("restore-drill.yaml");
+    kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
+    let named = |kind: &str, name: &str| [kind, "example-backup", name].map(str::to_owned);
+    says(world, &named("SiteBackup", "drill"), "Ready", "True", "RestoreSucceeded").await;
+    says(world, &named("FrappeSite", "drill-site"), "Ready", "True", "Ready").await;
+    kubectl(&world.cluster, &["delete", "-f", file.to_str().unwrap(), "--wait"], "");
+    let left = kubectl(&world.cluster, &["get", "frappesites,sitebackups", "-o", "name"], "");
+    assert_eq!(left, "frappesite.vyogo.tech/backup-site\nsitebackup.vyogo.tech/nightly\n");
 }
 
 /// What an example is about is in the objects that it leads to.

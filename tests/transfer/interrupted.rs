@@ -165,3 +165,29 @@ async fn a_retention_killed_at_every_request_and_run_again_ends() {
     assert!(moments > 10, "{moments}");
     println!("retention: killed at {moments} moments of its requests and run again, the same is left every time");
 }
+
+///
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_removal_killed_at_every_request_and_run_again_leaves_nothing() {
+    let bed = Bed::start().await;
+    let (port, plan) = between(&bed).await;
+    let request = through(bed.removal(), port);
+    let mut moments = 0;
+    for moment in 2.. {
+        for name in ["daily-backup-2020-01-01-0200", NAME] {
+            let store = bed.store(name);
+            assert!(tokio::task::block_in_place(|| bed.run(&store, &Bed::staging_of(name.as_bytes()))).ok);
+        }
+        bed.put("default/shop/daily-backup-2020-02-01-0200/database.sql.gz", b"half").await;
+        let first = killed_at(&bed, &plan, moment, &request, &Folder::new()).await;
+        let again = tokio::task::block_in_place(|| bed.run(&request, &Folder::new()));
+        assert!(again.ok, "moment {moment}: {again:?}");
+        assert_eq!(bed.keys().await, Vec::<String>::new(), "moment {moment}");
+        if !first.killed {
+            break;
+        }
+        moments += 1;
+    }
+    assert!(moments > 10, "{moments}");
+    println!("removal: killed at {moments} moments of its requests and run again, nothing left every time");
+}

@@ -11,7 +11,7 @@ mod support;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
-use support::{Bed, Folder, NAME};
+use support::{Bed, Ended, Folder, NAME};
 
 /// A part that is sent in pieces, and small ones.
 const LARGE_BYTES: usize = 40 << 20;
@@ -142,6 +142,44 @@ async fn old_backups_go_and_nothing_else_does() {
             "weekly-2026-01-01-0200"
         ]
     );
+}
+
+///
+#[tokio::test(flavor = "multi_thread")]
+async fn all_of_one_site_backup_go_and_nothing_else_does() {
+    let bed = Bed::start().await;
+    let made = [
+        ("daily-backup-2026-01-01-0200", "daily-backup", "id-1"),
+        ("daily-backup-2026-01-02-0200", "daily-backup", "id-1"),
+        ("daily-backup-before-2026-01-03-0200", "daily-backup", "id-1"),
+        ("daily-backup-2020-01-01-0200", "daily-backup", "of-another-site"),
+        ("weekly-2026-01-01-0200", "weekly", "id-1"),
+    ];
+    let volume = Folder::new();
+    for (name, site_backup, identity) in made {
+        let mut request = bed.store(name);
+        request["store"]["siteBackup"] = json!(site_backup);
+        request["store"]["identity"] = json!(identity);
+        assert!(bed.run(&request, &Bed::staging_of(name.as_bytes())).ok);
+        request["place"] = json!("volume");
+        assert!(bed.run_on(&request, &Bed::staging_of(name.as_bytes()), &volume).ok);
+    }
+    bed.put("default/shop/daily-backup-final-2026-02-15-0200/database.sql.gz", b"half").await;
+    bed.put("default/shop/notes/readme.txt", b"mine").await;
+    bed.put("default/shop/daily-backup-2025-06-01-0200/manifest.json", b"{").await;
+    let removed = |ended: &Ended| ended.said["result"]["removed"].as_array().map(Vec::len);
+    let done = bed.run(&bed.removal(), &Folder::new());
+    assert_eq!(removed(&done), Some(4), "{done:?}");
+    let left = ["daily-backup-2020-01-01-0200", "daily-backup-2025-06-01-0200", "notes", "weekly-2026-01-01-0200"];
+    assert_eq!(bed.folders().await, left);
+    assert_eq!(removed(&bed.run(&bed.removal(), &Folder::new())), Some(0), "and once more nothing");
+    let mut request = bed.removal();
+    request["place"] = json!("volume");
+    assert_eq!(removed(&bed.run_on(&request, &Folder::new(), &volume)), Some(3));
+    let names = std::fs::read_dir(volume.path().join("default/shop")).unwrap();
+    let mut names: Vec<String> = names.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["daily-backup-2020-01-01-0200", "weekly-2026-01-01-0200"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -28,7 +29,9 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn new() -> Self {
-        let name = format!("frappe-transfer-{}-{}", std::process::id(), free_port());
+        static MADE: AtomicUsize = AtomicUsize::new(0);
+        let number = MADE.fetch_add(1, Ordering::Relaxed);
+        let name = format!("frappe-transfer-{}-{number}", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::create_dir_all(&path).unwrap();
         Self(path)
@@ -166,6 +169,13 @@ impl Bed {
             "name": name, "siteBackup": "daily-backup", "site": "default/shop", "identity": "id-1",
             "scheduledAt": "2026-11-26T02:00:00Z",
         });
+        request
+    }
+
+    /// All of the SiteBackup daily-backup.
+    pub(crate) fn removal(&self) -> Value {
+        let mut request = self.request();
+        request["removal"] = json!({"siteBackup": "daily-backup", "identity": "id-1"});
         request
     }
 

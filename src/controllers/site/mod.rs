@@ -155,7 +155,11 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         }
         Step::PatchBackup(backup, metadata) => {
             let written = writer.patch_metadata(Kind::SiteBackup, &Key::of(backup.as_ref()), metadata).await?;
-            if written.labels().contains_key(labels::SLOT) {
+            let let_go = written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty();
+            if let_go {
+                let uid = written.uid().unwrap_or_default();
+                children.cache(Kind::SiteBackup).deleted(&Key::of(backup.as_ref()), &uid);
+            } else if written.labels().contains_key(labels::SLOT) {
                 children.cache(Kind::SiteBackup).wrote(written);
             }
         }

@@ -1,4 +1,4 @@
-//! The Jobs that back a site up and restore it: the site runner and the transfer, one after the other in one pod. Pure.
+//! The Jobs that back a site up, restore it and remove backups: the site runner and the transfer, one after the other in one pod. Pure.
 
 use frappe_crds::{
     SiteBackup,
@@ -19,7 +19,7 @@ use crate::{
         names::hash_hex,
         object::{Desired, Kind},
     },
-    transfer::{self, Retention, Storing, secrecy},
+    transfer::{self, Maker, Retention, Storing, secrecy},
 };
 
 /// Longest time of a backup or a restore, in seconds.
@@ -34,6 +34,7 @@ pub fn job_key(place: &super::super::place::Place, operation: &BackupOperation) 
     let verb = match operation.kind {
         BackupOperationKind::Backup => "backup",
         BackupOperationKind::Restore => "restore",
+        BackupOperationKind::Remove => "remove",
     };
     // Of a run, not of a site: the Job of the last hour's may still be there.
     let run = hash_hex(
@@ -64,6 +65,7 @@ pub(super) fn job(
     }
     let carry = transfer_request(input, backup, storage, operation);
     let pod = match &backup.spec.restore {
+        _ if operation.kind == BackupOperationKind::Remove => removing_pod(input, bench, image, storage, &carry),
         None => pod(input, bench, &["backup"], &request, image, storage, &carry, None),
         Some(restore) => {
             let more = json!({
@@ -77,7 +79,11 @@ pub(super) fn job(
             pod(input, bench, first, &before, image, storage, &carry, Some(&last))
         }
     };
-    let component = if backup.spec.restore.is_some() { "site-restore" } else { "site-backup" };
+    let component = match operation.kind {
+        BackupOperationKind::Backup => "site-backup",
+        BackupOperationKind::Restore => "site-restore",
+        BackupOperationKind::Remove => "site-backup-removal",
+    };
     let mut labels = input.labels();
     labels.insert("component".to_owned(), component.to_owned());
     let spec = json!({
@@ -103,6 +109,19 @@ fn transfer_request(
     storage: &Storage,
     operation: &BackupOperation,
 ) -> transfer::Request {
+    let maker = Maker { site_backup: operation.site_backup.clone(), identity: input.identity.to_owned() };
+    let nothing = transfer::Request {
+        place: storage.place.clone(),
+        folder: storage.folder.clone(),
+        store: None,
+        retention: None,
+        fetch: None,
+        fetch_folder: None,
+        removal: None,
+    };
+    if operation.kind == BackupOperationKind::Remove {
+        return transfer::Request { removal: Some(maker), ..nothing };
+    }
     let site = format!("{}/{}", input.site.namespace().unwrap_or_default(), input.site.name_any());
     let storing = |name: String, may_be_stored: bool| Storing {
         name,
@@ -113,8 +132,7 @@ fn transfer_request(
         may_be_stored,
     };
     let retention = backup.spec.retention.as_ref().map(|rule| Retention {
-        site_backup: operation.site_backup.clone(),
-        identity: input.identity.to_owned(),
+        maker,
         days: rule.days,
         keep_last: usize::try_from(rule.keep_last.unwrap_or(1)).unwrap_or(1),
     });
@@ -124,12 +142,34 @@ fn transfer_request(
         Some(restore) => (restore.safety_backup != Some(false)).then(|| storing(safety_name(operation), true)),
     };
     transfer::Request {
-        place: storage.place.clone(),
-        folder: storage.folder.clone(),
         store,
         retention,
         fetch: restore.map(|it| it.backup_name.clone()),
         fetch_folder: restore.and_then(|it| it.source_site.as_deref()).map(|site| storage.folder_of(site)),
+        ..nothing
+    }
+}
+
+/// A pod that only reaches where backups are kept: it has nothing of the site.
+fn removing_pod(
+    input: &Input,
+    bench: &bench::Input,
+    image: &str,
+    storage: &Storage,
+    carry: &transfer::Request,
+) -> Value {
+    let mut pod = bench::runner_pod(bench, "backup", &json!({}), &[]);
+    let runner = pod["containers"][0].take();
+    let (carrier, kept) = transfer_container(input, image, storage, carry, None, &runner);
+    pod["containers"] = json!([carrier]);
+    pod["volumes"] = json!(kept);
+    own_account(&mut pod, storage);
+    pod
+}
+
+fn own_account(pod: &mut Value, storage: &Storage) {
+    if let Some(account) = &storage.spec.service_account_name {
+        pod["serviceAccountName"] = json!(account);
     }
 }
 
@@ -157,7 +197,7 @@ fn pod(
     ];
     let mut pod = bench::runner_pod(bench, first.first().copied().unwrap_or("restore"), request, &volumes);
     let runner = pod["containers"][0].take();
-    let (carrier, mut kept) = transfer_container(input, image, storage, carry, staged, &runner);
+    let (carrier, mut kept) = transfer_container(input, image, storage, carry, Some(staged), &runner);
     let mut containers: Vec<Value> = first.iter().map(|_| runner.clone()).collect();
     containers.push(carrier);
     if let Some(restore) = restore {
@@ -172,9 +212,7 @@ fn pod(
     if let Some(volumes) = pod["volumes"].as_array_mut() {
         volumes.append(&mut kept);
     }
-    if let Some(account) = &storage.spec.service_account_name {
-        pod["serviceAccountName"] = json!(account);
-    }
+    own_account(&mut pod, storage);
     pod
 }
 
@@ -184,10 +222,10 @@ fn transfer_container(
     image: &str,
     storage: &Storage,
     carry: &transfer::Request,
-    staged: Value,
+    staged: Option<Value>,
     runner: &Value,
 ) -> (Value, Vec<Value>) {
-    let (mut mounts, mut volumes) = (vec![staged], Vec::new());
+    let (mut mounts, mut volumes) = (Vec::from_iter(staged), Vec::new());
     if let Some(claim) = &storage.spec.persistent_volume_claim {
         volumes.push(json!({"name": "backups", "persistentVolumeClaim": {"claimName": claim.claim_name}}));
         mounts.push(json!({"name": "backups", "mountPath": transfer::VOLUME}));

@@ -17,7 +17,7 @@ use super::{
         reason::Reason as SiteReason,
         status::{Report as SiteReport, Stage},
     },
-    Plan, Reason, Scene, build,
+    AGAIN_AFTER, Plan, Reason, Scene, build,
     status::Times,
     storage::{Refusal, storage},
     under_way,
@@ -27,9 +27,6 @@ use crate::{
     controllers::site::{build::Input, observe::Observed, operation, place::Place, plan},
     domain::condition,
 };
-
-/// Time from a last backup that failed for good to the next one. Its Jobs, which are kept for an hour, are gone by then.
-const AGAIN_AFTER: Duration = Duration::from_mins(70);
 
 /// The plan while the last backup is not made; nothing once it is.
 pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> Option<Plan> {

@@ -5,6 +5,7 @@ mod build;
 pub mod index;
 mod last;
 pub mod reason;
+pub mod removal;
 mod running;
 pub mod schedule;
 mod status;
@@ -34,6 +35,9 @@ use super::{
     plan::{Plan, Step},
 };
 use crate::domain::labels;
+
+/// Time from what failed for good to the next try of it. Its Jobs, which are kept for an hour, are gone by then.
+const AGAIN_AFTER: Duration = Duration::from_mins(70);
 
 /// Key of the Job of an operation.
 pub use build::job_key;
@@ -114,6 +118,8 @@ pub(super) fn ended(reason: &str) -> Option<(&'static str, &'static str)> {
         (Reason::BackupMissed, ("backup", "missed")),
         (Reason::RestoreSucceeded, ("restore", "succeeded")),
         (Reason::RestoreFailed, ("restore", "failed")),
+        (Reason::BackupsRemoved, ("removal", "succeeded")),
+        (Reason::BackupRemovalFailed, ("removal", "failed")),
     ];
     known.into_iter().find(|(it, _)| it.to_string() == reason).map(|(_, said)| said)
 }
@@ -136,11 +142,15 @@ fn no_room(observed: &Observed) -> Report {
 
 /// The site goes: its SiteBackups are of no site any more, until there is one of its name again.
 pub(super) fn release(observed: &Observed) -> Vec<Step> {
-    let labelled = observed.backups.iter().filter(|it| it.labels().contains_key(labels::SLOT));
-    labelled
+    let known = observed.backups.iter().filter(|it| it.labels().contains_key(labels::SLOT) || removal::holds(it));
+    known
         .map(|backup| {
             let labels = json!({labels::SLOT: null, "site": null});
-            let metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+            let mut metadata =
+                json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+            if removal::holds(backup) {
+                metadata["finalizers"] = json!(removal::others(backup));
+            }
             Step::PatchBackup(backup.clone(), metadata)
         })
         .collect()
@@ -153,6 +163,7 @@ pub(super) fn under_way(observed: &Observed) -> Option<String> {
     let does = match operation.kind {
         BackupOperationKind::Backup => "backs the site up",
         BackupOperationKind::Restore => "restores the site",
+        BackupOperationKind::Remove => "removes backups of the site",
     };
     Some(format!("Job {name} {does}; what the spec asks for comes after it"))
 }

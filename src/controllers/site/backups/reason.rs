@@ -28,6 +28,12 @@ pub enum Reason {
     RestoreRetrying,
     /// It failed for good.
     RestoreFailed,
+    /// The SiteBackup is being deleted, and the Job that removes its backups runs.
+    BackupsRemoving,
+    /// Its backups are gone, and so will it be.
+    BackupsRemoved,
+    /// The Job that removes its backups failed, and does so again later.
+    BackupRemovalFailed,
     /// The site does not exist.
     SiteNotFound,
     /// The site was not created yet, is suspended, or something else is being done to it.
@@ -59,6 +65,8 @@ impl Reason {
                 | Self::BackupSuspended
                 | Self::RestoreSucceeded
                 | Self::RestoreRunning
+                | Self::BackupsRemoving
+                | Self::BackupsRemoved
                 | Self::SiteBusy
                 | Self::WaitingForJobSlot
         )

@@ -43,11 +43,16 @@ impl Scene<'_> {
         let job = self.observed.backup_job.clone();
         let state = job.as_deref().map(job::state);
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
-        let backup =
-            self.observed.backups.iter().find(of).filter(|it| it.metadata.deletion_timestamp.is_none()).cloned();
+        let removes = operation.kind == BackupOperationKind::Remove;
+        let backup = if removes {
+            self.leaver(&operation)
+        } else {
+            self.observed.backups.iter().find(of).filter(|it| it.metadata.deletion_timestamp.is_none()).cloned()
+        };
         let Some(backup) = backup else { return self.abandon(&operation, job, state.as_ref()) };
-        let times = Times { handled: Some(operation.scheduled_at.0), next: self.next_of(&backup) };
+        let times = self.times_of(&backup, &operation);
         match state {
+            Some(State::Complete) if removes => self.removed(&backup),
             Some(State::Complete) => self.succeeded(&backup, &operation, &key.name, &times),
             Some(State::Failed(at)) => self.failed(&backup, operation, &key.name, at, &times),
             // It runs, or was recorded and not made yet, or is gone after it was kept for an hour.
@@ -101,7 +106,6 @@ impl Scene<'_> {
     ) {
         let why = self.observed.backup_result.as_ref().map(said).filter(|it| !it.is_empty());
         let why = format!("Job {job} failed: {}", why.unwrap_or_else(|| "see its log".to_owned()));
-        let restore = operation.kind == BackupOperationKind::Restore;
         let last = FINAL.iter().any(|word| why.contains(&format!("{word}: ")));
         if last || operation.attempt >= ATTEMPTS_MAX {
             return self.gave_up(backup, &operation, Some(job), why, times);
@@ -112,7 +116,11 @@ impl Scene<'_> {
             let next = BackupOperation { attempt: operation.attempt + 1, epoch: self.observed.epoch, ..operation };
             return self.run(backup, &next, times, false);
         }
-        let reason = if restore { Reason::RestoreRetrying } else { Reason::BackupRetrying };
+        let reason = match operation.kind {
+            BackupOperationKind::Backup => Reason::BackupRetrying,
+            BackupOperationKind::Restore => Reason::RestoreRetrying,
+            BackupOperationKind::Remove => Reason::BackupsRemoving,
+        };
         let message =
             format!("{why} (attempt {} of {ATTEMPTS_MAX}, the next after {} s)", operation.attempt, wait.as_secs());
         self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
@@ -128,6 +136,9 @@ impl Scene<'_> {
         why: String,
         times: &Times,
     ) {
+        if operation.kind == BackupOperationKind::Remove {
+            return self.not_removed(backup, &why);
+        }
         let restore = operation.kind == BackupOperationKind::Restore;
         let left = if restore {
             "; if it had begun, the site is in maintenance until a restore succeeds: correct the cause, delete this \
@@ -151,7 +162,6 @@ impl Scene<'_> {
 
     /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there.
     pub(super) fn run(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, times: &Times, runs: bool) {
-        let restore = operation.kind == BackupOperationKind::Restore;
         let name = build::job_key(&Place::of(&self.observed.site), operation).name;
         if !runs {
             let storage = match storage(self.observed, backup) {
@@ -175,9 +185,14 @@ impl Scene<'_> {
             self.plan.job = job;
             self.record(Some(operation.clone()));
         }
-        let (reason, does) =
-            if restore { (Reason::RestoreRunning, "restores") } else { (Reason::BackupRunning, "makes") };
-        let message = format!("Job {name} {does} {}", operation.run);
+        let (reason, does) = match operation.kind {
+            BackupOperationKind::Backup => (Reason::BackupRunning, format!("makes {}", operation.run)),
+            BackupOperationKind::Restore => (Reason::RestoreRunning, format!("restores {}", operation.run)),
+            BackupOperationKind::Remove => {
+                (Reason::BackupsRemoving, "removes the backups of this SiteBackup".to_owned())
+            }
+        };
+        let message = format!("Job {name} {does}");
         self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
     }
 

@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
-    Reason, Report, Scene, busy, no_room,
+    Reason, Report, Scene, busy, no_room, removal,
     schedule::Schedule,
     status::Times,
     storage::{Refusal, storage},
@@ -24,9 +24,18 @@ use crate::{
 };
 
 /// What is due.
-struct Due {
-    backup: Arc<SiteBackup>,
-    operation: BackupOperation,
+pub(super) struct Due {
+    pub(super) backup: Arc<SiteBackup>,
+    pub(super) operation: BackupOperation,
+}
+
+/// What a person waits for comes first, then what time waits for.
+fn rank(kind: BackupOperationKind) -> u8 {
+    match kind {
+        BackupOperationKind::Restore => 0,
+        BackupOperationKind::Backup => 1,
+        BackupOperationKind::Remove => 2,
+    }
 }
 
 impl Scene<'_> {
@@ -43,19 +52,20 @@ impl Scene<'_> {
                 Err((report, times)) => self.step(backup, &report, &times, None),
             }
         }
-        due.sort_by_key(|it: &Due| (it.operation.kind != BackupOperationKind::Restore, it.operation.scheduled_at.0));
+        due.extend(self.leaving(under_way));
+        due.sort_by_key(|it: &Due| (rank(it.operation.kind), it.operation.scheduled_at.0));
         let may_begin = under_way.is_none() && !just_ended && !self.busy;
         for (place, it) in due.into_iter().enumerate() {
             // What waits is due since then: by that it is seen to be late.
-            let since = it.backup.spec.schedule.as_ref().map(|_| it.operation.scheduled_at.0);
+            let scheduled = it.operation.kind == BackupOperationKind::Backup && it.backup.spec.schedule.is_some();
+            let since = scheduled.then_some(it.operation.scheduled_at.0);
             let times = Times { handled: None, next: since };
             if place > 0 || !may_begin {
                 self.step(&it.backup, &busy(), &times, None);
             } else if !self.observed.may_start_job {
                 self.step(&it.backup, &no_room(self.observed), &times, None);
             } else {
-                let next = self.next_of(&it.backup);
-                let times = Times { handled: Some(it.operation.scheduled_at.0), next };
+                let times = self.times_of(&it.backup, &it.operation);
                 self.run(&it.backup, &it.operation, &times, false);
             }
         }
@@ -110,7 +120,15 @@ impl Scene<'_> {
         parsed.map(Some).map_err(|error| (Reason::ScheduleInvalid, format!("spec.schedule: {error}")))
     }
 
-    pub(super) fn next_of(&self, backup: &SiteBackup) -> Option<Timestamp> {
+    /// What an operation that begins or ends says of the schedule.
+    pub(super) fn times_of(&self, backup: &SiteBackup, operation: &BackupOperation) -> Times {
+        if operation.kind == BackupOperationKind::Remove {
+            return Times::default();
+        }
+        Times { handled: Some(operation.scheduled_at.0), next: self.next_of(backup) }
+    }
+
+    fn next_of(&self, backup: &SiteBackup) -> Option<Timestamp> {
         let suspended = backup.spec.suspend == Some(true);
         self.schedule_of(backup).ok().flatten().filter(|_| !suspended).and_then(|it| it.next_after(self.observed.now))
     }
@@ -200,15 +218,21 @@ fn run_name(name: &str, due: Timestamp) -> String {
     format!("{name}-{}", due.strftime("%Y-%m-%d-%H%M"))
 }
 
-/// A SiteBackup without its site's slot is not seen by the watch.
+/// A SiteBackup without its site's slot is not seen by the watch; one that takes its backups along must wait for that.
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
-    if wanted.iter().all(|(key, value)| backup.labels().get(*key) == Some(value)) {
+    let labelled = wanted.iter().all(|(key, value)| backup.labels().get(*key) == Some(value));
+    let (holds, must) = (removal::holds(backup), removal::wanted(observed, backup));
+    if labelled && holds == must {
         return None;
     }
     let labels: serde_json::Map<String, Value> =
         wanted.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    let metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+    let mut metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+    if holds != must {
+        let own = must.then(|| labels::BACKUP_FINALIZER.to_owned());
+        metadata["finalizers"] = json!(removal::others(backup).into_iter().chain(own).collect::<Vec<_>>());
+    }
     Some(Step::PatchBackup(Arc::new(backup.clone()), metadata))
 }

@@ -1,6 +1,7 @@
 //! Tests of what is decided for a site: a world without an API server, on which plans are carried out.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
+mod backup_removal;
 mod backups;
 mod creation;
 mod databases;
@@ -159,8 +160,14 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
             }
             Step::PatchBackup(backup, metadata) => {
                 edit_backup(observed, &backup.name_any(), |it| {
-                    it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                    if !metadata["labels"].is_null() {
+                        it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                    }
+                    if !metadata["finalizers"].is_null() {
+                        it.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                    }
                 });
+                observed.backups.retain(|it| it.metadata.deletion_timestamp.is_none() || !it.finalizers().is_empty());
             }
             Step::BackupStatus(backup, status, _) => {
                 edit_backup(observed, &backup.name_any(), |it| it.status = Some(SiteBackupStatus::clone(status)));
@@ -208,7 +215,7 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
         Kind::Route => drop(observed.routes.routes.insert(name, object(live))),
         Kind::Job => {
             live["status"] = json!({"conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
-            if name.contains("-backup-") || name.contains("-restore-") {
+            if ["-backup-", "-restore-", "-remove-"].iter().any(|it| name.contains(it)) {
                 observed.backup_job = Some(object(live));
                 return;
             }

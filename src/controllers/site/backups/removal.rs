@@ -1,0 +1,134 @@
+//! `deletionPolicy: Delete`: the backups that a SiteBackup made are removed by a Job before it goes. Its finalizer is there
+//! while the policy and the site are: without a site nothing can be removed, and nothing is. Pure.
+
+use std::{sync::Arc, time::Duration};
+
+use frappe_crds::{
+    SiteBackup,
+    backup::{BackupDeletionPolicy, BackupPhase},
+    site::{BackupOperation, BackupOperationKind},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{
+    AGAIN_AFTER, Reason, Report, Scene,
+    status::Times,
+    storage::storage,
+    waiting::{Due, image_unknown},
+};
+use crate::{
+    controllers::site::{observe::Observed, plan::Step},
+    domain::{condition, labels},
+};
+
+/// How a person lets a SiteBackup go whose backups cannot be removed.
+const OTHERWISE: &str = "to let the SiteBackup go and keep its backups, set deletionPolicy to Retain";
+
+/// Whether a SiteBackup takes its backups along. Before the site exists there can be none.
+pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
+    let created = observed.site.status.as_ref().is_some_and(|it| it.initialized);
+    created && backup.spec.deletion_policy == Some(BackupDeletionPolicy::Delete)
+}
+
+/// Whether it waits for that.
+pub fn holds(backup: &SiteBackup) -> bool {
+    backup.finalizers().iter().any(|it| it == labels::BACKUP_FINALIZER)
+}
+
+/// Finalizers of a SiteBackup without ours.
+pub fn others(backup: &SiteBackup) -> Vec<String> {
+    backup.finalizers().iter().filter(|it| *it != labels::BACKUP_FINALIZER).cloned().collect()
+}
+
+/// Lets a SiteBackup that is being deleted go. No finalizer can be added to it any more: the version may be any.
+fn let_go(backup: &Arc<SiteBackup>) -> Step {
+    Step::PatchBackup(backup.clone(), json!({"uid": backup.uid(), "finalizers": others(backup)}))
+}
+
+/// Why it failed for good, and the time until it is tried anew. Another spec is tried at once.
+fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
+    let status = backup.status.as_ref().filter(|it| it.observed_generation == backup.metadata.generation)?;
+    let ready = condition::find(&status.conditions, "Ready")?;
+    // It was true while the Job ran.
+    let since = condition::find(&status.conditions, "Progressing")?.last_transition_time.0;
+    let elapsed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
+    let left = AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    (ready.reason == Reason::BackupRemovalFailed.to_string()).then_some(left)
+}
+
+impl Scene<'_> {
+    /// SiteBackups that are being deleted: those whose backups are to be removed; the others go.
+    pub(super) fn leaving(&mut self, under_way: Option<&str>) -> Vec<Due> {
+        let leaves = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_some() && holds(it);
+        let mut due = Vec::new();
+        for backup in self.observed.backups.iter().filter(leaves).filter(|it| it.uid().as_deref() != under_way) {
+            if !wanted(self.observed, backup) {
+                self.plan.steps.push(let_go(backup));
+            } else if let Some(left) = failed(self.observed, backup) {
+                self.again_after(left);
+            } else {
+                due.extend(self.removal(backup));
+            }
+        }
+        due
+    }
+
+    fn removal(&mut self, backup: &Arc<SiteBackup>) -> Option<Due> {
+        let stored = storage(self.observed, backup).map(|_| ());
+        self.plan.missing |= matches!(&stored, Err((Reason::StorageSecretMissing, _)));
+        let able = stored.and_then(|()| self.observed.operator_image.as_ref().map(|_| ()).ok_or_else(image_unknown));
+        if let Err((reason, message)) = able {
+            let message = format!("its backups cannot be removed: {message}; {OTHERWISE}");
+            self.step(backup, &Report::new(BackupPhase::Failed, reason, message), &Times::default(), None);
+            return None;
+        }
+        let operation = BackupOperation {
+            kind: BackupOperationKind::Remove,
+            site_backup: backup.name_any(),
+            site_backup_uid: backup.uid().unwrap_or_default(),
+            // Another spec has Jobs of its own: those of the former may have failed.
+            run: format!("removal-{}", backup.metadata.generation.unwrap_or_default()),
+            scheduled_at: backup.metadata.deletion_timestamp.clone()?,
+            started_at: Time(self.observed.now),
+            attempt: 1,
+            epoch: self.observed.epoch,
+        };
+        Some(Due { backup: backup.clone(), operation })
+    }
+
+    /// The removal that is under way; nothing where it is not wanted any more.
+    pub(super) fn leaver(&self, operation: &BackupOperation) -> Option<Arc<SiteBackup>> {
+        let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
+        self.observed.backups.iter().find(of).filter(|it| holds(it) && wanted(self.observed, it)).cloned()
+    }
+
+    /// Its Job ended well: the SiteBackup goes.
+    pub(super) fn removed(&mut self, backup: &Arc<SiteBackup>) {
+        let result = self.observed.backup_result.clone().unwrap_or_default();
+        let count = result["result"]["removed"].as_array().map_or(0, Vec::len);
+        let message = format!("backups removed with their SiteBackup: {count}");
+        let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
+        self.tell(backup, &report);
+        self.plan.steps.push(let_go(backup));
+        self.record(None);
+    }
+
+    /// Its Job failed for good: the site is free for other operations until the next try.
+    pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, why: &str) {
+        let minutes = AGAIN_AFTER.as_secs() / 60;
+        let message = format!("{why}; it is tried again after {minutes} min, and when the spec changes; {OTHERWISE}");
+        self.tell(backup, &Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message));
+        self.record(None);
+    }
+
+    /// Written down before the site forgets it.
+    fn tell(&mut self, backup: &Arc<SiteBackup>, report: &Report) {
+        let next = super::status::status(backup, report, &Times::default(), None, self.observed.now);
+        if backup.status.as_ref() != Some(&next) {
+            let notice = super::status::notice(backup, report, true);
+            self.plan.steps.push(Step::BackupStatus(backup.clone(), Box::new(next), notice));
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! `deletionPolicy: Delete` of a SiteBackup: its backups go before it does, and nothing else does.
+
+use super::{
+    backups::{at, backup, bucket, carried, containers, done, end, served, settle, stands, under_way},
+    *,
+};
+use std::time::Duration;
+
+use crate::domain::labels::{self, BACKUP_FINALIZER};
+use frappe_crds::{backup::BackupPhase, site::BackupOperationKind};
+
+fn daily(policy: &str) -> Arc<SiteBackup> {
+    backup("daily", json!({"storage": bucket(), "schedule": "0 2 * * *", "deletionPolicy": policy}))
+}
+
+fn finalizers(world: &Observed) -> Vec<String> {
+    world.backups.first().map(|it| it.finalizers().to_vec()).unwrap_or_default()
+}
+
+/// The SiteBackup is deleted now.
+fn leaves(world: &mut Observed) {
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+    edit(world, |it| {
+        it.metadata.deletion_timestamp = Some(now);
+        it.metadata.generation = Some(2);
+    });
+}
+
+fn edit(world: &mut Observed, change: impl FnOnce(&mut SiteBackup)) {
+    change(Arc::make_mut(&mut world.backups[0]));
+}
+
+/// Steps besides those that keep the site as it should be.
+fn writes(plan: &Plan) -> Vec<&Step> {
+    plan.steps.iter().filter(|step| !matches!(step, Step::Ensure(_))).collect()
+}
+
+/// A SiteBackup that made one backup and is being deleted.
+fn leaving() -> (Observed, Vec<Desired>) {
+    let mut world = served(vec![daily("Delete")]);
+    settle(&mut world);
+    world.now = at("2026-03-02T02:00:00Z");
+    settle(&mut world);
+    end(&mut world, "Complete", done());
+    settle(&mut world);
+    leaves(&mut world);
+    let made = settle(&mut world);
+    (world, made)
+}
+
+///
+#[test]
+fn its_backups_are_removed_and_then_it_goes() {
+    let (mut world, made) = leaving();
+    assert_eq!(under_way(&world).map(|it| it.kind), Some(BackupOperationKind::Remove));
+    assert_eq!(made.len(), 1);
+    assert_eq!(containers(&made[0]), ["transfer"], "it needs nothing of the site");
+    let carried = carried(&made[0]);
+    let removal = carried.removal.expect("a removal");
+    assert_eq!((carried.folder.as_str(), removal.site_backup.as_str()), ("default/shop", "daily"));
+    assert_eq!(removal.identity, made[0].body["metadata"]["annotations"][labels::IDENTITY].as_str().unwrap());
+    assert!(carried.store.is_none() && carried.retention.is_none() && carried.fetch.is_none());
+    let text = made[0].body.to_string();
+    assert!(!text.contains("shop-db-password") && !text.contains("main-sites"), "{text}");
+    assert_eq!(lint(&made[0]), Vec::<String>::new());
+    assert_eq!(stands(&world, "daily"), (BackupPhase::Running, "BackupsRemoving".to_owned()));
+    assert_eq!(finalizers(&world), [BACKUP_FINALIZER]);
+    end(&mut world, "Complete", json!({"result": {"removed": ["daily-2026-03-02-0200"]}}));
+    let last = plan(&world);
+    let steps = writes(&last);
+    assert!(
+        matches!(&steps[..], [Step::BackupStatus(_, status, Some(_)), Step::PatchBackup(..)]
+            if status.message.as_deref() == Some("backups removed with their SiteBackup: 1")),
+        "{steps:?}"
+    );
+    apply(&mut world, &last, "Complete");
+    assert!(world.backups.is_empty());
+    assert_eq!(under_way(&world), None);
+}
+
+/// the default keeps them, and holds nothing up.
+#[test]
+fn without_the_policy_nothing_is_removed() {
+    for policy in ["Retain", "Delete"] {
+        let mut world = served(vec![daily(policy)]);
+        settle(&mut world);
+        assert_eq!(finalizers(&world).is_empty(), policy == "Retain");
+        // Told otherwise before it is deleted, or after.
+        for after in [false, true] {
+            let mut world = served(vec![daily("Delete")]);
+            settle(&mut world);
+            if after {
+                leaves(&mut world);
+            }
+            edit(&mut world, |it| it.spec.deletion_policy = None);
+            assert_eq!(settle(&mut world), Vec::<Desired>::new());
+            assert_eq!(finalizers(&world), Vec::<String>::new());
+            assert_eq!(world.backups.is_empty(), after);
+        }
+    }
+}
+
+/// a person may change their mind while the Job runs.
+#[test]
+fn a_removal_that_is_not_wanted_any_more_is_stopped() {
+    let (mut world, _) = leaving();
+    edit(&mut world, |it| it.spec.deletion_policy = None);
+    let stop = plan(&world);
+    assert!(matches!(&writes(&stop)[..], [Step::Delete(Kind::Job, _)]), "{:?}", writes(&stop));
+    world.backup_job = None;
+    settle(&mut world);
+    assert!(world.backups.is_empty());
+    assert_eq!(under_way(&world), None);
+}
+
+/// the site is not held up by a storage that is away.
+#[test]
+fn a_removal_that_failed_leaves_the_site_free_and_is_tried_anew() {
+    let (mut world, _) = leaving();
+    let failure = json!({"step": "list", "error": "CredentialsRefused: 403"});
+    end(&mut world, "Failed", failure.clone());
+    settle(&mut world);
+    assert_eq!(under_way(&world), None);
+    assert_eq!(stands(&world, "daily"), (BackupPhase::Failed, "BackupRemovalFailed".to_owned()));
+    let message = world.backups[0].status.clone().unwrap().message.unwrap();
+    assert!(message.contains("CredentialsRefused") && message.contains("set deletionPolicy to Retain"), "{message}");
+    assert_eq!(finalizers(&world), [BACKUP_FINALIZER], "nothing is forgotten");
+    assert_eq!(plan(&world).again_after, Some(Duration::from_mins(70)));
+    (world.backup_job, world.backup_result) = (None, None);
+    world.now = at("2026-03-02T03:10:00Z");
+    assert_eq!(settle(&mut world).len(), 1, "later it is tried again");
+    end(&mut world, "Failed", failure);
+    settle(&mut world);
+    let former = plan(&world);
+    assert!(former.job.is_none());
+    edit(&mut world, |it| it.metadata.generation = Some(3));
+    (world.backup_job, world.backup_result) = (None, None);
+    let anew = plan(&world).job.expect("another spec is tried at once");
+    assert!(!world.jobs.contains_key(&anew.key.name), "by a Job of its own");
+}
+
+/// a storage that cannot be used is said where a person looks, and what it lacks is waited for.
+#[test]
+fn a_removal_without_a_storage_says_so() {
+    let mut world = served(vec![daily("Delete")]);
+    settle(&mut world);
+    edit(&mut world, |it| {
+        let storage = it.spec.storage.as_mut().unwrap();
+        storage.s3.as_mut().unwrap().credentials_secret_ref =
+            Some(serde_json::from_value(json!({"name": "gone"})).unwrap());
+    });
+    leaves(&mut world);
+    assert_eq!(settle(&mut world), Vec::<Desired>::new());
+    assert_eq!(stands(&world, "daily").1, "StorageSecretMissing");
+    assert!(plan(&world).missing);
+}
+
+/// with the site the backups' owner goes: they stay, and nothing holds the SiteBackup.
+#[test]
+fn with_the_site_only_the_finalizer_goes() {
+    let (mut world, _) = leaving();
+    being_deleted(&mut world);
+    Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Retain);
+    for _ in 0..10 {
+        let next = plan(&world);
+        assert!(next.job.is_none(), "no backup is removed");
+        apply(&mut world, &next, "Complete");
+    }
+    assert!(world.backups.is_empty());
+}
