@@ -8,6 +8,7 @@
 //! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
 //! [`crate::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 
+pub mod adoption;
 pub mod bench;
 pub mod context;
 pub mod execute;

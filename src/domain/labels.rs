@@ -22,6 +22,12 @@ pub const APPLIED_HASH: &str = "frappe.vyogo.tech/applied";
 pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 /// Annotation with a site's database name, on its Secret.
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
+/// Annotation with the name of a site's account at its database, where it is not the database's, on its Secret.
+pub const DATABASE_USER: &str = "frappe.vyogo.tech/database-user";
+/// Annotation by which a person has a bench and its sites taken over from the operator that made them: `true`.
+pub const ADOPT: &str = "frappe.vyogo.tech/adopt";
+/// Annotation of an object that was taken over, with the generation that its bench or site had.
+pub const ADOPTED: &str = "frappe.vyogo.tech/adopted";
 /// Annotation with what kind of database a site has and on which server, on its Secret.
 pub const DATABASE_KIND: &str = "frappe.vyogo.tech/database-kind";
 /// Annotation of a copied Secret with the version of what it was copied from.

@@ -4,8 +4,8 @@
 use http::Request;
 use kube::{
     Client,
-    api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::{DynamicObject, Request as Builder},
+    api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
+    core::{DynamicObject, ObjectList, Request as Builder, TypeMeta},
 };
 use kube_sharding::{gate::Scope, layer::Stopped};
 use serde_json::{Value, json};
@@ -140,11 +140,25 @@ impl Writer {
         self.send(about, request).await
     }
 
+    /// An object that no watch may show, or nothing.
+    pub async fn find(&self, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, WriteError> {
+        let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
+        let found: ObjectList<DynamicObject> =
+            self.send(("look for", kind, key), builder(kind, key).list(&params)).await?;
+        let resource = kind.resource();
+        let types = TypeMeta { api_version: resource.api_version, kind: resource.kind };
+        Ok(found.items.into_iter().next().map(|it| DynamicObject { types: Some(types), ..it }))
+    }
+
+    /// Changes an object; `body` holds the uid and resourceVersion that it is based on.
+    pub async fn patch(&self, kind: Kind, key: &Key, body: &Value) -> Result<DynamicObject, WriteError> {
+        let request = builder(kind, key).patch(&key.name, &PatchParams::default(), &Patch::Merge(body));
+        self.send(("patch", kind, key), request).await
+    }
+
     /// Changes metadata; `metadata` holds the resourceVersion that it is based on.
     pub async fn patch_metadata(&self, kind: Kind, key: &Key, metadata: &Value) -> Result<DynamicObject, WriteError> {
-        let body = json!({ "metadata": metadata });
-        let request = builder(kind, key).patch(&key.name, &PatchParams::default(), &Patch::Merge(&body));
-        self.send(("patch", kind, key), request).await
+        self.patch(kind, key, &json!({ "metadata": metadata })).await
     }
 
     /// Replaces the status; `object` holds the uid and resourceVersion that it is based on.

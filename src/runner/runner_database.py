@@ -15,7 +15,8 @@ import time
 from runner_common import Failure, replace_file, secret, secret_or_none
 
 DATABASE_WAIT_SECONDS = int(os.environ.get("SITE_RUNNER_DATABASE_WAIT_SECONDS", "120"))
-OWN_NAME = re.compile(r"^[a-z][a-z0-9]{0,63}$")
+# Those that this operator chooses have no underscore; those that it took over may.
+OWN_NAME = re.compile(r"^[a-z_][a-z0-9_]{0,63}$")
 HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$")
 COPY_BYTES = 1 << 20
 SANDBOX = re.compile(rb"^/\*M?!999999")
@@ -41,10 +42,11 @@ class Database:
     def __init__(self, request):
         self.own = request.get("own", True)
         if self.own:
-            self.user = self.name = request["name"]
+            self.name = request["name"]
+            self.user = request.get("user", self.name)
             self.host, self.port, self.password = request["host"], str(request["port"]), secret("password")
-            if not OWN_NAME.match(self.name):
-                raise Failure(2, "request", "database name must be lower-case letters and digits")
+            if not (OWN_NAME.match(self.name) and OWN_NAME.match(self.user)):
+                raise Failure(2, "request", "names of database and account must be lower-case letters, digits and _")
         else:
             self.connect(request)
         self.home = os.environ["HOME"]

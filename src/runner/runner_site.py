@@ -78,6 +78,9 @@ def init(request):
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
+    if not state and request.get("adopt") and os.path.exists(site.config_path):
+        adopt(site, database)
+        state = "ready"
     if state == "ready":
         settle(site, database, request)
         remove_apps(site, database, removed_apps(request))
@@ -100,6 +103,23 @@ def init(request):
     settle(site, database, request)
     site.put_state("ready")
     return "created"
+
+
+def adopt(site, database):
+    """Takes a site over that another operator made: its configuration must name this very database, account and password."""
+    try:
+        config = json.loads(read_file(site.config_path))
+        found = {"db_name": config["db_name"], "db_user": config.get("db_user", config["db_name"]), "db_password": config["db_password"]}
+    except (ValueError, KeyError, AttributeError, TypeError):
+        raise Failure(21, "adopt", f"{site.config_path} is no configuration of a site") from None
+    wanted = database.config()
+    other = [key for key, value in found.items() if value != wanted[key]]
+    if other:
+        raise Failure(21, "adopt", f"SiteMismatch: {', '.join(other)} of {site.config_path} is not what the site's Secret and objects "
+                      "say: it is not the site that is to be taken over")
+    if database.administrators() != "1":
+        raise Failure(21, "adopt", f"SiteMismatch: database {database.name} has no site")
+    site.put_state("ready")
 
 
 def apply(request):

@@ -1,71 +1,118 @@
-//! Objects as the Go operator leaves them: none of them is deleted, changed or restarted by this one.
+//! Objects as the Go operator leaves them: unasked none of them is touched; where a person asks, they are taken over and nothing
+//! that serves is deleted, renamed or started anew.
 
-use std::fmt::Write as _;
-
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use frappe_loadtest::{
     cluster::Cluster,
     process::{Operator, Options},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::support::{kubectl, program, until};
 
-/// A bench and a site, as the Go operator made them: names, labels and selectors are its own.
-fn left_behind() -> String {
-    let template = |component: &str, image: &str| {
-        format!(
-            "{{metadata: {{labels: {{app: frappe, bench: old, component: {component}}}}}, spec: {{containers: [{{name: {component}, image: \
-             {image}}}]}}}}"
-        )
+/// Bench and site, which both operators answer to.
+const OWNERS: &str = "
+apiVersion: k8s.mariadb.com/v1alpha1
+kind: MariaDB
+metadata: {name: mariadb}
+spec: {storage: {size: 1Gi}}
+---
+apiVersion: vyogo.tech/v1alpha1
+kind: FrappeBench
+metadata: {name: old, finalizers: [vyogo.tech/bench-finalizer]}
+spec: {frappeVersion: \"15\", apps: [{name: erpnext, source: image}]}
+---
+apiVersion: vyogo.tech/v1alpha1
+kind: FrappeSite
+metadata: {name: shop, finalizers: [vyogo.tech/site-finalizer]}
+spec: {siteName: shop.example.com, benchRef: {name: old}}
+";
+
+/// What the Go operator made of them: names, labels, selectors and owners are its own.
+fn left_behind(cluster: &Cluster) -> Vec<Value> {
+    let owner = |kind: &str, name: &str| {
+        let uid = kubectl(cluster, &["get", kind, name, "-o", "jsonpath={.metadata.uid}"], "");
+        json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": kind, "name": name, "uid": uid, "controller": true,
+                "blockOwnerDeletion": true}])
     };
-    let mut text = String::from(
-        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: old-sites, labels: {app: frappe, bench: old}}\nspec: {accessModes: \
-         [ReadWriteOnce], resources: {requests: {storage: 10Gi}}}\n",
-    );
-    for redis in ["redis-cache", "redis-queue"] {
-        let selector = format!("{{app: frappe, bench: old, component: redis-{redis}}}");
-        let _ = write!(
-            text,
-            "---\napiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: old-{redis}, labels: {{app: frappe, bench: old}}}}\nspec: \
-             {{replicas: 1, serviceName: old-{redis}, selector: {{matchLabels: {selector}}}, template: {}}}\n---\napiVersion: v1\nkind: \
-             Service\nmetadata: {{name: old-{redis}}}\nspec: {{ports: [{{port: 6379}}], selector: {selector}}}\n",
-            template(&format!("redis-{redis}"), "redis:7-alpine")
-        );
+    let (bench, site) = (owner("FrappeBench", "old"), owner("FrappeSite", "shop"));
+    let object = |version: &str, kind: &str, name: &str, owner: &Value, body: Value| {
+        let metadata = json!({"name": name, "labels": {"app": "frappe", "bench": "old"}, "ownerReferences": owner});
+        let mut object = json!({"apiVersion": version, "kind": kind, "metadata": metadata});
+        object.as_object_mut().unwrap().extend(body.as_object().unwrap().clone());
+        object
+    };
+    let labels = |component: &str| json!({"app": "frappe", "bench": "old", "component": component});
+    let template = |component: &str, image: &str, container: Value| {
+        let mut container = container;
+        (container["name"], container["image"]) = (json!(component), json!(image));
+        let volumes = json!([{"name": "sites-storage", "persistentVolumeClaim": {"claimName": "old-sites"}}]);
+        json!({"metadata": {"labels": labels(component)}, "spec": {"containers": [container], "volumes": volumes}})
+    };
+    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
+    let mut all = vec![object("v1", "PersistentVolumeClaim", "old-sites", &bench, claim)];
+    let service = |name: &str, component: &str, port: u16| {
+        let body = json!({"spec": {"ports": [{"port": port}], "selector": labels(component)}});
+        object("v1", "Service", &format!("old-{name}"), &bench, body)
+    };
+    for (name, port) in [("gunicorn", 8000), ("nginx", 8080), ("socketio", 9000)] {
+        all.push(service(name, name, port));
+    }
+    for name in ["redis-cache", "redis-queue"] {
+        let (full, component) = (format!("old-{name}"), format!("redis-{name}"));
+        all.push(service(name, &component, 6379));
+        let spec = json!({"replicas": 1, "serviceName": full, "selector": {"matchLabels": labels(&component)},
+                          "template": template(&component, "redis:7-alpine", json!({}))});
+        all.push(object("apps/v1", "StatefulSet", &full, &bench, json!({"spec": spec})));
     }
     for component in ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-long", "worker-short"] {
-        let _ = write!(
-            text,
-            "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: old-{component}, labels: {{app: frappe, bench: old}}}}\nspec: {{replicas: \
-             1, selector: {{matchLabels: {{app: frappe, bench: old, component: {component}}}}}, template: {}}}\n",
-            template(component, "frappe/erpnext:15")
-        );
-    }
-    for (name, port) in [("gunicorn", 8000), ("nginx", 8080), ("socketio", 9000)] {
-        let _ = write!(
-            text,
-            "---\napiVersion: v1\nkind: Service\nmetadata: {{name: old-{name}}}\nspec: {{ports: [{{port: {port}}}], selector: {{app: frappe, \
-             bench: old, component: {name}}}}}\n"
-        );
+        let container = json!({"command": ["/their/way"], "env": [{"name": "THEIRS", "value": "1"}],
+                               "volumeMounts": [{"name": "sites-storage", "mountPath": "/home/frappe/frappe-bench/sites"}]});
+        let spec = json!({"replicas": 1, "selector": {"matchLabels": labels(component)},
+                          "template": template(component, "frappe/erpnext:version-15", container)});
+        all.push(object("apps/v1", "Deployment", &format!("old-{component}"), &bench, json!({"spec": spec})));
     }
     for secret in ["shop-admin", "shop-db-password", "shop-init-secrets", "shop-deletion-secret"] {
-        let _ = write!(
-            text,
-            "---\napiVersion: v1\nkind: Secret\nmetadata: {{name: {secret}}}\nstringData: {{password: kept}}\n"
-        );
+        let body = json!({"stringData": {"password": format!("of {secret}")}});
+        all.push(object("v1", "Secret", secret, &site, body));
     }
-    let server = "mariaDbRef: {name: mariadb}";
-    text + &format!(
-        "---\napiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {{name: mariadb}}\nspec: {{storage: {{size: 1Gi}}}}\n\
-         ---\napiVersion: k8s.mariadb.com/v1alpha1\nkind: Database\nmetadata: {{name: shop-db}}\nspec: {{{server}, name: _abc}}\n\
-         ---\napiVersion: k8s.mariadb.com/v1alpha1\nkind: User\nmetadata: {{name: shop-user}}\nspec: {{{server}, name: _abc, \
-         passwordSecretKeyRef: {{name: shop-db-password, key: password}}}}\n\
-         ---\napiVersion: networking.k8s.io/v1\nkind: Ingress\nmetadata: {{name: shop-ingress}}\nspec: {{rules: [{{host: shop.example.com, http: \
-         {{paths: [{{path: /, pathType: Prefix, backend: {{service: {{name: old-nginx, port: {{number: 8080}}}}}}}}]}}}}]}}\n\
-         ---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {{name: old, finalizers: [vyogo.tech/bench-finalizer]}}\nspec: \
-         {{frappeVersion: \"15\", apps: [{{name: erpnext, source: image}}]}}\n\
-         ---\napiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {{name: shop, finalizers: [vyogo.tech/site-finalizer]}}\nspec: \
-         {{siteName: shop.example.com, benchRef: {{name: old}}}}\n"
-    )
+    let sql = |kind: &str, name: &str, mut spec: Value| {
+        spec["mariaDbRef"] = json!({"name": "mariadb"});
+        object("k8s.mariadb.com/v1alpha1", kind, name, &site, json!({"spec": spec}))
+    };
+    let password = json!({"name": "shop-db-password", "key": "password"});
+    all.push(sql("Database", "shop-db", json!({"name": "_1a2b3c4d_shop"})));
+    all.push(sql("User", "shop-user", json!({"name": "shop_user", "passwordSecretKeyRef": password})));
+    let rights =
+        json!({"privileges": ["ALL PRIVILEGES"], "database": "_1a2b3c4d_shop", "table": "*", "username": "shop_user"});
+    all.push(sql("Grant", "shop-grant", rights));
+    let backend = json!({"service": {"name": "old-nginx", "port": {"number": 8080}}});
+    let rule = json!({"host": "shop.example.com", "http": {"paths": [{"path": "/", "pathType": "Prefix", "backend": backend}]}});
+    let ingress = json!({"spec": {"ingressClassName": "theirs", "rules": [rule]}});
+    all.push(object("networking.k8s.io/v1", "Ingress", "shop-ingress", &site, ingress));
+    all
+}
+
+/// A cluster that the Go operator left, with its pods.
+async fn left_cluster(name: &str) -> Cluster {
+    let cluster = Cluster::start(name, 3).unwrap();
+    kubectl(&cluster, &["apply", "-f", "-"], OWNERS);
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": left_behind(&cluster)});
+    kubectl(&cluster, &["create", "-f", "-"], &list.to_string());
+    until("the pods run", 60, || async { (pods(&cluster).len() == 9).then_some(()) }).await.expect("nine pods");
+    cluster
+}
+
+/// The pods that run.
+fn pods(cluster: &Cluster) -> Vec<String> {
+    let columns = "custom-columns=U:.metadata.uid,N:.metadata.name";
+    let running = "--field-selector=status.phase=Running";
+    let list =
+        kubectl(cluster, &["get", "pods", running, "-l", "app=frappe,component", "-o", columns, "--no-headers"], "");
+    let mut pods: Vec<String> = list.lines().filter(|it| !it.contains("Job")).map(str::to_owned).collect();
+    pods.retain(|it| !it.contains("-configure-") && !it.contains("-init-") && !it.contains("-apply-"));
+    pods.sort();
+    pods
 }
 
 const KINDS: &str = "persistentvolumeclaims,statefulsets,deployments,services,secrets,ingresses,pods,\
@@ -91,13 +138,8 @@ fn ready(cluster: &Cluster, kind: &str, name: &str) -> Option<(String, String)> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_go_operator_made_is_refused_and_left_alone() {
-    let cluster = Cluster::start("migration", 3).unwrap();
-    kubectl(&cluster, &["apply", "-f", "-"], &left_behind());
-    let pods = || {
-        kubectl(&cluster, &["get", "pods", "--field-selector=status.phase=Running", "-o", "name"], "").lines().count()
-    };
-    until("the pods run", 60, || async { (pods() == 9).then_some(()) }).await.expect("nine pods");
+async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
+    let cluster = left_cluster("migration").await;
     let before = serving(&cluster);
     assert!(before.len() > 25, "{before:#?}");
 
@@ -117,4 +159,111 @@ async fn what_the_go_operator_made_is_refused_and_left_alone() {
     }
     assert_eq!(bench.0, "WriteRejected", "{bench:?}");
     assert_eq!(site.0, "BenchNotReady", "{site:?}");
+}
+
+fn object(cluster: &Cluster, kind: &str, name: &str) -> Value {
+    serde_json::from_str(&kubectl(cluster, &["get", kind, name, "-o", "json", "--show-managed-fields"], "")).unwrap()
+}
+
+fn annotate(cluster: &Cluster) {
+    kubectl(cluster, &["annotate", "frappebench", "old", "frappe.vyogo.tech/adopt=true"], "");
+}
+
+async fn is_ready(cluster: &Cluster, kind: &str, name: &str) {
+    let found = until(&format!("{kind} {name} is Ready"), 120, || async {
+        ready(cluster, kind, name).filter(|(reason, _)| reason == "Ready")
+    })
+    .await;
+    assert!(found.is_some(), "{kind} {name}: {}", object(cluster, kind, name)["status"]);
+}
+
+/// R-22: taken over as it is; the first change brings it to its spec; and it can be deleted like any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
+    let cluster = left_cluster("adoption").await;
+    let (pods_before, uids_before) = (pods(&cluster), uids(&cluster));
+    let workloads = "deployments,statefulsets,services,persistentvolumeclaims,ingresses";
+    let specs = || {
+        let list: Value =
+            serde_json::from_str(&kubectl(&cluster, &["get", workloads, "-l", "bench=old", "-o", "json"], "")).unwrap();
+        let of = |it: &Value| (format!("{} {}", it["kind"], it["metadata"]["name"]), it["spec"].clone());
+        list["items"].as_array().unwrap().iter().map(of).collect::<std::collections::BTreeMap<_, _>>()
+    };
+    let specs_before = specs();
+    annotate(&cluster);
+    let mut operator = Operator::start(program(), &cluster, &Options::default()).unwrap();
+    operator.ready().await.unwrap();
+    is_ready(&cluster, "frappebench", "old").await;
+    is_ready(&cluster, "frappesite", "shop").await;
+    tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+
+    assert_eq!(pods(&cluster), pods_before, "no pod was started anew");
+    let uids_after = uids(&cluster);
+    assert!(uids_before.iter().all(|it| uids_after.contains(it)), "{uids_before:#?}\n{uids_after:#?}");
+    let specs_after = specs();
+    for (name, spec) in specs_before.iter().filter(|(name, _)| !name.contains("Ingress")) {
+        assert_eq!(&specs_after[name], spec, "{name} is as it was found");
+    }
+    let ingress = object(&cluster, "ingress", "shop-ingress");
+    assert_eq!(ingress["spec"]["ingressClassName"], "theirs");
+    assert_eq!(ingress["spec"]["rules"], specs_before["\"Ingress\" \"shop-ingress\""]["rules"]);
+    let secret = |name: &str, key: &str| {
+        let text = kubectl(&cluster, &["get", "secret", name, "-o", &format!("jsonpath={{.data.{key}}}")], "");
+        String::from_utf8(BASE64.decode(text).unwrap()).unwrap()
+    };
+    assert_eq!(secret("shop-db-password", "password"), "of shop-db-password");
+    assert_eq!(secret("shop-db-password", "username"), "shop_user");
+    assert_eq!(secret("shop-admin-password", "password"), "of shop-admin");
+    for (kind, name) in
+        [("database", "shop-db"), ("user", "shop-user"), ("grant", "shop-grant"), ("secret", "shop-db-password")]
+    {
+        assert!(
+            object(&cluster, kind, name)["metadata"]["ownerReferences"].is_null(),
+            "{kind} {name} outlives a mistake"
+        );
+    }
+    assert_eq!(object(&cluster, "grant", "shop-grant")["spec"]["username"], "shop_user");
+    let jobs = kubectl(&cluster, &["get", "jobs", "-o", "name"], "");
+    assert!(jobs.contains("shop-init-2") && jobs.contains("old-configure"), "{jobs}");
+
+    edited(&cluster, &pods_before).await;
+    kubectl(&cluster, &["delete", "frappesite", "shop", "--timeout=90s"], "");
+    kubectl(&cluster, &["delete", "frappebench", "old", "--timeout=90s"], "");
+}
+
+/// The first change of the bench: its components roll, with nothing left of their former templates; Redis and the volume stay.
+async fn edited(cluster: &Cluster, pods_before: &[String]) {
+    let patch = r#"{"spec": {"web": {"gunicornThreads": 8}}}"#;
+    kubectl(cluster, &["patch", "frappebench", "old", "--type=merge", "-p", patch], "");
+    let gone = |after: &[String]| pods_before.iter().filter(|it| !it.contains("redis")).all(|it| !after.contains(it));
+    let rolled = until("the components were replaced", 120, || async {
+        let after = pods(cluster);
+        (gone(&after) && after.len() == pods_before.len()).then_some(after)
+    })
+    .await
+    .expect("other pods");
+    is_ready(cluster, "frappebench", "old").await;
+    let redis = |pods: &[String]| pods.iter().filter(|it| it.contains("redis")).cloned().collect::<Vec<_>>();
+    assert_eq!(redis(&rolled), redis(pods_before), "Redis was not started anew");
+    for component in ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-long", "worker-short"] {
+        let spec = object(cluster, "deployment", &format!("old-{component}"))["spec"]["template"]["spec"].clone();
+        let containers = spec["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 1, "{component}");
+        let text = spec.to_string();
+        assert!(
+            !text.contains("THEIRS") && !text.contains("their/way") && !text.contains("sites-storage"),
+            "{component}: {text}"
+        );
+    }
+    let port = until("the Service leads to the port by its name", 30, || async {
+        let port = object(cluster, "service", "old-nginx")["spec"]["ports"][0]["targetPort"].clone();
+        (port == "http").then_some(port)
+    });
+    assert!(port.await.is_some(), "{}", object(cluster, "service", "old-nginx")["spec"]);
+}
+
+fn uids(cluster: &Cluster) -> Vec<String> {
+    let columns = "custom-columns=K:.kind,N:.metadata.name,U:.metadata.uid";
+    let list = kubectl(cluster, &["get", KINDS, "-n", "default", "-o", columns, "--no-headers"], "");
+    list.lines().filter(|it| !it.contains("kubernetes")).map(str::to_owned).collect()
 }

@@ -1,6 +1,7 @@
 //! What happens when a FrappeBench, or something it is made of, changes. Start at [`reconcile`].
 
 pub mod build;
+mod found;
 pub mod observe;
 pub mod plan;
 pub mod reason;
@@ -23,6 +24,7 @@ use kube_sharding::gate::Scope;
 
 use crate::{
     controllers::{
+        adoption::{self, Owner},
         context::Context,
         execute,
         failure::{self, Error},
@@ -31,6 +33,7 @@ use crate::{
     io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
+use observe::Observed;
 use plan::{Plan, Step};
 
 /// Brings one bench a step further: observe → validate → plan → build → apply → status.
@@ -47,18 +50,23 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, bench: Arc<Frapp
     let observed =
         observe::observe(context, bench).await.map_err(|source| Error::Observe(Kind::Bench, key.clone(), source))?;
     let plan = plan::plan(&observed);
-    execute(context, writer, key, &plan).await.map_err(|source| Error::Write(Kind::Bench, key.clone(), source))?;
+    execute(context, writer, &observed, &plan)
+        .await
+        .map_err(|source| Error::Write(Kind::Bench, key.clone(), source))?;
     for notice in &plan.notices {
         context.events.publish(&execute::reference(Kind::Bench, key, observed.bench.uid()), notice).await;
     }
     Ok(if plan.missing { Outcome::Missing } else { Outcome::Done })
 }
 
-async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> Result<(), WriteError> {
-    let children = &context.bench_children;
+async fn execute(context: &Context, writer: &Writer, observed: &Observed, plan: &Plan) -> Result<(), WriteError> {
+    let (children, key) = (&context.bench_children, &Key::of(observed.bench.as_ref()));
     for step in &plan.steps {
         match step {
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
+            Step::TakeOver(desired) => {
+                adoption::take_over(writer, children, desired, &Owner::of(observed.bench.as_ref())).await?;
+            }
             Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
             Step::Watch(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
             Step::HandOver(live) => execute::hand_over_replicas(writer, children, live).await?,

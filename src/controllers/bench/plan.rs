@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     build::{self, Rendered},
+    found::adopted,
     observe::Observed,
     reason::Reason,
     rollout, sizes,
@@ -32,6 +33,8 @@ pub enum Step {
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
+    /// Take over what another operator made of the bench, or make it.
+    TakeOver(Desired),
     /// Give a user's Secret the label by which its changes are seen.
     Watch(Arc<DynamicObject>),
     /// Keep the replicas of a Deployment at what they are, whoever sets them next.
@@ -76,10 +79,11 @@ pub fn plan(observed: &Observed) -> Plan {
         }
         let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
         let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
-        return told(observed, &rendered, steps, &report);
+        return told(observed, &rendered, adopted(observed, steps), &report);
     }
     let missing = status::missing_app(observed, &rendered);
     steps.extend(components(observed, &rendered, missing.is_some()));
+    steps = adopted(observed, steps);
     let report = missing.unwrap_or_else(|| status::readiness(observed, &rendered));
     let report = match changes(observed, &steps) {
         Some(name) if report.phase == BenchPhase::Ready => {
@@ -236,7 +240,7 @@ fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
         let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
         let last = |step: &Step| matches!(step, Step::Ensure(it) if holds_volume(it) && there(it));
         let steps = foundation(observed, rendered).filter(last).chain([patch(observed, &left)]).collect();
-        return Plan { steps, ..Plan::default() };
+        return Plan { steps: adopted(observed, steps), ..Plan::default() };
     }
     let mut names = observed.sites.clone();
     names.sort();

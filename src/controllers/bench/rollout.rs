@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     build::Rendered,
+    found::{is_found, stays},
     observe::Observed,
     status::{is_rolling, lacks_pods},
 };
@@ -34,19 +35,23 @@ pub struct Rollout {
 /// The components as they should be now. While `held`, none changes its image.
 pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desired> {
     let mut components = rendered.components.clone();
-    let mut wait = held;
+    let (mut wait, mut left) = (held, Vec::new());
     for stage in STAGES {
         let mut changing = false;
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
-            let Some(present) = template_now(observed, desired) else { continue };
+            let Some(present) = template_now(observed, desired).filter(|_| !stays(observed, desired)) else { continue };
             let other = revision(&present) != revision(&desired.body["spec"]["template"]);
             changing |= other || unready(observed, desired);
-            if wait && other {
+            if wait && other && is_found(observed, desired) {
+                // Its template is another's: no part of it fits into ours.
+                left.push(desired.key.clone());
+            } else if wait && other {
                 keep(&mut desired.body["spec"]["template"], &present);
             }
         }
         wait |= changing;
     }
+    components.retain(|it| it.kind != Kind::Deployment || !left.contains(&it.key));
     components
 }
 
@@ -56,6 +61,7 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     for stage in STAGES {
         deployments.extend(rendered.components.iter().filter(|it| is_of(it, stage)));
     }
+    deployments.retain(|it| !stays(observed, it));
     let others = |it: &&&Desired| {
         template_now(observed, it).is_some_and(|now| revision(&now) != revision(&it.body["spec"]["template"]))
     };

@@ -1,6 +1,7 @@
 //! Tests of what is decided for a bench: tables, snapshots, and properties.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
+mod adoption;
 mod redis;
 mod scaling;
 mod volumes;
@@ -78,7 +79,7 @@ fn live(desired: &Desired) -> Arc<DynamicObject> {
 fn apply(observed: &mut Observed, plan: &Plan) {
     for step in &plan.steps {
         match step {
-            Step::Create(desired) | Step::Ensure(desired) => {
+            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
                 observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
             }
             Step::HandOver(_) | Step::Watch(_) => {}

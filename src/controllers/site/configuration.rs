@@ -3,7 +3,11 @@
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Map, Value, json};
 
-use super::{build::database_request, observe::Observed, status::encrypted, validate::Validated};
+use super::{
+    build::{Input, database_request},
+    observe::Observed,
+    status::encrypted,
+};
 use crate::domain::{labels, names::hash_hex};
 
 /// Hex digits of the hash of a configuration.
@@ -21,7 +25,8 @@ pub struct Configuration {
 }
 
 /// The configuration that the spec asks for.
-pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str) -> Configuration {
+pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
+    let valid = input.valid;
     let spec = &observed.site.spec;
     let mut config: Map<String, Value> = spec.site_config.clone().into_iter().collect();
     config.insert("host_name".to_owned(), json!(url(&valid.hosts.primary, encrypted(observed))));
@@ -52,7 +57,7 @@ pub fn configuration(observed: &Observed, valid: &Validated, database_name: &str
     if let Some(restored) = status.and_then(|status| status.last_restore.as_ref()) {
         read["restored"] = json!(restored);
     }
-    let database = database_request(&valid.database, database_name);
+    let database = database_request(&valid.database, input.database_name, input.database_user);
     let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
     Configuration { request, hash, admin_password_version: admin }
 }

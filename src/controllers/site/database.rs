@@ -114,7 +114,7 @@ pub fn choose(observed: &Observed, bench: &FrappeBench) -> Result<Database, Repo
 
 /// Where the annotation is lost, the objects say it.
 fn on_server_of_objects(observed: &Observed) -> Option<String> {
-    let object = observed.sql.iter().flatten().next()?;
+    let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
     let reference: NamespacedReference = serde_json::from_value(object.data["spec"]["mariaDbRef"].clone()).ok()?;
     let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
     let key = Key::new(namespace, reference.name);

@@ -290,6 +290,7 @@ struct Remains {
     valid: Validated,
     identity: String,
     database_name: String,
+    database_user: String,
     /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
     skips_database: bool,
     /// Whether its server is gone.
@@ -299,6 +300,7 @@ struct Remains {
 impl Remains {
     fn of(observed: &Observed) -> Self {
         let (identity, database_name) = plan::identity(observed);
+        let database_user = plan::database_user(observed, &database_name);
         let place = Place::of(&observed.site);
         let chosen = database::remaining(observed);
         let dedicated = chosen.as_ref().is_some_and(|it| matches!(it, Database::Made(server) if server.dedicated));
@@ -314,10 +316,16 @@ impl Remains {
             place,
         };
         let skips_database = server_gone || force(observed) >= Force::SkipDatabase;
-        Self { valid, identity, database_name, skips_database, server_gone }
+        Self { valid, identity, database_name, database_user, skips_database, server_gone }
     }
 
     fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {
-        Input { site: &observed.site, valid: &self.valid, identity: &self.identity, database_name: &self.database_name }
+        Input {
+            site: &observed.site,
+            valid: &self.valid,
+            identity: &self.identity,
+            database_name: &self.database_name,
+            database_user: &self.database_user,
+        }
     }
 }

@@ -8,6 +8,7 @@ pub mod claims;
 pub mod configuration;
 pub mod database;
 mod deletion;
+mod found;
 pub mod hosts;
 pub mod observe;
 pub mod operation;
@@ -31,6 +32,7 @@ use kube_sharding::{Slot, gate::Scope};
 
 use crate::{
     controllers::{
+        adoption::{self, Owner},
         context::Context,
         execute,
         failure::{self, Error},
@@ -174,6 +176,16 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
                 }
                 context.events.publish(&execute::reference(Kind::SiteBackup, &key, backup.uid()), notice).await;
             }
+        }
+        Step::AdoptSecret(secret, body) => {
+            let mut written = writer.patch(Kind::Secret, &Key::of(secret.as_ref()), body).await?;
+            written.data = serde_json::Value::Null;
+            children.cache(Kind::Secret).wrote(written);
+        }
+        Step::TakeOver(desired) => {
+            let site = context.sites.get(key);
+            let owner = site.map(|it| Owner::of(it.as_ref())).unwrap_or_default();
+            adoption::take_over(writer, children, desired, &owner).await?;
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
         Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,

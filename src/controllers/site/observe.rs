@@ -19,6 +19,7 @@ use serde_json::Value;
 use super::{
     backups::{job_key, storage::secrets as storage_secrets},
     build,
+    found::{self, Found},
     hosts::{self, Hosts},
     place::Place,
 };
@@ -110,6 +111,8 @@ pub struct Observed {
     pub former_claims: Vec<Arc<DynamicObject>>,
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
+    /// What another operator made for it, as long as it is being taken over.
+    pub found: Found,
     /// Metadata of the Secrets in the site's own namespace that it reads, by name.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
     /// Metadata of their copies in another bench's namespace, by the copy's name.
@@ -213,6 +216,10 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let jobs = jobs_of(context, &site);
     let failure = failure(context, &site, &jobs).await?;
     let credentials = own_secret(context, &site, &place.credentials()).await?;
+    let found = match credentials {
+        None => found::found(context, &site, bench.as_deref()).await?,
+        Some(_) => Found::default(),
+    };
     let deleting = site.metadata.deletion_timestamp.is_some();
     let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
@@ -228,6 +235,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
         secrets,
         copies,
+        found,
         servers: servers(context, &place, credentials.as_deref()),
         credentials,
         backups,
@@ -408,7 +416,7 @@ async fn backup_result(context: &Context, job: Option<&DynamicObject>) -> Result
     Ok(job::last_words(&pods.list(&selector).await?.items))
 }
 
-async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
     let found = api.get_opt(&key.name).await?;
     Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use frappe_crds::site::{Operation, OperationKind};
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{configuration::Configuration, observe::Observed, place::Place, plan::verb};
+use super::{configuration::Configuration, found::is_adopting, observe::Observed, place::Place, plan::verb};
 use crate::{
     controllers::job::{self, ATTEMPTS_MAX, State},
     domain::{condition, labels},
@@ -37,7 +37,11 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     let asked = Asked { observed, kind, wanted };
     let status = observed.site.status.clone().unwrap_or_default();
     let last = status.operation.filter(|operation| operation.kind == kind);
-    let Some(operation) = last else { return Progress::Run(asked.attempt(1, 1)) };
+    let Some(operation) = last else {
+        // The first Job of the operator that a site is taken over from may be there still.
+        let first = if kind == OperationKind::Init && is_adopting(observed) { 2 } else { 1 };
+        return Progress::Run(asked.attempt(first, first));
+    };
     let name = Place::of(&observed.site).job(verb(kind), operation.attempt).name;
     let state = observed.jobs.get(&name).map(|it| job::state(it));
     let other = wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));

@@ -14,6 +14,7 @@ use super::{
     build::{self, Cleanup, Input},
     configuration::{Configuration, configuration},
     database::{self, Database},
+    found,
     observe::{Holder, Observed},
     operation::{self, Progress},
     place::Place,
@@ -23,11 +24,12 @@ use super::{
     validate::{Validated, validate},
 };
 use crate::{
+    controllers::adoption::is_as_found,
     domain::{
         condition,
         key::Key,
         labels, names,
-        object::{Desired, Kind},
+        object::{Desired, Kind, is_ours},
     },
     io::events::Notice,
 };
@@ -43,6 +45,10 @@ pub enum Step {
     WatchSecret(Arc<DynamicObject>),
     /// Bring a copy of the Secret of this key to what that one holds.
     CopySecret(Key, Desired),
+    /// Give the Secret of another operator what this one's has, and its labels.
+    AdoptSecret(Arc<DynamicObject>, Value),
+    /// Take over what another operator made of the site, or make it.
+    TakeOver(Desired),
     /// Create what must not be there yet.
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
@@ -202,16 +208,30 @@ pub fn identity(observed: &Observed) -> (String, String) {
     let annotation = |name: &str| observed.credentials.as_ref().and_then(|it| it.annotations().get(name).cloned());
     let status = observed.site.status.clone().unwrap_or_default();
     let namespace = observed.site.namespace().unwrap_or_default();
-    let database = || names::database(&namespace, &observed.site.name_any());
+    let database =
+        || observed.found.database_name().unwrap_or_else(|| names::database(&namespace, &observed.site.name_any()));
     (
         annotation(labels::IDENTITY).or(status.identity).unwrap_or_else(|| observed.fresh.identity.clone()),
         annotation(labels::DATABASE).or(status.database_name).unwrap_or_else(database),
     )
 }
 
+/// Name of the account: that of the database, but for a site that was taken over.
+pub fn database_user(observed: &Observed, database_name: &str) -> String {
+    let known = observed.credentials.as_ref().map(|it| it.annotations().get(labels::DATABASE_USER).cloned());
+    known.unwrap_or_else(|| observed.found.database_user()).unwrap_or_else(|| database_name.to_owned())
+}
+
 fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let (identity, database_name) = identity(observed);
-    let input = Input { site: &observed.site, valid, identity: &identity, database_name: &database_name };
+    let database_user = database_user(observed, &database_name);
+    let input = Input {
+        site: &observed.site,
+        valid,
+        identity: &identity,
+        database_name: &database_name,
+        database_user: &database_user,
+    };
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
     steps.extend(claim(observed, &input));
     let secrets = secrets(observed, &input);
@@ -221,16 +241,14 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let made = match &valid.database {
         Database::Made(server) => {
             steps.extend(server_steps(observed, &input, server));
-            steps.extend([
-                Step::Ensure(build::database(&input, server, Cleanup::Skip)),
-                Step::Ensure(build::user(&input, server, Cleanup::Skip)),
-                Step::Ensure(build::grant(&input, server, Cleanup::Skip)),
-            ]);
+            let objects = [build::database, build::user, build::grant].map(|it| it(&input, server, Cleanup::Skip));
+            let objects = objects.into_iter().zip(&observed.sql);
+            steps.extend(objects.map(|(desired, live)| found::ensure(observed, desired, live.as_deref())));
             true
         }
         Database::Existing(_) => false,
     };
-    let wanted = configuration(observed, valid, &database_name);
+    let wanted = configuration(observed, &input);
     let mut plan = match sql_report(observed).filter(|_| made) {
         Some(report) => Plan::report(observed, &report, None),
         None if secrets_change => {
@@ -297,6 +315,9 @@ fn claim(observed: &Observed, input: &Input) -> Vec<Step> {
 
 fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     let mut steps = Vec::new();
+    if let Some(adopted) = found::secrets(observed, input) {
+        return adopted;
+    }
     let fresh = &observed.fresh;
     let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
     match &observed.credentials {
@@ -356,7 +377,13 @@ fn server_steps(observed: &Observed, input: &Input, server: &database::Server) -
         steps.push(Step::Create(build::root_password(input, &observed.fresh.root_password)));
     }
     let config = observed.bench.as_deref().map(|bench| database::merged(observed, bench)).unwrap_or_default();
-    steps.push(Step::Ensure(build::own_server(input, &config, &observed.config)));
+    let own = build::own_server(input, &config, &observed.config);
+    let live = observed.own_server();
+    // Another configuration would have the server of a site that was taken over started anew.
+    if !live.is_some_and(|it| is_as_found(it)) {
+        let ours = live.filter(|it| is_ours(&it.metadata));
+        steps.push(found::ensure(observed, own, ours.map(|it| &**it)));
+    }
     steps
 }
 

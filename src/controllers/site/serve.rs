@@ -1,6 +1,6 @@
 //! What to do for a site that exists: its hosts lead to it, and it has the configuration that the spec asks for. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use frappe_crds::site::{OperationKind, SitePhase};
 use kube::{ResourceExt, core::DynamicObject};
@@ -10,6 +10,7 @@ use super::{
     backups,
     build::{self, Input},
     configuration::Configuration,
+    found,
     observe::Observed,
     operation::{self, Progress},
     plan::{Plan, Step, verb, waits_for_room, waits_message},
@@ -64,7 +65,13 @@ fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step
         .filter(|(kind, it)| !is_wanted(*kind, it))
         .map(|(kind, it)| Step::Delete(kind, it.clone()))
         .collect();
-    wanted.into_iter().map(Step::Ensure).chain(former).collect()
+    let step = |desired: Desired| {
+        let same =
+            |(kind, it): &(Kind, &Arc<DynamicObject>)| *kind == desired.kind && it.name_any() == desired.key.name;
+        let live = observed.routes.objects().find(same).map(|(_, it)| &**it);
+        found::ensure(observed, desired, live)
+    };
+    wanted.into_iter().map(step).chain(former).collect()
 }
 
 /// Brings the site's configuration to what is asked for; says whether it is served.

@@ -5,7 +5,7 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{hosts, observe::named_secrets};
 use crate::{
-    controllers::job,
+    controllers::{adoption::is_asked, job},
     domain::{condition, key::Key, labels},
     io::{compact::Compact, watch::Change},
     lanes::Priority,
@@ -58,6 +58,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     now.metadata.generation != before.metadata.generation
         || suffix(now) != suffix(before)
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
+        || is_asked(now) != is_asked(before)
         || ready(now) != ready(before)
 }
 

@@ -168,7 +168,7 @@ class RunnerTest(ServerTest):
     def test_hostile_requests_are_refused(self):
         database = self.bench.request()["database"]
         for bad in ({"site": "../etc"}, {"site": "a/b"}, {"site": "a;b"}, {"apps": ["a b"]}, {"apps": ["../x"]},
-                    {"database": {**database, "name": "a`; DROP DATABASE mysql; --"}}, {"database": {**database, "name": "a_b"}}):
+                    {"database": {**database, "name": "a`; DROP DATABASE mysql; --"}}, {"database": {**database, "user": "a-b"}}):
             self.assertEqual(self.bench.run("init", self.bench.request(**bad)).returncode, 2, bad)
 
     def test_sigterm_ends_it(self):

@@ -68,7 +68,7 @@ pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
 /// The account: one name for account and database, because Frappe before version 16 takes them to be equal.
 pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "name": input.database_name, "host": "%",
+        "name": input.database_user, "host": "%",
         "passwordSecretKeyRef": {"name": input.valid.place.credentials().name, "key": "password"},
         "maxUserConnections": input.valid.connections_max, "cleanupPolicy": cleanup.as_str(),
     });
@@ -79,7 +79,7 @@ pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
 pub fn grant(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
         "privileges": PRIVILEGES, "database": input.database_name, "table": "*",
-        "username": input.database_name, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
+        "username": input.database_user, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
     });
     object(input, server, Kind::Grant, "grant", spec)
 }
@@ -108,10 +108,15 @@ pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorCon
 }
 
 /// What a Job is told of the database: what is left out, the runner reads from the Secret that the site names.
-pub fn database_request(database: &Database, name: &str) -> Value {
+pub fn database_request(database: &Database, name: &str, user: &str) -> Value {
     match database {
         Database::Made(server) => {
-            json!({"type": "mariadb", "own": true, "host": server.host, "port": server.port, "name": name})
+            let mut request =
+                json!({"type": "mariadb", "own": true, "host": server.host, "port": server.port, "name": name});
+            if user != name {
+                request["user"] = json!(user);
+            }
+            request
         }
         Database::Existing(existing) => {
             let mut request = json!({"type": existing.engine, "own": false});

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::{Input, database_request};
 use crate::{
     controllers::{
+        adoption::is_asked,
         bench::build as bench,
         site::{configuration::Configuration, database::Database},
     },
@@ -26,7 +27,10 @@ const KEPT_SECONDS: i64 = 3600;
 /// The Job `SITE-init` (`SITE-init-2` …).
 pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation, configuration: &Configuration) -> Desired {
     let about = About { command: "init", name: "init", deadline_seconds: INIT_DEADLINE_SECONDS };
-    let request = with(request(input), &configuration.request);
+    let mut request = with(request(input), &configuration.request);
+    if is_asked(bench.bench) {
+        request["adopt"] = json!(true);
+    }
     let secrets = [account(input), vec![admin(input)], entries(input)].concat();
     job(input, bench, operation, &about, &request, &secrets)
 }
@@ -75,7 +79,7 @@ pub(in crate::controllers::site) fn request(input: &Input) -> Value {
     json!({
         "site": input.site.spec.site_name,
         "identity": input.identity,
-        "database": database_request(&input.valid.database, input.database_name),
+        "database": database_request(&input.valid.database, input.database_name, input.database_user),
     })
 }
 

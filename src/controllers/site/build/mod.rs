@@ -11,7 +11,7 @@ pub use database::{Cleanup, database, database_request, grant, own_server, user}
 pub(super) use jobs::{account, request, with};
 pub use jobs::{configure_job, delete_job, init_job};
 pub use routes::{http_route, ingress, route, route_key};
-pub use secrets::{admin_password, copy, credentials, root_password};
+pub use secrets::{admin_password, admin_password_copy, copy, credentials, root_password};
 
 use frappe_crds::FrappeSite;
 use kube::ResourceExt;
@@ -28,8 +28,10 @@ pub struct Input<'a> {
     pub valid: &'a Validated,
     /// The site's identity: what its Secret, its Jobs and its directory on the volume agree on.
     pub identity: &'a str,
-    /// Name of the database and of its account, where this operator made them.
+    /// Name of the database, where this operator made it.
     pub database_name: &'a str,
+    /// Name of its account: the same, but for a site that was taken over.
+    pub database_user: &'a str,
 }
 
 impl Input<'_> {

@@ -23,7 +23,7 @@ pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) 
     data.extend(encryption_key.map(|key| ("encryption-key", key)));
     let made = matches!(input.valid.database, Database::Made(_));
     if made {
-        data.extend([("password", password), ("username", input.database_name), ("database", input.database_name)]);
+        data.extend([("password", password), ("username", input.database_user), ("database", input.database_name)]);
     }
     let mut desired = secret(input, input.valid.place.credentials(), &data);
     let metadata = &mut desired.body["metadata"];
@@ -32,6 +32,9 @@ pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) 
     });
     if made {
         metadata["annotations"][labels::DATABASE] = json!(input.database_name);
+        if input.database_user != input.database_name {
+            metadata["annotations"][labels::DATABASE_USER] = json!(input.database_user);
+        }
         // The MariaDB operator takes a changed password over only where the Secret has this label.
         metadata["labels"]["k8s.mariadb.com/watch"] = json!("");
     }
@@ -43,6 +46,14 @@ pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) 
 pub fn admin_password(input: &Input, password: &str) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     let mut desired = secret(input, key, &[("password", password)]);
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired
+}
+
+/// Likewise, with the password of another Secret; it is added when it is written.
+pub fn admin_password_copy(input: &Input) -> Desired {
+    let key = input.valid.place.generated_admin_password(&input.name());
+    let mut desired = secret(input, key, &[]);
     desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
     desired
 }

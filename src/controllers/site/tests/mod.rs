@@ -1,6 +1,7 @@
 //! Tests of what is decided for a site: a world without an API server, on which plans are carried out.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
+mod adoption;
 mod backup_removal;
 mod backups;
 mod creation;
@@ -81,6 +82,7 @@ fn observed(spec: Value) -> Observed {
         claims: Vec::new(),
         former_claims: Vec::new(),
         credentials: None,
+        found: super::found::Found::default(),
         secrets: BTreeMap::new(),
         copies: BTreeMap::new(),
         mariadb_installed: true,
@@ -148,15 +150,28 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                     site.metadata.labels = Some(labels);
                 }
             }
-            Step::Create(desired) | Step::Ensure(desired) => place(observed, desired, job_result),
+            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
+                place(observed, desired, job_result);
+            }
             Step::LabelSecret(..) => {}
             Step::WatchSecret(secret) => {
                 let mut secret = DynamicObject::clone(secret);
                 secret.labels_mut().insert("frappe.vyogo.tech/watched".to_owned(), "true".to_owned());
                 observed.secrets.insert(secret.name_any(), Arc::new(secret));
             }
+            Step::CopySecret(_, desired) if desired.key.name == "shop-admin-password" => {
+                place(observed, desired, job_result);
+            }
             Step::CopySecret(_, desired) => {
                 observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
+            }
+            Step::AdoptSecret(secret, body) => {
+                let mut written = DynamicObject::clone(secret);
+                let metadata = &body["metadata"];
+                written.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                written.metadata.annotations = serde_json::from_value(metadata["annotations"].clone()).ok();
+                written.metadata.owner_references = None;
+                (observed.credentials, observed.found) = (Some(Arc::new(written)), super::found::Found::default());
             }
             Step::PatchBackup(backup, metadata) => {
                 edit_backup(observed, &backup.name_any(), |it| {

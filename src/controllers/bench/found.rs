@@ -1,0 +1,58 @@
+//! What another operator made of a bench, while it is taken over and after. Pure.
+//!
+//! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so for good: most of
+//! their fields can be set only when they are made.
+
+use kube::{ResourceExt, core::DynamicObject};
+
+use super::{observe::Observed, plan::Step, status::is_rolling};
+use crate::{
+    controllers::adoption::{is_as_found, is_asked},
+    domain::{
+        labels,
+        object::{Desired, Kind},
+    },
+};
+
+/// The steps, where an object may be another's: it is taken over first, and then stays as it was found for a while.
+pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
+    let asked = is_asked(&observed.bench);
+    let step = |step: Step| match step {
+        Step::Ensure(desired) if stays(observed, &desired) => None,
+        Step::Ensure(desired) if asked && live(observed, desired.kind, &desired.key.name).is_none() => {
+            Some(Step::TakeOver(desired))
+        }
+        other => Some(other),
+    };
+    steps.into_iter().filter_map(step).collect()
+}
+
+/// Whether an object stays as it was found.
+pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
+    let name = &desired.key.name;
+    let Some(object) = live(observed, desired.kind, name).filter(|it| is_as_found(it)) else { return false };
+    match desired.kind {
+        Kind::StatefulSet | Kind::PersistentVolumeClaim => true,
+        // It leads to ports by the names that our pods give them: until those run it must not.
+        Kind::Service => {
+            let workload =
+                [Kind::Deployment, Kind::StatefulSet].into_iter().find_map(|kind| live(observed, kind, name));
+            let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+            workload.is_none_or(is_as_found) || is_rolling(observed, component)
+        }
+        _ => object.annotations().get(labels::ADOPTED) == Some(&generation(observed)),
+    }
+}
+
+/// Whether a workload is as it was found, whatever it should be.
+pub(super) fn is_found(observed: &Observed, desired: &Desired) -> bool {
+    live(observed, desired.kind, &desired.key.name).is_some_and(is_as_found)
+}
+
+fn generation(observed: &Observed) -> String {
+    observed.bench.metadata.generation.unwrap_or_default().to_string()
+}
+
+fn live<'a>(observed: &'a Observed, kind: Kind, name: &str) -> Option<&'a DynamicObject> {
+    observed.live.get(&(kind, name.to_owned())).map(|it| &**it)
+}

@@ -1,0 +1,115 @@
+//! A bench that another operator made.
+
+use super::*;
+use crate::domain::labels;
+
+/// As another operator made it: without the mark of an apply, and with a template of its own.
+fn as_found(desired: &Desired) -> Arc<DynamicObject> {
+    let mut object = DynamicObject::clone(&live(desired));
+    object.annotations_mut().remove(labels::APPLIED_HASH);
+    object.annotations_mut().insert(labels::ADOPTED.to_owned(), "1".to_owned());
+    let image = object.data["spec"]["template"]["spec"]["containers"][0]["image"].clone();
+    if image.is_string() {
+        object.data["spec"]["template"]["spec"] =
+            json!({"containers": [{"name": "theirs", "image": image, "volumeMounts": []}]});
+    }
+    Arc::new(object)
+}
+
+fn asked(spec: Value) -> Observed {
+    let mut world = observed(spec);
+    Arc::make_mut(&mut world.bench).annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
+    world
+}
+
+/// A bench that was taken over.
+fn taken_over() -> Observed {
+    let mut world = asked(json!({}));
+    for _ in 0..6 {
+        let next = plan(&world);
+        assert!(!next.steps.iter().any(|it| matches!(it, Step::Delete(..))), "{:?}", next.steps);
+        for step in &next.steps {
+            match step {
+                Step::TakeOver(it) => drop(world.live.insert((it.kind, it.key.name.clone()), as_found(it))),
+                Step::Ensure(it) => panic!("{:?} {} is changed", it.kind, it.key.name),
+                _ => {}
+            }
+        }
+        let others = next.steps.into_iter().filter(|it| !matches!(it, Step::TakeOver(_))).collect();
+        apply(&mut world, &Plan { steps: others, ..next });
+    }
+    world
+}
+
+fn ensured(world: &Observed, kind: Kind) -> Vec<String> {
+    let plan = plan(world);
+    let steps = plan.steps.iter().filter_map(|step| match step {
+        Step::Ensure(it) if it.kind == kind => Some(it.key.name.clone()),
+        _ => None,
+    });
+    steps.collect()
+}
+
+fn edit(world: &mut Observed, change: impl FnOnce(&mut FrappeBench)) {
+    let bench = Arc::make_mut(&mut world.bench);
+    bench.metadata.generation = Some(2);
+    change(bench);
+}
+
+///
+#[test]
+fn it_is_taken_over_as_it_is() {
+    let world = taken_over();
+    assert_eq!(ready(&world).0, BenchPhase::Ready, "{:?}", ready(&world));
+    let kinds: std::collections::BTreeSet<_> = world.live.keys().map(|(kind, _)| format!("{kind:?}")).collect();
+    for kind in ["Deployment", "StatefulSet", "Service", "PersistentVolumeClaim"] {
+        assert!(kinds.contains(kind), "{kinds:?}");
+    }
+    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Ensure(_) | Step::TakeOver(_))));
+}
+
+/// unasked, nothing is taken over.
+#[test]
+fn unasked_it_is_not() {
+    assert!(!plan(&observed(json!({}))).steps.iter().any(|it| matches!(it, Step::TakeOver(_))));
+}
+
+/// the first change of its spec brings it to what it should be, but for what can be set only once.
+#[test]
+fn the_first_change_brings_it_to_its_spec() {
+    let mut world = taken_over();
+    edit(&mut world, |_| {});
+    assert_eq!(ensured(&world, Kind::Deployment).len(), 7);
+    assert_eq!(ensured(&world, Kind::StatefulSet), [""; 0]);
+    assert_eq!(ensured(&world, Kind::PersistentVolumeClaim), [""; 0]);
+    assert_eq!(ensured(&world, Kind::Service), [""; 0], "they lead to the pods that run until others do");
+    let next = plan(&world);
+    apply(&mut world, &next);
+    let services = ensured(&world, Kind::Service);
+    assert_eq!(services, ["prod-gunicorn", "prod-nginx", "prod-socketio"], "what leads to Redis stays");
+}
+
+/// what is kept as it was found holds no deletion up.
+#[test]
+fn it_can_be_deleted() {
+    let mut world = taken_over();
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+    Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(now);
+    assert!(matches!(&plan(&world).steps[..], [Step::PatchBench(_)]), "{:?}", plan(&world).steps);
+}
+
+/// of another image each component has its turn; until then no part of its template is changed.
+#[test]
+fn another_image_goes_stage_by_stage() {
+    let mut world = taken_over();
+    edit(&mut world, |it| it.spec.frappe_version = "16".to_owned());
+    // The configure Job of the other image comes first.
+    for _ in 0..3 {
+        let next = plan(&world);
+        if !ensured(&world, Kind::Deployment).is_empty() {
+            break;
+        }
+        apply(&mut world, &next);
+    }
+    assert_eq!(ensured(&world, Kind::Deployment), ["prod-nginx"]);
+}

@@ -1,0 +1,113 @@
+//! What another operator made for a site that is to be taken over: the account of its database, and its objects.
+
+use std::sync::Arc;
+
+use frappe_crds::{FrappeBench, FrappeSite};
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use serde_json::{Value, json};
+
+use super::{
+    build::{self, Input},
+    observe::{Observed, metadata_of},
+    place::Place,
+    plan::Step,
+};
+use crate::{
+    controllers::{
+        adoption::{Owner, is_asked},
+        context::Context,
+    },
+    domain::{
+        key::Key,
+        names::child,
+        object::{Desired, Kind},
+    },
+};
+
+/// What is there and was made for this very site.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Metadata of `SITE-db-password`.
+    pub credentials: Option<Arc<DynamicObject>>,
+    /// Whether `SITE-admin` is there, with the password of Administrator.
+    pub has_admin_password: bool,
+    /// The Database.
+    pub database: Option<DynamicObject>,
+    /// The User.
+    pub user: Option<DynamicObject>,
+}
+
+/// Looks for what was made for a site that has nothing of this operator's yet, where its bench is taken over.
+pub(super) async fn found(
+    context: &Context,
+    site: &FrappeSite,
+    bench: Option<&FrappeBench>,
+) -> Result<Found, kube::Error> {
+    let place = Place::of(site);
+    let known = site.status.as_ref().is_some_and(|status| status.initialized || status.identity.is_some());
+    if known || place.is_foreign() || !bench.is_some_and(is_asked) {
+        return Ok(Found::default());
+    }
+    let owner = Owner::of(site);
+    let has_admin_password = metadata_of(context, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
+    let credentials = metadata_of(context, &place.credentials()).await?.filter(|it| owner.has(it));
+    let object = async |kind: Kind, suffix: &str| {
+        if !context.mariadb_installed() {
+            return Ok(None);
+        }
+        let key = place.key(suffix);
+        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &key.namespace, &kind.resource());
+        let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
+        Ok::<_, kube::Error>(list.items.into_iter().find(|it| owner.has(it)))
+    };
+    let database = object(Kind::Database, "db").await?;
+    Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
+}
+
+/// The Go operator's Secret with the password of Administrator.
+fn admin_password(site: &FrappeSite) -> Key {
+    Key::new(site.namespace().unwrap_or_default(), child(&site.name_any(), "admin"))
+}
+
+impl Found {
+    /// Name of the database.
+    pub fn database_name(&self) -> Option<String> {
+        self.database.as_ref()?.data["spec"]["name"].as_str().map(str::to_owned)
+    }
+
+    /// Name of the account.
+    pub fn database_user(&self) -> Option<String> {
+        self.user.as_ref()?.data["spec"]["name"].as_str().map(str::to_owned)
+    }
+}
+
+/// Whether the site may be another operator's, and is to be taken over.
+pub(super) fn is_adopting(observed: &Observed) -> bool {
+    let created = observed.site.status.as_ref().is_some_and(|status| status.initialized);
+    let asked = observed.bench.as_deref().is_some_and(is_asked);
+    asked && !created && !Place::of(&observed.site).is_foreign()
+}
+
+/// The Secrets of a site that is taken over: its passwords stay what they are. The other Secret comes first, since what is
+/// found is not looked for any more once the account is this operator's.
+pub(super) fn secrets(observed: &Observed, input: &Input) -> Option<Vec<Step>> {
+    let live = observed.found.credentials.as_ref()?;
+    let generated = observed.site.spec.admin_password_secret_ref.is_none() && observed.admin_secret().is_none();
+    let admin = (generated && observed.found.has_admin_password)
+        .then(|| Step::CopySecret(admin_password(&observed.site), build::admin_password_copy(input)));
+    let mut body: Value = build::credentials(input, "", Some(&observed.fresh.encryption_key)).body;
+    // The password is the one that is there.
+    body["stringData"].as_object_mut().map(|data| data.remove("password"));
+    let metadata = body["metadata"].as_object_mut().map(std::mem::take).unwrap_or_default();
+    let mut body = json!({"stringData": body["stringData"], "metadata": metadata});
+    for (key, value) in [("uid", json!(live.uid())), ("resourceVersion", json!(live.resource_version()))] {
+        body["metadata"][key] = value;
+    }
+    body["metadata"]["ownerReferences"] = Value::Null;
+    Some(admin.into_iter().chain([Step::AdoptSecret(live.clone(), body)]).collect())
+}
+
+/// Brings an object to what it should be; takes it over first where it may be another operator's.
+pub(super) fn ensure(observed: &Observed, desired: Desired, live: Option<&DynamicObject>) -> Step {
+    if live.is_none() && is_adopting(observed) { Step::TakeOver(desired) } else { Step::Ensure(desired) }
+}

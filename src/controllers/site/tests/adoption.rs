@@ -1,0 +1,126 @@
+//! A site that another operator made, on a bench that is taken over.
+
+use super::{super::found::Found, *};
+use crate::domain::labels;
+
+fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
+    object(json!({
+        "apiVersion": "v1", "kind": kind, "spec": spec,
+        "metadata": {"name": name, "namespace": "default", "uid": format!("uid-{name}"), "resourceVersion": "4"},
+    }))
+}
+
+/// A site with a Secret, a database and an account of names that this operator does not give.
+fn found() -> Observed {
+    let mut world = observed(json!({}));
+    let mut bench = bench();
+    bench.annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
+    world.bench = Some(Arc::new(bench));
+    let reference = json!({"name": "mariadb"});
+    let database = made_elsewhere("Database", "shop-db", json!({"name": "_1a2b3c4d_shop", "mariaDbRef": reference}));
+    let user = made_elsewhere("User", "shop-user", json!({"name": "shop_user", "mariaDbRef": reference}));
+    world.found = Found {
+        credentials: Some(made_elsewhere("Secret", "shop-db-password", Value::Null)),
+        has_admin_password: true,
+        database: Some(DynamicObject::clone(&database)),
+        user: Some(DynamicObject::clone(&user)),
+    };
+    world
+}
+
+/// Names of what a plan does.
+fn does(plan: &Plan) -> Vec<String> {
+    let said = |step: &Step| match step {
+        Step::TakeOver(it) => Some(format!("take over {}", it.key.name)),
+        Step::CopySecret(from, it) => Some(format!("copy {} to {}", from.name, it.key.name)),
+        Step::AdoptSecret(it, _) => Some(format!("adopt {}", it.name_any())),
+        Step::Create(it) if it.kind == Kind::Secret => Some(format!("create {}", it.key.name)),
+        Step::Delete(_, it) => Some(format!("delete {}", it.name_any())),
+        _ => None,
+    };
+    plan.steps.iter().chain(&plan.last).filter_map(said).chain(plan.job.iter().map(|it| it.key.name.clone())).collect()
+}
+
+///
+#[test]
+fn its_passwords_and_names_stay_what_they_are() {
+    let mut world = found();
+    let first = plan(&world);
+    assert_eq!(
+        does(&first),
+        [
+            "copy shop-admin to shop-admin-password",
+            "adopt shop-db-password",
+            "take over shop-db",
+            "take over shop-user",
+            "take over shop-grant"
+        ]
+    );
+    let body = first.steps.iter().find_map(|step| match step {
+        Step::AdoptSecret(_, body) => Some(body.clone()),
+        _ => None,
+    });
+    let body = body.expect("the Secret");
+    assert_eq!(body["stringData"]["username"], "shop_user");
+    assert_eq!(body["stringData"]["database"], "_1a2b3c4d_shop");
+    assert!(body["stringData"]["password"].is_null(), "the password is not changed");
+    assert_eq!(body["metadata"]["ownerReferences"], Value::Null);
+    apply(&mut world, &first, "Complete");
+    let (made, _) = converge(&mut world, "Complete");
+    let status = world.site.status.clone().expect("a status");
+    assert_eq!(status.phase, SitePhase::Ready, "{:?}", status.conditions);
+    let user = made.iter().find(|it| it.kind == Kind::User).expect("the account");
+    assert_eq!(user.body["spec"]["name"], "shop_user");
+    let grant = made.iter().find(|it| it.kind == Kind::Grant).expect("its rights");
+    assert_eq!(
+        (&grant.body["spec"]["username"], &grant.body["spec"]["database"]),
+        (&json!("shop_user"), &json!("_1a2b3c4d_shop"))
+    );
+    let jobs: Vec<_> = made.iter().filter(|it| it.kind == Kind::Job).collect();
+    assert_eq!(jobs.len(), 1);
+    assert_eq!(jobs[0].key.name, "shop-init-2", "the other operator's first Job may be there still");
+    let request: Value = serde_json::from_str(
+        jobs[0].body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request"),
+    )
+    .expect("JSON");
+    assert_eq!((&request["adopt"], &request["database"]["user"]), (&json!(true), &json!("shop_user")));
+    // Forever.
+    assert_eq!(super::super::plan::database_user(&world, "x"), "shop_user");
+}
+
+/// until the site is known to be the one that is meant, nothing that leads users to it is touched.
+#[test]
+fn a_site_that_is_another_is_not_served() {
+    let mut world = found();
+    let (made, _) = converge(&mut world, "Failed");
+    assert!(made.iter().all(|it| it.kind != Kind::Ingress), "{made:?}");
+    assert!(world.routes.ingress.is_none());
+}
+
+/// unasked, nothing is looked for and nothing is taken.
+#[test]
+fn unasked_nothing_is_taken_over() {
+    let mut world = found();
+    world.bench = Some(Arc::new(bench()));
+    world.found = Found::default();
+    assert_eq!(does(&plan(&world)), ["create shop-db-password", "create shop-admin-password"]);
+}
+
+/// a server of the site's own is not started anew.
+#[test]
+fn a_server_of_its_own_stays_as_it_was_found() {
+    let mut world = found();
+    let site = Arc::make_mut(&mut world.site);
+    site.spec.db_config = Some(serde_json::from_value(json!({"mode": "dedicated"})).expect("a database"));
+    let reference = json!({"name": "shop-mariadb"});
+    let mut server =
+        DynamicObject::clone(&made_elsewhere("MariaDB", "shop-mariadb", json!({"image": "mariadb:10.11"})));
+    world.servers.push(Arc::new(server.clone()));
+    world.found.database.as_mut().expect("a database").data["spec"]["mariaDbRef"] = reference;
+    assert!(does(&plan(&world)).contains(&"take over shop-mariadb".to_owned()));
+    server.annotations_mut().insert(labels::ADOPTED.to_owned(), "1".to_owned());
+    server.labels_mut().insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned());
+    *world.servers.last_mut().expect("a server") = Arc::new(server);
+    let touches = |step: &Step| matches!(step, Step::Ensure(it) | Step::TakeOver(it) if it.kind == Kind::MariaDb);
+    assert!(!plan(&world).steps.iter().any(touches));
+}
