@@ -19,6 +19,7 @@ pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
     let asked = is_asked(&observed.bench);
     let step = |step: Step| match step {
         Step::Ensure(desired) if stays(observed, &desired) => None,
+        Step::HandOver(live) if is_as_found(&live) && is_of_now(observed, &live) => None,
         Step::Ensure(desired) if asked && live(observed, desired.kind, &desired.key.name).is_none() => {
             Some(Step::TakeOver(desired))
         }
@@ -40,7 +41,7 @@ pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
             let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
             workload.is_none_or(is_as_found) || is_rolling(observed, component)
         }
-        _ => object.annotations().get(labels::ADOPTED) == Some(&generation(observed)),
+        _ => is_of_now(observed, object),
     }
 }
 
@@ -49,8 +50,10 @@ pub(super) fn is_found(observed: &Observed, desired: &Desired) -> bool {
     live(observed, desired.kind, &desired.key.name).is_some_and(is_as_found)
 }
 
-fn generation(observed: &Observed) -> String {
-    observed.bench.metadata.generation.unwrap_or_default().to_string()
+/// Whether the bench's spec is the one at which an object was taken over.
+fn is_of_now(observed: &Observed, object: &DynamicObject) -> bool {
+    let generation = observed.bench.metadata.generation.unwrap_or_default().to_string();
+    object.annotations().get(labels::ADOPTED) == Some(&generation)
 }
 
 fn live<'a>(observed: &'a Observed, kind: Kind, name: &str) -> Option<&'a DynamicObject> {

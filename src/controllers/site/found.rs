@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
     build::{self, Input},
@@ -88,23 +88,26 @@ pub(super) fn is_adopting(observed: &Observed) -> bool {
     asked && !created && !Place::of(&observed.site).is_foreign()
 }
 
-/// The Secrets of a site that is taken over: its passwords stay what they are. The other Secret comes first, since what is
-/// found is not looked for any more once the account is this operator's.
-pub(super) fn secrets(observed: &Observed, input: &Input) -> Option<Vec<Step>> {
-    let live = observed.found.credentials.as_ref()?;
+/// The password of Administrator, as another operator's Secret has it. It comes before the account's Secret, since what is
+/// found is not looked for any more once that is this operator's.
+pub(super) fn admin(observed: &Observed, input: &Input) -> Option<Step> {
     let generated = observed.site.spec.admin_password_secret_ref.is_none() && observed.admin_secret().is_none();
-    let admin = (generated && observed.found.has_admin_password)
-        .then(|| Step::CopySecret(admin_password(&observed.site), build::admin_password_copy(input)));
-    let mut body: Value = build::credentials(input, "", Some(&observed.fresh.encryption_key)).body;
-    // The password is the one that is there.
-    body["stringData"].as_object_mut().map(|data| data.remove("password"));
-    let metadata = body["metadata"].as_object_mut().map(std::mem::take).unwrap_or_default();
-    let mut body = json!({"stringData": body["stringData"], "metadata": metadata});
-    for (key, value) in [("uid", json!(live.uid())), ("resourceVersion", json!(live.resource_version()))] {
-        body["metadata"][key] = value;
+    let copy = || Step::CopySecret(admin_password(&observed.site), build::admin_password_copy(input));
+    (generated && observed.found.has_admin_password).then(copy)
+}
+
+/// Another operator's Secret of the account, with what this one needs beside the password that it has.
+pub(super) fn credentials(observed: &Observed, input: &Input) -> Option<Step> {
+    let live = observed.found.credentials.as_ref()?;
+    let Desired { mut body, .. } = build::credentials(input, "", Some(&observed.fresh.encryption_key));
+    if let Some(data) = body["stringData"].as_object_mut() {
+        data.remove("password");
     }
-    body["metadata"]["ownerReferences"] = Value::Null;
-    Some(admin.into_iter().chain([Step::AdoptSecret(live.clone(), body)]).collect())
+    let mut metadata = body["metadata"].take();
+    for (key, value) in [("uid", live.uid()), ("resourceVersion", live.resource_version()), ("ownerReferences", None)] {
+        metadata[key] = json!(value);
+    }
+    Some(Step::AdoptSecret(live.clone(), json!({"metadata": metadata, "stringData": body["stringData"]})))
 }
 
 /// Brings an object to what it should be; takes it over first where it may be another operator's.

@@ -314,23 +314,24 @@ fn claim(observed: &Observed, input: &Input) -> Vec<Step> {
 }
 
 fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
-    let mut steps = Vec::new();
-    if let Some(adopted) = found::secrets(observed, input) {
-        return adopted;
-    }
+    let kept_admin = found::admin(observed, input);
+    let mut steps: Vec<Step> = kept_admin.iter().cloned().collect();
     let fresh = &observed.fresh;
     let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
     match &observed.credentials {
         None => {
             // One that replaces a lost one has no encryption key: that of the site is in its configuration alone.
             let key = (!known).then_some(fresh.encryption_key.as_str());
-            steps.push(Step::Create(build::credentials(input, &fresh.database_password, key)));
+            let ours = || Step::Create(build::credentials(input, &fresh.database_password, key));
+            steps.push(found::credentials(observed, input).unwrap_or_else(ours));
         }
         Some(secret) => steps.extend(relabel(observed, secret)),
     }
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
     match observed.admin_secret().filter(|_| generated) {
-        None if generated => steps.push(Step::Create(build::admin_password(input, &fresh.admin_password))),
+        None if generated && kept_admin.is_none() => {
+            steps.push(Step::Create(build::admin_password(input, &fresh.admin_password)));
+        }
         Some(secret) => steps.extend(relabel(observed, secret)),
         None => {}
     }

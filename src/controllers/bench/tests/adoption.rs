@@ -6,7 +6,7 @@ use crate::domain::labels;
 /// As another operator made it: without the mark of an apply, and with a template of its own.
 fn as_found(desired: &Desired) -> Arc<DynamicObject> {
     let mut object = DynamicObject::clone(&live(desired));
-    object.annotations_mut().remove(labels::APPLIED_HASH);
+    object.metadata.annotations = None;
     object.annotations_mut().insert(labels::ADOPTED.to_owned(), "1".to_owned());
     let image = object.data["spec"]["template"]["spec"]["containers"][0]["image"].clone();
     if image.is_string() {
@@ -24,7 +24,10 @@ fn asked(spec: Value) -> Observed {
 
 /// A bench that was taken over.
 fn taken_over() -> Observed {
-    let mut world = asked(json!({}));
+    take_over(asked(json!({})))
+}
+
+fn take_over(mut world: Observed) -> Observed {
     for _ in 0..6 {
         let next = plan(&world);
         assert!(!next.steps.iter().any(|it| matches!(it, Step::Delete(..))), "{:?}", next.steps);
@@ -112,4 +115,22 @@ fn another_image_goes_stage_by_stage() {
         apply(&mut world, &next);
     }
     assert_eq!(ensured(&world, Kind::Deployment), ["prod-nginx"]);
+}
+
+/// the number of workers that KEDA set is kept when the Deployment is brought to its spec.
+#[test]
+fn workers_that_keda_scales_keep_their_number() {
+    let mut world = asked(json!({"workerAutoscaling": {"short": {"minReplicas": 0, "maxReplicas": 10}}}));
+    world.capabilities = Capabilities { keda: true, ..Capabilities::default() };
+    let mut world = take_over(world);
+    assert!(plan(&world).steps.is_empty(), "at rest nothing is written: {:?}", plan(&world).steps);
+    edit(&mut world, |_| {});
+    let steps = plan(&world).steps;
+    let of_short = |step: &Step| match step {
+        Step::HandOver(it) => it.name_any() == "prod-worker-short",
+        Step::Ensure(it) => it.kind == Kind::Deployment && it.key.name == "prod-worker-short",
+        _ => false,
+    };
+    let found: Vec<_> = steps.iter().filter(|step| of_short(step)).collect();
+    assert!(matches!(&found[..], [Step::HandOver(_), Step::Ensure(_)]), "{found:?}");
 }
