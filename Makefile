@@ -15,7 +15,7 @@ demo: controlplane checkout
 	$(PROGRAMS)/demo --operator $(PROGRAMS)/frappe-operator $(if $(ONCE),--once)
 
 ## make test           everything: lint, unit, snapshot and property tests, the runner's, and integration
-test: tools lint runner queues unit transfer integration
+test: tools lint alerts runner queues unit transfer integration
 	@echo "make test: all of it passed"
 
 ## make lint           rustfmt, clippy, doc, and deny where cargo-deny is installed
@@ -28,6 +28,16 @@ lint: checkout
 deny:
 	@if command -v cargo-deny >/dev/null; then cargo deny --log-level error check bans licenses sources; \
 	else echo "lint: cargo-deny is not installed, dependencies were not judged (cargo install cargo-deny)"; fi
+
+## make alerts         the chart's alert rules: what each fires for, and what not (promtool)
+.PHONY: alerts
+PROMTOOL := v0.316.0
+alerts: export PATH := $(CACHE)/promtool/$(PROMTOOL):$(PATH)
+alerts: tools
+	@if [ -x $(CACHE)/promtool/$(PROMTOOL)/promtool ] || \
+	  GOBIN=$(CACHE)/promtool/$(PROMTOOL) go install github.com/prometheus/prometheus/cmd/promtool@$(PROMTOOL); then \
+	  promtool check rules --lint=all --lint-fatal helm/frappe-operator/files/alerts.yaml && promtool test rules helm/tests/alerts.yaml; \
+	else echo "SKIPPED: the alert rules were not tested: promtool could not be installed"; fi
 
 ## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: checkout
