@@ -9,7 +9,7 @@ use k8s_openapi::{
     api::{
         apps::v1::Deployment,
         authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
-        core::v1::ConfigMap,
+        core::v1::{ConfigMap, ServiceAccount},
         storage::v1::StorageClass,
     },
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
@@ -120,7 +120,17 @@ async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<Str
         .collect::<Vec<_>>()
         .await;
     let refused = answers.into_iter().collect::<Result<Vec<_>, _>>().map_err(|error| error.to_string())?;
-    Ok((refused.into_iter().flatten().collect(), count))
+    let lacking: Vec<String> = refused.into_iter().flatten().collect();
+    let (namespace, name) = (&arguments.operator_namespace, &arguments.service_account);
+    let accounts: Api<PartialObjectMeta<ServiceAccount>> = Api::namespaced(client.clone(), namespace);
+    // Nothing may be done by an account that is not there: one thing to be told, not one for each right.
+    if !lacking.is_empty() && matches!(accounts.get_metadata_opt(name).await, Ok(None)) {
+        return Err(format!(
+            "ServiceAccount {namespace}/{name} does not exist: install the operator, or say where it is with \
+             --operator-namespace and --service-account"
+        ));
+    }
+    Ok((lacking, count))
 }
 
 /// One question for each group, resource and verb of a rule.

@@ -76,16 +76,16 @@ pub(super) fn status(
     };
     if let Some((run, job)) = ended {
         next.last_backup_job = job.or(next.last_backup_job);
-        record(&mut next, run);
+        record(&mut next, run, backup.spec.restore.is_none());
     }
     next
 }
 
-/// Takes a run into the history, once.
-fn record(status: &mut SiteBackupStatus, run: BackupRun) {
+/// Takes a run into the history, once. A restore makes no backup.
+fn record(status: &mut SiteBackupStatus, run: BackupRun, is_backup: bool) {
     let known = |it: &BackupRun| it.name == run.name && it.scheduled_at == run.scheduled_at;
     status.history.retain(|it| !known(it));
-    if run.succeeded {
+    if run.succeeded && is_backup {
         status.last_backup.clone_from(&run.scheduled_at);
         status.last_successful_backup = Some(run.clone());
     }
@@ -120,8 +120,8 @@ mod tests {
         let mut status = SiteBackupStatus::default();
         for number in 0..40 {
             let run = BackupRun { name: format!("r{number}"), succeeded: number % 2 == 0, ..BackupRun::default() };
-            record(&mut status, run.clone());
-            record(&mut status, run);
+            record(&mut status, run.clone(), true);
+            record(&mut status, run, true);
         }
         assert_eq!(status.history.iter().filter(|it| it.succeeded).count(), SUCCEEDED_KEPT);
         assert_eq!(status.history.iter().filter(|it| !it.succeeded).count(), FAILED_KEPT);

@@ -302,6 +302,7 @@ fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_t
     end(&mut world, "Complete", json!({"result": "restored"}));
     let made = settle(&mut world);
     assert_eq!(stands(&world, "restore-job"), (BackupPhase::Succeeded, "RestoreSucceeded".into()));
+    assert_eq!(of(&world, "restore-job").status.as_ref().and_then(|it| it.last_successful_backup.clone()), None);
     assert_eq!(made.iter().map(|it| it.key.name.as_str()).collect::<Vec<_>>(), ["shop-apply"]);
     world.jobs.remove("shop-apply");
     converge(&mut world, "Complete");
