@@ -107,6 +107,12 @@ fn rights_are_whole(cluster: &Cluster) {
     assert!(!ok && table.contains("FAIL replicas             none"), "pods are simulated here: {table}");
     let (_, table) = check("nobody");
     assert!(
+        table.contains("WARN rights               not known: ServiceAccount my-frappe-system/nobody does not exist"),
+        "{table}"
+    );
+    kubectl(cluster, &["create", "serviceaccount", "-n", SYSTEM, "nobody"], "");
+    let (_, table) = check("nobody");
+    assert!(
         table.contains("FAIL rights               the operator's account may not patch frappesites.vyogo.tech"),
         "{table}"
     );
