@@ -7,6 +7,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::bench::StorageAccessMode;
+
 /// How far a bench is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BenchPhase {
@@ -31,6 +33,10 @@ pub struct FrappeBenchStatus {
     /// Ready, Progressing and others, each with the generation it was seen at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
+    /// How the volume is mounted, where it was taken over from another operator. It counts instead of the spec's
+    /// `storageAccessMode`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adopted_volume: Option<StorageAccessMode>,
     /// Apps that were found in the bench's image, whether it names them or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,

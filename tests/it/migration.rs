@@ -225,6 +225,9 @@ async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
     assert_eq!(object(&cluster, "grant", "shop-grant")["spec"]["username"], "shop_user");
     let jobs = kubectl(&cluster, &["get", "jobs", "-o", "name"], "");
     assert!(jobs.contains("shop-init-2") && jobs.contains("old-configure"), "{jobs}");
+    assert_eq!(object(&cluster, "frappebench", "old")["status"]["adoptedVolume"], "ReadWriteOnce");
+    let affinity = object(&cluster, "job", "shop-init-2")["spec"]["template"]["spec"]["affinity"].to_string();
+    assert!(affinity.contains("worker-default"), "it goes where the volume is: {affinity}");
 
     edited(&cluster, &pods_before).await;
     kubectl(&cluster, &["delete", "frappesite", "shop", "--timeout=90s"], "");

@@ -67,6 +67,7 @@ pub(crate) fn new_site() -> Observed {
         claims,
         former_claims: Vec::new(),
         credentials: None,
+        found: frappe_operator::controllers::site::found::Found::default(),
         secrets: BTreeMap::new(),
         copies: BTreeMap::new(),
         mariadb_installed: true,

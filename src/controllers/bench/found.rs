@@ -3,6 +3,7 @@
 //! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so for good: most of
 //! their fields can be set only when they are made.
 
+use frappe_crds::bench::StorageAccessMode;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{observe::Observed, plan::Step, status::is_rolling};
@@ -10,6 +11,7 @@ use crate::{
     controllers::adoption::{is_as_found, is_asked},
     domain::{
         labels,
+        names::child,
         object::{Desired, Kind},
     },
 };
@@ -19,6 +21,8 @@ pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
     let asked = is_asked(&observed.bench);
     let step = |step: Step| match step {
         Step::Ensure(desired) if stays(observed, &desired) => None,
+        // Where its pod may run depends on the volume that is found.
+        Step::Create(_) if asked && !knows_volume(observed) => None,
         Step::HandOver(live) if is_as_found(&live) && is_of_now(observed, &live) => None,
         Step::Ensure(desired) if asked && live(observed, desired.kind, &desired.key.name).is_none() => {
             Some(Step::TakeOver(desired))
@@ -26,6 +30,29 @@ pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
         other => Some(other),
     };
     steps.into_iter().filter_map(step).collect()
+}
+
+/// How the volume is mounted, where it was taken over. Of one that is not seen now, what was known stays.
+pub(super) fn volume(observed: &Observed) -> Option<StorageAccessMode> {
+    let Some(claim) = live(observed, Kind::PersistentVolumeClaim, &claim_name(observed)) else {
+        return observed.bench.status.as_ref()?.adopted_volume;
+    };
+    if !is_as_found(claim) {
+        return None;
+    }
+    let modes = claim.data["spec"]["accessModes"].as_array().cloned().unwrap_or_default();
+    let many = modes.iter().any(|it| it == "ReadWriteMany");
+    Some(if many { StorageAccessMode::ReadWriteMany } else { StorageAccessMode::ReadWriteOnce })
+}
+
+/// Whether the volume is there, and the status says how it is mounted if it was taken over.
+fn knows_volume(observed: &Observed) -> bool {
+    let said = observed.bench.status.as_ref().and_then(|status| status.adopted_volume);
+    live(observed, Kind::PersistentVolumeClaim, &claim_name(observed)).is_some() && volume(observed) == said
+}
+
+fn claim_name(observed: &Observed) -> String {
+    child(&observed.bench.name_any(), "sites")
 }
 
 /// Whether an object stays as it was found.

@@ -11,6 +11,7 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build::{self, Rendered},
+    found,
     observe::{Class, Detected, Observed},
     reason::Reason,
     rollout, sizes,
@@ -226,6 +227,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
+        adopted_volume: found::volume(observed),
         git_enabled: Some(git_enabled(observed)),
         fpm_repositories: fpm_repositories(observed),
         observed_generation: generation,

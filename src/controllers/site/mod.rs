@@ -8,7 +8,7 @@ pub mod claims;
 pub mod configuration;
 pub mod database;
 mod deletion;
-mod found;
+pub mod found;
 pub mod hosts;
 pub mod observe;
 pub mod operation;

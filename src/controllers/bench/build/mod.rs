@@ -71,7 +71,8 @@ impl Input<'_> {
 
     /// Whether every pod that mounts the volume must run on one node.
     pub fn single_node(&self) -> bool {
-        self.bench.spec.storage_access_mode == Some(StorageAccessMode::ReadWriteOnce)
+        let found = self.bench.status.as_ref().and_then(|status| status.adopted_volume);
+        found.or(self.bench.spec.storage_access_mode) == Some(StorageAccessMode::ReadWriteOnce)
     }
 
     fn replicas(&self) -> ComponentReplicas {

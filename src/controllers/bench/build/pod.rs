@@ -12,6 +12,9 @@ use crate::domain::{
     object::{Desired, Kind},
 };
 
+/// Components whose pods mount the sites.
+const MOUNTING: [&str; 8] =
+    ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-short", "worker-long", "configure"];
 /// uid and gid of the user `frappe` in frappe_docker's images.
 const FRAPPE_USER: i64 = 1000;
 
@@ -73,9 +76,17 @@ pub(super) fn pod_labels(input: &Input, component: &str) -> BTreeMap<String, Str
 /// A ReadWriteOnce volume is on one node: pods that mount it go where the first of them went.
 fn together(input: &Input) -> Value {
     let mut labels = labels::pods(&input.name());
-    labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
+    let mut selector = json!({});
+    if input.bench.status.as_ref().is_some_and(|status| status.adopted_volume.is_some()) {
+        // Another operator's pods, which have it already, are known by their component.
+        let expression = json!({"key": "component", "operator": "In", "values": MOUNTING});
+        selector["matchExpressions"] = json!([expression]);
+    } else {
+        labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
+    }
+    selector["matchLabels"] = json!(labels);
     json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}},
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector},
     ]}})
 }
 

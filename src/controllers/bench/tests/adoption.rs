@@ -134,3 +134,36 @@ fn workers_that_keda_scales_keep_their_number() {
     let found: Vec<_> = steps.iter().filter(|step| of_short(step)).collect();
     assert!(matches!(&found[..], [Step::HandOver(_), Step::Ensure(_)]), "{found:?}");
 }
+
+/// a volume that only one node can mount is found by the pods that have it, whatever operator made them.
+#[test]
+fn jobs_go_where_the_volume_is() {
+    let mut world = asked(json!({}));
+    let first = plan(&world);
+    assert!(!first.steps.iter().any(|it| matches!(it, Step::Create(_))), "the volume is not known yet");
+    for step in &first.steps {
+        if let Step::TakeOver(it) = step {
+            let mut found = DynamicObject::clone(&as_found(it));
+            if it.kind == Kind::PersistentVolumeClaim {
+                found.data["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
+            }
+            world.live.insert((it.kind, it.key.name.clone()), Arc::new(found));
+        }
+    }
+    for _ in 0..2 {
+        let next = plan(&world);
+        let job = next.steps.iter().find_map(|it| match it {
+            Step::Create(job) => Some(job.clone()),
+            _ => None,
+        });
+        if let Some(job) = job {
+            let affinity = &job.body["spec"]["template"]["spec"]["affinity"]["podAffinity"];
+            let selector = &affinity["requiredDuringSchedulingIgnoredDuringExecution"][0]["labelSelector"];
+            assert_eq!(selector["matchLabels"], json!({"app": "frappe", "bench": "prod"}));
+            assert_eq!(selector["matchExpressions"][0]["values"][0], "gunicorn");
+            return;
+        }
+        apply(&mut world, &next);
+    }
+    panic!("no Job is made");
+}
