@@ -62,6 +62,7 @@ pub(crate) async fn run(
     changing.abort();
     let gone = gone?;
     let until = now();
+    begun(&api, &due, until).await?;
     suspend(&api).await?;
     at_rest(run, &jobs).await?;
     let listed = api.list(&ListParams::default()).await?;
@@ -167,6 +168,23 @@ async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Times
     run.settled().await?;
     until(4).await;
     Ok((killed_at, vec![member.uid]))
+}
+
+/// Waits until each that was due by then has begun: what is suspended before that is not made, and not lost. One that never
+/// begins is found by the judge.
+async fn begun(api: &Api<SiteBackup>, due: &BTreeMap<String, Timestamp>, until: Timestamp) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while started.elapsed() < PATIENCE {
+        let listed = api.list(&ListParams::default()).await?;
+        let handled =
+            |it: &SiteBackup| it.status.as_ref().and_then(|status| status.last_schedule_time.as_ref()).map(|at| at.0);
+        let waits = |it: &SiteBackup| due.get(&it.name_any()).is_some_and(|at| *at <= until && handled(it) < Some(*at));
+        if !listed.iter().any(waits) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Ok(())
 }
 
 async fn suspend(api: &Api<SiteBackup>) -> anyhow::Result<()> {
