@@ -23,12 +23,15 @@ pub struct Owner {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
+    /// Whether a person asked for that.
+    pub is_asked: bool,
 }
 
 impl Owner {
     /// A bench or a site.
-    pub fn of(object: &impl ResourceExt) -> Self {
-        Self { uid: object.uid().unwrap_or_default(), generation: object.meta().generation.unwrap_or_default() }
+    pub fn of(object: &impl ResourceExt, is_asked: bool) -> Self {
+        let generation = object.meta().generation.unwrap_or_default();
+        Self { uid: object.uid().unwrap_or_default(), generation, is_asked }
     }
 
     /// Whether an object was made for it.
@@ -63,8 +66,16 @@ pub async fn take_over(
         cache.wrote(live);
         return execute::ensure(writer, children, desired).await;
     }
-    if !owner.has(&live) {
-        let message = "an object of this name exists and is not ours: rename or remove it".to_owned();
+    if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.is_asked && !owner.has(&live)) {
+        // Ours, without its labels; or a person's, which is used where it is as it should be.
+        return execute::ensure(writer, children, desired).await;
+    }
+    if !owner.is_asked || !owner.has(&live) {
+        let message = if owner.has(&live) {
+            "another operator made it: see docs/migration.md for how it is taken over".to_owned()
+        } else {
+            "an object of this name exists and is not ours: rename or remove it".to_owned()
+        };
         return Err(WriteError::Rejected { verb: "take over", kind: desired.kind, key: desired.key.clone(), message });
     }
     cache.wrote(writer.patch_metadata(desired.kind, &desired.key, &metadata(&live, desired, owner)).await?);

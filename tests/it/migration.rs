@@ -29,7 +29,7 @@ spec: {siteName: shop.example.com, benchRef: {name: old}}
 ";
 
 /// What the Go operator made of them: names, labels, selectors and owners are its own.
-fn left_behind(cluster: &Cluster) -> Vec<Value> {
+fn left_behind(cluster: &Cluster, mode: &str) -> Vec<Value> {
     let owner = |kind: &str, name: &str| {
         let uid = kubectl(cluster, &["get", kind, name, "-o", "jsonpath={.metadata.uid}"], "");
         json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": kind, "name": name, "uid": uid, "controller": true,
@@ -49,7 +49,7 @@ fn left_behind(cluster: &Cluster) -> Vec<Value> {
         let volumes = json!([{"name": "sites-storage", "persistentVolumeClaim": {"claimName": "old-sites"}}]);
         json!({"metadata": {"labels": labels(component)}, "spec": {"containers": [container], "volumes": volumes}})
     };
-    let claim = json!({"spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "10Gi"}}}});
+    let claim = json!({"spec": {"accessModes": [mode], "resources": {"requests": {"storage": "10Gi"}}}});
     let mut all = vec![object("v1", "PersistentVolumeClaim", "old-sites", &bench, claim)];
     let service = |name: &str, component: &str, port: u16| {
         let body = json!({"spec": {"ports": [{"port": port}], "selector": labels(component)}});
@@ -94,10 +94,10 @@ fn left_behind(cluster: &Cluster) -> Vec<Value> {
 }
 
 /// A cluster that the Go operator left, with its pods.
-async fn left_cluster(name: &str) -> Cluster {
+async fn left_cluster(name: &str, mode: &str) -> Cluster {
     let cluster = Cluster::start(name, 3).unwrap();
     kubectl(&cluster, &["apply", "-f", "-"], OWNERS);
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": left_behind(&cluster)});
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": left_behind(&cluster, mode)});
     kubectl(&cluster, &["create", "-f", "-"], &list.to_string());
     until("the pods run", 60, || async { (pods(&cluster).len() == 9).then_some(()) }).await.expect("nine pods");
     cluster
@@ -139,7 +139,7 @@ fn ready(cluster: &Cluster, kind: &str, name: &str) -> Option<(String, String)> 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
-    let cluster = left_cluster("migration").await;
+    let cluster = left_cluster("migration", "ReadWriteMany").await;
     let before = serving(&cluster);
     assert!(before.len() > 25, "{before:#?}");
 
@@ -158,6 +158,13 @@ async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
         assert!(after.contains(it), "changed or gone: {it}\n{after:#?}");
     }
     assert_eq!(bench.0, "WriteRejected", "{bench:?}");
+    assert!(bench.1.contains("another operator made it: see docs/migration.md"), "{bench:?}");
+    let labels = object(&cluster, "persistentvolumeclaim", "old-sites")["metadata"]["labels"].clone();
+    assert_eq!(
+        labels,
+        json!({"app": "frappe", "bench": "old"}),
+        "a volume that is as ours would be is not taken either"
+    );
     assert_eq!(site.0, "BenchNotReady", "{site:?}");
 }
 
@@ -180,7 +187,7 @@ async fn is_ready(cluster: &Cluster, kind: &str, name: &str) {
 /// R-22: taken over as it is; the first change brings it to its spec; and it can be deleted like any other.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
-    let cluster = left_cluster("adoption").await;
+    let cluster = left_cluster("adoption", "ReadWriteOnce").await;
     let (pods_before, uids_before) = (pods(&cluster), uids(&cluster));
     let workloads = "deployments,statefulsets,services,persistentvolumeclaims,ingresses";
     let specs = || {

@@ -24,7 +24,11 @@ pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
         // Where its pod may run depends on the volume that is found.
         Step::Create(_) if asked && !knows_volume(observed) => None,
         Step::HandOver(live) if is_as_found(&live) && is_of_now(observed, &live) => None,
-        Step::Ensure(desired) if asked && live(observed, desired.kind, &desired.key.name).is_none() => {
+        // Another's volume may be just as ours would be, and yet have an owner that takes it along.
+        Step::Ensure(desired)
+            if (asked || desired.kind == Kind::PersistentVolumeClaim)
+                && live(observed, desired.kind, &desired.key.name).is_none() =>
+        {
             Some(Step::TakeOver(desired))
         }
         other => Some(other),

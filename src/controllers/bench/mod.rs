@@ -24,7 +24,7 @@ use kube_sharding::gate::Scope;
 
 use crate::{
     controllers::{
-        adoption::{self, Owner},
+        adoption::{self, Owner, is_asked},
         context::Context,
         execute,
         failure::{self, Error},
@@ -65,7 +65,8 @@ async fn execute(context: &Context, writer: &Writer, observed: &Observed, plan: 
         match step {
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
             Step::TakeOver(desired) => {
-                adoption::take_over(writer, children, desired, &Owner::of(observed.bench.as_ref())).await?;
+                let owner = Owner::of(observed.bench.as_ref(), is_asked(&observed.bench));
+                adoption::take_over(writer, children, desired, &owner).await?;
             }
             Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
             Step::Watch(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,

@@ -112,7 +112,7 @@ fn converge(observed: &mut Observed) -> Vec<Desired> {
             return made;
         }
         made.extend(next.steps.iter().filter_map(|it| match it {
-            Step::Create(desired) | Step::Ensure(desired) => Some(desired.clone()),
+            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => Some(desired.clone()),
             _ => None,
         }));
         apply(observed, &next);

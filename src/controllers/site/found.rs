@@ -48,7 +48,7 @@ pub(super) async fn found(
     if known || place.is_foreign() || !bench.is_some_and(is_asked) {
         return Ok(Found::default());
     }
-    let owner = Owner::of(site);
+    let owner = Owner::of(site, true);
     let has_admin_password = metadata_of(context, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
     let credentials = metadata_of(context, &place.credentials()).await?.filter(|it| owner.has(it));
     let object = async |kind: Kind, suffix: &str| {

@@ -184,7 +184,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         }
         Step::TakeOver(desired) => {
             let site = context.sites.get(key);
-            let owner = site.map(|it| Owner::of(it.as_ref())).unwrap_or_default();
+            let owner = site.map(|it| Owner::of(it.as_ref(), true)).unwrap_or_default();
             adoption::take_over(writer, children, desired, &owner).await?;
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
