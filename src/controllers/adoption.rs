@@ -11,7 +11,7 @@ use super::{context::Children, execute};
 use crate::{
     domain::{
         labels,
-        object::{Desired, Kind, is_ours},
+        object::{Desired, Kind, is_controlled_by, is_ours},
     },
     io::writer::{WriteError, Writer},
 };
@@ -36,7 +36,7 @@ impl Owner {
 
     /// Whether an object was made for it.
     pub fn has(&self, object: &DynamicObject) -> bool {
-        object.owner_references().iter().any(|it| it.controller == Some(true) && it.uid == self.uid)
+        is_controlled_by(object, &self.uid)
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
         diff::first_difference,
         key::Key,
         labels,
-        object::{Desired, Kind, is_ours},
+        object::{Desired, Kind, is_let_go, is_ours},
     },
     io::{
         cache::Cache,
@@ -133,8 +133,7 @@ where
     K: Cached + Resource<DynamicType = ()> + DeserializeOwned,
 {
     let written = writer.patch_metadata(kind, key, metadata).await?;
-    let let_go = written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty();
-    if let_go {
+    if is_let_go(&written) {
         cache.deleted(key, &written.uid().unwrap_or_default());
     } else {
         remember(cache, written);

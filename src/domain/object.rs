@@ -8,7 +8,7 @@ use k8s_openapi::api::{
     policy::v1::PodDisruptionBudget,
 };
 use kube::{
-    Resource,
+    Resource, ResourceExt,
     core::{ApiResource, GroupVersionKind},
 };
 use serde::Serialize;
@@ -167,6 +167,21 @@ impl Desired {
     pub fn applied_hash(&self) -> String {
         hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS)
     }
+}
+
+/// Whether an object's controller has this uid.
+pub fn is_controlled_by(object: &impl ResourceExt, uid: &str) -> bool {
+    object.owner_references().iter().any(|it| it.controller == Some(true) && it.uid == uid)
+}
+
+/// The finalizers of an object without one of ours.
+pub fn finalizers_without(object: &impl ResourceExt, ours: &str) -> Vec<String> {
+    object.finalizers().iter().filter(|it| *it != ours).cloned().collect()
+}
+
+/// Whether a write let an object go that was being deleted: nothing holds it any more.
+pub fn is_let_go(written: &impl ResourceExt) -> bool {
+    written.meta().deletion_timestamp.is_some() && written.finalizers().is_empty()
 }
 
 /// Whether an object carries this operator's mark.

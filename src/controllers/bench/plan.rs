@@ -19,7 +19,7 @@ use crate::{
     controllers::job::{self, State},
     domain::{
         labels,
-        object::{Desired, Kind},
+        object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
     io::events::Notice,
 };
@@ -171,10 +171,7 @@ fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Rep
 /// What the bench has from other settings goes, if it is this bench's own. A server goes only when nobody can use it any
 /// more.
 fn retire(observed: &Observed, in_use: bool) -> impl Iterator<Item = Step> {
-    let own = |object: &DynamicObject| {
-        let uid = observed.bench.uid();
-        object.owner_references().iter().any(|it| it.controller == Some(true) && Some(&it.uid) == uid.as_ref())
-    };
+    let own = |object: &DynamicObject| observed.bench.uid().is_some_and(|uid| is_controlled_by(object, &uid));
     let leaves = move |object: &DynamicObject| object.metadata.deletion_timestamp.is_none() && own(object);
     let serves = move |kind: Kind| in_use && matches!(kind, Kind::StatefulSet | Kind::Service);
     let retired = observed.retired.iter().filter(move |(kind, object)| leaves(object) && !serves(*kind));
@@ -234,7 +231,7 @@ fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
         return Plan::default();
     }
     if observed.sites.is_empty() {
-        let left: Vec<String> = finalizers.iter().filter(|it| *it != labels::BENCH_FINALIZER).cloned().collect();
+        let left = finalizers_without(observed.bench.as_ref(), labels::BENCH_FINALIZER);
         // What a volume's deletion policy says counts as it was said last, also if that was just before.
         let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
         let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));

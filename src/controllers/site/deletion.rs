@@ -24,7 +24,11 @@ use super::{
 };
 use crate::{
     controllers::job::{self, State},
-    domain::{key::Key, labels, object::Kind},
+    domain::{
+        key::Key,
+        labels,
+        object::{Kind, finalizers_without},
+    },
 };
 
 /// What a person who set the annotation [`labels::FORCE_DELETE`] lets a deletion leave out.
@@ -280,7 +284,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
         steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
     }
     let site = &observed.site;
-    let left: Vec<String> = site.finalizers().iter().filter(|it| *it != labels::SITE_FINALIZER).cloned().collect();
+    let left = finalizers_without(site.as_ref(), labels::SITE_FINALIZER);
     let metadata = json!({"uid": site.uid(), "resourceVersion": site.resource_version(), "finalizers": left});
     Plan { steps, last: vec![Step::PatchSite(metadata)], ..Plan::default() }
 }

@@ -37,7 +37,11 @@ use crate::{
         execute,
         failure::{self, Error},
     },
-    domain::{key::Key, labels, object::Kind},
+    domain::{
+        key::Key,
+        labels,
+        object::{Kind, is_let_go},
+    },
     io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
@@ -157,8 +161,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         }
         Step::PatchBackup(backup, metadata) => {
             let written = writer.patch_metadata(Kind::SiteBackup, &Key::of(backup.as_ref()), metadata).await?;
-            let let_go = written.metadata.deletion_timestamp.is_some() && written.finalizers().is_empty();
-            if let_go {
+            if is_let_go(&written) {
                 let uid = written.uid().unwrap_or_default();
                 children.cache(Kind::SiteBackup).deleted(&Key::of(backup.as_ref()), &uid);
             } else if written.labels().contains_key(labels::SLOT) {

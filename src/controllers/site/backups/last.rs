@@ -17,7 +17,7 @@ use super::{
         reason::Reason as SiteReason,
         status::{Report as SiteReport, Stage},
     },
-    AGAIN_AFTER, Plan, Reason, Scene, build,
+    AGAIN_AFTER, Plan, Reason, Scene, build, left_until_again,
     status::Times,
     storage::{Refusal, storage},
     under_way,
@@ -146,8 +146,7 @@ fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Opt
     let run = last_run(maker, deleted_at)?;
     let said = condition::find(&maker.status.as_ref()?.conditions, "Ready").map(|it| it.last_transition_time.0);
     let since = run.finished_at.as_ref().map(|it| it.0).max(said)?;
-    let elapsed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
-    let left = AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    let left = left_until_again(since, observed.now)?;
     let why = format!(
         "{}; it is made anew {} min after it failed, and at once where SiteBackup {} is deleted and created again",
         run.message.clone().unwrap_or_else(|| format!("{} failed", run.name)),

@@ -39,6 +39,12 @@ use crate::domain::labels;
 /// Time from what failed for good to the next try of it. Its Jobs, which are kept for an hour, are gone by then.
 const AGAIN_AFTER: Duration = Duration::from_mins(70);
 
+/// Time left until then; nothing once it is over.
+fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration> {
+    let elapsed = Duration::try_from(now.duration_since(failed_at)).unwrap_or_default();
+    AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())
+}
+
 /// Key of the Job of an operation.
 pub use build::job_key;
 

@@ -13,14 +13,14 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
-    AGAIN_AFTER, Reason, Report, Scene,
+    AGAIN_AFTER, Reason, Report, Scene, left_until_again,
     status::Times,
     storage::storage,
     waiting::{Due, image_unknown},
 };
 use crate::{
     controllers::site::{observe::Observed, plan::Step},
-    domain::{condition, labels},
+    domain::{condition, labels, object::finalizers_without},
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
@@ -39,7 +39,7 @@ pub fn holds(backup: &SiteBackup) -> bool {
 
 /// Finalizers of a SiteBackup without ours.
 pub fn others(backup: &SiteBackup) -> Vec<String> {
-    backup.finalizers().iter().filter(|it| *it != labels::BACKUP_FINALIZER).cloned().collect()
+    finalizers_without(backup, labels::BACKUP_FINALIZER)
 }
 
 /// Lets a SiteBackup that is being deleted go. No finalizer can be added to it any more: the version may be any.
@@ -53,8 +53,7 @@ fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     let ready = condition::find(&status.conditions, "Ready")?;
     // It was true while the Job ran.
     let since = condition::find(&status.conditions, "Progressing")?.last_transition_time.0;
-    let elapsed = Duration::try_from(observed.now.duration_since(since)).unwrap_or_default();
-    let left = AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())?;
+    let left = left_until_again(since, observed.now)?;
     (ready.reason == Reason::BackupRemovalFailed.to_string()).then_some(left)
 }
 
