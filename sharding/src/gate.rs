@@ -85,6 +85,27 @@ impl Opening {
     }
 }
 
+/// How often each entry was opened. Who looks seldom, and finds open what was open before, learns from it that it was
+/// closed in between, and so that something may have been turned away.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Openings(BTreeMap<Entry, u64>);
+
+impl Openings {
+    /// The slots that were opened since then.
+    pub fn since(&self, before: &Self) -> SlotSet {
+        self.0
+            .iter()
+            .filter(|(entry, count)| before.0.get(entry) != Some(count))
+            .filter_map(|(it, _)| slot(*it))
+            .collect()
+    }
+
+    /// Whether the coordinator's place was opened since then.
+    pub fn coordination_since(&self, before: &Self) -> bool {
+        self.0.get(&COORDINATOR) != before.0.get(&COORDINATOR)
+    }
+}
+
 fn slot(entry: Entry) -> Option<Slot> {
     u8::try_from(entry.0).ok().map(Slot::new)
 }
@@ -101,6 +122,8 @@ struct Shared {
     cancels: Mutex<BTreeMap<Entry, CancellationToken>>,
     /// What is open, for who waits for changes. `until` is left out: it changes with every renewal.
     opening: watch::Sender<Arc<Opening>>,
+    /// How often each entry was opened.
+    openings: watch::Sender<Arc<Openings>>,
     /// Whether the member may act at all; sent when it changes.
     acts: watch::Sender<bool>,
 }
@@ -121,6 +144,7 @@ impl Gate {
             idle: Notify::new(),
             cancels: Mutex::default(),
             opening: watch::Sender::default(),
+            openings: watch::Sender::default(),
             acts: watch::Sender::new(false),
         }))
     }
@@ -176,6 +200,11 @@ impl Gate {
         self.0.opening.subscribe()
     }
 
+    /// How often each entry was opened; a receiver learns of every opening.
+    pub fn openings(&self) -> watch::Receiver<Arc<Openings>> {
+        self.0.openings.subscribe()
+    }
+
     /// Whether the member may act; a receiver learns of suspension and resumption.
     pub fn acting(&self) -> watch::Receiver<bool> {
         self.0.acts.subscribe()
@@ -183,6 +212,7 @@ impl Gate {
 
     /// Sets what is open. Work on what is closed may come to its end if it drains; else it is cancelled.
     pub(crate) fn set(&self, opening: &Opening) {
+        let mut opened = Vec::new();
         for (index, (epoch, ending)) in self.0.epochs.iter().zip(&self.0.ending).enumerate() {
             let entry = Entry(u16::try_from(index).unwrap_or(u16::MAX));
             let next = opening.entries.get(&entry).copied().map_or(0, |it| u64::try_from(it).unwrap_or(1));
@@ -193,6 +223,7 @@ impl Gate {
                 ending.store(before, Ordering::SeqCst);
             }
             epoch.store(next, Ordering::SeqCst);
+            opened.extend((before != next && next != 0).then_some(entry));
             let ended = !drains && ending.swap(0, Ordering::SeqCst) != 0;
             if next == 0 && !drains && (before != 0 || ended) {
                 self.cancel(entry);
@@ -208,6 +239,14 @@ impl Gate {
             }
             changed
         });
+        if !opened.is_empty() {
+            self.0.openings.send_modify(|known| {
+                let counts = &mut Arc::make_mut(known).0;
+                for entry in &opened {
+                    *counts.entry(*entry).or_default() += 1;
+                }
+            });
+        }
         let acts = self.acts();
         self.0.acts.send_if_modified(|known| std::mem::replace(known, acts) != acts);
     }
@@ -346,6 +385,23 @@ mod tests {
         assert!(gate.owns(SLOT), "a suspended member keeps what it has");
         open(&gate, 30);
         assert_eq!(gate.check(SLOT), Ok(Duration::from_secs(18)));
+    }
+
+    /// S-7: who looks only after it is over sees that it was closed.
+    #[test]
+    fn what_was_closed_and_is_open_again_is_counted() {
+        let gate = Gate::new(Arc::new(Fixed(AtomicU64::new(0))));
+        let openings = gate.openings();
+        open(&gate, 12);
+        let before = openings.borrow().clone();
+        open(&gate, 15);
+        assert_eq!(openings.borrow().since(&before), SlotSet::NONE, "a renewal opens nothing");
+        let until = Some(Duration::from_secs(15));
+        gate.set(&Opening { until, entries: BTreeMap::new(), draining: [SLOT.entry()].into() });
+        open(&gate, 15);
+        let now = openings.borrow().clone();
+        assert_eq!(now.since(&before), SlotSet::from_iter([Slot::new(7)]));
+        assert!(!now.coordination_since(&before));
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
-//! What is known of the world: what the watches delivered, and on top of it what this process wrote and has not seen
-//! yet.
+//! What is known of the world: what the watches delivered, what this process wrote and has not seen yet, and strays that
+//! the watch of their kind does not show. Each of the three may be late; what is read is the newest.
 //!
 //! Without the second part, a reconcile that runs before the watch delivers its own last write would write again.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -63,14 +63,7 @@ impl<K: Cached> Cache<K> {
 
     /// The object, as new as is known.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        let form = self.known(key).or_else(|| {
-            let stray = self.strays.get(key).map(|entry| Arc::clone(entry.value()))?;
-            let deleted = self.written.get(key).is_some_and(|entry| {
-                matches!(&entry.value().0, Written::Deleted { uid, version: u64::MAX } if stray.meta().uid.as_ref() == Some(uid))
-            });
-            (!deleted).then_some(stray)
-        })?;
-        Some(K::open(&form))
+        self.known(key).map(|form| K::open(&form))
     }
 
     /// The object as the watch delivered it.
@@ -79,42 +72,66 @@ impl<K: Cached> Cache<K> {
     }
 
     fn known(&self, key: &Key) -> Option<Arc<K::Form>> {
-        // In this order: the watch puts an object in before it drops the record of the write that it shows.
+        // In this order: what the watch shows is put in before the record and the stray that it makes needless go.
         let record = self.written.get(key).map(|entry| match &entry.value().0 {
             Written::Object(written) => (Written::Object(Arc::clone(written)), entry.value().1),
             Written::Deleted { uid, version } => {
                 (Written::Deleted { uid: uid.clone(), version: *version }, entry.value().1)
             }
         });
+        let stray = self.strays.get(key).map(|entry| Arc::clone(entry.value()));
         let seen = self.seen(key);
         match record {
-            None => seen,
-            Some((Written::Object(written), since)) => match &seen {
-                Some(object) if !is_older(object.as_ref(), written.as_ref()) => seen,
+            None => newest(seen, stray),
+            Some((Written::Object(written), since)) => match newest(seen, stray) {
                 None if since.elapsed() > RECORD_LIFETIME => None,
-                _ => Some(written),
+                other => newest(other, Some(written)),
             },
-            Some((Written::Deleted { uid, version }, _)) => {
-                seen.filter(|object| !is_gone(object.as_ref(), &uid, version))
-            }
+            Some((Written::Deleted { uid, version }, _)) => newest(
+                seen.filter(|object| !is_gone(object.as_ref(), &uid, version)),
+                stray.filter(|object| !is_gone_astray(object.as_ref(), &uid, version)),
+            ),
         }
     }
 
-    /// Every object that the watch delivered, and the strays.
+    /// Every object that the watch delivered, and the strays; where it is both, the newer.
     pub fn all(&self) -> Vec<Arc<K>> {
-        let strays = self.strays.iter().filter(|entry| !self.objects.contains_key(entry.key()));
-        let strays: Vec<_> = strays.map(|entry| Arc::clone(entry.value())).collect();
-        self.objects.iter().map(|entry| K::open(&K::form(entry.value()))).chain(strays.iter().map(K::open)).collect()
+        let mut strays: HashMap<Key, Arc<K::Form>> =
+            self.strays.iter().map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect();
+        let mut all: Vec<Arc<K>> = Vec::with_capacity(self.objects.len() + strays.len());
+        for entry in &self.objects {
+            all.extend(newest(Some(K::form(entry.value())), strays.remove(entry.key())).map(|form| K::open(&form)));
+        }
+        all.extend(strays.values().map(K::open));
+        all
     }
 
     /// Takes in an object that is there although the watch does not show it.
     pub fn stray(&self, object: Arc<K::Form>) {
-        self.strays.insert(Key::of(object.as_ref()), object);
+        let key = Key::of(object.as_ref());
+        if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), object.as_ref())) {
+            return;
+        }
+        match self.strays.entry(key) {
+            Entry::Vacant(entry) => {
+                entry.insert(object);
+            }
+            Entry::Occupied(mut entry) => {
+                if !is_older(object.as_ref(), entry.get().as_ref()) {
+                    entry.insert(object);
+                }
+            }
+        }
     }
 
-    /// The object is no stray any more: it has its label, or is gone.
-    pub fn no_stray(&self, key: &Key) {
-        self.strays.remove(key);
+    /// What was told of this object at its version is that it is no stray any more: it has its label, or is gone.
+    pub fn no_stray(&self, object: &K::Form) {
+        self.strays.remove_if(&Key::of(object), |_, stray| !is_older(object, stray.as_ref()));
+    }
+
+    /// The stray with this uid is gone.
+    pub fn stray_gone(&self, key: &Key, uid: Option<&str>) {
+        self.strays.remove_if(key, |_, stray| stray.meta().uid.as_deref() == uid);
     }
 
     /// Number of objects that the watch delivered.
@@ -152,8 +169,7 @@ impl<K: Cached> Cache<K> {
     pub fn wrote(&self, object: K) {
         let object = trimmed(object.close());
         let key = Key::of(&object);
-        let as_new = |seen: &K::Form| seen.meta().uid == object.meta().uid && version_of(seen) >= version_of(&object);
-        if self.seen(&key).is_some_and(|seen| as_new(&seen)) {
+        if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), &object)) {
             return;
         }
         let record = |object: K::Form| (Written::Object(Arc::new(object)), Instant::now());
@@ -179,7 +195,22 @@ impl<K: Cached> Cache<K> {
     }
 
     fn record_gone(&self, key: &Key, uid: &str, version: u64) {
-        self.written.insert(key.clone(), (Written::Deleted { uid: uid.to_owned(), version }, Instant::now()));
+        let gone = (Written::Deleted { uid: uid.to_owned(), version }, Instant::now());
+        match self.written.entry(key.clone()) {
+            Entry::Vacant(entry) => {
+                entry.insert(gone);
+            }
+            Entry::Occupied(mut entry) => {
+                // A successor of the same name, which was made since, is not gone.
+                let is_successor = match &entry.get().0 {
+                    Written::Object(written) => !is_gone(written.as_ref(), uid, version),
+                    Written::Deleted { .. } => false,
+                };
+                if !is_successor {
+                    entry.insert(gone);
+                }
+            }
+        }
         if self.written.len() > RECORDS_KEPT {
             self.written.retain(|_, (_, since)| since.elapsed() < RECORD_LIFETIME);
         }
@@ -198,10 +229,10 @@ impl<K: Cached> Cache<K> {
         let known = before.as_ref().is_some_and(|before| version_of(before.as_ref()) >= version_of(&object));
         let now = Arc::new(object);
         if !known {
-            self.strays.remove(&key);
             self.objects.insert(key.clone(), K::hold(&now, &self.sample));
         }
         // Only now: who looks in between would find neither.
+        self.strays.remove_if(&key, |_, stray| !is_older(now.as_ref(), stray.as_ref()));
         self.written.remove_if(&key, |_, (written, _)| match written {
             Written::Object(written) => !is_older(now.as_ref(), written.as_ref()),
             Written::Deleted { .. } => true,
@@ -276,12 +307,21 @@ fn trimmed<F: Resource>(mut object: F) -> F {
     object
 }
 
-/// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35).
+/// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35), also of two objects of one name.
 fn is_older<K: Resource>(object: &K, than: &K) -> bool {
-    object.meta().uid == than.meta().uid && version_of(object) < version_of(than)
+    version_of(object) < version_of(than)
 }
 
-fn version_of<K: Resource>(object: &K) -> Option<u64> {
+/// The newer of two; the first of two that are equally new.
+fn newest<K: Resource>(one: Option<Arc<K>>, other: Option<Arc<K>>) -> Option<Arc<K>> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(if is_older(one.as_ref(), other.as_ref()) { other } else { one }),
+        (one, other) => one.or(other),
+    }
+}
+
+/// The version of an object, comparable with those of its kind.
+pub fn version_of<K: Resource>(object: &K) -> Option<u64> {
     object.resource_version().and_then(|version| version.parse().ok())
 }
 
@@ -290,160 +330,11 @@ fn is_gone<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
     object.meta().uid.as_deref() == Some(uid) && version_of(object).is_none_or(|it| it <= version)
 }
 
-#[cfg(test)]
-mod tests {
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use kube::api::ObjectMeta;
-
-    use super::*;
-
-    fn named(name: &str, uid: &str, version: u64) -> ConfigMap {
-        ConfigMap {
-            metadata: ObjectMeta {
-                name: Some(name.into()),
-                namespace: Some("n".into()),
-                uid: Some(uid.into()),
-                resource_version: Some(version.to_string()),
-                ..ObjectMeta::default()
-            },
-            ..ConfigMap::default()
-        }
-    }
-
-    fn object(uid: &str, version: u64) -> ConfigMap {
-        named("a", uid, version)
-    }
-
-    fn cache() -> Cache<ConfigMap> {
-        Cache::new(|it: &ConfigMap| it.metadata.uid.as_deref().map(Slot::of_uid))
-    }
-
-    fn version(cache: &Cache<ConfigMap>) -> Option<String> {
-        cache.get(&Key::new("n", "a")).and_then(|it| it.resource_version())
-    }
-
-    #[test]
-    fn an_own_write_is_seen_until_the_watch_delivers_it() {
-        let cache = cache();
-        cache.apply(object("u", 1));
-        cache.wrote(object("u", 3));
-        assert_eq!(version(&cache).as_deref(), Some("3"));
-        cache.apply(object("u", 2));
-        assert_eq!(version(&cache).as_deref(), Some("3"), "an older event does not hide the write");
-        cache.apply(object("u", 3));
-        assert_eq!(version(&cache).as_deref(), Some("3"));
-        assert!(cache.written.is_empty());
-    }
-
-    /// A record of what the watch has told already would stay for good.
-    #[test]
-    fn an_answer_that_comes_after_the_watch_is_not_recorded() {
-        let cache = cache();
-        cache.apply(object("u", 3));
-        cache.wrote(object("u", 3));
-        cache.wrote(object("u", 2));
-        assert!(cache.written.is_empty());
-        cache.wrote(object("v", 4));
-        assert_eq!(cache.written.len(), 1, "a successor is");
-    }
-
-    #[test]
-    fn an_own_delete_is_seen_at_once_and_a_successor_is_not_hidden() {
-        let cache = cache();
-        cache.apply(object("u", 1));
-        cache.deleted(&Key::new("n", "a"), "u");
-        assert_eq!(version(&cache), None);
-        cache.apply(object("v", 5));
-        assert_eq!(version(&cache).as_deref(), Some("5"));
-    }
-
-    /// The answer to a write may come after the watch has told that the object is gone.
-    #[test]
-    fn an_answer_that_comes_after_the_watch_brings_nothing_back() {
-        let cache = cache();
-        cache.apply(object("u", 1));
-        cache.remove(object("u", 3));
-        cache.wrote(object("u", 2));
-        assert_eq!(version(&cache), None);
-        cache.wrote(object("v", 4));
-        assert_eq!(version(&cache).as_deref(), Some("4"), "a successor of the same name is seen");
-    }
-
-    /// To a watch by label, an object that loses the label is deleted; with the label it is there again.
-    #[test]
-    fn an_object_that_lost_its_label_comes_back_with_it() {
-        let cache = cache();
-        cache.apply(object("u", 1));
-        cache.remove(object("u", 2));
-        assert_eq!(version(&cache), None);
-        cache.wrote(object("u", 3));
-        assert_eq!(version(&cache).as_deref(), Some("3"));
-        cache.remove(object("u", 4));
-        cache.apply(object("u", 5));
-        assert_eq!(version(&cache).as_deref(), Some("5"));
-    }
-
-    #[test]
-    fn a_write_whose_object_was_deleted_meanwhile_is_forgotten() {
-        let cache = cache();
-        cache.wrote(object("u", 3));
-        cache.remove(object("u", 4));
-        assert_eq!(version(&cache), None);
-    }
-
-    /// S-8: the watch by label says that it is gone; another shows that it is there.
-    #[test]
-    fn a_stray_is_seen_until_it_has_its_label_or_was_deleted() {
-        let cache = cache();
-        cache.apply(object("u", 1));
-        cache.stray(Arc::new(object("u", 2)));
-        cache.remove(object("u", 2));
-        assert_eq!(version(&cache).as_deref(), Some("2"));
-        assert_eq!(cache.all().len(), 1);
-        cache.wrote(object("u", 3));
-        cache.apply(object("u", 3));
-        cache.remove(object("u", 4));
-        assert_eq!(version(&cache), None, "it had its label again");
-        cache.stray(Arc::new(object("v", 5)));
-        cache.deleted(&Key::new("n", "a"), "v");
-        assert_eq!(version(&cache), None);
-    }
-
-    /// S-8: a merged watch goes on from the oldest version of its parts.
-    #[test]
-    fn what_is_told_again_changes_nothing() {
-        let cache = cache();
-        assert!(cache.apply(object("u", 2)).is_some());
-        assert!(cache.apply(object("u", 1)).is_none());
-        assert!(cache.apply(object("u", 2)).is_none());
-        assert!(cache.remove(object("old", 1)).is_none(), "a namesake that went before");
-        assert!(cache.remove(object("u", 3)).is_some());
-        assert!(cache.apply(object("u", 2)).is_none(), "it went after that");
-        assert_eq!(version(&cache), None);
-    }
-
-    /// A list after a lost watch: what changed, what went and what came is told; what stayed the same is not.
-    #[test]
-    fn a_list_tells_what_the_watch_missed_in_its_slots_only() {
-        let cache = cache();
-        let other = named("other", "other", 3);
-        for it in [named("same", "s", 1), named("changed", "c", 2), named("gone", "g", 3), other.clone()] {
-            cache.apply(it);
-        }
-        let slots: SlotSet = ["s", "c", "g", "n"].map(Slot::of_uid).into_iter().collect();
-        assert!(!slots.contains(Slot::of_uid("other")), "the test needs another slot");
-        let told = cache.list(&slots, vec![named("same", "s", 1), named("changed", "c", 4), named("new", "n", 5)], "6");
-        let mut told: Vec<String> = told
-            .iter()
-            .map(|change| {
-                let verb = if matches!(change, Change::Deleted(_)) { "-" } else { "+" };
-                format!("{verb}{}", change.object().name_any())
-            })
-            .collect();
-        told.sort();
-        assert_eq!(told, ["+changed", "+new", "-gone"]);
-        assert_eq!(cache.len(), 4);
-        cache.drop_slots(&slots);
-        assert_eq!(cache.all().len(), 1, "lost slots are forgotten, others are not");
-    }
+/// The same of a stray: the version at which an object left its watch is that at which it lost its label, and so the
+/// first one of the stray.
+fn is_gone_astray<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
+    is_gone(object, uid, version) && (version == u64::MAX || version_of(object) != Some(version))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,9 @@
 //! Of which slots everything is listed: no reconcile runs on half a world.
 
+use std::sync::Arc;
+
 use futures::future::select_all;
-use kube_sharding::SlotSet;
+use kube_sharding::{SlotSet, gate::Openings};
 use tokio::{sync::watch, task::JoinSet};
 
 use super::wake::Wake;
@@ -31,6 +33,8 @@ pub(super) struct Sources {
     pub(super) routes: Optional,
     /// The Gateway API.
     pub(super) gateway: Optional,
+    /// How often each slot was opened: one that was closed and is open again looks as before.
+    pub(super) openings: watch::Receiver<Arc<Openings>>,
 }
 
 /// An API that may be absent, and the caches of its kinds.
@@ -56,12 +60,19 @@ impl Optional {
 }
 
 impl Sources {
-    /// What is open counts like one more cache. A slot that was about to be given away and is kept after all opens
-    /// again: what came in between was turned away at the gate, so its sites are looked at.
+    /// What is open counts like one more cache.
     pub(super) fn and_open(mut self, open: watch::Receiver<SlotSet>, coordinating: watch::Receiver<SlotSet>) -> Self {
         self.sharded.push(open);
         self.benches.push(coordinating);
         self
+    }
+
+    /// What was opened since this was asked last. A slot that was about to be given away and is kept after all opens
+    /// again: what came in between was turned away at the gate, so its sites are looked at, also where nobody looked
+    /// while it was closed.
+    fn opened(&mut self, known: &mut Arc<Openings>) -> (SlotSet, bool) {
+        let before = std::mem::replace(known, Arc::clone(&self.openings.borrow_and_update()));
+        (known.since(&before), known.coordination_since(&before))
     }
 }
 
@@ -91,7 +102,9 @@ impl Readiness {
             capabilities: capabilities.subscribe(),
         };
         tasks.spawn(async move {
+            let mut openings = Arc::default();
             loop {
+                let (reopened, recoordinated) = sources.opened(&mut openings);
                 let usable = sources.mariadb_usable();
                 let ready = sources.ready_slots();
                 let before = *slots.borrow();
@@ -100,9 +113,10 @@ impl Readiness {
                 slots.send_replace(ready);
                 let offered = sources.capabilities();
                 let other = capabilities.send_replace(offered) != offered;
-                wake.slots(&if appeared || other { ready } else { ready.difference(&before) });
+                let new = ready.difference(&before).union(&ready.intersection(&reopened));
+                wake.slots(&if appeared || other { ready } else { new });
                 let listed = sources.benches_listed();
-                if (!benches.send_replace(listed) || other) && listed {
+                if (!benches.send_replace(listed) || other || recoordinated) && listed {
                     wake.benches();
                 }
                 sources.changed().await;
@@ -154,6 +168,7 @@ impl Sources {
         let mut any: Vec<_> = sets.map(|it| Box::pin(changed(it)) as futures::future::BoxFuture<'_, ()>).collect();
         any.extend(appear.into_iter().map(|it| Box::pin(changed(it)) as _));
         any.push(Box::pin(changed(&mut self.present)));
+        any.push(Box::pin(changed(&mut self.openings)));
         select_all(any).await;
     }
 }
@@ -167,8 +182,6 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use frappe_crds::FrappeSite;
     use kube_sharding::{Slot, clock::SystemClock, gate::Gate};
 
@@ -186,18 +199,22 @@ mod tests {
         Optional { present: watch::channel(false).1, synced: Vec::new() }
     }
 
-    /// S-7: an edit that came while a slot was about to be given away is not lost when the slot is kept.
-    #[tokio::test]
-    async fn a_slot_that_opens_again_has_its_sites_looked_at() {
-        let site: FrappeSite = serde_json::from_value(serde_json::json!({
+    fn site() -> FrappeSite {
+        serde_json::from_value(serde_json::json!({
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite",
             "metadata": {"name": "shop", "namespace": "a", "uid": "u"},
             "spec": {"siteName": "shop.example.com", "benchRef": {"name": "b"}},
         }))
-        .unwrap();
+        .unwrap()
+    }
+
+    /// S-7: an edit that came while a slot was about to be given away is not lost when the slot is kept, also where nobody
+    /// looked while it was closed.
+    #[tokio::test]
+    async fn a_slot_that_opens_again_has_its_sites_looked_at() {
         let slots = SlotSet::from_iter([Slot::of_uid("u")]);
         let sites = Arc::new(Cache::new(|_: &FrappeSite| Some(Slot::of_uid("u"))));
-        sites.stray(Arc::new(site));
+        sites.stray(Arc::new(site()));
         let (site_queue, runner) = Runner::<Key, Key>::new("test", 4);
         let (bench_queue, _benches) = Runner::<(), Key>::new("test", 4);
         let gate = Gate::open_for_all(Arc::new(SystemClock::default()));
@@ -212,6 +229,7 @@ mod tests {
         let (open, is_open) = watch::channel(slots);
         let (all, everything) = watch::channel(SlotSet::ALL);
         let (_present, present) = watch::channel(false);
+        let (reopened, openings) = watch::channel(Arc::default());
         let sources = Sources {
             sharded: vec![everything.clone()],
             sql: Vec::new(),
@@ -224,6 +242,7 @@ mod tests {
             openshift: absent(),
             routes: absent(),
             gateway: absent(),
+            openings,
         };
         let mut tasks = JoinSet::new();
         let mut readiness = Readiness::follow(&mut tasks, sources.and_open(is_open, everything), wake);
@@ -246,6 +265,8 @@ mod tests {
         open.send_replace(SlotSet::NONE);
         readiness.slots.wait_for(SlotSet::is_empty).await.unwrap();
         open.send_replace(slots);
+        assert_eq!(runs.recv().await.unwrap(), Key::new("a", "shop"));
+        reopened.send_replace(gate.openings().borrow().clone());
         assert_eq!(runs.recv().await.unwrap(), Key::new("a", "shop"));
         drop(all);
     }

@@ -99,7 +99,7 @@ impl Wake {
                         }
                         this.unlabelled(&Arc::new(found));
                     }
-                    Ok(_) => return this.sites.no_stray(&key),
+                    Ok(_) => return this.sites.stray_gone(&key, uid.as_deref()),
                     Err(_) => {}
                 }
                 tokio::time::sleep(wait).await;

@@ -134,6 +134,7 @@ pub(super) async fn start(
         openshift: Optional { present: present.openshift, synced: Vec::new() },
         routes: Optional { present: present.routes, synced: of(&[Kind::Route], &site_children) },
         gateway: Optional { present: present.gateway, synced: of(&[Kind::HttpRoute], &site_children) },
+        openings: gate.openings(),
     };
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
@@ -272,7 +273,7 @@ impl Starter<'_> {
         let wake = self.wake.clone();
         let adopt = move |change: Change<FrappeSite>| match &change {
             Change::Applied { now, .. } => wake.unlabelled(now),
-            Change::Deleted(labelled) => wake.sites.no_stray(&Key::of(labelled.as_ref())),
+            Change::Deleted(labelled) => wake.sites.no_stray(labelled),
         };
         let query = Query { labels: format!("!{}", labels::SLOT), ..query };
         let scope = Scope { query, selection: Selection::Everything, owned: self.ownership.not_all.clone() };

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use frappe_crds::site::SitePhase;
+use frappe_crds::{FrappeSite, site::SitePhase};
 use frappe_loadtest::{
     audit,
     process::{NAMESPACE, Operator, Options},
@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::support::{World, program, site, until};
+use crate::support::{World, kubectl, program, site, until};
 
 /// Seconds of the Leases in these tests.
 const LEASE_SECONDS: u64 = 4;
@@ -241,4 +241,47 @@ async fn a_lost_map_is_made_anew(world: &World) {
     let listed = Api::<Lease>::namespaced(world.client.clone(), NAMESPACE).list(&ListParams::default()).await.unwrap();
     println!("leases at the end: {:?}", listed.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
     assert!(Path::new(&world.operator.log).exists());
+}
+
+/// Edits that follow each other soon, of sites that no watch by label shows since their bench is not there: how many of
+/// them in one go, unless `STRAY_ROUNDS` says so.
+const STRAY_ROUNDS: usize = 10;
+
+/// S-7: what was edited soon after the operator's own write of the status is reconciled too, also where no watch by label
+/// shows the site.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edit_soon_after_a_status_is_observed_of_a_site_without_a_label() {
+    let mut world = World::start_with("strays", &member("one")).await;
+    let mut second = Operator::start(program(), &world.cluster, &member("two")).unwrap();
+    shared_by(&world, 2, 30).await;
+    kubectl(&world.cluster, &["create", "namespace", "fleet"], "");
+    let rounds = std::env::var("STRAY_ROUNDS").map_or(STRAY_ROUNDS, |it| it.parse().unwrap());
+    let manifests: Vec<String> = (0..rounds).map(|round| site("fleet", &format!("stray-{round}"))).collect();
+    world.cluster.apply(&manifests.concat()).unwrap();
+    let sites = world.sites("fleet");
+    let behind = || async {
+        let sites = sites.list(&ListParams::default()).await.unwrap().items;
+        let observed = |site: &FrappeSite| site.status.as_ref().and_then(|it| it.observed_generation);
+        let behind = sites.iter().filter(|site| observed(site) != site.metadata.generation);
+        behind.map(|site| format!("{}: {:?}", site.name_any(), observed(site))).collect::<Vec<_>>()
+    };
+    let all = async |what: &str| {
+        let found = until(what, 60, || async { behind().await.is_empty().then_some(()) }).await;
+        assert!(found.is_some(), "{} of {rounds} edits are not observed: {:?}", behind().await.len(), behind().await);
+    };
+    all("every site is observed").await;
+    let edit = async |value: u32| {
+        for round in 0..rounds {
+            let config = json!({"spec": {"siteConfig": {"edited": value}}});
+            let name = format!("stray-{round}");
+            sites.patch(&name, &PatchParams::default(), &Patch::Merge(&config)).await.unwrap();
+        }
+    };
+    edit(1).await;
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    edit(2).await;
+    all("the second edit of every site is observed").await;
+    println!("{rounds} of {rounds} edits were observed");
+    assert!(second.stop().await.unwrap().success());
+    assert!(world.operator.stop().await.unwrap().success());
 }

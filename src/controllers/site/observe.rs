@@ -27,7 +27,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
     domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind},
-    io::random,
+    io::{cache::version_of, random},
 };
 
 /// Who holds a host name.
@@ -385,8 +385,9 @@ async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBac
     let names: BTreeSet<String> = context.backups.of(&key).into_iter().chain(context.new_backups.1.of(&key)).collect();
     let known = |name: String| {
         let key = Key::new(&key.namespace, name);
-        let labelled = context.site_children.get(Kind::SiteBackup, &key);
-        let object = labelled.or_else(|| context.new_backups.0.get(&key))?;
+        // While its label changes, either watch may be the later one.
+        let both = [context.site_children.get(Kind::SiteBackup, &key), context.new_backups.0.get(&key)];
+        let object = both.into_iter().flatten().max_by_key(|it| version_of(it.as_ref()))?;
         let backup: SiteBackup = object.as_ref().clone().try_parse().ok()?;
         (backup.spec.site_ref.name == site.name_any()).then(|| Arc::new(backup))
     };

@@ -1,0 +1,224 @@
+//! The newest that is known, from three sources that may each be late.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ObjectMeta;
+
+use super::*;
+
+fn named(name: &str, uid: &str, version: u64) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(name.into()),
+            namespace: Some("n".into()),
+            uid: Some(uid.into()),
+            resource_version: Some(version.to_string()),
+            ..ObjectMeta::default()
+        },
+        ..ConfigMap::default()
+    }
+}
+
+fn object(uid: &str, version: u64) -> ConfigMap {
+    named("a", uid, version)
+}
+
+fn cache() -> Cache<ConfigMap> {
+    Cache::new(|it: &ConfigMap| it.metadata.uid.as_deref().map(Slot::of_uid))
+}
+
+fn version(cache: &Cache<ConfigMap>) -> Option<String> {
+    cache.get(&Key::new("n", "a")).and_then(|it| it.resource_version())
+}
+
+#[test]
+fn an_own_write_is_seen_until_the_watch_delivers_it() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.wrote(object("u", 3));
+    assert_eq!(version(&cache).as_deref(), Some("3"));
+    cache.apply(object("u", 2));
+    assert_eq!(version(&cache).as_deref(), Some("3"), "an older event does not hide the write");
+    cache.apply(object("u", 3));
+    assert_eq!(version(&cache).as_deref(), Some("3"));
+    assert!(cache.written.is_empty());
+}
+
+/// A record of what the watch has told already would stay for good.
+#[test]
+fn an_answer_that_comes_after_the_watch_is_not_recorded() {
+    let cache = cache();
+    cache.apply(object("u", 3));
+    cache.wrote(object("u", 3));
+    cache.wrote(object("u", 2));
+    assert!(cache.written.is_empty());
+    cache.wrote(object("v", 4));
+    assert_eq!(cache.written.len(), 1, "a successor is");
+}
+
+#[test]
+fn an_own_delete_is_seen_at_once_and_a_successor_is_not_hidden() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.deleted(&Key::new("n", "a"), "u");
+    assert_eq!(version(&cache), None);
+    cache.apply(object("v", 5));
+    assert_eq!(version(&cache).as_deref(), Some("5"));
+}
+
+/// The answer to a write may come after the watch has told that the object is gone.
+#[test]
+fn an_answer_that_comes_after_the_watch_brings_nothing_back() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.remove(object("u", 3));
+    cache.wrote(object("u", 2));
+    assert_eq!(version(&cache), None);
+    cache.wrote(object("v", 4));
+    assert_eq!(version(&cache).as_deref(), Some("4"), "a successor of the same name is seen");
+}
+
+/// To a watch by label, an object that loses the label is deleted; with the label it is there again.
+#[test]
+fn an_object_that_lost_its_label_comes_back_with_it() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.remove(object("u", 2));
+    assert_eq!(version(&cache), None);
+    cache.wrote(object("u", 3));
+    assert_eq!(version(&cache).as_deref(), Some("3"));
+    cache.remove(object("u", 4));
+    cache.apply(object("u", 5));
+    assert_eq!(version(&cache).as_deref(), Some("5"));
+}
+
+#[test]
+fn a_write_whose_object_was_deleted_meanwhile_is_forgotten() {
+    let cache = cache();
+    cache.wrote(object("u", 3));
+    cache.remove(object("u", 4));
+    assert_eq!(version(&cache), None);
+}
+
+/// S-8: the watch by label says that it is gone; another shows that it is there.
+#[test]
+fn a_stray_is_seen_until_it_has_its_label_or_was_deleted() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.stray(Arc::new(object("u", 2)));
+    cache.remove(object("u", 2));
+    assert_eq!(version(&cache).as_deref(), Some("2"));
+    assert_eq!(cache.all().len(), 1);
+    cache.wrote(object("u", 3));
+    cache.apply(object("u", 3));
+    cache.remove(object("u", 4));
+    assert_eq!(version(&cache), None, "it had its label again");
+    cache.stray(Arc::new(object("v", 5)));
+    cache.deleted(&Key::new("n", "a"), "v");
+    assert_eq!(version(&cache), None);
+}
+
+/// S-8: a merged watch goes on from the oldest version of its parts.
+#[test]
+fn what_is_told_again_changes_nothing() {
+    let cache = cache();
+    assert!(cache.apply(object("u", 2)).is_some());
+    assert!(cache.apply(object("u", 1)).is_none());
+    assert!(cache.apply(object("u", 2)).is_none());
+    assert!(cache.remove(object("old", 1)).is_none(), "a namesake that went before");
+    assert!(cache.remove(object("u", 3)).is_some());
+    assert!(cache.apply(object("u", 2)).is_none(), "it went after that");
+    assert_eq!(version(&cache), None);
+}
+
+/// A list after a lost watch: what changed, what went and what came is told; what stayed the same is not.
+#[test]
+fn a_list_tells_what_the_watch_missed_in_its_slots_only() {
+    let cache = cache();
+    let other = named("other", "other", 3);
+    for it in [named("same", "s", 1), named("changed", "c", 2), named("gone", "g", 3), other.clone()] {
+        cache.apply(it);
+    }
+    let slots: SlotSet = ["s", "c", "g", "n"].map(Slot::of_uid).into_iter().collect();
+    assert!(!slots.contains(Slot::of_uid("other")), "the test needs another slot");
+    let told = cache.list(&slots, vec![named("same", "s", 1), named("changed", "c", 4), named("new", "n", 5)], "6");
+    let mut told: Vec<String> = told
+        .iter()
+        .map(|change| {
+            let verb = if matches!(change, Change::Deleted(_)) { "-" } else { "+" };
+            format!("{verb}{}", change.object().name_any())
+        })
+        .collect();
+    told.sort();
+    assert_eq!(told, ["+changed", "+new", "-gone"]);
+    assert_eq!(cache.len(), 4);
+    cache.drop_slots(&slots);
+    assert_eq!(cache.all().len(), 1, "lost slots are forgotten, others are not");
+}
+
+/// S-7: an edit of a site without its slot's label that comes soon after this process wrote its status.
+#[test]
+fn a_stray_is_as_new_as_it_was_told_of_whatever_was_written_before() {
+    let cache = cache();
+    cache.stray(Arc::new(object("u", 1)));
+    cache.wrote(object("u", 2));
+    assert_eq!(version(&cache).as_deref(), Some("2"), "the own write is newer");
+    cache.stray(Arc::new(object("u", 3)));
+    assert_eq!(version(&cache).as_deref(), Some("3"), "the edit is newer than the own write");
+    cache.wrote(object("u", 4));
+    assert_eq!(version(&cache).as_deref(), Some("4"));
+    cache.stray(Arc::new(object("u", 3)));
+    assert_eq!(version(&cache).as_deref(), Some("4"), "what is told again hides nothing");
+    cache.wrote(object("u", 2));
+    assert_eq!(version(&cache).as_deref(), Some("4"), "nor does an answer that comes late");
+}
+
+/// A record outlives its time where the only other source is older.
+#[test]
+fn an_own_write_is_not_forgotten_for_an_older_stray() {
+    let cache = cache();
+    cache.stray(Arc::new(object("u", 1)));
+    let long_ago = Instant::now().checked_sub(RECORD_LIFETIME * 2).unwrap();
+    cache.written.insert(Key::new("n", "a"), (Written::Object(Arc::new(object("u", 2))), long_ago));
+    assert_eq!(version(&cache).as_deref(), Some("2"));
+    cache.stray_gone(&Key::new("n", "a"), Some("u"));
+    assert_eq!(version(&cache), None);
+}
+
+/// Two watches show an object whose label comes and goes; each may be late.
+#[test]
+fn of_two_watches_the_later_version_counts() {
+    let cache = cache();
+    cache.apply(object("u", 2));
+    cache.stray(Arc::new(object("u", 5)));
+    assert_eq!(version(&cache).as_deref(), Some("5"), "the watch by label has not told yet that the label went");
+    assert_eq!(cache.all().first().and_then(|it| it.resource_version()).as_deref(), Some("5"));
+    cache.apply(object("u", 3));
+    assert_eq!(version(&cache).as_deref(), Some("5"), "what it tells late hides nothing");
+    cache.remove(object("u", 5));
+    assert_eq!(version(&cache).as_deref(), Some("5"), "the label went at that version");
+    cache.no_stray(&object("u", 4));
+    assert_eq!(version(&cache).as_deref(), Some("5"), "that it had got its label was told late");
+    cache.apply(object("u", 7));
+    cache.stray(Arc::new(object("u", 6)));
+    assert_eq!(version(&cache).as_deref(), Some("7"));
+    cache.remove(object("u", 8));
+    assert_eq!(version(&cache), None);
+    cache.stray(Arc::new(object("u", 6)));
+    assert_eq!(version(&cache), None, "it went after that");
+}
+
+/// The watch tells of the deletion after this process has made an object of the same name again.
+#[test]
+fn a_deletion_that_is_told_late_does_not_hide_the_successor() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.deleted(&Key::new("n", "a"), "u");
+    cache.wrote(object("v", 4));
+    assert_eq!(version(&cache).as_deref(), Some("4"), "not the one that the watch still shows");
+    cache.remove(object("u", 3));
+    assert_eq!(version(&cache).as_deref(), Some("4"));
+    cache.wrote(object("u", 2));
+    assert_eq!(version(&cache).as_deref(), Some("4"), "an answer about the former one");
+    cache.apply(object("v", 4));
+    assert!(cache.written.is_empty());
+}
