@@ -1,11 +1,16 @@
 //! An operator on ConfigMaps, shared by any number of processes: each ConfigMap with the label `example.com/count` gets
-//! an annotation with the number of its keys. Start it several times, and end one: `kubectl get slotmaps,leases`.
+//! an annotation with the number of its keys. Start it several times, and end one:
+//! `kubectl get slotmaps.example.com,leases`.
 //!
 //! `cargo run -p kube-sharding --example crd -- example.com | kubectl apply -f -`, then
 //! `cargo run -p kube-sharding --example configmaps -- NAMESPACE NAME-OF-THIS-MEMBER`.
 #![allow(clippy::print_stdout, reason = "an example speaks to a person")]
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
@@ -20,6 +25,7 @@ use kube_sharding::{
     gate::{Gate, Scope},
     groups::{Groups, Selection, Sink},
     layer::GateLayer,
+    queue::Queue,
     runtime::{self, Settings},
     step::End,
     timing::Timing,
@@ -27,51 +33,90 @@ use kube_sharding::{
     wire::Names,
 };
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tokio_util::task::AbortOnDropHandle;
 
 const COUNT: &str = "example.com/count";
+/// ConfigMaps that are counted at once.
+const AT_ONCE: usize = 4;
 
-/// Puts what changed into the queue: in front of it, the gate is asked.
-struct Queue {
-    gate: Gate,
-    sender: mpsc::UnboundedSender<ConfigMap>,
+/// Namespace and name.
+type Key = (String, String);
+
+/// What the watch delivered, and the queue of what is to be counted. The key waits in the queue, the newest object here.
+#[derive(Clone)]
+struct Counters {
+    known: Arc<Mutex<BTreeMap<Key, ConfigMap>>>,
+    queue: Queue<Key>,
 }
 
-fn scope(map: &ConfigMap) -> Scope {
-    Scope::Slot(Slot::of_uid(&map.uid().unwrap_or_default()))
+fn slot(map: &ConfigMap) -> Slot {
+    Slot::of_uid(&map.uid().unwrap_or_default())
 }
 
-impl Sink<ConfigMap> for Queue {
+fn key(map: &ConfigMap) -> Key {
+    (map.namespace().unwrap_or_default(), map.name_any())
+}
+
+/// Versions of objects of one kind are comparable as numbers.
+fn version(map: &ConfigMap) -> u64 {
+    map.resource_version().and_then(|it| it.parse().ok()).unwrap_or(0)
+}
+
+impl Counters {
+    fn known(&self) -> std::sync::MutexGuard<'_, BTreeMap<Key, ConfigMap>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Sink<ConfigMap> for Counters {
     fn slot_of(&self, map: &ConfigMap) -> Option<Slot> {
         map.uid().map(|uid| Slot::of_uid(&uid))
     }
 
-    fn listed(&self, _: &SlotSet, maps: Vec<ConfigMap>, _: &str) {
+    fn listed(&self, slots: &SlotSet, maps: Vec<ConfigMap>, _: &str) {
+        self.known().retain(|_, map| !slots.contains(slot(map)));
         for map in maps {
             self.applied(map);
         }
     }
 
+    /// An object may come twice, and after a newer one.
     fn applied(&self, map: ConfigMap) {
-        if self.gate.owns(scope(&map)) {
-            let _ = self.sender.send(map);
+        let (key, scope) = (key(&map), Scope::Slot(slot(&map)));
+        let mut known = self.known();
+        if known.get(&key).is_none_or(|before| version(before) < version(&map)) {
+            known.insert(key.clone(), map);
+            self.queue.push(scope, key);
         }
     }
 
-    fn deleted(&self, _: ConfigMap) {}
+    fn deleted(&self, map: ConfigMap) {
+        let mut known = self.known();
+        if known.get(&key(&map)).is_some_and(|before| version(before) <= version(&map)) {
+            known.remove(&key(&map));
+        }
+    }
 
     fn dropped(&self, slots: &SlotSet) {
         println!("{} slots went", slots.len());
+        self.known().retain(|_, map| !slots.contains(slot(map)));
+        self.queue.dropped(slots);
     }
 
     fn synced(&self, slots: SlotSet) {
         println!("{} slots are listed", slots.len());
+        self.queue.synced(slots);
     }
 }
 
 /// One reconcile: nothing is written where nothing differs, and a write names the version that it is based on.
-async fn reconcile(client: &Client, map: &ConfigMap) -> Result<(), kube::Error> {
-    let count = map.data.as_ref().map_or(0, std::collections::BTreeMap::len).to_string();
+async fn reconcile(client: &Client, counters: &Counters, key: &Key) -> Result<(), kube::Error> {
+    let Some(map) = counters.known().get(key).cloned() else { return Ok(()) };
+    let count = map.data.as_ref().map_or(0, BTreeMap::len).to_string();
     if map.annotations().get(COUNT) == Some(&count) {
         return Ok(());
     }
@@ -80,26 +125,36 @@ async fn reconcile(client: &Client, map: &ConfigMap) -> Result<(), kube::Error> 
     let mut request = kube::core::Request::new(path)
         .patch(&map.name_any(), &PatchParams::default(), &Patch::Merge(&change))
         .map_err(kube::Error::BuildRequest)?;
-    request.extensions_mut().insert(scope(map));
+    request.extensions_mut().insert(Scope::Slot(slot(&map)));
     client.request::<ConfigMap>(request).await.map(|_| println!("counted {}", map.name_any()))
 }
 
-async fn work(client: Client, gate: Gate, mut queue: mpsc::UnboundedReceiver<ConfigMap>) {
-    while let Some(map) = queue.recv().await {
-        let Ok(permit) = gate.admit(scope(&map)) else { continue };
-        tokio::select! {
-            () = permit.cancelled() => {}
-            done = reconcile(&client, &map) => if let Err(error) = done { println!("{}: {error}", map.name_any()) },
+/// What this member needs to know of, as the gate says.
+async fn follow(gate: Gate, held: watch::Sender<SlotSet>) {
+    let mut opening = gate.opening();
+    loop {
+        held.send_replace(opening.borrow_and_update().held_slots());
+        if opening.changed().await.is_err() {
+            return;
         }
     }
 }
 
+/// Who this process is, and when it was told to end.
+struct Process {
+    config: Config,
+    namespace: String,
+    member: String,
+    stop: watch::Receiver<bool>,
+}
+
 /// One incarnation.
-async fn live(config: &Config, namespace: &str, member: &str, nonce: u32) -> Result<End, Box<dyn std::error::Error>> {
+async fn live(process: &Process, nonce: u32) -> Result<End, Box<dyn std::error::Error>> {
+    let (config, member) = (&process.config, &process.member);
     let names = Names {
         group: "example.com".to_owned(),
         prefix: "example.com".to_owned(),
-        namespace: namespace.to_owned(),
+        namespace: process.namespace.clone(),
         name: "counters".to_owned(),
     };
     let protocol = Client::try_from(config.clone())?;
@@ -108,7 +163,7 @@ async fn live(config: &Config, namespace: &str, member: &str, nonce: u32) -> Res
     let election = LeaseElection::new(protocol.clone(), &names, &lease, timing.lease_duration, timing.attempt_timeout);
     let settings = Settings {
         names,
-        member: member.to_owned(),
+        member: member.clone(),
         // In a cluster: the pod's uid.
         incarnation: Incarnation::new(&format!("{member}-{}", std::process::id()), &nonce.to_string()),
         template: String::new(),
@@ -119,31 +174,31 @@ async fn live(config: &Config, namespace: &str, member: &str, nonce: u32) -> Res
     let gate = handle.gate().clone();
     let layer = GateLayer::new(gate.clone(), Duration::from_secs(10), |_| false);
     let client = ClientBuilder::try_from(config.clone())?.with_layer(&layer).build();
-    let (sender, queue) = mpsc::unbounded_channel();
+    let counters = Counters { known: Arc::default(), queue: Queue::new(gate.clone()) };
     let (held, owned) = watch::channel(SlotSet::NONE);
-    let mut opening = gate.opening();
-    let follow = async {
-        loop {
-            held.send_replace(opening.borrow_and_update().held_slots());
-            if opening.changed().await.is_err() {
-                return;
-            }
-        }
-    };
     // These ConfigMaps carry no slot label: they are selected by what the gate says when they come.
     let query = Query { labels: COUNT.to_owned(), ..Query::of::<ConfigMap>(&(), None) };
-    let groups = Groups::new(client.clone(), query, Selection::Everything, Queue { gate: gate.clone(), sender });
+    let groups = Groups::new(client.clone(), query, Selection::Everything, counters.clone());
     handle.synced();
-    let mut runtime = tokio::spawn(runtime.run());
+    // On its own, so that slow work does not keep it from renewing; and it goes where this goes.
+    let runtime = AbortOnDropHandle::new(tokio::spawn(runtime.run()));
+    let mut stop = process.stop.clone();
+    let stopped = async {
+        let _ = stop.wait_for(|stop| *stop).await;
+        // Work goes on until everything was given away.
+        handle.stop();
+        std::future::pending::<()>().await;
+    };
+    let work = |key| {
+        let (client, counters) = (client.clone(), counters.clone());
+        async move { reconcile(&client, &counters, &key).await }
+    };
     tokio::select! {
-        end = &mut runtime => Ok(end?),
+        end = runtime => Ok(end?),
         () = groups.run(owned) => Err("the watch ended".into()),
-        () = work(client, gate, queue) => Err("the queue ended".into()),
-        () = follow => Err("the gate ended".into()),
-        _ = tokio::signal::ctrl_c() => {
-            handle.stop();
-            Ok(runtime.await?)
-        }
+        () = counters.queue.run(AT_ONCE, work) => Err("the queue ended".into()),
+        () = follow(gate, held) => Err("the gate ended".into()),
+        () = stopped => Err("it was stopped".into()),
     }
 }
 
@@ -154,8 +209,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let member = arguments.next().unwrap_or_else(|| "one".to_owned());
     let mut config = Config::infer().await?;
     config.default_retry = false;
+    // SIGTERM is how a pod is told to end.
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (told, stop) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        told.send_replace(true);
+    });
+    let process = Process { config, namespace, member, stop };
     for nonce in 0.. {
-        let end = live(&config, &namespace, &member, nonce).await?;
+        // Everything of the incarnation goes with it: caches, queue, gate and client.
+        let end = live(&process, nonce).await?;
         println!("this incarnation ended: {end:?}");
         if end == End::Stopped {
             break;

@@ -222,3 +222,7 @@ async fn next<K>(groups: &mut [Group<K>]) -> (usize, Result<Seen<K>, kube::Error
     })
     .await
 }
+
+#[cfg(test)]
+#[path = "groups_tests.rs"]
+mod tests;

@@ -13,6 +13,7 @@
 //! | [`step`] | what one member does: the protocol, pure |
 //! | [`runtime`], [`election`] | carries it out |
 //! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
+//! | [`queue`] | keys that wait until they were worked on, whatever becomes of the member |
 //! | [`watch`], [`groups`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
 
@@ -26,7 +27,10 @@ pub mod layer;
 pub mod map;
 pub mod member;
 pub mod namespaces;
+pub mod queue;
 pub mod runtime;
+#[cfg(test)]
+mod scripted;
 pub mod slot;
 pub mod step;
 pub mod timing;

@@ -232,8 +232,7 @@ where
                 Ok(())
             }
             Err(error) => {
-                let expired = matches!(&error, kube::Error::Api(status) if status.code == 410);
-                let next = if expired { Phase::List } else { Phase::Watch };
+                let next = after(&error);
                 Err(self.failed(error, next).await)
             }
         }
@@ -250,10 +249,14 @@ where
             Some(Ok(WatchEvent::Deleted(object))) => Seen::Deleted(object),
             Some(Ok(WatchEvent::Bookmark(bookmark))) => Seen::UpTo(bookmark.metadata.resource_version),
             Some(Ok(WatchEvent::Error(status))) => {
-                let next = if status.code == 410 { Phase::List } else { Phase::Watch };
-                return Some(Err(self.failed(kube::Error::Api(status), next).await));
+                let error = kube::Error::Api(status);
+                let next = after(&error);
+                return Some(Err(self.failed(error, next).await));
             }
-            Some(Err(error)) => return Some(Err(self.failed(error, Phase::Watch).await)),
+            Some(Err(error)) => {
+                let next = after(&error);
+                return Some(Err(self.failed(error, next).await));
+            }
             None => {
                 self.phase = Phase::Watch;
                 return None;
@@ -288,6 +291,15 @@ where
     }
 }
 
+/// A version that is too old must be listed anew, whether the answer says so or its first event: kube tells both as errors.
+fn after<K>(error: &kube::Error) -> Phase<K> {
+    if matches!(error, kube::Error::Api(status) if status.code == 410) { Phase::List } else { Phase::Watch }
+}
+
 fn no_answer() -> kube::Error {
     kube::Error::Service("no answer in time".into())
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

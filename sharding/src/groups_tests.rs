@@ -1,0 +1,208 @@
+//! What a member is told of while slots come and go.
+
+use std::sync::{Arc, Mutex};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
+
+use super::*;
+use crate::scripted::{Server, query, settle};
+
+/// What a sink was told, as words.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<Vec<String>>>);
+
+impl Told {
+    fn say(&self, word: String) {
+        self.0.lock().unwrap().push(word);
+    }
+
+    fn words(&self) -> Vec<String> {
+        std::mem::take(&mut self.0.lock().unwrap())
+    }
+}
+
+fn slot(name: &str) -> Slot {
+    Slot::of_uid(name)
+}
+
+fn slots(names: &[&str]) -> SlotSet {
+    names.iter().map(|name| slot(name)).collect()
+}
+
+/// Slots by the names of the tests' objects.
+fn shown(slots: &SlotSet) -> String {
+    let names = ["one", "two", "three", "four", "five"];
+    names.into_iter().filter(|name| slots.contains(slot(name))).collect::<Vec<_>>().join(" ")
+}
+
+impl Sink<ConfigMap> for Told {
+    fn slot_of(&self, object: &ConfigMap) -> Option<Slot> {
+        object.uid().map(|uid| slot(&uid))
+    }
+
+    fn listed(&self, slots: &SlotSet, objects: Vec<ConfigMap>, version: &str) {
+        let names: Vec<String> = objects.iter().map(ResourceExt::name_any).collect();
+        self.say(format!("listed [{}] of {} at {version}", names.join(" "), shown(slots)));
+    }
+
+    fn applied(&self, object: ConfigMap) {
+        self.say(format!("+{}", object.name_any()));
+    }
+
+    fn deleted(&self, object: ConfigMap) {
+        self.say(format!("-{}", object.name_any()));
+    }
+
+    fn dropped(&self, slots: &SlotSet) {
+        self.say(format!("dropped {}", shown(slots)));
+    }
+
+    fn synced(&self, slots: SlotSet) {
+        self.say(format!("synced {}", shown(&slots)));
+    }
+}
+
+struct World {
+    server: Server,
+    told: Told,
+    owned: watch::Sender<SlotSet>,
+    run: tokio::task::JoinHandle<()>,
+}
+
+impl World {
+    fn new(query: Query, selection: Selection) -> Self {
+        let server = Server::new(&["one", "two", "three", "four", "five"]);
+        let (told, owned) = (Told::default(), watch::Sender::new(SlotSet::NONE));
+        let groups = Groups::new(server.client(), query, selection, told.clone());
+        let run = tokio::spawn(groups.run(owned.subscribe()));
+        Self { server, told, owned, run }
+    }
+
+    async fn own(&self, names: &[&str]) -> Vec<String> {
+        self.owned.send_replace(slots(names));
+        settle().await;
+        self.told.words()
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.run.abort();
+    }
+}
+
+#[test]
+fn the_names_of_these_tests_are_in_slots_of_their_own() {
+    assert_eq!(slots(&["one", "two", "three", "four", "five"]).len(), 5);
+}
+
+/// O-4, S-8: a slot is said to be listed after it was told of, and what is kept is not listed again.
+#[tokio::test(start_paused = true)]
+async fn slots_are_synced_after_their_list_and_what_is_kept_is_not_listed_again() {
+    let world = World::new(query(), Selection::Everything);
+    world.server.answer_lists(false);
+    assert_eq!(world.own(&["one"]).await, ["synced "], "nothing is listed yet");
+    world.server.answer_lists(true);
+    settle().await;
+    assert_eq!(world.told.words(), ["listed [one] of one at 5", "synced one"]);
+    assert_eq!(world.server.requests(), ["list", "5"]);
+    world.server.answer_lists(false);
+    assert_eq!(world.own(&["one", "two"]).await, ["synced one"]);
+    world.server.answer_lists(true);
+    settle().await;
+    assert_eq!(world.told.words(), ["listed [two] of two at 5", "synced one two"]);
+    assert_eq!(world.server.requests(), ["list", "5"]);
+}
+
+/// The server was asked for more than is owned, and may answer more than it was asked for.
+#[tokio::test(start_paused = true)]
+async fn nothing_is_told_of_slots_that_are_not_owned() {
+    let world = World::new(query(), Selection::Everything);
+    world.own(&["one", "two"]).await;
+    for name in ["one", "two", "three"] {
+        world.server.change(name);
+    }
+    settle().await;
+    assert_eq!(world.told.words(), ["+one", "+two"]);
+    assert_eq!(world.own(&["one"]).await, ["dropped two", "synced one"]);
+    for name in ["two", "one"] {
+        world.server.change(name);
+    }
+    world.server.delete("two");
+    world.server.delete("one");
+    settle().await;
+    assert_eq!(world.told.words(), ["+one", "-one"]);
+    assert_eq!(world.own(&[]).await, ["dropped one", "synced "]);
+}
+
+/// S-7: a slot that was lost and came back is listed anew.
+#[tokio::test(start_paused = true)]
+async fn a_slot_that_comes_back_is_listed() {
+    let world = World::new(query(), Selection::Everything);
+    world.own(&["one"]).await;
+    world.own(&[]).await;
+    world.server.change("one");
+    assert_eq!(world.own(&["one"]).await, ["synced ", "listed [one] of one at 6", "synced one"]);
+}
+
+/// S-7, S-8: the watch of all goes on from the oldest version of its parts, without a list.
+#[tokio::test(start_paused = true)]
+async fn many_groups_become_one_that_misses_nothing() {
+    let world = World::new(query(), Selection::Label("slot".to_owned()));
+    for names in [&["one"][..], &["one", "two"], &["one", "two", "three"], &["one", "two", "three", "four"]] {
+        world.own(names).await;
+    }
+    world.server.requests();
+    // All watches but the second are as far as the newest version; the second has not heard of the change of its slot.
+    let newest = world.server.change_unseen("two");
+    for watch in [0, 2, 3] {
+        world.server.bookmark(watch, newest);
+    }
+    settle().await;
+    assert_eq!(world.told.words(), [""; 0]);
+    tokio::time::sleep(QUIET).await;
+    settle().await;
+    let all = slots(&["one", "two", "three", "four"]).label_selector("slot");
+    let selector = all.replace(' ', "+").replace(',', "%2C");
+    assert_eq!(world.server.requests(), [format!("5 {selector}")], "from the oldest, and no list");
+    assert_eq!(world.told.words(), ["+two"]);
+}
+
+/// A group whose slots mostly went is asked for less, and goes on from its version.
+#[tokio::test(start_paused = true)]
+async fn a_watch_of_much_more_than_is_owned_is_narrowed() {
+    let world = World::new(query(), Selection::Label("slot".to_owned()));
+    world.own(&["one", "two"]).await;
+    world.own(&["one"]).await;
+    world.server.requests();
+    tokio::time::sleep(QUIET).await;
+    settle().await;
+    assert_eq!(world.server.requests(), [format!("5 {}", slots(&["one"]).label_selector("slot").replace(' ', "+"))]);
+    tokio::time::sleep(QUIET * 3).await;
+    assert!(world.server.requests().iter().all(|it| !it.starts_with("list")), "and then it is left alone");
+}
+
+/// Several namespaces have no version that all could go on from.
+#[tokio::test(start_paused = true)]
+async fn groups_of_several_namespaces_are_not_merged() {
+    let query = query().within(&["a".to_owned(), "b".to_owned()]);
+    let world = World::new(query, Selection::Everything);
+    world.own(&["one", "two"]).await;
+    assert_eq!(world.own(&["one"]).await, ["dropped two", "synced one"]);
+    world.server.requests();
+    tokio::time::sleep(QUIET + Duration::from_secs(1)).await;
+    assert_eq!(world.server.requests(), [""; 0]);
+}
+
+/// A list after a lost watch is of the group's own slots only.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_expired_lists_its_own_slots() {
+    let world = World::new(query(), Selection::Everything);
+    world.own(&["one"]).await;
+    world.own(&["one", "two"]).await;
+    world.server.change_unseen("two");
+    world.server.expire(1);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.told.words(), ["listed [two] of two at 6", "synced one two"]);
+}

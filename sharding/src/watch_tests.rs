@@ -1,0 +1,81 @@
+//! A watch goes on where it was, whatever becomes of its connections.
+
+use k8s_openapi::api::core::v1::ConfigMap;
+
+use super::*;
+use crate::scripted::{Server, query};
+
+type Seeing = Pin<Box<dyn Stream<Item = Result<Seen<ConfigMap>, kube::Error>> + Send>>;
+
+fn seeing(server: &Server, from: Option<&str>) -> Seeing {
+    Box::pin(follow(server.client(), query(), from.map(str::to_owned)))
+}
+
+/// What it sees in the next seconds.
+async fn seen(stream: &mut Seeing, seconds: u64) -> Vec<String> {
+    let mut words = Vec::new();
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while let Ok(Some(item)) = tokio::time::timeout_at(end, stream.next()).await {
+        words.push(match item {
+            Ok(Seen::Listed(objects, version)) => format!("listed {} at {version}", objects.len()),
+            Ok(Seen::Applied(object)) => format!("+{}", object.name_any()),
+            Ok(Seen::Deleted(object)) => format!("-{}", object.name_any()),
+            Ok(Seen::UpTo(version)) => format!("up to {version}"),
+            Err(kube::Error::Api(status)) => format!("error {}", status.code),
+            Err(error) => format!("{error}"),
+        });
+    }
+    words
+}
+
+#[tokio::test(start_paused = true)]
+async fn it_lists_and_goes_on_from_the_list() {
+    let server = Server::new(&["one", "two"]);
+    let mut stream = seeing(&server, None);
+    assert_eq!(seen(&mut stream, 1).await, ["listed 2 at 2"]);
+    server.change("three");
+    server.delete("one");
+    assert_eq!(seen(&mut stream, 1).await, ["+three", "-one"]);
+    assert_eq!(server.requests(), ["list", "2"]);
+}
+
+/// S-8: what is known is not listed again.
+#[tokio::test(start_paused = true)]
+async fn it_goes_on_from_a_known_version_without_a_list() {
+    let server = Server::new(&["one", "two"]);
+    let mut stream = seeing(&server, Some("1"));
+    assert_eq!(seen(&mut stream, 1).await, ["+two"]);
+    assert_eq!(server.requests(), ["1"]);
+}
+
+/// S-7: a connection that ends, or is dead, or a server that errs, costs no event.
+#[tokio::test(start_paused = true)]
+async fn a_lost_connection_costs_no_event() {
+    let server = Server::new(&["one"]);
+    let mut stream = seeing(&server, None);
+    seen(&mut stream, 1).await;
+    server.bookmark(0, 1);
+    server.change("two");
+    assert_eq!(seen(&mut stream, 1).await, ["up to 1", "+two"]);
+    server.hang_up();
+    server.change("three");
+    server.refuse(500);
+    assert_eq!(seen(&mut stream, 5).await, ["error 500", "+three"]);
+    assert_eq!(server.requests(), ["list", "1", "2", "2"], "from the newest that it saw");
+    server.change_unseen("four");
+    assert_eq!(seen(&mut stream, 30).await, [""; 0], "its connection is silent");
+    assert_eq!(seen(&mut stream, 60).await, ["+four"], "and was taken for dead after its time limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_version_that_is_too_old_leads_to_a_list() {
+    let server = Server::new(&["one"]);
+    let mut stream = seeing(&server, None);
+    seen(&mut stream, 1).await;
+    server.change_unseen("two");
+    server.expire(0);
+    assert_eq!(seen(&mut stream, 5).await, ["error 410", "listed 2 at 2"]);
+    let mut late = seeing(&server, Some("1"));
+    server.refuse(410);
+    assert_eq!(seen(&mut late, 5).await, ["error 410", "listed 2 at 2"]);
+}
