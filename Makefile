@@ -106,10 +106,11 @@ notice:
 docs:
 	UPDATE_DOCS=1 cargo test --quiet -p frappe-operator --test reference
 
-## make manifests      write helm/install.yaml from the chart
+## make manifests      write helm/install.yaml from the chart, and its checksum into install.sh
 .PHONY: manifests print-manifests
 manifests: helm
 	@$(MAKE) --no-print-directory --silent print-manifests >helm/install.yaml
+	@sed -i.before "s/^sha256=.*/sha256=$$(sha256sum helm/install.yaml | cut -d ' ' -f 1)/" install.sh && rm install.sh.before
 
 print-manifests:
 	@$(call WITH,helm) helm template frappe-operator helm/frappe-operator --namespace frappe-operator-system \

@@ -2,7 +2,15 @@
 # Installs the Frappe operator with kubectl alone, or removes it. Run again, it changes what differs and nothing else.
 #   curl -fsSL https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/install.sh | bash
 #   curl -fsSL …/install.sh | bash -s -- --namespace my-frappe-system --replicas 3
+# A release that was looked at once: its tag or commit instead of main, and the script itself by its SHA-256:
+#   curl -fsSLO …/v0.1.0/install.sh && sha256sum --check <<<"SHA256  install.sh" && bash install.sh
 set -euo pipefail
+
+# The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
+release=0.1.0
+sha256=d9985a1399c24668cfb1cd2dd1322e9d74c9d9c159c5c715b572d8da79dc337d
+# Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
+script=${BASH_SOURCE[0]:-}
 
 main() {
   namespace=frappe-operator-system
@@ -11,15 +19,16 @@ main() {
   context=()
   action=install
   wait_seconds=180
-  # Where there is a checkout, its own manifest; else the one of the same branch.
-  local here=
-  here=$(dirname -- "${BASH_SOURCE[0]:-/nowhere}")
-  manifest=${FRAPPE_OPERATOR_MANIFEST:-$here/helm/install.yaml}
-  [ -r "$manifest" ] || [ -n "${FRAPPE_OPERATOR_MANIFEST:-}" ] ||
-    manifest=https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/helm/install.yaml
+  # Where there is a checkout, its own manifest; else the release's.
+  manifest=${FRAPPE_OPERATOR_MANIFEST:-}
+  if [ -z "$manifest" ] && [ -n "$script" ] && [ -f "$script" ]; then
+    manifest=$(dirname -- "$script")/helm/install.yaml
+    [ -f "$manifest" ] || manifest=
+  fi
   parse "$@"
   [ "$action" = print ] || reachable
-  text=$(rendered) || fail "the manifest cannot be read: $manifest"
+  source=$(read_manifest) || exit 1
+  text=$(rendered)
   case $action in
     print) printf '%s\n' "$text" ;;
     uninstall) uninstall ;;
@@ -38,7 +47,9 @@ install.sh [--namespace NAME] [--replicas NUMBER] [--image IMAGE] [--context NAM
   --print            print what would be applied
   --uninstall        remove the operator; CRDs, benches, sites and their data stay
 
-FRAPPE_OPERATOR_MANIFEST is a file or URL instead of helm/install.yaml. Settings and more: the Helm chart, helm/frappe-operator.
+Without a checkout beside the script, the manifest is that of the release, and is applied only if its SHA-256 is the one that the
+script has. FRAPPE_OPERATOR_MANIFEST is a file or https:// URL instead, FRAPPE_OPERATOR_MANIFEST_SHA256 what it must be, if given.
+Settings and more: the Helm chart, helm/frappe-operator.
 TEXT
 }
 
@@ -77,11 +88,44 @@ reachable() {
 # An empty array is unset to older shells.
 kube() { kubectl ${context[@]+"${context[@]}"} "$@"; }
 
-# The manifest, as it was asked for.
+# The manifest as it is published.
+read_manifest() {
+  local from found= wanted=${FRAPPE_OPERATOR_MANIFEST_SHA256:-}
+  if [ -n "$manifest" ]; then
+    case $manifest in
+      https://*) found=$(download "$manifest") || fail "the manifest cannot be fetched: $manifest" ;;
+      *) found=$(cat -- "$manifest") || fail "the manifest cannot be read: $manifest" ;;
+    esac
+    [ -z "$wanted" ] || [ "$(sum "$found")" = "$wanted" ] ||
+      fail "$manifest has not the SHA-256 of FRAPPE_OPERATOR_MANIFEST_SHA256: $(sum "$found")"
+    printf '%s\n' "$found" && return
+  fi
+  # A script that is newer than the last release is of the branch.
+  for from in "v$release" main; do
+    found=$(download "https://raw.githubusercontent.com/frappe-operator/frappe-operator/$from/helm/install.yaml") || continue
+    [ "$(sum "$found")" != "$sha256" ] || { printf '%s\n' "$found" && return; }
+  done
+  [ -n "$found" ] || fail "the manifest cannot be fetched from raw.githubusercontent.com: get the release, and run its install.sh"
+  fail "the manifest that was fetched is not the one of this script (its SHA-256 is another): fetch install.sh once more"
+}
+
+download() { curl -fsSL --proto '=https' --tlsv1.2 "$1"; }
+
+# SHA-256 of a text with its last line feed.
+sum() {
+  local tool=
+  for tool in "sha256sum" "shasum -a 256" "openssl dgst -r -sha256"; do
+    if command -v "${tool%% *}" >/dev/null; then
+      printf '%s\n' "$1" | $tool | cut -d ' ' -f 1
+      return
+    fi
+  done
+  fail "none of sha256sum, shasum and openssl is on PATH"
+}
+
+# As it was asked for.
 rendered() {
-  local from=cat
-  case $manifest in https://*) from="curl -fsSL" ;; esac
-  $from "$manifest" | sed \
+  printf '%s\n' "$source" | sed \
     -e "s|frappe-operator-system|$namespace|g" \
     ${replicas:+-e "s|^  replicas: [0-9]*$|  replicas: $replicas|"} \
     ${image:+-e "s|^\( *\)image: ghcr.io/frappe-operator/frappe-operator:.*$|\1image: $image|"}

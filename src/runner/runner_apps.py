@@ -8,7 +8,7 @@ import sys
 import time
 import zlib
 
-from runner_common import APP_NAME, Failure, frappe_version, read_file, replace_file
+from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
 
 # What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
 DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
@@ -21,7 +21,7 @@ COMPRESSION_LEVEL = 6
 def wanted_apps(request):
     """Apps of a request, which the image must have."""
     apps = [app for app in request.get("apps", []) if app != "frappe"]
-    if not all(APP_NAME.match(app) for app in apps):
+    if not all(APP_NAME.fullmatch(app) for app in apps):
         raise Failure(2, "request", "apps must be app names")
     missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
     if missing:
@@ -32,7 +32,7 @@ def wanted_apps(request):
 def removed_apps(request):
     """Apps of a request that the site must not have."""
     apps = request.get("removed_apps", [])
-    if not all(APP_NAME.match(app) for app in apps):
+    if not all(APP_NAME.fullmatch(app) for app in apps):
         raise Failure(2, "request", "removed_apps must be app names")
     if "frappe" in apps or set(apps) & set(request.get("apps", [])):
         raise Failure(2, "request", "removed_apps must not have frappe nor one of apps")
@@ -102,17 +102,22 @@ def dump_database(database, path, apps):
         database.dump(file)
 
 
-def check_dump(path, code=31, what="nothing was removed, since the backup"):
-    """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements."""
+def check_dump(path, code=31, what="nothing was removed, since the backup", most=None):
+    """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements; and
+    one that has more bytes than `most`. Answers how many it has."""
     end = b""
     try:
-        with gzip.open(path) as file:
+        with open_plain(path) as packed, gzip.open(packed) as file:
             while block := file.read(READ_BYTES):
                 end = (end + block)[-TRAILER_BYTES:]
+                if most is not None and file.tell() > most:
+                    raise Failure(code, "backup", f"{what} unpacks to more than the {most} bytes that were made")
+            length = file.tell()
     except (OSError, EOFError, zlib.error) as error:
         raise Failure(code, "backup", f"{what} cannot be read: {error}") from None
     if not any(trailer.encode() in end for trailer in DUMP_TRAILERS):
         raise Failure(code, "backup", f"{what} is not whole: its last line is missing")
+    return length
 
 
 def check_removed(database, apps):

@@ -3,8 +3,14 @@
 The folder `staging` has `contents.json` and the parts that it tells of, each with its size and SHA-256: `database.sql.gz`,
 `public-files.tgz` and `private-files.tgz`, whose members are named as Frappe's own backups name them, and `keys.json` with
 what stored passwords are encrypted with, where the request asks for that.
+
+What comes back was somewhere else meanwhile. Parts are read by their fixed names and through no link, archives have only
+folders and plain files under the one folder that they are for, and nothing unpacks to more than was made or than the
+volume has room for.
 """
 
+import errno
+import gzip
 import hashlib
 import json
 import os
@@ -13,9 +19,10 @@ import shutil
 import stat
 import tarfile
 import time
+import zlib
 
 from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe
-from runner_common import Failure, frappe_version, read_file, replace_file
+from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
 from runner_database import database as open_database
 from runner_site import ready_site
 
@@ -26,7 +33,15 @@ CACHING_VERSION = 16
 KEYS = ("encryption_key", "backup_encryption_key")
 # What a site under restore has in its configuration.
 MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
+# What a key looks like: Frappe gives one of them to a shell.
+KEY_VALUE = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 FILES = {"public-files": ("public-files.tgz", "public/files"), "private-files": ("private-files.tgz", "private/files")}
+# Every part, by the only name that its file may have.
+PARTS = {"database": "database.sql.gz", "keys": "keys.json", **{part: name for part, (name, _) in FILES.items()}}
+# What an archive's own records may have at once: names, which tarfile reads whole.
+RECORD_BYTES_MAX = 4 << 20
+# How much of the volume stays free, whatever an archive has.
+FREE_PERCENT_MIN = 5
 
 
 def backup(request):
@@ -42,17 +57,15 @@ def backup(request):
     database = open_database(request["database"])
     database.wait()
     apps = json.loads(database.installed_apps())
-    dump = os.path.join(staging, "database.sql.gz")
+    dump = os.path.join(staging, PARTS["database"])
     dump_database(database, dump, apps)
-    check_dump(dump, 31, "the backup")
-    parts = {"database": described(dump)}
+    parts = {"database": {**described(dump), "unpacked": check_dump(dump, 31, "the backup")}}
     for part, (name, folder) in FILES.items():
         path = os.path.join(staging, name)
         pack(site, folder, path)
-        read_archive(path)
-        parts[part] = described(path)
+        parts[part] = {**described(path), "unpacked": read_archive(path, folder)}
     if request.get("keys"):
-        path = os.path.join(staging, "keys.json")
+        path = os.path.join(staging, PARTS["keys"])
         config = json.loads(read_file(site.config_path))
         replace_file(path, json.dumps({key: config[key] for key in KEYS if key in config}), 0o640)
         parts["keys"] = described(path)
@@ -63,20 +76,43 @@ def backup(request):
 
 def pack(site, folder, path):
     """An archive of a folder of the site, its members named `./SITE/public/files/…`."""
-    top = os.path.join(site.path, folder)
+    top = open_folder(site, folder)
     with tarfile.open(path, "w:gz", compresslevel=COMPRESSION_LEVEL) as archive:
-        for where, folders, files in os.walk(top):
-            folders.sort()
-            add(archive, where)
-            for name in sorted(files):
-                add(archive, os.path.join(where, name))
+        if top is None:
+            return
+        try:
+            for where, folders, files, handle in os.fwalk(dir_fd=top):
+                folders.sort()
+                member = os.path.normpath(os.path.join(site.name, folder, where))
+                add(archive, "./" + member, ".", handle)
+                for name in sorted([*files, *(name for name in folders if os.path.islink(f"/proc/self/fd/{handle}/{name}"))]):
+                    add(archive, f"./{member}/{name}", name, handle)
+        finally:
+            os.close(top)
 
 
-def add(archive, path):
+def open_folder(site, folder):
+    """A folder of the site, or nothing where there is none. One that a link leads to is refused: it is not the site's."""
+    handle = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY)
+    for name in folder.split("/"):
+        above = handle
+        try:
+            handle = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=above)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            raise Failure(31, "files", f"{site.name}/{folder} is no folder, or a link leads there: what it leads to is not the site's") from None
+        finally:
+            os.close(above)
+    return handle
+
+
+def add(archive, member, name, folder):
     """One folder or file, as it is when it is opened. What went meanwhile is none of the backup's."""
-    member = "./" + os.path.relpath(path, "sites")
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -103,29 +139,76 @@ def add(archive, path):
 def described(path):
     """Name, size and SHA-256 of a file."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_plain(path) as file:
         while block := file.read(READ_BYTES):
             digest.update(block)
         return {"file": os.path.basename(path), "bytes": file.tell(), "sha256": digest.hexdigest()}
 
 
-def read_archive(path):
-    """Reads every member to its end; answers their names. Refuses what would land outside of the site."""
-    names = []
+class Unpacked:
+    """What an archive has in it, at most so many bytes of it, and never much at once: names too are only read so."""
+
+    def __init__(self, file, most):
+        self.file, self.most = file, most
+
+    def read(self, size=-1):
+        if not 0 <= size <= RECORD_BYTES_MAX:
+            raise tarfile.ReadError(f"a record of {size} bytes")
+        data = self.file.read(size)
+        self.bounded(self.file.tell())
+        return data
+
+    def seek(self, position):
+        self.bounded(position)
+        return self.file.seek(position)
+
+    def tell(self):
+        return self.file.tell()
+
+    def bounded(self, position):
+        if self.most is not None and position > self.most:
+            raise TooLarge
+
+
+class TooLarge(Exception):
+    """More than there may be."""
+
+
+def read_archive(path, folder, most=None, members_max=None):
+    """Reads every member to its end; answers how many bytes it unpacks to. Refuses what would land outside of the folder
+    of the site, and what has more bytes or members than there may be."""
+    name, members = os.path.basename(path), 0
     try:
-        with tarfile.open(path, "r:gz") as archive:
-            for member in archive:
-                parts = member.name.split("/")
-                if ".." in parts or member.name.startswith("/") or not (member.isfile() or member.isdir()):
-                    raise Failure(33, "verify", f"BackupBroken: {os.path.basename(path)} has the member {member.name}, which no backup has")
-                names.append(member.name)
-                if member.isfile():
-                    content = archive.extractfile(member)
-                    while content.read(READ_BYTES):
+        with open_plain(path) as packed, gzip.open(packed) as file:
+            with tarfile.open(fileobj=Unpacked(file, most), mode="r:") as archive:
+                for member in archive:
+                    # Not kept: there may be millions.
+                    archive.members = []
+                    members += 1
+                    if members_max is not None and members > members_max:
+                        raise TooLarge
+                    if not fits(member, folder):
+                        raise Failure(33, "verify", f"BackupBroken: {name} has the member {member.name!r}, which no backup has")
+                    content = archive.extractfile(member) if member.isfile() else None
+                    while content and content.read(READ_BYTES):
                         pass
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise Failure(33, "verify", f"BackupBroken: {os.path.basename(path)} cannot be read: {error}") from None
-    return names
+            while file.read(READ_BYTES):
+                if most is not None and file.tell() > most:
+                    raise TooLarge
+            return file.tell()
+    except TooLarge:
+        raise Failure(33, "verify", f"BackupTooLarge: {name} unpacks to more than was made, or than the volume has room for "
+                      f"({most} bytes in {members_max} files)") from None
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise Failure(33, "verify", f"BackupBroken: {name} cannot be read: {error}") from None
+
+
+def fits(member, folder):
+    """Whether a member is one of `./SITE/FOLDER` or below it, and a plain file or a folder."""
+    parts = member.name.split("/")
+    inside = parts[0] == "." and parts[2:4] == folder.split("/") and not {"", ".", ".."}.intersection(parts[1:])
+    plain = member.isdir() or (member.isfile() and not member.issparse() and len(parts) > 4)
+    return inside and plain and member.size >= 0
 
 
 def restoring(site):
@@ -146,7 +229,13 @@ def restore(request):
     refuse_misfit(contents, database, with_database)
     for part in (["database"] if with_database else []) + (list(FILES) if with_files else []):
         check_part(staging, contents, part)
+    keys = read_keys(staging, contents, request) if with_database else {}
+    for _, folder in FILES.values() if with_files else []:
+        if (handle := open_folder(site, folder)) is not None:
+            os.close(handle)
     database.wait()
+    if with_database:
+        database.refuse_client()
     under = restoring(site)
     if under and under["run"] != run:
         raise Failure(31, "state", f"{site.name} is half restored ({under['run']}): restore that one first")
@@ -156,7 +245,8 @@ def restore(request):
         database.load(os.path.join(staging, contents["parts"]["database"]["file"]))
         if database.administrators() != "1":
             raise Failure(31, "check", "the restored database has no password for Administrator")
-        put_keys(site, staging, contents)
+        if keys:
+            site.put_config({**json.loads(read_file(site.config_path)), **keys})
     if with_files:
         for part in FILES:
             put_files(site, staging, contents, part)
@@ -175,6 +265,8 @@ def refuse_misfit(contents, database, with_database):
     theirs, ours = contents["frappe"], frappe_version()
     if numbers(theirs)[:1] > numbers(ours)[:1]:
         raise Failure(32, "verify", f"BackupNewer: the backup was made with Frappe {theirs}, the bench has {ours}: upgrade the bench first")
+    if not all(APP_NAME.fullmatch(app) for app in contents["apps"]):
+        raise Failure(33, "verify", "BackupBroken: the backup has an app whose name is none")
     missing = [app for app in contents["apps"] if not os.path.isdir(os.path.join("apps", app))]
     if missing:
         raise Failure(2, "apps", f"AppsMissing: the backup has {', '.join(missing)}, and the image does not")
@@ -188,19 +280,30 @@ def numbers(version):
 def check_part(staging, contents, part):
     """The part is there as it was made, and can be read to its end."""
     path = part_path(staging, contents, part)
+    made = contents["parts"][part].get("unpacked")
     if part == "database":
-        check_dump(path, 33, "BackupBroken: the dump")
-    else:
-        read_archive(path)
+        check_dump(path, 33, "BackupBroken: the dump", made)
+        return
+    free_bytes, free_files = room()
+    # Backups of earlier versions do not say what they unpack to.
+    read_archive(path, FILES[part][1], free_bytes if made is None else min(made, free_bytes), free_files)
+
+
+def room():
+    """How many bytes, and how many files, an archive may add to the volume of the sites."""
+    volume = os.statvfs("sites")
+    spare = volume.f_blocks * FREE_PERCENT_MIN // 100
+    # Some file systems do not count files.
+    return max(volume.f_bavail - spare, 0) * volume.f_frsize, volume.f_favail if volume.f_files else None
 
 
 def part_path(staging, contents, part):
     """Where the part is, which must be what was made."""
     wanted = contents["parts"].get(part)
-    path = os.path.join(staging, os.path.basename((wanted or {}).get("file", "")))
-    if not wanted or not os.path.isfile(path):
+    path = os.path.join(staging, PARTS[part])
+    if not wanted or os.path.islink(path) or not os.path.isfile(path):
         raise Failure(33, "verify", f"BackupBroken: {part} is missing")
-    if described(path) != wanted:
+    if any(wanted.get(key) != value for key, value in described(path).items()):
         raise Failure(33, "verify", f"BackupBroken: {part} is not what was made: its checksum differs")
     return path
 
@@ -226,13 +329,18 @@ def serve_again(site):
     os.unlink(site.restoring_path)
 
 
-def put_keys(site, staging, contents):
-    """Gives the site the keys by which the restored database's stored passwords can be read."""
+def read_keys(staging, contents, request):
+    """The keys by which the restored database's stored passwords can be read. They come encrypted only: whoever could put
+    keys of his own beside a backup in clear would read what the site encrypts from then on."""
     if "keys" not in contents["parts"]:
-        return
-    path = part_path(staging, contents, "keys")
-    kept = {key: value for key, value in json.loads(read_file(path)).items() if key in KEYS}
-    site.put_config({**json.loads(read_file(site.config_path)), **kept})
+        return {}
+    if not request.get("keys"):
+        raise Failure(33, "verify", "BackupBroken: the backup has keys in clear, which no backup has")
+    with open_plain(part_path(staging, contents, "keys")) as file:
+        found = {key: value for key, value in json.loads(file.read(RECORD_BYTES_MAX)).items() if key in KEYS}
+    if not all(isinstance(value, str) and KEY_VALUE.fullmatch(value) for value in found.values()):
+        raise Failure(33, "verify", "BackupBroken: keys.json has what is no key")
+    return found
 
 
 def put_files(site, staging, contents, part):
@@ -240,17 +348,21 @@ def put_files(site, staging, contents, part):
     folder = FILES[part][1]
     fresh = os.path.join(site.path, ".operator-restored", folder)
     target = os.path.join(site.path, folder)
-    shutil.rmtree(os.path.join(site.path, ".operator-restored"), ignore_errors=True)
+    beside = os.path.join(site.path, ".operator-restored")
+    if os.path.islink(beside):
+        os.unlink(beside)
+    shutil.rmtree(beside, ignore_errors=True)
     os.makedirs(fresh)
-    with tarfile.open(part_path(staging, contents, part), "r:gz") as archive:
-        for member in archive:
-            # ./SITE/public/files/…, of whichever site it was.
-            inner = member.name.split("/")[4:]
-            path = os.path.join(fresh, *inner)
-            if member.isdir():
-                os.makedirs(path, exist_ok=True)
-            else:
-                unpack(archive, member, path)
+    with open_plain(part_path(staging, contents, part)) as packed, gzip.open(packed) as file:
+        with tarfile.open(fileobj=Unpacked(file, None), mode="r:") as archive:
+            for member in archive:
+                archive.members = []
+                # ./SITE/public/files/…, of whichever site it was; all of it was looked at before.
+                path = os.path.join(fresh, *member.name.split("/")[4:])
+                if member.isdir():
+                    os.makedirs(path, exist_ok=True)
+                else:
+                    unpack(archive, member, path)
     former = os.path.join(site.path, ".operator-restored", "former")
     if os.path.isdir(target):
         os.replace(target, former)

@@ -11,14 +11,18 @@ import urllib.parse
 
 from runner_common import APP_NAME, Failure, read_file, replace_file, secret
 
-REVISION = re.compile(r"^[0-9a-f]{8,64}$")
+REVISION = re.compile(r"[0-9a-f]{8,64}")
+# What is cloned from: never a folder of the pod, nor what git runs a program of its own for.
+REPOSITORY = re.compile(r"(https?|ssh|git)://[A-Za-z0-9\[][^\s\x00-\x20]*|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s\x00-\x20-][^\s\x00-\x20]*")
+# A branch or tag, which git does not take for an option.
+BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#-]*")
 # What of a bench is code: copied where apps are to be added to it.
 CODE = ("apps", "env", "assets")
 CODE_KEPT_MAX = 3
 
 
 def code_folder(revision):
-    if not REVISION.match(revision):
+    if not REVISION.fullmatch(revision):
         raise Failure(2, "request", "revision must be hexadecimal digits")
     return os.path.join("sites", ".apps", revision)
 
@@ -74,8 +78,12 @@ def install_apps(code):
 
 def install_app(app):
     """Clones one app, adds it to the virtual environment and links its public files."""
-    if not APP_NAME.match(app["name"]):
+    if not APP_NAME.fullmatch(app["name"]):
         raise Failure(2, "request", "apps must be app names")
+    if not REPOSITORY.fullmatch(app["repository"]):
+        raise Failure(2, "request", f"the repository of {app['name']} must be a URL that begins with https://, http://, ssh:// or git://, or USER@HOST:PATH")
+    if app.get("branch") and not BRANCH.fullmatch(app["branch"]):
+        raise Failure(2, "request", f"the branch of {app['name']} is not the name of one")
     module = app["name"].replace("-", "_")
     target, part = os.path.join("apps", module), os.path.join("apps", f".{module}.part")
     shutil.rmtree(part, ignore_errors=True)

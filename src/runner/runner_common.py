@@ -1,13 +1,16 @@
 """What the runner's files share: failures, secrets that never show, files that are replaced whole."""
 
+import errno
 import os
 import re
+import stat
 import sys
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
-APP_NAME = re.compile(r"^[a-z][a-z0-9_-]*$")
+# Patterns are for `fullmatch`: with `match`, `$` lets a line feed at the end pass.
+APP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 # A site name or a host: one DNS name in lower case.
-SITE_NAME = re.compile(r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$")
+SITE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
 class Failure(Exception):
@@ -56,7 +59,14 @@ def redact(text):
 def replace_file(path, content, mode=0o644):
     """Writes a file so that a reader sees the old content or the new, and a crash leaves one of them."""
     part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
-    handle = os.open(part, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, mode)
+    flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
+    try:
+        handle = os.open(part, flags, mode)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        os.unlink(part)
+        handle = os.open(part, flags, mode)
     with os.fdopen(handle, "w", encoding="utf-8") as file:
         file.write(content)
         file.flush()
@@ -71,6 +81,15 @@ def read_file(path):
             return file.read()
     except FileNotFoundError:
         return ""
+
+
+def open_plain(path, directory=None):
+    """A regular file for reading, never what a link leads to, and never one that has no end or waits for a writer."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "is no plain file", path)
+    return os.fdopen(handle, "rb")
 
 
 def secret_or_none(name, hidden=True):

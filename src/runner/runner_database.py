@@ -2,25 +2,43 @@
 
 The account never needs rights beyond its own database. A database that the operator made is dropped and made anew as a
 whole; one that was there before is emptied, and stays.
+
+A dump is somebody else's text. What the server makes of its statements is bounded by the account's rights; what the
+client would make of it is not, since both clients have commands of their own that run programs and read files. So each
+runs in a mode in which it has none, and a client that has no such mode loads nothing:
+
+- mariadb with `--sandbox`, which forbids what reaches files and programs but leaves the editor (`\\e`) and another server
+  (`\\r`), with `--binary-mode`, which forbids these and all other commands but DELIMITER, and with `--local-infile=0`;
+- psql after a `\\restrict` with a key that nobody can guess, which forbids all commands; the pair that the dump itself
+  has is left out.
 """
 
 import gzip
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import tempfile
 import time
 
-from runner_common import Failure, replace_file, secret, secret_or_none
+from runner_common import Failure, open_plain, replace_file, secret, secret_or_none
 
 DATABASE_WAIT_SECONDS = int(os.environ.get("SITE_RUNNER_DATABASE_WAIT_SECONDS", "120"))
 # Those that this operator chooses have no underscore; those that it took over may.
-OWN_NAME = re.compile(r"^[a-z_][a-z0-9_]{0,63}$")
-HOST = re.compile(r"^[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?$")
+OWN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
+# Those of a connection Secret: no option, path or connection string of a client program.
+GIVEN_USER = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
+GIVEN_NAME = re.compile(r"[^-=/\\\x00-\x1f\x7f][^=/\\\x00-\x1f\x7f]{0,127}")
+HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?")
+PORT = re.compile(r"[0-9]{1,5}")
 COPY_BYTES = 1 << 20
+# What keeps mariadb from running commands of its own that a dump has.
+COMMANDLESS = ("--sandbox", "--binary-mode", "--local-infile=0")
 SANDBOX = re.compile(rb"^/\*M?!999999")
 DEFINER = re.compile(rb"/\*!\d+ DEFINER=`[^`]*`@`[^`]*`( SQL SECURITY DEFINER)? ?\*/")
+# What pg_dump begins and ends with, so that psql runs no commands between.
+RESTRICT = re.compile(rb"\\restrict ([A-Za-z0-9]+)")
 PORTS = {"mariadb": "3306", "postgres": "5432"}
 
 
@@ -45,7 +63,7 @@ class Database:
             self.name = request["name"]
             self.user = request.get("user", self.name)
             self.host, self.port, self.password = request["host"], str(request["port"]), secret("password")
-            if not (OWN_NAME.match(self.name) and OWN_NAME.match(self.user)):
+            if not (OWN_NAME.fullmatch(self.name) and OWN_NAME.fullmatch(self.user)):
                 raise Failure(2, "request", "names of database and account must be lower-case letters, digits and _")
         else:
             self.connect(request)
@@ -69,8 +87,13 @@ class Database:
         self.port = str(port)
         if not self.host:
             raise Failure(2, "database", "no host: set dbConfig.host, or the key host of the connection Secret")
-        if not HOST.match(self.host) or not self.port.isdigit():
+        if not HOST.fullmatch(self.host) or not PORT.fullmatch(self.port):
             raise Failure(2, "database", "host or port of the connection Secret is not one")
+        if not GIVEN_USER.fullmatch(self.user):
+            raise Failure(2, "secrets", "username of the connection Secret is no name: it has a control character, or more than 128")
+        if not GIVEN_NAME.fullmatch(self.name):
+            raise Failure(2, "secrets", "database of the connection Secret is no name: it must not begin with -, and must have no =, "
+                          "slash, backslash or control character, and at most 128 characters")
 
     def wait(self):
         """Until the account can log in: a grant may come late."""
@@ -102,16 +125,21 @@ class Database:
             self.ended(process, errors, "dump")
 
     def load(self, path):
-        """Executes a dump, without what an account of one database may not do."""
-        with tempfile.TemporaryFile(dir=self.home) as errors, gzip.open(path) as dump:
+        """Executes a dump, without what an account of one database may not do, by a client that runs no commands."""
+        with open_plain(path) as packed, gzip.open(packed) as dump:
+            self.feed(self.statements(pieces(dump)), "load")
+
+    def feed(self, statements, step):
+        """Executes statements."""
+        with tempfile.TemporaryFile(dir=self.home) as errors:
             process = subprocess.Popen(self.load_command(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors)
             try:
-                with process.stdin as statements:
-                    for line in dump:
-                        statements.write(self.loadable(line))
+                with process.stdin as sink:
+                    for statement in statements:
+                        sink.write(statement)
             except BrokenPipeError:
                 pass
-            self.ended(process, errors, "load")
+            self.ended(process, errors, step)
 
     def ended(self, process, errors, step):
         if process.wait():
@@ -140,6 +168,10 @@ class MariaDb(Database):
     programs = ("mariadb", "mysql")
     dump_programs = ("mariadb-dump", "mysqldump")
 
+    def config(self):
+        # A server that is asked for a table answers with a wish for a file: never given one, whatever the bench says.
+        return {**super().config(), "local_infile": 0}
+
     def write_options(self):
         self.options = os.path.join(self.home, ".my.cnf")
         lines = ["[client]", f"host={self.host}", f"port={self.port}", f"user={option(self.user)}",
@@ -161,15 +193,26 @@ class MariaDb(Database):
                 "--no-tablespaces", "--default-character-set=utf8mb4", self.name]
 
     def load_command(self):
-        return [self.client, f"--defaults-extra-file={self.options}", "--default-character-set=utf8mb4", f"--database={self.name}"]
+        return [self.client, f"--defaults-extra-file={self.options}", *COMMANDLESS, "--default-character-set=utf8mb4",
+                f"--database={self.name}"]
+
+    def refuse_client(self):
+        """A client that would run a dump's commands."""
+        known = subprocess.run([self.client, "--no-defaults", *COMMANDLESS, "--version"], stdin=subprocess.DEVNULL,
+                               capture_output=True, text=True, check=False)
+        if known.returncode:
+            raise Failure(2, "database", f"ClientTooOld: {os.path.basename(self.client)} of the image cannot be kept from running commands "
+                          f"that a dump has ({known.stderr.strip()[-200:]}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
 
     @staticmethod
-    def loadable(line):
+    def statements(pieces):
         """A dump says who defined a view or a trigger, which only an administrator may; and newer ones begin with a line
         that older clients refuse."""
-        if not line.startswith(b"/*"):
-            return line
-        return b"" if SANDBOX.match(line) else DEFINER.sub(b"", line)
+        for piece, begins_line in pieces:
+            if not begins_line or not piece.startswith(b"/*"):
+                yield piece
+            elif not SANDBOX.match(piece):
+                yield DEFINER.sub(b"", piece)
 
     def tables(self):
         return int(self.run(f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {literal(self.name)}"))
@@ -231,9 +274,33 @@ class Postgres(Database):
     def login(self):
         return [f"--host={self.host}", f"--port={self.port}", f"--username={self.user}", f"--dbname={self.name}"]
 
+    def refuse_client(self):
+        """A client that would run a dump's commands."""
+        key = secrets.token_hex(16).encode()
+        try:
+            self.feed([b"\\restrict " + key + b"\n\\unrestrict " + key + b"\n"], "database")
+        except Failure as failure:
+            if "restrict" not in failure.error:
+                raise
+            raise Failure(2, "database", f"ClientTooOld: psql of the image cannot be kept from running commands that a dump has "
+                          f"({failure.error}): use an image with psql 13.22, 14.19, 15.14, 16.10, 17.6 or later") from None
+
     @staticmethod
-    def loadable(line):
-        return line
+    def statements(pieces):
+        """The dump between a `\\restrict` that it cannot end and its end, without its own. One of its own comes before any
+        statement: further on, such a line is a row of a table."""
+        yield b"\\restrict " + secrets.token_hex(16).encode() + b"\n"
+        head, end = True, None
+        for piece, begins_line in pieces:
+            if begins_line and head:
+                line = piece.strip()
+                if found := RESTRICT.fullmatch(line):
+                    head, end = False, b"\\unrestrict " + found[1]
+                    continue
+                head = not line or line.startswith(b"--")
+            elif begins_line and end and piece.strip() == end:
+                continue
+            yield piece
 
     def tables(self):
         return int(self.run("SELECT COUNT(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S') "
@@ -252,6 +319,14 @@ class Postgres(Database):
         END $$""")
 
     drop = wipe
+
+
+def pieces(file):
+    """Lines of a file, each with whether it is the beginning of one: longer ones come in pieces."""
+    begins_line = True
+    while piece := file.readline(COPY_BYTES):
+        yield piece, begins_line
+        begins_line = piece.endswith(b"\n")
 
 
 def identifier(name):

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from runner_common import SITE_NAME, read_file, replace_file
+from runner_common import SITE_NAME, open_plain, read_file, replace_file
 from runner_site import HOSTS
 
 CONFIGURATION = os.environ.get("SITE_RUNNER_NGINX_CONFIGURATION", "/etc/nginx/conf.d")
@@ -20,6 +20,8 @@ LOOK_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_LOOK_SECONDS", "1"))
 RELOAD_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_RELOAD_SECONDS", "5"))
 # Words that mean something in a map unless a backslash comes before them.
 MAP_WORDS, BACKSLASH = ("default", "hostnames", "include", "volatile"), "\\"
+# Of a site's name and a line feed.
+LINE_BYTES_MAX = 256
 # The image's template sends the site's name as the origin of a websocket, which the server holds against the host.
 STOCK_ORIGIN, ORIGIN = "Origin $scheme://$frappe_site", "Origin $scheme://$host"
 
@@ -49,21 +51,52 @@ def serve(_request):
 
 
 def look():
-    """The time of the last change of the folder; one that is missing has none."""
+    """The time of the last change of the folder; one that is missing, or cannot be looked at, has none."""
     try:
-        return os.stat(HOSTS).st_mtime_ns
-    except FileNotFoundError:
+        return os.stat(HOSTS, follow_symlinks=False).st_mtime_ns
+    except OSError:
         return 0
 
 
 def write_map():
     """Writes the map of hosts to sites."""
     lines = ["map_hash_max_size 65536;", "map_hash_bucket_size 512;", "map $host $frappe_site {", "    default $host;"]
-    for host in sorted(os.listdir(HOSTS)) if os.path.isdir(HOSTS) else []:
-        site = read_file(os.path.join(HOSTS, host)).strip()
-        if SITE_NAME.match(host) and SITE_NAME.match(site):
-            lines.append(f'    "{BACKSLASH * (host in MAP_WORDS)}{host}" "{site}";')
+    for host, site in sorted(led().items()):
+        lines.append(f'    "{BACKSLASH * (host in MAP_WORDS)}{host}" "{site}";')
     replace_file(os.path.join(CONFIGURATION, "frappe-hosts.conf"), "\n".join([*lines, "}", ""]))
+
+
+def led():
+    """Hosts and the sites that they lead to. The volume may have anything: what is none of it is left out, and said."""
+    found = {}
+    try:
+        folder = os.open(HOSTS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return found
+    except OSError as error:
+        print(f"no host was read: {HOSTS}: {error.strerror}", flush=True)
+        return found
+    try:
+        for host in os.listdir(folder):
+            # The runner's own: its lock, and files on their way.
+            if host.startswith("."):
+                continue
+            try:
+                with open_plain(host, folder) as file:
+                    text = file.read(LINE_BYTES_MAX + 1)
+                if len(text) > LINE_BYTES_MAX:
+                    raise ValueError("is too long")
+                site = text.decode().strip()
+            except (OSError, ValueError) as error:
+                print(f"host left out: {host!r}: {getattr(error, 'strerror', None) or error}", flush=True)
+                continue
+            if SITE_NAME.fullmatch(host) and SITE_NAME.fullmatch(site):
+                found[host] = site
+            else:
+                print(f"host left out: {host!r}: it is no host name, or leads to no site's name", flush=True)
+    finally:
+        os.close(folder)
+    return found
 
 
 def correct_origin():

@@ -14,9 +14,18 @@ from runner_database import database as open_database
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
 HOSTS = os.path.join("sites", ".hosts")
-KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
+KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Keys that the operator has fields of its own for.
+REQUESTED_KEYS = ("host_name", "maintenance_mode", "pause_scheduler")
+# An identity becomes a part of names of folders.
+IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
+# Frappe's commands take this for the name of every site.
+EVERY_SITE = "all"
+# What the folder of a bench's sites has beside sites, and files that Frappe looks for there.
+RESERVED = ("assets", "archived")
+RESERVED_ENDS = (".txt", ".json", ".lock")
 # Keys of a site's configuration that only the runner writes.
-OWN_KEYS = ("db_type", "db_host", "db_port", "db_name", "db_user", "db_password", "encryption_key")
+OWN_KEYS = ("db_type", "db_host", "db_port", "db_name", "db_user", "db_password", "encryption_key", "local_infile")
 
 
 class Site:
@@ -24,8 +33,10 @@ class Site:
 
     def __init__(self, request):
         self.name, self.identity = request["site"], request["identity"]
-        if not SITE_NAME.match(self.name):
+        if not SITE_NAME.fullmatch(self.name):
             raise Failure(2, "request", "site must be a DNS name in lower case")
+        if not IDENTITY.fullmatch(self.identity):
+            raise Failure(2, "request", "identity must be letters, digits and -")
         self.path = os.path.join("sites", self.name)
         self.state_path = os.path.join(self.path, ".operator-state")
         self.config_path = os.path.join(self.path, "site_config.json")
@@ -66,12 +77,25 @@ def ready_site(request):
     site.lock()
     if site.state() != "ready":
         raise Failure(31, "state", f"{site.name} was never created completely")
+    if site.name == EVERY_SITE:
+        refuse_reserved(site)
     return site
+
+
+def refuse_reserved(site):
+    """A name that Frappe, or the bench's directory, uses for something else; an app's would take its place as a Python
+    module, since the folder of sites is searched for these."""
+    name = site.name
+    taken = name in (*RESERVED, EVERY_SITE) or name.endswith(RESERVED_ENDS) or os.path.isdir(os.path.join("apps", name.replace("-", "_")))
+    if taken or os.path.isdir(os.path.join("apps", name)):
+        raise Failure(2, "request", f"SiteNameReserved: {name} is a name that Frappe or the bench's directory uses for itself: name the site otherwise")
 
 
 def init(request):
     """Creates the site, from whatever an earlier attempt of the same identity left."""
     site = Site(request)
+    if read_file(site.state_path).partition(" ")[0] != "ready" or site.name == EVERY_SITE:
+        refuse_reserved(site)
     os.makedirs(site.path, exist_ok=True)
     site.lock()
     state = site.state()
@@ -145,13 +169,12 @@ def settle(site, database, request):
     """Writes the site's configuration and where its hosts lead. What it wrote once and is no longer asked for goes;
     what Frappe or a person wrote stays."""
     wanted = dict(request.get("config", {}))
-    if not all(KEY.match(key) for key in [*wanted, *request.get("secret_config", [])]):
+    if not all(KEY.fullmatch(key) for key in [*wanted, *request.get("secret_config", [])]):
         raise Failure(2, "request", "keys of config must be letters, digits and _")
+    refuse_keys([*wanted, *request.get("secret_config", [])], request)
     wanted.update({key: secret(f"config/{key}") for key in request.get("secret_config", [])})
-    if not set(wanted).isdisjoint(OWN_KEYS):
-        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
     hosts = [host for host in request.get("hosts", []) if host != site.name]
-    if not all(SITE_NAME.match(host) for host in hosts):
+    if not all(SITE_NAME.fullmatch(host) for host in hosts):
         raise Failure(2, "request", "hosts must be DNS names in lower case")
     former = json.loads(read_file(site.settings_path) or '{"keys": [], "hosts": []}')
     both = {"keys": sorted({*former["keys"], *wanted}), "hosts": sorted({*former["hosts"], *hosts})}
@@ -166,6 +189,18 @@ def settle(site, database, request):
         site.put_config(config)
     put_hosts(site, hosts, former["hosts"])
     replace_file(site.settings_path, json.dumps({"keys": sorted(wanted), "hosts": sorted(hosts)}), 0o640)
+
+
+def refuse_keys(wanted, request):
+    """Keys that a site may not set. Frappe runs code that some of them name, and connects to where others point: the request's
+    `config_keys` has those that this site may have, where it has it."""
+    if not set(wanted).isdisjoint(OWN_KEYS):
+        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
+    if "config_keys" not in request:
+        return
+    refused = sorted({*wanted} - {*REQUESTED_KEYS, *request["config_keys"]})
+    if refused:
+        raise Failure(2, "request", f"SiteConfigRefused: {', '.join(refused)} may not be set by a site of this bench")
 
 
 def put_hosts(site, hosts, former):

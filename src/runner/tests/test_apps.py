@@ -7,7 +7,9 @@ import sys
 import tempfile
 import unittest
 
-from support import KILLED, Bench
+from support import KILLED, RUNNER, Bench
+
+sys.path.insert(0, str(RUNNER.parent))
 
 STEPS_MAX = 200
 REVISION = "0123456789abcdef"
@@ -50,12 +52,15 @@ class Apps(unittest.TestCase):
         (self.bench.folder / "assets").mkdir()
         (self.bench.folder / "assets" / "frappe.css").write_text("b {}\n")
 
-    def request(self, branch="main", repository=None):
-        clone = [{"name": "custom-app", "repository": repository or f"file://{self.repository.name}", "branch": branch}]
+    def request(self, branch="main", repository="https://git.example.com/custom-app"):
+        clone = [{"name": "custom-app", "repository": repository, "branch": branch}]
         return {"common_site_config": {"bench_id": "b"}, "code": {"revision": REVISION, "clone": clone}}
 
-    def run_in_pod(self, request, kill_at=None, **more):
-        """Seeds, then configures with the copy mounted over the image's folders, as the Job's two containers do."""
+    def run_in_pod(self, request, kill_at=None, folder=None, **more):
+        """Seeds, then configures with the copy mounted over the image's folders, as the Job's two containers do. git finds the
+        repository in a folder instead of on its server."""
+        more = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{folder or self.repository.name}.insteadOf",
+                "GIT_CONFIG_VALUE_0": "https://git.example.com/custom-app", **more}
         seeded = self.bench.run("seed", request["code"], kill_at=kill_at, **more)
         if seeded.returncode:
             return seeded
@@ -113,9 +118,25 @@ class Apps(unittest.TestCase):
         other = tempfile.TemporaryDirectory()
         self.addCleanup(other.cleanup)
         make_app(other.name, "something_else")
-        done = self.run_in_pod(self.request(repository=f"file://{other.name}"))
+        done = self.run_in_pod(self.request(), folder=other.name)
         self.assertEqual(done.returncode, 30)
         self.assertIn("is no Frappe app custom_app", self.bench.termination()["error"])
+
+    def test_what_is_cloned_is_on_a_server_and_no_option(self):
+        """git has ways to be told a program by a repository's name, and takes a folder of the pod for one."""
+        for repository in ("ext::sh -c touch% proof", "file:///etc", "/run/frappe-secrets", "../..", "--upload-pack=touch proof", "https://a b/c",
+                           "https://git.example.com/a\n", "ssh://-oProxyCommand=touch/x", "-oProxyCommand@host:path", "git@-host:path", "git@host:-path"):
+            with self.subTest(repository):
+                done = self.run_in_pod(self.request(repository=repository))
+                self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+                self.assertIn("the repository of custom-app must be a URL", self.bench.termination()["error"])
+        for branch in ("--upload-pack=x", "a b", "main\n"):
+            done = self.run_in_pod(self.request(branch=branch))
+            self.assertEqual(done.returncode, 2, done.stdout + done.stderr)
+        for repository in ("https://github.com/frappe/erpnext", "https://token@git.example.com:8443/a/b.git", "ssh://git@git.example.com/a",
+                           "git@github.com:frappe/erpnext.git", "http://gitea.git.svc:3000/a/b"):
+            import runner_bench
+            self.assertTrue(runner_bench.REPOSITORY.fullmatch(repository), repository)
 
     def test_old_copies_go_and_the_newest_stay(self):
         home = self.bench.folder / "sites" / ".apps"

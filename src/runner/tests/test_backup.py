@@ -208,7 +208,8 @@ class BackupTest(BackupCase):
         self.assertEqual(json.loads((self.staging / "keys.json").read_text()), {"encryption_key": ENCRYPTION_KEY})
         path = self.bench.site("site_config.json")
         path.write_text(json.dumps({**self.config(), "encryption_key": OTHER_KEY, "mine": 1}))
-        self.done("restore", self.restoration())
+        self.refused(33, "keys in clear")
+        self.done("restore", self.restoration(keys=True))
         self.assertEqual((self.config()["encryption_key"], self.config()["mine"]), (ENCRYPTION_KEY, 1))
 
     def test_maintenance_of_before_is_kept(self):

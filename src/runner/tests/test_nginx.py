@@ -45,12 +45,16 @@ class NginxTest(unittest.TestCase):
         (self.folder / "template").write_text(template)
         # Like the image's: writes the configuration, then runs nginx as its child.
         self.script("nginx-entrypoint.sh", f'cp {self.folder}/template {self.folder}/conf.d/frappe.conf\nnginx -g "daemon off;"')
-        environment = {"PATH": f"{self.folder}/bin:{path}", "SITE_RUNNER_NGINX_CONFIGURATION": str(self.folder / "conf.d"),
+        self.environment = {"PATH": f"{self.folder}/bin:{path}", "SITE_RUNNER_NGINX_CONFIGURATION": str(self.folder / "conf.d"),
                        "SITE_RUNNER_NGINX_LOOK_SECONDS": "0.1", "SITE_RUNNER_NGINX_RELOAD_SECONDS": "0.2"}
         (self.folder / "sites/.hosts").mkdir()
         self.lead("shop.com", "shop.example.com")
-        self.process = subprocess.Popen([sys.executable, str(RUNNER), "nginx", "{}"], cwd=self.folder, env=environment)
         self.addCleanup(self.end)
+        self.begin()
+
+    def begin(self):
+        with open(self.folder / "said", "wb") as said:
+            self.process = subprocess.Popen([sys.executable, str(RUNNER), "nginx", "{}"], cwd=self.folder, env=self.environment, stdout=said)
 
     def script(self, name, text):
         path = self.folder / "bin" / name
@@ -104,6 +108,40 @@ class NginxTest(unittest.TestCase):
         self.lead("good.com", "shop.example.com")
         self.until("site shop.example.com", "good.com")
         self.assertEqual(self.ask("evil.com"), "site evil.com")
+
+    def test_what_cannot_be_read_is_left_out_and_said(self):
+        """Somebody else's pod may have the volume too: a folder, a link, a pipe, bytes that are no text, and far too many."""
+        self.until("site shop.example.com", "shop.com")
+        hosts = self.folder / "sites/.hosts"
+        (hosts / "folder.com").mkdir()
+        (hosts / "binary.com").write_bytes(b"\xff\xfe\x00")
+        (hosts / "link.com").symlink_to("/etc/hostname")
+        os.mkfifo(hosts / "pipe.com")
+        (hosts / "long.com").write_bytes(b"a" * (64 << 20))
+        os.chmod(hosts / "binary.com", 0)
+        (hosts / os.fsdecode(b"\xff.com")).write_text("shop.example.com")
+        self.lead("later.com", "shop.example.com")
+        self.until("site shop.example.com", "later.com")
+        self.assertIsNone(self.process.poll(), "it runs on")
+        for host in ("folder.com", "binary.com", "link.com", "pipe.com", "long.com"):
+            self.assertEqual(self.ask(host), f"site {host}")
+        said = (self.folder / "said").read_text()
+        for host in ("folder.com", "binary.com", "link.com", "pipe.com", "long.com"):
+            self.assertIn(f"host left out: '{host}'", said)
+
+    def test_it_begins_with_what_cannot_be_read(self):
+        """Pods that start meet what is there already; the folder itself may be none."""
+        self.until("site shop.example.com", "shop.com")
+        self.end()
+        (self.folder / "sites/.hosts/folder.com").mkdir()
+        self.begin()
+        self.until("site shop.example.com", "shop.com")
+        self.end()
+        shutil.rmtree(self.folder / "sites/.hosts")
+        (self.folder / "sites/.hosts").symlink_to("/etc")
+        self.begin()
+        self.until("site shop.com", "shop.com")
+        self.assertIn("no host was read", (self.folder / "said").read_text())
 
     def test_it_ends_when_told_to(self):
         self.until("site shop.example.com", "shop.com")

@@ -1,0 +1,387 @@
+"""What somebody else put into a backup, a volume or a Secret runs nothing, reaches nothing, and is said."""
+
+import gzip
+import io
+import json
+import os
+import pathlib
+import shutil
+import socket
+import tarfile
+import unittest
+
+from support import DATABASE, PASSWORD, PostgresServer, ServerTest
+from test_backup import BackupCase
+
+OTHER_DATABASE = "victim0123456789"
+
+
+def archive_of(*members):
+    """An archive with these members: names with contents, or members as they are."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w:gz") as archive:
+        for name, content in members:
+            if isinstance(name, tarfile.TarInfo):
+                archive.addfile(name, content and io.BytesIO(content))
+                continue
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()
+
+
+class HostileDumpTest(BackupCase):
+    """A dump with commands of the client in it, as who can write to a bucket makes one."""
+
+    def setUp(self):
+        super().setUp()
+        self.done("backup", self.request())
+        self.dump = gzip.decompress((self.staging / "database.sql.gz").read_bytes()).decode("latin-1")
+        self.proof = self.bench.folder / "proof"
+        self.statements = self.bench.folder / "statements"
+        self.statements.write_text("SELECT 1;\n")
+        # What an editor would be, were one started.
+        tools = self.bench.folder / "tools"
+        tools.mkdir()
+        for name in ("vi", "editor"):
+            (tools / name).write_text(f"#!/bin/sh\ntouch {self.proof}\n")
+            (tools / name).chmod(0o755)
+        self.path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+
+    def attempt(self, text):
+        """A restore of a dump that has this in it, after its head; answers how it ended."""
+        contents = self.contents()
+        contents["parts"]["database"].pop("unpacked", None)
+        (self.staging / "contents.json").write_text(json.dumps(contents))
+        self.put_part("database", gzip.compress(text.encode("latin-1")))
+        return self.bench.run("restore", self.restoration(), PATH=self.path)
+
+    def test_no_command_of_the_client_runs(self):
+        sandbox = self.dump.index("/*M!999999") if "/*M!999999" in self.dump else 0
+        rest = self.dump[self.dump.index("\n", sandbox) + 1:]
+        # Where the client would be sent with the account's name and what it proves itself by.
+        other = socket.create_server(("127.0.0.2", self.server.port))
+        self.addCleanup(other.close)
+        other.setblocking(False)
+        for name, text in {
+            "system": f"\\! touch {self.proof}\n", "system in words": f"system touch {self.proof}\n",
+            "behind the line of the sandbox": f"/*M!999999\\- enable the sandbox mode */\n\\! touch {self.proof}\n",
+            "within a comment that is executed": f"/*!50000 \\! touch {self.proof}\n*/;\n",
+            "after a statement": f"SELECT 1; \\! touch {self.proof}\n", "tee": f"\\T {self.proof}\nSELECT 1;\n",
+            "with another delimiter": f"DELIMITER ;;\n\\! touch {self.proof}\n;;\nDELIMITER ;\n",
+            "the editor": "SELECT 1\n\\e\n;\n", "the editor in words": "edit\n",
+            "another server": "\\r x 127.0.0.2\n", "another server in words": "connect x 127.0.0.2\n",
+            "a file": f"\\. {self.statements}\n", "a file in words": f"source {self.statements}\n",
+        }.items():
+            with self.subTest(name):
+                self.proof.unlink(missing_ok=True)
+                ended = self.attempt(text + rest)
+                self.assertFalse(self.proof.exists(), "it ran")
+                with self.assertRaises(BlockingIOError, msg="it went there"):
+                    other.accept()
+                self.assertEqual(ended.returncode, 10, ended.stdout + ended.stderr)
+                self.assertEqual(self.bench.termination()["step"], "load")
+        self.assertEqual(self.attempt(self.dump).returncode, 0, "as it was, it is restored")
+
+    def test_no_file_of_the_pod_is_loaded(self):
+        """LOAD DATA LOCAL INFILE of another site's configuration."""
+        victim = self.bench.folder / "sites/victim.example.com/site_config.json"
+        victim.parent.mkdir()
+        victim.write_text("the password of another")
+        load = f"CREATE TABLE `loot` (line text);\nLOAD DATA LOCAL INFILE '{victim}' INTO TABLE `loot`;\n"
+        head, _, rest = self.dump.partition("\n\n")
+        self.assertEqual(self.attempt(f"{head}\n\n{load}{rest}").returncode, 10)
+        self.assertIn("local infile", self.bench.termination()["error"])
+        self.assertEqual(self.server.root(f"SELECT * FROM {DATABASE}.loot", check=False).stdout, "")
+
+    def test_another_database_is_the_servers_to_refuse(self):
+        self.server.root(f"CREATE DATABASE {OTHER_DATABASE}; CREATE TABLE {OTHER_DATABASE}.t (a int)")
+        self.assertEqual(self.attempt(f"DROP TABLE `{OTHER_DATABASE}`.t;\n{self.dump}").returncode, 10)
+        self.assertEqual(self.server.root(f"SHOW TABLES IN {OTHER_DATABASE}").stdout, "t\n")
+
+    def test_a_client_that_cannot_be_kept_from_it_loads_nothing(self):
+        before = self.rows(), self.files(), self.config()
+        folder = self.bench.folder / "old"
+        folder.mkdir()
+        # As one of before 10.6.18 says it.
+        (folder / "mariadb").write_text(f'#!/bin/sh\nfor it in "$@"; do [ "$it" != --sandbox ] || '
+                                        f'exec {shutil.which("mariadb")} --no-defaults --not-known-here; done\nexec {shutil.which("mariadb")} "$@"\n')
+        (folder / "mariadb").chmod(0o755)
+        refused = self.bench.run("restore", self.restoration(), PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
+        self.assertEqual(refused.returncode, 2, refused.stdout + refused.stderr)
+        self.assertIn("ClientTooOld", self.bench.termination()["error"])
+        self.assertIn("unknown option", self.bench.termination()["error"])
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
+        self.assertFalse(self.bench.site(".operator-restoring").exists(), "the site is not in maintenance")
+
+    def test_a_dump_that_unpacks_to_more_than_was_made_is_refused(self):
+        self.put_part("database", gzip.compress(self.dump.encode("latin-1") + b"\n" * (32 << 20) + b"-- Dump completed\n"))
+        self.refused(33, "unpacks to more than the")
+
+
+class HostileArchiveTest(BackupCase):
+    def setUp(self):
+        super().setUp()
+        self.done("backup", self.request())
+
+    def test_an_archive_that_unpacks_to_more_than_was_made_is_refused(self):
+        bomb = archive_of(("./shop.example.com/public/files/zeros", b"\0" * (64 << 20)))
+        self.assertLess(len(bomb), 1 << 20)
+        self.put_part("public-files", bomb)
+        self.refused(33, "BackupTooLarge: public-files.tgz")
+
+    def test_an_archive_that_the_volume_has_no_room_for_is_refused(self):
+        """Also where nothing says what was made: a manifest of before, or one that somebody else wrote."""
+        room = os.statvfs(self.bench.folder / "sites")
+        whole = room.f_bavail * room.f_frsize
+        member = tarfile.TarInfo("./shop.example.com/public/files/zeros")
+        member.size = whole + (1 << 30)
+        # The head of a member is enough: nothing of this size is written to find out.
+        data = gzip.compress(member.tobuf() + b"\0" * 4096)
+        contents = self.contents()
+        contents["parts"]["public-files"].pop("unpacked")
+        (self.staging / "contents.json").write_text(json.dumps(contents))
+        self.put_part("public-files", data)
+        self.refused(33, "public-files.tgz")
+
+    def test_records_of_an_archive_are_no_way_to_fill_the_memory(self):
+        head = tarfile.TarInfo("long")
+        head.type, head.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
+        self.put_part("public-files", gzip.compress(head.tobuf() + b"a" * (64 << 20)))
+        contents = self.contents()
+        contents["parts"]["public-files"].pop("unpacked")
+        (self.staging / "contents.json").write_text(json.dumps(contents))
+        self.refused(33, "a record of")
+
+    def test_members_of_another_folder_are_refused(self):
+        for name in ("./shop.example.com/private/files/of-the-other", "./shop.example.com/site_config.json", "shop.example.com/public/files/a",
+                     "./shop.example.com/public/filesystem/a", "./shop.example.com/public/files/./a", "./shop.example.com//public/files/a"):
+            with self.subTest(name):
+                self.put_part("public-files", archive_of((name, b"x")))
+                contents = self.contents()
+                contents["parts"]["public-files"].pop("unpacked", None)
+                (self.staging / "contents.json").write_text(json.dumps(contents))
+                self.refused(33, "which no backup has")
+
+    def test_keys_that_are_none_are_refused(self):
+        """Frappe gives one of them to a shell."""
+        self.done("backup", self.request(keys=True))
+        for value in ("$(touch proof)", {"a": 1}, "a b", "a\n"):
+            self.put_part("keys", json.dumps({"backup_encryption_key": value}).encode())
+            self.refused(33, "what is no key", keys=True)
+
+    def test_parts_are_read_through_no_link_and_by_their_own_names(self):
+        other = self.bench.folder / "elsewhere"
+        path = self.staging / "public-files.tgz"
+        shutil.move(path, other)
+        path.symlink_to(other)
+        self.refused(33, "public-files is missing")
+        path.unlink()
+        contents = self.contents()
+        contents["parts"]["public-files"]["file"] = "other.tgz"
+        shutil.move(other, self.staging / "other.tgz")
+        (self.staging / "contents.json").write_text(json.dumps(contents))
+        self.refused(33, "public-files is missing")
+
+
+class HostileVolumeTest(BackupCase):
+    """Links that something on the bench left in a site's directory."""
+
+    def victim(self):
+        folder = self.bench.folder / "sites/victim.example.com/private/files"
+        folder.mkdir(parents=True)
+        (folder / "secret.txt").write_text("of another site")
+        return folder
+
+    def link(self, name, to):
+        path = self.bench.site(name)
+        shutil.rmtree(path)
+        path.symlink_to(to)
+
+    def test_a_folder_that_a_link_leads_to_is_neither_backed_up_nor_restored_into(self):
+        self.done("backup", self.request())
+        victim = self.victim()
+        for name, to in (("public/files", victim), ("public", victim.parent), ("private/files", "/run")):
+            with self.subTest(name):
+                kept = shutil.copytree(self.bench.folder / "sites/shop.example.com", self.bench.folder / "kept", symlinks=True)
+                self.link(name, to)
+                refused = self.bench.run("restore", self.restoration())
+                self.assertEqual(refused.returncode, 31, refused.stdout + refused.stderr)
+                self.assertIn("a link leads there", self.bench.termination()["error"])
+                saved = shutil.copytree(self.staging, self.bench.folder / "saved")
+                refused = self.bench.run("backup", self.request())
+                self.assertEqual(refused.returncode, 31, refused.stdout + refused.stderr)
+                self.assertEqual([path.name for path in victim.rglob("*")], ["secret.txt"], "untouched")
+                shutil.rmtree(self.staging)
+                shutil.move(saved, self.staging)
+                shutil.rmtree(self.bench.folder / "sites/shop.example.com")
+                shutil.move(kept, self.bench.folder / "sites/shop.example.com")
+
+    def test_what_is_written_on_its_way_is_written_through_no_link(self):
+        victim = self.victim() / "secret.txt"
+        self.bench.site(".site_config.json.part").symlink_to(victim)
+        self.bench.site(".operator-restored").symlink_to(victim.parent)
+        self.done("backup", self.request())
+        self.done("restore", self.restoration())
+        self.assertEqual(victim.read_text(), "of another site")
+        self.assertEqual([path.name for path in victim.parent.iterdir()], ["secret.txt"])
+
+
+class PostgresHostileTest(ServerTest):
+    make_server = PostgresServer
+
+    def setUp(self):
+        self.new_bench()
+        self.server.root("DROP DATABASE IF EXISTS theirs")
+        self.server.root("DROP ROLE IF EXISTS owner_")
+        self.server.root(f"CREATE ROLE owner_ LOGIN PASSWORD '{PASSWORD}'")
+        self.server.root("CREATE DATABASE theirs OWNER owner_ TEMPLATE template0 ENCODING 'UTF8'")
+        connection = self.bench.folder / "secrets/connection"
+        connection.mkdir()
+        for key, value in {"username": "owner_", "password": PASSWORD, "database": "theirs"}.items():
+            (connection / key).write_text(value)
+        self.staging = self.bench.folder / "staging"
+        self.request = self.bench.request(
+            staging=str(self.staging), run="r", database={"type": "postgres", "own": False, "host": "127.0.0.1", "port": self.server.port})
+        self.done("init", self.request)
+        # Rows that look like what psql is told.
+        self.server.root("SET ROLE owner_; CREATE TABLE note (name text); "
+                         "INSERT INTO note VALUES (E'\\restrict abc'), (E'\\\\restrict abc'), (E'\\\\.'), (E'a\\n\\\\! b')", "theirs")
+        self.done("backup", self.request)
+        self.dump = gzip.decompress((self.staging / "database.sql.gz").read_bytes()).decode("latin-1")
+        self.proof = self.bench.folder / "proof"
+
+    def attempt(self, text, **environment):
+        import hashlib
+        data = gzip.compress(text.encode("latin-1"))
+        (self.staging / "database.sql.gz").write_bytes(data)
+        contents = json.loads((self.staging / "contents.json").read_text())
+        contents["parts"]["database"] = {"file": "database.sql.gz", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        (self.staging / "contents.json").write_text(json.dumps(contents))
+        return self.bench.run("restore", self.request, **environment)
+
+    def test_no_command_of_the_client_runs(self):
+        own = next((line for line in self.dump.splitlines() if line.startswith("\\restrict ")), "\\restrict abc")
+        for name, text in {
+            "system": f"\\! touch {self.proof}\n", "backticks": f"\\set a `touch {self.proof}`\n", "a program for rows": f"SELECT 1 \\g |touch {self.proof}\n",
+            "copy": "CREATE TABLE loot (line text);\n\\copy loot from /etc/passwd\n", "a guessed key": f"\\unrestrict abc\n\\! touch {self.proof}\n",
+            "a pair of its own": f"{own}\n\\un{own[1:]}\n\\! touch {self.proof}\n", "another server": "\\c x y 127.0.0.2 1\n",
+            "after rows": f"CREATE TABLE rows_ (a text);\nCOPY rows_ FROM stdin;\nx\n\\.\n\\! touch {self.proof}\n",
+        }.items():
+            with self.subTest(name):
+                self.proof.unlink(missing_ok=True)
+                ended = self.attempt(text + self.dump)
+                self.assertFalse(self.proof.exists(), "it ran")
+                self.assertEqual(ended.returncode, 10, ended.stdout + ended.stderr)
+                self.assertIn("restrict", self.bench.termination()["error"])
+
+    def test_its_own_dump_is_restored_as_it_was(self):
+        rows = self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout
+        self.server.root("SET ROLE owner_; DELETE FROM note", "theirs")
+        ended = self.attempt(self.dump)
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        self.assertEqual(self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout, rows)
+        # One of pg_dump before it knew the pair.
+        older = "\n".join(line for line in self.dump.split("\n") if not line.startswith(("\\restrict ", "\\unrestrict ")))
+        older = older.replace("COPY public.note (name) FROM stdin;\n", "COPY public.note (name) FROM stdin;\n\\restrict abc\n")
+        ended = self.attempt(older)
+        self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
+        self.assertEqual(self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout, rows)
+
+    def test_a_client_that_cannot_be_kept_from_it_loads_nothing(self):
+        before = self.server.root("SELECT * FROM note", "theirs").stdout
+        folder = self.bench.folder / "old"
+        folder.mkdir()
+        # As one of before 15.14 says it.
+        real = shutil.which("psql")
+        (folder / "psql").write_text(f'#!/bin/sh\ncase "$*" in *--command=*) exec {real} "$@";; esac\n'
+                                     + r"sed 's/^\\\(un\)\{0,1\}restrict/\\never\1restrict/' | " + f'{real} "$@"\n')
+        (folder / "psql").chmod(0o755)
+        refused = self.attempt(self.dump, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
+        self.assertEqual(refused.returncode, 2, refused.stdout + refused.stderr)
+        self.assertIn("ClientTooOld", self.bench.termination()["error"])
+        self.assertIn("invalid command", self.bench.termination()["error"])
+        self.assertEqual(self.server.root("SELECT * FROM note", "theirs").stdout, before)
+        self.assertNotIn("maintenance_mode", pathlib.Path(self.bench.site("site_config.json")).read_text())
+
+
+class HostileRequestTest(ServerTest):
+    def setUp(self):
+        self.server.reset()
+        self.new_bench()
+
+    def refused(self, words, command="init", code=2, **more):
+        result = self.bench.run(command, self.bench.request(**more))
+        self.assertEqual(result.returncode, code, result.stdout + result.stderr)
+        self.assertIn(words, self.bench.termination()["error"])
+
+    def test_names_that_frappe_or_the_bench_uses_for_itself_are_refused(self):
+        (self.bench.folder / "apps/some_app").mkdir()
+        for name in ("currentsite.txt", "apps.txt", "common-site.json", "apps.json", "a.lock", "all", "assets", "archived", "frappe", "erpnext", "some-app"):
+            with self.subTest(name):
+                self.refused("SiteNameReserved", site=name)
+                self.assertFalse((self.bench.folder / "sites" / name).exists())
+
+    def test_every_site_is_no_site(self):
+        """`--site all` is every site of the bench to Frappe."""
+        folder = self.bench.folder / "sites/all"
+        folder.mkdir()
+        (folder / ".operator-state").write_text("ready id-1\n")
+        (folder / "site_config.json").write_text("{}")
+        for command in ("init", "apply", "backup", "restore"):
+            self.refused("SiteNameReserved", command, site="all", staging=str(self.bench.folder / "staging"), run="r")
+        self.assertEqual([call for call in self.bench.calls() if call[0] != "init"], [])
+        self.done("drop", self.bench.request(site="all"))
+        self.assertFalse(folder.exists(), "one that was made before can be deleted")
+
+    def test_a_line_feed_at_the_end_is_no_part_of_a_name(self):
+        self.refused("DNS name", site="shop.example.com\n")
+        self.refused("hosts must be", hosts=["a.example.com\n"])
+        self.refused("app names", apps=["erpnext\n"])
+        self.refused("keys of config", config={"mute_emails\n": 1})
+        self.refused("names of database", database={"host": "127.0.0.1", "port": self.server.port, "name": DATABASE + "\n"})
+        self.refused("identity", identity="id-1\n")
+
+    def test_an_identity_leads_nowhere(self):
+        victim = self.bench.folder / "sites/victim"
+        victim.mkdir()
+        (self.bench.folder / "sites/.removed-apps/shop.example.com-x").mkdir(parents=True)
+        self.refused("identity", "drop", identity="x/../../victim")
+        self.assertTrue(victim.exists())
+
+    def test_a_database_of_a_secret_is_no_option_and_no_connection_string(self):
+        connection = self.bench.folder / "secrets/connection"
+        connection.mkdir()
+        for name in ("--result-file=proof", "-x", "host=evil dbname=x", "postgresql://evil/x", "a\nb", "../x"):
+            for key, value in {"username": DATABASE, "password": PASSWORD, "host": "127.0.0.1", "database": name}.items():
+                (connection / key).write_text(value)
+            self.refused("database of the connection Secret is no name", database={"own": False, "port": self.server.port})
+        (connection / "database").write_text(DATABASE)
+        self.done("init", self.bench.request(database={"own": False, "port": self.server.port}))
+
+    def test_a_site_sets_the_keys_that_it_may_set(self):
+        self.done("init", self.bench.request(config={"mute_emails": 1, "host_name": "http://a"}, config_keys=["mute_emails"]))
+        before = self.bench.site("site_config.json").read_text()
+        for key in ("extra_config", "local_infile", "redis_cache", "redis_queue", "developer_mode", "replica_host", "root_login", "db_socket", "server_script_enabled"):
+            with self.subTest(key):
+                self.refused("onfig", "apply", config={key: "x"}, config_keys=["mute_emails"])
+                self.refused("onfig", "apply", secret_config=[key], config_keys=[])
+        self.refused("config must not have", "apply", config={"local_infile": 1}, config_keys=["local_infile"])
+        self.assertEqual(self.bench.site("site_config.json").read_text(), before)
+        self.done("apply", self.bench.request(config={"our_app_level": 3}, config_keys=["our_app_level"]))
+        self.assertEqual(json.loads(self.bench.site("site_config.json").read_text())["our_app_level"], 3)
+
+    def test_a_server_is_never_given_a_file(self):
+        """Frappe's own client asks for `local_infile` in the site's configuration, and else in the bench's."""
+        self.done("init", self.bench.request())
+        path = self.bench.site("site_config.json")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "local_infile": 1}))
+        self.done("apply", self.bench.request())
+        self.assertEqual(json.loads(path.read_text())["local_infile"], 0)
+
+
+# Its own tests are run where they are.
+del BackupCase
+
+if __name__ == "__main__":
+    unittest.main()
