@@ -53,7 +53,7 @@ alerts: needs-test
 ## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: needs-test checkout
 	$(STEP) "unit tests" cargo test --locked --workspace --lib --bins --test tidy --test generated --test reference
-	$(STEP) "model and simulation of the replicas' protocol" cargo test --locked -p kube-sharding --test model --test sim
+	$(STEP) "model, simulation and threads of the replicas' protocol" cargo test --locked -p kube-sharding --test model --test sim --test threads
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test

@@ -113,6 +113,12 @@ pub const METRICS: &[Metric] = &[
         "Bytes of answers of the API server, watches included",
     ),
     metric(Histogram, "rest_client_request_duration_seconds", &["method"], "Time of one request"),
+    metric(
+        Counter,
+        "sharding_map_corrections_total",
+        &[],
+        "Entries and other parts of the slot map that made no sense when it was read, since no member writes such: it was edited by hand",
+    ),
     metric(Counter, "sharding_refused_writes_total", &[], "Writes that the gate refused"),
     metric(Counter, "sharding_watch_errors_total", &[], "Watches that were interrupted"),
     metric(

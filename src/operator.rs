@@ -152,7 +152,7 @@ async fn live(process: &Process) -> anyhow::Result<End> {
         timing: timing.clone(),
         clock: Arc::clone(&process.clock),
     };
-    let (handle, member) = runtime::member(protocol, settings, Arc::new(election));
+    let (handle, member) = runtime::member(protocol, settings, Arc::new(election))?;
     tracing::info!(%incarnation, pod = process.pod_name, "member joins");
     let end_work = CancellationToken::new();
     let mut work = tokio::spawn(work(Worker::new(process, &handle, incarnation, end_work.clone())?));

@@ -170,7 +170,7 @@ async fn live(process: &Process, nonce: u32) -> Result<End, Box<dyn std::error::
         timing,
         clock: Arc::new(SystemClock::default()),
     };
-    let (handle, runtime) = runtime::member(protocol, settings, Arc::new(election));
+    let (handle, runtime) = runtime::member(protocol, settings, Arc::new(election))?;
     let gate = handle.gate().clone();
     let layer = GateLayer::new(gate.clone(), Duration::from_secs(10), |_| false);
     let client = ClientBuilder::try_from(config.clone())?.with_layer(&layer).build();

@@ -20,42 +20,62 @@ pub trait Clock: Send + Sync + 'static {
 /// What may have gone by is the largest advance of the monotonic, the boot-time and the wall clock since the last look:
 /// a suspended machine stops the first, a paused virtual machine can stop the first two. A wall clock that is set back
 /// counts as standing still.
-pub struct SystemClock(Mutex<Reading>);
-
-struct Reading {
-    clocks: [Duration; 3],
-    now: Now,
-}
+pub struct SystemClock(Mutex<Elapsed>);
 
 impl Default for SystemClock {
     fn default() -> Self {
-        Self(Mutex::new(Reading { clocks: read(), now: Now::default() }))
+        Self(Mutex::new(Elapsed::since(read())))
     }
 }
 
-fn read() -> [Duration; 3] {
-    [ClockId::Monotonic, ClockId::Boottime, ClockId::Realtime].map(|clock| {
+/// What three clocks show at one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Stands still while the machine is suspended; never set.
+    pub monotonic: Duration,
+    /// Goes on while the machine is suspended, but not while a hypervisor pauses it; never set.
+    pub boot: Duration,
+    /// May be set, forward and back.
+    pub wall: Duration,
+}
+
+/// Time since a first look at three clocks: pure, so that suspended machines and clocks that are set can be tested.
+#[derive(Clone, Debug)]
+pub struct Elapsed {
+    last: Reading,
+    now: Now,
+}
+
+impl Elapsed {
+    /// Time since this look.
+    pub fn since(first: Reading) -> Self {
+        Self { last: first, now: Now::default() }
+    }
+
+    /// The time at another look.
+    pub fn at(&mut self, next: Reading) -> Now {
+        let last = std::mem::replace(&mut self.last, next);
+        let certain = next.monotonic.saturating_sub(last.monotonic);
+        let possible = certain.max(next.boot.saturating_sub(last.boot)).max(next.wall.saturating_sub(last.wall));
+        self.now = Now { certain: self.now.certain + certain, possible: self.now.possible + possible };
+        self.now
+    }
+}
+
+fn read() -> Reading {
+    let read = |clock| {
         let time = clock_gettime(clock);
         let nanoseconds = u32::try_from(time.tv_nsec).unwrap_or(0);
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), nanoseconds)
-    })
+    };
+    Reading { monotonic: read(ClockId::Monotonic), boot: read(ClockId::Boottime), wall: read(ClockId::Realtime) }
 }
 
 impl Clock for SystemClock {
     fn now(&self) -> Now {
-        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let clocks = read();
-        reading.now = advance(reading.now, reading.clocks, clocks);
-        reading.clocks = clocks;
-        reading.now
+        let mut elapsed = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        elapsed.at(read())
     }
-}
-
-/// The time after the clocks went from `before` to `after`; the first of them is monotonic.
-fn advance(now: Now, before: [Duration; 3], after: [Duration; 3]) -> Now {
-    let advances = [0, 1, 2].map(|index| after[index].saturating_sub(before[index]));
-    let most = advances.into_iter().max().unwrap_or_default();
-    Now { certain: now.certain + advances[0], possible: now.possible + most }
 }
 
 #[cfg(test)]
@@ -64,12 +84,17 @@ mod tests {
 
     #[test]
     fn the_largest_advance_may_have_gone_by_and_the_monotonic_certainly_did() {
-        let seconds = |three: [u64; 3]| three.map(Duration::from_secs);
-        let start = Now::default();
-        let suspended = advance(start, seconds([10, 10, 1000]), seconds([11, 71, 1060]));
-        assert_eq!(suspended, Now { certain: Duration::from_secs(1), possible: Duration::from_secs(61) });
-        let set_back = advance(suspended, seconds([11, 71, 1060]), seconds([14, 74, 500]));
-        assert_eq!(set_back, Now { certain: Duration::from_secs(4), possible: Duration::from_secs(64) });
+        let reading = |monotonic, boot, wall| {
+            let [monotonic, boot, wall] = [monotonic, boot, wall].map(Duration::from_secs);
+            Reading { monotonic, boot, wall }
+        };
+        let seconds = |now: Now| (now.certain.as_secs(), now.possible.as_secs());
+        let mut elapsed = Elapsed::since(reading(10, 10, 1000));
+        assert_eq!(seconds(elapsed.at(reading(13, 13, 1003))), (3, 3), "all is well");
+        assert_eq!(seconds(elapsed.at(reading(14, 74, 1063))), (4, 64), "suspended to memory for a minute");
+        assert_eq!(seconds(elapsed.at(reading(15, 75, 1124))), (5, 125), "the hypervisor paused it for a minute");
+        assert_eq!(seconds(elapsed.at(reading(18, 78, 500))), (8, 128), "the wall clock was set back");
+        assert_eq!(seconds(elapsed.at(reading(19, 79, 1131))), (9, 759), "and forward: time may have gone by");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -15,12 +15,15 @@ use std::{
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::{SLOTS, Slot, SlotSet, clock::Clock, map::Entry};
+use crate::{
+    SLOTS, Slot, SlotSet,
+    clock::Clock,
+    doors::{Door, settle},
+    map::Entry,
+};
 
 /// Entries of a map: the slots, and the coordinator's place.
 const ENTRIES: usize = SLOTS + 1;
-/// The coordinator's place, behind the last slot.
-const COORDINATOR: Entry = Entry(256);
 
 /// Whose business something is: carried by a request from where it is made to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -36,7 +39,7 @@ impl Scope {
     pub fn entry(self) -> Entry {
         match self {
             Self::Slot(slot) => slot.into(),
-            Self::Coordinator => COORDINATOR,
+            Self::Coordinator => Entry::COORDINATOR,
         }
     }
 }
@@ -76,12 +79,12 @@ impl Opening {
 
     /// Whether the coordinator's place is among the entries.
     pub fn coordinates(&self) -> bool {
-        self.entries.contains_key(&COORDINATOR)
+        self.entries.contains_key(&Entry::COORDINATOR)
     }
 
     /// Whether the coordinator's objects are still needed: its work may be coming to its end.
     pub fn holds_coordination(&self) -> bool {
-        self.coordinates() || self.draining.contains(&COORDINATOR)
+        self.coordinates() || self.draining.contains(&Entry::COORDINATOR)
     }
 }
 
@@ -102,7 +105,7 @@ impl Openings {
 
     /// Whether the coordinator's place was opened since then.
     pub fn coordination_since(&self, before: &Self) -> bool {
-        self.0.get(&COORDINATOR) != before.0.get(&COORDINATOR)
+        self.0.get(&Entry::COORDINATOR) != before.0.get(&Entry::COORDINATOR)
     }
 }
 
@@ -113,11 +116,8 @@ fn slot(entry: Entry) -> Option<Slot> {
 struct Shared {
     clock: Arc<dyn Clock>,
     until_millis: AtomicU64,
-    /// Epochs of entries on which work may begin; 0 of others.
-    epochs: Vec<AtomicU64>,
-    /// Epochs of entries on which work that has begun may write; 0 of others.
-    ending: Vec<AtomicU64>,
-    in_flight: Vec<AtomicUsize>,
+    /// By entry.
+    doors: Vec<Door>,
     idle: Notify,
     cancels: Mutex<BTreeMap<Entry, CancellationToken>>,
     /// What is open, for who waits for changes. `until` is left out: it changes with every renewal.
@@ -138,9 +138,7 @@ impl Gate {
         Self(Arc::new(Shared {
             clock,
             until_millis: AtomicU64::new(0),
-            epochs: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
-            ending: (0..ENTRIES).map(|_| AtomicU64::new(0)).collect(),
-            in_flight: (0..ENTRIES).map(|_| AtomicUsize::new(0)).collect(),
+            doors: (0..ENTRIES).map(|_| Door::new()).collect(),
             idle: Notify::new(),
             cancels: Mutex::default(),
             opening: watch::Sender::default(),
@@ -152,42 +150,41 @@ impl Gate {
     /// A gate that is open for everything and stays so, for a process that shares with nobody.
     pub fn open_for_all(clock: Arc<dyn Clock>) -> Self {
         let gate = Self::new(clock);
-        let entries = (0..=COORDINATOR.0).map(|entry| (Entry(entry), 1)).collect();
+        let entries = (0..=Entry::COORDINATOR.0).map(|entry| (Entry(entry), 1)).collect();
         gate.set(&Opening { until: Some(Duration::MAX), entries, draining: BTreeSet::new() });
         gate
     }
 
     /// Begins work on an entry, where that may be.
     pub fn admit(&self, scope: Scope) -> Result<Permit, Refusal> {
-        self.count_in(scope, |entry| self.epoch(entry))
+        self.count_in(scope, Door::epoch)
     }
 
     /// Begins a write for work that has begun.
     pub fn admit_write(&self, scope: Scope) -> Result<(Permit, Duration), Refusal> {
-        let permit = self.count_in(scope, |entry| self.epoch(entry).max(self.ending(entry)))?;
+        let permit = self.count_in(scope, Door::write_epoch)?;
         Ok((permit, self.left().ok_or(Refusal::Suspended)?))
     }
 
-    /// Counted first and judged after: a handover closes first and counts after, so one of the two sees the other.
-    fn count_in(&self, scope: Scope, epoch: impl Fn(Entry) -> i64) -> Result<Permit, Refusal> {
+    fn count_in(&self, scope: Scope, epoch: impl Fn(&Door) -> i64) -> Result<Permit, Refusal> {
         let entry = scope.entry();
-        self.count(entry).fetch_add(1, Ordering::SeqCst);
-        let mut permit = Permit { gate: self.clone(), entry, epoch: 0, cancelled: self.cancel_token(entry) };
-        self.left().ok_or(Refusal::Suspended)?;
-        permit.epoch = epoch(entry);
-        if permit.epoch == 0 { Err(Refusal::NotOwner) } else { Ok(permit) }
+        self.door(entry).enter(|door| {
+            let mut permit = Permit { gate: self.clone(), entry, epoch: 0, cancelled: self.cancel_token(entry) };
+            self.left().ok_or(Refusal::Suspended)?;
+            permit.epoch = epoch(door);
+            if permit.epoch == 0 { Err(Refusal::NotOwner) } else { Ok(permit) }
+        })
     }
 
     /// Whether something of this member may act on it now, and for how long at most.
     pub fn check(&self, scope: Scope) -> Result<Duration, Refusal> {
         let left = self.left().ok_or(Refusal::Suspended)?;
-        let entry = scope.entry();
-        if self.epoch(entry).max(self.ending(entry)) == 0 { Err(Refusal::NotOwner) } else { Ok(left) }
+        if self.door(scope.entry()).write_epoch() == 0 { Err(Refusal::NotOwner) } else { Ok(left) }
     }
 
     /// Whether it is this member's, also while it is suspended.
     pub fn owns(&self, scope: Scope) -> bool {
-        self.epoch(scope.entry()) != 0
+        self.door(scope.entry()).epoch() != 0
     }
 
     /// Whether the member may act at all now.
@@ -213,19 +210,11 @@ impl Gate {
     /// Sets what is open. Work on what is closed may come to its end if it drains; else it is cancelled.
     pub(crate) fn set(&self, opening: &Opening) {
         let mut opened = Vec::new();
-        for (index, (epoch, ending)) in self.0.epochs.iter().zip(&self.0.ending).enumerate() {
-            let entry = Entry(u16::try_from(index).unwrap_or(u16::MAX));
-            let next = opening.entries.get(&entry).copied().map_or(0, |it| u64::try_from(it).unwrap_or(1));
-            let drains = opening.draining.contains(&entry);
-            let before = epoch.load(Ordering::SeqCst);
-            // Set before the other is closed: work that has begun must not meet a closed door between the two.
-            if before != 0 && next == 0 && drains {
-                ending.store(before, Ordering::SeqCst);
-            }
-            epoch.store(next, Ordering::SeqCst);
+        for (entry, door) in (0..=Entry::COORDINATOR.0).map(Entry).zip(&self.0.doors) {
+            let next = opening.entries.get(&entry).copied().unwrap_or(0).max(0);
+            let before = door.epoch();
             opened.extend((before != next && next != 0).then_some(entry));
-            let ended = !drains && ending.swap(0, Ordering::SeqCst) != 0;
-            if next == 0 && !drains && (before != 0 || ended) {
+            if door.set(next.unsigned_abs(), opening.draining.contains(&entry)) {
                 self.cancel(entry);
             }
         }
@@ -270,35 +259,25 @@ impl Gate {
 
     /// Waits until no work on these entries is left, and lets none write any more.
     pub(crate) async fn idle(&self, entries: &BTreeSet<Entry>) {
-        let idle = || entries.iter().all(|entry| self.count(*entry).load(Ordering::SeqCst) == 0);
         loop {
             let ended = self.0.idle.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if idle() {
-                // Closed first and counted again after: a write that came between is waited for.
-                for entry in entries {
-                    self.0.ending[index(*entry)].store(0, Ordering::SeqCst);
-                }
-                if idle() {
-                    return;
-                }
+            if settle(&entries.iter().map(|entry| self.door(*entry))) {
+                return;
             }
             ended.await;
         }
     }
 
+    /// Work and writes in flight on one entry.
+    pub fn in_flight_on(&self, scope: Scope) -> usize {
+        self.door(scope.entry()).in_flight()
+    }
+
     /// Work in flight, over all entries.
     pub fn in_flight(&self) -> usize {
-        self.0.in_flight.iter().map(|it| it.load(Ordering::SeqCst)).sum()
-    }
-
-    fn epoch(&self, entry: Entry) -> i64 {
-        i64::try_from(self.0.epochs[index(entry)].load(Ordering::SeqCst)).unwrap_or(i64::MAX)
-    }
-
-    fn ending(&self, entry: Entry) -> i64 {
-        i64::try_from(self.0.ending[index(entry)].load(Ordering::SeqCst)).unwrap_or(i64::MAX)
+        self.0.doors.iter().map(Door::in_flight).sum()
     }
 
     fn left(&self) -> Option<Duration> {
@@ -306,8 +285,8 @@ impl Gate {
         until.checked_sub(self.0.clock.now().possible).filter(|left| !left.is_zero())
     }
 
-    fn count(&self, entry: Entry) -> &AtomicUsize {
-        &self.0.in_flight[index(entry)]
+    fn door(&self, entry: Entry) -> &Door {
+        &self.0.doors[usize::from(entry.0).min(ENTRIES - 1)]
     }
 
     fn cancels(&self) -> std::sync::MutexGuard<'_, BTreeMap<Entry, CancellationToken>> {
@@ -317,10 +296,6 @@ impl Gate {
     fn cancel_token(&self, entry: Entry) -> CancellationToken {
         self.cancels().entry(entry).or_default().clone()
     }
-}
-
-fn index(entry: Entry) -> usize {
-    usize::from(entry.0).min(ENTRIES - 1)
 }
 
 /// Work on one entry. A handover waits until every permit is dropped.
@@ -345,7 +320,7 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.gate.count(self.entry).fetch_sub(1, Ordering::SeqCst);
+        self.gate.door(self.entry).leave();
         self.gate.0.idle.notify_waiters();
     }
 }
@@ -428,6 +403,7 @@ mod tests {
         open(&gate, 12);
         let third = gate.admit(SLOT).unwrap();
         gate.set(&Opening::default());
-        third.cancelled().await;
+        let cancelled = tokio::time::timeout(Duration::from_secs(5), third.cancelled()).await;
+        assert!(cancelled.is_ok(), "work on what is lost is cancelled");
     }
 }

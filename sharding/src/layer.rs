@@ -1,7 +1,7 @@
 //! The gate as a layer of a client, to lie beneath its retry: a write that is sent again is judged again.
 //!
 //! A write carries its [`Scope`] as an extension of the request; it is refused where the gate is closed, and given up
-//! when the right ends. A write that was let through belongs to the gate: it is finished even when who sent it is
+//! when the right ends. Reads pass, and reviews (of a token, of access), which are asked for by POST and change nothing. A write that was let through belongs to the gate: it is finished even when who sent it is
 //! cancelled, and a handover waits for its answer.
 
 use std::{
@@ -83,7 +83,7 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.method() == Method::GET || (self.layer.exempt)(&request) {
+        if changes_nothing(&request) || (self.layer.exempt)(&request) {
             return Box::pin(self.inner.call(request));
         }
         let Some(scope) = request.extensions().get::<Scope>().copied() else {
@@ -105,6 +105,14 @@ where
         });
         Box::pin(async move { sent.await.unwrap_or_else(|error| Err(error.into())) })
     }
+}
+
+/// Groups whose kinds are questions: the API server answers them and stores nothing.
+const REVIEWS: [&str; 2] = ["/apis/authentication.k8s.io/", "/apis/authorization.k8s.io/"];
+
+fn changes_nothing(request: &Request<Body>) -> bool {
+    let method = request.method();
+    method.is_safe() || (method == Method::POST && REVIEWS.iter().any(|group| request.uri().path().starts_with(group)))
 }
 
 #[cfg(test)]
@@ -154,6 +162,12 @@ mod tests {
         let refused = layered.clone().oneshot(write(Some(SCOPE))).await.unwrap_err();
         assert!(matches!(stopped(&refused), Stopped::Refused(Refusal::Suspended)));
         assert!(matches!(stopped(&layered.clone().oneshot(write(None)).await.unwrap_err()), Stopped::NoScope { .. }));
+        for method in [Method::DELETE, Method::PATCH, Method::PUT] {
+            let mut request = write(None);
+            *request.method_mut() = method;
+            *request.uri_mut() = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews/a".parse().unwrap();
+            assert!(layered.clone().oneshot(request).await.is_err());
+        }
         assert_eq!(landed.load(Ordering::SeqCst), 0);
         let entries = [(SCOPE.entry(), 1)].into();
         gate.set(&Opening { until: Some(Duration::from_hours(1)), entries, draining: BTreeSet::new() });
@@ -163,5 +177,37 @@ mod tests {
         assert_eq!(gate.in_flight(), 1, "a handover waits for it");
         gate.idle(&[SCOPE.entry()].into()).await;
         assert_eq!(landed.load(Ordering::SeqCst), 1);
+    }
+
+    /// Reads and reviews belong to nobody: they pass a closed gate.
+    #[tokio::test]
+    async fn what_changes_nothing_passes() {
+        let gate = Gate::new(Arc::new(SystemClock::default()));
+        let server = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
+        let layered = GateLayer::new(gate, Duration::from_secs(10), |_| false).layer(server);
+        let asked = [
+            Request::get("/api/v1/namespaces/a/secrets/b"),
+            Request::head("/api/v1/namespaces/a/secrets/b"),
+            Request::post("/apis/authentication.k8s.io/v1/tokenreviews"),
+            Request::post("/apis/authorization.k8s.io/v1/namespaces/a/localsubjectaccessreviews"),
+        ];
+        for request in asked {
+            layered.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+        }
+    }
+
+    /// S-2: a write is given up when the right ends, not only when it took too long.
+    #[tokio::test(start_paused = true)]
+    async fn no_write_outlives_the_right() {
+        let gate = Gate::new(Arc::new(SystemClock::default()));
+        let entries = [(SCOPE.entry(), 1)].into();
+        gate.set(&Opening { until: Some(Duration::from_secs(3)), entries, draining: BTreeSet::new() });
+        let server = service_fn(|_: Request<Body>| std::future::pending::<Result<Response<Body>, BoxError>>());
+        let layered = GateLayer::new(gate.clone(), Duration::from_secs(10), |_| false).layer(server);
+        let begun = tokio::time::Instant::now();
+        let error = layered.oneshot(write(Some(SCOPE))).await.unwrap_err();
+        assert!(matches!(stopped(&error), Stopped::Timeout(_)));
+        assert!(begun.elapsed() <= Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert_eq!(gate.in_flight_on(SCOPE), 0);
     }
 }

@@ -19,6 +19,7 @@
 
 pub mod assignment;
 pub mod clock;
+mod doors;
 pub mod election;
 pub mod gate;
 pub mod groups;
@@ -36,6 +37,11 @@ pub mod step;
 pub mod timing;
 pub mod watch;
 pub mod wire;
+
+/// What [`doors`] is made of: the test of its threads has its own.
+mod sync {
+    pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+}
 
 pub use member::Incarnation;
 pub use slot::{SLOTS, Slot, SlotSet};

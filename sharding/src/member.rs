@@ -9,19 +9,26 @@ use std::{fmt, sync::Arc};
 pub struct Incarnation(Arc<str>);
 
 impl Incarnation {
+    /// Most bytes of the whole: what the slot map's definition lets be stored.
+    pub const LENGTH_MAX: usize = 128;
+
     /// The life with this `nonce` in the pod with this uid (or another id that no two processes share at one time).
     ///
     /// # Panics
-    /// If either is empty.
+    /// If either is empty, the nonce has an underscore (what is before the last one is the pod), or the whole is longer
+    /// than [`Incarnation::LENGTH_MAX`].
     pub fn new(pod: &str, nonce: &str) -> Self {
         assert!(!pod.is_empty() && !nonce.is_empty(), "a member has a pod and a nonce");
-        Self(format!("{pod}_{nonce}").into())
+        assert!(!nonce.contains('_'), "the nonce {nonce:?} has an underscore: the pod could not be told from it");
+        let whole = format!("{pod}_{nonce}");
+        assert!(whole.len() <= Self::LENGTH_MAX, "{whole:?} is longer than {} bytes", Self::LENGTH_MAX);
+        Self(whole.into())
     }
 
     /// Reads the form that [`fmt::Display`] writes.
     pub fn parse(text: &str) -> Option<Self> {
         let (pod, nonce) = text.rsplit_once('_')?;
-        (!pod.is_empty() && !nonce.is_empty()).then(|| Self(text.into()))
+        (!pod.is_empty() && !nonce.is_empty() && text.len() <= Self::LENGTH_MAX).then(|| Self(text.into()))
     }
 
     /// uid of the pod.
@@ -133,6 +140,20 @@ mod tests {
         assert_eq!(life.pod(), "f81d4fae-7dec");
         assert_eq!(Incarnation::parse(""), None);
         assert_eq!(Incarnation::parse("no-nonce"), None);
+        assert_eq!(Incarnation::parse(&format!("{}_1", "a".repeat(127))), None, "it could not be stored");
+    }
+
+    #[test]
+    fn lives_in_one_pod_are_told_whatever_the_pod_is_called() {
+        let (first, second) = (Incarnation::new("my_pod", "1"), Incarnation::new("my_pod", "2"));
+        assert!(first.same_pod(&second) && !first.same_pod(&Incarnation::new("my", "1")));
+        assert_eq!(second.pod(), "my_pod");
+    }
+
+    #[test]
+    #[should_panic(expected = "has an underscore")]
+    fn a_nonce_with_an_underscore_is_refused() {
+        Incarnation::new("pod", "a_b");
     }
 
     #[test]

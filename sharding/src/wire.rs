@@ -1,5 +1,8 @@
 //! How Leases and the slot map are stored in the API server. Pure.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -18,7 +21,7 @@ use serde_json::json;
 
 use crate::{
     Incarnation, SLOTS,
-    map::{Content, Holding, SlotMap},
+    map::{Content, Correction, Entry, Holding, NUMBER_MAX, SlotMap},
     member::{Facts, LeaseRecord, Readiness, Version},
     timing::Timing,
 };
@@ -73,6 +76,68 @@ impl Names {
 
     fn key(&self, word: &str) -> String {
         format!("{}/{word}", self.prefix)
+    }
+}
+
+/// Why names cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidName {
+    /// Not a name as DNS has them.
+    #[error("{what} {value:?} is not {form} of at most {most} bytes")]
+    Form {
+        /// What it is a name of.
+        what: &'static str,
+        /// The name.
+        value: String,
+        /// What it must be.
+        form: &'static str,
+        /// Most bytes.
+        most: usize,
+    },
+    /// The member's Lease would be that of the coordinator's election.
+    #[error("a member cannot be called {0:?}: its Lease would be that of the coordinator's election")]
+    Coordinator(String),
+}
+
+fn is_label(name: &str) -> bool {
+    let inner = |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || it == b'-';
+    let edges = !name.starts_with('-') && !name.ends_with('-');
+    !name.is_empty() && name.len() <= 63 && edges && name.bytes().all(inner)
+}
+
+fn check_label(what: &'static str, name: &str) -> Result<(), InvalidName> {
+    let invalid = || InvalidName::Form {
+        what,
+        value: name.to_owned(),
+        form: "a DNS label (lower-case letters, digits, '-')",
+        most: 63,
+    };
+    is_label(name).then_some(()).ok_or_else(invalid)
+}
+
+fn check_subdomain(what: &'static str, name: &str, most: usize) -> Result<(), InvalidName> {
+    let invalid = || InvalidName::Form {
+        what,
+        value: name.to_owned(),
+        form: "a DNS subdomain (DNS labels with '.' between)",
+        most,
+    };
+    (name.len() <= most && name.split('.').all(is_label)).then_some(()).ok_or_else(invalid)
+}
+
+impl Names {
+    /// Whether the API server takes objects with these names from a member that is called `member`.
+    pub fn check(&self, member: &str) -> Result<(), InvalidName> {
+        // The definition is called slotmaps.GROUP, the name is a label's value as well.
+        check_subdomain("the group", &self.group, 253 - "slotmaps.".len())?;
+        check_subdomain("the prefix of labels", &self.prefix, 253)?;
+        check_label("the namespace", &self.namespace)?;
+        check_label("the name of the slot map", &self.name)?;
+        check_subdomain("the member's name", member, 253 - 1 - self.name.len())?;
+        if self.lease(member) == self.coordinator_lease() {
+            return Err(InvalidName::Coordinator(member.to_owned()));
+        }
+        Ok(())
     }
 }
 
@@ -162,10 +227,13 @@ fn created(metadata: &ObjectMeta) -> i64 {
     metadata.creation_timestamp.as_ref().map_or(0, |it| it.0.as_second())
 }
 
+/// Most members that a map names, and the longest name: an [`Incarnation`]'s.
+const MEMBERS_MAX: usize = 1024;
+
 /// The slot map's spec. Members are named once and referred to by index, so that it stays at a few kilobytes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
-    generation: u64,
+    generation: i64,
     members: Vec<String>,
     /// For each slot in order, and last for the coordinator, the index of its owner; -1 where it is free.
     owners: Vec<i64>,
@@ -190,7 +258,8 @@ impl Names {
             .map(|it| it.owner.as_ref().map_or(-1, |owner| i64::try_from(index_of(owner)).unwrap_or(-1)))
             .collect();
         let epochs = content.holdings.iter().map(|it| it.epoch).collect();
-        let stored = Stored { generation: content.generation, members, owners, epochs };
+        let generation = i64::try_from(content.generation).unwrap_or(NUMBER_MAX).min(NUMBER_MAX);
+        let stored = Stored { generation, members, owners, epochs };
         let mut object = DynamicObject::new(&self.name, &self.map_resource()).within(&self.namespace);
         object.metadata.uid = on.map(|it| it.uid.to_string());
         object.metadata.resource_version = on.map(|it| it.number.to_string());
@@ -199,21 +268,18 @@ impl Names {
         object
     }
 
-    /// Reads a slot map; nothing where it is not one.
+    /// Reads a slot map; nothing where it has no version.
+    ///
+    /// A person may have written anything into it. What makes no sense is read as free, so that it is taken and the
+    /// next change of the map puts it right; [`Names::corrections`] says what.
     pub fn read_map(&self, object: &DynamicObject) -> Option<SlotMap> {
-        let stored = Stored::deserialize(object.data.get("spec")?).ok()?;
-        let members: Vec<Option<Incarnation>> = stored.members.iter().map(|it| Incarnation::parse(it)).collect();
-        let owner = |index: i64| members.get(usize::try_from(index).ok()?).cloned().flatten();
-        let holdings = stored
-            .owners
-            .iter()
-            .zip(&stored.epochs)
-            .map(|(index, epoch)| Holding { owner: owner(*index), epoch: *epoch });
-        Some(SlotMap {
-            version: version(&object.metadata)?,
-            created_seconds: created(&object.metadata),
-            content: Content { generation: stored.generation, holdings: holdings.collect() },
-        })
+        let (content, _) = read_content(object);
+        Some(SlotMap { version: version(&object.metadata)?, created_seconds: created(&object.metadata), content })
+    }
+
+    /// What in a stored map makes no sense, and so is read as something else.
+    pub fn corrections(&self, object: &DynamicObject) -> Vec<Correction> {
+        read_content(object).1
     }
 
     /// The slot map's CustomResourceDefinition.
@@ -221,19 +287,23 @@ impl Names {
     /// # Panics
     /// Never: what is written here is one.
     pub fn definition(&self) -> CustomResourceDefinition {
-        let integers = |text: &str| {
+        let integers = |text: &str, least: i64, most: i64| {
             json!({"type": "array", "description": text, "minItems": SLOTS + 1, "maxItems": SLOTS + 1,
-                   "items": {"type": "integer", "format": "int64"}})
+                   "items": {"type": "integer", "format": "int64", "minimum": least, "maximum": most}})
         };
+        let members_max = i64::try_from(MEMBERS_MAX).unwrap_or(i64::MAX);
         let spec = json!({
             "type": "object",
             "required": ["generation", "members", "owners", "epochs"],
             "properties": {
-                "generation": {"type": "integer", "format": "int64", "minimum": 0, "description": "Number of changes so far."},
-                "members": {"type": "array", "maxItems": 1024, "items": {"type": "string", "maxLength": 128},
+                "generation": {"type": "integer", "format": "int64", "minimum": 0, "maximum": NUMBER_MAX,
+                               "description": "Number of changes so far."},
+                "members": {"type": "array", "maxItems": MEMBERS_MAX,
+                            "items": {"type": "string", "maxLength": Incarnation::LENGTH_MAX},
                             "description": "Owners: uid of the pod, an underscore, a nonce of the process."},
-                "owners": integers("Owner of each of the 256 slots and last the coordinator, as an index into members; -1 where it is free."),
-                "epochs": integers("Likewise the epochs, which rise with every owner."),
+                "owners": integers("Owner of each of the 256 slots and last the coordinator, as an index into members; -1 where it is free.",
+                                   -1, members_max - 1),
+                "epochs": integers("Likewise the epochs, which rise with every owner; 0 where there was none yet.", 0, NUMBER_MAX),
             }
         });
         let column = |name: &str, path: &str, kind: &str| json!({"name": name, "type": kind, "jsonPath": path});
@@ -258,60 +328,34 @@ impl Names {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn names() -> Names {
-        let text = str::to_owned;
-        Names {
-            group: text("example.com"),
-            prefix: text("example.com"),
-            namespace: text("system"),
-            name: text("fleet"),
+/// What a stored map says, and what in it makes no sense.
+fn read_content(object: &DynamicObject) -> (Content, Vec<Correction>) {
+    let entries = SLOTS + 1;
+    let Some(stored) = object.data.get("spec").and_then(|spec| Stored::deserialize(spec).ok()) else {
+        return (Content::free(Entry::COORDINATOR.0), vec![Correction::Unreadable]);
+    };
+    let mut corrections = Vec::new();
+    let generation = stored.generation.clamp(0, NUMBER_MAX);
+    if generation != stored.generation {
+        corrections.push(Correction::Generation(stored.generation));
+    }
+    for length in [stored.owners.len(), stored.epochs.len()] {
+        if length != entries {
+            corrections.push(Correction::Length(length));
         }
     }
-
-    proptest! {
-        #[test]
-        fn a_map_is_read_as_it_was_written(owners in proptest::collection::vec(proptest::option::of(0..40u8), 257), generation in 0..1_000_000u64) {
-            let owner = |index: u8| Incarnation::new(&format!("9f{index:034}"), "abcdefgh");
-            let holdings = owners.iter().enumerate().map(|(epoch, it)| Holding { owner: it.map(owner), epoch: i64::try_from(epoch).unwrap() });
-            let content = Content { generation, holdings: holdings.collect() };
-            let on = Version { uid: "u".into(), number: 7 };
-            let object = names().render_map(Some(&on), &content);
-            let read = names().read_map(&object).unwrap();
-            prop_assert_eq!(&read.content, &content);
-            prop_assert_eq!(read.version, on);
-            prop_assert!(serde_json::to_string(&object).unwrap().len() < 10_000);
+    let members: Vec<Option<Incarnation>> = stored.members.iter().map(|it| Incarnation::parse(it)).collect();
+    let owner = |index: i64| members.get(usize::try_from(index).ok()?).cloned().flatten();
+    let mut holdings = Vec::with_capacity(entries);
+    for (entry, (index, epoch)) in (0..=Entry::COORDINATOR.0).map(Entry).zip(stored.owners.iter().zip(&stored.epochs)) {
+        let holding = Holding { owner: owner(*index), epoch: *epoch };
+        if holding.owner.is_none() && *index != -1 {
+            corrections.push(Correction::Owner(entry));
         }
+        holdings.push(holding);
     }
-
-    #[test]
-    fn a_lease_is_read_as_it_was_written() {
-        let facts =
-            Facts { readiness: Readiness::Ready, template: "5d4".into(), generation: 12, handovers: 3, objects: 400 };
-        let (me, former) = (Incarnation::new("pod", "1"), Incarnation::new("old", "9"));
-        let on = Version { uid: "u".into(), number: 42 };
-        let written = names().render_lease(
-            &LeaseToWrite {
-                name: "fleet-a",
-                on: Some(&on),
-                holder: Some(&me),
-                attempt: 8,
-                ended: Some(&former),
-                facts: &facts,
-                acquired: Timestamp::UNIX_EPOCH,
-                renewed: Timestamp::UNIX_EPOCH,
-            },
-            &Timing::default(),
-        );
-        let read = names().read_lease(&written).unwrap();
-        assert_eq!(
-            (read.holder, read.attempt, read.ended, read.facts, read.version),
-            (Some(me), 8, Some(former), facts, on)
-        );
-    }
+    holdings.resize(entries, Holding::default());
+    let mut content = Content { generation: generation.unsigned_abs(), holdings };
+    corrections.extend(content.correct_epochs());
+    (content, corrections)
 }

@@ -4,6 +4,8 @@
 //! in must not retry: a request that is sent again later would count from the wrong time.
 
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeSet,
@@ -17,22 +19,25 @@ use std::{
 use futures::{Stream, StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, ResourceExt, core::DynamicObject};
+use metrics::counter;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 
+use tokio_util::task::AbortOnDropHandle;
+
 use crate::{
     Incarnation,
     clock::Clock,
     election::{Boxed, Election},
-    gate::{Gate, Opening, Scope},
+    gate::{Gate, Opening},
     map::{Entry, SlotMap},
     member::LeaseRecord,
     step::{Effect, End, Input, Member, Setup},
     timing::Timing,
     watch::{Query, Seen, follow},
-    wire::Names,
+    wire::{InvalidName, Names},
 };
 use requests::Requests;
 
@@ -132,8 +137,13 @@ pub struct Runtime {
     synced: bool,
 }
 
-/// Makes a member of `client`'s cluster, and the handle to it.
-pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -> (Handle, Runtime) {
+/// Makes a member of `client`'s cluster, and the handle to it; refuses names that the API server would refuse.
+pub fn member(
+    client: Client,
+    settings: Settings,
+    election: Arc<dyn Election>,
+) -> Result<(Handle, Runtime), InvalidName> {
+    settings.names.check(&settings.member)?;
     let gate = Gate::new(Arc::clone(&settings.clock));
     let (sender, commands) = mpsc::unbounded_channel();
     let (view_sender, view) = watch::channel(Arc::default());
@@ -141,7 +151,7 @@ pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -
         incarnation: settings.incarnation.clone(),
         lease_name: settings.names.lease(&settings.member).into(),
         template: settings.template.clone(),
-        slots: Scope::Coordinator.entry().0,
+        slots: Entry::COORDINATOR.0,
         timing: settings.timing.clone(),
     };
     let objects = Arc::new(AtomicU64::new(0));
@@ -157,7 +167,7 @@ pub fn member(client: Client, settings: Settings, election: Arc<dyn Election>) -
         synced: false,
         settings,
     };
-    (Handle { commands: sender, view, gate, objects }, runtime)
+    Ok((Handle { commands: sender, view, gate, objects }, runtime))
 }
 
 /// When a member stands for election.
@@ -191,7 +201,15 @@ impl Standing {
 type Pending = FuturesUnordered<Boxed<Option<Input>>>;
 
 impl Runtime {
-    /// Runs until the incarnation ends: fenced, or stopped after everything was given away.
+    /// Runs in a task of its own, until the incarnation ends. Dropping what this answers ends the task, and so the
+    /// member: one that nobody waits for must not go on renewing while nobody works.
+    #[must_use = "dropping it ends the member"]
+    pub fn spawn(self) -> AbortOnDropHandle<End> {
+        AbortOnDropHandle::new(tokio::spawn(self.run()))
+    }
+
+    /// Runs until the incarnation ends: fenced, or stopped after everything was given away. Where every [`Handle`] is
+    /// dropped, it stops too.
     ///
     /// A member that is dropped before that leaves its Lease as it is: the others fence it when its time is over.
     pub async fn run(mut self) -> End {
@@ -339,10 +357,10 @@ impl Runtime {
         follow::<DynamicObject>(self.requests.client(), query, None).filter_map(move |item| {
             let input = match item {
                 Ok(Seen::Listed(maps, version)) => match maps.first() {
-                    Some(map) => names.read_map(map).map(Input::MapSeen),
+                    Some(map) => seen(&names, map),
                     None => version.parse().ok().map(Input::MapGone),
                 },
-                Ok(Seen::Applied(map)) => names.read_map(&map).map(Input::MapSeen),
+                Ok(Seen::Applied(map)) => seen(&names, &map),
                 Ok(Seen::Deleted(map)) => names.read_map(&map).map(|map| Input::MapGone(map.version.number)),
                 Ok(Seen::UpTo(_)) => None,
                 Err(error) => {
@@ -353,4 +371,13 @@ impl Runtime {
             async { input }
         })
     }
+}
+
+/// A version of the map; what a person wrote into it that makes no sense is said.
+fn seen(names: &Names, map: &DynamicObject) -> Option<Input> {
+    for correction in names.corrections(map) {
+        tracing::warn!(%correction, version = map.resource_version(), "the slot map makes no sense: it was not a member that wrote this");
+        counter!("sharding_map_corrections_total").increment(1);
+    }
+    names.read_map(map).map(Input::MapSeen)
 }

@@ -1,6 +1,7 @@
 //! The requests of the protocol: each is sent once, and waited for as long as its answer can still matter.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -75,8 +76,11 @@ impl Requests {
                     let answer = this.renew(attempt, on.as_ref(), &facts, ended.as_ref()).await;
                     Some(Input::Renewed(attempt, answer))
                 }
-                Effect::ReadLease => Some(Input::LeaseRead(this.read_lease().await)),
-                Effect::ReadLeases => Some(Input::LeasesRead(this.read_leases().await)),
+                Effect::ReadLease(request) => Some(Input::LeaseRead(request, this.read_lease().await)),
+                Effect::ReadLeases(request) => {
+                    let answer = this.read_leases(request.missing()).await;
+                    Some(Input::LeasesRead(request, answer))
+                }
                 Effect::Fence(lease) => {
                     let answer = this.fence(&lease).await;
                     Some(Input::Fenced(lease.name, answer))
@@ -85,9 +89,10 @@ impl Requests {
                     let _ = this.delete_lease(&name, &version).await;
                     None
                 }
-                Effect::ReadMap => {
+                Effect::ReadMap(request) => {
                     let found = this.within(this.maps().get_opt(&this.names.name)).await;
-                    Some(Input::MapRead(found.map(|found| found.and_then(|map| this.names.read_map(&map)))))
+                    let found = found.map(|found| found.and_then(|map| this.names.read_map(&map)));
+                    Some(Input::MapRead(request, found))
                 }
                 Effect::WriteMap { on, content } => {
                     Some(Input::MapWritten(this.write_map(on.as_ref(), &content).await))
@@ -157,7 +162,8 @@ impl Requests {
         Ok(found.and_then(|lease| self.names.read_lease(&lease)))
     }
 
-    async fn read_leases(&self) -> Result<Vec<LeaseRecord>, Failure> {
+    async fn read_leases(&self, missing: &BTreeSet<Incarnation>) -> Result<Vec<LeaseRecord>, Failure> {
+        tracing::info!(?missing, "owners in the slot map have no lease: it is asked for");
         let (api, params) = (self.leases(), ListParams::default().labels(&self.names.lease_selector()));
         let listed = self.within(api.list(&params)).await?;
         Ok(listed.iter().filter_map(|lease| self.names.read_lease(lease)).collect())

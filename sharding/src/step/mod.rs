@@ -8,10 +8,12 @@
 //! | `own.rs` | this member's Lease: joining, renewing, judging a lost answer (M-1, M-2, M-4) |
 //! | `others.rs` | the others' Leases: who is dead, and fencing (M-3) |
 //! | `moves.rs` | the map: making it, taking, draining, giving (O-2, O-3, §5) |
+//! | `reads.rs` | what a read was asked with, by which its answer is judged |
 
 mod moves;
 mod others;
 mod own;
+mod reads;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +29,7 @@ pub use moves::Handover;
 use moves::Moves;
 use others::Others;
 use own::Own;
+pub use reads::{LeaseRequest, LeasesRequest, MapRequest};
 
 /// What a member is and how the protocol runs.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -66,11 +69,11 @@ pub enum Input {
     /// Answer to [`Effect::Renew`] of this attempt.
     Renewed(u64, Result<LeaseRecord, Failure>),
     /// Answer to [`Effect::ReadLease`]; nothing where there is no Lease.
-    LeaseRead(Result<Option<LeaseRecord>, Failure>),
+    LeaseRead(LeaseRequest, Result<Option<LeaseRecord>, Failure>),
     /// Answer to [`Effect::Fence`] of the Lease with this name.
     Fenced(Arc<str>, Result<LeaseRecord, Failure>),
     /// Answer to [`Effect::ReadLeases`].
-    LeasesRead(Result<Vec<LeaseRecord>, Failure>),
+    LeasesRead(LeasesRequest, Result<Vec<LeaseRecord>, Failure>),
     /// Every member's Lease, from the watch's list.
     LeasesListed(Vec<LeaseRecord>),
     /// A Lease, from the watch.
@@ -78,7 +81,7 @@ pub enum Input {
     /// A Lease is gone, from the watch.
     LeaseGone(Arc<str>),
     /// Answer to [`Effect::ReadMap`]; nothing where there is no map.
-    MapRead(Result<Option<SlotMap>, Failure>),
+    MapRead(MapRequest, Result<Option<SlotMap>, Failure>),
     /// Answer to [`Effect::WriteMap`].
     MapWritten(Result<SlotMap, Failure>),
     /// The map, from the watch.
@@ -107,15 +110,15 @@ pub enum Effect {
         ended: Option<Incarnation>,
     },
     /// Read this member's Lease, consistently.
-    ReadLease,
+    ReadLease(LeaseRequest),
     /// List every member's Lease, consistently.
-    ReadLeases,
+    ReadLeases(LeasesRequest),
     /// Replace this version of another member's Lease by one without holder.
     Fence(Box<LeaseRecord>),
     /// Delete exactly this version of a Lease that nobody holds.
     DeleteLease(Arc<str>, Version),
     /// Read the map, consistently.
-    ReadMap,
+    ReadMap(MapRequest),
     /// Write the map: create it where `on` is nothing, else replace that version.
     WriteMap {
         /// The version that is replaced.
@@ -200,13 +203,13 @@ impl Member {
             Input::Synced => self.synced = true,
             Input::Stop => self.stopping = true,
             Input::Renewed(attempt, answer) => self.renewed(attempt, answer),
-            Input::LeaseRead(answer) => self.lease_read(answer, now),
+            Input::LeaseRead(request, answer) => self.lease_read(&request, answer, now),
             Input::Fenced(name, answer) => self.others.fenced(&name, answer, now),
-            Input::LeasesRead(answer) => self.others.leases_read(answer, now),
+            Input::LeasesRead(request, answer) => self.others.leases_read(&request, answer, now),
             Input::LeasesListed(leases) => self.others.listed(leases, now),
             Input::LeaseSeen(lease) => self.others.seen(lease, now),
             Input::LeaseGone(name) => self.others.gone(&name, now),
-            Input::MapRead(answer) => self.map_read(answer, now),
+            Input::MapRead(request, answer) => self.map_read(&request, answer, now),
             Input::MapWritten(answer) => self.map_written(answer, now),
             Input::MapSeen(map) => self.see_map(map, now),
             Input::MapGone(version) => self.map_gone(version),

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Effect, End, Failure, Member};
+use super::{Effect, End, Failure, MapRequest, Member};
 use crate::{
     Incarnation,
     assignment::{Candidate, assign},
@@ -56,8 +56,8 @@ pub(super) struct Moves {
     pub(super) handover: Option<Handover>,
     /// Swaps that gave something to another.
     pub(super) handovers: u64,
-    /// When a read was sent whose answer is waited for, and the newest version that was known then.
-    reading: Option<(Duration, Option<u64>)>,
+    /// The newest read, while its answer is waited for; an older one's answer counts by its own request.
+    reading: Option<MapRequest>,
     must_read: bool,
     /// A consistent read found no map.
     absent: bool,
@@ -95,7 +95,7 @@ impl Moves {
 
     /// When something is due next, in `possible` time.
     pub(super) fn due(&self, timing: &Timing) -> Option<Duration> {
-        let waits = [self.reading.map(|(sent, _)| sent), self.swap.as_ref().map(|swap| swap.sent)];
+        let waits = [self.reading.as_ref().map(|request| request.sent), self.swap.as_ref().map(|swap| swap.sent)];
         waits.into_iter().flatten().map(|sent| sent + timing.attempt_timeout).min()
     }
 
@@ -111,27 +111,32 @@ impl Moves {
 impl Member {
     pub(super) fn read_map(&mut self, now: Now, effects: &mut Vec<Effect>) {
         let timeout = self.setup.timing.attempt_timeout;
-        if self.moves.reading.is_some_and(|(sent, _)| now.possible < sent + timeout) {
+        if self.moves.reading.as_ref().is_some_and(|request| now.possible < request.sent + timeout) {
             return;
         }
         self.moves.must_read = false;
-        self.moves.reading = Some((now.possible, self.moves.map.as_ref().map(|map| map.version.number)));
-        effects.push(Effect::ReadMap);
+        let known = self.moves.map.as_ref().map(|map| map.version.number);
+        let request = MapRequest { sent: now.possible, known };
+        self.moves.reading = Some(request.clone());
+        effects.push(Effect::ReadMap(request));
     }
 
-    pub(super) fn map_read(&mut self, answer: Result<Option<SlotMap>, Failure>, now: Now) {
-        let Some((sent, known)) = self.moves.reading else { return };
+    pub(super) fn map_read(&mut self, request: &MapRequest, answer: Result<Option<SlotMap>, Failure>, now: Now) {
+        let waited_for = self.moves.reading.as_ref() == Some(request);
         let Ok(found) = answer else {
-            // `reading` stays: it paces the next attempt.
-            self.moves.must_read = true;
+            // `reading` stays: it paces the next attempt. What an older one would have told, a newer one tells.
+            self.moves.must_read |= waited_for;
             return;
         };
-        self.moves.reading = None;
+        if waited_for {
+            self.moves.reading = None;
+        }
+        let known = request.known;
         let newest = self.moves.map.as_ref().map(|map| map.version.number);
         match found {
             Some(map) if known.is_some_and(|known| map.version.number < known) => self.end = Some(End::WentBack),
             Some(map) => {
-                self.moves.read = self.moves.read.max(Some(sent));
+                self.moves.read = self.moves.read.max(Some(request.sent));
                 self.moves.absent = false;
                 self.see_map(map, now);
             }
@@ -376,7 +381,7 @@ impl Member {
         if next == map.content && !again {
             return;
         }
-        next.generation += 1;
+        next.count_change();
         let on = Some(map.version.clone());
         self.moves.swap = Some(Swap { on: on.clone(), gives, sent: now.possible, again: false });
         effects.push(Effect::WriteMap { on, content: next });

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Effect, Failure, Member};
+use super::{Effect, Failure, LeasesRequest, Member};
 use crate::{
     Incarnation,
     member::{LeaseRecord, Readiness},
@@ -32,8 +32,10 @@ pub(super) struct Others {
     ended: BTreeSet<Incarnation>,
     /// Owners in the map whose Lease was not seen: since when a consistent list confirms that, in `certain` time.
     absent: BTreeMap<Incarnation, Option<Duration>>,
-    /// When the last such list was sent, and for whom.
-    listing: Option<(Duration, BTreeSet<Incarnation>)>,
+    /// The newest such list, while its answer is waited for; an older one's answer counts by its own request.
+    listing: Option<LeasesRequest>,
+    /// How many Leases were seen to go: a list that was sent before may show them yet.
+    went: u64,
     /// Since when the members that may own slots are the same, in `certain` time.
     pub(super) unchanged: Duration,
 }
@@ -56,9 +58,8 @@ impl Others {
             self.ended.insert(ended);
         }
         let known = self.seen.get(&lease.name);
-        if known.is_some_and(|it| {
-            it.lease.version.uid == lease.version.uid && it.lease.version.number >= lease.version.number
-        }) {
+        // Versions of two Leases of one name are ordered too: one store numbers them.
+        if known.is_some_and(|it| it.lease.version.number >= lease.version.number) {
             return;
         }
         let facts = |lease: &LeaseRecord| (lease.holder.clone(), lease.facts.readiness);
@@ -69,6 +70,7 @@ impl Others {
     }
 
     pub(super) fn gone(&mut self, name: &str, now: Now) {
+        self.went += 1;
         if self.seen.remove(name).is_some() {
             self.unchanged = now.certain;
         }
@@ -92,23 +94,27 @@ impl Others {
         self.absent.values_mut().for_each(|since| *since = since.map(|_| now.certain));
     }
 
-    /// Answer to a consistent list: who it does not name can never renew again, and acts no longer than a right lasts
-    /// from when the list was sent. (That a watch does not show a Lease proves nothing: it may be silent.)
-    pub(super) fn leases_read(&mut self, answer: Result<Vec<LeaseRecord>, Failure>, now: Now) {
-        let Some((sent, asked)) = self.listing.take() else { return };
-        let Ok(leases) = answer else {
-            // It paces the next.
-            self.listing = Some((sent, BTreeSet::new()));
-            return;
-        };
-        let holders: BTreeSet<Incarnation> = leases.iter().filter_map(|lease| lease.holder.clone()).collect();
+    /// Answer to a consistent list: whom it was asked for and does not name can never renew again, and acts no longer
+    /// than a right lasts from when the list was served, which was before its answer came. (That a watch does not show
+    /// a Lease proves nothing: it may be silent.)
+    pub(super) fn leases_read(&mut self, request: &LeasesRequest, answer: Result<Vec<LeaseRecord>, Failure>, now: Now) {
+        // `listing` stays where there is no answer: it paces the next.
+        let Ok(leases) = answer else { return };
+        if self.listing.as_ref() == Some(request) {
+            self.listing = None;
+        }
+        let holders: BTreeSet<&Incarnation> = leases.iter().filter_map(|lease| lease.holder.as_ref()).collect();
         for (owner, since) in &mut self.absent {
-            if asked.contains(owner) && !holders.contains(owner) && since.is_none() {
-                *since = Some(sent);
+            if request.missing.contains(owner) && !holders.contains(owner) && since.is_none() {
+                *since = Some(now.certain);
             }
         }
+        // One that this does not know of may have gone since: then the next list tells whether it is there.
+        let overtaken = self.went != request.went;
         for lease in leases {
-            self.seen(lease, now);
+            if !overtaken || self.seen.contains_key(&lease.name) {
+                self.seen(lease, now);
+            }
         }
     }
 
@@ -169,7 +175,7 @@ impl Member {
     fn note_absent(&mut self, owners: &BTreeSet<Incarnation>, now: Now, effects: &mut Vec<Effect>) {
         let timing = &self.setup.timing;
         let me = &self.setup.incarnation;
-        let Others { seen, ended, absent, listing, .. } = &mut self.others;
+        let Others { seen, ended, absent, listing, went, .. } = &mut self.others;
         let holders: BTreeSet<&Incarnation> = seen.values().filter_map(|it| it.lease.holder.as_ref()).collect();
         let missing = |it: &&Incarnation| *it != me && !holders.contains(*it) && !ended.contains(*it);
         let missing: BTreeSet<Incarnation> = owners.iter().filter(missing).cloned().collect();
@@ -186,10 +192,11 @@ impl Member {
         }
         let unconfirmed: BTreeSet<_> =
             absent.iter().filter(|(_, since)| since.is_none()).map(|(it, _)| it.clone()).collect();
-        let free = listing.as_ref().is_none_or(|(sent, _)| now.certain >= *sent + timing.attempt_timeout);
+        let free = listing.as_ref().is_none_or(|request| now.certain >= request.sent + timing.attempt_timeout);
         if !unconfirmed.is_empty() && free {
-            *listing = Some((now.certain, unconfirmed));
-            effects.push(Effect::ReadLeases);
+            let request = LeasesRequest { sent: now.certain, missing: unconfirmed, went: *went };
+            *listing = Some(request.clone());
+            effects.push(Effect::ReadLeases(request));
         }
     }
 }

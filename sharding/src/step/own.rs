@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use super::{Effect, End, Failure, Member};
+use super::{Effect, End, Failure, LeaseRequest, Member};
 use crate::{
     Incarnation,
     member::{Facts, LeaseRecord, Version},
@@ -46,8 +46,8 @@ pub(super) struct Own {
     attempts: Vec<Attempt>,
     number: u64,
     told: Facts,
-    /// When a read of the Lease was sent whose answer is waited for.
-    reading: Option<Duration>,
+    /// The newest read of the Lease, while its answer is waited for; an older one's answer counts by its own request.
+    reading: Option<LeaseRequest>,
     must_read: bool,
     next: Duration,
 }
@@ -56,7 +56,8 @@ impl Own {
     /// When something is due next, in `possible` time.
     pub(super) fn due(&self, timing: &Timing) -> Option<Duration> {
         let unanswered = self.attempts.iter().filter(|it| it.waiting).map(|it| it.sent);
-        let answers = unanswered.chain(self.reading).map(|sent| sent + timing.attempt_timeout);
+        let answers =
+            unanswered.chain(self.reading.as_ref().map(|it| it.sent)).map(|sent| sent + timing.attempt_timeout);
         answers.chain([self.next]).min()
     }
 
@@ -95,17 +96,25 @@ impl Member {
     }
 
     /// The Lease as it is: who holds it, and which attempt wrote it.
-    pub(super) fn lease_read(&mut self, answer: Result<Option<LeaseRecord>, Failure>, now: Now) {
+    pub(super) fn lease_read(
+        &mut self,
+        request: &LeaseRequest,
+        answer: Result<Option<LeaseRecord>, Failure>,
+        now: Now,
+    ) {
+        let waited_for = self.own.reading.as_ref() == Some(request);
         let Ok(found) = answer else {
-            // `reading` stays: it paces the next attempt.
-            self.own.must_read = true;
+            // `reading` stays: it paces the next attempt. What an older one would have told, a newer one tells.
+            self.own.must_read |= waited_for;
             return;
         };
-        self.own.reading = None;
+        if waited_for {
+            self.own.reading = None;
+            self.own.must_read = false;
+        }
         self.own.looked = true;
-        self.own.must_read = false;
         if !self.own.joined {
-            return self.look_before_joining(found, now);
+            return self.look_before_joining(request, found, now);
         }
         match found {
             Some(lease) if lease.holder.as_ref() == Some(&self.setup.incarnation) => {
@@ -116,14 +125,17 @@ impl Member {
                     _ => self.own.adopt(lease),
                 }
             }
-            _ => self.end = Some(End::Fenced),
+            _ if request.joined => self.end = Some(End::Fenced),
+            // It may have been looked at before this member joined.
+            _ => self.own.must_read = true,
         }
     }
 
     /// What was sent and is not there now may have been there: others may have fenced it since, and hold this
     /// incarnation dead for good. Then only another incarnation can join.
-    fn look_before_joining(&mut self, found: Option<LeaseRecord>, now: Now) {
-        let sent = !self.own.attempts.is_empty();
+    fn look_before_joining(&mut self, request: &LeaseRequest, found: Option<LeaseRecord>, now: Now) {
+        let sent = self.own.attempts.iter().any(|it| it.number <= request.attempt);
+        let sent_since = self.own.number > request.attempt;
         let lease = match found {
             Some(lease) if lease.holder.as_ref() == Some(&self.setup.incarnation) => {
                 self.own.adopt(lease);
@@ -134,6 +146,8 @@ impl Member {
                 self.end = Some(End::Fenced);
                 return;
             }
+            // It was looked at before the attempt arrived: that says nothing of it.
+            _ if sent_since => return,
             other => other,
         };
         if self.own.number == 0 {
@@ -144,8 +158,8 @@ impl Member {
             self.own.former = None;
             return;
         };
-        let same = self.own.former.as_ref().is_some_and(|former| former.lease.version == lease.version);
-        if !same {
+        let known = self.own.former.as_ref().map(|former| former.lease.version.number);
+        if known.is_none_or(|known| known < lease.version.number) {
             self.own.former = Some(Former { lease, since: now.certain });
         }
     }
@@ -156,12 +170,13 @@ impl Member {
         let overdue = |it: &Attempt| it.waiting && now.possible >= it.sent + timing.attempt_timeout;
         let first_look = !self.own.looked && !self.own.joined;
         let must_read = self.own.must_read || first_look || self.own.attempts.iter().any(overdue);
-        let free = self.own.reading.is_none_or(|sent| now.possible >= sent + timing.attempt_timeout);
+        let free = self.own.reading.as_ref().is_none_or(|it| now.possible >= it.sent + timing.attempt_timeout);
         if must_read && free {
             self.own.attempts.iter_mut().filter(|it| overdue(it)).for_each(|it| it.waiting = false);
             self.own.must_read = false;
-            self.own.reading = Some(now.possible);
-            effects.push(Effect::ReadLease);
+            let request = LeaseRequest { sent: now.possible, attempt: self.own.number, joined: self.own.joined };
+            self.own.reading = Some(request.clone());
+            effects.push(Effect::ReadLease(request));
         }
         let news = self.own.joined && self.facts().readiness != self.own.told.readiness;
         if now.possible >= self.own.next || news {

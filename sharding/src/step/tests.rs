@@ -1,5 +1,8 @@
 //! Single rules of the protocol, one test each; their interplay is explored in `tests/model` and `tests/sim`.
 
+mod late;
+mod rules;
+
 use super::*;
 use crate::map::Holding;
 
@@ -45,17 +48,44 @@ fn map(number: u64, owners: [&str; 3]) -> SlotMap {
     }
 }
 
+/// A read of the map that was sent then, when this version was known.
+fn asked(sent: u64, known: Option<u64>) -> MapRequest {
+    MapRequest { sent: Duration::from_secs(sent), known }
+}
+
+/// A read of the member's own Lease that was sent then, after so many attempts.
+fn looked(sent: u64, attempt: u64, joined: bool) -> LeaseRequest {
+    LeaseRequest { sent: Duration::from_secs(sent), attempt, joined }
+}
+
 /// A member that joined at second 0 and owns everything; another is seen, ready.
 fn owner() -> Member {
     let mut member = new_member();
     member.step(Input::Synced, at(0));
-    member.step(Input::LeaseRead(Ok(None)), at(0));
+    member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(0));
     member.step(Input::Tick, at(3));
     member.step(Input::Renewed(1, Ok(lease("me", Some(ME), 1, 1))), at(3));
-    member.step(Input::MapRead(Ok(Some(map(10, [ME, ME, ME])))), at(3));
+    member.step(Input::MapRead(asked(3, None), Ok(Some(map(10, [ME, ME, ME])))), at(3));
     member.step(Input::LeasesListed(vec![lease("me", Some(ME), 1, 1)]), at(3));
     assert!(member.acts(at(4)) && member.open().len() == 3);
     member
+}
+
+/// A member renews and reads the map in time at this second; answers what it wants done.
+fn keep(member: &mut Member, second: u64, seen: &SlotMap) -> Vec<Effect> {
+    let mut done = Vec::new();
+    for effect in member.step(Input::Tick, at(second)) {
+        let answer = match &effect {
+            Effect::Renew { attempt, .. } => {
+                Some(Input::Renewed(*attempt, Ok(lease("me", Some(ME), *attempt, 100 + second))))
+            }
+            Effect::ReadMap(request) => Some(Input::MapRead(request.clone(), Ok(Some(seen.clone())))),
+            _ => None,
+        };
+        done.push(effect);
+        done.extend(answer.into_iter().flat_map(|answer| member.step(answer, at(second))));
+    }
+    done
 }
 
 fn drain_of(effects: &[Effect]) -> Option<(u64, usize)> {
@@ -107,13 +137,13 @@ fn a_swap_without_an_answer_keeps_its_slots_closed() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (drain, _) = drain_of(&member.step(Input::Tick, at(6))).unwrap();
-    member.step(Input::MapRead(Ok(Some(map(10, [ME, ME, ME])))), at(6));
+    member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(6));
     assert!(swap_of(&member.step(Input::Drained(drain), at(6))).is_some());
     let effects = member.step(Input::MapWritten(Err(Failure::Unknown)), at(7));
-    assert!(effects.contains(&Effect::ReadMap), "{effects:?}");
+    assert!(effects.contains(&Effect::ReadMap(asked(7, Some(10)))), "{effects:?}");
     assert_eq!(member.open().len(), 2);
     // The map stands where it stood: the swap may land yet. It is sent again, on the same version.
-    let effects = member.step(Input::MapRead(Ok(Some(map(10, [ME, ME, ME])))), at(7));
+    let effects = member.step(Input::MapRead(asked(7, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(7));
     assert!(swap_of(&effects).is_some());
     assert_eq!(member.open().len(), 2);
     member.step(Input::MapSeen(map(11, [ME, ME, ME])), at(8));
@@ -127,9 +157,10 @@ fn a_slow_store_suspends_at_most() {
     let mut member = owner();
     let sent = member.step(Input::Tick, at(6));
     assert!(sent.iter().any(|it| matches!(it, Effect::Renew { attempt: 2, .. })), "{sent:?}");
-    assert!(member.step(Input::Tick, at(8)).contains(&Effect::ReadLease), "no answer: it is asked for another way");
-    member.step(Input::LeaseRead(Ok(Some(lease("me", Some(ME), 1, 1)))), at(8));
-    member.step(Input::MapRead(Ok(Some(map(10, [ME, ME, ME])))), at(8));
+    let effects = member.step(Input::Tick, at(8));
+    assert!(effects.contains(&Effect::ReadLease(looked(8, 2, true))), "no answer: it is asked for another way");
+    member.step(Input::LeaseRead(looked(8, 2, true), Ok(Some(lease("me", Some(ME), 1, 1)))), at(8));
+    member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(8));
     assert!(!member.acts(at(15)), "12 s after the last renewal that is known");
     member.step(Input::Renewed(2, Ok(lease("me", Some(ME), 2, 2))), at(16));
     assert!(member.acts(at(16)), "it was sent at second 6");
@@ -143,12 +174,12 @@ fn a_conflict_alone_fences_nobody_and_another_holder_does() {
     let mut member = owner();
     member.step(Input::Tick, at(6));
     member.step(Input::Renewed(2, Err(Failure::Conflict)), at(6));
-    member.step(Input::LeaseRead(Ok(Some(lease("me", Some(ME), 2, 2)))), at(6));
-    member.step(Input::MapRead(Ok(Some(map(10, [ME, ME, ME])))), at(6));
+    member.step(Input::LeaseRead(looked(6, 2, true), Ok(Some(lease("me", Some(ME), 2, 2)))), at(6));
+    member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(6));
     assert!(member.acts(at(17)), "its own renewal came through");
     member.step(Input::Tick, at(9));
     member.step(Input::Renewed(3, Err(Failure::Conflict)), at(9));
-    let effects = member.step(Input::LeaseRead(Ok(Some(lease("me", None, 2, 3)))), at(9));
+    let effects = member.step(Input::LeaseRead(looked(9, 3, true), Ok(Some(lease("me", None, 2, 3)))), at(9));
     assert!(effects.contains(&Effect::End(End::Fenced)));
     assert!(!member.acts(at(9)) && member.open().is_empty());
 }
@@ -160,22 +191,22 @@ fn an_incarnation_that_may_have_been_fenced_before_it_joined_never_joins() {
     let sent = || {
         let mut member = new_member();
         member.step(Input::Synced, at(0));
-        let effects = member.step(Input::LeaseRead(Ok(None)), at(0));
+        let effects = member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(0));
         assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "nothing to wait for");
         assert!(!member.step(Input::Tick, at(3)).iter().any(|it| matches!(it, Effect::Renew { .. })), "one at a time");
         member
     };
     let fenced = LeaseRecord { ended: Some(incarnation(ME)), ..lease("me", None, 1, 9) };
     for found in [None, Some(fenced), Some(lease("me", Some("me_0"), 1, 9))] {
-        let effects = sent().step(Input::LeaseRead(Ok(found)), at(20));
+        let effects = sent().step(Input::LeaseRead(looked(3, 1, false), Ok(found)), at(20));
         assert!(effects.contains(&Effect::End(End::Fenced)));
     }
     let mut member = sent();
-    member.step(Input::LeaseRead(Ok(Some(lease("me", Some(ME), 1, 9)))), at(4));
+    member.step(Input::LeaseRead(looked(3, 1, false), Ok(Some(lease("me", Some(ME), 1, 9)))), at(4));
     assert!(member.joined(), "its answer was lost");
     let mut member = sent();
     member.step(Input::Renewed(1, Err(Failure::Conflict)), at(4));
-    let effects = member.step(Input::LeaseRead(Ok(None)), at(4));
+    let effects = member.step(Input::LeaseRead(looked(3, 1, false), Ok(None)), at(4));
     assert!(!effects.contains(&Effect::End(End::Fenced)), "it did not happen");
 }
 
@@ -195,7 +226,7 @@ fn the_right_needs_the_map_too() {
         member.step(Input::Tick, at(second));
         let attempt = second / 3;
         member.step(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt))), at(second));
-        member.step(Input::MapRead(Err(Failure::Unknown)), at(second));
+        member.step(Input::MapRead(asked(second, Some(10)), Err(Failure::Unknown)), at(second));
     }
     assert!(!member.acts(at(16)));
 }
@@ -210,7 +241,7 @@ fn a_silent_member_is_fenced_and_its_slots_are_taken() {
         let effects = member.step(Input::Tick, at(second));
         let attempt = second / 3;
         member.step(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt))), at(second));
-        member.step(Input::MapRead(Ok(Some(map(12, ["other_1", ME, ME])))), at(second));
+        member.step(Input::MapRead(asked(second, Some(12)), Ok(Some(map(12, ["other_1", ME, ME])))), at(second));
         effects
     };
     for second in [6, 9, 12, 15, 18] {
@@ -231,14 +262,16 @@ fn a_silent_member_is_fenced_and_its_slots_are_taken() {
 fn an_owner_that_is_not_seen_is_asked_for_before_it_is_held_dead() {
     let mut member = owner();
     let effects = member.step(Input::MapSeen(map(12, ["unseen_1", ME, ME])), at(4));
-    assert!(effects.contains(&Effect::ReadLeases), "{effects:?}");
+    let request = LeasesRequest { sent: at(4).certain, missing: [incarnation("unseen_1")].into(), went: 0 };
+    assert!(effects.contains(&Effect::ReadLeases(request.clone())), "{effects:?}");
     let found = lease("unseen", Some("unseen_1"), 3, 9);
-    member.step(Input::LeasesRead(Ok(vec![lease("me", Some(ME), 1, 1), found])), at(4));
+    member.step(Input::LeasesRead(request, Ok(vec![lease("me", Some(ME), 1, 1), found])), at(4));
     for second in [6, 9, 12, 15, 18] {
         member.step(Input::Tick, at(second));
         let attempt = second / 3;
         member.step(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt))), at(second));
-        let effects = member.step(Input::MapRead(Ok(Some(map(12, ["unseen_1", ME, ME])))), at(second));
+        let effects =
+            member.step(Input::MapRead(asked(second, Some(12)), Ok(Some(map(12, ["unseen_1", ME, ME])))), at(second));
         assert_eq!(swap_of(&effects), None, "{second}");
     }
 }
@@ -247,8 +280,8 @@ fn an_owner_that_is_not_seen_is_asked_for_before_it_is_held_dead() {
 #[test]
 fn an_older_map_than_was_known_when_it_was_asked_for_ends_the_incarnation() {
     let mut member = owner();
-    assert!(member.step(Input::Tick, at(6)).contains(&Effect::ReadMap));
-    let effects = member.step(Input::MapRead(Ok(Some(map(9, [ME, ME, ME])))), at(6));
+    assert!(member.step(Input::Tick, at(6)).contains(&Effect::ReadMap(asked(6, Some(10)))));
+    let effects = member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(9, [ME, ME, ME])))), at(6));
     assert!(effects.contains(&Effect::End(End::WentBack)));
 }
 
@@ -265,7 +298,7 @@ fn a_new_map_grants_nothing_for_a_leases_duration() {
         member.step(Input::Tick, at(second));
         let attempt = second / 3;
         member.step(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt))), at(second));
-        let effects = member.step(Input::MapRead(Ok(Some(fresh.clone()))), at(second));
+        let effects = member.step(Input::MapRead(asked(second, Some(50)), Ok(Some(fresh.clone()))), at(second));
         assert_eq!(swap_of(&effects), None, "{second}");
     }
     assert!(swap_of(&member.step(Input::Tick, at(19))).is_some());
@@ -286,6 +319,6 @@ fn a_member_that_stops_leaves_nothing_behind() {
 #[test]
 fn a_member_that_never_joined_ends_at_once() {
     let mut member = new_member();
-    member.step(Input::LeaseRead(Err(Failure::Unknown)), at(1));
+    member.step(Input::LeaseRead(looked(0, 0, false), Err(Failure::Unknown)), at(1));
     assert!(member.step(Input::Stop, at(2)).contains(&Effect::End(End::Stopped)));
 }

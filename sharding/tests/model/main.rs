@@ -15,13 +15,15 @@
     reason = "tests"
 )]
 
+mod bounds;
 mod server;
 mod world;
 
 use std::time::Instant;
 
+use bounds::{Bounds, Broken, Mishap};
 use stateright::{Checker, HasDiscoveries, Model};
-use world::{Bounds, Broken, World};
+use world::World;
 
 /// Explores a world; answers the number of states and the names of violated properties.
 fn explore(name: &str, bounds: Bounds) -> (usize, Vec<&'static str>) {
@@ -62,6 +64,25 @@ fn two_members_never_act_on_one_slot() {
         let (states, found) = explore("two members", bounds);
         assert!(found.is_empty(), "{found:?}");
         assert!(states > 10_000, "{states}");
+    }
+}
+
+/// S-1, S-3: an error that says nothing of what became of its request decides nothing.
+#[test]
+fn an_unknown_outcome_decides_nothing() {
+    let bounds = |members, slots, faults, ticks| Bounds {
+        members,
+        slots,
+        faults,
+        ticks,
+        stops: 0,
+        mishaps: Mishap::TOLD,
+        ..Bounds::default()
+    };
+    for bounds in [bounds(2, 1, 2, 10), bounds(3, 2, 1, 12)] {
+        let (states, found) = explore("unknown outcomes", bounds);
+        assert!(found.is_empty(), "{found:?}");
+        assert!(states > 1000, "{states}");
     }
 }
 

@@ -33,6 +33,22 @@ pub(crate) enum Request {
     Write { entry: Entry, on: u64, epoch: i64 },
 }
 
+impl Request {
+    /// The answer that says nothing of what became of it.
+    pub(crate) fn nothing_known(&self) -> Option<Input> {
+        let nothing = Failure::Unknown;
+        Some(match self {
+            Self::Protocol(Effect::Renew { attempt, .. }) => Input::Renewed(*attempt, Err(nothing)),
+            Self::Protocol(Effect::ReadLease(asked)) => Input::LeaseRead(asked.clone(), Err(nothing)),
+            Self::Protocol(Effect::ReadLeases(asked)) => Input::LeasesRead(asked.clone(), Err(nothing)),
+            Self::Protocol(Effect::Fence(seen)) => Input::Fenced(Arc::clone(&seen.name), Err(nothing)),
+            Self::Protocol(Effect::ReadMap(asked)) => Input::MapRead(asked.clone(), Err(nothing)),
+            Self::Protocol(Effect::WriteMap { .. }) => Input::MapWritten(Err(nothing)),
+            Self::Protocol(_) | Self::Write { .. } => return None,
+        })
+    }
+}
+
 impl Server {
     /// Carries a request out. `heedless` ignores the version that a fence or a write is based on.
     pub(crate) fn apply(&mut self, from: &Sender, request: &Request, heedless: Heedless) -> Option<Input> {
@@ -49,9 +65,11 @@ impl Server {
                 };
                 Some(Input::Renewed(*attempt, self.put_lease(lease, on.as_ref())))
             }
-            Request::Protocol(Effect::ReadLease) => Some(Input::LeaseRead(Ok(self.leases.get(&from.lease).cloned()))),
-            Request::Protocol(Effect::ReadLeases) => {
-                Some(Input::LeasesRead(Ok(self.leases.values().cloned().collect())))
+            Request::Protocol(Effect::ReadLease(asked)) => {
+                Some(Input::LeaseRead(asked.clone(), Ok(self.leases.get(&from.lease).cloned())))
+            }
+            Request::Protocol(Effect::ReadLeases(asked)) => {
+                Some(Input::LeasesRead(asked.clone(), Ok(self.leases.values().cloned().collect())))
             }
             Request::Protocol(Effect::Fence(seen)) => {
                 let mut lease = LeaseRecord::clone(seen);
@@ -68,7 +86,7 @@ impl Server {
                 }
                 None
             }
-            Request::Protocol(Effect::ReadMap) => Some(Input::MapRead(Ok(self.map.clone()))),
+            Request::Protocol(Effect::ReadMap(asked)) => Some(Input::MapRead(asked.clone(), Ok(self.map.clone()))),
             Request::Protocol(Effect::WriteMap { on, content }) => {
                 Some(Input::MapWritten(self.put_map(on.as_ref(), content)))
             }

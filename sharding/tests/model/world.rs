@@ -11,59 +11,16 @@ use kube_sharding::{
 };
 use stateright::{Model, Property};
 
-use crate::server::{Heedless, Request, Sender, Server};
+use crate::{
+    bounds::{Bounds, Broken, Mishap},
+    server::{Heedless, Request, Sender, Server},
+};
 
 /// Seconds of the model's Lease: a right of 8, so that clocks may run one tick in ten apart.
 const LEASE: Duration = Duration::from_secs(10);
 
 /// Most changes of the map in one history: more would mean that members give each other the same slot for ever.
 const REST: u64 = 20;
-
-/// A rule that is broken on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Broken {
-    /// Slots are given without closing them: new work begins while they are drained.
-    GrantWithoutDrain,
-    /// The end of work is confirmed while some is in flight.
-    ConfirmWhileInFlight,
-    /// The right is counted from when answers came.
-    RightFromAnswer,
-    /// A fence does not name the version that it replaces.
-    FenceWithoutVersion,
-    /// A write does not name the version that it is based on.
-    WriteWithoutVersion,
-}
-
-impl Broken {
-    pub(crate) const EVERY: [Self; 5] = [
-        Self::GrantWithoutDrain,
-        Self::ConfirmWhileInFlight,
-        Self::RightFromAnswer,
-        Self::FenceWithoutVersion,
-        Self::WriteWithoutVersion,
-    ];
-}
-
-/// How far the exploration goes.
-#[derive(Clone, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) members: usize,
-    pub(crate) slots: u16,
-    /// Things that go wrong in one history.
-    pub(crate) faults: u8,
-    /// Clean stops in one history.
-    pub(crate) stops: u8,
-    /// Pieces of work in one history.
-    pub(crate) works: u8,
-    pub(crate) ticks: u8,
-    pub(crate) broken: Option<Broken>,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { members: 2, slots: 1, faults: 1, stops: 1, works: 2, ticks: 12, broken: None }
-    }
-}
 
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -88,23 +45,6 @@ pub(crate) struct Process {
     answered: Option<Duration>,
 }
 
-/// What may happen to a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Mishap {
-    /// It never arrives.
-    Lost,
-    /// It stays on its way while time passes.
-    Held,
-    /// It arrives, its answer does not.
-    AnswerLost,
-    /// It arrives, its answer stays on its way.
-    AnswerHeld,
-}
-
-impl Mishap {
-    const EVERY: [Self; 4] = [Self::Lost, Self::Held, Self::AnswerLost, Self::AnswerHeld];
-}
-
 /// A request on its way.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
@@ -112,6 +52,8 @@ pub(crate) struct Flight {
     request: Request,
     /// It may stay on its way while time passes.
     held: bool,
+    /// Who sent it was told already that nothing is known of it: its answer comes to nobody.
+    forgotten: bool,
 }
 
 /// Everything there is.
@@ -225,7 +167,7 @@ impl State {
     fn send(&mut self, from: usize, request: Request, broken: Option<Broken>) {
         let contested =
             matches!(&request, Request::Protocol(Effect::WriteMap { .. } | Effect::Fence(_) | Effect::DeleteLease(..)));
-        let flight = |held| Flight { from, request: request.clone(), held };
+        let flight = |held| Flight { from, request: request.clone(), held, forgotten: false };
         match self.processes[from].armed.take() {
             Some(Mishap::Lost) => {}
             Some(Mishap::Held) => self.flights.push(flight(true)),
@@ -234,12 +176,28 @@ impl State {
                 let answer = self.carry_out(from, &request, broken);
                 self.answers.extend(answer.map(|answer| (from, answer)));
             }
+            Some(Mishap::Broken) => self.tell_nothing(from, &request, broken),
+            Some(Mishap::AnswerBroken) => {
+                self.carry_out(from, &request, broken);
+                self.tell_nothing(from, &request, broken);
+            }
+            Some(Mishap::HeldBroken) => {
+                self.flights.push(Flight { forgotten: true, ..flight(true) });
+                self.tell_nothing(from, &request, broken);
+            }
             None if contested => self.flights.push(flight(false)),
             None => {
                 if let Some(answer) = self.carry_out(from, &request, broken) {
                     self.input(from, answer, broken);
                 }
             }
+        }
+    }
+
+    /// The sender is told that nothing is known of its request.
+    fn tell_nothing(&mut self, from: usize, request: &Request, broken: Option<Broken>) {
+        if let Some(answer) = request.nothing_known() {
+            self.input(from, answer, broken);
         }
     }
 
@@ -262,6 +220,7 @@ impl State {
         let answer = self.carry_out(flight.from, &flight.request, broken);
         let one = &self.processes[flight.from];
         match answer {
+            _ if flight.forgotten => {}
             Some(answer) if one.paused => self.answers.push((flight.from, answer)),
             Some(answer) if !one.crashed => self.input(flight.from, answer, broken),
             _ => {}
@@ -398,7 +357,7 @@ impl Model for World {
             if fault && one.member.joined() {
                 actions.extend([Action::Crash(index), Action::Pause(index)]);
                 if one.armed.is_none() {
-                    actions.extend(Mishap::EVERY.map(|mishap| Action::Arm(index, mishap)));
+                    actions.extend(self.bounds.mishaps.iter().map(|mishap| Action::Arm(index, *mishap)));
                 }
                 if !one.cut {
                     actions.push(Action::Cut(index));

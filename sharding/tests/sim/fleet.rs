@@ -18,7 +18,7 @@ use kube::{
 };
 use kube_sharding::{
     Incarnation, Slot,
-    clock::Clock,
+    clock::{Clock, Elapsed, Reading},
     election::{Boxed, Election},
     gate::{Gate, Permit, Scope},
     layer::GateLayer,
@@ -49,23 +49,97 @@ pub(crate) fn timing() -> Timing {
     Timing::default()
 }
 
-/// A clock that runs at its own rate, and may stand still while its process does.
+/// The three clocks of a machine, which run at their own rate, and read as the machine's are.
 pub(crate) struct SimClock {
     begun: Instant,
-    /// Thousandths by which it is faster or slower.
+    /// Thousandths by which they are faster or slower.
     per_mille: u64,
-    /// Milliseconds that its monotonic clock stood still.
-    suspended_millis: AtomicU64,
+    errors: Mutex<ClockErrors>,
+    elapsed: Mutex<Elapsed>,
+}
+
+/// What makes the clocks of one machine differ.
+#[derive(Default)]
+struct ClockErrors {
+    /// How long the machine was suspended: its monotonic clock stood still.
+    suspended: Duration,
+    /// How long its hypervisor paused it: only its wall clock went on, or was put right after.
+    paused: Duration,
+    /// What stands still now, and since when.
+    still: Option<(Standstill, Instant)>,
+    /// How far the wall clock was set forward, and how far back.
+    forward: Duration,
+    back: Duration,
+}
+
+impl ClockErrors {
+    /// For how long the machine was suspended, and paused, until now.
+    fn stood_still(&self, per_mille: u64) -> (Duration, Duration) {
+        let time = |what| match self.still {
+            Some((still, since)) if still == what => scaled(since, per_mille),
+            _ => Duration::ZERO,
+        };
+        (self.suspended + time(Standstill::Machine), self.paused + time(Standstill::Hypervisor))
+    }
+}
+
+/// Time since then on a clock that runs at this rate.
+fn scaled(since: Instant, per_mille: u64) -> Duration {
+    Duration::from_millis(u64::try_from(since.elapsed().as_millis()).unwrap() * per_mille / 1000)
+}
+
+/// What a wall clock shows when the simulation begins: enough to be set back by.
+const WALL: Duration = Duration::from_hours(1000);
+
+/// What stood still while a process did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standstill {
+    /// The process alone (SIGSTOP).
+    Process,
+    /// The machine was suspended to memory.
+    Machine,
+    /// The hypervisor paused the machine.
+    Hypervisor,
+}
+
+impl SimClock {
+    fn new(per_mille: u64) -> Self {
+        let first = Reading { wall: WALL, ..Reading::default() };
+        let elapsed = Mutex::new(Elapsed::since(first));
+        Self { begun: Instant::now(), per_mille, errors: Mutex::default(), elapsed }
+    }
+
+    fn stand_still(&self, what: Standstill) {
+        self.go_on();
+        self.errors.lock().unwrap().still = Some((what, Instant::now()));
+    }
+
+    fn go_on(&self) {
+        let mut errors = self.errors.lock().unwrap();
+        (errors.suspended, errors.paused) = errors.stood_still(self.per_mille);
+        errors.still = None;
+    }
+
+    /// Somebody sets the wall clock.
+    pub(crate) fn set_wall(&self, forward: Duration, back: Duration) {
+        let mut errors = self.errors.lock().unwrap();
+        errors.forward += forward;
+        errors.back += back;
+    }
 }
 
 impl Clock for SimClock {
     fn now(&self) -> Now {
-        let millis = u64::try_from(self.begun.elapsed().as_millis()).unwrap();
-        let possible = Duration::from_millis(millis * self.per_mille / 1000);
-        Now {
-            certain: possible.saturating_sub(Duration::from_millis(self.suspended_millis.load(Ordering::SeqCst))),
-            possible,
-        }
+        let gone = scaled(self.begun, self.per_mille);
+        let errors = self.errors.lock().unwrap();
+        let (suspended, paused) = errors.stood_still(self.per_mille);
+        let boot = gone.saturating_sub(paused);
+        let reading = Reading {
+            monotonic: boot.saturating_sub(suspended),
+            boot,
+            wall: (WALL + gone + errors.forward).saturating_sub(errors.back),
+        };
+        self.elapsed.lock().unwrap().at(reading)
     }
 }
 
@@ -77,10 +151,10 @@ struct Whim {
 
 impl Election for Whim {
     fn stand(&self) -> Boxed<Option<Arc<str>>> {
-        let alive: Vec<usize> = self.processes.lock().unwrap().keys().copied().collect();
+        let alive: Vec<String> = self.processes.lock().unwrap().values().map(|it| it.name.clone()).collect();
         let mut dice = self.dice.lock().unwrap();
         let some = if dice.random_range(0..10) == 0 { dice.random_range(0..alive.len().max(1)) } else { 0 };
-        let name = alive.get(some).map(|id| names().lease(&format!("member-{id}")).into());
+        let name = alive.get(some).map(|name| names().lease(name).into());
         Box::pin(async move { name })
     }
 
@@ -122,6 +196,8 @@ impl Election for Terms {
 
 /// What the script knows of a process.
 pub(crate) struct Process {
+    /// Name of the pod.
+    pub(crate) name: String,
     pub(crate) clock: Arc<SimClock>,
     /// The gate of its present incarnation, and who that is.
     pub(crate) gate: Option<(Incarnation, Gate)>,
@@ -192,17 +268,28 @@ impl Fleet {
 
     pub(crate) fn start(&self, template: &str) -> usize {
         let id = usize::try_from(self.started.fetch_add(1, Ordering::SeqCst)).unwrap();
+        self.start_as(id, format!("member-{id}"), template)
+    }
+
+    /// Another pod of the same name as one that may be alive, as when a stateful set's pod is deleted by force.
+    pub(crate) fn start_twin(&self, of: usize, template: &str) {
+        let id = usize::try_from(self.started.fetch_add(1, Ordering::SeqCst)).unwrap();
+        self.start_as(id, self.name(of), template);
+    }
+
+    /// Name of a process's pod.
+    pub(crate) fn name(&self, id: usize) -> String {
+        self.processes.lock().unwrap().get(&id).map_or_else(|| format!("member-{id}"), |process| process.name.clone())
+    }
+
+    fn start_as(&self, id: usize, name: String, template: &str) -> usize {
         let mut dice = StdRng::seed_from_u64(self.seed.wrapping_mul(1000) + id as u64);
-        let clock = Arc::new(SimClock {
-            begun: Instant::now(),
-            // Up to 8 % apart: the protocol tolerates 11 %.
-            per_mille: dice.random_range(960..=1040),
-            suspended_millis: AtomicU64::new(0),
-        });
+        // Up to 8 % apart: the protocol tolerates 11 %.
+        let clock = Arc::new(SimClock::new(dice.random_range(960..=1040)));
         let pause = Arc::new(Pause::default());
-        let life = live(self.clone(), id, template.to_owned(), Arc::clone(&clock), dice);
+        let life = live(self.clone(), id, (name.clone(), template.to_owned()), Arc::clone(&clock), dice);
         let task = tokio::spawn(Pausable { inner: Box::pin(life), pause: Arc::clone(&pause) });
-        let process = Process { clock, gate: None, handle: None, pause, task };
+        let process = Process { name, clock, gate: None, handle: None, pause, task };
         self.processes.lock().unwrap().insert(id, process);
         id
     }
@@ -213,15 +300,16 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn pause(&self, id: usize) {
-        self.with(id, |process| process.pause.paused.store(true, Ordering::SeqCst));
+    pub(crate) fn pause(&self, id: usize, what: Standstill) {
+        self.with(id, |process| {
+            process.clock.stand_still(what);
+            process.pause.paused.store(true, Ordering::SeqCst);
+        });
     }
 
-    /// Lets it go on; its monotonic clock may have stood still for so long.
-    pub(crate) fn resume(&self, id: usize, stood_still: Duration) {
+    pub(crate) fn resume(&self, id: usize) {
         self.with(id, |process| {
-            let millis = u64::try_from(stood_still.as_millis()).unwrap();
-            process.clock.suspended_millis.fetch_add(millis, Ordering::SeqCst);
+            process.clock.go_on();
             process.pause.paused.store(false, Ordering::SeqCst);
             if let Some(waker) = process.pause.waker.lock().unwrap().take() {
                 waker.wake();
@@ -233,7 +321,7 @@ impl Fleet {
         self.with(id, |process| process.handle.iter().for_each(Handle::stop));
     }
 
-    fn with(&self, id: usize, act: impl FnOnce(&Process)) {
+    pub(crate) fn with(&self, id: usize, act: impl FnOnce(&Process)) {
         if let Some(process) = self.processes.lock().unwrap().get(&id) {
             act(process);
         }
@@ -241,20 +329,20 @@ impl Fleet {
 }
 
 /// One process: one incarnation after the other, until it is stopped.
-async fn live(fleet: Fleet, id: usize, template: String, clock: Arc<SimClock>, mut dice: StdRng) {
+async fn live(fleet: Fleet, id: usize, (name, template): (String, String), clock: Arc<SimClock>, mut dice: StdRng) {
     for life in 0.. {
         let incarnation = Incarnation::new(&format!("pod-{id}"), &life.to_string());
         let network = Network { server: fleet.server.clone(), sky: fleet.sky.clone(), process: id };
         let settings = Settings {
             names: names(),
-            member: format!("member-{id}"),
+            member: name.clone(),
             incarnation: incarnation.clone(),
             template: template.clone(),
             timing: timing(),
             clock: clock.clone(),
         };
         let election = fleet.election(id, &mut dice);
-        let (handle, runtime) = member(Client::new(network.clone(), "system"), settings, election);
+        let (handle, runtime) = member(Client::new(network.clone(), "system"), settings, election).unwrap();
         let gate = handle.gate().clone();
         if let Some(process) = fleet.processes.lock().unwrap().get_mut(&id) {
             process.gate = Some((incarnation.clone(), gate.clone()));

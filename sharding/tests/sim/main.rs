@@ -1,7 +1,8 @@
 //! The real runtime, gate and client of a fleet over a model API server, in virtual time, with everything going wrong
 //! that the dice say. A seed that fails fails again: `SIM_SEED=<seed>`.
 //!
-//! Checked all the time: S-1, at most one process may act on an entry. At the end: S-3, no late write of a former owner
+//! Checked all the time: S-1, at most one process may act on an entry; S-2, while one may, no other still works under
+//! its right or waits for a write. At the end: S-3, no late write of a former owner
 //! took effect after one of its successor; S-4, every entry has an owner again; S-6, balance; S-7, every item was
 //! reconciled after its last change.
 #![allow(
@@ -16,6 +17,7 @@
     reason = "tests"
 )]
 
+mod by_hand;
 mod fleet;
 mod network;
 mod script;
@@ -72,7 +74,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> (script::Summary, Vec<String>) {
     (total, failed)
 }
 
-/// S-1, S-3, S-4, S-6, S-7.
+/// S-1, S-2, S-3, S-4, S-6, S-7.
 #[test]
 fn whatever_goes_wrong_one_member_acts_and_all_is_owned_again() {
     let begun = Instant::now();
@@ -99,6 +101,19 @@ fn an_outage_moves_nothing() {
         })
         .collect();
     assert!(failed.is_empty(), "{} of 100 seeds: {:?}", failed.len(), failed.first());
+}
+
+/// S-4, S-6, S-7: whatever a person writes into the map ends in slots that somebody owns.
+#[test]
+fn whatever_is_written_into_the_map_by_hand_all_is_owned_again() {
+    let first = number("SIM_SEED").unwrap_or(0);
+    let many = number("SIM_SEEDS").unwrap_or(200).min(200);
+    let failed: Vec<String> = (first..first + many)
+        .filter_map(|seed| {
+            in_virtual_time(seed, script::edited_by_hand(seed)).err().map(|error| format!("seed {seed}: {error}"))
+        })
+        .collect();
+    assert!(failed.is_empty(), "{} of {many} seeds: {:?}", failed.len(), failed.first());
 }
 
 /// The same seed gives the same history.

@@ -14,6 +14,7 @@ use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
+use kube_sharding::gate::Scope;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::Value;
 use tokio::{sync::oneshot, time::sleep};
@@ -36,20 +37,50 @@ pub(crate) struct Weather {
     pub(crate) watch: u32,
     /// Nothing gets through at all.
     pub(crate) cut: bool,
-    /// Answers of writes come this much later, though they are applied in time.
+    /// Answers come up to this much later, though the requests are carried out in time: they overtake each other.
     pub(crate) slow: Duration,
 }
+
+/// What went wrong, and how often.
+pub(crate) type Faults = BTreeMap<&'static str, usize>;
+
+/// Writes of items that their sender waits for, by process and whose business they are.
+type Writing = Arc<Mutex<BTreeMap<(usize, Scope), usize>>>;
 
 /// Weather by process, and the dice. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Sky {
     weather: Arc<Mutex<BTreeMap<usize, Weather>>>,
     dice: Arc<Mutex<StdRng>>,
+    faults: Arc<Mutex<Faults>>,
+    writing: Writing,
+    /// Chance of a thousand that any request stays on its way, whatever the weather.
+    late_always: u32,
 }
 
 impl Sky {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { weather: Arc::default(), dice: Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed))) }
+        let dice = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)));
+        Self { weather: Arc::default(), dice, faults: Arc::default(), writing: Arc::default(), late_always: 0 }
+    }
+
+    /// Requests of all are late now and then, in any weather.
+    pub(crate) fn with_late_requests(self) -> Self {
+        Self { late_always: 50, ..self }
+    }
+
+    /// What went wrong so far.
+    pub(crate) fn faults(&self) -> Faults {
+        self.faults.lock().unwrap().clone()
+    }
+
+    /// Whether a process waits for the answer to a write.
+    pub(crate) fn writes(&self, process: usize, scope: Scope) -> bool {
+        self.writing.lock().unwrap().contains_key(&(process, scope))
+    }
+
+    fn count(&self, fault: &'static str) {
+        *self.faults.lock().unwrap().entry(fault).or_default() += 1;
     }
 
     pub(crate) fn set(&self, process: usize, weather: Weather) {
@@ -91,6 +122,8 @@ impl Service<Request<Body>> for Network {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let (network, (sender, answer)) = (self.clone(), oneshot::channel());
+        let scope = request.extensions().get::<Scope>().copied();
+        let awaited = scope.map(|scope| Awaited::new(self, scope));
         // What was sent goes its way, whatever becomes of who sent it.
         tokio::spawn(async move {
             if let Some(answer) = network.deliver(request).await {
@@ -101,7 +134,31 @@ impl Service<Request<Body>> for Network {
                 drop(sender);
             }
         });
-        Box::pin(async move { answer.await.map_err(|_| BoxError::from("the connection was reset")) })
+        Box::pin(async move {
+            let _awaited = awaited;
+            answer.await.map_err(|_| BoxError::from("the connection was reset"))
+        })
+    }
+}
+
+/// A write, for as long as its sender waits for its answer.
+struct Awaited(Writing, (usize, Scope));
+
+impl Awaited {
+    fn new(network: &Network, scope: Scope) -> Self {
+        let (writing, key) = (Arc::clone(&network.sky.writing), (network.process, scope));
+        *writing.lock().unwrap().entry(key).or_default() += 1;
+        Self(writing, key)
+    }
+}
+
+impl Drop for Awaited {
+    fn drop(&mut self) {
+        let mut writing = self.0.lock().unwrap();
+        if let Some(count) = writing.get_mut(&self.1) {
+            *count -= 1;
+        }
+        writing.retain(|_, count| *count > 0);
     }
 }
 
@@ -110,14 +167,18 @@ impl Network {
         let call = self.read(request).await;
         let weather = self.sky.of(self.process);
         let write = call.method != http::Method::GET;
+        let named = |read: &'static str, written: &'static str| if write { written } else { read };
         sleep(self.sky.millis(1..8)).await;
         if weather.cut || self.sky.chance(weather.request_lost) {
+            self.sky.count(named("reads lost", "writes lost"));
             return None;
         }
-        if self.sky.chance(weather.late) {
+        if self.sky.chance(weather.late.max(self.sky.late_always)) {
+            self.sky.count(named("reads late", "writes late"));
             sleep(self.sky.millis(1000..30_000)).await;
         }
         if self.sky.chance(weather.refused) {
+            self.sky.count(named("reads refused", "writes refused"));
             let status = Value::from(503);
             return Some(whole(
                 503,
@@ -126,14 +187,31 @@ impl Network {
         }
         let answer = self.server.answer(call);
         let lost = self.sky.chance(weather.answer_lost);
-        sleep(self.sky.millis(1..8) + if write { weather.slow } else { Duration::ZERO }).await;
+        sleep(
+            self.sky.millis(1..8) + self.lateness(&weather, named("answers of reads late", "answers of writes late")),
+        )
+        .await;
         if lost || self.sky.of(self.process).cut {
+            self.sky.count(named("answers of reads lost", "answers of writes lost"));
             return None;
         }
         Some(match answer {
             Answer::Whole(code, value) => whole(code, &value),
             Answer::Events(events) => self.events(events),
         })
+    }
+
+    /// How much later than usual an answer comes: any two may overtake each other.
+    fn lateness(&self, weather: &Weather, what: &'static str) -> Duration {
+        let mut most = u64::try_from(weather.slow.as_millis()).unwrap();
+        if self.sky.chance(weather.late) {
+            most = most.max(20_000);
+        }
+        if most == 0 {
+            return Duration::ZERO;
+        }
+        self.sky.count(what);
+        self.sky.millis(most / 3..most)
     }
 
     async fn read(&self, request: Request<Body>) -> Call {
@@ -171,10 +249,12 @@ impl Network {
                 let weather = network.sky.of(network.process);
                 sleep(network.sky.millis(1..30)).await;
                 if weather.cut {
+                    network.sky.count("watches cut");
                     // Half-open: the connection stands, nothing comes.
                     sleep(Duration::from_secs(600)).await;
                 }
                 if network.sky.chance(weather.watch) {
+                    network.sky.count("watches broken, silent or doubled");
                     match network.sky.millis(0..3).as_millis() {
                         0 => return None,
                         1 => sleep(Duration::from_secs(600)).await,

@@ -13,8 +13,9 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    fleet::{Fleet, ITEMS, names, scope},
-    network::{Sky, Weather},
+    by_hand::edit_map,
+    fleet::{Fleet, ITEMS, Standstill, names, scope},
+    network::{Faults, Sky, Weather},
     server::{Answer, Call, Server},
 };
 
@@ -28,7 +29,7 @@ const RECOVERY: Duration = Duration::from_secs(90);
 /// How long a planned handover may take: a drain, and what cancels it.
 const HANDOVER: Duration = Duration::from_secs(30);
 /// Collections of the protocol.
-const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
+pub(crate) const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases";
 
 /// Rules that are broken on purpose.
@@ -47,6 +48,7 @@ pub(crate) struct Summary {
     stops: usize,
     pauses: usize,
     troubles: usize,
+    faults: Faults,
     pub(crate) digest: u64,
 }
 
@@ -58,6 +60,7 @@ impl Summary {
         self.stops += other.stops;
         self.pauses += other.pauses;
         self.troubles += other.troubles;
+        other.faults.iter().for_each(|(fault, count)| *self.faults.entry(fault).or_default() += count);
     }
 }
 
@@ -65,8 +68,8 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} writes of items, {} changes of the map, {} crashes, {} clean stops, {} pauses, {} troubles of the network or by hand",
-            self.writes, self.map_changes, self.crashes, self.stops, self.pauses, self.troubles
+            "{} writes of items, {} changes of the map, {} crashes, {} clean stops, {} pauses, {} troubles in all; {:?}",
+            self.writes, self.map_changes, self.crashes, self.stops, self.pauses, self.troubles, self.faults
         )
     }
 }
@@ -76,6 +79,8 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
     let mut dice = StdRng::seed_from_u64(seed);
     let server = Server::new(flaws.heedless);
     let sky = Sky::new(seed);
+    // What a missing version lets through takes a late request.
+    let sky = if flaws.heedless { sky.with_late_requests() } else { sky };
     let fleet = Fleet::new(seed, server.clone(), sky);
     for index in 0..ITEM_COUNT {
         let name = if index == 0 { "fleet-wide".to_owned() } else { format!("item-{index}") };
@@ -119,6 +124,7 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
         (it.version, it.sender, it.at.duration_since(end - TROUBLE), &it.collection).hash(&mut hasher);
     }
     summary.digest = hasher.finish();
+    summary.faults = fleet.sky.faults();
     let ids = fleet.ids();
     ids.into_iter().for_each(|id| fleet.kill(id));
     Ok(summary)
@@ -146,17 +152,43 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
+/// A fleet whose slot map, and Leases, are edited by hand in every way for a while: answers what is not well after it.
+pub(crate) async fn edited_by_hand(seed: u64) -> Result<(), String> {
+    let mut dice = StdRng::seed_from_u64(seed);
+    let server = Server::new(false);
+    let fleet = Fleet::new(seed, server.clone(), Sky::new(seed));
+    (0..ITEM_COUNT).for_each(|index| create(&server, &format!("item-{index}")));
+    (0..dice.random_range(1..=3)).for_each(|_| {
+        fleet.start("a");
+    });
+    sleep(Duration::from_secs(40)).await;
+    for _ in 0..dice.random_range(1..6) {
+        let edited = edit_map(&server, &mut dice);
+        fleet.server.note(format!("by hand: {edited}"));
+        for _ in 0..dice.random_range(1..100) {
+            edit(&server, &mut dice);
+            sleep(Duration::from_millis(100)).await;
+        }
+    }
+    sleep(Duration::from_secs(60)).await;
+    let well = well_again(&fleet).await.map_err(|error| fleet.server.explain(&error));
+    fleet.ids().into_iter().for_each(|id| fleet.kill(id));
+    well
+}
+
 /// What ends a trouble.
 enum Repair {
     Weather(usize),
-    Resume(usize, Duration),
+    Resume(usize),
+    Kill(usize),
 }
 
 impl Repair {
     fn carry_out(self, fleet: &Fleet) {
         match self {
             Self::Weather(id) => fleet.sky.set(id, Weather::default()),
-            Self::Resume(id, stood_still) => fleet.resume(id, stood_still),
+            Self::Resume(id) => fleet.resume(id),
+            Self::Kill(id) => fleet.kill(id),
         }
     }
 }
@@ -171,10 +203,8 @@ fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Ve
     let template = if dice.random_range(0..2) == 0 { "a" } else { "b" };
     let seconds = Duration::from_secs(dice.random_range(2..40));
     let at = Instant::now() + seconds;
-    let flaky =
-        Weather { request_lost: 100, answer_lost: 100, late: 50, refused: 100, watch: 100, ..Weather::default() };
     summary.troubles += 1;
-    let kind = dice.random_range(0..12);
+    let kind = dice.random_range(0..16_u32);
     fleet.server.note(format!("trouble {kind} of process {one} for {seconds:?}, template {template}"));
     match kind {
         0 | 1 => {
@@ -191,11 +221,26 @@ fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Ve
             fleet.start(template);
         }
         4 | 5 => {
-            fleet.pause(one);
-            let stood_still = if dice.random_range(0..2) == 0 { seconds } else { Duration::ZERO };
-            due.push((at, Repair::Resume(one, stood_still)));
+            let what = [Standstill::Process, Standstill::Machine, Standstill::Hypervisor];
+            fleet.pause(one, what[dice.random_range(0..what.len())]);
+            due.push((at, Repair::Resume(one)));
             summary.pauses += 1;
         }
+        _ => trouble_of_things(fleet, (kind, one, at, template), dice, due),
+    }
+}
+
+/// Something goes wrong with the network, with a clock, or by hand.
+fn trouble_of_things(
+    fleet: &Fleet,
+    (kind, one, at, template): (u32, usize, Instant, &str),
+    dice: &mut StdRng,
+    due: &mut Vec<(Instant, Repair)>,
+) {
+    let ids = fleet.ids();
+    let flaky =
+        Weather { request_lost: 100, answer_lost: 100, late: 50, refused: 100, watch: 100, ..Weather::default() };
+    match kind {
         6 | 7 => {
             fleet.sky.set(one, flaky);
             due.push((at, Repair::Weather(one)));
@@ -215,7 +260,27 @@ fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Ve
             }
         }
         10 => fleet.server.remove(MAPS, &names().name),
-        _ => fleet.server.remove(LEASES, &names().lease(&format!("member-{one}"))),
+        11 => fleet.server.remove(LEASES, &names().lease(&fleet.name(one))),
+        12 => {
+            // Its wall clock is set.
+            let by = Duration::from_secs(dice.random_range(1..300));
+            let (forward, back) =
+                if dice.random_range(0..2) == 0 { (by, Duration::ZERO) } else { (Duration::ZERO, by) };
+            fleet.with(one, |process| process.clock.set_wall(forward, back));
+        }
+        13 if ids.len() < 6 => {
+            // Its node is away, and a pod of its name is started elsewhere: two of one name are alive for a while.
+            let away = Weather { cut: dice.random_range(0..2) == 0, ..flaky };
+            fleet.sky.set(one, away);
+            fleet.start_twin(one, template);
+            due.push((at, Repair::Kill(one)));
+        }
+        _ => {
+            // Answers of one come late, those of reads too.
+            let slow = Weather { slow: Duration::from_secs(dice.random_range(1..20)), ..Weather::default() };
+            fleet.sky.set(one, slow);
+            due.push((at, Repair::Weather(one)));
+        }
     }
 }
 
@@ -245,18 +310,26 @@ fn edit(server: &Server, dice: &mut StdRng) {
     }
 }
 
-/// S-1.
+/// S-1: at most one may act. S-2: while one may, no other still works under its right, or waits for a write.
 fn one_acts(fleet: &Fleet) -> Result<(), String> {
     let processes = fleet.processes.lock().unwrap();
     for item in fleet.server.all(ITEMS) {
-        let actors: Vec<String> = processes
-            .values()
-            .filter_map(|it| it.gate.as_ref())
-            .filter(|(_, gate)| gate.check(scope(&item)).is_ok())
-            .map(|(incarnation, _)| incarnation.to_string())
-            .collect();
+        let scope = scope(&item);
+        let mut actors: Vec<String> = Vec::new();
+        let mut busy: Vec<String> = Vec::new();
+        for (id, process) in processes.iter() {
+            let Some((incarnation, gate)) = &process.gate else { continue };
+            if gate.check(scope).is_ok() {
+                actors.push(incarnation.to_string());
+            } else if fleet.sky.writes(*id, scope) || (gate.acts() && gate.in_flight_on(scope) > 0) {
+                busy.push(incarnation.to_string());
+            }
+        }
         if actors.len() > 1 {
             return Err(format!("S-1: {actors:?} may act on {}", item["metadata"]["name"]));
+        }
+        if actors.len() + busy.len() > 1 {
+            return Err(format!("S-2: {busy:?} are not done with {}, {actors:?} may act", item["metadata"]["name"]));
         }
     }
     Ok(())

@@ -1,5 +1,5 @@
 //! A model API server: objects in collections, one counter of versions, preconditions, watches that tell changes in
-//! order. Just what a `kube::Client` asks of it.
+//! order, the slot map's schema. Just what a `kube::Client` asks of it.
 
 use std::{
     collections::BTreeMap,
@@ -57,6 +57,8 @@ struct Store {
 pub(crate) struct Server {
     store: Arc<Mutex<Store>>,
     begun: Instant,
+    /// Schema of slot maps, by which what members write is judged.
+    schema: Arc<Value>,
     /// Mutation of the tests: a write need not be based on the present version.
     heedless: bool,
 }
@@ -89,7 +91,9 @@ fn version_of(object: &Value) -> u64 {
 
 impl Server {
     pub(crate) fn new(heedless: bool) -> Self {
-        Self { store: Arc::default(), begun: Instant::now(), heedless }
+        let definition = serde_json::to_value(crate::fleet::names().definition()).unwrap();
+        let schema = Arc::new(definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone());
+        Self { store: Arc::default(), begun: Instant::now(), schema, heedless }
     }
 
     fn store(&self) -> MutexGuard<'_, Store> {
@@ -106,6 +110,9 @@ impl Server {
                 Some(object) => Answer::Whole(200, object),
                 None => failure(404, "NotFound"),
             },
+            ("POST" | "PUT", _) if call.collection == crate::script::MAPS && !valid(&self.schema, &call.body) => {
+                failure(422, "Invalid")
+            }
             ("POST", _) => self.create(call),
             ("PUT", Some(name)) => self.replace(name.clone(), call),
             ("DELETE", Some(name)) => self.delete(&name.clone(), &call),
@@ -269,6 +276,27 @@ impl Store {
         for watcher in self.watchers.iter().filter(|it| it.collection == collection && selected(object, &it.labels)) {
             let _ = watcher.events.send(event(kind, object));
         }
+    }
+}
+
+/// Whether a value keeps to a schema's types, bounds and lengths.
+fn valid(schema: &Value, value: &Value) -> bool {
+    let within = |number: f64, least: &str, most: &str| {
+        schema[least].as_f64().is_none_or(|it| number >= it) && schema[most].as_f64().is_none_or(|it| number <= it)
+    };
+    #[expect(clippy::cast_precision_loss, reason = "lengths are small")]
+    match schema["type"].as_str() {
+        Some("object") => schema["properties"].as_object().is_none_or(|properties| {
+            let required = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            required.into_iter().all(|key| !value[key].is_null())
+                && properties.iter().all(|(key, inner)| value[key].is_null() || valid(inner, &value[key]))
+        }),
+        Some("array") => value.as_array().is_some_and(|items| {
+            within(items.len() as f64, "minItems", "maxItems") && items.iter().all(|it| valid(&schema["items"], it))
+        }),
+        Some("integer") => value.is_i64() && value.as_f64().is_some_and(|it| within(it, "minimum", "maximum")),
+        Some("string") => value.as_str().is_some_and(|it| within(it.len() as f64, "minLength", "maxLength")),
+        _ => true,
     }
 }
 

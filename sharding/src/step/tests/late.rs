@@ -1,0 +1,192 @@
+//! Answers that come late, are lost, or overtake each other: each is judged by its own request, and costs time only.
+
+use super::*;
+
+fn list_of(effects: &[Effect]) -> Option<LeasesRequest> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::ReadLeases(request) => Some(request.clone()),
+        _ => None,
+    })
+}
+
+/// M-1: a slow answer shows a map that was the newest when it was asked for. That is not a store that went back.
+#[test]
+fn a_late_read_of_the_map_is_not_a_store_that_went_back() {
+    let mut member = owner();
+    assert!(member.step(Input::Tick, at(6)).contains(&Effect::ReadMap(asked(6, Some(10)))));
+    member.step(Input::MapSeen(map(11, [ME, ME, ME])), at(7));
+    assert!(member.step(Input::Tick, at(9)).contains(&Effect::ReadMap(asked(9, Some(11)))));
+    let effects = member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(9));
+    assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "{effects:?}");
+    assert_eq!(member.map().unwrap().version.number, 11);
+    let effects = member.step(Input::MapRead(asked(9, Some(11)), Ok(Some(map(10, [ME, ME, ME])))), at(9));
+    assert!(effects.contains(&Effect::End(End::WentBack)), "this one is");
+}
+
+/// M-2: the right counts from when that read was sent whose answer came.
+#[test]
+fn a_late_read_of_the_map_counts_from_when_it_was_sent() {
+    let mut member = owner();
+    for second in [6, 9, 12] {
+        let effects = member.step(Input::Tick, at(second));
+        assert!(effects.contains(&Effect::ReadMap(asked(second, Some(10)))));
+        let attempt = second / 3;
+        member.step(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt))), at(second));
+    }
+    member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(13));
+    assert!(member.acts(at(17)));
+    assert!(!member.acts(at(18)), "12 s after it was sent, not after a later one was");
+    member.step(Input::MapRead(asked(12, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(14));
+    assert!(member.acts(at(23)) && !member.acts(at(24)));
+    member.step(Input::MapRead(asked(9, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(15));
+    assert!(member.acts(at(23)), "an older one takes nothing away");
+}
+
+/// M-1: the right counts from when that renewal was sent whose answer came.
+#[test]
+fn a_late_renewal_counts_from_when_it_was_sent() {
+    let mut member = owner();
+    for second in [6, 9, 12] {
+        let attempt = second / 3;
+        assert!(
+            member
+                .step(Input::Tick, at(second))
+                .iter()
+                .any(|it| matches!(it, Effect::Renew { attempt: number, .. } if *number == attempt))
+        );
+        member.step(Input::MapRead(asked(second, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(second));
+    }
+    member.step(Input::Renewed(2, Ok(lease("me", Some(ME), 2, 2))), at(13));
+    assert!(member.acts(at(17)));
+    assert!(!member.acts(at(18)), "others may fence it from second 21 on");
+}
+
+/// M-3: a list that was asked for before a member was missed says nothing of it, whenever its answer comes.
+#[test]
+fn a_late_list_holds_nobody_dead_whom_it_was_not_asked_for() {
+    let mut member = owner();
+    let first = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
+    // Another joins and is given a slot; the watch of the Leases is silent.
+    let both = map(13, ["gone_1", "joined_1", ME]);
+    assert_eq!(list_of(&member.step(Input::MapSeen(both.clone()), at(5))), None, "one is on its way");
+    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no answer: it is asked again");
+    assert_eq!(second.missing, [incarnation("gone_1"), incarnation("joined_1")].into());
+    member.step(Input::LeasesRead(first, Ok(vec![lease("me", Some(ME), 1, 1)])), at(6));
+    let shown = vec![lease("me", Some(ME), 2, 2), lease("joined", Some("joined_1"), 1, 3)];
+    member.step(Input::LeasesRead(second, Ok(shown)), at(6));
+    for second in [9, 12, 15, 18] {
+        assert_eq!(swap_of(&keep(&mut member, second, &both)), None, "{second}");
+    }
+    let effects = keep(&mut member, 21, &both);
+    let content = swap_of(&effects).expect("what is of the dead is taken");
+    assert_eq!(content.holdings[0].owner, Some(incarnation(ME)));
+    assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "it renews its Lease all the time");
+}
+
+/// M-3: the dead may have renewed until the list was served: the duration counts from when its answer came.
+#[test]
+fn the_service_time_of_a_list_is_not_counted() {
+    let mut member = owner();
+    let gone = map(12, ["gone_1", ME, ME]);
+    let request = list_of(&member.step(Input::MapSeen(gone.clone()), at(4))).unwrap();
+    keep(&mut member, 6, &gone);
+    member.step(Input::LeasesRead(request, Ok(vec![lease("me", Some(ME), 1, 1)])), at(6));
+    for second in [9, 12, 15, 18] {
+        assert_eq!(swap_of(&keep(&mut member, second, &gone)), None);
+    }
+    assert_eq!(swap_of(&member.step(Input::Tick, at(20))), None, "16 s after it was sent, 14 s after it was answered");
+    assert!(swap_of(&member.step(Input::Tick, at(21))).is_some());
+}
+
+/// S-4: what a late list shows may have gone since. It must not come back: nobody could ever fence it.
+#[test]
+fn a_late_list_brings_no_lease_back() {
+    let mut member = owner();
+    member.step(Input::LeaseSeen(lease("ghost", Some("ghost_1"), 1, 5)), at(4));
+    let request = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
+    member.step(Input::LeaseGone("lease-ghost".into()), at(5));
+    let shown = vec![lease("me", Some(ME), 1, 1), lease("ghost", Some("ghost_1"), 1, 5)];
+    member.step(Input::LeasesRead(request, Ok(shown)), at(5));
+    assert_eq!(member.members().count(), 1, "only its own");
+    // Made anew by another in the same pod: the older one does not replace it either.
+    let mut anew = lease("ghost", Some("ghost_2"), 1, 9);
+    anew.version.uid = "another".into();
+    member.step(Input::LeaseSeen(anew), at(6));
+    let request = list_of(&member.step(Input::MapSeen(map(13, ["gone_1", "gone_2", ME])), at(7))).unwrap();
+    let shown = vec![lease("me", Some(ME), 1, 1), lease("ghost", Some("ghost_1"), 1, 5)];
+    member.step(Input::LeasesRead(request, Ok(shown)), at(7));
+    assert!(member.members().any(|(lease, _)| lease.holder == Some(incarnation("ghost_2"))));
+}
+
+/// A list without an answer is asked for again, not at once and not never.
+#[test]
+fn a_lost_list_is_asked_for_again() {
+    let mut member = owner();
+    let request = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
+    assert_eq!(list_of(&member.step(Input::LeasesRead(request, Err(Failure::Unknown)), at(5))), None);
+    assert!(list_of(&member.step(Input::Tick, at(6))).is_some());
+}
+
+/// M-1: a look at the Lease that was sent before this member joined says nothing of what it holds now.
+#[test]
+fn a_look_from_before_it_joined_fences_nobody() {
+    let mut member = new_member();
+    member.step(Input::Synced, at(0));
+    assert!(member.step(Input::Tick, at(2)).contains(&Effect::ReadLease(looked(2, 0, false))), "the first is slow");
+    let effects = member.step(Input::LeaseRead(looked(2, 0, false), Ok(None)), at(3));
+    assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "{effects:?}");
+    let effects = member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(4));
+    assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "it was looked at before the attempt was sent");
+    assert!(member.step(Input::Tick, at(5)).contains(&Effect::ReadLease(looked(5, 1, false))));
+    member.step(Input::Renewed(1, Ok(lease("me", Some(ME), 1, 1))), at(6));
+    assert!(member.joined());
+    // Served before the attempt arrived, or after it was fenced: it must look again.
+    let effects = member.step(Input::LeaseRead(looked(5, 1, false), Ok(None)), at(6));
+    assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "{effects:?}");
+    assert!(effects.contains(&Effect::ReadLease(looked(6, 2, true))), "{effects:?}");
+    let effects = member.step(Input::LeaseRead(looked(6, 2, true), Ok(None)), at(7));
+    assert!(effects.contains(&Effect::End(End::Fenced)));
+}
+
+/// M-1: where every answer takes longer than it is waited for, a member joins all the same.
+#[test]
+fn a_slow_store_keeps_nobody_from_joining() {
+    let mut member = new_member();
+    let mut flights: Vec<(u64, Effect)> = Vec::new();
+    for second in 0..40 {
+        let due: Vec<Effect> = flights.extract_if(.., |(arrives, _)| *arrives <= second).map(|(_, it)| it).collect();
+        let mut inputs = vec![Input::Tick];
+        inputs.extend(due.into_iter().filter_map(|effect| match effect {
+            Effect::ReadLease(request) => Some(Input::LeaseRead(request, Ok(None))),
+            Effect::Renew { attempt, .. } => Some(Input::Renewed(attempt, Ok(lease("me", Some(ME), attempt, attempt)))),
+            _ => None,
+        }));
+        for input in inputs {
+            // What is read of the Lease once it is there is left out: it could only confirm.
+            let sent = member.step(input, at(second));
+            let effects =
+                sent.into_iter().filter(|it| !matches!(it, Effect::ReadLease(request) if request.attempt > 0));
+            flights.extend(effects.map(|it| (second + 5, it)));
+        }
+        if member.joined() {
+            return;
+        }
+    }
+    panic!("it never joined");
+}
+
+/// O-2: a swap whose answer is lost keeps its slots closed, also when whom it gives to is not fresh any more.
+#[test]
+fn a_swap_that_may_land_keeps_its_slots_closed_whatever_becomes_of_the_receiver() {
+    let mut member = owner();
+    member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
+    let (drain, _) = drain_of(&keep(&mut member, 6, &map(10, [ME, ME, ME]))).unwrap();
+    assert!(swap_of(&member.step(Input::Drained(drain), at(7))).is_some(), "it is on its way for long");
+    for second in [9, 12, 15] {
+        // The receiver does not renew: it is given nothing any more, and the map stands where it stood.
+        keep(&mut member, second, &map(10, [ME, ME, ME]));
+        assert_eq!(member.open().len(), 2, "{second}");
+    }
+    member.step(Input::MapSeen(map(11, ["other_1", ME, ME])), at(16));
+    assert_eq!(member.open().len(), 2, "it landed");
+}
