@@ -151,7 +151,7 @@ install() {
   kube -n "$namespace" rollout status deployment/frappe-operator-controller-manager --timeout="${wait_seconds}s" ||
     fail "the operator did not become ready: kubectl -n $namespace describe pods"
   missing
-  printf '\nThe Frappe operator runs in %s. Next, a bench and a site:\n' "$namespace"
+  printf '\nThe Frappe operator runs in namespace %s. Next, create a bench and a site:\n' "$namespace"
   printf '  kubectl apply -f https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/examples/basic.yaml\n'
 }
 
@@ -172,17 +172,17 @@ ours_alone() {
 
 missing() {
   kube get crd databases.k8s.mariadb.com >/dev/null 2>&1 ||
-    printf '\nMissing: the MariaDB operator. Sites with a MariaDB of the cluster wait until it is there.\n'
+    printf '\nWARNING: the MariaDB operator is not installed. Sites wait for it, unless they use an existing database.\n'
   kube get crd scaledobjects.keda.sh >/dev/null 2>&1 ||
-    printf '\nMissing: KEDA. Benches that ask for worker autoscaling get a fixed number of workers until it is there.\n'
+    printf '\nNOTE: KEDA is not installed. Workers are not autoscaled until it is.\n'
   grep -q 'is-default-class: "true"' <<<"$(kube get storageclass -o yaml)" ||
-    printf '\nMissing: a default StorageClass. Benches must name theirs in storageClassName.\n'
+    printf '\nWARNING: there is no default StorageClass. Benches must set storageClassName.\n'
 }
 
 uninstall() {
   own | kube delete --ignore-not-found -f -
-  printf '\nThe operator is gone. CRDs, benches, sites and their data are still there, and are served.\n'
-  printf 'The namespace %s is left; what is in it: kubectl -n %s get all,leases,slotmaps\n' "$namespace" "$namespace"
+  printf '\nThe operator is removed. CRDs, benches, sites and their data are kept; sites are still served.\n'
+  printf 'The namespace %s is kept; to see what is in it: kubectl -n %s get all,leases,slotmaps\n' "$namespace" "$namespace"
 }
 
 main "$@"

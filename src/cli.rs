@@ -5,11 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use kube_sharding::timing::Timing;
 
-/// Runs Frappe and ERPNext on Kubernetes.
+/// Kubernetes operator for Frappe and ERPNext: the operator itself (`run`), and commands to inspect it.
 #[derive(Debug, Parser)]
 #[command(name = "frappe-operator", version, about, long_about = None)]
 pub struct Cli {
-    /// What to do.
+    /// Command to run.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -17,27 +17,27 @@ pub struct Cli {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Run the operator until it is told to stop.
+    /// Run the operator.
     Run(Box<RunArguments>),
-    /// Show which replica owns what.
+    /// Show the operator's replicas and which share of the sites each one owns.
     Shards(ShardsArguments),
-    /// Show benches and sites: how many there are of each reason, and those that wait, the longest first.
+    /// List benches and sites that are not ready, longest-waiting first, with counts by reason.
     Status(StatusArguments),
-    /// Say what a site or a bench waits for, since when, and what to do.
+    /// Explain why a site or bench is not ready, since when, and what to do about it.
     Why(WhyArguments),
-    /// Say what the cluster lacks: versions, CRDs, other operators, rights, storage, replicas.
+    /// Check that the cluster has what the operator needs: versions, CRDs, permissions, storage, other operators.
     Check(CheckArguments),
-    /// Print the objects that a bench is made of, without a cluster.
+    /// Print the Kubernetes objects that the operator creates for a bench; needs no cluster.
     Render(RenderArguments),
-    /// Print the CustomResourceDefinitions of this version.
+    /// Print the CustomResourceDefinitions of this version as YAML.
     Crds,
-    /// Print the ValidatingAdmissionPolicy that has the API server refuse writes of replicas that lost their slots.
+    /// Print the optional ValidatingAdmissionPolicy that rejects late writes of replicas that lost their slots.
     AdmissionFence(FenceArguments),
-    /// Carry a backup between a Job's pod and where it is kept: the Jobs of backups and restores run this.
+    /// Upload or download a backup. Run by the operator's backup and restore Jobs, not by users.
     Transfer(TransferArguments),
-    /// Print completions for a shell: `source <(frappe-operator completions bash)`.
+    /// Print shell completions; for example `source <(frappe-operator completions bash)`.
     Completions {
-        /// The shell.
+        /// Shell to print completions for.
         shell: clap_complete::Shell,
     },
 }
@@ -45,18 +45,18 @@ pub enum Command {
 /// What to carry.
 #[derive(Clone, Debug, Args)]
 pub struct TransferArguments {
-    /// What to do, as JSON without a secret: docs/backups.md.
+    /// The request, as JSON without secrets; see docs/backups.md.
     pub request: String,
-    /// Folder of the backup on its way.
+    /// Directory that holds the backup during the transfer.
     #[arg(long, default_value = crate::transfer::STAGING)]
     pub staging: std::path::PathBuf,
-    /// Folder with accessKey, secretKey, sessionToken and ca.crt of a bucket, as far as they are needed.
+    /// Directory with the bucket's accessKey, secretKey, sessionToken and ca.crt, as far as they are needed.
     #[arg(long, default_value = crate::transfer::CREDENTIALS)]
     pub credentials: std::path::PathBuf,
-    /// Where the volume that backups are kept on is mounted.
+    /// Mount path of the volume that stores backups.
     #[arg(long, default_value = crate::transfer::VOLUME)]
     pub volume: std::path::PathBuf,
-    /// Where the result is left for the operator.
+    /// File to write the result to, which the operator reads.
     #[arg(long, default_value = "/dev/termination-log")]
     pub termination_log: std::path::PathBuf,
 }
@@ -64,13 +64,13 @@ pub struct TransferArguments {
 /// Which benches and sites to show.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArguments {
-    /// Only those of this namespace.
+    /// Only list this namespace; default: all namespaces.
     #[arg(long, short)]
     pub namespace: Option<String>,
-    /// Only this bench and its sites: NAME in the namespace default, or NAMESPACE/NAME.
+    /// Only list this bench and its sites: NAMESPACE/NAME, or NAME in the namespace `default`.
     #[arg(long)]
     pub bench: Option<String>,
-    /// Show those too that wait for nothing.
+    /// Also list those that are ready.
     #[arg(long, short)]
     pub all: bool,
     /// Print JSON.
@@ -81,12 +81,12 @@ pub struct StatusArguments {
 /// What to explain.
 #[derive(Clone, Debug, Args)]
 pub struct WhyArguments {
-    /// The site: NAME in the namespace default, or NAMESPACE/NAME.
+    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
     pub name: String,
-    /// It is a bench, not a site.
+    /// NAME is a bench, not a site.
     #[arg(long)]
     pub bench: bool,
-    /// Namespace of the operator.
+    /// Namespace the operator runs in.
     #[arg(long, default_value = "frappe-operator-system")]
     pub operator_namespace: String,
 }
@@ -94,13 +94,13 @@ pub struct WhyArguments {
 /// Whose installation to check.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArguments {
-    /// Namespace of the operator.
+    /// Namespace the operator runs in.
     #[arg(long, default_value = "frappe-operator-system")]
     pub operator_namespace: String,
-    /// ServiceAccount of the operator, in that namespace: its rights are asked for.
+    /// ServiceAccount the operator runs as; its permissions are checked.
     #[arg(long, default_value = "frappe-operator")]
     pub service_account: String,
-    /// Namespaces that the operator looks after, where it does not look after all.
+    /// Namespaces the operator watches, separated by commas; default: all.
     #[arg(long, value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
     /// Print JSON.
@@ -122,16 +122,16 @@ pub enum OptionalApi {
 /// What to render.
 #[derive(Clone, Debug, Args)]
 pub struct RenderArguments {
-    /// File with one FrappeBench or several; `-` for standard input. Other objects in it are passed over.
+    /// YAML file with one or more FrappeBenches, or `-` for standard input. Other objects in it are ignored.
     #[arg(long, short)]
     pub file: std::path::PathBuf,
-    /// File with the ConfigMap frappe-operator-config.
+    /// YAML file with the ConfigMap frappe-operator-config; default: the operator's defaults.
     #[arg(long)]
     pub config: Option<std::path::PathBuf>,
-    /// APIs that the cluster is to have.
+    /// Optional APIs to assume in the cluster, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub with: Vec<OptionalApi>,
-    /// Namespace of a bench that names none.
+    /// Namespace of benches that set none.
     #[arg(long, short, default_value = "default")]
     pub namespace: String,
 }
@@ -139,16 +139,16 @@ pub struct RenderArguments {
 /// What to show of the shards.
 #[derive(Clone, Debug, Args)]
 pub struct ShardsArguments {
-    /// Namespace of the operator.
+    /// Namespace the operator runs in.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
-    /// Show it again whenever it changes, until Ctrl-C.
+    /// Print again on every change, until Ctrl-C.
     #[arg(long)]
     pub watch: bool,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// A question instead of the table.
+    /// Ask a question instead of printing the table.
     #[command(subcommand)]
     pub question: Option<ShardsQuestion>,
 }
@@ -156,9 +156,9 @@ pub struct ShardsArguments {
 /// A question about the shards.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ShardsQuestion {
-    /// Which replica owns a site, so whose logs to read.
+    /// Print the pod that owns a site, whose logs to read.
     Owner {
-        /// The site: NAME in the namespace default, or NAMESPACE/NAME.
+        /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
         site: String,
     },
 }
@@ -166,10 +166,10 @@ pub enum ShardsQuestion {
 /// Whom the fence is for.
 #[derive(Clone, Debug, Args)]
 pub struct FenceArguments {
-    /// Namespace of the operator.
+    /// Namespace the operator runs in.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
-    /// ServiceAccount of the operator, in that namespace.
+    /// ServiceAccount the operator runs as.
     #[arg(long, default_value = "frappe-operator")]
     pub service_account: String,
 }
@@ -177,55 +177,55 @@ pub struct FenceArguments {
 /// How logs are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For people.
+    /// Plain text.
     Text,
 }
 
 /// Settings of the process.
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
-    /// Namespace of the operator: of its ConfigMap frappe-operator-config, its Leases and its slot map.
+    /// Namespace the operator runs in; its ConfigMap frappe-operator-config, Leases and slot map are there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
-    /// Name of the pod: of the replica, of its Lease, and the source of Events. Made up where it is missing.
+    /// Pod name; also replica, Lease and Event source name. Generated if unset.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
-    /// uid of the pod. A restarted container of the same pod takes its Lease over at once.
+    /// Pod UID. A restarted container of the same pod reclaims its Lease at once. Generated if unset.
     #[arg(long, env = "POD_UID")]
     pub pod_uid: Option<String>,
-    /// pod-template-hash of the pod: in a rollout, slots move to the newest only, so about once.
+    /// Value of the pod's label pod-template-hash: during a rollout, slots move to pods of the newest revision only.
     #[arg(long, env = "POD_TEMPLATE_HASH", default_value = "")]
     pub pod_template_hash: String,
-    /// Address of /metrics, /healthz, /readyz and /shards.
+    /// Address that serves /metrics, /healthz, /readyz and /shards.
     #[arg(long, env = "METRICS_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_bind_address: SocketAddr,
-    /// How long other replicas wait, without a renewal of this one's Lease, before they take its slots over.
+    /// Time without a Lease renewal after which other replicas take over this one's slots.
     #[arg(long, env = "LEASE_DURATION", default_value = "15s", value_parser = duration)]
     pub lease_duration: Duration,
-    /// Time from one renewal of the Lease to the next.
+    /// Interval between Lease renewals; at most two fifths of the Lease duration.
     #[arg(long, env = "LEASE_RENEW_INTERVAL", default_value = "3s", value_parser = duration)]
     pub lease_renew_interval: Duration,
-    /// Most reconciles of sites at once in this process, over all benches: bounds its memory.
+    /// Maximum concurrent site reconciles in this process, over all benches; bounds its memory.
     #[arg(long, env = "SITE_RECONCILES_MAX", default_value_t = 64)]
     pub site_reconciles_max: usize,
-    /// Most reconciles of benches at once.
+    /// Maximum concurrent bench reconciles.
     #[arg(long, env = "BENCH_RECONCILES_MAX", default_value_t = 4)]
     pub bench_reconciles_max: usize,
-    /// Log level, or a filter such as `info,frappe_operator=debug`.
+    /// Log level (error, warn, info, debug, trace), or a filter such as `info,frappe_operator=debug`.
     #[arg(long, env = "LOG_LEVEL", default_value = "info", alias = "zap-log-level")]
     pub log_level: String,
-    /// How logs are written.
+    /// Log format.
     #[arg(long, env = "LOG_FORMAT", value_enum, default_value_t = LogFormat::Json)]
     pub log_format: LogFormat,
-    /// Image of this program, which the Jobs of backups run. Without it there are no backups.
+    /// Image of this operator, which backup Jobs run. Without it backups are disabled.
     #[arg(long, env = "OPERATOR_IMAGE")]
     pub image: Option<String>,
-    /// Namespaces whose benches, sites and MariaDB objects are looked after; all if none is given.
+    /// Namespaces to watch for benches, sites and MariaDB objects, separated by commas; default: all.
     #[arg(long, env = "WATCH_NAMESPACES", value_delimiter = ',')]
     pub watch_namespaces: Vec<String>,
-    /// For tests: abort when the answer to this many writes has arrived.
+    /// For tests: abort after this many writes.
     #[arg(long, env = "CRASH_AFTER_WRITES", hide = true)]
     pub crash_after_writes: Option<i64>,
 }

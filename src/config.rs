@@ -166,7 +166,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = rate(value)?,
         "fpmCliPath" => value.clone_into(&mut config.fpm_cli_path),
         "fpmRepositories" => config.fpm_repositories = repositories(value)?,
-        other => return Err(format!("{other} is not a key of this operator: remove it or correct its spelling")),
+        other => return Err(format!("unknown key {other}: remove it or correct its spelling")),
     }
     Ok(())
 }
@@ -296,5 +296,32 @@ mod tests {
     fn a_misspelt_key_is_named() {
         let (_, bad) = parse(&data(&[("maxConcurentSiteReconciles", "5")]), &OperatorConfig::default());
         assert_eq!(bad[0].key, "maxConcurentSiteReconciles");
+    }
+
+    /// The table of docs/configuration.md: every key once, with the default that counts where it is missing.
+    #[test]
+    fn the_page_has_every_key_with_its_default() {
+        let page = include_str!("../docs/configuration.md");
+        let section =
+            page.split("\n## ").find(|it| it.starts_with("ConfigMap ")).expect("the section of the ConfigMap");
+        let rows = section.lines().filter_map(|line| line.strip_prefix("| `")).map(|row| {
+            let cells: Vec<&str> = row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            (cells[0], cells[1])
+        });
+        let rows: BTreeMap<&str, &str> = rows.collect();
+        for (key, default) in &rows {
+            let known = |value: &str| set(&mut OperatorConfig::default(), key, value);
+            assert!(known("").err().is_none_or(|problem| !problem.starts_with("unknown key")), "{key}");
+            if !default.is_empty() {
+                let (config, bad) = parse(&data(&[(key, default)]), &OperatorConfig::default());
+                assert_eq!((config, bad), (OperatorConfig::default(), Vec::new()), "{key} is {default} by default");
+            }
+        }
+        let source = include_str!("config.rs").split("fn set(").nth(1).and_then(|it| it.split("other =>").next());
+        let keys =
+            source.expect("the keys").lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" =>"));
+        let missing: Vec<&str> = keys.map(|(key, _)| key).filter(|key| !rows.contains_key(key)).collect();
+        assert_eq!(missing, Vec::<&str>::new(), "keys without a row");
+        assert!(rows.len() >= 18, "{rows:?}");
     }
 }

@@ -14,7 +14,7 @@ async fn main() -> std::process::ExitCode {
         cli::Command::Run(arguments) => {
             telemetry::init(&arguments);
             operator::run(*arguments).await.inspect_err(|error| {
-                tracing::error!(error = format!("{error:#}"), "the operator ends");
+                tracing::error!(error = format!("{error:#}"), "operator failed");
             })
         }
         cli::Command::Shards(arguments) => tool::shards(arguments).await,

@@ -113,15 +113,15 @@ async fn lives(process: &Process) -> anyhow::Result<()> {
     loop {
         match live(process).await? {
             End::Stopped => {
-                tracing::info!("member ended");
+                tracing::info!("stopped: slots and Lease given back");
                 return Ok(());
             }
             end => {
                 counter!("frappe_operator_shard_fenced_total").increment(1);
-                tracing::warn!(?end, "this incarnation is over: everything is dropped, the process joins again");
+                tracing::warn!(?end, "fenced (Lease lost): dropping caches, rejoining with a new identity");
             }
         }
-        process.ready.send_modify(|it| *it = Err("joining the fleet again".to_owned()));
+        process.ready.send_modify(|it| *it = Err("fenced, rejoining with a new identity".to_owned()));
     }
 }
 
@@ -153,7 +153,7 @@ async fn live(process: &Process) -> anyhow::Result<End> {
         clock: Arc::clone(&process.clock),
     };
     let (handle, member) = runtime::member(protocol, settings, Arc::new(election))?;
-    tracing::info!(%incarnation, pod = process.pod_name, "member joins");
+    tracing::info!(pod = process.pod_name, %incarnation, version = env!("CARGO_PKG_VERSION"), "frappe-operator starts");
     let end_work = CancellationToken::new();
     let mut work = tokio::spawn(work(Worker::new(process, &handle, incarnation, end_work.clone())?));
     let mut member = tokio::spawn(member.run());
@@ -164,12 +164,12 @@ async fn live(process: &Process) -> anyhow::Result<End> {
         tokio::time::sleep(timing.drain_max + timing.lease_duration).await;
     };
     let end = tokio::select! {
-        end = &mut member => end.context("the member's task panicked"),
+        end = &mut member => end.context("sharding task panicked"),
         ended = &mut work => ended
-            .context("the operator's work panicked")
+            .context("work task panicked")
             .and_then(|ended| ended)
-            .and_then(|()| bail!("the operator's work ended")),
-        () = overdue => Err(anyhow::anyhow!("slots and lease could not be given back in time")),
+            .and_then(|()| bail!("work task ended unexpectedly")),
+        () = overdue => Err(anyhow::anyhow!("shutdown timed out: slots and Lease not given back")),
     };
     end_work.cancel();
     member.abort();
@@ -231,7 +231,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     let (site_queue, site_runner) = Runner::<Key, Key>::new("frappesite", worker.reconciles_max.0);
     let (bench_queue, bench_runner) = Runner::<(), Key>::new("frappebench", worker.reconciles_max.1);
     let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
-    worker.ready.send_modify(|it| *it = Err("waiting for the first lists of every kind".to_owned()));
+    worker.ready.send_modify(|it| *it = Err("waiting for the caches to sync".to_owned()));
     let (sites, unlabelled, benches) = watches::caches();
     let wake = Wake { sites, unlabelled, benches, site_queue, bench_queue, gate: gate.clone() };
     let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone(), &worker.namespaces);
@@ -250,7 +250,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     // From here on this member may be given slots.
     worker.handle.synced();
     worker.ready.send_modify(|it| *it = Ok(()));
-    tracing::info!(benches = watches.benches.len(), "shared caches are synced");
+    tracing::info!(benches = watches.benches.len(), "caches synced, ready to own slots");
     let fleet = Fleet {
         names: names(&worker.namespace),
         me: worker.me.clone(),

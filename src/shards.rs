@@ -142,11 +142,14 @@ pub fn table(report: &Report) -> String {
             member.handovers
         );
     }
-    let coordinator = report.coordinator.as_deref().unwrap_or("nobody");
+    let coordinator = report.coordinator.as_deref().unwrap_or("none");
     let _ = writeln!(text, "* coordinator: {coordinator}; map generation {}", report.generation);
     if report.unowned_slots > 0 {
-        let _ =
-            writeln!(text, "WARNING: {} of {SLOTS} slots are owned by nobody: their sites wait", report.unowned_slots);
+        let _ = writeln!(
+            text,
+            "WARNING: {} of {SLOTS} slots have no owner: their sites are not reconciled",
+            report.unowned_slots
+        );
     }
     text
 }
@@ -190,7 +193,7 @@ mod tests {
         assert_eq!((report.unowned_slots, report.coordinator.as_deref()), (6, Some("b")));
         assert_eq!(report.members[0].slot_ranges, "0-199");
         let table = table(&report);
-        assert!(table.contains("WARNING: 6 of 256 slots are owned by nobody"), "{table}");
+        assert!(table.contains("WARNING: 6 of 256 slots have no owner"), "{table}");
         assert!(table.lines().nth(2).is_some_and(|line| line.starts_with("b* ")), "{table}");
         assert!(table.lines().nth(3).is_some_and(|line| line.contains("gone")), "{table}");
     }

@@ -182,6 +182,39 @@ fn the_readme_has_two_commands_and_the_documents_are_there() {
     assert!(records >= 4, "{records} decisions are recorded");
 }
 
+/// Every relative link of the documents leads to a file, and to a heading where it names one.
+#[test]
+fn links_lead_somewhere() {
+    let mut pages = files(&root().join("docs"), "md");
+    let tops = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "loadtest/README.md"];
+    pages.extend(tops.iter().map(|it| root().join(it)));
+    let mut wrong = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, heading) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { page.clone() } else { page.parent().unwrap().join(path) };
+            let has_heading = || {
+                let text = fs::read_to_string(&target).unwrap_or_default();
+                heading.is_empty() || text.lines().any(|line| line.starts_with('#') && anchor(line) == heading)
+            };
+            if !target.exists() || !has_heading() {
+                wrong.push(format!("{}: {link}", shown(&page)));
+            }
+        }
+    }
+    none(&wrong);
+}
+
+/// A heading as a link names it.
+fn anchor(heading: &str) -> String {
+    let plain = |it: &char| it.is_alphanumeric() || " -_".contains(*it);
+    heading.trim_start_matches('#').trim().to_lowercase().chars().filter(plain).collect::<String>().replace(' ', "-")
+}
+
 #[test]
 fn the_slot_maps_definition_is_as_the_code_says() {
     let wanted = frappe_operator::shards::names("any").definition();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::common::{NamespacedReference, Quantity, SecretReference};
 
-/// What is backed up, when, and where it is kept; or what is restored.
+/// What to back up, when, and where to store it; or what to restore.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vyogo.tech",
@@ -36,34 +36,34 @@ use crate::common::{NamespacedReference, Quantity, SecretReference};
     validation = Rule::new("!has(self.retention) || has(self.schedule)").message("retention needs a schedule: add spec.schedule or remove spec.retention")
 )]
 pub struct SiteBackupSpec {
-    /// The site. Cannot be changed.
+    /// The site. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("siteRef cannot be changed: create another SiteBackup"))]
     pub site_ref: NamespacedReference,
-    /// When to back up, in cron's five fields, for example `0 2 * * *`. `H` in place of a number is one that is chosen by
-    /// the site, so that many sites with one schedule do not all begin at once: `H 2 * * *`. Left out: once, now.
+    /// When to back up, as a cron expression of five fields, for example `0 2 * * *`. `H` stands for a number derived from the
+    /// site, so that sites with the same schedule do not all start at once: `H 2 * * *`. Default: once, now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9*,/H-]+ +[0-9*,/H-]+ +[0-9*,/?LWH-]+ +[0-9A-Za-z*,/-]+ +[0-9A-Za-z*,/?#L-]+)$')").message("schedule must have the five fields of cron, such as \"0 2 * * *\" for every night at two"))]
     pub schedule: Option<String>,
-    /// Time zone of the schedule, as the IANA database names it, for example `Europe/Berlin`. Default: UTC.
+    /// IANA time zone of the schedule, for example `Europe/Berlin`. Default: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_+/-]+$')").message("timeZone must be a name of the IANA database, such as Europe/Berlin"))]
     pub time_zone: Option<String>,
-    /// How late a backup that was missed may still begin, in seconds. Default: until the next one is due.
+    /// Deadline in seconds for starting a backup that missed its time. Default: until the next one is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub starting_deadline_seconds: Option<i64>,
-    /// Whether no further backup begins. Default: false.
+    /// If true, no further backups start. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// How long backups are kept.
+    /// How long to keep backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// Where backups are kept.
+    /// Where to store backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage: Option<BackupStorage>,
-    /// What becomes of the backups when the SiteBackup is deleted while its site exists. Default: Retain.
+    /// What happens to the backups when the SiteBackup is deleted while its site exists. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<BackupDeletionPolicy>,
     /// Restore this backup into the site instead of making one.
@@ -71,13 +71,13 @@ pub struct SiteBackupSpec {
     pub restore: Option<Restore>,
 }
 
-/// What becomes of backups without their SiteBackup.
+/// What happens to backups when their SiteBackup is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupDeletionPolicy {
-    /// They stay.
+    /// Keep them.
     #[default]
     Retain,
-    /// All that it made of the site are removed, the last good one too, and then it goes.
+    /// Remove all backups it made, including the last successful one, before the SiteBackup is deleted.
     Delete,
 }
 
@@ -86,11 +86,11 @@ pub enum BackupDeletionPolicy {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.days) || has(self.keepLast)").message("retention must say something: set days or keepLast"))]
 pub struct Retention {
-    /// Days that a backup is kept. Left out: as long as it is one of the newest `keepLast`.
+    /// Days to keep a backup. Default: as long as it is one of the newest `keepLast`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub days: Option<i32>,
-    /// How many of the newest backups are kept, however old they are. Default: 1, so that the last good one never goes.
+    /// Number of newest backups to keep, however old. Default: 1, so that the last successful one is never removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub keep_last: Option<i32>,
@@ -101,21 +101,21 @@ pub struct Retention {
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("has(self.s3) != has(self.persistentVolumeClaim)").message("storage must be one of s3 and persistentVolumeClaim"))]
 pub struct BackupStorage {
-    /// An S3 bucket.
+    /// S3 bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub s3: Option<S3Storage>,
-    /// A volume other than the sites'.
+    /// Volume other than the sites volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub persistent_volume_claim: Option<ClaimStorage>,
-    /// Secret whose key `identity` has an age identity (`age-keygen`). With it each part is encrypted before it leaves the pod,
-    /// and the keys by which the site's stored passwords are read go with the backup. Keep it elsewhere than the backups:
-    /// without it they cannot be opened.
+    /// Secret whose key `identity` holds an age identity (created by `age-keygen`). Each part is then encrypted before it leaves
+    /// the pod, and the backup includes the keys that decrypt passwords stored in the site. Keep a copy away from the backups:
+    /// without it they cannot be restored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encryption_key_secret_ref: Option<SecretReference>,
-    /// Largest size of a backup while it is on its way, on the disk of a node. Default: no limit of its own.
+    /// Maximum size of a backup on the node's disk while it is being transferred. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_size_limit: Option<Quantity>,
-    /// ServiceAccount of the Jobs, where the cloud knows them by it instead of by keys.
+    /// ServiceAccount of the backup Jobs, for clouds that grant access by ServiceAccount instead of by keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
@@ -147,30 +147,29 @@ pub struct S3Storage {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     pub region: Option<String>,
-    /// URL of the service, if it is not Amazon's.
+    /// URL of the S3 service, if not Amazon's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]]+$')").message("endpoint must be an http:// or https:// URL"))]
     pub endpoint: Option<String>,
-    /// Path inside the bucket. Two clusters that share a bucket need two.
+    /// Path inside the bucket. Clusters that share a bucket need different ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("prefix must be names with slashes between, without . and .."))]
     pub prefix: Option<String>,
-    /// Secret with the keys `accessKey` and `secretKey`, and `sessionToken` where the keys are temporary. Left out: the
-    /// Jobs' ServiceAccount is what the cloud knows them by.
+    /// Secret with the keys `accessKey` and `secretKey`, and `sessionToken` for temporary credentials. Default: access by
+    /// `serviceAccountName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials_secret_ref: Option<SecretReference>,
-    /// Whether the bucket is a part of the path instead of the host name. Default: true where endpoint is set.
+    /// Whether the bucket name is part of the path instead of the host name. Default: true if `endpoint` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force_path_style: Option<bool>,
-    /// Secret whose key `ca.crt` has the certificates that the service's own is checked with, where they are not the
-    /// public ones.
+    /// Secret whose key `ca.crt` holds the CA certificates of the S3 service, if it does not use a public CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretReference>,
 }
 
-/// What is restored.
+/// What to restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.restoreDatabase) && !self.restoreDatabase && has(self.restoreFiles) && !self.restoreFiles)").message("a restore must restore something: set restoreDatabase or restoreFiles to true"))]
@@ -179,60 +178,60 @@ pub struct Restore {
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9][A-Za-z0-9_.-]*$')").message("backupName must be the name of a backup, without a path"))]
     pub backup_name: String,
-    /// Name of the FrappeSite whose backup it is, of the same namespace, where it is another one: the site becomes a copy of
-    /// it. That one need not exist any more. Needs `storage`. Default: the site itself.
+    /// FrappeSite in the same namespace whose backup to restore; the site then becomes a copy of it. That site need not exist
+    /// any more. Requires `storage`. Default: the site itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$')").message("sourceSite must be the name of a FrappeSite"))]
     pub source_site: Option<String>,
-    /// Whether the database is restored. Default: true.
+    /// Whether to restore the database. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_database: Option<bool>,
-    /// Whether public and private files are restored. Default: true.
+    /// Whether to restore public and private files. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_files: Option<bool>,
-    /// Whether the site as it is is backed up first, to the same storage, as `NAME-before-…`. Default: true.
+    /// Whether to back up the site's current state first, to the same storage, as `NAME-before-…`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_backup: Option<bool>,
 }
 
-/// How far a backup or restore is.
+/// Phase of a backup or restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupPhase {
-    /// Not begun.
+    /// Not started.
     #[default]
     Pending,
-    /// A Job runs.
+    /// A Job is running.
     Running,
     /// Done.
     Succeeded,
-    /// It did not work.
+    /// Failed.
     Failed,
-    /// It waits for its next time.
+    /// Waiting for its next scheduled time.
     Scheduled,
 }
 
-/// What the operator sees of a backup.
+/// Observed state of the SiteBackup.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SiteBackupStatus {
-    /// How far it is.
+    /// Phase.
     #[serde(default)]
     pub phase: BackupPhase,
-    /// Conditions, each with the generation it was seen at.
+    /// Conditions, each with the generation it was observed at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// When the last backup that succeeded was due, which is the state of the site that it holds.
+    /// Scheduled time of the last successful backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<Time>,
-    /// The last backup that was found to be whole where it is kept.
+    /// Last backup that was completed and verified in storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_successful_backup: Option<BackupRun>,
-    /// What was done, the newest first: at most 10 that succeeded and 5 that failed.
+    /// Past runs, newest first: at most 10 successful and 5 failed ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub history: Vec<BackupRun>,
-    /// Until when the schedule was looked at: what was due until then was done, or was missed.
+    /// Time up to which the schedule was handled: each backup due before it was made or missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
     /// When the next backup is due.
@@ -241,7 +240,7 @@ pub struct SiteBackupStatus {
     /// Name of the last backup's Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup_job: Option<String>,
-    /// What happened, in a sentence.
+    /// What happened.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Generation of the spec that this status describes.

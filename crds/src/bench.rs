@@ -12,9 +12,9 @@ pub use crate::bench_parts::{Monitoring, NetworkPolicyConfig, QueueAutoscaling, 
 pub use crate::bench_status::{BenchPhase, ComponentStatus, FrappeBenchStatus, WorkerScalingStatus};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
-/// What a bench runs and how.
+/// Desired state of the bench.
 ///
-/// All sites of one bench are one trust domain: they share code, processes and a volume.
+/// All sites of a bench share code, processes and a volume: they are one trust domain.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vyogo.tech",
@@ -41,11 +41,12 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
 )]
 #[serde(rename_all = "camelCase")]
 pub struct FrappeBenchSpec {
-    /// Frappe version, for example `"15"`. It is the image's tag unless `imageConfig.tag` is set.
+    /// Frappe version, for example `"15"`. It is the image's tag unless `imageConfig.tag` is set; for the default image
+    /// `docker.io/frappe/erpnext`, `15` means the tag `version-15` and `15.41.2` means `v15.41.2`.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_.-]*$')").message("frappeVersion must be usable as an image tag, such as \"15\" or \"v15.41.2\""))]
     pub frappe_version: String,
-    /// Apps that the bench offers to its sites. Frappe itself is always there.
+    /// Apps available to the bench's sites. Frappe itself is always included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
     #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("apps must not name one app twice: remove the second entry"))]
@@ -63,33 +64,33 @@ pub struct FrappeBenchSpec {
     /// Requests and limits of each component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component_resources: Option<ComponentResources>,
-    /// Redis for the cache and for the job queues.
+    /// Redis servers for the cache and for the job queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_config: Option<RedisConfig>,
-    /// Storage class of the volume that holds the sites; the cluster's default if left out. Cannot be changed.
+    /// StorageClass of the sites volume; default: the cluster's default class. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,
-    /// Size of the volume that holds the sites. Default: `10Gi`. It can grow and never shrink.
+    /// Size of the sites volume. Default: `10Gi`. Can be increased, not decreased.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// How the volume that holds the sites is mounted. Default: `ReadWriteMany`. With `ReadWriteOnce` every pod that
-    /// mounts it runs on one node. Cannot be changed.
+    /// Access mode of the sites volume. Default: `ReadWriteMany`. With `ReadWriteOnce` all pods that mount it are pinned to
+    /// one node. Immutable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_access_mode: Option<StorageAccessMode>,
-    /// What becomes of the bench's volumes (sites, Redis queue) when the bench is deleted. Default: `Retain`.
+    /// What happens to the bench's volumes (sites, Redis queue) when the bench is deleted. Default: `Retain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_deletion_policy: Option<StorageDeletionPolicy>,
-    /// How gunicorn and nginx answer.
+    /// Settings of gunicorn and nginx.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub web: Option<WebConfig>,
-    /// A NetworkPolicy for the bench's pods.
+    /// NetworkPolicy for the bench's pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network_policy: Option<NetworkPolicyConfig>,
-    /// How Prometheus finds the bench.
+    /// Monitoring of the bench by Prometheus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitoring: Option<Monitoring>,
-    /// How the host names of sites are made.
+    /// How the host names of sites are derived.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_config: Option<DomainConfig>,
     /// Frappe package manager repositories.
@@ -101,23 +102,23 @@ pub struct FrappeBenchSpec {
     /// Autoscaling of the workers of each queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_autoscaling: Option<WorkerAutoscaling>,
-    /// Database settings for sites that name none of their own.
+    /// Database settings for sites that have none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db_config: Option<DatabaseConfig>,
-    /// Security contexts, merged over defaults that satisfy the restricted Pod Security Standard.
+    /// Security contexts, merged over defaults that meet the restricted Pod Security Standard.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security: Option<Security>,
-    /// Sites of this bench that are reconciled at once; the greater of this and the operator's
-    /// `maxConcurrentSiteReconciles` counts.
+    /// Maximum concurrent reconciles of this bench's sites; the greater of this and the operator's
+    /// `maxConcurrentSiteReconciles` applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub site_reconcile_concurrency: Option<i32>,
-    /// Site Jobs (create, migrate, delete) of this bench that run at once; the operator's `maxConcurrentSiteJobs` if
-    /// left out.
+    /// Maximum concurrent site Jobs (create, configure, delete, back up) of this bench; default: the operator's
+    /// `maxConcurrentSiteJobs`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub site_job_concurrency: Option<i32>,
-    /// Which namespaces may place sites on this bench. Default: only its own.
+    /// Namespaces that may place sites on this bench. Default: only its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_sites: Option<AllowedSites>,
 }
@@ -126,12 +127,12 @@ pub struct FrappeBenchSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppSourceKind {
-    /// It is in the bench's image already.
+    /// Already in the bench's image.
     #[default]
     Image,
-    /// It is cloned from a Git repository.
+    /// Cloned from a Git repository.
     Git,
-    /// It is installed by the Frappe package manager.
+    /// Installed by the Frappe package manager.
     Fpm,
 }
 
@@ -203,7 +204,7 @@ impl PullPolicy {
     }
 }
 
-/// Image of the bench. A repository without a tag gets `frappeVersion` as its tag.
+/// Image of the bench. A repository without a tag gets `frappeVersion` as its tag, unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ImageConfig {
@@ -329,17 +330,18 @@ pub struct RedisConfig {
     /// Memory of the cache; older spelling of `cache.memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<Quantity>,
-    /// Requests and limits of both servers.
+    /// Resource requests and limits of both servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
     /// Volume size of the queue server. Default: `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// Secret with a `password` that the bench's own Redis servers ask for. A changed one restarts them and the components.
+    /// Secret with the key `password`, required by the bench's own Redis servers. Changing it restarts them and the
+    /// components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<LocalReference>,
-    /// Secret with the URLs of Redis servers that exist, `redis-cache` and `redis-queue`; for autoscaling also
-    /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis of its own.
+    /// Secret with the URLs of existing Redis servers, in the keys `redis-cache` and `redis-queue`; autoscaling also needs
+    /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_secret_ref: Option<SecretReference>,
 }
@@ -352,13 +354,13 @@ pub struct RedisSize {
     pub memory: Option<Quantity>,
 }
 
-/// How the volume that holds the sites is mounted.
+/// Access mode of the sites volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StorageAccessMode {
-    /// By pods on any node.
+    /// Mounted by pods on any node.
     #[default]
     ReadWriteMany,
-    /// By pods on one node: they all run there.
+    /// Mounted by pods on one node only: they all run there.
     ReadWriteOnce,
 }
 
@@ -372,17 +374,17 @@ impl StorageAccessMode {
     }
 }
 
-/// What becomes of a bench's volumes when the bench is deleted.
+/// What happens to a bench's volumes when the bench is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StorageDeletionPolicy {
-    /// They stay; a bench made anew under the same name gets them back.
+    /// They are kept; a bench created again under the same name uses them again.
     #[default]
     Retain,
     /// They are deleted.
     Delete,
 }
 
-/// How the host names of sites are made.
+/// How the host names of sites are derived.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DomainConfig {
@@ -391,13 +393,13 @@ pub struct DomainConfig {
     #[schemars(length(min = 1, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^\\\\.?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("suffix must be a domain in lower case, such as .example.com"))]
     pub suffix: Option<String>,
-    /// Whether the suffix is read from the ingress controller's Service when none is given. Default: true.
+    /// Whether to read the suffix from the ingress controller's Service when none is set. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auto_detect: Option<bool>,
     /// Service of the ingress controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_controller_ref: Option<NamespacedReference>,
-    /// Only hosts that end with one of these may be used by sites of this bench. Empty: all.
+    /// Sites of this bench may only use hosts that end with one of these. Empty: any host.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 200)))]
     pub allowed_suffixes: Vec<String>,
@@ -411,7 +413,7 @@ pub struct FpmConfig {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub repositories: Vec<FpmRepository>,
-    /// Name of the repository that is used when an app names none.
+    /// Repository for apps that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub default_repo: Option<String>,
@@ -457,7 +459,7 @@ pub struct Security {
     pub security_context: Option<SecurityContext>,
 }
 
-/// Which namespaces may place sites on a bench.
+/// Namespaces that may place sites on a bench.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct AllowedSites {
     /// The namespaces.

@@ -7,71 +7,71 @@ use k8s_openapi::{
 use kube::KubeSchema;
 use serde::{Deserialize, Serialize};
 
-/// How gunicorn and nginx answer.
+/// Settings of gunicorn and nginx.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WebConfig {
-    /// Processes of each gunicorn pod. Default: 2.
+    /// Worker processes per gunicorn pod. Default: 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub gunicorn_workers: Option<i32>,
-    /// Threads of each process. Default: 4.
+    /// Threads per worker process. Default: 4.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 128))]
     pub gunicorn_threads: Option<i32>,
-    /// Seconds that a request may take, in gunicorn and in nginx. Default: 120.
+    /// Request timeout of gunicorn and nginx, in seconds. Default: 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub request_timeout_seconds: Option<i32>,
-    /// Largest body of a request, as nginx writes it. Default: `50m`.
+    /// Maximum request body size, in nginx syntax. Default: `50m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+[kmg]?$')").message("maxBodySize must be a size as nginx writes it, such as 50m"))]
     pub max_body_size: Option<String>,
-    /// Address or network of the ingress controller, whose `X-Forwarded-For` is believed. Default: `127.0.0.1`, nobody's.
+    /// Address or network of the ingress controller, whose `X-Forwarded-For` header is trusted. Default: `127.0.0.1` (none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F.:]+(/[0-9]{1,3})?$')").message("trustedProxy must be an address or a network, such as 10.0.0.0/8"))]
     pub trusted_proxy: Option<String>,
 }
 
-/// A NetworkPolicy: web traffic comes from the ingress controller only, and goes out to what the bench needs.
+/// NetworkPolicy: web traffic in from the ingress controller only, traffic out only to what the bench needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicyConfig {
-    /// Whether the bench has one. Default: false.
+    /// Whether to create it. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Labels of the namespace that the ingress controller runs in; the operator's `ingressControllerNamespace` by its
-    /// name if left out.
+    /// Labels of the namespace that the ingress controller runs in. Default: the namespace named in the operator's
+    /// `ingressControllerNamespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_namespace_selector: Option<LabelSelector>,
-    /// Labels of the namespaces that database servers run in; any namespace if left out.
+    /// Labels of the namespaces that database servers run in. Default: any namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_namespace_selector: Option<LabelSelector>,
-    /// More that may come in.
+    /// Additional ingress rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub ingress: Vec<NetworkPolicyIngressRule>,
-    /// More that may go out, such as mail or webhooks.
+    /// Additional egress rules, such as for mail or webhooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub egress: Vec<NetworkPolicyEgressRule>,
 }
 
-/// How Prometheus finds the bench, where the Prometheus operator is installed.
+/// Monitoring of the bench, where the Prometheus operator is installed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
-    /// Whether a ServiceMonitor is made for the gunicorn pods. Default: false.
+    /// Whether to create a ServiceMonitor for the gunicorn pods. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Path that an app of the bench answers with metrics. Default: `/metrics`.
+    /// Path at which an app of the bench serves metrics. Default: `/metrics`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.startsWith('/')").message("path must begin with /"))]
     pub path: Option<String>,
-    /// Seconds between two scrapes. Default: 30.
+    /// Scrape interval in seconds. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub interval_seconds: Option<i32>,
@@ -80,13 +80,13 @@ pub struct Monitoring {
 /// Autoscaling of the workers of each queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct WorkerAutoscaling {
-    /// Jobs of up to 300 s that users wait for.
+    /// Queue `short`: jobs of up to 300 s that users wait for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub short: Option<QueueAutoscaling>,
-    /// Jobs of up to 1500 s.
+    /// Queue `long`: jobs of up to 1500 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long: Option<QueueAutoscaling>,
-    /// Everything else, up to 300 s.
+    /// Queue `default`: all other jobs, up to 300 s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<QueueAutoscaling>,
 }
@@ -102,19 +102,19 @@ pub struct QueueAutoscaling {
     /// Whether KEDA scales these workers. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Workers while autoscaling is off or not possible.
+    /// Number of workers while autoscaling is off or KEDA is not installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub static_replicas: Option<i32>,
-    /// Fewest workers; 0 scales to zero. Default: 0.
+    /// Minimum number of workers; 0 scales to zero. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub min_replicas: Option<i32>,
-    /// Most workers. Default: 10.
+    /// Maximum number of workers. Default: 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_replicas: Option<i32>,
-    /// Waiting jobs for each worker. Default: 5.
+    /// Target number of waiting jobs per worker. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub target_queue_length: Option<i32>,
@@ -122,11 +122,11 @@ pub struct QueueAutoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub queue_length: Option<i32>,
-    /// Seconds without a job before workers go to the least number. Default: 300.
+    /// Seconds without a job before workers scale down to zero. Default: 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_period: Option<i32>,
-    /// Seconds between two looks at the queue. Default: 15.
+    /// Seconds between two checks of the queue. Default: 15.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub polling_interval: Option<i32>,

@@ -9,35 +9,35 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::StorageAccessMode;
 
-/// How far a bench is.
+/// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BenchPhase {
-    /// Nothing was made yet.
+    /// Nothing was created yet.
     #[default]
     Pending,
-    /// Objects are made or pods are starting.
+    /// Objects are being created, or pods are starting.
     Progressing,
     /// All pods are ready.
     Ready,
-    /// It cannot go on without a change by a person.
+    /// A user must change something before it can continue.
     Failed,
 }
 
-/// What the operator sees of a bench.
+/// Observed state of the bench.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrappeBenchStatus {
-    /// How far the bench is.
+    /// Phase of the bench.
     #[serde(default)]
     pub phase: BenchPhase,
-    /// Ready, Progressing and others, each with the generation it was seen at.
+    /// Ready, Progressing, Degraded and others, each with the generation it was observed at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// How the volume is mounted, where it was taken over from another operator. It counts instead of the spec's
+    /// Access mode of a volume that was taken over from another operator; used instead of the spec's
     /// `storageAccessMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_volume: Option<StorageAccessMode>,
-    /// Apps that were found in the bench's image, whether it names them or not.
+    /// Apps found in the bench's image, including those not listed in `spec.apps`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
     /// Whether apps may be installed from Git.
@@ -55,19 +55,19 @@ pub struct FrappeBenchStatus {
     /// Ready and desired pods of each component.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub components: BTreeMap<String, ComponentStatus>,
-    /// Revision of image and configuration that the components are to run.
+    /// Revision of image and configuration that the components should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub desired_revision: Option<String>,
-    /// Revision that every component runs; the former one while they change over.
+    /// Revision that every component runs; the previous one during a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_revision: Option<String>,
-    /// Revision whose image `installedApps` was seen in.
+    /// Revision whose image `installedApps` was read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,
-    /// Suffix of hosts that was found at the ingress controller's Service; see `domainConfig.autoDetect`.
+    /// Host suffix detected from the ingress controller's Service; see `domainConfig.autoDetect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detected_domain_suffix: Option<String>,
-    /// Image that the components are to run.
+    /// Image that the components should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
 }
@@ -78,9 +78,9 @@ pub struct FrappeBenchStatus {
 pub struct WorkerScalingStatus {
     /// `static` or `autoscaled`.
     pub mode: String,
-    /// Workers that run.
+    /// Number of running workers.
     pub current_replicas: i32,
-    /// Workers that are wanted.
+    /// Desired number of workers.
     pub desired_replicas: i32,
     /// Whether KEDA sets the number.
     pub keda_managed: bool,

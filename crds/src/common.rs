@@ -86,30 +86,31 @@ impl JsonSchema for Port {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Least amount of each resource that is reserved, for example `cpu: 500m`.
+    /// Amount of each resource that is reserved, for example `cpu: 500m`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
-    /// Largest amount of each resource that may be used, for example `memory: 4Gi`.
+    /// Maximum amount of each resource, for example `memory: 4Gi`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub limits: BTreeMap<String, Quantity>,
 }
 
-/// Names a Secret. The namespace may be left out; if it is set it must be the referrer's own.
+/// Reference to a Secret in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the Secret. Only the referrer's own namespace is allowed, so that no tenant reads another's Secrets.
+    /// Namespace of the Secret: may be omitted; only the namespace of the referring object is allowed, so that no tenant reads
+    /// another's Secrets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
 }
 
-/// Names one key of a Secret in the same namespace.
+/// Reference to a key of a Secret in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct SecretKeyReference {
     /// Name of the Secret.
@@ -121,7 +122,7 @@ pub struct SecretKeyReference {
     pub key: String,
 }
 
-/// Names an object in the same namespace.
+/// Reference to an object in the same namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct LocalReference {
     /// Name of the object.
@@ -129,13 +130,13 @@ pub struct LocalReference {
     pub name: String,
 }
 
-/// Names an object, in this namespace unless another is given.
+/// Reference to an object, in the same namespace unless another is set.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct NamespacedReference {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the object; the referrer's own if left out.
+    /// Namespace of the object. Default: the namespace of the referring object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -148,9 +149,9 @@ pub enum DatabaseProvider {
     /// MariaDB, through the MariaDB operator's custom resources.
     #[default]
     Mariadb,
-    /// A PostgreSQL server that exists.
+    /// An existing PostgreSQL server.
     Postgres,
-    /// A database and user that exist, on any server (RDS, Cloud SQL …).
+    /// An existing MariaDB database and user, on any server (RDS, Cloud SQL …).
     External,
 }
 
@@ -158,10 +159,10 @@ pub enum DatabaseProvider {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseMode {
-    /// One server for many sites, each with its own database and account.
+    /// One server for many sites, each with its own database and user.
     #[default]
     Shared,
-    /// A server of its own for this site.
+    /// A dedicated server for this site.
     Dedicated,
 }
 
@@ -186,7 +187,7 @@ pub struct DatabaseConfig {
     /// Port of an external or PostgreSQL server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<Port>,
-    /// Secret with `username` and `password` (and optionally `host`, `port`, `database`) of an account that exists.
+    /// Secret with `username` and `password` (and optionally `host`, `port`, `database`) of an existing database user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_secret_ref: Option<SecretReference>,
     /// Volume size of a dedicated server.

@@ -3,10 +3,10 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// Which site holds the host name that is this object's name.
+/// Claim of a host name, which is this object's name, by a site.
 ///
-/// Creating the object is the claim: the API server lets only one site win. The operator makes and removes these
-/// objects; people read them.
+/// The API server lets only one site create the object. The operator creates and removes these objects; users only read
+/// them.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vyogo.tech",
@@ -29,7 +29,7 @@ pub struct FrappeDomainSpec {
     pub site: DomainHolder,
 }
 
-/// A site, exactly one: a site of the same name made anew has another uid.
+/// Reference to exactly one site: a site created again under the same name has another uid.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct DomainHolder {
     /// Namespace of the site.

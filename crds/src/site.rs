@@ -18,7 +18,7 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}})
 }
 
-/// One Frappe site.
+/// Desired state of the site.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vyogo.tech",
@@ -50,7 +50,7 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     validation = Rule::new("!has(self.apps) || !has(self.removedApps) || self.apps.all(a, !(a in self.removedApps))").message("apps and removedApps name the same app: take it out of one of them")
 )]
 pub struct FrappeSiteSpec {
-    /// Name of the site, which is also the host that Frappe answers to. Cannot be changed.
+    /// Name of the site, which is also its default host name. Immutable.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && self.split('.').all(label, label.size() <= 63)").message("siteName must be a DNS name in lower case, such as shop.example.com"),
@@ -58,22 +58,22 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self == oldSelf").message("siteName cannot be changed: create a new site and restore a backup into it")
     )]
     pub site_name: String,
-    /// The bench that runs the site. Cannot be changed.
+    /// The bench that runs the site. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("benchRef cannot be changed: create a new site on the other bench and restore a backup into it"))]
     pub bench_ref: NamespacedReference,
-    /// Secret with the key `password` for the user Administrator, in the site's own namespace. Left out: a password is
-    /// generated and kept in `SITE-admin-password`.
+    /// Secret in the site's namespace whose key `password` holds the password of the user Administrator. Default: a password
+    /// is generated and stored in the Secret `SITE-admin-password`, where SITE is the name of this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password_secret_ref: Option<SecretReference>,
-    /// Where the database comes from; the bench's `dbConfig` if left out.
+    /// Where the database comes from. Default: the bench's `dbConfig`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db_config: Option<DatabaseConfig>,
-    /// Host name, if it is not `siteName`.
+    /// Host name of the site, if different from `siteName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("domain must be a DNS name in lower case, such as shop.example.com"))]
     pub domain: Option<String>,
-    /// More host names that lead to the site.
+    /// Additional host names of the site.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 15), inner(length(min = 1, max = 253)))]
     #[x_kube(
@@ -81,23 +81,23 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("additionalDomains must not name one host twice: remove the second entry")
     )]
     pub additional_domains: Vec<String>,
-    /// TLS of the route.
+    /// TLS settings of the Ingress, HTTPRoute or Route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
     /// Ingress class; older spelling of `ingress.className`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub ingress_class_name: Option<String>,
-    /// The Ingress.
+    /// Ingress of the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress: Option<IngressConfig>,
-    /// The HTTPRoute of the Gateway API.
+    /// HTTPRoute (Gateway API) of the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub http_route: Option<HttpRouteConfig>,
-    /// The OpenShift Route.
+    /// OpenShift Route of the site.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route_config: Option<RouteConfig>,
-    /// Apps that are installed in the site, in this order; the bench's apps if left out. Frappe itself is always there.
+    /// Apps to install in the site, in this order. Default: the bench's apps. Frappe itself is always included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     #[x_kube(
@@ -105,8 +105,8 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not name one app twice: remove the second entry")
     )]
     pub apps: Option<Vec<String>>,
-    /// Apps that the site must not have. One of them that it has is uninstalled with all its data, after a backup of the
-    /// site's database on the bench's volume that was found to be whole. An app that is only left out of `apps` stays.
+    /// Apps to uninstall, with all their data, after a verified backup of the site's database to the bench's volume. An app
+    /// that is only removed from `apps` stays installed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     #[x_kube(
@@ -114,30 +114,30 @@ pub struct FrappeSiteSpec {
         validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("removedApps must not name one app twice: remove the second entry")
     )]
     pub removed_apps: Vec<String>,
-    /// While true, requests are answered with 503 and no job is queued by the scheduler. Default: false.
+    /// If true, the site answers requests with 503 and the scheduler queues no jobs. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance_mode: Option<bool>,
-    /// While true, the scheduler leaves the site out. Default: false.
+    /// If true, the scheduler skips the site. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler_paused: Option<bool>,
-    /// Entries of the site's `site_config.json`. An entry that is removed here is removed there; what Frappe or a person
-    /// wrote there stays. Database, encryption key, `host_name`, `maintenance_mode` and `pause_scheduler` have fields of
-    /// their own or belong to the operator.
+    /// Entries to set in the site's `site_config.json`. Entries removed here are removed there; entries written by Frappe or by
+    /// hand are kept. Not allowed: database, encryption key, `host_name`, `maintenance_mode` and `pause_scheduler`, which have
+    /// their own fields or are managed by the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "any_values")]
     pub site_config: BTreeMap<String, serde_json::Value>,
-    /// Entries of the site's `site_config.json` whose values are secret: each from a key of a Secret in the site's own
-    /// namespace. A changed Secret is taken over.
+    /// Entries of the site's `site_config.json` with secret values, each read from a key of a Secret in the site's namespace.
+    /// Changes of the Secret are applied.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32))]
     pub site_config_secret_refs: BTreeMap<String, SecretKeyReference>,
-    /// While true, nothing of the site is changed, whatever else the spec says. A deletion goes on. Default: false.
+    /// If true, no changes are applied to the site, whatever else the spec says; deletion still works. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
     /// What happens to the database and the files when the site is deleted. Default: `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
-    /// While true, a deletion waits and nothing is removed.
+    /// If true, deletion is blocked and nothing is removed. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
 }
@@ -145,34 +145,34 @@ pub struct FrappeSiteSpec {
 /// What happens to a site's data when the site is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeletionPolicy {
-    /// Database, files and secrets are removed.
+    /// Remove database, files and Secrets.
     #[default]
     Delete,
-    /// Database, files and secrets stay; a site made anew under the same name gets them back.
+    /// Keep database, files and Secrets; a site created again under the same name uses them again.
     Retain,
-    /// As Delete, but only once a last backup was made and found to be whole where a SiteBackup of the site keeps its own.
+    /// Like Delete, but only after a final backup by one of the site's SiteBackups has been verified.
     Backup,
 }
 
-/// How far a site is.
+/// Phase of a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SitePhase {
-    /// It waits for something that is not its own: the bench, its host name, a Secret.
+    /// Waiting for something else: the bench, its host name, a Secret.
     #[default]
     Pending,
-    /// Its database and its files are being made.
+    /// Database and files are being created.
     Provisioning,
     /// It is served.
     Ready,
-    /// It cannot go on without a change by a person.
+    /// A user must change something before it can continue.
     Failed,
 }
 
-/// What the operator sees of a site.
+/// Observed state of the site.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FrappeSiteStatus {
-    /// How far the site is.
+    /// Phase of the site.
     #[serde(default)]
     pub phase: SitePhase,
     /// Ready, Progressing, BenchReady, DatabaseReady, SiteInitialized and RouteReady.
@@ -193,14 +193,14 @@ pub struct FrappeSiteStatus {
     /// URL of the site.
     #[serde(default, rename = "siteURL", skip_serializing_if = "Option::is_none")]
     pub site_url: Option<String>,
-    /// Host name that the site is reached at.
+    /// Host name of the site in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_domain: Option<String>,
     /// Where the host name came from: `explicit`, `bench-suffix`, `default-suffix` (the operator's ConfigMap),
     /// `auto-detected` or `sitename-default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_source: Option<String>,
-    /// What leads the host to the site: `Ingress`, `HTTPRoute` or `Route`.
+    /// What routes the host to the site: `Ingress`, `HTTPRoute` or `Route`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
     /// Hash of the configuration that the site has: settings, hosts, passwords and apps.
@@ -215,20 +215,19 @@ pub struct FrappeSiteStatus {
     /// Value of the annotation `frappe.vyogo.tech/replace-secrets` that was answered last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_replaced_secrets_at: Option<String>,
-    /// Apps that the site has: each was found in its own list when it was created or last changed.
+    /// Apps installed in the site, as last verified in the site itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
-    /// Identity of the site: what its database and its directory on the volume are known by.
+    /// Random identity of the site, by which its database and its directory on the volume are recognized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// The operation that is under way or was last: recorded before its Job is made.
+    /// Current or last operation, recorded before its Job is created.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation: Option<Operation>,
-    /// The backup that was restored last, and when that began: after it the site's configuration is applied anew.
+    /// Last restored backup and when its restore started; the configuration is applied again after a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_restore: Option<String>,
-    /// The backup or restore that is under way: recorded before its Job is made. None of it begins beside an operation,
-    /// and no operation beside it.
+    /// Running backup or restore, recorded before its Job is created. Never runs at the same time as an operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupOperation>,
     /// Whether the site was ever fully created. From then on its database is never wiped by a retry.

@@ -30,6 +30,8 @@ pub struct Options {
     pub template: Option<String>,
     /// Kubeconfig other than the cluster administrator's.
     pub kubeconfig: Option<PathBuf>,
+    /// Level and format of its log; `info,frappe_operator=debug` and `text` if none.
+    pub log: Option<(&'static str, &'static str)>,
     /// Another operator: a shell command that becomes it. `KUBECONFIG` is set; `{port}`, `{member}` and `{namespace}` are
     /// replaced by a free port for its metrics, its own name, and the namespace that is kept for it.
     pub command: Option<String>,
@@ -58,7 +60,7 @@ impl Operator {
         };
         command
             .env("KUBECONFIG", options.kubeconfig.as_ref().unwrap_or(&cluster.kubeconfig))
-            .env("LOG_LEVEL", "info,frappe_operator=debug")
+            .env("LOG_LEVEL", options.log.map_or("info,frappe_operator=debug", |it| it.0))
             .env("NO_COLOR", "1")
             .stdout(file.try_clone()?)
             .stderr(file);
@@ -134,10 +136,14 @@ impl Operator {
         self.child.id()
     }
 
+    /// The lines of its log.
+    pub fn log_lines(&self) -> Vec<String> {
+        std::fs::read_to_string(&self.log).unwrap_or_default().lines().map(str::to_owned).collect()
+    }
+
     /// The end of its log.
     pub fn log_tail(&self) -> String {
-        let text = std::fs::read_to_string(&self.log).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
+        let lines = self.log_lines();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 }
@@ -155,7 +161,7 @@ impl Drop for Operator {
 fn own(program: &Path, port: u16, options: &Options) -> Command {
     let mut command = Command::new(program);
     command
-        .args(["run", "--log-format", "text", "--namespace", NAMESPACE])
+        .args(["run", "--log-format", options.log.map_or("text", |it| it.1), "--namespace", NAMESPACE])
         .arg(format!("--metrics-bind-address=127.0.0.1:{port}"))
         .env("OPERATOR_IMAGE", "docker.io/library/frappe-operator:test");
     if let Some(writes) = options.crash_after_writes {

@@ -49,7 +49,7 @@ impl Election for LeaseElection {
                     lease.spec?.holder_identity.filter(|it| !it.is_empty()).map(Arc::from)
                 }
                 Ok(Err(error)) => {
-                    tracing::debug!(%error, "the election gave no answer");
+                    tracing::debug!(%error, "election gave no answer");
                     None
                 }
                 Err(_) => None,

@@ -25,7 +25,7 @@ use crate::{
 /// Entries of a map: the slots, and the coordinator's place.
 const ENTRIES: usize = SLOTS + 1;
 
-/// Whose business something is: carried by a request from where it is made to the gate.
+/// Map entry a request belongs to: carried from where the request is made to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
     /// Of the owner of a slot.

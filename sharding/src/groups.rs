@@ -117,7 +117,7 @@ where
                 },
                 (index, item) = next(groups) => self.take(index, item),
                 () = sleep_until(quiet_at), if merges => {
-                    tracing::debug!(?selection, groups = groups.len(), "watches are merged");
+                    tracing::debug!(?selection, groups = groups.len(), "watches merged");
                     self.merge();
                 }
             }
@@ -204,7 +204,7 @@ where
             Ok(Seen::UpTo(version)) => group.version = version,
             Err(error) => {
                 counter!("sharding_watch_errors_total").increment(1);
-                tracing::debug!(%error, path = self.query.path, "a watch was interrupted");
+                tracing::debug!(%error, path = self.query.path, "watch interrupted");
             }
         }
     }

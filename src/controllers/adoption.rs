@@ -72,9 +72,9 @@ pub async fn take_over(
     }
     if !owner.is_asked || !owner.has(&live) {
         let message = if owner.has(&live) {
-            "another operator made it: see docs/migration.md for how it is taken over".to_owned()
+            "created by another operator: see docs/migration.md for how to take it over".to_owned()
         } else {
-            "an object of this name exists and is not ours: rename or remove it".to_owned()
+            "an object of this name exists and was not created by this operator: rename or remove it".to_owned()
         };
         return Err(WriteError::Rejected { verb: "take over", kind: desired.kind, key: desired.key.clone(), message });
     }

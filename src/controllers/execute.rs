@@ -20,6 +20,7 @@ use crate::{
     io::{
         cache::Cache,
         compact::Cached,
+        events::log_line,
         writer::{WriteError, Writer},
     },
 };
@@ -30,11 +31,11 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     let live = cache.get(&desired.key);
     if let Some(live) = &live {
         let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, live)) else { return Ok(()) };
-        tracing::debug!(kind = ?desired.kind, key = %desired.key, %path, "differs");
+        tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
     }
     let written = writer.apply(desired, live.is_some()).await?;
     if let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written)) {
-        tracing::warn!(kind = ?desired.kind, key = %desired.key, %path, "a webhook or the API server does not keep this field");
+        tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
     }
     cache.wrote(written);
     Ok(())
@@ -102,7 +103,8 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
         return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
     }
     if !ours {
-        let message = "an object of this name exists and is not ours: rename or remove it".to_owned();
+        let message =
+            "an object of this name exists and was not created by this operator: rename or remove it".to_owned();
         return Err(WriteError::Rejected { verb: "create", kind: desired.kind, key: desired.key.clone(), message });
     }
     let metadata = json!({
@@ -134,6 +136,7 @@ where
 {
     let written = writer.patch_metadata(kind, key, metadata).await?;
     if is_let_go(&written) {
+        log_line(&name(kind, key), false, "Deleted", "finalizer removed, object deleted");
         cache.deleted(key, &written.uid().unwrap_or_default());
     } else {
         remember(cache, written);
@@ -205,6 +208,11 @@ fn as_value(kind: Kind, object: &DynamicObject) -> Value {
     value["apiVersion"] = json!(resource.api_version);
     value["kind"] = json!(resource.kind);
     value
+}
+
+/// Names an object to people.
+pub fn name(kind: Kind, key: &Key) -> String {
+    format!("{} {key}", kind.resource().kind)
 }
 
 /// Names an object to Events.

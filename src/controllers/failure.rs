@@ -58,13 +58,15 @@ where
                 let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
                 context.events.publish(&reference(*kind, key, uid), &notice).await;
                 if let Err(error) = not_ready(writer, cache, *kind, key, &notice.note).await {
-                    tracing::debug!(%error, "the refusal was not written into the status");
+                    tracing::debug!(%error, "status not updated with the rejection");
                 }
+                // The Event is the line.
+                return Outcome::Failed;
             }
             WriteError::Transient { .. } => {}
         }
     }
-    tracing::warn!(error = %chain(&error), "reconcile failed");
+    tracing::warn!(error = %chain(&error), "reconcile failed, will be retried");
     Outcome::Failed
 }
 

@@ -8,7 +8,7 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::domain::labels::MANAGER;
+use crate::domain::{key::Key, labels::MANAGER};
 
 /// Longest note of an Event, in bytes (events.k8s.io/v1).
 const NOTE_MAX_BYTES: usize = 1000;
@@ -59,7 +59,7 @@ impl Events {
         let text = |it: &Option<String>| it.clone().unwrap_or_default();
         let (kind, namespace, name) = (text(&about.kind), text(&about.namespace), text(&about.name));
         let Notice { warning, reason, note } = notice;
-        tracing::info!(kind, namespace, name, reason, warning, "{note}");
+        log_line(&format!("{kind} {}", Key { namespace, name }), *warning, reason, note);
         let event = Event {
             type_: if notice.warning { EventType::Warning } else { EventType::Normal },
             reason: notice.reason.clone(),
@@ -68,8 +68,17 @@ impl Events {
             secondary: None,
         };
         if let Err(error) = self.recorder().publish(&event, about).await {
-            tracing::warn!(%error, reason = notice.reason, "event was not published");
+            tracing::warn!(%error, reason = notice.reason, "Event not published");
         }
+    }
+}
+
+/// One line of the log for one thing that happened to an object.
+pub fn log_line(object: &str, warning: bool, reason: &str, note: &str) {
+    if warning {
+        tracing::warn!(object, reason, "{note}");
+    } else {
+        tracing::info!(object, reason, "{note}");
     }
 }
 

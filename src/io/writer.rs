@@ -23,7 +23,7 @@ pub const REPLICAS_MANAGER: &str = "frappe-operator-replicas";
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// Somebody else changed the object first, or an object of this name is there already.
-    #[error("{verb} {kind:?} {key}: it changed meanwhile")]
+    #[error("{verb} {kind:?} {key}: conflict: modified concurrently")]
     Conflict {
         /// What was tried.
         verb: &'static str,
@@ -33,7 +33,7 @@ pub enum WriteError {
         key: Key,
     },
     /// The namespace is being deleted: nothing can be made in it.
-    #[error("{verb} {kind:?} {key}: its namespace is being deleted")]
+    #[error("{verb} {kind:?} {key}: the namespace is being deleted")]
     NamespaceTerminating {
         /// What was tried.
         verb: &'static str,
@@ -55,7 +55,7 @@ pub enum WriteError {
         message: String,
     },
     /// The gate was closed.
-    #[error("{verb} {kind:?} {key}: this member may not act on it now")]
+    #[error("{verb} {kind:?} {key}: this replica does not own the object")]
     NoRight {
         /// What was tried.
         verb: &'static str,
@@ -229,8 +229,10 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
                 && status.message.contains("conflict")
                 && status.message.contains("Apply failed") =>
             {
-                let message =
-                    format!("an object of this name exists and is not ours: rename or remove it ({})", status.message);
+                let message = format!(
+                    "an object of this name exists and was not created by this operator: rename or remove it ({})",
+                    status.message
+                );
                 WriteError::Rejected { verb, kind, key, message }
             }
             409 => WriteError::Conflict { verb, kind, key },

@@ -172,7 +172,7 @@ where
         }
         let drained = tokio::time::timeout(DRAIN_MAX, async { while tasks.join_next().await.is_some() {} }).await;
         if drained.is_err() {
-            tracing::warn!(queue = self.name, left = tasks.len(), "reconciles were cancelled at the end");
+            tracing::warn!(queue = self.name, left = tasks.len(), "reconciles cancelled at shutdown");
         }
     }
 
@@ -246,7 +246,7 @@ where
 
     fn panicked(&mut self, key: Option<K>, error: &tokio::task::JoinError) {
         counter!("controller_runtime_reconcile_panics_total", "controller" => self.name).increment(1);
-        tracing::error!(queue = self.name, %error, "a reconcile panicked");
+        tracing::error!(queue = self.name, %error, "reconcile panicked: a bug, please report it");
         if let Some(key) = key {
             self.ended(&key, Outcome::Failed, Duration::ZERO);
         }

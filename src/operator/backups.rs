@@ -89,7 +89,7 @@ fn let_go(client: &Client, backup: &Compact, site: Key) {
         let gone = matches!(sites.get_metadata_opt(&site.name).await, Ok(None));
         let metadata = json!({"uid": backup.uid(), "finalizers": removal::others(&backup)});
         if gone && let Err(error) = writer.patch_metadata(Kind::SiteBackup, &key, &metadata).await {
-            tracing::warn!(%error, backup = %key, "could not let a SiteBackup go that has no site");
+            tracing::warn!(%error, backup = %key, "finalizer of a SiteBackup without a site not removed");
         }
     });
 }
@@ -118,7 +118,7 @@ async fn follow(
             let client = client.clone();
             tokio::spawn(async move {
                 if let Err(error) = tell(&client, &backup, &site).await {
-                    tracing::warn!(%error, backup = %Key::of(backup.as_ref()), "could not tell a SiteBackup that it has no site");
+                    tracing::warn!(%error, backup = %Key::of(backup.as_ref()), "status of a SiteBackup without a site not written");
                 }
             });
         }
@@ -143,7 +143,7 @@ async fn tell(client: &Client, backup: &DynamicObject, site: &Key) -> anyhow::Re
     if over || backup.labels().contains_key(labels::SLOT) {
         return Ok(());
     }
-    let message = format!("FrappeSite {site} does not exist: it waits for it");
+    let message = format!("FrappeSite {site} not found; the backup starts once it exists");
     let report = Report::new(BackupPhase::Pending, Reason::SiteNotFound, message);
     let next = without_site(&backup, &report);
     if backup.status.as_ref() == Some(&next) {

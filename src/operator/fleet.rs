@@ -28,7 +28,7 @@ const LOOK_INTERVAL: std::time::Duration = std::time::Duration::from_secs(5);
 /// After this time without a reconcile of its present generation, a site is stale.
 const STALE_AFTER: std::time::Duration = std::time::Duration::from_mins(2);
 
-/// What is told from.
+/// Inputs of the report.
 pub(super) struct Fleet {
     pub(super) names: Names,
     pub(super) me: Incarnation,
@@ -42,7 +42,7 @@ impl Fleet {
     /// Tells until the task is dropped.
     pub(super) fn follow(self, tasks: &mut JoinSet<()>) {
         tasks.spawn(async move {
-            let mut view = self.handle.view();
+            let (mut view, mut coordinates) = (self.handle.view(), false);
             let mut map: Option<Arc<SlotMap>> = None;
             let mut waiting: std::collections::HashMap<Key, (i64, Instant)> = std::collections::HashMap::new();
             let mut looks = tokio::time::interval(LOOK_INTERVAL);
@@ -54,6 +54,13 @@ impl Fleet {
                 }
                 let now = view.borrow_and_update().clone();
                 self.tell(&now);
+                let elected = self.handle.gate().opening().borrow().coordinates();
+                if elected != std::mem::replace(&mut coordinates, elected) {
+                    tracing::info!(
+                        "{}",
+                        if elected { "became coordinator: reconciles benches" } else { "no longer coordinator" }
+                    );
+                }
                 let next =
                     now.map.clone().filter(|next| map.as_ref().is_none_or(|known| known.version != next.version));
                 let Some(next) = next else { continue };
@@ -108,9 +115,27 @@ impl Fleet {
         gauge!("frappe_operator_shard_oldest_unreconciled_seconds").set(oldest.as_secs_f64());
     }
 
+    /// What this member gave away, and to whom: a line.
+    fn log_given_away(&self, before: &SlotMap, now: &SlotMap) {
+        let mut lost = 0_usize;
+        let mut to = std::collections::BTreeSet::new();
+        for (entry, _) in before.owned_by(&self.me) {
+            let owner = now.content.holding(entry).and_then(|it| it.owner.as_ref());
+            if owner != Some(&self.me) && usize::from(entry.0) < SLOTS {
+                lost += 1;
+                to.extend(owner.map(|it| it.pod().to_owned()));
+            }
+        }
+        if lost > 0 {
+            let to = to.into_iter().collect::<Vec<_>>().join(", ");
+            tracing::info!(slots = lost, to, generation = now.content.generation, "gave slots away");
+        }
+    }
+
     /// What this member gained, and from whom: an Event on the slot map.
     async fn map_changed(&self, before: &SlotMap, now: &SlotMap) {
         let owner = |map: &SlotMap, entry: Entry| map.content.holding(entry).and_then(|it| it.owner.clone());
+        self.log_given_away(before, now);
         let mut gained = 0_usize;
         let mut from = std::collections::BTreeSet::new();
         for (entry, _) in now.owned_by(&self.me) {
@@ -125,8 +150,11 @@ impl Fleet {
         }
         counter!("frappe_operator_shard_gained_slots_total").increment(gained as u64);
         let from = if from.is_empty() { "nobody".to_owned() } else { from.into_iter().collect::<Vec<_>>().join(", ") };
-        let note =
-            format!("{} took {gained} slots over from {from}, in generation {}", self.me, now.content.generation);
+        let note = format!(
+            "replica {} took {gained} slots over from {from} (slot map generation {})",
+            self.me.pod(),
+            now.content.generation
+        );
         let about = ObjectReference {
             api_version: Some(format!("{}/v1alpha1", self.names.group)),
             kind: Some("SlotMap".to_owned()),

@@ -1,6 +1,9 @@
 //! The ConfigMap `frappe-operator-config`, watched: an edit takes effect at once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Client, ResourceExt};
@@ -32,23 +35,32 @@ pub(super) fn start(
     report(&settings.borrow());
     let cache = Arc::new(Cache::new(|_: &ConfigMap| Some(Slot::new(0))));
     let query = Query { fields: format!("metadata.name={CONFIG_MAP}"), ..Query::of::<ConfigMap>(&(), Some(namespace)) };
+    let known = Mutex::new(BTreeMap::new());
     let take = move |change: Change<ConfigMap>| {
         let data = match &change {
             Change::Applied { now, .. } => now.data.clone().unwrap_or_default(),
             Change::Deleted(_) => BTreeMap::new(),
         };
+        let former = std::mem::replace(&mut *known.lock().unwrap_or_else(PoisonError::into_inner), data.clone());
         let last_good = settings.borrow().clone();
         let (next, bad) = config::parse(&data, &last_good);
         tell(&events, change.object(), &bad);
         report(&next);
         if next != *last_good {
-            tracing::info!(?next, "settings changed");
+            tracing::info!(keys = changed_keys(&former, &data), "configuration changed");
             settings.send_replace(Arc::new(next));
             changed();
         }
     };
     tasks.spawn(watcher::run(client.clone(), Scope::everything(query), Arc::clone(&cache), take));
     cache
+}
+
+/// Names of the keys that were added, changed or removed; values may be long.
+fn changed_keys(before: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> String {
+    let keys: BTreeSet<&str> =
+        before.keys().chain(now.keys()).filter(|key| before.get(*key) != now.get(*key)).map(String::as_str).collect();
+    keys.into_iter().collect::<Vec<_>>().join(", ")
 }
 
 /// The limit that counts for benches that set none of their own.
@@ -61,9 +73,8 @@ fn report(config: &OperatorConfig) {
 fn tell(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
     gauge!("frappe_operator_config_bad_values").set(f64::from(u32::try_from(bad.len()).unwrap_or(u32::MAX)));
     for value in bad {
-        tracing::warn!(key = value.key, problem = value.problem, "a value of the ConfigMap was not taken");
         let about = reference(Kind::ConfigMap, &Key::of(map), map.uid());
-        let note = format!("{}: {}; the last good value is kept", value.key, value.problem);
+        let note = format!("{}: {}; the last valid value stays in effect", value.key, value.problem);
         let notice = Notice { warning: true, reason: super::INVALID_VALUE.to_owned(), note };
         let events = events.clone();
         tokio::spawn(async move { events.publish(&about, &notice).await });

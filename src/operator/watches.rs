@@ -97,7 +97,7 @@ pub(super) async fn start(
     let paths = [FrappeSite::url_path(&(), None), CustomResourceDefinition::url_path(&(), None)];
     // Labels do on every server; one that does not answer now is asked no further.
     let by_hash = namespaces.is_empty() && server_selects_shards(client, &paths).await.unwrap_or(false);
-    tracing::info!(by_hash, "how the API server narrows the watches of sites");
+    tracing::debug!(by_hash, "whether the API server selects sites by the hash of their uid; by label if not");
     let ownership = Ownership::follow(tasks, gate);
     let jobs = budget(tasks, &ownership, &wake);
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake, namespaces: namespaces.to_vec() };

@@ -46,7 +46,7 @@ pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
         print(&table(&findings))?;
     }
     let bad = findings.iter().filter(|it| it.level == Level::Bad).count();
-    anyhow::ensure!(bad == 0, "the operator does not work in this cluster: {bad} findings");
+    anyhow::ensure!(bad == 0, "{bad} checks failed: the operator does not work in this cluster until they pass");
     Ok(())
 }
 
@@ -126,7 +126,7 @@ async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<Str
     // Nothing may be done by an account that is not there: one thing to be told, not one for each right.
     if !lacking.is_empty() && matches!(accounts.get_metadata_opt(name).await, Ok(None)) {
         return Err(format!(
-            "ServiceAccount {namespace}/{name} does not exist: install the operator, or say where it is with \
+            "ServiceAccount {namespace}/{name} does not exist: install the operator, or point to it with \
              --operator-namespace and --service-account"
         ));
     }

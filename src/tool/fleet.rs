@@ -37,7 +37,7 @@ pub struct Row {
     pub settled: bool,
     /// Whether its condition Ready is True.
     pub ready: bool,
-    /// Why it is as it is: a reason of docs/troubleshooting.md, or `Unseen` and `Unread`, which no replica wrote.
+    /// Why it is as it is: a reason of docs/troubleshooting.md, or `NotReconciled` and `SpecNotObserved`, which no replica wrote.
     pub reason: String,
     /// The same for people.
     pub message: String,
@@ -67,11 +67,11 @@ fn row<K: Resource>(kind: &'static str, object: &K, conditions: &[Condition], se
     let created = object.creation_timestamp().map(|it| it.0);
     let (ready, reason, message, since) = match condition::find(conditions, "Ready") {
         Some(it) => (it.status == "True", it.reason.clone(), it.message.clone(), Some(it.last_transition_time.0)),
-        None => (false, "Unseen".to_owned(), "no replica has looked at it yet".to_owned(), created),
+        None => (false, "NotReconciled".to_owned(), "not reconciled by any replica yet".to_owned(), created),
     };
     let newest = seen == object.meta().generation;
     let (reason, message) = if ready && !newest {
-        ("Unread".to_owned(), "its newest spec was not looked at yet".to_owned())
+        ("SpecNotObserved".to_owned(), "the latest spec has not been reconciled yet".to_owned())
     } else {
         (reason, message)
     };
@@ -206,12 +206,12 @@ mod tests {
         let now: Timestamp = "2026-01-01T03:30:00Z".parse().expect("a time");
         insta::assert_snapshot!(table(&rows, now, false), @r"
         0 benches
-        5 sites: 1 Configuring, 1 HostClaimed, 1 Ready, 1 Unread, 1 Unseen
+        5 sites: 1 Configuring, 1 HostClaimed, 1 NotReconciled, 1 Ready, 1 SpecNotObserved
 
         KIND  NAME           READY REASON                   FOR MESSAGE
-        site  shops/new      false Unseen                    3h no replica has looked at it yet
+        site  shops/new      false NotReconciled             3h not reconciled by any replica yet
         site  shops/changing true  Configuring               2h says Configuring
-        site  shops/edited   true  Unread                    2h its newest spec was not looked at yet
+        site  shops/edited   true  SpecNotObserved           2h the latest spec has not been reconciled yet
         site  shops/stuck    false HostClaimed               2h says HostClaimed
         ");
         assert!(table(&rows, now, true).lines().last().is_some_and(|line| line.contains("shops/served")));

@@ -146,10 +146,8 @@ fn finding(level: Level, subject: &'static str, message: impl Into<String>) -> F
 fn version(facts: &Facts) -> Finding {
     let (minor, full) = &facts.version;
     let (level, rest) = match *minor {
-        it if it < KUBERNETES_MINOR_MIN => (Level::Bad, ": the operator needs 1.30 or later"),
-        it if it < KUBERNETES_MINOR_FENCE => {
-            (Level::Good, ": the admission fence (sharding.admissionFence) needs 1.32")
-        }
+        it if it < KUBERNETES_MINOR_MIN => (Level::Bad, ": too old, the operator needs 1.30 or later"),
+        it if it < KUBERNETES_MINOR_FENCE => (Level::Good, " (the optional admission fence needs 1.32)"),
         _ => (Level::Good, ""),
     };
     finding(level, "Kubernetes", format!("{full}{rest}"))
@@ -163,27 +161,32 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
     let (missing, differs) = (named(Definition::Missing), named(Definition::Differs));
     let mut found = Vec::new();
     if !missing.is_empty() {
-        let message = format!("missing: {missing}: frappe-operator crds | kubectl apply --server-side -f -");
+        let message =
+            format!("missing: {missing}; install them: frappe-operator crds | kubectl apply --server-side -f -");
         found.push(finding(Level::Bad, "CRDs", message));
     }
     if !differs.is_empty() {
-        found.push(finding(Level::Warning, "CRDs", format!("of another version than this program: {differs}")));
+        found.push(finding(Level::Warning, "CRDs", format!("not of this program's version: {differs}; update them: helm upgrade, or frappe-operator crds | kubectl apply --server-side -f -")));
     }
     if found.is_empty() {
-        found.push(finding(Level::Good, "CRDs", format!("{} of this version", facts.definitions.len())));
+        found.push(finding(Level::Good, "CRDs", format!("all {} installed, of this version", facts.definitions.len())));
     }
     found
 }
 
 fn rights(facts: &Facts) -> Vec<Finding> {
     match &facts.rights {
-        Err(why) => vec![finding(Level::Warning, "rights", format!("not known: {why}"))],
+        Err(why) => vec![finding(Level::Warning, "rights", format!("not checked: {why}"))],
         Ok((lacking, all)) if lacking.is_empty() => {
-            vec![finding(Level::Good, "rights", format!("all {all} of helm/frappe-operator/files/rights.yaml"))]
+            vec![finding(
+                Level::Good,
+                "rights",
+                format!("the operator's ServiceAccount has all {all} permissions it needs"),
+            )]
         }
         Ok((lacking, _)) => lacking
             .iter()
-            .map(|right| finding(Level::Bad, "rights", format!("the operator's account may not {right}")))
+            .map(|right| finding(Level::Bad, "rights", format!("the operator's ServiceAccount may not {right}")))
             .collect(),
     }
 }
@@ -191,20 +194,26 @@ fn rights(facts: &Facts) -> Vec<Finding> {
 fn replicas(facts: &Facts) -> Finding {
     match &facts.replicas {
         Err(why) => finding(Level::Bad, "replicas", why.clone()),
-        Ok(report) if report.members.is_empty() => {
-            finding(Level::Bad, "replicas", "none: does the operator run in this namespace? (--operator-namespace)")
-        }
+        Ok(report) if report.members.is_empty() => finding(
+            Level::Bad,
+            "replicas",
+            "none found: is the operator running in this namespace? (--operator-namespace)",
+        ),
         Ok(report) if report.unowned_slots > 0 => {
-            let message = format!("{} of 256 slots are owned by nobody: their sites wait", report.unowned_slots);
+            let message =
+                format!("{} of 256 slots have no owner: their sites are not reconciled", report.unowned_slots);
             finding(Level::Bad, "replicas", message)
         }
         Ok(report) if report.coordinator.is_none() => {
-            finding(Level::Bad, "replicas", "none is coordinator: no bench is looked after")
+            finding(Level::Bad, "replicas", "there is no coordinator: benches are not reconciled")
         }
         Ok(report) => {
             let alive = report.members.iter().filter(|it| it.state == "ready").count();
-            let (level, rest) =
-                if alive == 1 { (Level::Warning, ": a second one takes over when it dies") } else { (Level::Good, "") };
+            let (level, rest) = if alive == 1 {
+                (Level::Warning, ": run two, so that one takes over when the other dies")
+            } else {
+                (Level::Good, "")
+            };
             finding(level, "replicas", format!("{alive} ready, every slot owned{rest}"))
         }
     }
@@ -212,12 +221,16 @@ fn replicas(facts: &Facts) -> Finding {
 
 fn storage(facts: &Facts) -> Finding {
     match (&facts.default_storage_class, facts.storage_classes) {
-        (_, 0) => finding(Level::Bad, "storage", "there is no StorageClass: no bench gets a volume"),
-        (None, _) => finding(Level::Warning, "storage", "no StorageClass is the default: benches must name theirs"),
+        (_, 0) => finding(Level::Bad, "storage", "there is no StorageClass: benches cannot get a volume"),
+        (None, _) => {
+            finding(Level::Warning, "storage", "there is no default StorageClass: benches must set storageClassName")
+        }
         (Some(name), _) => finding(
             Level::Good,
             "storage",
-            format!("{name} is the default; benches need ReadWriteMany, or storageAccessMode: ReadWriteOnce"),
+            format!(
+                "default class {name}: it must offer ReadWriteMany, or benches need storageAccessMode: ReadWriteOnce"
+            ),
         ),
     }
 }
@@ -229,20 +242,22 @@ fn optional(facts: &Facts) -> Vec<Finding> {
     let keda = has(&["scaledobjects.keda.sh", "triggerauthentications.keda.sh"]);
     let mut found = vec![
         if mariadb {
-            finding(Level::Good, "MariaDB operator", "its CRDs are there")
+            finding(Level::Good, "MariaDB operator", "installed (its CRDs exist)")
         } else {
             finding(
                 Level::Warning,
                 "MariaDB operator",
-                "missing: sites need databases that exist (provider external or postgres)",
+                "not installed: only sites with an existing database work (provider external or postgres)",
             )
         },
         match (keda, autoscaled) {
-            (true, _) => finding(Level::Good, "KEDA", "its CRDs are there"),
-            (false, true) => {
-                finding(Level::Warning, "KEDA", "missing: benches with workerAutoscaling run a fixed number of workers")
-            }
-            (false, false) => finding(Level::Good, "KEDA", "missing, and no bench asks for it"),
+            (true, _) => finding(Level::Good, "KEDA", "installed (its CRDs exist)"),
+            (false, true) => finding(
+                Level::Warning,
+                "KEDA",
+                "not installed: benches with workerAutoscaling run a fixed number of workers",
+            ),
+            (false, false) => finding(Level::Good, "KEDA", "not installed, and no bench needs it"),
         },
     ];
     let others = [
@@ -251,7 +266,7 @@ fn optional(facts: &Facts) -> Vec<Finding> {
         ("servicemonitors.monitoring.coreos.com", "Prometheus operator"),
     ];
     for (name, subject) in others {
-        let there = if has(&[name]) { "its CRD is there" } else { "its CRD is missing: what asks for it says so" };
+        let there = if has(&[name]) { "installed (its CRD exists)" } else { "not installed (optional)" };
         found.push(finding(Level::Good, subject, there));
     }
     found
@@ -263,7 +278,7 @@ fn databases(facts: &Facts) -> Vec<Finding> {
     for (key, reconciles) in &facts.mariadb_operators {
         if facts.sites >= SITES_MANY && *reconciles < MARIADB_RECONCILES_MIN {
             let message = format!(
-                "{key} makes {reconciles} database at a time, and there are {} sites: set --max-concurrent-reconciles=10, \
+                "{key} reconciles {reconciles} object at a time, and there are {} sites: set --max-concurrent-reconciles=10, \
                  --kube-api-qps=100 and --kube-api-burst=200 (docs/tuning.md)",
                 facts.sites
             );
@@ -277,7 +292,11 @@ fn databases(facts: &Facts) -> Vec<Finding> {
             benches.iter().map(|bench| usize::try_from(connections_max(bench)).unwrap_or(0) + jobs(bench)).sum();
         let most = server.connections_max.unwrap_or(MARIADB_CONNECTIONS_DEFAULT);
         if !server.ready {
-            found.push(finding(Level::Warning, "MariaDB", format!("{} is not Ready: its new sites wait", server.key)));
+            found.push(finding(
+                Level::Warning,
+                "MariaDB",
+                format!("{} is not Ready: new sites on it wait", server.key),
+            ));
         }
         let (level, rest) = if demand > most as usize {
             (Level::Warning, ": raise it in spec.myCnf, or spread the benches (docs/tuning.md)")
@@ -381,28 +400,34 @@ mod tests {
     #[test]
     fn each_fault_is_named() {
         let cases: [Case; 12] = [
-            (|it| it.version = (29, "v1.29.0".into()), "Bad Kubernetes: v1.29.0: the operator needs 1.30 or later"),
+            (
+                |it| it.version = (29, "v1.29.0".into()),
+                "Bad Kubernetes: v1.29.0: too old, the operator needs 1.30 or later",
+            ),
             (
                 |it| it.definitions = [("a".to_owned(), Definition::Missing)].into(),
-                "Bad CRDs: missing: a: frappe-operator crds",
+                "Bad CRDs: missing: a; install them: frappe-operator crds",
             ),
-            (|it| it.definitions = [("a".to_owned(), Definition::Differs)].into(), "Warning CRDs: of another version"),
+            (
+                |it| it.definitions = [("a".to_owned(), Definition::Differs)].into(),
+                "Warning CRDs: not of this program's version: a; update them",
+            ),
             (
                 |it| it.rights = Ok((vec!["patch jobs".into()], 9)),
-                "Bad rights: the operator's account may not patch jobs",
+                "Bad rights: the operator's ServiceAccount may not patch jobs",
             ),
             (|it| it.replicas = Ok(Report::default()), "Bad replicas: none"),
             (|it| it.replicas.as_mut().expect("a report").unowned_slots = 3, "Bad replicas: 3 of 256 slots"),
-            (|it| it.replicas.as_mut().expect("a report").coordinator = None, "Bad replicas: none is coordinator"),
+            (|it| it.replicas.as_mut().expect("a report").coordinator = None, "Bad replicas: there is no coordinator"),
             (
                 |it| it.replicas.as_mut().expect("a report").members.truncate(1),
-                "Warning replicas: 1 ready, every slot owned: a second",
+                "Warning replicas: 1 ready, every slot owned: run two",
             ),
             (|it| it.storage_classes = 0, "Bad storage: there is no StorageClass"),
-            (|it| it.optional.clear(), "Warning MariaDB operator: missing"),
+            (|it| it.optional.clear(), "Warning MariaDB operator: not installed"),
             (
                 |it| it.sites = 500,
-                "Warning MariaDB operator: mariadb/operator makes 1 database at a time, and there are 500 sites",
+                "Warning MariaDB operator: mariadb/operator reconciles 1 object at a time, and there are 500 sites",
             ),
             (
                 |it| it.benches = vec![bench("a", 9), bench("b", 9)],

@@ -62,7 +62,7 @@ pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeS
     let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
     let map = map.ok_or_else(|| no_map(names))?;
     let owner = owner_of(names, &map, &site.uid().unwrap_or_default(), &leases);
-    owner.ok_or_else(|| "its slot is owned by nobody now: see `frappe-operator shards`".to_owned())
+    owner.ok_or_else(|| "its slot has no owner now: see `frappe-operator shards`".to_owned())
 }
 
 /// The pod that is coordinator, or why none is known to be.

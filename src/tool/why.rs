@@ -41,7 +41,7 @@ pub struct Facts {
     pub job: Option<JobFacts>,
     /// The SiteBackups of a site.
     pub backups: Vec<SiteBackup>,
-    /// The pod that looks after it, or why none does.
+    /// The pod that owns it, or why none does.
     pub replica: Result<String, String>,
 }
 
@@ -60,13 +60,13 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
         let _ = writeln!(text, "\nWhat it means\n  {advice}");
     }
     if let Some(bench) = &facts.bench {
-        let _ = writeln!(text, "\nIts bench {} says {}\n  {}", bench.name, bench.reason, bench.message);
+        let _ = writeln!(text, "\nBench {} is {}\n  {}", bench.name, bench.reason, bench.message);
         if let Some(advice) = advice::of(&bench.reason) {
             let _ = writeln!(text, "  {advice}");
         }
     }
     if let Some(job) = &facts.job {
-        let state = job.state.as_deref().unwrap_or("is not there (Jobs that ended are removed after a while)");
+        let state = job.state.as_deref().unwrap_or("does not exist (finished Jobs are removed after an hour)");
         let _ = writeln!(text, "\nJob {} {state}", job.key);
         if job.state.is_some() {
             let _ = writeln!(text, "  kubectl -n {} logs job/{}", job.key.namespace, job.key.name);
@@ -86,8 +86,8 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
         let _ = writeln!(text, "{}", line.trim_end());
     }
     let _ = match &facts.replica {
-        Ok(pod) => writeln!(text, "\nReplica {pod} looks after it: its logs say what it does."),
-        Err(why) => writeln!(text, "\nNo replica looks after it: {why}"),
+        Ok(pod) => writeln!(text, "\nOwned by replica {pod}; see its logs."),
+        Err(why) => writeln!(text, "\nNot owned by any replica: {why}"),
     };
     text
 }
@@ -100,12 +100,12 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
         Some(ready) => {
             let _ = write!(text, " {}: {}", ready.reason, ready.message);
         }
-        None => text.push_str(" was not looked at yet"),
+        None => text.push_str(" not reconciled yet"),
     }
     if let Some(last) = &status.last_successful_backup
         && let Some(finished) = &last.finished_at
     {
-        let _ = write!(text, "; last good {} ago: {}", age(now.duration_since(finished.0).as_secs()), last.name);
+        let _ = write!(text, "; last successful {} ago: {}", age(now.duration_since(finished.0).as_secs()), last.name);
     }
     if let Some(next) = &status.next_schedule_time {
         let word = if next.0 < now { "due since" } else { "next at" };
@@ -184,8 +184,8 @@ fn state(job: &Job) -> String {
     match conditions.iter().find(|it| it.status == "True" && ["Complete", "Failed"].contains(&it.type_.as_str())) {
         Some(it) if it.type_ == "Complete" => "is complete".to_owned(),
         Some(it) => format!("failed: {}", it.message.clone().unwrap_or_default()),
-        None if status.ready.unwrap_or(0) > 0 => "runs".to_owned(),
-        None => "waits for its pod to run".to_owned(),
+        None if status.ready.unwrap_or(0) > 0 => "is running".to_owned(),
+        None => "is waiting for its pod to start".to_owned(),
     }
 }
 
@@ -226,18 +226,18 @@ mod tests {
             bench: Some(row("bench", false, "VolumePending")),
             job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
             backups: vec![nightly(), SiteBackup { metadata: nightly().metadata, ..SiteBackup::default() }],
-            replica: Err("slots are owned by nobody".into()),
+            replica: Err("slots without an owner".into()),
         };
         let text = explain(&facts, Timestamp::from_second(300).expect("a time"));
         for part in [
             "site shops/one is not Ready for 5m: HostClaimed",
-            "Another site, named in the message, holds the host",
-            "Its bench shops/one says VolumePending",
+            "Another site, named in the message, already uses the host",
+            "Bench shops/one is VolumePending",
             "A volume is not bound yet",
             "kubectl -n benches logs job/one-init",
-            "nightly BackupFailed: BucketMissing; last good 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
-            "nightly was not looked at yet",
-            "No replica looks after it: slots are owned by nobody",
+            "nightly BackupFailed: BucketMissing; last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
+            "nightly not reconciled yet",
+            "Not owned by any replica: slots without an owner",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -148,7 +148,7 @@ async fn backed_up_before_it_goes(world: &World) {
     world.kubectl(&["delete", "frappesite", "-n", "default", "last-site", "--wait=false"]);
     let held = async || {
         let status = api.get("last-site").await.ok()?.status?;
-        status.conditions.iter().any(|it| it.reason == "LastBackupMissing").then_some(())
+        status.conditions.iter().any(|it| it.reason == "FinalBackupFailed").then_some(())
     };
     world.until("the deletion waits for a backup", 60, held).await;
     let kept = world.kubectl(&["get", "database,secret,job", "-n", "default", "-o", "name"]);

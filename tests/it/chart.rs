@@ -302,7 +302,7 @@ fn with_release(purpose: &str, values: &str) -> Cluster {
         cluster.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {namespace}}}\n")).unwrap();
     }
     let notes = release(&cluster, "install", &[CHART], &["--set", values, "--wait", "--timeout", "60s"]);
-    assert!(notes.contains("Missing: KEDA") && !notes.contains("Missing: the MariaDB operator"), "{notes}");
+    assert!(notes.contains("KEDA is not installed") && !notes.contains("MariaDB operator is not installed"), "{notes}");
     cluster
 }
 

@@ -38,8 +38,12 @@ async fn the_script_installs_twice_and_leaves_what_is_served() {
     let asked = ["--namespace", SYSTEM, "--replicas", "3", "--image", "registry.example.com/frappe-operator:9"];
     let (ok, said) = script(&cluster, &asked);
     assert!(ok, "{said}");
-    assert!(said.contains("The Frappe operator runs in my-frappe-system") && said.contains("Missing: KEDA"), "{said}");
-    assert!(!said.contains("Missing: the MariaDB operator"), "its CRDs are in the test cluster: {said}");
+    assert!(
+        said.contains("The Frappe operator runs in namespace my-frappe-system")
+            && said.contains("KEDA is not installed"),
+        "{said}"
+    );
+    assert!(!said.contains("MariaDB operator is not installed"), "its CRDs are in the test cluster: {said}");
     let deployment =
         "jsonpath={.metadata.generation} {.status.readyReplicas} {.spec.template.spec.containers[0].image}";
     let look = ["get", "deployment", "-n", SYSTEM, "frappe-operator-controller-manager", "-o", deployment];
@@ -107,13 +111,13 @@ fn rights_are_whole(cluster: &Cluster) {
     assert!(!ok && table.contains("FAIL replicas             none"), "pods are simulated here: {table}");
     let (_, table) = check("nobody");
     assert!(
-        table.contains("WARN rights               not known: ServiceAccount my-frappe-system/nobody does not exist"),
+        table.contains("WARN rights               not checked: ServiceAccount my-frappe-system/nobody does not exist"),
         "{table}"
     );
     kubectl(cluster, &["create", "serviceaccount", "-n", SYSTEM, "nobody"], "");
     let (_, table) = check("nobody");
     assert!(
-        table.contains("FAIL rights               the operator's account may not patch frappesites.vyogo.tech"),
+        table.contains("FAIL rights               the operator's ServiceAccount may not patch frappesites.vyogo.tech"),
         "{table}"
     );
     assert!(table.contains("may not update leases.coordination.k8s.io"), "{table}");

@@ -158,7 +158,7 @@ async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
         assert!(after.contains(it), "changed or gone: {it}\n{after:#?}");
     }
     assert_eq!(bench.0, "WriteRejected", "{bench:?}");
-    assert!(bench.1.contains("another operator made it: see docs/migration.md"), "{bench:?}");
+    assert!(bench.1.contains("created by another operator: see docs/migration.md"), "{bench:?}");
     let labels = object(&cluster, "persistentvolumeclaim", "old-sites")["metadata"]["labels"].clone();
     assert_eq!(
         labels,

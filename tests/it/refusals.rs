@@ -60,7 +60,10 @@ async fn namesake(world: &World) {
     described(world, "namesake", "frappebench/bench", "WriteRejected").await;
     let message =
         world.kubectl(&["get", "fb", "bench", "-n", "namesake", "-o", "jsonpath={.status.conditions[0].message}"]);
-    assert!(message.contains("an object of this name exists and is not ours: rename or remove it"), "{message}");
+    assert!(
+        message.contains("an object of this name exists and was not created by this operator: rename or remove it"),
+        "{message}"
+    );
     let selector =
         world.kubectl(&["get", "service", "bench-nginx", "-n", "namesake", "-o", "jsonpath={.spec.selector}"]);
     assert_eq!(selector, r#"{"mine":"true"}"#);
@@ -104,7 +107,7 @@ async fn bad_config_value(world: &World) {
     described(world, NAMESPACE, "configmap/frappe-operator-config", "InvalidValue").await;
     let metrics = world.operator.http("/metrics").await.unwrap();
     assert!(metrics.contains("frappe_operator_config_bad_values 1"), "{metrics}");
-    assert!(metrics.contains(&limit(25)), "the last good value is kept");
+    assert!(metrics.contains(&limit(25)), "the last valid value stays in effect");
     world.cluster.apply(&map("25")).unwrap();
     let good = || async {
         world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(())
@@ -145,7 +148,7 @@ async fn taken_host(world: &World) {
     let thief = site("wrong", "second").replace("second.wrong.example.com", "first.wrong.example.com");
     world.cluster.apply(&thief).unwrap();
     let message = world.site_says("wrong", "second", "HostClaimed").await;
-    assert!(message.contains("host first.wrong.example.com is held by FrappeSite wrong/first"), "{message}");
+    assert!(message.contains("host first.wrong.example.com is already used by FrappeSite wrong/first"), "{message}");
     described(world, "wrong", "frappesite/second", "HostClaimed").await;
     let none = world.cluster.kubectl(&["get", "secret", "second-db-password", "-n", "wrong"], "").unwrap();
     assert!(!none.success, "something was made for a site without a host");

@@ -65,7 +65,7 @@ async fn people_are_told_what_waits_and_why() {
 
     let why = says(&world, &["why", "shops/two"]);
     assert!(why.contains("site shops/two is not Ready") && why.contains("No FrappeBench has the name"), "{why}");
-    assert!(why.contains("looks after it"), "{why}");
+    assert!(why.contains("Owned by replica"), "{why}");
     let why = says(&world, &["why", "shops/one"]);
     assert!(why.contains("site shops/one is Ready") && why.contains("Job shops/one-init is complete"), "{why}");
     assert!(says(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));

@@ -299,7 +299,7 @@ impl Runtime {
         let (gate, most) = (self.gate.clone(), self.settings.timing.drain_max);
         Box::pin(async move {
             if tokio::time::timeout(most, gate.idle(&entries)).await.is_err() {
-                tracing::warn!(entries = entries.len(), "work on slots that are given away is cancelled");
+                tracing::warn!(entries = entries.len(), "cancelling work on slots that are being given away");
                 for entry in &entries {
                     gate.cancel(*entry);
                 }
@@ -339,7 +339,7 @@ impl Runtime {
                 Ok(Seen::Deleted(lease)) => Some(Input::LeaseGone(lease.name_any().into())),
                 Ok(Seen::UpTo(_)) => None,
                 Err(error) => {
-                    tracing::debug!(%error, "the watch of the Leases was interrupted");
+                    tracing::debug!(%error, "watch of the Leases interrupted");
                     None
                 }
             };
@@ -364,7 +364,7 @@ impl Runtime {
                 Ok(Seen::Deleted(map)) => names.read_map(&map).map(|map| Input::MapGone(map.version.number)),
                 Ok(Seen::UpTo(_)) => None,
                 Err(error) => {
-                    tracing::debug!(%error, "the watch of the slot map was interrupted");
+                    tracing::debug!(%error, "watch of the slot map interrupted");
                     None
                 }
             };

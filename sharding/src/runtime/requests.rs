@@ -133,7 +133,7 @@ impl Requests {
     }
 
     async fn fence(&self, seen: &LeaseRecord) -> Result<LeaseRecord, Failure> {
-        tracing::info!(lease = %seen.name, holder = ?seen.holder, "a member did not renew its lease: it is fenced");
+        tracing::info!(lease = %seen.name, holder = ?seen.holder, "fencing a replica that did not renew its Lease");
         self.put_lease(&LeaseToWrite {
             name: &seen.name,
             on: Some(&seen.version),
@@ -202,7 +202,7 @@ impl Requests {
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Conflict),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Failure::NotFound),
             Ok(Err(error)) => {
-                tracing::warn!(%error, "a request of the sharding protocol failed");
+                tracing::warn!(%error, "request of the sharding protocol failed");
                 Err(Failure::Unknown)
             }
             Err(_) => Err(Failure::Unknown),

@@ -198,18 +198,18 @@ fn configure(observed: &Observed, wanted: &Desired, steps: &mut Vec<Step>) -> Re
     let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message.to_owned());
     let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
         steps.push(Step::Create(wanted.clone()));
-        return Err(preparing("the configure Job writes common_site_config.json"));
+        return Err(preparing("the configure Job is writing common_site_config.json"));
     };
     let hash = wanted.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str();
     if job.annotations().get(labels::APPLIED_HASH).map(String::as_str) != hash {
         if job.metadata.deletion_timestamp.is_none() {
             steps.push(Step::Delete(Kind::Job, job.clone()));
         }
-        return Err(preparing("the configure Job is run again for a changed configuration"));
+        return Err(preparing("running the configure Job again: the configuration changed"));
     }
     match job::state(job) {
         State::Complete => Ok(()),
-        State::Running => Err(preparing("the configure Job writes common_site_config.json")),
+        State::Running => Err(preparing("the configure Job is writing common_site_config.json")),
         State::Failed(_) => Err(configure_failed(observed, &wanted.key.name)),
     }
 }

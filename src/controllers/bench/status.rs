@@ -66,7 +66,7 @@ pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
         return None;
     }
     let message = format!(
-        "apps: image {} does not have {}: build it into the image or take it from the list; its apps are {}",
+        "apps: image {} does not contain {}: build it into the image or remove it from apps (the image has {})",
         observed.input().image(),
         missing.join(", "),
         found.join(", ")
@@ -86,25 +86,25 @@ pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     let short = table.iter().filter(|(name, it)| it.desired < 0 || is_unready(observed, name));
     let waiting: Vec<String> = short
         .map(|(name, it)| match it.desired {
-            ..0 => format!("{name} is being made"),
+            ..0 => format!("{name} is being created"),
             desired => format!("{name} has {} of {desired} pods ready", it.ready),
         })
         .collect();
     let obstacle = obstacle(observed);
     let bound = observed.live.iter().all(|((kind, _), it)| *kind != Kind::PersistentVolumeClaim || is_bound(it));
     if waiting.is_empty() && bound {
-        return Report::new(BenchPhase::Ready, Reason::Ready, "every component is ready".to_owned());
+        return Report::new(BenchPhase::Ready, Reason::Ready, "all components are ready".to_owned());
     }
     if let Some((reason, message)) = obstacle {
         return Report::new(BenchPhase::Progressing, reason, message);
     }
     if let Some(rollout) = rollout::rollout(observed, rendered) {
         let what = if rollout.from == rollout.to {
-            "another version of the Redis Secret".to_owned()
+            "the changed Redis Secret".to_owned()
         } else {
             format!("from {} to {}", rollout.from, rollout.to)
         };
-        let message = format!("{what}: {} left", rollout.left.join(", "));
+        let message = format!("rolling out {what}: {} left", rollout.left.join(", "));
         return Report::new(BenchPhase::Progressing, Reason::Rolling, message);
     }
     Report::new(BenchPhase::Progressing, Reason::Starting, waiting.join(", "))
@@ -118,7 +118,7 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     let follows = |it: &&Trouble| it.reason != Reason::PodUnschedulable || unbound.is_none();
     let trouble = observed.troubles.iter().find(follows).map(|first| {
         let more = observed.troubles.len() - 1;
-        let rest = if more > 0 { format!("; {more} more pods are in trouble") } else { String::new() };
+        let rest = if more > 0 { format!("; {more} more pods are failing") } else { String::new() };
         (first.reason, format!("{}: pod {}: {}{rest}", first.component, first.pod.name, first.message))
     });
     missing.cloned().or(trouble).or(unbound)
@@ -134,11 +134,13 @@ fn unbound(observed: &Observed) -> Option<(Reason, String)> {
     let ((_, name), _) = claims.find(|(_, claim)| !is_bound(claim))?;
     Some(match observed.classes.get(name) {
         Some(Class::Missing(Some(class))) => {
-            let message = format!("volume {name}: StorageClass {class} does not exist: create it or make a new bench");
+            let message =
+                format!("volume {name}: StorageClass {class} does not exist: create it, or create a new bench");
             (Reason::StorageClassMissing, message)
         }
         Some(Class::Missing(None)) => {
-            let message = format!("volume {name}: no StorageClass is the default: name one in spec.storageClassName");
+            let message =
+                format!("volume {name}: there is no default StorageClass: set spec.storageClassName in a new bench");
             (Reason::StorageClassMissing, message)
         }
         _ => (Reason::VolumePending, format!("volume {name} is not bound: see kubectl describe pvc {name}")),
@@ -213,7 +215,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     conditions.set("Progressing", Some(report.phase == BenchPhase::Progressing), &reason, &report.message);
     conditions.set("Degraded", Some(report.phase == BenchPhase::Failed), &reason, &report.message);
     if observed.input().single_node() {
-        let message = "the volume is ReadWriteOnce: every pod that mounts the sites runs on one node, and goes with it";
+        let message = "the volume is ReadWriteOnce: all pods are pinned to one node; losing it takes the bench down";
         conditions.set("SingleNode", Some(true), &Reason::ReadWriteOnce.to_string(), message);
     }
     if let Some((reason, message)) = sizes::sized(observed, rendered).problem {
@@ -257,8 +259,8 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
 fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason, String)> {
     build::worker_scaling(&observed.bench.spec).iter().find(|it| it.wanted.is_some())?;
     if !observed.capabilities.keda {
-        let message = "KEDA is not installed (no ScaledObject and TriggerAuthentication of keda.sh): workers run at a \
-                       fixed number until it is";
+        let message = "KEDA is not installed (ScaledObject and TriggerAuthentication of keda.sh are missing): the number of \
+                       workers is fixed until it is";
         return Some((false, Reason::KedaMissing, message.to_owned()));
     }
     let scaled: Vec<&Desired> = rendered.components.iter().filter(|it| it.kind == Kind::ScaledObject).collect();
@@ -270,7 +272,7 @@ fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason
     });
     Some(match failed {
         Some(message) => (false, Reason::ScalingFailed, message),
-        None => (true, Reason::Autoscaled, format!("KEDA scales {} kinds of workers", scaled.len())),
+        None => (true, Reason::Autoscaled, format!("KEDA scales {} worker Deployments", scaled.len())),
     })
 }
 
@@ -280,7 +282,6 @@ pub fn git_enabled(observed: &Observed) -> bool {
     own.unwrap_or(observed.config.git_enabled)
 }
 
-/// Names of the repositories: the operator's, then the bench's.
 /// Names of the repositories, the default one first, then the one with the highest priority.
 fn fpm_repositories(observed: &Observed) -> Vec<String> {
     let own = observed.bench.spec.fpm_config.clone().unwrap_or_default();
@@ -318,17 +319,16 @@ fn worker_scaling(
 /// What people are told when a status changes: each phase and each reason once.
 pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -> Vec<Notice> {
     let former = observed.bench.status.clone().unwrap_or_default();
-    let name = observed.bench.name_any();
     let word = |conditions: &[Condition], kind: &str| condition::find(conditions, kind).map(|it| it.reason.clone());
     let mut notices = Vec::new();
     let reason = report.reason.to_string();
     if former.phase != next.phase || word(&former.conditions, "Ready").as_ref() != Some(&reason) {
-        let note = format!("FrappeBench {name}: {}", report.message);
+        let note = report.message.clone();
         notices.push(Notice { warning: report.reason.is_warning(), reason, note });
     }
     for aside in next.conditions.iter().filter(|it| ASIDES.contains(&it.type_.as_str())) {
         if word(&former.conditions, &aside.type_).as_ref() != Some(&aside.reason) {
-            let note = format!("FrappeBench {name}: {}", aside.message);
+            let note = aside.message.clone();
             notices.push(Notice { warning: aside.status == "False", reason: aside.reason.clone(), note });
         }
     }

@@ -23,15 +23,15 @@ pub fn validate(spec: &FrappeBenchSpec, namespace: &str, git_enabled: bool) -> R
     let from = |kind: AppSourceKind| spec.apps.iter().find(move |app| app.source == kind);
     if let Some(app) = from(AppSourceKind::Git).filter(|_| !git_enabled) {
         let message = format!(
-            "apps: {} is to come from Git, which is off: set gitConfig.enabled, or gitEnabled in the operator's ConfigMap",
+            "apps: {} has source git, but Git is disabled: set gitConfig.enabled, or gitEnabled in the operator's ConfigMap",
             app.name
         );
         return problem(Reason::GitDisabled, message);
     }
     if let Some(app) = from(AppSourceKind::Fpm) {
         let message = format!(
-            "apps: {} is to come from the Frappe package manager, which this version does not run: build it into the image \
-             and set source: image, or take it from Git",
+            "apps: {} has source fpm, which this version does not support: build it into the image and set source: image, or \
+             use source: git",
             app.name
         );
         return problem(Reason::AppSourceNotSupported, message);

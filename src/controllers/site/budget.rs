@@ -1,5 +1,5 @@
 //! How many site Jobs of a bench run at once in the cluster: each replica has the share of the bench's limit that belongs
-//! to its slots, and counts its own Jobs. Who finds no room waits, in order of age, and is woken by the end of another's.
+//! to its slots, and counts its own Jobs. Sites without a Job slot queue by age, and are woken when another's Job ends.
 //!
 //! The limit's units lie evenly over the 256 slots, so the shares of all replicas are the limit exactly; a replica has at
 //! least 1. At most limit + replicas Jobs run, and those that moved in a rebalance.

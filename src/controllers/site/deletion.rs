@@ -49,7 +49,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         return Plan::default();
     }
     if observed.site.spec.deletion_protection == Some(true) {
-        let message = "deletionProtection is true: set it to false to let the deletion go on";
+        let message = "deletionProtection is true: set it to false to continue the deletion";
         return Plan::report(observed, &blocked(Reason::DeletionBlocked, message.to_owned()), None);
     }
     let routes = observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone()));
@@ -100,11 +100,11 @@ fn last_backup(observed: &Observed) -> Option<Plan> {
         let name = &observed.site.spec.bench_ref.name;
         return Some(backups::blocked(
             observed,
-            &format!("FrappeBench {name} is gone, without which no Job can be made"),
+            &format!("FrappeBench {name} no longer exists, so no backup Job can run"),
         ));
     }
     if remains.server_gone {
-        return Some(backups::blocked(observed, "the site's database server is gone"));
+        return Some(backups::blocked(observed, "the site's database server no longer exists"));
     }
     if let Some(report) = lacks_secret(observed, &remains) {
         return Some(Plan { missing: true, ..Plan::report(observed, &report, None) });
@@ -122,7 +122,7 @@ fn destroy(observed: &Observed) -> Plan {
         }
         if let Some(running) = running_job(observed) {
             let stop = running.metadata.deletion_timestamp.is_none().then_some(Step::Delete(Kind::Job, running));
-            let plan = Plan::report(observed, &deleting("the Job that runs is being stopped"), None);
+            let plan = Plan::report(observed, &deleting("stopping the running Job"), None);
             return Plan { steps: stop.into_iter().collect(), ..plan };
         }
         if let Some(plan) = drop_by_job(observed, &input, bench, remains.skips_database) {
@@ -134,12 +134,12 @@ fn destroy(observed: &Observed) -> Plan {
         if observed.sql.iter().any(Option::is_some) {
             return Plan {
                 steps,
-                ..Plan::report(observed, &deleting("the MariaDB operator removes the account"), None)
+                ..Plan::report(observed, &deleting("the MariaDB operator is removing the database user"), None)
             };
         }
         if let Some(own) = observed.own_server().filter(|_| server.dedicated && is_its_own(observed)) {
             let stop = own.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::MariaDb, own.clone()));
-            let plan = Plan::report(observed, &deleting("the MariaDB operator removes the site's server"), None);
+            let plan = Plan::report(observed, &deleting("the MariaDB operator is removing the site's server"), None);
             return Plan { steps: stop.into_iter().collect(), ..plan };
         }
     }
@@ -213,7 +213,7 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_da
                 let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(plan::waits_message(observed)) };
                 return Some(Plan::report(observed, &report, None));
             }
-            let report = deleting(format!("Job {} drops the site", job.name));
+            let report = deleting(format!("Job {} is dropping the site", job.name));
             let job = build::delete_job(input, &observed.bench_input(bench), &operation, skips_database);
             Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
         }

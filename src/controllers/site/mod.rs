@@ -26,7 +26,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use frappe_crds::site::BackupOperationKind;
+use frappe_crds::{FrappeSiteStatus, site::BackupOperationKind};
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
 
@@ -38,11 +38,15 @@ use crate::{
         failure::{self, Error},
     },
     domain::{
+        condition,
         key::Key,
         labels,
         object::{Kind, is_let_go},
     },
-    io::writer::{WriteError, Writer},
+    io::{
+        events::log_line,
+        writer::{WriteError, Writer},
+    },
     lanes::runner::Outcome,
 };
 use budget::Claim;
@@ -83,14 +87,26 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, turn: Turn) -> R
         }
         return Err(Error::Write(Kind::Site, key.clone(), source));
     }
-    if let Some(notice) = &plan.notice {
-        context.events.publish(&execute::reference(Kind::Site, key, observed.site.uid()), notice).await;
+    match &plan.notice {
+        Some(notice) => {
+            context.events.publish(&execute::reference(Kind::Site, key, observed.site.uid()), notice).await;
+        }
+        None => log_step(key, observed.site.status.as_ref(), plan.status.as_ref()),
     }
     Ok(match (plan.missing, plan.again_after) {
         (true, _) => Outcome::Missing,
         (false, Some(after)) => Outcome::After(after),
         (false, None) => Outcome::Done,
     })
+}
+
+/// A step on the way, which is no Event: one line.
+fn log_step(key: &Key, former: Option<&FrappeSiteStatus>, next: Option<&FrappeSiteStatus>) {
+    let ready = |status: &FrappeSiteStatus| condition::find(&status.conditions, "Ready").cloned();
+    let before = former.and_then(ready).map(|it| it.reason);
+    if let Some(now) = next.and_then(ready).filter(|now| before.as_ref() != Some(&now.reason)) {
+        log_line(&execute::name(Kind::Site, key), false, &now.reason, &now.message);
+    }
 }
 
 /// The plan, with room for the Job that it starts; or the plan of a site that waits for room.

@@ -116,8 +116,8 @@ fn ready(observed: &Observed) -> Result<Validated, Box<Plan>> {
     if let Some((host, holder)) = taken {
         // A tenant has no business with another's names.
         let own = observed.site.namespace().as_ref() == Some(&holder.namespace);
-        let by = if own { format!("FrappeSite {holder}") } else { "a site of another namespace".to_owned() };
-        let message = format!("host {host} is held by {by}: choose another host, or have that site deleted");
+        let by = if own { format!("FrappeSite {holder}") } else { "a site in another namespace".to_owned() };
+        let message = format!("host {host} is already used by {by}: choose another host, or delete that site");
         return Err(stop(&Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message), false));
     }
     if let Some(report) = foreign_secret(observed) {
@@ -143,7 +143,7 @@ impl Plan {
 
 fn foreign_secret(observed: &Observed) -> Option<Report> {
     let secret = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY))?;
-    let message = format!("Secret {} exists and was not made for this site: rename or remove it", secret.name_any());
+    let message = format!("Secret {} exists and was not created for this site: rename or remove it", secret.name_any());
     Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message))
 }
 
@@ -165,8 +165,9 @@ fn lost_secret(observed: &Observed) -> Option<Report> {
         return None;
     };
     let message = format!(
-        "Secret {name} is gone and is not made anew unasked, since the site still has the old password: restore it from a \
-         backup, or set the annotation {} to a new value to have a new password made and set; the site is served meanwhile",
+        "Secret {name} was deleted and is not regenerated automatically, because the site still uses the old password: \
+         restore the Secret from a backup, or set the annotation {} to a new value to generate and set a new password; the \
+         site is still served",
         labels::REPLACE_SECRETS
     );
     Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message))
@@ -197,7 +198,7 @@ fn missing_secret(observed: &Observed, valid: &Validated) -> Option<Report> {
         let message = format!("Secret {name} does not exist: create it with the key password");
         (Stage::Init, Reason::AdminPasswordSecretMissing, message)
     } else {
-        let message = format!("Secret {} does not exist: siteConfigSecretRefs names it", entry?);
+        let message = format!("Secret {} does not exist, but siteConfigSecretRefs refers to it: create it", entry?);
         (Stage::Init, Reason::SiteConfigSecretMissing, message)
     };
     Some(Report::pending(Stage::Database, at, reason, message))
@@ -400,7 +401,7 @@ fn sql_report(observed: &Observed) -> Option<Report> {
         }
         return match ready.filter(|it| it.reason == "Failed") {
             Some(failed) => {
-                let message = format!("the MariaDB operator could not make the {kind}: {}", failed.message);
+                let message = format!("the MariaDB operator could not create the {kind}: {}", failed.message);
                 Some(Report {
                     phase: SitePhase::Provisioning,
                     ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message)
@@ -409,7 +410,7 @@ fn sql_report(observed: &Observed) -> Option<Report> {
             // A site that is served does not stop being so because an object is being made again.
             None if served => None,
             None => {
-                let message = "the MariaDB operator is making database, account and rights";
+                let message = "the MariaDB operator is creating the database, its user and grants";
                 Some(Report::provisioning(Stage::Database, Reason::CreatingDatabase, message))
             }
         };
@@ -431,7 +432,7 @@ fn initialize(observed: &Observed, input: &Input, wanted: &Configuration) -> Pla
                 let report = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
                 return Plan::report(observed, &report, None);
             }
-            let message = format!("Job {} creates the site", job.name);
+            let message = format!("Job {} is creating the site", job.name);
             let report = Report::provisioning(Stage::Init, Reason::Initializing, message);
             let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
             let job = bench.map(|bench| build::init_job(input, &bench, &operation, wanted));
@@ -455,5 +456,8 @@ pub(super) fn waits_for_room(observed: &Observed, job: &str) -> bool {
 /// Without numbers: it is written once, however long the site waits.
 pub(super) fn waits_message(observed: &Observed) -> String {
     let bench = &observed.site.spec.bench_ref.name;
-    format!("as many site Jobs of bench {bench} as its siteJobConcurrency allows are running: it waits for one to end")
+    format!(
+        "waiting for a site Job slot: bench {bench} is at its limit (siteJobConcurrency, else the operator's \
+         maxConcurrentSiteJobs)"
+    )
 }

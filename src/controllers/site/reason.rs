@@ -91,7 +91,7 @@ pub enum Reason {
     /// The deletion waits for a person.
     DeletionBlocked,
     /// The site is to be backed up before it is removed, and was not.
-    LastBackupMissing,
+    FinalBackupFailed,
     /// The delete Job failed and is tried again.
     DeletionRetrying,
     /// The delete Job failed for good.
@@ -110,6 +110,7 @@ impl Reason {
                 | Self::CreatingDatabase
                 | Self::DatabaseReady
                 | Self::Initializing
+                | Self::WaitingForJobSlot
                 | Self::Initialized
                 | Self::RouteApplied
                 | Self::Configuring

@@ -53,9 +53,9 @@ pub fn choose(observed: &Observed) -> Choice {
         match choice.way {
             _ if !wanted => {}
             None if exists => choice.way = Some(way),
-            None => choice.unused.push(format!("{field} is not used: the cluster has no API for a {}", way.name())),
+            None => choice.unused.push(format!("{field} is not used: the cluster has no {} API", way.name())),
             Some(used) if explicit => {
-                choice.unused.push(format!("{field} is not used: the {} leads to the site", used.name()));
+                choice.unused.push(format!("{field} is not used: {} routes to the site", used.name()));
             }
             Some(_) => {}
         }

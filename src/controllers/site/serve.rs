@@ -87,7 +87,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         return answered(observed, Plan::report(observed, &settled(observed), None));
     }
     if let Some(message) = backups::under_way(observed) {
-        let report = moving(Reason::WaitingForBackup, format!("the site is served; {message}"));
+        let report = moving(Reason::WaitingForBackup, format!("site is served; {message}"));
         return Plan::report(observed, &report, None);
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
@@ -110,7 +110,8 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             if waits_for_room(observed, &job.name) {
                 return Plan::report(observed, &moving(Reason::WaitingForJobSlot, waits_message(observed)), None);
             }
-            let report = moving(Reason::Configuring, format!("the site is served; Job {} changes it", job.name));
+            let report =
+                moving(Reason::Configuring, format!("site is served; Job {} is applying its configuration", job.name));
             let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
             let job = bench.map(|bench| build::configure_job(input, &bench, &operation, wanted));
             Plan { job, ..Plan::report(observed, &report, Some(operation)) }
@@ -153,8 +154,8 @@ fn keeps_apps(observed: &Observed) -> Option<Report> {
     let named: BTreeSet<String> = named.iter().chain(&spec.removed_apps).map(|app| module(app)).collect();
     let app = status.installed_apps.iter().find(|app| *app != "frappe" && !named.contains(*app))?;
     let message = format!(
-        "apps does not name {app}, which the site has: add it again, or name it in removedApps to have it uninstalled with all \
-         its data after a backup; the site is served meanwhile"
+        "app {app} is installed but no longer in apps: add it again, or add it to removedApps to uninstall it and delete its \
+         data after a backup; the site is still served"
     );
     Some(Report::failed(Stage::Done, Stage::Init, Reason::AppNotRemoved, message))
 }
@@ -163,7 +164,7 @@ fn keeps_apps(observed: &Observed) -> Option<Report> {
 fn served(observed: &Observed) -> Report {
     let choice = route::choose(observed);
     if choice.way.is_none() && !choice.unused.is_empty() {
-        let message = format!("nothing leads to the site: {}", choice.unused.join("; "));
+        let message = format!("no route is available: {}", choice.unused.join("; "));
         return Report {
             phase: SitePhase::Pending,
             ..Report::failed(Stage::Route, Stage::Route, Reason::RouteApiMissing, message)
@@ -172,7 +173,7 @@ fn served(observed: &Observed) -> Report {
     if let Some(message) = refused(observed, choice.way) {
         return Report::failed(Stage::Route, Stage::Route, Reason::RouteRefused, message);
     }
-    Report::ready(Reason::Ready, "the site was created and its host leads to it".to_owned())
+    Report::ready(Reason::Ready, "site is initialized and routed".to_owned())
 }
 
 /// What a Gateway or a router says against the route.
@@ -188,6 +189,6 @@ fn refused(observed: &Observed, way: Option<Way>) -> Option<String> {
     let mut against = conditions.filter(|it| it["type"] == condition && it["status"] == "False");
     let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     against.next().map(|it| {
-        format!("the {} is refused: {}: {}", way.map_or("", Way::name), text(&it, "reason"), text(&it, "message"))
+        format!("{} was rejected: {}: {}", way.map_or("", Way::name), text(&it, "reason"), text(&it, "message"))
     })
 }

@@ -1,7 +1,6 @@
 //! Phase and conditions of a site, from where its plan stands. Pure.
 
 use frappe_crds::{FrappeSiteStatus, site::SitePhase};
-use kube::ResourceExt;
 
 use super::{configuration::url, observe::Observed, reason::Reason, route};
 use crate::{
@@ -26,9 +25,9 @@ pub enum Stage {
 
 /// The conditions of the stages: type, reason when reached, message when reached.
 const STAGES: [(Stage, &str, Reason, &str); 4] = [
-    (Stage::Bench, "BenchReady", Reason::BenchReady, "the bench is ready"),
-    (Stage::Database, "DatabaseReady", Reason::DatabaseReady, "database, account and rights are there"),
-    (Stage::Init, "SiteInitialized", Reason::Initialized, "the site was created"),
+    (Stage::Bench, "BenchReady", Reason::BenchReady, "bench is ready"),
+    (Stage::Database, "DatabaseReady", Reason::DatabaseReady, "database, user and grants exist"),
+    (Stage::Init, "SiteInitialized", Reason::Initialized, "site is initialized"),
     (Stage::Route, "RouteReady", Reason::RouteApplied, ""),
 ];
 
@@ -94,7 +93,8 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
             let (reason, message) = if stage == Stage::Route { led(observed) } else { (reason, message.to_owned()) };
             conditions.set(kind, Some(true), &reason.to_string(), &message);
         } else {
-            conditions.set(kind, Some(false), &Reason::Waiting.to_string(), "it waits for an earlier step");
+            let message = format!("not started: blocked by {}", blocker(report));
+            conditions.set(kind, Some(false), &Reason::Waiting.to_string(), &message);
         }
     }
     let conditions = conditions.finish();
@@ -113,12 +113,18 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     }
 }
 
-/// What leads to the site, and what of the spec is not used.
+/// The condition that the reason is about; else that of the first stage that is not reached.
+fn blocker(report: &Report) -> &'static str {
+    let kind = |stage: Stage| STAGES.iter().find(|it| it.0 == stage).map(|it| it.1);
+    kind(report.at).or_else(|| kind(report.reached)).unwrap_or("Ready")
+}
+
+/// What routes to the site, and what of the spec is not used.
 fn led(observed: &Observed) -> (Reason, String) {
     let choice = route::choose(observed);
     let (reason, begin) = match choice.way {
-        Some(way) => (Reason::RouteApplied, format!("the {} leads to the site", way.name())),
-        None => (Reason::RouteDisabled, "ingress.enabled is false".to_owned()),
+        Some(way) => (Reason::RouteApplied, format!("{} routes to the site", way.name())),
+        None => (Reason::RouteDisabled, "no route: ingress.enabled is false".to_owned()),
     };
     (reason, std::iter::once(begin).chain(choice.unused).collect::<Vec<_>>().join("; "))
 }
@@ -136,7 +142,7 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     for condition in former.conditions.iter().filter(|it| it.type_ != "Progressing") {
         conditions.keep(condition);
     }
-    let message = "suspend is true: nothing of the site is changed until it is false";
+    let message = "suspended (spec.suspend is true): changes are not applied until it is false";
     conditions.set("Progressing", Some(false), &Reason::Suspended.to_string(), message);
     FrappeSiteStatus { conditions: conditions.finish(), ..former }
 }
@@ -150,12 +156,8 @@ pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> O
         return None;
     }
     let message = condition::find(&next.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
-    let note = match next.phase {
-        SitePhase::Ready => format!(
-            "FrappeSite {} is served at {}",
-            observed.site.name_any(),
-            next.site_url.clone().unwrap_or_default()
-        ),
+    let note = match reason {
+        Reason::Ready => format!("site is served at {}", next.site_url.clone().unwrap_or_default()),
         _ => message,
     };
     Some(Notice { warning: reason.is_warning(), reason: word, note })

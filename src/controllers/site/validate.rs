@@ -107,8 +107,8 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
         all.iter().find_map(|(field, names)| Some((field, names.iter().find(|it| refused(it))?)))
     {
         let message = format!(
-            "{field}.annotations: {name} is not one that a site may set; remove it, or have the platform add it to \
-             allowedRouteAnnotations of the operator's ConfigMap"
+            "{field}.annotations: {name} is not an annotation that a site may set: remove it, or ask the cluster administrator \
+             to add it to allowedRouteAnnotations in the operator's ConfigMap"
         );
         return failed(Stage::Route, Reason::AnnotationRefused, message);
     }

@@ -79,7 +79,7 @@ fn an_image_changes_in_order() {
             assert!(image(&world, component).ends_with(":16"), "{component} in the turn of {stage:?}");
         }
         for component in stages[turn + 1..].concat() {
-            assert!(image(&world, component).ends_with(":15"), "{component} in the turn of {stage:?}");
+            assert!(image(&world, component).ends_with(":version-15"), "{component} in the turn of {stage:?}");
         }
         let status = world.bench.status.clone().expect("a status");
         assert_eq!(status.running_revision.as_ref(), Some(&before));
@@ -89,7 +89,8 @@ fn an_image_changes_in_order() {
         if turn < 4 {
             assert_eq!(reason, "Rolling");
             assert!(
-                message.starts_with("from docker.io/frappe/erpnext:15 to docker.io/frappe/erpnext:16"),
+                message
+                    .starts_with("rolling out from docker.io/frappe/erpnext:version-15 to docker.io/frappe/erpnext:16"),
                 "{message}"
             );
         }
@@ -116,9 +117,9 @@ fn an_app_that_is_not_in_the_image_stops_the_change() {
     converge(&mut world);
     let (phase, reason, message) = ready(&world);
     assert_eq!((phase, reason.as_str()), (BenchPhase::Failed, "AppMissing"));
-    assert!(message.contains("image docker.io/frappe/erpnext:slim does not have erpnext"), "{message}");
+    assert!(message.contains("image docker.io/frappe/erpnext:slim does not contain erpnext"), "{message}");
     for component in ["nginx", "gunicorn", "scheduler", "worker-long"] {
-        assert!(image(&world, component).ends_with(":15"), "{component} goes on as it was");
+        assert!(image(&world, component).ends_with(":version-15"), "{component} goes on as it was");
     }
     assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as it was seen");
 }
@@ -248,7 +249,7 @@ fn what_keeps_a_bench_from_running_is_said() {
     };
     let (phase, reason, message) = pending(Class::Missing(Some("fast".into())));
     assert_eq!((phase, reason.as_str()), (BenchPhase::Progressing, "StorageClassMissing"));
-    assert_eq!(message, "volume prod-sites: StorageClass fast does not exist: create it or make a new bench");
+    assert_eq!(message, "volume prod-sites: StorageClass fast does not exist: create it, or create a new bench");
     assert_eq!(pending(Class::Missing(None)).1, "StorageClassMissing");
     assert_eq!(pending(Class::Found { grows: true }).1, "VolumePending");
 
@@ -264,5 +265,5 @@ fn what_keeps_a_bench_from_running_is_said() {
     world.troubles = vec![trouble("prod-nginx-1"), trouble("prod-nginx-2")];
     let (_, reason, message) = ready(&world);
     assert_eq!(reason, "ImagePullFailed");
-    assert_eq!(message, "nginx: pod prod-nginx-1: ErrImagePull: not found; 1 more pods are in trouble");
+    assert_eq!(message, "nginx: pod prod-nginx-1: ErrImagePull: not found; 1 more pods are failing");
 }

@@ -36,13 +36,13 @@ pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> 
     }
     if let Some(operation) = observed.site.status.as_ref().and_then(|it| it.backup.clone()) {
         let does = under_way(observed).unwrap_or_default();
-        let mut plan = waits(observed, &format!("{does}: until then nothing of the site is removed"));
+        let mut plan = waits(observed, &format!("{does}: nothing of the site is removed before it has finished"));
         scene(observed, &mut plan, input).go_on(operation);
         return Some(plan);
     }
     // The Job of a creation or a change: it is no good moment for a dump.
     if let Some(job) = operation::running_job(observed) {
-        return Some(waits(observed, &format!("Job {} runs: the last backup is made after it", job.name_any())));
+        return Some(waits(observed, &format!("waiting for Job {} before the final backup", job.name_any())));
     }
     let maker = match maker(observed, deleted_at) {
         Ok(maker) => maker,
@@ -70,7 +70,13 @@ fn begin(observed: &Observed, input: &Input, maker: &Arc<SiteBackup>, deleted_at
     };
     let mut plan = if observed.may_start_job {
         let job = build::job_key(&Place::of(&observed.site), &operation).name;
-        waits(observed, &format!("Job {job} makes the last backup {}: until then nothing is removed", operation.run))
+        waits(
+            observed,
+            &format!(
+                "Job {job} is making the final backup {}: nothing is removed before it has finished",
+                operation.run
+            ),
+        )
     } else {
         let message = plan::waits_message(observed);
         Plan::report(
@@ -97,10 +103,9 @@ fn waits(observed: &Observed, message: &str) -> Plan {
 /// Nothing is removed, and a person must do something.
 pub(in crate::controllers::site) fn blocked(observed: &Observed, why: &str) -> Plan {
     let message = format!(
-        "deletionPolicy is Backup, and the last backup was not made: {why}. Nothing of the site is removed until it is, or \
-         deletionPolicy is set to Delete or Retain"
+        "final backup failed: {why}; deletion is paused: correct the cause, or set deletionPolicy to Delete or Retain"
     );
-    Plan::report(observed, &SiteReport::failed(Stage::Done, Stage::Done, SiteReason::LastBackupMissing, message), None)
+    Plan::report(observed, &SiteReport::failed(Stage::Done, Stage::Done, SiteReason::FinalBackupFailed, message), None)
 }
 
 /// Name of the last backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
@@ -136,7 +141,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
         }
     }
     Err(refused.unwrap_or_else(|| {
-        let message = "no SiteBackup of the site says where to keep it: create one with spec.storage";
+        let message = "no SiteBackup of the site has a storage: create one with spec.storage";
         (Reason::StorageMissing, message.to_owned())
     }))
 }
@@ -148,7 +153,7 @@ fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Opt
     let since = run.finished_at.as_ref().map(|it| it.0).max(said)?;
     let left = left_until_again(since, observed.now)?;
     let why = format!(
-        "{}; it is made anew {} min after it failed, and at once where SiteBackup {} is deleted and created again",
+        "{}; retried {} min after the failure, or at once if SiteBackup {} is deleted and created again",
         run.message.clone().unwrap_or_else(|| format!("{} failed", run.name)),
         AGAIN_AFTER.as_secs() / 60,
         maker.name_any()

@@ -137,8 +137,7 @@ pub fn without_site(backup: &SiteBackup, report: &Report) -> SiteBackupStatus {
 }
 
 fn busy() -> Report {
-    let message =
-        "the site was not created yet, is suspended, or something else is being done to it: it waits for that";
+    let message = "waiting: site not initialized, suspended, or busy with another operation";
     Report::new(BackupPhase::Pending, Reason::SiteBusy, message)
 }
 
@@ -167,9 +166,9 @@ pub(super) fn under_way(observed: &Observed) -> Option<String> {
     let operation = observed.site.status.as_ref()?.backup.as_ref()?;
     let name = build::job_key(&Place::of(&observed.site), operation).name;
     let does = match operation.kind {
-        BackupOperationKind::Backup => "backs the site up",
-        BackupOperationKind::Restore => "restores the site",
-        BackupOperationKind::Remove => "removes backups of the site",
+        BackupOperationKind::Backup => "is backing up the site",
+        BackupOperationKind::Restore => "is restoring the site",
+        BackupOperationKind::Remove => "is removing backups of the site",
     };
-    Some(format!("Job {name} {does}; what the spec asks for comes after it"))
+    Some(format!("Job {name} {does}; other changes wait for it"))
 }

@@ -24,7 +24,7 @@ use crate::{
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
-const OTHERWISE: &str = "to let the SiteBackup go and keep its backups, set deletionPolicy to Retain";
+const OTHERWISE: &str = "to delete the SiteBackup and keep its backups, set deletionPolicy to Retain";
 
 /// Whether a SiteBackup takes its backups along. Before the site exists there can be none.
 pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
@@ -32,7 +32,7 @@ pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
     created && backup.spec.deletion_policy == Some(BackupDeletionPolicy::Delete)
 }
 
-/// Whether it waits for that.
+/// Whether our finalizer is set.
 pub fn holds(backup: &SiteBackup) -> bool {
     backup.finalizers().iter().any(|it| it == labels::BACKUP_FINALIZER)
 }

@@ -81,10 +81,10 @@ impl Scene<'_> {
         let size = result["bytes"].as_i64();
         let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
         let message = if restore {
-            format!("{} was restored; the site is brought to its spec and served", operation.run)
+            format!("{} was restored; the site's spec is applied and the site is served", operation.run)
         } else {
             let size = size.map(|it| format!(", {it} bytes")).unwrap_or_default();
-            format!("{} was made and found to be whole where it is kept{size}", operation.run)
+            format!("backup {} completed and verified in storage{size}", operation.run)
         };
         let phase = if backup.spec.schedule.is_some() { BackupPhase::Scheduled } else { BackupPhase::Succeeded };
         let reason = if restore { Reason::RestoreSucceeded } else { Reason::BackupSucceeded };
@@ -144,7 +144,7 @@ impl Scene<'_> {
             "; if it had begun, the site is in maintenance until a restore succeeds: correct the cause, delete this \
                  SiteBackup and create it again"
         } else if backup.spec.schedule.is_some() {
-            "; the next one is made when it is due"
+            "; the next backup runs as scheduled"
         } else {
             "; correct the cause, delete this SiteBackup and create it again"
         };

@@ -53,7 +53,7 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
     refuse(observed, &spec)?;
     let missing = secrets(&spec).find(|name| !observed.secrets.contains_key(*name));
     if let Some(name) = missing {
-        let message = format!("Secret {name} does not exist: spec.storage names it");
+        let message = format!("Secret {name} does not exist, but spec.storage refers to it: create it");
         return Err((Reason::StorageSecretMissing, message));
     }
     let site = &observed.site;
@@ -88,9 +88,9 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let claim = spec.persistent_volume_claim.as_ref().map(|it| it.claim_name.as_str());
     let sites = child(&observed.site.spec.bench_ref.name, "sites");
     let message = if elsewhere.next().is_some() {
-        "a Secret of spec.storage can be named in the SiteBackup's own namespace only".to_owned()
+        "spec.storage may refer only to Secrets in the SiteBackup's own namespace".to_owned()
     } else if claim == Some(sites.as_str()) {
-        format!("{sites} is the volume of the sites: what destroys them would destroy their backups")
+        format!("{sites} is the volume of the sites: losing it would lose their backups too")
     } else if place.is_foreign() && (claim.is_some() || spec.service_account_name.is_some()) {
         "the site's bench is in another namespace, whose volumes and ServiceAccounts are not this one's: use s3 with \
          credentialsSecretRef"
@@ -122,7 +122,7 @@ fn maker(observed: &Observed, restore: &Restore) -> Result<BackupStorage, Refusa
     let maker = makers.max_by_key(|it| it.name_any().len()).and_then(|it| it.spec.storage.clone());
     maker.ok_or_else(|| {
         let message = format!(
-            "no SiteBackup of this site has made a backup {}: set spec.storage to where it is kept",
+            "no SiteBackup of this site has made a backup {}: set spec.storage to where the backup is stored",
             restore.backup_name
         );
         (Reason::StorageMissing, message)

@@ -78,7 +78,7 @@ impl Scene<'_> {
             |(reason, message): (Reason, String)| (Report::new(BackupPhase::Failed, reason, message), Times::default());
         let own = self.observed.site.namespace();
         if spec.site_ref.namespace.is_some() && spec.site_ref.namespace != own {
-            let message = "siteRef.namespace must be the SiteBackup's own: create the SiteBackup beside its site";
+            let message = "siteRef.namespace must be the SiteBackup's own namespace: create the SiteBackup in the namespace of its site";
             return Err(refused((Reason::SiteNamespaceRefused, message.to_owned())));
         }
         if spec.schedule.is_none()
@@ -139,7 +139,7 @@ impl Scene<'_> {
         let former = backup.status.clone().unwrap_or_default();
         let next = schedule.next_after(now);
         if backup.spec.suspend == Some(true) {
-            let message = "suspend is true: no backup begins until it is false";
+            let message = "suspended (spec.suspend is true): no backup starts until it is false";
             return Err((Report::new(BackupPhase::Scheduled, Reason::BackupSuspended, message), Times::default()));
         }
         if let Some(next) = next {
@@ -155,7 +155,7 @@ impl Scene<'_> {
         let deadline = backup.spec.starting_deadline_seconds.map(SignedDuration::from_secs);
         match due {
             Some(due) if deadline.is_some_and(|most| now.duration_since(due) > most) => {
-                let message = format!("the backup of {due} could not begin within startingDeadlineSeconds");
+                let message = format!("the backup due at {due} could not start within startingDeadlineSeconds");
                 Err((
                     Report::new(BackupPhase::Failed, Reason::BackupMissed, message),
                     Times { handled: Some(due), next },
@@ -186,7 +186,8 @@ pub(crate) fn ended_once(backup: &SiteBackup) -> Option<Report> {
 
 /// A schedule between two times: what was said of the last run stays.
 fn idle(former: &SiteBackupStatus, next: Option<Timestamp>) -> Report {
-    let message = next.map_or("it is never due".to_owned(), |it| format!("the first backup is due at {it}"));
+    let message =
+        next.map_or("the schedule has no next time".to_owned(), |it| format!("the first backup is due at {it}"));
     let lasting = [Reason::BackupSucceeded, Reason::BackupFailed, Reason::BackupMissed].map(|it| it.to_string());
     kept(former)
         .filter(|_| condition::find(&former.conditions, "Ready").is_some_and(|it| lasting.contains(&it.reason)))
@@ -209,7 +210,7 @@ fn kept(former: &SiteBackupStatus) -> Option<Report> {
 
 /// No Job can be made: the image of its second container is the operator's own.
 pub(super) fn image_unknown() -> Refusal {
-    let message = "the operator was started without --image (OPERATOR_IMAGE), which carries backups";
+    let message = "the operator was started without --image (OPERATOR_IMAGE), the image that backup Jobs run";
     (Reason::OperatorImageUnknown, message.to_owned())
 }
 

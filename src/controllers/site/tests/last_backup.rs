@@ -51,7 +51,11 @@ fn a_last_backup_is_made_before_anything_is_removed() {
         "the schedule's comes first"
     );
     assert_eq!(lint(&made[0]), Vec::<String>::new());
-    assert!(message(&plan(&world)).contains("until then nothing of the site is removed"), "{}", message(&plan(&world)));
+    assert!(
+        message(&plan(&world)).contains("nothing of the site is removed before it has finished"),
+        "{}",
+        message(&plan(&world))
+    );
     assert!(!world.jobs.contains_key("shop-delete") && world.sql.iter().all(Option::is_some));
     end(&mut world, "Complete", done());
     let written = plan(&world);
@@ -101,7 +105,7 @@ fn a_crash_after_any_write_of_a_last_backup_converges() {
 fn without_a_place_for_it_nothing_is_removed() {
     let mut world = deleted(Vec::new());
     let held = plan(&world);
-    assert_eq!(reason(&held), "LastBackupMissing");
+    assert_eq!(reason(&held), "FinalBackupFailed");
     assert!(message(&held).contains("StorageMissing: no SiteBackup of the site"), "{}", message(&held));
     assert_eq!(removes(&held), ["Ingress shop-ingress"]);
 
@@ -121,7 +125,7 @@ fn without_a_place_for_it_nothing_is_removed() {
         }
         let held = plan(&world);
         assert!(held.job.is_none() && held.last.is_empty(), "{lost}");
-        let expected = if lost == "secret" { "DeletionBlocked" } else { "LastBackupMissing" };
+        let expected = if lost == "secret" { "DeletionBlocked" } else { "FinalBackupFailed" };
         assert_eq!(reason(&held), expected, "{lost}: {}", message(&held));
     }
 }
@@ -133,7 +137,7 @@ fn one_that_fails_holds_the_deletion_and_is_made_anew_later() {
     end(&mut world, "Failed", json!({"error": "BucketMissing: frappe-backups does not exist", "step": "store"}));
     settle(&mut world);
     let held = plan(&world);
-    assert_eq!(reason(&held), "LastBackupMissing");
+    assert_eq!(reason(&held), "FinalBackupFailed");
     assert!(message(&held).contains("BucketMissing: frappe-backups does not exist"), "{}", message(&held));
     assert!(removes(&held).is_empty());
     assert_eq!(held.again_after.map(|it| it.as_secs()), Some(70 * 60));
@@ -161,7 +165,7 @@ fn what_was_never_created_or_cannot_be_backed_up_any_more_goes_without_one() {
         apply(&mut young, &next, "Running");
     }
     being_deleted(&mut young);
-    assert_ne!(reason(&plan(&young)), "LastBackupMissing");
+    assert_ne!(reason(&plan(&young)), "FinalBackupFailed");
 
     let mut going = deleted(vec![daily()]);
     going.namespace_terminating = true;

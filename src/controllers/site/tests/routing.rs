@@ -80,7 +80,7 @@ fn one_way_is_used_and_changes_with_spec_and_cluster() {
 
     let (route, message, _) = routed(&mut world, Capabilities { gateway: true, ..Capabilities::default() });
     assert_eq!(route, "HTTPRoute");
-    assert!(message.contains("routeConfig is not used: the cluster has no API for a Route"), "{message}");
+    assert!(message.contains("routeConfig is not used: the cluster has no Route API"), "{message}");
     assert!(world.routes.routes.is_empty());
     insta::assert_yaml_snapshot!(
         "HTTPRoute-shop-route",
