@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=d9985a1399c24668cfb1cd2dd1322e9d74c9d9c159c5c715b572d8da79dc337d
+sha256=567d5998809a813923e4dbea542b81365e8ef80004009dee0339b64e012a3af2
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 
