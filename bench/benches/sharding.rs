@@ -11,7 +11,7 @@ use kube_sharding::{
     gate::{Gate, Scope},
     map::{Content, Holding, SlotMap},
     member::{Facts, LeaseRecord, Readiness, Version},
-    step::{Input, Member, Setup},
+    step::{Effect, Input, LeaseRequest, MapRequest, Member, Setup},
     timing::{Now, Timing},
 };
 
@@ -46,6 +46,14 @@ fn lease(member: usize, version: u64) -> LeaseRecord {
     }
 }
 
+fn lease_request(effect: &Effect) -> Option<LeaseRequest> {
+    if let Effect::ReadLease(request) = effect { Some(request.clone()) } else { None }
+}
+
+fn map_request(effect: &Effect) -> Option<MapRequest> {
+    if let Effect::ReadMap(request) = effect { Some(request.clone()) } else { None }
+}
+
 /// A member of a settled fleet of ten that sees another's renewal: what happens three times a second.
 fn step(criterion: &mut Criterion) {
     let now = |millis: u64| Now { certain: Duration::from_millis(millis), possible: Duration::from_millis(millis) };
@@ -59,13 +67,19 @@ fn step(criterion: &mut Criterion) {
     let holdings = (0..257).map(|slot| Holding { owner: Some(incarnation(slot % 10)), epoch: 1 }).collect();
     let version = Version { uid: "map".into(), number: 1 };
     let map = SlotMap { version, created_seconds: 1, content: Content { generation: 1, holdings } };
-    member.step(Input::Synced, now(0));
-    member.step(Input::LeaseRead(Ok(None)), now(1));
-    member.step(Input::Tick, now(3001));
-    for attempt in 1..=2 {
-        member.step(Input::Renewed(attempt, Ok(LeaseRecord { attempt, ..lease(0, attempt) })), now(3010));
+    let mut effects = member.step(Input::Synced, now(0));
+    effects.extend(member.step(Input::Tick, now(1)));
+    for request in effects.iter().filter_map(lease_request) {
+        member.step(Input::LeaseRead(request, Ok(None)), now(1));
     }
-    member.step(Input::MapRead(Ok(Some(map))), now(3020));
+    let mut effects = member.step(Input::Tick, now(3001));
+    for attempt in 1..=2 {
+        effects
+            .extend(member.step(Input::Renewed(attempt, Ok(LeaseRecord { attempt, ..lease(0, attempt) })), now(3010)));
+    }
+    for request in effects.iter().filter_map(map_request) {
+        member.step(Input::MapRead(request, Ok(Some(map.clone()))), now(3020));
+    }
     member.step(Input::LeasesListed((0..10).map(|other| lease(other, 5)).collect()), now(3030));
     assert!(member.acts(now(3040)), "the benchmark needs a member that acts");
     let mut seen = 5;
