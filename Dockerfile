@@ -12,6 +12,8 @@ FROM scratch
 COPY --from=build /frappe-operator /frappe-operator
 # The public certificate authorities: by them the Jobs of backups know an S3 service.
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
+# What it consists of, and under which licences.
+COPY LICENSE NOTICE /licenses/
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/frappe-operator"]

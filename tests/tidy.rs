@@ -223,8 +223,8 @@ fn the_slot_maps_definition_is_as_the_code_says() {
     assert_eq!(wanted, found, "run `make crds`");
 }
 
-/// The image is built from what `.dockerignore` lets through: every file that the sources include, and every member of the
-/// workspace.
+/// The image is built from what `.dockerignore` lets through: every file that the sources include, every member of the
+/// workspace, and what the last stage copies.
 #[test]
 fn the_images_build_has_what_it_needs() {
     let ignore = fs::read_to_string(root().join(".dockerignore")).unwrap();
@@ -246,5 +246,13 @@ fn the_images_build_has_what_it_needs() {
     let members = members.trim_end_matches(']').split(", ").map(|it| it.trim_matches('"')).filter(|it| *it != ".");
     wrong
         .extend(members.filter(|it| !is_taken(&root().join(it))).map(|it| format!("{it} is not in the image's build")));
+    let dockerfile = fs::read_to_string(root().join("Dockerfile")).unwrap();
+    let copies =
+        dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).filter(|it| !it.starts_with("--from"));
+    for copied in copies.flat_map(|line| line.split(' ').rev().skip(1)).filter(|it| *it != ".") {
+        if !is_taken(&root().join(copied)) {
+            wrong.push(format!("{copied}, which the Dockerfile copies, is not in the image's build"));
+        }
+    }
     none(&wrong);
 }

@@ -57,6 +57,9 @@ fn build(program: &Path) -> Built {
     std::fs::create_dir_all(folder.join(authorities).parent().unwrap()).unwrap();
     std::fs::write(folder.join(authorities), std::fs::read(Path::new("/").join(authorities)).unwrap_or_default())
         .unwrap();
+    for name in ["LICENSE", "NOTICE"] {
+        std::fs::copy(Path::new(env!("CARGO_MANIFEST_DIR")).join(name), folder.join(name)).unwrap();
+    }
     let file = folder.join("Dockerfile");
     std::fs::write(&file, format!("FROM scratch\n{}", last.replace("--from=build ", ""))).unwrap();
     let image = format!("localhost/frappe-operator-test:{}", std::process::id());
@@ -78,7 +81,9 @@ async fn the_program_runs_in_an_empty_image() {
     let mut files: Vec<String> =
         std::fs::read_dir(&root).unwrap().map(|it| it.unwrap().file_name().to_string_lossy().into_owned()).collect();
     files.sort();
-    assert_eq!(files, ["etc", "frappe-operator"], "nothing else is in the image");
+    assert_eq!(files, ["etc", "frappe-operator", "licenses"], "nothing else is in the image");
+    let notice = std::fs::read_to_string(Path::new(&root).join("licenses/NOTICE")).unwrap();
+    assert!(notice.contains("\nkube-client ") && notice.contains("musl"), "it names what the image consists of");
     buildah(&["umount", &built.container]);
 
     let run = ["run", "--isolation", "chroot"];

@@ -3,6 +3,7 @@
 
 use std::{
     collections::BTreeMap,
+    io::{IsTerminal, Write},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use kube::{
     Api, Client, ResourceExt,
     runtime::{WatchStreamExt, watcher},
 };
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Shows the operator at work on a real Kubernetes API server, with kwok in the place of nodes.
 #[derive(Debug, Parser)]
@@ -43,32 +45,36 @@ const NAMESPACE: &str = "demo";
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     println!("Frappe operator demo: a real kube-apiserver; kwok simulates nodes and pods, so no Frappe really runs.\n");
+    let mut end = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
+    let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut end else { bail!("no signal can be waited for: {end:?}") };
     // Ctrl-C at any time removes what was started: dropping the cluster and the operator does it.
     tokio::select! {
-        result = demo(&arguments) => result,
-        _ = tokio::signal::ctrl_c() => {
-            println!("\nremoving the cluster");
-            Ok(())
-        }
+        result = demo(&arguments) => return result,
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
+    // There may be nobody left to read it.
+    let _ = writeln!(std::io::stdout(), "\nremoving the cluster");
+    Ok(())
 }
 
 async fn demo(arguments: &Arguments) -> anyhow::Result<()> {
     let begun = Instant::now();
+    let mut screen = Screen { begun, unfinished: false };
+    screen.now("starting a cluster: Kubernetes API server, etcd, 20 simulated nodes (about 10 s)");
     let cluster = tokio::task::spawn_blocking(|| Cluster::start("demo", 20)).await??;
-    println!(
-        "[{:5.1} s] cluster {} is up: Kubernetes API server, etcd, 20 simulated nodes",
-        seconds(begun),
-        cluster.name()
-    );
-    let mut operator = Operator::start(&arguments.operator, &cluster, &Options::default())?;
+    screen.line(&format!("cluster {} is up: Kubernetes API server, etcd, 20 simulated nodes", cluster.name()));
+    screen.now("starting the operator (a new installation waits for one Lease first, here of 5 s)");
+    let options = Options { lease_seconds: Some(5), ..Options::default() };
+    let mut operator = Operator::start(&arguments.operator, &cluster, &options)?;
     operator.ready().await?;
-    println!("[{:5.1} s] operator is ready", seconds(begun));
+    screen.line("operator is ready");
     cluster.apply(&manifests(arguments.sites))?;
-    println!("[{:5.1} s] applied: 1 MariaDB, 1 FrappeBench, {} FrappeSites", seconds(begun), arguments.sites);
+    screen.line(&format!("applied: 1 MariaDB, 1 FrappeBench, {} FrappeSites", arguments.sites));
     let client = cluster.client().await?;
     let deadline = Duration::from_secs(arguments.timeout_seconds);
-    let all_ready = tokio::time::timeout(deadline, watch_until_ready(&client, arguments.sites, begun)).await;
+    let all_ready = tokio::time::timeout(deadline, watch_until_ready(&client, arguments.sites, &mut screen)).await;
     let sites = Api::<FrappeSite>::namespaced(client, NAMESPACE).list(&kube::api::ListParams::default()).await?.items;
     table(&sites);
     if all_ready.is_err() {
@@ -88,6 +94,31 @@ fn seconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
+/// Lines with the time since the start. A terminal has what is going on now on its last line, which is written over.
+struct Screen {
+    begun: Instant,
+    /// Whether the last line may be written over.
+    unfinished: bool,
+}
+
+impl Screen {
+    fn line(&mut self, text: &str) {
+        let over = if self.unfinished { "\r\x1b[K" } else { "" };
+        println!("{over}[{:5.1} s] {text}", seconds(self.begun));
+        self.unfinished = false;
+    }
+
+    /// What is going on: on a terminal until the next line; elsewhere a line like any other.
+    fn now(&mut self, text: &str) {
+        if !std::io::stdout().is_terminal() || std::env::var_os("TERM").is_some_and(|it| it == "dumb") {
+            return self.line(text);
+        }
+        print!("\r\x1b[K[{:5.1} s] {text}", seconds(self.begun));
+        let _ = std::io::stdout().flush();
+        self.unfinished = true;
+    }
+}
+
 fn manifests(sites: usize) -> String {
     let mut documents = vec![include_str!("../../../examples/demo.yaml").to_owned()];
     documents.extend((1..=sites).map(|number| {
@@ -99,8 +130,8 @@ fn manifests(sites: usize) -> String {
     documents.join("---\n")
 }
 
-/// Prints a line whenever the picture changes; ends when every site is Ready.
-async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> anyhow::Result<()> {
+/// Shows the picture whenever it changes; ends when every site is Ready.
+async fn watch_until_ready(client: &Client, wanted: usize, screen: &mut Screen) -> anyhow::Result<()> {
     let benches = watcher(Api::<FrappeBench>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
         .default_backoff()
         .applied_objects()
@@ -111,7 +142,7 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
         .map_ok(|it| Seen::Site(Box::new(it)));
     let mut stream = futures::stream::select(benches.boxed(), sites.boxed());
     let (mut bench, mut phases) = (String::from("Pending"), BTreeMap::new());
-    let (mut shown, mut told) = (String::new(), begun);
+    let (mut shown, mut told) = (String::new(), screen.begun);
     while let Some(seen) = stream.next().await {
         match seen.context("watch")? {
             Seen::Bench(it) => bench = format!("{:?}", it.status.unwrap_or_default().phase),
@@ -126,13 +157,14 @@ async fn watch_until_ready(client: &Client, wanted: usize, begun: Instant) -> an
         let line = format!(
             "bench {bench:<11} sites: {pending:>2} pending {provisioning:>2} provisioning {ready:>2} ready {failed:>2} failed"
         );
-        // At most two lines a second, and always the last one.
-        if line != shown && (ready == wanted || told.elapsed() > Duration::from_millis(500)) {
-            println!("[{:5.1} s] {line}", seconds(begun));
-            (shown, told) = (line, Instant::now());
-        }
         if ready == wanted {
+            screen.line(&line);
             return Ok(());
+        }
+        // At most two a second.
+        if line != shown && told.elapsed() > Duration::from_millis(500) {
+            screen.now(&line);
+            (shown, told) = (line, Instant::now());
         }
     }
     bail!("the watch ended")
