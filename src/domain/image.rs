@@ -68,7 +68,7 @@ mod tests {
     fn the_guides_priorities_and_version_rules_hold() {
         let own = Some("r.com/frappe/erpnext");
         let default = Some("internal-registry.company.com:5000/frappe/erpnext:latest");
-        let table = [
+        let table = vec![
             // A repository of the bench: to the letter.
             (spec("15", own, Some("v15.41.2")), default, "r.com/frappe/erpnext:v15.41.2"),
             (spec("15", own, None), default, "r.com/frappe/erpnext:15"),
