@@ -146,11 +146,12 @@ pub struct S3Storage {
     /// Region of the bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')").message("region must be letters, digits, - and _"))]
     pub region: Option<String>,
     /// URL of the S3 service, if not Amazon's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]]+$')").message("endpoint must be an http:// or https:// URL"))]
+    #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]/?#@]+(/[^[:space:]?#@]*)?$') && !self.matches('^https?://(169[.]254[.]|0[.]0[.]0[.]0|.[fF][eE][89aAbB])')").message("endpoint must be an http:// or https:// URL of a service: host, port and path, without a user, ? or #, and no link-local address"))]
     pub endpoint: Option<String>,
     /// Path inside the bucket. Clusters that share a bucket need different ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +191,10 @@ pub struct Restore {
     /// Whether to restore public and private files. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_files: Option<bool>,
+    /// Whether a backup is restored that the storage's key encrypted, but whose manifest it does not authenticate: one that an
+    /// earlier version of the operator made. Whoever can write to the storage could have put it together. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub allow_unauthenticated: Option<bool>,
     /// Whether to back up the site's current state first, to the same storage, as `NAME-before-…`. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_backup: Option<bool>,

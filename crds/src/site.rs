@@ -54,7 +54,7 @@ pub struct FrappeSiteSpec {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && self.split('.').all(label, label.size() <= 63)").message("siteName must be a DNS name in lower case, such as shop.example.com"),
-        validation = Rule::new("!(self in ['assets', 'archived'])").message("siteName must not be assets or archived: the bench's volume has directories of these names"),
+        validation = Rule::new("!(self in ['assets', 'archived', 'all', 'frappe', 'erpnext']) && !self.matches('[.](txt|json|lock)$')").message("siteName must not be assets, archived, all or an app's name, nor end with .txt, .json or .lock: Frappe and the bench's directory use these for themselves"),
         validation = Rule::new("self == oldSelf").message("siteName cannot be changed: create a new site and restore a backup into it")
     )]
     pub site_name: String,

@@ -1,49 +1,112 @@
-//! Brings a backup to the pod, and checks that it is what was stored.
+//! Brings a backup to the pod, and checks that it is what was stored. Where the storage has a key, that is only what was made
+//! with it: who can write to a bucket decides nothing of what a site becomes.
 
-use std::{fs::File, io::Write as _, path::Path as FilePath};
+use std::{io::Write as _, path::Path as FilePath};
 
 use super::{
-    manifest::{self, CONTENTS, Manifest},
+    manifest::{self, CONTENTS, Manifest, Part},
     report::Failure,
     secrecy::{self, Key},
+    staging,
     store::{Digest, Store},
 };
 
-/// Fetches a backup into `staging`, which is emptied first.
+/// The storage's key, and what is taken without it.
+#[derive(Clone, Copy)]
+pub struct Trust<'a> {
+    /// The key.
+    pub key: Option<&'a Key>,
+    /// Whether encrypted parts are taken as a manifest names them that is not authenticated, as those of earlier versions.
+    pub unauthenticated: bool,
+}
+
+/// Fetches a backup into the folder `into`, which is emptied first.
 pub async fn fetch(
     store: &Store,
     folder: &str,
     name: &str,
-    staging: &FilePath,
-    key: Option<&Key>,
+    into: &FilePath,
+    trust: Trust<'_>,
 ) -> Result<Manifest, Failure> {
     let found = find(store, folder, name).await?;
+    admit(&found, folder, trust)?;
     let failed = |path: &FilePath, error: &std::io::Error| Failure::of_disk("fetch", path, error);
-    empty(staging).map_err(|error| failed(staging, &error))?;
+    staging::empty(into).map_err(|error| failed(into, &error))?;
     for (title, part) in &found.contents.parts {
         let stored = part.stored();
-        // A manifest is data from outside of this pod: it names files of its own folder only.
-        if let Some(file) = [&part.file, &stored.file].into_iter().find(|it| it.contains('/') || it.starts_with('.')) {
-            return Err(Failure::broken("fetch", format!("the manifest of {} names a file {file:?}", found.name)));
-        }
-        let path = staging.join(&stored.file);
-        let mut file = File::create(&path).map_err(|error| failed(&path, &error))?;
+        let path = into.join(&stored.file);
+        let mut file = staging::create(&path).map_err(|error| failed(&path, &error))?;
         let from = manifest::file(folder, &found.name, &stored.file);
-        let copied = store.digest(&from, |bytes| file.write_all(bytes).map_err(|error| failed(&path, &error))).await;
-        let seen = copied.map_err(|failure| match failure.word {
+        let sink = |bytes: &[u8]| file.write_all(bytes).map_err(|error| failed(&path, &error));
+        let seen = store.digest(&from, stored.bytes, sink).await.map_err(|failure| match failure.word {
             "BackupNotFound" => Failure::broken("fetch", format!("{title} of {} is missing", found.name)),
             _ => failure,
         })?;
         judge(title, &found.name, &seen, (stored.bytes, &stored.sha256))?;
         if part.encrypted.is_some() {
-            let seen = open(key.ok_or_else(secrecy::missing)?, &path, &staging.join(&part.file))?;
+            let key = trust.key.ok_or_else(secrecy::missing)?;
+            let seen = open(key, &path, &into.join(&part.file), part.bytes)?;
             judge(title, &found.name, &seen, (part.bytes, &part.sha256))?;
         }
     }
-    let path = staging.join(CONTENTS);
-    let contents = serde_json::to_vec(&found.contents).unwrap_or_default();
-    std::fs::write(&path, contents).map_err(|error| failed(&path, &error))?;
+    let path = into.join(CONTENTS);
+    // As the site runner made it: how parts are stored is nothing to it.
+    let mut contents = found.contents.clone();
+    contents.parts.values_mut().for_each(|part| part.encrypted = None);
+    let text = serde_json::to_vec(&contents).unwrap_or_default();
+    let written = staging::create(&path).and_then(|mut file| file.write_all(&text));
+    written.map_err(|error| failed(&path, &error))?;
     Ok(found)
+}
+
+/// Whether a manifest is one that may be followed.
+fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure> {
+    let name = &found.name;
+    let refused = |word, message| Err(Failure { step: "fetch", word, message });
+    if let Some(odd) = found.contents.odd() {
+        return Err(Failure::broken("fetch", format!("the manifest of {name} {odd}, which no backup has")));
+    }
+    let plain = found.contents.parts.iter().find(|(_, part)| part.encrypted.is_none()).map(|(title, _)| title);
+    let Some(key) = trust.key else {
+        return match found.contents.parts.get(manifest::KEYS) {
+            Some(Part { encrypted: None, .. }) => {
+                Err(Failure::broken("fetch", format!("{name} has keys in clear, which no backup has")))
+            }
+            _ => Ok(()),
+        };
+    };
+    if let Some(title) = plain {
+        let message = format!(
+            "{title} of {name} is stored in clear, and with a key only what was encrypted with it is restored: a backup made \
+             without the key is restored by a SiteBackup whose storage has no encryptionKeySecretRef"
+        );
+        return refused("BackupNotEncrypted", message);
+    }
+    match found.is_authentic(key) {
+        Some(true) if folder == found.site || folder.ends_with(&format!("/{}", found.site)) => Ok(()),
+        Some(true) => {
+            let message = format!("{name} lies in {folder}, and is a backup of {}", found.site);
+            refused("BackupNotAuthentic", message)
+        }
+        Some(false) => {
+            let message =
+                format!("the manifest of {name} was written with another key than the storage's, or was changed");
+            refused("EncryptionKeyWrong", message)
+        }
+        None if trust.unauthenticated => Ok(()),
+        None => {
+            let message = format!(
+                "the manifest of {name} is not authenticated by the storage's key: an earlier version made it, or somebody \
+                 who does not have the key. If it is one of your own, set restore.allowUnauthenticated: true"
+            );
+            refused("BackupNotAuthentic", message)
+        }
+    }
+}
+
+/// What a manifest says, for people: it may be anybody's.
+fn shown(text: &str) -> String {
+    text.chars().take(64).filter(|it| it.is_ascii_graphic()).collect()
 }
 
 /// Whether what was read is what was stored.
@@ -51,18 +114,18 @@ fn judge(title: &str, name: &str, seen: &(u64, String), wanted: (u64, &String)) 
     if (seen.0, &seen.1) == wanted {
         return Ok(());
     }
-    let (bytes, sha256) = seen;
-    let message = format!("{title} of {name} has {bytes} bytes with SHA-256 {sha256}, which is not what was stored");
+    // What was seen is not told: it may be anything that a manifest has this read.
+    let message = format!("{title} of {name} has not the {} bytes and the SHA-256 of what was stored", wanted.0);
     Err(Failure::broken("fetch", message))
 }
 
 /// Decrypts a file into another, and removes it; answers what came out.
-fn open(key: &Key, from: &FilePath, to: &FilePath) -> Result<(u64, String), Failure> {
+fn open(key: &Key, from: &FilePath, to: &FilePath, most: u64) -> Result<(u64, String), Failure> {
     let failed = |error: &std::io::Error| Failure::of_disk("decrypt", to, error);
-    let mut file = File::create(to).map_err(|it| failed(&it))?;
+    let mut file = staging::create(to).map_err(|it| failed(&it))?;
     let mut digest = Digest::default();
     key.decrypt(from, |bytes| {
-        digest.add(bytes);
+        digest.add_at_most(bytes, most)?;
         file.write_all(bytes).map_err(|it| failed(&it))
     })?;
     std::fs::remove_file(from).map_err(|it| failed(&it))?;
@@ -76,6 +139,9 @@ async fn find(store: &Store, folder: &str, name: &str) -> Result<Manifest, Failu
     let mut found: Option<Manifest> = None;
     for candidate in names.iter().filter(|it| begins(it)) {
         let Some(read) = Manifest::read(store, folder, candidate).await? else { continue };
+        if read.name != *candidate {
+            return Err(Failure::broken("fetch", format!("the manifest of {candidate} is of {}", shown(&read.name))));
+        }
         let newer = found.as_ref().is_none_or(|known| known.scheduled_at < read.scheduled_at);
         if !read.removing && (newer || read.name == name) && found.as_ref().is_none_or(|known| known.name != name) {
             found = Some(read);
@@ -90,14 +156,4 @@ async fn find(store: &Store, folder: &str, name: &str) -> Result<Manifest, Failu
         };
         Failure { step: "fetch", word: "BackupNotFound", message: format!("no backup {name} in {folder}: {there}") }
     })
-}
-
-/// The folder, with nothing in it. It may be a mount, which cannot be removed itself.
-fn empty(folder: &FilePath) -> std::io::Result<()> {
-    std::fs::create_dir_all(folder)?;
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        if path.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
-    }
-    Ok(())
 }

@@ -6,7 +6,11 @@ use jiff::Timestamp;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 
-use super::{report::Failure, store::Store};
+use super::{
+    report::Failure,
+    secrecy::{Key, SUFFIX},
+    store::Store,
+};
 
 /// Version of the manifest's form.
 pub const FORMAT: u32 = 1;
@@ -14,6 +18,18 @@ pub const FORMAT: u32 = 1;
 pub const FILE_NAME: &str = "manifest.json";
 /// Name of the file by which the site runner tells what it made.
 pub const CONTENTS: &str = "contents.json";
+
+/// Largest manifest that is read.
+pub const BYTES_MAX: u64 = 1 << 20;
+/// The part with the keys by which a site's stored passwords are read.
+pub const KEYS: &str = "keys";
+/// Every part that a backup may have, and the only name that its file may have.
+pub const PARTS: [(&str, &str); 4] = [
+    ("database", "database.sql.gz"),
+    (KEYS, "keys.json"),
+    ("private-files", "private-files.tgz"),
+    ("public-files", "public-files.tgz"),
+];
 
 /// One part, as it was made.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -24,6 +40,9 @@ pub struct Part {
     pub bytes: u64,
     /// Its SHA-256, in hex.
     pub sha256: String,
+    /// How many bytes it unpacks to. Backups of earlier versions do not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unpacked: Option<u64>,
     /// As what it is stored, where it is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<Stored>,
@@ -64,6 +83,22 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// What is not a backup's: a part that there is none of, or a file of another name. Whoever wrote this says by it which
+    /// files are read and written.
+    pub fn odd(&self) -> Option<String> {
+        self.parts.iter().find_map(|(title, part)| {
+            let Some((_, file)) = PARTS.iter().find(|(known, _)| known == title) else {
+                return Some(format!("has a part {title:?}"));
+            };
+            let encrypted = part.encrypted.as_ref();
+            if part.file != *file {
+                return Some(format!("names a file {:?} for {title}", part.file));
+            }
+            let named = encrypted.filter(|it| it.file.strip_suffix(SUFFIX) != Some(*file))?;
+            Some(format!("names a file {:?} for {title}", named.file))
+        })
+    }
+
     /// Size of all parts.
     pub fn bytes(&self) -> u64 {
         self.parts.values().map(|part| part.bytes).sum()
@@ -93,6 +128,9 @@ pub struct Manifest {
     pub removing: bool,
     /// What it consists of.
     pub contents: Contents,
+    /// By what the storage's key tells that all of the above is as it was written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authentication: Option<String>,
 }
 
 /// Folder of a backup.
@@ -108,17 +146,49 @@ pub fn file(site_folder: &str, name: &str, file: &str) -> Path {
 impl Manifest {
     /// The manifest of a backup, if there is one.
     pub async fn read(store: &Store, site_folder: &str, name: &str) -> Result<Option<Self>, Failure> {
-        let Some(text) = store.read(&file(site_folder, name, FILE_NAME)).await? else { return Ok(None) };
+        let Some(text) = store.read(&file(site_folder, name, FILE_NAME), BYTES_MAX).await? else { return Ok(None) };
         let parsed = serde_json::from_slice(&text);
-        let broken = |error| Failure::broken("read", format!("the manifest of {name} is not one: {error}"));
+        // Its place, without what is there: that may be anybody's.
+        let broken = |error: serde_json::Error| {
+            let at = format!("line {}, column {}", error.line(), error.column());
+            Failure::broken("read", format!("the manifest of {name} is not one: {at}"))
+        };
         parsed.map(Some).map_err(broken)
+    }
+
+    /// Authenticates it by a key.
+    pub fn signed(mut self, key: &Key) -> Self {
+        self.authentication = Some(key.authentication(&self.authenticated()));
+        self
+    }
+
+    /// Whether it is what was written with this key; nothing where it does not say.
+    pub fn is_authentic(&self, key: &Key) -> Option<bool> {
+        self.authentication.as_ref().map(|it| key.authenticates(&self.authenticated(), it))
+    }
+
+    /// What is authenticated: the values, however they are written.
+    fn authenticated(&self) -> Vec<u8> {
+        let bare = Self { authentication: None, ..self.clone() };
+        serde_json::to_vec(&bare).unwrap_or_default()
     }
 }
 
 /// Names of everything that lies in a site's folder.
 pub async fn names(store: &Store, site_folder: &str) -> Result<Vec<String>, Failure> {
-    let listed = store.objects().list_with_delimiter(Some(&Path::from(site_folder))).await;
-    let listed = listed.map_err(|error| Failure::of_store("list", &error))?;
-    let names = listed.common_prefixes.iter().filter_map(|it| it.filename().map(str::to_owned));
-    Ok(names.collect())
+    store.folders(&Path::from(site_folder)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The site runner makes them and reads them.
+    #[test]
+    fn the_runner_gives_parts_the_same_names() {
+        let runner = include_str!("../runner/runner_backup.py");
+        for (title, file) in PARTS {
+            assert!(runner.contains(&format!("\"{title}\": ")) && runner.contains(&format!("\"{file}\"")), "{title}");
+        }
+    }
 }

@@ -4,13 +4,16 @@
 //! A backup NAME is the folder `FOLDER/NAME` with the parts and `manifest.json`. The manifest is written last, after every
 //! part was read back and had its checksum: without one there is no backup. It may be killed anywhere and run again.
 
+pub mod connect;
 pub mod fetch;
 pub mod manifest;
 pub mod report;
 pub mod retention;
 pub mod secrecy;
+pub mod staging;
 pub mod store;
 pub mod upload;
+pub mod volume;
 
 use std::path::PathBuf;
 
@@ -54,6 +57,9 @@ pub struct Request {
     /// Folder that it is fetched from, where it is another site's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch_folder: Option<String>,
+    /// Whether an encrypted backup is fetched whose manifest the key does not authenticate.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unauthenticated: bool,
     /// Whose backups are removed, all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Maker>,
@@ -152,7 +158,8 @@ pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result
     }
     if let Some(name) = &request.fetch {
         let folder = request.fetch_folder.as_ref().unwrap_or(&request.folder);
-        let manifest = fetch::fetch(&store, folder, name, &folders.staging, key.as_ref()).await?;
+        let trust = fetch::Trust { key: key.as_ref(), unauthenticated: request.unauthenticated };
+        let manifest = fetch::fetch(&store, folder, name, &folders.staging, trust).await?;
         done["fetched"] = json!(manifest.name);
     }
     if let Some(maker) = &request.removal {

@@ -76,7 +76,7 @@ async fn found(store: &Store, folder: &str, maker: &Maker) -> Result<Found, Fail
     let mut all = Found::default();
     for name in manifest::names(store, folder).await? {
         match Manifest::read(store, folder, &name).await {
-            Ok(Some(it)) if it.site_backup == maker.site_backup && it.identity == maker.identity => {
+            Ok(Some(it)) if it.site_backup == maker.site_backup && it.identity == maker.identity && it.name == name => {
                 all.backups.push(it);
             }
             Ok(None) if began(&name, &maker.site_backup) => all.tries.push(name),
@@ -97,7 +97,7 @@ async fn remove_try(store: &Store, folder: &str, name: &str) -> Result<(), Failu
 
 /// First it is none any more, then its parts go, then what says so.
 async fn remove(store: &Store, folder: &str, backup: &Manifest) -> Result<(), Failure> {
-    upload::put(store, folder, &Manifest { removing: true, ..backup.clone() }).await?;
+    upload::put(store, folder, &Manifest { removing: true, authentication: None, ..backup.clone() }).await?;
     for part in backup.contents.parts.values() {
         store.remove_file(&manifest::file(folder, &backup.name, &part.stored().file)).await?;
     }
@@ -153,6 +153,7 @@ mod tests {
             finished_at: scheduled_at,
             removing: false,
             contents,
+            authentication: None,
         }
     }
 

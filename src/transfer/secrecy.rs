@@ -1,16 +1,18 @@
 //! Encryption at rest, in the format of age (age-encryption.org/v1): a part can be opened with `age --decrypt` and the key
-//! alone, without this operator.
+//! alone, without this operator. What no part of a backup tells by itself, that it is of this backup and that there are no
+//! others, the manifest tells, which the key authenticates.
 
 use std::{
-    fs::File,
     io::{self, BufReader, BufWriter, Read, Write as _},
     iter,
     path::Path,
 };
 
-use age::{Decryptor, Encryptor, x25519::Identity};
+use age::{Decryptor, Encryptor, secrecy::ExposeSecret as _, x25519::Identity};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use ring::hmac;
 
-use super::report::Failure;
+use super::{report::Failure, staging};
 
 /// File with the key, an X25519 identity as `age-keygen` writes it.
 pub const FILE_NAME: &str = "identity";
@@ -18,6 +20,9 @@ pub const FILE_NAME: &str = "identity";
 pub const SUFFIX: &str = ".age";
 /// Bytes that are copied at once.
 const BUFFER_BYTES: usize = 1 << 20;
+
+/// What is authenticated by a key is a manifest, and nothing else that may one day be.
+const MANIFEST: &[u8] = b"frappe-operator backup manifest 1\0";
 
 /// The key of a storage.
 pub struct Key(Identity);
@@ -34,14 +39,32 @@ impl Key {
         line.parse().map(|it| Some(Self(it))).map_err(wrong)
     }
 
+    /// By what is told that a manifest is as it was written.
+    pub fn authentication(&self, manifest: &[u8]) -> String {
+        let mut context = hmac::Context::with_key(&self.of_manifests());
+        context.update(MANIFEST);
+        context.update(manifest);
+        STANDARD.encode(context.sign())
+    }
+
+    /// Whether a manifest is what was written with this key.
+    pub fn authenticates(&self, manifest: &[u8], authentication: &str) -> bool {
+        let Ok(tag) = STANDARD.decode(authentication) else { return false };
+        hmac::verify(&self.of_manifests(), &[MANIFEST, manifest].concat(), &tag).is_ok()
+    }
+
+    fn of_manifests(&self) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, self.0.to_string().expose_secret().as_bytes())
+    }
+
     /// Encrypts a file into another.
     pub fn encrypt(&self, from: &Path, to: &Path) -> Result<(), Failure> {
         let recipient = self.0.to_public();
         let write = || -> io::Result<()> {
             let encryptor =
                 Encryptor::with_recipients(iter::once(&recipient as &dyn age::Recipient)).map_err(io::Error::other)?;
-            let mut output = encryptor.wrap_output(BufWriter::with_capacity(BUFFER_BYTES, File::create(to)?))?;
-            io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, File::open(from)?), &mut output)?;
+            let mut output = encryptor.wrap_output(BufWriter::with_capacity(BUFFER_BYTES, staging::create(to)?))?;
+            io::copy(&mut BufReader::with_capacity(BUFFER_BYTES, staging::open(from)?), &mut output)?;
             output.finish()?.flush()
         };
         write().map_err(|error| Failure::of_disk("encrypt", to, &error))
@@ -49,7 +72,7 @@ impl Key {
 
     /// Decrypts a file into `sink`.
     pub fn decrypt(&self, from: &Path, mut sink: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
-        let file = File::open(from).map_err(|error| Failure::of_disk("decrypt", from, &error))?;
+        let file = staging::open(from).map_err(|error| Failure::of_disk("decrypt", from, &error))?;
         let refused = |error: age::DecryptError| {
             let message = format!("the backup cannot be opened with the storage's key: {error}");
             Failure { step: "decrypt", word: "EncryptionKeyWrong", message }

@@ -2,24 +2,22 @@
 
 use std::{
     fs::File,
-    io::{BufReader, Read as _},
-    path::{Path as FilePath, PathBuf},
+    io::{BufReader, Read},
+    path::Path as FilePath,
     time::Duration,
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::{
-    ClientOptions, ObjectStore, ObjectStoreExt as _, PutPayload, RetryConfig,
+    ObjectStore as _, ObjectStoreExt as _, RetryConfig,
     aws::{AmazonS3, AmazonS3Builder, Checksum},
-    client::Certificate,
-    local::LocalFileSystem,
     multipart::MultipartStore as _,
     path::Path,
 };
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Folders, report::Failure};
+use super::{Folders, connect::Connector, report::Failure, staging, volume::Volume};
 use crate::domain::names::hex;
 
 /// Least size of a piece of a large object: S3 takes at most 10,000 pieces of at least 5 MiB.
@@ -29,8 +27,10 @@ const PIECES_MAX: u64 = 9000;
 /// Pieces on their way at once: their memory is the pod's.
 const PIECES_AT_ONCE: usize = 2;
 
-/// How long a service may be silent while it is read from.
-const SILENCE_MAX: Duration = Duration::from_mins(5);
+/// Bytes that are read at once from a volume.
+const BUFFER_BYTES: usize = 1 << 20;
+/// Largest note of an unfinished upload.
+const NOTE_BYTES_MAX: u64 = 1 << 16;
 
 /// A place.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
@@ -64,7 +64,7 @@ pub enum Store {
     /// A bucket.
     S3(AmazonS3),
     /// A folder of a volume.
-    Volume(LocalFileSystem, PathBuf),
+    Volume(Volume),
 }
 
 /// Size and SHA-256 of what goes by.
@@ -81,16 +81,27 @@ impl Digest {
         self.bytes += bytes.len() as u64;
     }
 
+    /// Takes bytes in, but no more than there may be altogether.
+    pub fn add_at_most(&mut self, bytes: &[u8], most: u64) -> Result<(), Failure> {
+        self.add(bytes);
+        if self.bytes > most {
+            return Err(Failure::broken(
+                "read",
+                format!("what is there has more than the {most} bytes of what was stored"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Size, and SHA-256 in hex.
     pub fn finish(self) -> (u64, String) {
         (self.bytes, hex(&self.hash.finalize()))
     }
 
     /// Those of a file.
-    pub fn of_file(path: &FilePath) -> std::io::Result<(u64, String)> {
+    pub fn of(mut file: File) -> std::io::Result<(u64, String)> {
         let mut digest = Self::default();
-        let mut file = File::open(path)?;
-        let mut buffer = vec![0; 1 << 20];
+        let mut buffer = vec![0; BUFFER_BYTES];
         loop {
             match file.read(&mut buffer)? {
                 0 => return Ok(digest.finish()),
@@ -110,21 +121,36 @@ struct Unfinished {
 impl Store {
     /// Opens a place. Of a bucket nothing is asked yet.
     pub fn open(place: &Place, folders: &Folders) -> Result<Self, Failure> {
-        let failed = |error: &object_store::Error| Failure::of_store("open", error);
         match place {
             Place::Volume => {
-                let store = LocalFileSystem::new_with_prefix(&folders.volume).map_err(|it| failed(&it))?;
-                Ok(Self::Volume(store, folders.volume.clone()))
+                let failed = |error| Failure::of_volume("open", "the volume", &error);
+                Volume::open(&folders.volume).map(Self::Volume).map_err(failed)
             }
-            Place::S3(bucket) => bucket.open(&folders.credentials).map(Self::S3).map_err(|it| failed(&it)),
+            Place::S3(bucket) => bucket.open(&folders.credentials).map(Self::S3),
         }
     }
 
-    /// What both can do.
-    pub fn objects(&self) -> &dyn ObjectStore {
+    /// Stores a small object.
+    pub async fn put(&self, step: &'static str, to: &Path, content: Vec<u8>) -> Result<(), Failure> {
         match self {
-            Self::S3(store) => store,
-            Self::Volume(store, _) => store,
+            Self::S3(store) => {
+                store.put(to, content.into()).await.map(|_| ()).map_err(|error| Failure::of_store(step, &error))
+            }
+            Self::Volume(volume) => {
+                volume.write(to, &mut content.as_slice()).map_err(|error| Failure::of_volume(step, to, &error))
+            }
+        }
+    }
+
+    /// Names of the folders in a folder.
+    pub async fn folders(&self, folder: &Path) -> Result<Vec<String>, Failure> {
+        match self {
+            Self::S3(store) => {
+                let listed = store.list_with_delimiter(Some(folder)).await;
+                let listed = listed.map_err(|error| Failure::of_store("list", &error))?;
+                Ok(listed.common_prefixes.iter().filter_map(|it| it.filename().map(str::to_owned)).collect())
+            }
+            Self::Volume(volume) => volume.folders(folder).map_err(|error| Failure::of_volume("list", folder, &error)),
         }
     }
 
@@ -132,14 +158,18 @@ impl Store {
     /// try can end it: pieces of one that nobody ends are paid for and never seen.
     pub async fn send(&self, file: &FilePath, to: &Path, journal: &Path) -> Result<(), Failure> {
         let failed = |error: &std::io::Error| Failure::of_disk("upload", file, error);
-        let size = std::fs::metadata(file).map_err(|it| failed(&it))?.len();
+        let mut content = staging::open(file).map_err(|it| failed(&it))?;
+        let size = content.metadata().map_err(|it| failed(&it))?.len();
         let result = match self {
-            Self::S3(store) if size > PIECE_BYTES => in_pieces(store, file, size, to, journal).await,
+            Self::S3(store) if size > PIECE_BYTES => in_pieces(store, content, size, to, journal).await,
             Self::S3(store) => {
-                let whole = std::fs::read(file).map_err(|it| failed(&it))?;
+                let mut whole = Vec::new();
+                content.read_to_end(&mut whole).map_err(|it| failed(&it))?;
                 store.put(to, whole.into()).await.map(|_| ())
             }
-            Self::Volume(store, _) => copy(store, file, to).await,
+            Self::Volume(volume) => {
+                return volume.write(to, &mut content).map_err(|error| Failure::of_volume("upload", to, &error));
+            }
         };
         result.map_err(|error| Failure::of_store("upload", &error))
     }
@@ -148,7 +178,7 @@ impl Store {
     pub async fn end_unfinished(&self, folder: &Path, journal: &Path) -> Result<(), Failure> {
         let Self::S3(store) = self else { return self.remove(folder).await };
         let failed = |error: &object_store::Error| Failure::of_store("clean-up", error);
-        let Some(text) = self.read(journal).await? else { return Ok(()) };
+        let Some(text) = self.read(journal, NOTE_BYTES_MAX).await? else { return Ok(()) };
         if let Ok(Unfinished { path, id }) = serde_json::from_slice(&text) {
             // It may have been finished, or ended by the bucket's own rules.
             match store.abort_multipart(&Path::from(path), &id).await {
@@ -161,38 +191,58 @@ impl Store {
     }
 
     /// A small object, or nothing where there is none.
-    pub async fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, Failure> {
-        let failed = |error: &object_store::Error| Failure::of_store("read", error);
-        match self.objects().get(path).await {
-            Ok(found) => found.bytes().await.map(|it| Some(it.to_vec())).map_err(|it| failed(&it)),
-            Err(error @ object_store::Error::NotFound { .. }) => {
-                let failure = failed(&error);
-                if failure.word == "BackupNotFound" { Ok(None) } else { Err(failure) }
-            }
-            Err(error) => Err(failed(&error)),
+    pub async fn read(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>, Failure> {
+        let mut content = Vec::new();
+        let sink = |bytes: &[u8]| {
+            content.extend_from_slice(bytes);
+            Ok(())
+        };
+        match self.digest(path, most, sink).await {
+            Ok(_) => Ok(Some(content)),
+            Err(failure) if failure.word == "BackupNotFound" => Ok(None),
+            Err(failure) => Err(Failure { step: "read", ..failure }),
         }
     }
 
-    /// Size and SHA-256 of an object, read from beginning to end; its bytes go to `sink`.
+    /// Size and SHA-256 of an object, read from beginning to end, which has at most so many bytes; they go to `sink`.
     pub async fn digest(
         &self,
         path: &Path,
+        most: u64,
         mut sink: impl FnMut(&[u8]) -> Result<(), Failure>,
     ) -> Result<(u64, String), Failure> {
-        let failed = |error: &object_store::Error| Failure::of_store("read back", error);
-        let mut content = self.objects().get(path).await.map_err(|it| failed(&it))?.into_stream();
         let mut digest = Digest::default();
-        while let Some(bytes) = content.next().await {
-            let bytes = bytes.map_err(|it| failed(&it))?;
-            digest.add(&bytes);
-            sink(&bytes)?;
+        match self {
+            Self::S3(store) => {
+                let failed = |error: &object_store::Error| Failure::of_store("read back", error);
+                let mut content = store.get(path).await.map_err(|it| failed(&it))?.into_stream();
+                while let Some(bytes) = content.next().await {
+                    let bytes = bytes.map_err(|it| failed(&it))?;
+                    digest.add_at_most(&bytes, most)?;
+                    sink(&bytes)?;
+                }
+            }
+            Self::Volume(volume) => {
+                let failed = |error: std::io::Error| Failure::of_volume("read back", path, &error);
+                let mut file = volume.read(path).map_err(failed)?;
+                let mut buffer = vec![0; BUFFER_BYTES];
+                loop {
+                    let length = file.read(&mut buffer).map_err(failed)?;
+                    if length == 0 {
+                        break;
+                    }
+                    digest.add_at_most(&buffer[..length], most)?;
+                    sink(&buffer[..length])?;
+                }
+            }
         }
         Ok(digest.finish())
     }
 
     /// Removes an object, which may be gone already.
     pub async fn remove_file(&self, path: &Path) -> Result<(), Failure> {
-        match self.objects().delete(path).await {
+        let Self::S3(store) = self else { return self.remove(path).await };
+        match store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Failure::of_store("remove", &error)),
         }
@@ -200,48 +250,38 @@ impl Store {
 
     /// Removes everything under a folder.
     pub async fn remove(&self, folder: &Path) -> Result<(), Failure> {
-        if let Self::Volume(_, volume) = self {
-            // With what a copy that was killed left, which no list shows.
-            let path = volume.join(folder.as_ref());
-            return match std::fs::remove_dir_all(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(Failure::of_disk("remove", &path, &error))
-                }
-                _ => Ok(()),
-            };
+        match self {
+            Self::Volume(volume) => volume.remove(folder).map_err(|error| Failure::of_volume("remove", folder, &error)),
+            Self::S3(store) => {
+                let found = store.list(Some(folder)).map_ok(|it| it.location).boxed();
+                let gone = store.delete_stream(found).try_collect::<Vec<_>>().await;
+                gone.map(|_| ()).map_err(|error| Failure::of_store("remove", &error))
+            }
         }
-        let objects = self.objects();
-        let found = objects.list(Some(folder)).map_ok(|it| it.location).boxed();
-        let gone = objects.delete_stream(found).try_collect::<Vec<_>>().await;
-        gone.map(|_| ()).map_err(|error| Failure::of_store("remove", &error))
     }
 }
 
 impl Bucket {
-    fn open(&self, credentials: &FilePath) -> Result<AmazonS3, object_store::Error> {
+    fn open(&self, credentials: &FilePath) -> Result<AmazonS3, Failure> {
         let file = |name: &str| std::fs::read_to_string(credentials.join(name)).ok();
         let key = |name: &str| file(name).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
+        let certificates = file("ca.crt").map(String::into_bytes);
+        let connector = Connector::new(self.endpoint.as_deref(), self.region.as_deref(), certificates.as_deref())?;
         // The environment is where clouds put the identity of a pod's ServiceAccount.
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&self.bucket)
             .with_region(self.region.as_deref().unwrap_or("us-east-1"))
             .with_checksum_algorithm(Checksum::SHA256)
             .with_virtual_hosted_style_request(!self.path_style);
-        let mut options = ClientOptions::new().with_timeout_disabled().with_read_timeout(SILENCE_MAX);
         if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint);
-            options = options.with_allow_http(endpoint.starts_with("http://"));
-        }
-        if let Some(certificates) = file("ca.crt") {
-            for certificate in Certificate::from_pem_bundle(certificates.as_bytes())? {
-                options = options.with_root_certificate(certificate);
-            }
+            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }
         if let (Some(access), Some(secret)) = (key("accessKey"), key("secretKey")) {
             builder = builder.with_access_key_id(access).with_secret_access_key(secret);
             builder = key("sessionToken").into_iter().fold(builder, AmazonS3Builder::with_token);
         }
-        builder.with_client_options(options).with_retry(retry()).build()
+        let opened = builder.with_http_connector(connector).with_retry(retry()).build();
+        opened.map_err(|error| Failure::of_store("open", &error))
     }
 }
 
@@ -252,7 +292,7 @@ fn retry() -> RetryConfig {
 
 async fn in_pieces(
     store: &AmazonS3,
-    file: &FilePath,
+    file: File,
     size: u64,
     to: &Path,
     journal: &Path,
@@ -261,7 +301,7 @@ async fn in_pieces(
     let unfinished = Unfinished { path: to.to_string(), id: id.clone() };
     let sent = async {
         store.put(journal, serde_json::to_vec(&unfinished).unwrap_or_default().into()).await?;
-        let pieces = Pieces::of(file, size)?.enumerate();
+        let pieces = Pieces::of(file, size).enumerate();
         let parts: Vec<_> = stream::iter(pieces)
             .map(|(index, piece)| {
                 let id = &id;
@@ -281,19 +321,6 @@ async fn in_pieces(
     store.delete(journal).await
 }
 
-async fn copy(store: &LocalFileSystem, file: &FilePath, to: &Path) -> Result<(), object_store::Error> {
-    let size = std::fs::metadata(file).map_or(0, |it| it.len());
-    let mut upload = store.put_multipart(to).await?;
-    for piece in Pieces::of(file, size)? {
-        let sent = upload.put_part(PutPayload::from(piece?)).await;
-        if sent.is_err() {
-            let _ = upload.abort().await;
-        }
-        sent?;
-    }
-    upload.complete().await.map(|_| ())
-}
-
 /// A file in pieces.
 struct Pieces {
     file: BufReader<File>,
@@ -301,9 +328,8 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn of(path: &FilePath, size: u64) -> Result<Self, object_store::Error> {
-        let file = File::open(path).map_err(disk)?;
-        Ok(Self { file: BufReader::new(file), piece: PIECE_BYTES.max(size.div_ceil(PIECES_MAX)) })
+    fn of(file: File, size: u64) -> Self {
+        Self { file: BufReader::new(file), piece: PIECE_BYTES.max(size.div_ceil(PIECES_MAX)) }
     }
 }
 

@@ -1,69 +1,56 @@
 //! Stores a backup: parts, each read back, then the manifest.
 
-use std::path::Path as FilePath;
-
-use jiff::Timestamp;
-use object_store::ObjectStoreExt as _;
+use std::{io::Read as _, path::Path as FilePath};
 
 use super::{
     Storing,
-    manifest::{self, CONTENTS, Contents, FORMAT, Manifest, Part, Stored},
+    manifest::{self, BYTES_MAX, CONTENTS, Contents, FORMAT, Manifest, Part, Stored},
     report::Failure,
     secrecy::{Key, SUFFIX},
+    staging,
     store::{Digest, Store},
 };
+use jiff::Timestamp;
 
 /// Where an upload in pieces is written down.
 pub const JOURNAL: &str = "unfinished.json";
 
-/// Stores what the pod made; answers the manifest. One that is stored already is stored no second time.
+/// Stores what the pod made; answers the manifest. One that is stored already is stored no second time; where there is a
+/// key, only one that was stored with it is.
 pub async fn upload(
     store: &Store,
     folder: &str,
     storing: &Storing,
-    staging: &FilePath,
+    made: &FilePath,
     key: Option<&Key>,
     now: Timestamp,
 ) -> Result<Manifest, Failure> {
     let name = &storing.name;
     if let Some(stored) = Manifest::read(store, folder, name).await? {
-        if stored.identity == storing.identity && !stored.removing {
+        if stored.identity != storing.identity || stored.removing {
+            let message =
+                format!("{name} is there already and was not made for this site: give the cluster another prefix");
+            return Err(Failure { step: "upload", word: "BackupForeign", message });
+        }
+        if key.is_none_or(|key| stored.is_authentic(key) == Some(true)) {
             return Ok(stored);
         }
-        let message =
-            format!("{name} is there already and was not made for this site: give the cluster another prefix");
-        return Err(Failure { step: "upload", word: "BackupForeign", message });
     }
-    let path = staging.join(CONTENTS);
-    let text = match std::fs::read(&path) {
-        Err(_) if storing.may_be_stored => {
-            return Err(Failure::broken(
-                "upload",
-                format!("{name} was never stored, and the site is not as it was any more"),
-            ));
-        }
-        other => other.map_err(|error| Failure::of_disk("upload", &path, &error))?,
-    };
-    let mut contents: Contents = serde_json::from_slice(&text).map_err(|error| {
-        Failure::broken("upload", format!("{CONTENTS} is not what the site runner writes: {error}"))
-    })?;
+    let mut contents = contents(storing, made)?;
     let journal = manifest::file(folder, name, JOURNAL);
     store.end_unfinished(&manifest::folder(folder, name), &journal).await?;
     for part in contents.parts.values_mut() {
-        part.encrypted = key.map(|key| encrypted(key, staging, part)).transpose()?;
+        part.encrypted = key.map(|key| encrypted(key, made, part)).transpose()?;
         let sent = part.stored();
         let to = manifest::file(folder, name, &sent.file);
-        store.send(&staging.join(&sent.file), &to, &journal).await?;
-        let (bytes, sha256) = store.digest(&to, |_| Ok(())).await?;
-        if (bytes, &sha256) != (sent.bytes, &sent.sha256) {
-            let message = format!(
-                "{} was read back as {bytes} bytes with SHA-256 {sha256}, which is not what was sent",
-                sent.file
-            );
+        store.send(&made.join(&sent.file), &to, &journal).await?;
+        let seen = store.digest(&to, sent.bytes, |_| Ok(())).await?;
+        if (seen.0, &seen.1) != (sent.bytes, &sent.sha256) {
+            let message = format!("{} was read back, and is not the {} bytes that were sent", sent.file, sent.bytes);
             return Err(Failure::broken("read back", message));
         }
     }
-    let made = Manifest {
+    let manifest = Manifest {
         format: FORMAT,
         name: name.clone(),
         site_backup: storing.site_backup.clone(),
@@ -73,16 +60,41 @@ pub async fn upload(
         finished_at: now,
         removing: false,
         contents,
+        authentication: None,
     };
-    put(store, folder, &made).await?;
-    Ok(made)
+    let manifest = key.map_or_else(|| manifest.clone(), |key| manifest.clone().signed(key));
+    put(store, folder, &manifest).await?;
+    Ok(manifest)
+}
+
+/// What the site runner says that it made, which must be what lies there. It is data from code of the bench: it names no file
+/// of this container's.
+fn contents(storing: &Storing, made: &FilePath) -> Result<Contents, Failure> {
+    let path = made.join(CONTENTS);
+    let mut text = Vec::new();
+    let read = staging::open(&path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
+    match read {
+        Err(_) if storing.may_be_stored => {
+            let message = format!("{} was never stored, and the site is not as it was any more", storing.name);
+            return Err(Failure::broken("upload", message));
+        }
+        other => other.map_err(|error| Failure::of_disk("upload", &path, &error))?,
+    };
+    let odd =
+        |odd: String| Failure::broken("upload", format!("{CONTENTS} {odd}, which the site runner does not write"));
+    let contents: Contents = serde_json::from_slice(&text)
+        .map_err(|error| odd(format!("is not one at line {}, column {}", error.line(), error.column())))?;
+    if let Some(found) = contents.odd() {
+        return Err(odd(found));
+    }
+    Ok(contents)
 }
 
 /// Encrypts a part beside itself, and opens it again: only what can be opened is stored.
-fn encrypted(key: &Key, staging: &FilePath, part: &Part) -> Result<Stored, Failure> {
+fn encrypted(key: &Key, made: &FilePath, part: &Part) -> Result<Stored, Failure> {
     let file = format!("{}{SUFFIX}", part.file);
-    let path = staging.join(&file);
-    key.encrypt(&staging.join(&part.file), &path)?;
+    let path = made.join(&file);
+    key.encrypt(&made.join(&part.file), &path)?;
     let mut plain = Digest::default();
     key.decrypt(&path, |bytes| {
         plain.add(bytes);
@@ -91,7 +103,8 @@ fn encrypted(key: &Key, staging: &FilePath, part: &Part) -> Result<Stored, Failu
     if plain.finish() != (part.bytes, part.sha256.clone()) {
         return Err(Failure::broken("encrypt", format!("{file} does not open as what {} is", part.file)));
     }
-    let (bytes, sha256) = Digest::of_file(&path).map_err(|error| Failure::of_disk("encrypt", &path, &error))?;
+    let seen = staging::open(&path).and_then(|file| Digest::of(file));
+    let (bytes, sha256) = seen.map_err(|error| Failure::of_disk("encrypt", &path, &error))?;
     Ok(Stored { file, bytes, sha256 })
 }
 
@@ -99,6 +112,5 @@ fn encrypted(key: &Key, staging: &FilePath, part: &Part) -> Result<Stored, Failu
 pub async fn put(store: &Store, folder: &str, manifest: &Manifest) -> Result<(), Failure> {
     let text = serde_json::to_vec_pretty(manifest).unwrap_or_default();
     let to = manifest::file(folder, &manifest.name, manifest::FILE_NAME);
-    let put = store.objects().put(&to, text.into()).await;
-    put.map(|_| ()).map_err(|error| Failure::of_store("manifest", &error))
+    store.put("manifest", &to, text).await
 }

@@ -4,6 +4,8 @@ operator's program stores it in a real S3 server and fetches it again, and the r
 OPERATOR is the path of the program `frappe-operator`, OBJECT_STORE that of the S3 server (`loadtest/objectstore/build`).
 """
 
+import gzip
+import hashlib
 import json
 import os
 import pathlib
@@ -24,6 +26,9 @@ from test_backup import BackupCase, tree  # noqa: E402
 
 KEYS = {"accessKey": "access", "secretKey": "a-secret-key-of-the-bucket"}
 NAME = "daily-backup-2026-11-26-0200"
+# A key of nobody's, as age-keygen writes it.
+IDENTITY = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
+OTHER_KEY = "b3RoZXIta2V5LW90aGVyLWtleS1vdGhlci1rZXktMTI="
 
 
 class ObjectStore:
@@ -113,6 +118,50 @@ class JourneyTest(BackupCase):
         everything = b"".join(shown) + b"".join(path.read_bytes() for path in self.store.objects().values())
         for value in (PASSWORD, ENCRYPTION_KEY, KEYS["secretKey"]):
             self.assertTrue(value.encode() not in everything, "a secret is shown")
+
+    def test_an_encrypted_site_comes_back_byte_for_byte_with_its_keys(self):
+        (self.keys / "identity").write_text(IDENTITY)
+        before = self.rows(), self.files(), self.config()
+        self.done("backup", self.request(keys=True))
+        code, said = self.transfer(**self.storing(NAME))
+        self.assertEqual(code, 0, said)
+        shutil.rmtree(self.staging)
+        self.spoil()
+        path = self.bench.site("site_config.json")
+        path.write_text(json.dumps({**self.config(), "encryption_key": OTHER_KEY}))
+        code, said = self.transfer(fetch=NAME)
+        self.assertEqual((code, said["result"]["fetched"]), (0, NAME), said)
+        self.done("restore", self.restoration(keys=True))
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
+        everything = b"".join(path.read_bytes() for path in self.store.objects().values())
+        for value in (ENCRYPTION_KEY, IDENTITY, "note 17"):
+            self.assertNotIn(value.encode(), everything)
+
+    def test_what_the_owner_of_the_bucket_puts_there_reaches_no_site_with_a_key(self):
+        """A dump with a command of the client's, right by its checksums, in the place of an encrypted backup."""
+        (self.keys / "identity").write_text(IDENTITY)
+        self.done("backup", self.request(keys=True))
+        self.assertEqual(self.transfer(**self.storing(NAME))[0], 0)
+        before = self.rows(), self.files(), self.config()
+        dump = gzip.compress(b"\\! touch proof\n-- Dump completed\n")
+        folder = self.store.folder / "objects/frappe-backups/default/shop" / NAME
+        manifest = json.loads((folder / "manifest.json").read_text())
+        part = {"file": "database.sql.gz", "bytes": len(dump), "sha256": hashlib.sha256(dump).hexdigest()}
+        for what, change in {
+            "a plain part": lambda it: it["contents"]["parts"].update(database=part),
+            "plain parts only": lambda it: it["contents"].update(parts={"database": part}),
+            "no authentication": lambda it: it.pop("authentication"),
+            "another version": lambda it: it["contents"].update(frappe="14.0.0"),
+        }.items():
+            with self.subTest(what):
+                changed = json.loads(json.dumps(manifest))
+                change(changed)
+                (folder / "manifest.json").write_text(json.dumps(changed))
+                (folder / "database.sql.gz").write_bytes(dump)
+                code, said = self.transfer(fetch=NAME)
+                self.assertEqual(code, 1, said)
+                self.assertIn(said["error"].split(":")[0], ("BackupNotEncrypted", "BackupNotAuthentic", "EncryptionKeyWrong"))
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
 
     def test_another_site_becomes_a_copy_and_keeps_its_own_identity(self):
         copy = "copy0123456789ab"

@@ -3,6 +3,7 @@
 use std::{path::Path, process::Command};
 
 use frappe_loadtest::cluster::Cluster;
+use sha2::Digest as _;
 
 use crate::support::{kubectl, program, site};
 
@@ -29,6 +30,81 @@ fn the_manifest_is_the_chart() {
     let made = Command::new("make").args(["--silent", "print-manifests"]).current_dir(root()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert!(String::from_utf8_lossy(&made.stdout) == written, "helm/install.yaml is out of date: make manifests");
+}
+
+/// The script names the release and what its manifest is.
+#[test]
+fn the_script_has_the_checksum_of_the_manifest() {
+    let script = std::fs::read_to_string(root().join("install.sh")).unwrap();
+    let manifest = std::fs::read(root().join("helm/install.yaml")).unwrap();
+    let sum = frappe_operator::domain::names::hex(&sha2::Sha256::digest(manifest));
+    assert!(script.contains(&format!("\nsha256={sum}\n")), "install.sh is out of date: make manifests");
+    assert!(script.contains(&format!("\nrelease={}\n", env!("CARGO_PKG_VERSION"))), "install.sh is of another release");
+}
+
+/// A folder in which somebody left what the script would look for, and a `curl` that answers with a file.
+struct Trap(std::path::PathBuf);
+
+impl Trap {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("frappe-install-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("helm")).unwrap();
+        std::fs::create_dir_all(folder.join("bin")).unwrap();
+        std::fs::write(folder.join("helm/install.yaml"), "PLANTED\n").unwrap();
+        // What the name of the function is to a script from a pipe.
+        std::fs::write(folder.join("main"), "").unwrap();
+        let curl = "#!/bin/sh\nfor it in \"$@\"; do url=$it; done\necho \"$url\" >>asked\ncat published\n";
+        std::fs::write(folder.join("bin/curl"), curl).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(folder.join("bin/curl"), mode).unwrap();
+        Self(folder)
+    }
+
+    /// The script, as `curl … | bash` runs it.
+    fn piped(&self, environment: &[(&str, &str)]) -> (bool, String) {
+        let path = format!("{}:{}", self.0.join("bin").display(), std::env::var("PATH").unwrap());
+        let script = std::fs::File::open(root().join("install.sh")).unwrap();
+        let mut command = Command::new("bash");
+        command.args(["-s", "--", "--print"]).stdin(script).current_dir(&self.0).env("PATH", path);
+        let output = command.envs(environment.iter().copied()).output().unwrap();
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+        (output.status.success(), said)
+    }
+}
+
+impl Drop for Trap {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn from_a_pipe_only_the_manifest_of_the_release_is_taken() {
+    let trap = Trap::new("pipe");
+    let published = std::fs::read_to_string(root().join("helm/install.yaml")).unwrap();
+    std::fs::write(trap.0.join("published"), &published).unwrap();
+    let (ok, said) = trap.piped(&[]);
+    assert!(ok && !said.contains("PLANTED") && said.contains("kind: CustomResourceDefinition"), "{said}");
+    let asked = std::fs::read_to_string(trap.0.join("asked")).unwrap();
+    let release = format!("frappe-operator/v{}/helm/install.yaml", env!("CARGO_PKG_VERSION"));
+    assert!(asked.lines().count() == 1 && asked.contains(&release), "{asked}");
+    // What was changed where it is published.
+    std::fs::write(trap.0.join("published"), published.replacen("replicas: 2", "replicas: 1", 1)).unwrap();
+    let (ok, said) = trap.piped(&[]);
+    assert!(!ok && said.contains("is not the one of this script") && !said.contains("kind:"), "{said}");
+}
+
+#[test]
+fn a_manifest_of_ones_own_is_held_against_its_checksum() {
+    let trap = Trap::new("own");
+    let own = [("FRAPPE_OPERATOR_MANIFEST", "helm/install.yaml")];
+    let (ok, said) = trap.piped(&own);
+    assert!(ok && said == "PLANTED\n", "asked for by name it is taken: {said}");
+    let sum = frappe_operator::domain::names::hex(&sha2::Sha256::digest("PLANTED\n"));
+    for (sum, fits) in [(sum.as_str(), true), ("0123", false)] {
+        let (ok, said) = trap.piped(&[own[0], ("FRAPPE_OPERATOR_MANIFEST_SHA256", sum)]);
+        assert!(ok == fits && (fits || said.contains("has not the SHA-256")), "{said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,9 @@ async fn a_backup_that_changed_where_it_is_kept_is_not_fetched() {
     let bed = Bed::start().await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let part = format!("default/shop/{NAME}/database.sql.gz");
-    for (content, words) in [(b"rowz".as_slice(), "which is not what was stored"), (b"ro", "has 2 bytes")] {
+    for (content, words) in
+        [(b"rowz".as_slice(), "of what was stored"), (b"ro", "has not the 4 bytes"), (b"more rows", "has more than")]
+    {
         bed.put(&part, content).await;
         let failed = bed.run(&bed.fetch(NAME), &Folder::new());
         assert!(!failed.ok && failed.error().starts_with("BackupBroken: database of"), "{failed:?}");
@@ -35,11 +37,21 @@ async fn a_manifest_names_no_file_outside_of_its_folder() {
     let manifest =
         object_store::ObjectStoreExt::get(&bed.store, &key.as_str().into()).await.unwrap().bytes().await.unwrap();
     let manifest = String::from_utf8(manifest.to_vec()).unwrap();
-    for file in ["../../etc/passwd", "/etc/passwd", ".hidden"] {
+    for file in ["../../etc/passwd", "/etc/passwd", ".hidden", "keys.json", "contents.json"] {
         bed.put(&key, manifest.replace("database.sql.gz", file).as_bytes()).await;
         let failed = bed.run(&bed.fetch(NAME), &Folder::new());
         assert!(failed.error().contains("names a file"), "{file}: {failed:?}");
     }
+    bed.put(&key, manifest.replace("\"public-files\"", "\"other\"").as_bytes()).await;
+    let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+    assert!(failed.error().contains("has a part \"other\""), "{failed:?}");
+    let keys = manifest.replace("\"public-files\"", "\"keys\"").replace("public-files.tgz", "keys.json");
+    bed.put(&key, keys.as_bytes()).await;
+    let failed = bed.run(&bed.fetch(NAME), &Folder::new());
+    assert!(
+        failed.error().contains("has keys in clear"),
+        "who sets them reads what is encrypted from then on: {failed:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

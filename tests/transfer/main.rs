@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod faults;
+mod hostile;
 mod interrupted;
 mod secrecy;
 mod support;

@@ -287,6 +287,23 @@ impl Bed {
         self.put(&key, manifest.to_string().as_bytes()).await;
     }
 
+    /// Has the manifest of a part's backup say nothing of a key.
+    pub(crate) async fn forget_authentication(&self, part: &str) {
+        let key = format!("{}/manifest.json", part.rsplit_once('/').unwrap().0);
+        let mut manifest: Value = serde_json::from_slice(&self.get(&key).await).unwrap();
+        manifest.as_object_mut().unwrap().remove("authentication");
+        self.put(&key, manifest.to_string().as_bytes()).await;
+    }
+
+    pub(crate) async fn get(&self, key: &str) -> Vec<u8> {
+        self.store.get(&key.into()).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    /// What is mounted beside the backup, and none of its business.
+    pub(crate) fn credentials(&self) -> &Path {
+        self.credentials.path()
+    }
+
     pub(crate) async fn put(&self, key: &str, content: &[u8]) {
         self.store.put(&key.into(), content.to_vec().into()).await.unwrap();
     }

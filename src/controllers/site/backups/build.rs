@@ -117,6 +117,7 @@ fn transfer_request(
         retention: None,
         fetch: None,
         fetch_folder: None,
+        unauthenticated: false,
         removal: None,
     };
     if operation.kind == BackupOperationKind::Remove {
@@ -144,6 +145,7 @@ fn transfer_request(
     transfer::Request {
         store,
         retention,
+        unauthenticated: restore.and_then(|it| it.allow_unauthenticated).unwrap_or(false),
         fetch: restore.map(|it| it.backup_name.clone()),
         fetch_folder: restore.and_then(|it| it.source_site.as_deref()).map(|site| storage.folder_of(site)),
         ..nothing

@@ -22,12 +22,18 @@ use crate::{
 };
 
 /// Words of failures that no further try mends: a person must act.
-const FINAL: [&str; 11] = [
+const FINAL: [&str; 17] = [
     "BackupNewer",
     "BackupMisfit",
     "BackupBroken",
     "BackupNotFound",
     "BackupForeign",
+    "BackupNotAuthentic",
+    "BackupNotEncrypted",
+    "BackupTooLarge",
+    "CertificateWrong",
+    "ClientTooOld",
+    "EndpointRefused",
     "AppsMissing",
     "BucketMissing",
     "CredentialsRefused",
