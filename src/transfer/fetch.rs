@@ -40,6 +40,7 @@ pub async fn fetch(
         let sink = |bytes: &[u8]| file.write_all(bytes).map_err(|error| failed(&path, &error));
         let seen = store.digest(&from, stored.bytes, sink).await.map_err(|failure| match failure.word {
             "BackupNotFound" => Failure::broken("fetch", format!("{title} of {} is missing", found.name)),
+            "BackupBroken" => Failure::broken("fetch", format!("{title} of {}: {}", found.name, failure.message)),
             _ => failure,
         })?;
         judge(title, &found.name, &seen, (stored.bytes, &stored.sha256))?;

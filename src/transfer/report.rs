@@ -147,6 +147,9 @@ fn word_of(error: &object_store::Error) -> &'static str {
     if says(&["No space left on device", "QuotaExceeded", "StorageFull", "InsufficientStorage"]) {
         return "StorageFull";
     }
+    if says(&["status code: 401", "status code: 403"]) {
+        return "CredentialsRefused";
+    }
     match error {
         object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. } => {
             "CredentialsRefused"
