@@ -107,7 +107,7 @@ fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure
 
 /// What a manifest says, for people: it may be anybody's.
 fn shown(text: &str) -> String {
-    text.chars().take(64).filter(|it| it.is_ascii_graphic()).collect()
+    text.chars().take(64).filter(char::is_ascii_graphic).collect()
 }
 
 /// Whether what was read is what was stored.

@@ -157,6 +157,7 @@ impl Manifest {
     }
 
     /// Authenticates it by a key.
+    #[must_use]
     pub fn signed(mut self, key: &Key) -> Self {
         self.authentication = Some(key.authentication(&self.authenticated()));
         self

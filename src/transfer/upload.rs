@@ -103,7 +103,7 @@ fn encrypted(key: &Key, made: &FilePath, part: &Part) -> Result<Stored, Failure>
     if plain.finish() != (part.bytes, part.sha256.clone()) {
         return Err(Failure::broken("encrypt", format!("{file} does not open as what {} is", part.file)));
     }
-    let seen = staging::open(&path).and_then(|file| Digest::of(file));
+    let seen = staging::open(&path).and_then(Digest::of);
     let (bytes, sha256) = seen.map_err(|error| Failure::of_disk("encrypt", &path, &error))?;
     Ok(Stored { file, bytes, sha256 })
 }

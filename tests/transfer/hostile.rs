@@ -198,7 +198,7 @@ async fn of_what_a_service_answers_only_codes_are_told() {
         (http("400 Bad Request", "", &token), "StorageFailed: the service answered 400, and no error that S3 has"),
         (http("403 Forbidden", "", &token), "CredentialsRefused: the service answered 403, and no error that S3 has"),
         (http("403 Forbidden", "", &error), "CredentialsRefused: the service answered 403 AccessDenied"),
-        (http("404 Not Found", "", &token), "BackupNotFound: no backup"),
+        (http("404 Not Found", "", &token), "StorageFailed: the service answered 404, and no error that S3 has"),
         (http("200 OK", "", &token), "StorageFailed: what it answered is not S3's"),
         (http("200 OK", "", &listed), "StorageFailed: what it answered is not S3's"),
         (http("200 OK", "", &error), ""),
