@@ -9,7 +9,7 @@ const FALLBACK_REPOSITORY: &str = "docker.io/frappe/erpnext";
 ///
 /// 1. the bench's repository, with its tag or else `frappeVersion`;
 /// 2. the operator's default image, its tag replaced by the bench's tag or else `frappeVersion`;
-/// 3. `docker.io/frappe/erpnext`, with the bench's tag or else the [`published_tag`] of `frappeVersion`.
+/// 3. `docker.io/frappe/erpnext`, with the bench's tag or else the tag that frappe_docker publishes for `frappeVersion`.
 pub fn bench(spec: &FrappeBenchSpec, default_image: Option<&str>) -> String {
     let config = spec.image_config.as_ref();
     let tag = config.and_then(|it| it.tag.clone());
