@@ -246,7 +246,7 @@ async fn lost_secret(world: &World) {
     }
     world.kubectl(&["delete", "secret", "news-db-password", "-n", "life"]);
     let message = world.site_says("life", "news", "SecretLost").await;
-    assert!(message.contains("news-db-password") && message.contains("restore it"), "{message}");
+    assert!(message.contains("news-db-password") && message.contains("restore the Secret"), "{message}");
     tokio::time::sleep(Duration::from_secs(5)).await;
     let again = world.cluster.kubectl(&["get", "secret", "news-db-password", "-n", "life"], "").unwrap();
     assert!(!again.success, "a lost password was invented anew");
