@@ -151,8 +151,9 @@ install() {
   kube -n "$namespace" rollout status deployment/frappe-operator-controller-manager --timeout="${wait_seconds}s" ||
     fail "the operator did not become ready: kubectl -n $namespace describe pods"
   missing
-  printf '\nThe Frappe operator runs in namespace %s. Next, create a bench and a site:\n' "$namespace"
-  printf '  kubectl apply -f https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/examples/basic.yaml\n'
+  printf '\nThe Frappe operator runs in namespace %s. Next, create a MariaDB, a bench and a site:\n' "$namespace"
+  printf '  kubectl create namespace shop\n'
+  printf '  kubectl apply --namespace shop -f https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/examples/quickstart.yaml\n'
 }
 
 # Two installations would both own every site; a release belongs to Helm.
