@@ -45,8 +45,19 @@ fn explore(name: &str, bounds: Bounds) -> (usize, Vec<&'static str>) {
     (states, found)
 }
 
+/// Bounds that are asked for: `MODEL_BOUNDS=members,slots,faults,stops,works,ticks`.
+fn asked_for() -> Option<Bounds> {
+    let text = std::env::var("MODEL_BOUNDS").ok()?;
+    let numbers: Vec<u8> = text.split(',').map(|it| it.trim().parse().unwrap()).collect();
+    let [members, slots, faults, stops, works, ticks] = numbers[..] else { panic!("MODEL_BOUNDS: six numbers") };
+    Some(Bounds { members: members.into(), slots: slots.into(), faults, stops, works, ticks, ..Bounds::default() })
+}
+
 /// Bounds of every test run, and those of the whole exploration (`MODEL_WHOLE=1`, some minutes and gigabytes).
 fn histories(members: usize, slots: u16) -> Vec<Bounds> {
+    if let Some(bounds) = asked_for() {
+        return vec![bounds];
+    }
     let whole = std::env::var_os("MODEL_WHOLE").is_some();
     let bounds = |faults, stops, ticks| Bounds { members, slots, faults, stops, ticks, ..Bounds::default() };
     match (members, whole) {

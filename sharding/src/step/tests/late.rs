@@ -83,6 +83,29 @@ fn a_late_list_holds_nobody_dead_whom_it_was_not_asked_for() {
     assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "it renews its Lease all the time");
 }
 
+/// M-3: nor where no answer comes to the list that was asked for it.
+#[test]
+fn a_late_list_holds_nobody_dead_where_the_next_is_lost() {
+    let mut member = owner();
+    let first = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
+    let both = map(13, ["gone_1", "joined_1", ME]);
+    member.step(Input::MapSeen(both.clone()), at(5));
+    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no answer: it is asked again");
+    member.step(Input::LeasesRead(first, Ok(vec![lease("me", Some(ME), 1, 1)])), at(6));
+    member.step(Input::LeasesRead(second, Err(Failure::Unknown)), at(6));
+    let mut asked_again = 0;
+    for second in [9, 12, 15, 18] {
+        let effects = keep(&mut member, second, &both);
+        asked_again += usize::from(list_of(&effects).is_some());
+        assert_eq!(swap_of(&effects), None, "{second}");
+    }
+    assert_eq!(asked_again, 4, "nothing is known yet of who joined");
+    let effects = keep(&mut member, 21, &both);
+    let content = swap_of(&effects).expect("what is of the dead is taken");
+    assert_eq!(content.holdings[0].owner, Some(incarnation(ME)));
+    assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "no list said that it has no Lease");
+}
+
 /// M-3: the dead may have renewed until the list was served: the duration counts from when its answer came.
 #[test]
 fn the_service_time_of_a_list_is_not_counted() {

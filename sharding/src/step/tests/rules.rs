@@ -95,8 +95,8 @@ fn a_member_that_is_not_ready_is_given_nothing() {
         for second in [6, 9, 12, 15, 18] {
             let facts = Facts { readiness, ..Facts::default() };
             let other = LeaseRecord { facts, ..lease("other", Some("other_1"), second, second + 1) };
-            member.step(Input::LeaseSeen(other), at(second));
-            let effects = keep(&mut member, second, &map(10, [ME, ME, ME]));
+            let mut effects = member.step(Input::LeaseSeen(other), at(second));
+            effects.extend(keep(&mut member, second, &map(10, [ME, ME, ME])));
             assert_eq!(drain_of(&effects), None, "{readiness:?} at {second}");
         }
     }
@@ -132,8 +132,10 @@ fn a_receiver_that_is_silent_is_given_nothing() {
 fn who_renews_is_not_fenced() {
     let mut member = owner();
     for second in (6..60).step_by(3) {
-        member.step(Input::LeaseSeen(lease("other", Some("other_1"), second, second)), at(second));
-        assert_eq!(fences(&keep(&mut member, second, &map(10, [ME, ME, ME]))), 0, "{second}");
+        let mut effects = keep(&mut member, second, &map(10, [ME, ME, ME]));
+        let renewed = lease("other", Some("other_1"), second, second);
+        effects.extend(member.step(Input::LeaseSeen(renewed), at(second + 1)));
+        assert_eq!((fences(&effects), member.acts(at(second + 1))), (0, true), "{second}");
     }
 }
 
@@ -250,6 +252,43 @@ fn who_comes_back_from_an_outage_fences_nobody_at_once() {
         assert_eq!(fences(&keep(&mut member, second, &owned)), 0, "{second}");
     }
     assert_eq!(fences(&keep(&mut member, 57, &owned)), 1);
+}
+
+/// M-3: likewise, it holds nobody dead at once whose Lease it had missed before.
+#[test]
+fn who_comes_back_from_an_outage_waits_for_the_absent_anew() {
+    let mut member = owner();
+    let owned = map(12, ["gone_1", ME, ME]);
+    member.step(Input::MapSeen(owned.clone()), at(4));
+    let request = LeasesRequest { sent: at(4).certain, missing: [incarnation("gone_1")].into(), went: 0 };
+    member.step(Input::LeasesRead(request, Ok(vec![lease("me", Some(ME), 1, 1)])), at(4));
+    assert!(!member.acts(at(40)));
+    for second in [42, 45, 48, 51, 54] {
+        assert_eq!(swap_of(&keep(&mut member, second, &owned)), None, "{second}");
+    }
+    assert!(swap_of(&keep(&mut member, 57, &owned)).is_some());
+}
+
+/// M-1: a Lease with its name and holder that is not the one it knows was made after that one went: others may have held
+/// it dead in between.
+#[test]
+fn another_lease_in_the_place_of_its_own_ends_it() {
+    let mut member = owner();
+    let mut anew = lease("me", Some(ME), 1, 9);
+    anew.version.uid = "another".into();
+    let effects = member.step(Input::LeaseRead(looked(3, 1, true), Ok(Some(anew))), at(4));
+    assert!(effects.contains(&Effect::End(End::Fenced)), "{effects:?}");
+}
+
+/// S-4: who stops waits for a swap that may yet give it slots: their owner would be dead as soon as it has them.
+#[test]
+fn a_member_that_stops_waits_for_what_it_asked_for() {
+    let ends = |effects: &[Effect]| effects.iter().any(|it| matches!(it, Effect::End(_)));
+    let mut member = owner();
+    assert!(swap_of(&member.step(Input::MapSeen(map(12, ["", "", ""])), at(4))).is_some());
+    assert!(!ends(&member.step(Input::Stop, at(4))), "its swap is on its way");
+    let effects = member.step(Input::MapWritten(Ok(map(13, [ME, ME, ""]))), at(5));
+    assert!(drain_of(&effects).is_some() && !ends(&effects), "it gives back what it was given: {effects:?}");
 }
 
 /// O-2: a swap without an answer is sent again only after a read of the map that was sent since.
