@@ -11,6 +11,9 @@ use kube_sharding::{
 };
 use serde::Serialize;
 
+/// Characters of the column of replicas, unless a name is longer.
+const MEMBER_WIDTH_MIN: usize = 36;
+
 /// The names that the replicas of this operator share.
 pub fn names(namespace: &str) -> Names {
     Names {
@@ -123,8 +126,10 @@ fn ranges(numbers: &[u16]) -> String {
 
 /// The report as a table.
 pub fn table(report: &Report) -> String {
+    let longest = report.members.iter().map(|it| it.pod.len() + 1).max().unwrap_or(0);
+    let width = longest.max(MEMBER_WIDTH_MIN);
     let mut text = format!(
-        "{:<36} {:<12} {:<8} {:>5} {:>6} {:>6} {:>9}\n",
+        "{:<width$} {:<12} {:<8} {:>5} {:>6} {:>6} {:>9}\n",
         "MEMBER", "VERSION", "STATE", "SLOTS", "SITES", "LEASE", "HANDOVERS"
     );
     for member in &report.members {
@@ -132,7 +137,7 @@ pub fn table(report: &Report) -> String {
         let version = if member.template.is_empty() { "-" } else { &member.template };
         let _ = writeln!(
             text,
-            "{:<36} {:<12} {:<8} {:>5} {:>6} {:>5}s {:>9}",
+            "{:<width$} {:<12} {:<8} {:>5} {:>6} {:>5}s {:>9}",
             format!("{}{star}", member.pod),
             version,
             member.state,
@@ -147,7 +152,7 @@ pub fn table(report: &Report) -> String {
     if report.unowned_slots > 0 {
         let _ = writeln!(
             text,
-            "WARNING: {} of {SLOTS} slots have no owner: their sites are not reconciled",
+            "WARNING: {} of {SLOTS} slots have no owner, so their sites are not reconciled",
             report.unowned_slots
         );
     }

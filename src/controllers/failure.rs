@@ -18,7 +18,7 @@ use crate::{
         cache::Cache,
         compact::Cached,
         events::Notice,
-        writer::{WriteError, Writer},
+        writer::{WriteError, Writer, words},
     },
     lanes::runner::Outcome,
 };
@@ -54,28 +54,31 @@ where
         match write {
             WriteError::Conflict { .. } => return Outcome::Conflict,
             WriteError::NoRight { .. } => return Outcome::After(WAIT_FOR_RIGHT),
-            WriteError::Rejected { .. } | WriteError::NamespaceTerminating { .. } => {
+            WriteError::Rejected { .. } => {
                 let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
-                context.events.publish(&reference(*kind, key, uid), &notice).await;
-                if let Err(error) = not_ready(writer, cache, *kind, key, &notice.note).await {
-                    tracing::debug!(%error, "status not updated with the rejection");
-                }
                 // The Event is the line.
+                context.events.publish(&reference(*kind, key, uid), &notice).await;
+                not_ready(writer, cache, *kind, key, &notice.note).await;
+                return Outcome::Failed;
+            }
+            // The object is about to go with its namespace: no fault, and no Event can be made about it.
+            WriteError::NamespaceTerminating { .. } => {
+                not_ready(writer, cache, *kind, key, &write.to_string()).await;
                 return Outcome::Failed;
             }
             WriteError::Transient { .. } => {}
         }
     }
-    tracing::warn!(error = %chain(&error), "reconcile failed, will be retried");
+    tracing::warn!(error = chain(&error), "reconcile failed, will be retried");
     Outcome::Failed
 }
 
 /// Says in the Ready condition what the API server refused; everything else in the status stays.
-async fn not_ready<K>(writer: &Writer, cache: &Cache<K>, kind: Kind, key: &Key, message: &str) -> Result<(), WriteError>
+async fn not_ready<K>(writer: &Writer, cache: &Cache<K>, kind: Kind, key: &Key, message: &str)
 where
     K: Cached + Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
-    let Some(known) = cache.get(key) else { return Ok(()) };
+    let Some(known) = cache.get(key) else { return };
     let mut body = serde_json::to_value(known.as_ref()).unwrap_or_default();
     let former: Vec<Condition> = serde_json::from_value(body["status"]["conditions"].clone()).unwrap_or_default();
     let mut conditions = Conditions::new(&former, known.meta().generation, jiff::Timestamp::now());
@@ -83,11 +86,13 @@ where
     former.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
     let next = conditions.finish();
     if next == former {
-        return Ok(());
+        return;
     }
     body["status"]["conditions"] = json!(next);
-    remember(cache, writer.replace_status(kind, key, &body).await?);
-    Ok(())
+    match writer.replace_status(kind, key, &body).await {
+        Ok(written) => remember(cache, written),
+        Err(error) => tracing::debug!(%error, "status not updated with the rejection"),
+    }
 }
 
 /// An error with its causes, in one line.
@@ -95,7 +100,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
     while let Some(source) = next {
-        text = format!("{text}: {source}");
+        let words = source.downcast_ref().map_or_else(|| source.to_string(), words);
+        text = format!("{text}: {words}");
         next = source.source();
     }
     text

@@ -1,6 +1,9 @@
 //! Events, as people see them with `kubectl describe`: on transitions only.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -8,7 +11,10 @@ use kube::{
     runtime::events::{Event, EventType, Recorder, Reporter},
 };
 
-use crate::domain::{key::Key, labels::MANAGER};
+use crate::{
+    domain::{key::Key, labels::MANAGER},
+    io::writer::{is_terminating, words},
+};
 
 /// Longest note of an Event, in bytes (events.k8s.io/v1).
 const NOTE_MAX_BYTES: usize = 1000;
@@ -33,8 +39,17 @@ pub struct Notice {
 pub struct Events {
     client: Client,
     reporter: Reporter,
-    /// The present recorder, and how many Events it was given.
-    recorder: Arc<Mutex<(Recorder, usize)>>,
+    recorder: Arc<Mutex<Present>>,
+}
+
+/// The present recorder. It counts an Event of the same object and reason as a repetition of the first, whatever its note
+/// says, so a note that changed gets a new recorder.
+struct Present {
+    recorder: Recorder,
+    /// How many Events it was given.
+    events: usize,
+    /// The last note of each object (its uid, else its name) and reason.
+    notes: HashMap<(String, String), String>,
 }
 
 impl Events {
@@ -42,16 +57,21 @@ impl Events {
     pub fn new(client: Client, instance: &str) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance.to_owned()) };
         let recorder = Recorder::new(client.clone(), reporter.clone());
-        Self { client, reporter, recorder: Arc::new(Mutex::new((recorder, 0))) }
+        let present = Present { recorder, events: 0, notes: HashMap::new() };
+        Self { client, reporter, recorder: Arc::new(Mutex::new(present)) }
     }
 
-    fn recorder(&self) -> Recorder {
+    fn recorder(&self, about: &ObjectReference, notice: &Notice) -> Recorder {
         let mut present = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
-        if present.1 == RECORDER_EVENTS {
-            *present = (Recorder::new(self.client.clone(), self.reporter.clone()), 0);
+        let object = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
+        let last = present.notes.insert((object, notice.reason.clone()), notice.note.clone());
+        if present.events == RECORDER_EVENTS || last.is_some_and(|last| last != notice.note) {
+            present.recorder = Recorder::new(self.client.clone(), self.reporter.clone());
+            present.events = 0;
+            present.notes.clear();
         }
-        present.1 += 1;
-        present.0.clone()
+        present.events += 1;
+        present.recorder.clone()
     }
 
     /// Publishes an Event about an object, and logs the same.
@@ -67,8 +87,13 @@ impl Events {
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder().publish(&event, about).await {
-            tracing::warn!(%error, reason = notice.reason, "Event not published");
+        match self.recorder(about, notice).publish(&event, about).await {
+            // Nothing can be made in a namespace that is being deleted, so not an Event either.
+            Err(error) if is_terminating(&error) => {
+                tracing::debug!(reason = notice.reason, "Event not published: the namespace is being deleted");
+            }
+            Err(error) => tracing::warn!(error = words(&error), reason = notice.reason, "Event not published"),
+            Ok(()) => {}
         }
     }
 }
@@ -88,4 +113,61 @@ fn shorten(note: &str) -> String {
         end -= 1;
     }
     note[..end].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Request, Response};
+    use kube::client::Body;
+    use serde_json::Value;
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    type Sent = Arc<Mutex<Vec<(Method, Value)>>>;
+
+    /// Events of a cluster that takes every Event, and what was sent.
+    fn events() -> (Events, Sent) {
+        let sent = Sent::default();
+        let seen = Arc::clone(&sent);
+        let server = service_fn(move |request: Request<Body>| {
+            let seen = Arc::clone(&seen);
+            async move {
+                let method = request.method().clone();
+                let bytes = request.into_body().collect_bytes().await?;
+                seen.lock().unwrap().push((method, serde_json::from_slice(&bytes)?));
+                Ok::<_, BoxError>(Response::new(Body::from(bytes)))
+            }
+        });
+        (Events::new(Client::new(server, "shops"), "pod-a"), sent)
+    }
+
+    fn about(name: &str) -> ObjectReference {
+        let text = |it: &str| Some(it.to_owned());
+        ObjectReference { namespace: text("shops"), name: text(name), uid: text(name), ..ObjectReference::default() }
+    }
+
+    /// A site that got another host is not told to be served at the former one.
+    #[tokio::test]
+    async fn a_changed_note_is_an_event_of_its_own_and_the_same_one_is_counted() {
+        let (events, sent) = events();
+        for (name, note) in [("one", "at a"), ("two", "at a"), ("one", "at b"), ("one", "at b"), ("one", "at a")] {
+            let notice = Notice { warning: false, reason: "Ready".into(), note: note.into() };
+            events.publish(&about(name), &notice).await;
+        }
+        let sent: Vec<_> = sent.lock().unwrap().drain(..).collect();
+        let shown = sent.iter().map(|(method, event)| {
+            format!("{method} {} {} {}", event["regarding"]["name"], event["note"], event["series"]["count"])
+        });
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [
+                r#"POST "one" "at a" null"#,
+                r#"POST "two" "at a" null"#,
+                r#"POST "one" "at b" null"#,
+                r#"PATCH "one" "at b" 2"#,
+                r#"POST "one" "at a" null"#,
+            ]
+        );
+    }
 }

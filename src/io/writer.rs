@@ -221,6 +221,22 @@ fn builder(kind: Kind, key: &Key) -> Builder {
     Builder::new(<DynamicObject as kube::Resource>::url_path(&kind.resource(), namespace))
 }
 
+/// Whether an object was not made since its namespace is being deleted.
+pub fn is_terminating(error: &kube::Error) -> bool {
+    const CAUSE: &str = "NamespaceTerminating";
+    let kube::Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|it| &it.causes);
+    status.code == 403 && causes.into_iter().any(|it| it.reason == CAUSE)
+}
+
+/// What the API server said, or why it said nothing.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> WriteError {
     let key = key.clone();
     match &source {
@@ -237,9 +253,7 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
             }
             409 => WriteError::Conflict { verb, kind, key },
             404 => WriteError::Rejected { verb, kind, key, message: NOT_FOUND.to_owned() },
-            403 if status.message.contains("because it is being terminated") => {
-                WriteError::NamespaceTerminating { verb, kind, key }
-            }
+            403 if is_terminating(&source) => WriteError::NamespaceTerminating { verb, kind, key },
             400..=428 => WriteError::Rejected { verb, kind, key, message: status.message.clone() },
             // A field that this cluster's definition of the kind does not have: it is answered as if it were the server's fault.
             500 if status.message.contains("failed to create typed patch object") => {

@@ -26,7 +26,7 @@ use crate::{
     config::{CONFIG_MAP, OperatorConfig, parse},
     domain::{diff::first_difference, key::Key, object::Kind},
     shards::{names, report},
-    tool::{connect, manifests, print, shards},
+    tool::{connect, counted, manifests, print, shards},
 };
 
 /// Questions about rights that are asked at once.
@@ -46,7 +46,12 @@ pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
         print(&table(&findings))?;
     }
     let bad = findings.iter().filter(|it| it.level == Level::Bad).count();
-    anyhow::ensure!(bad == 0, "{bad} checks failed: the operator does not work in this cluster until they pass");
+    let they = if bad == 1 { "it passes" } else { "they pass" };
+    anyhow::ensure!(
+        bad == 0,
+        "{} failed: the operator does not work in this cluster until {they}",
+        counted(bad, "check")
+    );
     Ok(())
 }
 

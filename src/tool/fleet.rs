@@ -14,7 +14,7 @@ use crate::{
     cli::StatusArguments,
     controllers::site::watch::lane,
     domain::{condition, key::Key},
-    tool::{age, connect, print},
+    tool::{age, connect, counted, print},
 };
 
 /// Objects that one request lists.
@@ -91,7 +91,7 @@ fn row<K: Resource>(kind: &'static str, object: &K, conditions: &[Condition], se
 /// `all`, the others too.
 pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
     let mut text = String::new();
-    for (kind, plural) in [("bench", "benches"), ("site", "sites")] {
+    for kind in ["bench", "site"] {
         let of_kind: Vec<&Row> = rows.iter().filter(|row| row.kind == kind).collect();
         let mut reasons: BTreeMap<&str, usize> = BTreeMap::new();
         for row in &of_kind {
@@ -101,7 +101,7 @@ pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
         reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(*count), *reason));
         let counts: Vec<_> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         let counts = if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) };
-        let _ = writeln!(text, "{} {plural}{counts}", of_kind.len());
+        let _ = writeln!(text, "{}{counts}", counted(of_kind.len(), kind));
     }
     let mut shown: Vec<&Row> = rows.iter().filter(|row| all || !row.settled).collect();
     if shown.is_empty() {
@@ -221,6 +221,6 @@ mod tests {
     #[test]
     fn a_fleet_that_is_served_is_two_lines() {
         let rows = [of_site(&site("served", 1, &condition("True", "Ready")))];
-        assert_eq!(table(&rows, Timestamp::UNIX_EPOCH, false), "0 benches\n1 sites: 1 Ready\n");
+        assert_eq!(table(&rows, Timestamp::UNIX_EPOCH, false), "0 benches\n1 site: 1 Ready\n");
     }
 }

@@ -40,9 +40,26 @@ pub(crate) fn age(seconds: i64) -> String {
     }
 }
 
+/// `1 bench`, `2 benches`.
+pub(crate) fn counted(number: usize, noun: &str) -> String {
+    let ending = match noun {
+        _ if number == 1 => "",
+        it if it.ends_with("ch") => "es",
+        _ => "s",
+    };
+    format!("{number} {noun}{ending}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nouns_follow_their_number() {
+        let all =
+            [counted(0, "bench"), counted(1, "bench"), counted(2, "bench"), counted(1, "site"), counted(0, "site")];
+        assert_eq!(all, ["0 benches", "1 bench", "2 benches", "1 site", "0 sites"]);
+    }
 
     #[test]
     fn ages_are_short() {

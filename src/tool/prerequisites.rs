@@ -6,7 +6,12 @@ use frappe_crds::FrappeBench;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::{config::OperatorConfig, controllers::site::validate::connections_max, domain::key::Key, shards::Report};
+use kube_sharding::SLOTS;
+
+use crate::{
+    config::OperatorConfig, controllers::site::validate::connections_max, domain::key::Key, shards::Report,
+    tool::counted,
+};
 
 /// Oldest Kubernetes whose API servers know everything that the CRDs' rules use: 1.30, as in the chart.
 const KUBERNETES_MINOR_MIN: u32 = 30;
@@ -18,6 +23,9 @@ const SITES_MANY: u64 = 100;
 const MARIADB_RECONCILES_MIN: u32 = 10;
 /// MariaDB's own default of `max_connections`.
 const MARIADB_CONNECTIONS_DEFAULT: u32 = 151;
+
+/// Generation of a slot map of which no slot ever had an owner.
+const GENERATION_OF_A_NEW_MAP: u64 = 1;
 
 /// How much a finding matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -199,9 +207,17 @@ fn replicas(facts: &Facts) -> Finding {
             "replicas",
             "none found: is the operator running in this namespace? (--operator-namespace)",
         ),
+        Ok(report) if report.unowned_slots == SLOTS && report.generation <= GENERATION_OF_A_NEW_MAP => finding(
+            Level::Warning,
+            "replicas",
+            "no slot has an owner yet: new replicas take them over within one Lease (15 s); run check again",
+        ),
         Ok(report) if report.unowned_slots > 0 => {
-            let message =
-                format!("{} of 256 slots have no owner: their sites are not reconciled", report.unowned_slots);
+            let message = format!(
+                "{} of {SLOTS} slots have no owner, so their sites are not reconciled: running replicas take them over \
+                 within one Lease (15 s); if they do not, see their logs",
+                report.unowned_slots
+            );
             finding(Level::Bad, "replicas", message)
         }
         Ok(report) if report.coordinator.is_none() => {
@@ -304,9 +320,9 @@ fn databases(facts: &Facts) -> Vec<Finding> {
             (Level::Good, "")
         };
         let message = format!(
-            "{}: {} benches may open {demand} connections at once, max_connections is {most}{rest}",
+            "{}: {} may open {demand} connections at once, max_connections is {most}{rest}",
             server.key,
-            benches.len()
+            counted(benches.len(), "bench")
         );
         found.push(finding(level, "MariaDB", message));
     }
@@ -391,7 +407,7 @@ mod tests {
         assert_eq!(faults(|_| {}), Vec::<String>::new());
         let table = table(&findings(&sound()));
         assert!(
-            table.contains("ok   MariaDB              shops/db: 1 benches may open 31 connections at once"),
+            table.contains("ok   MariaDB              shops/db: 1 bench may open 31 connections at once"),
             "{table}"
         );
     }
@@ -399,7 +415,7 @@ mod tests {
     /// One fault at a time, each with what to do.
     #[test]
     fn each_fault_is_named() {
-        let cases: [Case; 12] = [
+        let cases: [Case; 14] = [
             (
                 |it| it.version = (29, "v1.29.0".into()),
                 "Bad Kubernetes: v1.29.0: too old, the operator needs 1.30 or later",
@@ -418,6 +434,17 @@ mod tests {
             ),
             (|it| it.replicas = Ok(Report::default()), "Bad replicas: none"),
             (|it| it.replicas.as_mut().expect("a report").unowned_slots = 3, "Bad replicas: 3 of 256 slots"),
+            (
+                |it| it.replicas.as_mut().expect("a report").unowned_slots = 256,
+                "Warning replicas: no slot has an owner yet",
+            ),
+            (
+                |it| {
+                    let report = it.replicas.as_mut().expect("a report");
+                    (report.unowned_slots, report.generation) = (256, 2);
+                },
+                "Bad replicas: 256 of 256 slots",
+            ),
             (|it| it.replicas.as_mut().expect("a report").coordinator = None, "Bad replicas: there is no coordinator"),
             (
                 |it| it.replicas.as_mut().expect("a report").members.truncate(1),

@@ -51,11 +51,11 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     let since =
         facts.row.since.map_or_else(String::new, |it| format!(" for {}", age(now.duration_since(it).as_secs())));
     let state = match (facts.row.ready, facts.row.settled) {
-        (true, true) => "Ready",
-        (true, false) => "Ready and changing",
-        (false, _) => "not Ready",
+        (true, true) => format!("Ready{since}"),
+        (true, false) => format!("Ready{since}, and changing: {reason}"),
+        (false, _) => format!("not Ready{since}: {reason}"),
     };
-    let mut text = format!("{kind} {name} is {state}{since}: {reason}\n  {message}\n");
+    let mut text = format!("{kind} {name} is {state}\n  {message}\n");
     if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
         let _ = writeln!(text, "\nWhat it means\n  {advice}");
     }
@@ -254,7 +254,7 @@ mod tests {
             replica: Ok("pod-a".into()),
         };
         let text = explain(&facts, Timestamp::UNIX_EPOCH);
-        assert!(text.starts_with("site shops/one is Ready for 0s: Ready\n"), "{text}");
+        assert!(text.starts_with("site shops/one is Ready for 0s\n"), "{text}");
         assert!(!text.contains("What it means"), "{text}");
     }
 }

@@ -55,7 +55,7 @@ async fn people_are_told_what_waits_and_why() {
     world.site_says("shops", "two", "BenchNotFound").await;
 
     let table = says(&world, &["status"]);
-    assert!(table.starts_with("1 benches: 1 Ready\n2 sites: 1 BenchNotFound, 1 Ready\n"), "{table}");
+    assert!(table.starts_with("1 bench: 1 Ready\n2 sites: 1 BenchNotFound, 1 Ready\n"), "{table}");
     assert!(table.contains("shops/two") && !table.contains("shops/one"), "only what waits is listed: {table}");
     assert!(says(&world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
     let of_bench = says(&world, &["status", "--all", "--bench", "shops/bench"]);

@@ -201,6 +201,10 @@ impl Requests {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(kube::Error::Api(status))) if status.code == 409 => Err(Failure::Conflict),
             Ok(Err(kube::Error::Api(status))) if status.code == 404 => Err(Failure::NotFound),
+            Ok(Err(kube::Error::Api(status))) => {
+                tracing::warn!(error = status.message, code = status.code, "request of the sharding protocol failed");
+                Err(Failure::Unknown)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "request of the sharding protocol failed");
                 Err(Failure::Unknown)
