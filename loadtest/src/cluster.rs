@@ -1,8 +1,9 @@
-//! A cluster of the test control plane: up when made, gone when dropped.
+//! A cluster of the test control plane: up when made, gone when dropped, and also when this process is killed.
 
 use std::{
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
 };
 
 use anyhow::{Context, bail};
@@ -13,6 +14,9 @@ use kube::{
 
 use crate::rights;
 
+/// What starts and removes clusters.
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane/cluster");
+
 /// A real Kubernetes control plane with kwok's nodes.
 pub struct Cluster {
     name: String,
@@ -20,6 +24,8 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// Folder of its logs; `audit.log` has one line for each request.
     pub logs: PathBuf,
+    /// Removes the cluster when its standard input ends, which only this process holds open.
+    holder: Child,
 }
 
 impl Cluster {
@@ -32,9 +38,21 @@ impl Cluster {
     /// `FEATURE_GATES` are the API server's.
     pub fn start_with(purpose: &str, nodes: u32, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
-        let kubeconfig = script(&["up", &name], nodes, variables).with_context(|| format!("start cluster {name}"))?;
-        let logs = script(&["logs", &name], nodes, &[])?;
-        Ok(Self { kubeconfig: kubeconfig.into(), logs: logs.into(), name })
+        let mut holder = script(&["hold", &name])
+            .env("NODES", nodes.to_string())
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("run {SCRIPT}"))?;
+        let mut kubeconfig = String::new();
+        BufReader::new(holder.stdout.take().context("no standard output")?).read_line(&mut kubeconfig)?;
+        if kubeconfig.is_empty() {
+            bail!("start cluster {name}: {}", holder.wait()?);
+        }
+        let output = script(&["logs", &name]).output().with_context(|| format!("run {SCRIPT}"))?;
+        let logs = String::from_utf8(output.stdout)?.trim().into();
+        Ok(Self { kubeconfig: kubeconfig.trim().into(), logs, name, holder })
     }
 
     /// Name of the cluster.
@@ -105,9 +123,9 @@ impl Cluster {
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .args(arguments)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .context("run kubectl: it must be on PATH")?;
         child.stdin.take().context("kubectl has no standard input")?.write_all(input.as_bytes())?;
@@ -136,8 +154,10 @@ impl Drop for Cluster {
         {
             eprintln!("what the operator used in cluster {} was not noted: {error:#}", self.name);
         }
-        if let Err(error) = script(&["down", &self.name], 0, &[]) {
-            eprintln!("cluster {} was not removed: {error:#}", self.name);
+        drop(self.holder.stdin.take());
+        match self.holder.wait() {
+            Ok(status) if status.success() => {}
+            ended => eprintln!("cluster {} was not removed: {ended:?}", self.name),
         }
     }
 }
@@ -153,17 +173,8 @@ pub struct Output {
     pub errors: String,
 }
 
-fn script(arguments: &[&str], nodes: u32, variables: &[(&str, &str)]) -> anyhow::Result<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("controlplane/cluster");
-    let output = Command::new(&path)
-        .args(arguments)
-        .env("NODES", nodes.to_string())
-        .envs(variables.iter().copied())
-        .stderr(std::process::Stdio::inherit())
-        .output()
-        .with_context(|| format!("run {}", path.display()))?;
-    if !output.status.success() {
-        bail!("cluster {} failed", arguments.join(" "));
-    }
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+fn script(arguments: &[&str]) -> Command {
+    let mut command = Command::new(SCRIPT);
+    command.args(arguments).stderr(Stdio::inherit());
+    command
 }

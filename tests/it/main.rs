@@ -8,6 +8,7 @@ mod bench;
 mod bench_defaults;
 mod budget;
 mod chart;
+mod clusters;
 mod crash;
 mod crds;
 mod discovery;
