@@ -18,6 +18,7 @@ mod fields;
 mod image;
 mod install;
 mod journey;
+mod logs;
 mod migration;
 mod published;
 mod refusals;
