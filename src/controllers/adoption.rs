@@ -13,7 +13,7 @@ use crate::{
         labels,
         object::{Desired, Kind, is_controlled_by, is_ours},
     },
-    io::writer::{WriteError, Writer},
+    io::writer::{NOT_OURS, WriteError, Writer},
 };
 
 /// For whom objects are taken over.
@@ -74,7 +74,7 @@ pub async fn take_over(
         let message = if owner.has(&live) {
             "created by another operator: see docs/migration.md for how to take it over".to_owned()
         } else {
-            "an object of this name exists and was not created by this operator: rename or remove it".to_owned()
+            NOT_OURS.to_owned()
         };
         return Err(WriteError::Rejected { verb: "take over", kind: desired.kind, key: desired.key.clone(), message });
     }

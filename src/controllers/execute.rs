@@ -1,5 +1,7 @@
 //! Carries out what a plan decided. No choices are made here.
 
+use std::sync::Arc;
+
 use frappe_crds::{SiteBackup, SiteBackupStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -15,7 +17,9 @@ use crate::{
         diff::first_difference,
         key::Key,
         labels,
+        names::has_short_hash,
         object::{Desired, Kind, is_let_go, is_ours},
+        owner::Owner,
     },
     io::{
         cache::Cache,
@@ -25,10 +29,30 @@ use crate::{
     },
 };
 
+/// The object of this name, where it is of whom it is to be made for. One that is somebody else's is refused.
+///
+/// What no watch shows is looked for where another's name may have been made to be the same: an apply would not tell,
+/// since this operator made both.
+async fn own(
+    writer: &Writer,
+    cache: &ChildCache,
+    verb: &'static str,
+    desired: &Desired,
+) -> Result<Option<Arc<DynamicObject>>, WriteError> {
+    let known = match cache.get(&desired.key) {
+        None if has_short_hash(&desired.key.name) => writer.find(desired.kind, &desired.key).await?.map(Arc::new),
+        known => known,
+    };
+    match known {
+        Some(live) if !Owner::of(desired).has(&live) => Err(WriteError::not_ours(verb, desired)),
+        known => Ok(known),
+    }
+}
+
 /// Brings an object to what it should be, if it differs. Costs nothing if it does not.
 pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> Result<(), WriteError> {
     let cache = children.cache(desired.kind);
-    let live = cache.get(&desired.key);
+    let live = own(writer, cache, "apply", desired).await?;
     if let Some(live) = &live {
         let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, live)) else { return Ok(()) };
         tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
@@ -63,10 +87,10 @@ pub async fn watch_secret(writer: &Writer, cache: &ChildCache, secret: &DynamicO
 
 /// Brings a copy to what the Secret `from` holds now. What it holds is known here for as long as this takes.
 pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
+    let known = own(writer, cache, "copy to", desired).await?.is_some();
     let source = writer.read(Kind::Secret, from).await?;
     let mut desired = desired.clone();
     desired.body["data"] = source.data["data"].clone();
-    let known = cache.get(&desired.key).is_some();
     let mut written = writer.apply(&desired, known).await?;
     written.data = Value::Null;
     cache.wrote(written);
@@ -103,9 +127,7 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
         return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
     }
     if !ours {
-        let message =
-            "an object of this name exists and was not created by this operator: rename or remove it".to_owned();
-        return Err(WriteError::Rejected { verb: "create", kind: desired.kind, key: desired.key.clone(), message });
+        return Err(WriteError::not_ours("create", desired));
     }
     let metadata = json!({
         "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,

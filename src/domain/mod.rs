@@ -8,4 +8,5 @@ pub mod key;
 pub mod labels;
 pub mod names;
 pub mod object;
+pub mod owner;
 pub mod quantity;

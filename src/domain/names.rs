@@ -43,6 +43,15 @@ pub fn child(owner: &str, suffix: &str) -> String {
     format!("{}-{}-{suffix}", stem.trim_end_matches(['-', '.']), hash_hex(&whole, SHORT_HASH_DIGITS))
 }
 
+/// Whether a name has a part that looks like the hash of a shortened name, or of a namespace: another object's name may
+/// have been made to be the same.
+pub fn has_short_hash(name: &str) -> bool {
+    let is_hash = |part: &str| {
+        part.len() == SHORT_HASH_DIGITS && part.bytes().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(&it))
+    };
+    name.split(['-', '.']).any(is_hash)
+}
+
 /// Name of the Job that does an operation for the n-th time: `SITE-init`, then `SITE-init-2`.
 pub fn operation_job(site: &str, operation: &str, attempt: i32) -> String {
     if attempt <= 1 { child(site, operation) } else { child(site, &format!("{operation}-{attempt}")) }
@@ -72,6 +81,12 @@ mod tests {
         assert_eq!(operation_job("customer-site", "init", 1), "customer-site-init");
         assert_eq!(operation_job("customer-site", "delete", 3), "customer-site-delete-3");
         assert_eq!(child("production-bench", "gunicorn"), "production-bench-gunicorn");
+    }
+
+    #[test]
+    fn a_name_with_a_hash_is_told() {
+        assert!(has_short_hash("shop-80a707af-db") && has_short_hash(&child(&"a".repeat(60), "db")));
+        assert!(!has_short_hash("shop-db") && !has_short_hash("shop-mariadb-root") && !has_short_hash("shop-database-db"));
     }
 
     /// Pinned: a change would give every site another database.

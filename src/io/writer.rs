@@ -80,6 +80,11 @@ pub enum WriteError {
 }
 
 impl WriteError {
+    /// The object of this name is somebody else's.
+    pub fn not_ours(verb: &'static str, desired: &Desired) -> Self {
+        Self::Rejected { verb, kind: desired.kind, key: desired.key.clone(), message: NOT_OURS.to_owned() }
+    }
+
     /// A fixed word for metrics and Events.
     pub fn reason(&self) -> &'static str {
         match self {
@@ -215,6 +220,8 @@ impl Writer {
 
 /// Message of a [`WriteError::Rejected`] for an object that is not there.
 pub const NOT_FOUND: &str = "it does not exist";
+/// Message of a [`WriteError::Rejected`] for an object that is somebody else's.
+pub const NOT_OURS: &str = "an object of this name exists and was not created for this object: rename or remove it";
 
 fn builder(kind: Kind, key: &Key) -> Builder {
     let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
@@ -245,10 +252,7 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
                 && status.message.contains("conflict")
                 && status.message.contains("Apply failed") =>
             {
-                let message = format!(
-                    "an object of this name exists and was not created by this operator: rename or remove it ({})",
-                    status.message
-                );
+                let message = format!("{NOT_OURS} ({})", status.message);
                 WriteError::Rejected { verb, kind, key, message }
             }
             409 => WriteError::Conflict { verb, kind, key },

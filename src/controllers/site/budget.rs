@@ -28,20 +28,26 @@ pub struct Claim {
     pub bench: Key,
     /// The site.
     pub site: Key,
-    /// The site's slot.
-    pub slot: Slot,
+    /// Its uid.
+    pub uid: String,
     /// Name of the Job.
     pub job: String,
     /// When the site was created: older ones come first.
     pub since: Timestamp,
 }
 
+/// A site with its uid.
+type Holder = (Key, String);
+
+/// Whether there is a site of this key and uid on a bench.
+type Known = dyn Fn(&Key, &str, &Key) -> bool + Send + Sync;
+
 /// One bench.
 #[derive(Default)]
 struct Lane {
     limit: usize,
-    /// Sites whose Job runs, or is about to be made.
-    busy: BTreeMap<Key, (Slot, String)>,
+    /// Jobs that run, or are about to be made, by whom they say they are of: anybody can say that of a Job.
+    busy: BTreeMap<Holder, String>,
     /// Sites that wait, the oldest first.
     waiting: BTreeMap<(Timestamp, Key), Slot>,
 }
@@ -52,6 +58,7 @@ pub struct JobBudget {
     /// Slots of which every Job is known.
     slots: watch::Receiver<SlotSet>,
     wake: mpsc::UnboundedSender<Key>,
+    known: Box<Known>,
 }
 
 /// Units of a limit that belong to some slots: unit `i` of `limit` lies on slot `i · 256 / limit`; at least 1.
@@ -62,23 +69,27 @@ pub fn share(limit: usize, slots: &SlotSet) -> usize {
 }
 
 impl JobBudget {
-    /// Budgets for the Jobs of `slots`; sites that may go on are sent to the receiver.
-    pub fn new(slots: watch::Receiver<SlotSet>) -> (Self, mpsc::UnboundedReceiver<Key>) {
+    /// Budgets for the Jobs of `slots`; sites that may go on are sent to the receiver. A Job takes room only where `known`
+    /// has its site on the bench beside it.
+    pub fn new(
+        slots: watch::Receiver<SlotSet>,
+        known: impl Fn(&Key, &str, &Key) -> bool + Send + Sync + 'static,
+    ) -> (Self, mpsc::UnboundedReceiver<Key>) {
         let (wake, woken) = mpsc::unbounded_channel();
-        (Self { lanes: Mutex::default(), slots, wake }, woken)
+        (Self { lanes: Mutex::default(), slots, wake, known: Box::new(known) }, woken)
     }
 
     /// Takes room for a Job, or waits for it.
     pub fn take(&self, claim: &Claim, limit: usize) -> bool {
-        let slots = *self.slots.borrow();
+        let holder = (claim.site.clone(), claim.uid.clone());
         self.with(&claim.bench, |lane| {
             lane.limit = limit;
-            let has = lane.busy.contains_key(&claim.site);
-            if !has && lane.room(&slots) == 0 {
-                lane.waiting.insert((claim.since, claim.site.clone()), claim.slot);
+            let has = lane.busy.contains_key(&holder);
+            if !has && self.room(&claim.bench, lane) == 0 {
+                lane.waiting.insert((claim.since, claim.site.clone()), Slot::of_uid(&claim.uid));
                 return (false, Vec::new());
             }
-            lane.busy.insert(claim.site.clone(), (claim.slot, claim.job.clone()));
+            lane.busy.insert(holder, claim.job.clone());
             lane.waiting.retain(|(_, site), _| *site != claim.site);
             (true, Vec::new())
         })
@@ -86,52 +97,48 @@ impl JobBudget {
 
     /// The Job could not be made.
     pub fn give_back(&self, claim: &Claim) {
-        let slots = *self.slots.borrow();
         self.with(&claim.bench, |lane| {
-            lane.busy.remove(&claim.site);
-            ((), lane.next(&slots))
+            lane.busy.remove(&(claim.site.clone(), claim.uid.clone()));
+            ((), self.next(&claim.bench, lane))
         });
     }
 
     /// The site wants no Job now: who waits behind it may go on.
     pub fn leave(&self, bench: &Key, site: &Key) {
-        let slots = *self.slots.borrow();
         self.with(bench, |lane| {
             let before = lane.waiting.len();
             lane.waiting.retain(|(_, other), _| other != site);
             let left = before != lane.waiting.len();
-            ((), if left { lane.next(&slots) } else { Vec::new() })
+            ((), if left { self.next(bench, lane) } else { Vec::new() })
         });
     }
 
     /// The site is gone: it wants nothing any more, on whatever bench it was.
     pub fn forget(&self, site: &Key) {
-        let slots = *self.slots.borrow();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        for lane in lanes.values_mut() {
-            lane.busy.remove(site);
+        for (bench, lane) in lanes.iter_mut() {
+            lane.busy.retain(|(other, _), _| other != site);
             lane.waiting.retain(|(_, other), _| other != site);
-            self.wake(lane.next(&slots));
+            self.wake(self.next(bench, lane));
         }
         lanes.retain(|_, lane| !lane.is_idle());
     }
 
     /// Takes in a Job of a site, or that it is gone.
     pub fn saw(&self, object: &Compact, is_there: bool) {
-        let Some((bench, site, slot)) = about(object) else { return };
+        let Some((bench, holder)) = about(object) else { return };
         let runs = is_there && job::state(&object.open()) == State::Running;
         let name = object.name_any();
-        let slots = *self.slots.borrow();
         self.with(&bench, |lane| {
             if runs {
-                lane.busy.insert(site, (slot, name));
+                lane.busy.insert(holder, name);
                 return ((), Vec::new());
             }
-            let ended = lane.busy.get(&site).is_some_and(|(_, job)| *job == name);
+            let ended = lane.busy.get(&holder).is_some_and(|job| *job == name);
             if ended {
-                lane.busy.remove(&site);
+                lane.busy.remove(&holder);
             }
-            ((), if ended { lane.next(&slots) } else { Vec::new() })
+            ((), if ended { self.next(&bench, lane) } else { Vec::new() })
         });
     }
 
@@ -139,12 +146,26 @@ impl JobBudget {
     pub fn slots_changed(&self) {
         let slots = *self.slots.borrow();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        for lane in lanes.values_mut() {
-            lane.busy.retain(|_, (slot, _)| slots.contains(*slot));
+        for (bench, lane) in lanes.iter_mut() {
+            lane.busy.retain(|(_, uid), _| slots.contains(Slot::of_uid(uid)));
             lane.waiting.retain(|_, slot| slots.contains(*slot));
-            self.wake(lane.next(&slots));
+            self.wake(self.next(bench, lane));
         }
         lanes.retain(|_, lane| !lane.is_idle());
+    }
+
+    fn room(&self, bench: &Key, lane: &Lane) -> usize {
+        let slots = *self.slots.borrow();
+        let counts = |(site, uid): &Holder| slots.contains(Slot::of_uid(uid)) && (self.known)(site, uid, bench);
+        share(lane.limit, &slots).saturating_sub(lane.busy.keys().filter(|it| counts(it)).count())
+    }
+
+    /// As many of those that wait as there is room for: each asks again, so one that is gone costs its place only.
+    fn next(&self, bench: &Key, lane: &Lane) -> Vec<Key> {
+        if lane.waiting.is_empty() {
+            return Vec::new();
+        }
+        lane.waiting.keys().take(self.room(bench, lane)).map(|(_, site)| site.clone()).collect()
     }
 
     fn wake(&self, sites: Vec<Key>) {
@@ -171,23 +192,13 @@ impl Lane {
         self.busy.is_empty() && self.waiting.is_empty()
     }
 
-    fn room(&self, slots: &SlotSet) -> usize {
-        let running = self.busy.values().filter(|(slot, _)| slots.contains(*slot)).count();
-        share(self.limit, slots).saturating_sub(running)
-    }
-
-    /// As many of those that wait as there is room for: each asks again, so one that is gone costs its place only.
-    fn next(&self, slots: &SlotSet) -> Vec<Key> {
-        self.waiting.keys().take(self.room(slots)).map(|(_, site)| site.clone()).collect()
-    }
 }
 
-/// Bench, site and slot of a site's Job.
-fn about(job: &Compact) -> Option<(Key, Key, Slot)> {
+/// Bench and site of a site's Job. The bench is in the Job's own namespace, wherever the site is.
+fn about(job: &Compact) -> Option<(Key, Holder)> {
     let site = site_watch::owner(job)?;
-    let bench = Key::new(&site.namespace, job.label("bench")?);
-    let slot = job.label(labels::SLOT)?.parse().ok()?;
-    Some((bench, site, Slot::new(slot)))
+    let bench = Key::new(job.namespace()?, job.label("bench")?);
+    Some((bench, (site, job.label(labels::SITE_UID)?)))
 }
 
 #[cfg(test)]
@@ -198,21 +209,32 @@ mod tests {
     use super::*;
     use crate::io::compact::Cached;
 
+    /// A uid whose slot is this.
+    fn uid_in(slot: u8) -> String {
+        let mut uids = (0..).map(|number| format!("uid-{number}"));
+        uids.find(|uid| Slot::of_uid(uid) == Slot::new(slot)).expect("every slot has uids")
+    }
+
     fn claim(site: &str, age: i64) -> Claim {
         Claim {
             bench: Key::new("a", "bench"),
             site: Key::new("a", site),
-            slot: Slot::new(1),
+            uid: uid_in(1),
             job: format!("{site}-init"),
             since: Timestamp::new(age, 0).expect("a time"),
         }
     }
 
     fn seen(budget: &JobBudget, site: &str, name: &str, is_done: bool) {
+        seen_as(budget, name, is_done, json!({"bench": "bench", "site": site, labels::SITE_UID: uid_in(1)}));
+    }
+
+    fn seen_as(budget: &JobBudget, name: &str, is_done: bool, mut all: serde_json::Value) {
+        all[labels::SLOT] = json!("1");
         let conditions = if is_done { json!([{"type": "Complete", "status": "True"}]) } else { json!([]) };
         let object: kube::core::DynamicObject = serde_json::from_value(json!({
             "apiVersion": "batch/v1", "kind": "Job", "status": {"conditions": conditions},
-            "metadata": {"name": name, "namespace": "a", "labels": {"bench": "bench", "site": site, labels::SLOT: "1"}},
+            "metadata": {"name": name, "namespace": "a", "labels": all},
         }))
         .expect("a Job");
         budget.saw(&object.close(), true);
@@ -226,7 +248,7 @@ mod tests {
     #[test]
     fn who_finds_no_room_waits_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 9), 2) && budget.take(&claim("two", 8), 2));
         assert!(budget.take(&claim("one", 9), 2), "who has room has it still");
         assert!(!budget.take(&claim("late", 5), 2) && !budget.take(&claim("early", 3), 2));
@@ -243,11 +265,43 @@ mod tests {
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
 
+    /// the Job of a site of another namespace gives its room back as any other.
+    #[test]
+    fn a_job_counts_for_the_bench_beside_it() {
+        let (_held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
+        assert!(budget.take(&foreign, 1) && !budget.take(&claim("two", 2), 1));
+        let of = json!({"bench": "bench", "site": "one", labels::SITE_UID: uid_in(1), labels::SITE_NAMESPACE: "tenant"});
+        seen_as(&budget, "one-x-init", false, of.clone());
+        assert!(!budget.take(&claim("two", 2), 1));
+        seen_as(&budget, "one-x-init", true, of);
+        assert_eq!(woken(&mut receiver), ["two"]);
+    }
+
+    /// whatever Jobs a tenant makes, they take no room: neither beside the bench nor elsewhere, and none for a site
+    /// that does not exist.
+    #[test]
+    fn a_job_of_no_known_site_takes_no_room() {
+        let (_held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, _receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        for number in 0..256 {
+            let name = format!("forged-{number}");
+            let of = json!({"bench": "bench", "site": name, labels::SITE_UID: "unknown"});
+            seen_as(&budget, &name, false, of);
+        }
+        assert!(budget.take(&claim("one", 1), 1));
+        // It names a site that exists: that one's own Job counts, and its end.
+        seen_as(&budget, "forged", false, json!({"bench": "bench", "site": "one", labels::SITE_UID: "unknown"}));
+        seen(&budget, "one", "one-init", true);
+        assert!(budget.take(&claim("two", 1), 1));
+    }
+
     /// A Job of a former attempt that is told of again gives nobody's room away.
     #[test]
     fn the_end_of_a_former_attempt_frees_nothing() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
         let second = Claim { job: "one-init-2".into(), ..claim("one", 1) };
         assert!(budget.take(&second, 1) && !budget.take(&claim("two", 2), 1));
         seen(&budget, "one", "one-init", true);
@@ -259,7 +313,7 @@ mod tests {
     #[test]
     fn more_slots_are_more_room() {
         let (held, slots) = watch::channel(SlotSet::from_iter([Slot::new(1)]));
-        let (budget, mut receiver) = JobBudget::new(slots);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 1), 4) && !budget.take(&claim("two", 2), 4));
         held.send_replace(SlotSet::ALL);
         budget.slots_changed();
@@ -278,9 +332,9 @@ mod tests {
     #[test]
     fn a_site_that_is_gone_or_moved_is_passed_over() {
         let (held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 1), 1));
-        let moves = Claim { slot: Slot::new(9), ..claim("moves", 2) };
+        let moves = Claim { uid: uid_in(9), ..claim("moves", 2) };
         assert!(!budget.take(&moves, 1) && !budget.take(&claim("goes", 3), 1) && !budget.take(&claim("stays", 4), 1));
         held.send_replace(SlotSet::ALL.difference(&SlotSet::from_iter([Slot::new(9)])));
         budget.slots_changed();

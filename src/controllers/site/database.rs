@@ -7,12 +7,16 @@ use frappe_crds::{
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
+    found::is_adopting,
     observe::Observed,
     place::Place,
     reason::Reason,
     status::{Report, Stage},
 };
-use crate::domain::{key::Key, labels};
+use crate::{
+    domain::{key::Key, labels},
+    io::writer::NOT_OURS,
+};
 
 /// Port of a MariaDB that names none.
 const MARIADB_PORT: i64 = 3306;
@@ -133,6 +137,11 @@ fn installed(observed: &Observed) -> Result<(), Report> {
 fn dedicated(observed: &Observed) -> Result<Database, Report> {
     installed(observed)?;
     let key = Place::of(&observed.site).own_server();
+    // One that is taken over is asked whose it is before it is.
+    if observed.namesake_server().is_some() && observed.own_server().is_none() && !is_adopting(observed) {
+        let message = format!("apply MariaDb {key}: {NOT_OURS}");
+        return Err(Report::failed(Stage::Database, Stage::Database, Reason::WriteRejected, message));
+    }
     let (host, port) = address(&key, None);
     Ok(Database::Made(Server { key, dedicated: true, host, port }))
 }

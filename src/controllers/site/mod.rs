@@ -123,7 +123,7 @@ fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>)
     let claim = Claim {
         bench,
         site: key,
-        slot: Slot::of_uid(&observed.site.uid().unwrap_or_default()),
+        uid: observed.site.uid().unwrap_or_default(),
         job: job.key.name.clone(),
         since: since(observed, &plan),
     };

@@ -26,7 +26,7 @@ use super::{
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
-    domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind},
+    domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind, owner::Owner},
     io::{cache::version_of, random},
 };
 
@@ -176,6 +176,11 @@ impl Observed {
 
     /// The MariaDB of the site alone.
     pub fn own_server(&self) -> Option<&Arc<DynamicObject>> {
+        self.namesake_server().filter(|it| Owner::site(self.site.as_ref()).has(it))
+    }
+
+    /// The MariaDB of that name, whosever it is.
+    pub fn namesake_server(&self) -> Option<&Arc<DynamicObject>> {
         let key = Place::of(&self.site).own_server();
         self.servers.iter().find(|server| Key::of(server.as_ref()) == key)
     }

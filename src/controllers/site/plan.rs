@@ -29,7 +29,7 @@ use crate::{
         condition,
         key::Key,
         labels, names,
-        object::{Desired, Kind, is_ours},
+        object::{Desired, Kind},
     },
     io::events::Notice,
 };
@@ -383,8 +383,7 @@ fn server_steps(observed: &Observed, input: &Input, server: &database::Server) -
     let live = observed.own_server();
     // Another configuration would have the server of a site that was taken over started anew.
     if !live.is_some_and(|it| is_as_found(it)) {
-        let ours = live.filter(|it| is_ours(&it.metadata));
-        steps.push(found::ensure(observed, own, ours.map(|it| &**it)));
+        steps.push(found::ensure(observed, own, live.map(|it| &**it)));
     }
     steps
 }

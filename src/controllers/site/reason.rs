@@ -52,6 +52,8 @@ pub enum Reason {
     SecretLost,
     /// A Secret of the name that this operator needs belongs to somebody else.
     SecretForeign,
+    /// An object of a name that this operator needs belongs to somebody else, or the API server refuses what is written.
+    WriteRejected,
     /// The MariaDB operator is not installed.
     MariaDbOperatorMissing,
     /// No MariaDB object serves the site.

@@ -119,7 +119,7 @@ fn a_server_of_its_own_stays_as_it_was_found() {
     world.found.database.as_mut().expect("a database").data["spec"]["mariaDbRef"] = reference;
     assert!(does(&plan(&world)).contains(&"take over shop-mariadb".to_owned()));
     server.annotations_mut().insert(labels::ADOPTED.to_owned(), "1".to_owned());
-    server.labels_mut().insert(labels::MANAGED_BY.to_owned(), labels::MANAGER.to_owned());
+    server.labels_mut().extend(labels::site("bench", "shop", &world.site.uid().expect("a uid")));
     *world.servers.last_mut().expect("a server") = Arc::new(server);
     let touches = |step: &Step| matches!(step, Step::Ensure(it) | Step::TakeOver(it) if it.kind == Kind::MariaDb);
     assert!(!plan(&world).steps.iter().any(touches));

@@ -9,6 +9,7 @@ mod databases;
 mod deletion;
 mod hostile;
 mod last_backup;
+mod ownership;
 mod routing;
 mod settings;
 

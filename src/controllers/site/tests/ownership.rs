@@ -1,0 +1,53 @@
+//! Whose an object is decides, never its name.
+
+use super::*;
+use crate::domain::labels;
+
+fn server(name: &str, labels: Value) -> Arc<DynamicObject> {
+    object(json!({
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {"image": "theirs"},
+        "metadata": {"name": name, "namespace": "default", "uid": "server-uid", "labels": labels},
+    }))
+}
+
+fn message(plan: &Plan) -> String {
+    let status = plan.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default()
+}
+
+/// a server of the name that a site's own would have is neither changed nor taken along.
+#[test]
+fn a_server_of_somebody_elses_is_refused() {
+    for labels in [
+        json!({}),
+        json!({"site": "shop"}),
+        json!({labels::MANAGED_BY: labels::MANAGER, "site": "shop", labels::SITE_UID: "o", labels::SITE_NAMESPACE: "b"}),
+        json!({labels::MANAGED_BY: labels::MANAGER, "site": "other", labels::SITE_UID: "other"}),
+    ] {
+        let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}}));
+        world.servers.push(server("shop-mariadb", labels.clone()));
+        let refused = plan(&world);
+        assert_eq!(reason(&refused), "WriteRejected", "{labels}");
+        assert!(message(&refused).contains("MariaDb default/shop-mariadb"), "{}", message(&refused));
+        assert_eq!(refused.steps, [], "nothing is made for it");
+        being_deleted(&mut world);
+        Arc::make_mut(&mut world.site).metadata.finalizers = Some(vec![labels::SITE_FINALIZER.to_owned()]);
+        for _ in 0..8 {
+            let next = plan(&world);
+            let deleted = next.steps.iter().any(|it| matches!(it, Step::Delete(Kind::MariaDb, _)));
+            assert!(!deleted, "{labels}");
+            apply(&mut world, &next, "Complete");
+        }
+        assert!(world.site.finalizers().is_empty() && world.servers.len() == 2);
+    }
+}
+
+/// one that was kept when a site of this name went is this one's.
+#[test]
+fn a_server_that_was_kept_is_used_again() {
+    let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}}));
+    let kept = json!({labels::MANAGED_BY: labels::MANAGER, "site": "shop", labels::SITE_UID: "gone"});
+    world.servers.push(server("shop-mariadb", kept));
+    converge(&mut world, "Complete");
+    assert_eq!(world.site.status.as_ref().map(|it| it.phase), Some(SitePhase::Ready));
+}

@@ -1,0 +1,168 @@
+//! Whose an object is: the one place where that is answered. Pure.
+//!
+//! An object is a site's or a bench's by the uid that it carries, never by its name. Who may write in the namespace of a
+//! bench can give his own objects any label, and so take part in what is his already; he cannot give them to, or take them
+//! from, anybody in another namespace.
+
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::Value;
+
+use super::{
+    labels::{self, SITE_NAMESPACE, SITE_UID},
+    object::{Desired, is_controlled_by, is_ours},
+};
+
+/// How an object stands to a site or a bench.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It is this very one's.
+    Own,
+    /// It was made for one of this namespace and name that is gone, so that this one may have it.
+    Former,
+    /// It is somebody else's: it is not used, not changed, not labelled and not deleted.
+    Other,
+}
+
+/// A site or a bench, as its objects name it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Whether it is a site.
+    pub is_site: bool,
+    /// Its uid.
+    pub uid: String,
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+}
+
+impl Owner {
+    /// A site.
+    pub fn site(site: &impl ResourceExt) -> Self {
+        Self { is_site: true, ..Self::bench(site) }
+    }
+
+    /// A bench.
+    pub fn bench(bench: &impl ResourceExt) -> Self {
+        Self {
+            is_site: false,
+            uid: bench.uid().unwrap_or_default(),
+            name: bench.name_any(),
+            namespace: bench.namespace().unwrap_or_default(),
+        }
+    }
+
+    /// Whom an object is to be made for, as it says itself.
+    pub fn of(desired: &Desired) -> Self {
+        let metadata = &desired.body["metadata"];
+        let text = |value: &Value| value.as_str().map(str::to_owned);
+        let label = |key: &str| text(&metadata["labels"][key]);
+        let namespace = label(SITE_NAMESPACE).unwrap_or_else(|| desired.key.namespace.clone());
+        if let Some(uid) = label(SITE_UID) {
+            return Self { is_site: true, uid, name: label("site").unwrap_or_default(), namespace };
+        }
+        let uid = text(&metadata["ownerReferences"][0]["uid"]).unwrap_or_default();
+        Self { is_site: false, uid, name: label("bench").unwrap_or_default(), namespace }
+    }
+
+    /// How an object stands to it.
+    pub fn standing(&self, object: &DynamicObject) -> Standing {
+        if self.is_site { self.standing_of_sites(object) } else { self.standing_of_benches(object) }
+    }
+
+    /// Whether an object is its own, or was that of one of its name that is gone.
+    pub fn has(&self, object: &DynamicObject) -> bool {
+        self.standing(object) != Standing::Other
+    }
+
+    fn standing_of_sites(&self, object: &DynamicObject) -> Standing {
+        let label = |key: &str| object.labels().get(key);
+        // A FrappeDomain, which no tenant may write, says it in its spec.
+        if let Some(holder) = object.data["spec"]["site"]["uid"].as_str() {
+            return if holder == self.uid { Standing::Own } else { Standing::Other };
+        }
+        if label(SITE_UID) == Some(&self.uid) || (is_marked(object) && is_controlled_by(object, &self.uid)) {
+            return Standing::Own;
+        }
+        let namespace = label(SITE_NAMESPACE).cloned().or_else(|| object.namespace());
+        let is_namesake = label("site") == Some(&self.name) && namespace.as_ref() == Some(&self.namespace);
+        let was_a_sites = label(SITE_UID).is_some() || is_marked(object);
+        if is_namesake && was_a_sites { Standing::Former } else { Standing::Other }
+    }
+
+    fn standing_of_benches(&self, object: &DynamicObject) -> Standing {
+        let controller = object.owner_references().iter().find(|it| it.controller == Some(true));
+        let is_namesake = object.labels().get("bench") == Some(&self.name) && is_marked(object);
+        match controller {
+            _ if object.labels().contains_key(SITE_UID) => Standing::Other,
+            Some(controller) if controller.uid == self.uid => Standing::Own,
+            // A volume that is to outlive its bench names no owner.
+            None if is_namesake => Standing::Own,
+            Some(_) if is_namesake && self.uid.is_empty() => Standing::Own,
+            Some(controller) if is_namesake && controller.name == self.name => Standing::Former,
+            _ => Standing::Other,
+        }
+    }
+}
+
+/// Whether an object carries a mark of this operator's.
+fn is_marked(object: &DynamicObject) -> bool {
+    is_ours(&object.metadata) || object.annotations().contains_key(labels::APPLIED_HASH)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(metadata: Value) -> DynamicObject {
+        serde_json::from_value(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})).expect("an object")
+    }
+
+    fn owner(is_site: bool) -> Owner {
+        Owner { is_site, uid: "mine".into(), name: "shop".into(), namespace: "a".into() }
+    }
+
+    #[test]
+    fn an_object_is_a_sites_by_its_uid() {
+        let marked = |more: Value| {
+            let mut labels = json!({"app.kubernetes.io/managed-by": "frappe-operator"});
+            labels.as_object_mut().expect("labels").extend(more.as_object().cloned().expect("labels"));
+            object(json!({"name": "shop-db", "namespace": "a", "labels": labels}))
+        };
+        let uid = "frappe.vyogo.tech/site-uid";
+        let namespace = "frappe.vyogo.tech/site-namespace";
+        for (labels, expected) in [
+            (json!({uid: "mine", "site": "shop"}), Standing::Own),
+            (json!({uid: "gone", "site": "shop"}), Standing::Former),
+            (json!({uid: "other", "site": "shop", namespace: "b"}), Standing::Other),
+            (json!({uid: "other", "site": "other"}), Standing::Other),
+            (json!({"site": "shop"}), Standing::Former),
+            (json!({}), Standing::Other),
+        ] {
+            assert_eq!(owner(true).standing(&marked(labels.clone())), expected, "{labels}");
+        }
+        let persons = object(json!({"name": "shop-db", "namespace": "a", "labels": {"site": "shop"}}));
+        assert_eq!(owner(true).standing(&persons), Standing::Other, "its name and a label of a person's are no identity");
+    }
+
+    #[test]
+    fn an_object_is_a_benchs_by_its_controller() {
+        let of = |uid: &str, name: &str| {
+            json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": name, "uid": uid, "controller": true}])
+        };
+        let labels = json!({"app.kubernetes.io/managed-by": "frappe-operator", "bench": "shop"});
+        for (owners, expected) in [
+            (of("mine", "shop"), Standing::Own),
+            (of("gone", "shop"), Standing::Former),
+            (of("other", "other"), Standing::Other),
+            (json!([]), Standing::Own),
+        ] {
+            let found = object(json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
+            assert_eq!(owner(false).standing(&found), expected, "{owners}");
+        }
+        let persons = object(json!({"name": "shop-nginx", "namespace": "a", "labels": {"bench": "shop"}}));
+        assert_eq!(owner(false).standing(&persons), Standing::Other);
+    }
+}
