@@ -33,6 +33,7 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     derive = "PartialEq",
     doc = "A FrappeSite is one Frappe site on a bench: its database, its secrets, its files and its route.",
     validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name of a site may have at most 63 characters, because its objects carry it in a label"),
+    validation = Rule::new("!self.metadata.name.matches('-x[0-9a-f]{24}$')").message("metadata.name of a site must not end in -x and 24 hexadecimal digits: objects of sites of other namespaces have such names"),
     printcolumn(name = "Bench", type_ = "string", json_path = ".spec.benchRef.name"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.siteURL"),
@@ -218,6 +219,12 @@ pub struct FrappeSiteStatus {
     /// Apps installed in the site, as last verified in the site itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
+    /// What was decided about the site's database when the site was made. It counts whatever defaults and Secrets say later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<SiteDatabase>,
+    /// What the names of the site's objects begin with, where its bench is in another namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object_prefix: Option<String>,
     /// Random identity of the site, by which its database and its directory on the volume are recognized.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
@@ -236,6 +243,40 @@ pub struct FrappeSiteStatus {
     /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+}
+
+/// Where a site's database is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum DatabaseKind {
+    /// On a server of the site's own.
+    Dedicated,
+    /// On a server that sites share.
+    #[default]
+    Shared,
+    /// It existed before, with an account whose Secret the site names.
+    Existing,
+}
+
+/// What was decided about a site's database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteDatabase {
+    /// Where it is.
+    pub kind: DatabaseKind,
+    /// Identity that it was made with.
+    pub identity: String,
+    /// The MariaDB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server: Option<NamespacedReference>,
+    /// `mariadb` or `postgres`, where it existed before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<String>,
+    /// Its name, where this operator had it made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Name of its account, where that is not the database's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
 }
 
 /// What is done to a site.

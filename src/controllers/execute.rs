@@ -25,7 +25,7 @@ use crate::{
         cache::Cache,
         compact::Cached,
         events::log_line,
-        writer::{WriteError, Writer},
+        writer::{NOT_FOUND, WriteError, Writer},
     },
 };
 
@@ -40,12 +40,24 @@ async fn own(
     desired: &Desired,
 ) -> Result<Option<Arc<DynamicObject>>, WriteError> {
     let known = match cache.get(&desired.key) {
-        None if has_short_hash(&desired.key.name) => writer.find(desired.kind, &desired.key).await?.map(Arc::new),
+        None if has_short_hash(&desired.key.name) => found(writer, desired).await?.map(Arc::new),
         known => known,
     };
     match known {
         Some(live) if !Owner::of(desired).has(&live) => Err(WriteError::not_ours(verb, desired)),
         known => Ok(known),
+    }
+}
+
+/// Of a Secret the metadata alone is read.
+async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObject>, WriteError> {
+    if desired.kind != Kind::Secret {
+        return writer.find(desired.kind, &desired.key).await;
+    }
+    match writer.get_metadata(desired.kind, &desired.key).await {
+        Ok(live) => Ok(Some(live)),
+        Err(WriteError::Rejected { message, .. }) if message == NOT_FOUND => Ok(None),
+        Err(error) => Err(error),
     }
 }
 
@@ -110,30 +122,42 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
         // Never held: caches know a Secret's metadata only.
         written.data = Value::Null;
     }
+    let other = identity_of(&written) != desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
     cache.wrote(written);
+    if other {
+        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+    }
     Ok(())
 }
 
-/// The object of this name, if its identity is ours: with our labels again.
-///
-/// A Secret is ours with any identity where it holds one: it was restored, and then it decides who the site is.
+/// The object of this name, if it is ours: with our labels again.
 async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
     let live = writer.get_metadata(desired.kind, &desired.key).await?;
-    let found = live.metadata.annotations.as_ref().and_then(|it| it.get(labels::IDENTITY).cloned());
-    let wanted = desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
-    let ours = found.is_some() && (desired.kind == Kind::Secret || found.as_deref() == wanted);
-    if !ours && desired.kind == Kind::Job && is_ours(&live.metadata) {
-        // The Job of a site of this name that is gone: the garbage collector is about to take it.
-        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
-    }
-    if !ours {
-        return Err(WriteError::not_ours("create", desired));
-    }
+    may_take_back(desired, &live)?;
     let metadata = json!({
         "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
         "labels": desired.body["metadata"]["labels"],
     });
     writer.patch_metadata(desired.kind, &desired.key, &metadata).await
+}
+
+/// Whether an object that is there is what was to be created.
+///
+/// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
+/// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
+pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), WriteError> {
+    let has_identity = live.annotations().contains_key(labels::IDENTITY);
+    let same = has_identity && identity_of(live) == desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
+    if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
+        // The Job of a site of this name that is gone: the garbage collector is about to take it.
+        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+    }
+    let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
+    if same || kept { Ok(()) } else { Err(WriteError::not_ours("create", desired)) }
+}
+
+fn identity_of(object: &DynamicObject) -> Option<&str> {
+    object.annotations().get(labels::IDENTITY).map(String::as_str)
 }
 
 /// Deletes exactly this object.

@@ -7,9 +7,9 @@ const NAME_MAX_CHARACTERS: usize = 63;
 /// Hex digits of the hash in a shortened name.
 const SHORT_HASH_DIGITS: usize = 8;
 /// Characters of the site's name in a database name.
-const DATABASE_STEM_CHARACTERS: usize = 20;
+const DATABASE_STEM_CHARACTERS: usize = 8;
 /// Hex digits of the hash in a database name.
-const DATABASE_HASH_DIGITS: usize = 12;
+const DATABASE_HASH_DIGITS: usize = 24;
 
 /// Name of an app's Python module, which is what Frappe knows it by: a repository may be called `custom-app`.
 pub fn module(app: &str) -> String {
@@ -60,14 +60,15 @@ pub fn operation_job(site: &str, operation: &str, attempt: i32) -> String {
 /// Name of a site's database and of its account, the same for both: `[a-z][a-z0-9]*`, at most 32 characters.
 ///
 /// Frappe before version 16 takes the account's name to be the database's. An underscore would be a wildcard in a
-/// MariaDB grant. The hash is of namespace/name, so that two sites of one name in two namespaces never meet.
-pub fn database(namespace: &str, site: &str) -> String {
+/// MariaDB grant. The hash is of namespace, name and the random identity, so that nobody can find a site's name whose
+/// database is another's, and a name proves that it was made with an identity.
+pub fn database(namespace: &str, site: &str, identity: &str) -> String {
     let letters: String = site.chars().filter(char::is_ascii_alphanumeric).collect();
     let lower = letters.to_ascii_lowercase();
     let stem = lower.trim_start_matches(|character: char| character.is_ascii_digit());
     let stem = if stem.is_empty() { "site" } else { stem };
     let short: String = stem.chars().take(DATABASE_STEM_CHARACTERS).collect();
-    format!("{short}{}", hash_hex(&format!("{namespace}/{site}"), DATABASE_HASH_DIGITS))
+    format!("{short}{}", hash_hex(&format!("{namespace}/{site}/{identity}"), DATABASE_HASH_DIGITS))
 }
 
 #[cfg(test)]
@@ -85,25 +86,28 @@ mod tests {
 
     #[test]
     fn a_name_with_a_hash_is_told() {
-        assert!(has_short_hash("shop-80a707af-db") && has_short_hash(&child(&"a".repeat(60), "db")));
-        assert!(!has_short_hash("shop-db") && !has_short_hash("shop-mariadb-root") && !has_short_hash("shop-database-db"));
+        assert!(has_short_hash("shop-80a707af-db") && has_short_hash(&child(&"a".repeat(63), "db")));
+        assert!(
+            !has_short_hash("shop-db") && !has_short_hash("shop-mariadb-root") && !has_short_hash("shop-database-db")
+        );
     }
 
-    /// Pinned: a change would give every site another database.
+    /// Pinned: a change would let no Secret that was kept prove its database's name.
     #[test]
     fn a_database_name_never_changes() {
-        assert_eq!(database("default", "customer-site"), "customersiteced52df88ec2");
-        assert!(database("default", "123").starts_with("site"));
+        assert_eq!(database("default", "customer-site", "0123456789abcdef"), "customerb48a5ad0e85cc66c476da6cd");
+        assert!(database("default", "123", "0").starts_with("site"));
     }
 
     proptest! {
         #[test]
         fn a_database_name_is_safe_in_every_grant(namespace in "[a-z]{1,9}", site in "[a-z0-9]([-.a-z0-9]{0,61}[a-z0-9])?") {
-            let name = database(&namespace, &site);
+            let name = database(&namespace, &site, "1");
             prop_assert!(name.len() <= 32);
             prop_assert!(name.starts_with(|c: char| c.is_ascii_lowercase()));
             prop_assert!(name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit()));
-            prop_assert_ne!(name, database(&format!("{namespace}x"), &site));
+            prop_assert_ne!(&name, &database(&format!("{namespace}x"), &site, "1"));
+            prop_assert_ne!(name, database(&namespace, &site, "2"));
         }
 
         #[test]

@@ -144,14 +144,16 @@ mod tests {
             assert_eq!(owner(true).standing(&marked(labels.clone())), expected, "{labels}");
         }
         let persons = object(json!({"name": "shop-db", "namespace": "a", "labels": {"site": "shop"}}));
-        assert_eq!(owner(true).standing(&persons), Standing::Other, "its name and a label of a person's are no identity");
+        assert_eq!(
+            owner(true).standing(&persons),
+            Standing::Other,
+            "its name and a label of a person's are no identity"
+        );
     }
 
     #[test]
     fn an_object_is_a_benchs_by_its_controller() {
-        let of = |uid: &str, name: &str| {
-            json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": name, "uid": uid, "controller": true}])
-        };
+        let of = |uid: &str, name: &str| json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": name, "uid": uid, "controller": true}]);
         let labels = json!({"app.kubernetes.io/managed-by": "frappe-operator", "bench": "shop"});
         for (owners, expected) in [
             (of("mine", "shop"), Standing::Own),
@@ -159,7 +161,8 @@ mod tests {
             (of("other", "other"), Standing::Other),
             (json!([]), Standing::Own),
         ] {
-            let found = object(json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
+            let found =
+                object(json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
             assert_eq!(owner(false).standing(&found), expected, "{owners}");
         }
         let persons = object(json!({"name": "shop-nginx", "namespace": "a", "labels": {"bench": "shop"}}));

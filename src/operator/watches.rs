@@ -170,7 +170,9 @@ impl Watches {
 fn budget(tasks: &mut JoinSet<()>, ownership: &Ownership, wake: &Wake) -> Arc<JobBudget> {
     let sites = Arc::clone(&wake.sites);
     let known = move |key: &Key, uid: &str, bench: &Key| {
-        sites.get(key).is_some_and(|site| site.metadata.uid.as_deref() == Some(uid) && site_watch::lane(&site) == *bench)
+        sites
+            .get(key)
+            .is_some_and(|site| site.metadata.uid.as_deref() == Some(uid) && site_watch::lane(&site) == *bench)
     };
     let (jobs, mut woken) = JobBudget::new(ownership.held.clone(), known);
     let (jobs, wake, mut held) = (Arc::new(jobs), wake.clone(), ownership.held.clone());

@@ -28,4 +28,5 @@ mod sharding;
 mod site_fields;
 mod sites;
 mod support;
+mod tenancy;
 mod tool;

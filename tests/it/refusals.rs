@@ -61,7 +61,7 @@ async fn namesake(world: &World) {
     let message =
         world.kubectl(&["get", "fb", "bench", "-n", "namesake", "-o", "jsonpath={.status.conditions[0].message}"]);
     assert!(
-        message.contains("an object of this name exists and was not created by this operator: rename or remove it"),
+        message.contains("an object of this name exists and was not created for this object: rename or remove it"),
         "{message}"
     );
     let selector =

@@ -28,6 +28,7 @@ use crate::{
         labels,
         names::{child, hash_hex},
         object::Kind,
+        owner::Owner,
         quantity,
     },
     io::named::Known,
@@ -106,7 +107,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .all()
         .filter_map(|desired| {
             let object = context.bench_children.get(desired.kind, &desired.key)?;
-            Some(((desired.kind, desired.key.name.clone()), object))
+            Owner::of(desired).has(&object).then(|| ((desired.kind, desired.key.name.clone()), object))
         })
         .collect();
     let retired = rendered
@@ -201,29 +202,28 @@ fn version(secret: &DynamicObject) -> String {
     hash_hex(&format!("{}{version}", secret.metadata.uid.clone().unwrap_or_default()), 16)
 }
 
-/// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench.
+/// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench. A site
+/// for which nothing was made there, because the bench does not allow it or is not ready, holds nobody up.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
-    // A site of another namespace says in a label in which its bench is.
-    let selector = format!("{}={bench}", crate::domain::labels::BENCH_OF_SITE);
+    let key = Key::new(namespace, bench);
+    let here = |site: &FrappeSite| {
+        let has_objects = site.status.as_ref().is_some_and(|it| it.identity.is_some() || it.database.is_some());
+        has_objects && crate::controllers::site::watch::lane(site) == key
+    };
+    let selector = format!("{}={bench}", labels::BENCH_OF_SITE);
     let (mut items, mut versions) = (Vec::new(), Vec::new());
-    for api in context.everywhere::<PartialObjectMeta<FrappeSite>>() {
+    for api in context.everywhere::<FrappeSite>() {
         let list = api.list(&ListParams::default().labels(&selector)).await?;
         versions.extend(list.metadata.resource_version);
-        items.extend(list.items);
+        items.extend(list.items.into_iter().filter(here));
     }
-    let bench_namespace = |site: &PartialObjectMeta<FrappeSite>| {
-        site.labels().get(labels::BENCH_NAMESPACE).cloned().or_else(|| site.namespace())
-    };
-    let here = |site: &&PartialObjectMeta<FrappeSite>| bench_namespace(site).as_deref() == Some(namespace);
-    let ours: Vec<_> = items.iter().filter(here).collect();
-    if !ours.is_empty() {
+    if !items.is_empty() {
         let oldest = versions.into_iter().min_by_key(|it| it.parse::<u64>().unwrap_or(0));
         let version = oldest.unwrap_or_default();
-        context.departures.expect(Key::new(namespace, bench), version);
+        context.departures.expect(key.clone(), version);
     }
-    let cached = |site: &FrappeSite| crate::controllers::site::watch::lane(site) == Key::new(namespace, bench);
-    let mut names: Vec<String> = ours.into_iter().map(ResourceExt::name_any).collect();
-    names.extend(context.sites.all().iter().filter(|site| cached(site)).map(|site| site.name_any()));
+    let mut names: Vec<String> = items.iter().map(ResourceExt::name_any).collect();
+    names.extend(context.sites.all().iter().filter(|site| here(site)).map(|site| site.name_any()));
     names.sort();
     names.dedup();
     Ok(names)

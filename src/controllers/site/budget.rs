@@ -116,7 +116,7 @@ impl JobBudget {
     /// The site is gone: it wants nothing any more, on whatever bench it was.
     pub fn forget(&self, site: &Key) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (bench, lane) in lanes.iter_mut() {
+        for (bench, lane) in &mut *lanes {
             lane.busy.retain(|(other, _), _| other != site);
             lane.waiting.retain(|(_, other), _| other != site);
             self.wake(self.next(bench, lane));
@@ -146,7 +146,7 @@ impl JobBudget {
     pub fn slots_changed(&self) {
         let slots = *self.slots.borrow();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
-        for (bench, lane) in lanes.iter_mut() {
+        for (bench, lane) in &mut *lanes {
             lane.busy.retain(|(_, uid), _| slots.contains(Slot::of_uid(uid)));
             lane.waiting.retain(|_, slot| slots.contains(*slot));
             self.wake(self.next(bench, lane));
@@ -191,7 +191,6 @@ impl Lane {
     fn is_idle(&self) -> bool {
         self.busy.is_empty() && self.waiting.is_empty()
     }
-
 }
 
 /// Bench and site of a site's Job. The bench is in the Job's own namespace, wherever the site is.
@@ -272,7 +271,8 @@ mod tests {
         let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
         let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
         assert!(budget.take(&foreign, 1) && !budget.take(&claim("two", 2), 1));
-        let of = json!({"bench": "bench", "site": "one", labels::SITE_UID: uid_in(1), labels::SITE_NAMESPACE: "tenant"});
+        let of =
+            json!({"bench": "bench", "site": "one", labels::SITE_UID: uid_in(1), labels::SITE_NAMESPACE: "tenant"});
         seen_as(&budget, "one-x-init", false, of.clone());
         assert!(!budget.take(&claim("two", 2), 1));
         seen_as(&budget, "one-x-init", true, of);

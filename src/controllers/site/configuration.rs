@@ -57,7 +57,7 @@ pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
     if let Some(restored) = status.and_then(|status| status.last_restore.as_ref()) {
         read["restored"] = json!(restored);
     }
-    let database = database_request(&valid.database, input.database_name, input.database_user);
+    let database = database_request(&valid.database, &input.known.name, &input.known.user);
     let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
     Configuration { request, hash, admin_password_version: admin }
 }

@@ -2,7 +2,7 @@
 
 use frappe_crds::{
     FrappeBench,
-    common::{DatabaseConfig, DatabaseMode, DatabaseProvider, NamespacedReference, Port},
+    common::{DatabaseConfig, DatabaseMode, DatabaseProvider, Port},
 };
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -11,6 +11,7 @@ use super::{
     observe::Observed,
     place::Place,
     reason::Reason,
+    record::{self, Choice},
     status::{Report, Stage},
 };
 use crate::{
@@ -57,7 +58,7 @@ pub struct Existing {
 }
 
 impl Database {
-    /// What is decided, as the annotation of the site's Secret keeps it.
+    /// What is decided, as the annotation of the site's Secret repeats it.
     pub fn decision(&self) -> String {
         match self {
             Self::Made(server) if server.dedicated => "dedicated".to_owned(),
@@ -97,33 +98,17 @@ pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
 /// The database. What was decided when the site was made counts, whatever a bench's default says later.
 pub fn choose(observed: &Observed, bench: &FrappeBench) -> Result<Database, Report> {
     let config = merged(observed, bench);
-    let decided = observed.credentials.as_ref().and_then(|it| it.annotations().get(labels::DATABASE_KIND).cloned());
-    let decided = decided.or_else(|| on_server_of_objects(observed));
-    let words: Vec<&str> = decided.as_deref().unwrap_or_default().split(' ').collect();
-    match words.as_slice() {
-        ["dedicated"] => dedicated(observed),
-        ["shared", key] => {
-            let key = key.split_once('/').map(|(namespace, name)| Key::new(namespace, name));
-            shared(observed, key, &config)
-        }
-        ["existing", engine] => existing(observed, &config, engine),
-        _ if config.provider == Some(DatabaseProvider::Postgres) => existing(observed, &config, "postgres"),
-        _ if config.provider == Some(DatabaseProvider::External) || config.connection_secret_ref.is_some() => {
+    match record::known(observed).choice {
+        Some(Choice::Dedicated) => dedicated(observed),
+        Some(Choice::Shared(key)) => shared(observed, Some(key), &config),
+        Some(Choice::Existing(engine)) => existing(observed, &config, engine),
+        None if config.provider == Some(DatabaseProvider::Postgres) => existing(observed, &config, "postgres"),
+        None if config.provider == Some(DatabaseProvider::External) || config.connection_secret_ref.is_some() => {
             existing(observed, &config, "mariadb")
         }
-        _ if config.mode == Some(DatabaseMode::Dedicated) => dedicated(observed),
-        _ => shared(observed, None, &config),
+        None if config.mode == Some(DatabaseMode::Dedicated) => dedicated(observed),
+        None => shared(observed, None, &config),
     }
-}
-
-/// Where the annotation is lost, the objects say it.
-fn on_server_of_objects(observed: &Observed) -> Option<String> {
-    let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
-    let reference: NamespacedReference = serde_json::from_value(object.data["spec"]["mariaDbRef"].clone()).ok()?;
-    let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
-    let key = Key::new(namespace, reference.name);
-    let own = Place::of(&observed.site).own_server();
-    Some(if key == own { "dedicated".to_owned() } else { format!("shared {key}") })
 }
 
 fn installed(observed: &Observed) -> Result<(), Report> {
@@ -188,7 +173,7 @@ fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
     (format!("{service}.{}.svc", key.namespace), spec["port"].as_i64().unwrap_or(MARIADB_PORT))
 }
 
-fn existing(observed: &Observed, config: &DatabaseConfig, engine: &str) -> Result<Database, Report> {
+fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) -> Result<Database, Report> {
     let at = Stage::Database;
     let failed = |reason, message: String| Err(Report::failed(at, at, reason, message));
     let Some(reference) = &config.connection_secret_ref else {
@@ -201,7 +186,6 @@ fn existing(observed: &Observed, config: &DatabaseConfig, engine: &str) -> Resul
             format!("dbConfig.connectionSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
         return failed(Reason::SecretNamespaceRefused, message);
     }
-    let engine = if engine == "postgres" { "postgres" } else { "mariadb" };
     let port = config.port.as_ref().and_then(|Port(port)| port.parse().ok());
     Ok(Database::Existing(Existing { engine, secret: reference.name.clone(), host: config.host.clone(), port }))
 }

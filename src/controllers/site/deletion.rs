@@ -19,6 +19,7 @@ use super::{
     place::Place,
     plan::{self, Plan, Step},
     reason::Reason,
+    record::{self, Known},
     status::{Report, Stage},
     validate::Validated,
 };
@@ -156,7 +157,7 @@ fn is_its_own(observed: &Observed) -> bool {
 /// knows nothing of it.
 fn is_restored(observed: &Observed) -> bool {
     let older = |secret: &Arc<DynamicObject>| secret.creation_timestamp() < observed.site.creation_timestamp();
-    observed.credentials.as_ref().is_some_and(older)
+    record::is_own_secret(observed) && observed.credentials.as_ref().is_some_and(older)
 }
 
 /// Whether a Job must drop the site: something may have been created, and a Job can be made.
@@ -183,7 +184,7 @@ fn lacks_secret(observed: &Observed, remains: &Remains) -> Option<Report> {
     let connection = remains.valid.database.connection_secret();
     let name = match connection.filter(|name| !observed.secrets.contains_key(*name)) {
         Some(name) => name.to_owned(),
-        None if observed.credentials.is_none() => Place::of(&observed.site).credentials().name,
+        None if !record::is_own_secret(observed) => Place::of(&observed.site).credentials().name,
         None => return None,
     };
     let message = format!(
@@ -262,10 +263,10 @@ fn drop_objects(observed: &Observed, input: &Input, server: &Server) -> Vec<Step
 fn secrets(observed: &Observed) -> Vec<Step> {
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
     let admin = observed.admin_secret().cloned().filter(|_| generated);
-    let root =
-        observed.root_secret.clone().filter(|it| it.labels().get(labels::SITE_UID) == observed.site.uid().as_ref());
-    let own = [observed.credentials.clone(), admin, root].into_iter().flatten();
-    own.map(|secret| Step::Delete(Kind::Secret, secret)).chain(copies(observed)).collect()
+    let uid = observed.site.uid();
+    let root = observed.root_secret.clone().filter(|it| it.labels().get(labels::SITE_UID) == uid.as_ref());
+    let own = [observed.credentials.clone(), admin].into_iter().flatten().filter(|it| record::is_own(observed, it));
+    own.chain(root).map(|secret| Step::Delete(Kind::Secret, secret)).chain(copies(observed)).collect()
 }
 
 /// Copies of Secrets in another namespace.
@@ -292,9 +293,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
 /// What is left of a site's validation: its names, and its database as it was decided.
 struct Remains {
     valid: Validated,
-    identity: String,
-    database_name: String,
-    database_user: String,
+    known: Known,
     /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
     skips_database: bool,
     /// Whether its server is gone.
@@ -303,9 +302,6 @@ struct Remains {
 
 impl Remains {
     fn of(observed: &Observed) -> Self {
-        let (identity, database_name) = plan::identity(observed);
-        let database_user = plan::database_user(observed, &database_name);
-        let place = Place::of(&observed.site);
         let chosen = database::remaining(observed);
         let dedicated = chosen.as_ref().is_some_and(|it| matches!(it, Database::Made(server) if server.dedicated));
         let server_gone = chosen.is_none() || (dedicated && observed.own_server().is_none());
@@ -317,19 +313,13 @@ impl Remains {
             apps: Vec::new(),
             removed_apps: Vec::new(),
             admin_secret: String::new(),
-            place,
+            place: Place::of(&observed.site),
         };
         let skips_database = server_gone || force(observed) >= Force::SkipDatabase;
-        Self { valid, identity, database_name, database_user, skips_database, server_gone }
+        Self { valid, known: record::known(observed), skips_database, server_gone }
     }
 
     fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {
-        Input {
-            site: &observed.site,
-            valid: &self.valid,
-            identity: &self.identity,
-            database_name: &self.database_name,
-            database_user: &self.database_user,
-        }
+        Input { site: &observed.site, valid: &self.valid, known: &self.known }
     }
 }

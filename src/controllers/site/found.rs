@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
     build::{self, Input},
+    kept::live,
     observe::{Observed, metadata_of},
     place::Place,
     plan::Step,
@@ -55,10 +56,7 @@ pub(super) async fn found(
         if !context.mariadb_installed() {
             return Ok(None);
         }
-        let key = place.key(suffix);
-        let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &key.namespace, &kind.resource());
-        let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
-        Ok::<_, kube::Error>(list.items.into_iter().find(|it| owner.has(it)))
+        Ok::<_, kube::Error>(live(context, kind, &place.key(suffix)).await?.filter(|it| owner.has(it)))
     };
     let database = object(Kind::Database, "db").await?;
     Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
@@ -67,18 +65,6 @@ pub(super) async fn found(
 /// The Go operator's Secret with the password of Administrator.
 fn admin_password(site: &FrappeSite) -> Key {
     Key::new(site.namespace().unwrap_or_default(), child(&site.name_any(), "admin"))
-}
-
-impl Found {
-    /// Name of the database.
-    pub fn database_name(&self) -> Option<String> {
-        self.database.as_ref()?.data["spec"]["name"].as_str().map(str::to_owned)
-    }
-
-    /// Name of the account.
-    pub fn database_user(&self) -> Option<String> {
-        self.user.as_ref()?.data["spec"]["name"].as_str().map(str::to_owned)
-    }
 }
 
 /// Whether the site may be another operator's, and is to be taken over.

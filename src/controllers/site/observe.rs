@@ -6,7 +6,10 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, SiteBackup, site::SitePhase};
+use frappe_crds::{
+    FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup,
+    site::{DatabaseKind, SitePhase},
+};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
@@ -21,6 +24,7 @@ use super::{
     build,
     found::{self, Found},
     hosts::{self, Hosts},
+    kept::{sql, with_former_names},
     place::Place,
 };
 use crate::{
@@ -208,9 +212,10 @@ pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Stri
 
 /// Reads the world of one site.
 pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
+    let site = with_former_names(context, site).await?;
     let place = Place::of(&site);
     let children = &context.site_children;
-    let cached = |kind: Kind, suffix: &str| children.get(kind, &place.key(suffix));
+    let owner = Owner::site(site.as_ref());
     let config = context.config();
     let bench = context.benches.get(&Key::new(&place.namespace, &site.spec.bench_ref.name));
     let hosts = hosts::resolve(&site.spec, bench.as_deref(), &config);
@@ -236,20 +241,20 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         may_start_job: true,
         capabilities: context.capabilities(),
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
-        routes: routes(context, &place, hosts.all().chain(&held)),
+        routes: routes(context, &site, hosts.all().chain(&held)),
         namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
         secrets,
         copies,
         found,
-        servers: servers(context, &place, credentials.as_deref()),
-        credentials,
+        servers: servers(context, &place, site.status.as_ref()),
         backups,
         backup_job,
         backup_result,
         operator_image: context.operator_image.clone(),
         mariadb_installed: context.mariadb_installed(),
-        root_secret: children.get(Kind::Secret, &place.own_server_root()),
-        sql: [cached(Kind::Database, "db"), cached(Kind::User, "user"), cached(Kind::Grant, "grant")],
+        root_secret: children.get(Kind::Secret, &place.own_server_root()).filter(|it| owner.has(it)),
+        sql: sql(context, &site, credentials.as_deref()).await?,
+        credentials,
         epoch: turn.epoch,
         fresh: Fresh {
             identity: random::id(),
@@ -271,14 +276,14 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
 }
 
 /// The MariaDB objects that may serve the site: where that is decided, only the one.
-fn servers(context: &Context, place: &Place, credentials: Option<&DynamicObject>) -> Vec<Arc<DynamicObject>> {
+fn servers(context: &Context, place: &Place, status: Option<&FrappeSiteStatus>) -> Vec<Arc<DynamicObject>> {
     let get = |key: &Key| context.site_children.get(Kind::MariaDb, key).into_iter().collect();
-    let decided = credentials.and_then(|it| it.annotations().get(labels::DATABASE_KIND));
-    match decided.map(|it| it.split(['/', ' ']).collect::<Vec<_>>()).as_deref() {
-        Some(["dedicated"]) => get(&place.own_server()),
-        Some(["shared", namespace, name]) => get(&Key::new(*namespace, *name)),
-        Some(["existing", _]) => Vec::new(),
-        _ => context.site_children.all(Kind::MariaDb),
+    let decided = status.filter(|it| it.identity.is_some()).and_then(|it| it.database.as_ref());
+    match decided.map(|it| (it.kind, it.server.clone().unwrap_or_default())) {
+        Some((DatabaseKind::Dedicated, _)) => get(&place.own_server()),
+        Some((DatabaseKind::Shared, server)) => get(&Key::new(server.namespace.unwrap_or_default(), server.name)),
+        Some((DatabaseKind::Existing, _)) => Vec::new(),
+        None => context.site_children.all(Kind::MariaDb),
     }
 }
 
@@ -305,14 +310,15 @@ async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObje
     Ok(if alive { Holder::Other(Key::new(holder.namespace, holder.name)) } else { Holder::Gone })
 }
 
-fn routes<'a>(context: &Context, place: &Place, hosts: impl Iterator<Item = &'a String>) -> Routes {
-    let children = &context.site_children;
-    let route = |key: Key| children.get(Kind::Route, &key).map(|it| (key.name, it));
-    let of_hosts = hosts.filter_map(|host| route(build::route_key(place, Some(host))));
+fn routes<'a>(context: &Context, site: &FrappeSite, hosts: impl Iterator<Item = &'a String>) -> Routes {
+    let (place, owner) = (Place::of(site), Owner::site(site));
+    let own = |kind: Kind, key: &Key| context.site_children.get(kind, key).filter(|it| owner.has(it));
+    let route = |key: Key| own(Kind::Route, &key).map(|it| (key.name, it));
+    let of_hosts = hosts.filter_map(|host| route(build::route_key(&place, Some(host))));
     Routes {
-        ingress: children.get(Kind::Ingress, &place.key("ingress")),
-        http_route: children.get(Kind::HttpRoute, &place.key("route")),
-        routes: route(build::route_key(place, None)).into_iter().chain(of_hosts).collect(),
+        ingress: own(Kind::Ingress, &place.key("ingress")),
+        http_route: own(Kind::HttpRoute, &place.key("route")),
+        routes: route(build::route_key(&place, None)).into_iter().chain(of_hosts).collect(),
     }
 }
 
@@ -373,9 +379,11 @@ async fn secrets(
         let known = own_secret(context, site, &key).await?;
         found.extend(known.map(|it| (key.name, it)));
     }
+    let owner = Owner::site(site);
     let copies = found.keys().filter(|_| place.is_foreign()).filter_map(|name| {
-        let mounted = place.mounted(name);
-        Some((mounted.clone(), context.site_children.get(Kind::Secret, &Key::new(&place.namespace, mounted))?))
+        let key = Key::new(&place.namespace, place.mounted(name));
+        let copy = context.site_children.get(Kind::Secret, &key).filter(|it| owner.has(it))?;
+        Some((key.name, copy))
     });
     let copies = copies.collect();
     Ok((found, copies))

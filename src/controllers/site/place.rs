@@ -1,8 +1,8 @@
 //! Where the objects of a site live, and how they are named. Pure.
 //!
 //! A volume, a Secret and a backend can only be named within one namespace, so the objects of a site are in its bench's
-//! namespace. Where that is not the site's own, their names carry a hash of the site's, so that two sites of one name
-//! never meet.
+//! namespace. Where that is not the site's own, their names carry a hash of the site's namespace and name, so long that none
+//! can be found that is the same; and no site of the bench's namespace may be called so.
 
 use frappe_crds::FrappeSite;
 use kube::ResourceExt;
@@ -12,8 +12,12 @@ use crate::domain::{
     names::{child, hash_hex, operation_job},
 };
 
-/// Hex digits of the hash of a namespace.
-const NAMESPACE_HASH_DIGITS: usize = 8;
+/// Hex digits of the hash of a namespace and name. The CRD refuses names of sites that end as this does.
+const SITE_HASH_DIGITS: usize = 24;
+/// Characters of the site's name before it: no suffix makes the whole so long that it would be shortened.
+const STEM_CHARACTERS: usize = 18;
+/// Hex digits of the hash of a namespace in the names of older versions.
+const FORMER_HASH_DIGITS: usize = 8;
 /// Hex digits of the hash of a Secret's name.
 const SECRET_HASH_DIGITS: usize = 8;
 
@@ -34,8 +38,25 @@ impl Place {
         let own = site.namespace().unwrap_or_default();
         let namespace = site.spec.bench_ref.namespace.clone().unwrap_or_else(|| own.clone());
         let name = site.name_any();
-        let stem = if namespace == own { name } else { format!("{name}-{}", hash_hex(&own, NAMESPACE_HASH_DIGITS)) };
+        let status = site.status.as_ref();
+        let stem = match status.and_then(|it| it.object_prefix.clone()) {
+            _ if namespace == own => name,
+            Some(recorded) => recorded,
+            None if status.is_some_and(|it| it.identity.is_some()) => former_stem(&own, &name),
+            None => {
+                let short: String = name.chars().take(STEM_CHARACTERS).collect();
+                let hash = hash_hex(&format!("{own}/{name}"), SITE_HASH_DIGITS);
+                format!("{}-x{hash}", short.trim_end_matches(['-', '.']))
+            }
+        };
         Self { namespace, stem, own }
+    }
+
+    /// The Secret that a site of this namespace and name would have had by an older version.
+    pub fn former_credentials(site: &FrappeSite) -> Option<(String, Key)> {
+        let place = Self::of(site);
+        let stem = former_stem(&place.own, &site.name_any());
+        place.is_foreign().then(|| (stem.clone(), Self { stem, ..place }.credentials()))
     }
 
     /// Whether the objects are in another namespace than the site.
@@ -83,19 +104,28 @@ impl Place {
     }
 }
 
+/// What the names of objects in another namespace began with before.
+fn former_stem(namespace: &str, site: &str) -> String {
+    format!("{site}-{}", hash_hex(namespace, FORMER_HASH_DIGITS))
+}
+
 #[cfg(test)]
 mod tests {
+    use frappe_crds::FrappeSiteStatus;
     use serde_json::json;
 
     use super::*;
 
-    fn place(namespace: &str, bench_namespace: Option<&str>) -> Place {
-        let site: FrappeSite = serde_json::from_value(json!({
+    fn of(namespace: &str, bench_namespace: Option<&str>) -> FrappeSite {
+        serde_json::from_value(json!({
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": {"name": "shop", "namespace": namespace},
             "spec": {"siteName": "shop", "benchRef": {"name": "b", "namespace": bench_namespace}},
         }))
-        .unwrap();
-        Place::of(&site)
+        .unwrap()
+    }
+
+    fn place(namespace: &str, bench_namespace: Option<&str>) -> Place {
+        Place::of(&of(namespace, bench_namespace))
     }
 
     #[test]
@@ -115,5 +145,26 @@ mod tests {
         assert_ne!(first.credentials(), second.credentials());
         assert_ne!(first.mounted("admin"), second.mounted("admin"));
         assert_eq!(first.generated_admin_password("shop"), Key::new("a", "shop-admin-password"));
+    }
+
+    /// Pinned: other names would be other objects.
+    #[test]
+    fn objects_in_another_namespace_keep_their_names() {
+        let mut site = of("a", Some("c"));
+        assert_eq!(Place::of(&site).stem, "shop-xfa400b7a40712fcda833a5b7");
+        site.status = Some(FrappeSiteStatus { identity: Some("1".into()), ..Default::default() });
+        assert_eq!(Place::of(&site).stem, "shop-ca978112", "made by a version before");
+        site.status = Some(FrappeSiteStatus { object_prefix: Some("as-recorded".into()), ..Default::default() });
+        assert_eq!(Place::of(&site).stem, "as-recorded");
+    }
+
+    #[test]
+    fn no_name_of_an_object_in_another_namespace_is_shortened() {
+        let mut site = of("a", Some("c"));
+        site.metadata.name = Some("long.".repeat(12));
+        let place = Place::of(&site);
+        for suffix in ["db-password", "admin-password", "mariadb-root", "copy-01234567", "backup-01234567-99"] {
+            assert!(place.key(suffix).name.contains(&place.stem), "{}", place.key(suffix).name);
+        }
     }
 }

@@ -19,6 +19,7 @@ use super::{
     operation::{self, Progress},
     place::Place,
     reason::Reason,
+    record,
     serve::serve,
     status::{self, Report, Stage},
     validate::{Validated, validate},
@@ -28,7 +29,7 @@ use crate::{
     domain::{
         condition,
         key::Key,
-        labels, names,
+        labels,
         object::{Desired, Kind},
     },
     io::events::Notice,
@@ -120,7 +121,7 @@ fn ready(observed: &Observed) -> Result<Validated, Box<Plan>> {
         let message = format!("host {host} is already used by {by}: choose another host, or delete that site");
         return Err(stop(&Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message), false));
     }
-    if let Some(report) = foreign_secret(observed) {
+    if let Some(report) = record::foreign_secret(observed, &record::known(observed), &valid.database) {
         return Err(stop(&report, false));
     }
     match lost_secret(observed).or_else(|| missing_secret(observed, &valid)) {
@@ -139,12 +140,6 @@ impl Plan {
         let notice = status::notice(observed, &status, report.reason);
         Self { status: Some(status), notice, ..Self::default() }
     }
-}
-
-fn foreign_secret(observed: &Observed) -> Option<Report> {
-    let secret = observed.credentials.as_ref().filter(|it| !it.annotations().contains_key(labels::IDENTITY))?;
-    let message = format!("Secret {} exists and was not created for this site: rename or remove it", secret.name_any());
-    Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message))
 }
 
 /// A Secret that was there once and is gone: its password is in the database, so that another is made only where a person
@@ -178,7 +173,8 @@ fn lost_secret(observed: &Observed) -> Option<Report> {
 pub(super) fn replaces(observed: &Observed) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let asked = observed.site.annotations().get(labels::REPLACE_SECRETS);
-    asked.is_some() && asked != status.last_replaced_secrets_at.as_ref() && status.identity.is_some()
+    let known = status.identity.is_some() || status.database.is_some();
+    asked.is_some() && asked != status.last_replaced_secrets_at.as_ref() && known
 }
 
 /// A Secret that the site names and that does not exist.
@@ -204,74 +200,67 @@ fn missing_secret(observed: &Observed, valid: &Validated) -> Option<Report> {
     Some(Report::pending(Stage::Database, at, reason, message))
 }
 
-/// Identity and database name: those of the Secret, else of the status, else decided now.
-pub fn identity(observed: &Observed) -> (String, String) {
-    let annotation = |name: &str| observed.credentials.as_ref().and_then(|it| it.annotations().get(name).cloned());
-    let status = observed.site.status.clone().unwrap_or_default();
-    let namespace = observed.site.namespace().unwrap_or_default();
-    let database =
-        || observed.found.database_name().unwrap_or_else(|| names::database(&namespace, &observed.site.name_any()));
-    (
-        annotation(labels::IDENTITY).or(status.identity).unwrap_or_else(|| observed.fresh.identity.clone()),
-        annotation(labels::DATABASE).or(status.database_name).unwrap_or_else(database),
-    )
-}
-
-/// Name of the account: that of the database, but for a site that was taken over.
-pub fn database_user(observed: &Observed, database_name: &str) -> String {
-    let known = observed.credentials.as_ref().map(|it| it.annotations().get(labels::DATABASE_USER).cloned());
-    known.unwrap_or_else(|| observed.found.database_user()).unwrap_or_else(|| database_name.to_owned())
-}
-
 fn provision(observed: &Observed, valid: &Validated) -> Plan {
-    let (identity, database_name) = identity(observed);
-    let database_user = database_user(observed, &database_name);
-    let input = Input {
-        site: &observed.site,
-        valid,
-        identity: &identity,
-        database_name: &database_name,
-        database_user: &database_user,
-    };
+    let known = record::known(observed);
+    let input = Input { site: &observed.site, valid, known: &known };
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
     steps.extend(claim(observed, &input));
+    let decided = record::record(&known, &valid.database);
     let secrets = secrets(observed, &input);
     // The versions of Secrets that are made or labelled now are known only afterwards.
     let secrets_change = !secrets.is_empty();
-    steps.extend(secrets);
-    let made = match &valid.database {
-        Database::Made(server) => {
-            steps.extend(server_steps(observed, &input, server));
-            let objects = [build::database, build::user, build::grant].map(|it| it(&input, server, Cleanup::Skip));
-            let objects = objects.into_iter().zip(&observed.sql);
-            steps.extend(objects.map(|(desired, live)| found::ensure(observed, desired, live.as_deref())));
-            true
-        }
-        Database::Existing(_) => false,
-    };
+    let mut making = secrets;
+    making.extend(made_objects(observed, &input));
+    let made = matches!(valid.database, Database::Made(_));
+    let waits = sql_report(observed).filter(|_| made);
+    let former = observed.site.status.clone().unwrap_or_default();
+    let is_recorded = !made || former.identity.is_some() || former.database.as_ref() == Some(&decided);
     let wanted = configuration(observed, &input);
-    let mut plan = match sql_report(observed).filter(|_| made) {
-        Some(report) => Plan::report(observed, &report, None),
+    let mut plan = match &waits {
+        Some(report) => Plan::report(observed, report, None),
+        None if !is_recorded => Plan::report(observed, &creating_database(), None),
         None if secrets_change => {
+            steps.extend(making);
             return Plan { steps, again_after: Some(Duration::ZERO), ..Plan::default() };
         }
         None => initialize(observed, &input, &wanted),
     };
     plan = backups::add(observed, plan, Some(&input));
     if let Some(status) = plan.status.as_mut() {
-        status.database_name = made.then(|| database_name.clone());
+        status.database_name = made.then(|| known.name.clone());
         let credentials = valid.place.credentials().name;
         status.database_credentials_secret =
             Some(valid.database.connection_secret().map_or(credentials, str::to_owned));
-        // The Secret is there when this is written: from then on its absence is a loss.
-        status.identity = Some(identity.clone());
+        status.database = Some(decided);
+        status.object_prefix = valid.place.is_foreign().then(|| valid.place.stem.clone());
+        // The Secret is there when an operation begins: from then on its absence is a loss.
+        if waits.is_none() && is_recorded && status.operation.is_some() {
+            status.identity = Some(known.identity.clone());
+        }
         if replaces(observed) {
             status.last_replaced_secrets_at = observed.site.annotations().get(labels::REPLACE_SECRETS).cloned();
         }
     }
+    if is_recorded {
+        steps.extend(making);
+    } else {
+        // What is decided is written down before anything is made by it.
+        plan.again_after = waits.is_none().then_some(Duration::ZERO);
+        plan.last.splice(0..0, making);
+    }
     steps.append(&mut plan.steps);
     plan.steps = steps;
     plan
+}
+
+/// Database, account and rights, with the server where it is the site's own.
+fn made_objects(observed: &Observed, input: &Input) -> Vec<Step> {
+    let Database::Made(server) = &input.valid.database else { return Vec::new() };
+    let mut steps = server_steps(observed, input, server);
+    let objects = [build::database, build::user, build::grant].map(|it| it(input, server, Cleanup::Skip));
+    let objects = objects.into_iter().zip(&observed.sql);
+    steps.extend(objects.map(|(desired, live)| found::ensure(observed, desired, live.as_deref())));
+    steps
 }
 
 /// Slot, bench and finalizer, in one patch.
@@ -358,13 +347,14 @@ fn copied(observed: &Observed, input: &Input, name: &str, secret: &DynamicObject
 
 /// A Secret without the site's slot label is not seen by the watch.
 fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
-    let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
-    if secret.labels().get(labels::SLOT).is_some_and(|it| *it == slot) {
+    let uid = observed.site.uid().unwrap_or_default();
+    let slot = kube_sharding::Slot::of_uid(&uid).to_string();
+    if secret.labels().get(labels::SLOT) == Some(&slot) && secret.labels().get(labels::SITE_UID) == Some(&uid) {
         return None;
     }
     let metadata = json!({
         "uid": secret.uid(), "resourceVersion": secret.resource_version(),
-        "labels": {labels::SLOT: slot, "site": observed.site.name_any()},
+        "labels": {labels::SLOT: slot, labels::SITE_UID: uid, "site": observed.site.name_any()},
     });
     Some(Step::LabelSecret(secret.clone(), metadata))
 }
@@ -408,13 +398,15 @@ fn sql_report(observed: &Observed) -> Option<Report> {
             }
             // A site that is served does not stop being so because an object is being made again.
             None if served => None,
-            None => {
-                let message = "the MariaDB operator is creating the database, its user and grants";
-                Some(Report::provisioning(Stage::Database, Reason::CreatingDatabase, message))
-            }
+            None => Some(creating_database()),
         };
     }
     None
+}
+
+fn creating_database() -> Report {
+    let message = "the MariaDB operator is making database, account and rights";
+    Report::provisioning(Stage::Database, Reason::CreatingDatabase, message)
 }
 
 /// Creates the site, once. From then on it is served, and its configuration kept.

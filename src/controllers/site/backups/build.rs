@@ -94,7 +94,7 @@ pub(super) fn job(
     });
     let mut metadata = input.owned_metadata();
     metadata["labels"] = json!(labels);
-    metadata["annotations"] = json!({labels::IDENTITY: input.identity});
+    metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
     Desired::untyped(Kind::Job, job_key(&input.valid.place, operation), metadata, &spec)
 }
 
@@ -109,7 +109,7 @@ fn transfer_request(
     storage: &Storage,
     operation: &BackupOperation,
 ) -> transfer::Request {
-    let maker = Maker { site_backup: operation.site_backup.clone(), identity: input.identity.to_owned() };
+    let maker = Maker { site_backup: operation.site_backup.clone(), identity: input.known.identity.clone() };
     let nothing = transfer::Request {
         place: storage.place.clone(),
         folder: storage.folder.clone(),
@@ -128,7 +128,7 @@ fn transfer_request(
         name,
         site_backup: operation.site_backup.clone(),
         site: site.clone(),
-        identity: input.identity.to_owned(),
+        identity: input.known.identity.clone(),
         scheduled_at: operation.scheduled_at.0,
         may_be_stored,
     };

@@ -59,7 +59,7 @@ impl Cleanup {
 /// The Database: `utf8mb4`, since the MariaDB operator's default cannot hold every character and cannot be changed.
 pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "name": input.database_name,
+        "name": input.known.name,
         "characterSet": "utf8mb4", "collate": "utf8mb4_unicode_ci", "cleanupPolicy": cleanup.as_str(),
     });
     object(input, server, Kind::Database, "db", spec)
@@ -68,7 +68,7 @@ pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
 /// The account: one name for account and database, because Frappe before version 16 takes them to be equal.
 pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "name": input.database_user, "host": "%",
+        "name": input.known.user, "host": "%",
         "passwordSecretKeyRef": {"name": input.valid.place.credentials().name, "key": "password"},
         "maxUserConnections": input.valid.connections_max, "cleanupPolicy": cleanup.as_str(),
     });
@@ -78,8 +78,8 @@ pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
 /// The account's rights on its own database.
 pub fn grant(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = json!({
-        "privileges": PRIVILEGES, "database": input.database_name, "table": "*",
-        "username": input.database_user, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
+        "privileges": PRIVILEGES, "database": input.known.name, "table": "*",
+        "username": input.known.user, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
     });
     object(input, server, Kind::Grant, "grant", spec)
 }

@@ -78,8 +78,8 @@ struct About {
 pub(in crate::controllers::site) fn request(input: &Input) -> Value {
     json!({
         "site": input.site.spec.site_name,
-        "identity": input.identity,
-        "database": database_request(&input.valid.database, input.database_name, input.database_user),
+        "identity": input.known.identity,
+        "database": database_request(&input.valid.database, &input.known.name, &input.known.user),
     })
 }
 
@@ -141,6 +141,6 @@ fn job(
     });
     let mut metadata = input.owned_metadata();
     metadata["labels"] = json!(labels);
-    metadata["annotations"] = json!({labels::IDENTITY: input.identity});
+    metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
     Desired::untyped(Kind::Job, input.valid.place.job(about.name, operation.attempt), metadata, &spec)
 }

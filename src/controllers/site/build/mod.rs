@@ -17,7 +17,7 @@ use frappe_crds::FrappeSite;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::validate::Validated;
+use super::{record::Known, validate::Validated};
 use crate::domain::{key::Key, labels};
 
 /// What the builders need to know of a site.
@@ -26,12 +26,9 @@ pub struct Input<'a> {
     pub site: &'a FrappeSite,
     /// What validation made of its spec.
     pub valid: &'a Validated,
-    /// The site's identity: what its Secret, its Jobs and its directory on the volume agree on.
-    pub identity: &'a str,
-    /// Name of the database, where this operator made it.
-    pub database_name: &'a str,
-    /// Name of its account: the same, but for a site that was taken over.
-    pub database_user: &'a str,
+    /// What was decided about it: the identity that its Secret, its Jobs and its directory on the volume agree on, and the
+    /// names of its database and account, where this operator made them.
+    pub known: &'a Known,
 }
 
 impl Input<'_> {

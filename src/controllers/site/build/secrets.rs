@@ -19,21 +19,25 @@ use crate::{
 /// The annotations repeat what is no secret, so that it is known from the metadata alone. A lost encryption key is only in
 /// the site's own configuration, so that none is made for a Secret that replaces another.
 pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) -> Desired {
-    let mut data = vec![("identity", input.identity)];
+    let mut data = vec![("identity", input.known.identity.as_str())];
     data.extend(encryption_key.map(|key| ("encryption-key", key)));
     let made = matches!(input.valid.database, Database::Made(_));
     if made {
-        data.extend([("password", password), ("username", input.database_user), ("database", input.database_name)]);
+        data.extend([
+            ("password", password),
+            ("username", input.known.user.as_str()),
+            ("database", input.known.name.as_str()),
+        ]);
     }
     let mut desired = secret(input, input.valid.place.credentials(), &data);
     let metadata = &mut desired.body["metadata"];
     metadata["annotations"] = json!({
-        labels::IDENTITY: input.identity, labels::DATABASE_KIND: input.valid.database.decision(),
+        labels::IDENTITY: input.known.identity, labels::DATABASE_KIND: input.valid.database.decision(),
     });
     if made {
-        metadata["annotations"][labels::DATABASE] = json!(input.database_name);
-        if input.database_user != input.database_name {
-            metadata["annotations"][labels::DATABASE_USER] = json!(input.database_user);
+        metadata["annotations"][labels::DATABASE] = json!(input.known.name);
+        if input.known.user != input.known.name {
+            metadata["annotations"][labels::DATABASE_USER] = json!(input.known.user);
         }
         // The MariaDB operator takes a changed password over only where the Secret has this label.
         metadata["labels"]["k8s.mariadb.com/watch"] = json!("");
@@ -46,7 +50,7 @@ pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) 
 pub fn admin_password(input: &Input, password: &str) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     let mut desired = secret(input, key, &[("password", password)]);
-    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.known.identity});
     desired
 }
 
@@ -54,14 +58,14 @@ pub fn admin_password(input: &Input, password: &str) -> Desired {
 pub fn admin_password_copy(input: &Input) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     let mut desired = secret(input, key, &[]);
-    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.known.identity});
     desired
 }
 
 /// `SITE-mariadb-root`: the administrator of a MariaDB of the site's own. No pod of the bench ever mounts it.
 pub fn root_password(input: &Input, password: &str) -> Desired {
     let mut desired = secret(input, input.valid.place.own_server_root(), &[("password", password)]);
-    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.identity});
+    desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.known.identity});
     desired
 }
 
@@ -70,7 +74,7 @@ pub fn copy(input: &Input, name: &str, version: &str) -> Desired {
     let key = Key::new(&input.valid.place.namespace, input.valid.place.mounted(name));
     let mut desired = secret(input, key, &[]);
     desired.body["metadata"]["annotations"] =
-        json!({labels::IDENTITY: input.identity, labels::COPIED_VERSION: version});
+        json!({labels::IDENTITY: input.known.identity, labels::COPIED_VERSION: version});
     desired
 }
 

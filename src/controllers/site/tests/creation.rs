@@ -35,7 +35,7 @@ fn a_jobs_argument_holds_no_secret() {
         json!({
             "site": "shop.example.com", "identity": "0123456789abcdef", "apps": ["erpnext"],
             "config": {"host_name": "http://shop.example.com"}, "secret_config": [], "hosts": ["shop.example.com"],
-            "database": {"type": "mariadb", "own": true, "host": "mariadb.default.svc", "port": 3306, "name": crate::domain::names::database("default", "shop")},
+            "database": {"type": "mariadb", "own": true, "host": "mariadb.default.svc", "port": 3306, "name": crate::domain::names::database("default", "shop", "0123456789abcdef")},
         })
     );
     let text = job.body.to_string();
@@ -265,17 +265,33 @@ fn an_app_that_is_named_as_removed_is_uninstalled_and_forgotten() {
     assert_eq!(reason(&plan(&both)), "AppsContradict");
 }
 
-/// The order in which a restored site with a Secret of an earlier life finds its data again.
+/// a Secret that was kept or restored brings its identity along. A name it brings only where that follows from the
+/// identity, or where the MariaDB operator's objects of the site have it.
 #[test]
 fn a_restored_secret_decides_who_the_site_is() {
-    let mut world = observed(json!({}));
-    world.credentials = Some(object(json!({
-        "apiVersion": "v1", "kind": "Secret",
-        "metadata": {"name": "shop-db-password", "namespace": "default", "uid": "s", "resourceVersion": "3",
-            "annotations": {"frappe.vyogo.tech/identity": "former", "frappe.vyogo.tech/database": "formerdb"}},
+    let restored = |database: &str| {
+        let mut world = observed(json!({}));
+        world.credentials = Some(object(json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "shop-db-password", "namespace": "default", "uid": "s", "resourceVersion": "3",
+                "labels": {"site": "shop", "frappe.vyogo.tech/site-uid": "gone"},
+                "annotations": {"frappe.vyogo.tech/identity": "former", "frappe.vyogo.tech/database": database}},
+        })));
+        world
+    };
+    let name = crate::domain::names::database("default", "shop", "former");
+    let next = plan(&restored(&name));
+    let decided = next.status.clone().and_then(|it| it.database).expect("a decision");
+    assert_eq!((decided.identity.as_str(), decided.name.as_deref()), ("former", Some(name.as_str())));
+    assert!(next.last.iter().any(|it| matches!(it, Step::LabelSecret(..))), "after it was written down");
+
+    assert_eq!(reason(&plan(&restored("formerdb"))), "SecretForeign");
+    let mut proven = restored("formerdb");
+    proven.sql[0] = Some(object(json!({
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "Database",
+        "metadata": {"name": "shop-db", "namespace": "default"},
+        "spec": {"name": "formerdb", "mariaDbRef": {"name": "mariadb", "namespace": "default"}},
     })));
-    let next = plan(&world);
-    let status = next.status.clone().expect("a status");
-    assert_eq!((status.identity.as_deref(), status.database_name.as_deref()), (Some("former"), Some("formerdb")));
-    assert!(next.steps.iter().any(|it| matches!(it, Step::LabelSecret(..))));
+    let decided = plan(&proven).status.and_then(|it| it.database).expect("a decision");
+    assert_eq!((decided.identity.as_str(), decided.name.as_deref()), ("former", Some("formerdb")));
 }

@@ -12,6 +12,7 @@ mod last_backup;
 mod ownership;
 mod routing;
 mod settings;
+mod tenants;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -291,15 +292,19 @@ fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) 
         if is_empty(observed, &next) {
             return (made, round);
         }
-        for step in &next.steps {
-            if let Step::Create(desired) | Step::Ensure(desired) = step {
-                made.push(desired.clone());
-            }
-        }
+        made.extend(makes(&next));
         made.extend(next.job.clone());
         apply(observed, &next, job_result);
     }
     panic!("does not converge: {:?}", plan(observed).status)
+}
+
+/// What a plan makes or brings to what it should be, but for its Job.
+fn makes(plan: &Plan) -> impl Iterator<Item = Desired> {
+    plan.steps.iter().chain(&plan.last).filter_map(|step| match step {
+        Step::Create(desired) | Step::Ensure(desired) => Some(desired.clone()),
+        _ => None,
+    })
 }
 
 /// Whether carrying the plan out would write nothing.

@@ -1,0 +1,60 @@
+//! What was kept of a site of this namespace and name that is gone: looked for where no watch shows it.
+
+use std::sync::Arc;
+
+use frappe_crds::FrappeSite;
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+
+use super::{observe::metadata_of, place::Place};
+use crate::{
+    controllers::context::Context,
+    domain::{key::Key, labels, object::Kind, owner::Owner},
+};
+
+/// A site in another namespace than its bench that is made anew has the names of the one whose objects were kept, where an
+/// older version named them.
+pub(super) async fn with_former_names(
+    context: &Context,
+    mut site: Arc<FrappeSite>,
+) -> Result<Arc<FrappeSite>, kube::Error> {
+    let status = site.status.clone().unwrap_or_default();
+    let is_new = status.object_prefix.is_none() && status.identity.is_none();
+    if let Some((stem, key)) = Place::former_credentials(&site).filter(|_| is_new)
+        && metadata_of(context, &key).await?.is_some_and(|it| Owner::site(site.as_ref()).has(&it))
+    {
+        Arc::make_mut(&mut site).status.get_or_insert_default().object_prefix = Some(stem);
+    }
+    Ok(site)
+}
+
+/// Database, User and Grant of the site. Of a site whose Secret was kept they may carry the label of another slot, by which
+/// no watch shows them: then they are read.
+pub(super) async fn sql(
+    context: &Context,
+    site: &FrappeSite,
+    credentials: Option<&DynamicObject>,
+) -> Result<[Option<Arc<DynamicObject>>; 3], kube::Error> {
+    let (place, owner) = (Place::of(site), Owner::site(site));
+    let status = site.status.clone().unwrap_or_default();
+    let identity = credentials.and_then(|it| it.annotations().get(labels::IDENTITY));
+    let was_kept = status.identity.is_none()
+        && identity.is_some_and(|it| status.database.as_ref().is_none_or(|known| known.identity != *it));
+    let mut found = [None, None, None];
+    let kinds = [(Kind::Database, "db"), (Kind::User, "user"), (Kind::Grant, "grant")];
+    for (at, (kind, suffix)) in found.iter_mut().zip(kinds) {
+        let key = place.key(suffix);
+        let known = match context.site_children.get(kind, &key) {
+            None if was_kept && context.mariadb_installed() => live(context, kind, &key).await?.map(Arc::new),
+            known => known,
+        };
+        *at = known.filter(|it| owner.has(it));
+    }
+    Ok(found)
+}
+
+/// An object, read live.
+pub(super) async fn live(context: &Context, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, kube::Error> {
+    let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &key.namespace, &kind.resource());
+    let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
+    Ok(list.items.into_iter().next())
+}

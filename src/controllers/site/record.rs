@@ -1,0 +1,179 @@
+//! What was decided about a site when it was made: its identity, and the server, name and account of its database. Pure.
+//!
+//! The status holds it, which no tenant may write. What the site's Secret says of it is a copy by which watches go: it is
+//! followed only for a site that has no status yet (its Secret was kept, or restored), and then only in what proves itself: the
+//! MariaDB operator's objects of this very site, which tenants may not write either, or a name that follows from the identity.
+
+use frappe_crds::{
+    common::NamespacedReference,
+    site::{DatabaseKind, SiteDatabase},
+};
+use kube::{ResourceExt, core::DynamicObject};
+
+use super::{
+    database::{Database, Existing},
+    observe::Observed,
+    place::Place,
+    reason::Reason,
+    status::{Report, Stage},
+};
+use crate::domain::{key::Key, labels, names, owner::Owner};
+
+/// What is known of a site's database before the spec is asked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Identity of the site.
+    pub identity: String,
+    /// Name of its database.
+    pub name: String,
+    /// Name of its account.
+    pub user: String,
+    /// Where the database is, as far as that was decided.
+    pub choice: Option<Choice>,
+}
+
+/// Where a database is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// On a server of the site's own.
+    Dedicated,
+    /// On this server.
+    Shared(Key),
+    /// Wherever the Secret says that the site names.
+    Existing(&'static str),
+}
+
+/// What is known: by the status, else by what a site of an older version has, else by what was kept or restored of one, else
+/// decided now.
+pub fn known(observed: &Observed) -> Known {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let of_secret = annotation(observed, labels::IDENTITY).filter(|_| is_own_secret(observed));
+    // Until something was made with it, an identity may give way to one that was kept.
+    let stands = |it: &SiteDatabase| {
+        status.identity.is_some() || of_secret.as_ref().is_none_or(|identity| *identity == it.identity)
+    };
+    if let Some(database) = status.database.as_ref().filter(|it| stands(it)) {
+        return recorded(observed, database);
+    }
+    let made = status.identity.is_some();
+    let identity = status.identity.or(of_secret).unwrap_or_else(|| observed.fresh.identity.clone());
+    let object = |index: usize, found: Option<&DynamicObject>| {
+        let name = |it: &DynamicObject| it.data["spec"]["name"].as_str().map(str::to_owned);
+        observed.sql[index].as_deref().or(found).and_then(name)
+    };
+    let derived =
+        || names::database(&observed.site.namespace().unwrap_or_default(), &observed.site.name_any(), &identity);
+    let name = status
+        .database_name
+        .filter(|_| made)
+        .or_else(|| object(0, observed.found.database.as_ref()))
+        .unwrap_or_else(derived);
+    let user = object(1, observed.found.user.as_ref()).unwrap_or_else(|| name.clone());
+    let choice = engine(observed).filter(|_| made).map(Choice::Existing).or_else(|| on_server_of_objects(observed));
+    Known { identity, name, user, choice }
+}
+
+fn recorded(observed: &Observed, database: &SiteDatabase) -> Known {
+    let server = database.server.clone().unwrap_or_default();
+    let choice = match database.kind {
+        DatabaseKind::Dedicated => Choice::Dedicated,
+        DatabaseKind::Shared => Choice::Shared(Key::new(
+            server.namespace.unwrap_or_else(|| Place::of(&observed.site).namespace),
+            server.name,
+        )),
+        DatabaseKind::Existing => Choice::Existing(word(database.engine.as_deref())),
+    };
+    let name = database.name.clone().unwrap_or_default();
+    let user = database.user.clone().unwrap_or_else(|| name.clone());
+    Known { identity: database.identity.clone(), name, user, choice: Some(choice) }
+}
+
+/// The record of what was decided.
+pub fn record(known: &Known, database: &Database) -> SiteDatabase {
+    let nothing = SiteDatabase { identity: known.identity.clone(), ..SiteDatabase::default() };
+    match database {
+        Database::Made(server) => SiteDatabase {
+            kind: if server.dedicated { DatabaseKind::Dedicated } else { DatabaseKind::Shared },
+            server: Some(NamespacedReference {
+                name: server.key.name.clone(),
+                namespace: Some(server.key.namespace.clone()),
+            }),
+            name: Some(known.name.clone()),
+            user: Some(known.user.clone()).filter(|user| *user != known.name),
+            ..nothing
+        },
+        Database::Existing(Existing { engine, .. }) => {
+            SiteDatabase { kind: DatabaseKind::Existing, engine: Some((*engine).to_owned()), ..nothing }
+        }
+    }
+}
+
+/// Whether the Secret of the account is this site's, by its labels or by the identity that the status has.
+pub fn is_own_secret(observed: &Observed) -> bool {
+    observed.credentials.as_deref().is_some_and(|secret| is_own(observed, secret))
+}
+
+/// Whether a Secret is this site's, by its labels or, where a person took those, by the identity that the status has.
+pub fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let identity = status.identity.or(status.database.map(|it| it.identity));
+    let same = identity.is_some() && secret.annotations().get(labels::IDENTITY) == identity.as_ref();
+    same || Owner::site(observed.site.as_ref()).has(secret)
+}
+
+/// A Secret of the name that this operator needs, which is not the site's, or says what was not decided for it.
+pub fn foreign_secret(observed: &Observed, known: &Known, database: &Database) -> Option<Report> {
+    let failed = |message| Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message));
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    let admin = observed.admin_secret().filter(|_| generated);
+    let foreign = |it: &&DynamicObject| !is_own(observed, it) || !it.annotations().contains_key(labels::IDENTITY);
+    if let Some(secret) = observed.credentials.as_deref().into_iter().chain(admin.map(|it| &**it)).find(foreign) {
+        return failed(format!(
+            "Secret {} exists and was not made for this site: rename or remove it",
+            secret.name_any()
+        ));
+    }
+    let made = matches!(database, Database::Made(_));
+    let decided = [
+        (labels::IDENTITY, &known.identity, true),
+        (labels::DATABASE_KIND, &database.decision(), true),
+        (labels::DATABASE, &known.name, made),
+        (labels::DATABASE_USER, &known.user, made),
+    ];
+    let differs = |(label, wanted, counts): &(&str, &String, bool)| {
+        annotation(observed, label).is_some_and(|it| !counts || it != **wanted)
+    };
+    let (label, _, _) = decided.iter().find(|it| differs(it))?;
+    let name = observed.credentials.as_ref()?.name_any();
+    failed(format!(
+        "annotation {label} of Secret {name} is not what was decided for this site and is not followed: set it back, or remove \
+         the Secret if the site was never made"
+    ))
+}
+
+fn annotation(observed: &Observed, name: &str) -> Option<String> {
+    observed.credentials.as_ref().and_then(|it| it.annotations().get(name).cloned())
+}
+
+/// Which client speaks to the database of a site of an older version, whose database exists: such a site names the Secret of
+/// its account, and no database. Nothing but the client depends on it.
+fn engine(observed: &Observed) -> Option<&'static str> {
+    let status = observed.site.status.as_ref().filter(|it| it.database_name.is_none())?;
+    status.database_credentials_secret.as_ref()?;
+    let kind = annotation(observed, labels::DATABASE_KIND)?;
+    kind.strip_prefix("existing ").map(|engine| word(Some(engine)))
+}
+
+fn word(engine: Option<&str>) -> &'static str {
+    if engine == Some("postgres") { "postgres" } else { "mariadb" }
+}
+
+/// The server that the MariaDB operator's objects of this site name.
+fn on_server_of_objects(observed: &Observed) -> Option<Choice> {
+    let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
+    let reference: NamespacedReference = serde_json::from_value(object.data["spec"]["mariaDbRef"].clone()).ok()?;
+    let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
+    let key = Key::new(namespace, reference.name);
+    let own = Place::of(&observed.site).own_server();
+    Some(if key == own { Choice::Dedicated } else { Choice::Shared(key) })
+}
