@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=e2a8d6d3b574646776243f03ae83e053ee64485f43ea4459b136a73a9ebc1634
+sha256=4b7e94b52dd1de8ebe1fec377258da02701107f67ec0361f590541f7f96255b8
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -133,7 +133,7 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
 /// The object of this name, if it is ours: with our labels again.
 async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
     let live = writer.get_metadata(desired.kind, &desired.key).await?;
-    may_take_back(desired, &live)?;
+    may_take_back(desired, &live).map_err(|error| *error)?;
     let metadata = json!({
         "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
         "labels": desired.body["metadata"]["labels"],
@@ -145,15 +145,15 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
 ///
 /// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
 /// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
-pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), WriteError> {
+pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
     let has_identity = live.annotations().contains_key(labels::IDENTITY);
     let same = has_identity && identity_of(live) == desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
     if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
         // The Job of a site of this name that is gone: the garbage collector is about to take it.
-        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+        return Err(Box::new(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() }));
     }
     let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
-    if same || kept { Ok(()) } else { Err(WriteError::not_ours("create", desired)) }
+    if same || kept { Ok(()) } else { Err(Box::new(WriteError::not_ours("create", desired))) }
 }
 
 fn identity_of(object: &DynamicObject) -> Option<&str> {

@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
 
-    fn object(metadata: Value) -> DynamicObject {
+    fn object(metadata: &Value) -> DynamicObject {
         serde_json::from_value(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata})).expect("an object")
     }
 
@@ -129,7 +129,7 @@ mod tests {
         let marked = |more: Value| {
             let mut labels = json!({"app.kubernetes.io/managed-by": "frappe-operator"});
             labels.as_object_mut().expect("labels").extend(more.as_object().cloned().expect("labels"));
-            object(json!({"name": "shop-db", "namespace": "a", "labels": labels}))
+            object(&json!({"name": "shop-db", "namespace": "a", "labels": labels}))
         };
         let uid = "frappe.vyogo.tech/site-uid";
         let namespace = "frappe.vyogo.tech/site-namespace";
@@ -143,7 +143,7 @@ mod tests {
         ] {
             assert_eq!(owner(true).standing(&marked(labels.clone())), expected, "{labels}");
         }
-        let persons = object(json!({"name": "shop-db", "namespace": "a", "labels": {"site": "shop"}}));
+        let persons = object(&json!({"name": "shop-db", "namespace": "a", "labels": {"site": "shop"}}));
         assert_eq!(
             owner(true).standing(&persons),
             Standing::Other,
@@ -162,10 +162,10 @@ mod tests {
             (json!([]), Standing::Own),
         ] {
             let found =
-                object(json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
+                object(&json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
             assert_eq!(owner(false).standing(&found), expected, "{owners}");
         }
-        let persons = object(json!({"name": "shop-nginx", "namespace": "a", "labels": {"bench": "shop"}}));
+        let persons = object(&json!({"name": "shop-nginx", "namespace": "a", "labels": {"bench": "shop"}}));
         assert_eq!(owner(false).standing(&persons), Standing::Other);
     }
 }

@@ -405,7 +405,7 @@ fn sql_report(observed: &Observed) -> Option<Report> {
 }
 
 fn creating_database() -> Report {
-    let message = "the MariaDB operator is making database, account and rights";
+    let message = "the MariaDB operator is creating the database, its user and grants";
     Report::provisioning(Stage::Database, Reason::CreatingDatabase, message)
 }
 

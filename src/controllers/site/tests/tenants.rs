@@ -307,6 +307,7 @@ fn forged() -> impl Strategy<Value = Forged> {
 
 /// What a tenant does: a site of his, objects around it, and when he deletes it.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent choice of the tenant's")]
 struct Attack {
     namespace: &'static str,
     is_foreign: bool,
