@@ -20,7 +20,7 @@ fn slot(criterion: &mut Criterion) {
         it.iter(|| Slot::of_uid(black_box("f81d4fae-7dec-11d0-a765-00a0c91e6bf6")))
     });
     criterion.bench_function("database name", |it| {
-        it.iter(|| names::database(black_box("default"), black_box("customer-site")))
+        it.iter(|| names::database(black_box("default"), black_box("customer-site"), black_box("5f2b1c")))
     });
 }
 
