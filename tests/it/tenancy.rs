@@ -246,6 +246,7 @@ async fn nobody_is_given_an_object_by_its_name() {
             before,
             "untouched, also by the deletion"
         );
+        world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", name, "-n", "platform"]);
     }
     assert_eq!(kept(&world, "mariadbs.k8s.mariadb.com", "platform", "shared"), server);
     identity_by_a_name(&world).await;

@@ -36,8 +36,12 @@ pub(super) async fn sql(
 ) -> Result<[Option<Arc<DynamicObject>>; 3], kube::Error> {
     let (place, owner) = (Place::of(site), Owner::site(site));
     let status = site.status.clone().unwrap_or_default();
-    let identity = credentials.and_then(|it| it.annotations().get(labels::IDENTITY));
+    let annotation = |name: &str| credentials.and_then(|it| it.annotations().get(name));
+    let identity = annotation(labels::IDENTITY);
+    // A database that existed before its site has none of these objects.
+    let has_none = annotation(labels::DATABASE_KIND).is_some_and(|it| it.starts_with("existing "));
     let was_kept = status.identity.is_none()
+        && !has_none
         && identity.is_some_and(|it| status.database.as_ref().is_none_or(|known| known.identity != *it));
     let mut found = [None, None, None];
     let kinds = [(Kind::Database, "db"), (Kind::User, "user"), (Kind::Grant, "grant")];

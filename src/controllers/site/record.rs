@@ -129,7 +129,7 @@ pub fn foreign_secret(observed: &Observed, known: &Known, database: &Database) -
     let foreign = |it: &&DynamicObject| !is_own(observed, it) || !it.annotations().contains_key(labels::IDENTITY);
     if let Some(secret) = observed.credentials.as_deref().into_iter().chain(admin.map(|it| &**it)).find(foreign) {
         return failed(format!(
-            "Secret {} exists and was not made for this site: rename or remove it",
+            "Secret {} exists and was not created for this site: rename or remove it",
             secret.name_any()
         ));
     }
