@@ -34,6 +34,9 @@ class Terminal:
     def __init__(self, command, environment, folder=None):
         self.id, self.file = pty.fork()
         if self.id == 0:
+            # A person's shell ignores none of these, whoever started the tests did.
+            for it in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(it, signal.SIG_DFL)
             if folder:
                 os.chdir(folder)
             os.execvpe(command[0], [str(it) for it in command], environment)
