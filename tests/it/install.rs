@@ -179,7 +179,8 @@ fn rights_are_whole(cluster: &Cluster) {
             .env("KUBECONFIG", &cluster.kubeconfig)
             .output()
             .unwrap();
-        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+        let said = [output.stdout, output.stderr].map(|it| String::from_utf8_lossy(&it).into_owned()).concat();
+        (output.status.success(), said)
     };
     let (ok, table) = check("frappe-operator");
     println!("{table}");
