@@ -64,12 +64,14 @@ impl Events {
     fn recorder(&self, about: &ObjectReference, notice: &Notice) -> Recorder {
         let mut present = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         let object = about.uid.clone().or_else(|| about.name.clone()).unwrap_or_default();
-        let last = present.notes.insert((object, notice.reason.clone()), notice.note.clone());
-        if present.events == RECORDER_EVENTS || last.is_some_and(|last| last != notice.note) {
+        let key = (object, notice.reason.clone());
+        let changed = present.notes.get(&key).is_some_and(|last| *last != notice.note);
+        if present.events == RECORDER_EVENTS || changed {
             present.recorder = Recorder::new(self.client.clone(), self.reporter.clone());
             present.events = 0;
             present.notes.clear();
         }
+        present.notes.insert(key, notice.note.clone());
         present.events += 1;
         present.recorder.clone()
     }
@@ -151,7 +153,9 @@ mod tests {
     #[tokio::test]
     async fn a_changed_note_is_an_event_of_its_own_and_the_same_one_is_counted() {
         let (events, sent) = events();
-        for (name, note) in [("one", "at a"), ("two", "at a"), ("one", "at b"), ("one", "at b"), ("one", "at a")] {
+        for (name, note) in
+            [("one", "at a"), ("two", "at a"), ("one", "at b"), ("one", "at b"), ("one", "at a"), ("one", "at b")]
+        {
             let notice = Notice { warning: false, reason: "Ready".into(), note: note.into() };
             events.publish(&about(name), &notice).await;
         }
@@ -167,6 +171,7 @@ mod tests {
                 r#"POST "one" "at b" null"#,
                 r#"PATCH "one" "at b" 2"#,
                 r#"POST "one" "at a" null"#,
+                r#"POST "one" "at b" null"#,
             ]
         );
     }
