@@ -122,7 +122,7 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
         // Never held: caches know a Secret's metadata only.
         written.data = Value::Null;
     }
-    let other = identity_of(&written) != desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
+    let other = identity_of(&written) != wanted_identity(desired);
     cache.wrote(written);
     if other {
         return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
@@ -147,13 +147,17 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
 /// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
 pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
     let has_identity = live.annotations().contains_key(labels::IDENTITY);
-    let same = has_identity && identity_of(live) == desired.body["metadata"]["annotations"][labels::IDENTITY].as_str();
+    let same = has_identity && identity_of(live) == wanted_identity(desired);
     if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
         // The Job of a site of this name that is gone: the garbage collector is about to take it.
         return Err(Box::new(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() }));
     }
     let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
     if same || kept { Ok(()) } else { Err(Box::new(WriteError::not_ours("create", desired))) }
+}
+
+fn wanted_identity(desired: &Desired) -> Option<&str> {
+    desired.body["metadata"]["annotations"][labels::IDENTITY].as_str()
 }
 
 fn identity_of(object: &DynamicObject) -> Option<&str> {
