@@ -27,7 +27,7 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
 /// A client of the cluster that kubectl would use too.
 pub(crate) async fn connect() -> anyhow::Result<Client> {
     let config = client::config("command line").await.context("find the API server: set KUBECONFIG")?;
-    Ok(Client::try_from(config)?)
+    client::for_commands(config)
 }
 
 /// A time that has passed, as kubectl shows it: `45s`, `12m`, `5h`, `3d`.
