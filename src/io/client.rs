@@ -58,37 +58,39 @@ pub fn for_protocol(config: Config, meter: &MeterLayer) -> anyhow::Result<Client
 
 #[cfg(test)]
 mod tests {
-    use std::net::SocketAddr;
+    use std::{
+        net::SocketAddr,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
+    use axum::{Json, Router};
+    use http::StatusCode;
     use k8s_openapi::api::core::v1::Node;
     use kube::{Api, api::ListParams};
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpListener,
-    };
+    use serde_json::json;
+    use tokio::net::TcpListener;
 
     use super::*;
 
-    /// Answers one request a connection, with these statuses in turn; an empty list is the body of each.
-    async fn server(statuses: &'static [&'static str]) -> SocketAddr {
+    /// Answers one request with each of these statuses in turn; an empty list is the body of each.
+    async fn server(statuses: &'static [StatusCode]) -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            for status in statuses {
-                let (mut connection, _) = listener.accept().await.unwrap();
-                let mut request = [0; 4096];
-                assert_ne!(connection.read(&mut request).await.unwrap(), 0, "a request");
-                let body = r#"{"apiVersion":"v1","kind":"NodeList","metadata":{},"items":[]}"#;
-                let head = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
-                connection.write_all((head + body).as_bytes()).await.unwrap();
-            }
-        });
+        let answered = Arc::new(AtomicUsize::new(0));
+        let answer = move || {
+            let status = statuses[answered.fetch_add(1, Ordering::SeqCst)];
+            async move { (status, Json(json!({"apiVersion": "v1", "kind": "NodeList", "metadata": {}, "items": []}))) }
+        };
+        tokio::spawn(async move { axum::serve(listener, Router::new().fallback(answer)).await });
         address
     }
 
     #[tokio::test]
     async fn a_command_waits_for_a_server_that_is_not_ready_yet() {
-        let address = server(&["429 Too Many Requests", "503 Service Unavailable", "200 OK"]).await;
+        let address = server(&[StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::OK]).await;
         let mut config = Config::new(format!("http://{address}").parse().unwrap());
         config.default_retry = false;
         let nodes: Api<Node> = Api::all(for_commands(config).unwrap());
