@@ -89,12 +89,13 @@ helm: needs-test
 controlplane: needs-demo
 	@loadtest/controlplane/cluster build
 
-## make crds           write crds/*.yaml, and the fence of the chart, from the Rust types
+## make crds           write crds/*.yaml, and the admission policies of the chart, from the Rust types
 crds:
 	cargo run --quiet -p frappe-crds --example crdgen
 	cargo run --quiet -p kube-sharding --example crd -- vyogo.tech >crds/vyogo.tech_slotmaps.yaml
 	cargo run --quiet -p frappe-operator -- admission-fence --namespace NAMESPACE-OF-THE-RELEASE \
 	  --service-account ACCOUNT-OF-THE-RELEASE >helm/frappe-operator/files/admission-fence.yaml
+	cargo run --quiet -p frappe-operator -- admission-references >helm/frappe-operator/files/admission-references.yaml
 
 ## make notice         write NOTICE: what the image consists of, and under which licences
 .PHONY: notice

@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=4b7e94b52dd1de8ebe1fec377258da02701107f67ec0361f590541f7f96255b8
+sha256=a5aeb1e6050ed418b84e0b0782a678274ef2f61c561d9f3df2bd82e0a284129c
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -33,6 +33,8 @@ pub enum Command {
     Crds,
     /// Print the optional ValidatingAdmissionPolicy that rejects late writes of replicas that lost their slots.
     AdmissionFence(FenceArguments),
+    /// Print the ValidatingAdmissionPolicies that let users name only the Secrets, MariaDBs, volumes and ServiceAccounts that they may use.
+    AdmissionReferences,
     /// Upload or download a backup. Run by the operator's backup and restore Jobs, not by users.
     Transfer(TransferArguments),
     /// Print shell completions; for example `source <(frappe-operator completions bash)`.

@@ -47,9 +47,24 @@ pub struct OperatorConfig {
     pub fpm_cli_path: String,
     /// `allowedRouteAnnotations`: annotations that sites may give to their routes beyond the known ones.
     pub allowed_route_annotations: Vec<String>,
+    /// `allowedSiteConfigKeys`: entries of `siteConfig` that every site may set beside the harmless ones.
+    pub allowed_site_config_keys: Vec<String>,
+    /// `allowedDatabaseImages`: images that a site may choose for a server of its own.
+    pub allowed_database_images: Vec<String>,
+    /// `allowedDomainSuffixes`: hosts that sites may have, by their namespace, `*` for all; any where there is no such key.
+    pub allowed_domain_suffixes: Option<BTreeMap<String, Vec<String>>>,
+    /// `allowedIngressClasses`: those that sites may name; any where there is no such key. Likewise the next two.
+    pub allowed_ingress_classes: Option<Vec<String>>,
+    /// `allowedIssuers`: issuers of cert-manager.
+    pub allowed_issuers: Option<Vec<String>>,
+    /// `allowedGateways`: `NAMESPACE/NAME` of Gateways.
+    pub allowed_gateways: Option<Vec<String>>,
     /// `fpmRepositories`: a JSON array.
     pub fpm_repositories: Vec<FpmRepository>,
 }
+
+/// What stands for the site's namespace in a suffix.
+const OWN_NAMESPACE: &str = "{namespace}";
 
 /// What a bench's limit of reconciles at once is of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +77,13 @@ pub enum ConcurrencyScope {
 }
 
 impl OperatorConfig {
+    /// The suffixes of hosts that sites of a namespace may have; nothing where the platform leaves that open.
+    pub fn suffixes_of(&self, namespace: &str) -> Option<Vec<String>> {
+        let all = self.allowed_domain_suffixes.as_ref()?;
+        let named = [namespace, "*"].into_iter().filter_map(|it| all.get(it)).flatten();
+        Some(named.map(|suffix| suffix.replace(OWN_NAMESPACE, namespace)).collect())
+    }
+
     /// How many site Jobs of a bench run at once in the cluster: the bench's own number, else the ConfigMap's.
     pub fn site_job_limit(&self, own: Option<i32>) -> usize {
         own.and_then(|number| usize::try_from(number).ok()).unwrap_or(self.max_concurrent_site_jobs).max(1)
@@ -115,6 +137,12 @@ impl Default for OperatorConfig {
             bench_reconciles_per_second: 250,
             fpm_cli_path: "/usr/local/bin/fpm".to_owned(),
             allowed_route_annotations: Vec::new(),
+            allowed_site_config_keys: Vec::new(),
+            allowed_database_images: Vec::new(),
+            allowed_domain_suffixes: None,
+            allowed_ingress_classes: None,
+            allowed_issuers: None,
+            allowed_gateways: None,
             fpm_repositories: Vec::new(),
         }
     }
@@ -152,10 +180,15 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "defaultRedisImage" => config.default_redis_image = image(value)?,
         "defaultNginxImage" => config.default_nginx_image = image(value)?,
         "defaultDomainSuffix" => config.default_domain_suffix = optional(value),
-        "allowedRouteAnnotations" => {
-            let names = value.split([',', '\n']).map(str::trim).filter(|name| !name.is_empty());
-            config.allowed_route_annotations = names.map(str::to_owned).collect();
+        "allowedRouteAnnotations" => config.allowed_route_annotations = list(value),
+        "allowedSiteConfigKeys" => config.allowed_site_config_keys = list(value),
+        "allowedDatabaseImages" => {
+            config.allowed_database_images = list(value).iter().map(|it| image(it)).collect::<Result<_, _>>()?;
         }
+        "allowedDomainSuffixes" => config.allowed_domain_suffixes = Some(suffixes(value)?),
+        "allowedIngressClasses" => config.allowed_ingress_classes = Some(list(value)),
+        "allowedIssuers" => config.allowed_issuers = Some(list(value)),
+        "allowedGateways" => config.allowed_gateways = Some(list(value)),
         "ingressControllerService" => config.ingress_controller_service = optional(value),
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
         "gitEnabled" => config.git_enabled = boolean(value)?,
@@ -187,9 +220,36 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "siteReconcileConcurrencyScope" => config.concurrency_scope = last_good.concurrency_scope,
         "memberReconcilesPerSecond" => config.member_reconciles_per_second = last_good.member_reconciles_per_second,
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = last_good.bench_reconciles_per_second,
+        "allowedDatabaseImages" => config.allowed_database_images.clone_from(&last_good.allowed_database_images),
+        "allowedDomainSuffixes" => config.allowed_domain_suffixes.clone_from(&last_good.allowed_domain_suffixes),
         "fpmRepositories" => config.fpm_repositories.clone_from(&last_good.fpm_repositories),
         _ => {}
     }
+}
+
+/// Lines of `NAMESPACE: SUFFIX, SUFFIX`.
+fn suffixes(value: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
+    let plain = |text: &str| {
+        !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
+    };
+    let mut found = BTreeMap::new();
+    for line in value.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let parsed = line.split_once(':').map(|(namespace, suffixes)| (namespace.trim(), list(suffixes)));
+        let good = parsed.filter(|(namespace, suffixes)| {
+            (*namespace == "*" || plain(namespace))
+                && suffixes.iter().all(|it| plain(&it.replacen(OWN_NAMESPACE, "a", 1)))
+        });
+        let Some((namespace, suffixes)) = good else {
+            return Err(format!("{line:?} is not a line such as NAMESPACE: example.com, example.org"));
+        };
+        found.insert(namespace.to_owned(), suffixes);
+    }
+    Ok(found)
+}
+
+/// Names with commas or new lines between.
+fn list(value: &str) -> Vec<String> {
+    value.split([',', '\n']).map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }
 
 fn reference(value: &str) -> Result<Option<Key>, String> {
@@ -289,6 +349,22 @@ mod tests {
         assert_eq!(config.site_limit(Some(2), 256), 10, "the greater of the two");
         for (key, value) in [("siteReconcileConcurrencyScope", "fleet"), ("memberReconcilesPerSecond", "-1")] {
             assert_eq!(parse(&data(&[(key, value)]), &config).1.len(), 1, "{key}");
+        }
+    }
+
+    #[test]
+    fn suffixes_of_hosts_are_by_namespace() {
+        let text = "*: {namespace}.apps.example.com\ncustomer-a: a.example, .example.org\n";
+        let (config, bad) = parse(&data(&[("allowedDomainSuffixes", text)]), &OperatorConfig::default());
+        assert_eq!(bad, []);
+        let of = |namespace: &str| config.suffixes_of(namespace).unwrap_or_default();
+        assert_eq!(of("customer-a"), ["a.example", ".example.org", "customer-a.apps.example.com"]);
+        assert_eq!(of("customer-b"), ["customer-b.apps.example.com"]);
+        assert_eq!(OperatorConfig::default().suffixes_of("customer-a"), None);
+        for wrong in ["a.example", "a b: example.com", "a: EXAMPLE.com", "a: *.example.com"] {
+            let (kept, bad) = parse(&data(&[("allowedDomainSuffixes", wrong)]), &config);
+            assert_eq!(bad.len(), 1, "{wrong}");
+            assert_eq!(kept, config, "{wrong}");
         }
     }
 

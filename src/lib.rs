@@ -3,6 +3,7 @@
 //! Start at [`controllers`]: its table says what is watched and what a change leads to.
 
 pub mod admin;
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod controllers;

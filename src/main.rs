@@ -24,6 +24,7 @@ async fn main() -> std::process::ExitCode {
         cli::Command::Render(arguments) => tool::manifests::render(&arguments),
         cli::Command::Crds => tool::manifests::crds(),
         cli::Command::AdmissionFence(arguments) => tool::manifests::admission_fence(&arguments),
+        cli::Command::AdmissionReferences => tool::manifests::admission_references(),
         cli::Command::Transfer(arguments) => transfer::command(&arguments).await,
         cli::Command::Completions { shell } => tool::manifests::completions(shell),
     };

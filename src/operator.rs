@@ -277,6 +277,7 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         user_secrets: watches.user_secrets,
         ingress_services: watches.ingress_services,
         claims: watches.claims,
+        root_secrets: watches.root_secrets,
         backups: watches.backups,
         new_backups: watches.new_backups,
         operator_image: worker.image,

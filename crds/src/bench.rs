@@ -1,14 +1,14 @@
 //! FrappeBench: the infrastructure that many sites share.
 
-use k8s_openapi::{
-    api::core::v1::{PodSecurityContext, SecurityContext},
-    apimachinery::pkg::apis::meta::v1::LabelSelector,
-};
+use k8s_openapi::api::core::v1::{PodSecurityContext, SecurityContext};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::bench_parts::{Monitoring, NetworkPolicyConfig, QueueAutoscaling, WebConfig, WorkerAutoscaling};
+pub use crate::bench_sites::{
+    AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
+};
 pub use crate::bench_status::{BenchPhase, ComponentStatus, FrappeBenchStatus, WorkerScalingStatus};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
@@ -118,7 +118,7 @@ pub struct FrappeBenchSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub site_job_concurrency: Option<i32>,
-    /// Namespaces that may place sites on this bench. Default: only its own.
+    /// Which sites this bench takes, and what they may ask for beyond their own data. Default: those of its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_sites: Option<AllowedSites>,
 }
@@ -161,10 +161,12 @@ pub struct AppSource {
     /// Repository URL, for source `git`; older spelling of `git.repository`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
+    #[x_kube(validation = Rule::new("self.matches('^(https://|ssh://|git@)[^[:space:]]+$')").message("gitUrl must be an https://, ssh:// or git@ URL without spaces"))]
     pub git_url: Option<String>,
     /// Branch, for source `git`; older spelling of `git.branch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_./-]*$')").message("gitBranch must be a Git branch or tag name, such as main or version-15"))]
     pub git_branch: Option<String>,
 }
 
@@ -399,7 +401,8 @@ pub struct DomainConfig {
     /// Service of the ingress controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_controller_ref: Option<NamespacedReference>,
-    /// Sites of this bench may only use hosts that end with one of these. Empty: any host.
+    /// Only these hosts, and those below them, may be used by sites of this bench. Empty: sites of the bench's namespace may
+    /// use any, sites of others only what `suffix` makes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 200)))]
     pub allowed_suffixes: Vec<String>,
@@ -457,36 +460,4 @@ pub struct Security {
     /// For the containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
-}
-
-/// Namespaces that may place sites on a bench.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-pub struct AllowedSites {
-    /// The namespaces.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub namespaces: Option<AllowedNamespaces>,
-}
-
-/// Namespaces, chosen as the Gateway API's `allowedRoutes` does.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[x_kube(validation = Rule::new("has(self.selector) == (has(self.from) && self.from == 'Selector')").message("selector must be given with from: Selector, and only then"))]
-pub struct AllowedNamespaces {
-    /// `Same` (default), `All` or `Selector`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from: Option<NamespacesFrom>,
-    /// Labels that an allowed namespace has, with `from: Selector`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub selector: Option<LabelSelector>,
-}
-
-/// How namespaces are chosen.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum NamespacesFrom {
-    /// The bench's own namespace.
-    #[default]
-    Same,
-    /// Every namespace.
-    All,
-    /// Namespaces with the labels of `selector`.
-    Selector,
 }

@@ -8,6 +8,7 @@
 pub mod backup;
 pub mod bench;
 mod bench_parts;
+mod bench_sites;
 mod bench_status;
 pub mod common;
 pub mod domain;

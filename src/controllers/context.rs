@@ -13,7 +13,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{
         bench::trouble::Troubles,
-        site::{backups::index::Backups, budget::JobBudget, claims::Claims},
+        site::{backups::index::Backups, budget::JobBudget, claims::Claims, root_secrets::RootSecrets},
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{cache::Cache, departures::Departures, events::Events, named::Named},
@@ -75,6 +75,8 @@ pub struct Context {
     pub ingress_services: Named,
     /// Which hosts each site holds.
     pub claims: Arc<Claims>,
+    /// Which Secrets have the password of a MariaDB's administrator.
+    pub root_secrets: Arc<RootSecrets>,
     /// Whether the MariaDB operator's kinds exist and are synced.
     pub mariadb: watch::Receiver<bool>,
     /// What the cluster offers beyond Kubernetes.

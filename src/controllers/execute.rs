@@ -97,12 +97,15 @@ pub async fn watch_secret(writer: &Writer, cache: &ChildCache, secret: &DynamicO
     Ok(())
 }
 
-/// Brings a copy to what the Secret `from` holds now. What it holds is known here for as long as this takes.
+/// Brings a copy to what the Secret `from` holds now of the keys that `desired` has. What it holds is known here for as long
+/// as this takes.
 pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
     let known = own(writer, cache, "copy to", desired).await?.is_some();
     let source = writer.read(Kind::Secret, from).await?;
     let mut desired = desired.clone();
-    desired.body["data"] = source.data["data"].clone();
+    let named: Vec<String> = desired.body["data"].as_object().into_iter().flatten().map(|it| it.0.clone()).collect();
+    let held = named.into_iter().filter_map(|key| Some((key.clone(), source.data["data"].get(&key)?.clone())));
+    desired.body["data"] = held.collect();
     let mut written = writer.apply(&desired, known).await?;
     written.data = Value::Null;
     cache.wrote(written);

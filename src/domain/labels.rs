@@ -52,6 +52,8 @@ pub const WATCHED: &str = "frappe.vyogo.tech/watched";
 pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 /// Label of pods that must run on the node where the bench's ReadWriteOnce volume is.
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
+/// Annotation of a MariaDB by which its owner lets sites of other namespaces use it: their names, or `*`.
+pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
 /// Finalizer of a SiteBackup whose backups are removed with it.

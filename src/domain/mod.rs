@@ -10,3 +10,4 @@ pub mod names;
 pub mod object;
 pub mod owner;
 pub mod quantity;
+pub mod site_config;

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use crate::domain::{
     key::Key,
-    labels::{APPLIED_HASH, MANAGED_BY, MANAGER},
+    labels::{APPLIED_HASH, IDENTITY, MANAGED_BY, MANAGER},
     names::hash_hex,
 };
 
@@ -182,6 +182,11 @@ pub fn finalizers_without(object: &impl ResourceExt, ours: &str) -> Vec<String> 
 /// Whether a write let an object go that was being deleted: nothing holds it any more.
 pub fn is_let_go(written: &impl ResourceExt) -> bool {
     written.meta().deletion_timestamp.is_some() && written.finalizers().is_empty()
+}
+
+/// Whether an object carries the identity of a site, which this operator writes on what it makes and keeps.
+pub fn is_made(metadata: &kube::api::ObjectMeta) -> bool {
+    metadata.annotations.as_ref().is_some_and(|it| it.contains_key(IDENTITY))
 }
 
 /// Whether an object carries this operator's mark.

@@ -23,7 +23,9 @@ use crate::{
     controllers::{
         bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::{backups::index::Backups, budget::JobBudget, claims::Claims, watch as site_watch},
+        site::{
+            backups::index::Backups, budget::JobBudget, claims::Claims, root_secrets::RootSecrets, watch as site_watch,
+        },
     },
     domain::{key::Key, labels, object::Kind},
     io::{
@@ -70,6 +72,7 @@ pub(super) struct Watches {
     pub(super) jobs: Arc<JobBudget>,
     pub(super) user_secrets: Arc<ChildCache>,
     pub(super) claims: Arc<Claims>,
+    pub(super) root_secrets: Arc<RootSecrets>,
     pub(super) ingress_services: Named,
     pub(super) backups: Arc<Backups>,
     pub(super) new_backups: (Arc<ChildCache>, Arc<Backups>),
@@ -103,9 +106,9 @@ pub(super) async fn start(
     let mut starter = Starter { tasks, client: client.clone(), ownership, wake, namespaces: namespaces.to_vec() };
     starter.watch_sites(by_hash);
     starter.watch_benches();
-    let claims = Arc::new(Claims::default());
+    let (claims, root_secrets) = (Arc::new(Claims::default()), Arc::new(RootSecrets::default()));
     let (definitions, present) = starter.watch_definitions();
-    let mut site_children = starter.watch_sites_objects(&present, &jobs, &claims);
+    let mut site_children = starter.watch_sites_objects(&present, &jobs, &claims, &root_secrets);
     let backups = starter.watch_backups(&mut site_children);
     let new_backups = starter.watch_new_backups();
     let user_secrets = starter.watch_user_secrets();
@@ -115,9 +118,8 @@ pub(super) async fn start(
         kinds.iter().map(|kind| children.cache(*kind).synced()).collect::<Vec<_>>()
     };
     let mut sharded = of(&SITE_KINDS, &site_children);
-    sharded.extend([wake.sites.synced(), user_secrets.synced()]);
+    sharded.extend([wake.sites.synced(), user_secrets.synced(), new_backups.0.synced()]);
     sharded.extend(of(&[Kind::Domain, Kind::Namespace, Kind::SiteBackup], &site_children));
-    sharded.push(new_backups.0.synced());
     let sources = readiness::Sources {
         sharded,
         sql: of(&SQL_KINDS, &site_children),
@@ -151,6 +153,7 @@ pub(super) async fn start(
         jobs,
         user_secrets,
         claims,
+        root_secrets,
         ingress_services,
         backups,
         new_backups,
@@ -223,7 +226,13 @@ impl Starter<'_> {
     }
 
     /// Everything that sites are made of, or ask about.
-    fn watch_sites_objects(&mut self, present: &Present, jobs: &Arc<JobBudget>, claims: &Arc<Claims>) -> Children {
+    fn watch_sites_objects(
+        &mut self,
+        present: &Present,
+        jobs: &Arc<JobBudget>,
+        claims: &Arc<Claims>,
+        root_secrets: &Arc<RootSecrets>,
+    ) -> Children {
         let mut children = Children::default();
         for kind in SITE_KINDS {
             let budget = (kind == Kind::Job).then(|| Arc::clone(jobs));
@@ -237,7 +246,7 @@ impl Starter<'_> {
         }
         children.insert(Kind::Domain, self.watch_domains(Arc::clone(claims)));
         children.insert(Kind::Namespace, self.watch_namespaces());
-        children.insert(Kind::MariaDb, self.watch_servers(present.mariadb.clone()));
+        children.insert(Kind::MariaDb, self.watch_servers(present.mariadb.clone(), Arc::clone(root_secrets)));
         children
     }
 
@@ -418,9 +427,10 @@ impl Starter<'_> {
         self.spawn(one_slot, Scope::everything(self.query(Kind::Domain)), None, changed)
     }
 
-    fn watch_servers(&mut self, present: watch::Receiver<bool>) -> Arc<ChildCache> {
+    fn watch_servers(&mut self, present: watch::Receiver<bool>, root_secrets: Arc<RootSecrets>) -> Arc<ChildCache> {
         let wake = self.wake.clone();
         let changed = move |change: Change<Compact>| {
+            root_secrets.saw(&change);
             if change.object().label(labels::SITE_UID).is_some() {
                 // Of one site alone.
                 if let Some(site) = site_watch::owner(change.object()) {

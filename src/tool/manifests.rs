@@ -1,4 +1,4 @@
-//! What is printed without a cluster: `crds`, `render`, `admission-fence`, `completions`.
+//! What is printed without a cluster: `crds`, `render`, `admission-fence`, `admission-references`, `completions`.
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
@@ -13,6 +13,7 @@ use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::{
+    admission,
     cli::{Cli, FenceArguments, OptionalApi, RenderArguments},
     config::{self, OperatorConfig},
     controllers::bench::{build, validate},
@@ -40,6 +41,14 @@ pub fn crds() -> anyhow::Result<()> {
 /// Prints the admission fence as YAML documents that kubectl applies. (JSON is YAML.)
 pub fn admission_fence(arguments: &FenceArguments) -> anyhow::Result<()> {
     for document in fence::policy(&arguments.namespace, &arguments.service_account) {
+        print(&format!("---\n{}\n", serde_json::to_string_pretty(&document)?))?;
+    }
+    Ok(())
+}
+
+/// Prints the policies about what objects name, as YAML documents that kubectl applies.
+pub fn admission_references() -> anyhow::Result<()> {
+    for document in admission::policies() {
         print(&format!("---\n{}\n", serde_json::to_string_pretty(&document)?))?;
     }
     Ok(())

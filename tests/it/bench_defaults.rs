@@ -57,16 +57,20 @@ fn of_existing() -> Vec<Row> {
         json_patch::merge(&mut whole, &json!({"domainConfig": more}));
         whole
     };
+    // Hosts of other namespaces' sites are named too.
+    let tenants = |namespaces: Value| {
+        json!({"domainConfig": {"allowedSuffixes": ["example.com"]}, "allowedSites": {"namespaces": namespaces}})
+    };
     vec![
         ("domainConfig.suffix", json!({}), json!({"domainConfig": {"suffix": ".example.org"}})),
         ("domainConfig.autoDetect", detected.clone(), with(json!({"autoDetect": false}))),
         ("domainConfig.ingressControllerRef.name", detected.clone(), with(json!({"ingressControllerRef": {"name": "another"}}))),
         ("domainConfig.ingressControllerRef.namespace", detected.clone(), with(json!({"ingressControllerRef": {"namespace": TENANT}}))),
         ("domainConfig.allowedSuffixes", json!({}), json!({"domainConfig": {"allowedSuffixes": ["example.org"]}})),
-        ("allowedSites.namespaces.from", json!({}), json!({"allowedSites": {"namespaces": {"from": "All"}}})),
+        ("allowedSites.namespaces.from", tenants(json!({})), tenants(json!({"from": "All"}))),
         ("allowedSites.namespaces.selector",
-            json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "silver"}}}}}),
-            json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}})),
+            tenants(json!({"from": "Selector", "selector": {"matchLabels": {"tier": "silver"}}})),
+            tenants(json!({"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}))),
     ]
 }
 

@@ -105,6 +105,38 @@ fn the_charts_fence_is_the_programs() {
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
 }
 
+/// Likewise the policies about what objects name, which are on unless they are turned off.
+#[test]
+fn the_charts_policies_about_references_are_the_programs() {
+    let printed = Command::new(program()).arg("admission-references").output().unwrap();
+    let committed = std::fs::read_to_string(Path::new(CHART).join("files/admission-references.yaml")).unwrap();
+    assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
+    for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
+        for of in ["frappesites", "sitebackups", "frappebenches"] {
+            named(&rendered(&[]), kind, &format!("frappe-operator-references-of-{of}"));
+        }
+    }
+    let off = rendered(&["--set", "admission.references.enabled=false"]);
+    assert!(!off.iter().any(|it| it["kind"] == "ValidatingAdmissionPolicy"));
+}
+
+/// What stands in a status was decided by the operator: no role that the chart gives to people may write one, nor a claim of a host.
+#[test]
+fn the_charts_roles_write_no_status() {
+    let objects = rendered(&[]);
+    let roles: Vec<_> = objects.iter().filter(|it| it["kind"] == "ClusterRole").collect();
+    let people: Vec<_> = roles.iter().filter(|it| it["metadata"]["name"] != "frappe-operator").collect();
+    assert_eq!(people.len(), 3);
+    for rule in people.iter().flat_map(|it| it["rules"].as_sequence().unwrap()) {
+        let words = |field: &str| -> Vec<String> {
+            rule[field].as_sequence().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+        };
+        let reads = words("verbs").iter().all(|it| ["get", "list", "watch"].contains(&it.as_str()));
+        let own = ["frappebenches", "frappesites", "sitebackups"];
+        assert!(reads || words("resources").iter().all(|it| own.contains(&it.as_str())), "{rule:?}");
+    }
+}
+
 /// With namespaces named, what is of a namespace may be done there only.
 #[test]
 fn rights_follow_the_watched_namespaces() {

@@ -3,6 +3,7 @@
 //! Each test starts a cluster of its own and removes it, also when it fails.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
+mod admission;
 mod backups;
 mod bench;
 mod bench_defaults;
@@ -23,6 +24,7 @@ mod migration;
 mod published;
 mod refusals;
 mod removal;
+mod say;
 mod scaling;
 mod sharding;
 mod site_fields;

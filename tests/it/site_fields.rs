@@ -209,7 +209,8 @@ pub(crate) async fn world(purpose: &str) -> World {
     let world = World::start(purpose).await;
     world.cluster.apply(include_str!("../../loadtest/controlplane/optional/routes.yaml")).unwrap();
     world.with_bench(SPACE).await;
-    let apps = json!({"spec": {"apps": [{"name": "erpnext", "source": "image"}, {"name": "hrms", "source": "image"}]}});
+    let apps = json!({"spec": {"apps": [{"name": "erpnext", "source": "image"}, {"name": "hrms", "source": "image"}],
+                               "allowedSites": {"databases": {"images": ["example.com/mariadb:11"]}}}});
     world.kubectl(&["patch", "frappebench", "bench", "-n", SPACE, "--type", "merge", "-p", &apps.to_string()]);
     for name in ["first", "second"] {
         let data = json!({"username": "u", "password": "p", "host": "h"});
@@ -242,6 +243,9 @@ async fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything()
     leaves.extend(["siteConfigSecretRefs.name", "siteConfigSecretRefs.key"].map(str::to_owned));
     assert_eq!(known, leaves, "a leaf of the spec has no row here, or a row has no leaf");
     let world = world("sitefields").await;
+    // A Route for all hosts of a domain is for who may have the domain.
+    let hosts = json!({"spec": {"domainConfig": {"allowedSuffixes": ["example.com", "shop.com"]}}});
+    world.kubectl(&["patch", "frappebench", "bench", "-n", SPACE, "--type", "merge", "-p", &hosts.to_string()]);
     let sites = world.sites(SPACE);
     let bases: BTreeMap<&str, Value> = bases().into_iter().map(|(name, more)| (name, spec(name, &more))).collect();
     let mut before = BTreeMap::new();

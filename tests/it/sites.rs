@@ -231,12 +231,14 @@ async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
     };
     for namespace in ["a", "b"] {
         world.cluster.apply(&account(namespace, "admin")).unwrap();
+        let to_the_bench = "frappe.vyogo.tech/allowed-namespaces=platform";
+        world.kubectl(&["annotate", "secret", "admin", "-n", namespace, to_the_bench]);
         world.cluster.apply(&tenant(namespace)).unwrap();
         let message = world.site_says(namespace, "shop", "BenchNotPermitted").await;
         assert!(message.contains("does not exist, or does not allow"), "{message}");
     }
     assert_eq!(inventory(&world, "platform"), before, "something was made for a site that is not allowed");
-    let allow = json!({"spec": {"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}}});
+    let allow = json!({"spec": {"domainConfig": {"allowedSuffixes": ["example.com"]}, "allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}}});
     world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &allow.to_string()]);
     for namespace in ["a", "b"] {
         world.site_in(namespace, "shop", SitePhase::Ready).await;

@@ -5,7 +5,10 @@
     reason = "each benchmark is a crate of its own and uses a part; a wrong world ends it"
 )]
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use frappe_operator::{
@@ -69,6 +72,8 @@ pub(crate) fn new_site() -> Observed {
         credentials: None,
         found: frappe_operator::controllers::site::found::Found::default(),
         secrets: BTreeMap::new(),
+        root_secrets: BTreeSet::new(),
+        taken_claims: BTreeSet::new(),
         copies: BTreeMap::new(),
         mariadb_installed: true,
         servers: vec![object(server)],

@@ -76,8 +76,57 @@ pub fn is_allowed(name: &str, more: &[String]) -> bool {
     listed || more.iter().any(added)
 }
 
+/// Longest value of an annotation, in characters.
+const VALUE_MAX_CHARACTERS: usize = 256;
+
+/// Whether a value cannot be more than a value where it is put into a controller's configuration. What the platform adds for
+/// other controllers than nginx's, such as JSON, is read by these and has any characters that can be seen.
+pub fn is_harmless_value(name: &str, value: &str) -> bool {
+    let (prefix, rest) = name.split_once('/').unwrap_or_default();
+    let known = ALLOWED.iter().any(|(group, names)| *group == prefix && names.contains(&rest));
+    let more = if name == "haproxy.router.openshift.io/hsts_header" { ";=" } else { "" };
+    let plain = |it: char| it.is_ascii_alphanumeric() || " .,:/_-".contains(it) || more.contains(it);
+    if known || prefix == "nginx.ingress.kubernetes.io" {
+        value.chars().count() <= VALUE_MAX_CHARACTERS && value.chars().all(plain)
+    } else {
+        value.len() <= 4 * VALUE_MAX_CHARACTERS && !value.chars().any(char::is_control)
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_nothing_but_a_value() {
+        let nginx = "nginx.ingress.kubernetes.io/proxy-buffer-size";
+        for (name, value) in [
+            (nginx, "4k"),
+            ("nginx.ingress.kubernetes.io/whitelist-source-range", "10.0.0.0/8, 2001:db8::/32"),
+            ("haproxy.router.openshift.io/hsts_header", "max-age=31536000;includeSubDomains;preload"),
+            ("alb.ingress.kubernetes.io/actions.x", r#"{"Type": "redirect"}"#),
+        ] {
+            assert!(is_harmless_value(name, value), "{name}: {value}");
+        }
+        let long = "1".repeat(257);
+        for (name, value) in [
+            (nginx, "4k;\n}\nlocation /x {"),
+            (nginx, "4k;"),
+            (nginx, "$host"),
+            (nginx, "4k\n"),
+            (nginx, "ä"),
+            (nginx, long.as_str()),
+            ("nginx.ingress.kubernetes.io/added", "a;b"),
+            ("haproxy.router.openshift.io/timeout", "5s=1"),
+            ("alb.ingress.kubernetes.io/actions.x", "a\nb"),
+        ] {
+            assert!(!is_harmless_value(name, value), "{name}: {value}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod names {
     use super::*;
 
     #[test]

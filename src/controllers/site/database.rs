@@ -9,6 +9,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use super::{
     found::is_adopting,
     observe::Observed,
+    permissions::may_use_server,
     place::Place,
     reason::Reason,
     record::{self, Choice},
@@ -100,14 +101,14 @@ pub fn choose(observed: &Observed, bench: &FrappeBench) -> Result<Database, Repo
     let config = merged(observed, bench);
     match record::known(observed).choice {
         Some(Choice::Dedicated) => dedicated(observed),
-        Some(Choice::Shared(key)) => shared(observed, Some(key), &config),
+        Some(Choice::Shared(key)) => shared(observed, bench, Some(key), &config),
         Some(Choice::Existing(engine)) => existing(observed, &config, engine),
         None if config.provider == Some(DatabaseProvider::Postgres) => existing(observed, &config, "postgres"),
         None if config.provider == Some(DatabaseProvider::External) || config.connection_secret_ref.is_some() => {
             existing(observed, &config, "mariadb")
         }
         None if config.mode == Some(DatabaseMode::Dedicated) => dedicated(observed),
-        None => shared(observed, None, &config),
+        None => shared(observed, bench, None, &config),
     }
 }
 
@@ -133,9 +134,25 @@ fn dedicated(observed: &Observed) -> Result<Database, Report> {
 
 /// The MariaDB that was decided, else that of the site, else of the bench, else of the operator's ConfigMap, else the only
 /// one of the namespace.
-fn shared(observed: &Observed, decided: Option<Key>, config: &DatabaseConfig) -> Result<Database, Report> {
+fn shared(
+    observed: &Observed,
+    bench: &FrappeBench,
+    decided: Option<Key>,
+    config: &DatabaseConfig,
+) -> Result<Database, Report> {
     installed(observed)?;
     let home = Place::of(&observed.site).namespace;
+    let asked = observed.site.spec.db_config.as_ref().and_then(|it| it.mariadb_ref.as_ref());
+    let asked = asked.map(|it| Key::new(it.namespace.clone().unwrap_or_else(|| home.clone()), &it.name));
+    // A server that does not exist is not told from one that the site may not use.
+    if let (None, Some(key)) = (&decided, asked.filter(|key| !may_use_server(observed, bench, key))) {
+        let message = format!(
+            "dbConfig.mariadbRef: MariaDB {key} does not exist, or is not for this site: leave it out, or have its owner name this \
+             site's namespace in its annotation {}",
+            labels::ALLOWED_NAMESPACES
+        );
+        return Err(Report::failed(Stage::Database, Stage::Database, Reason::DatabaseNotAllowed, message));
+    }
     let wanted = decided.or_else(|| {
         let reference = config.mariadb_ref.clone();
         let named = reference.map(|it| Key::new(it.namespace.unwrap_or_else(|| home.clone()), it.name));

@@ -313,6 +313,7 @@ impl Remains {
             apps: Vec::new(),
             removed_apps: Vec::new(),
             admin_secret: String::new(),
+            refused: Vec::new(),
             place: Place::of(&observed.site),
         };
         let skips_database = server_gone || force(observed) >= Force::SkipDatabase;

@@ -20,12 +20,13 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    backups::{job_key, storage::secrets as storage_secrets},
+    backups::job_key,
     build,
     found::{self, Found},
     hosts::{self, Hosts},
     kept::{sql, with_former_names},
     place::Place,
+    references,
 };
 use crate::{
     config::OperatorConfig,
@@ -119,6 +120,10 @@ pub struct Observed {
     pub found: Found,
     /// Metadata of the Secrets in the site's own namespace that it reads, by name.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
+    /// Names of those that have the password of a server's administrator.
+    pub root_secrets: BTreeSet<String>,
+    /// Names of PersistentVolumeClaims that SiteBackups name and that are a bench's or a MariaDB's.
+    pub taken_claims: BTreeSet<String>,
     /// Metadata of their copies in another bench's namespace, by the copy's name.
     pub copies: BTreeMap<String, Arc<DynamicObject>>,
     /// Whether the MariaDB operator's kinds exist.
@@ -197,17 +202,7 @@ fn admin_secret_name(site: &FrappeSite) -> String {
 
 /// Names of the Secrets that a site's spec names itself.
 pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<String> {
-    let spec = &site.spec;
-    let own = site.namespace();
-    let here = |namespace: &Option<String>| namespace.is_none() || *namespace == own;
-    let admin = spec.admin_password_secret_ref.iter();
-    let connection = spec.db_config.iter().filter_map(|it| it.connection_secret_ref.as_ref());
-    let shared = bench.and_then(|it| it.spec.db_config.as_ref()?.connection_secret_ref.as_ref());
-    // In another namespace than its route's, a certificate is of no use: it is copied, unless cert-manager makes it there.
-    let tls = spec.tls.iter().filter(|tls| tls.enabled && tls.issuer.is_none() && Place::of(site).is_foreign());
-    let certificate = tls.filter_map(|tls| tls.secret_name.clone());
-    let references = admin.chain(connection).chain(shared).filter(|it| here(&it.namespace)).map(|it| it.name.clone());
-    references.chain(certificate).chain(spec.site_config_secret_refs.values().map(|it| it.name.clone())).collect()
+    references::of_site(site, bench).into_iter().map(|it| it.name).collect()
 }
 
 /// Reads the world of one site.
@@ -243,6 +238,12 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
         routes: routes(context, &site, hosts.all().chain(&held)),
         namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
+        taken_claims: taken_claims(context, &place, &backups),
+        root_secrets: secrets
+            .keys()
+            .filter(|it| context.root_secrets.has(&Key::new(&place.own, *it)))
+            .cloned()
+            .collect(),
         secrets,
         copies,
         found,
@@ -363,7 +364,7 @@ async fn secrets(
     let place = Place::of(site);
     let mut found = ByName::new();
     let storages = backups.iter().filter_map(|it| it.spec.storage.as_ref());
-    let of_backups = storages.flat_map(storage_secrets).map(str::to_owned);
+    let of_backups = storages.flat_map(references::of_storage).map(|it| it.name);
     let names: BTreeSet<String> = named_secrets(site, bench).into_iter().chain(of_backups).collect();
     for name in names {
         let key = Key::new(&place.own, &name);
@@ -414,6 +415,21 @@ async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBac
         found.extend(live.filter(|it| it.uid().as_ref() == Some(&operation.site_backup_uid)).map(Arc::new));
     }
     Ok(found)
+}
+
+/// Volumes that SiteBackups name and that a bench or a MariaDB of the namespace has, by how these are named.
+fn taken_claims(context: &Context, place: &Place, backups: &[Arc<SiteBackup>]) -> BTreeSet<String> {
+    let is_taken = |claim: &String| {
+        let of_queue = || claim.strip_prefix("data-")?.strip_suffix("-redis-queue-0");
+        let of_bench = claim.strip_suffix("-sites").or_else(of_queue);
+        let of_server = claim.strip_prefix("storage-").and_then(|it| it.rsplit_once('-')).map(|it| it.0);
+        of_bench.is_some_and(|name| context.benches.get(&Key::new(&place.namespace, name)).is_some())
+            || of_server.is_some_and(|name| {
+                context.site_children.get(Kind::MariaDb, &Key::new(&place.namespace, name)).is_some()
+            })
+    };
+    let storages = backups.iter().filter_map(|it| it.spec.storage.as_ref()?.persistent_volume_claim.as_ref());
+    storages.map(|it| it.claim_name.clone()).filter(is_taken).collect()
 }
 
 fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {

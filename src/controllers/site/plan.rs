@@ -17,6 +17,10 @@ use super::{
     found,
     observe::{Holder, Observed},
     operation::{self, Progress},
+    permissions::{
+        Part,
+        secrets::{is_reserved, keys, may_copy, may_read_account},
+    },
     place::Place,
     reason::Reason,
     record,
@@ -109,7 +113,9 @@ pub fn plan(observed: &Observed) -> Plan {
 /// What validation made of the spec; or the plan of a site that something stands in the way of.
 fn ready(observed: &Observed) -> Result<Validated, Box<Plan>> {
     let stop = |report: &Report, missing: bool| Box::new(Plan { missing, ..Plan::report(observed, report, None) });
-    let valid = validate(observed).map_err(|report| stop(&report, false))?;
+    // No watch shows a Secret before it is read for a site.
+    let of_secret = |report: &Report| matches!(report.reason, Reason::SecretRefused | Reason::SecretCopyRefused);
+    let valid = validate(observed).map_err(|report| stop(&report, of_secret(&report)))?;
     let taken = observed.claims.iter().find_map(|claim| match &claim.holder {
         Holder::Other(holder) => Some((&claim.host, holder)),
         _ => None,
@@ -204,7 +210,9 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
     let known = record::known(observed);
     let input = Input { site: &observed.site, valid, known: &known };
     let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
-    steps.extend(claim(observed, &input));
+    if !valid.withholds(Part::Route) {
+        steps.extend(claim(observed, &input));
+    }
     let decided = record::record(&known, &valid.database);
     let secrets = secrets(observed, &input);
     // The versions of Secrets that are made or labelled now are known only afterwards.
@@ -225,7 +233,8 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
         }
         None => initialize(observed, &input, &wanted),
     };
-    plan = backups::add(observed, plan, Some(&input));
+    let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));
+    plan = backups::add(observed, plan, Some(&input).filter(|_| readable));
     if let Some(status) = plan.status.as_mut() {
         status.database_name = made.then(|| known.name.clone());
         let credentials = valid.place.credentials().name;
@@ -327,6 +336,9 @@ fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     }
     for (name, secret) in &observed.secrets {
         let own = generated && *name == observed.admin_secret_name();
+        if !own && is_reserved(observed, name, secret) {
+            continue;
+        }
         if !own && !secret.labels().contains_key(labels::WATCHED) {
             steps.push(Step::WatchSecret(secret.clone()));
         }
@@ -338,11 +350,15 @@ fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
 /// What a Secret of the site's namespace holds is copied to its bench's, where a pod can mount it.
 fn copied(observed: &Observed, input: &Input, name: &str, secret: &DynamicObject) -> Option<Step> {
     let place = &input.valid.place;
-    let version = secret.resource_version().unwrap_or_default();
+    let keys = keys(observed, name);
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    // Other keys make another copy.
+    let version = format!("{} {}", secret.resource_version().unwrap_or_default(), names.join(","));
     let copy = observed.copies.get(&place.mounted(name));
     let current = copy.is_some_and(|it| it.annotations().get(labels::COPIED_VERSION) == Some(&version));
     let key = Key::new(&place.own, name);
-    (place.is_foreign() && !current).then(|| Step::CopySecret(key, build::copy(input, name, &version)))
+    let wanted = place.is_foreign() && !current && may_copy(observed, name, secret);
+    wanted.then(|| Step::CopySecret(key, build::copy(input, name, &version, &names)))
 }
 
 /// A Secret without the site's slot label is not seen by the watch.
@@ -361,7 +377,7 @@ fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
 
 /// A server of the site's own, with its administrator's password.
 fn server_steps(observed: &Observed, input: &Input, server: &database::Server) -> Vec<Step> {
-    if !server.dedicated {
+    if !server.dedicated || input.valid.withholds(Part::Server) {
         return Vec::new();
     }
     let mut steps = Vec::new();

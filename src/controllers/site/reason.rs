@@ -22,8 +22,10 @@ pub enum Reason {
     BenchReady,
     /// What siteName, domain and suffix make together is no host name.
     HostInvalid,
-    /// The host is not under one of the bench's `domainConfig.allowedSuffixes`.
+    /// The host is not under one of the suffixes that the bench or the platform allows.
     HostNotAllowed,
+    /// The ingress class, issuer or Gateway, or a wildcard, is not one that the site may use.
+    RouteNotAllowed,
     /// The API of what is to lead to the site does not exist.
     RouteApiMissing,
     /// A Gateway or a router refuses the route.
@@ -38,12 +40,18 @@ pub enum Reason {
     AppsContradict,
     /// An entry of siteConfig may not be set.
     SiteConfigRefused,
+    /// The site asks for a server, or for more of one, than its bench allows.
+    DatabaseNotAllowed,
     /// A Secret that siteConfigSecretRefs names does not exist.
     SiteConfigSecretMissing,
     /// The Secret with the account of a database that exists does not exist, or none is named.
     ConnectionSecretMissing,
     /// A Secret reference names another namespace.
     SecretNamespaceRefused,
+    /// A Secret that is named was made by an operator, or has a server's administrator.
+    SecretRefused,
+    /// A Secret that is named does not say that it may be copied to the bench's namespace.
+    SecretCopyRefused,
     /// Another site holds the host name.
     HostClaimed,
     /// The Secret with the password of Administrator does not exist.

@@ -13,6 +13,7 @@ use super::{
     found,
     observe::Observed,
     operation::{self, Progress},
+    permissions::Part,
     plan::{Plan, Step, verb, waits_for_room, waits_message},
     reason::Reason,
     route::{self, Way},
@@ -28,10 +29,12 @@ use crate::domain::{
 pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
     let choice = route::choose(observed);
     let mut plan = configure(observed, input, wanted);
-    let mut steps = route_steps(observed, input, choice.way);
-    steps.append(&mut plan.steps);
-    steps.extend(observed.former_claims.iter().map(|claim| Step::Delete(Kind::Domain, claim.clone())));
-    plan.steps = steps;
+    if !input.valid.withholds(Part::Route) {
+        let mut steps = route_steps(observed, input, choice.way);
+        steps.append(&mut plan.steps);
+        steps.extend(observed.former_claims.iter().map(|claim| Step::Delete(Kind::Domain, claim.clone())));
+        plan.steps = steps;
+    }
     let former = observed.site.status.clone().unwrap_or_default();
     if let Some(status) = plan.status.as_mut() {
         if let Some(operation) = former.operation.filter(|it| it.kind == OperationKind::Init && !former.initialized) {
@@ -84,7 +87,10 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         status.operation.as_ref().and_then(|operation| operation.configuration.clone())
     };
     if current.as_deref() == Some(wanted.hash.as_str()) {
-        return answered(observed, Plan::report(observed, &settled(observed), None));
+        return answered(observed, Plan::report(observed, &settled(observed, input), None));
+    }
+    if let Some(refusal) = input.valid.refused.first() {
+        return Plan::report(observed, &refusal.withholds(), None);
     }
     if let Some(message) = backups::under_way(observed) {
         let report = moving(Reason::WaitingForBackup, format!("site is served; {message}"));
@@ -92,7 +98,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
         Progress::Done => {
-            let mut plan = Plan::report(observed, &settled(observed), None);
+            let mut plan = Plan::report(observed, &settled(observed, input), None);
             if let Some(next) = plan.status.as_mut() {
                 let operation = status.operation.clone();
                 next.configuration = operation.as_ref().and_then(|it| it.configuration.clone());
@@ -142,8 +148,12 @@ fn moving(reason: Reason, message: String) -> Report {
 }
 
 /// Where the site stands once it has the configuration that it can have.
-fn settled(observed: &Observed) -> Report {
-    keeps_apps(observed).unwrap_or_else(|| served(observed))
+fn settled(observed: &Observed, input: &Input) -> Report {
+    let report = keeps_apps(observed).unwrap_or_else(|| served(observed));
+    match input.valid.refused.first() {
+        Some(refusal) if report.phase == SitePhase::Ready => refusal.tells(),
+        _ => report,
+    }
 }
 
 /// An app is not removed from a site, with all its data, by a word that is missing in a list.

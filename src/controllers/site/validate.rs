@@ -11,10 +11,10 @@ use kube::{
 };
 
 use super::{
-    annotations::is_allowed,
     database::{self, Database},
     hosts::Hosts,
     observe::Observed,
+    permissions::{self, Part, Refusal},
     place::Place,
     reason::Reason,
     status::{Report, Stage},
@@ -26,21 +26,6 @@ use crate::{
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
-/// Entries of a site's configuration that have a field of their own, or belong to the operator.
-const REFUSED_CONFIG: [&str; 12] = [
-    "admin_password",
-    "db_host",
-    "db_name",
-    "db_password",
-    "db_port",
-    "db_socket",
-    "db_type",
-    "db_user",
-    "encryption_key",
-    "host_name",
-    "maintenance_mode",
-    "pause_scheduler",
-];
 
 /// The answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +44,15 @@ pub struct Validated {
     pub removed_apps: Vec<String>,
     /// Secret with the password of Administrator, in the site's own namespace.
     pub admin_secret: String,
+    /// What a site that exists asks for and does not get.
+    pub refused: Vec<Refusal>,
+}
+
+impl Validated {
+    /// Whether a part of the site is left as it is.
+    pub fn withholds(&self, part: Part) -> bool {
+        self.refused.iter().any(|it| it.part == part)
+    }
 }
 
 /// Judges the spec, then the world.
@@ -71,9 +65,21 @@ pub fn validate(observed: &Observed) -> Result<Validated, Report> {
     }
     let bench = usable_bench(observed)?;
     let place = Place::of(&observed.site);
+    let hosts = hosts(observed)?;
+    let database = database::choose(observed, bench)?;
+    let own_server = match &database {
+        Database::Made(server) if server.dedicated => Some(&server.key),
+        _ => None,
+    };
+    let refused = permissions::refusals(observed, bench, own_server);
+    let exists = observed.site.status.as_ref().is_some_and(|status| status.initialized);
+    if let Some(first) = refused.first().filter(|_| !exists) {
+        return Err(first.stops());
+    }
     Ok(Validated {
-        hosts: hosts(observed, bench)?,
-        database: database::choose(observed, bench)?,
+        hosts,
+        database,
+        refused,
         connections_max: connections_max(bench),
         apps: apps(observed, bench)?,
         removed_apps: modules(&observed.site.spec.removed_apps),
@@ -93,36 +99,6 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
         let message =
             format!("adminPasswordSecretRef.namespace is not {own}: a Secret must be in the site's namespace");
         return failed(Stage::Init, Reason::SecretNamespaceRefused, message);
-    }
-    let of_route = |annotations: Option<&std::collections::BTreeMap<String, String>>| {
-        annotations.into_iter().flat_map(|it| it.keys().cloned()).collect::<Vec<_>>()
-    };
-    let all = [
-        ("ingress", of_route(spec.ingress.as_ref().map(|it| &it.annotations))),
-        ("httpRoute", of_route(spec.http_route.as_ref().map(|it| &it.annotations))),
-        ("routeConfig", of_route(spec.route_config.as_ref().map(|it| &it.annotations))),
-    ];
-    let refused = |name: &String| !is_allowed(name, &observed.config.allowed_route_annotations);
-    if let Some((field, name)) =
-        all.iter().find_map(|(field, names)| Some((field, names.iter().find(|it| refused(it))?)))
-    {
-        let message = format!(
-            "{field}.annotations: {name} is not an annotation that a site may set: remove it, or ask the cluster administrator \
-             to add it to allowedRouteAnnotations in the operator's ConfigMap"
-        );
-        return failed(Stage::Route, Reason::AnnotationRefused, message);
-    }
-    let keys = || spec.site_config.keys().chain(spec.site_config_secret_refs.keys());
-    let word = |key: &String| {
-        key.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_')
-            && key.chars().all(|it| it.is_ascii_alphanumeric() || it == '_')
-    };
-    if let Some(key) = keys().find(|key| REFUSED_CONFIG.contains(&key.as_str()) || !word(key)) {
-        let message = format!(
-            "siteConfig: {key} is not an entry that may be set: it has a field of its own, belongs to the operator, or is not \
-             letters, digits and _"
-        );
-        return failed(Stage::Init, Reason::SiteConfigRefused, message);
     }
     if let Some(key) = spec.site_config.keys().find(|key| spec.site_config_secret_refs.contains_key(*key)) {
         let message = format!("siteConfig and siteConfigSecretRefs both have {key}: remove one");
@@ -176,27 +152,14 @@ fn allows(observed: &Observed, bench: &FrappeBench) -> bool {
     }
 }
 
-/// A bench may limit the hosts of its sites, so that no tenant takes another's.
-fn hosts(observed: &Observed, bench: &FrappeBench) -> Result<Hosts, Report> {
+/// Hosts that are none. The API server judges each field; with a suffix, and with fields of an older definition, only the
+/// whole tells.
+fn hosts(observed: &Observed) -> Result<Hosts, Report> {
     let hosts = observed.hosts.clone();
-    let suffixes = bench.spec.domain_config.clone().unwrap_or_default().allowed_suffixes;
-    let within = |host: &str| {
-        suffixes.is_empty()
-            || suffixes
-                .iter()
-                .map(|suffix| suffix.trim_start_matches('.'))
-                .any(|suffix| host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')))
-    };
-    // The API server judges each field; with a suffix, and with fields of an older definition, only the whole tells.
-    if let Some(host) = hosts.all().find(|host| !is_name(host)) {
-        let message = format!(
-            "host {host:?} is not a DNS name in lower case of at most 253 characters: correct domain or suffix"
-        );
-        return Err(Report::failed(Stage::Database, Stage::Route, Reason::HostInvalid, message));
-    }
-    let Some(host) = hosts.all().find(|host| !within(host)).cloned() else { return Ok(hosts) };
-    let message = format!("host {host} is not under one of the bench's allowedSuffixes ({})", suffixes.join(", "));
-    Err(Report::failed(Stage::Database, Stage::Route, Reason::HostNotAllowed, message))
+    let Some(host) = hosts.all().find(|host| !is_name(host)) else { return Ok(hosts) };
+    let message =
+        format!("host {host:?} is not a DNS name in lower case of at most 253 characters: correct domain or suffix");
+    Err(Report::failed(Stage::Database, Stage::Route, Reason::HostInvalid, message))
 }
 
 fn is_name(host: &str) -> bool {

@@ -89,12 +89,14 @@ pub fn job_matters(change: &Change<Compact>) -> bool {
     job::state(&now) != job::state(&before) || now.data["spec"] != before.data["spec"] || kept(&now) != kept(&before)
 }
 
-/// Whether sites must look at a MariaDB again: it came, went, or moved.
+/// Whether sites must look at a MariaDB again: it came, went, moved, or is for others now.
 pub fn server_matters(change: &Change<Compact>) -> bool {
-    match change {
-        Change::Applied { now, before: Some(before) } => now.open().data["spec"] != before.open().data["spec"],
-        _ => true,
-    }
+    let Change::Applied { now, before: Some(before) } = change else { return true };
+    let kept = |server: &DynamicObject| {
+        let allowed = server.annotations().get(labels::ALLOWED_NAMESPACES).cloned();
+        (server.data["spec"].clone(), allowed, server.labels().contains_key(labels::SITE_UID))
+    };
+    kept(&now.open()) != kept(&before.open())
 }
 
 #[cfg(test)]

@@ -135,7 +135,7 @@ async fn change(api: Api<DynamicObject>, sites: Vec<String>, per_minute: u32) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     for (number, site) in sites.iter().cycle().enumerate() {
         ticks.tick().await;
-        let patch = json!({"spec": {"siteConfig": {"loadtest": number}}});
+        let patch = json!({"spec": {"siteConfig": {"max_file_size": number}}});
         let _ = api.patch(site, &PatchParams::default(), &Patch::Merge(&patch)).await;
     }
 }

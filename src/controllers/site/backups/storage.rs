@@ -9,7 +9,13 @@ use frappe_crds::{
 use kube::ResourceExt;
 
 use super::{
-    super::{observe::Observed, place::Place},
+    super::{
+        observe::Observed,
+        permissions::secrets::refused,
+        place::Place,
+        reason::Reason as SiteReason,
+        references::{Reference, of_storage},
+    },
     reason::Reason,
 };
 use crate::{
@@ -51,7 +57,11 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
         }
     };
     refuse(observed, &spec)?;
-    let missing = secrets(&spec).find(|name| !observed.secrets.contains_key(*name));
+    let references = of_storage(&spec);
+    if let Some((_, message)) = references.iter().find_map(|it| not_readable(observed, it)) {
+        return Err((Reason::StorageRefused, format!("spec.storage.{message}")));
+    }
+    let missing = references.iter().map(|it| &it.name).find(|name| !observed.secrets.contains_key(*name));
     if let Some(name) = missing {
         let message = format!("Secret {name} does not exist, but spec.storage refers to it: create it");
         return Err((Reason::StorageSecretMissing, message));
@@ -77,7 +87,7 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
     Ok(Storage { spec, place, folder })
 }
 
-/// What a SiteBackup may not name: a Secret of another namespace, and what belongs to a bench that is not beside it.
+/// What a SiteBackup may not name: a Secret of another namespace, and what is somebody else's in the bench's.
 fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let place = Place::of(&observed.site);
     let s3 = spec.s3.as_ref();
@@ -85,15 +95,32 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let mut elsewhere = references
         .chain(&spec.encryption_key_secret_ref)
         .filter(|it| it.namespace.as_ref().is_some_and(|namespace| *namespace != place.own));
-    let claim = spec.persistent_volume_claim.as_ref().map(|it| it.claim_name.as_str());
+    let claim = spec.persistent_volume_claim.as_ref().map(|it| &it.claim_name);
     let sites = child(&observed.site.spec.bench_ref.name, "sites");
+    let allowed = observed.bench.as_ref().and_then(|it| it.spec.allowed_sites.clone()?.backups).unwrap_or_default();
+    // A list counts for everybody; without one, what is beside the site may be named.
+    let within = |list: &[String], name: &String| list.contains(name) || (list.is_empty() && !place.is_foreign());
+    let account = spec.service_account_name.as_ref();
+    let has_keys = s3.is_none_or(|it| it.credentials_secret_ref.is_some());
     let message = if elsewhere.next().is_some() {
-        "spec.storage may refer only to Secrets in the SiteBackup's own namespace".to_owned()
-    } else if claim == Some(sites.as_str()) {
-        format!("{sites} is the volume of the sites: losing it would lose their backups too")
-    } else if place.is_foreign() && (claim.is_some() || spec.service_account_name.is_some()) {
-        "the site's bench is in another namespace, whose volumes and ServiceAccounts are not this one's: use s3 with \
-         credentialsSecretRef"
+        "a Secret of spec.storage can be named in the SiteBackup's own namespace only".to_owned()
+    } else if claim == Some(&sites) {
+        format!("{sites} is the volume of the sites: what destroys them would destroy their backups")
+    } else if let Some(claim) = claim.filter(|it| observed.taken_claims.contains(*it)) {
+        format!("{claim} is the volume of a bench or of a MariaDB: name one that was made for backups")
+    } else if let Some(claim) = claim.filter(|it| !within(&allowed.persistent_volume_claims, it)) {
+        format!(
+            "spec.storage.persistentVolumeClaim: {claim} is not one that backups of this site may be kept on: use s3 with \
+             credentialsSecretRef, or have the bench's owner add it to allowedSites.backups.persistentVolumeClaims"
+        )
+    } else if let Some(account) = account.filter(|it| !within(&allowed.service_accounts, it)) {
+        format!(
+            "spec.storage.serviceAccountName: {account} is not one that Jobs of this site may run as: use credentialsSecretRef, or \
+             have the bench's owner add it to allowedSites.backups.serviceAccounts"
+        )
+    } else if place.is_foreign() && account.is_none() && !has_keys {
+        "the site's bench is in another namespace, whose ServiceAccount is not this one's: name the bucket's keys with \
+         s3.credentialsSecretRef"
             .to_owned()
     } else {
         return Ok(());
@@ -101,15 +128,10 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     Err((Reason::StorageRefused, message))
 }
 
-/// Names of the Secrets that a storage reads.
-pub fn secrets(storage: &BackupStorage) -> impl Iterator<Item = &str> {
-    let s3 = storage.s3.as_ref();
-    let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref());
-    let authorities = s3.and_then(|it| it.ca_secret_ref.as_ref());
-    [credentials, authorities, storage.encryption_key_secret_ref.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(|it| it.name.as_str())
+/// Why a Secret of a storage is not read. What was copied before that had to be allowed is.
+fn not_readable(observed: &Observed, reference: &Reference) -> Option<(SiteReason, String)> {
+    let copied = observed.copies.contains_key(&Place::of(&observed.site).mounted(&reference.name));
+    refused(observed, reference).filter(|(reason, _)| *reason == SiteReason::SecretRefused || !copied)
 }
 
 /// The storage of the SiteBackup whose name the backup's begins with: of several the longest.

@@ -6,12 +6,13 @@ use serde_json::{Value, json};
 use super::Input;
 use crate::{
     config::OperatorConfig,
-    controllers::site::database::{Database, Server},
+    controllers::site::{
+        database::{Database, Server},
+        permissions::STORAGE_SIZE,
+    },
     domain::object::{Desired, Kind},
 };
 
-/// Volume of a server of its own where nobody names a size.
-const STORAGE_SIZE: &str = "10Gi";
 /// Settings of a server of its own, as Frappe asks for them.
 const SERVER_SETTINGS: &str = "[mariadb]\ncharacter-set-server=utf8mb4\ncollation-server=utf8mb4_unicode_ci\n\
                                skip-character-set-client-handshake\nlog_bin_trust_function_creators=1\n";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Input;
 use crate::{
@@ -59,6 +59,7 @@ pub fn admin_password_copy(input: &Input) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     let mut desired = secret(input, key, &[]);
     desired.body["metadata"]["annotations"] = json!({labels::IDENTITY: input.known.identity});
+    desired.body["data"] = json!({"password": null});
     desired
 }
 
@@ -69,12 +70,13 @@ pub fn root_password(input: &Input, password: &str) -> Desired {
     desired
 }
 
-/// A copy of a Secret of the site's namespace in that of its bench; what it holds is added when it is written.
-pub fn copy(input: &Input, name: &str, version: &str) -> Desired {
+/// A copy of these keys of a Secret of the site's namespace in that of its bench; their values are added when it is written.
+pub fn copy(input: &Input, name: &str, version: &str, keys: &[&str]) -> Desired {
     let key = Key::new(&input.valid.place.namespace, input.valid.place.mounted(name));
     let mut desired = secret(input, key, &[]);
     desired.body["metadata"]["annotations"] =
         json!({labels::IDENTITY: input.known.identity, labels::COPIED_VERSION: version});
+    desired.body["data"] = keys.iter().map(|key| ((*key).to_owned(), Value::Null)).collect();
     desired
 }
 

@@ -212,7 +212,7 @@ fn a_backup_that_is_too_late_is_not_made_and_a_suspended_one_counts_as_missed() 
 fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
     settle(&mut world);
-    Arc::make_mut(&mut world.site).spec.site_config.insert("a".into(), json!(1));
+    Arc::make_mut(&mut world.site).spec.site_config.insert("max_file_size".into(), json!(1));
     Arc::make_mut(&mut world.site).metadata.generation = Some(2);
     assert!(settle(&mut world).is_empty());
     assert_eq!(reason(&plan(&world)), "WaitingForBackup");

@@ -62,12 +62,13 @@ fn what_cannot_be_done_is_refused_and_nothing_is_made() {
         (json!({"dbConfig": {"provider": "postgres"}}), Reason::ConnectionSecretMissing, SitePhase::Failed),
         (json!({"adminPasswordSecretRef": {"name": "a"}}), Reason::AdminPasswordSecretMissing, SitePhase::Pending),
         (
-            json!({"siteConfigSecretRefs": {"key": {"name": "a", "key": "b"}}}),
+            json!({"siteConfigSecretRefs": {"mail_password": {"name": "a", "key": "b"}}}),
             Reason::SiteConfigSecretMissing,
             SitePhase::Pending,
         ),
         (json!({"siteConfig": {"db_password": "x"}}), Reason::SiteConfigRefused, SitePhase::Failed),
         (json!({"siteConfig": {"a b": 1}}), Reason::SiteConfigRefused, SitePhase::Failed),
+        (json!({"siteConfig": {"extra_config": "a.b"}}), Reason::SiteConfigRefused, SitePhase::Failed),
         (
             json!({"ingress": {"annotations": {"nginx.ingress.kubernetes.io/server-snippet": "x"}}}),
             Reason::AnnotationRefused,
@@ -186,7 +187,7 @@ fn what_the_mariadb_operator_says_is_passed_on() {
     assert!(next.job.is_none() && next.notice.is_some_and(|it| it.note.contains("User: Error connecting to MariaDB")));
 }
 
-/// A spec that is refused later leaves what was reached as it is, in the status too.
+/// What is refused later leaves what was reached as it is, in the status too: the site is told, and an edit is not carried out.
 #[test]
 fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
     let mut world = observed(json!({}));
@@ -196,7 +197,14 @@ fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
     Arc::make_mut(world.bench.as_mut().expect("a bench")).spec.domain_config = Some(limited);
     let next = plan(&world);
     assert_eq!(reason(&next), "HostNotAllowed");
-    assert!(next.steps.is_empty());
+    apply(&mut world, &next, "Complete");
+    assert!(is_empty(&world, &plan(&world)));
+    assert!(condition::is_true(&next.status.expect("a status").conditions, "Ready"), "it has what it asks for");
+    Arc::make_mut(&mut world.site).spec.domain = Some("login.bank.example".into());
+    look_again(&mut world);
+    let next = plan(&world);
+    assert_eq!(reason(&next), "HostNotAllowed");
+    assert!(next.job.is_none() && next.steps.iter().all(|it| !matches!(it, Step::Create(_) | Step::Delete(..))));
     let status = next.status.expect("a status");
     assert!(status.bench_ready && status.database_ready && status.initialized);
     let states: Vec<String> = status.conditions.iter().map(|it| format!("{}={}", it.type_, it.status)).collect();

@@ -10,6 +10,7 @@ mod deletion;
 mod hostile;
 mod last_backup;
 mod ownership;
+mod permissions;
 mod routing;
 mod settings;
 mod tenants;
@@ -86,6 +87,8 @@ fn observed(spec: Value) -> Observed {
         credentials: None,
         found: super::found::Found::default(),
         secrets: BTreeMap::new(),
+        root_secrets: std::collections::BTreeSet::new(),
+        taken_claims: std::collections::BTreeSet::new(),
         copies: BTreeMap::new(),
         mariadb_installed: true,
         servers: vec![object(server)],

@@ -121,6 +121,8 @@ fn a_bench_in_another_namespace_must_allow_the_site() {
     let allow = |world: &mut Observed, allowed: Value| {
         let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
         bench.spec.allowed_sites = serde_json::from_value(json!({"namespaces": allowed})).expect("allowedSites");
+        bench.spec.domain_config =
+            serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
     };
     let namespace = |labels: Value| {
         Some(object(

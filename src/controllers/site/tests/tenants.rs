@@ -22,7 +22,10 @@ struct Cluster {
 fn bench_in(namespace: &str) -> FrappeBench {
     let mut bench = bench();
     bench.metadata.namespace = Some(namespace.to_owned());
-    bench.spec.allowed_sites = serde_json::from_value(json!({"namespaces": {"from": "All"}})).expect("who is allowed");
+    // All doors are open here but that of ownership.
+    let allowed = json!({"namespaces": {"from": "All"}, "databases": {"dedicated": true}});
+    bench.spec.allowed_sites = serde_json::from_value(allowed).expect("who is allowed");
+    bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
     bench
 }
 
@@ -192,7 +195,7 @@ static OTHERS: LazyLock<(Cluster, Vec<FrappeSite>)> = LazyLock::new(|| {
             Kind::MariaDb,
             json!({
                 "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {"image": "theirs"},
-                "metadata": {"name": name, "namespace": namespace},
+                "metadata": {"name": name, "namespace": namespace, "annotations": {labels::ALLOWED_NAMESPACES: "*"}},
             }),
         );
     }

@@ -1,0 +1,259 @@
+//! ValidatingAdmissionPolicies by which the API server lets nobody name in a bench, site or backup what he may not read
+//! himself. Pure.
+//!
+//! The operator reads Secrets with its own rights for whoever names them. So the API server's authorizer is asked whether who
+//! writes may `get` each Secret, MariaDB and PersistentVolumeClaim that is named, and act as each ServiceAccount. Only what is new
+//! or changed is asked about: metadata, statuses and edits of other fields pass, also the operator's own.
+//! A policy evaluates about 28 questions before its budget is spent (350,000 units each of 10,000,000), one kind has one policy,
+//! and a write has room for [`SECRETS_MAX`] new Secrets.
+
+use serde_json::{Value, json};
+
+/// Most Secrets that one write may newly name.
+pub const SECRETS_MAX: usize = 20;
+
+/// What a field names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// A Secret of the object's namespace.
+    Secret,
+    /// A MariaDB, in the namespace that is given beside it.
+    MariaDb,
+    /// A PersistentVolumeClaim of the object's namespace.
+    Claim,
+    /// A ServiceAccount of the object's namespace.
+    ServiceAccount,
+}
+
+/// A field that names something: its kind's plural, its path below `spec` (`[]` for the items of a list, `*` for the values of a
+/// map), what it names, and the field whose change is asked about: with another host beside it, a password goes elsewhere.
+pub type Reference = (&'static str, &'static str, Named, &'static str);
+
+/// Every field that names what is read or run with the operator's rights. A test holds the definitions against it.
+#[rustfmt::skip]
+pub const REFERENCES: [Reference; 16] = [
+    ("frappesites", "adminPasswordSecretRef.name", Named::Secret, "adminPasswordSecretRef"),
+    ("frappesites", "dbConfig.connectionSecretRef.name", Named::Secret, "dbConfig"),
+    ("frappesites", "tls.secretName", Named::Secret, "tls.secretName"),
+    ("frappesites", "siteConfigSecretRefs.*.name", Named::Secret, "siteConfigSecretRefs"),
+    ("frappesites", "dbConfig.mariadbRef.name", Named::MariaDb, "dbConfig.mariadbRef"),
+    ("sitebackups", "storage.s3.credentialsSecretRef.name", Named::Secret, "storage.s3"),
+    ("sitebackups", "storage.s3.caSecretRef.name", Named::Secret, "storage.s3"),
+    ("sitebackups", "storage.encryptionKeySecretRef.name", Named::Secret, "storage"),
+    ("sitebackups", "storage.persistentVolumeClaim.claimName", Named::Claim, "storage.persistentVolumeClaim"),
+    ("sitebackups", "storage.serviceAccountName", Named::ServiceAccount, "storage"),
+    ("frappebenches", "dbConfig.connectionSecretRef.name", Named::Secret, "dbConfig"),
+    ("frappebenches", "redisConfig.connectionSecretRef.name", Named::Secret, "redisConfig.connectionSecretRef"),
+    ("frappebenches", "redisConfig.passwordSecretRef.name", Named::Secret, "redisConfig.passwordSecretRef"),
+    ("frappebenches", "imageConfig.pullSecrets[].name", Named::Secret, "imageConfig.pullSecrets"),
+    ("frappebenches", "fpmConfig.repositories[].authSecretRef.name", Named::Secret, "fpmConfig.repositories"),
+    ("frappebenches", "dbConfig.mariadbRef.name", Named::MariaDb, "dbConfig.mariadbRef"),
+];
+
+/// A field of an object that may be absent, down to its last part.
+fn optional(object: &str, path: &str) -> String {
+    format!("{object}.spec.?{}", path.replace('.', ".?"))
+}
+
+/// Names that are new in a field, or stand beside something that changed, as a list.
+fn new_names(plural: &str, path: &str, named: Named, unit: &str) -> String {
+    let (now, before) = (optional("object", unit), optional("oldObject", unit));
+    if let Some((_, rest)) = path.split_once("[].") {
+        return format!(
+            "{now}.orValue([]).filter(it, oldObject == null || !(it in {before}.orValue([]))).map(it, it.?{}.orValue(''))",
+            rest.replace('.', ".?")
+        );
+    }
+    if let Some((_, rest)) = path.split_once(".*.") {
+        // Entries that name the same count once.
+        let all = format!("{now}.orValue({{}})");
+        return format!(
+            "variables.entries.filter(k, !variables.entries.exists(j, j < k && {all}[j].{rest} == {all}[k].{rest}))\
+             .map(k, {all}[k].{rest})"
+        );
+    }
+    let mut name = format!("{}.orValue('')", optional("object", path));
+    if named == Named::MariaDb {
+        // Without a namespace it is one of the bench's.
+        let own = if plural == "frappesites" {
+            "object.spec.benchRef.?namespace.orValue(request.namespace)"
+        } else {
+            "request.namespace"
+        };
+        let whole = format!("{now}.?namespace.orValue({own}) + '/' + {name}");
+        name = format!("{}.hasValue() ? {whole} : ''", optional("object", path));
+    }
+    format!("(oldObject != null && {now}.orValue(null) == {before}.orValue(null) ? [] : [{name}])")
+}
+
+/// Keys of a map's entries that are new or other than before.
+fn new_entries(unit: &str) -> String {
+    let (now, before) = (optional("object", unit), optional("oldObject", unit));
+    format!(
+        "{now}.orValue({{}}).filter(k, oldObject == null || \
+         !{before}.orValue({{}}).exists(j, {before}.orValue({{}})[j] == {now}.orValue({{}})[k]))"
+    )
+}
+
+fn variables(plural: &str, named: Named) -> Vec<Value> {
+    let fields = || REFERENCES.iter().filter(|it| it.0 == plural && it.2 == named);
+    let maps = fields().filter(|it| it.1.contains(".*."));
+    let mut variables: Vec<Value> =
+        maps.map(|(_, _, _, unit)| json!({"name": "entries", "expression": new_entries(unit)})).collect();
+    let lists: Vec<String> = fields().map(|(_, path, _, unit)| new_names(plural, path, named, unit)).collect();
+    let expression = format!("({}).filter(it, it != '')", lists.join(" + "));
+    variables.push(json!({"name": variable(named), "expression": expression}));
+    variables
+}
+
+fn variable(named: Named) -> &'static str {
+    match named {
+        Named::Secret => "secrets",
+        Named::MariaDb => "servers",
+        Named::Claim => "claims",
+        Named::ServiceAccount => "accounts",
+    }
+}
+
+/// Whether who writes may have the n-th of what is newly named.
+fn validation(named: Named, index: usize) -> Value {
+    let all = format!("variables.{}", variable(named));
+    let name = format!("{all}[{index}]");
+    let core = |resource: &str, verb: &str| {
+        format!(
+            "authorizer.group('').resource('{resource}').namespace(request.namespace).name({name}).check('{verb}').allowed()"
+        )
+    };
+    let (asked, message) = match named {
+        Named::Secret => {
+            (core("secrets", "get"), format!("'you may not get Secret ' + {name} + ', and so not name it'"))
+        }
+        Named::Claim => (
+            core("persistentvolumeclaims", "get"),
+            format!("'you may not get PersistentVolumeClaim ' + {name} + ', and so not name it'"),
+        ),
+        Named::MariaDb => (
+            format!(
+                "authorizer.group('k8s.mariadb.com').resource('mariadbs').namespace({name}.split('/')[0])\
+                 .name({name}.split('/')[1]).check('get').allowed()"
+            ),
+            format!("'you may not get MariaDB ' + {name} + ', and so not name it'"),
+        ),
+        Named::ServiceAccount => (
+            format!(
+                "({} || authorizer.group('').resource('serviceaccounts').subresource('token').namespace(request.namespace)\
+                 .name({name}).check('create').allowed())",
+                core("serviceaccounts", "impersonate")
+            ),
+            format!(
+                "'you may neither impersonate ServiceAccount ' + {name} + ' nor create its tokens, and so not name it'"
+            ),
+        ),
+    };
+    json!({"expression": format!("size({all}) <= {index} || {asked}"), "messageExpression": message, "reason": "Forbidden"})
+}
+
+/// The policy of one kind and its binding.
+fn policy(plural: &str) -> [Value; 2] {
+    let name = format!("frappe-operator-references-of-{plural}");
+    let api_version = "admissionregistration.k8s.io/v1";
+    let kinds = [Named::Secret, Named::MariaDb, Named::Claim, Named::ServiceAccount];
+    let used: Vec<Named> = kinds
+        .into_iter()
+        .filter(|it| REFERENCES.iter().any(|(of, _, named, _)| *of == plural && named == it))
+        .collect();
+    let mut validations = vec![json!({
+        "expression": format!("size(variables.secrets) <= {SECRETS_MAX}"),
+        "message": format!("one write may newly name at most {SECRETS_MAX} Secrets: make several"),
+    })];
+    for named in &used {
+        let most = if *named == Named::Secret { SECRETS_MAX } else { 1 };
+        validations.extend((0..most).map(|index| validation(*named, index)));
+    }
+    let policy = json!({
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": ["vyogo.tech"], "apiVersions": ["*"], "resources": [plural], "scope": "Namespaced",
+                "operations": ["CREATE", "UPDATE"],
+            }]},
+            "matchConditions": [{"name": "spec-changes", "expression": "oldObject == null || object.spec != oldObject.spec"}],
+            "variables": used.iter().flat_map(|it| variables(plural, *it)).collect::<Vec<_>>(),
+            "validations": validations,
+        },
+    });
+    let binding = json!({
+        "apiVersion": api_version, "kind": "ValidatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {"policyName": name, "validationActions": ["Deny"]},
+    });
+    [policy, binding]
+}
+
+/// All policies with their bindings.
+pub fn policies() -> Vec<Value> {
+    ["frappesites", "sitebackups", "frappebenches"].into_iter().flat_map(policy).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    /// Fields that name an object and are nobody's to read by: who may use it is judged otherwise.
+    const OTHERS: [&str; 5] = [
+        // The bench's `allowedSites`.
+        "benchRef.name",
+        // Always beside the SiteBackup.
+        "siteRef.name",
+        // Names of Kubernetes' public kinds; `allowedSites.routes`.
+        "httpRoute.parentRefs[].name",
+        // One annotation of a Service.
+        "domainConfig.ingressControllerRef.name",
+        // A list of names, not a reference.
+        "allowedSites.databases.servers",
+    ];
+
+    /// Paths of fields that name another object, by how such fields are called.
+    fn named(schema: &Value, path: &str, parent: &str, found: &mut BTreeSet<String>) {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            let lower = name.to_lowercase();
+            let by_itself = ["secretname", "claimname", "serviceaccountname", "servers"].contains(&lower.as_str());
+            let in_reference =
+                name == "name" && ["ref", "refs", "secrets"].iter().any(|it| parent.to_lowercase().ends_with(it));
+            if by_itself || in_reference {
+                found.insert(here.clone());
+            }
+            named(field, &here, name, found);
+            named(&field["items"], &format!("{here}[]"), name, found);
+            named(&field["additionalProperties"], &format!("{here}.*"), name, found);
+        }
+    }
+
+    #[test]
+    fn every_field_that_names_an_object_is_asked_about() {
+        let mut all = BTreeSet::new();
+        for definition in frappe_crds::manifest::definitions() {
+            let plural = definition.spec.names.plural.clone();
+            let json = serde_json::to_value(&definition).expect("JSON");
+            let spec = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+            let mut found = BTreeSet::new();
+            named(spec, "", "", &mut found);
+            found.retain(|it| !OTHERS.contains(&it.as_str()));
+            all.extend(found.into_iter().map(|path| format!("{plural} {path}")));
+        }
+        let listed: BTreeSet<String> = REFERENCES.iter().map(|(plural, path, ..)| format!("{plural} {path}")).collect();
+        assert_eq!(all, listed);
+    }
+
+    #[test]
+    fn a_policy_stays_within_the_budget_of_questions() {
+        for it in policies().iter().filter(|it| it["kind"] == "ValidatingAdmissionPolicy") {
+            let text = it["spec"]["validations"].to_string();
+            let questions = text.matches(".check(").count();
+            assert!((3..=28).contains(&questions), "{questions} in {}", it["metadata"]["name"]);
+        }
+    }
+}

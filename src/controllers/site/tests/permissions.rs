@@ -1,0 +1,326 @@
+//! What a site may ask for, and who allows more.
+
+use super::*;
+
+/// Sets `allowedSites` of the bench, which takes sites of every namespace.
+fn allow(world: &mut Observed, mut allowed: Value) {
+    allowed["namespaces"] = json!({"from": "All"});
+    let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+    bench.spec.allowed_sites = serde_json::from_value(allowed).expect("allowedSites");
+}
+
+fn foreign(mut spec: Value) -> Observed {
+    spec["benchRef"] = json!({"name": "bench", "namespace": "platform"});
+    let mut world = observed(spec);
+    let server = |name: &str| {
+        object(json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
+                      "metadata": {"name": name, "namespace": "platform"}}))
+    };
+    world.servers = vec![server("main"), server("apart")];
+    let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+    bench.spec.db_config = serde_json::from_value(json!({"mariadbRef": {"name": "main"}})).expect("a dbConfig");
+    bench.spec.domain_config =
+        serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("a domainConfig");
+    allow(&mut world, json!({}));
+    world
+}
+
+fn message(plan: &Plan) -> String {
+    let status = plan.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default()
+}
+
+fn edit(world: &mut Observed, change: impl Fn(&mut frappe_crds::FrappeSiteSpec)) {
+    let site = Arc::make_mut(&mut world.site);
+    change(&mut site.spec);
+    site.metadata.generation = site.metadata.generation.map(|it| it + 1);
+    look_again(world);
+}
+
+/// A new site with what it may not ask for is not made; with the list on the bench it is.
+#[test]
+fn what_a_site_may_not_ask_for_is_opened_by_a_list_on_its_bench() {
+    let dedicated = |more: Value| {
+        let mut config = json!({"mode": "dedicated"});
+        config.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
+        json!({"dbConfig": config})
+    };
+    let with = |more: Value| {
+        let mut databases = json!({"dedicated": true});
+        databases.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));
+        json!({"databases": databases})
+    };
+    let table = [
+        (
+            json!({"siteConfig": {"extra_config": "a.b"}}),
+            "SiteConfigRefused",
+            json!({"siteConfigKeys": ["extra_config"]}),
+        ),
+        (dedicated(json!({})), "DatabaseNotAllowed", with(json!({}))),
+        (dedicated(json!({"image": "evil:1"})), "DatabaseNotAllowed", with(json!({"images": ["evil:1"]}))),
+        (dedicated(json!({"storageSize": "20Gi"})), "DatabaseNotAllowed", with(json!({"maxStorageSize": "20480Mi"}))),
+        (
+            dedicated(json!({"resources": {"requests": {"cpu": "500m"}, "limits": {"cpu": "2"}}})),
+            "DatabaseNotAllowed",
+            with(json!({"maxResources": {"cpu": "2"}})),
+        ),
+        (
+            json!({"dbConfig": {"mariadbRef": {"name": "apart"}}}),
+            "DatabaseNotAllowed",
+            json!({"databases": {"servers": ["apart"]}}),
+        ),
+    ];
+    for (spec, reason_of_refusal, allowed) in table {
+        let mut world = foreign(spec.clone());
+        if spec["dbConfig"]["mode"] == "dedicated" && spec["dbConfig"].as_object().is_some_and(|it| it.len() > 1) {
+            allow(&mut world, with(json!({})));
+        }
+        let refused = plan(&world);
+        assert_eq!(reason(&refused), reason_of_refusal, "{spec}");
+        assert!(refused.steps.is_empty() && refused.job.is_none(), "{spec}");
+        allow(&mut world, allowed);
+        converge(&mut world, "Complete");
+        assert_eq!(reason(&plan(&world)), "Ready", "{spec}: {}", message(&plan(&world)));
+    }
+}
+
+/// What the guide shows works unasked where site and bench share a namespace; an image is never a site's own to choose.
+#[test]
+fn beside_its_bench_a_site_chooses_size_and_server_but_no_image() {
+    for config in [
+        json!({"mode": "dedicated", "storageSize": "50Ti", "resources": {"limits": {"cpu": "64"}}}),
+        json!({"mode": "dedicated", "image": "docker.io/library/mariadb:10.6"}),
+        json!({"mariadbRef": {"name": "mariadb", "namespace": "default"}}),
+    ] {
+        let mut world = observed(json!({"dbConfig": config}));
+        converge(&mut world, "Complete");
+        assert_eq!(reason(&plan(&world)), "Ready", "{config}");
+    }
+    let mut world = observed(json!({"dbConfig": {"mode": "dedicated", "image": "evil:1"}}));
+    assert_eq!(reason(&plan(&world)), "DatabaseNotAllowed");
+    let images = vec!["evil:1".to_owned()];
+    world.config = Arc::new(crate::config::OperatorConfig { allowed_database_images: images, ..Default::default() });
+    converge(&mut world, "Complete");
+    assert_eq!(reason(&plan(&world)), "Ready");
+    for limits in [json!({"maxStorageSize": "10Gi"}), json!({"maxResources": {"memory": "1Gi"}})] {
+        let mut world = observed(
+            json!({"dbConfig": {"mode": "dedicated", "storageSize": "11Gi", "resources": {"limits": {"cpu": "1"}}}}),
+        );
+        allow(&mut world, json!({"databases": limits}));
+        assert_eq!(reason(&plan(&world)), "DatabaseNotAllowed", "{limits}: a bench's limit counts for everybody");
+    }
+}
+
+/// A server of another namespace is for a site whose namespace its owner names; another site's own server is for nobody.
+#[test]
+fn a_server_elsewhere_is_used_where_its_owner_says_so() {
+    let mut world = observed(json!({"dbConfig": {"mariadbRef": {"name": "main", "namespace": "elsewhere"}}}));
+    let server = |annotation: &str, labels: Value| {
+        object(json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {}, "metadata": {
+            "name": "main", "namespace": "elsewhere", "labels": labels,
+            "annotations": {"frappe.vyogo.tech/allowed-namespaces": annotation}}}))
+    };
+    assert_eq!(reason(&plan(&world)), "DatabaseNotAllowed");
+    let absent = message(&plan(&world));
+    for (annotation, labels, expected) in [
+        ("", json!({}), "DatabaseNotAllowed"),
+        ("defaults, other", json!({}), "DatabaseNotAllowed"),
+        ("default", json!({"frappe.vyogo.tech/site-uid": "another"}), "DatabaseNotAllowed"),
+        ("other, default", json!({}), "CreatingDatabase"),
+        ("*", json!({}), "CreatingDatabase"),
+    ] {
+        world.servers = vec![server(annotation, labels)];
+        assert_eq!(reason(&plan(&world)), expected, "{annotation}");
+        if expected == "DatabaseNotAllowed" {
+            assert_eq!(message(&plan(&world)), absent, "what exists is not told from what does not");
+        }
+    }
+}
+
+/// A site that was made before its bench allowed less goes on as it is and is told; an edit is not carried out.
+#[test]
+fn a_site_that_exists_keeps_what_it_has_and_gets_no_more() {
+    let mut world =
+        observed(json!({"siteConfig": {"developer_mode": 1}, "dbConfig": {"mode": "dedicated", "image": "old:1"}}));
+    allow(&mut world, json!({"siteConfigKeys": ["developer_mode"], "databases": {"images": ["old:1"]}}));
+    converge(&mut world, "Complete");
+    assert_eq!(reason(&plan(&world)), "Ready");
+    allow(&mut world, json!({}));
+    let (made, _) = converge(&mut world, "Complete");
+    assert!(made.iter().all(|it| it.kind != Kind::Job && it.kind != Kind::MariaDb), "nothing that runs is touched");
+    let told = plan(&world);
+    assert_eq!(reason(&told), "SiteConfigRefused");
+    let status = world.site.status.clone().expect("a status");
+    assert_eq!(status.phase, SitePhase::Ready);
+    assert!(condition::is_true(&status.conditions, "Ready"));
+
+    edit(&mut world, |spec| drop(spec.site_config.insert("extra_config".to_owned(), json!("a.b"))));
+    let refused = plan(&world);
+    assert!(
+        refused.job.is_none()
+            && refused.steps.iter().all(|it| !matches!(it, Step::Ensure(it) if it.kind == Kind::MariaDb))
+    );
+    apply(&mut world, &refused, "Complete");
+    assert!(is_empty(&world, &plan(&world)));
+    let status = world.site.status.clone().expect("a status");
+    assert!(!condition::is_true(&status.conditions, "Ready") && status.initialized);
+    assert!(message(&refused).contains("the site is served as it was"), "{}", message(&refused));
+
+    edit(&mut world, |spec| {
+        spec.site_config.clear();
+        spec.db_config.as_mut().expect("a dbConfig").image = None;
+    });
+    converge(&mut world, "Complete");
+    assert_eq!(reason(&plan(&world)), "Ready");
+}
+
+/// What is not a site's to set does not keep it from being backed up.
+#[test]
+fn a_site_with_something_refused_is_backed_up() {
+    let mut world = observed(json!({"siteConfig": {"developer_mode": 1}}));
+    allow(&mut world, json!({"siteConfigKeys": ["developer_mode"]}));
+    converge(&mut world, "Complete");
+    allow(&mut world, json!({}));
+    converge(&mut world, "Complete");
+    let backup = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup",
+        "metadata": {"name": "once", "namespace": "default", "uid": "backup-uid", "creationTimestamp": "1970-01-01T00:00:00Z"},
+        "spec": {"siteRef": {"name": "shop"}, "storage": {"persistentVolumeClaim": {"claimName": "backups"}}}});
+    world.backups = vec![Arc::new(serde_json::from_value(backup).expect("a SiteBackup"))];
+    let labelled = plan(&world);
+    apply(&mut world, &labelled, "Running");
+    let job = labelled.job.or_else(|| plan(&world).job).expect("a Job");
+    assert!(job.key.name.starts_with("shop-backup-"), "{}", job.key);
+}
+
+/// Hosts, and what leads to them, across namespaces and where the platform has lists.
+#[test]
+fn hosts_and_ways_are_of_the_lists_above_the_site() {
+    let class = json!({"ingress": {"className": "internal"}});
+    let issuer = json!({"tls": {"enabled": true, "issuer": "corporate"}});
+    let annotated = json!({"ingress": {"annotations": {"cert-manager.io/cluster-issuer": "corporate"}}});
+    let gateway = json!({"httpRoute": {"enabled": true, "parentRefs": [{"name": "public", "namespace": "gateways"}]}});
+    let host = json!({"domain": "login.bank.example"});
+    for (spec, routes, list) in [
+        (&class, json!({"ingressClasses": ["internal"]}), ["allowedIngressClasses", "internal"]),
+        (&issuer, json!({"issuers": ["corporate"]}), ["allowedIssuers", "corporate"]),
+        (&annotated, json!({"issuers": ["corporate"]}), ["allowedIssuers", "corporate"]),
+        (&gateway, json!({"gateways": ["gateways/public"]}), ["allowedGateways", "gateways/public"]),
+    ] {
+        let mut world = foreign(spec.clone());
+        assert_eq!(reason(&plan(&world)), "RouteNotAllowed", "{spec}");
+        let configure = |world: &mut Observed, value: &str| {
+            let data = [(list[0].to_owned(), value.to_owned())].into();
+            world.config = Arc::new(crate::config::parse(&data, &crate::config::OperatorConfig::default()).0);
+        };
+        allow(&mut world, json!({"routes": routes}));
+        assert_eq!(reason(&plan(&world)), "CreatingDatabase", "{spec}: by the bench");
+        configure(&mut world, "others");
+        assert_eq!(reason(&plan(&world)), "RouteNotAllowed", "{spec}: the platform's list comes before the bench's");
+        allow(&mut world, json!({}));
+        configure(&mut world, list[1]);
+        assert_eq!(reason(&plan(&world)), "CreatingDatabase", "{spec}: by the platform");
+        let mut local = observed(spec.clone());
+        assert_eq!(reason(&plan(&local)), "CreatingDatabase", "{spec}: beside its bench");
+        configure(&mut local, "others");
+        assert_eq!(reason(&plan(&local)), "RouteNotAllowed", "{spec}: where the platform has a list");
+    }
+    assert_eq!(reason(&plan(&foreign(host.clone()))), "HostNotAllowed");
+    let mut local = observed(host);
+    assert_eq!(reason(&plan(&local)), "CreatingDatabase");
+    let data = [("allowedDomainSuffixes".to_owned(), "default: example.com".to_owned())].into();
+    local.config = Arc::new(crate::config::parse(&data, &crate::config::OperatorConfig::default()).0);
+    assert_eq!(reason(&plan(&local)), "HostNotAllowed");
+    let wildcard = json!({"routeConfig": {"enabled": true, "wildcardPolicy": "subdomain"}});
+    let mut local = observed(wildcard);
+    assert_eq!(reason(&plan(&local)), "RouteNotAllowed", "hosts that nobody claimed");
+    let bench = Arc::make_mut(local.bench.as_mut().expect("a bench"));
+    bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
+    assert_eq!(reason(&plan(&local)), "CreatingDatabase");
+}
+
+/// What a Secret says of itself decides whether it leaves its namespace; what an operator made is read for nobody.
+#[test]
+fn secrets_are_copied_by_key_where_their_owner_says_so_and_never_what_an_operator_made() {
+    let refs = json!({"siteConfigSecretRefs": {"mail_password": {"name": "mail", "key": "password"}}});
+    let secret = |metadata: Value| {
+        let mut whole = json!({"name": "mail", "namespace": "default", "resourceVersion": "1"});
+        whole.as_object_mut().expect("an object").extend(metadata.as_object().cloned().expect("an object"));
+        object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": whole}))
+    };
+    let with = |base: fn(Value) -> Observed, metadata: Value| {
+        let mut world = base(refs.clone());
+        world.secrets.insert("mail".to_owned(), secret(metadata));
+        world
+    };
+    let says = |namespace: &str| json!({"annotations": {"frappe.vyogo.tech/allowed-namespaces": namespace}});
+    for (metadata, expected) in [
+        (json!({}), "SecretCopyRefused"),
+        (says("platforms"), "SecretCopyRefused"),
+        (says("platform"), "CreatingDatabase"),
+        (
+            json!({"annotations": {"frappe.vyogo.tech/allowed-namespaces": "*"},
+                "labels": {"app.kubernetes.io/managed-by": "frappe-operator"}}),
+            "SecretRefused",
+        ),
+    ] {
+        let world = with(foreign, metadata.clone());
+        let next = plan(&world);
+        assert_eq!(reason(&next), expected, "{metadata}");
+        let copies: Vec<_> = next
+            .steps
+            .iter()
+            .chain(&next.last)
+            .filter_map(|it| if let Step::CopySecret(_, it) = it { Some(it.clone()) } else { None })
+            .collect();
+        assert_eq!(copies.len(), usize::from(expected == "CreatingDatabase"), "{metadata}");
+        for copy in copies {
+            assert_eq!(copy.body["data"], json!({"password": null}), "the named key alone");
+        }
+    }
+    for metadata in [
+        json!({"labels": {"app.kubernetes.io/managed-by": "frappe-operator"}}),
+        json!({"annotations": {"frappe.vyogo.tech/identity": "of-another"}}),
+        json!({"ownerReferences": [{"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "name": "m", "uid": "u"}]}),
+    ] {
+        let next = plan(&with(observed, metadata.clone()));
+        assert_eq!(reason(&next), "SecretRefused", "{metadata}");
+        assert!(next.steps.is_empty(), "{metadata}");
+    }
+    let mut world = with(observed, json!({}));
+    world.root_secrets.insert("mail".to_owned());
+    assert_eq!(reason(&plan(&world)), "SecretRefused", "a server names it as its administrator's");
+}
+
+/// What a SiteBackup names of the bench's namespace, and what a Job has without keys.
+#[test]
+fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
+    let backup = |storage: Value| {
+        let backup = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup",
+            "metadata": {"name": "once", "namespace": "default", "uid": "u"},
+            "spec": {"siteRef": {"name": "shop"}, "storage": storage}});
+        serde_json::from_value::<SiteBackup>(backup).expect("a SiteBackup")
+    };
+    let refused = |world: &Observed, storage: &Value| {
+        crate::controllers::site::backups::storage::storage(world, &backup(storage.clone())).is_err()
+    };
+    let volume = json!({"persistentVolumeClaim": {"claimName": "archive"}});
+    let account = json!({"s3": {"bucket": "backups"}, "serviceAccountName": "writer"});
+    let keyless = json!({"s3": {"bucket": "backups"}});
+    let listed = json!({"backups": {"persistentVolumeClaims": ["archive"], "serviceAccounts": ["writer"]}});
+    let others = json!({"backups": {"persistentVolumeClaims": ["other"], "serviceAccounts": ["other"]}});
+    let mut tenant = foreign(json!({}));
+    for storage in [&volume, &account, &keyless] {
+        assert!(refused(&tenant, storage), "{storage}");
+    }
+    allow(&mut tenant, listed);
+    assert!(!refused(&tenant, &volume) && !refused(&tenant, &account) && refused(&tenant, &keyless));
+    let mut local = observed(json!({}));
+    for storage in [&volume, &account, &keyless] {
+        assert!(!refused(&local, storage), "{storage}");
+    }
+    local.taken_claims.insert("archive".to_owned());
+    assert!(refused(&local, &volume), "a bench's or a server's");
+    local.taken_claims.clear();
+    allow(&mut local, others);
+    assert!(refused(&local, &volume) && refused(&local, &account), "a list counts for everybody");
+}

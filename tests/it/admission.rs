@@ -1,0 +1,227 @@
+//! The admission policies about what objects name, on a real API server: who may not read it cannot name it, who may can.
+
+use std::{collections::BTreeSet, process::Command};
+
+use frappe_crds::site::SitePhase;
+use frappe_operator::admission::{Named, REFERENCES, SECRETS_MAX};
+use serde_json::{Value, json};
+
+use crate::support::{World, program};
+
+const SPACE: &str = "named";
+/// What is named, whatever its kind; a MariaDB in another namespace.
+const NAME: &str = "treasure";
+
+/// The least that an object of a kind needs.
+fn base(plural: &str) -> (&'static str, Value) {
+    match plural {
+        "frappesites" => ("FrappeSite", json!({"siteName": "a.example.com", "benchRef": {"name": "bench"}})),
+        "sitebackups" => ("SiteBackup", json!({"siteRef": {"name": "shop"}, "storage": {"s3": {"bucket": "backups"}}})),
+        _ => ("FrappeBench", json!({"frappeVersion": "15"})),
+    }
+}
+
+/// What names something, for each reference.
+fn change(plural: &str, path: &str, name: &str) -> Value {
+    match (plural, path) {
+        (_, "adminPasswordSecretRef.name") => json!({"adminPasswordSecretRef": {"name": name}}),
+        (_, "dbConfig.connectionSecretRef.name") => json!({"dbConfig": {"connectionSecretRef": {"name": name}}}),
+        (_, "dbConfig.mariadbRef.name") => json!({"dbConfig": {"mariadbRef": {"name": name, "namespace": "vault"}}}),
+        (_, "tls.secretName") => json!({"tls": {"enabled": true, "secretName": name}}),
+        (_, "siteConfigSecretRefs.*.name") => {
+            json!({"siteConfigSecretRefs": {"mail_password": {"name": name, "key": "k"}, "mail_login": {"name": name, "key": "l"}}})
+        }
+        (_, "storage.s3.credentialsSecretRef.name") => {
+            json!({"storage": {"s3": {"credentialsSecretRef": {"name": name}}}})
+        }
+        (_, "storage.s3.caSecretRef.name") => json!({"storage": {"s3": {"caSecretRef": {"name": name}}}}),
+        (_, "storage.encryptionKeySecretRef.name") => json!({"storage": {"encryptionKeySecretRef": {"name": name}}}),
+        (_, "storage.persistentVolumeClaim.claimName") => {
+            json!({"storage": {"s3": null, "persistentVolumeClaim": {"claimName": name}}})
+        }
+        (_, "storage.serviceAccountName") => json!({"storage": {"serviceAccountName": name}}),
+        (_, "redisConfig.connectionSecretRef.name") => json!({"redisConfig": {"connectionSecretRef": {"name": name}}}),
+        (_, "redisConfig.passwordSecretRef.name") => json!({"redisConfig": {"passwordSecretRef": {"name": name}}}),
+        (_, "imageConfig.pullSecrets[].name") => json!({"imageConfig": {"pullSecrets": [{"name": name}]}}),
+        (_, "fpmConfig.repositories[].authSecretRef.name") => {
+            json!({"fpmConfig": {"repositories": [{"name": "open", "url": "https://a"},
+                                                  {"name": "own", "url": "https://b", "authSecretRef": {"name": name}}]}})
+        }
+        other => panic!("no row for {other:?}"),
+    }
+}
+
+fn object(plural: &str, name: &str, change: &Value) -> String {
+    let (kind, mut spec) = base(plural);
+    json_patch::merge(&mut spec, change);
+    let metadata = json!({"name": name, "namespace": SPACE});
+    json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}).to_string()
+}
+
+/// Two roles: both write every kind of ours, and one reads what is named.
+fn users() -> String {
+    let role = |name: &str, namespace: &str, rules: Value| {
+        let subject = |kind: &str, name: &str| {
+            let mut subject = json!({"kind": kind, "name": name});
+            if kind == "User" {
+                subject["apiGroup"] = json!("rbac.authorization.k8s.io");
+            } else {
+                subject["namespace"] = json!(SPACE);
+            }
+            subject
+        };
+        let metadata = json!({"name": name, "namespace": namespace});
+        let mut subjects = vec![subject("User", "reader"), subject("ServiceAccount", "gitops")];
+        if name == "writes" {
+            subjects.push(subject("User", "siteonly"));
+        }
+        let api = "rbac.authorization.k8s.io/v1";
+        let reference = json!({"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name});
+        let role = json!({"apiVersion": api, "kind": "Role", "metadata": metadata, "rules": rules});
+        let binding = json!({"apiVersion": api, "kind": "RoleBinding", "metadata": metadata, "roleRef": reference, "subjects": subjects});
+        format!("---\n{role}\n---\n{binding}\n")
+    };
+    let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
+    let all = ["get", "list", "create", "update", "patch", "delete"];
+    let writes = json!([rule("vyogo.tech", &["frappesites", "sitebackups", "frappebenches"], &all)]);
+    let reads = json!([
+        rule("", &["secrets", "persistentvolumeclaims"], &["get"]),
+        rule("", &["serviceaccounts"], &["impersonate"]),
+    ]);
+    let servers = json!([rule("k8s.mariadb.com", &["mariadbs"], &["get"])]);
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata: {{name: vault}}\n---\napiVersion: v1\nkind: ServiceAccount\n\
+         metadata: {{name: gitops, namespace: {SPACE}}}\n{}{}{}",
+        role("writes", SPACE, writes),
+        role("reads", SPACE, reads),
+        role("reads-servers", "vault", servers)
+    )
+}
+
+struct Users<'a>(&'a World);
+
+impl Users<'_> {
+    /// Writes as a user: what the API server says against it, if anything.
+    fn writes(&self, user: &str, arguments: &[&str], text: &str) -> Result<(), String> {
+        let output = self.0.cluster.kubectl(&[arguments, &["--as", user, "-n", SPACE]].concat(), text).unwrap();
+        if output.success { Ok(()) } else { Err(output.errors.trim().to_owned()) }
+    }
+
+    /// What the API server would say.
+    fn tries(&self, user: &str, text: &str) -> Result<(), String> {
+        self.writes(user, &["create", "--dry-run=server", "-f", "-"], text)
+    }
+}
+
+async fn world() -> World {
+    let world = World::start("admission").await;
+    world.with_bench(SPACE).await;
+    world.cluster.apply(&users()).unwrap();
+    let printed = Command::new(program()).arg("admission-references").output().unwrap();
+    world.cluster.apply(&String::from_utf8(printed.stdout).unwrap()).unwrap();
+    let text = object("frappesites", "probe", &change("frappesites", "tls.secretName", NAME));
+    let enforced = || async { Users(&world).tries("siteonly", &text).is_err().then_some(()) };
+    world.until("the policies are enforced", 30, enforced).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_may_not_read_it_cannot_name_it() {
+    let world = world().await;
+    let users = Users(&world);
+    let gitops = format!("system:serviceaccount:{SPACE}:gitops");
+    for (plural, path, named, _) in REFERENCES {
+        let text = object(plural, "probe", &change(plural, path, NAME));
+        let message = users.tries("siteonly", &text).expect_err(path);
+        let verb = if named == Named::ServiceAccount { "impersonate" } else { "get" };
+        assert!(
+            message.contains(NAME) && message.contains(verb) && message.contains("not name it"),
+            "{path}: {message}"
+        );
+        println!("{plural} {path}: {}", message.rsplit(": ").next().unwrap_or_default());
+        for user in ["reader", gitops.as_str()] {
+            assert_eq!(users.tries(user, &text), Ok(()), "{path} as {user}");
+        }
+    }
+    for plural in REFERENCES.iter().map(|it| it.0).collect::<BTreeSet<_>>() {
+        assert_eq!(
+            users.tries("siteonly", &object(plural, "plain", &json!({}))),
+            Ok(()),
+            "{plural} that names nothing"
+        );
+    }
+    only_new_names_are_asked_about(&world, &users);
+    what_is_beside_a_name_counts(&world, &users);
+    as_many_as_there_is_budget_for(&users);
+    gitops_brings_a_site_to_ready(&world, &users, &gitops).await;
+}
+
+/// Metadata, statuses and edits of other fields pass for who may not read what is named already.
+fn only_new_names_are_asked_about(world: &World, users: &Users<'_>) {
+    let named = json!({"adminPasswordSecretRef": {"name": NAME}, "suspend": true});
+    world.cluster.apply(&object("frappesites", "kept", &named)).unwrap();
+    let patch = |spec: Value| {
+        users.writes("siteonly", &["patch", "fs", "kept", "--type", "merge", "-p", &spec.to_string()], "")
+    };
+    assert_eq!(patch(json!({"metadata": {"labels": {"a": "b"}}})), Ok(()));
+    assert_eq!(patch(json!({"spec": {"maintenanceMode": true}})), Ok(()));
+    let other = patch(json!({"spec": {"adminPasswordSecretRef": {"name": "another"}}}));
+    assert!(other.expect_err("another name").contains("you may not get Secret another"));
+    let elsewhere = patch(json!({"spec": {"siteConfigSecretRefs": {"mail_password": {"name": NAME, "key": "k"}}}}));
+    assert!(elsewhere.is_err(), "the same name in another field is read for something else");
+    assert_eq!(patch(json!({"spec": {"adminPasswordSecretRef": null}})), Ok(()), "what is taken out");
+}
+
+/// A password that is named already is not sent to another server, nor another key of its Secret read.
+fn what_is_beside_a_name_counts(world: &World, users: &Users<'_>) {
+    let account = json!({"provider": "postgres", "host": "db.example.com", "connectionSecretRef": {"name": NAME}});
+    let entries = json!({"mail_password": {"name": NAME, "key": "k"}});
+    let spec = json!({"dbConfig": account, "siteConfigSecretRefs": entries, "suspend": true});
+    world.cluster.apply(&object("frappesites", "beside", &spec)).unwrap();
+    let patch = |user: &str, spec: Value| {
+        users.writes(user, &["patch", "fs", "beside", "--type", "merge", "-p", &json!({"spec": spec}).to_string()], "")
+    };
+    for spec in [
+        json!({"dbConfig": {"host": "attacker.example"}}),
+        json!({"siteConfigSecretRefs": {"mail_password": {"key": "other"}}}),
+        json!({"siteConfigSecretRefs": {"mail_login": {"name": NAME, "key": "third"}}}),
+    ] {
+        let message = patch("siteonly", spec.clone()).expect_err("beside a name");
+        assert!(message.contains("you may not get Secret treasure"), "{spec}: {message}");
+        assert_eq!(patch("reader", spec.clone()), Ok(()), "{spec}");
+    }
+    assert_eq!(patch("siteonly", json!({"maintenanceMode": true})), Ok(()));
+}
+
+/// Every question that a write may lead to is within the server's budget; one more Secret is refused in words.
+fn as_many_as_there_is_budget_for(users: &Users<'_>) {
+    let entries = |number: usize| {
+        let entries: serde_json::Map<String, Value> = (0..number)
+            .map(|it| (format!("entry_{it}"), json!({"name": format!("secret-{it}"), "key": "k"})))
+            .collect();
+        let mut spec = change("frappesites", "dbConfig.mariadbRef.name", NAME);
+        json_patch::merge(&mut spec, &json!({"siteConfigSecretRefs": entries}));
+        object("frappesites", "many", &spec)
+    };
+    assert_eq!(users.tries("reader", &entries(SECRETS_MAX)), Ok(()));
+    let message = users.tries("reader", &entries(SECRETS_MAX + 1)).expect_err("too many");
+    assert!(message.contains("at most 20 Secrets"), "{message}");
+    let message = users.tries("siteonly", &entries(SECRETS_MAX)).expect_err("not readable");
+    assert!(message.contains("you may not get Secret secret-"), "{message}");
+    let pulls: Vec<Value> = (0..16).map(|it| json!({"name": format!("pull-{it}")})).collect();
+    let bench = json!({"imageConfig": {"pullSecrets": pulls}, "redisConfig": {"passwordSecretRef": {"name": "redis"}}});
+    assert_eq!(users.tries("reader", &object("frappebenches", "many", &bench)), Ok(()));
+}
+
+/// A ServiceAccount with the rights brings a site; the operator's own writes pass.
+async fn gitops_brings_a_site_to_ready(world: &World, users: &Users<'_>, gitops: &str) {
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME, "namespace": SPACE}, "stringData": {"password": "p"}});
+    world.cluster.apply(&secret.to_string()).unwrap();
+    let text = object(
+        "frappesites",
+        "brought",
+        &json!({"adminPasswordSecretRef": {"name": NAME}, "siteName": "brought.example.com"}),
+    );
+    assert_eq!(users.writes(gitops, &["apply", "-f", "-"], &text), Ok(()));
+    world.site_in(SPACE, "brought", SitePhase::Ready).await;
+}
