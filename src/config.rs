@@ -31,6 +31,8 @@ pub struct OperatorConfig {
     pub ingress_controller_service: Option<String>,
     /// `ingressControllerNamespace`.
     pub ingress_controller_namespace: Option<String>,
+    /// `kedaNamespace`: namespace of KEDA, which may reach the queues' Redis.
+    pub keda_namespace: String,
     /// `gitEnabled`: whether apps may be installed from Git.
     pub git_enabled: bool,
     /// `maxConcurrentSiteReconciles`: sites of one bench that are reconciled at once, 1 to 1000.
@@ -129,6 +131,7 @@ impl Default for OperatorConfig {
             default_domain_suffix: None,
             ingress_controller_service: None,
             ingress_controller_namespace: None,
+            keda_namespace: "keda".to_owned(),
             git_enabled: false,
             max_concurrent_site_reconciles: 10,
             max_concurrent_site_jobs: 10,
@@ -191,6 +194,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "allowedGateways" => config.allowed_gateways = Some(list(value)),
         "ingressControllerService" => config.ingress_controller_service = optional(value),
         "ingressControllerNamespace" => config.ingress_controller_namespace = optional(value),
+        "kedaNamespace" => config.keda_namespace = namespace(value)?,
         "gitEnabled" => config.git_enabled = boolean(value)?,
         "maxConcurrentSiteReconciles" => config.max_concurrent_site_reconciles = concurrency(value)?,
         "maxConcurrentSiteJobs" => config.max_concurrent_site_jobs = concurrency(value)?,
@@ -212,6 +216,7 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "defaultPostgresImage" => config.default_postgres_image.clone_from(&last_good.default_postgres_image),
         "defaultRedisImage" => config.default_redis_image.clone_from(&last_good.default_redis_image),
         "defaultNginxImage" => config.default_nginx_image.clone_from(&last_good.default_nginx_image),
+        "kedaNamespace" => config.keda_namespace.clone_from(&last_good.keda_namespace),
         "gitEnabled" => config.git_enabled = last_good.git_enabled,
         "maxConcurrentSiteReconciles" => {
             config.max_concurrent_site_reconciles = last_good.max_concurrent_site_reconciles;
@@ -267,6 +272,14 @@ fn image(value: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._-/:@".contains(c);
     if value.is_empty() || !value.chars().all(plain) || !value.starts_with(|c: char| c.is_ascii_alphanumeric()) {
         return Err(format!("{value:?} is not an image: write one such as docker.io/frappe/erpnext:latest"));
+    }
+    Ok(value.to_owned())
+}
+
+fn namespace(value: &str) -> Result<String, String> {
+    let plain = |it: char| it.is_ascii_lowercase() || it.is_ascii_digit() || it == '-';
+    if value.is_empty() || value.len() > 63 || !value.chars().all(plain) {
+        return Err(format!("{value:?} is not the name of a namespace: write one such as keda"));
     }
     Ok(value.to_owned())
 }

@@ -68,6 +68,7 @@ fn bench() {
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
+        open_servers: Vec::new(),
     };
     say("render a bench", &measure(|| drop(black_box(build::render(&input)))));
     let objects = build::render(&input).components;

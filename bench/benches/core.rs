@@ -51,6 +51,7 @@ fn render(criterion: &mut Criterion) {
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
+        open_servers: Vec::new(),
     };
     criterion.bench_function("render a bench", |it| it.iter(|| build::render(&input)));
     let objects = build::render(&input).components;

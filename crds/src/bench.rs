@@ -342,6 +342,11 @@ pub struct RedisConfig {
     /// components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<LocalReference>,
+    /// Gives a bench that was made without them a generated password of its Redis servers and a NetworkPolicy that lets in only
+    /// its own pods and KEDA. Benches that are made now have both. It cannot be taken back: `true`, or left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self").message("protected must be true or left out: what protects Redis is not taken away again"))]
+    pub protected: Option<bool>,
     /// Secret with the URLs of existing Redis servers, in the keys `redis-cache` and `redis-queue`; autoscaling also needs
     /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]

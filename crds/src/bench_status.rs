@@ -37,6 +37,10 @@ pub struct FrappeBenchStatus {
     /// `storageAccessMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_volume: Option<StorageAccessMode>,
+    /// Whether Redis has a generated password and a NetworkPolicy: decided when the bench was made, or by
+    /// `redisConfig.protected`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis_protected: Option<bool>,
     /// Apps found in the bench's image, including those not listed in `spec.apps`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,

@@ -2,6 +2,7 @@
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::CustomResourceExt;
+use serde_json::{Map, Value, json};
 
 use crate::{FrappeBench, FrappeDomain, FrappeSite, SiteBackup};
 
@@ -20,7 +21,60 @@ pub fn files() -> Vec<(String, String)> {
         .collect()
 }
 
-/// The CustomResourceDefinitions of this API.
+/// Longest text, most items of a list and most entries of a map where a type names no bound, as those of Kubernetes' own do.
+const TEXT_CHARACTERS_MAX: i64 = 1024;
+const ITEMS_MAX: i64 = 64;
+/// Longest value of a map, and of an entry of any type.
+const VALUE_CHARACTERS_MAX: i64 = 4096;
+
+/// The CustomResourceDefinitions of this API, in which everything that a person writes has a bound.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![FrappeBench::crd(), FrappeSite::crd(), SiteBackup::crd(), FrappeDomain::crd()]
+        .into_iter()
+        .map(bounded)
+        .collect()
+}
+
+/// The same definition with bounds of what has none.
+///
+/// # Panics
+/// Never: a definition is read from what it was written to.
+fn bounded(definition: CustomResourceDefinition) -> CustomResourceDefinition {
+    let mut whole = serde_json::to_value(definition).expect("a CustomResourceDefinition serializes");
+    for version in whole["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        if let Some(spec) = version.pointer_mut("/schema/openAPIV3Schema/properties/spec") {
+            bound(spec, TEXT_CHARACTERS_MAX);
+        }
+    }
+    serde_json::from_value(whole).expect("it was one before")
+}
+
+fn bound(schema: &mut Value, text_max: i64) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    let is = |fields: &Map<String, Value>, kind: &str| fields.get("type").is_some_and(|it| it == kind);
+    let says = |fields: &Map<String, Value>, word: &str| fields.get(word).is_some_and(|it| *it == json!(true));
+    let any = says(fields, "x-kubernetes-preserve-unknown-fields");
+    let either = says(fields, "x-kubernetes-int-or-string");
+    let map = fields.get("additionalProperties").is_some_and(Value::is_object);
+    let set = |fields: &mut Map<String, Value>, word: &str, most: i64| {
+        fields.entry(word).or_insert(json!(most));
+    };
+    if any || either || (is(fields, "string") && !fields.contains_key("enum") && !fields.contains_key("format")) {
+        set(fields, "maxLength", if any { VALUE_CHARACTERS_MAX } else { text_max });
+    }
+    if any || is(fields, "array") {
+        set(fields, "maxItems", ITEMS_MAX);
+    }
+    if any || map {
+        set(fields, "maxProperties", ITEMS_MAX);
+    }
+    if let Some(items) = fields.get_mut("items") {
+        bound(items, text_max);
+    }
+    if let Some(values) = fields.get_mut("additionalProperties") {
+        bound(values, VALUE_CHARACTERS_MAX);
+    }
+    for property in fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
+        bound(property.1, text_max);
+    }
 }

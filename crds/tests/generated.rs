@@ -42,3 +42,34 @@ fn every_property_has_a_description() {
     }
     assert!(missing.is_empty(), "without a description: {missing:#?}");
 }
+
+/// Whoever writes an object decides how large it is, up to what its definition lets pass.
+#[test]
+fn everything_that_a_person_writes_has_a_bound() {
+    fn walk(path: &str, schema: &serde_json::Value, without: &mut Vec<String>) {
+        let is = |kind: &str| schema["type"] == kind;
+        let lacks = |word: &str| !schema[word].is_number();
+        let text = is("string") && schema["enum"].is_null() && schema["format"].is_null();
+        let any = schema["x-kubernetes-preserve-unknown-fields"] == true;
+        let map = schema["additionalProperties"].is_object();
+        if (text || any) && lacks("maxLength")
+            || (is("array") || any) && lacks("maxItems")
+            || (map || any) && lacks("maxProperties")
+        {
+            without.push(path.to_owned());
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            walk(&format!("{path}.{name}"), property, without);
+        }
+        for part in ["items", "additionalProperties"].iter().filter(|part| schema[**part].is_object()) {
+            walk(&format!("{path}[]"), &schema[*part], without);
+        }
+    }
+    let mut without = Vec::new();
+    for definition in frappe_crds::manifest::definitions() {
+        let json = serde_json::to_value(&definition).expect("a CustomResourceDefinition serializes");
+        let schema = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        walk(&definition.spec.names.kind, schema, &mut without);
+    }
+    assert!(without.is_empty(), "without a bound: {without:#?}");
+}

@@ -1,13 +1,14 @@
 //! A watch that can do what kube's own cannot: go on from a known version without a list, and ask the server for hash
 //! ranges (`shardSelector`, KEP-5866).
 //!
-//! Lists are consistent and unpaged: the first thing a new owner must have is the newest state, and a second page is
-//! read from etcd. A watch request has a time limit, so that a dead connection is noticed.
+//! Lists are consistent and come in pages of one version: the first thing a new owner must have is the newest state. How
+//! much of a page is read is bounded, so that large objects cost more requests and not more memory; of each object only
+//! what [`Trim`] leaves is kept beside the next page. A watch request has a time limit, so that a dead connection is noticed.
 
-use std::{pin::Pin, time::Duration};
+use std::{fmt, pin::Pin, time::Duration};
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use futures::{Stream, StreamExt, stream};
+use futures::{AsyncBufReadExt, Stream, StreamExt, stream};
 use http::Request as HttpRequest;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ListMeta;
 use kube::{
@@ -15,8 +16,21 @@ use kube::{
     api::{ListParams, WatchParams},
     core::{ObjectList, Request, WatchEvent},
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{
+    Deserializer,
+    de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 use tokio::time::{Instant, timeout};
+
+/// Objects of a list's first page, and of any.
+const FIRST_PAGE_OBJECTS: u32 = 500;
+const PAGE_OBJECTS_MAX: u32 = 5000;
+/// Bytes that a page should have, and those of which no more are read: it is asked for again, smaller.
+const PAGE_BYTES_WANTED: usize = 3 << 20;
+const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// What of an object is kept, as soon as it arrives: the rest of it is never held beside others.
+pub type Trim<K> = fn(K) -> K;
 
 /// What is watched, and how narrowly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -60,10 +74,12 @@ impl Query {
         self.namespaces.iter().map(|it| Self { path: of(it), namespaces: Vec::new(), ..self.clone() }).collect()
     }
 
-    fn list(&self) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
+    fn list(&self, page: &Page) -> Result<HttpRequest<Vec<u8>>, kube::Error> {
         let params = ListParams {
             label_selector: some(&self.labels),
             field_selector: some(&self.fields),
+            limit: Some(page.objects),
+            continue_token: page.token.clone(),
             ..ListParams::default()
         };
         let builder = Request::new(&self.path);
@@ -146,13 +162,126 @@ pub enum Seen<K> {
     UpTo(String),
 }
 
-/// A list. kube's own reads the whole of it into a tree before it looks at the first item: a list of thousands then takes
-/// several times its size.
-#[derive(Deserialize)]
-#[serde(bound = "K: DeserializeOwned")]
+/// A list, whose objects are trimmed one by one. kube's own reads the whole of it into a tree before it looks at the first
+/// item: a list of thousands then takes several times its size.
 struct List<K> {
     metadata: ListMeta,
-    items: Option<Vec<K>>,
+    items: Vec<K>,
+}
+
+/// Reads a list.
+struct Reader<K>(Trim<K>);
+
+/// Reads its items.
+struct Items<K>(Trim<K>);
+
+impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Reader<K> {
+    type Value = List<K>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<List<K>, D::Error> {
+        deserializer.deserialize_map(self)
+    }
+}
+
+impl<'de, K: DeserializeOwned> Visitor<'de> for Reader<K> {
+    type Value = List<K>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a list of objects")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List<K>, A::Error> {
+        let (mut metadata, mut items) = (None, Vec::new());
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "metadata" => metadata = Some(map.next_value()?),
+                "items" => items = map.next_value_seed(Items(self.0))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        let metadata = metadata.ok_or_else(|| de::Error::missing_field("metadata"))?;
+        Ok(List { metadata, items })
+    }
+}
+
+impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Items<K> {
+    type Value = Vec<K>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<K>, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, K: DeserializeOwned> Visitor<'de> for Items<K> {
+    type Value = Vec<K>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("objects")
+    }
+
+    /// The API server writes an empty list as null now and then.
+    fn visit_unit<E: de::Error>(self) -> Result<Vec<K>, E> {
+        Ok(Vec::new())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<K>, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element::<K>()? {
+            items.push((self.0)(item));
+        }
+        Ok(items)
+    }
+}
+
+/// The next page of a list.
+#[derive(Debug, PartialEq, Eq)]
+struct Page {
+    /// Most objects of it.
+    objects: u32,
+    /// Where it goes on; nothing at the beginning.
+    token: Option<String>,
+}
+
+impl Page {
+    const FIRST: Self = Self { objects: FIRST_PAGE_OBJECTS, token: None };
+
+    /// The page after one that was read; nothing if that was the last.
+    fn after(self, objects: usize, bytes: usize, token: Option<String>) -> Option<Self> {
+        let token = token.filter(|it| !it.is_empty())?;
+        let fitting = objects.saturating_mul(PAGE_BYTES_WANTED) / bytes.max(1);
+        // Those that come next may be larger than those that came: it grows by little.
+        let objects = u32::try_from(fitting).unwrap_or(u32::MAX).min(self.objects.saturating_mul(2));
+        Some(Self { objects: objects.clamp(1, PAGE_OBJECTS_MAX), token: Some(token) })
+    }
+
+    /// The same, smaller: its objects are large. One object alone is read whatever its size.
+    fn smaller(self) -> Self {
+        Self { objects: (self.objects / 8).max(1), ..self }
+    }
+
+    fn bytes_max(&self) -> usize {
+        if self.objects == 1 { usize::MAX } else { PAGE_BYTES_MAX }
+    }
+}
+
+/// The answer to a request; nothing if it is longer than `most` bytes, of which the rest is not read.
+async fn read(client: &Client, request: HttpRequest<Vec<u8>>, most: usize) -> Result<Option<Vec<u8>>, kube::Error> {
+    let mut stream = std::pin::pin!(client.request_stream(request).await?);
+    let mut body = Vec::new();
+    loop {
+        let chunk = stream.fill_buf().await.map_err(kube::Error::ReadEvents)?;
+        let length = chunk.len();
+        if length == 0 {
+            return Ok(Some(body));
+        }
+        if body.len().saturating_add(length) > most {
+            return Ok(None);
+        }
+        body.extend_from_slice(chunk);
+        stream.as_mut().consume_unpin(length);
+    }
 }
 
 type Events<K> = Pin<Box<dyn Stream<Item = Result<WatchEvent<K>, kube::Error>> + Send>>;
@@ -166,6 +295,7 @@ enum Phase<K> {
 struct Watcher<K> {
     client: Client,
     query: Query,
+    trim: Trim<K>,
     phase: Phase<K>,
     version: String,
     backoff: Option<ExponentialBackoff>,
@@ -175,13 +305,14 @@ struct Watcher<K> {
 pub fn follow<K>(
     client: Client,
     query: Query,
+    trim: Trim<K>,
     from: Option<String>,
 ) -> impl Stream<Item = Result<Seen<K>, kube::Error>> + Send
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
 {
     let phase = if from.is_some() { Phase::Watch } else { Phase::List };
-    let watcher = Watcher { client, query, phase, version: from.unwrap_or_default(), backoff: None };
+    let watcher = Watcher { client, query, trim, phase, version: from.unwrap_or_default(), backoff: None };
     stream::unfold(watcher, |mut watcher| async move {
         loop {
             if let Some(item) = watcher.next().await {
@@ -205,19 +336,34 @@ where
     }
 
     async fn list(&mut self) -> Result<Seen<K>, kube::Error> {
-        let limit = Duration::from_secs(u64::from(self.query.timeout_seconds));
-        let listed = match self.query.list() {
-            Ok(request) => timeout(limit, self.client.request::<List<K>>(request)).await,
-            Err(error) => return Err(self.failed(error, Phase::List).await),
-        };
-        match listed.unwrap_or_else(|_| Err(no_answer())) {
-            Ok(list) => {
-                self.version = list.metadata.resource_version.clone().unwrap_or_default();
-                self.phase = Phase::Watch;
-                Ok(Seen::Listed(list.items.unwrap_or_default(), self.version.clone()))
-            }
-            Err(error) => Err(self.failed(error, Phase::List).await),
+        let (mut objects, mut next) = (Vec::new(), Some(Page::FIRST));
+        while let Some(page) = next.take() {
+            let read = match self.page(&page).await {
+                Ok(read) => read,
+                // Also where the version of the first page is forgotten: the list begins anew.
+                Err(error) => return Err(self.failed(error, Phase::List).await),
+            };
+            next = match read {
+                Some((list, bytes)) => {
+                    self.version = list.metadata.resource_version.clone().unwrap_or_default();
+                    let after = page.after(list.items.len(), bytes, list.metadata.continue_);
+                    objects.extend(list.items);
+                    after
+                }
+                None => Some(page.smaller()),
+            };
         }
+        self.phase = Phase::Watch;
+        Ok(Seen::Listed(objects, self.version.clone()))
+    }
+
+    /// A page and its size in bytes; nothing if that is more than is read of one.
+    async fn page(&mut self, page: &Page) -> Result<Option<(List<K>, usize)>, kube::Error> {
+        let limit = Duration::from_secs(u64::from(self.query.timeout_seconds));
+        let body = timeout(limit, read(&self.client, self.query.list(page)?, page.bytes_max()));
+        let Some(body) = body.await.unwrap_or_else(|_| Err(no_answer()))? else { return Ok(None) };
+        let list = Reader(self.trim).deserialize(&mut serde_json::Deserializer::from_slice(&body));
+        Ok(Some((list.map_err(kube::Error::SerdeError)?, body.len())))
     }
 
     async fn begin(&mut self) -> Result<(), kube::Error> {
@@ -245,8 +391,8 @@ where
             return None;
         };
         let seen = match next {
-            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => Seen::Applied(object),
-            Some(Ok(WatchEvent::Deleted(object))) => Seen::Deleted(object),
+            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => Seen::Applied((self.trim)(object)),
+            Some(Ok(WatchEvent::Deleted(object))) => Seen::Deleted((self.trim)(object)),
             Some(Ok(WatchEvent::Bookmark(bookmark))) => Seen::UpTo(bookmark.metadata.resource_version),
             Some(Ok(WatchEvent::Error(status))) => {
                 let error = kube::Error::Api(status);

@@ -8,7 +8,7 @@ use crate::scripted::{Server, query};
 type Seeing = Pin<Box<dyn Stream<Item = Result<Seen<ConfigMap>, kube::Error>> + Send>>;
 
 fn seeing(server: &Server, from: Option<&str>) -> Seeing {
-    Box::pin(follow(server.client(), query(), from.map(str::to_owned)))
+    Box::pin(follow(server.client(), query(), |map| map, from.map(str::to_owned)))
 }
 
 /// What it sees in the next seconds.
@@ -78,4 +78,29 @@ async fn a_version_that_is_too_old_leads_to_a_list() {
     let mut late = seeing(&server, Some("1"));
     server.refuse(410);
     assert_eq!(seen(&mut late, 5).await, ["error 410", "listed 2 at 2"]);
+}
+
+/// Large objects make pages small, whatever came before; small ones make them large again, not at once.
+#[test]
+fn pages_follow_the_size_of_what_is_listed() {
+    let token = || Some("next".to_owned());
+    let page = Page::FIRST.after(500, 500 * 1024, token()).expect("there is more");
+    assert_eq!(page.objects, 1000, "twice as many");
+    let page = page.smaller().smaller();
+    assert_eq!((page.objects, page.token.as_deref()), (15, Some("next")), "the same page again");
+    let page = page.after(15, 15 << 20, token()).expect("there is more");
+    assert_eq!(page.objects, 3);
+    let page = page.smaller();
+    assert_eq!((page.objects, page.bytes_max()), (1, usize::MAX), "one is read whatever its size");
+    assert_eq!(page.after(1, 1000, Some(String::new())), None, "the last");
+    assert_eq!(Page::FIRST.after(0, 100, None), None);
+}
+
+#[test]
+fn each_object_of_a_list_is_trimmed() {
+    let read = |text: &str| Reader::<u8>(|it| it / 2).deserialize(&mut serde_json::Deserializer::from_str(text));
+    let list = read(r#"{"kind": "List", "metadata": {"resourceVersion": "7"}, "items": [4, 6]}"#).expect("a list");
+    assert_eq!((list.items, list.metadata.resource_version.as_deref()), (vec![2, 3], Some("7")));
+    assert_eq!(read(r#"{"metadata": {}, "items": null}"#).expect("a list").items, [0_u8; 0]);
+    assert!(read(r#"{"items": []}"#).is_err(), "no list");
 }

@@ -9,7 +9,7 @@ use kube::{
     core::{DynamicObject, object::HasStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     controllers::context::{ChildCache, Children},
@@ -66,15 +66,32 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     let cache = children.cache(desired.kind);
     let live = own(writer, cache, "apply", desired).await?;
     if let Some(live) = &live {
-        let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, live)) else { return Ok(()) };
+        let Some(path) = first_difference(&compared(desired), &as_value(desired.kind, live)) else { return Ok(()) };
         tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
     }
-    let written = writer.apply(desired, live.is_some()).await?;
+    let mut written = writer.apply(desired, live.is_some()).await?;
     if let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written)) {
         tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
     }
+    if desired.kind == Kind::ConfigMap {
+        written.data = json!({"data": entries(&written.data["data"])});
+    }
     cache.wrote(written);
     Ok(())
+}
+
+/// An object as it is compared with what is known. Of a ConfigMap that is which entries are as they were applied, and the hash
+/// of what was.
+fn compared(desired: &Desired) -> Value {
+    let mut body = desired.stamped();
+    if desired.kind == Kind::ConfigMap {
+        body["data"] = entries(&body["data"]);
+    }
+    body
+}
+
+fn entries(data: &Value) -> Value {
+    data.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!(true))).collect::<Map<_, _>>().into()
 }
 
 /// Makes the number of replicas that a Deployment has this operator's in a second name, so that letting the field go in

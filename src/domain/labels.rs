@@ -8,6 +8,8 @@ use kube_sharding::Slot;
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`], and the field manager of every server-side apply.
 pub const MANAGER: &str = "frappe-operator";
+/// Annotation by which external-dns is told the host names of a Service.
+pub const EXTERNAL_DNS: &str = "external-dns.alpha.kubernetes.io/hostname";
 /// Label with a site's slot, on the site and on its children: routes watches, decides nothing.
 pub const SLOT: &str = "frappe.vyogo.tech/slot";
 /// Label of a site with its bench's name, so that a bench's sites can be listed.
@@ -54,12 +56,23 @@ pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 /// Annotation of a MariaDB by which its owner lets sites of other namespaces use it: their names, or `*`.
 pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
+/// Annotation of a site or bench whose spec is too large to be kept: it is only in memory.
+pub const TOO_LARGE: &str = "frappe.vyogo.tech/too-large";
+/// What labels and annotations of this operator begin with.
+const OWN_PREFIX: &str = "frappe.vyogo.tech/";
+/// Labels of ours, and annotations that are read, without that beginning.
+const PLAIN: [&str; 7] = ["app", "bench", "component", "site", MANAGED_BY, "app.kubernetes.io/part-of", EXTERNAL_DNS];
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
 /// Finalizer of a SiteBackup whose backups are removed with it.
 pub const BACKUP_FINALIZER: &str = "vyogo.tech/backup-finalizer";
 /// Finalizer of a bench.
 pub const BENCH_FINALIZER: &str = "vyogo.tech/bench-finalizer";
+
+/// Whether a label or an annotation is one of ours by its name.
+pub fn is_own(name: &str) -> bool {
+    name.starts_with(OWN_PREFIX) || PLAIN.contains(&name)
+}
 
 /// Labels of every object of a bench.
 pub fn bench(bench: &str) -> BTreeMap<String, String> {

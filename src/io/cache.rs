@@ -27,6 +27,9 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(30);
 /// Records that are kept before old ones are dropped.
 const RECORDS_KEPT: usize = 1024;
 
+/// Objects of nobody who is known that are noted: of more it is forgotten that the watch shows them.
+const STRANGERS_KEPT: usize = 10_000;
+
 /// A write of this process that the watch has not delivered yet.
 enum Written<K> {
     Object(Arc<K>),
@@ -37,6 +40,9 @@ enum Written<K> {
     },
 }
 
+/// Whether an object is one of those that are held.
+pub type Known<F> = Box<dyn Fn(&F) -> bool + Send + Sync>;
+
 /// Objects of one kind.
 pub struct Cache<K: Cached> {
     objects: DashMap<Key, K::Held>,
@@ -44,8 +50,11 @@ pub struct Cache<K: Cached> {
     written: DashMap<Key, (Written<K::Form>, Instant)>,
     /// Objects that the watch does not show, because a label is missing or wrong.
     strays: DashMap<Key, Arc<K::Form>>,
+    /// Objects that the watch shows and that are not held, since they are of nobody who is known: at which version.
+    strangers: DashMap<Key, u64>,
     synced: watch::Sender<SlotSet>,
     slot_of: fn(&K::Form) -> Option<Slot>,
+    known: Option<Known<K::Form>>,
 }
 
 impl<K: Cached> Cache<K> {
@@ -56,9 +65,20 @@ impl<K: Cached> Cache<K> {
             sample: Sample::default(),
             written: DashMap::new(),
             strays: DashMap::new(),
+            strangers: DashMap::new(),
             synced: watch::Sender::default(),
             slot_of,
+            known: None,
         }
+    }
+
+    /// The same, which holds nothing but what is `known`.
+    ///
+    /// One whose owner becomes known later is taken in with the next write of it.
+    #[must_use]
+    pub fn of_known(mut self, known: Known<K::Form>) -> Self {
+        self.known = Some(known);
+        self
     }
 
     /// The object, as new as is known.
@@ -167,8 +187,11 @@ impl<K: Cached> Cache<K> {
     /// Records the answer to a write of this process. The watch may have been faster: what it told of already as
     /// newer, or as gone, stays.
     pub fn wrote(&self, object: K) {
-        let object = trimmed(object.close());
+        let object = K::trim(object.close());
         let key = Key::of(&object);
+        if self.is_taken_in(&key, &object) {
+            return;
+        }
         if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), &object)) {
             return;
         }
@@ -187,6 +210,35 @@ impl<K: Cached> Cache<K> {
                 }
             }
         }
+    }
+
+    fn holds(&self, object: &K::Form) -> bool {
+        self.known.as_ref().is_none_or(|known| known(object))
+    }
+
+    /// Whether an object that the watch has shown as a stranger's, at this version or before, is held from now on.
+    fn is_taken_in(&self, key: &Key, object: &K::Form) -> bool {
+        let seen = self.strangers.get(key).map(|entry| *entry.value());
+        let taken = seen.is_some_and(|seen| version_of(object) >= Some(seen)) && self.holds(object);
+        if taken {
+            self.strangers.remove(key);
+            self.objects.insert(key.clone(), K::hold(&Arc::new(object.clone()), &self.sample));
+        }
+        taken
+    }
+
+    /// An object that is of nobody who is known: it is noted, and goes if it was held.
+    fn turn_away(&self, object: &K::Form) -> Option<Change<K::Form>> {
+        let key = Key::of(object);
+        let before = self.seen(&key);
+        if before.as_ref().is_some_and(|before| version_of(before.as_ref()) > version_of(object)) {
+            return None;
+        }
+        if self.strangers.len() < STRANGERS_KEPT {
+            self.strangers.insert(key.clone(), version_of(object).unwrap_or(u64::MAX));
+        }
+        self.objects.remove(&key);
+        before.map(Change::Deleted)
     }
 
     /// Records that this process deleted an object for good.
@@ -219,8 +271,11 @@ impl<K: Cached> Cache<K> {
     /// Takes in what a watch delivered; nothing where something as new was known. A watch that went on from an older
     /// version tells things again.
     pub(super) fn apply(&self, object: K::Form) -> Option<Change<K::Form>> {
-        let object = trimmed(object);
         let key = Key::of(&object);
+        if !self.holds(&object) {
+            return self.turn_away(&object);
+        }
+        self.strangers.remove(&key);
         let gone = |written: &Written<K::Form>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
         if self.written.get(&key).is_some_and(|entry| gone(&entry.value().0)) {
             return None;
@@ -243,6 +298,11 @@ impl<K: Cached> Cache<K> {
     /// Takes in that an object is gone; nothing where a newer one is known.
     pub(super) fn remove(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
+        let was_stranger = self.strangers.remove(&key).is_some();
+        if (was_stranger || !self.holds(&object)) && !self.objects.contains_key(&key) {
+            self.written.remove(&key);
+            return None;
+        }
         if self.seen(&key).is_some_and(|known| version_of(known.as_ref()) > version_of(&object)) {
             return None;
         }
@@ -251,11 +311,13 @@ impl<K: Cached> Cache<K> {
         let uid = object.meta().uid.as_deref().unwrap_or_default();
         self.record_gone(&key, uid, version_of(&object).unwrap_or(u64::MAX));
         self.objects.remove(&key);
-        Some(Change::Deleted(Arc::new(trimmed(object))))
+        Some(Change::Deleted(Arc::new(object)))
     }
 
     /// Takes in everything there is of some slots at a version.
     pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K::Form>, version: &str) -> Vec<Change<K::Form>> {
+        let (objects, strange): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| self.holds(object));
+        let turned_away: Vec<_> = strange.iter().filter_map(|object| self.turn_away(object)).collect();
         let listed: HashSet<Key> = objects.iter().map(Key::of).collect();
         let mine = |object: &K::Form| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
         let at = version.parse::<u64>().ok();
@@ -263,7 +325,7 @@ impl<K: Cached> Cache<K> {
             Written::Object(object) => listed.contains(key) || !mine(object) || version_of(object.as_ref()) > at,
             Written::Deleted { .. } => true,
         });
-        let mut gone = Vec::new();
+        let mut gone = turned_away;
         self.objects.retain(|key, held| {
             let object = (!listed.contains(key)).then(|| K::form(held)).filter(|object| mine(object));
             let keep = object.is_none();
@@ -277,6 +339,7 @@ impl<K: Cached> Cache<K> {
     /// Forgets the objects of some slots.
     pub(super) fn drop_slots(&self, slots: &SlotSet) {
         let lost = |object: &K::Form| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
+        self.strangers.clear();
         let before = self.objects.len();
         self.objects.retain(|_, held| !lost(&K::form(held)));
         if before > 2 * self.objects.len() {
@@ -299,12 +362,6 @@ impl<K: Cached> Cache<K> {
         }
         self.objects.shrink_to_fit();
     }
-}
-
-/// Drops what no reconcile reads: managedFields are half of most objects.
-fn trimmed<F: Resource>(mut object: F) -> F {
-    object.meta_mut().managed_fields = None;
-    object
 }
 
 /// Resource versions of one kind are comparable as numbers (KEP-5504, Kubernetes 1.35), also of two objects of one name.

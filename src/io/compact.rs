@@ -21,7 +21,7 @@ use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::domain::labels;
+use crate::io::bound;
 
 /// An object that a cache may hold.
 pub trait Cached: Sized + Send + Sync + 'static {
@@ -32,6 +32,11 @@ pub trait Cached: Sized + Send + Sync + 'static {
 
     /// The form of an object.
     fn close(self) -> Self::Form;
+
+    /// What of a form is kept when it arrives.
+    fn trim(form: Self::Form) -> Self::Form {
+        form
+    }
 
     /// The object of a form.
     fn open(form: &Arc<Self::Form>) -> Arc<Self>;
@@ -52,13 +57,17 @@ pub struct Sample(OnceLock<Arc<[u8]>>);
 
 /// Kinds that are held as they are.
 macro_rules! held_as_they_are {
-    ($($kind:ty),*) => {$(
+    ($($kind:ty, $trim:ident;)*) => {$(
         impl Cached for $kind {
             type Form = Self;
             type Held = Arc<Self>;
 
             fn close(self) -> Self {
                 self
+            }
+
+            fn trim(form: Self) -> Self {
+                bound::$trim(form)
             }
 
             fn open(form: &Arc<Self>) -> Arc<Self> {
@@ -80,7 +89,11 @@ macro_rules! held_as_they_are {
     )*};
 }
 
-held_as_they_are!(FrappeSite, FrappeBench, ConfigMap);
+held_as_they_are! {
+    FrappeSite, site;
+    FrappeBench, bench;
+    ConfigMap, settings;
+}
 
 impl Cached for DynamicObject {
     type Form = Compact;
@@ -131,7 +144,12 @@ pub struct Compact {
 
 impl Compact {
     fn of(mut object: Value) -> Self {
-        prune(&mut object);
+        bound::prune(&mut object);
+        let json = object.to_string();
+        if json.len() <= bound::OBJECT_BYTES_MAX {
+            return Self::with_metadata(json.into_bytes());
+        }
+        bound::leave_metadata(&mut object);
         Self::with_metadata(object.to_string().into_bytes())
     }
 
@@ -179,19 +197,6 @@ struct Labels {
 
 fn head<M: DeserializeOwned + Default>(json: &[u8]) -> Head<M> {
     serde_json::from_slice(json).unwrap_or_default()
-}
-
-/// Takes out what no reconcile reads: managedFields are half of most objects, and the pod template is most of a site's
-/// Job, which is only made and never compared.
-fn prune(object: &mut Value) {
-    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
-    if object["metadata"]["labels"][labels::SLOT].is_string()
-        && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut)
-    {
-        spec.remove("template");
-    }
 }
 
 impl<'de> Deserialize<'de> for Compact {
@@ -245,6 +250,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::domain::labels;
 
     fn object() -> Value {
         json!({

@@ -1,5 +1,6 @@
 //! The only modules that speak to the API server: client, gate, caches, watches, writes, events.
 
+mod bound;
 pub mod cache;
 pub mod client;
 pub mod compact;

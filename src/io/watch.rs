@@ -6,7 +6,7 @@ use kube::Client;
 use kube_sharding::{
     Slot, SlotSet,
     groups::{Groups, Selection, Sink},
-    watch::Query,
+    watch::{Query, Trim},
 };
 use metrics::gauge;
 use tokio::sync::watch;
@@ -67,6 +67,10 @@ where
     K: Cached,
     F: Fn(Change<K::Form>) + Send,
 {
+    fn trim(&self) -> Trim<K::Form> {
+        K::trim
+    }
+
     fn slot_of(&self, object: &K::Form) -> Option<Slot> {
         self.cache.slot_of(object)
     }

@@ -14,7 +14,7 @@ use kube_sharding::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    apis::{Api, Present, definition_name},
+    apis::{KEDA_KINDS, Present, SQL_KINDS, optional},
     ownership::Ownership,
     readiness::{self, Optional, Readiness},
     wake::Wake,
@@ -37,12 +37,10 @@ use crate::{
     lanes::Priority,
 };
 
-/// Objects of sites, narrowed to the slots of the shard. Of Secrets only the metadata is ever transferred.
+/// Objects of sites, narrowed to the slots of the shard. Of Secrets and ConfigMaps only the metadata is ever transferred.
 const SITE_KINDS: [Kind; 3] = [Kind::Job, Kind::Ingress, Kind::Secret];
 /// Objects of sites that lead hosts to them and that not every cluster has, narrowed likewise.
 const ROUTE_KINDS: [Kind; 2] = [Kind::Route, Kind::HttpRoute];
-/// Objects of sites that the MariaDB operator defines, narrowed likewise.
-const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
 /// Objects of benches: watched by the coordinator only, narrowed to what this operator made and to what is not of a
 /// site.
 const BENCH_KINDS: [Kind; 8] = [
@@ -55,10 +53,6 @@ const BENCH_KINDS: [Kind; 8] = [
     Kind::PodDisruptionBudget,
     Kind::NetworkPolicy,
 ];
-/// Objects of benches that KEDA defines.
-const KEDA_KINDS: [Kind; 2] = [Kind::ScaledObject, Kind::TriggerAuthentication];
-/// The definition by which OpenShift is known.
-const OPENSHIFT_DEFINITION: &str = "securitycontextconstraints.security.openshift.io";
 
 /// Every cache, while its watch runs.
 pub(super) struct Watches {
@@ -219,7 +213,7 @@ pub(super) fn caches() -> WakeCaches {
 impl Starter<'_> {
     pub(super) fn query(&self, kind: Kind) -> Query {
         let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
-        query.metadata_only = matches!(kind, Kind::Secret | Kind::Namespace);
+        query.metadata_only = matches!(kind, Kind::Secret | Kind::ConfigMap | Kind::Namespace);
         // Of these the cluster has one collection.
         let is_of_cluster = matches!(kind, Kind::Domain | Kind::Namespace);
         if is_of_cluster { query } else { query.within(&self.namespaces) }
@@ -316,7 +310,17 @@ impl Starter<'_> {
         after: Option<watch::Receiver<bool>>,
         changed: impl Fn(Change<Compact>) + Send + Sync + 'static,
     ) -> Arc<ChildCache> {
-        let cache = Arc::new(Cache::new(slot_of));
+        self.fill(Cache::new(slot_of), scope, after, changed)
+    }
+
+    fn fill(
+        &mut self,
+        cache: ChildCache,
+        scope: Scope,
+        after: Option<watch::Receiver<bool>>,
+        changed: impl Fn(Change<Compact>) + Send + Sync + 'static,
+    ) -> Arc<ChildCache> {
+        let cache = Arc::new(cache);
         let (client, held) = (self.client.clone(), Arc::clone(&cache));
         self.tasks.spawn(async move {
             match after {
@@ -346,8 +350,16 @@ impl Starter<'_> {
             }
         };
         let selection = Selection::Label(labels::SLOT.to_owned());
-        let scope = Scope { query: self.query(kind), selection, owned: self.ownership.held.clone() };
-        self.spawn(slot_of_child, scope, after, changed)
+        // Whose an object is can be told once the sites are listed.
+        let scope = Scope { query: self.query(kind), selection, owned: self.wake.sites.synced() };
+        let (sites, unlabelled) = (Arc::clone(&self.wake.sites), Arc::clone(&self.wake.unlabelled));
+        let known = move |child: &Compact| {
+            let Some(key) = site_watch::owner(child) else { return false };
+            let of =
+                |cache: &Cache<FrappeSite>| cache.get(&key).is_some_and(|it| site_watch::is_part(&it, kind, child));
+            of(&sites) || of(&unlabelled)
+        };
+        self.fill(Cache::new(slot_of_child).of_known(Box::new(known)), scope, after, changed)
     }
 
     fn watch_bench_kind(&mut self, kind: Kind, after: Option<watch::Receiver<bool>>) -> Arc<ChildCache> {
@@ -357,7 +369,18 @@ impl Starter<'_> {
                 wake.bench(key);
             }
         };
-        self.spawn(one_slot, self.of_benches(kind), after, changed)
+        let (cache, scope) = (self.of_known_benches(kind), self.of_benches(kind));
+        self.fill(cache, scope, after, changed)
+    }
+
+    /// Objects of the benches that there are. Benches are listed before a member may coordinate.
+    fn of_known_benches(&self, kind: Kind) -> ChildCache {
+        let benches = Arc::clone(&self.wake.benches);
+        let known = move |child: &Compact| {
+            let bench = bench_watch::owner(child).filter(|bench| benches.get(bench).is_some());
+            bench.is_some_and(|bench| bench_watch::is_part(&bench.name, kind, &child.name_any()))
+        };
+        Cache::new(one_slot).of_known(Box::new(known))
     }
 
     fn of_benches(&self, kind: Kind) -> Scope {
@@ -407,7 +430,8 @@ impl Starter<'_> {
                 wake.bench(bench);
             }
         };
-        (self.spawn(one_slot, self.of_benches(Kind::Pod), None, changed), troubles)
+        let (cache, scope) = (self.of_known_benches(Kind::Pod), self.of_benches(Kind::Pod));
+        (self.fill(cache, scope, None, changed), troubles)
     }
 
     /// All claims, since a site waits for the claim of another.
@@ -445,16 +469,8 @@ impl Starter<'_> {
 
     /// Which CustomResourceDefinitions exist (metadata only), and which of the optional APIs are whole among them.
     fn watch_definitions(&mut self) -> (Arc<ChildCache>, Present) {
-        let names = |kinds: &[Kind]| kinds.iter().copied().map(definition_name).collect::<Vec<_>>();
-        let sql: Vec<Kind> = SQL_KINDS.into_iter().chain([Kind::MariaDb]).collect();
-        let (mariadb, mariadb_present) = Api::new(names(&sql));
-        let (keda, keda_present) = Api::new(names(&KEDA_KINDS));
-        let (monitors, monitors_present) = Api::new(names(&[Kind::ServiceMonitor]));
-        let (openshift, openshift_present) = Api::new(vec![OPENSHIFT_DEFINITION.to_owned()]);
-        let (gateway, gateway_present) = Api::new(names(&[Kind::HttpRoute]));
-        // OpenShift serves Routes without a definition; where there is one, it counts by itself.
-        let (routes, routes_present) = Api::any(vec![definition_name(Kind::Route), OPENSHIFT_DEFINITION.to_owned()]);
-        let apis = std::sync::Mutex::new([mariadb, keda, monitors, openshift, gateway, routes]);
+        let (apis, present) = optional();
+        let apis = std::sync::Mutex::new(apis);
         let changed = move |change: Change<Compact>| {
             let name = change.object().name_any();
             let Ok(mut apis) = apis.lock() else { return };
@@ -463,14 +479,6 @@ impl Starter<'_> {
             }
         };
         let query = Query { metadata_only: true, ..Query::of::<CustomResourceDefinition>(&(), None) };
-        let present = Present {
-            mariadb: mariadb_present,
-            keda: keda_present,
-            service_monitors: monitors_present,
-            openshift: openshift_present,
-            routes: routes_present,
-            gateway: gateway_present,
-        };
         (self.spawn(one_slot, Scope::everything(query), None, changed), present)
     }
 }

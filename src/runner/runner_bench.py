@@ -141,5 +141,5 @@ def secret_urls(request, config):
             raise Failure(2, "secrets", f"the secret for {key} is no redis:// URL")
     for key in request.get("password_urls", []):
         password = urllib.parse.quote(secret("redis-password"), safe="")
-        urls[key] = config[key].replace("redis://", f"redis://:{password}@", 1)
+        urls[key] = config[key].replace("redis://", f"redis://{request.get('redis_user', '')}:{password}@", 1)
     return urls

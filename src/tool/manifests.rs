@@ -127,7 +127,12 @@ pub fn objects(
         if let Err(problem) = validate::validate(&bench.spec, &key.namespace, git) {
             bail!("FrappeBench {key} would be refused: {}: {}", problem.reason, problem.message);
         }
-        let input = build::Input { bench: &bench, config, capabilities, redis_secret_version: None };
+        // One that is made now has a password of its Redis. The Secret that holds it is not rendered.
+        let status = bench.status.get_or_insert_default();
+        let is_new = status.desired_revision.is_none() && status.redis_protected.is_none();
+        status.redis_protected = if is_new { Some(true) } else { status.redis_protected };
+        let input =
+            build::Input { bench: &bench, config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
         objects.extend(build::render(&input).all().map(as_applied));
     }
     anyhow::ensure!(benches > 0, "there is no FrappeBench in the file");

@@ -103,6 +103,7 @@ fn of_components() -> Vec<Row> {
         ("redisConfig.resources.limits", json!({"redisConfig": {"resources": {"limits": {"cpu": "1"}}}}), Bench),
         ("redisConfig.storageSize", json!({"redisConfig": {"storageSize": "2Gi"}}), Bench),
         ("redisConfig.passwordSecretRef.name", json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}}), Bench),
+        ("redisConfig.protected", json!({"redisConfig": {"protected": true}}), Elsewhere("redis.rs: a bench that is made now is protected")),
         ("redisConfig.connectionSecretRef.name", json!({"redisConfig": {"connectionSecretRef": {"name": "redis"}}}), Bench),
         ("redisConfig.connectionSecretRef.namespace", json!({"redisConfig": {"connectionSecretRef": {"name": "redis", "namespace": "other"}}}), Bench),
     ]

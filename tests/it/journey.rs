@@ -115,7 +115,8 @@ async fn no_secret_shows(world: &World) {
             }
         }
     }
-    assert_eq!(values.len(), 3 * 3, "password, encryption key and admin password of each site");
+    let what = "password, encryption key and admin password of each site, and the bench's password of Redis";
+    assert_eq!(values.len(), 3 * 3 + 1, "{what}");
     let kinds = "jobs,pods,events,events.v1.events.k8s.io,configmaps,ingresses,deployments,statefulsets,frappesites,frappebenches,\
                  databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
     let mut places = vec![

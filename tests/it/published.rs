@@ -76,7 +76,9 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
     for bench in &mut benches {
         bench.metadata.namespace = Some("default".to_owned());
         bench.metadata.uid = Some("1".to_owned());
-        let input = build::Input { bench, config: &config, capabilities, redis_secret_version: None };
+        bench.status.get_or_insert_default().redis_protected = Some(true);
+        let input =
+            build::Input { bench, config: &config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
         let rendered = build::render(&input);
         let items: Vec<_> = rendered.all().map(Desired::stamped).collect();
         count += items.len();

@@ -9,6 +9,7 @@ import glob
 import json
 import os
 import re
+import secrets
 import shutil
 import socket
 import subprocess
@@ -124,6 +125,88 @@ class Queues(unittest.TestCase):
         for what in ["cmdline", "environ"]:
             with open(f"/proc/{process.pid}/{what}", "rb") as handle:
                 self.assertNotIn(password.encode(), handle.read(), what)
+
+    def protected(self, name):
+        """The server of a bench that is made now, with its password in a file; answers the password."""
+        text = snapshot(name)
+        command = re.search(r"command:\n((?: +- .*\n)+)", text).group(1)
+        shell = [json.loads(it) if it.startswith('"') else it for it in re.findall(r"- (.*)\n", command)]
+        password = secrets.token_hex(16)
+        file = os.path.join(self.folder, "password")
+        with open(file, "w", encoding="utf-8") as handle:
+            handle.write(password)
+        shell[2] = shell[2].replace("/run/redis-password/password", file)
+        # As it is where NetworkPolicies are not enforced: reachable, and its protected mode does not help.
+        process = self.serve(name, *shell)
+        with open(f"/proc/{process.pid}/cmdline", "rb") as handle:
+            self.assertNotIn(password.encode(), handle.read())
+        return password
+
+    def run_python(self, python, code, *arguments):
+        environment = {**os.environ, "PYTHONPATH": os.path.dirname(__file__)}
+        done = subprocess.run([python, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False)
+        return done.returncode, done.stdout + done.stderr
+
+    def test_nobody_without_the_password_has_the_workers_run_code(self):
+        """What an unprotected server lets in: a job put into a queue by hand, whose pickle the worker runs."""
+        password = self.protected("protection__StatefulSet-prod-redis-queue")
+        attack = (
+            "import sys; from redis import Redis; r = Redis(port=int(sys.argv[1])); "
+            "r.hset('rq:job:x', mapping={'data': b'x'}); r.rpush('rq:queue:default-prod:default', 'x')"
+        )
+        for version in VERSIONS:
+            python = environment(version)
+            code, said = self.run_python(python, attack, str(self.port))
+            print(f"rq {version}, HSET and RPUSH without a password:", said.strip().splitlines()[-1], flush=True)
+            self.assertNotEqual(code, 0)
+            self.assertIn("Authentication required", said)
+        self.assertEqual(self.redis("--no-auth-warning", "-a", password, "DBSIZE"), "0")
+
+    def test_workers_and_enqueue_with_the_url_of_the_bench(self):
+        """The URL that the runner writes is accepted by a server with the password, and by one that asks for none yet."""
+        for name in ["protection__StatefulSet-prod-redis-queue", "tests__StatefulSet-prod-redis-queue"]:
+            open_server = name.startswith("tests")
+            password = secrets.token_hex(16) if open_server else self.protected(name)
+            process = self.serve(name) if open_server else None
+            url = self.written_url(password).replace("prod-redis-queue:6379", f"127.0.0.1:{self.port}")
+            for version in VERSIONS:
+                with self.subTest(server=name, rq=version):
+                    self.works(version, url)
+            if process:
+                process.terminate()
+            self.setUp()
+
+    def written_url(self, password):
+        """The URL as the runner writes it from the rendered request of the configure Job."""
+        sys.path.insert(0, os.path.join(ROOT, "src", "runner"))
+        import runner_bench
+
+        text = snapshot("protection__Job-prod-configure")
+        request = json.loads(re.search(r"- '?(\{.*\})'?\n", text).group(1).replace("\\\"", '"'))
+        before, runner_bench.secret = runner_bench.secret, lambda name: password
+        try:
+            url = runner_bench.secret_urls(request, dict(request["common_site_config"]))["redis_queue"]
+        finally:
+            runner_bench.secret = before
+        self.assertEqual(url, f"redis://default:{password}@prod-redis-queue:6379")
+        return url
+
+    def works(self, version, url):
+        python = environment(version)
+        done = os.path.join(self.folder, f"done-{version}-{self.port}")
+        open(done, "w", encoding="utf-8").close()
+        enqueue = (
+            "import sys; from redis import Redis; from rq import Queue; import jobs; "
+            "print(Queue(sys.argv[2], connection=Redis.from_url(sys.argv[1])).enqueue(jobs.hold, sys.argv[3]).id)"
+        )
+        code, said = self.run_python(python, enqueue, url, f"{BENCH_ID}:short", done)
+        self.assertEqual(code, 0, said)
+        worker = subprocess.run(
+            [os.path.join(os.path.dirname(python), "rq"), "worker", "--burst", "--url", url, f"{BENCH_ID}:short"],
+            env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)}, capture_output=True, text=True, check=False,
+        )
+        self.assertIn("Job OK", worker.stdout + worker.stderr)
+        print(f"rq {version}: enqueued and done through {url.split(':')[0]}://default:…", flush=True)
 
     def test_the_triggers_name_the_keys_that_fill(self):
         self.serve("tests__StatefulSet-prod-redis-queue")

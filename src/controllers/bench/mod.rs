@@ -4,6 +4,7 @@ pub mod build;
 mod found;
 pub mod observe;
 pub mod plan;
+mod protection;
 pub mod reason;
 pub mod rollout;
 pub mod sizes;
@@ -68,7 +69,12 @@ async fn execute(context: &Context, writer: &Writer, observed: &Observed, plan: 
                 let owner = Owner::of(observed.bench.as_ref(), is_asked(&observed.bench));
                 adoption::take_over(writer, children, desired, &owner).await?;
             }
-            Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
+            Step::Create(desired) => {
+                // Of Secrets, those are watched that a bench or a site reads.
+                let secrets = desired.kind == Kind::Secret;
+                let cache = if secrets { &context.user_secrets } else { children.cache(desired.kind) };
+                execute::create(writer, cache, desired).await?;
+            }
             Step::Watch(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
             Step::HandOver(live) => execute::hand_over_replicas(writer, children, live).await?,
             Step::Delete(kind, object) => execute::delete(writer, children.cache(*kind), *kind, object).await?,

@@ -17,7 +17,7 @@ use kube::{
 
 use serde_json::Value;
 
-use super::trouble::Trouble;
+use super::{protection, trouble::Trouble};
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
@@ -31,7 +31,7 @@ use crate::{
         owner::Owner,
         quantity,
     },
-    io::named::Known,
+    io::{named::Known, random},
 };
 
 /// The world, as far as one bench is concerned.
@@ -46,6 +46,8 @@ pub struct Observed {
     pub redis_secret: Option<Arc<DynamicObject>>,
     /// Hash of the Secret's version.
     pub redis_secret_version: Option<String>,
+    /// A new password for Redis.
+    pub fresh_password: String,
     /// Its objects, by kind and name.
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
     /// Objects that it had at other settings.
@@ -78,9 +80,6 @@ pub enum Class {
     },
 }
 
-/// Annotation by which external-dns is told the host names of a Service.
-const EXTERNAL_DNS: &str = "external-dns.alpha.kubernetes.io/hostname";
-
 /// Suffix of hosts that an ingress controller's Service names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detected {
@@ -101,6 +100,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         config: &config,
         capabilities,
         redis_secret_version: redis_secret_version.as_deref(),
+        open_servers: Vec::new(),
     };
     let rendered = build::render(&input);
     let live: BTreeMap<_, _> = rendered
@@ -127,6 +127,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         detected_suffix: detected_suffix(context, &bench, &config),
         redis_secret,
         redis_secret_version,
+        fresh_password: random::password(),
         live,
         retired,
         sites,
@@ -158,7 +159,7 @@ fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConf
         Known::NotYet => Detected::NotYet,
         Known::Absent => Detected::Suffix(None),
         Known::There(service) => {
-            Detected::Suffix(service.annotations().get(EXTERNAL_DNS).and_then(|hosts| suffix_of(hosts)))
+            Detected::Suffix(service.annotations().get(labels::EXTERNAL_DNS).and_then(|hosts| suffix_of(hosts)))
         }
     }
 }
@@ -178,11 +179,12 @@ impl Observed {
             config: &self.config,
             capabilities: self.capabilities,
             redis_secret_version: self.redis_secret_version.as_deref(),
+            open_servers: protection::open_servers(self),
         }
     }
 }
 
-/// The Secret that the bench names for Redis, of which nothing but the metadata is read: from the watch once it carries our
+/// The Secret that the bench reads for Redis, of which nothing but the metadata is read: from the watch once it carries our
 /// label, live before.
 async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let Some((_, name)) = build::redis_secret(bench) else { return Ok(None) };

@@ -7,9 +7,10 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
-    build::{self, Rendered},
+    build::{self, External, Rendered},
     found::adopted,
     observe::Observed,
+    protection,
     reason::Reason,
     rollout, sizes,
     status::{self, Report},
@@ -63,9 +64,18 @@ pub fn plan(observed: &Observed) -> Plan {
         return deletion(observed, &rendered);
     }
     let namespace = observed.bench.namespace().unwrap_or_default();
+    if observed.bench.annotations().contains_key(labels::TOO_LARGE) {
+        let message = "spec is larger than 128 KiB, and is not read: take out what makes it so large".to_owned();
+        let report = Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message);
+        return told(observed, &rendered, Vec::new(), &report);
+    }
     if let Err(problem) = validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
         let report = Report::new(BenchPhase::Failed, problem.reason, problem.message);
         return told(observed, &rendered, Vec::new(), &report);
+    }
+    if let Some(status) = protection::record(observed) {
+        // Nothing is made before it is decided how.
+        return Plan { steps: adopt(observed).into_iter().collect(), status: Some(status), ..Plan::default() };
     }
     if let Some(early) = redis_secret(observed, &rendered) {
         return early;
@@ -99,13 +109,23 @@ fn redis_secret(observed: &Observed, rendered: &Rendered) -> Option<Plan> {
     let (external, name) = build::redis_secret(&observed.bench)?;
     let Some(secret) = &observed.redis_secret else {
         let keys = match external {
-            build::External::Password => "the key password",
-            build::External::Urls => "the keys redis-cache and redis-queue",
+            External::Generated => {
+                let secret = build::password_secret(&observed.input(), &observed.fresh_password);
+                return Some(Plan { steps: vec![Step::Create(secret)], ..Plan::default() });
+            }
+            External::Password => "the key password",
+            External::Urls => "the keys redis-cache and redis-queue",
         };
         let message = format!("Secret {name} does not exist: create it with {keys}");
         let report = Report::new(BenchPhase::Progressing, Reason::RedisSecretMissing, message);
         return Some(Plan { missing: true, ..told(observed, rendered, Vec::new(), &report) });
     };
+    if external == External::Generated && !protection::is_own(observed, secret) {
+        let message =
+            format!("Secret {name} exists and is not the one that was made for this bench: rename or remove it");
+        let report = Report::new(BenchPhase::Failed, Reason::RedisSecretForeign, message);
+        return Some(Plan { missing: true, ..told(observed, rendered, Vec::new(), &report) });
+    }
     if secret.labels().contains_key(labels::WATCHED) {
         return None;
     }

@@ -46,6 +46,16 @@ pub enum Reason {
     SecretNamespaceRefused,
     /// The Secret with the Redis password or URLs does not exist.
     RedisSecretMissing,
+    /// A Secret of the name of the generated one is not this bench's.
+    RedisSecretForeign,
+    /// Redis has neither a password nor a NetworkPolicy.
+    RedisOpen,
+    /// The components learn the password; Redis asks for it once all know it.
+    RedisProtecting,
+    /// Redis asks for a password, and lets in only the bench's pods and KEDA.
+    RedisProtected,
+    /// The spec is larger than any that makes sense.
+    SpecTooLarge,
     /// Workers are to be autoscaled, and KEDA is not installed.
     KedaMissing,
     /// KEDA says that it cannot scale.
@@ -69,6 +79,8 @@ impl Reason {
                 | Self::Rolling
                 | Self::VolumePending
                 | Self::VolumeSized
+                | Self::RedisProtecting
+                | Self::RedisProtected
                 | Self::Autoscaled
                 | Self::ReadWriteOnce
                 | Self::Deleting

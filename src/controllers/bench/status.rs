@@ -13,6 +13,7 @@ use super::{
     build::{self, Rendered},
     found,
     observe::{Class, Detected, Observed},
+    protection,
     reason::Reason,
     rollout, sizes,
     trouble::Trouble,
@@ -32,7 +33,7 @@ use crate::{
 const FPM_PRIORITY: i32 = 50;
 
 /// Conditions beside those that say how far a bench is.
-const ASIDES: [&str; 2] = ["VolumesSized", "WorkersAutoscaled"];
+const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"];
 
 /// Where a bench stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -224,12 +225,16 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     if let Some((scaled, reason, message)) = autoscaling(observed, rendered) {
         conditions.set("WorkersAutoscaled", Some(scaled), &reason.to_string(), &message);
     }
+    if let Some((protected, reason, message)) = protection::condition(observed) {
+        conditions.set("RedisProtected", Some(protected), &reason.to_string(), &message);
+    }
     let table = components(observed, rendered);
     let revision = rendered.revision().to_owned();
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
         adopted_volume: found::volume(observed),
+        redis_protected: Some(protection::decision(observed)),
         git_enabled: Some(git_enabled(observed)),
         fpm_repositories: fpm_repositories(observed),
         observed_generation: generation,

@@ -2,6 +2,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod adoption;
+mod protection;
 mod redis;
 mod scaling;
 mod volumes;
@@ -36,7 +37,7 @@ fn bench(spec: Value) -> FrappeBench {
         whole[key] = value.clone();
     }
     serde_json::from_value(json!({
-        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "spec": whole,
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "spec": whole, "status": {"redisProtected": false},
         "metadata": {"name": "prod", "namespace": "default", "uid": "bench-uid", "generation": 1, "resourceVersion": "7"},
     }))
     .expect("a bench")
@@ -50,6 +51,7 @@ fn observed(spec: Value) -> Observed {
         detected_suffix: super::observe::Detected::Suffix(None),
         redis_secret: None,
         redis_secret_version: None,
+        fresh_password: "generated".to_owned(),
         live: BTreeMap::new(),
         retired: Vec::new(),
         sites: Vec::new(),
@@ -79,6 +81,10 @@ fn live(desired: &Desired) -> Arc<DynamicObject> {
 fn apply(observed: &mut Observed, plan: &Plan) {
     for step in &plan.steps {
         match step {
+            Step::Create(desired) if desired.kind == Kind::Secret => {
+                observed.redis_secret = Some(live(desired));
+                observed.redis_secret_version = Some("1".to_owned());
+            }
             Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
                 observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
             }

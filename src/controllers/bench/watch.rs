@@ -4,7 +4,28 @@ use frappe_crds::FrappeBench;
 use kube::ResourceExt;
 
 use super::build;
-use crate::{domain::key::Key, io::compact::Compact};
+use crate::{
+    domain::{key::Key, names::child, object::Kind},
+    io::compact::Compact,
+};
+
+/// What the names of a bench's objects end with.
+const PARTS: [&str; 14] = [
+    "sites",
+    "site-runner",
+    "redis-cache",
+    "redis-queue",
+    "redis-password",
+    "redis",
+    "configure",
+    "gunicorn",
+    "nginx",
+    "socketio",
+    "scheduler",
+    "worker-default",
+    "worker-short",
+    "worker-long",
+];
 
 /// Whether a bench reads this Secret.
 pub fn reads_secret(bench: &FrappeBench, secret: &Key) -> bool {
@@ -16,4 +37,11 @@ pub fn reads_secret(bench: &FrappeBench, secret: &Key) -> bool {
 pub fn owner(child: &Compact) -> Option<Key> {
     let bench = child.label("bench")?;
     child.namespace().map(|namespace| Key::new(namespace, bench))
+}
+
+/// Whether an object that carries a bench's labels is one that the bench has, by its name. Pods have names of their own.
+pub fn is_part(bench: &str, kind: Kind, name: &str) -> bool {
+    let of = |part: &&str| child(bench, part) == name;
+    let claim = || name == format!("data-{}-0", child(bench, "redis-queue"));
+    kind == Kind::Pod || PARTS.iter().chain(&["pods"]).any(of) || claim()
 }

@@ -170,7 +170,13 @@ pub struct Turn {
 impl Observed {
     /// What the builders need to know of the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> bench::Input<'a> {
-        bench::Input { bench, config: &self.config, capabilities: self.capabilities, redis_secret_version: None }
+        bench::Input {
+            bench,
+            config: &self.config,
+            capabilities: self.capabilities,
+            redis_secret_version: None,
+            open_servers: Vec::new(),
+        }
     }
 
     /// Name of the Secret with the password of Administrator, in the site's own namespace.

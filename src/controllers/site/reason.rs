@@ -38,6 +38,8 @@ pub enum Reason {
     AppNotRemoved,
     /// An app is to be installed and to be removed.
     AppsContradict,
+    /// The spec is larger than any that makes sense.
+    SpecTooLarge,
     /// An entry of siteConfig may not be set.
     SiteConfigRefused,
     /// The site asks for a server, or for more of one, than its bench allows.

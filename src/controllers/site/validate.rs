@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
-    domain::{condition, names::module},
+    domain::{condition, labels, names::module},
 };
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
@@ -93,6 +93,11 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     let spec = &observed.site.spec;
     let own = observed.site.namespace().unwrap_or_default();
     let failed = |at, reason, message: String| Err(Report::failed(Stage::Bench, at, reason, message));
+    if observed.site.annotations().contains_key(labels::TOO_LARGE) {
+        let message =
+            "spec is larger than 64 KiB, and is not read: take out what makes it so large, such as siteConfig";
+        return failed(Stage::Init, Reason::SpecTooLarge, message.to_owned());
+    }
     if let Some(reference) = &spec.admin_password_secret_ref
         && reference.namespace.as_ref().is_some_and(|namespace| *namespace != own)
     {

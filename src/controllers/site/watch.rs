@@ -3,10 +3,10 @@
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{hosts, observe::named_secrets};
+use super::{hosts, observe::named_secrets, place::Place};
 use crate::{
     controllers::{adoption::is_asked, job},
-    domain::{condition, key::Key, labels},
+    domain::{condition, key::Key, labels, object::Kind},
     io::{compact::Compact, watch::Change},
     lanes::Priority,
 };
@@ -35,6 +35,21 @@ pub fn owner(child: &Compact) -> Option<Key> {
     let site = child.label("site")?;
     let namespace = child.label(labels::SITE_NAMESPACE).or_else(|| child.namespace())?;
     Some(Key::new(namespace, site))
+}
+
+/// Whether an object that carries a site's labels is one that this site has: by the uid, and by its name where it has one of
+/// the kind.
+pub fn is_part(site: &FrappeSite, kind: Kind, child: &Compact) -> bool {
+    let part = match kind {
+        Kind::Ingress => Some("ingress"),
+        Kind::HttpRoute => Some("route"),
+        Kind::Database => Some("db"),
+        Kind::User => Some("user"),
+        Kind::Grant => Some("grant"),
+        _ => None,
+    };
+    let named = part.is_none_or(|part| Place::of(site).key(part) == Key::of(child));
+    named && child.label(labels::SITE_UID) == site.uid()
 }
 
 /// Whether a site reads this Secret of its own namespace.

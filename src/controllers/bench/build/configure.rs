@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     BENCH_PATH, Input, code,
     pod::{pod_labels, pod_spec},
-    redis::{External, redis_secret},
+    redis::{External, USER, redis_secret},
     web::SOCKETIO_PORT,
 };
 use crate::{
@@ -78,7 +78,7 @@ fn revision(input: &Input) -> String {
 fn secrets(input: &Input) -> Vec<(Value, Value)> {
     let Some((external, name)) = redis_secret(input.bench) else { return Vec::new() };
     let items = match external {
-        External::Password => json!([{"key": "password", "path": "redis-password"}]),
+        External::Password | External::Generated => json!([{"key": "password", "path": "redis-password"}]),
         External::Urls => {
             json!([{"key": "redis-cache", "path": "redis-cache"}, {"key": "redis-queue", "path": "redis-queue"}])
         }
@@ -108,8 +108,11 @@ fn request(input: &Input) -> Value {
     if let Some(code) = code::request(input) {
         request["code"] = code;
     }
-    if external == Some(External::Password) {
+    if matches!(external, Some(External::Password | External::Generated)) {
         request["password_urls"] = json!(servers.map(|(key, _)| key));
+    }
+    if external == Some(External::Generated) {
+        request["redis_user"] = json!(USER);
     }
     request
 }

@@ -14,7 +14,7 @@ mod workers;
 
 pub(in crate::controllers) use configure::runner_pod;
 pub use configure::{bench_id, configure_job, runner_config_map};
-pub use redis::{External, redis_secret};
+pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, password_secret, redis_secret};
 pub use scaling::{Autoscaling, Scaling, queue_keys, worker_scaling};
 pub(in crate::controllers) use web::{GUNICORN_WORKERS_AND_THREADS, NGINX_PORT};
 pub use workers::is_autoscaled;
@@ -53,6 +53,8 @@ pub struct Input<'a> {
     pub capabilities: Capabilities,
     /// Version of the Secret that [`redis_secret`] names; nothing where there is none, or where it does not matter.
     pub redis_secret_version: Option<&'a str>,
+    /// Servers of Redis that do not ask for the generated password yet, since not every component has it.
+    pub open_servers: Vec<&'static str>,
 }
 
 impl Input<'_> {
@@ -125,6 +127,7 @@ pub fn render(input: &Input) -> Rendered {
     foundation.extend(redis::both(input));
     foundation.extend(web::services(input));
     foundation.extend(network::policy(input));
+    foundation.extend(redis::policy(input));
     let mut components = web::deployments(input);
     components.extend(workers::deployments(input));
     components.extend(budget::budgets(input, &components));
@@ -159,6 +162,7 @@ impl Rendered {
             .flat_map(|it| [Kind::ScaledObject, Kind::PodDisruptionBudget].map(|kind| (kind, it.key.clone())));
         let single = [
             (Kind::NetworkPolicy, named("pods")),
+            (Kind::NetworkPolicy, named("redis")),
             (Kind::ServiceMonitor, named("gunicorn")),
             (Kind::TriggerAuthentication, named("redis-queue")),
             (Kind::StatefulSet, named("redis-cache")),

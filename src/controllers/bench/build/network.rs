@@ -10,8 +10,6 @@ use crate::domain::{
 
 /// Namespace of the ingress controller where neither bench nor operator names one.
 const INGRESS_NAMESPACE: &str = "ingress-nginx";
-/// Label that the API server gives each namespace: its name.
-const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Port of MariaDB and of PostgreSQL.
 const DATABASE_PORTS: [i32; 2] = [3306, 5432];
 
@@ -27,15 +25,14 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     let ingress_namespace = input.config.ingress_controller_namespace.as_deref().unwrap_or(INGRESS_NAMESPACE);
     let controller = config
         .ingress_namespace_selector
-        .map_or_else(|| json!({"matchLabels": {NAMESPACE_NAME: ingress_namespace}}), |selector| json!(selector));
+        .map_or_else(|| json!({"matchLabels": {redis::NAMESPACE_NAME: ingress_namespace}}), |selector| json!(selector));
     let databases = config.database_namespace_selector.map_or_else(|| json!({}), |selector| json!(selector));
     let mut incoming = vec![
         json!({"from": [{"namespaceSelector": controller}], "ports": ports("TCP", &[NGINX_PORT])}),
         json!({"from": [own]}),
     ];
     if input.capabilities.keda {
-        let keda = json!({"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "keda-operator"}}});
-        incoming.push(json!({"from": [keda], "ports": ports("TCP", &[redis::PORT])}));
+        incoming.push(json!({"from": [redis::keda(input)], "ports": ports("TCP", &[redis::PORT])}));
     }
     let names = [ports("UDP", &[53]), ports("TCP", &[53])].concat();
     let mut outgoing = vec![

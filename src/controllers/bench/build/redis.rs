@@ -4,6 +4,7 @@ use frappe_crds::{
     FrappeBench,
     bench::{RedisConfig, RedisSize, StorageDeletionPolicy},
 };
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
@@ -23,6 +24,15 @@ const REDIS_USER: i64 = 999;
 /// Folder and file of the password in a server's pod.
 const PASSWORD_FOLDER: &str = "/run/redis-password";
 const PASSWORD_FILE: &str = "/run/redis-password/password";
+/// Volume of the password in a server's pod.
+pub const PASSWORD_VOLUME: &str = "password";
+/// The bench's own servers.
+pub const SERVERS: [&str; 2] = ["redis-cache", "redis-queue"];
+/// The user of Redis that a generated password is of. Named with the password, it is also let in by a server that asks for
+/// none yet.
+pub(super) const USER: &str = "default";
+/// Label that the API server gives each namespace: its name.
+pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Port of Redis.
 pub(super) const PORT: i32 = 6379;
 /// `maxmemory` where the bench names none, in bytes: 400 MiB below the default limit of 512 MiB.
@@ -44,29 +54,77 @@ pub(super) fn both(input: &Input) -> Vec<Desired> {
     [cache, queue].concat()
 }
 
-/// What a Secret of the user's says of Redis.
+/// What a Secret says of Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum External {
+    /// The password of the bench's own servers, which was generated.
+    Generated,
     /// The password of the bench's own servers.
     Password,
     /// The URLs of servers that exist.
     Urls,
 }
 
-/// The Secret that the bench names for Redis, in its own namespace.
+/// The Secret that the bench reads for Redis, in its own namespace: the one that it names, else the one that was made for it.
 pub fn redis_secret(bench: &FrappeBench) -> Option<(External, String)> {
-    let config = bench.spec.redis_config.as_ref()?;
-    let urls = config.connection_secret_ref.as_ref().map(|it| (External::Urls, it.name.clone()));
-    urls.or_else(|| config.password_secret_ref.as_ref().map(|it| (External::Password, it.name.clone())))
+    let config = bench.spec.redis_config.clone().unwrap_or_default();
+    let urls = config.connection_secret_ref.map(|it| (External::Urls, it.name));
+    let password = config.password_secret_ref.map(|it| (External::Password, it.name));
+    let generated = || is_protected(bench).then(|| (External::Generated, child(&bench.name_any(), "redis-password")));
+    urls.or(password).or_else(generated)
+}
+
+/// Whether Redis of the bench is protected without a word of the bench's: it was made so, or has taken it.
+pub fn is_protected(bench: &FrappeBench) -> bool {
+    bench.status.as_ref().and_then(|status| status.redis_protected) == Some(true)
+}
+
+/// The Secret with a generated password, which goes with the bench. It carries the label by which its changes are seen.
+pub fn password_secret(input: &Input, password: &str) -> Desired {
+    let key = Key::new(input.namespace(), child(&input.name(), "redis-password"));
+    let mut labels = labels::component(&input.name(), "redis");
+    labels.insert(labels::WATCHED.to_owned(), "true".to_owned());
+    let metadata = json!({
+        "labels": labels, "ownerReferences": [input.owner()],
+        "annotations": {labels::IDENTITY: input.bench.uid().unwrap_or_default()},
+    });
+    let mut desired = Desired::untyped(Kind::Secret, key, metadata, &Value::Null);
+    desired.body.as_object_mut().map(|body| body.remove("spec"));
+    desired.body["stringData"] = json!({"username": USER, "password": password});
+    desired
+}
+
+/// What may reach the bench's own servers: its pods, and KEDA where it is installed.
+pub(super) fn policy(input: &Input) -> Option<Desired> {
+    let config = input.bench.spec.redis_config.clone().unwrap_or_default();
+    if !is_protected(input.bench) || config.connection_secret_ref.is_some() {
+        return None;
+    }
+    let mut from = vec![json!({"podSelector": {"matchLabels": labels::pods(&input.name())}})];
+    from.extend(input.capabilities.keda.then(|| keda(input)));
+    let spec = json!({
+        "podSelector": {
+            "matchLabels": labels::pods(&input.name()),
+            "matchExpressions": [{"key": "component", "operator": "In", "values": ["redis-cache", "redis-queue"]}],
+        },
+        "policyTypes": ["Ingress"],
+        "ingress": [{"from": from, "ports": [{"protocol": "TCP", "port": PORT}]}],
+    });
+    Some(input.object(Kind::NetworkPolicy, "redis", "network-policy", &spec))
+}
+
+/// KEDA, by the namespace that the platform names: a label of pods is anybody's.
+pub(super) fn keda(input: &Input) -> Value {
+    json!({"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: input.config.keda_namespace}}})
 }
 
 /// Address of the queue's Redis for KEDA, which is in another namespace; nothing where a Secret holds it.
 pub(super) fn queue_address(input: &Input) -> Option<String> {
-    let own = redis_secret(input.bench).is_none_or(|(external, _)| external == External::Password);
+    let own = redis_secret(input.bench).is_none_or(|(external, _)| external != External::Urls);
     own.then(|| format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace()))
 }
 
-/// Name of the TriggerAuthentication by which KEDA reads the user's Secret.
+/// Name of the TriggerAuthentication by which KEDA reads the Secret.
 pub(super) fn authentication_name(input: &Input) -> Option<String> {
     redis_secret(input.bench).map(|_| child(&input.name(), "redis-queue"))
 }
@@ -77,6 +135,7 @@ pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
     let entry = |parameter: &str, key: &str| json!({"parameter": parameter, "name": name, "key": key});
     let entries = match external {
         External::Password => vec![entry("password", "password")],
+        External::Generated => vec![entry("username", "username"), entry("password", "password")],
         External::Urls => vec![entry("address", "queue-address"), entry("password", "queue-password")],
     };
     let spec = json!({"secretTargetRef": entries});
@@ -88,8 +147,8 @@ pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
 fn protect(container: &mut Value, pod: &mut Value, secret: &str) {
     let script = format!("exec \"$@\" - <<END\nrequirepass \"$(sed 's/[\\\\\"]/\\\\&/g' {PASSWORD_FILE})\"\nEND\n");
     container["command"] = json!(["sh", "-c", script, "sh"]);
-    let mount = json!({"name": "password", "mountPath": PASSWORD_FOLDER, "readOnly": true});
-    let volume = json!({"name": "password", "secret": {
+    let mount = json!({"name": PASSWORD_VOLUME, "mountPath": PASSWORD_FOLDER, "readOnly": true});
+    let volume = json!({"name": PASSWORD_VOLUME, "secret": {
         "secretName": secret, "items": [{"key": "password", "path": "password"}], "defaultMode": 0o440,
     }});
     for (list, item) in [(&mut container["volumeMounts"], mount), (&mut pod["volumes"], volume)] {
@@ -147,12 +206,14 @@ fn server(
         }
         None => pod["volumes"] = json!([{"name": "data", "emptyDir": {}}]),
     }
-    if let Some((External::Password, secret)) = redis_secret(input.bench) {
+    let open = input.open_servers.contains(&name);
+    if let Some((External::Password | External::Generated, secret)) = redis_secret(input.bench).filter(|_| !open) {
         protect(&mut container, &mut pod, &secret);
     }
     pod["containers"] = json!([container]);
+    let labels = labels::component(&bench, name);
     spec["template"] = json!({
-        "metadata": input.pod_metadata(&labels::component(&bench, name)), "spec": pod,
+        "metadata": if open { json!({"labels": labels}) } else { input.pod_metadata(&labels) }, "spec": pod,
     });
     let service = json!({
         "type": "ClusterIP", "selector": labels::selector(&bench, name),

@@ -95,6 +95,7 @@ fn a_site_may_be_named_like_its_bench() {
         config: &crate::config::OperatorConfig::default(),
         capabilities: crate::domain::capabilities::Capabilities::default(),
         redis_secret_version: None,
+        open_servers: Vec::new(),
     };
     let of_bench: Vec<_> =
         crate::controllers::bench::build::render(&input).all().map(|it| (it.kind, it.key.name.clone())).collect();

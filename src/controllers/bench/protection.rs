@@ -1,0 +1,116 @@
+//! Whether Redis of a bench has a generated password and a NetworkPolicy, and how a bench that runs without them takes them.
+//! Pure.
+//!
+//! It is decided when the bench is made, and recorded before anything is. A bench that was made without is left as it is
+//! until `redisConfig.protected` asks for it. Then the components learn the password one stage after the other, while
+//! Redis lets in whoever names it and whoever does not, and last Redis itself asks for it.
+
+use frappe_crds::FrappeBenchStatus;
+use kube::{ResourceExt, core::DynamicObject};
+
+use super::{
+    build::{self, External, PASSWORD_VOLUME, SERVERS},
+    observe::Observed,
+    reason::Reason,
+    status::{is_rolling, lacks_pods},
+};
+use crate::{
+    controllers::adoption::is_asked,
+    domain::{
+        labels,
+        names::child,
+        object::{Kind, is_controlled_by},
+    },
+};
+
+/// What is decided; nothing while it is not recorded.
+pub(super) fn decided(observed: &Observed) -> Option<bool> {
+    observed.bench.status.as_ref().and_then(|status| status.redis_protected)
+}
+
+/// What is to be decided: a bench that is made now is protected, one that is there already when it asks for it.
+pub(super) fn decision(observed: &Observed) -> bool {
+    let asks = observed.bench.spec.redis_config.as_ref().and_then(|it| it.protected) == Some(true);
+    match decided(observed) {
+        Some(before) => before || asks,
+        None => asks || is_new(observed),
+    }
+}
+
+/// Whether nothing of the bench was made yet, by this operator or another.
+fn is_new(observed: &Observed) -> bool {
+    let made = observed.bench.status.as_ref().is_some_and(|status| status.desired_revision.is_some());
+    !made && !observed.live.keys().any(|(kind, _)| *kind == Kind::StatefulSet) && !is_asked(&observed.bench)
+}
+
+/// The status with which a decision is recorded, where it differs from what is. What is decided counts only then.
+pub(super) fn record(observed: &Observed) -> Option<FrappeBenchStatus> {
+    let decision = Some(decision(observed));
+    let protects = decision == Some(true) && decided(observed) != decision;
+    protects
+        .then(|| FrappeBenchStatus { redis_protected: decision, ..observed.bench.status.clone().unwrap_or_default() })
+}
+
+/// Whether the Secret of the generated password's name is one that was made for this bench.
+pub(super) fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
+    observed
+        .bench
+        .uid()
+        .is_some_and(|uid| is_controlled_by(secret, &uid) && secret.annotations().get(labels::IDENTITY) == Some(&uid))
+}
+
+/// Servers that run without a password while a component may not have it.
+pub(super) fn open_servers(observed: &Observed) -> Vec<&'static str> {
+    if !matches!(build::redis_secret(&observed.bench), Some((External::Generated, _))) || !lags(observed) {
+        return Vec::new();
+    }
+    SERVERS.into_iter().filter(|server| runs_open(observed, server)).collect()
+}
+
+fn runs_open(observed: &Observed, server: &str) -> bool {
+    let name = child(&observed.bench.name_any(), server);
+    observed.live.get(&(Kind::StatefulSet, name)).is_some_and(|live| {
+        let volumes = live.data["spec"]["template"]["spec"]["volumes"].as_array();
+        !volumes.into_iter().flatten().any(|volume| volume["name"] == PASSWORD_VOLUME)
+    })
+}
+
+/// Whether a component runs that may not have the password yet.
+fn lags(observed: &Observed) -> bool {
+    let version = observed.redis_secret_version.as_deref();
+    let mut deployments = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment);
+    deployments.any(|(_, live)| {
+        let component = live.labels().get("component").map(String::as_str).unwrap_or_default();
+        let known = live.data["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET].as_str();
+        known != version || is_rolling(observed, component) || lacks_pods(observed, component)
+    })
+}
+
+/// What is said of it; nothing of Redis that is not the bench's.
+pub(super) fn condition(observed: &Observed) -> Option<(bool, Reason, String)> {
+    let said = |protected, reason, message: &str| Some((protected, reason, message.to_owned()));
+    match build::redis_secret(&observed.bench) {
+        Some((External::Urls, _)) => None,
+        None => said(
+            false,
+            Reason::RedisOpen,
+            "Redis has neither a password nor a NetworkPolicy: whoever reaches it runs code in the bench's workers; set \
+             redisConfig.protected: true",
+        ),
+        Some((External::Password, _)) if !build::is_protected(&observed.bench) => said(
+            false,
+            Reason::RedisOpen,
+            "Redis asks for the password that the bench names and has no NetworkPolicy: set redisConfig.protected: true",
+        ),
+        Some(_) if SERVERS.into_iter().any(|server| runs_open(observed, server)) => said(
+            false,
+            Reason::RedisProtecting,
+            "the components learn the password of Redis, which asks for it once all know it",
+        ),
+        Some(_) => said(
+            true,
+            Reason::RedisProtected,
+            "Redis asks for a password, and a NetworkPolicy lets in only the bench's pods and KEDA",
+        ),
+    }
+}

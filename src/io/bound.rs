@@ -1,0 +1,295 @@
+//! What of an object is kept when it arrives. Whoever may write objects decides how large they are: what is kept of each is
+//! bounded here, before it lies beside others.
+
+use frappe_crds::{FrappeBench, FrappeSite};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Resource, api::ObjectMeta};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::domain::labels::{self, MANAGER};
+
+/// Largest object of which more than the metadata is kept, as JSON, in bytes.
+pub(super) const OBJECT_BYTES_MAX: usize = 64 << 10;
+/// Bytes of labels, and of annotations, up to which those of others are kept beside ours.
+const LABELS_BYTES_MAX: usize = 4 << 10;
+const ANNOTATIONS_BYTES_MAX: usize = 1 << 10;
+/// The same of annotations of what leads hosts to a site: they are the site's own, and are compared.
+const ROUTE_ANNOTATIONS_BYTES_MAX: usize = 32 << 10;
+/// Longest value of an annotation of ours, in bytes.
+const OWN_VALUE_BYTES_MAX: usize = 4 << 10;
+/// Most owners and finalizers that are kept.
+const REFERENCES_MAX: usize = 16;
+/// Largest specs of a site and of a bench, as JSON, in bytes. A larger one is not kept, and the object says so.
+pub(super) const SITE_SPEC_BYTES_MAX: usize = 64 << 10;
+/// The same of a bench.
+pub(super) const BENCH_SPEC_BYTES_MAX: usize = 128 << 10;
+/// Fields of metadata that are kept.
+const METADATA: [&str; 12] = [
+    "name",
+    "namespace",
+    "uid",
+    "resourceVersion",
+    "generation",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "labels",
+    "annotations",
+    "ownerReferences",
+    "finalizers",
+];
+/// Lists and maps of a site's spec, which make it large.
+const SITE_PARTS: [&str; 8] = [
+    "siteConfig",
+    "siteConfigSecretRefs",
+    "additionalDomains",
+    "apps",
+    "removedApps",
+    "ingress",
+    "httpRoute",
+    "routeConfig",
+];
+
+/// Takes out what no reconcile reads: managedFields are half of most objects, and the pod template is most of a site's
+/// Job, which is only made and never compared. Of a ConfigMap, whose content is never transferred, the managedFields say
+/// which entries are still as they were applied.
+pub(super) fn prune(object: &mut Value) {
+    if let Some(owned) = owned_data(object) {
+        object["data"] = owned;
+    }
+    let of_site = object["metadata"]["labels"][labels::SLOT].is_string();
+    if of_site && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.remove("template");
+    }
+    let has_spec = object.get("spec").is_some();
+    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
+    metadata.retain(|field, _| METADATA.contains(&field.as_str()));
+    let most = if of_site && has_spec { ROUTE_ANNOTATIONS_BYTES_MAX } else { ANNOTATIONS_BYTES_MAX };
+    for (field, most) in [("labels", LABELS_BYTES_MAX), ("annotations", most)] {
+        if let Some(entries) = metadata.get_mut(field).and_then(Value::as_object_mut) {
+            bound(entries, most);
+        }
+    }
+    for field in ["ownerReferences", "finalizers"] {
+        if let Some(items) = metadata.get_mut(field).and_then(Value::as_array_mut) {
+            items.truncate(REFERENCES_MAX);
+        }
+    }
+}
+
+/// Leaves nothing but the metadata, of an object that is larger than any of ours.
+pub(super) fn leave_metadata(object: &mut Value) {
+    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
+        bound(annotations, 0);
+    }
+    let metadata = object["metadata"].take();
+    *object = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata});
+}
+
+/// Of many or long entries only ours are kept, and of ours none that no operator writes.
+fn bound(entries: &mut Map<String, Value>, most: usize) {
+    let size = |value: &Value| value.as_str().map_or(0, str::len);
+    let whole: usize = entries.iter().map(|(name, value)| name.len() + size(value)).sum();
+    if whole > most {
+        entries.retain(|name, value| labels::is_own(name) && size(value) <= OWN_VALUE_BYTES_MAX);
+    }
+}
+
+/// Entries of a ConfigMap that are as this operator applied them, of one that is delivered without its content: another who
+/// changes an entry takes it from us.
+fn owned_data(object: &Value) -> Option<Value> {
+    let partial = object["kind"] == "PartialObjectMetadata";
+    let ours =
+        |entry: &&Value| entry["manager"] == MANAGER && entry["operation"] == "Apply" && entry["subresource"].is_null();
+    let entries = object["metadata"]["managedFields"].as_array().filter(|_| partial)?;
+    let fields = entries.iter().find(ours)?["fieldsV1"]["f:data"].as_object()?;
+    let names = fields.keys().filter_map(|key| key.strip_prefix("f:"));
+    Some(names.map(|name| (name.to_owned(), json!(true))).collect::<Map<_, _>>().into())
+}
+
+/// A site without what others wrote beside it, and without the parts of a spec that is too large.
+pub(super) fn site(mut site: FrappeSite) -> FrappeSite {
+    metadata(&mut site);
+    if is_larger(&site.spec, SITE_SPEC_BYTES_MAX) {
+        without(&mut site, &SITE_PARTS);
+    }
+    site
+}
+
+/// A bench, likewise. Its spec is replaced by the smallest that there is.
+pub(super) fn bench(mut bench: FrappeBench) -> FrappeBench {
+    metadata(&mut bench);
+    if is_larger(&bench.spec, BENCH_SPEC_BYTES_MAX) {
+        let spec = &bench.spec;
+        let kept = json!({"frappeVersion": spec.frappe_version, "storageDeletionPolicy": spec.storage_deletion_policy});
+        bench.spec = serde_json::from_value(kept).unwrap_or_default();
+        mark(&mut bench);
+    }
+    bench
+}
+
+/// The operator's own ConfigMap is as it is: only the platform writes it.
+pub(super) fn settings(map: ConfigMap) -> ConfigMap {
+    map
+}
+
+fn without(site: &mut FrappeSite, parts: &[&str]) {
+    let mut spec = serde_json::to_value(&site.spec).unwrap_or_default();
+    if let Some(fields) = spec.as_object_mut() {
+        for part in parts {
+            fields.remove(*part);
+        }
+    }
+    site.spec = serde_json::from_value(spec).unwrap_or_default();
+    mark(site);
+}
+
+/// The mark is made here and nowhere else: one that somebody wrote is taken off.
+fn mark(object: &mut impl Resource) {
+    let annotations = object.meta_mut().annotations.get_or_insert_default();
+    annotations.insert(labels::TOO_LARGE.to_owned(), "true".to_owned());
+}
+
+fn metadata(object: &mut impl Resource) {
+    let ObjectMeta { labels, annotations, managed_fields, .. } = object.meta_mut();
+    *managed_fields = None;
+    for entries in [labels, annotations].into_iter().flatten() {
+        entries.retain(|name, value| {
+            labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
+        });
+    }
+}
+
+fn is_larger(spec: &impl Serialize, most: usize) -> bool {
+    let mut counted = Counter(0);
+    serde_json::to_writer(&mut counted, spec).is_err() || counted.0 > most
+}
+
+/// Counts what is written.
+struct Counter(usize);
+
+impl std::io::Write for Counter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::{ResourceExt, core::DynamicObject};
+    use kube_sharding::Slot;
+
+    use super::*;
+    use crate::{
+        domain::key::Key,
+        io::{
+            cache::Cache,
+            compact::{Cached, Compact},
+        },
+    };
+
+    fn arrived(object: Value) -> Compact {
+        serde_json::from_value(object).expect("an object")
+    }
+
+    /// What arrives is as small as what is read of it, whatever was written beside that.
+    #[test]
+    fn of_a_large_object_little_is_kept() {
+        let noise = "x".repeat(200 << 10);
+        let table = [
+            json!({"metadata": {"name": "a", "annotations": {"theirs": noise}}}),
+            json!({"metadata": {"name": "a", "labels": {"theirs": noise, labels::SLOT: "1"}}}),
+            json!({"metadata": {"name": "a", "annotations": {labels::IDENTITY: noise}}}),
+            json!({"metadata": {"name": "a"}, "spec": {"text": noise}}),
+            json!({"metadata": {"name": "a", "labels": {labels::SLOT: "1"}}, "spec": {"template": noise}}),
+            json!({"metadata": {"name": "a", "generateName": noise, "selfLink": noise}}),
+            json!({"metadata": {"name": "a", "finalizers": vec!["example.com/a"; 10_000]}}),
+        ];
+        for object in table {
+            let kept = arrived(object.clone()).open();
+            let size = serde_json::to_string(&kept).expect("JSON").len();
+            assert!(size < 2 << 10, "{size} bytes of {}", &object.to_string()[..100]);
+            assert_eq!(kept.name_any(), "a");
+        }
+        let ours = json!({"metadata": {"name": "a", "annotations": {"theirs": noise, labels::IDENTITY: "1"}}});
+        assert_eq!(arrived(ours).open().annotations()[labels::IDENTITY], "1");
+    }
+
+    /// An entry that another changed is not ours any more, so that it is applied again.
+    #[test]
+    fn of_a_config_map_it_is_known_which_entries_are_as_applied() {
+        let fields = |names: &[&str]| {
+            let names = names.iter().map(|name| (format!("f:{name}"), json!({}))).collect::<Map<_, _>>();
+            json!({"f:data": names})
+        };
+        let map = |ours: &[&str], theirs: &[&str]| {
+            arrived(json!({
+                "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1",
+                "metadata": {"name": "a", "managedFields": [
+                    {"manager": MANAGER, "operation": "Apply", "fieldsV1": fields(ours)},
+                    {"manager": "kubectl-edit", "operation": "Update", "fieldsV1": fields(theirs)},
+                ]},
+            }))
+            .open()
+            .data["data"]
+                .clone()
+        };
+        assert_eq!(map(&["a", "b"], &[]), json!({"a": true, "b": true}));
+        assert_eq!(map(&["a"], &["b"]), json!({"a": true}), "b was edited");
+    }
+
+    #[test]
+    fn a_spec_that_is_too_large_is_not_kept_and_marked() {
+        let large = |annotations: Value| -> FrappeSite {
+            serde_json::from_value(json!({
+                "metadata": {"name": "shop", "annotations": annotations},
+                "spec": {"siteName": "shop.example.com", "benchRef": {"name": "b"}, "deletionPolicy": "Retain",
+                         "siteConfig": {"nested": {"text": "x".repeat(SITE_SPEC_BYTES_MAX)}}},
+            }))
+            .expect("a site")
+        };
+        let kept = site(large(json!({"theirs": "x".repeat(1000), labels::RETRY: "1"})));
+        assert!(kept.spec.site_config.is_empty());
+        assert_eq!(kept.spec.site_name, "shop.example.com");
+        assert!(kept.spec.deletion_policy.is_some(), "a deletion goes on as it was asked for");
+        assert_eq!(kept.annotations().keys().collect::<Vec<_>>(), [labels::RETRY, labels::TOO_LARGE]);
+        let mut small = large(json!({labels::TOO_LARGE: "true"}));
+        small.spec.site_config.clear();
+        assert!(site(small).annotations().is_empty(), "the mark is made here and nowhere else");
+    }
+
+    /// A stream of 10,000 objects of 64 KiB that name a site which is not there, and one that names a site which is.
+    #[test]
+    fn a_stream_of_objects_of_nobody_is_not_held() {
+        let cache = Cache::<DynamicObject>::new(|_| Some(Slot::new(0)))
+            .of_known(Box::new(|child: &Compact| child.label(labels::SITE_UID).as_deref() == Some("known")));
+        let object = |name: &str, uid: &str, noise: &str, version: u64| {
+            let text = format!(
+                r#"{{"metadata": {{"name": "{name}", "namespace": "a", "uid": "{name}", "resourceVersion": "{version}",
+                    "labels": {{"{}": "{uid}"}}}}, "spec": {{"text": "{noise}"}}}}"#,
+                labels::SITE_UID
+            );
+            DynamicObject::trim(serde_json::from_str(&text).expect("an object"))
+        };
+        let noise = "x".repeat(64 << 10);
+        for number in 0..10_000 {
+            assert!(cache.apply(object(&format!("o{number}"), "nobody", &noise, number)).is_none());
+        }
+        assert!(cache.apply(object("mine", "known", "", 1)).is_some());
+        assert_eq!(cache.len(), 1);
+        // Its owner became known after it was seen: with the first write of it it is held, and then as the watch tells.
+        let late = object("o7", "known", "", 7);
+        cache.wrote(late.open());
+        assert_eq!(cache.len(), 2);
+        assert!(cache.remove(object("o7", "known", "", 8)).is_some());
+        assert!(cache.remove(object("o8", "nobody", "", 10_008)).is_none(), "nobody is told of it");
+        assert!(cache.apply(object("mine", "nobody", "", 2)).is_some(), "it was given away");
+        assert_eq!((cache.len(), cache.get(&Key::new("a", "mine")).is_some()), (0, false));
+    }
+}

@@ -1,0 +1,139 @@
+//! Large objects of anybody's make do not fill the operator: not while it runs, and not when it starts.
+//!
+//! HOSTILE_OBJECTS says how many of each kind there are, OPERATOR_PROGRAM which build is measured.
+
+use std::path::PathBuf;
+
+use frappe_crds::FrappeSite;
+use frappe_loadtest::process::{Operator, Options};
+use futures::{StreamExt, stream};
+use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
+use kube::{Api, Client, Resource, api::PostParams, core::NamespaceResourceScope};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+
+use crate::support::{World, program, until};
+
+const SPACE: &str = "crowd";
+/// Objects of each kind where HOSTILE_OBJECTS says nothing.
+const OBJECTS: usize = 60;
+/// Characters of each: an API server takes one and a half million.
+const CHARACTERS: usize = 900_000;
+/// By how much what is resident may grow, in kB.
+const GROWTH_MAX_KB: u64 = 20 << 10;
+/// The chart's limit, in kB.
+const LIMIT_KB: u64 = 256 << 10;
+
+/// Text that does not compress.
+fn noise(seed: u64, characters: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let letter = |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap_or(0)).to_ascii_lowercase()
+    };
+    (0_u64..).map(letter).filter(char::is_ascii_alphanumeric).take(characters).collect()
+}
+
+fn memory_kb(operator: &Operator, field: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", operator.id())).unwrap();
+    let line = status.lines().find(|line| line.starts_with(field)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// What is resident once that no longer changes.
+async fn settled_kb(operator: &Operator) -> u64 {
+    let mut last = 0;
+    for _ in 0..60 {
+        tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+        let now = memory_kb(operator, "VmRSS");
+        if now.abs_diff(last) < 256 {
+            return now;
+        }
+        last = now;
+    }
+    last
+}
+
+async fn make<K>(client: &Client, count: usize, object: impl Fn(usize) -> Value)
+where
+    K: Resource<Scope = NamespaceResourceScope> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K::DynamicType: Default,
+{
+    let api: Api<K> = Api::namespaced(client.clone(), SPACE);
+    let create = |number: usize| {
+        let (api, object): (Api<K>, K) = (api.clone(), serde_json::from_value(object(number)).unwrap());
+        async move {
+            api.create(&PostParams::default(), &object).await.unwrap();
+        }
+    };
+    stream::iter(0..count).for_each_concurrent(4, create).await;
+}
+
+/// Objects as a tenant may write them: with the labels of this operator, of a bench that is not there, and of one that is.
+async fn crowd(client: &Client, count: usize) {
+    let labels = |bench: &str| json!({"app.kubernetes.io/managed-by": "frappe-operator", "bench": bench});
+    make::<ConfigMap>(client, count, |number| {
+        let bench = if number % 2 == 0 { "bench" } else { "nobody" };
+        json!({"metadata": {"name": format!("map-{number}"), "labels": labels(bench)},
+               "data": {"text": noise(number as u64, CHARACTERS)}})
+    })
+    .await;
+    make::<FrappeSite>(client, count, |number| {
+        json!({"metadata": {"name": format!("site-{number}"), "annotations": {"text": noise(number as u64, 200_000)}},
+               "spec": {"siteName": format!("site-{number}.example.com"), "benchRef": {"name": "nobody"},
+                        "siteConfig": {"nested": {"text": noise(7 + number as u64, CHARACTERS)}}}})
+    })
+    .await;
+    make::<Job>(client, count, |number| {
+        let mut labels = labels("bench");
+        for (name, value) in [("frappe.vyogo.tech/slot", "7"), ("frappe.vyogo.tech/site-uid", "u"), ("site", "shop")] {
+            labels[name] = json!(value);
+        }
+        let container = json!({"name": "a", "image": "a", "args": [noise(number as u64, CHARACTERS)]});
+        json!({"metadata": {"name": format!("job-{number}"), "labels": labels,
+                            "annotations": {"text": noise(number as u64, 200_000)}},
+               "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}})
+    })
+    .await;
+}
+
+/// A namespace cannot fill the operator of the cluster, nor keep it from starting.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_of_anybody_do_not_fill_the_operator() {
+    let count = std::env::var("HOSTILE_OBJECTS").ok().and_then(|it| it.parse().ok()).unwrap_or(OBJECTS);
+    let mut world = World::start("memory").await;
+    if let Ok(chosen) = std::env::var("OPERATOR_PROGRAM") {
+        world.operator.stop().await.unwrap();
+        world.operator = started(&world, PathBuf::from(chosen)).await;
+    }
+    world.with_bench(SPACE).await;
+    let before = settled_kb(&world.operator).await;
+    crowd(&world.client, count).await;
+    let during = memory_kb(&world.operator, "VmRSS");
+    let after = settled_kb(&world.operator).await;
+    let highest = memory_kb(&world.operator, "VmHWM");
+    println!(
+        "{count} of each of three kinds: {before} kB before, {during} just after, {after} then, {highest} at most"
+    );
+    world.operator.stop().await.unwrap();
+    let chosen = std::env::var("OPERATOR_PROGRAM").map_or_else(|_| program().to_owned(), PathBuf::from);
+    world.operator = started(&world, chosen).await;
+    let restarted = settled_kb(&world.operator).await;
+    let highest_of_start = memory_kb(&world.operator, "VmHWM");
+    println!("after a restart: {restarted} kB, {highest_of_start} at most");
+    assert!(after < before + GROWTH_MAX_KB, "{before} kB became {after}");
+    assert!(restarted < before + GROWTH_MAX_KB, "{before} kB became {restarted} with a restart");
+    assert!(highest.max(highest_of_start) < LIMIT_KB, "{highest} kB, {highest_of_start} kB at the start");
+    let told = until("a site says that it is too large", 60, || async {
+        let site = world.sites(SPACE).get("site-0").await.ok()?;
+        let ready = site.status?.conditions.into_iter().find(|it| it.type_ == "Ready")?;
+        (ready.reason == "SpecTooLarge").then_some(())
+    });
+    assert!(told.await.is_some());
+}
+
+async fn started(world: &World, program: PathBuf) -> Operator {
+    let mut operator = Operator::start(&program, &world.cluster, &Options::default()).unwrap();
+    operator.ready().await.unwrap();
+    operator
+}
