@@ -39,7 +39,19 @@ pub enum Error {
     Write(Kind, Key, #[source] WriteError),
 }
 
-/// A conflict is looked at again soon; a refusal is told to people; everything else is tried again with backoff.
+impl Error {
+    /// Whether the API server could not be reached, or was too busy: the same may well succeed once it is not.
+    fn is_unanswered(&self) -> bool {
+        match self {
+            Self::Observe(_, _, kube::Error::Api(status)) => !(400..=428).contains(&status.code),
+            Self::Observe(..) | Self::Write(_, _, WriteError::Transient { .. }) => true,
+            Self::Write(..) => false,
+        }
+    }
+}
+
+/// A conflict is looked at again soon; a refusal is told to people; what the API server did not answer is tried again
+/// soon, everything else with backoff.
 pub async fn conclude<K>(
     context: &Context,
     writer: &Writer,
@@ -70,7 +82,7 @@ where
         }
     }
     tracing::warn!(error = chain(&error), "reconcile failed, will be retried");
-    Outcome::Failed
+    if error.is_unanswered() { Outcome::Unavailable } else { Outcome::Failed }
 }
 
 /// Says in the Ready condition what the API server refused; everything else in the status stays.
@@ -117,5 +129,26 @@ mod tests {
         let write = WriteError::Rejected { verb: "apply", kind: Kind::Ingress, key: key.clone(), message: "no".into() };
         let error = Error::Write(Kind::Site, key, write);
         assert_eq!(chain(&error), "write for Site default/shop: apply Ingress default/shop: no");
+    }
+
+    #[test]
+    fn what_the_api_server_did_not_answer_is_told_from_what_it_refused() {
+        let key = Key::new("default", "shop");
+        let answer = |code| kube::Error::Api(kube::core::Status::failure("no", "").with_code(code).boxed());
+        let observe = |source| Error::Observe(Kind::Site, key.clone(), source);
+        let write = |error| Error::Write(Kind::Site, key.clone(), error);
+        let transient = WriteError::Transient {
+            verb: "apply",
+            kind: Kind::Ingress,
+            key: key.clone(),
+            source: kube::Error::LinesCodecMaxLineLengthExceeded,
+        };
+        assert!(observe(kube::Error::LinesCodecMaxLineLengthExceeded).is_unanswered());
+        assert!(observe(answer(503)).is_unanswered() && observe(answer(429)).is_unanswered());
+        assert!(write(transient).is_unanswered());
+        assert!(!observe(answer(403)).is_unanswered());
+        let rejected =
+            WriteError::Rejected { verb: "apply", kind: Kind::Ingress, key: key.clone(), message: "no".into() };
+        assert!(!write(rejected).is_unanswered());
     }
 }

@@ -28,6 +28,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mi
 const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
 /// Shortest and longest wait after a conflict: the watch brings what changed, mostly sooner.
 const BACKOFF_CONFLICT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
+/// Shortest and longest wait while the API server does not answer: what waits when it does again is not held up long.
+const BACKOFF_UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 /// Failures after which the wait does not grow any more.
 const BACKOFF_STEPS: usize = 12;
 /// How often ages are reported while something waits or runs.
@@ -50,6 +52,8 @@ pub enum Outcome {
     Conflict,
     /// It waits for something that no watch shows: run again with backoff, 2 s to 1 min.
     Missing,
+    /// The API server did not answer, or was too busy: run again with backoff, 1 s to 10 s.
+    Unavailable,
     /// It failed: run again with backoff, 1 s to 5 min.
     Failed,
 }
@@ -60,10 +64,25 @@ impl Outcome {
             Self::Done => "success",
             Self::After(_) | Self::Missing => "requeue_after",
             Self::Conflict => "requeue",
-            Self::Failed => "error",
+            Self::Unavailable | Self::Failed => "error",
+        }
+    }
+
+    /// For those that run again with backoff: their place in [`Failures`], and the shortest and longest wait.
+    fn backoff(self) -> Option<(usize, (Duration, Duration))> {
+        match self {
+            Self::Done | Self::After(_) => None,
+            Self::Conflict => Some((0, BACKOFF_CONFLICT)),
+            Self::Missing => Some((1, BACKOFF_MISSING)),
+            Self::Unavailable => Some((2, BACKOFF_UNAVAILABLE)),
+            Self::Failed => Some((3, BACKOFF)),
         }
     }
 }
+
+/// How often a key came to each outcome with backoff since it last came to its end. Each is counted for itself: what has
+/// waited long for something that is missing is not a key that failed often.
+type Failures = [usize; 4];
 
 enum Message<L, K> {
     Push(L, K, Priority),
@@ -115,7 +134,7 @@ pub struct Runner<L, K> {
     name: &'static str,
     receiver: mpsc::UnboundedReceiver<Message<L, K>>,
     lanes: Lanes<L, K>,
-    failures: Arc<DashMap<K, usize>>,
+    failures: Arc<DashMap<K, Failures>>,
     in_flight_max: usize,
 }
 
@@ -226,16 +245,13 @@ where
         counter!("controller_runtime_reconcile_total", "controller" => name, "result" => outcome.result()).increment(1);
         histogram!("controller_runtime_reconcile_time_seconds", "controller" => name).record(took.as_secs_f64());
         histogram!("workqueue_work_duration_seconds", "name" => name).record(took.as_secs_f64());
+        if matches!(outcome, Outcome::Unavailable | Outcome::Failed) {
+            counter!("controller_runtime_reconcile_errors_total", "controller" => name).increment(1);
+            counter!("workqueue_retries_total", "name" => name).increment(1);
+        }
         let wait = match outcome {
-            Outcome::Done => None,
             Outcome::After(wait) => Some(wait),
-            Outcome::Conflict => Some(self.next_backoff(key, BACKOFF_CONFLICT)),
-            Outcome::Failed => {
-                counter!("controller_runtime_reconcile_errors_total", "controller" => name).increment(1);
-                counter!("workqueue_retries_total", "name" => name).increment(1);
-                Some(self.next_backoff(key, BACKOFF))
-            }
-            Outcome::Missing => Some(self.next_backoff(key, BACKOFF_MISSING)),
+            other => other.backoff().map(|backoff| self.next_backoff(key, backoff)),
         };
         if matches!(outcome, Outcome::Done | Outcome::After(_)) {
             self.failures.remove(key);
@@ -252,8 +268,9 @@ where
         }
     }
 
-    fn next_backoff(&self, key: &K, (shortest, longest): (Duration, Duration)) -> Duration {
-        let mut failures = self.failures.entry(key.clone()).or_insert(0);
+    fn next_backoff(&self, key: &K, (place, (shortest, longest)): (usize, (Duration, Duration))) -> Duration {
+        let mut of_key = self.failures.entry(key.clone()).or_default();
+        let failures = &mut of_key[place];
         *failures = (*failures + 1).min(BACKOFF_STEPS);
         let mut waits = ExponentialBuilder::default()
             .with_min_delay(shortest)
@@ -327,6 +344,40 @@ mod tests {
         let (_acting, acting) = watch::channel(true);
         runner.run(Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop }, reconcile).await;
         assert_eq!(runs.load(Ordering::SeqCst), 2);
+    }
+
+    /// What is missing for long and then meets an outage runs again soon after it, and so does what has met many.
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_no_failure_of_the_key() {
+        let (queue, runner) = Runner::<&str, u8>::new("test", 4);
+        let (sender, mut started) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        queue.push("lane", 1, Priority::Normal);
+        let count = AtomicUsize::new(0);
+        let reconcile = move |_| {
+            let _ = sender.send(now());
+            let outcome = match count.fetch_add(1, Ordering::SeqCst) {
+                0..20 => Outcome::Missing,
+                _ => Outcome::Unavailable,
+            };
+            async move { outcome }
+        };
+        let (_rates, rates) = watch::channel(Rates::default());
+        let (_acting, acting) = watch::channel(true);
+        let terms = Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop: stop.clone() };
+        let run = tokio::spawn(runner.run(terms, reconcile));
+        let mut starts = Vec::new();
+        while starts.len() < 40 {
+            starts.extend(started.recv().await);
+        }
+        stop.cancel();
+        run.await.expect("the runner ends");
+        let wait = |index: usize| starts[index + 1].saturating_duration_since(starts[index]);
+        // Jitter adds up to as much again.
+        assert!(wait(18) >= BACKOFF_MISSING.1, "{:?}", wait(18));
+        assert!(wait(20) <= 2 * BACKOFF_UNAVAILABLE.0 + SETTLE, "{:?}", wait(20));
+        let longest = (20..39).map(wait).max().unwrap_or_default();
+        assert!(longest <= 2 * BACKOFF_UNAVAILABLE.1 + SETTLE, "{longest:?}");
     }
 
     /// A burst of changes that no person waits for is one reconcile; what a person waits for is not held up by it.
