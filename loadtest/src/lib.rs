@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod backups;
+pub mod chaos;
 pub mod cluster;
 pub mod history;
 pub mod members;

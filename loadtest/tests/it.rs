@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use frappe_loadtest::report::Report;
+use frappe_loadtest::{chaos::Chaos, report::Report};
 
 const SCENARIO: &str = r#"
 about: Every kind of step, small.
@@ -109,4 +109,25 @@ fn what_is_told_to_end_removes_its_cluster() {
     assert!(!child.wait().unwrap().success());
     assert_eq!(processes(&cluster), Vec::<String>::new(), "its processes are gone");
     assert!(!folder.0.join("small.json").exists(), "there is no report of half a run");
+}
+
+/// S-1, S-3, S-4, S-5, S-7: random faults while users work, judged by the audit log. About 2 minutes; `CHAOS_SEED` gives other
+/// faults.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_lost_or_doubled_whatever_goes_wrong() {
+    let seed = std::env::var("CHAOS_SEED").map_or(1, |it| it.parse().unwrap());
+    let chaos = Chaos {
+        operator: operator(),
+        duration: std::time::Duration::from_secs(75),
+        sites: 12,
+        benches: 2,
+        members: 3,
+        seed,
+        map_by_hand: true,
+        edits_per_second: 2,
+        // Longer than a loaded machine keeps a process waiting.
+        lease_seconds: 5,
+    };
+    let report = chaos.run().await.unwrap();
+    assert!(report.wrong.is_empty(), "seed {seed}: {report}");
 }

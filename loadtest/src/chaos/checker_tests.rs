@@ -1,0 +1,116 @@
+//! Events of an audit log, and what is made of them.
+
+use serde_json::json;
+
+use super::*;
+
+#[allow(clippy::needless_pass_by_value, reason = "an object is made for one event")]
+pub(in crate::chaos) fn event(verb: &str, resource: &str, agent: &str, second: u32, object: Value) -> Value {
+    json!({
+        "verb": verb, "userAgent": agent, "stageTimestamp": format!("2026-01-01T00:00:{second:02}Z"),
+        "objectRef": {"resource": resource}, "responseStatus": {"code": 200}, "responseObject": object,
+    })
+}
+
+pub(in crate::chaos) fn map_of(version: u32, generation: i64, owner: &str, epoch: i64) -> Value {
+    let (owners, epochs) = (vec![if owner.is_empty() { -1 } else { 0 }; 257], vec![epoch; 257]);
+    json!({
+        "metadata": {"uid": "map", "resourceVersion": version.to_string()},
+        "spec": {"generation": generation, "members": [owner], "owners": owners, "epochs": epochs},
+    })
+}
+
+pub(in crate::chaos) fn site(version: u32, generation: i64, observed: i64) -> Value {
+    json!({
+        "metadata": {"uid": "u", "name": "shop", "resourceVersion": version.to_string(), "generation": generation},
+        "status": {"observedGeneration": observed},
+    })
+}
+
+pub(in crate::chaos) fn member(pod: &str) -> String {
+    format!("frappe-operator/0.1.0 (name; {pod})")
+}
+
+pub(in crate::chaos) fn found(events: &[Value]) -> Findings {
+    let mut reader = Reader::default();
+    for event in events {
+        reader.take(event);
+    }
+    reader.end()
+}
+
+/// Known values, so that a slip here does not agree with one there.
+#[test]
+fn slots_are_those_of_the_protocol() {
+    assert_eq!(slot_of("00000000-0000-0000-0000-000000000000"), 0x7c);
+    assert_eq!(slot_of("f81d4fae-7dec-11d0-a765-00a0c91e6bf6"), 0xbd);
+}
+
+#[test]
+fn a_write_of_who_is_not_the_owner_is_found() {
+    let write = |version, pod: &str, second| event("update", "frappesites", &member(pod), second, site(version, 1, 1));
+    let map = |version, generation, owner, epoch, second| {
+        event("update", "slotmaps", &member("a"), second, map_of(version, generation, owner, epoch))
+    };
+    let good = found(&[map(1, 1, "a_1", 1, 1), write(2, "a", 2), map(3, 2, "b_1", 2, 3), write(4, "b", 4)]).judge(4.0);
+    assert_eq!((good.writes, good.trespasses.len(), good.epochs.len()), (2, 0, 0));
+    let bad = found(&[map(1, 1, "a_1", 1, 1), map(3, 2, "b_1", 1, 3), write(4, "a", 4)]).judge(4.0);
+    assert_eq!((bad.trespasses.len(), bad.epochs.len()), (1, 257), "{bad:?}");
+    let missing = found(&[map(1, 1, "a_1", 1, 1), write(4, "b", 4), map(5, 3, "c_1", 3, 5)]).judge(4.0);
+    assert_eq!((missing.trespasses.len(), missing.undecided), (0, 1), "b may have been the owner in between");
+    let nobody = found(&[write(4, "a", 4)]).judge(4.0);
+    assert_eq!(nobody.trespasses.len(), 1);
+}
+
+#[test]
+fn what_a_person_takes_its_owner_may_not_know_at_once() {
+    let events = |late| {
+        [
+            event("update", "slotmaps", &member("a"), 1, map_of(1, 1, "a_1", 1)),
+            event("patch", "slotmaps", "kubectl/1", 3, map_of(3, 1, "", 1)),
+            event("update", "frappesites", &member("a"), late, site(4, 1, 1)),
+        ]
+    };
+    let soon = found(&events(3)).judge(4.0);
+    assert_eq!((soon.trespasses.len(), soon.after_hand.len()), (0, 1), "{soon:?}");
+    assert_eq!(found(&events(7)).judge(4.0).trespasses.len(), 1);
+}
+
+/// An epoch of 0 written by hand makes a slot free: another may take it before its owner hears of that.
+#[test]
+fn what_a_person_makes_free_another_may_have_taken_since() {
+    let by_hand = |agent: &str| {
+        [
+            event("update", "slotmaps", &member("a"), 1, map_of(1, 1, "a_1", 5)),
+            event("update", "slotmaps", agent, 3, map_of(2, 1, "a_1", 0)),
+            event("update", "slotmaps", &member("b"), 3, map_of(3, 2, "b_1", 6)),
+            event("update", "frappesites", &member("a"), 4, site(4, 1, 1)),
+        ]
+    };
+    let judged = found(&by_hand("kubectl/1")).judge(4.0);
+    assert_eq!((judged.trespasses.len(), judged.after_hand.len()), (0, 1), "{judged:?}");
+    assert_eq!(found(&by_hand(&member("b"))).judge(4.0).trespasses.len(), 1, "no person did");
+}
+
+#[test]
+fn an_answer_that_changed_nothing_is_no_write() {
+    let twice = [
+        event("update", "frappesites", &member("a"), 1, site(2, 1, 1)),
+        event("update", "frappesites", &member("b"), 2, site(2, 1, 1)),
+    ];
+    assert_eq!(found(&twice).judge(4.0).writes, 1);
+}
+
+#[test]
+fn an_edit_waits_until_a_status_shows_its_generation() {
+    let edit = |version, generation, second| event("patch", "frappesites", "", second, site(version, generation, 0));
+    let status = |version, generation, observed, second| {
+        event("update", "frappesites", &member("a"), second, site(version, generation, observed))
+    };
+    let findings = found(&[edit(1, 1, 1), edit(2, 2, 5), status(3, 2, 1, 6), edit(4, 3, 7), status(5, 3, 3, 9)]);
+    let waits: Vec<f64> = findings.waits(Timestamp::UNIX_EPOCH).iter().map(|(seconds, _)| *seconds).collect();
+    assert_eq!(waits, [2.0, 4.0, 5.0]);
+    assert!(findings.lost().is_empty());
+    let lost = found(&[edit(1, 1, 1), status(3, 2, 1, 6), edit(4, 2, 7)]);
+    assert_eq!(lost.lost().len(), 1);
+}

@@ -1,0 +1,129 @@
+//! Chaos: replicas under random faults from a seed while users work, judged by what the audit log says.
+#![allow(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
+#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+
+pub mod checker;
+pub mod faults;
+mod fleet;
+pub mod report;
+pub mod trace;
+pub mod users;
+
+use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
+
+use anyhow::bail;
+use jiff::Timestamp;
+use kube::Client;
+use tokio::time::Instant;
+
+use crate::cluster::Cluster;
+use checker::Findings;
+use fleet::Fleet;
+use report::Report;
+use users::Users;
+
+/// How long sites may take to become Ready before anything goes wrong.
+const BEGIN_WITHIN: Duration = Duration::from_mins(6);
+/// How long after the last fault everything must be observed.
+const SETTLE_WITHIN: Duration = Duration::from_mins(3);
+
+/// What is run.
+#[derive(Clone, Debug)]
+pub struct Chaos {
+    /// The program frappe-operator.
+    pub operator: PathBuf,
+    /// How long faults come.
+    pub duration: Duration,
+    /// Sites at the beginning.
+    pub sites: usize,
+    /// Benches that they are on.
+    pub benches: usize,
+    /// Members.
+    pub members: usize,
+    /// Where the faults come from.
+    pub seed: u64,
+    /// Whether the map is edited by hand too.
+    pub map_by_hand: bool,
+    /// Edits of sites in a second.
+    pub edits_per_second: u32,
+    /// Duration of the Leases, in seconds.
+    pub lease_seconds: u64,
+}
+
+impl Chaos {
+    /// For how long a member may act after it read the map: 12 of 15 parts of its Lease's duration.
+    #[allow(clippy::cast_precision_loss, reason = "a few seconds")]
+    fn right_seconds(&self) -> f64 {
+        self.lease_seconds as f64 * 12.0 / 15.0
+    }
+
+    /// Runs it in a cluster of its own. The report says what was seen, and whether anything was wrong.
+    pub async fn run(&self) -> anyhow::Result<Report> {
+        let cluster = tokio::task::spawn_blocking(|| {
+            Cluster::start_with("chaos", 5, &[("AUDIT_POLICY", "audit-history.yaml"), ("LEADER_ELECT", "false")])
+        })
+        .await??;
+        let client = cluster.client().await?;
+        self.within(&cluster, client).await
+    }
+
+    async fn within(&self, cluster: &Cluster, client: Client) -> anyhow::Result<Report> {
+        let mut fleet = Fleet::new(self, cluster, client.clone());
+        for _ in 0..self.members {
+            fleet.start()?;
+        }
+        cluster.apply(&users::ground(self.benches))?;
+        let users = Users::new(client, self.benches);
+        for number in 0..self.sites {
+            users.make(number).await?;
+        }
+        let ready = self.sites - self.sites / 10;
+        until(BEGIN_WITHIN, "the sites are Ready", async || users.unobserved().await.is_ok_and(|(_, it)| it >= ready))
+            .await?;
+        let begun = Timestamp::now();
+        println!(
+            "{} sites, {} members; faults come for {:?}, seed {}",
+            self.sites, self.members, self.duration, self.seed
+        );
+        let work = tokio::spawn(users.clone().work(self.seed + 1, self.edits_per_second, self.sites));
+        let trouble = self.trouble(&mut fleet).await;
+        users.busy.store(false, Ordering::SeqCst);
+        fleet.heal().await?;
+        let observed = async || users.unobserved().await.is_ok_and(|(waiting, _)| waiting == 0);
+        let settled = until(SETTLE_WITHIN, "every edit is observed", observed).await;
+        work.abort();
+        trouble?;
+        if let Err(error) = settled {
+            println!("{error:#}");
+        }
+        users.write_down().await?;
+        let ended = Timestamp::now();
+        let ends = fleet.end().await?;
+        let found = Findings::read(&cluster.logs)?;
+        Ok(Report::new(self, (begun, ended), &found, &fleet, ends))
+    }
+
+    async fn trouble(&self, fleet: &mut Fleet<'_>) -> anyhow::Result<()> {
+        let end = Instant::now() + self.duration;
+        for planned in faults::plan(self.seed, self.map_by_hand) {
+            tokio::time::sleep(planned.wait).await;
+            if Instant::now() >= end {
+                return Ok(());
+            }
+            fleet.suffer(planned).await?;
+        }
+        Ok(())
+    }
+}
+
+/// Looks from outside until it is so.
+async fn until(most: Duration, what: &str, look: impl AsyncFn() -> bool) -> anyhow::Result<()> {
+    let end = Instant::now() + most;
+    while Instant::now() < end {
+        if look().await {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    bail!("not within {most:?}: {what}")
+}
