@@ -15,8 +15,6 @@ from runner_database import database as open_database
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
 HOSTS = os.path.join("sites", ".hosts")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Keys that the operator has fields of its own for.
-REQUESTED_KEYS = ("host_name", "maintenance_mode", "pause_scheduler")
 # An identity becomes a part of names of folders.
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
 # Frappe's commands take this for the name of every site.
@@ -171,7 +169,8 @@ def settle(site, database, request):
     wanted = dict(request.get("config", {}))
     if not all(KEY.fullmatch(key) for key in [*wanted, *request.get("secret_config", [])]):
         raise Failure(2, "request", "keys of config must be letters, digits and _")
-    refuse_keys([*wanted, *request.get("secret_config", [])], request)
+    if not {*wanted, *request.get("secret_config", [])}.isdisjoint(OWN_KEYS):
+        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
     wanted.update({key: secret(f"config/{key}") for key in request.get("secret_config", [])})
     hosts = [host for host in request.get("hosts", []) if host != site.name]
     if not all(SITE_NAME.fullmatch(host) for host in hosts):
@@ -189,18 +188,6 @@ def settle(site, database, request):
         site.put_config(config)
     put_hosts(site, hosts, former["hosts"])
     replace_file(site.settings_path, json.dumps({"keys": sorted(wanted), "hosts": sorted(hosts)}), 0o640)
-
-
-def refuse_keys(wanted, request):
-    """Keys that a site may not set. Frappe runs code that some of them name, and connects to where others point: the request's
-    `config_keys` has those that this site may have, where it has it."""
-    if not set(wanted).isdisjoint(OWN_KEYS):
-        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
-    if "config_keys" not in request:
-        return
-    refused = sorted({*wanted} - {*REQUESTED_KEYS, *request["config_keys"]})
-    if refused:
-        raise Failure(2, "request", f"SiteConfigRefused: {', '.join(refused)} may not be set by a site of this bench")
 
 
 def put_hosts(site, hosts, former):
