@@ -57,7 +57,8 @@ unit: needs-test checkout
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
-	$(STEP) "site runner" python3 -m unittest discover --start-directory src/runner/tests --verbose
+	$(STEP) "site runner" bash -ec 'cd src/runner/tests && printf "%s\n" test_*.py | \
+	  xargs --max-procs 4 -I MODULE bash -c "set -o pipefail; python3 -m unittest --verbose MODULE 2>&1 | sed --unbuffered s/^//"'
 
 ## make transfer       what carries backups, against a real S3 server
 .PHONY: transfer objectstore

@@ -182,7 +182,8 @@ class Queues(unittest.TestCase):
         import runner_bench
 
         text = snapshot("protection__Job-prod-configure")
-        request = json.loads(re.search(r"- '?(\{.*\})'?\n", text).group(1).replace("\\\"", '"'))
+        # A snapshot has the argument as text within quotes.
+        request = json.loads(json.loads(re.search(r'- ("\{.*\}")\n', text).group(1)))
         before, runner_bench.secret = runner_bench.secret, lambda name: password
         try:
             url = runner_bench.secret_urls(request, dict(request["common_site_config"]))["redis_queue"]

@@ -306,6 +306,12 @@ impl Reader {
     fn site(&mut self, event: &Value, verb: &str, member: Option<String>) {
         let object = &event["responseObject"];
         let metadata = &object["metadata"];
+        if let ("delete", Some(uid)) = (verb, object["details"]["uid"].as_str()) {
+            // Nothing held it: it went at once, and the answer is no object.
+            self.sites.entry(uid.to_owned()).or_default().gone = true;
+            self.found.deleted += 1;
+            return;
+        }
         let (Some(uid), Some(at)) = (metadata["uid"].as_str(), time(event)) else { return };
         let site = self.sites.entry(uid.to_owned()).or_default();
         metadata["name"].as_str().unwrap_or_default().clone_into(&mut site.name);

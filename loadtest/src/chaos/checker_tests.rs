@@ -113,4 +113,7 @@ fn an_edit_waits_until_a_status_shows_its_generation() {
     assert!(findings.lost().is_empty());
     let lost = found(&[edit(1, 1, 1), status(3, 2, 1, 6), edit(4, 2, 7)]);
     assert_eq!(lost.lost().len(), 1);
+    let went = json!({"kind": "Status", "details": {"uid": "u"}});
+    let gone = found(&[edit(1, 1, 1), edit(2, 2, 2), event("delete", "frappesites", "", 3, went)]);
+    assert_eq!((gone.lost().len(), gone.deleted), (0, 1), "a site that nothing holds goes at once");
 }

@@ -8,6 +8,7 @@ it works, so that a password in an argument or in an environment is found.
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import signal
 import subprocess
@@ -20,8 +21,8 @@ import unittest
 
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
-PASSWORD = "DbPassword0123456789abcdefghijkl"
-ADMIN_PASSWORD = "AdminPassword0123456789abcdefghi"
+PASSWORD = "DbPassword" + secrets.token_hex(11)
+ADMIN_PASSWORD = "AdminPassword" + secrets.token_hex(9)
 ENCRYPTION_KEY = "c2VjcmV0LWtleS1zZWNyZXQta2V5LXNlY3JldC0xMjM="
 SECRETS = {"password": PASSWORD, "admin-password": ADMIN_PASSWORD, "encryption-key": ENCRYPTION_KEY}
 # The guide's list, as the operator grants it.
