@@ -377,6 +377,10 @@ mod tests {
         let now = openings.borrow().clone();
         assert_eq!(now.since(&before), SlotSet::from_iter([Slot::new(7)]));
         assert!(!now.coordination_since(&before));
+        let before = now;
+        gate.set(&Opening { until, entries: [(SLOT.entry(), 5)].into(), draining: BTreeSet::new() });
+        let now = openings.borrow().clone();
+        assert_eq!(now.since(&before), SlotSet::from_iter([Slot::new(7)]), "at another epoch it was another's meanwhile");
     }
 
     #[tokio::test]

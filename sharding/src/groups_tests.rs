@@ -169,6 +169,40 @@ async fn many_groups_become_one_that_misses_nothing() {
     assert_eq!(world.told.words(), ["+two"]);
 }
 
+/// S-8: what bookmarks told of all parts is not asked for again.
+#[tokio::test(start_paused = true)]
+async fn what_all_parts_have_passed_is_not_told_again() {
+    let world = World::new(query(), Selection::Everything);
+    for names in [&["one"][..], &["one", "two"], &["one", "two", "three"], &["one", "two", "three", "four"]] {
+        world.own(names).await;
+    }
+    world.server.requests();
+    for (watch, version) in [(0, 12), (1, 9), (2, 10), (3, 11)] {
+        world.server.bookmark(watch, version);
+    }
+    tokio::time::sleep(QUIET + Duration::from_secs(1)).await;
+    assert_eq!(world.server.requests(), ["9"]);
+}
+
+/// S-8: one part that is not listed yet has no version to go on from, and its slots are not synced.
+#[tokio::test(start_paused = true)]
+async fn groups_are_not_merged_before_all_are_listed() {
+    let world = World::new(query(), Selection::Everything);
+    for names in [&["one"][..], &["one", "two"], &["one", "two", "three"]] {
+        world.own(names).await;
+    }
+    world.server.answer_lists(false);
+    assert_eq!(world.own(&["one", "two", "three", "four"]).await, ["synced one two three"]);
+    world.server.requests();
+    tokio::time::sleep(QUIET + Duration::from_secs(1)).await;
+    assert_eq!(world.server.requests(), [""; 0], "its list is waited for");
+    assert_eq!(world.told.words(), [""; 0]);
+    world.server.answer_lists(true);
+    settle().await;
+    assert_eq!(world.told.words(), ["listed [four] of four at 5", "synced one two three four"]);
+    assert_eq!(world.server.requests(), ["5"], "then there is one watch of all, from there");
+}
+
 /// A group whose slots mostly went is asked for less, and goes on from its version.
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_much_more_than_is_owned_is_narrowed() {

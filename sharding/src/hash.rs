@@ -10,7 +10,11 @@ const PRIME: u64 = 0x0000_0100_0000_01b3;
 
 /// FNV-1a-64 of some bytes.
 pub const fn fnv1a64(bytes: &[u8]) -> u64 {
-    let mut hash = OFFSET_BASIS;
+    fnv1a64_after(OFFSET_BASIS, bytes)
+}
+
+/// FNV-1a-64 of bytes that follow those whose FNV-1a-64 is `hash`.
+pub(crate) const fn fnv1a64_after(mut hash: u64, bytes: &[u8]) -> u64 {
     let mut index = 0;
     while index < bytes.len() {
         hash ^= bytes[index] as u64;
@@ -29,5 +33,6 @@ mod tests {
         assert_eq!(fnv1a64(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a64(b"a"), 0xaf63_dc4c_8601_ec8c);
         assert_eq!(fnv1a64(b"foobar"), 0x8594_4171_f739_67e8);
+        assert_eq!(fnv1a64_after(fnv1a64(b"foo"), b"bar"), 0x8594_4171_f739_67e8);
     }
 }

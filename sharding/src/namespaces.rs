@@ -90,9 +90,12 @@ impl<K, B: Fn() -> Vec<Follow<K>>> Together<K, B> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+        time::Duration,
     };
 
     use super::*;
@@ -117,7 +120,7 @@ mod tests {
     }
 
     /// A list of one namespace alone is never told: whoever takes it for everything would drop the others' objects.
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn a_list_is_always_of_every_namespace() {
         let begun = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&begun);
@@ -130,7 +133,8 @@ mod tests {
             let right = vec![Err(kube::Error::Service("away".into())), listed(&[5], "9")];
             [left, right].map(|items| Box::pin(stream::iter(items).chain(stream::pending())) as Follow<u8>).into()
         };
-        let seen: Vec<String> = Box::pin(together(begin)).take(6).map(|item| shown(&item)).collect().await;
+        let seen = Box::pin(together(begin)).take(6).map(|item| shown(&item)).collect::<Vec<_>>();
+        let seen = tokio::time::timeout(Duration::from_secs(60), seen).await.expect("six things are told");
         assert_eq!(
             seen,
             [

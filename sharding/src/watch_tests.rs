@@ -67,6 +67,19 @@ async fn a_lost_connection_costs_no_event() {
     assert_eq!(seen(&mut stream, 60).await, ["+four"], "and was taken for dead after its time limit");
 }
 
+/// S-8: where nothing is selected for long, only bookmarks keep a version from becoming too old.
+#[tokio::test(start_paused = true)]
+async fn it_goes_on_from_the_newest_bookmark() {
+    let server = Server::new(&["one"]);
+    let mut stream = seeing(&server, None);
+    seen(&mut stream, 1).await;
+    server.bookmark(0, 9);
+    assert_eq!(seen(&mut stream, 1).await, ["up to 9"]);
+    server.hang_up();
+    assert_eq!(seen(&mut stream, 5).await, [""; 0]);
+    assert_eq!(server.requests(), ["list", "1", "9"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_version_that_is_too_old_leads_to_a_list() {
     let server = Server::new(&["one"]);

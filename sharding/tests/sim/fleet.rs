@@ -277,6 +277,12 @@ impl Fleet {
         self.start_as(id, self.name(of), template);
     }
 
+    /// Processes whose pods have the name of this one's.
+    pub(crate) fn of_one_name(&self, id: usize) -> Vec<usize> {
+        let name = self.name(id);
+        self.ids().into_iter().filter(|it| self.name(*it) == name).collect()
+    }
+
     /// Name of a process's pod.
     pub(crate) fn name(&self, id: usize) -> String {
         self.processes.lock().unwrap().get(&id).map_or_else(|| format!("member-{id}"), |process| process.name.clone())

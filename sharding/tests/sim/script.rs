@@ -269,11 +269,12 @@ fn trouble_of_things(
             fleet.with(one, |process| process.clock.set_wall(forward, back));
         }
         13 if ids.len() < 6 => {
-            // Its node is away, and a pod of its name is started elsewhere: two of one name are alive for a while.
+            // Its node is away, and a pod of its name is started elsewhere: more than one of a name are alive for a
+            // while, and in the end the newest.
             let away = Weather { cut: dice.random_range(0..2) == 0, ..flaky };
             fleet.sky.set(one, away);
+            due.extend(fleet.of_one_name(one).into_iter().map(|id| (at, Repair::Kill(id))));
             fleet.start_twin(one, template);
-            due.push((at, Repair::Kill(one)));
         }
         _ => {
             // Answers of one come late, those of reads too.

@@ -207,6 +207,50 @@ fn of_two_watches_the_later_version_counts() {
     assert_eq!(version(&cache), None, "it went after that");
 }
 
+/// S-7: what a watch of strays tells again, or late, hides nothing and stays nowhere.
+#[test]
+fn an_older_stray_is_not_taken_in() {
+    let cache = cache();
+    cache.stray(Arc::new(object("u", 5)));
+    cache.stray(Arc::new(object("u", 4)));
+    assert_eq!(version(&cache).as_deref(), Some("5"), "not the one that was told late");
+    cache.apply(object("u", 7));
+    cache.stray(Arc::new(object("u", 6)));
+    assert!(cache.strays.is_empty(), "it has had its label since");
+    let slots: SlotSet = [Slot::of_uid("u")].into_iter().collect();
+    cache.list(&slots, Vec::new(), "9");
+    assert_eq!(version(&cache), None, "a list does not show it any more");
+}
+
+/// S-7: a list is newer than every write before it.
+#[test]
+fn an_own_write_is_forgotten_where_a_newer_list_does_not_show_it() {
+    let cache = cache();
+    let slots: SlotSet = [Slot::of_uid("u")].into_iter().collect();
+    cache.wrote(object("u", 2));
+    cache.list(&slots, Vec::new(), "1");
+    assert_eq!(version(&cache).as_deref(), Some("2"), "the list was served before it");
+    let others: SlotSet = [Slot::of_uid("other")].into_iter().collect();
+    cache.list(&others, Vec::new(), "3");
+    assert_eq!(version(&cache).as_deref(), Some("2"), "the list was of other slots");
+    cache.list(&slots, Vec::new(), "3");
+    assert_eq!(version(&cache), None);
+}
+
+/// O-4: of a slot that is another's nothing is known any more, from whichever source.
+#[test]
+fn nothing_of_a_lost_slot_is_kept() {
+    let cache = cache();
+    cache.apply(object("u", 1));
+    cache.wrote(object("u", 2));
+    cache.stray(Arc::new(object("u", 3)));
+    cache.stray(Arc::new(named("other", "other", 3)));
+    cache.drop_slots(&[Slot::of_uid("u")].into_iter().collect());
+    assert_eq!(version(&cache), None);
+    let left: Vec<String> = cache.all().iter().map(|it| it.name_any()).collect();
+    assert_eq!(left, ["other"]);
+}
+
 /// The watch tells of the deletion after this process has made an object of the same name again.
 #[test]
 fn a_deletion_that_is_told_late_does_not_hide_the_successor() {
