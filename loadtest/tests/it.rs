@@ -118,7 +118,7 @@ async fn nothing_is_lost_or_doubled_whatever_goes_wrong() {
     let seed = std::env::var("CHAOS_SEED").map_or(1, |it| it.parse().unwrap());
     let chaos = Chaos {
         operator: operator(),
-        duration: std::time::Duration::from_secs(120),
+        duration: std::time::Duration::from_mins(2),
         sites: 12,
         benches: 2,
         members: 3,

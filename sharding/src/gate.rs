@@ -380,7 +380,11 @@ mod tests {
         let before = now;
         gate.set(&Opening { until, entries: [(SLOT.entry(), 5)].into(), draining: BTreeSet::new() });
         let now = openings.borrow().clone();
-        assert_eq!(now.since(&before), SlotSet::from_iter([Slot::new(7)]), "at another epoch it was another's meanwhile");
+        assert_eq!(
+            now.since(&before),
+            SlotSet::from_iter([Slot::new(7)]),
+            "at another epoch it was another's meanwhile"
+        );
     }
 
     #[tokio::test]

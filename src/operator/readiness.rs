@@ -263,7 +263,7 @@ mod tests {
                 Outcome::Done
             }
         }));
-        let mut next = async || tokio::time::timeout(Duration::from_secs(60), runs.recv()).await.expect("it is woken");
+        let mut next = async || tokio::time::timeout(Duration::from_mins(1), runs.recv()).await.expect("it is woken");
         assert_eq!(next().await, Some(Key::new("a", "shop")));
         open.send_replace(SlotSet::NONE);
         readiness.slots.wait_for(SlotSet::is_empty).await.unwrap();

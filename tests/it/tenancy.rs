@@ -55,7 +55,10 @@ async fn start(purpose: &str) -> World {
     }
     world.cluster.apply(&ground("evil")).unwrap();
     world.cluster.apply(&roles()).unwrap();
-    let open = json!({"spec": {"allowedSites": {"namespaces": {"from": "All"}}}}).to_string();
+    let open = json!({"spec": {
+        "allowedSites": {"namespaces": {"from": "All"}}, "domainConfig": {"allowedSuffixes": ["example.com"]},
+    }});
+    let open = open.to_string();
     world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &open]);
     world.cluster.apply(&site("victim", "shop")).unwrap();
     world.site_in("victim", "shop", SitePhase::Ready).await;
