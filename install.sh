@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=30afb6bfa5117162e72f7b2c5f89c31774ba0dd759adae14b478f659c403366a
+sha256=63564d78c34113377eb1dbaba03a4841da25acff783c2dc5361d0434fd991428
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -80,18 +80,29 @@ fn new_names(plural: &str, path: &str, named: Named, unit: &str) -> String {
         } else {
             "request.namespace"
         };
-        let whole = format!("{now}.?namespace.orValue({own}) + '/' + {name}");
-        name = format!("{}.hasValue() ? {whole} : ''", optional("object", path));
+        let namespace = format!("{now}.?namespace.orValue({own})");
+        // Of another namespace a site has what the bench, the platform or the server's owner opens: the operator judges that.
+        let elsewhere =
+            if plural == "frappesites" { format!(" && {namespace} == request.namespace") } else { String::new() };
+        name = format!("{}.hasValue(){elsewhere} ? {namespace} + '/' + {name} : ''", optional("object", path));
     }
     format!("(oldObject != null && {now}.orValue(null) == {before}.orValue(null) ? [] : [{name}])")
 }
 
-/// Keys of a map's entries that are new or other than before.
+/// Entries of a site's configuration that say where its secret ones are sent, such as the password of a mail server.
+const DESTINATIONS: [&str; 5] = ["mail_server", "mail_port", "mail_login", "use_ssl", "use_tls"];
+
+/// Keys of a map's entries that are new or other than before: the same Secret in another entry is told to others. All are
+/// where what they are sent to changed.
 fn new_entries(unit: &str) -> String {
     let (now, before) = (optional("object", unit), optional("oldObject", unit));
+    let entry = |object: &str, name: &str| format!("{object}.spec.?siteConfig[?'{name}'].orValue(null)");
+    let moved: Vec<String> =
+        DESTINATIONS.iter().map(|it| format!("{} != {}", entry("object", it), entry("oldObject", it))).collect();
     format!(
-        "{now}.orValue({{}}).filter(k, oldObject == null || \
-         !{before}.orValue({{}}).exists(j, {before}.orValue({{}})[j] == {now}.orValue({{}})[k]))"
+        "{now}.orValue({{}}).filter(k, oldObject == null || !(k in {before}.orValue({{}})) || \
+         {before}.orValue({{}})[k] != {now}.orValue({{}})[k] || {})",
+        moved.join(" || ")
     )
 }
 

@@ -226,7 +226,10 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
         "memberReconcilesPerSecond" => config.member_reconciles_per_second = last_good.member_reconciles_per_second,
         "benchReconcilesPerSecond" => config.bench_reconciles_per_second = last_good.bench_reconciles_per_second,
         "allowedDatabaseImages" => config.allowed_database_images.clone_from(&last_good.allowed_database_images),
-        "allowedDomainSuffixes" => config.allowed_domain_suffixes.clone_from(&last_good.allowed_domain_suffixes),
+        // A list that was never good opens nothing: without one, every host could be had.
+        "allowedDomainSuffixes" => {
+            config.allowed_domain_suffixes = Some(last_good.allowed_domain_suffixes.clone().unwrap_or_default());
+        }
         "fpmRepositories" => config.fpm_repositories.clone_from(&last_good.fpm_repositories),
         _ => {}
     }
@@ -378,6 +381,8 @@ mod tests {
             let (kept, bad) = parse(&data(&[("allowedDomainSuffixes", wrong)]), &config);
             assert_eq!(bad.len(), 1, "{wrong}");
             assert_eq!(kept, config, "{wrong}");
+            let (begun, _) = parse(&data(&[("allowedDomainSuffixes", wrong)]), &OperatorConfig::default());
+            assert_eq!(begun.suffixes_of("a"), Some(Vec::new()), "{wrong}: no host, until the list is right");
         }
     }
 

@@ -79,15 +79,18 @@ pub fn is_allowed(name: &str, more: &[String]) -> bool {
 /// Longest value of an annotation, in characters.
 const VALUE_MAX_CHARACTERS: usize = 256;
 
-/// Whether a value cannot be more than a value where it is put into a controller's configuration. What the platform adds for
-/// other controllers than nginx's, such as JSON, is read by these and has any characters that can be seen.
+/// Whether a value cannot be more than a value where it is put into a controller's configuration. What the platform adds has
+/// any characters that can be seen, but for those that end a value of nginx.
 pub fn is_harmless_value(name: &str, value: &str) -> bool {
     let (prefix, rest) = name.split_once('/').unwrap_or_default();
     let known = ALLOWED.iter().any(|(group, names)| *group == prefix && names.contains(&rest));
     let more = if name == "haproxy.router.openshift.io/hsts_header" { ";=" } else { "" };
     let plain = |it: char| it.is_ascii_alphanumeric() || " .,:/_-".contains(it) || more.contains(it);
-    if known || prefix == "nginx.ingress.kubernetes.io" {
+    let ends = |it: char| it.is_control() || "{};\"'\\".contains(it);
+    if known {
         value.chars().count() <= VALUE_MAX_CHARACTERS && value.chars().all(plain)
+    } else if prefix == "nginx.ingress.kubernetes.io" {
+        value.len() <= 4 * VALUE_MAX_CHARACTERS && !value.chars().any(ends)
     } else {
         value.len() <= 4 * VALUE_MAX_CHARACTERS && !value.chars().any(char::is_control)
     }
@@ -105,6 +108,8 @@ mod tests {
             ("nginx.ingress.kubernetes.io/whitelist-source-range", "10.0.0.0/8, 2001:db8::/32"),
             ("haproxy.router.openshift.io/hsts_header", "max-age=31536000;includeSubDomains;preload"),
             ("alb.ingress.kubernetes.io/actions.x", r#"{"Type": "redirect"}"#),
+            ("nginx.ingress.kubernetes.io/auth-signin", "https://auth.example.com/start?rd=$escaped_request_uri"),
+            ("nginx.ingress.kubernetes.io/cors-allow-origin", "https://*.example.com"),
         ] {
             assert!(is_harmless_value(name, value), "{name}: {value}");
         }

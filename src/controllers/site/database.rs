@@ -83,13 +83,15 @@ pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
     let shared = bench.spec.db_config.clone().unwrap_or_default();
     // A Secret of the bench's names one account, which one site can have: it counts where the site asks for no other.
     let foreign = site.provider.is_none() && site.mode.is_none() && site.mariadb_ref.is_none();
+    // And its password goes nowhere but to the bench's server.
+    let there = foreign && site.host.is_none() && site.port.is_none();
     DatabaseConfig {
         provider: site.provider.or(shared.provider),
         mode: site.mode.or(shared.mode),
         mariadb_ref: site.mariadb_ref.or(shared.mariadb_ref),
         host: site.host.or(shared.host.filter(|_| foreign)),
         port: site.port.or(shared.port.filter(|_| foreign)),
-        connection_secret_ref: site.connection_secret_ref.or(shared.connection_secret_ref.filter(|_| foreign)),
+        connection_secret_ref: site.connection_secret_ref.or(shared.connection_secret_ref.filter(|_| there)),
         storage_size: site.storage_size.or(shared.storage_size),
         resources: site.resources.or(shared.resources),
         image: site.image.or(shared.image),

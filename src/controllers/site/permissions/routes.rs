@@ -77,7 +77,11 @@ fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let hosts = &observed.hosts;
     let is_made = |host: &String| *host == hosts.primary && hosts.source.contains("-suffix");
     let is_platforms = |host: &String| *host == hosts.primary && hosts.source == "default-suffix";
-    hosts.all().find_map(|host| {
+    // The name of its directory, by which nginx of the bench knows it where no other entry does: until it is created.
+    let made = observed.site.status.as_ref().is_some_and(|status| status.initialized);
+    let name = &observed.site.spec.site_name;
+    let name = Some(name).filter(|it| place.is_foreign() && !made && it.contains('.'));
+    hosts.all().chain(name).find_map(|host| {
         let within_bench = is_under(host, &of_bench);
         let within_platform = of_platform.as_ref().map(|list| is_under(host, list) || is_platforms(host));
         let message = if within_platform == Some(false) {
@@ -121,6 +125,18 @@ fn wildcard(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     Some(refusal(Reason::RouteNotAllowed, message))
 }
 
+/// The issuer that an annotation names. One that has another kind of issuer used, or cert-manager's default one, stands for
+/// that by its own name.
+fn issuer(name: &str, value: &str) -> Option<String> {
+    match name {
+        "cert-manager.io/cluster-issuer" | "cert-manager.io/issuer" => Some(value.to_owned()),
+        "cert-manager.io/issuer-group" | "cert-manager.io/issuer-kind" | "kubernetes.io/tls-acme" => {
+            Some(name.to_owned())
+        }
+        _ => None,
+    }
+}
+
 /// Ingress class, issuers and Gateways: those of the platform's list, where there is one; for a site of another namespace, only
 /// those of a list.
 fn way(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
@@ -130,8 +146,7 @@ fn way(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let allowed: AllowedRoutes = bench.spec.allowed_sites.clone().unwrap_or_default().routes.unwrap_or_default();
     let class = spec.ingress.as_ref().and_then(|it| it.class_name.as_ref()).or(spec.ingress_class_name.as_ref());
     let tls = spec.tls.as_ref().filter(|tls| tls.enabled).and_then(|tls| tls.issuer.as_ref());
-    let issuer = |name: &str| matches!(name, "cert-manager.io/cluster-issuer" | "cert-manager.io/issuer");
-    let issuers = annotations(observed).into_iter().filter(|(_, name, _)| issuer(name)).map(|(_, _, value)| value);
+    let issuers = annotations(observed).into_iter().filter_map(|(_, name, value)| issuer(name, value));
     let key = |it: &GatewayReference| format!("{}/{}", it.namespace.as_ref().unwrap_or(&place.namespace), it.name);
     let parents = spec.http_route.iter().filter(|it| it.enabled).flat_map(|it| &it.parent_refs);
     let classes = (
@@ -142,7 +157,7 @@ fn way(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let all_issuers = (["issuer", "issuers", "allowedIssuers"], &allowed.issuers, &config.allowed_issuers);
     let gateways = (["Gateway", "gateways", "allowedGateways"], &allowed.gateways, &config.allowed_gateways);
     let mut asked: Vec<(String, _)> = class.into_iter().map(|it| (it.clone(), classes)).collect();
-    asked.extend(tls.into_iter().chain(issuers).map(|it| (it.clone(), all_issuers)));
+    asked.extend(tls.cloned().into_iter().chain(issuers).map(|it| (it, all_issuers)));
     asked.extend(parents.map(|it| (key(it), gateways)));
     asked.into_iter().find_map(|(name, ([kind, field, list], of_bench, of_platform))| {
         let within = of_platform.as_ref().map(|it| it.contains(&name));

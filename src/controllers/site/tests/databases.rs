@@ -54,6 +54,25 @@ fn a_database_that_exists_needs_no_mariadb_operator() {
     }
 }
 
+/// The account of a bench's `dbConfig` is for the bench's server: a site that names another host or port brings its own.
+#[test]
+fn the_password_of_a_bench_goes_to_no_other_server() {
+    for (config, expected) in [
+        (json!({}), "Ready"),
+        (json!({"host": "attacker.example"}), "ConnectionSecretMissing"),
+        (json!({"port": 3307}), "ConnectionSecretMissing"),
+    ] {
+        let mut world = observed(json!({"dbConfig": config}));
+        let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+        let shared =
+            json!({"provider": "postgres", "host": "db.example.com", "connectionSecretRef": {"name": "account"}});
+        bench.spec.db_config = serde_json::from_value(shared).expect("a dbConfig");
+        user_secret(&mut world, "account");
+        converge(&mut world, "Complete");
+        assert_eq!(reason(&plan(&world)), expected, "{config}");
+    }
+}
+
 /// The server is made, the site's database on it, and both go with the site; the administrator's password reaches no pod.
 #[test]
 fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {

@@ -198,12 +198,14 @@ fn hosts_and_ways_are_of_the_lists_above_the_site() {
     let class = json!({"ingress": {"className": "internal"}});
     let issuer = json!({"tls": {"enabled": true, "issuer": "corporate"}});
     let annotated = json!({"ingress": {"annotations": {"cert-manager.io/cluster-issuer": "corporate"}}});
+    let acme = json!({"ingress": {"annotations": {"kubernetes.io/tls-acme": "true"}}});
     let gateway = json!({"httpRoute": {"enabled": true, "parentRefs": [{"name": "public", "namespace": "gateways"}]}});
     let host = json!({"domain": "login.bank.example"});
     for (spec, routes, list) in [
         (&class, json!({"ingressClasses": ["internal"]}), ["allowedIngressClasses", "internal"]),
         (&issuer, json!({"issuers": ["corporate"]}), ["allowedIssuers", "corporate"]),
         (&annotated, json!({"issuers": ["corporate"]}), ["allowedIssuers", "corporate"]),
+        (&acme, json!({"issuers": ["kubernetes.io/tls-acme"]}), ["allowedIssuers", "kubernetes.io/tls-acme"]),
         (&gateway, json!({"gateways": ["gateways/public"]}), ["allowedGateways", "gateways/public"]),
     ] {
         let mut world = foreign(spec.clone());
@@ -236,6 +238,20 @@ fn hosts_and_ways_are_of_the_lists_above_the_site() {
     let bench = Arc::make_mut(local.bench.as_mut().expect("a bench"));
     bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
     assert_eq!(reason(&plan(&local)), "CreatingDatabase");
+}
+
+/// A site's name is its directory, by which a host without another entry is served: nobody of another namespace takes a
+/// name that its hosts could not have. What is created keeps its name.
+#[test]
+fn a_sites_name_is_one_that_its_hosts_may_have() {
+    let spec = json!({"siteName": "shop.customer.example.org", "domain": "shop.example.com"});
+    let mut world = foreign(spec.clone());
+    assert_eq!(reason(&plan(&world)), "HostNotAllowed");
+    let mut site = (*world.site).clone();
+    site.status.get_or_insert_default().initialized = true;
+    world.site = Arc::new(site);
+    assert_ne!(reason(&plan(&world)), "HostNotAllowed");
+    assert_eq!(reason(&plan(&observed(spec))), "CreatingDatabase", "beside its bench");
 }
 
 /// What a Secret says of itself decides whether it leaves its namespace; what an operator made is read for nobody.
