@@ -1,7 +1,7 @@
 //! The members, and what is done to them.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,14 +14,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{
     Api, Client,
-    api::{DeleteParams, Patch, PatchParams, PostParams},
+    api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
     core::{ApiResource, DynamicObject, GroupVersionKind},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
     Chaos,
+    checker::pod,
     faults::{Fault, MapEdit, Planned},
     trace::{Death, Journal},
 };
@@ -259,6 +260,21 @@ impl<'a> Fleet<'a> {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         Ok(())
+    }
+
+    /// Whether the map gives every slot, and the coordinator's place, to an incarnation that holds the Lease of a member
+    /// that runs.
+    pub(super) async fn owns_everything(&self) -> bool {
+        let Ok(map) = self.maps.get(NAME).await else { return false };
+        let Ok(leases) = self.leases.list(&ListParams::default()).await else { return false };
+        let runs = |holder: &str| self.members.iter().any(|it| it.uid == pod(holder));
+        let holders: BTreeSet<String> =
+            leases.items.into_iter().filter_map(|it| it.spec?.holder_identity).filter(|it| runs(it)).collect();
+        let spec = &map.data["spec"];
+        let member = |owner: &Value| spec["members"].get(usize::try_from(owner.as_i64()?).ok()?)?.as_str();
+        let owners = spec["owners"].as_array().into_iter().flatten();
+        owners.clone().next().is_some()
+            && owners.into_iter().all(|it| member(it).is_some_and(|it| holders.contains(it)))
     }
 
     /// Ends all members. How those ended that were told to while faults came.

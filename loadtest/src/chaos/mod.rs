@@ -24,7 +24,7 @@ use users::Users;
 
 /// How long sites may take to become Ready before anything goes wrong.
 const BEGIN_WITHIN: Duration = Duration::from_mins(6);
-/// How long after the last fault everything must be observed.
+/// How long after the last fault everything must be observed, and owned.
 const SETTLE_WITHIN: Duration = Duration::from_mins(3);
 
 /// What is run.
@@ -91,9 +91,11 @@ impl Chaos {
         fleet.heal().await?;
         let observed = async || users.unobserved().await.is_ok_and(|(waiting, _)| waiting == 0);
         let settled = until(SETTLE_WITHIN, "every edit is observed", observed).await;
+        // Slots without a site are taken over as the others are, maybe later.
+        let owned = until(SETTLE_WITHIN, "every slot has an owner", async || fleet.owns_everything().await).await;
         work.abort();
         trouble?;
-        if let Err(error) = settled {
+        for error in [settled.err(), owned.err()].into_iter().flatten() {
             println!("{error:#}");
         }
         users.write_down().await?;
