@@ -75,16 +75,13 @@ fn new_names(plural: &str, path: &str, named: Named, unit: &str) -> String {
     let mut name = format!("{}.orValue('')", optional("object", path));
     if named == Named::MariaDb {
         // Without a namespace it is one of the bench's.
-        let own = if plural == "frappesites" {
-            "object.spec.benchRef.?namespace.orValue(request.namespace)"
-        } else {
-            "request.namespace"
-        };
-        let namespace = format!("{now}.?namespace.orValue({own})");
+        let of_site = plural == "frappesites";
+        let bench =
+            if of_site { "object.spec.benchRef.?namespace.orValue(request.namespace)" } else { "request.namespace" };
+        let namespace = format!("{now}.?namespace.orValue({bench})");
         // Of another namespace a site has what the bench, the platform or the server's owner opens: the operator judges that.
-        let elsewhere =
-            if plural == "frappesites" { format!(" && {namespace} == request.namespace") } else { String::new() };
-        name = format!("{}.hasValue(){elsewhere} ? {namespace} + '/' + {name} : ''", optional("object", path));
+        let here = if of_site { format!(" && {namespace} == request.namespace") } else { String::new() };
+        name = format!("{}.hasValue(){here} ? {namespace} + '/' + {name} : ''", optional("object", path));
     }
     format!("(oldObject != null && {now}.orValue(null) == {before}.orValue(null) ? [] : [{name}])")
 }

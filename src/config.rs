@@ -237,15 +237,12 @@ fn keep(config: &mut OperatorConfig, key: &str, last_good: &OperatorConfig) {
 
 /// Lines of `NAMESPACE: SUFFIX, SUFFIX`.
 fn suffixes(value: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
-    let plain = |text: &str| {
-        !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
-    };
     let mut found = BTreeMap::new();
     for line in value.lines().map(str::trim).filter(|line| !line.is_empty()) {
         let parsed = line.split_once(':').map(|(namespace, suffixes)| (namespace.trim(), list(suffixes)));
         let good = parsed.filter(|(namespace, suffixes)| {
-            (*namespace == "*" || plain(namespace))
-                && suffixes.iter().all(|it| plain(&it.replacen(OWN_NAMESPACE, "a", 1)))
+            (*namespace == "*" || is_name(namespace))
+                && suffixes.iter().all(|it| is_name(&it.replacen(OWN_NAMESPACE, "a", 1)))
         });
         let Some((namespace, suffixes)) = good else {
             return Err(format!("{line:?} is not a line such as NAMESPACE: example.com, example.org"));
@@ -255,18 +252,20 @@ fn suffixes(value: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
     Ok(found)
 }
 
+/// Whether a text has nothing but what names of objects and hosts have.
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
+}
+
 /// Names with commas or new lines between.
 fn list(value: &str) -> Vec<String> {
     value.split([',', '\n']).map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }
 
 fn reference(value: &str) -> Result<Option<Key>, String> {
-    let name = |text: &str| {
-        !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
-    };
     match value.split_once('/') {
         None if value.is_empty() => Ok(None),
-        Some((namespace, object)) if name(namespace) && name(object) => Ok(Some(Key::new(namespace, object))),
+        Some((namespace, object)) if is_name(namespace) && is_name(object) => Ok(Some(Key::new(namespace, object))),
         _ => Err(format!("{value} is not NAMESPACE/NAME of a MariaDB")),
     }
 }
