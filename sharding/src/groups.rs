@@ -18,7 +18,7 @@ use tokio::{
 use crate::{
     Slot, SlotSet,
     namespaces::follow_namespaces,
-    watch::{Query, Seen, Trim},
+    watch::{Query, Read, Seen, read},
 };
 
 /// Groups that may stand before they are merged.
@@ -57,9 +57,12 @@ impl Selection {
 
 /// Where objects go.
 pub trait Sink<K>: Send {
-    /// What of an object is kept: all of it unless told otherwise.
-    fn trim(&self) -> Trim<K> {
-        |object| object
+    /// How an object is read, and what of it is kept: all of it unless told otherwise.
+    fn reader(&self) -> Read<K>
+    where
+        K: DeserializeOwned,
+    {
+        read
     }
     /// The slot of an object; one without is nobody's.
     fn slot_of(&self, object: &K) -> Option<Slot>;
@@ -151,7 +154,7 @@ where
     fn group(&self, slots: SlotSet, from: Option<&str>) -> Group<K> {
         let query = self.selection.narrow(&self.query, &slots);
         let version = from.unwrap_or_default().to_owned();
-        let stream = follow_namespaces(self.client.clone(), &query, self.sink.trim(), from.map(str::to_owned));
+        let stream = follow_namespaces(self.client.clone(), &query, self.sink.reader(), from.map(str::to_owned));
         Group { slots, asked: slots, synced: from.is_some(), version, stream }
     }
 

@@ -14,6 +14,7 @@
 //! | [`runtime`], [`election`] | carries it out |
 //! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
 //! | [`queue`] | keys that wait until they were worked on, whatever becomes of the member |
+//! | [`reading`] | objects from their text, of which none stops the others |
 //! | [`watch`], [`groups`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
 
@@ -29,6 +30,7 @@ pub mod map;
 pub mod member;
 pub mod namespaces;
 pub mod queue;
+pub mod reading;
 pub mod runtime;
 #[cfg(test)]
 mod scripted;

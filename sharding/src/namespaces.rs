@@ -7,24 +7,23 @@ use futures::{
     stream::{self, SelectAll},
 };
 use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
 
-use crate::watch::{Query, Seen, Trim, follow};
+use crate::watch::{Query, Read, Seen, follow};
 
 type Follow<K> = Pin<Box<dyn Stream<Item = Result<Seen<K>, kube::Error>> + Send>>;
 
 /// Like [`follow`], of the namespaces that the query names. Of several it cannot go on from a version, since each has its own:
 /// it lists. Where one of them must be listed again, all are, so that a list is always of everything.
-pub fn follow_namespaces<K>(client: Client, query: &Query, trim: Trim<K>, from: Option<String>) -> Follow<K>
+pub fn follow_namespaces<K>(client: Client, query: &Query, read: Read<K>, from: Option<String>) -> Follow<K>
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource + Send + 'static,
 {
     let mut queries = query.each();
     if queries.len() == 1 {
-        return Box::pin(follow(client, queries.remove(0), trim, from));
+        return Box::pin(follow(client, queries.remove(0), read, from));
     }
     let begin = move || {
-        queries.iter().map(|query| Box::pin(follow(client.clone(), query.clone(), trim, None)) as Follow<K>).collect()
+        queries.iter().map(|query| Box::pin(follow(client.clone(), query.clone(), read, None)) as Follow<K>).collect()
     };
     Box::pin(together(begin))
 }

@@ -39,9 +39,17 @@ pub(crate) struct Server {
     lists: watch::Sender<bool>,
 }
 
+/// An object. That named `deep` has values nested beyond what a parser follows, and not even the metadata of that named
+/// `broken` can be read.
 pub(crate) fn object(name: &str, version: u64) -> Value {
-    json!({"apiVersion": "v1", "kind": "ConfigMap",
-           "metadata": {"name": name, "namespace": "a", "uid": name, "resourceVersion": version.to_string()}})
+    let mut object = json!({"apiVersion": "v1", "kind": "ConfigMap",
+           "metadata": {"name": name, "namespace": "a", "uid": name, "resourceVersion": version.to_string()}});
+    match name {
+        "deep" => object["data"] = json!({"nested": (0..200).fold(Value::Null, |inner, _| json!([inner]))}),
+        "broken" => object["metadata"]["labels"] = json!(5),
+        _ => {}
+    }
+    object
 }
 
 /// All ConfigMaps.
@@ -197,7 +205,8 @@ impl State {
 }
 
 fn line(kind: &str, object: &Value) -> Bytes {
-    format!("{}\n", json!({"type": kind, "object": object})).into()
+    // In the order of a real server: what the type is not known of would have to be kept as a tree.
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
 fn whole(code: u16, value: &Value) -> Answer {

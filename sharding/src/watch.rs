@@ -3,7 +3,7 @@
 //!
 //! Lists are consistent and come in pages of one version: the first thing a new owner must have is the newest state. How
 //! much of a page is read is bounded, so that large objects cost more requests and not more memory; of each object only
-//! what [`Trim`] leaves is kept beside the next page. A watch request has a time limit, so that a dead connection is noticed.
+//! what [`Read`] leaves is kept beside the next page. A watch request has a time limit, so that a dead connection is noticed.
 
 use std::{fmt, pin::Pin, time::Duration};
 
@@ -18,9 +18,12 @@ use kube::{
 };
 use serde::{
     Deserializer,
-    de::{self, DeserializeOwned, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{self, DeserializeSeed, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
+use serde_json::value::RawValue;
 use tokio::time::{Instant, timeout};
+
+pub use crate::reading::{Read, read};
 
 /// Objects of a list's first page, and of any.
 const FIRST_PAGE_OBJECTS: u32 = 500;
@@ -28,9 +31,6 @@ const PAGE_OBJECTS_MAX: u32 = 5000;
 /// Bytes that a page should have, and those of which no more are read: it is asked for again, smaller.
 const PAGE_BYTES_WANTED: usize = 3 << 20;
 const PAGE_BYTES_MAX: usize = 8 << 20;
-
-/// What of an object is kept, as soon as it arrives: the rest of it is never held beside others.
-pub type Trim<K> = fn(K) -> K;
 
 /// What is watched, and how narrowly.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -162,7 +162,7 @@ pub enum Seen<K> {
     UpTo(String),
 }
 
-/// A list, whose objects are trimmed one by one. kube's own reads the whole of it into a tree before it looks at the first
+/// A list, whose objects are read one by one. kube's own reads the whole of it into a tree before it looks at the first
 /// item: a list of thousands then takes several times its size.
 struct List<K> {
     metadata: ListMeta,
@@ -170,12 +170,12 @@ struct List<K> {
 }
 
 /// Reads a list.
-struct Reader<K>(Trim<K>);
+struct Reader<K>(Read<K>);
 
 /// Reads its items.
-struct Items<K>(Trim<K>);
+struct Items<K>(Read<K>);
 
-impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Reader<K> {
+impl<'de, K> DeserializeSeed<'de> for Reader<K> {
     type Value = List<K>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<List<K>, D::Error> {
@@ -183,7 +183,7 @@ impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Reader<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> Visitor<'de> for Reader<K> {
+impl<'de, K> Visitor<'de> for Reader<K> {
     type Value = List<K>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,7 +206,7 @@ impl<'de, K: DeserializeOwned> Visitor<'de> for Reader<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Items<K> {
+impl<'de, K> DeserializeSeed<'de> for Items<K> {
     type Value = Vec<K>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Vec<K>, D::Error> {
@@ -214,7 +214,7 @@ impl<'de, K: DeserializeOwned> DeserializeSeed<'de> for Items<K> {
     }
 }
 
-impl<'de, K: DeserializeOwned> Visitor<'de> for Items<K> {
+impl<'de, K> Visitor<'de> for Items<K> {
     type Value = Vec<K>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -228,8 +228,8 @@ impl<'de, K: DeserializeOwned> Visitor<'de> for Items<K> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<K>, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element::<K>()? {
-            items.push((self.0)(item));
+        while let Some(item) = seq.next_element::<&RawValue>()? {
+            items.extend((self.0)(item.get()));
         }
         Ok(items)
     }
@@ -267,7 +267,7 @@ impl Page {
 }
 
 /// The answer to a request; nothing if it is longer than `most` bytes, of which the rest is not read.
-async fn read(client: &Client, request: HttpRequest<Vec<u8>>, most: usize) -> Result<Option<Vec<u8>>, kube::Error> {
+async fn answer(client: &Client, request: HttpRequest<Vec<u8>>, most: usize) -> Result<Option<Vec<u8>>, kube::Error> {
     let mut stream = std::pin::pin!(client.request_stream(request).await?);
     let mut body = Vec::new();
     loop {
@@ -284,19 +284,21 @@ async fn read(client: &Client, request: HttpRequest<Vec<u8>>, most: usize) -> Re
     }
 }
 
-type Events<K> = Pin<Box<dyn Stream<Item = Result<WatchEvent<K>, kube::Error>> + Send>>;
+/// The object of an event is text at first: one that cannot be read must not end the watch, which would go on from the
+/// version before it, and so come to it again for ever.
+type Events = Pin<Box<dyn Stream<Item = Result<WatchEvent<Box<RawValue>>, kube::Error>> + Send>>;
 
-enum Phase<K> {
+enum Phase {
     List,
     Watch,
-    Events(Events<K>, Instant),
+    Events(Events, Instant),
 }
 
 struct Watcher<K> {
     client: Client,
     query: Query,
-    trim: Trim<K>,
-    phase: Phase<K>,
+    read: Read<K>,
+    phase: Phase,
     version: String,
     backoff: Option<ExponentialBackoff>,
 }
@@ -305,14 +307,14 @@ struct Watcher<K> {
 pub fn follow<K>(
     client: Client,
     query: Query,
-    trim: Trim<K>,
+    read: Read<K>,
     from: Option<String>,
 ) -> impl Stream<Item = Result<Seen<K>, kube::Error>> + Send
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource + Send + 'static,
 {
     let phase = if from.is_some() { Phase::Watch } else { Phase::List };
-    let watcher = Watcher { client, query, trim, phase, version: from.unwrap_or_default(), backoff: None };
+    let watcher = Watcher { client, query, read, phase, version: from.unwrap_or_default(), backoff: None };
     stream::unfold(watcher, |mut watcher| async move {
         loop {
             if let Some(item) = watcher.next().await {
@@ -322,9 +324,22 @@ where
     })
 }
 
+/// Everything there is now, and at which version.
+pub async fn list<K>(client: Client, query: Query, read: Read<K>) -> Result<(Vec<K>, String), kube::Error>
+where
+    K: Resource + Send + 'static,
+{
+    match Box::pin(follow(client, query, read, None)).next().await {
+        Some(Ok(Seen::Listed(objects, version))) => Ok((objects, version)),
+        Some(Err(error)) => Err(error),
+        // Never: a list comes first.
+        _ => Err(no_answer()),
+    }
+}
+
 impl<K> Watcher<K>
 where
-    K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
+    K: Resource + Send + 'static,
 {
     /// One step; nothing where it was only a change of phase.
     async fn next(&mut self) -> Option<Result<Seen<K>, kube::Error>> {
@@ -360,16 +375,16 @@ where
     /// A page and its size in bytes; nothing if that is more than is read of one.
     async fn page(&mut self, page: &Page) -> Result<Option<(List<K>, usize)>, kube::Error> {
         let limit = Duration::from_secs(u64::from(self.query.timeout_seconds));
-        let body = timeout(limit, read(&self.client, self.query.list(page)?, page.bytes_max()));
+        let body = timeout(limit, answer(&self.client, self.query.list(page)?, page.bytes_max()));
         let Some(body) = body.await.unwrap_or_else(|_| Err(no_answer()))? else { return Ok(None) };
-        let list = Reader(self.trim).deserialize(&mut serde_json::Deserializer::from_slice(&body));
+        let list = Reader(self.read).deserialize(&mut serde_json::Deserializer::from_slice(&body));
         Ok(Some((list.map_err(kube::Error::SerdeError)?, body.len())))
     }
 
     async fn begin(&mut self) -> Result<(), kube::Error> {
         let limit = Duration::from_secs(u64::from(self.query.timeout_seconds) + 5);
         let begun = match self.query.watch(&self.version) {
-            Ok(request) => timeout(limit, self.client.request_events::<K>(request)).await,
+            Ok(request) => timeout(limit, self.client.request_events::<Box<RawValue>>(request)).await,
             Err(error) => return Err(self.failed(error, Phase::List).await),
         };
         match begun.unwrap_or_else(|_| Err(no_answer())) {
@@ -384,16 +399,17 @@ where
         }
     }
 
-    async fn event(&mut self, mut events: Events<K>, until: Instant) -> Option<Result<Seen<K>, kube::Error>> {
+    async fn event(&mut self, mut events: Events, until: Instant) -> Option<Result<Seen<K>, kube::Error>> {
         let Ok(next) = tokio::time::timeout_at(until, events.next()).await else {
             // The server should have ended it: the connection is dead.
             self.phase = Phase::Watch;
             return None;
         };
+        let read = |object: &RawValue| (self.read)(object.get());
         let seen = match next {
-            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => Seen::Applied((self.trim)(object)),
-            Some(Ok(WatchEvent::Deleted(object))) => Seen::Deleted((self.trim)(object)),
-            Some(Ok(WatchEvent::Bookmark(bookmark))) => Seen::UpTo(bookmark.metadata.resource_version),
+            Some(Ok(WatchEvent::Added(object) | WatchEvent::Modified(object))) => read(&object).map(Seen::Applied),
+            Some(Ok(WatchEvent::Deleted(object))) => read(&object).map(Seen::Deleted),
+            Some(Ok(WatchEvent::Bookmark(bookmark))) => Some(Seen::UpTo(bookmark.metadata.resource_version)),
             Some(Ok(WatchEvent::Error(status))) => {
                 let error = kube::Error::Api(status);
                 let next = after(&error);
@@ -410,18 +426,18 @@ where
         };
         self.backoff = None;
         match &seen {
-            Seen::UpTo(version) => self.version.clone_from(version),
-            Seen::Applied(object) | Seen::Deleted(object) => {
+            Some(Seen::UpTo(version)) => self.version.clone_from(version),
+            Some(Seen::Applied(object) | Seen::Deleted(object)) => {
                 self.version = object.resource_version().unwrap_or_default();
             }
-            Seen::Listed(..) => {}
+            Some(Seen::Listed(..)) | None => {}
         }
         self.phase = Phase::Events(events, until);
-        Some(Ok(seen))
+        seen.map(Ok)
     }
 
     /// Waits before the next attempt: 100 ms to 10 s, doubled each time, with jitter.
-    async fn failed(&mut self, error: kube::Error, next: Phase<K>) -> kube::Error {
+    async fn failed(&mut self, error: kube::Error, next: Phase) -> kube::Error {
         let waits = self.backoff.get_or_insert_with(|| {
             ExponentialBuilder::default()
                 .with_min_delay(Duration::from_millis(100))
@@ -438,7 +454,7 @@ where
 }
 
 /// A version that is too old must be listed anew, whether the answer says so or its first event: kube tells both as errors.
-fn after<K>(error: &kube::Error) -> Phase<K> {
+fn after(error: &kube::Error) -> Phase {
     if matches!(error, kube::Error::Api(status) if status.code == 410) { Phase::List } else { Phase::Watch }
 }
 

@@ -8,7 +8,7 @@ use crate::scripted::{Server, query};
 type Seeing = Pin<Box<dyn Stream<Item = Result<Seen<ConfigMap>, kube::Error>> + Send>>;
 
 fn seeing(server: &Server, from: Option<&str>) -> Seeing {
-    Box::pin(follow(server.client(), query(), |map| map, from.map(str::to_owned)))
+    Box::pin(follow(server.client(), query(), read, from.map(str::to_owned)))
 }
 
 /// What it sees in the next seconds.
@@ -93,6 +93,23 @@ async fn a_version_that_is_too_old_leads_to_a_list() {
     assert_eq!(seen(&mut late, 5).await, ["error 410", "listed 2 at 2"]);
 }
 
+/// One object that cannot be read hides no other and stops nothing, in a list or on its way.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_stops_nothing() {
+    let server = Server::new(&["one", "deep", "broken", "two"]);
+    let mut stream = seeing(&server, None);
+    assert_eq!(seen(&mut stream, 1).await, ["listed 3 at 4"], "one has no head");
+    for name in ["three", "deep", "broken", "four"] {
+        server.change(name);
+    }
+    server.bookmark(0, 8);
+    assert_eq!(seen(&mut stream, 1).await, ["+three", "+deep", "+four", "up to 8"]);
+    server.delete("deep");
+    server.expire(0);
+    assert_eq!(seen(&mut stream, 5).await, ["-deep", "error 410", "listed 4 at 9"]);
+    assert_eq!(server.requests(), ["list", "4", "list", "9"], "nothing was asked for again");
+}
+
 /// Large objects make pages small, whatever came before; small ones make them large again, not at once.
 #[test]
 fn pages_follow_the_size_of_what_is_listed() {
@@ -110,9 +127,13 @@ fn pages_follow_the_size_of_what_is_listed() {
 }
 
 #[test]
-fn each_object_of_a_list_is_trimmed() {
-    let read = |text: &str| Reader::<u8>(|it| it / 2).deserialize(&mut serde_json::Deserializer::from_str(text));
-    let list = read(r#"{"kind": "List", "metadata": {"resourceVersion": "7"}, "items": [4, 6]}"#).expect("a list");
+fn each_object_of_a_list_is_read_alone() {
+    let read = |text: &str| {
+        Reader::<u8>(|it| it.parse::<u8>().ok().map(|it| it / 2))
+            .deserialize(&mut serde_json::Deserializer::from_str(text))
+    };
+    let list =
+        read(r#"{"kind": "List", "metadata": {"resourceVersion": "7"}, "items": [4, [[]], 6]}"#).expect("a list");
     assert_eq!((list.items, list.metadata.resource_version.as_deref()), (vec![2, 3], Some("7")));
     assert_eq!(read(r#"{"metadata": {}, "items": null}"#).expect("a list").items, [0_u8; 0]);
     assert!(read(r#"{"items": []}"#).is_err(), "no list");

@@ -3,10 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{
-    Api, Client, Resource,
-    core::{DynamicObject, NamespaceResourceScope},
-};
+use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
 use crate::{
@@ -106,18 +103,6 @@ impl Context {
     /// What the cluster offers beyond Kubernetes.
     pub fn capabilities(&self) -> Capabilities {
         *self.capabilities.borrow()
-    }
-
-    /// What reads a kind wherever it is looked after: one for each namespace, or one for all.
-    pub fn everywhere<K>(&self) -> Vec<Api<K>>
-    where
-        K: Resource<Scope = NamespaceResourceScope>,
-        K::DynamicType: Default,
-    {
-        if self.namespaces.is_empty() {
-            return vec![Api::all(self.client.clone())];
-        }
-        self.namespaces.iter().map(|it| Api::namespaced(self.client.clone(), it)).collect()
     }
 
     /// Whether the MariaDB operator's kinds exist.

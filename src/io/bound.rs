@@ -146,7 +146,7 @@ fn without(site: &mut FrappeSite, parts: &[&str]) {
 }
 
 /// The mark is made here and nowhere else: one that somebody wrote is taken off.
-fn mark(object: &mut impl Resource) {
+pub(super) fn mark(object: &mut impl Resource) {
     let annotations = object.meta_mut().annotations.get_or_insert_default();
     annotations.insert(labels::TOO_LARGE.to_owned(), "true".to_owned());
 }

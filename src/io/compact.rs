@@ -17,11 +17,12 @@ use kube::{
     api::ObjectMeta,
     core::{ApiResource, DynamicObject, DynamicResourceScope},
 };
+use kube_sharding::reading::{self, Head};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::io::bound;
+use crate::io::{bound, unread};
 
 /// An object that a cache may hold.
 pub trait Cached: Sized + Send + Sync + 'static {
@@ -32,6 +33,9 @@ pub trait Cached: Sized + Send + Sync + 'static {
 
     /// The form of an object.
     fn close(self) -> Self::Form;
+
+    /// What arrives, from its text: one that cannot be read whole is no reason not to read the others.
+    fn read(text: &str) -> Option<Self::Form>;
 
     /// What of a form is kept when it arrives.
     fn trim(form: Self::Form) -> Self::Form {
@@ -64,6 +68,10 @@ macro_rules! held_as_they_are {
 
             fn close(self) -> Self {
                 self
+            }
+
+            fn read(text: &str) -> Option<Self> {
+                unread::$trim(text)
             }
 
             fn trim(form: Self) -> Self {
@@ -101,6 +109,10 @@ impl Cached for DynamicObject {
 
     fn close(self) -> Compact {
         Compact::of(serde_json::to_value(self).expect("a Kubernetes object serializes"))
+    }
+
+    fn read(text: &str) -> Option<Compact> {
+        reading::whole(text).or_else(|| unread::metadata(text))
     }
 
     fn open(form: &Arc<Compact>) -> Arc<Self> {
@@ -153,8 +165,16 @@ impl Compact {
         Self::with_metadata(object.to_string().into_bytes())
     }
 
+    /// Of an object of which nothing but this may be read.
+    pub(super) fn of_head(head: &Head) -> Self {
+        let mut object = json!(head);
+        bound::prune(&mut object);
+        bound::leave_metadata(&mut object);
+        Self::with_metadata(object.to_string().into_bytes())
+    }
+
     fn with_metadata(json: Vec<u8>) -> Self {
-        let Head { metadata: Identity { name, namespace, uid, resource_version } } = head(&json);
+        let Part { metadata: Identity { name, namespace, uid, resource_version } } = head(&json);
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Self { metadata, json: json.into_boxed_slice() }
     }
@@ -169,14 +189,14 @@ impl Compact {
 
     /// The value of a label.
     pub fn label(&self, name: &str) -> Option<String> {
-        let mut found: Head<Labels> = head(&self.json);
+        let mut found: Part<Labels> = head(&self.json);
         found.metadata.labels.remove(name)
     }
 }
 
 /// A part of an object.
 #[derive(Default, Deserialize)]
-struct Head<M> {
+struct Part<M> {
     metadata: M,
 }
 
@@ -195,7 +215,7 @@ struct Labels {
     labels: HashMap<String, String>,
 }
 
-fn head<M: DeserializeOwned + Default>(json: &[u8]) -> Head<M> {
+fn head<M: DeserializeOwned + Default>(json: &[u8]) -> Part<M> {
     serde_json::from_slice(json).unwrap_or_default()
 }
 
@@ -246,11 +266,9 @@ impl Resource for Compact {
 
 #[cfg(test)]
 mod tests {
-    use kube::ResourceExt;
-    use serde_json::json;
-
     use super::*;
     use crate::domain::labels;
+    use kube::ResourceExt;
 
     fn object() -> Value {
         json!({

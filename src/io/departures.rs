@@ -59,7 +59,8 @@ async fn departure(client: Client, bench: &Key, since: String, namespaces: &[Str
         metadata_only: true,
         ..Query::of::<FrappeSite>(&(), None).within(namespaces)
     };
-    let watch = |query| follow::<DynamicObject>(client.clone(), query, |object| object, Some(since.clone())).boxed();
+    let watch =
+        |query| follow::<DynamicObject>(client.clone(), query, kube_sharding::watch::read, Some(since.clone())).boxed();
     let mut sites = select_all(query.each().into_iter().map(watch));
     while let Some(seen) = sites.next().await {
         if matches!(seen, Ok(Seen::Deleted(_) | Seen::Listed(..))) {

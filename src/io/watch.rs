@@ -6,7 +6,7 @@ use kube::Client;
 use kube_sharding::{
     Slot, SlotSet,
     groups::{Groups, Selection, Sink},
-    watch::{Query, Trim},
+    watch::{Query, Read},
 };
 use metrics::gauge;
 use tokio::sync::watch;
@@ -67,8 +67,8 @@ where
     K: Cached,
     F: Fn(Change<K::Form>) + Send,
 {
-    fn trim(&self) -> Trim<K::Form> {
-        K::trim
+    fn reader(&self) -> Read<K::Form> {
+        K::read
     }
 
     fn slot_of(&self, object: &K::Form) -> Option<Slot> {

@@ -8,12 +8,16 @@ use kube::{
     core::{DynamicObject, ObjectList, Request as Builder, TypeMeta},
 };
 use kube_sharding::{gate::Scope, layer::Stopped};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::domain::{
-    key::Key,
-    labels::MANAGER,
-    object::{Desired, Kind},
+use crate::{
+    domain::{
+        key::Key,
+        labels::MANAGER,
+        object::{Desired, Kind},
+    },
+    io::unread,
 };
 
 /// Field manager of a number of replicas that is on its way to another owner.
@@ -148,8 +152,9 @@ impl Writer {
     /// An object that no watch may show, or nothing.
     pub async fn find(&self, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, WriteError> {
         let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
-        let found: ObjectList<DynamicObject> =
-            self.send(("look for", kind, key), builder(kind, key).list(&params)).await?;
+        let about = ("look for", kind, key);
+        let text = self.send_for_text(about, builder(kind, key).list(&params)).await?;
+        let found: ObjectList<DynamicObject> = whole(about, &text)?;
         let resource = kind.resource();
         let types = TypeMeta { api_version: resource.api_version, kind: resource.kind };
         Ok(found.items.into_iter().next().map(|it| DynamicObject { types: Some(types), ..it }))
@@ -180,10 +185,11 @@ impl Writer {
         self.send(("read", kind, key), request).await
     }
 
-    /// An object, read live.
+    /// An object, read live: the whole of it, or an error.
     pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get(&key.name, &GetParams::default());
-        self.send(("read", kind, key), request).await
+        let about = ("read", kind, key);
+        whole(about, &self.send_for_text(about, request).await?)
     }
 
     /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone
@@ -198,24 +204,44 @@ impl Writer {
             ..DeleteParams::default()
         };
         let request = builder(kind, &key).delete(&key.name, &params);
-        let answer: Result<Value, WriteError> = self.send(("delete", kind, &key), request).await;
-        match answer {
-            Ok(value) if value["kind"] == "Status" => Ok(None),
-            Ok(value) => Ok(serde_json::from_value(value).ok()),
+        match self.send_for_text(("delete", kind, &key), request).await {
+            Ok(text) if is_status(&text) => Ok(None),
+            Ok(text) => Ok(unread::answer(&text)),
             Err(WriteError::Rejected { ref message, .. }) if message == NOT_FOUND => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn send<T: serde::de::DeserializeOwned>(
+    /// Sends what is answered with an object. Of one that cannot be read whole, what was done counts all the same.
+    async fn send(
+        &self,
+        about: (&'static str, Kind, &Key),
+        request: Result<Request<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<DynamicObject, WriteError> {
+        let text = self.send_for_text(about, request).await?;
+        // Where there is not even metadata, the error says why.
+        unread::answer(&text).map_or_else(|| whole(about, &text), Ok)
+    }
+
+    async fn send_for_text(
         &self,
         (verb, kind, key): (&'static str, Kind, &Key),
         request: Result<Request<Vec<u8>>, kube::core::request::Error>,
-    ) -> Result<T, WriteError> {
+    ) -> Result<String, WriteError> {
         let mut request = request.map_err(|error| classify(verb, kind, key, kube::Error::BuildRequest(error)))?;
         request.extensions_mut().insert(self.scope);
-        self.client.request(request).await.map_err(|error| classify(verb, kind, key, error))
+        self.client.request_text(request).await.map_err(|error| classify(verb, kind, key, error))
     }
+}
+
+/// What was answered, all of it.
+fn whole<T: DeserializeOwned>((verb, kind, key): (&'static str, Kind, &Key), text: &str) -> Result<T, WriteError> {
+    serde_json::from_str(text).map_err(|error| classify(verb, kind, key, kube::Error::SerdeError(error)))
+}
+
+/// Whether a deletion was answered with its result, and not with the object.
+fn is_status(text: &str) -> bool {
+    serde_json::from_str::<TypeMeta>(text).is_ok_and(|it| it.kind == "Status")
 }
 
 /// Message of a [`WriteError::Rejected`] for an object that is not there.

@@ -3,10 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{FrappeSite, SiteBackup, backup::BackupPhase};
-use kube::{
-    Api, Client, ResourceExt,
-    core::{DynamicObject, PartialObjectMeta},
-};
+use kube::{Api, Client, ResourceExt, core::DynamicObject};
 use kube_sharding::{SlotSet, gate::Scope, groups::Selection, watch::Query};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -25,6 +22,7 @@ use crate::{
     io::{
         cache::Cache,
         compact::Compact,
+        live,
         watch::{Change, Scope as WatchScope},
         writer::Writer,
     },
@@ -83,10 +81,9 @@ fn let_go(client: &Client, backup: &Compact, site: Key) {
     if backup.metadata.deletion_timestamp.is_none() || !removal::holds(&backup) {
         return;
     }
-    let sites: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(client.clone(), &site.namespace);
-    let (writer, key) = (Writer::new(client.clone(), scope), Key::of(&backup));
+    let (client, writer, key) = (client.clone(), Writer::new(client.clone(), scope), Key::of(&backup));
     tokio::spawn(async move {
-        let gone = matches!(sites.get_metadata_opt(&site.name).await, Ok(None));
+        let gone = matches!(live::site_metadata(&client, &site).await, Ok(None));
         let metadata = json!({"uid": backup.uid(), "finalizers": removal::others(&backup)});
         if gone && let Err(error) = writer.patch_metadata(Kind::SiteBackup, &key, &metadata).await {
             tracing::warn!(%error, backup = %key, "finalizer of a SiteBackup without a site not removed");
@@ -127,9 +124,8 @@ async fn follow(
 
 /// Tells a SiteBackup that its site does not exist, if that is so, or once it is.
 async fn tell(client: &Client, backup: &DynamicObject, site: &Key) -> anyhow::Result<()> {
-    let sites: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(client.clone(), &site.namespace);
     let mut wait = FIRST_LOOK;
-    while let Some(found) = sites.get_opt(&site.name).await? {
+    while let Some(found) = live::site_metadata(client, site).await? {
         if found.metadata.deletion_timestamp.is_none() {
             return Ok(());
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{Api, Client, Resource};
+use kube::{Client, Resource};
 use kube_sharding::{
     Slot, SlotSet,
     gate::{Gate, Scope},
@@ -12,7 +12,7 @@ use kube_sharding::{
 use crate::{
     controllers::site::watch as site_watch,
     domain::{key::Key, labels},
-    io::{cache::Cache, watch::Change},
+    io::{cache::Cache, live, watch::Change},
     lanes::{Priority, runner::Queue},
 };
 
@@ -86,11 +86,11 @@ impl Wake {
             return;
         }
         let (this, key, uid) = (self.clone(), Key::of(site), site.metadata.uid.clone());
-        let sites: Api<FrappeSite> = Api::namespaced(client.clone(), &key.namespace);
+        let client = client.clone();
         tokio::spawn(async move {
             let mut wait = FIRST_LOOK;
             loop {
-                match sites.get_opt(&key.name).await {
+                match live::site(&client, &key).await {
                     Ok(Some(found)) if found.metadata.uid == uid => {
                         let slot = Slot::of_uid(found.metadata.uid.as_deref().unwrap_or_default()).to_string();
                         let label = found.metadata.labels.as_ref().and_then(|it| it.get(labels::SLOT));

@@ -39,7 +39,7 @@ async fn show(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<(
 /// Shows it again whenever the map changes.
 async fn watch(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<()> {
     let query = Query::of::<DynamicObject>(&names.map_resource(), Some(&names.namespace));
-    let mut changes = Box::pin(follow::<DynamicObject>(client.clone(), query, |object| object, None));
+    let mut changes = Box::pin(follow::<DynamicObject>(client.clone(), query, kube_sharding::watch::read, None));
     while let Some(change) = changes.next().await {
         change.context("watch the slot map")?;
         show(client, names, as_json).await?;

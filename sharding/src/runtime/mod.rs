@@ -36,7 +36,7 @@ use crate::{
     member::LeaseRecord,
     step::{Effect, End, Input, Member, Setup},
     timing::Timing,
-    watch::{Query, Seen, follow},
+    watch::{Query, Seen, follow, read},
     wire::{InvalidName, Names},
 };
 use requests::Requests;
@@ -330,7 +330,7 @@ impl Runtime {
             timeout_seconds: WATCH_TIMEOUT_SECONDS,
             ..Query::of::<Lease>(&(), Some(&names.namespace))
         };
-        follow::<Lease>(self.requests.client(), query, |lease| lease, None).filter_map(move |item| {
+        follow::<Lease>(self.requests.client(), query, read, None).filter_map(move |item| {
             let input = match item {
                 Ok(Seen::Listed(leases, _)) => {
                     Some(Input::LeasesListed(leases.iter().filter_map(|lease| names.read_lease(lease)).collect()))
@@ -354,7 +354,7 @@ impl Runtime {
             timeout_seconds: WATCH_TIMEOUT_SECONDS,
             ..Query::of::<DynamicObject>(&names.map_resource(), Some(&names.namespace))
         };
-        follow::<DynamicObject>(self.requests.client(), query, |object| object, None).filter_map(move |item| {
+        follow::<DynamicObject>(self.requests.client(), query, read, None).filter_map(move |item| {
             let input = match item {
                 Ok(Seen::Listed(maps, version)) => match maps.first() {
                     Some(map) => seen(&names, map),

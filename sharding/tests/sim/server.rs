@@ -307,7 +307,8 @@ fn labels(parameters: &BTreeMap<String, String>) -> Vec<(String, String)> {
 }
 
 fn event(kind: &str, object: &Value) -> Bytes {
-    format!("{}\n", json!({"type": kind, "object": object})).into()
+    // In the order of a real server.
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()
 }
 
 /// A Lease or a map in one line.

@@ -31,7 +31,7 @@ use crate::{
         owner::Owner,
         quantity,
     },
-    io::{named::Known, random},
+    io::{live, named::Known, random},
 };
 
 /// The world, as far as one bench is concerned.
@@ -213,15 +213,9 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
         has_objects && crate::controllers::site::watch::lane(site) == key
     };
     let selector = format!("{}={bench}", labels::BENCH_OF_SITE);
-    let (mut items, mut versions) = (Vec::new(), Vec::new());
-    for api in context.everywhere::<FrappeSite>() {
-        let list = api.list(&ListParams::default().labels(&selector)).await?;
-        versions.extend(list.metadata.resource_version);
-        items.extend(list.items.into_iter().filter(here));
-    }
+    let (mut items, version) = live::sites(&context.client, &context.namespaces, &selector).await?;
+    items.retain(here);
     if !items.is_empty() {
-        let oldest = versions.into_iter().min_by_key(|it| it.parse::<u64>().unwrap_or(0));
-        let version = oldest.unwrap_or_default();
         context.departures.expect(key.clone(), version);
     }
     let mut names: Vec<String> = items.iter().map(ResourceExt::name_any).collect();

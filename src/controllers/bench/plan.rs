@@ -65,8 +65,9 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let namespace = observed.bench.namespace().unwrap_or_default();
     if observed.bench.annotations().contains_key(labels::TOO_LARGE) {
-        let message = "spec is larger than 128 KiB, and is not read: take out what makes it so large".to_owned();
-        let report = Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message);
+        let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
+                       take out what makes it so";
+        let report = Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message.to_owned());
         return told(observed, &rendered, Vec::new(), &report);
     }
     if let Err(problem) = validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {

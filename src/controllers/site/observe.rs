@@ -32,7 +32,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
     domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind, owner::Owner},
-    io::{cache::version_of, random},
+    io::{cache::version_of, live, random},
 };
 
 /// Who holds a host name.
@@ -312,9 +312,10 @@ async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObje
     if Some(&holder.uid) == site.uid().as_ref() {
         return Ok(Holder::Us);
     }
-    let api: Api<PartialObjectMeta<FrappeSite>> = Api::namespaced(context.client.clone(), &holder.namespace);
-    let alive = api.get_opt(&holder.name).await?.is_some_and(|found| found.uid().as_ref() == Some(&holder.uid));
-    Ok(if alive { Holder::Other(Key::new(holder.namespace, holder.name)) } else { Holder::Gone })
+    let key = Key::new(holder.namespace, holder.name);
+    let found = live::site_metadata(&context.client, &key).await?;
+    let alive = found.is_some_and(|found| found.uid().as_ref() == Some(&holder.uid));
+    Ok(if alive { Holder::Other(key) } else { Holder::Gone })
 }
 
 fn routes<'a>(context: &Context, site: &FrappeSite, hosts: impl Iterator<Item = &'a String>) -> Routes {

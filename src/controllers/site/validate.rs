@@ -94,8 +94,8 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     let own = observed.site.namespace().unwrap_or_default();
     let failed = |at, reason, message: String| Err(Report::failed(Stage::Bench, at, reason, message));
     if observed.site.annotations().contains_key(labels::TOO_LARGE) {
-        let message =
-            "spec is larger than 64 KiB, and is not read: take out what makes it so large, such as siteConfig";
+        let message = "the object is too large (its spec takes more than 64 KiB) or nested too deeply, and is not read: take \
+                       out what makes it so, such as siteConfig";
         return failed(Stage::Init, Reason::SpecTooLarge, message.to_owned());
     }
     if let Some(reference) = &spec.admin_password_secret_ref
