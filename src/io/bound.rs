@@ -1,13 +1,15 @@
 //! What of an object is kept when it arrives. Whoever may write objects decides how large they are: what is kept of each is
 //! bounded here, before it lies beside others.
 
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeBenchSpec, FrappeSite, FrappeSiteSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, api::ObjectMeta};
-use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::domain::labels::{self, MANAGER};
+use crate::{
+    domain::labels::{self, MANAGER},
+    io::weight,
+};
 
 /// Largest object of which more than the metadata is kept, as JSON, in bytes.
 pub(super) const OBJECT_BYTES_MAX: usize = 64 << 10;
@@ -20,7 +22,8 @@ const ROUTE_ANNOTATIONS_BYTES_MAX: usize = 32 << 10;
 const OWN_VALUE_BYTES_MAX: usize = 4 << 10;
 /// Most owners and finalizers that are kept.
 const REFERENCES_MAX: usize = 16;
-/// Largest specs of a site and of a bench, as JSON, in bytes. A larger one is not kept, and the object says so.
+/// Largest specs of a site and of a bench, by what they take in memory, in bytes. A larger one is not kept, and the object
+/// says so.
 pub(super) const SITE_SPEC_BYTES_MAX: usize = 64 << 10;
 /// The same of a bench.
 pub(super) const BENCH_SPEC_BYTES_MAX: usize = 128 << 10;
@@ -38,17 +41,6 @@ const METADATA: [&str; 12] = [
     "annotations",
     "ownerReferences",
     "finalizers",
-];
-/// Lists and maps of a site's spec, which make it large.
-const SITE_PARTS: [&str; 8] = [
-    "siteConfig",
-    "siteConfigSecretRefs",
-    "additionalDomains",
-    "apps",
-    "removedApps",
-    "ingress",
-    "httpRoute",
-    "routeConfig",
 ];
 
 /// Takes out what no reconcile reads: managedFields are half of most objects, and the pod template is most of a site's
@@ -111,8 +103,9 @@ fn owned_data(object: &Value) -> Option<Value> {
 /// A site without what others wrote beside it, and without the parts of a spec that is too large.
 pub(super) fn site(mut site: FrappeSite) -> FrappeSite {
     metadata(&mut site);
-    if is_larger(&site.spec, SITE_SPEC_BYTES_MAX) {
-        without(&mut site, &SITE_PARTS);
+    if weight::of(&site.spec) > SITE_SPEC_BYTES_MAX {
+        empty(&mut site.spec);
+        mark(&mut site);
     }
     site
 }
@@ -120,10 +113,12 @@ pub(super) fn site(mut site: FrappeSite) -> FrappeSite {
 /// A bench, likewise. Its spec is replaced by the smallest that there is.
 pub(super) fn bench(mut bench: FrappeBench) -> FrappeBench {
     metadata(&mut bench);
-    if is_larger(&bench.spec, BENCH_SPEC_BYTES_MAX) {
-        let spec = &bench.spec;
-        let kept = json!({"frappeVersion": spec.frappe_version, "storageDeletionPolicy": spec.storage_deletion_policy});
-        bench.spec = serde_json::from_value(kept).unwrap_or_default();
+    if weight::of(&bench.spec) > BENCH_SPEC_BYTES_MAX {
+        bench.spec = FrappeBenchSpec {
+            frappe_version: std::mem::take(&mut bench.spec.frappe_version),
+            storage_deletion_policy: bench.spec.storage_deletion_policy,
+            ..FrappeBenchSpec::default()
+        };
         mark(&mut bench);
     }
     bench
@@ -134,15 +129,19 @@ pub(super) fn settings(map: ConfigMap) -> ConfigMap {
     map
 }
 
-fn without(site: &mut FrappeSite, parts: &[&str]) {
-    let mut spec = serde_json::to_value(&site.spec).unwrap_or_default();
-    if let Some(fields) = spec.as_object_mut() {
-        for part in parts {
-            fields.remove(*part);
-        }
+/// Takes lists and maps out of a spec: they make it large.
+fn empty(spec: &mut FrappeSiteSpec) {
+    spec.site_config.clear();
+    spec.site_config_secret_refs.clear();
+    spec.additional_domains = Vec::new();
+    spec.removed_apps = Vec::new();
+    spec.apps = None;
+    spec.ingress = None;
+    spec.http_route = None;
+    spec.route_config = None;
+    if let Some(database) = &mut spec.db_config {
+        database.resources = None;
     }
-    site.spec = serde_json::from_value(spec).unwrap_or_default();
-    mark(site);
 }
 
 /// The mark is made here and nowhere else: one that somebody wrote is taken off.
@@ -158,25 +157,6 @@ fn metadata(object: &mut impl Resource) {
         entries.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
         });
-    }
-}
-
-fn is_larger(spec: &impl Serialize, most: usize) -> bool {
-    let mut counted = Counter(0);
-    serde_json::to_writer(&mut counted, spec).is_err() || counted.0 > most
-}
-
-/// Counts what is written.
-struct Counter(usize);
-
-impl std::io::Write for Counter {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0 += bytes.len();
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }
 
@@ -262,6 +242,44 @@ mod tests {
         let mut small = large(json!({labels::TOO_LARGE: "true"}));
         small.spec.site_config.clear();
         assert!(site(small).annotations().is_empty(), "the mark is made here and nowhere else");
+    }
+
+    /// Many small maps are little text and much memory.
+    #[test]
+    fn what_a_spec_takes_in_memory_counts() {
+        let site_with = |config: Value| -> FrappeSite {
+            let spec = json!({"siteName": "a", "benchRef": {"name": "b"}, "siteConfig": config});
+            site(serde_json::from_value(json!({"metadata": {"name": "shop"}, "spec": spec})).expect("a site"))
+        };
+        let is_kept = |site: &FrappeSite| !site.annotations().contains_key(labels::TOO_LARGE);
+        let maps = site_with(json!({"a": vec![json!({"": 0}); 1000]}));
+        assert!(!is_kept(&maps) && maps.spec.site_config.is_empty(), "7 KiB of text");
+        let honest: Map<_, _> =
+            (0..200).map(|at| (format!("a_setting_of_some_app_{at}"), json!("https://shop.example.com/a"))).collect();
+        let honest = site_with(honest.into());
+        assert!(is_kept(&honest) && honest.spec.site_config.len() == 200);
+
+        let bench_with = |spec: Value| -> FrappeBench {
+            bench(serde_json::from_value(json!({"metadata": {"name": "b"}, "spec": spec})).expect("a bench"))
+        };
+        let is_kept = |bench: &FrappeBench| !bench.annotations().contains_key(labels::TOO_LARGE);
+        let app = |at: usize| {
+            let url = format!("https://github.com/example/app_{at}");
+            json!({"name": format!("app_{at}"), "source": "git", "version": "15.1.0", "gitUrl": url, "gitBranch": "main"})
+        };
+        let resources = json!({"requests": {"cpu": "1", "memory": "1Gi"}, "limits": {"cpu": "2", "memory": "2Gi"}});
+        let of_all: Map<_, _> =
+            ["gunicorn", "nginx", "scheduler", "socketio", "workerDefault", "workerLong", "workerShort"]
+                .map(|component| (component.to_owned(), resources.clone()))
+                .into_iter()
+                .collect();
+        let honest = bench_with(json!({"frappeVersion": "15", "apps": (0..30).map(app).collect::<Vec<_>>(),
+                                       "componentResources": of_all}));
+        assert!(is_kept(&honest) && honest.spec.apps.len() == 30);
+        let peers = json!({"ingress": [{"from": vec![json!({}); 2000]}]});
+        let peers = bench_with(json!({"frappeVersion": "15", "networkPolicy": peers}));
+        assert!(!is_kept(&peers) && peers.spec.network_policy.is_none(), "6 KiB of text");
+        assert_eq!(peers.spec.frappe_version, "15");
     }
 
     /// A stream of 10,000 objects of 64 KiB that name a site which is not there, and one that names a site which is.

@@ -12,4 +12,5 @@ pub mod named;
 pub mod random;
 mod unread;
 pub mod watch;
+mod weight;
 pub mod writer;
