@@ -58,10 +58,41 @@ pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
 /// Annotation of a site or bench whose spec is too large to be kept: it is only in memory.
 pub const TOO_LARGE: &str = "frappe.vyogo.tech/too-large";
-/// What labels and annotations of this operator begin with.
-const OWN_PREFIX: &str = "frappe.vyogo.tech/";
-/// Labels of ours, and annotations that are read, without that beginning.
-const PLAIN: [&str; 7] = ["app", "bench", "component", "site", MANAGED_BY, "app.kubernetes.io/part-of", EXTERNAL_DNS];
+/// Label that says what an object of this operator is part of.
+const PART_OF: &str = "app.kubernetes.io/part-of";
+/// Every label and annotation that this operator writes or reads, by name: what others call alike is not kept.
+const KNOWN: [&str; 30] = [
+    "app",
+    "bench",
+    "component",
+    "site",
+    PART_OF,
+    MANAGED_BY,
+    EXTERNAL_DNS,
+    SLOT,
+    BENCH_OF_SITE,
+    BENCH_NAMESPACE,
+    SITE_UID,
+    APPLIED_HASH,
+    IDENTITY,
+    DATABASE,
+    DATABASE_USER,
+    ADOPT,
+    ADOPTED,
+    DATABASE_KIND,
+    COPIED_VERSION,
+    SITE_NAMESPACE,
+    RECONCILE,
+    REPLACE_SECRETS,
+    FORCE_DELETE,
+    RETRY,
+    REPLICAS,
+    WATCHED,
+    REDIS_SECRET,
+    SINGLE_NODE,
+    ALLOWED_NAMESPACES,
+    TOO_LARGE,
+];
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
 /// Finalizer of a SiteBackup whose backups are removed with it.
@@ -71,12 +102,12 @@ pub const BENCH_FINALIZER: &str = "vyogo.tech/bench-finalizer";
 
 /// Whether a label or an annotation is one of ours by its name.
 pub fn is_own(name: &str) -> bool {
-    name.starts_with(OWN_PREFIX) || PLAIN.contains(&name)
+    KNOWN.contains(&name)
 }
 
 /// Labels of every object of a bench.
 pub fn bench(bench: &str) -> BTreeMap<String, String> {
-    [("app", "frappe"), ("bench", bench), (MANAGED_BY, MANAGER), ("app.kubernetes.io/part-of", "frappe")]
+    [("app", "frappe"), ("bench", bench), (MANAGED_BY, MANAGER), (PART_OF, "frappe")]
         .map(|(key, value)| (key.to_owned(), value.to_owned()))
         .into()
 }
@@ -107,4 +138,26 @@ pub fn site(bench_name: &str, site: &str, site_uid: &str) -> BTreeMap<String, St
     labels.insert(SLOT.to_owned(), Slot::of_uid(site_uid).to_string());
     labels.insert(SITE_UID.to_owned(), site_uid.to_owned());
     labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A label that is added here and not to the list would be taken off what arrives.
+    #[test]
+    fn every_label_and_annotation_of_this_file_is_known() {
+        let of_values = ["MANAGER", "REPLICAS_BY_KEDA", "SITE_FINALIZER", "BACKUP_FINALIZER", "BENCH_FINALIZER"];
+        let constants = include_str!("labels.rs").lines().filter_map(|line| line.strip_prefix("pub const "));
+        let mut count = 0;
+        for (name, value) in constants.filter_map(|line| line.split_once(": &str = \"")) {
+            let value = value.trim_end_matches("\";");
+            assert_eq!(is_own(value), !of_values.contains(&name), "{name}");
+            count += 1;
+        }
+        assert_eq!(count, KNOWN.len() - ["app", "bench", "component", "site", PART_OF].len() + of_values.len());
+        assert!(!is_own("frappe.vyogo.tech/anything"));
+        let made = site("b", "s", "u").into_keys().chain(component("b", "nginx").into_keys());
+        assert!(made.into_iter().all(|name| is_own(&name)));
+    }
 }

@@ -72,8 +72,10 @@ pub(super) fn prune(object: &mut Value) {
 
 /// Leaves nothing but the metadata, of an object that is larger than any of ours.
 pub(super) fn leave_metadata(object: &mut Value) {
-    if let Some(annotations) = object["metadata"]["annotations"].as_object_mut() {
-        bound(annotations, 0);
+    for field in ["labels", "annotations"] {
+        if let Some(entries) = object["metadata"][field].as_object_mut() {
+            bound(entries, 0);
+        }
     }
     let metadata = object["metadata"].take();
     *object = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata});
@@ -151,8 +153,11 @@ pub(super) fn mark(object: &mut impl Resource) {
 }
 
 fn metadata(object: &mut impl Resource) {
-    let ObjectMeta { labels, annotations, managed_fields, .. } = object.meta_mut();
-    *managed_fields = None;
+    let metadata = object.meta_mut();
+    (metadata.managed_fields, metadata.generate_name, metadata.self_link) = (None, None, None);
+    let ObjectMeta { labels, annotations, owner_references, finalizers, .. } = metadata;
+    owner_references.iter_mut().for_each(|it| it.truncate(REFERENCES_MAX));
+    finalizers.iter_mut().for_each(|it| it.truncate(REFERENCES_MAX));
     for entries in [labels, annotations].into_iter().flatten() {
         entries.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
@@ -280,6 +285,33 @@ mod tests {
         let peers = bench_with(json!({"frappeVersion": "15", "networkPolicy": peers}));
         assert!(!is_kept(&peers) && peers.spec.network_policy.is_none(), "6 KiB of text");
         assert_eq!(peers.spec.frappe_version, "15");
+    }
+
+    /// Whoever calls his labels and annotations as this operator does its own has none of them kept.
+    #[test]
+    fn what_only_looks_like_ours_is_not_kept() {
+        let theirs: Map<_, _> = (0..1000).map(|at| (format!("frappe.vyogo.tech/{at}"), json!("x"))).collect();
+        let with = |name: &str| -> Map<String, Value> {
+            theirs.clone().into_iter().chain([(name.to_owned(), json!("1"))]).collect()
+        };
+        let (labels_, annotations) = (with(labels::SLOT), with(labels::IDENTITY));
+        let metadata = json!({"name": "shop", "generateName": "x", "labels": labels_, "annotations": annotations,
+                              "finalizers": vec!["a"; 1000]});
+        let spec = json!({"siteName": "a", "benchRef": {"name": "b"}});
+        let site = site(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a site"));
+        let large = json!({"metadata": metadata, "spec": "x".repeat(OBJECT_BYTES_MAX)});
+        for kept in
+            [site.metadata, arrived(large).open().metadata, arrived(json!({"metadata": metadata})).open().metadata]
+        {
+            let names = |entries: Option<std::collections::BTreeMap<String, String>>| {
+                entries.unwrap_or_default().into_keys().collect::<Vec<_>>()
+            };
+            assert_eq!(
+                (names(kept.labels), names(kept.annotations)),
+                (vec![labels::SLOT.to_owned()], vec![labels::IDENTITY.to_owned()])
+            );
+            assert_eq!((kept.finalizers.map_or(0, |it| it.len()), kept.generate_name), (REFERENCES_MAX, None));
+        }
     }
 
     /// A stream of 10,000 objects of 64 KiB that name a site which is not there, and one that names a site which is.
