@@ -24,7 +24,7 @@ const TEXT_BYTES_MAX: usize = 1 << 20;
 /// bytes: 13 MB for one object, one at a time. The largest spec that is kept has some thousands.
 const NODES_MAX: usize = 20_000;
 /// Most owners and finalizers that [`Head`] reads.
-const REFERENCES_MAX: usize = 16;
+const REFERENCES_MAX: usize = 64;
 
 /// Whether a tree may be made of an object, by its text alone.
 pub fn is_moderate(text: &str) -> bool {

@@ -20,8 +20,10 @@ const ANNOTATIONS_BYTES_MAX: usize = 1 << 10;
 const ROUTE_ANNOTATIONS_BYTES_MAX: usize = 32 << 10;
 /// Longest value of an annotation of ours, in bytes.
 const OWN_VALUE_BYTES_MAX: usize = 4 << 10;
-/// Most owners and finalizers that are kept.
+/// Most owners that are kept.
 const REFERENCES_MAX: usize = 16;
+/// Most finalizers that are kept. They are written back with ours: one beyond these would be lost, and no object has as many.
+const FINALIZERS_MAX: usize = 64;
 /// Largest specs of a site and of a bench, by what they take in memory, in bytes. A larger one is not kept, and the object
 /// says so.
 pub(super) const SITE_SPEC_BYTES_MAX: usize = 64 << 10;
@@ -63,9 +65,9 @@ pub(super) fn prune(object: &mut Value) {
             bound(entries, most);
         }
     }
-    for field in ["ownerReferences", "finalizers"] {
+    for (field, most) in [("ownerReferences", REFERENCES_MAX), ("finalizers", FINALIZERS_MAX)] {
         if let Some(items) = metadata.get_mut(field).and_then(Value::as_array_mut) {
-            items.truncate(REFERENCES_MAX);
+            items.truncate(most);
         }
     }
 }
@@ -157,7 +159,7 @@ fn metadata(object: &mut impl Resource) {
     (metadata.managed_fields, metadata.generate_name, metadata.self_link) = (None, None, None);
     let ObjectMeta { labels, annotations, owner_references, finalizers, .. } = metadata;
     owner_references.iter_mut().for_each(|it| it.truncate(REFERENCES_MAX));
-    finalizers.iter_mut().for_each(|it| it.truncate(REFERENCES_MAX));
+    finalizers.iter_mut().for_each(|it| it.truncate(FINALIZERS_MAX));
     for entries in [labels, annotations].into_iter().flatten() {
         entries.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
@@ -310,7 +312,7 @@ mod tests {
                 (names(kept.labels), names(kept.annotations)),
                 (vec![labels::SLOT.to_owned()], vec![labels::IDENTITY.to_owned()])
             );
-            assert_eq!((kept.finalizers.map_or(0, |it| it.len()), kept.generate_name), (REFERENCES_MAX, None));
+            assert_eq!((kept.finalizers.map_or(0, |it| it.len()), kept.generate_name), (FINALIZERS_MAX, None));
         }
     }
 
