@@ -296,8 +296,8 @@ mod tests {
         let with = |name: &str| -> Map<String, Value> {
             theirs.clone().into_iter().chain([(name.to_owned(), json!("1"))]).collect()
         };
-        let (labels_, annotations) = (with(labels::SLOT), with(labels::IDENTITY));
-        let metadata = json!({"name": "shop", "generateName": "x", "labels": labels_, "annotations": annotations,
+        let (of_labels, annotations) = (with(labels::SLOT), with(labels::IDENTITY));
+        let metadata = json!({"name": "shop", "generateName": "x", "labels": of_labels, "annotations": annotations,
                               "finalizers": vec!["a"; 1000]});
         let spec = json!({"siteName": "a", "benchRef": {"name": "b"}});
         let site = site(serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a site"));

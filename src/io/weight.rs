@@ -26,13 +26,13 @@ pub(super) fn of(value: &impl Serialize) -> usize {
 struct Weight(usize);
 
 impl Weight {
-    #[expect(clippy::unnecessary_wraps, reason = "the form that a serializer has")]
+    #[allow(clippy::unnecessary_wraps, reason = "the form that a serializer has")]
     fn add(&mut self, bytes: usize) -> Result<(), fmt::Error> {
         self.0 = self.0.saturating_add(bytes);
         Ok(())
     }
 
-    #[expect(clippy::unnecessary_wraps, reason = "the form that a serializer has")]
+    #[allow(clippy::unnecessary_wraps, reason = "the form that a serializer has")]
     fn begin(&mut self, bytes: usize) -> Result<&mut Self, fmt::Error> {
         self.0 = self.0.saturating_add(bytes);
         Ok(self)

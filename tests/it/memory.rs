@@ -12,7 +12,7 @@ use kube::{Api, Client, Resource, api::PostParams, core::NamespaceResourceScope}
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::support::{World, program, until};
+use crate::support::{World, kubectl, program, until};
 
 const SPACE: &str = "crowd";
 /// Objects of each kind where HOSTILE_OBJECTS says nothing.
@@ -97,6 +97,17 @@ async fn crowd(client: &Client, count: usize) {
     .await;
 }
 
+/// A site whose configuration is nested beyond what a parser follows. No client that has types can make it, or read it.
+fn make_deep(world: &World) {
+    let (open, close) = ("[".repeat(130), "]".repeat(130));
+    let object = format!(
+        r#"{{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": {{"name": "deep"}},
+             "spec": {{"siteName": "deep.example.com", "benchRef": {{"name": "nobody"}},
+                       "siteConfig": {{"mute_emails": {open}{close}}}}}}}"#
+    );
+    kubectl(&world.cluster, &["create", "-n", SPACE, "-f", "-"], &object);
+}
+
 /// A namespace cannot fill the operator of the cluster, nor keep it from starting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_objects_of_anybody_do_not_fill_the_operator() {
@@ -108,6 +119,7 @@ async fn large_objects_of_anybody_do_not_fill_the_operator() {
     }
     world.with_bench(SPACE).await;
     let before = settled_kb(&world.operator).await;
+    make_deep(&world);
     crowd(&world.client, count).await;
     let during = memory_kb(&world.operator, "VmRSS");
     let after = settled_kb(&world.operator).await;
@@ -128,6 +140,11 @@ async fn large_objects_of_anybody_do_not_fill_the_operator() {
         let site = world.sites(SPACE).get("site-0").await.ok()?;
         let ready = site.status?.conditions.into_iter().find(|it| it.type_ == "Ready")?;
         (ready.reason == "SpecTooLarge").then_some(())
+    });
+    assert!(told.await.is_some());
+    let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
+    let told = until("a site says that it is nested too deeply", 60, || async {
+        (world.kubectl(&["get", "frappesite", "deep", "-n", SPACE, "-o", path]) == "SpecTooLarge").then_some(())
     });
     assert!(told.await.is_some());
 }
