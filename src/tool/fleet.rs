@@ -4,16 +4,17 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use anyhow::Context as _;
 use frappe_crds::{FrappeBench, FrappeSite};
-use futures::{StreamExt as _, TryStreamExt as _};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{Api, Client, Resource, ResourceExt, api::ListParams};
-use serde::{Serialize, de::DeserializeOwned};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, ListMeta};
+use kube::{Client, Resource, ResourceExt, api::ListParams, core::Request};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::{
     cli::StatusArguments,
     controllers::site::watch::lane,
     domain::{condition, key::Key},
+    io::{compact::Cached, live},
     tool::{age, connect, counted, print},
 };
 
@@ -143,33 +144,36 @@ pub(super) fn named(text: &str) -> Key {
     Key::new(namespace, name)
 }
 
+/// A site as far as it can be read: one that cannot be read whole is asked about as well.
+pub(super) async fn site_of(client: &Client, key: &Key) -> anyhow::Result<FrappeSite> {
+    let found = live::site(client, key).await.with_context(|| format!("read FrappeSite {key}"))?;
+    found.with_context(|| format!("read FrappeSite {key}: it does not exist"))
+}
+
+/// A page of a list, whose objects are text: one that cannot be read whole hides no other.
+#[derive(Deserialize)]
+struct Page<'a> {
+    metadata: ListMeta,
+    #[serde(borrow)]
+    items: Vec<&'a RawValue>,
+}
+
 /// Lists page by page, so that ten thousand sites are never whole in memory.
 async fn rows<K>(client: &Client, namespace: Option<&str>, row: fn(&K) -> Row) -> Result<Vec<Row>, kube::Error>
 where
-    K: Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-        + Clone
-        + DeserializeOwned
-        + std::fmt::Debug
-        + Send
-        + 'static,
+    K: Cached<Form = K> + Resource<DynamicType = ()>,
 {
-    let api: Api<K> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let first = ListParams::default().limit(PAGE_SIZE);
-    let pages = futures::stream::try_unfold(Some(first), move |next| {
-        let api = api.clone();
-        async move {
-            let Some(parameters) = next else { return Ok(None) };
-            let page = api.list(&parameters).await?;
-            let more = page.metadata.continue_.clone().filter(|it| !it.is_empty());
-            let more = more.map(|token| ListParams::default().limit(PAGE_SIZE).continue_token(&token));
-            Ok::<_, kube::Error>(Some((page.items.iter().map(row).collect::<Vec<_>>(), more)))
-        }
-    });
-    let all: Vec<Vec<Row>> = pages.boxed().try_collect().await?;
-    Ok(all.into_iter().flatten().collect())
+    let builder = Request::new(K::url_path(&(), namespace));
+    let (mut rows, mut next) = (Vec::new(), Some(ListParams::default().limit(PAGE_SIZE)));
+    while let Some(parameters) = next {
+        let request = builder.list(&parameters).map_err(kube::Error::BuildRequest)?;
+        let text = client.request_text(request).await?;
+        let page: Page<'_> = serde_json::from_str(&text).map_err(kube::Error::SerdeError)?;
+        rows.extend(page.items.iter().filter_map(|it| K::read(it.get())).map(|object| row(&object)));
+        let more = page.metadata.continue_.filter(|it| !it.is_empty());
+        next = more.map(|token| ListParams::default().limit(PAGE_SIZE).continue_token(&token));
+    }
+    Ok(rows)
 }
 
 #[cfg(test)]

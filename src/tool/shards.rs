@@ -16,7 +16,7 @@ use kube_sharding::{
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
     shards::{self, names, owner_of, report},
-    tool::{connect, fleet::named, print},
+    tool::{connect, fleet::{named, site_of}, print},
 };
 
 /// Prints which replica owns what.
@@ -49,8 +49,7 @@ async fn watch(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<
 
 async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()> {
     let key = named(site);
-    let found = Api::<FrappeSite>::namespaced(client.clone(), &key.namespace).get(&key.name).await;
-    let found = found.context("read the site")?;
+    let found = site_of(client, &key).await?;
     match owner_of_site(client, names, &found).await {
         Ok(pod) => print(&format!("{pod}\n")),
         Err(why) => bail!("{site}: {why}"),

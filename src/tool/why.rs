@@ -15,7 +15,7 @@ use crate::{
     shards::names,
     tool::{
         advice, age, connect,
-        fleet::{Row, named, of_bench, of_site},
+        fleet::{Row, named, of_bench, of_site, site_of},
         print, shards,
     },
 };
@@ -141,8 +141,7 @@ async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Res
 }
 
 async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
-    let sites: Api<FrappeSite> = Api::namespaced(client.clone(), &key.namespace);
-    let site = sites.get(&key.name).await.with_context(|| format!("read FrappeSite {key}"))?;
+    let site = site_of(client, key).await?;
     let bench_key = lane(&site);
     let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &bench_key.namespace);
     let bench = benches.get_opt(&bench_key.name).await.context("read its bench")?;
