@@ -158,8 +158,12 @@ fn metadata(object: &mut impl Resource) {
     let metadata = object.meta_mut();
     (metadata.managed_fields, metadata.generate_name, metadata.self_link) = (None, None, None);
     let ObjectMeta { labels, annotations, owner_references, finalizers, .. } = metadata;
-    owner_references.iter_mut().for_each(|it| it.truncate(REFERENCES_MAX));
-    finalizers.iter_mut().for_each(|it| it.truncate(FINALIZERS_MAX));
+    if let Some(owners) = owner_references {
+        owners.truncate(REFERENCES_MAX);
+    }
+    if let Some(finalizers) = finalizers {
+        finalizers.truncate(FINALIZERS_MAX);
+    }
     for entries in [labels, annotations].into_iter().flatten() {
         entries.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE

@@ -154,7 +154,7 @@ impl Writer {
         let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
         let about = ("look for", kind, key);
         let text = self.send_for_text(about, builder(kind, key).list(&params)).await?;
-        let found: ObjectList<DynamicObject> = whole(about, &text)?;
+        let found: ObjectList<DynamicObject> = whole(&text).map_err(|error| unread_answer(about, error))?;
         let resource = kind.resource();
         let types = TypeMeta { api_version: resource.api_version, kind: resource.kind };
         Ok(found.items.into_iter().next().map(|it| DynamicObject { types: Some(types), ..it }))
@@ -189,7 +189,7 @@ impl Writer {
     pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get(&key.name, &GetParams::default());
         let about = ("read", kind, key);
-        whole(about, &self.send_for_text(about, request).await?)
+        whole(&self.send_for_text(about, request).await?).map_err(|error| unread_answer(about, error))
     }
 
     /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone
@@ -220,7 +220,8 @@ impl Writer {
     ) -> Result<DynamicObject, WriteError> {
         let text = self.send_for_text(about, request).await?;
         // Where there is not even metadata, the error says why.
-        unread::answer(&text).map_or_else(|| whole(about, &text), Ok)
+        let known = unread::answer(&text);
+        known.map_or_else(|| whole(&text), Ok).map_err(|error| unread_answer(about, error))
     }
 
     async fn send_for_text(
@@ -235,8 +236,12 @@ impl Writer {
 }
 
 /// What was answered, all of it.
-fn whole<T: DeserializeOwned>((verb, kind, key): (&'static str, Kind, &Key), text: &str) -> Result<T, WriteError> {
-    serde_json::from_str(text).map_err(|error| classify(verb, kind, key, kube::Error::SerdeError(error)))
+fn whole<T: DeserializeOwned>(text: &str) -> Result<T, kube::Error> {
+    serde_json::from_str(text).map_err(kube::Error::SerdeError)
+}
+
+fn unread_answer((verb, kind, key): (&'static str, Kind, &Key), error: kube::Error) -> WriteError {
+    classify(verb, kind, key, error)
 }
 
 /// Whether a deletion was answered with its result, and not with the object.

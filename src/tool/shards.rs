@@ -16,7 +16,11 @@ use kube_sharding::{
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
     shards::{self, names, owner_of, report},
-    tool::{connect, fleet::{named, site_of}, print},
+    tool::{
+        connect,
+        fleet::{named, site_of},
+        print,
+    },
 };
 
 /// Prints which replica owns what.
