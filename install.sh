@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=63564d78c34113377eb1dbaba03a4841da25acff783c2dc5361d0434fd991428
+sha256=a70e179df0322fa60539f5d7d375b2b92b33035946b54903d08ea0a1e0dffe98
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 
