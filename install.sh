@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=a70e179df0322fa60539f5d7d375b2b92b33035946b54903d08ea0a1e0dffe98
+sha256=a8746b39d84c545f2e91600db3d0e4ef2cbede5ae6b518adffbc1c3abefe4f87
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -5,7 +5,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{NamespacedReference, Quantity, SecretReference};
+use crate::{
+    common::{NamespacedReference, Quantity, SecretReference},
+    site::BackupOperationKind,
+};
 
 /// What to back up, when, and where to store it; or what to restore.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -242,6 +245,9 @@ pub struct SiteBackupStatus {
     /// When the next backup is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
+    /// What the last operation came to: it stands until the next one ends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<BackupOutcome>,
     /// Name of the last backup's Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup_job: Option<String>,
@@ -251,6 +257,31 @@ pub struct SiteBackupStatus {
     /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+}
+
+/// How an operation of a SiteBackup ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum BackupOutcomeState {
+    /// It succeeded.
+    Succeeded,
+    /// It failed for good.
+    Failed,
+    /// The time for it passed before it could begin.
+    Missed,
+}
+
+/// What an operation of a SiteBackup came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BackupOutcome {
+    /// What was done.
+    pub kind: BackupOperationKind,
+    /// How it ended.
+    pub state: BackupOutcomeState,
+    /// The same for people.
+    pub message: String,
+    /// When it ended.
+    pub finished_at: Time,
 }
 
 /// One backup that was made, or one restore.
@@ -273,7 +304,10 @@ pub struct BackupRun {
     /// Size of all parts, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
-    /// Why it failed.
+    /// Why it failed, as one of a fixed list of words, such as `StorageUnreachable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Why it failed, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

@@ -9,7 +9,7 @@ pub use crate::bench_parts::{Monitoring, NetworkPolicyConfig, QueueAutoscaling, 
 pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
 };
-pub use crate::bench_status::{BenchPhase, ComponentStatus, FrappeBenchStatus, WorkerScalingStatus};
+pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, FrappeBenchStatus, WorkerScalingStatus};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
 /// Desired state of the bench.

@@ -68,6 +68,9 @@ pub struct FrappeBenchStatus {
     /// Revision whose image `installedApps` was read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,
+    /// How the configure Job failed last; missing where it did not, or another revision is wanted since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configure_failure: Option<ConfigureFailure>,
     /// Host suffix detected from the ingress controller's Service; see `domainConfig.autoDetect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detected_domain_suffix: Option<String>,
@@ -97,4 +100,16 @@ pub struct ComponentStatus {
     pub ready: i32,
     /// Pods that are wanted.
     pub desired: i32,
+}
+
+/// How the configure Job of a bench failed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigureFailure {
+    /// Revision that it was to configure.
+    pub revision: String,
+    /// Why it failed, as one of a fixed list of words, such as `CommandFailed`.
+    pub code: String,
+    /// The same for people.
+    pub message: String,
 }

@@ -313,6 +313,32 @@ pub struct Operation {
     /// Value of the annotation `frappe.vyogo.tech/retry` that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
+    /// How this try ended; missing while its Job runs, and where it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome: Option<Outcome>,
+}
+
+/// What becomes of an operation after a try that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum OutcomeState {
+    /// It is tried again after a while.
+    Retrying,
+    /// It failed for good: it is tried again where the spec changes or somebody asks for it.
+    Failed,
+}
+
+/// How a try of an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Outcome {
+    /// What becomes of the operation.
+    pub state: OutcomeState,
+    /// Why it failed, as one of a fixed list of words, such as `CommandFailed`.
+    pub code: String,
+    /// The same for people.
+    pub message: String,
+    /// When its Job failed.
+    pub finished_at: Time,
 }
 
 /// Whether a site is backed up or restored, or its backups are removed.

@@ -153,6 +153,7 @@ mod tests {
             started_at: Some(Time(at(started))),
             finished_at: None,
             size_bytes: None,
+            code: None,
             message: None,
         }
     }

@@ -25,7 +25,7 @@ use crate::{
         cache::Cache,
         compact::Cached,
         events::log_line,
-        writer::{NOT_FOUND, WriteError, Writer},
+        writer::{WriteError, Writer},
     },
 };
 
@@ -56,7 +56,7 @@ async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObjec
     }
     match writer.get_metadata(desired.kind, &desired.key).await {
         Ok(live) => Ok(Some(live)),
-        Err(WriteError::Rejected { message, .. }) if message == NOT_FOUND => Ok(None),
+        Err(WriteError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -70,7 +70,9 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
         tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
     }
     let mut written = writer.apply(desired, live.is_some()).await?;
-    if let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written)) {
+    if desired.kind != Kind::Secret
+        && let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written))
+    {
         tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
     }
     if desired.kind == Kind::ConfigMap {
@@ -108,9 +110,7 @@ pub async fn watch_secret(writer: &Writer, cache: &ChildCache, secret: &DynamicO
         "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
         "labels": {labels::WATCHED: "true"},
     });
-    let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret), &metadata).await?;
-    written.data = Value::Null;
-    cache.wrote(written);
+    cache.wrote(writer.patch_metadata(Kind::Secret, &Key::of(secret), &metadata).await?);
     Ok(())
 }
 
@@ -123,25 +123,19 @@ pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desire
     let named: Vec<String> = desired.body["data"].as_object().into_iter().flatten().map(|it| it.0.clone()).collect();
     let held = named.into_iter().filter_map(|key| Some((key.clone(), source.data["data"].get(&key)?.clone())));
     desired.body["data"] = held.collect();
-    let mut written = writer.apply(&desired, known).await?;
-    written.data = Value::Null;
-    cache.wrote(written);
+    cache.wrote(writer.apply(&desired, known).await?);
     Ok(())
 }
 
 /// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
 /// them back; one that is somebody else's is refused.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
-    let mut written = match writer.create(desired).await {
+    let written = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
             take_back(writer, desired).await?
         }
         other => other?,
     };
-    if desired.kind == Kind::Secret {
-        // Never held: caches know a Secret's metadata only.
-        written.data = Value::Null;
-    }
     let other = identity_of(&written) != wanted_identity(desired);
     cache.wrote(written);
     if other {

@@ -66,7 +66,7 @@ where
         match write {
             WriteError::Conflict { .. } => return Outcome::Conflict,
             WriteError::NoRight { .. } => return Outcome::After(WAIT_FOR_RIGHT),
-            WriteError::Rejected { .. } => {
+            WriteError::Rejected { .. } | WriteError::NotFound { .. } => {
                 let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
                 // The Event is the line.
                 context.events.publish(&reference(*kind, key, uid), &notice).await;

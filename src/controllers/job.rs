@@ -5,6 +5,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DynamicObject;
+use serde::Deserialize;
+
+use crate::domain::code::Code;
 
 /// Attempts of one operation before it fails for good.
 pub const ATTEMPTS_MAX: i32 = 3;
@@ -54,30 +57,69 @@ pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
     serde_json::from_value(message["result"]["apps"].clone()).ok()
 }
 
-/// Termination message of the newest pod that has one: the runner's error, without the JSON around it.
-pub fn termination_message(pods: &[Pod]) -> Option<String> {
-    let message = newest_message(pods)?;
-    let parsed: Option<serde_json::Value> = serde_json::from_str(&message).ok();
-    let text = match &parsed {
-        Some(value) if value["error"].is_string() => {
-            format!(
-                "step {}: {}",
-                value["step"].as_str().unwrap_or("unknown"),
-                value["error"].as_str().unwrap_or_default()
-            )
-        }
-        _ => message,
-    };
-    Some(text.chars().take(MESSAGE_MAX_CHARACTERS).collect())
+/// Why a Job failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// For the operator.
+    pub code: Code,
+    /// For people.
+    pub message: String,
 }
 
-/// What the newest container of a Job left that had something to say: JSON as it is, other text as a string.
-pub fn last_words(pods: &[Pod]) -> Option<serde_json::Value> {
-    let message = newest_message(pods)?;
-    Some(
-        serde_json::from_str(&message)
-            .unwrap_or_else(|_| serde_json::Value::String(message.chars().take(MESSAGE_MAX_CHARACTERS).collect())),
-    )
+impl Failure {
+    /// Of a Job whose containers left nothing: they were killed, or never began.
+    pub fn unknown() -> Self {
+        Self { code: Code::Unknown, message: "see its log".to_owned() }
+    }
+
+    /// What a container left. Text that is not the runner's, such as the kubelet's, is for people alone.
+    fn parse(message: &str) -> Self {
+        let left: Left = serde_json::from_str(message).unwrap_or_default();
+        let code = left.code.as_deref().and_then(|word| word.parse().ok()).unwrap_or(Code::Unknown);
+        let text = match (left.error, code) {
+            (None, _) => message.to_owned(),
+            (Some(error), Code::Unknown) => format!("step {}: {error}", left.step),
+            (Some(error), code) => format!("step {}: {code}: {error}", left.step),
+        };
+        Self { code, message: text.chars().take(MESSAGE_MAX_CHARACTERS).collect() }
+    }
+}
+
+/// What a container leaves in its termination message.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Left {
+    step: String,
+    code: Option<String>,
+    error: Option<String>,
+    result: serde_json::Value,
+}
+
+/// Why the newest container failed that left something.
+pub fn failure(pods: &[Pod]) -> Option<Failure> {
+    newest_message(pods).map(|message| Failure::parse(&message))
+}
+
+/// What became of a Job, by what its newest container left.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ended {
+    /// It succeeded, with this result.
+    Succeeded(serde_json::Value),
+    /// It failed.
+    Failed(Failure),
+}
+
+impl Ended {
+    /// What a container left.
+    pub fn parse(message: &str) -> Self {
+        let left: Left = serde_json::from_str(message).unwrap_or_default();
+        if left.result.is_null() { Self::Failed(Failure::parse(message)) } else { Self::Succeeded(left.result) }
+    }
+}
+
+/// What the newest container of a Job left that left something.
+pub fn ended(pods: &[Pod]) -> Option<Ended> {
+    newest_message(pods).map(|message| Ended::parse(&message))
 }
 
 /// Of containers that ended in the same second the one that comes later in the pod.
@@ -118,9 +160,13 @@ mod tests {
     fn the_runners_error_is_shown_without_json() {
         let pod: Pod = serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [{
             "name": "init", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 30, "message": "{\"step\": \"new-site\", \"error\": \"no\"}"}},
+            "state": {"terminated": {"exitCode": 30, "message": "{\"step\": \"new-site\", \"code\": \"CommandFailed\", \"error\": \"no\"}"}},
         }]}}))
         .expect("a pod");
-        assert_eq!(termination_message(&[pod]).as_deref(), Some("step new-site: no"));
+        let message = "step new-site: CommandFailed: no".to_owned();
+        assert_eq!(failure(&[pod]), Some(Failure { code: Code::CommandFailed, message }));
+        let unknown = |message: &str| Failure { code: Code::Unknown, message: message.to_owned() };
+        assert_eq!(Failure::parse("OOMKilled"), unknown("OOMKilled"), "the kubelet's");
+        assert_eq!(Failure::parse(r#"{"step": "a", "error": "b"}"#), unknown("step a: b"), "another version's");
     }
 }

@@ -1,6 +1,7 @@
 //! The words of the domain: names, labels, images, quantities, conditions. Pure.
 
 pub mod capabilities;
+pub mod code;
 pub mod condition;
 pub mod diff;
 pub mod image;

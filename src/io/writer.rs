@@ -5,7 +5,7 @@ use http::Request;
 use kube::{
     Client,
     api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy},
-    core::{DynamicObject, ObjectList, Request as Builder, TypeMeta},
+    core::{DynamicObject, ObjectList, Request as Builder, Status, TypeMeta},
 };
 use kube_sharding::{gate::Scope, layer::Stopped};
 use serde::de::DeserializeOwned;
@@ -58,6 +58,16 @@ pub enum WriteError {
         /// The server's words.
         message: String,
     },
+    /// There is no such object.
+    #[error("{verb} {kind:?} {key}: it does not exist")]
+    NotFound {
+        /// What was tried.
+        verb: &'static str,
+        /// Kind of the object.
+        kind: Kind,
+        /// The object.
+        key: Key,
+    },
     /// The gate was closed.
     #[error("{verb} {kind:?} {key}: this replica does not own the object")]
     NoRight {
@@ -94,7 +104,7 @@ impl WriteError {
         match self {
             Self::Conflict { .. } => "Conflict",
             Self::NamespaceTerminating { .. } => "NamespaceTerminating",
-            Self::Rejected { .. } => "Rejected",
+            Self::Rejected { .. } | Self::NotFound { .. } => "Rejected",
             Self::NoRight { .. } => "NoRight",
             Self::Transient { .. } => "Transient",
         }
@@ -157,7 +167,8 @@ impl Writer {
         let found: ObjectList<DynamicObject> = whole(&text).map_err(|error| unread_answer(about, error))?;
         let resource = kind.resource();
         let types = TypeMeta { api_version: resource.api_version, kind: resource.kind };
-        Ok(found.items.into_iter().next().map(|it| DynamicObject { types: Some(types), ..it }))
+        let first = found.items.into_iter().next();
+        Ok(first.map(|it| without_secret(kind, DynamicObject { types: Some(types), ..it })))
     }
 
     /// Changes an object; `body` holds the uid and resourceVersion that it is based on.
@@ -185,7 +196,7 @@ impl Writer {
         self.send(("read", kind, key), request).await
     }
 
-    /// An object, read live: the whole of it, or an error.
+    /// An object, read live: the whole of it, or an error. Of a Secret this alone answers what it holds.
     pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get(&key.name, &GetParams::default());
         let about = ("read", kind, key);
@@ -206,8 +217,8 @@ impl Writer {
         let request = builder(kind, &key).delete(&key.name, &params);
         match self.send_for_text(("delete", kind, &key), request).await {
             Ok(text) if is_status(&text) => Ok(None),
-            Ok(text) => Ok(unread::answer(&text)),
-            Err(WriteError::Rejected { ref message, .. }) if message == NOT_FOUND => Ok(None),
+            Ok(text) => Ok(unread::answer(&text).map(|it| without_secret(kind, it))),
+            Err(WriteError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -220,8 +231,8 @@ impl Writer {
     ) -> Result<DynamicObject, WriteError> {
         let text = self.send_for_text(about, request).await?;
         // Where there is not even metadata, the error says why.
-        let known = unread::answer(&text);
-        known.map_or_else(|| whole(&text), Ok).map_err(|error| unread_answer(about, error))
+        let known = unread::answer(&text).map_or_else(|| whole(&text), Ok);
+        known.map(|it| without_secret(about.1, it)).map_err(|error| unread_answer(about, error))
     }
 
     async fn send_for_text(
@@ -233,6 +244,11 @@ impl Writer {
         request.extensions_mut().insert(self.scope);
         self.client.request_text(request).await.map_err(|error| classify(verb, kind, key, error))
     }
+}
+
+/// What may be kept of an answer: of a Secret its metadata.
+fn without_secret(kind: Kind, object: DynamicObject) -> DynamicObject {
+    if kind == Kind::Secret { DynamicObject { data: Value::Null, ..object } } else { object }
 }
 
 /// What was answered, all of it.
@@ -249,8 +265,6 @@ fn is_status(text: &str) -> bool {
     serde_json::from_str::<TypeMeta>(text).is_ok_and(|it| it.kind == "Status")
 }
 
-/// Message of a [`WriteError::Rejected`] for an object that is not there.
-pub const NOT_FOUND: &str = "it does not exist";
 /// Message of a [`WriteError::Rejected`] for an object that is somebody else's.
 pub const NOT_OURS: &str = "an object of this name exists and was not created for this object: rename or remove it";
 
@@ -261,10 +275,12 @@ fn builder(kind: Kind, key: &Key) -> Builder {
 
 /// Whether an object was not made since its namespace is being deleted.
 pub fn is_terminating(error: &kube::Error) -> bool {
-    const CAUSE: &str = "NamespaceTerminating";
-    let kube::Error::Api(status) = error else { return false };
-    let causes = status.details.iter().flat_map(|it| &it.causes);
-    status.code == 403 && causes.into_iter().any(|it| it.reason == CAUSE)
+    matches!(error, kube::Error::Api(status) if status.code == 403 && has_cause(status, "NamespaceTerminating"))
+}
+
+/// Whether the API server names this cause: what it says beside that is for people.
+fn has_cause(status: &Status, cause: &str) -> bool {
+    status.details.iter().flat_map(|it| &it.causes).any(|it| it.reason == cause)
 }
 
 /// What the API server said, or why it said nothing.
@@ -279,15 +295,12 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
     let key = key.clone();
     match &source {
         kube::Error::Api(status) => match status.code {
-            409 if verb == "apply"
-                && status.message.contains("conflict")
-                && status.message.contains("Apply failed") =>
-            {
+            409 if has_cause(status, "FieldManagerConflict") => {
                 let message = format!("{NOT_OURS} ({})", status.message);
                 WriteError::Rejected { verb, kind, key, message }
             }
             409 => WriteError::Conflict { verb, kind, key },
-            404 => WriteError::Rejected { verb, kind, key, message: NOT_FOUND.to_owned() },
+            404 => WriteError::NotFound { verb, kind, key },
             403 if is_terminating(&source) => WriteError::NamespaceTerminating { verb, kind, key },
             400..=428 => WriteError::Rejected { verb, kind, key, message: status.message.clone() },
             // A field that this cluster's definition of the kind does not have: it is answered as if it were the server's fault.
@@ -300,5 +313,51 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
             WriteError::NoRight { verb, kind, key }
         }
         _ => WriteError::Transient { verb, kind, key, source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::Response;
+    use kube::{ResourceExt as _, client::Body};
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+
+    fn secret() -> Value {
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "n", "uid": "u"},
+               "data": {"password": "c2VjcmV0"}})
+    }
+
+    /// A server that answers a list with a list, and everything else with a Secret.
+    fn writer() -> Writer {
+        let server = service_fn(|request: Request<Body>| {
+            let is_list = request.uri().query().is_some_and(|it| it.contains("fieldSelector"));
+            let list = json!({"apiVersion": "v1", "kind": "SecretList", "metadata": {}, "items": [secret()]});
+            let body = if is_list { list } else { secret() };
+            async move { Ok::<_, BoxError>(Response::new(Body::from(body.to_string().into_bytes()))) }
+        });
+        Writer::new(Client::new(server, "n"), Scope::Coordinator)
+    }
+
+    #[tokio::test]
+    async fn no_verb_answers_what_a_secret_holds_but_the_read_that_copies_it() {
+        let (writer, key) = (writer(), Key::new("n", "s"));
+        let desired = Desired { kind: Kind::Secret, key: key.clone(), body: secret() };
+        let held: DynamicObject = serde_json::from_value(secret()).expect("a Secret");
+        let answers = [
+            writer.apply(&desired, true).await.map(Some),
+            writer.create(&desired).await.map(Some),
+            writer.find(Kind::Secret, &key).await,
+            writer.patch(Kind::Secret, &key, &json!({})).await.map(Some),
+            writer.patch_metadata(Kind::Secret, &key, &json!({})).await.map(Some),
+            writer.get_metadata(Kind::Secret, &key).await.map(Some),
+            writer.delete(Kind::Secret, &held).await,
+        ];
+        for (number, answer) in answers.into_iter().enumerate() {
+            let object = answer.expect("an answer").expect("an object");
+            assert_eq!((object.name_any(), object.data), ("s".to_owned(), Value::Null), "{number}");
+        }
+        assert_eq!(writer.read(Kind::Secret, &key).await.expect("a Secret").data["data"], secret()["data"]);
     }
 }

@@ -22,10 +22,10 @@ def wanted_apps(request):
     """Apps of a request, which the image must have."""
     apps = [app for app in request.get("apps", []) if app != "frappe"]
     if not all(APP_NAME.fullmatch(app) for app in apps):
-        raise Failure(2, "request", "apps must be app names")
+        raise Failure("RequestInvalid", "request", "apps must be app names")
     missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
     if missing:
-        raise Failure(2, "apps", f"AppsMissing: the image does not have {', '.join(missing)}")
+        raise Failure("AppsMissing", "apps", f"the image does not have {', '.join(missing)}")
     return apps
 
 
@@ -33,9 +33,9 @@ def removed_apps(request):
     """Apps of a request that the site must not have."""
     apps = request.get("removed_apps", [])
     if not all(APP_NAME.fullmatch(app) for app in apps):
-        raise Failure(2, "request", "removed_apps must be app names")
+        raise Failure("RequestInvalid", "request", "removed_apps must be app names")
     if "frappe" in apps or set(apps) & set(request.get("apps", [])):
-        raise Failure(2, "request", "removed_apps must not have frappe nor one of apps")
+        raise Failure("RequestInvalid", "request", "removed_apps must not have frappe nor one of apps")
     return apps
 
 
@@ -69,7 +69,7 @@ def remove_apps(site, database, apps):
             if f'"{app}"' not in database.installed_apps():
                 continue
             if not os.path.isdir(os.path.join("apps", app)):
-                raise Failure(2, "apps", f"AppsMissing: to uninstall {app} the image must have it")
+                raise Failure("AppsMissing", "apps", f"to uninstall {app} the image must have it")
             backup = back_up(site, database, app)
             replace_file(site.removing_path, f"{app} {backup}\n", 0o640)
         print(f"{app} is removed; backup: {backup}")
@@ -102,7 +102,7 @@ def dump_database(database, path, apps):
         database.dump(file)
 
 
-def check_dump(path, code=31, what="nothing was removed, since the backup", most=None):
+def check_dump(path, code="SiteIncomplete", what="nothing was removed, since the backup", most=None):
     """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements; and
     one that has more bytes than `most`. Answers how many it has."""
     end = b""
@@ -125,7 +125,7 @@ def check_removed(database, apps):
     installed = database.installed_apps()
     left = [app for app in apps if f'"{app}"' in installed]
     if left:
-        raise Failure(31, "check", f"still installed: {', '.join(left)}")
+        raise Failure("SiteIncomplete", "check", f"still installed: {', '.join(left)}")
 
 
 def frappe(site, name, *arguments, stdin=""):
@@ -136,4 +136,4 @@ def frappe(site, name, *arguments, stdin=""):
     sys.stdout.write(done.stdout + done.stderr)
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Failure(30, name, " ".join(words)[-400:] or f"exit code {done.returncode}")
+        raise Failure("CommandFailed", name, " ".join(words)[-400:] or f"exit code {done.returncode}")

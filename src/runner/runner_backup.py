@@ -53,13 +53,13 @@ def backup(request):
     if request.get("before") and restoring(site).get("run") == request["before"]:
         return "the restore began already: the site as it was before is kept"
     if restoring(site):
-        raise Failure(31, "state", f"{site.name} is half restored ({restoring(site)['run']}): restore it first")
+        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({restoring(site)['run']}): restore it first")
     database = open_database(request["database"])
     database.wait()
     apps = json.loads(database.installed_apps())
     dump = os.path.join(staging, PARTS["database"])
     dump_database(database, dump, apps)
-    parts = {"database": {**described(dump), "unpacked": check_dump(dump, 31, "the backup")}}
+    parts = {"database": {**described(dump), "unpacked": check_dump(dump, "SiteIncomplete", "the backup")}}
     for part, (name, folder) in FILES.items():
         path = os.path.join(staging, name)
         pack(site, folder, path)
@@ -103,7 +103,7 @@ def open_folder(site, folder):
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-            raise Failure(31, "files", f"{site.name}/{folder} is no folder, or a link leads there: what it leads to is not the site's") from None
+            raise Failure("SiteIncomplete", "files", f"{site.name}/{folder} is no folder, or a link leads there: what it leads to is not the site's") from None
         finally:
             os.close(above)
     return handle
@@ -131,7 +131,7 @@ def add(archive, member, name, folder):
         else:
             print(f"left out, no plain file: {member}")
     except OSError as error:
-        raise Failure(30, "files", f"{member} changed while it was read: {error}") from None
+        raise Failure("CommandFailed", "files", f"{member} changed while it was read: {error}") from None
     finally:
         os.close(handle)
 
@@ -188,7 +188,7 @@ def read_archive(path, folder, most=None, members_max=None):
                     if members_max is not None and members > members_max:
                         raise TooLarge
                     if not fits(member, folder):
-                        raise Failure(33, "verify", f"BackupBroken: {name} has the member {member.name!r}, which no backup has")
+                        raise Failure("BackupBroken", "verify", f"{name} has the member {member.name!r}, which no backup has")
                     content = archive.extractfile(member) if member.isfile() else None
                     while content and content.read(READ_BYTES):
                         pass
@@ -197,10 +197,10 @@ def read_archive(path, folder, most=None, members_max=None):
                     raise TooLarge
             return file.tell()
     except TooLarge:
-        raise Failure(33, "verify", f"BackupTooLarge: {name} unpacks to more than was made, or than the volume has room for "
+        raise Failure("BackupTooLarge", "verify", f"{name} unpacks to more than was made, or than the volume has room for "
                       f"({most} bytes in {members_max} files)") from None
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise Failure(33, "verify", f"BackupBroken: {name} cannot be read: {error}") from None
+        raise Failure("BackupBroken", "verify", f"{name} cannot be read: {error}") from None
 
 
 def fits(member, folder):
@@ -223,7 +223,7 @@ def restore(request):
     staging, run = request["staging"], request["run"]
     contents = json.loads(read_file(os.path.join(staging, "contents.json")) or "{}")
     if not contents.get("parts"):
-        raise Failure(33, "verify", "BackupBroken: the backup says nothing of its parts")
+        raise Failure("BackupBroken", "verify", "the backup says nothing of its parts")
     database = open_database(request["database"])
     with_database, with_files = request.get("restore_database", True), request.get("restore_files", True)
     refuse_misfit(contents, database, with_database)
@@ -238,13 +238,13 @@ def restore(request):
         database.refuse_client()
     under = restoring(site)
     if under and under["run"] != run:
-        raise Failure(31, "state", f"{site.name} is half restored ({under['run']}): restore that one first")
+        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({under['run']}): restore that one first")
     maintain(site, run)
     if with_database:
         database.wipe()
         database.load(os.path.join(staging, contents["parts"]["database"]["file"]))
         if database.administrators() != "1":
-            raise Failure(31, "check", "the restored database has no password for Administrator")
+            raise Failure("SiteIncomplete", "check", "the restored database has no password for Administrator")
         if keys:
             site.put_config({**json.loads(read_file(site.config_path)), **keys})
     if with_files:
@@ -261,15 +261,15 @@ def refuse_misfit(contents, database, with_database):
     if not with_database:
         return
     if contents["engine"] != database.engine:
-        raise Failure(32, "verify", f"BackupMisfit: the backup is of {contents['engine']}, the site's database is {database.engine}")
+        raise Failure("BackupMisfit", "verify", f"the backup is of {contents['engine']}, the site's database is {database.engine}")
     theirs, ours = contents["frappe"], frappe_version()
     if numbers(theirs)[:1] > numbers(ours)[:1]:
-        raise Failure(32, "verify", f"BackupNewer: the backup was made with Frappe {theirs}, the bench has {ours}: upgrade the bench first")
+        raise Failure("BackupNewer", "verify", f"the backup was made with Frappe {theirs}, the bench has {ours}: upgrade the bench first")
     if not all(APP_NAME.fullmatch(app) for app in contents["apps"]):
-        raise Failure(33, "verify", "BackupBroken: the backup has an app whose name is none")
+        raise Failure("BackupBroken", "verify", "the backup has an app whose name is none")
     missing = [app for app in contents["apps"] if not os.path.isdir(os.path.join("apps", app))]
     if missing:
-        raise Failure(2, "apps", f"AppsMissing: the backup has {', '.join(missing)}, and the image does not")
+        raise Failure("AppsMissing", "apps", f"the backup has {', '.join(missing)}, and the image does not")
 
 
 def numbers(version):
@@ -282,7 +282,7 @@ def check_part(staging, contents, part):
     path = part_path(staging, contents, part)
     made = contents["parts"][part].get("unpacked")
     if part == "database":
-        check_dump(path, 33, "BackupBroken: the dump", made)
+        check_dump(path, "BackupBroken", "the dump", made)
         return
     free_bytes, free_files = room()
     # Backups of earlier versions do not say what they unpack to.
@@ -302,9 +302,9 @@ def part_path(staging, contents, part):
     wanted = contents["parts"].get(part)
     path = os.path.join(staging, PARTS[part])
     if not wanted or os.path.islink(path) or not os.path.isfile(path):
-        raise Failure(33, "verify", f"BackupBroken: {part} is missing")
+        raise Failure("BackupBroken", "verify", f"{part} is missing")
     if any(wanted.get(key) != value for key, value in described(path).items()):
-        raise Failure(33, "verify", f"BackupBroken: {part} is not what was made: its checksum differs")
+        raise Failure("BackupBroken", "verify", f"{part} is not what was made: its checksum differs")
     return path
 
 
@@ -335,11 +335,11 @@ def read_keys(staging, contents, request):
     if "keys" not in contents["parts"]:
         return {}
     if not request.get("keys"):
-        raise Failure(33, "verify", "BackupBroken: the backup has keys in clear, which no backup has")
+        raise Failure("BackupBroken", "verify", "the backup has keys in clear, which no backup has")
     with open_plain(part_path(staging, contents, "keys")) as file:
         found = {key: value for key, value in json.loads(file.read(RECORD_BYTES_MAX)).items() if key in KEYS}
     if not all(isinstance(value, str) and KEY_VALUE.fullmatch(value) for value in found.values()):
-        raise Failure(33, "verify", "BackupBroken: keys.json has what is no key")
+        raise Failure("BackupBroken", "verify", "keys.json has what is no key")
     return found
 
 

@@ -23,7 +23,7 @@ CODE_KEPT_MAX = 3
 
 def code_folder(revision):
     if not REVISION.fullmatch(revision):
-        raise Failure(2, "request", "revision must be hexadecimal digits")
+        raise Failure("RequestInvalid", "request", "revision must be hexadecimal digits")
     return os.path.join("sites", ".apps", revision)
 
 
@@ -79,18 +79,18 @@ def install_apps(code):
 def install_app(app):
     """Clones one app, adds it to the virtual environment and links its public files."""
     if not APP_NAME.fullmatch(app["name"]):
-        raise Failure(2, "request", "apps must be app names")
+        raise Failure("RequestInvalid", "request", "apps must be app names")
     if not REPOSITORY.fullmatch(app["repository"]):
-        raise Failure(2, "request", f"the repository of {app['name']} must be a URL that begins with https://, http://, ssh:// or git://, or USER@HOST:PATH")
+        raise Failure("RequestInvalid", "request", f"the repository of {app['name']} must be a URL that begins with https://, http://, ssh:// or git://, or USER@HOST:PATH")
     if app.get("branch") and not BRANCH.fullmatch(app["branch"]):
-        raise Failure(2, "request", f"the branch of {app['name']} is not the name of one")
+        raise Failure("RequestInvalid", "request", f"the branch of {app['name']} is not the name of one")
     module = app["name"].replace("-", "_")
     target, part = os.path.join("apps", module), os.path.join("apps", f".{module}.part")
     shutil.rmtree(part, ignore_errors=True)
     branch = ["--branch", app["branch"]] if app.get("branch") else []
     step(f"clone {app['name']}", ["git", "clone", "--quiet", "--depth", "1", *branch, "--", app["repository"], part])
     if not os.path.isfile(os.path.join(part, module, "hooks.py")):
-        raise Failure(30, f"clone {app['name']}", f"{app['repository']} is no Frappe app {module}: it has no {module}/hooks.py")
+        raise Failure("CommandFailed", f"clone {app['name']}", f"{app['repository']} is no Frappe app {module}: it has no {module}/hooks.py")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(part, target)
     step(f"install {app['name']}", [os.path.join("env", "bin", "python"), "-m", "pip", "install", "--quiet",
@@ -107,7 +107,7 @@ def step(name, command):
     sys.stdout.write(done.stdout + done.stderr)
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Failure(30, name, " ".join(words)[-400:])
+        raise Failure("CommandFailed", name, " ".join(words)[-400:])
 
 
 def configure(request):
@@ -138,7 +138,7 @@ def secret_urls(request, config):
     urls = {key: secret(name) for key, name in request.get("secret_urls", {}).items()}
     for key, url in urls.items():
         if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise Failure(2, "secrets", f"the secret for {key} is no redis:// URL")
+            raise Failure("SecretInvalid", "secrets", f"the secret for {key} is no redis:// URL")
     for key in request.get("password_urls", []):
         password = urllib.parse.quote(secret("redis-password"), safe="")
         urls[key] = config[key].replace("redis://", f"redis://{request.get('redis_user', '')}:{password}@", 1)

@@ -13,8 +13,33 @@ APP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 SITE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 
 
+# Why a step failed, for the operator, and the exit code. The operator's list (src/domain/code.rs) has the same words.
+CODES = {
+    "RequestInvalid": 2,
+    "SecretInvalid": 2,
+    "ConnectionInvalid": 2,
+    "ProgramMissing": 2,
+    "ClientTooOld": 2,
+    "AppsMissing": 2,
+    "SiteNameReserved": 2,
+    "DatabaseFailed": 10,
+    "DatabaseNotEmpty": 20,
+    "SiteDirectoryTaken": 21,
+    "SiteMismatch": 21,
+    "SiteNameTaken": 22,
+    "CommandFailed": 30,
+    "FilesFailed": 30,
+    "SiteIncomplete": 31,
+    "BackupMisfit": 32,
+    "BackupNewer": 32,
+    "BackupBroken": 33,
+    "BackupTooLarge": 33,
+    "SiteLocked": 75,
+}
+
+
 class Failure(Exception):
-    """A step that did not work: with the exit code, for people and for the operator."""
+    """A step that failed: with a word of `CODES` for the operator, and an error for people."""
 
     def __init__(self, code, step, error):
         super().__init__(error)
@@ -40,7 +65,7 @@ def secret(name):
         with open(os.path.join(SECRETS, name), encoding="utf-8") as file:
             value = file.read().rstrip("\n")
     except OSError as error:
-        raise Failure(2, "secrets", f"cannot read the secret {name}: {error.strerror}") from None
+        raise Failure("SecretInvalid", "secrets", f"cannot read the secret {name}: {error.strerror}") from None
     if value:
         secret.known.add(value)
     return value

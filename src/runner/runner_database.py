@@ -47,7 +47,7 @@ def database(request):
     request leaves out is in the files of the connection Secret."""
     engine = {"mariadb": MariaDb, "postgres": Postgres}.get(request.get("type", "mariadb"))
     if engine is None:
-        raise Failure(2, "request", "database type must be mariadb or postgres")
+        raise Failure("RequestInvalid", "request", "database type must be mariadb or postgres")
     return engine(request)
 
 
@@ -64,14 +64,14 @@ class Database:
             self.user = request.get("user", self.name)
             self.host, self.port, self.password = request["host"], str(request["port"]), secret("password")
             if not (OWN_NAME.fullmatch(self.name) and OWN_NAME.fullmatch(self.user)):
-                raise Failure(2, "request", "names of database and account must be lower-case letters, digits and _")
+                raise Failure("RequestInvalid", "request", "names of database and account must be lower-case letters, digits and _")
         else:
             self.connect(request)
         self.home = os.environ["HOME"]
         os.makedirs(self.home, exist_ok=True)
         self.client = next((found for found in map(shutil.which, self.programs) if found), None)
         if not self.client:
-            raise Failure(2, "database", f"the image has no program {' or '.join(self.programs)}")
+            raise Failure("ProgramMissing", "database", f"the image has no program {' or '.join(self.programs)}")
         self.write_options()
 
     def connect(self, request):
@@ -80,19 +80,19 @@ class Database:
         self.password = secret("connection/password")
         self.user = secret_or_none("connection/username", hidden=False)
         if not self.user:
-            raise Failure(2, "secrets", "the connection Secret has no key username")
+            raise Failure("SecretInvalid", "secrets", "the connection Secret has no key username")
         self.name = secret_or_none("connection/database", hidden=False) or self.user
         self.host = request.get("host") or secret_or_none("connection/host", hidden=False)
         port = request.get("port") or secret_or_none("connection/port", hidden=False) or PORTS[self.engine]
         self.port = str(port)
         if not self.host:
-            raise Failure(2, "database", "no host: set dbConfig.host, or the key host of the connection Secret")
+            raise Failure("ConnectionInvalid", "database", "no host: set dbConfig.host, or the key host of the connection Secret")
         if not HOST.fullmatch(self.host) or not PORT.fullmatch(self.port):
-            raise Failure(2, "database", "host or port of the connection Secret is not one")
+            raise Failure("ConnectionInvalid", "database", "host or port of the connection Secret is not one")
         if not GIVEN_USER.fullmatch(self.user):
-            raise Failure(2, "secrets", "username of the connection Secret is no name: it has a control character, or more than 128")
+            raise Failure("SecretInvalid", "secrets", "username of the connection Secret is no name: it has a control character, or more than 128")
         if not GIVEN_NAME.fullmatch(self.name):
-            raise Failure(2, "secrets", "database of the connection Secret is no name: it must not begin with -, and must have no =, "
+            raise Failure("SecretInvalid", "secrets", "database of the connection Secret is no name: it must not begin with -, and must have no =, "
                           "slash, backslash or control character, and at most 128 characters")
 
     def wait(self):
@@ -110,14 +110,14 @@ class Database:
         with open(source or os.devnull, "rb") as stdin:
             done = subprocess.run(command, stdin=stdin, capture_output=True, check=False)
         if done.returncode:
-            raise Failure(10, "database", done.stderr.decode(errors="replace").strip())
+            raise Failure("DatabaseFailed", "database", done.stderr.decode(errors="replace").strip())
         return done.stdout.decode(errors="replace").strip()
 
     def dump(self, file):
         """Writes all of the database into a file as statements."""
         program = next((found for found in map(shutil.which, self.dump_programs) if found), None)
         if not program:
-            raise Failure(2, "dump", f"the image has no program {' or '.join(self.dump_programs)}")
+            raise Failure("ProgramMissing", "dump", f"the image has no program {' or '.join(self.dump_programs)}")
         with tempfile.TemporaryFile(dir=self.home) as errors:
             process = subprocess.Popen([program, *self.dump_options()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
             with process.stdout as output:
@@ -144,7 +144,7 @@ class Database:
     def ended(self, process, errors, step):
         if process.wait():
             errors.seek(0)
-            raise Failure(10, step, errors.read().decode(errors="replace").strip()[-400:] or f"exit code {process.returncode}")
+            raise Failure("DatabaseFailed", step, errors.read().decode(errors="replace").strip()[-400:] or f"exit code {process.returncode}")
 
     def config(self):
         """What Frappe must know of it."""
@@ -201,7 +201,7 @@ class MariaDb(Database):
         known = subprocess.run([self.client, "--no-defaults", *COMMANDLESS, "--version"], stdin=subprocess.DEVNULL,
                                capture_output=True, text=True, check=False)
         if known.returncode:
-            raise Failure(2, "database", f"ClientTooOld: {os.path.basename(self.client)} of the image cannot be kept from running commands "
+            raise Failure("ClientTooOld", "database", f"{os.path.basename(self.client)} of the image cannot be kept from running commands "
                           f"that a dump has ({known.stderr.strip()[-200:]}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
 
     @staticmethod
@@ -282,7 +282,7 @@ class Postgres(Database):
         except Failure as failure:
             if "restrict" not in failure.error:
                 raise
-            raise Failure(2, "database", f"ClientTooOld: psql of the image cannot be kept from running commands that a dump has "
+            raise Failure("ClientTooOld", "database", f"psql of the image cannot be kept from running commands that a dump has "
                           f"({failure.error}): use an image with psql 13.22, 14.19, 15.14, 16.10, 17.6 or later") from None
 
     @staticmethod

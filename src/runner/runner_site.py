@@ -32,9 +32,9 @@ class Site:
     def __init__(self, request):
         self.name, self.identity = request["site"], request["identity"]
         if not SITE_NAME.fullmatch(self.name):
-            raise Failure(2, "request", "site must be a DNS name in lower case")
+            raise Failure("RequestInvalid", "request", "site must be a DNS name in lower case")
         if not IDENTITY.fullmatch(self.identity):
-            raise Failure(2, "request", "identity must be letters, digits and -")
+            raise Failure("RequestInvalid", "request", "identity must be letters, digits and -")
         self.path = os.path.join("sites", self.name)
         self.state_path = os.path.join(self.path, ".operator-state")
         self.config_path = os.path.join(self.path, "site_config.json")
@@ -51,13 +51,13 @@ class Site:
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Failure(75, "lock", f"another pod works on {self.name}") from None
+            raise Failure("SiteLocked", "lock", f"another pod works on {self.name}") from None
 
     def state(self):
         """`creating`, `ready`, `dropping` or nothing; refuses a directory of another identity."""
         state, _, identity = read_file(self.state_path).strip().partition(" ")
         if state and identity != self.identity:
-            raise Failure(22, "state", f"SiteNameTaken: {self.name} on this bench belongs to another FrappeSite")
+            raise Failure("SiteNameTaken", "state", f"{self.name} on this bench belongs to another FrappeSite")
         return state
 
     def put_config(self, config):
@@ -71,10 +71,10 @@ def ready_site(request):
     """The site, locked, which must have been created completely."""
     site = Site(request)
     if not os.path.isdir(site.path):
-        raise Failure(31, "state", f"{site.path} is gone: restore the volume")
+        raise Failure("SiteIncomplete", "state", f"{site.path} is gone: restore the volume")
     site.lock()
     if site.state() != "ready":
-        raise Failure(31, "state", f"{site.name} was never created completely")
+        raise Failure("SiteIncomplete", "state", f"{site.name} was never created completely")
     if site.name == EVERY_SITE:
         refuse_reserved(site)
     return site
@@ -86,7 +86,7 @@ def refuse_reserved(site):
     name = site.name
     taken = name in (*RESERVED, EVERY_SITE) or name.endswith(RESERVED_ENDS) or os.path.isdir(os.path.join("apps", name.replace("-", "_")))
     if taken or os.path.isdir(os.path.join("apps", name)):
-        raise Failure(2, "request", f"SiteNameReserved: {name} is a name that Frappe or the bench's directory uses for itself: name the site otherwise")
+        raise Failure("SiteNameReserved", "request", f"{name} is a name that Frappe or the bench's directory uses for itself: name the site otherwise")
 
 
 def init(request):
@@ -111,9 +111,9 @@ def init(request):
     if not state:
         count = database.tables()
         if count:
-            raise Failure(20, "state", f"database {database.name} has {count} tables that no FrappeSite made: empty or drop it")
+            raise Failure("DatabaseNotEmpty", "state", f"database {database.name} has {count} tables that no FrappeSite made: empty or drop it")
         if os.path.exists(site.config_path):
-            raise Failure(21, "state", f"{site.config_path} exists and no FrappeSite made it: move it away")
+            raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and no FrappeSite made it: move it away")
     refuse_other_account(database)
     site.put_state("creating")
     database.wipe()
@@ -133,14 +133,14 @@ def adopt(site, database):
         config = json.loads(read_file(site.config_path))
         found = {"db_name": config["db_name"], "db_user": config.get("db_user", config["db_name"]), "db_password": config["db_password"]}
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise Failure(21, "adopt", f"{site.config_path} is no configuration of a site") from None
+        raise Failure("SiteDirectoryTaken", "adopt", f"{site.config_path} is no configuration of a site") from None
     wanted = database.config()
     other = [key for key, value in found.items() if value != wanted[key]]
     if other:
-        raise Failure(21, "adopt", f"SiteMismatch: {', '.join(other)} of {site.config_path} is not what the site's Secret and objects "
+        raise Failure("SiteMismatch", "adopt", f"{', '.join(other)} of {site.config_path} is not what the site's Secret and objects "
                       "say: it is not the site that is to be taken over")
     if database.administrators() != "1":
-        raise Failure(21, "adopt", f"SiteMismatch: database {database.name} has no site")
+        raise Failure("SiteMismatch", "adopt", f"database {database.name} has no site")
     site.put_state("ready")
 
 
@@ -148,7 +148,7 @@ def apply(request):
     """Brings a site that exists to what is asked for: its configuration, its hosts, its password, its apps."""
     site = ready_site(request)
     if os.path.exists(site.restoring_path):
-        raise Failure(31, "state", f"{site.name} is half restored: restore it first")
+        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored: restore it first")
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
@@ -168,13 +168,13 @@ def settle(site, database, request):
     what Frappe or a person wrote stays."""
     wanted = dict(request.get("config", {}))
     if not all(KEY.fullmatch(key) for key in [*wanted, *request.get("secret_config", [])]):
-        raise Failure(2, "request", "keys of config must be letters, digits and _")
+        raise Failure("RequestInvalid", "request", "keys of config must be letters, digits and _")
     if not {*wanted, *request.get("secret_config", [])}.isdisjoint(OWN_KEYS):
-        raise Failure(2, "request", "config must not have the keys of the database and of the encryption")
+        raise Failure("RequestInvalid", "request", "config must not have the keys of the database and of the encryption")
     wanted.update({key: secret(f"config/{key}") for key in request.get("secret_config", [])})
     hosts = [host for host in request.get("hosts", []) if host != site.name]
     if not all(SITE_NAME.fullmatch(host) for host in hosts):
-        raise Failure(2, "request", "hosts must be DNS names in lower case")
+        raise Failure("RequestInvalid", "request", "hosts must be DNS names in lower case")
     former = json.loads(read_file(site.settings_path) or '{"keys": [], "hosts": []}')
     both = {"keys": sorted({*former["keys"], *wanted}), "hosts": sorted({*former["hosts"], *hosts})}
     replace_file(site.settings_path, json.dumps(both), 0o640)
@@ -214,7 +214,7 @@ def refuse_other_account(database):
         return
     version = frappe_version()
     if int(version.split(".")[0]) < 16:
-        raise Failure(2, "database", f"Frappe {version} takes account and database to have one name: name the database like "
+        raise Failure("ConnectionInvalid", "database", f"Frappe {version} takes account and database to have one name: name the database like "
                       "the account")
 
 
@@ -234,7 +234,7 @@ def new_site(site, database, apps):
         elif database.engine == "mariadb":
             bootstrap_only(frappe)
         else:
-            raise Failure(2, "database", "Frappe 14 cannot create a site on a PostgreSQL database that exists: use 15 or later")
+            raise Failure("ConnectionInvalid", "database", "Frappe 14 cannot create a site on a PostgreSQL database that exists: use 15 or later")
         frappe.installer._new_site(database.name, site.name, **options)
         frappe.init(site.name)
         frappe.connect()
@@ -248,7 +248,7 @@ def new_site(site, database, apps):
         if isinstance(error, SystemExit) and error.code == 143:
             raise
         traceback.print_exc()
-        raise Failure(30, "new-site", f"{type(error).__name__}: {error}") from None
+        raise Failure("CommandFailed", "new-site", f"{type(error).__name__}: {error}") from None
     finally:
         os.chdir("..")
 
@@ -280,11 +280,11 @@ def bootstrap_only(frappe):
 def check(database, apps):
     """What a finished site has. Frappe itself calls a site installed long before that."""
     if database.administrators() != "1":
-        raise Failure(31, "check", "the site has no password for Administrator")
+        raise Failure("SiteIncomplete", "check", "the site has no password for Administrator")
     installed = database.installed_apps()
     missing = [app for app in ["frappe", *apps] if f'"{app}"' not in installed]
     if missing:
-        raise Failure(31, "check", f"not installed: {', '.join(missing)}")
+        raise Failure("SiteIncomplete", "check", f"not installed: {', '.join(missing)}")
 
 
 def drop(request):
@@ -295,7 +295,7 @@ def drop(request):
         site.lock()
         if not site.state():
             if os.path.exists(site.config_path):
-                raise Failure(21, "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
+                raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
         else:
             site.put_state("dropping")
             # Without one, its server is gone or drops it itself.

@@ -26,19 +26,22 @@ import runner_backup
 import runner_bench
 import runner_nginx
 import runner_site
-from runner_common import Failure, Redacting, redact
+from runner_common import CODES, Failure, Redacting, redact
 
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
-MESSAGE_MAX_CHARACTERS = 2000
+# The kubelet keeps 4096 bytes of a termination message: an error is cut, so that what it is in stays JSON.
+ERROR_MAX_CHARACTERS = 600
 COMMANDS = {"seed": runner_bench.seed, "configure": runner_bench.configure, "init": runner_site.init,
             "apply": runner_site.apply, "backup": runner_backup.backup, "restore": runner_backup.restore, "drop": runner_site.drop, "nginx": runner_nginx.serve}
 
 
 def report(result):
     """One JSON line for the operator, where the kubelet finds it."""
-    text = redact(json.dumps(result))[:MESSAGE_MAX_CHARACTERS]
+    if "error" in result:
+        result = {**result, "error": redact(result["error"])[:ERROR_MAX_CHARACTERS]}
+    text = redact(json.dumps(result, ensure_ascii=False))
     try:
-        with open(TERMINATION_LOG, "w", encoding="utf-8") as file:
+        with open(TERMINATION_LOG, "w", encoding="utf-8", errors="replace") as file:
             file.write(text)
     except OSError:
         pass
@@ -54,12 +57,13 @@ def main(arguments):
     try:
         result = COMMANDS[arguments[0]](json.loads(arguments[1]))
     except Failure as failure:
-        report({"step": failure.step, "error": redact(failure.error)})
-        return failure.code
+        report({"step": failure.step, "code": failure.code, "error": failure.error})
+        return CODES[failure.code]
     except (KeyError, ValueError, OSError) as error:
         traceback.print_exc()
-        report({"step": arguments[0], "error": f"{type(error).__name__}: {error}"})
-        return 2 if isinstance(error, (KeyError, ValueError)) else 30
+        code = "RequestInvalid" if isinstance(error, (KeyError, ValueError)) else "FilesFailed"
+        report({"step": arguments[0], "code": code, "error": f"{type(error).__name__}: {error}"})
+        return CODES[code]
     report({"result": result})
     return 0
 

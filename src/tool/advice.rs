@@ -15,6 +15,13 @@ pub fn of(reason: &str) -> Option<&'static str> {
     entries().find(|(name, _)| *name == reason).map(|(_, text)| text)
 }
 
+/// What to do about the code of a Job that failed.
+pub fn of_code(code: &str) -> Option<&'static str> {
+    let rows = PAGE.split_once("\n## Why a Job failed\n")?.1.lines();
+    let mut rows = rows.filter_map(|row| row.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
+    rows.find(|(name, _)| *name == code).map(|(_, text)| text)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -24,8 +31,17 @@ mod tests {
     use super::*;
     use crate::{
         controllers::{bench, failure, site},
+        domain::code::Code,
         operator,
     };
+
+    #[test]
+    fn the_page_has_every_code() {
+        for code in Code::VARIANTS.iter().filter(|it| **it != Code::Unknown) {
+            assert!(of_code(&code.to_string()).is_some_and(|it| it.len() > 20), "{code}");
+        }
+        assert_eq!(of_code("Unknown"), None);
+    }
 
     /// Every reason in the code has its entry, and every entry is of a reason in the code.
     #[test]

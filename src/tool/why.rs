@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup, backup::BackupOutcomeState};
 use jiff::Timestamp;
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -39,6 +39,8 @@ pub struct Facts {
     pub bench: Option<Row>,
     /// The Job of the last operation, or of the backup or restore that is under way.
     pub job: Option<JobFacts>,
+    /// Why the last Job failed: a word of the operator's list.
+    pub code: Option<String>,
     /// The SiteBackups of a site.
     pub backups: Vec<SiteBackup>,
     /// The pod that owns it, or why none does.
@@ -58,6 +60,9 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     let mut text = format!("{kind} {name} is {state}\n  {message}\n");
     if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
         let _ = writeln!(text, "\nWhat it means\n  {advice}");
+    }
+    if let Some((code, advice)) = facts.code.as_deref().and_then(|code| Some((code, advice::of_code(code)?))) {
+        let _ = writeln!(text, "\n{code}\n  {advice}");
     }
     if let Some(bench) = &facts.bench {
         let _ = writeln!(text, "\nBench {} is {}\n  {}", bench.name, bench.reason, bench.message);
@@ -102,6 +107,11 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
         }
         None => text.push_str(" not reconciled yet"),
     }
+    let failed = status.outcome.as_ref().is_some_and(|it| it.state == BackupOutcomeState::Failed);
+    let run = status.history.iter().find(|it| !it.succeeded && failed);
+    if let Some(advice) = run.and_then(|run| advice::of_code(run.code.as_deref()?)) {
+        let _ = write!(text, " ({advice})");
+    }
     if let Some(last) = &status.last_successful_backup
         && let Some(finished) = &last.finished_at
     {
@@ -132,6 +142,7 @@ async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Res
     let bench = benches.get(&key.name).await.with_context(|| format!("read FrappeBench {key}"))?;
     Ok(Facts {
         row: of_bench(&bench),
+        code: bench.status.as_ref().and_then(|it| it.configure_failure.clone()).map(|it| it.code),
         conditions: bench.status.map(|it| it.conditions).unwrap_or_default(),
         bench: None,
         job: None,
@@ -147,6 +158,7 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
     let bench = benches.get_opt(&bench_key.name).await.context("read its bench")?;
     Ok(Facts {
         row: of_site(&site),
+        code: site.status.as_ref().and_then(|it| it.operation.clone()?.outcome).map(|it| it.code),
         bench: bench.as_ref().map(of_bench).filter(|row| !row.settled),
         job: job(client, &site).await?,
         backups: backups(client, key).await?,
@@ -212,7 +224,9 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": "nightly"},
             "spec": {"siteRef": {"name": "one"}},
-            "status": {"conditions": [ready], "lastSuccessfulBackup": run, "nextScheduleTime": "1970-01-01T00:10:00Z"},
+            "status": {"conditions": [ready], "outcome": {"kind": "Backup", "state": "Failed", "message": "no", "finishedAt": "1970-01-01T00:02:00Z"},
+                       "history": [{"name": "nightly-1970-01-01-0005", "succeeded": false, "code": "BucketMissing"}],
+                        "lastSuccessfulBackup": run, "nextScheduleTime": "1970-01-01T00:10:00Z"},
         }))
         .expect("a SiteBackup")
     }
@@ -224,6 +238,7 @@ mod tests {
             conditions: Vec::new(),
             bench: Some(row("bench", false, "VolumePending")),
             job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
+            code: Some("DatabaseNotEmpty".into()),
             backups: vec![nightly(), SiteBackup { metadata: nightly().metadata, ..SiteBackup::default() }],
             replica: Err("slots without an owner".into()),
         };
@@ -233,8 +248,9 @@ mod tests {
             "Another site, named in the message, already uses the host",
             "Bench shops/one is VolumePending",
             "A volume is not bound yet",
+            "\nDatabaseNotEmpty\n  The database has tables that no FrappeSite made",
             "kubectl -n benches logs job/one-init",
-            "nightly BackupFailed: BucketMissing; last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
+            "nightly BackupFailed: BucketMissing (Create the bucket, or correct its name.); last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
             "nightly not reconciled yet",
             "Not owned by any replica: slots without an owner",
         ] {
@@ -249,6 +265,7 @@ mod tests {
             conditions: Vec::new(),
             bench: None,
             job: None,
+            code: None,
             backups: Vec::new(),
             replica: Ok("pod-a".into()),
         };

@@ -17,7 +17,11 @@ use reqwest::{
     redirect::Policy,
 };
 
-use super::report::Failure;
+use super::{
+    answer::{Judged, NothingToReach, Unresolved},
+    report::Failure,
+};
+use crate::domain::code::Code;
 
 /// How long a service may be silent while it is read from.
 const SILENCE_MAX: Duration = Duration::from_mins(5);
@@ -35,7 +39,8 @@ pub struct Connector {
 impl Connector {
     /// Refuses what is no URL of a service, and no region.
     pub fn new(endpoint: Option<&str>, region: Option<&str>, certificates: Option<&[u8]>) -> Result<Self, Failure> {
-        let refused = |message: &str| Failure { step: "open", word: "EndpointRefused", message: message.to_owned() };
+        let refused =
+            |message: &str| Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() };
         if let Some(endpoint) = endpoint {
             let url = Url::parse(endpoint).map_err(|_| refused("storage.s3.endpoint is no URL"))?;
             let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
@@ -56,7 +61,7 @@ impl Connector {
         let parsed = certificates.map_or_else(|| Ok(Vec::new()), Certificate::from_pem_bundle);
         let wrong = |_| Failure {
             step: "open",
-            word: "CertificateWrong",
+            code: Code::CertificateWrong,
             message: "ca.crt of the Secret that caSecretRef names has no certificates in PEM".to_owned(),
         };
         parsed.map(|certificates| Self { certificates }).map_err(wrong)
@@ -75,7 +80,7 @@ impl HttpConnector for Connector {
             .dns_resolver(Arc::new(Resolver));
         let made =
             client.build().map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })?;
-        Ok(HttpClient::new(made))
+        Ok(HttpClient::new(Judged(made)))
     }
 }
 
@@ -87,10 +92,11 @@ struct Resolver;
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
         Box::pin(async move {
-            let found = tokio::task::spawn_blocking(move || (name.as_str(), 0).to_socket_addrs()).await??;
+            let found = tokio::task::spawn_blocking(move || (name.as_str(), 0).to_socket_addrs()).await?;
+            let found = found.map_err(|_| Unresolved)?;
             let found: Vec<SocketAddr> = found.filter(|it| !is_of_the_machine(it.ip())).collect();
             if found.is_empty() {
-                return Err("dns: no address that may be reached".into());
+                return Err(NothingToReach.into());
             }
             Ok(Box::new(found.into_iter()) as Addrs)
         })
@@ -111,7 +117,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_is_a_service_and_nothing_of_the_machine() {
-        let word = |it: Result<Connector, Failure>| it.map(|_| ()).map_err(|failure| failure.word);
+        let word = |it: Result<Connector, Failure>| it.map(|_| ()).map_err(|failure| failure.code);
         for endpoint in [
             "http://minio.storage:9000",
             "https://s3.example.com/gateway",
@@ -136,10 +142,10 @@ mod tests {
             "file:///etc/passwd",
             "internal",
         ] {
-            assert_eq!(word(Connector::new(Some(endpoint), None, None)), Err("EndpointRefused"), "{endpoint}");
+            assert_eq!(word(Connector::new(Some(endpoint), None, None)), Err(Code::EndpointRefused), "{endpoint}");
         }
         assert_eq!(word(Connector::new(None, Some("eu-central-1"), None)), Ok(()));
-        assert_eq!(word(Connector::new(None, Some("x.evil.example/"), None)), Err("EndpointRefused"));
+        assert_eq!(word(Connector::new(None, Some("x.evil.example/"), None)), Err(Code::EndpointRefused));
         assert_eq!(word(Connector::new(None, None, Some(b"nothing"))), Ok(()), "of an empty bundle nothing is trusted");
     }
 }

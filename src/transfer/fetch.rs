@@ -10,6 +10,7 @@ use super::{
     staging,
     store::{Digest, Store},
 };
+use crate::domain::code::Code;
 
 /// The storage's key, and what is taken without it.
 #[derive(Clone, Copy)]
@@ -38,9 +39,9 @@ pub async fn fetch(
         let mut file = staging::create(&path).map_err(|error| failed(&path, &error))?;
         let from = manifest::file(folder, &found.name, &stored.file);
         let sink = |bytes: &[u8]| file.write_all(bytes).map_err(|error| failed(&path, &error));
-        let seen = store.digest(&from, stored.bytes, sink).await.map_err(|failure| match failure.word {
-            "BackupNotFound" => Failure::broken("fetch", format!("{title} of {} is missing", found.name)),
-            "BackupBroken" => Failure::broken("fetch", format!("{title} of {}: {}", found.name, failure.message)),
+        let seen = store.digest(&from, stored.bytes, sink).await.map_err(|failure| match failure.code {
+            Code::BackupNotFound => Failure::broken("fetch", format!("{title} of {} is missing", found.name)),
+            Code::BackupBroken => Failure::broken("fetch", format!("{title} of {}: {}", found.name, failure.message)),
             _ => failure,
         })?;
         judge(title, &found.name, &seen, (stored.bytes, &stored.sha256))?;
@@ -63,7 +64,7 @@ pub async fn fetch(
 /// Whether a manifest is one that may be followed.
 fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure> {
     let name = &found.name;
-    let refused = |word, message| Err(Failure { step: "fetch", word, message });
+    let refused = |code, message| Err(Failure { step: "fetch", code, message });
     if let Some(odd) = found.contents.odd() {
         return Err(Failure::broken("fetch", format!("the manifest of {name} {odd}, which no backup has")));
     }
@@ -81,18 +82,18 @@ fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure
             "{title} of {name} is stored in clear, and with a key only what was encrypted with it is restored: a backup made \
              without the key is restored by a SiteBackup whose storage has no encryptionKeySecretRef"
         );
-        return refused("BackupNotEncrypted", message);
+        return refused(Code::BackupNotEncrypted, message);
     }
     match found.is_authentic(key) {
         Some(true) if folder == found.site || folder.ends_with(&format!("/{}", found.site)) => Ok(()),
         Some(true) => {
             let message = format!("{name} lies in {folder}, and is a backup of {}", found.site);
-            refused("BackupNotAuthentic", message)
+            refused(Code::BackupNotAuthentic, message)
         }
         Some(false) => {
             let message =
                 format!("the manifest of {name} was written with another key than the storage's, or was changed");
-            refused("EncryptionKeyWrong", message)
+            refused(Code::EncryptionKeyWrong, message)
         }
         None if trust.unauthenticated => Ok(()),
         None => {
@@ -100,7 +101,7 @@ fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure
                 "the manifest of {name} is not authenticated by the storage's key: an earlier version made it, or somebody \
                  who does not have the key. If it is one of your own, set restore.allowUnauthenticated: true"
             );
-            refused("BackupNotAuthentic", message)
+            refused(Code::BackupNotAuthentic, message)
         }
     }
 }
@@ -155,6 +156,6 @@ async fn find(store: &Store, folder: &str, name: &str) -> Result<Manifest, Failu
         } else {
             format!("there are, among others, {}", others.join(", "))
         };
-        Failure { step: "fetch", word: "BackupNotFound", message: format!("no backup {name} in {folder}: {there}") }
+        Failure { step: "fetch", code: Code::BackupNotFound, message: format!("no backup {name} in {folder}: {there}") }
     })
 }

@@ -4,6 +4,7 @@
 //! A backup NAME is the folder `FOLDER/NAME` with the parts and `manifest.json`. The manifest is written last, after every
 //! part was read back and had its checksum: without one there is no backup. It may be killed anywhere and run again.
 
+pub mod answer;
 pub mod connect;
 pub mod fetch;
 pub mod manifest;
@@ -134,7 +135,7 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
     let ended = run(&request, &folders, now).await;
     let text = match &ended {
         Ok(done) => json!({"result": done}),
-        Err(failure) => json!({"step": failure.step, "error": failure.to_string()}),
+        Err(failure) => failure.left(),
     };
     // Outside of a pod there is none.
     let _ = std::fs::write(&arguments.termination_log, text.to_string());

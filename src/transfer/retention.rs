@@ -12,6 +12,7 @@ use super::{
     store::Store,
     upload,
 };
+use crate::domain::code::Code;
 
 /// Names of the backups that go. Pure. `backups` are those of the SiteBackup.
 pub fn outdated(backups: &[Manifest], rule: &Retention, now: Timestamp) -> BTreeSet<String> {
@@ -82,7 +83,7 @@ async fn found(store: &Store, folder: &str, maker: &Maker) -> Result<Found, Fail
             Ok(None) if began(&name, &maker.site_backup) => all.tries.push(name),
             Ok(_) => {}
             // Not one that can be read is not one that may be removed.
-            Err(failure) if failure.word == "BackupBroken" => {}
+            Err(failure) if failure.code == Code::BackupBroken => {}
             Err(failure) => return Err(failure),
         }
     }

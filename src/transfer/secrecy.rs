@@ -13,6 +13,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use ring::hmac;
 
 use super::{report::Failure, staging};
+use crate::domain::code::Code;
 
 /// File with the key, an X25519 identity as `age-keygen` writes it.
 pub const FILE_NAME: &str = "identity";
@@ -34,7 +35,7 @@ impl Key {
         let line = text.lines().map(str::trim).find(|it| !it.is_empty() && !it.starts_with('#')).unwrap_or_default();
         let wrong = |_| {
             let message = "the Secret's key identity is none that age-keygen writes: AGE-SECRET-KEY-1…".to_owned();
-            Failure { step: "key", word: "EncryptionKeyWrong", message }
+            Failure { step: "key", code: Code::EncryptionKeyWrong, message }
         };
         line.parse().map(|it| Some(Self(it))).map_err(wrong)
     }
@@ -75,7 +76,7 @@ impl Key {
         let file = staging::open(from).map_err(|error| Failure::of_disk("decrypt", from, &error))?;
         let refused = |error: age::DecryptError| {
             let message = format!("the backup cannot be opened with the storage's key: {error}");
-            Failure { step: "decrypt", word: "EncryptionKeyWrong", message }
+            Failure { step: "decrypt", code: Code::EncryptionKeyWrong, message }
         };
         let decryptor = Decryptor::new_buffered(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(refused)?;
         let mut plain = decryptor.decrypt(iter::once(&self.0 as &dyn age::Identity)).map_err(refused)?;
@@ -93,5 +94,5 @@ impl Key {
 /// The backup is encrypted, and no key was given.
 pub fn missing() -> Failure {
     let message = "the backup is encrypted: set storage.encryptionKeySecretRef to the Secret with its key".to_owned();
-    Failure { step: "decrypt", word: "EncryptionKeyMissing", message }
+    Failure { step: "decrypt", code: Code::EncryptionKeyMissing, message }
 }

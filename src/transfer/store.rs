@@ -17,8 +17,8 @@ use object_store::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Folders, connect::Connector, report::Failure, staging, volume::Volume};
-use crate::domain::names::hex;
+use super::{Folders, answer::Cause, connect::Connector, report::Failure, staging, volume::Volume};
+use crate::domain::{code::Code, names::hex};
 
 /// Least size of a piece of a large object: S3 takes at most 10,000 pieces of at least 5 MiB.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -182,8 +182,8 @@ impl Store {
         if let Ok(Unfinished { path, id }) = serde_json::from_slice(&text) {
             // It may have been finished, or ended by the bucket's own rules.
             match store.abort_multipart(&Path::from(path), &id).await {
-                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
-                Err(error) if error.to_string().contains("NoSuchUpload") => {}
+                Ok(()) => {}
+                Err(error) if Cause::of(&error) == Cause::NotFound => {}
                 Err(error) => return Err(failed(&error)),
             }
         }
@@ -199,7 +199,7 @@ impl Store {
         };
         match self.digest(path, most, sink).await {
             Ok(_) => Ok(Some(content)),
-            Err(failure) if failure.word == "BackupNotFound" => Ok(None),
+            Err(failure) if failure.code == Code::BackupNotFound => Ok(None),
             Err(failure) => Err(Failure { step: "read", ..failure }),
         }
     }

@@ -10,6 +10,7 @@ use super::{
     staging,
     store::{Digest, Store},
 };
+use crate::domain::code::Code;
 use jiff::Timestamp;
 
 /// Where an upload in pieces is written down.
@@ -30,7 +31,7 @@ pub async fn upload(
         if stored.identity != storing.identity || stored.removing {
             let message =
                 format!("{name} is there already and was not made for this site: give the cluster another prefix");
-            return Err(Failure { step: "upload", word: "BackupForeign", message });
+            return Err(Failure { step: "upload", code: Code::BackupForeign, message });
         }
         if key.is_none_or(|key| stored.is_authentic(key) == Some(true)) {
             return Ok(stored);

@@ -77,8 +77,10 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    pub(crate) fn error(&self) -> &str {
-        self.said["error"].as_str().unwrap_or_default()
+    /// Its code and what it says to people, as they are shown together.
+    pub(crate) fn error(&self) -> String {
+        let text = |key: &str| self.said[key].as_str().unwrap_or_default();
+        format!("{}: {}", text("code"), text("error"))
     }
 }
 

@@ -23,7 +23,6 @@ use crate::{
     controllers::{bench::build, context::Context, job},
     domain::{
         capabilities::Capabilities,
-        condition,
         key::Key,
         labels,
         names::{child, hash_hex},
@@ -55,7 +54,7 @@ pub struct Observed {
     /// Names of the sites on it; read live while it is being deleted.
     pub sites: Vec<String>,
     /// What the configure Job's pod said when it failed.
-    pub failure: Option<String>,
+    pub failure: Option<job::Failure>,
     /// Apps that it found in the image, where the status does not hold them yet.
     pub apps_found: Option<Vec<String>>,
     /// What keeps pods from running.
@@ -228,7 +227,7 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
 /// What the configure Job's pod said.
 #[derive(Default)]
 struct Told {
-    failure: Option<String>,
+    failure: Option<job::Failure>,
     apps: Option<Vec<String>>,
 }
 
@@ -244,9 +243,7 @@ async fn told(
     let job = job.filter(|it| it.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision));
     let status = bench.status.clone().unwrap_or_default();
     let known = match job.map(|job| job::state(job)) {
-        Some(job::State::Failed(_)) => {
-            condition::find(&status.conditions, "Ready").is_some_and(|it| it.reason == "ConfigureFailed")
-        }
+        Some(job::State::Failed(_)) => status.configure_failure.is_some_and(|it| it.revision == revision),
         Some(job::State::Complete) => status.inspected_revision.as_deref() == Some(revision),
         Some(job::State::Running) | None => true,
     };
@@ -255,7 +252,7 @@ async fn told(
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &bench.namespace().unwrap_or_default());
     let list = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?;
-    Ok(Told { failure: job::termination_message(&list.items), apps: job::apps_found(&list.items) })
+    Ok(Told { failure: job::failure(&list.items), apps: job::apps_found(&list.items) })
 }
 
 /// Storage classes of the claims that wait for something of theirs.

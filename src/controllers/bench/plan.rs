@@ -17,7 +17,7 @@ use super::{
     validate::validate,
 };
 use crate::{
-    controllers::job::{self, State},
+    controllers::job::{self, Failure, State},
     domain::{
         labels,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
@@ -231,17 +231,13 @@ fn configure(observed: &Observed, wanted: &Desired, steps: &mut Vec<Step>) -> Re
     match job::state(job) {
         State::Complete => Ok(()),
         State::Running => Err(preparing("the configure Job is writing common_site_config.json")),
-        State::Failed(_) => Err(configure_failed(observed, &wanted.key.name)),
+        State::Failed(_) => Err(configure_failed(observed, hash.unwrap_or_default(), &wanted.key.name)),
     }
 }
 
-fn configure_failed(observed: &Observed, name: &str) -> Report {
-    let message = match &observed.failure {
-        Some(why) => format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again"),
-        None => status::said(observed).filter(|text| text.contains(name)).unwrap_or_else(|| {
-            format!("Job {name} failed: see its log; correct the cause and delete the Job to have it run again")
-        }),
-    };
+fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {
+    let why = status::configure_failure(observed, revision).map_or_else(|| Failure::unknown().message, |it| it.message);
+    let message = format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again");
     Report::new(BenchPhase::Failed, Reason::ConfigureFailed, message)
 }
 

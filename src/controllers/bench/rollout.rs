@@ -4,6 +4,8 @@
 //! the scheduler, of which there is never more than one, last. Whoever has not had its turn keeps its image, and is kept
 //! as it should be otherwise. An image that does not come up stops there: what runs goes on running.
 
+use std::fmt;
+
 use serde_json::{Value, json};
 
 use super::{
@@ -24,12 +26,27 @@ const STAGES: [&[&str]; 5] =
 /// What changes over, and how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
-    /// Image and code that some components still run.
-    pub from: String,
-    /// Image and code that they are to run.
-    pub to: String,
+    /// What some components still run.
+    pub from: Code,
+    /// What they are to run.
+    pub to: Code,
     /// Components that do not run it wholly yet, in their order.
     pub left: Vec<String>,
+}
+
+/// What a pod runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Code {
+    image: String,
+    /// Revision of the copy of the code that is mounted over the image's, where there is one.
+    copy: Option<String>,
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.image)?;
+        self.copy.as_ref().map_or(Ok(()), |copy| write!(formatter, " with apps of revision {copy}"))
+    }
 }
 
 /// The components as they should be now. While `held`, none changes its image.
@@ -72,7 +89,7 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
 }
 
 /// What makes pods other pods: their code, and the version of the Redis Secret, whose URLs the configure Job writes first.
-fn revision(template: &Value) -> (String, &Value) {
+fn revision(template: &Value) -> (Code, &Value) {
     (code(template), &template["metadata"]["annotations"][labels::REDIS_SECRET])
 }
 
@@ -89,13 +106,12 @@ fn keep(template: &mut Value, present: &Value) {
     }
 }
 
-/// What a pod runs: its image, and the copy of the code that is mounted over the image's, where there is one.
-fn code(template: &Value) -> String {
+fn code(template: &Value) -> Code {
     let container = &template["spec"]["containers"][0];
     let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
     let copy = mounts.find_map(|mount| mount["subPath"].as_str()).and_then(|path| path.split('/').nth(1));
     let image = container["image"].as_str().unwrap_or_default();
-    copy.map_or(image.to_owned(), |copy| format!("{image} with apps of revision {copy}"))
+    Code { image: image.to_owned(), copy: copy.map(str::to_owned) }
 }
 
 fn component(desired: &Desired) -> String {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use frappe_crds::{
     FrappeBenchStatus,
-    bench::{BenchPhase, ComponentStatus, WorkerScalingStatus},
+    bench::{BenchPhase, ComponentStatus, ConfigureFailure, WorkerScalingStatus},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, core::DynamicObject};
@@ -246,6 +246,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
             Detected::Suffix(suffix) => suffix.clone(),
         },
         installed_apps: installed(observed),
+        configure_failure: configure_failure(observed, &revision),
         inspected_revision: if observed.apps_found.is_some() {
             Some(revision.clone())
         } else {
@@ -340,8 +341,13 @@ pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -
     notices
 }
 
-/// What the status says now.
-pub fn said(observed: &Observed) -> Option<String> {
-    let status = observed.bench.status.clone().unwrap_or_default();
-    condition::find(&status.conditions, "Ready").map(|it| it.message.clone())
+/// How the configure Job of a revision failed: as its pod said now, else as it was recorded.
+pub fn configure_failure(observed: &Observed, revision: &str) -> Option<ConfigureFailure> {
+    let read = observed.failure.as_ref().map(|failure| ConfigureFailure {
+        revision: revision.to_owned(),
+        code: failure.code.to_string(),
+        message: failure.message.clone(),
+    });
+    let recorded = observed.bench.status.as_ref().and_then(|status| status.configure_failure.clone());
+    read.or_else(|| recorded.filter(|it| it.revision == revision))
 }

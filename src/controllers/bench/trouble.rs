@@ -62,9 +62,8 @@ fn unschedulable(status: &Value) -> Option<(Reason, String)> {
     let conditions = status["conditions"].as_array()?;
     let scheduled = conditions.iter().find(|it| it["type"] == "PodScheduled" && it["status"] == "False")?;
     let said = scheduled["message"].as_str().unwrap_or_default();
-    // The scheduler's words (VolumeBinding, ErrReasonUnboundImmediatePVC): it passes by itself when the volume is bound.
-    let reason = if said.contains("PersistentVolumeClaim") { Reason::VolumePending } else { Reason::PodUnschedulable };
-    (scheduled["reason"] == "Unschedulable").then(|| (reason, short(said)))
+    // Where a claim of the bench is not bound, its own state says so, and this follows from it.
+    (scheduled["reason"] == "Unschedulable").then(|| (Reason::PodUnschedulable, short(said)))
 }
 
 fn short(text: &str) -> String {
@@ -139,7 +138,7 @@ mod tests {
             (
                 json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
                                        "message": "pod has unbound immediate PersistentVolumeClaims"}]}),
-                Some((Reason::VolumePending, "pod has unbound immediate PersistentVolumeClaims")),
+                Some((Reason::PodUnschedulable, "pod has unbound immediate PersistentVolumeClaims")),
             ),
             (json!({}), None),
         ];

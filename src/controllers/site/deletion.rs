@@ -218,16 +218,16 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_da
             let job = build::delete_job(input, &observed.bench_input(bench), &operation, skips_database);
             Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
         }
-        Progress::Retry { after, message } => {
+        Progress::Retry { operation, after, message } => {
             let report = Report { reason: Reason::DeletionRetrying, ..deleting(message) };
-            Some(Plan { again_after: Some(after), ..Plan::report(observed, &report, None) })
+            Some(Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) })
         }
-        Progress::Failed { message } => {
+        Progress::Failed { operation, message } => {
             let message = format!(
                 "{message}, or set the annotation {} to skip-database (the Job removes the files only) or skip-job",
                 labels::FORCE_DELETE
             );
-            Some(Plan::report(observed, &blocked(Reason::DeletionFailed, message), None))
+            Some(Plan::report(observed, &blocked(Reason::DeletionFailed, message), Some(operation)))
         }
     }
 }

@@ -172,8 +172,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
     match step {
         Step::PatchSite(metadata) => execute::patch_own(writer, &context.sites, Kind::Site, key, metadata).await?,
         Step::LabelSecret(secret, metadata) => {
-            let mut written = writer.patch_metadata(Kind::Secret, &Key::of(secret.as_ref()), metadata).await?;
-            written.data = serde_json::Value::Null;
+            let written = writer.patch_metadata(Kind::Secret, &Key::of(secret.as_ref()), metadata).await?;
             children.cache(Kind::Secret).wrote(written);
         }
         Step::WatchSecret(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
@@ -202,8 +201,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
             }
         }
         Step::AdoptSecret(secret, body) => {
-            let mut written = writer.patch(Kind::Secret, &Key::of(secret.as_ref()), body).await?;
-            written.data = serde_json::Value::Null;
+            let written = writer.patch(Kind::Secret, &Key::of(secret.as_ref()), body).await?;
             children.cache(Kind::Secret).wrote(written);
         }
         Step::TakeOver(desired) => {

@@ -6,10 +6,7 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{
-    FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup,
-    site::{DatabaseKind, SitePhase},
-};
+use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup, site::DatabaseKind};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::{
@@ -31,7 +28,7 @@ use super::{
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
-    domain::{capabilities::Capabilities, condition, key::Key, labels, object::Kind, owner::Owner},
+    domain::{capabilities::Capabilities, key::Key, labels, object::Kind, owner::Owner},
     io::{cache::version_of, live, random},
 };
 
@@ -139,13 +136,13 @@ pub struct Observed {
     /// What leads hosts to it.
     pub routes: Routes,
     /// What the runner said when the present operation's Job failed; read only where the status does not have it.
-    pub failure: Option<String>,
+    pub failure: Option<job::Failure>,
     /// SiteBackups that name the site, by name.
     pub backups: Vec<Arc<SiteBackup>>,
     /// The Job of the backup or restore that is under way.
     pub backup_job: Option<Arc<DynamicObject>>,
-    /// What that Job's pod said, where it has ended.
-    pub backup_result: Option<Value>,
+    /// What that Job's pod left, where it has ended.
+    pub backup_result: Option<job::Ended>,
     /// Image of this operator.
     pub operator_image: Option<String>,
     /// Whether nothing can be made in the namespace any more.
@@ -168,6 +165,22 @@ pub struct Turn {
 }
 
 impl Observed {
+    /// What the backup's Job left, if it succeeded.
+    pub fn backup_succeeded(&self) -> Value {
+        match &self.backup_result {
+            Some(job::Ended::Succeeded(result)) => result.clone(),
+            Some(job::Ended::Failed(_)) | None => Value::Null,
+        }
+    }
+
+    /// Why the backup's Job failed.
+    pub fn backup_failed(&self) -> job::Failure {
+        match &self.backup_result {
+            Some(job::Ended::Failed(failure)) => failure.clone(),
+            Some(job::Ended::Succeeded(_)) | None => job::Failure::unknown(),
+        }
+    }
+
     /// What the builders need to know of the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> bench::Input<'a> {
         bench::Input {
@@ -446,11 +459,11 @@ fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>
 }
 
 /// What the backup's pod said. It is read until the site's status forgets the operation, so once or twice.
-async fn backup_result(context: &Context, job: Option<&DynamicObject>) -> Result<Option<Value>, kube::Error> {
+async fn backup_result(context: &Context, job: Option<&DynamicObject>) -> Result<Option<job::Ended>, kube::Error> {
     let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
-    Ok(job::last_words(&pods.list(&selector).await?.items))
+    Ok(job::ended(&pods.list(&selector).await?.items))
 }
 
 pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
@@ -459,22 +472,19 @@ pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<A
     Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
 }
 
-/// What the runner left in its termination message, where the status does not hold it yet.
+/// Why the operation's Job failed, where the status does not hold it yet.
 async fn failure(
     context: &Context,
     site: &FrappeSite,
     jobs: &BTreeMap<String, Arc<DynamicObject>>,
-) -> Result<Option<String>, kube::Error> {
-    let status = site.status.clone().unwrap_or_default();
-    let Some(operation) = status.operation else { return Ok(None) };
+) -> Result<Option<job::Failure>, kube::Error> {
+    let operation = site.status.as_ref().and_then(|status| status.operation.as_ref());
+    let Some(operation) = operation.filter(|it| it.outcome.is_none()) else { return Ok(None) };
     let Key { namespace, name } = Place::of(site).job(super::plan::verb(operation.kind), operation.attempt);
-    let failed = jobs.get(&name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_)));
-    let told = condition::find(&status.conditions, "Ready")
-        .is_some_and(|it| it.message.contains(&format!("Job {name} failed")));
-    if !failed || (told && status.phase != SitePhase::Ready) {
+    if !jobs.get(&name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_))) {
         return Ok(None);
     }
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
     let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    Ok(job::termination_message(&pods.list(&selector).await?.items))
+    Ok(job::failure(&pods.list(&selector).await?.items))
 }

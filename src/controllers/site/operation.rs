@@ -2,12 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use frappe_crds::site::{Operation, OperationKind};
+use frappe_crds::site::{Operation, OperationKind, Outcome, OutcomeState};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{configuration::Configuration, found::is_adopting, observe::Observed, place::Place, plan::verb};
+use super::{
+    configuration::Configuration, found::is_adopting, observe::Observed, place::Place, plan::verb, reason::Reason,
+};
 use crate::{
-    controllers::job::{self, ATTEMPTS_MAX, State},
+    controllers::job::{self, ATTEMPTS_MAX, Failure, State},
     domain::{condition, labels},
 };
 
@@ -20,6 +23,8 @@ pub enum Progress {
     Run(Operation),
     /// It failed and is tried again after this time.
     Retry {
+        /// The try, with how it ended.
+        operation: Operation,
         /// Time until then.
         after: Duration,
         /// What people are told.
@@ -27,6 +32,8 @@ pub enum Progress {
     },
     /// It failed for good.
     Failed {
+        /// The last try, with how it ended.
+        operation: Operation,
         /// What people are told.
         message: String,
     },
@@ -52,13 +59,16 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     }
     match state {
         Some(State::Complete) => Progress::Done,
-        Some(State::Failed(at)) => asked.failed(&operation, at, &name),
-        None if is_final(observed, &name) => {
-            asked.again_if_asked(&operation).unwrap_or_else(|| Progress::Failed { message: said(observed) })
+        Some(State::Failed(at)) => asked.failed(operation, at, &name),
+        // Its Job was kept for an hour; how it ended stands in the status.
+        None => {
+            match operation.outcome.as_ref().map(|it| it.finished_at.0).or_else(|| ended_before(observed, &operation)) {
+                Some(at) => asked.failed(operation, at, &name),
+                // It was recorded and not made yet, or succeeded long ago: the runner knows what is done already.
+                None => Progress::Run(operation),
+            }
         }
-        // It runs. Or it was recorded and not made yet, or is gone after it was kept for an hour: the runner knows what
-        // is done already.
-        Some(State::Running) | None => Progress::Run(operation),
+        Some(State::Running) => Progress::Run(operation),
     }
 }
 
@@ -70,33 +80,44 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn failed(&self, operation: &Operation, at: jiff::Timestamp, name: &str) -> Progress {
-        if let Some(again) = self.again_if_asked(operation) {
+    fn failed(&self, operation: Operation, at: jiff::Timestamp, name: &str) -> Progress {
+        if let Some(again) = self.again_if_asked(&operation) {
             return again;
         }
         let failures = operation.attempt - operation.first_attempt + 1;
-        let begun = format!("Job {name} failed");
-        let known = said(self.observed).split(" (attempt").next().unwrap_or_default().to_owned();
-        let why = match &self.observed.failure {
-            Some(why) => format!("{begun}: {why}"),
-            None if known.starts_with(&begun) => known,
-            None => format!("{begun}: see its log"),
-        };
-        if failures >= ATTEMPTS_MAX {
-            let message = format!(
-                "{why} (attempt {failures} of {ATTEMPTS_MAX}); correct the cause, then change the spec or set the annotation {} \
-             to a new value",
-                labels::RETRY
-            );
-            return Progress::Failed { message };
-        }
+        let outcome = self.outcome(&operation, at, failures);
+        let why = format!("Job {name} failed: {} (attempt {failures} of {ATTEMPTS_MAX}", outcome.message);
+        let is_final = outcome.state == OutcomeState::Failed;
         let wait = job::wait_after(failures);
         let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
-        if elapsed >= wait {
+        if !is_final && elapsed >= wait {
             return Progress::Run(self.attempt(operation.attempt + 1, operation.first_attempt));
         }
-        let message = format!("{why} (attempt {failures} of {ATTEMPTS_MAX}, the next after {} s)", wait.as_secs());
-        Progress::Retry { after: wait.saturating_sub(elapsed), message }
+        let operation = Operation { outcome: Some(outcome), ..operation };
+        if is_final {
+            let message = format!(
+                "{why}); correct the cause, then change the spec or set the annotation {} to a new value",
+                labels::RETRY
+            );
+            return Progress::Failed { operation, message };
+        }
+        let message = format!("{why}, the next after {} s)", wait.as_secs());
+        Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
+    }
+
+    /// How a try ended: as it was recorded, else by what its pod left.
+    fn outcome(&self, operation: &Operation, at: jiff::Timestamp, failures: i32) -> Outcome {
+        if let Some(recorded) = &operation.outcome {
+            return recorded.clone();
+        }
+        let last = failures >= ATTEMPTS_MAX || ended_before(self.observed, operation).is_some();
+        let failure = self.observed.failure.clone().unwrap_or_else(Failure::unknown);
+        Outcome {
+            state: if last { OutcomeState::Failed } else { OutcomeState::Retrying },
+            code: failure.code.to_string(),
+            message: failure.message,
+            finished_at: Time(at),
+        }
     }
 
     /// A changed spec or a new value of the retry annotation begins anew.
@@ -118,6 +139,7 @@ impl Asked<'_> {
             configuration: wanted.map(|it| it.hash.clone()),
             admin_password_version: wanted.and_then(|it| it.admin_password_version.clone()),
             retry: retry(observed),
+            outcome: None,
         }
     }
 }
@@ -133,17 +155,14 @@ fn retry(observed: &Observed) -> Option<String> {
     observed.site.annotations().get(labels::RETRY).cloned()
 }
 
-/// What the status says now.
-fn said(observed: &Observed) -> String {
-    let status = observed.site.status.clone().unwrap_or_default();
-    condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default()
-}
-
-/// Whether the status already calls this Job's failure final.
-fn is_final(observed: &Observed, name: &str) -> bool {
-    let status = observed.site.status.clone().unwrap_or_default();
-    condition::find(&status.conditions, "Ready").is_some_and(|ready| {
-        ["InitFailed", "ConfigureFailed", "DeletionFailed"].contains(&ready.reason.as_str())
-            && ready.message.contains(&format!("Job {name} failed"))
-    })
+/// When an operation failed for good, by the reason of Ready alone: a version that had no outcomes wrote it.
+fn ended_before(observed: &Observed, operation: &Operation) -> Option<jiff::Timestamp> {
+    let reason = match operation.kind {
+        OperationKind::Init => Reason::InitFailed,
+        OperationKind::Configure => Reason::ConfigureFailed,
+        OperationKind::Delete => Reason::DeletionFailed,
+    };
+    let status = observed.site.status.as_ref().filter(|_| operation.outcome.is_none())?;
+    let ready = condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())?;
+    Some(ready.last_transition_time.0)
 }

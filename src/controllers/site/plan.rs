@@ -445,12 +445,13 @@ fn initialize(observed: &Observed, input: &Input, wanted: &Configuration) -> Pla
             let job = bench.map(|bench| build::init_job(input, &bench, &operation, wanted));
             Plan { job, ..Plan::report(observed, &report, Some(operation)) }
         }
-        Progress::Retry { after, message } => {
+        Progress::Retry { operation, after, message } => {
             let report = Report::provisioning(Stage::Init, Reason::InitRetrying, message);
-            Plan { again_after: Some(after), ..Plan::report(observed, &report, None) }
+            Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) }
         }
-        Progress::Failed { message } => {
-            Plan::report(observed, &Report::failed(Stage::Init, Stage::Init, Reason::InitFailed, message), None)
+        Progress::Failed { operation, message } => {
+            let report = Report::failed(Stage::Init, Stage::Init, Reason::InitFailed, message);
+            Plan::report(observed, &report, Some(operation))
         }
     }
 }

@@ -122,13 +122,13 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             let job = bench.map(|bench| build::configure_job(input, &bench, &operation, wanted));
             Plan { job, ..Plan::report(observed, &report, Some(operation)) }
         }
-        Progress::Retry { after, message } => {
+        Progress::Retry { operation, after, message } => {
             let report = moving(Reason::ConfigureRetrying, message);
-            Plan { again_after: Some(after), ..Plan::report(observed, &report, None) }
+            Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) }
         }
-        Progress::Failed { message } => {
+        Progress::Failed { operation, message } => {
             let report = Report::failed(Stage::Done, Stage::Init, Reason::ConfigureFailed, message);
-            Plan::report(observed, &report, None)
+            Plan::report(observed, &report, Some(operation))
         }
     }
 }

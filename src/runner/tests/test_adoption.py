@@ -77,7 +77,7 @@ class AdoptionTest(ServerTest):
             self.bench.site("site_config.json").write_text(json.dumps(before))
             self.assertEqual(self.adopt().returncode, 21, key)
             said = self.bench.termination()["error"]
-            self.assertIn("SiteMismatch: ", said)
+            self.assertEqual("SiteMismatch", self.bench.termination()["code"])
             self.assertIn(key, said)
             self.assertNotIn("another", said, "a password is not shown")
             self.assertEqual(json.loads(self.bench.site("site_config.json").read_text()), before)

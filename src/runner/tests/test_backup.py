@@ -90,7 +90,8 @@ class BackupCase(ServerTest):
         before = self.rows(), self.files(), self.config()
         result = self.bench.run("restore", self.restoration(**more))
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
-        self.assertIn(words, self.bench.termination()["error"])
+        said = self.bench.termination()
+        self.assertIn(words, f"{said['code']}: {said['error']}")
         self.assertEqual((self.rows(), self.files(), self.config()), before)
         self.assertFalse(self.bench.site(".operator-restoring").exists())
 

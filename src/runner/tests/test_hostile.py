@@ -109,7 +109,7 @@ class HostileDumpTest(BackupCase):
         (folder / "mariadb").chmod(0o755)
         refused = self.bench.run("restore", self.restoration(), PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
         self.assertEqual(refused.returncode, 2, refused.stdout + refused.stderr)
-        self.assertIn("ClientTooOld", self.bench.termination()["error"])
+        self.assertEqual("ClientTooOld", self.bench.termination()["code"])
         self.assertIn("unknown option", self.bench.termination()["error"])
         self.assertEqual((self.rows(), self.files(), self.config()), before)
         self.assertFalse(self.bench.site(".operator-restoring").exists(), "the site is not in maintenance")
@@ -299,7 +299,7 @@ class PostgresHostileTest(ServerTest):
         (folder / "psql").chmod(0o755)
         refused = self.attempt(self.dump, PATH=f"{folder}{os.pathsep}{os.environ['PATH']}")
         self.assertEqual(refused.returncode, 2, refused.stdout + refused.stderr)
-        self.assertIn("ClientTooOld", self.bench.termination()["error"])
+        self.assertEqual("ClientTooOld", self.bench.termination()["code"])
         self.assertIn("invalid command", self.bench.termination()["error"])
         self.assertEqual(self.server.root("SELECT * FROM note", "theirs").stdout, before)
         self.assertNotIn("maintenance_mode", pathlib.Path(self.bench.site("site_config.json")).read_text())
@@ -313,7 +313,8 @@ class HostileRequestTest(ServerTest):
     def refused(self, words, command="init", code=2, **more):
         result = self.bench.run(command, self.bench.request(**more))
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
-        self.assertIn(words, self.bench.termination()["error"])
+        said = self.bench.termination()
+        self.assertIn(words, f"{said['code']}: {said['error']}")
 
     def test_names_that_frappe_or_the_bench_uses_for_itself_are_refused(self):
         (self.bench.folder / "apps/some_app").mkdir()

@@ -113,7 +113,7 @@ class RunnerTest(ServerTest):
         for command in ("init", "drop"):
             result = self.bench.run(command, self.bench.request(identity="id-2"))
             self.assertEqual(result.returncode, 22)
-            self.assertIn("SiteNameTaken", self.bench.termination()["error"])
+            self.assertEqual("SiteNameTaken", self.bench.termination()["code"])
         self.assert_complete()
 
     def test_a_directory_that_nobody_made_is_refused(self):
@@ -132,7 +132,7 @@ class RunnerTest(ServerTest):
     def test_a_site_that_frappe_calls_installed_but_is_not_is_not_ready(self):
         result = self.bench.run("init", STAND_IN_FAILS="no-administrator")
         self.assertEqual(result.returncode, 31)
-        self.assertEqual(self.bench.termination(), {"step": "check", "error": "the site has no password for Administrator"})
+        self.assertEqual(self.bench.termination(), {"step": "check", "code": "SiteIncomplete", "error": "the site has no password for Administrator"})
         self.assertEqual(self.bench.site(".operator-state").read_text(), "creating id-1\n")
         self.assert_done(self.bench.run("init"), "created")
         self.assert_complete()
@@ -155,7 +155,7 @@ class RunnerTest(ServerTest):
     def test_an_app_that_the_image_lacks_is_refused_before_anything_is_made(self):
         result = self.bench.run("init", self.bench.request(apps=["hrms"]))
         self.assertEqual(result.returncode, 2)
-        self.assertIn("AppsMissing", self.bench.termination()["error"])
+        self.assertEqual("AppsMissing", self.bench.termination()["code"])
         self.assertFalse(self.bench.site(".operator-state").exists())
 
     def test_two_pods_do_not_work_on_one_site(self):

@@ -23,10 +23,7 @@ use super::{
     under_way,
     waiting::{image_unknown, relabel},
 };
-use crate::{
-    controllers::site::{build::Input, observe::Observed, operation, place::Place, plan},
-    domain::condition,
-};
+use crate::controllers::site::{build::Input, observe::Observed, operation, place::Place, plan};
 
 /// The plan while the last backup is not made; nothing once it is.
 pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> Option<Plan> {
@@ -149,9 +146,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
 /// Why it failed for good, and the time until it is tried anew.
 fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Option<(String, Duration)> {
     let run = last_run(maker, deleted_at)?;
-    let said = condition::find(&maker.status.as_ref()?.conditions, "Ready").map(|it| it.last_transition_time.0);
-    let since = run.finished_at.as_ref().map(|it| it.0).max(said)?;
-    let left = left_until_again(since, observed.now)?;
+    let left = left_until_again(run.finished_at.as_ref()?.0, observed.now)?;
     let why = format!(
         "{}; retried {} min after the failure, or at once if SiteBackup {} is deleted and created again",
         run.message.clone().unwrap_or_else(|| format!("{} failed", run.name)),

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use frappe_crds::{backup::BackupOutcomeState, site::BackupOperationKind};
+
 /// A reason. Its name is what people and tools read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(strum::VariantArray))]
@@ -54,7 +56,27 @@ pub enum Reason {
     OperatorImageUnknown,
 }
 
+/// Reasons that an operation's end gives, with what ended how.
+const ENDS: [(Reason, BackupOperationKind, BackupOutcomeState); 6] = [
+    (Reason::BackupSucceeded, BackupOperationKind::Backup, BackupOutcomeState::Succeeded),
+    (Reason::BackupFailed, BackupOperationKind::Backup, BackupOutcomeState::Failed),
+    (Reason::BackupMissed, BackupOperationKind::Backup, BackupOutcomeState::Missed),
+    (Reason::RestoreSucceeded, BackupOperationKind::Restore, BackupOutcomeState::Succeeded),
+    (Reason::RestoreFailed, BackupOperationKind::Restore, BackupOutcomeState::Failed),
+    (Reason::BackupRemovalFailed, BackupOperationKind::Remove, BackupOutcomeState::Failed),
+];
+
 impl Reason {
+    /// What ended how, if the reason says that something did.
+    pub fn end(self) -> Option<(BackupOperationKind, BackupOutcomeState)> {
+        ENDS.into_iter().find(|it| it.0 == self).map(|(_, kind, state)| (kind, state))
+    }
+
+    /// The reason of something that ended.
+    pub fn of_end(kind: BackupOperationKind, state: BackupOutcomeState) -> Option<Self> {
+        ENDS.into_iter().find(|it| (it.1, it.2) == (kind, state)).map(|it| it.0)
+    }
+
     /// Whether a person should look at it.
     pub fn is_warning(self) -> bool {
         !matches!(

@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     controllers::site::{observe::Observed, plan::Step},
-    domain::{condition, labels, object::finalizers_without},
+    domain::{labels, object::finalizers_without},
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
@@ -47,14 +47,11 @@ fn let_go(backup: &Arc<SiteBackup>) -> Step {
     Step::PatchBackup(backup.clone(), json!({"uid": backup.uid(), "finalizers": others(backup)}))
 }
 
-/// Why it failed for good, and the time until it is tried anew. Another spec is tried at once.
+/// The time until it is tried anew, if it failed for good. Another spec is tried at once.
 fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     let status = backup.status.as_ref().filter(|it| it.observed_generation == backup.metadata.generation)?;
-    let ready = condition::find(&status.conditions, "Ready")?;
-    // It was true while the Job ran.
-    let since = condition::find(&status.conditions, "Progressing")?.last_transition_time.0;
-    let left = left_until_again(since, observed.now)?;
-    (ready.reason == Reason::BackupRemovalFailed.to_string()).then_some(left)
+    let outcome = status.outcome.as_ref().filter(|it| it.kind == BackupOperationKind::Remove)?;
+    left_until_again(outcome.finished_at.0, observed.now)
 }
 
 impl Scene<'_> {
@@ -105,8 +102,7 @@ impl Scene<'_> {
 
     /// Its Job ended well: the SiteBackup goes.
     pub(super) fn removed(&mut self, backup: &Arc<SiteBackup>) {
-        let result = self.observed.backup_result.clone().unwrap_or_default();
-        let count = result["result"]["removed"].as_array().map_or(0, Vec::len);
+        let count = self.observed.backup_succeeded()["removed"].as_array().map_or(0, Vec::len);
         let message = format!("backups removed with their SiteBackup: {count}");
         let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
         self.tell(backup, &report);

@@ -10,7 +10,6 @@ use frappe_crds::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
 
 use super::{Reason, Report, Scene, build, busy, no_room, status::Times, storage::storage};
 use crate::{
@@ -18,29 +17,8 @@ use crate::{
         job::{self, ATTEMPTS_MAX, State},
         site::{place::Place, plan::Step},
     },
-    domain::object::Kind,
+    domain::{code::Code, object::Kind},
 };
-
-/// Words of failures that no further try mends: a person must act.
-const FINAL: [&str; 17] = [
-    "BackupNewer",
-    "BackupMisfit",
-    "BackupBroken",
-    "BackupNotFound",
-    "BackupForeign",
-    "BackupNotAuthentic",
-    "BackupNotEncrypted",
-    "BackupTooLarge",
-    "CertificateWrong",
-    "ClientTooOld",
-    "EndpointRefused",
-    "AppsMissing",
-    "BucketMissing",
-    "CredentialsRefused",
-    "StorageFull",
-    "EncryptionKeyMissing",
-    "EncryptionKeyWrong",
-];
 
 impl Scene<'_> {
     /// What is under way.
@@ -81,8 +59,7 @@ impl Scene<'_> {
     }
 
     fn succeeded(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, job: &str, times: &Times) {
-        let said = self.observed.backup_result.clone().unwrap_or_default();
-        let result = &said["result"];
+        let result = self.observed.backup_succeeded();
         let restore = operation.kind == BackupOperationKind::Restore;
         let size = result["bytes"].as_i64();
         let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
@@ -110,11 +87,10 @@ impl Scene<'_> {
         at: Timestamp,
         times: &Times,
     ) {
-        let why = self.observed.backup_result.as_ref().map(said).filter(|it| !it.is_empty());
-        let why = format!("Job {job} failed: {}", why.unwrap_or_else(|| "see its log".to_owned()));
-        let last = FINAL.iter().any(|word| why.contains(&format!("{word}: ")));
-        if last || operation.attempt >= ATTEMPTS_MAX {
-            return self.gave_up(backup, &operation, Some(job), why, times);
+        let failure = self.observed.backup_failed();
+        let why = format!("Job {job} failed: {}", failure.message);
+        if failure.code.is_final() || operation.attempt >= ATTEMPTS_MAX {
+            return self.gave_up(backup, &operation, Some(job), (failure.code, why), times);
         }
         let wait = job::wait_after(operation.attempt);
         let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
@@ -139,7 +115,7 @@ impl Scene<'_> {
         backup: &Arc<SiteBackup>,
         operation: &BackupOperation,
         job: Option<&str>,
-        why: String,
+        (code, why): (Code, String),
         times: &Times,
     ) {
         if operation.kind == BackupOperationKind::Remove {
@@ -156,7 +132,8 @@ impl Scene<'_> {
         };
         let reason = if restore { Reason::RestoreFailed } else { Reason::BackupFailed };
         let message = format!("{why} (attempt {} of {ATTEMPTS_MAX}){left}", operation.attempt);
-        let run = BackupRun { succeeded: false, message: Some(why), ..self.ended(operation) };
+        let run =
+            BackupRun { succeeded: false, code: Some(code.to_string()), message: Some(why), ..self.ended(operation) };
         self.step(
             backup,
             &Report::new(BackupPhase::Failed, reason, message),
@@ -174,7 +151,8 @@ impl Scene<'_> {
                 Ok(storage) => storage,
                 // Nothing else could be done to the site for as long as it is recorded.
                 Err((reason, message)) => {
-                    return self.gave_up(backup, operation, None, format!("{reason}: {message}"), times);
+                    let why = (Code::StorageRefused, format!("{reason}: {message}"));
+                    return self.gave_up(backup, operation, None, why, times);
                 }
             };
             let job = match (self.input, &self.observed.operator_image) {
@@ -215,13 +193,5 @@ impl Scene<'_> {
             finished_at: Some(Time(finished.unwrap_or(self.observed.now))),
             ..BackupRun::default()
         }
-    }
-}
-
-/// The runner's or the transfer's error, of a termination message.
-fn said(message: &Value) -> String {
-    match message["error"].as_str() {
-        Some(error) => format!("step {}: {error}", message["step"].as_str().unwrap_or("unknown")),
-        None => message.as_str().unwrap_or_default().to_owned(),
     }
 }

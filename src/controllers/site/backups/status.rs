@@ -2,7 +2,8 @@
 
 use frappe_crds::{
     SiteBackup, SiteBackupStatus,
-    backup::{BackupPhase, BackupRun},
+    backup::{BackupOutcome, BackupPhase, BackupRun},
+    site::BackupOperationKind,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -66,6 +67,7 @@ pub(super) fn status(
     conditions.set("Progressing", Some(report.phase == BackupPhase::Running), &word, &report.message);
     let handled = former.last_schedule_time.as_ref().map(|it| it.0).max(times.handled);
     let mut next = SiteBackupStatus {
+        outcome: outcome(former.outcome.clone(), report, now),
         phase: report.phase,
         conditions: conditions.finish(),
         message: Some(report.message.clone()),
@@ -79,6 +81,15 @@ pub(super) fn status(
         record(&mut next, run, backup.spec.restore.is_none());
     }
     next
+}
+
+/// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.
+fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
+    let Some((kind, state)) = report.reason.end() else { return former };
+    let said_before = kind != BackupOperationKind::Remove;
+    let same = |it: &BackupOutcome| said_before && (it.kind, it.state, &it.message) == (kind, state, &report.message);
+    let next = || BackupOutcome { kind, state, message: report.message.clone(), finished_at: Time(now) };
+    former.filter(same).or_else(|| Some(next()))
 }
 
 /// Takes a run into the history, once. A restore makes no backup.

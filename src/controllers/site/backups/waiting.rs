@@ -3,8 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{
-    SiteBackup, SiteBackupStatus,
-    backup::BackupPhase,
+    SiteBackup, SiteBackupSpec, SiteBackupStatus,
+    backup::{BackupOutcomeState, BackupPhase},
     site::{BackupOperation, BackupOperationKind},
 };
 use jiff::{SignedDuration, Timestamp};
@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     controllers::site::{observe::Observed, plan::Step},
-    domain::{condition, labels},
+    domain::labels,
 };
 
 /// What is due.
@@ -162,50 +162,43 @@ impl Scene<'_> {
                 ))
             }
             Some(due) => Ok(due),
-            None => Err((idle(&former, next), Times { handled: None, next })),
+            None => Err((idle(&backup.spec, &former, next), Times { handled: None, next })),
         }
     }
 }
 
 /// What a backup that is made once, or a restore, came to, if it ended. What becomes of its storage later is nothing to it.
 pub(crate) fn ended_once(backup: &SiteBackup) -> Option<Report> {
-    let former = backup.status.clone().unwrap_or_default();
-    let run = former.history.first()?;
-    let restore = backup.spec.restore.is_some();
-    let (phase, reason) = match (run.succeeded, restore) {
-        (true, false) => (BackupPhase::Succeeded, Reason::BackupSucceeded),
-        (true, true) => (BackupPhase::Succeeded, Reason::RestoreSucceeded),
-        (false, false) => (BackupPhase::Failed, Reason::BackupFailed),
-        (false, true) => (BackupPhase::Failed, Reason::RestoreFailed),
-    };
-    Some(
-        kept(&former)
-            .unwrap_or_else(|| Report::new(phase, reason, run.message.clone().unwrap_or_else(|| run.name.clone()))),
-    )
+    let status = backup.status.as_ref()?;
+    status.history.first()?;
+    kept(&backup.spec, status)
 }
 
 /// A schedule between two times: what was said of the last run stays.
-fn idle(former: &SiteBackupStatus, next: Option<Timestamp>) -> Report {
+fn idle(spec: &SiteBackupSpec, former: &SiteBackupStatus, next: Option<Timestamp>) -> Report {
     let message =
         next.map_or("the schedule has no next time".to_owned(), |it| format!("the first backup is due at {it}"));
-    let lasting = [Reason::BackupSucceeded, Reason::BackupFailed, Reason::BackupMissed].map(|it| it.to_string());
-    kept(former)
-        .filter(|_| condition::find(&former.conditions, "Ready").is_some_and(|it| lasting.contains(&it.reason)))
-        .unwrap_or_else(|| Report::new(BackupPhase::Scheduled, Reason::BackupScheduled, message))
+    kept(spec, former).unwrap_or_else(|| Report::new(BackupPhase::Scheduled, Reason::BackupScheduled, message))
 }
 
-/// What the status says now, where its reason is one that lasts.
-fn kept(former: &SiteBackupStatus) -> Option<Report> {
-    let ready = condition::find(&former.conditions, "Ready")?;
-    let lasting = [
-        Reason::BackupSucceeded,
-        Reason::BackupFailed,
-        Reason::BackupMissed,
-        Reason::RestoreSucceeded,
-        Reason::RestoreFailed,
-    ];
-    let reason = lasting.into_iter().find(|it| it.to_string() == ready.reason)?;
-    Some(Report::new(former.phase, reason, ready.message.clone()))
+/// What the last backup or restore came to, as it was recorded; by a version that had no outcomes, in the history alone.
+fn kept(spec: &SiteBackupSpec, former: &SiteBackupStatus) -> Option<Report> {
+    let recorded = former.outcome.as_ref().filter(|it| it.kind != BackupOperationKind::Remove);
+    let (kind, state, message) = match (recorded, former.history.first()) {
+        (Some(outcome), _) => (outcome.kind, outcome.state, outcome.message.clone()),
+        (None, Some(run)) => {
+            let kind = if spec.restore.is_some() { BackupOperationKind::Restore } else { BackupOperationKind::Backup };
+            let state = if run.succeeded { BackupOutcomeState::Succeeded } else { BackupOutcomeState::Failed };
+            (kind, state, run.message.clone().unwrap_or_else(|| run.name.clone()))
+        }
+        (None, None) => return None,
+    };
+    let phase = match state {
+        BackupOutcomeState::Succeeded if spec.schedule.is_some() => BackupPhase::Scheduled,
+        BackupOutcomeState::Succeeded => BackupPhase::Succeeded,
+        BackupOutcomeState::Failed | BackupOutcomeState::Missed => BackupPhase::Failed,
+    };
+    Some(Report::new(phase, Reason::of_end(kind, state)?, message))
 }
 
 /// No Job can be made: the image of its second container is the operator's own.

@@ -117,7 +117,7 @@ fn a_removal_that_is_not_wanted_any_more_is_stopped() {
 #[test]
 fn a_removal_that_failed_leaves_the_site_free_and_is_tried_anew() {
     let (mut world, _) = leaving();
-    let failure = json!({"step": "list", "error": "CredentialsRefused: 403"});
+    let failure = json!({"step": "list", "code": "CredentialsRefused", "error": "403"});
     end(&mut world, "Failed", failure.clone());
     settle(&mut world);
     assert_eq!(under_way(&world), None);

@@ -10,7 +10,10 @@ use super::{
     super::backups::{job_key, reason::Reason as Word},
     *,
 };
-use crate::{controllers::site::place::Place, transfer};
+use crate::{
+    controllers::{job, site::place::Place},
+    transfer,
+};
 
 pub(super) fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
@@ -77,12 +80,12 @@ pub(super) fn settle(world: &mut Observed) -> Vec<Desired> {
 }
 
 /// The Job of the backup ends.
-pub(super) fn end(world: &mut Observed, result: &str, said: Value) {
+pub(super) fn end(world: &mut Observed, result: &str, left: Value) {
     let job = world.backup_job.clone().expect("a Job");
     let mut job = DynamicObject::clone(&job);
     let now = world.now.to_string();
     job.data["status"] = json!({"conditions": [{"type": result, "status": "True", "lastTransitionTime": now}]});
-    (world.backup_job, world.backup_result) = (Some(Arc::new(job)), Some(said));
+    (world.backup_job, world.backup_result) = (Some(Arc::new(job)), Some(job::Ended::parse(&left.to_string())));
 }
 
 pub(super) fn done() -> Value {
@@ -246,7 +249,7 @@ fn a_failed_backup_is_tried_three_times_and_then_when_it_is_due_again() {
     let mut world = served(vec![backup("nightly", spec)]);
     world.now = at("2026-03-02T02:00:00Z");
     assert_eq!(settle(&mut world).len(), 1);
-    let failure = json!({"step": "upload", "error": "StorageUnreachable: error sending request"});
+    let failure = json!({"step": "upload", "code": "StorageUnreachable", "error": "error sending request"});
     for attempt in 1..=2 {
         end(&mut world, "Failed", failure.clone());
         assert!(settle(&mut world).is_empty());
@@ -271,12 +274,35 @@ fn a_failed_backup_is_tried_three_times_and_then_when_it_is_due_again() {
     assert_eq!(stands(&world, "nightly").1, "BackupSucceeded");
 }
 
+/// A version before wrote no outcome: what a SiteBackup came to stood in its history.
+#[test]
+fn what_ended_under_a_version_without_outcomes_is_not_done_again() {
+    for (result, left, phase, word) in [
+        ("Complete", done(), BackupPhase::Succeeded, "BackupSucceeded"),
+        (
+            "Failed",
+            json!({"step": "upload", "code": "BucketMissing", "error": "no"}),
+            BackupPhase::Failed,
+            "BackupFailed",
+        ),
+    ] {
+        let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
+        settle(&mut world);
+        end(&mut world, result, left);
+        settle(&mut world);
+        assert_eq!(stands(&world, "now"), (phase, word.into()));
+        Arc::make_mut(&mut world.backups[0]).status.as_mut().expect("a status").outcome = None;
+        assert_eq!(settle(&mut world), []);
+        assert_eq!(stands(&world, "now"), (phase, word.into()));
+    }
+}
+
 #[test]
 fn what_no_further_try_mends_is_not_tried_again() {
     for word in ["CredentialsRefused", "BucketMissing", "StorageFull"] {
         let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
         settle(&mut world);
-        end(&mut world, "Failed", json!({"step": "upload", "error": format!("{word}: no")}));
+        end(&mut world, "Failed", json!({"step": "upload", "code": word, "error": "no"}));
         assert!(settle(&mut world).is_empty());
         assert_eq!(stands(&world, "now"), (BackupPhase::Failed, "BackupFailed".into()), "{word}");
     }

@@ -1,6 +1,7 @@
 //! A site on its way to Ready, at rest, and refused.
 
 use super::*;
+use frappe_crds::site::OutcomeState;
 
 #[test]
 fn a_site_becomes_ready_and_its_objects_look_like_this() {
@@ -155,6 +156,45 @@ fn a_failed_init_is_tried_three_times_and_anew_when_asked() {
         Some([("frappe.vyogo.tech/retry".to_owned(), "1".to_owned())].into());
     let operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
     assert_eq!((operation.attempt, operation.first_attempt), (4, 4));
+}
+
+/// A site whose creation failed three times, whose Jobs are gone.
+fn failed_for_good() -> Observed {
+    let mut world = observed(json!({}));
+    for _ in 0..6 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Failed");
+        world.now = Timestamp::from_second(100_000).expect("a time");
+    }
+    world.jobs.clear();
+    world
+}
+
+#[test]
+fn what_failed_for_good_stays_so_whatever_else_is_said_meanwhile() {
+    let mut world = failed_for_good();
+    let bench = world.bench.take();
+    let next = plan(&world);
+    assert_eq!(reason(&next), "BenchNotFound");
+    apply(&mut world, &next, "Complete");
+    world.bench = bench;
+    let next = plan(&world);
+    assert!(next.job.is_none(), "it is not tried again");
+    assert_eq!(reason(&next), "InitFailed");
+    let outcome = next.status.and_then(|it| it.operation).and_then(|it| it.outcome).expect("an outcome");
+    assert_eq!((outcome.state, outcome.code.as_str()), (OutcomeState::Failed, "Unknown"));
+}
+
+#[test]
+fn what_failed_for_good_under_a_version_without_outcomes_stays_so() {
+    let mut world = failed_for_good();
+    let status = Arc::make_mut(&mut world.site).status.as_mut().expect("a status");
+    let recorded = status.operation.as_mut().and_then(|it| it.outcome.take()).expect("an outcome");
+    let next = plan(&world);
+    assert!(next.job.is_none(), "it is not tried again");
+    apply(&mut world, &next, "Complete");
+    let outcome = world.site.status.clone().and_then(|it| it.operation).and_then(|it| it.outcome);
+    assert_eq!(outcome.map(|it| it.state), Some(recorded.state), "from now on it is recorded");
 }
 
 #[test]

@@ -134,7 +134,11 @@ fn without_a_place_for_it_nothing_is_removed() {
 fn one_that_fails_holds_the_deletion_and_is_made_anew_later() {
     let mut world = deleted(vec![daily()]);
     settle(&mut world);
-    end(&mut world, "Failed", json!({"error": "BucketMissing: frappe-backups does not exist", "step": "store"}));
+    end(
+        &mut world,
+        "Failed",
+        json!({"code": "BucketMissing", "error": "frappe-backups does not exist", "step": "store"}),
+    );
     settle(&mut world);
     let held = plan(&world);
     assert_eq!(reason(&held), "FinalBackupFailed");
