@@ -278,6 +278,9 @@ pub struct BackupOutcome {
     pub kind: BackupOperationKind,
     /// How it ended.
     pub state: BackupOutcomeState,
+    /// Why it failed, as one of a fixed list of words, such as `StorageUnreachable`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
     /// The same for people.
     pub message: String,
     /// When it ended.

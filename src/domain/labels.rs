@@ -56,8 +56,11 @@ pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
 /// Annotation of a MariaDB by which its owner lets sites of other namespaces use it: their names, or `*`.
 pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
-/// Annotation of a site or bench whose spec is too large to be kept: it is only in memory.
+/// Annotation of a site or bench whose spec is too large to be kept: it is only in memory. Its value is [`UNREAD_STATUS`] where
+/// the status could not be read either.
 pub const TOO_LARGE: &str = "frappe.vyogo.tech/too-large";
+/// See [`TOO_LARGE`]: nothing is done for such an object, since what was decided about it is not known.
+pub const UNREAD_STATUS: &str = "status";
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Every label and annotation that this operator writes or reads, by name: what others call alike is not kept.
@@ -147,7 +150,8 @@ mod tests {
     /// A label that is added here and not to the list would be taken off what arrives.
     #[test]
     fn every_label_and_annotation_of_this_file_is_known() {
-        let of_values = ["MANAGER", "REPLICAS_BY_KEDA", "SITE_FINALIZER", "BACKUP_FINALIZER", "BENCH_FINALIZER"];
+        let finalizers = ["SITE_FINALIZER", "BACKUP_FINALIZER", "BENCH_FINALIZER"];
+        let of_values = [&finalizers[..], &["MANAGER", "REPLICAS_BY_KEDA", "UNREAD_STATUS"]].concat();
         let constants = include_str!("labels.rs").lines().filter_map(|line| line.strip_prefix("pub const "));
         let mut count = 0;
         for (name, value) in constants.filter_map(|line| line.split_once(": &str = \"")) {

@@ -150,8 +150,13 @@ fn empty(spec: &mut FrappeSiteSpec) {
 
 /// The mark is made here and nowhere else: one that somebody wrote is taken off.
 pub(super) fn mark(object: &mut impl Resource) {
+    mark_as(object, "true");
+}
+
+/// The same, with a value.
+pub(super) fn mark_as(object: &mut impl Resource, value: &str) {
     let annotations = object.meta_mut().annotations.get_or_insert_default();
-    annotations.insert(labels::TOO_LARGE.to_owned(), "true".to_owned());
+    annotations.insert(labels::TOO_LARGE.to_owned(), value.to_owned());
 }
 
 fn metadata(object: &mut impl Resource) {

@@ -32,6 +32,7 @@ pub(super) fn site(text: &str) -> Option<FrappeSite> {
     }
     let metadata = head(text)?.metadata;
     let Parts { spec, status } = parts::<SiteFields, FrappeSiteStatus>(text);
+    let unread = status.is_unread();
     let spec = FrappeSiteSpec {
         site_name: spec.site_name,
         bench_ref: spec.bench_ref,
@@ -45,8 +46,8 @@ pub(super) fn site(text: &str) -> Option<FrappeSite> {
         deletion_protection: spec.deletion_protection,
         ..FrappeSiteSpec::default()
     };
-    let mut site = bound::site(FrappeSite { metadata, spec, status });
-    bound::mark(&mut site);
+    let mut site = bound::site(FrappeSite { metadata, spec, status: status.read() });
+    bound::mark_as(&mut site, marked(unread));
     Some(site)
 }
 
@@ -57,13 +58,14 @@ pub(super) fn bench(text: &str) -> Option<FrappeBench> {
     }
     let metadata = head(text)?.metadata;
     let Parts { spec, status } = parts::<BenchFields, FrappeBenchStatus>(text);
+    let unread = status.is_unread();
     let spec = FrappeBenchSpec {
         frappe_version: spec.frappe_version,
         storage_deletion_policy: spec.storage_deletion_policy,
         ..FrappeBenchSpec::default()
     };
-    let mut bench = bound::bench(FrappeBench { metadata, spec, status });
-    bound::mark(&mut bench);
+    let mut bench = bound::bench(FrappeBench { metadata, spec, status: status.read() });
+    bound::mark_as(&mut bench, marked(unread));
     Some(bench)
 }
 
@@ -99,11 +101,41 @@ struct Parts<S, T> {
     #[serde(default)]
     spec: S,
     #[serde(default, deserialize_with = "status")]
-    status: Option<T>,
+    status: Status<T>,
+}
+
+/// What there is of a status.
+#[derive(Default)]
+enum Status<T> {
+    /// There is none.
+    #[default]
+    None,
+    /// All of it.
+    Read(Box<T>),
+    /// There is one that cannot be read.
+    Unread,
+}
+
+impl<T> Status<T> {
+    fn is_unread(&self) -> bool {
+        matches!(self, Self::Unread)
+    }
+
+    fn read(self) -> Option<T> {
+        match self {
+            Self::Read(status) => Some(*status),
+            Self::None | Self::Unread => None,
+        }
+    }
+}
+
+fn marked(unread: bool) -> &'static str {
+    if unread { labels::UNREAD_STATUS } else { "true" }
 }
 
 fn parts<S: DeserializeOwned + Default, T: DeserializeOwned>(text: &str) -> Parts<S, T> {
-    serde_json::from_str(text).unwrap_or_else(|_| Parts { spec: S::default(), status: None })
+    // What is not even an object with fields may have a status all the same.
+    serde_json::from_str(text).unwrap_or_else(|_| Parts { spec: S::default(), status: Status::Unread })
 }
 
 /// Fields of a site's spec that are small by the definition of the kind.
@@ -148,9 +180,12 @@ fn field<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer:
     Ok(short(&text, FIELD_BYTES_MAX).unwrap_or_default())
 }
 
-fn status<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
+fn status<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Status<T>, D::Error> {
     let text = Box::<RawValue>::deserialize(deserializer)?;
-    Ok(short(&text, STATUS_BYTES_MAX))
+    if text.get() == "null" {
+        return Ok(Status::None);
+    }
+    Ok(short(&text, STATUS_BYTES_MAX).map_or(Status::Unread, |it| Status::Read(Box::new(it))))
 }
 
 fn short<T: DeserializeOwned>(text: &RawValue, most: usize) -> Option<T> {
@@ -204,6 +239,7 @@ mod tests {
             let text = text(spec, &deep());
             let site = FrappeSite::read(&text).expect("a site");
             let bench = FrappeBench::read(&text).expect("a bench");
+            assert_eq!(site.annotations().get(labels::TOO_LARGE).map(String::as_str), Some(labels::UNREAD_STATUS));
             assert_eq!((site.name_any(), site.status, site.spec), ("shop".into(), None, FrappeSiteSpec::default()));
             assert_eq!((bench.name_any(), bench.spec), ("shop".into(), FrappeBenchSpec::default()));
             assert!(bench.metadata.annotations.unwrap_or_default().contains_key(labels::TOO_LARGE));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use anyhow::Context as _;
-use frappe_crds::{FrappeBench, FrappeSite, SiteBackup, backup::BackupOutcomeState};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use jiff::Timestamp;
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Api, Client, ResourceExt, api::ListParams};
@@ -61,7 +61,9 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
         let _ = writeln!(text, "\nWhat it means\n  {advice}");
     }
-    if let Some((code, advice)) = facts.code.as_deref().and_then(|code| Some((code, advice::of_code(code)?))) {
+    if let Some((code, advice)) =
+        facts.code.as_deref().filter(|_| !facts.row.settled).and_then(|code| Some((code, advice::of_code(code)?)))
+    {
         let _ = writeln!(text, "\n{code}\n  {advice}");
     }
     if let Some(bench) = &facts.bench {
@@ -107,9 +109,8 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
         }
         None => text.push_str(" not reconciled yet"),
     }
-    let failed = status.outcome.as_ref().is_some_and(|it| it.state == BackupOutcomeState::Failed);
-    let run = status.history.iter().find(|it| !it.succeeded && failed);
-    if let Some(advice) = run.and_then(|run| advice::of_code(run.code.as_deref()?)) {
+    let code = status.outcome.as_ref().and_then(|it| it.code.as_deref());
+    if let Some(advice) = code.and_then(advice::of_code) {
         let _ = write!(text, " ({advice})");
     }
     if let Some(last) = &status.last_successful_backup
@@ -224,9 +225,7 @@ mod tests {
         serde_json::from_value(serde_json::json!({
             "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": "nightly"},
             "spec": {"siteRef": {"name": "one"}},
-            "status": {"conditions": [ready], "outcome": {"kind": "Backup", "state": "Failed", "message": "no", "finishedAt": "1970-01-01T00:02:00Z"},
-                       "history": [{"name": "nightly-1970-01-01-0005", "succeeded": false, "code": "BucketMissing"}],
-                        "lastSuccessfulBackup": run, "nextScheduleTime": "1970-01-01T00:10:00Z"},
+            "status": {"conditions": [ready], "outcome": {"kind": "Backup", "state": "Failed", "code": "BucketMissing", "message": "no", "finishedAt": "1970-01-01T00:02:00Z"},  "lastSuccessfulBackup": run, "nextScheduleTime": "1970-01-01T00:10:00Z"},
         }))
         .expect("a SiteBackup")
     }

@@ -14,6 +14,9 @@ use strum::{Display, EnumString};
 /// Bytes of an answer that are read for its code.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
+/// Bytes of an answer about a thousand objects that were to be removed.
+const REMOVED_BYTES_MAX: usize = 8 << 20;
+
 /// Codes of S3 that are told as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
 #[expect(missing_docs, reason = "S3's own words")]
@@ -26,6 +29,7 @@ pub enum S3Code {
     BucketAlreadyExists,
     EntityTooLarge,
     ExpiredToken,
+    ExpiredTokenException,
     InsufficientStorage,
     InternalError,
     InvalidAccessKeyId,
@@ -47,6 +51,7 @@ pub enum S3Code {
     SlowDown,
     TemporaryRedirect,
     TooManyRequests,
+    XMinioAdminBucketQuotaExceeded,
     XMinioStorageFull,
 }
 
@@ -98,8 +103,11 @@ pub enum Cause {
 impl Cause {
     /// The most exact cause that an error has. Each is told by the type of what failed.
     pub fn of(error: &object_store::Error) -> Self {
-        if matches!(error, object_store::Error::NotFound { .. }) {
-            return Self::NotFound;
+        match error {
+            object_store::Error::NotFound { .. } => return Self::NotFound,
+            object_store::Error::PermissionDenied { .. } => return Self::Refused(Refusal { status: 403, code: None }),
+            object_store::Error::Unauthenticated { .. } => return Self::Refused(Refusal { status: 401, code: None }),
+            _ => {}
         }
         let causes: Vec<&(dyn Error + 'static)> = chain(error);
         let exact = causes.iter().find_map(|it| Self::exact(*it));
@@ -155,18 +163,43 @@ pub struct Judged(pub reqwest::Client);
 #[async_trait::async_trait]
 impl HttpService for Judged {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
-        let lists = request.uri().query().is_some_and(|it| it.contains("list-type="));
-        judge(self.0.call(request).await?, lists).await
+        let asked = Asked::of(request.uri().query().unwrap_or_default());
+        judge(self.0.call(request).await?, asked).await
     }
 }
 
-/// Statuses whose meaning the store knows, unless it lists: nothing there, there already, not what was expected, unchanged.
-const STORES_OWN: [u16; 4] = [404, 409, 412, 304];
+/// What a request asks for, as far as its answers differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// A list.
+    List,
+    /// The removal of objects: an answer of 200 may say that one was not removed.
+    Removal,
+    /// Anything else.
+    Other,
+}
 
-async fn judge(answer: HttpResponse, lists: bool) -> Result<HttpResponse, HttpError> {
+impl Asked {
+    fn of(query: &str) -> Self {
+        let has = |name: &str| query.split('&').any(|it| it.split('=').next() == Some(name));
+        if has("list-type") {
+            Self::List
+        } else if has("delete") {
+            Self::Removal
+        } else {
+            Self::Other
+        }
+    }
+}
+
+/// Statuses whose meaning the store knows, where nothing more is said: nothing there, there already, not what was expected,
+/// unchanged, not allowed.
+const STORES_OWN: [u16; 6] = [404, 409, 412, 304, 401, 403];
+
+async fn judge(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
     let status = answer.status();
     if status.is_success() {
-        return Ok(answer);
+        return if asked == Asked::Removal { removed(answer).await } else { Ok(answer) };
     }
     let (parts, body) = answer.into_parts();
     let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(Collected::to_bytes).unwrap_or_default();
@@ -174,12 +207,38 @@ async fn judge(answer: HttpResponse, lists: bool) -> Result<HttpResponse, HttpEr
     if status.is_redirection() && status.as_u16() != 304 {
         return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
     }
-    if !lists && STORES_OWN.contains(&refusal.status) && refusal.code != Some(S3Code::NoSuchBucket) {
+    let says_more = refusal.code.is_some_and(|it| !matches!(it, S3Code::NoSuchKey | S3Code::NoSuchUpload));
+    if asked == Asked::Other && STORES_OWN.contains(&refusal.status) && !says_more {
         return Ok(HttpResponse::from_parts(parts, text.into()));
     }
     // The store tries again by the status, and reads the body when it is done.
     let failed = stream::once(future::ready(Err(HttpError::new(HttpErrorKind::Unknown, refusal))));
     Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(failed))))
+}
+
+/// The answer to a removal; an error where it says that something was not removed.
+async fn removed(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
+    #[derive(Default, Deserialize)]
+    struct Removed {
+        #[serde(rename = "Error", default)]
+        errors: Vec<Left>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "PascalCase")]
+    struct Left {
+        code: String,
+    }
+    let (parts, body) = answer.into_parts();
+    let text = Limited::new(body, REMOVED_BYTES_MAX).collect().await.map(Collected::to_bytes);
+    let text = text.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error))?;
+    let result: Removed = quick_xml::de::from_reader(text.as_ref()).unwrap_or_default();
+    match result.errors.first() {
+        Some(left) => {
+            let refusal = Refusal { status: parts.status.as_u16(), code: left.code.parse().ok() };
+            Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+        }
+        None => Ok(HttpResponse::from_parts(parts, text.into())),
+    }
 }
 
 /// The code of an answer, where it is one of S3's.
@@ -203,8 +262,8 @@ mod tests {
     }
 
     /// What a store makes of an answer: the status is judged, then the body is read.
-    async fn refused(status: u16, text: &'static str) -> Option<Refusal> {
-        let failed = match judge(answer(status, text), false).await {
+    async fn refused(asked: Asked, status: u16, text: &'static str) -> Option<Refusal> {
+        let failed = match judge(answer(status, text), asked).await {
             Ok(answer) => answer.into_body().bytes().await.err()?,
             Err(error) => error,
         };
@@ -214,29 +273,44 @@ mod tests {
     #[tokio::test]
     async fn of_an_answer_the_status_and_a_code_of_s3_are_kept() {
         let missing = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>no</Message></Error>";
+        let quota = "<Error><Code>XMinioAdminBucketQuotaExceeded</Code></Error>";
         let refusal = |status, code| Some(Refusal { status, code });
-        assert_eq!(refused(404, missing).await, refusal(404, Some(S3Code::NoSuchBucket)));
-        assert_eq!(
-            refused(403, "<Error><Code>AccessDenied</Code></Error>").await,
-            refusal(403, Some(S3Code::AccessDenied))
-        );
-        assert_eq!(refused(403, "<Error><Code>SECRET</Code></Error>").await, refusal(403, None), "not one of S3's");
-        assert_eq!(refused(403, "a page about NoSuchBucket").await, refusal(403, None));
-        assert_eq!(refused(302, "").await, refusal(302, None), "it is not followed");
-        assert_eq!(refused(503, "<Error><Code>SlowDown</Code></Error>").await, refusal(503, Some(S3Code::SlowDown)));
+        for (asked, status, text, code) in [
+            (Asked::Other, 404, missing, Some(S3Code::NoSuchBucket)),
+            (Asked::Other, 403, "<Error><Code>AccessDenied</Code></Error>", Some(S3Code::AccessDenied)),
+            (Asked::List, 403, "<Error><Code>SECRET</Code></Error>", None),
+            (Asked::List, 403, "a page about NoSuchBucket", None),
+            (Asked::Other, 302, "", None),
+            (Asked::Other, 503, "<Error><Code>SlowDown</Code></Error>", Some(S3Code::SlowDown)),
+            (Asked::Other, 400, quota, Some(S3Code::XMinioAdminBucketQuotaExceeded)),
+        ] {
+            assert_eq!(refused(asked, status, text).await, refusal(status, code), "{text}");
+        }
         let large = Box::leak(format!("<Error><Code>SlowDown</Code>{}</Error>", " ".repeat(1 << 20)).into_boxed_str());
-        assert_eq!(refused(503, large).await, refusal(503, None), "it is not read");
+        assert_eq!(refused(Asked::Other, 503, large).await, refusal(503, None), "it is not read");
+    }
+
+    #[tokio::test]
+    async fn what_was_not_removed_is_an_error() {
+        let whole = "<DeleteResult xmlns=\"a\"><Deleted><Key>a</Key></Deleted></DeleteResult>";
+        assert_eq!(refused(Asked::Removal, 200, whole).await, None);
+        let kept = "<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
+        let denied = Some(Refusal { status: 200, code: Some(S3Code::AccessDenied) });
+        assert_eq!(refused(Asked::Removal, 200, kept).await, denied);
+        assert_eq!(refused(Asked::Other, 200, kept).await, None);
+        let queries = ["delete", "delete=", "list-type=2&prefix=delete", "uploadId=delete"].map(Asked::of);
+        assert_eq!(queries, [Asked::Removal, Asked::Removal, Asked::List, Asked::Other]);
     }
 
     #[tokio::test]
     async fn what_the_store_knows_itself_stays() {
-        for status in [200, 206, 304, 404, 409, 412] {
+        for status in [200, 206, 304, 401, 403, 404, 409, 412] {
             let text = "<Error><Code>NoSuchKey</Code></Error>";
-            let kept = judge(answer(status, text), false).await.expect("an answer");
+            let kept = judge(answer(status, text), Asked::Other).await.expect("an answer");
             assert_eq!(kept.status(), status);
             assert_eq!(kept.into_body().bytes().await.expect("its body"), text);
         }
-        let listed = judge(answer(404, "a page"), true).await.expect("an answer");
+        let listed = judge(answer(404, "a page"), Asked::List).await.expect("an answer");
         assert!(listed.into_body().bytes().await.is_err(), "of a list a 404 is an error like any other");
     }
 

@@ -112,11 +112,17 @@ fn code_of_answer(Refusal { status, code }: Refusal) -> Code {
         Some(
             S3Code::AccessDenied
             | S3Code::ExpiredToken
+            | S3Code::ExpiredTokenException
             | S3Code::InvalidAccessKeyId
             | S3Code::InvalidToken
             | S3Code::SignatureDoesNotMatch,
         ) => Code::CredentialsRefused,
-        Some(S3Code::InsufficientStorage | S3Code::QuotaExceeded | S3Code::XMinioStorageFull) => Code::StorageFull,
+        Some(
+            S3Code::InsufficientStorage
+            | S3Code::QuotaExceeded
+            | S3Code::XMinioAdminBucketQuotaExceeded
+            | S3Code::XMinioStorageFull,
+        ) => Code::StorageFull,
         _ if matches!(status, 401 | 403) => Code::CredentialsRefused,
         _ => Code::StorageFailed,
     }

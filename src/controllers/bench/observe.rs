@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeBenchStatus, FrappeSite};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Pod, Secret},
@@ -242,17 +242,37 @@ async fn told(
     let job = live.get(&(Kind::Job, name.clone()));
     let job = job.filter(|it| it.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision));
     let status = bench.status.clone().unwrap_or_default();
-    let known = match job.map(|job| job::state(job)) {
-        Some(job::State::Failed(_)) => status.configure_failure.is_some_and(|it| it.revision == revision),
-        Some(job::State::Complete) => status.inspected_revision.as_deref() == Some(revision),
-        Some(job::State::Running) | None => true,
-    };
-    if known {
-        return Ok(Told::default());
-    }
+    let Some(end) = unread_end(job.map(|it| &**it), &status, revision) else { return Ok(Told::default()) };
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &bench.namespace().unwrap_or_default());
-    let list = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?;
-    Ok(Told { failure: job::failure(&list.items), apps: job::apps_found(&list.items) })
+    let pods = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?.items;
+    Ok(match end {
+        // A pod that left nothing is not asked again.
+        End::Failure => {
+            Told { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Told::default() }
+        }
+        End::Apps => Told { apps: job::apps_found(&pods), ..Told::default() },
+    })
+}
+
+/// What the configure Job's pod is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// Why it failed.
+    Failure,
+    /// Which apps the image has.
+    Apps,
+}
+
+/// What of the end of a configure Job the status does not hold yet. Pure.
+pub(super) fn unread_end(job: Option<&DynamicObject>, status: &FrappeBenchStatus, revision: &str) -> Option<End> {
+    match job::state(job?) {
+        job::State::Failed(_) => {
+            let unread = status.configure_failure.as_ref().is_none_or(|it| it.revision != revision);
+            unread.then_some(End::Failure)
+        }
+        job::State::Complete => (status.inspected_revision.as_deref() != Some(revision)).then_some(End::Apps),
+        job::State::Running => None,
+    }
 }
 
 /// Storage classes of the claims that wait for something of theirs.

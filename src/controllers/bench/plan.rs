@@ -59,6 +59,10 @@ pub struct Plan {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
+    if observed.bench.annotations().get(labels::TOO_LARGE).is_some_and(|it| it == labels::UNREAD_STATUS) {
+        // What was decided about the bench is not known: nothing is done, and nothing is written over it.
+        return Plan::default();
+    }
     let rendered = build::render(&observed.input());
     if observed.bench.metadata.deletion_timestamp.is_some() {
         return deletion(observed, &rendered);

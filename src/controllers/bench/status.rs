@@ -19,9 +19,11 @@ use super::{
     trouble::Trouble,
 };
 use crate::{
+    controllers::job,
     domain::{
         condition,
         condition::Conditions,
+        labels,
         names::child,
         names::module,
         object::{Desired, Kind},
@@ -341,8 +343,13 @@ pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -
     notices
 }
 
-/// How the configure Job of a revision failed: as its pod said now, else as it was recorded.
+/// How the configure Job of a revision failed, while that is how it stands: as its pod said now, else as it was recorded.
 pub fn configure_failure(observed: &Observed, revision: &str) -> Option<ConfigureFailure> {
+    let job = observed.live.get(&(Kind::Job, child(&observed.bench.name_any(), "configure")))?;
+    let same = job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision);
+    if !same || !matches!(job::state(job), job::State::Failed(_)) {
+        return None;
+    }
     let read = observed.failure.as_ref().map(|failure| ConfigureFailure {
         revision: revision.to_owned(),
         code: failure.code.to_string(),

@@ -9,24 +9,29 @@ mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, bench::BenchPhase};
+use frappe_crds::{
+    FrappeBench,
+    bench::{BenchPhase, ConfigureFailure},
+};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
     build,
-    observe::Observed,
+    observe::{End, Observed, unread_end},
     plan::{Plan, Step, plan},
 };
 use crate::{
     config::OperatorConfig,
-    controllers::lint::lint,
+    controllers::{job::Failure, lint::lint},
     domain::{
         capabilities::Capabilities,
+        code::Code,
         condition,
         diff::first_difference,
         key::Key,
+        labels,
         object::{Desired, Kind},
     },
 };
@@ -268,6 +273,65 @@ fn a_budget_comes_and_goes_with_the_second_pod() {
     others.metadata.owner_references = None;
     world.retired = vec![(Kind::PodDisruptionBudget, Arc::new(others))];
     assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Delete(..))), "somebody else's stays");
+}
+
+fn configure_failed(world: &mut Observed, cause: Option<&str>) -> Option<String> {
+    let job = world.live.get_mut(&(Kind::Job, "prod-configure".to_owned())).expect("a Job");
+    Arc::make_mut(job).data["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});
+    world.failure = cause.map(|cause| Failure { code: Code::CommandFailed, message: cause.to_owned() });
+    let next = plan(world);
+    apply(world, &next);
+    world.failure = None;
+    let status = world.bench.status.clone().expect("a status");
+    let ready = condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
+    assert!(cause.is_none_or(|cause| ready.contains(cause)), "{ready}");
+    status.configure_failure.map(|it| format!("{}: {}", it.code, it.message))
+}
+
+/// What is recorded is the failure of the Job that there is: not that of one before, and none where it succeeded.
+#[test]
+fn why_the_configure_job_failed_stands_as_long_as_it_stands() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    assert_eq!(world.bench.status.as_ref().and_then(|it| it.configure_failure.clone()), None);
+    assert_eq!(configure_failed(&mut world, Some("first")).as_deref(), Some("CommandFailed: first"));
+    assert_eq!(configure_failed(&mut world, None).as_deref(), Some("CommandFailed: first"), "its pod is read once");
+    world.live.remove(&(Kind::Job, "prod-configure".to_owned()));
+    let next = plan(&world);
+    apply(&mut world, &next);
+    assert_eq!(world.bench.status.as_ref().and_then(|it| it.configure_failure.clone()), None, "it runs again");
+    assert_eq!(configure_failed(&mut world, Some("second")).as_deref(), Some("CommandFailed: second"));
+    world.live.remove(&(Kind::Job, "prod-configure".to_owned()));
+    converge(&mut world);
+    assert_eq!(world.bench.status.as_ref().and_then(|it| it.configure_failure.clone()), None);
+}
+
+#[test]
+fn nothing_is_done_for_a_bench_whose_status_cannot_be_read() {
+    let mut world = observed(json!({}));
+    let annotation = (labels::TOO_LARGE.to_owned(), labels::UNREAD_STATUS.to_owned());
+    Arc::make_mut(&mut world.bench).metadata.annotations = Some([annotation].into());
+    assert_eq!(plan(&world), Plan::default());
+}
+
+#[test]
+fn the_end_of_a_configure_job_is_read_once() {
+    let job = |ended: &str| -> DynamicObject {
+        let object = json!({"metadata": {"name": "prod-configure"},
+                            "status": {"conditions": [{"type": ended, "status": "True"}]}});
+        serde_json::from_value(object).expect("a Job")
+    };
+    let mut status = frappe_crds::FrappeBenchStatus::default();
+    assert_eq!(unread_end(Some(&job("Failed")), &status, "r"), Some(End::Failure));
+    assert_eq!(unread_end(Some(&job("Complete")), &status, "r"), Some(End::Apps));
+    assert_eq!(unread_end(Some(&job("Suspended")), &status, "r"), None);
+    assert_eq!(unread_end(None, &status, "r"), None);
+    status.inspected_revision = Some("r".into());
+    status.configure_failure =
+        Some(ConfigureFailure { revision: "r".into(), code: "Unknown".into(), message: String::new() });
+    assert_eq!(unread_end(Some(&job("Failed")), &status, "r"), None);
+    assert_eq!(unread_end(Some(&job("Complete")), &status, "r"), None);
+    assert_eq!(unread_end(Some(&job("Failed")), &status, "another"), Some(End::Failure));
 }
 
 #[test]

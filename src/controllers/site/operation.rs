@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::site::{Operation, OperationKind, Outcome, OutcomeState};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
@@ -61,15 +61,51 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
         Some(State::Complete) => Progress::Done,
         Some(State::Failed(at)) => asked.failed(operation, at, &name),
         // Its Job was kept for an hour; how it ended stands in the status.
-        None => {
-            match operation.outcome.as_ref().map(|it| it.finished_at.0).or_else(|| ended_before(observed, &operation)) {
-                Some(at) => asked.failed(operation, at, &name),
-                // It was recorded and not made yet, or succeeded long ago: the runner knows what is done already.
-                None => Progress::Run(operation),
-            }
-        }
+        None => match ended(observed).and_then(|it| it.outcome) {
+            Some(outcome) => asked.failed(operation, outcome.finished_at.0, &name),
+            // It was recorded and not made yet, or succeeded long ago: the runner knows what is done already.
+            None => Progress::Run(operation),
+        },
         Some(State::Running) => Progress::Run(operation),
     }
+}
+
+/// The recorded operation, with how its try ended: that is written down with whatever is said of the site next, since Job and
+/// pod are gone after an hour.
+pub(super) fn ended(observed: &Observed) -> Option<Operation> {
+    let operation = observed.site.status.as_ref()?.operation.clone()?;
+    let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
+    let at = match observed.jobs.get(&name).map(|it| job::state(it)) {
+        _ if operation.outcome.is_some() => None,
+        Some(State::Failed(at)) => Some(at),
+        Some(State::Complete | State::Running) => None,
+        None => ended_before(observed, &operation).map(|ready| ready.last_transition_time.0),
+    };
+    let outcome = at.map(|at| outcome(observed, &operation, at)).or_else(|| operation.outcome.clone());
+    Some(Operation { outcome, ..operation })
+}
+
+/// How a try ended: as it was recorded, else by what its pod left.
+fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> Outcome {
+    if let Some(recorded) = &operation.outcome {
+        return recorded.clone();
+    }
+    let before = ended_before(observed, operation);
+    let last = failures(operation) >= ATTEMPTS_MAX || before.is_some();
+    let said =
+        || before.map_or_else(Failure::unknown, |it| Failure { message: it.message.clone(), ..Failure::unknown() });
+    let failure = observed.failure.clone().unwrap_or_else(said);
+    Outcome {
+        state: if last { OutcomeState::Failed } else { OutcomeState::Retrying },
+        code: failure.code.to_string(),
+        message: failure.message,
+        finished_at: Time(at),
+    }
+}
+
+/// Tries of the operation that failed, with this one.
+fn failures(operation: &Operation) -> i32 {
+    operation.attempt - operation.first_attempt + 1
 }
 
 /// What an operation is to bring about.
@@ -84,8 +120,8 @@ impl Asked<'_> {
         if let Some(again) = self.again_if_asked(&operation) {
             return again;
         }
-        let failures = operation.attempt - operation.first_attempt + 1;
-        let outcome = self.outcome(&operation, at, failures);
+        let failures = failures(&operation);
+        let outcome = outcome(self.observed, &operation, at);
         let why = format!("Job {name} failed: {} (attempt {failures} of {ATTEMPTS_MAX}", outcome.message);
         let is_final = outcome.state == OutcomeState::Failed;
         let wait = job::wait_after(failures);
@@ -103,21 +139,6 @@ impl Asked<'_> {
         }
         let message = format!("{why}, the next after {} s)", wait.as_secs());
         Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
-    }
-
-    /// How a try ended: as it was recorded, else by what its pod left.
-    fn outcome(&self, operation: &Operation, at: jiff::Timestamp, failures: i32) -> Outcome {
-        if let Some(recorded) = &operation.outcome {
-            return recorded.clone();
-        }
-        let last = failures >= ATTEMPTS_MAX || ended_before(self.observed, operation).is_some();
-        let failure = self.observed.failure.clone().unwrap_or_else(Failure::unknown);
-        Outcome {
-            state: if last { OutcomeState::Failed } else { OutcomeState::Retrying },
-            code: failure.code.to_string(),
-            message: failure.message,
-            finished_at: Time(at),
-        }
     }
 
     /// A changed spec or a new value of the retry annotation begins anew.
@@ -155,14 +176,13 @@ fn retry(observed: &Observed) -> Option<String> {
     observed.site.annotations().get(labels::RETRY).cloned()
 }
 
-/// When an operation failed for good, by the reason of Ready alone: a version that had no outcomes wrote it.
-fn ended_before(observed: &Observed, operation: &Operation) -> Option<jiff::Timestamp> {
+/// What Ready says where an operation failed for good by its reason alone: a version that had no outcomes wrote it.
+fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a Condition> {
     let reason = match operation.kind {
         OperationKind::Init => Reason::InitFailed,
         OperationKind::Configure => Reason::ConfigureFailed,
         OperationKind::Delete => Reason::DeletionFailed,
     };
     let status = observed.site.status.as_ref().filter(|_| operation.outcome.is_none())?;
-    let ready = condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())?;
-    Some(ready.last_transition_time.0)
+    condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())
 }

@@ -97,6 +97,10 @@ pub fn verb(kind: OperationKind) -> &'static str {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
+    if observed.site.annotations().get(labels::TOO_LARGE).is_some_and(|it| it == labels::UNREAD_STATUS) {
+        // What was decided about the site is not known: nothing is done, and nothing is written over it.
+        return Plan::default();
+    }
     if observed.site.metadata.deletion_timestamp.is_some() {
         return super::deletion::plan(observed);
     }

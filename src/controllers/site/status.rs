@@ -2,7 +2,7 @@
 
 use frappe_crds::{FrappeSiteStatus, site::SitePhase};
 
-use super::{configuration::url, observe::Observed, reason::Reason, route};
+use super::{configuration::url, observe::Observed, operation, reason::Reason, route};
 use crate::{
     domain::{condition, condition::Conditions},
     io::events::Notice,
@@ -109,6 +109,8 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
         resolved_domain: known.then(|| hosts.primary.clone()).or(former.resolved_domain),
         domain_source: known.then(|| hosts.source.to_owned()).or(former.domain_source),
         observed_generation: generation,
+        // Whatever else is said of the site meanwhile.
+        operation: operation::ended(observed),
         ..former
     }
 }
@@ -144,7 +146,7 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     }
     let message = "suspended (spec.suspend is true): changes are not applied until it is false";
     conditions.set("Progressing", Some(false), &Reason::Suspended.to_string(), message);
-    FrappeSiteStatus { conditions: conditions.finish(), ..former }
+    FrappeSiteStatus { conditions: conditions.finish(), operation: operation::ended(observed), ..former }
 }
 
 /// What people are told when a status changes: each phase and each reason once, but for steps on the way.

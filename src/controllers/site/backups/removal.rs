@@ -14,13 +14,13 @@ use serde_json::json;
 
 use super::{
     AGAIN_AFTER, Reason, Report, Scene, left_until_again,
-    status::Times,
+    status::{Times, recorded},
     storage::storage,
     waiting::{Due, image_unknown},
 };
 use crate::{
     controllers::site::{observe::Observed, plan::Step},
-    domain::{labels, object::finalizers_without},
+    domain::{code::Code, labels, object::finalizers_without},
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
@@ -50,7 +50,7 @@ fn let_go(backup: &Arc<SiteBackup>) -> Step {
 /// The time until it is tried anew, if it failed for good. Another spec is tried at once.
 fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     let status = backup.status.as_ref().filter(|it| it.observed_generation == backup.metadata.generation)?;
-    let outcome = status.outcome.as_ref().filter(|it| it.kind == BackupOperationKind::Remove)?;
+    let outcome = recorded(status).filter(|it| it.kind == BackupOperationKind::Remove)?;
     left_until_again(outcome.finished_at.0, observed.now)
 }
 
@@ -111,10 +111,11 @@ impl Scene<'_> {
     }
 
     /// Its Job failed for good: the site is free for other operations until the next try.
-    pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, why: &str) {
+    pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, code: Code, why: &str) {
         let minutes = AGAIN_AFTER.as_secs() / 60;
         let message = format!("{why}; it is tried again after {minutes} min, and when the spec changes; {OTHERWISE}");
-        self.tell(backup, &Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message));
+        let report = Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message);
+        self.tell(backup, &Report { code: Some(code), ..report });
         self.record(None);
     }
 

@@ -119,7 +119,7 @@ impl Scene<'_> {
         times: &Times,
     ) {
         if operation.kind == BackupOperationKind::Remove {
-            return self.not_removed(backup, &why);
+            return self.not_removed(backup, code, &why);
         }
         let restore = operation.kind == BackupOperationKind::Restore;
         let left = if restore {
@@ -136,7 +136,7 @@ impl Scene<'_> {
             BackupRun { succeeded: false, code: Some(code.to_string()), message: Some(why), ..self.ended(operation) };
         self.step(
             backup,
-            &Report::new(BackupPhase::Failed, reason, message),
+            &Report { code: Some(code), ..Report::new(BackupPhase::Failed, reason, message) },
             times,
             Some((run, job.map(str::to_owned))),
         );

@@ -10,7 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::reason::Reason;
 use crate::{
-    domain::condition::{self, Conditions},
+    domain::{
+        code::Code,
+        condition::{self, Conditions},
+    },
     io::events::Notice,
 };
 
@@ -26,6 +29,8 @@ pub struct Report {
     pub phase: BackupPhase,
     /// Why.
     pub reason: Reason,
+    /// Why a Job failed for good.
+    pub code: Option<Code>,
     /// The same for people.
     pub message: String,
 }
@@ -33,7 +38,7 @@ pub struct Report {
 impl Report {
     /// A report.
     pub fn new(phase: BackupPhase, reason: Reason, message: impl Into<String>) -> Self {
-        Self { phase, reason, message: message.into() }
+        Self { phase, reason, code: None, message: message.into() }
     }
 }
 
@@ -67,7 +72,7 @@ pub(super) fn status(
     conditions.set("Progressing", Some(report.phase == BackupPhase::Running), &word, &report.message);
     let handled = former.last_schedule_time.as_ref().map(|it| it.0).max(times.handled);
     let mut next = SiteBackupStatus {
-        outcome: outcome(former.outcome.clone(), report, now),
+        outcome: outcome(recorded(&former), report, now),
         phase: report.phase,
         conditions: conditions.finish(),
         message: Some(report.message.clone()),
@@ -83,12 +88,31 @@ pub(super) fn status(
     next
 }
 
+/// What the last operation came to, as it was recorded; by a version that had no outcomes, by the reason of Ready.
+pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
+    let before = || {
+        let ready = condition::find(&former.conditions, "Ready")?;
+        let (kind, state) = Reason::end(&ready.reason)?;
+        // Of a removal Ready was false before too; it was moving until it failed.
+        let moved = condition::find(&former.conditions, "Progressing").filter(|_| kind == BackupOperationKind::Remove);
+        let finished_at = moved.unwrap_or(ready).last_transition_time.clone();
+        Some(BackupOutcome { kind, state, code: None, message: ready.message.clone(), finished_at })
+    };
+    former.outcome.clone().or_else(before)
+}
+
 /// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.
 fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
-    let Some((kind, state)) = report.reason.end() else { return former };
+    let Some((kind, state)) = Reason::end(&report.reason.to_string()) else { return former };
     let said_before = kind != BackupOperationKind::Remove;
     let same = |it: &BackupOutcome| said_before && (it.kind, it.state, &it.message) == (kind, state, &report.message);
-    let next = || BackupOutcome { kind, state, message: report.message.clone(), finished_at: Time(now) };
+    let next = || BackupOutcome {
+        kind,
+        state,
+        code: report.code.map(|it| it.to_string()),
+        message: report.message.clone(),
+        finished_at: Time(now),
+    };
     former.filter(same).or_else(|| Some(next()))
 }
 

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{
     Reason, Report, Scene, busy, no_room, removal,
     schedule::Schedule,
-    status::Times,
+    status::{Times, recorded},
     storage::{Refusal, storage},
 };
 use crate::{
@@ -183,9 +183,9 @@ fn idle(spec: &SiteBackupSpec, former: &SiteBackupStatus, next: Option<Timestamp
 
 /// What the last backup or restore came to, as it was recorded; by a version that had no outcomes, in the history alone.
 fn kept(spec: &SiteBackupSpec, former: &SiteBackupStatus) -> Option<Report> {
-    let recorded = former.outcome.as_ref().filter(|it| it.kind != BackupOperationKind::Remove);
+    let recorded = recorded(former).filter(|it| it.kind != BackupOperationKind::Remove);
     let (kind, state, message) = match (recorded, former.history.first()) {
-        (Some(outcome), _) => (outcome.kind, outcome.state, outcome.message.clone()),
+        (Some(outcome), _) => (outcome.kind, outcome.state, outcome.message),
         (None, Some(run)) => {
             let kind = if spec.restore.is_some() { BackupOperationKind::Restore } else { BackupOperationKind::Backup };
             let state = if run.succeeded { BackupOutcomeState::Succeeded } else { BackupOutcomeState::Failed };

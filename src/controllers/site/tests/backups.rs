@@ -291,9 +291,13 @@ fn what_ended_under_a_version_without_outcomes_is_not_done_again() {
         end(&mut world, result, left);
         settle(&mut world);
         assert_eq!(stands(&world, "now"), (phase, word.into()));
+        let before = world.backups[0].status.clone().expect("a status");
         Arc::make_mut(&mut world.backups[0]).status.as_mut().expect("a status").outcome = None;
         assert_eq!(settle(&mut world), []);
-        assert_eq!(stands(&world, "now"), (phase, word.into()));
+        let after = world.backups[0].status.clone().expect("a status");
+        assert_eq!((after.phase, after.message), (before.phase, before.message), "nothing is said anew");
+        let outcome = |it: Option<frappe_crds::backup::BackupOutcome>| it.map(|it| (it.kind, it.state));
+        assert_eq!(outcome(after.outcome), outcome(before.outcome), "from now on it is recorded");
     }
 }
 

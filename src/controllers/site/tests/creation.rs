@@ -3,6 +3,11 @@
 use super::*;
 use frappe_crds::site::OutcomeState;
 
+use crate::{
+    controllers::job::Failure,
+    domain::{code::Code, labels},
+};
+
 #[test]
 fn a_site_becomes_ready_and_its_objects_look_like_this() {
     let mut world =
@@ -185,16 +190,71 @@ fn what_failed_for_good_stays_so_whatever_else_is_said_meanwhile() {
     assert_eq!((outcome.state, outcome.code.as_str()), (OutcomeState::Failed, "Unknown"));
 }
 
+/// The status of a version that had no outcomes: also where the bench is not ready when the new one first looks.
 #[test]
 fn what_failed_for_good_under_a_version_without_outcomes_stays_so() {
-    let mut world = failed_for_good();
-    let status = Arc::make_mut(&mut world.site).status.as_mut().expect("a status");
-    let recorded = status.operation.as_mut().and_then(|it| it.outcome.take()).expect("an outcome");
+    for is_ready in [true, false] {
+        let mut world = failed_for_good();
+        let status = Arc::make_mut(&mut world.site).status.as_mut().expect("a status");
+        let recorded = status.operation.as_mut().and_then(|it| it.outcome.take()).expect("an outcome");
+        let bench = world.bench.clone();
+        world.bench = bench.clone().filter(|_| is_ready);
+        let next = plan(&world);
+        assert!(next.job.is_none(), "it is not tried again");
+        apply(&mut world, &next, "Complete");
+        let outcome = world.site.status.clone().and_then(|it| it.operation).and_then(|it| it.outcome);
+        assert_eq!(outcome.map(|it| it.state), Some(recorded.state), "from now on it is recorded");
+        world.bench = bench;
+        let next = plan(&world);
+        assert!(next.job.is_none() && reason(&next) == "InitFailed", "{next:?}");
+    }
+}
+
+/// What was decided about it is not known: what is there is neither judged anew nor dropped.
+#[test]
+fn nothing_is_done_for_a_site_whose_status_cannot_be_read() {
+    let mut world = observed(json!({"deletionPolicy": "Delete"}));
+    converge(&mut world, "Complete");
+    let site = Arc::make_mut(&mut world.site);
+    site.status = None;
+    site.annotations_mut().insert(labels::TOO_LARGE.to_owned(), labels::UNREAD_STATUS.to_owned());
+    assert_eq!(plan(&world), Plan::default());
+    being_deleted(&mut world);
+    assert_eq!(plan(&world), Plan::default());
+}
+
+/// A try that fails while something else stands in the way is written down all the same, before Job and pod are gone.
+#[test]
+fn a_try_that_fails_while_something_else_is_said_counts() {
+    let mut world = observed(json!({}));
+    for _ in 0..6 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Running");
+        if world.jobs.contains_key("shop-init-3") {
+            break;
+        }
+        for job in world.jobs.values_mut() {
+            Arc::make_mut(job).data["status"] = ended("Failed");
+        }
+        world.now = Timestamp::from_second(100_000).expect("a time");
+    }
+    assert!(world.jobs.contains_key("shop-init-3"), "{:?}", world.jobs.keys());
+    let bench = world.bench.take();
+    Arc::make_mut(world.jobs.get_mut("shop-init-3").expect("a Job")).data["status"] = ended("Failed");
+    world.failure = Some(Failure { code: Code::DatabaseNotEmpty, message: "step database: no".into() });
     let next = plan(&world);
-    assert!(next.job.is_none(), "it is not tried again");
-    apply(&mut world, &next, "Complete");
-    let outcome = world.site.status.clone().and_then(|it| it.operation).and_then(|it| it.outcome);
-    assert_eq!(outcome.map(|it| it.state), Some(recorded.state), "from now on it is recorded");
+    assert_eq!(reason(&next), "BenchNotFound");
+    apply(&mut world, &next, "Running");
+    (world.bench, world.failure) = (bench, None);
+    world.jobs.clear();
+    let next = plan(&world);
+    assert!(next.job.is_none() && reason(&next) == "InitFailed", "{next:?}");
+    let operation = next.status.and_then(|it| it.operation).expect("an operation");
+    assert_eq!(operation.outcome.map(|it| it.code).as_deref(), Some("DatabaseNotEmpty"));
+}
+
+fn ended(how: &str) -> Value {
+    json!({"conditions": [{"type": how, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]})
 }
 
 #[test]
