@@ -53,8 +53,10 @@ pub fn wait_after(failures: i32) -> Duration {
 
 /// Apps that the configure Job found in the image, by the termination message of its newest pod.
 pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
-    let message: serde_json::Value = serde_json::from_str(&newest_message(pods)?).ok()?;
-    serde_json::from_value(message["result"]["apps"].clone()).ok()
+    match ended(pods)? {
+        Ended::Succeeded(result) => serde_json::from_value(result["apps"].clone()).ok(),
+        Ended::Failed(_) => None,
+    }
 }
 
 /// Why a Job failed.

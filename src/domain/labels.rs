@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use kube::ResourceExt;
 use kube_sharding::Slot;
 
 /// Label that marks everything this operator makes.
@@ -61,6 +62,11 @@ pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
 pub const TOO_LARGE: &str = "frappe.vyogo.tech/too-large";
 /// See [`TOO_LARGE`]: nothing is done for such an object, since what was decided about it is not known.
 pub const UNREAD_STATUS: &str = "status";
+/// Whether the status of an object could not be read, by its mark.
+pub fn has_unread_status(object: &impl ResourceExt) -> bool {
+    object.annotations().get(TOO_LARGE).is_some_and(|it| it == UNREAD_STATUS)
+}
+
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Every label and annotation that this operator writes or reads, by name: what others call alike is not kept.

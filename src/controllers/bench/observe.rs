@@ -238,11 +238,10 @@ async fn told(
     revision: &str,
     live: &BTreeMap<(Kind, String), Arc<DynamicObject>>,
 ) -> Result<Told, kube::Error> {
-    let name = child(&bench.name_any(), "configure");
-    let job = live.get(&(Kind::Job, name.clone()));
-    let job = job.filter(|it| it.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision));
+    let job = configure_job(live, &bench.name_any(), revision);
     let status = bench.status.clone().unwrap_or_default();
-    let Some(end) = unread_end(job.map(|it| &**it), &status, revision) else { return Ok(Told::default()) };
+    let Some(end) = unread_end(job, &status, revision) else { return Ok(Told::default()) };
+    let name = job.map(ResourceExt::name_any).unwrap_or_default();
     let pods: Api<Pod> = Api::namespaced(context.client.clone(), &bench.namespace().unwrap_or_default());
     let pods = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?.items;
     Ok(match end {
@@ -252,6 +251,16 @@ async fn told(
         }
         End::Apps => Told { apps: job::apps_found(&pods), ..Told::default() },
     })
+}
+
+/// The configure Job of a bench, if it is that of this revision.
+pub(super) fn configure_job<'a>(
+    live: &'a BTreeMap<(Kind, String), Arc<DynamicObject>>,
+    bench: &str,
+    revision: &str,
+) -> Option<&'a DynamicObject> {
+    let job = live.get(&(Kind::Job, child(bench, "configure")))?;
+    job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision).then_some(&**job)
 }
 
 /// What the configure Job's pod is asked for.

@@ -59,7 +59,7 @@ pub struct Plan {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
-    if observed.bench.annotations().get(labels::TOO_LARGE).is_some_and(|it| it == labels::UNREAD_STATUS) {
+    if labels::has_unread_status(observed.bench.as_ref()) {
         // What was decided about the bench is not known: nothing is done, and nothing is written over it.
         return Plan::default();
     }

@@ -12,7 +12,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use super::{
     build::{self, Rendered},
     found,
-    observe::{Class, Detected, Observed},
+    observe::{Class, Detected, Observed, configure_job},
     protection,
     reason::Reason,
     rollout, sizes,
@@ -23,7 +23,6 @@ use crate::{
     domain::{
         condition,
         condition::Conditions,
-        labels,
         names::child,
         names::module,
         object::{Desired, Kind},
@@ -345,9 +344,8 @@ pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -
 
 /// How the configure Job of a revision failed, while that is how it stands: as its pod said now, else as it was recorded.
 pub fn configure_failure(observed: &Observed, revision: &str) -> Option<ConfigureFailure> {
-    let job = observed.live.get(&(Kind::Job, child(&observed.bench.name_any(), "configure")))?;
-    let same = job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision);
-    if !same || !matches!(job::state(job), job::State::Failed(_)) {
+    let job = configure_job(&observed.live, &observed.bench.name_any(), revision)?;
+    if !matches!(job::state(job), job::State::Failed(_)) {
         return None;
     }
     let read = observed.failure.as_ref().map(|failure| ConfigureFailure {

@@ -59,14 +59,13 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     }
     match state {
         Some(State::Complete) => Progress::Done,
-        Some(State::Failed(at)) => asked.failed(operation, at, &name),
-        // Its Job was kept for an hour; how it ended stands in the status.
-        None => match ended(observed).and_then(|it| it.outcome) {
-            Some(outcome) => asked.failed(operation, outcome.finished_at.0, &name),
+        Some(State::Running) => Progress::Run(operation),
+        // A Job is kept for an hour; how it ended stands in the status.
+        Some(State::Failed(_)) | None => match ended(observed).and_then(|it| it.outcome) {
+            Some(outcome) => asked.failed(operation, outcome, &name),
             // It was recorded and not made yet, or succeeded long ago: the runner knows what is done already.
             None => Progress::Run(operation),
         },
-        Some(State::Running) => Progress::Run(operation),
     }
 }
 
@@ -85,11 +84,8 @@ pub(super) fn ended(observed: &Observed) -> Option<Operation> {
     Some(Operation { outcome, ..operation })
 }
 
-/// How a try ended: as it was recorded, else by what its pod left.
+/// How a try ended that is not recorded yet, by what its pod left.
 fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> Outcome {
-    if let Some(recorded) = &operation.outcome {
-        return recorded.clone();
-    }
     let before = ended_before(observed, operation);
     let last = failures(operation) >= ATTEMPTS_MAX || before.is_some();
     let said =
@@ -116,16 +112,15 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn failed(&self, operation: Operation, at: jiff::Timestamp, name: &str) -> Progress {
+    fn failed(&self, operation: Operation, outcome: Outcome, name: &str) -> Progress {
         if let Some(again) = self.again_if_asked(&operation) {
             return again;
         }
         let failures = failures(&operation);
-        let outcome = outcome(self.observed, &operation, at);
         let why = format!("Job {name} failed: {} (attempt {failures} of {ATTEMPTS_MAX}", outcome.message);
         let is_final = outcome.state == OutcomeState::Failed;
         let wait = job::wait_after(failures);
-        let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
+        let elapsed = Duration::try_from(self.observed.now.duration_since(outcome.finished_at.0)).unwrap_or_default();
         if !is_final && elapsed >= wait {
             return Progress::Run(self.attempt(operation.attempt + 1, operation.first_attempt));
         }

@@ -97,7 +97,7 @@ pub fn verb(kind: OperationKind) -> &'static str {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
-    if observed.site.annotations().get(labels::TOO_LARGE).is_some_and(|it| it == labels::UNREAD_STATUS) {
+    if labels::has_unread_status(observed.site.as_ref()) {
         // What was decided about the site is not known: nothing is done, and nothing is written over it.
         return Plan::default();
     }

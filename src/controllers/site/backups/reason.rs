@@ -5,7 +5,7 @@ use std::fmt;
 use frappe_crds::{backup::BackupOutcomeState, site::BackupOperationKind};
 
 /// A reason. Its name is what people and tools read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// It was made, and found to be whole where it is kept.
@@ -67,9 +67,9 @@ const ENDS: [(Reason, BackupOperationKind, BackupOutcomeState); 6] = [
 ];
 
 impl Reason {
-    /// What ended how, if the word of a reason says that something did.
-    pub fn end(word: &str) -> Option<(BackupOperationKind, BackupOutcomeState)> {
-        ENDS.into_iter().find(|it| it.0.to_string() == word).map(|(_, kind, state)| (kind, state))
+    /// What ended how, if the reason says that something did.
+    pub fn end(self) -> Option<(BackupOperationKind, BackupOutcomeState)> {
+        ENDS.into_iter().find(|it| it.0 == self).map(|(_, kind, state)| (kind, state))
     }
 
     /// The reason of something that ended.

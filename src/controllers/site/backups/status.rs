@@ -92,7 +92,7 @@ pub(super) fn status(
 pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
     let before = || {
         let ready = condition::find(&former.conditions, "Ready")?;
-        let (kind, state) = Reason::end(&ready.reason)?;
+        let (kind, state) = ready.reason.parse::<Reason>().ok()?.end()?;
         // Of a removal Ready was false before too; it was moving until it failed.
         let moved = condition::find(&former.conditions, "Progressing").filter(|_| kind == BackupOperationKind::Remove);
         let finished_at = moved.unwrap_or(ready).last_transition_time.clone();
@@ -103,7 +103,7 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
 
 /// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.
 fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
-    let Some((kind, state)) = Reason::end(&report.reason.to_string()) else { return former };
+    let Some((kind, state)) = report.reason.end() else { return former };
     let said_before = kind != BackupOperationKind::Remove;
     let same = |it: &BackupOutcome| said_before && (it.kind, it.state, &it.message) == (kind, state, &report.message);
     let next = || BackupOutcome {
