@@ -157,12 +157,12 @@ fleet: controlplane checkout
 	  --sites $(or $(SITES),2000) --members $(or $(MEMBERS),5) $(FLEET)
 	@$(MAKE) --no-print-directory chaos
 
-## make chaos          random faults for 10 minutes, judged by the audit log: SEED=1 CHAOS="--sites 150 --members 4"
+## make chaos          random faults for 10 minutes, judged by the audit log: SEED=1 MAP=alone CHAOS="--sites 150 --members 4"
 .PHONY: chaos
 chaos: controlplane checkout
 	$(STEP) "release build" cargo build --locked --release -p frappe-operator -p frappe-loadtest --bins
 	"$(CARGO_TARGET_DIR)/release/chaos" --operator "$(CARGO_TARGET_DIR)/release/frappe-operator" \
-	  --map-by-hand --seed $(or $(SEED),1) $(CHAOS)
+	  $(if $(filter alone,$(MAP)),,--map-by-hand) --seed $(or $(SEED),1) $(CHAOS)
 
 ## make loadtest       measure: SCENARIO=basic (also steady, scale-out, rolling-update, chaos, 10k) SITES= BENCHES= MEMBERS=
 .PHONY: loadtest loadtest-table
