@@ -64,7 +64,10 @@ pub fn policy(namespace: &str, service_account: &str) -> [Value; 2] {
                 "expression": format!("request.userInfo.username == 'system:serviceaccount:{namespace}:{service_account}'"),
             }],
             "variables": [
-                {"name": "subject", "expression": "request.operation == 'DELETE' ? oldObject : object"},
+                // Who takes the label off is who had it.
+                {"name": "subject", "expression": format!(
+                    "request.operation == 'DELETE' || (request.operation == 'UPDATE' && \
+                     !(has(object.metadata.labels) && '{slot}' in object.metadata.labels)) ? oldObject : object")},
                 {"name": "slot", "expression": format!(
                     "has(variables.subject.metadata.labels) && '{slot}' in variables.subject.metadata.labels \
                      ? int(variables.subject.metadata.labels['{slot}']) : {SLOTS}")},

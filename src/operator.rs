@@ -30,9 +30,21 @@ use crate::{
     admin,
     cli::RunArguments,
     config::OperatorConfig,
-    controllers::{bench, context::Context, failure::WAIT_FOR_RIGHT, site},
+    controllers::{
+        backup::{self, index::Indexes},
+        bench,
+        context::Context,
+        failure::WAIT_FOR_RIGHT,
+        site,
+    },
     domain::key::Key,
-    io::{client, departures::Departures, events::Events, meter::MeterLayer, random},
+    io::{
+        client,
+        departures::{Departures, Left},
+        events::Events,
+        meter::MeterLayer,
+        random,
+    },
     lanes::{
         rates::Rates,
         runner::{Outcome, Runner, Terms},
@@ -43,6 +55,7 @@ use crate::{
 use fleet::Fleet;
 use readiness::Readiness;
 use wake::Wake;
+use watches::Watches;
 
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -229,11 +242,21 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let gate = worker.handle.gate().clone();
     let (site_queue, site_runner) = Runner::<Key, Key>::new("frappesite", worker.reconciles_max.0);
+    let (backup_queue, backup_runner) = Runner::<Key, Key>::new("sitebackup", worker.reconciles_max.0);
     let (bench_queue, bench_runner) = Runner::<(), Key>::new("frappebench", worker.reconciles_max.1);
     let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
     worker.ready.send_modify(|it| *it = Err("waiting for the caches to sync".to_owned()));
     let (sites, unlabelled, benches) = watches::caches();
-    let wake = Wake { sites, unlabelled, benches, site_queue, bench_queue, gate: gate.clone() };
+    let wake = Wake {
+        sites,
+        unlabelled,
+        benches,
+        site_queue,
+        backup_queue,
+        bench_queue,
+        backups: Indexes::default(),
+        gate: gate.clone(),
+    };
     let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone(), &worker.namespaces);
     let watches = tokio::select! {
         () = worker.stop.cancelled() => return Ok(()),
@@ -260,37 +283,47 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         sites: Arc::clone(&watches.sites),
     };
     fleet.follow(&mut tasks);
-    let woken = wake.clone();
-    let departures = Departures::new(worker.client.clone(), &worker.namespaces, move |bench| woken.bench(bench));
     let readiness = watches.readiness.clone();
-    let context = Arc::new(Context {
-        client: worker.client,
-        events: worker.events,
+    let context = Arc::new(context(&worker, watches, &wake, settings));
+    let most = worker.reconciles_max.1;
+    let sites = run_sites(site_runner, &context, &gate, &readiness, &worker.stop);
+    let backups = run_backups(backup_runner, &context, &gate, &readiness, &worker.stop);
+    let benches = run_benches(bench_runner, &context, &gate, &readiness, most, &worker.stop);
+    tokio::join!(sites, backups, benches);
+    tasks.shutdown().await;
+    Ok(())
+}
+
+/// What every reconcile is given.
+fn context(worker: &Worker, watches: Watches, wake: &Wake, settings: watch::Receiver<Arc<OperatorConfig>>) -> Context {
+    let woken = wake.clone();
+    let departures = Departures::new(worker.client.clone(), &worker.namespaces, move |left| match left {
+        Left::Bench(bench) => woken.bench(bench),
+        Left::Site(site) => woken.backups_of(&site),
+    });
+    Context {
+        client: worker.client.clone(),
+        events: worker.events.clone(),
         settings,
         sites: watches.sites,
         benches: watches.benches,
         site_children: watches.site_children,
         bench_children: watches.bench_children,
-        mariadb: readiness.mariadb.clone(),
-        capabilities: readiness.capabilities.clone(),
+        mariadb: watches.readiness.mariadb,
+        capabilities: watches.readiness.capabilities,
         troubles: watches.troubles,
         user_secrets: watches.user_secrets,
         ingress_services: watches.ingress_services,
         claims: watches.claims,
         root_secrets: watches.root_secrets,
-        backups: watches.backups,
+        backups: wake.backups.clone(),
         new_backups: watches.new_backups,
-        operator_image: worker.image,
+        operator_image: worker.image.clone(),
         jobs: watches.jobs,
+        locks: site::locks::Locks::default(),
         departures,
-        namespaces: worker.namespaces,
-    });
-    let most = worker.reconciles_max.1;
-    let sites = run_sites(site_runner, &context, &gate, &readiness, &worker.stop);
-    let benches = run_benches(bench_runner, &context, &gate, &readiness, most, &worker.stop);
-    tokio::join!(sites, benches);
-    tasks.shutdown().await;
-    Ok(())
+        namespaces: worker.namespaces.clone(),
+    }
 }
 
 async fn run_sites(
@@ -300,8 +333,30 @@ async fn run_sites(
     readiness: &Readiness,
     stop: &CancellationToken,
 ) {
+    let terms = terms_of_sites(context, gate, stop);
+    let (context, gate, ready) = (Arc::clone(context), gate.clone(), readiness.slots.clone());
+    let reconcile = move |key: Key| {
+        let (context, gate, ready) = (Arc::clone(&context), gate.clone(), ready.clone());
+        async move {
+            let Some(site) = context.sites.get(&key) else {
+                context.jobs.forget(&key);
+                return Outcome::Done;
+            };
+            let scope = wake::scope_of(&site);
+            if matches!(scope, Scope::Slot(slot) if !ready.borrow().contains(slot)) {
+                // It is woken when everything of its slot is listed.
+                return Outcome::Done;
+            }
+            admitted(&gate, scope, |epoch| site::reconcile(context, key, epoch)).await
+        }
+    };
+    runner.run(terms, reconcile).await;
+}
+
+/// Limits and rates of what is done for sites: by bench.
+fn terms_of_sites(context: &Arc<Context>, gate: &Gate, stop: &CancellationToken) -> Terms<Key> {
     let (limits, opening) = (Arc::clone(context), gate.opening());
-    let terms = Terms {
+    Terms {
         limit: Box::new(move |bench: &Key| {
             let own = limits.benches.get(bench).and_then(|it| it.spec.site_reconcile_concurrency);
             let slots = opening.borrow().slots().len();
@@ -310,18 +365,36 @@ async fn run_sites(
         rates: rates(context, stop),
         acting: gate.acting(),
         stop: stop.clone(),
-    };
+    }
+}
+
+async fn run_backups(
+    runner: Runner<Key, Key>,
+    context: &Arc<Context>,
+    gate: &Gate,
+    readiness: &Readiness,
+    stop: &CancellationToken,
+) {
+    let terms = terms_of_sites(context, gate, stop);
     let (context, gate, ready) = (Arc::clone(context), gate.clone(), readiness.slots.clone());
     let reconcile = move |key: Key| {
         let (context, gate, ready) = (Arc::clone(&context), gate.clone(), ready.clone());
         async move {
-            let Some(site) = context.sites.get(&key) else { return Outcome::Done };
-            let scope = wake::scope_of(&site);
-            if matches!(scope, Scope::Slot(slot) if !ready.borrow().contains(slot)) {
-                // It is woken when everything of its slot is listed.
-                return Outcome::Done;
+            let known = context.sites.get(&key).map(|site| wake::scope_of(&site));
+            let scopes = known.map_or_else(|| backup::scopes(&context, &key), |scope| [scope].into());
+            let mut outcome = Outcome::Done;
+            for scope in scopes {
+                if matches!(scope, Scope::Slot(slot) if !ready.borrow().contains(slot)) {
+                    // They are woken when everything of the slot is listed.
+                    continue;
+                }
+                let work = |epoch| backup::reconcile(Arc::clone(&context), key.clone(), scope, epoch);
+                match admitted(&gate, scope, work).await {
+                    Outcome::Done => {}
+                    other => outcome = other,
+                }
             }
-            admitted(&gate, scope, |epoch| site::reconcile(context, key, epoch)).await
+            outcome
         }
     };
     runner.run(terms, reconcile).await;

@@ -127,7 +127,7 @@ fn limits(field: &Value) -> String {
 fn the_metrics_page_is_the_code() {
     let mut text = String::from(
         "# Metrics and alerts\n\nMade from the code by `make docs`. Served at `:8080/metrics` of every replica; names are controller-runtime's where \
-         it has one. No label holds an object's name. `controller` and `name` are `frappesite` or `frappebench`.\n\n\
+         it has one. No label holds an object's name. `controller` and `name` are `frappesite`, `sitebackup` or `frappebench`.\n\n\
          | metric | kind | labels | what it says |\n|---|---|---|---|\n",
     );
     for metric in METRICS {

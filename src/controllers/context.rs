@@ -2,18 +2,24 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
 use crate::{
     config::OperatorConfig,
     controllers::{
+        backup::index::Indexes,
         bench::trouble::Troubles,
-        site::{backups::index::Backups, budget::JobBudget, claims::Claims, root_secrets::RootSecrets},
+        site::{budget::JobBudget, claims::Claims, locks::Locks, root_secrets::RootSecrets},
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
-    io::{cache::Cache, departures::Departures, events::Events, named::Named},
+    io::{
+        cache::{Cache, version_of},
+        departures::Departures,
+        events::Events,
+        named::Named,
+    },
 };
 
 /// Caches of several kinds.
@@ -79,13 +85,15 @@ pub struct Context {
     /// What the cluster offers beyond Kubernetes.
     pub capabilities: watch::Receiver<Capabilities>,
     /// SiteBackups by site.
-    pub backups: Arc<Backups>,
-    /// SiteBackups that carry no slot label yet, of all members; and by site.
-    pub new_backups: (Arc<ChildCache>, Arc<Backups>),
+    pub backups: Indexes,
+    /// SiteBackups that carry no slot label yet, of all members.
+    pub new_backups: Arc<ChildCache>,
     /// Image of this operator.
     pub operator_image: Option<String>,
     /// How many site Jobs may run.
     pub jobs: Arc<JobBudget>,
+    /// Sites of which something is reconciled: by one controller at a time.
+    pub locks: Locks,
     /// What keeps pods of benches from running.
     pub troubles: Arc<Troubles>,
     /// Wakes a bench when a site of it is gone.
@@ -95,6 +103,19 @@ pub struct Context {
 }
 
 impl Context {
+    /// A SiteBackup, as new as is known: while its label changes, either watch may be the later one.
+    pub fn backup(&self, key: &Key) -> Option<SiteBackup> {
+        let both = [self.site_children.get(Kind::SiteBackup, key), self.new_backups.get(key)];
+        let object = both.into_iter().flatten().max_by_key(|it| version_of(it.as_ref()))?;
+        object.as_ref().clone().try_parse().ok()
+    }
+
+    /// The SiteBackups that name a site, also those that have no slot's label, by name.
+    pub fn backups_of(&self, site: &Key) -> Vec<Arc<SiteBackup>> {
+        let found = self.backups.of(site).into_iter().filter_map(|name| self.backup(&Key::new(&site.namespace, name)));
+        found.filter(|it| it.spec.site_ref.name == site.name).map(Arc::new).collect()
+    }
+
     /// The operator's settings.
     pub fn config(&self) -> Arc<OperatorConfig> {
         self.settings.borrow().clone()

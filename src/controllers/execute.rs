@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use frappe_crds::{SiteBackup, SiteBackupStatus};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Resource, ResourceExt,
@@ -229,30 +228,6 @@ where
     let body = serde_json::to_value(&changed).unwrap_or_default();
     remember(cache, writer.replace_status(kind, key, &body).await?);
     Ok(())
-}
-
-/// Writes a SiteBackup's status if it differs, on the resourceVersion of the newest that is known; answers whether it did.
-pub async fn write_backup_status(
-    writer: &Writer,
-    cache: &ChildCache,
-    backup: &SiteBackup,
-    next: &SiteBackupStatus,
-) -> Result<bool, WriteError> {
-    let key = Key::of(backup);
-    // The same plan may have given it its labels just now.
-    let newest = cache.get(&key).filter(|it| it.metadata.uid == backup.metadata.uid);
-    let mut changed = backup.clone();
-    if let Some(newest) = newest {
-        changed.metadata.resource_version.clone_from(&newest.metadata.resource_version);
-        changed.metadata.labels.clone_from(&newest.metadata.labels);
-    }
-    if changed.status.as_ref() == Some(next) {
-        return Ok(false);
-    }
-    changed.status = Some(next.clone());
-    let body = serde_json::to_value(&changed).unwrap_or_default();
-    cache.wrote(writer.replace_status(Kind::SiteBackup, &key, &body).await?);
-    Ok(true)
 }
 
 /// Remembers the answer to a write of the object that is reconciled itself.

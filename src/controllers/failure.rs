@@ -81,7 +81,12 @@ where
             WriteError::Transient { .. } => {}
         }
     }
-    tracing::warn!(error = chain(&error), "reconcile failed, will be retried");
+    retried(&error)
+}
+
+/// What was not answered is tried again soon, everything else with backoff.
+pub fn retried(error: &Error) -> Outcome {
+    tracing::warn!(error = chain(error), "reconcile failed, will be retried");
     if error.is_unanswered() { Outcome::Unavailable } else { Outcome::Failed }
 }
 

@@ -15,6 +15,9 @@ pub const ATTEMPTS_MAX: i32 = 3;
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_mins(5);
+/// Time from a backup or removal that failed for good to the next try of it. Its Jobs, which are kept for an hour, are gone by
+/// then.
+pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
 
@@ -49,6 +52,12 @@ pub fn state(job: &DynamicObject) -> State {
 pub fn wait_after(failures: i32) -> Duration {
     let factor = 5_u32.saturating_pow(u32::try_from(failures - 1).unwrap_or(0));
     FIRST_WAIT.saturating_mul(factor).min(WAIT_MAX)
+}
+
+/// Time left until what failed for good is tried anew; nothing once it is over.
+pub fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration> {
+    let elapsed = Duration::try_from(now.duration_since(failed_at)).unwrap_or_default();
+    AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
 /// Apps that the configure Job found in the image, by the termination message of its newest pod.

@@ -31,7 +31,16 @@ pub async fn site(client: &Client, key: &Key) -> Result<Option<FrappeSite>, kube
 
 /// The metadata of a site, if it exists, without labels and annotations where there are very many.
 pub async fn site_metadata(client: &Client, key: &Key) -> Result<Option<PartialObjectMeta<FrappeSite>>, kube::Error> {
-    one(client, Query { metadata_only: true, ..named(key) }, read).await
+    Ok(site_metadata_at(client, key).await?.0)
+}
+
+/// The same, and the version of the world at which it was so: a watch goes on from there.
+pub async fn site_metadata_at(
+    client: &Client,
+    key: &Key,
+) -> Result<(Option<PartialObjectMeta<FrappeSite>>, String), kube::Error> {
+    let (found, version) = list(client.clone(), Query { metadata_only: true, ..named(key) }, read).await?;
+    Ok((found.into_iter().next(), version))
 }
 
 /// A list of one, since what reads a list looks at each object's text first.

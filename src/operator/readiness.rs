@@ -118,6 +118,7 @@ impl Readiness {
                 let listed = sources.benches_listed();
                 if (!benches.send_replace(listed) || other || recoordinated) && listed {
                     wake.benches();
+                    wake.orphans();
                 }
                 sources.changed().await;
             }
@@ -189,6 +190,7 @@ mod tests {
 
     use super::*;
     use crate::{
+        controllers::backup::index::Indexes,
         domain::key::Key,
         io::cache::Cache,
         lanes::{
@@ -218,6 +220,7 @@ mod tests {
         let sites = Arc::new(Cache::new(|_: &FrappeSite| Some(Slot::of_uid("u"))));
         sites.stray(Arc::new(site()));
         let (site_queue, runner) = Runner::<Key, Key>::new("test", 4);
+        let (backup_queue, _backups) = Runner::<Key, Key>::new("test", 4);
         let (bench_queue, _benches) = Runner::<(), Key>::new("test", 4);
         let gate = Gate::open_for_all(Arc::new(SystemClock::default()));
         let wake = Wake {
@@ -225,7 +228,9 @@ mod tests {
             unlabelled: Arc::new(Cache::new(|_: &FrappeSite| None)),
             benches: Arc::new(Cache::new(|_| None)),
             site_queue,
+            backup_queue,
             bench_queue,
+            backups: Indexes::default(),
             gate: gate.clone(),
         };
         let (open, is_open) = watch::channel(slots);

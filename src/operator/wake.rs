@@ -10,7 +10,7 @@ use kube_sharding::{
 };
 
 use crate::{
-    controllers::site::watch as site_watch,
+    controllers::{backup::index::Indexes, site::watch as site_watch},
     domain::{key::Key, labels},
     io::{cache::Cache, live, watch::Change},
     lanes::{Priority, runner::Queue},
@@ -28,7 +28,10 @@ pub(super) struct Wake {
     pub(super) unlabelled: Arc<Cache<FrappeSite>>,
     pub(super) benches: Arc<Cache<FrappeBench>>,
     pub(super) site_queue: Queue<Key, Key>,
+    pub(super) backup_queue: Queue<Key, Key>,
     pub(super) bench_queue: Queue<(), Key>,
+    /// Which sites have SiteBackups.
+    pub(super) backups: Indexes,
     pub(super) gate: Gate,
 }
 
@@ -64,11 +67,45 @@ impl Wake {
         self.sites.all().iter().filter(|site| wanted(site)).for_each(|site| self.push(site, priority));
     }
 
+    /// SiteBackups of a site changed. Where the site is not known here, it is another member's, or there is none.
+    pub(super) fn backups_of(&self, site: &Key) {
+        match self.sites.get(site) {
+            Some(known) if self.gate.owns(scope_of(&known)) => {
+                self.backup_queue.settle(site_watch::lane(&known), site.clone());
+                if known.metadata.deletion_timestamp.is_some() {
+                    // Its deletion may wait for the final backup.
+                    self.site_queue.settle(site_watch::lane(&known), site.clone());
+                }
+            }
+            Some(_) => {}
+            None => self.backup_queue.settle(site.clone(), site.clone()),
+        }
+    }
+
+    /// SiteBackups of a namespace: a Secret there changed, which the storage of one may name.
+    pub(super) fn backups_in(&self, namespace: &str) {
+        let known = self.backups.labelled.sites().into_iter().chain(self.backups.new.sites());
+        let sites = known.filter(|site| site.namespace == namespace).filter_map(|site| self.sites.get(&site));
+        for site in sites.filter(|site| self.gate.owns(scope_of(site))) {
+            self.backup_queue.push(site_watch::lane(&site), Key::of(site.as_ref()), Priority::Normal);
+        }
+    }
+
+    /// SiteBackups whose site is not known here: it is seen what becomes of them.
+    pub(super) fn orphans(&self) {
+        let known = self.backups.labelled.sites().into_iter().chain(self.backups.new.sites());
+        let orphans = known.filter(|site| self.sites.get(site).is_none());
+        orphans.for_each(|site| self.backup_queue.push(site.clone(), site, Priority::Low));
+    }
+
     /// Every site of some slots: they were gained.
     pub(super) fn slots(&self, slots: &SlotSet) {
         let mine = |site: &FrappeSite| slots.contains(Slot::of_uid(site.metadata.uid.as_deref().unwrap_or_default()));
         self.unlabelled.all().iter().filter(|site| mine(site)).for_each(|site| self.unlabelled(site));
         self.sites_that(Priority::Low, mine);
+        if !slots.is_empty() {
+            self.orphans();
+        }
     }
 
     /// A site without the slot label: the owner of its slot takes it in, and gives it the label first of all.
@@ -134,17 +171,30 @@ impl Wake {
         self.sites_that(Priority::Low, |_| true);
         self.benches();
         self.site_queue.limits_changed();
+        self.backup_queue.limits_changed();
     }
 
     fn settle(&self, site: &FrappeSite) {
         if self.gate.owns(scope_of(site)) {
             self.site_queue.settle(site_watch::lane(site), Key::of(site));
+            if self.has_backups(site) {
+                self.backup_queue.settle(site_watch::lane(site), Key::of(site));
+            }
         }
     }
 
     fn push(&self, site: &FrappeSite, priority: Priority) {
         if self.gate.owns(scope_of(site)) {
             self.site_queue.push(site_watch::lane(site), Key::of(site), priority);
+            if self.has_backups(site) {
+                self.backup_queue.push(site_watch::lane(site), Key::of(site), priority);
+            }
         }
+    }
+
+    /// Whether what concerns the site concerns a SiteBackup too.
+    fn has_backups(&self, site: &FrappeSite) -> bool {
+        let under_way = site.status.as_ref().is_some_and(|status| status.backup.is_some());
+        under_way || !self.backups.of(&Key::of(site)).is_empty()
     }
 }

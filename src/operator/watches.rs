@@ -23,9 +23,7 @@ use crate::{
     controllers::{
         bench::{trouble::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::{
-            backups::index::Backups, budget::JobBudget, claims::Claims, root_secrets::RootSecrets, watch as site_watch,
-        },
+        site::{budget::JobBudget, claims::Claims, root_secrets::RootSecrets, watch as site_watch},
     },
     domain::{key::Key, labels, object::Kind},
     io::{
@@ -68,8 +66,7 @@ pub(super) struct Watches {
     pub(super) claims: Arc<Claims>,
     pub(super) root_secrets: Arc<RootSecrets>,
     pub(super) ingress_services: Named,
-    pub(super) backups: Arc<Backups>,
-    pub(super) new_backups: (Arc<ChildCache>, Arc<Backups>),
+    pub(super) new_backups: Arc<ChildCache>,
 }
 
 /// What starts watches.
@@ -103,7 +100,7 @@ pub(super) async fn start(
     let (claims, root_secrets) = (Arc::new(Claims::default()), Arc::new(RootSecrets::default()));
     let (definitions, present) = starter.watch_definitions();
     let mut site_children = starter.watch_sites_objects(&present, &jobs, &claims, &root_secrets);
-    let backups = starter.watch_backups(&mut site_children);
+    starter.watch_backups(&mut site_children);
     let new_backups = starter.watch_new_backups();
     let user_secrets = starter.watch_user_secrets();
     let (bench_children, troubles) = starter.watch_benches_objects(&present);
@@ -112,7 +109,7 @@ pub(super) async fn start(
         kinds.iter().map(|kind| children.cache(*kind).synced()).collect::<Vec<_>>()
     };
     let mut sharded = of(&SITE_KINDS, &site_children);
-    sharded.extend([wake.sites.synced(), user_secrets.synced(), new_backups.0.synced()]);
+    sharded.extend([wake.sites.synced(), user_secrets.synced(), new_backups.synced()]);
     sharded.extend(of(&[Kind::Domain, Kind::Namespace, Kind::SiteBackup], &site_children));
     let sources = readiness::Sources {
         sharded,
@@ -149,7 +146,6 @@ pub(super) async fn start(
         claims,
         root_secrets,
         ingress_services,
-        backups,
         new_backups,
     }
 }
@@ -265,8 +261,9 @@ impl Starter<'_> {
         let changed = move |change: Change<FrappeSite>| {
             let site = change.object();
             wake.site_itself(site, &change);
-            // A bench that is being deleted waits for its sites.
             if matches!(change, Change::Deleted(_)) {
+                wake.backups_of(&Key::of(site));
+                // A bench that is being deleted waits for its sites.
                 wake.leaving_bench(&site_watch::lane(site));
                 wake.astray(&client, site);
             }
@@ -297,6 +294,7 @@ impl Starter<'_> {
             if site_watch::bench_matters(&change) {
                 wake.sites_that(Priority::Low, |site| site_watch::lane(site) == key);
                 wake.site_queue.limits_changed();
+                wake.backup_queue.limits_changed();
             }
         };
         let scope = Scope::everything(Query::of::<FrappeBench>(&(), None).within(&self.namespaces));
@@ -400,6 +398,7 @@ impl Starter<'_> {
                 let bench = wake.benches.get(&site_watch::lane(site));
                 site_watch::reads_secret(site, bench.as_deref(), &secret)
             });
+            wake.backups_in(&secret.namespace);
         };
         let query = Query { labels: labels::WATCHED.to_owned(), ..self.query(Kind::Secret) };
         self.spawn(one_slot, Scope::everything(query), None, changed)

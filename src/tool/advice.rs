@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        controllers::{bench, failure, site},
+        controllers::{backup, bench, failure, site},
         domain::code::Code,
         operator,
     };
@@ -48,7 +48,7 @@ mod tests {
     fn the_page_has_every_reason_and_no_other() {
         let sites = site::reason::Reason::VARIANTS.iter().map(ToString::to_string);
         let benches = bench::reason::Reason::VARIANTS.iter().map(ToString::to_string);
-        let backups = site::backups::reason::Reason::VARIANTS.iter().map(ToString::to_string);
+        let backups = backup::reason::Reason::VARIANTS.iter().map(ToString::to_string);
         let others = [failure::WRITE_REJECTED, operator::INVALID_VALUE, operator::SLOTS_TAKEN_OVER].map(str::to_owned);
         let code: BTreeSet<String> = sites.chain(benches).chain(backups).chain(others).collect();
         let page: BTreeSet<String> = entries().map(|(reason, _)| reason.to_owned()).collect();

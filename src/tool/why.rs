@@ -10,7 +10,7 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use crate::{
     cli::WhyArguments,
-    controllers::site::{backups::job_key, place::Place, plan::verb, watch::lane},
+    controllers::site::{place::Place, plan::verb, under_way::job_key, watch::lane},
     domain::{condition, key::Key},
     shards::names,
     tool::{

@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use frappe_crds::{SiteBackup, site::SitePhase};
+use frappe_crds::{FrappeSite, SiteBackup, site::SitePhase};
 use frappe_loadtest::{
     audit,
     process::{Operator, Options},
 };
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::batch::v1::Job;
 use kube::{
     Api, ResourceExt as _,
     api::{ListParams, Patch, PatchParams},
@@ -192,6 +193,8 @@ async fn taking_its_backups_along(world: &World) {
 }
 
 const SITES: usize = 120;
+/// So many of them are edited whenever a minute turns, when their backups begin.
+const EDITED: usize = 30;
 const MINUTES: i64 = 3;
 
 fn member(name: &str) -> Options {
@@ -225,7 +228,45 @@ fn with_backups(world: &World) {
     world.cluster.apply(&manifest).unwrap();
 }
 
-/// R-18, R-19: every minute's backup of every site is made, and made once, while members are killed and added.
+/// Changes sites while their backups are about to begin: a change and a backup want the site at the same moment.
+async fn edit(sites: Api<FrappeSite>, end: Timestamp) {
+    for change in 0_u64.. {
+        let now = Timestamp::now();
+        let in_minute = now.as_second().rem_euclid(60) * 1000 + i64::from(now.subsec_millisecond());
+        let wait = (59_500 - in_minute).rem_euclid(60_000);
+        if now.checked_add(SignedDuration::from_millis(wait)).unwrap() > end {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(wait.unsigned_abs())).await;
+        for number in 0..EDITED {
+            let patch = json!({"spec": {"siteConfig": {"mute_emails": change % 2}}});
+            sites.patch(&format!("s{number}"), &PatchParams::default(), &Patch::Merge(patch)).await.unwrap();
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Jobs of one site that ran at the same time, by their whole seconds. Answers how many Jobs were looked at too.
+async fn overlaps(world: &World) -> (usize, Vec<String>) {
+    let jobs: Api<Job> = Api::namespaced(world.client.clone(), "fleet");
+    let mut runs: BTreeMap<String, Vec<(Timestamp, Timestamp, String)>> = BTreeMap::new();
+    for job in jobs.list(&ListParams::default()).await.unwrap().items {
+        let status = job.status.clone().unwrap_or_default();
+        let (Some(site), Some(begun)) = (job.labels().get("site"), job.creation_timestamp()) else { continue };
+        let ended = status.completion_time.map_or(Timestamp::MAX, |it| it.0);
+        runs.entry(site.clone()).or_default().push((begun.0, ended, job.name_any()));
+    }
+    let count = runs.values().map(Vec::len).sum();
+    let beside = runs.values_mut().flat_map(|of_site| {
+        of_site.sort();
+        let pairs = of_site.iter().zip(of_site.iter().skip(1));
+        pairs.filter(|(one, next)| next.0 < one.1).map(|(one, next)| format!("{one:?} {next:?}")).collect::<Vec<_>>()
+    });
+    (count, beside.collect())
+}
+
+/// R-1, R-18, R-19: every minute's backup of every site is made, made once, and never beside a change of the site, while
+/// members are killed and added.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
     let world = World::start_with("backup-fleet", &member("one")).await;
@@ -239,11 +280,12 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
     let before = Timestamp::now();
     with_backups(&world);
     let begun = Timestamp::now();
+    let end = begun.checked_add(SignedDuration::from_mins(MINUTES)).unwrap();
+    let edits = tokio::spawn(edit(world.sites("fleet"), end));
     tokio::time::sleep(Duration::from_secs(70)).await;
     drop(others.remove("two"));
     tokio::time::sleep(Duration::from_secs(50)).await;
     others.insert("four", Operator::start(program(), &world.cluster, &member("four")).unwrap());
-    let end = begun.checked_add(SignedDuration::from_mins(MINUTES)).unwrap();
     tokio::time::sleep(Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default()).await;
     let api = backups(&world, "fleet");
     for backup in api.list(&ListParams::default()).await.unwrap().items {
@@ -255,6 +297,9 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
         sites.items.iter().all(|it| it.status.as_ref().is_some_and(|it| it.backup.is_none())).then_some(())
     };
     world.until("no backup is under way", 120, idle).await;
+    edits.await.unwrap();
+    let (looked_at, beside) = overlaps(&world).await;
+    assert!(looked_at > SITES && beside.is_empty(), "of {looked_at} Jobs: {beside:#?}");
     let all = api.list(&ListParams::default()).await.unwrap().items;
     assert_eq!(all.len(), SITES);
     let minute = SignedDuration::from_mins(1);
@@ -274,13 +319,18 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
     assert!(wrong.is_empty(), "{} of {SITES}: {:#?}", wrong.len(), wrong.first());
     let requests = audit::requests(&world.cluster, before).unwrap();
     let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();
-    for request in requests.iter().filter(|it| it.verb == "create" && it.resource == "jobs" && it.code == 201) {
+    let made_jobs = requests.iter().filter(|it| it.verb == "create" && it.resource == "jobs" && it.code == 201);
+    let (backed_up, changed): (Vec<_>, Vec<_>) = made_jobs.partition(|it| it.name.contains("-backup-"));
+    assert!(changed.len() >= EDITED, "{} changes of sites", changed.len());
+    for request in backed_up {
         *jobs.entry(&request.name).or_default() += 1;
     }
     let doubled: Vec<_> = jobs.iter().filter(|(_, count)| **count > 1).collect();
     assert!(doubled.is_empty(), "{doubled:?}");
     assert_eq!(jobs.len(), made, "a Job for each backup, and a backup for each Job");
     println!(
-        "{made} backups of {SITES} sites in {MINUTES} minutes, each once and none left out; a member was killed and one was added"
+        "{made} backups of {SITES} sites in {MINUTES} minutes, each once and none left out, beside {} changes; a member was killed \
+         and one was added",
+        changed.len()
     );
 }

@@ -73,6 +73,29 @@ async fn the_api_server_refuses_who_does_not_own() {
     for index in 0..8 {
         world.site_in("fenced", &format!("site-{index}"), SitePhase::Ready).await;
     }
+    let backup = |index: usize| {
+        format!(
+            "---\napiVersion: vyogo.tech/v1alpha1\nkind: SiteBackup\nmetadata: {{name: daily-{index}, namespace: fenced}}\n\
+             spec: {{siteRef: {{name: site-{index}}}, schedule: \"0 2 * * *\", storage: {{s3: {{bucket: backups, region: us-east-1}}}}, \
+             deletionPolicy: Delete}}\n"
+        )
+    };
+    world.cluster.apply(&(0..8).map(backup).collect::<String>()).unwrap();
+    let slots = r"jsonpath={.items[*].metadata.labels.frappe\.vyogo\.tech/slot}";
+    let labelled = || async {
+        let shown = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", slots]);
+        (shown.split_whitespace().count() == 8).then_some(())
+    };
+    world.until("every SiteBackup is of its site's owner", 60, labelled).await;
     world.kubectl(&["delete", "frappesite", "--all", "-n", "fenced", "--timeout=60s"]);
+    // Who had the label takes it off, and the coordinator says what is missing.
+    let reasons = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].reason}"#;
+    let free = || async {
+        let said = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", reasons]);
+        let left = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", slots]);
+        (said.split_whitespace().filter(|it| *it == "SiteNotFound").count() == 8 && left.is_empty()).then_some(())
+    };
+    world.until("every SiteBackup is free", 60, free).await;
+    world.kubectl(&["delete", "sitebackups", "--all", "-n", "fenced", "--timeout=60s"]);
     assert!(other.stop().await.unwrap().success() && world.operator.stop().await.unwrap().success());
 }

@@ -43,6 +43,7 @@ async fn what_is_wrong_is_said_where_the_user_looks() {
     missing_secret(&world).await;
     taken_host(&world).await;
     refused_specs(&world).await;
+    refused_backup(&world).await;
     failing_init(&world).await;
     namesake(&world).await;
     namespace_that_goes(&world).await;
@@ -179,6 +180,37 @@ async fn refused_specs(world: &World) {
     let foreign = site("wrong", "foreign").replace("{name: bench}", "{name: bench, namespace: elsewhere}");
     world.cluster.apply(&foreign).unwrap();
     println!("BenchNotPermitted: {}", world.site_says("wrong", "foreign", "BenchNotPermitted").await);
+}
+
+/// What the API server refuses of a backup is told to the SiteBackup: the site is Ready all the same, and free once the
+/// SiteBackup is gone.
+async fn refused_backup(world: &World) {
+    let policy = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: no-backups}\n\
+                  spec:\n  matchConstraints: {resourceRules: [{apiGroups: [batch], apiVersions: [v1], operations: [CREATE], resources: [jobs]}]}\n\
+                  \x20 validations: [{expression: \"!object.metadata.name.contains('-backup-')\", message: no backups here}]\n\
+                  ---\napiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicyBinding\nmetadata: {name: no-backups}\n\
+                  spec: {policyName: no-backups, validationActions: [Deny]}\n";
+    world.cluster.apply(policy).unwrap();
+    let probe = "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a-backup-b, namespace: wrong}\nspec: {template: {spec: \
+                 {restartPolicy: Never, containers: [{name: a, image: a}]}}}\n";
+    let in_force = || async {
+        let answer = world.cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], probe).ok()?;
+        (!answer.success).then_some(())
+    };
+    world.until("the policy is in force", 60, in_force).await;
+    let once = "apiVersion: vyogo.tech/v1alpha1\nkind: SiteBackup\nmetadata: {name: once, namespace: wrong}\n\
+                spec: {siteRef: {name: second}, storage: {s3: {bucket: backups, region: us-east-1}}}\n";
+    world.cluster.apply(once).unwrap();
+    described(world, "wrong", "sitebackup/once", "WriteRejected").await;
+    let message =
+        world.kubectl(&["get", "sitebackup", "once", "-n", "wrong", "-o", "jsonpath={.status.conditions[0].message}"]);
+    assert!(message.contains("no backups here"), "{message}");
+    let site = world.sites("wrong").get("second").await.unwrap().status.unwrap();
+    assert_eq!(site.phase, SitePhase::Ready, "{:?}", site.conditions);
+    world.kubectl(&["delete", "sitebackup", "once", "-n", "wrong"]);
+    let free = || async { world.sites("wrong").get("second").await.ok()?.status?.backup.is_none().then_some(()) };
+    world.until("nothing is recorded as under way", 60, free).await;
+    world.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "no-backups"]);
 }
 
 /// Three attempts, then Failed with what the runner said; the annotation tries anew.

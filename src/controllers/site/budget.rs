@@ -21,6 +21,15 @@ use crate::{
     io::compact::Compact,
 };
 
+/// Which of a site's controllers wants a Job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Wants {
+    /// That of the site.
+    Site,
+    /// That of its SiteBackups.
+    Backup,
+}
+
 /// A site that wants to start a Job.
 #[derive(Clone, Debug)]
 pub struct Claim {
@@ -30,6 +39,8 @@ pub struct Claim {
     pub site: Key,
     /// Its uid.
     pub uid: String,
+    /// For what.
+    pub wants: Wants,
     /// Name of the Job.
     pub job: String,
     /// When the site was created: older ones come first.
@@ -49,7 +60,7 @@ struct Lane {
     /// Jobs that run, or are about to be made, by whom they say they are of: anybody can say that of a Job.
     busy: BTreeMap<Holder, String>,
     /// Sites that wait, the oldest first.
-    waiting: BTreeMap<(Timestamp, Key), Slot>,
+    waiting: BTreeMap<(Timestamp, Key, Wants), Slot>,
 }
 
 /// The budgets of all benches, as far as this replica is concerned.
@@ -86,11 +97,11 @@ impl JobBudget {
             lane.limit = limit;
             let has = lane.busy.contains_key(&holder);
             if !has && self.room(&claim.bench, lane) == 0 {
-                lane.waiting.insert((claim.since, claim.site.clone()), Slot::of_uid(&claim.uid));
+                lane.waiting.insert((claim.since, claim.site.clone(), claim.wants), Slot::of_uid(&claim.uid));
                 return (false, Vec::new());
             }
             lane.busy.insert(holder, claim.job.clone());
-            lane.waiting.retain(|(_, site), _| *site != claim.site);
+            lane.waiting.retain(|(_, site, wants), _| *site != claim.site || *wants != claim.wants);
             (true, Vec::new())
         })
     }
@@ -98,16 +109,20 @@ impl JobBudget {
     /// The Job could not be made.
     pub fn give_back(&self, claim: &Claim) {
         self.with(&claim.bench, |lane| {
-            lane.busy.remove(&(claim.site.clone(), claim.uid.clone()));
+            let holder = (claim.site.clone(), claim.uid.clone());
+            // Another Job of the site may have the room since.
+            if lane.busy.get(&holder) == Some(&claim.job) {
+                lane.busy.remove(&holder);
+            }
             ((), self.next(&claim.bench, lane))
         });
     }
 
-    /// The site wants no Job now: who waits behind it may go on.
-    pub fn leave(&self, bench: &Key, site: &Key) {
+    /// No Job is wanted for that now: who waits behind it may go on.
+    pub fn leave(&self, bench: &Key, site: &Key, wants: Wants) {
         self.with(bench, |lane| {
             let before = lane.waiting.len();
-            lane.waiting.retain(|(_, other), _| other != site);
+            lane.waiting.retain(|(_, other, for_what), _| other != site || *for_what != wants);
             let left = before != lane.waiting.len();
             ((), if left { self.next(bench, lane) } else { Vec::new() })
         });
@@ -118,7 +133,7 @@ impl JobBudget {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         for (bench, lane) in &mut *lanes {
             lane.busy.retain(|(other, _), _| other != site);
-            lane.waiting.retain(|(_, other), _| other != site);
+            lane.waiting.retain(|(_, other, _), _| other != site);
             self.wake(self.next(bench, lane));
         }
         lanes.retain(|_, lane| !lane.is_idle());
@@ -165,7 +180,7 @@ impl JobBudget {
         if lane.waiting.is_empty() {
             return Vec::new();
         }
-        lane.waiting.keys().take(self.room(bench, lane)).map(|(_, site)| site.clone()).collect()
+        lane.waiting.keys().take(self.room(bench, lane)).map(|(_, site, _)| site.clone()).collect()
     }
 
     fn wake(&self, sites: Vec<Key>) {
@@ -219,6 +234,7 @@ mod tests {
             bench: Key::new("a", "bench"),
             site: Key::new("a", site),
             uid: uid_in(1),
+            wants: Wants::Site,
             job: format!("{site}-init"),
             since: Timestamp::new(age, 0).expect("a time"),
         }
@@ -260,7 +276,7 @@ mod tests {
         assert_eq!(woken(&mut receiver), [""; 0], "it ended once");
         budget.give_back(&claim("early", 3));
         assert_eq!(woken(&mut receiver), ["late"], "its Job could not be made");
-        budget.leave(&Key::new("a", "bench"), &Key::new("a", "late"));
+        budget.leave(&Key::new("a", "bench"), &Key::new("a", "late"), Wants::Site);
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
 
@@ -341,6 +357,19 @@ mod tests {
         budget.forget(&Key::new("a", "goes"));
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), ["stays"]);
+    }
+
+    /// Two controllers of a site want Jobs: what one could not make takes nothing from the other.
+    #[test]
+    fn who_gives_back_gives_back_their_own() {
+        let (_held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, _receiver) = JobBudget::new(slots, |_, _, _| true);
+        let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };
+        assert!(budget.take(&backup, 1) && budget.take(&claim("one", 1), 1));
+        budget.give_back(&backup);
+        assert!(!budget.take(&claim("two", 2), 1), "the Job of the site has its room");
+        budget.give_back(&claim("one", 1));
+        assert!(budget.take(&claim("two", 2), 1));
     }
 
     proptest! {

@@ -11,9 +11,9 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
-    backups,
     build::{self, Cleanup, Input},
     database::{self, Database, Server},
+    final_backup::{blocked as backup_blocked, final_backup},
     observe::{Holder, Observed},
     operation::{self, Progress},
     place::Place,
@@ -90,27 +90,42 @@ fn owes_backup(observed: &Observed) -> bool {
     (status.initialized || is_restored(observed)) && !begun
 }
 
+/// What of the site is left for the final backup, while the deletion waits for that and it can be made.
+pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remains> {
+    let spec = &observed.site.spec;
+    let asked = spec.deletion_policy == Some(DeletionPolicy::Backup) && spec.deletion_protection != Some(true);
+    let ours = observed.site.finalizers().iter().any(|it| it == labels::SITE_FINALIZER);
+    let can = asked && ours && !observed.namespace_terminating && owes_backup(observed);
+    can.then(|| backup_remains(observed).ok()).flatten()
+}
+
+/// What is left for the final backup, or the plan of a site of which none can be made.
+fn backup_remains(observed: &Observed) -> Result<Remains, Box<Plan>> {
+    // What a person lets the deletion leave out is no less worth a backup.
+    let remains = Remains { skips_database: false, ..Remains::of(observed) };
+    if observed.bench.is_none() {
+        let name = &observed.site.spec.bench_ref.name;
+        let message = format!("FrappeBench {name} no longer exists, so no backup Job can run");
+        return Err(Box::new(backup_blocked(observed, &message)));
+    }
+    if remains.server_gone {
+        return Err(Box::new(backup_blocked(observed, "the site's database server no longer exists")));
+    }
+    match lacks_secret(observed, &remains) {
+        Some(report) => Err(Box::new(Plan { missing: true, ..Plan::report(observed, &report, None) })),
+        None => Ok(remains),
+    }
+}
+
 /// The plan while the backup that the policy asks for is not made; nothing once it is.
 fn last_backup(observed: &Observed) -> Option<Plan> {
     if !owes_backup(observed) {
         return None;
     }
-    // What a person lets the deletion leave out is no less worth a backup.
-    let remains = Remains { skips_database: false, ..Remains::of(observed) };
-    if observed.bench.is_none() {
-        let name = &observed.site.spec.bench_ref.name;
-        return Some(backups::blocked(
-            observed,
-            &format!("FrappeBench {name} no longer exists, so no backup Job can run"),
-        ));
+    match backup_remains(observed) {
+        Ok(_) => final_backup(observed),
+        Err(plan) => Some(*plan),
     }
-    if remains.server_gone {
-        return Some(backups::blocked(observed, "the site's database server no longer exists"));
-    }
-    if let Some(report) = lacks_secret(observed, &remains) {
-        return Some(Plan { missing: true, ..Plan::report(observed, &report, None) });
-    }
-    backups::last(observed, &remains.input(observed))
 }
 
 /// Drops what the site has, step by step; each step begins when the one before is seen to have ended.
@@ -279,7 +294,6 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     let ours =
         observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
-    steps.extend(backups::release(observed));
     if Place::of(&observed.site).is_foreign() {
         // No owner in their namespace takes them along.
         steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
@@ -291,7 +305,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
 }
 
 /// What is left of a site's validation: its names, and its database as it was decided.
-struct Remains {
+pub(in crate::controllers) struct Remains {
     valid: Validated,
     known: Known,
     /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
@@ -320,7 +334,8 @@ impl Remains {
         Self { valid, known: record::known(observed), skips_database, server_gone }
     }
 
-    fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {
+    /// What the builders need.
+    pub(in crate::controllers) fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {
         Input { site: &observed.site, valid: &self.valid, known: &self.known }
     }
 }

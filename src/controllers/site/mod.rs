@@ -1,16 +1,17 @@
 //! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
 
 pub mod annotations;
-pub mod backups;
 pub mod budget;
 pub mod build;
 pub mod claims;
 pub mod configuration;
 pub mod database;
-mod deletion;
+pub mod deletion;
+mod final_backup;
 pub mod found;
 pub mod hosts;
 mod kept;
+pub mod locks;
 pub mod observe;
 pub mod operation;
 pub mod permissions;
@@ -22,7 +23,9 @@ pub mod references;
 pub mod root_secrets;
 pub mod route;
 mod serve;
+mod sitebackups;
 pub mod status;
+pub mod under_way;
 pub mod validate;
 pub mod watch;
 
@@ -31,7 +34,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use frappe_crds::{FrappeSiteStatus, site::BackupOperationKind};
+use frappe_crds::FrappeSiteStatus;
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
 
@@ -42,35 +45,31 @@ use crate::{
         execute,
         failure::{self, Error},
     },
-    domain::{
-        condition,
-        key::Key,
-        labels,
-        object::{Kind, is_let_go},
-    },
+    domain::{condition, key::Key, object::Kind},
     io::{
         events::log_line,
         writer::{WriteError, Writer},
     },
     lanes::runner::Outcome,
 };
-use budget::Claim;
-use observe::{Observed, Turn};
+use budget::{Claim, Wants};
+use observe::{Observed, Of, Turn};
 use plan::{Plan, Step};
 
 /// Brings one site a step further: observe → validate → plan → build → apply → status.
 ///
 /// `epoch` is that of the slot's owner when this began.
 pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
+    let _alone = context.locks.lock(&key).await;
     let Some(site) = context.sites.get(&key) else {
         context.jobs.forget(&key);
         return Outcome::Done;
     };
     let writer = Writer::new(context.client.clone(), Scope::Slot(Slot::of_uid(&site.uid().unwrap_or_default())));
-    let result = match attempt(&context, &writer, &key, Turn { epoch, terminating: false }).await {
+    let result = match attempt(&context, &writer, &key, Turn { epoch, terminating: false, of: Of::Site }).await {
         // Nothing can be made in a namespace that is going: plan again, knowing that.
         Err(Error::Write(_, _, WriteError::NamespaceTerminating { .. })) => {
-            attempt(&context, &writer, &key, Turn { epoch, terminating: true }).await
+            attempt(&context, &writer, &key, Turn { epoch, terminating: true, of: Of::Site }).await
         }
         other => other,
     };
@@ -121,7 +120,7 @@ fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>)
     let bench = watch::lane(&observed.site);
     let starts = plan.job.as_ref().filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());
     let Some(job) = starts else {
-        context.jobs.leave(&bench, &key);
+        context.jobs.leave(&bench, &key, Wants::Site);
         return (plan, None);
     };
     let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
@@ -129,23 +128,15 @@ fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>)
         bench,
         site: key,
         uid: observed.site.uid().unwrap_or_default(),
+        wants: Wants::Site,
         job: job.key.name.clone(),
-        since: since(observed, &plan),
+        since: observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
     };
     if context.jobs.take(&claim, observed.config.site_job_limit(own)) {
         return (plan, Some(claim));
     }
     observed.may_start_job = false;
     (plan::plan(observed), None)
-}
-
-/// Since when a site wants its Job: who waits longest comes first, and what a person asked for before what a schedule did.
-fn since(observed: &Observed, plan: &Plan) -> jiff::Timestamp {
-    let backup = plan.status.as_ref().and_then(|status| status.backup.as_ref());
-    match backup.filter(|it| it.kind == BackupOperationKind::Backup) {
-        Some(backup) => backup.scheduled_at.0,
-        None => observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
-    }
 }
 
 /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.
@@ -178,27 +169,6 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         Step::WatchSecret(secret) => execute::watch_secret(writer, &context.user_secrets, secret).await?,
         Step::CopySecret(from, desired) => {
             execute::copy_secret(writer, children.cache(Kind::Secret), from, desired).await?;
-        }
-        Step::PatchBackup(backup, metadata) => {
-            let written = writer.patch_metadata(Kind::SiteBackup, &Key::of(backup.as_ref()), metadata).await?;
-            if is_let_go(&written) {
-                let uid = written.uid().unwrap_or_default();
-                children.cache(Kind::SiteBackup).deleted(&Key::of(backup.as_ref()), &uid);
-            } else if written.labels().contains_key(labels::SLOT) {
-                children.cache(Kind::SiteBackup).wrote(written);
-            }
-        }
-        Step::BackupStatus(backup, status, notice) => {
-            let key = Key::of(backup.as_ref());
-            if execute::write_backup_status(writer, children.cache(Kind::SiteBackup), backup, status).await?
-                && let Some(notice) = notice
-            {
-                if let Some((operation, result)) = backups::ended(&notice.reason) {
-                    metrics::counter!("frappe_operator_backups_total", "operation" => operation, "result" => result)
-                        .increment(1);
-                }
-                context.events.publish(&execute::reference(Kind::SiteBackup, &key, backup.uid()), notice).await;
-            }
         }
         Step::AdoptSecret(secret, body) => {
             let written = writer.patch(Kind::Secret, &Key::of(secret.as_ref()), body).await?;

@@ -17,19 +17,19 @@ use kube::{
 use serde_json::Value;
 
 use super::{
-    backups::job_key,
     build,
     found::{self, Found},
     hosts::{self, Hosts},
     kept::{sql, with_former_names},
     place::Place,
     references,
+    sitebackups::{backup_job, backup_result, backups, taken_claims},
 };
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build as bench, context::Context, job},
     domain::{capabilities::Capabilities, key::Key, labels, object::Kind, owner::Owner},
-    io::{cache::version_of, live, random},
+    io::{live, random},
 };
 
 /// Who holds a host name.
@@ -69,6 +69,19 @@ pub struct Fresh {
     pub encryption_key: String,
     /// Password of Administrator.
     pub admin_password: String,
+}
+
+impl Fresh {
+    /// New ones.
+    fn draw() -> Self {
+        Self {
+            identity: random::id(),
+            database_password: random::password(),
+            root_password: random::password(),
+            encryption_key: random::encryption_key(),
+            admin_password: random::password(),
+        }
+    }
 }
 
 /// What leads hosts to the site.
@@ -115,7 +128,8 @@ pub struct Observed {
     pub credentials: Option<Arc<DynamicObject>>,
     /// What another operator made for it, as long as it is being taken over.
     pub found: Found,
-    /// Metadata of the Secrets in the site's own namespace that it reads, by name.
+    /// Metadata of the Secrets in the site's own namespace that it reads, by name; with those of its SiteBackups' storages where
+    /// these are the matter.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
     /// Names of those that have the password of a server's administrator.
     pub root_secrets: BTreeSet<String>,
@@ -162,6 +176,17 @@ pub struct Turn {
     pub epoch: i64,
     /// Whether a write just said that the namespace is being deleted.
     pub terminating: bool,
+    /// Whose turn it is.
+    pub of: Of,
+}
+
+/// Whose Job's end is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// That of the site's own operation.
+    Site,
+    /// That of the backup, restore or removal that is under way.
+    Backups,
 }
 
 impl Observed {
@@ -238,7 +263,10 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let former = held.iter().filter(|host| hosts.all().all(|wanted| wanted != *host));
     let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);
-    let failure = failure(context, &site, &jobs).await?;
+    let failure = match turn.of {
+        Of::Site => failure(context, &site, &jobs).await?,
+        Of::Backups => None,
+    };
     let credentials = own_secret(context, &site, &place.credentials()).await?;
     let found = match credentials {
         None => found::found(context, &site, bench.as_deref()).await?,
@@ -249,8 +277,12 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
     let backups = backups(context, &site).await?;
     let backup_job = backup_job(context, &site);
-    let backup_result = backup_result(context, backup_job.as_deref()).await?;
-    let (secrets, copies) = secrets(context, &site, bench.as_deref(), &backups).await?;
+    // Who makes the final backup is chosen by what its storage needs.
+    let (storages, backup_result) = match turn.of {
+        Of::Site => (if deleting { &backups[..] } else { &[] }, None),
+        Of::Backups => (&backups[..], backup_result(context, backup_job.as_deref()).await?),
+    };
+    let (secrets, copies) = secrets(context, &site, bench.as_deref(), storages).await?;
     Ok(Observed {
         may_start_job: true,
         capabilities: context.capabilities(),
@@ -276,13 +308,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         sql: sql(context, &site, credentials.as_deref()).await?,
         credentials,
         epoch: turn.epoch,
-        fresh: Fresh {
-            identity: random::id(),
-            database_password: random::password(),
-            root_password: random::password(),
-            encryption_key: random::encryption_key(),
-            admin_password: random::password(),
-        },
+        fresh: Fresh::draw(),
         now: Timestamp::now(),
         config,
         bench,
@@ -374,7 +400,8 @@ async fn own_secret(
 
 type ByName = BTreeMap<String, Arc<DynamicObject>>;
 
-/// The Secrets that the site reads in its own namespace, and their copies where the bench is in another.
+/// The Secrets that the site and the storages of SiteBackups name in its own namespace, and their copies where the bench is in
+/// another.
 async fn secrets(
     context: &Context,
     site: &FrappeSite,
@@ -408,62 +435,6 @@ async fn secrets(
     });
     let copies = copies.collect();
     Ok((found, copies))
-}
-
-/// The site's SiteBackups, also those that have not got its slot's label yet.
-///
-/// That of what is under way is read live where no watch shows it: between two watches, when its label changes, it is in
-/// none, and it would be taken for deleted.
-async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
-    let key = Key::of(site);
-    let names: BTreeSet<String> = context.backups.of(&key).into_iter().chain(context.new_backups.1.of(&key)).collect();
-    let known = |name: String| {
-        let key = Key::new(&key.namespace, name);
-        // While its label changes, either watch may be the later one.
-        let both = [context.site_children.get(Kind::SiteBackup, &key), context.new_backups.0.get(&key)];
-        let object = both.into_iter().flatten().max_by_key(|it| version_of(it.as_ref()))?;
-        let backup: SiteBackup = object.as_ref().clone().try_parse().ok()?;
-        (backup.spec.site_ref.name == site.name_any()).then(|| Arc::new(backup))
-    };
-    let mut found: Vec<Arc<SiteBackup>> = names.into_iter().filter_map(known).collect();
-    let under_way = site.status.as_ref().and_then(|status| status.backup.as_ref());
-    if let Some(operation) = under_way
-        && found.iter().all(|it| it.uid().as_ref() != Some(&operation.site_backup_uid))
-    {
-        let api: Api<SiteBackup> = Api::namespaced(context.client.clone(), &key.namespace);
-        let live = api.get_opt(&operation.site_backup).await?;
-        found.extend(live.filter(|it| it.uid().as_ref() == Some(&operation.site_backup_uid)).map(Arc::new));
-    }
-    Ok(found)
-}
-
-/// Volumes that SiteBackups name and that a bench or a MariaDB of the namespace has, by how these are named.
-fn taken_claims(context: &Context, place: &Place, backups: &[Arc<SiteBackup>]) -> BTreeSet<String> {
-    let is_taken = |claim: &String| {
-        let of_queue = || claim.strip_prefix("data-")?.strip_suffix("-redis-queue-0");
-        let of_bench = claim.strip_suffix("-sites").or_else(of_queue);
-        let of_server = claim.strip_prefix("storage-").and_then(|it| it.rsplit_once('-')).map(|it| it.0);
-        of_bench.is_some_and(|name| context.benches.get(&Key::new(&place.namespace, name)).is_some())
-            || of_server.is_some_and(|name| {
-                context.site_children.get(Kind::MariaDb, &Key::new(&place.namespace, name)).is_some()
-            })
-    };
-    let storages = backups.iter().filter_map(|it| it.spec.storage.as_ref()?.persistent_volume_claim.as_ref());
-    storages.map(|it| it.claim_name.clone()).filter(is_taken).collect()
-}
-
-fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {
-    let operation = site.status.as_ref()?.backup.as_ref()?;
-    let job = context.site_children.get(Kind::Job, &job_key(&Place::of(site), operation))?;
-    (job.labels().get(labels::SITE_UID) == site.uid().as_ref()).then_some(job)
-}
-
-/// What the backup's pod said. It is read until the site's status forgets the operation, so once or twice.
-async fn backup_result(context: &Context, job: Option<&DynamicObject>) -> Result<Option<job::Ended>, kube::Error> {
-    let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
-    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
-    Ok(job::ended(&pods.list(&selector).await?.items))
 }
 
 pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {

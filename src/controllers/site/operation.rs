@@ -161,7 +161,7 @@ impl Asked<'_> {
 }
 
 /// The Job of the recorded operation, while it runs.
-pub(super) fn running_job(observed: &Observed) -> Option<&Arc<DynamicObject>> {
+pub(in crate::controllers) fn running_job(observed: &Observed) -> Option<&Arc<DynamicObject>> {
     let operation = observed.site.status.as_ref()?.operation.as_ref()?;
     let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
     observed.jobs.get(&name).filter(|it| job::state(it) == State::Running)

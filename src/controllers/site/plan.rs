@@ -3,19 +3,18 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{
-    FrappeSiteStatus, SiteBackup, SiteBackupStatus,
+    FrappeSiteStatus,
     site::{Operation, OperationKind, SitePhase},
 };
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Value, json};
 
 use super::{
-    backups,
     build::{self, Cleanup, Input},
     configuration::{Configuration, configuration},
     database::{self, Database},
     found,
-    observe::{Holder, Observed},
+    observe::{Holder, Observed, named_secrets},
     operation::{self, Progress},
     permissions::{
         Part,
@@ -58,10 +57,6 @@ pub enum Step {
     Create(Desired),
     /// Bring an object to what it should be, if it differs.
     Ensure(Desired),
-    /// Change the metadata of a SiteBackup of the site.
-    PatchBackup(Arc<SiteBackup>, Value),
-    /// Write the status of a SiteBackup of the site, if it differs, and then tell people.
-    BackupStatus(Arc<SiteBackup>, Box<SiteBackupStatus>, Option<Notice>),
     /// Delete exactly this object.
     Delete(Kind, Arc<DynamicObject>),
 }
@@ -97,20 +92,28 @@ pub fn verb(kind: OperationKind) -> &'static str {
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
+    planned(observed).0
+}
+
+/// The plan, and what validation made of the spec where a Job beside the site's own could be made by it.
+pub fn planned(observed: &Observed) -> (Plan, Option<Validated>) {
     if labels::has_unread_status(observed.site.as_ref()) {
         // What was decided about the site is not known: nothing is done, and nothing is written over it.
-        return Plan::default();
+        return (Plan::default(), None);
     }
     if observed.site.metadata.deletion_timestamp.is_some() {
-        return super::deletion::plan(observed);
+        return (super::deletion::plan(observed), None);
     }
     if observed.site.spec.suspend == Some(true) {
-        let plan = Plan { status: Some(status::suspended(observed)), ..Plan::default() };
-        return backups::add(observed, plan, None);
+        return (Plan { status: Some(status::suspended(observed)), ..Plan::default() }, None);
     }
     match ready(observed) {
-        Ok(valid) => provision(observed, &valid),
-        Err(plan) => backups::add(observed, *plan, None),
+        Ok(valid) => {
+            let plan = provision(observed, &valid);
+            let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));
+            (plan, Some(valid).filter(|_| readable))
+        }
+        Err(plan) => (*plan, None),
     }
 }
 
@@ -237,8 +240,6 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
         }
         None => initialize(observed, &input, &wanted),
     };
-    let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));
-    plan = backups::add(observed, plan, Some(&input).filter(|_| readable));
     if let Some(status) = plan.status.as_mut() {
         status.database_name = made.then(|| known.name.clone());
         let credentials = valid.place.credentials().name;
@@ -338,17 +339,28 @@ fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
         Some(secret) => steps.extend(relabel(observed, secret)),
         None => {}
     }
-    for (name, secret) in &observed.secrets {
-        let own = generated && *name == observed.admin_secret_name();
-        if !own && is_reserved(observed, name, secret) {
-            continue;
-        }
-        if !own && !secret.labels().contains_key(labels::WATCHED) {
-            steps.push(Step::WatchSecret(secret.clone()));
-        }
-        steps.extend(copied(observed, input, name, secret));
-    }
+    let named = named_secrets(&observed.site, observed.bench.as_deref());
+    let read =
+        observed.secrets.iter().filter(|(name, _)| named.contains(name) || **name == observed.admin_secret_name());
+    steps.extend(read.flat_map(|(name, secret)| read_secret(observed, input, name, secret)));
     steps
+}
+
+/// What is done so that changes of a Secret are seen, and what it holds is where the bench is.
+pub(in crate::controllers) fn read_secret(
+    observed: &Observed,
+    input: &Input,
+    name: &str,
+    secret: &Arc<DynamicObject>,
+) -> Vec<Step> {
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    let own = generated && *name == observed.admin_secret_name();
+    if !own && is_reserved(observed, name, secret) {
+        return Vec::new();
+    }
+    let unseen = !own && !secret.labels().contains_key(labels::WATCHED);
+    let watched = unseen.then(|| Step::WatchSecret(secret.clone()));
+    watched.into_iter().chain(copied(observed, input, name, secret)).collect()
 }
 
 /// What a Secret of the site's namespace holds is copied to its bench's, where a pod can mount it.
@@ -466,7 +478,7 @@ pub(super) fn waits_for_room(observed: &Observed, job: &str) -> bool {
 }
 
 /// Without numbers: it is written once, however long the site waits.
-pub(super) fn waits_message(observed: &Observed) -> String {
+pub(in crate::controllers) fn waits_message(observed: &Observed) -> String {
     let bench = &observed.site.spec.bench_ref.name;
     format!(
         "waiting for a site Job slot: bench {bench} is at its limit (siteJobConcurrency, else the operator's \

@@ -7,7 +7,6 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
-    backups,
     build::{self, Input},
     configuration::Configuration,
     found,
@@ -18,6 +17,7 @@ use super::{
     reason::Reason,
     route::{self, Way},
     status::{Report, Stage},
+    under_way::under_way,
 };
 use crate::domain::{
     labels,
@@ -92,7 +92,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     if let Some(refusal) = input.valid.refused.first() {
         return Plan::report(observed, &refusal.withholds(), None);
     }
-    if let Some(message) = backups::under_way(observed) {
+    if let Some(message) = under_way(observed) {
         let report = moving(Reason::WaitingForBackup, format!("site is served; {message}"));
         return Plan::report(observed, &report, None);
     }

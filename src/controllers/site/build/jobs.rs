@@ -75,7 +75,7 @@ struct About {
 }
 
 /// What the runner must know, without any secret.
-pub(in crate::controllers::site) fn request(input: &Input) -> Value {
+pub(in crate::controllers) fn request(input: &Input) -> Value {
     json!({
         "site": input.site.spec.site_name,
         "identity": input.known.identity,
@@ -83,7 +83,7 @@ pub(in crate::controllers::site) fn request(input: &Input) -> Value {
     })
 }
 
-pub(in crate::controllers::site) fn with(mut request: Value, more: &Value) -> Value {
+pub(in crate::controllers) fn with(mut request: Value, more: &Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         request[key] = value.clone();
     }
@@ -91,7 +91,7 @@ pub(in crate::controllers::site) fn with(mut request: Value, more: &Value) -> Va
 }
 
 /// The account of the database and the encryption key.
-pub(in crate::controllers::site) fn account(input: &Input) -> Vec<Value> {
+pub(in crate::controllers) fn account(input: &Input) -> Vec<Value> {
     let mut sources = vec![json!({"secret": {"name": input.valid.place.credentials().name}})];
     if let Database::Existing(existing) = &input.valid.database {
         let keys = ["username", "password", "host", "port", "database"];

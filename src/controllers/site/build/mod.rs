@@ -8,7 +8,7 @@ mod secrets;
 
 pub use claim::claim;
 pub use database::{Cleanup, database, database_request, grant, own_server, user};
-pub(super) use jobs::{account, request, with};
+pub(in crate::controllers) use jobs::{account, request, with};
 pub use jobs::{configure_job, delete_job, init_job};
 pub use routes::{http_route, ingress, route, route_key};
 pub use secrets::{admin_password, admin_password_copy, copy, credentials, root_password};
@@ -47,7 +47,7 @@ impl Input<'_> {
 
     /// Metadata of an object that goes with the site. An owner must be in the same namespace: an object in another is
     /// removed by the finalizer.
-    pub(super) fn owned_metadata(&self) -> Value {
+    pub(in crate::controllers) fn owned_metadata(&self) -> Value {
         if self.valid.place.is_foreign() {
             return self.kept_metadata();
         }
@@ -57,7 +57,7 @@ impl Input<'_> {
         }]})
     }
 
-    pub(super) fn labels(&self) -> std::collections::BTreeMap<String, String> {
+    pub(in crate::controllers) fn labels(&self) -> std::collections::BTreeMap<String, String> {
         let mut labels =
             labels::site(&self.site.spec.bench_ref.name, &self.name(), &self.site.uid().unwrap_or_default());
         let place = &self.valid.place;

@@ -30,11 +30,6 @@ fn edit(world: &mut Observed, change: impl FnOnce(&mut SiteBackup)) {
     change(Arc::make_mut(&mut world.backups[0]));
 }
 
-/// Steps besides those that keep the site as it should be.
-fn writes(plan: &Plan) -> Vec<&Step> {
-    plan.steps.iter().filter(|step| !matches!(step, Step::Ensure(_))).collect()
-}
-
 /// A SiteBackup that made one backup and is being deleted.
 fn leaving() -> (Observed, Vec<Desired>) {
     let mut world = served(vec![daily("Delete")]);
@@ -66,14 +61,14 @@ fn its_backups_are_removed_and_then_it_goes() {
     assert_eq!(stands(&world, "daily"), (BackupPhase::Running, "BackupsRemoving".to_owned()));
     assert_eq!(finalizers(&world), [BACKUP_FINALIZER]);
     end(&mut world, "Complete", json!({"result": {"removed": ["daily-2026-03-02-0200"]}}));
-    let last = plan(&world);
-    let steps = writes(&last);
+    let last = backup_plan(&world);
+    let steps = &last.steps;
     assert!(
-        matches!(&steps[..], [Step::BackupStatus(_, status, Some(_)), Step::PatchBackup(..)]
+        matches!(&steps[..], [BackupStep::Status(_, status, Some(_)), BackupStep::Patch(..)]
             if status.message.as_deref() == Some("backups removed with their SiteBackup: 1")),
         "{steps:?}"
     );
-    apply(&mut world, &last, "Complete");
+    apply_backups(&mut world, &last, "Complete");
     assert!(world.backups.is_empty());
     assert_eq!(under_way(&world), None);
 }
@@ -105,8 +100,8 @@ fn without_the_policy_nothing_is_removed() {
 fn a_removal_that_is_not_wanted_any_more_is_stopped() {
     let (mut world, _) = leaving();
     edit(&mut world, |it| it.spec.deletion_policy = None);
-    let stop = plan(&world);
-    assert!(matches!(&writes(&stop)[..], [Step::Delete(Kind::Job, _)]), "{:?}", writes(&stop));
+    let stop = backup_plan(&world);
+    assert!(matches!(&stop.steps[..], [BackupStep::StopJob(_)]), "{:?}", stop.steps);
     world.backup_job = None;
     settle(&mut world);
     assert!(world.backups.is_empty());
@@ -125,17 +120,17 @@ fn a_removal_that_failed_leaves_the_site_free_and_is_tried_anew() {
     let message = world.backups[0].status.clone().unwrap().message.unwrap();
     assert!(message.contains("CredentialsRefused") && message.contains("set deletionPolicy to Retain"), "{message}");
     assert_eq!(finalizers(&world), [BACKUP_FINALIZER], "nothing is forgotten");
-    assert_eq!(plan(&world).again_after, Some(Duration::from_mins(70)));
+    assert_eq!(backup_plan(&world).again_after, Some(Duration::from_mins(70)));
     (world.backup_job, world.backup_result) = (None, None);
     world.now = at("2026-03-02T03:10:00Z");
     assert_eq!(settle(&mut world).len(), 1, "later it is tried again");
     end(&mut world, "Failed", failure);
     settle(&mut world);
-    let former = plan(&world);
+    let former = backup_plan(&world);
     assert!(former.job.is_none());
     edit(&mut world, |it| it.metadata.generation = Some(3));
     (world.backup_job, world.backup_result) = (None, None);
-    let anew = plan(&world).job.expect("another spec is tried at once");
+    let anew = backup_plan(&world).job.expect("another spec is tried at once");
     assert!(!world.jobs.contains_key(&anew.key.name), "by a Job of its own");
 }
 
@@ -152,12 +147,12 @@ fn a_removal_without_a_storage_says_so() {
     leaves(&mut world);
     assert_eq!(settle(&mut world), Vec::<Desired>::new());
     assert_eq!(stands(&world, "daily").1, "StorageSecretMissing");
-    assert!(plan(&world).missing);
+    assert!(backup_plan(&world).missing);
 }
 
-/// with the site the backups' owner goes: they stay, and nothing holds the SiteBackup.
+/// with the site the backups' owner goes: they stay. What holds the SiteBackup goes then: see `orphan`.
 #[test]
-fn with_the_site_only_the_finalizer_goes() {
+fn with_the_site_no_backup_is_removed() {
     let (mut world, _) = leaving();
     being_deleted(&mut world);
     Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Retain);
@@ -165,6 +160,7 @@ fn with_the_site_only_the_finalizer_goes() {
         let next = plan(&world);
         assert!(next.job.is_none(), "no backup is removed");
         apply(&mut world, &next, "Complete");
+        assert_eq!(backup_plan(&world), BackupPlan::default());
     }
-    assert!(world.backups.is_empty());
+    assert!(world.site.finalizers().is_empty());
 }

@@ -6,12 +6,9 @@ use frappe_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{
-    super::backups::{job_key, reason::Reason as Word},
-    *,
-};
+use super::{super::under_way::job_key, *};
 use crate::{
-    controllers::{job, site::place::Place},
+    controllers::{backup::reason::Reason as Word, job, site::place::Place},
     transfer,
 };
 
@@ -71,6 +68,9 @@ pub(super) fn settle(world: &mut Observed) -> Vec<Desired> {
         let next = plan(world);
         made.extend(next.job.clone().filter(|it| !world.jobs.contains_key(&it.key.name)));
         apply(world, &next, "Suspended");
+        let next = backup_plan(world);
+        made.extend(next.job.clone());
+        apply_backups(world, &next, "Suspended");
         if before == seen(world) {
             made.dedup_by(|a, b| a.key == b.key);
             return made;
@@ -110,9 +110,9 @@ pub(super) fn containers(job: &Desired) -> Vec<String> {
 #[test]
 fn a_backup_is_made_once_and_written_down() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
-    let first = plan(&world);
+    let first = backup_plan(&world);
     let recorded =
-        first.status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
+        first.site_status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
     assert_eq!(recorded.run, "now-2026-03-01-1200");
     let made = settle(&mut world);
     assert_eq!(made.len(), 1);
@@ -130,9 +130,8 @@ fn a_backup_is_made_once_and_written_down() {
     assert_eq!(status.history.len(), 1);
     assert_eq!(status.last_successful_backup.and_then(|it| it.size_bytes), Some(12345));
     assert_eq!(of(&world, "now").labels().len(), 2, "its site's watch shows it");
-    let still = plan(&world);
-    assert_eq!(still.status, world.site.status);
-    assert!(still.steps.iter().all(|it| !matches!(it, Step::PatchBackup(..))));
+    assert_eq!(plan(&world).status, world.site.status);
+    assert_eq!(backup_plan(&world), BackupPlan::default());
 }
 
 /// R-19: what ends is written down before the site forgets it, and what begins after the site has it: a crash between any
@@ -145,13 +144,15 @@ fn a_crash_after_any_write_of_a_backup_converges() {
         let mut left = cut;
         let mut jobs = 0;
         for round in 0..12 {
-            for write in writes(&plan(&world)) {
+            let own = plan(&world);
+            apply(&mut world, &own, "Suspended");
+            for write in backup_writes(&backup_plan(&world)) {
                 if left == 0 {
                     break;
                 }
                 left -= 1;
                 let had = world.backup_job.clone();
-                apply(&mut world, &write, "Suspended");
+                apply_backups(&mut world, &write, "Suspended");
                 jobs += usize::from(had.is_none() && world.backup_job.is_some());
             }
             left = usize::MAX;
@@ -178,7 +179,7 @@ fn a_schedule_makes_the_last_backup_that_was_missed_and_waits_for_the_next() {
     let mut world = served(vec![backup("daily-backup", spec)]);
     assert!(settle(&mut world).is_empty(), "made at noon, it is due at two in the night");
     assert_eq!(stands(&world, "daily-backup"), (BackupPhase::Scheduled, "BackupScheduled".into()));
-    assert_eq!(plan(&world).again_after.map(|it| it.as_secs()), Some(13 * 3600));
+    assert_eq!(backup_plan(&world).again_after.map(|it| it.as_secs()), Some(13 * 3600));
     world.now = at("2026-03-05T01:00:00Z");
     let made = settle(&mut world);
     assert_eq!(made.len(), 1, "of four that were missed one is made");
@@ -372,7 +373,7 @@ fn what_cannot_be_done_is_refused_with_a_reason() {
         let mut world = served(vec![backup("it", spec.clone())]);
         assert!(settle(&mut world).is_empty(), "{spec}");
         assert_eq!(stands(&world, "it"), (BackupPhase::Failed, word.to_string()), "{spec}");
-        assert_eq!(plan(&world).missing, word == Word::StorageSecretMissing);
+        assert_eq!(backup_plan(&world).missing, word == Word::StorageSecretMissing);
     }
     let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
     world.operator_image = None;
@@ -397,6 +398,28 @@ fn the_keys_of_a_bucket_reach_the_transfer_as_files_and_nothing_else() {
     insta::assert_yaml_snapshot!("backup_pod", pod);
 }
 
+/// A Secret that only a storage names is nothing to the site, which is served whatever becomes of it.
+#[test]
+fn the_secrets_of_a_storage_are_read_for_its_sitebackup_alone() {
+    let storage = json!({"s3": {"bucket": "b", "region": "r", "credentialsSecretRef": {"name": "keys"}}});
+    let two = ["it", "other"].map(|name| backup(name, json!({"storage": storage})));
+    let mut world = served(two.to_vec());
+    user_secret(&mut world, "keys");
+    let unseen = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys", "namespace": "default"}});
+    world.secrets.insert("keys".to_owned(), object(unseen));
+    let of_site = plan(&world);
+    assert!(
+        of_site.status.is_some() && !of_site.steps.iter().any(|it| matches!(it, Step::WatchSecret(_))),
+        "{of_site:?}"
+    );
+    let first = backup_plan(&world);
+    let [BackupStep::WatchSecret(it, _)] = &first.steps[..] else { panic!("once for both: {first:?}") };
+    assert_eq!((it.name_any().as_str(), first.again_after), ("it", Some(std::time::Duration::ZERO)));
+    assert!(first.job.is_none() && first.site_status.is_none());
+    apply_backups(&mut world, &first, "Suspended");
+    assert_eq!(settle(&mut world).len(), 1, "then the first is made");
+}
+
 #[test]
 fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
     for (spec, stopped) in [
@@ -419,7 +442,7 @@ fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
 }
 
 #[test]
-fn a_site_that_goes_stops_its_backup_and_lets_its_sitebackups_go() {
+fn a_site_that_goes_stops_its_backup() {
     let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
     settle(&mut world);
     Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(Time(world.now));
@@ -429,11 +452,10 @@ fn a_site_that_goes_stops_its_backup_and_lets_its_sitebackups_go() {
         if world.site.finalizers().is_empty() {
             break;
         }
+        assert_eq!(backup_plan(&world), BackupPlan::default(), "nothing begins any more");
     }
     assert!(world.backup_job.is_none(), "nothing is dropped beside it");
     assert!(world.site.finalizers().is_empty());
-    let labels = of(&world, "it").metadata.labels.clone();
-    assert!(labels.is_none_or(|it| it.values().all(String::is_empty)));
 }
 
 /// The Job of the last hour's backup may still be there: it is another.

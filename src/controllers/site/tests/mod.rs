@@ -30,7 +30,10 @@ use super::{
     reason::Reason,
 };
 use crate::{
-    controllers::lint::lint,
+    controllers::{
+        backup::plan::{Plan as BackupPlan, Step as BackupStep, plan as backup_plan},
+        lint::lint,
+    },
     domain::{
         condition,
         diff::first_difference,
@@ -159,17 +162,11 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 place(observed, desired, job_result);
             }
             Step::LabelSecret(..) => {}
-            Step::WatchSecret(secret) => {
-                let mut secret = DynamicObject::clone(secret);
-                secret.labels_mut().insert("frappe.vyogo.tech/watched".to_owned(), "true".to_owned());
-                observed.secrets.insert(secret.name_any(), Arc::new(secret));
-            }
+            Step::WatchSecret(secret) => watch_secret(observed, secret),
             Step::CopySecret(_, desired) if desired.key.name == "shop-admin-password" => {
                 place(observed, desired, job_result);
             }
-            Step::CopySecret(_, desired) => {
-                observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
-            }
+            Step::CopySecret(_, desired) => copy_secret(observed, desired),
             Step::AdoptSecret(secret, body) => {
                 let mut written = DynamicObject::clone(secret);
                 let metadata = &body["metadata"];
@@ -177,20 +174,6 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 written.metadata.annotations = serde_json::from_value(metadata["annotations"].clone()).ok();
                 written.metadata.owner_references = None;
                 (observed.credentials, observed.found) = (Some(Arc::new(written)), super::found::Found::default());
-            }
-            Step::PatchBackup(backup, metadata) => {
-                edit_backup(observed, &backup.name_any(), |it| {
-                    if !metadata["labels"].is_null() {
-                        it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
-                    }
-                    if !metadata["finalizers"].is_null() {
-                        it.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
-                    }
-                });
-                observed.backups.retain(|it| it.metadata.deletion_timestamp.is_none() || !it.finalizers().is_empty());
-            }
-            Step::BackupStatus(backup, status, _) => {
-                edit_backup(observed, &backup.name_any(), |it| it.status = Some(SiteBackupStatus::clone(status)));
             }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
         }
@@ -204,6 +187,59 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
     {
         place(observed, job, job_result);
     }
+}
+
+fn watch_secret(observed: &mut Observed, secret: &DynamicObject) {
+    let mut secret = secret.clone();
+    secret.labels_mut().insert("frappe.vyogo.tech/watched".to_owned(), "true".to_owned());
+    observed.secrets.insert(secret.name_any(), Arc::new(secret));
+}
+
+fn copy_secret(observed: &mut Observed, desired: &Desired) {
+    observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
+}
+
+/// Carries out what the SiteBackups lead to.
+fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
+    for step in plan.steps.iter().chain(&plan.last) {
+        match step {
+            BackupStep::Patch(backup, metadata) => {
+                edit_backup(observed, &backup.name_any(), |it| {
+                    if !metadata["labels"].is_null() {
+                        it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                    }
+                    if !metadata["finalizers"].is_null() {
+                        it.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                    }
+                });
+                observed.backups.retain(|it| it.metadata.deletion_timestamp.is_none() || !it.finalizers().is_empty());
+            }
+            BackupStep::Status(backup, status, _) => {
+                edit_backup(observed, &backup.name_any(), |it| it.status = Some(SiteBackupStatus::clone(status)));
+            }
+            BackupStep::StopJob(job) => remove(observed, Kind::Job, &job.name_any()),
+            BackupStep::WatchSecret(_, secret) => watch_secret(observed, secret),
+            BackupStep::CopySecret(_, _, desired) => copy_secret(observed, desired),
+        }
+    }
+    if let Some(status) = &plan.site_status {
+        Arc::make_mut(&mut observed.site).status = Some(status.clone());
+    }
+    if let Some(job) = &plan.job
+        && observed.backup_job.as_ref().is_none_or(|it| it.name_any() != job.key.name)
+    {
+        place(observed, job, job_result);
+    }
+}
+
+/// Each write of a plan of SiteBackups alone.
+fn backup_writes(plan: &BackupPlan) -> Vec<BackupPlan> {
+    let step = |step: &BackupStep| BackupPlan { steps: vec![step.clone()], ..BackupPlan::default() };
+    let mut writes: Vec<BackupPlan> = plan.steps.iter().map(step).collect();
+    writes.push(BackupPlan { site_status: plan.site_status.clone(), ..BackupPlan::default() });
+    writes.push(BackupPlan { job: plan.job.clone(), ..BackupPlan::default() });
+    writes.extend(plan.last.iter().map(step));
+    writes
 }
 
 fn edit_backup(observed: &mut Observed, name: &str, edit: impl FnOnce(&mut SiteBackup)) {

@@ -188,7 +188,7 @@ fn a_site_with_something_refused_is_backed_up() {
     world.backups = vec![Arc::new(serde_json::from_value(backup).expect("a SiteBackup"))];
     let labelled = plan(&world);
     apply(&mut world, &labelled, "Running");
-    let job = labelled.job.or_else(|| plan(&world).job).expect("a Job");
+    let job = backup_plan(&world).job.expect("a Job");
     assert!(job.key.name.starts_with("shop-backup-"), "{}", job.key);
 }
 
@@ -317,7 +317,7 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
         serde_json::from_value::<SiteBackup>(backup).expect("a SiteBackup")
     };
     let refused = |world: &Observed, storage: &Value| {
-        crate::controllers::site::backups::storage::storage(world, &backup(storage.clone())).is_err()
+        crate::controllers::backup::storage::storage(world, &backup(storage.clone())).is_err()
     };
     let volume = json!({"persistentVolumeClaim": {"claimName": "archive"}});
     let account = json!({"s3": {"bucket": "backups"}, "serviceAccountName": "writer"});

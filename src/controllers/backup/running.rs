@@ -11,19 +11,25 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{Reason, Report, Scene, build, busy, no_room, status::Times, storage::storage};
+use super::{
+    build,
+    plan::{Scene, Step, busy, no_room},
+    reason::Reason,
+    status::{Report, Times},
+    storage::storage,
+};
 use crate::{
     controllers::{
         job::{self, ATTEMPTS_MAX, State},
-        site::{place::Place, plan::Step},
+        site::{place::Place, under_way::job_key},
     },
-    domain::{code::Code, object::Kind},
+    domain::code::Code,
 };
 
 impl Scene<'_> {
     /// What is under way.
     pub(super) fn go_on(&mut self, operation: BackupOperation) {
-        let key = build::job_key(&Place::of(&self.observed.site), &operation);
+        let key = job_key(&Place::of(&self.observed.site), &operation);
         let job = self.observed.backup_job.clone();
         let state = job.as_deref().map(job::state);
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
@@ -51,7 +57,7 @@ impl Scene<'_> {
             return;
         }
         if let Some(job) = job.filter(|it| running && it.metadata.deletion_timestamp.is_none()) {
-            self.plan.steps.push(Step::Delete(Kind::Job, job));
+            self.plan.steps.push(Step::StopJob(job));
         }
         if !running {
             self.record(None);
@@ -73,7 +79,7 @@ impl Scene<'_> {
         let reason = if restore { Reason::RestoreSucceeded } else { Reason::BackupSucceeded };
         self.step(backup, &Report::new(phase, reason, message), times, Some((run, Some(job.to_owned()))));
         self.record(None);
-        if restore && let Some(status) = self.plan.status.as_mut() {
+        if restore && let Some(status) = self.plan.site_status.as_mut() {
             // Apps, settings and password are those of the backup: another configuration is wanted now.
             status.last_restore = Some(format!("{} {}", operation.run, operation.started_at.0));
         }
@@ -145,7 +151,7 @@ impl Scene<'_> {
 
     /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there.
     pub(super) fn run(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, times: &Times, runs: bool) {
-        let name = build::job_key(&Place::of(&self.observed.site), operation).name;
+        let name = job_key(&Place::of(&self.observed.site), operation).name;
         if !runs {
             let storage = match storage(self.observed, backup) {
                 Ok(storage) => storage,

@@ -7,16 +7,17 @@ use frappe_crds::{
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{
-    super::build::{Input, account, request, with},
-    storage::Storage,
-};
+use super::storage::Storage;
 use crate::{
-    controllers::bench::build as bench,
+    controllers::{
+        bench::build as bench,
+        site::{
+            build::{Input, account, request, with},
+            under_way::job_key,
+        },
+    },
     domain::{
-        key::Key,
         labels,
-        names::hash_hex,
         object::{Desired, Kind},
     },
     transfer::{self, Maker, Retention, Storing, secrecy},
@@ -26,24 +27,6 @@ use crate::{
 const DEADLINE_SECONDS: i64 = 6 * 3600;
 /// How long a finished Job is kept, in seconds.
 const KEPT_SECONDS: i64 = 3600;
-/// Hex digits that tell the Jobs of one site apart.
-const RUN_HASH_DIGITS: usize = 8;
-
-/// Name of the Job of an operation.
-pub fn job_key(place: &super::super::place::Place, operation: &BackupOperation) -> Key {
-    let verb = match operation.kind {
-        BackupOperationKind::Backup => "backup",
-        BackupOperationKind::Restore => "restore",
-        BackupOperationKind::Remove => "remove",
-    };
-    // Of a run, not of a site: the Job of the last hour's may still be there.
-    let run = hash_hex(
-        &format!("{} {} {}", operation.site_backup_uid, operation.run, operation.scheduled_at.0),
-        RUN_HASH_DIGITS,
-    );
-    place.job(&format!("{verb}-{run}"), operation.attempt)
-}
-
 /// Name of the backup that is made before a restore.
 pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))

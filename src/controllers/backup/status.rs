@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::reason::Reason;
 use crate::{
+    controllers::failure::WRITE_REJECTED,
     domain::{
         code::Code,
         condition::{self, Conditions},
@@ -99,6 +100,15 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
         Some(BackupOutcome { kind, state, code: None, message: ready.message.clone(), finished_at })
     };
     former.outcome.clone().or_else(before)
+}
+
+/// The status of a SiteBackup for which the API server refused a write: Ready says so, everything else stays.
+pub(super) fn refused(backup: &SiteBackup, message: &str, now: Timestamp) -> SiteBackupStatus {
+    let former = backup.status.clone().unwrap_or_default();
+    let mut conditions = Conditions::new(&former.conditions, backup.metadata.generation, now);
+    conditions.set("Ready", Some(false), WRITE_REJECTED, message);
+    former.conditions.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
+    SiteBackupStatus { conditions: conditions.finish(), ..former }
 }
 
 /// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.

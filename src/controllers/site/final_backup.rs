@@ -1,4 +1,4 @@
-//! The backup that `deletionPolicy: Backup` asks for: made once the site is being deleted and nothing leads to it any more,
+//! The final backup, which `deletionPolicy: Backup` asks for: made once the site is being deleted and nothing leads to it any more,
 //! before anything of it is removed. Its evidence is the history of the SiteBackup that made it. Pure.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
@@ -13,29 +13,29 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    super::{
-        reason::Reason as SiteReason,
-        status::{Report as SiteReport, Stage},
-    },
-    AGAIN_AFTER, Plan, Reason, Scene, build, left_until_again,
-    status::Times,
-    storage::{Refusal, storage},
-    under_way,
-    waiting::{image_unknown, relabel},
+    observe::Observed,
+    operation,
+    plan::Plan,
+    reason::Reason,
+    status::{Report, Stage},
+    under_way::under_way,
 };
-use crate::controllers::site::{build::Input, observe::Observed, operation, place::Place, plan};
+use crate::controllers::{
+    backup::{
+        reason::Reason as BackupReason,
+        storage::{Refusal, image_unknown, storage},
+    },
+    job::{AGAIN_AFTER, left_until_again},
+};
 
 /// The plan while the last backup is not made; nothing once it is.
-pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> Option<Plan> {
+pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     let deleted_at = observed.site.metadata.deletion_timestamp.as_ref()?.0;
     if observed.backups.iter().any(|it| last_run(it, deleted_at).is_some_and(|run| run.succeeded)) {
         return None;
     }
-    if let Some(operation) = observed.site.status.as_ref().and_then(|it| it.backup.clone()) {
-        let does = under_way(observed).unwrap_or_default();
-        let mut plan = waits(observed, &format!("{does}: nothing of the site is removed before it has finished"));
-        scene(observed, &mut plan, input).go_on(operation);
-        return Some(plan);
+    if let Some(does) = under_way(observed) {
+        return Some(waits(observed, &format!("{does}: nothing of the site is removed before it has finished")));
     }
     // The Job of a creation or a change: it is no good moment for a dump.
     if let Some(job) = operation::running_job(observed) {
@@ -44,17 +44,18 @@ pub(in crate::controllers::site) fn last(observed: &Observed, input: &Input) -> 
     let maker = match maker(observed, deleted_at) {
         Ok(maker) => maker,
         Err((reason, message)) => {
-            let missing = reason == Reason::StorageSecretMissing;
+            let missing = reason == BackupReason::StorageSecretMissing;
             return Some(Plan { missing, ..blocked(observed, &format!("{reason}: {message}")) });
         }
     };
     if let Some((why, after)) = failed(observed, &maker, deleted_at) {
         return Some(Plan { again_after: Some(after), ..blocked(observed, &why) });
     }
-    Some(begin(observed, input, &maker, deleted_at))
+    Some(begin(observed, &maker, deleted_at))
 }
 
-fn begin(observed: &Observed, input: &Input, maker: &Arc<SiteBackup>, deleted_at: Timestamp) -> Plan {
+/// Records the final backup: its SiteBackup carries it out, and the site waits for that.
+fn begin(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Plan {
     let operation = BackupOperation {
         kind: BackupOperationKind::Backup,
         site_backup: maker.name_any(),
@@ -65,44 +66,28 @@ fn begin(observed: &Observed, input: &Input, maker: &Arc<SiteBackup>, deleted_at
         attempt: 1,
         epoch: observed.epoch,
     };
-    let mut plan = if observed.may_start_job {
-        let job = build::job_key(&Place::of(&observed.site), &operation).name;
-        waits(
-            observed,
-            &format!(
-                "Job {job} is making the final backup {}: nothing is removed before it has finished",
-                operation.run
-            ),
-        )
-    } else {
-        let message = plan::waits_message(observed);
-        Plan::report(
-            observed,
-            &SiteReport::pending(Stage::Done, Stage::Done, SiteReason::WaitingForJobSlot, message),
-            None,
-        )
-    };
-    plan.steps.extend(relabel(observed, maker));
-    let times = Times { handled: Some(deleted_at), next: None };
-    scene(observed, &mut plan, input).run(maker, &operation, &times, false);
+    let message = format!(
+        "SiteBackup {} makes the final backup {}: nothing is removed before it has finished",
+        operation.site_backup, operation.run
+    );
+    let mut plan = waits(observed, &message);
+    if let Some(status) = plan.status.as_mut() {
+        status.backup = Some(operation);
+    }
     plan
 }
 
-fn scene<'a>(observed: &'a Observed, plan: &'a mut Plan, input: &'a Input<'a>) -> Scene<'a> {
-    Scene { observed, plan, input: Some(input), busy: false }
-}
-
 fn waits(observed: &Observed, message: &str) -> Plan {
-    let report = SiteReport::pending(Stage::Done, Stage::Done, SiteReason::Deleting, message.to_owned());
+    let report = Report::pending(Stage::Done, Stage::Done, Reason::Deleting, message.to_owned());
     Plan::report(observed, &report, None)
 }
 
 /// Nothing is removed, and a person must do something.
-pub(in crate::controllers::site) fn blocked(observed: &Observed, why: &str) -> Plan {
+pub(super) fn blocked(observed: &Observed, why: &str) -> Plan {
     let message = format!(
         "final backup failed: {why}; deletion is paused: correct the cause, or set deletionPolicy to Delete or Retain"
     );
-    Plan::report(observed, &SiteReport::failed(Stage::Done, Stage::Done, SiteReason::FinalBackupFailed, message), None)
+    Plan::report(observed, &Report::failed(Stage::Done, Stage::Done, Reason::FinalBackupFailed, message), None)
 }
 
 /// Name of the last backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
@@ -139,7 +124,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
     }
     Err(refused.unwrap_or_else(|| {
         let message = "no SiteBackup of the site has a storage: create one with spec.storage";
-        (Reason::StorageMissing, message.to_owned())
+        (BackupReason::StorageMissing, message.to_owned())
     }))
 }
 

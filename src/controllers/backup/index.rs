@@ -1,6 +1,6 @@
 //! Which SiteBackups each site has, by what their watch shows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use dashmap::DashMap;
 use kube::{ResourceExt, core::DynamicObject};
@@ -35,12 +35,35 @@ impl Backups {
         self.0.get(site).map(|entry| entry.value().clone()).unwrap_or_default()
     }
 
+    /// The sites that have SiteBackups.
+    pub fn sites(&self) -> Vec<Key> {
+        self.0.iter().map(|entry| entry.key().clone()).collect()
+    }
+
     fn remove(&self, backup: &Compact) {
         let Some(site) = site_of(backup) else { return };
         if let Some(mut names) = self.0.get_mut(&site) {
             names.remove(&backup.name_any());
         }
         self.0.remove_if(&site, |_, names| names.is_empty());
+    }
+}
+
+/// The SiteBackups that each of the two watches shows.
+#[derive(Clone, Default)]
+pub struct Indexes {
+    /// Those with the label of their site's slot.
+    pub labelled: Arc<Backups>,
+    /// Those without, of all members.
+    pub new: Arc<Backups>,
+}
+
+impl Indexes {
+    /// Names of the SiteBackups of a site.
+    pub fn of(&self, site: &Key) -> BTreeSet<String> {
+        let mut names = self.labelled.of(site);
+        names.extend(self.new.of(site));
+        names
     }
 }
 

@@ -8,17 +8,15 @@ use frappe_crds::{
 };
 use kube::ResourceExt;
 
-use super::{
-    super::{
+use super::reason::Reason;
+use crate::{
+    controllers::site::{
         observe::Observed,
         permissions::secrets::refused,
         place::Place,
         reason::Reason as SiteReason,
         references::{Reference, of_storage},
     },
-    reason::Reason,
-};
-use crate::{
     domain::names::child,
     transfer::store::{Bucket, Place as Kept},
 };
@@ -44,6 +42,12 @@ impl Storage {
 
 /// What stands in the way, for people.
 pub type Refusal = (Reason, String);
+
+/// No Job can be made: the image of its second container is the operator's own.
+pub fn image_unknown() -> Refusal {
+    let message = "the operator was started without --image (OPERATOR_IMAGE), the image that backup Jobs run";
+    (Reason::OperatorImageUnknown, message.to_owned())
+}
 
 /// The storage of a SiteBackup: its own; of a restore without one, that of the SiteBackup that made the backup.
 pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refusal> {

@@ -77,6 +77,20 @@ impl Reason {
         ENDS.into_iter().find(|it| (it.1, it.2) == (kind, state)).map(|it| it.0)
     }
 
+    /// What the word of a reason says to have ended, and how: for the counter.
+    pub fn counted(word: &str) -> Option<(&'static str, &'static str)> {
+        let known = [
+            (Self::BackupSucceeded, ("backup", "succeeded")),
+            (Self::BackupFailed, ("backup", "failed")),
+            (Self::BackupMissed, ("backup", "missed")),
+            (Self::RestoreSucceeded, ("restore", "succeeded")),
+            (Self::RestoreFailed, ("restore", "failed")),
+            (Self::BackupsRemoved, ("removal", "succeeded")),
+            (Self::BackupRemovalFailed, ("removal", "failed")),
+        ];
+        known.into_iter().find(|(it, _)| it.to_string() == word).map(|(_, counted)| counted)
+    }
+
     /// Whether a person should look at it.
     pub fn is_warning(self) -> bool {
         !matches!(

@@ -13,13 +13,17 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
-    AGAIN_AFTER, Reason, Report, Scene, left_until_again,
-    status::{Times, recorded},
-    storage::storage,
-    waiting::{Due, image_unknown},
+    plan::{Scene, Step},
+    reason::Reason,
+    status::{self, Report, Times, recorded},
+    storage::{image_unknown, storage},
+    waiting::Due,
 };
 use crate::{
-    controllers::site::{observe::Observed, plan::Step},
+    controllers::{
+        job::{AGAIN_AFTER, left_until_again},
+        site::observe::Observed,
+    },
     domain::{code::Code, labels, object::finalizers_without},
 };
 
@@ -44,7 +48,7 @@ pub fn others(backup: &SiteBackup) -> Vec<String> {
 
 /// Lets a SiteBackup that is being deleted go. No finalizer can be added to it any more: the version may be any.
 fn let_go(backup: &Arc<SiteBackup>) -> Step {
-    Step::PatchBackup(backup.clone(), json!({"uid": backup.uid(), "finalizers": others(backup)}))
+    Step::Patch(backup.clone(), json!({"uid": backup.uid(), "finalizers": others(backup)}))
 }
 
 /// The time until it is tried anew, if it failed for good. Another spec is tried at once.
@@ -121,10 +125,10 @@ impl Scene<'_> {
 
     /// Written down before the site forgets it.
     fn tell(&mut self, backup: &Arc<SiteBackup>, report: &Report) {
-        let next = super::status::status(backup, report, &Times::default(), None, self.observed.now);
+        let next = status::status(backup, report, &Times::default(), None, self.observed.now);
         if backup.status.as_ref() != Some(&next) {
-            let notice = super::status::notice(backup, report, true);
-            self.plan.steps.push(Step::BackupStatus(backup.clone(), Box::new(next), notice));
+            let notice = status::notice(backup, report, true);
+            self.plan.steps.push(Step::Status(backup.clone(), Box::new(next), notice));
         }
     }
 }

@@ -13,15 +13,14 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
-    Reason, Report, Scene, busy, no_room, removal,
+    plan::{Scene, Step, busy, no_room},
+    reason::Reason,
+    removal,
     schedule::Schedule,
-    status::{Times, recorded},
-    storage::{Refusal, storage},
+    status::{Report, Times, recorded},
+    storage::{image_unknown, storage},
 };
-use crate::{
-    controllers::site::{observe::Observed, plan::Step},
-    domain::labels,
-};
+use crate::{controllers::site::observe::Observed, domain::labels};
 
 /// What is due.
 pub(super) struct Due {
@@ -168,7 +167,7 @@ impl Scene<'_> {
 }
 
 /// What a backup that is made once, or a restore, came to, if it ended. What becomes of its storage later is nothing to it.
-pub(crate) fn ended_once(backup: &SiteBackup) -> Option<Report> {
+pub(super) fn ended_once(backup: &SiteBackup) -> Option<Report> {
     let status = backup.status.as_ref()?;
     status.history.first()?;
     kept(&backup.spec, status)
@@ -201,12 +200,6 @@ fn kept(spec: &SiteBackupSpec, former: &SiteBackupStatus) -> Option<Report> {
     Some(Report::new(phase, Reason::of_end(kind, state)?, message))
 }
 
-/// No Job can be made: the image of its second container is the operator's own.
-pub(super) fn image_unknown() -> Refusal {
-    let message = "the operator was started without --image (OPERATOR_IMAGE), the image that backup Jobs run";
-    (Reason::OperatorImageUnknown, message.to_owned())
-}
-
 /// Name of the backup of a time: `NAME-2024-01-15-0200`, UTC.
 fn run_name(name: &str, due: Timestamp) -> String {
     format!("{name}-{}", due.strftime("%Y-%m-%d-%H%M"))
@@ -228,5 +221,5 @@ pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> 
         let own = must.then(|| labels::BACKUP_FINALIZER.to_owned());
         metadata["finalizers"] = json!(removal::others(backup).into_iter().chain(own).collect::<Vec<_>>());
     }
-    Some(Step::PatchBackup(Arc::new(backup.clone()), metadata))
+    Some(Step::Patch(Arc::new(backup.clone()), metadata))
 }

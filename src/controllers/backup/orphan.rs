@@ -1,0 +1,146 @@
+//! SiteBackups whose site is not among those of this replica: the site does not exist, or it is another's.
+//!
+//! One with a slot's label is looked at by the owner of that slot, which gives it free; one without is told by the
+//! coordinator that its site does not exist, once it is seen that it does not.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use frappe_crds::{FrappeSite, SiteBackup, backup::BackupPhase};
+use jiff::Timestamp;
+use kube::{ResourceExt, core::PartialObjectMeta};
+use kube_sharding::{Slot, gate::Scope};
+use serde_json::json;
+
+use super::{
+    plan::{Plan, Step},
+    reason::Reason,
+    removal, slot_of,
+    status::{self, Report, Times},
+    waiting::ended_once,
+};
+use crate::{
+    controllers::context::Context,
+    domain::{key::Key, labels},
+    io::live,
+};
+
+/// The plan of those that are looked at in this scope.
+#[expect(clippy::disallowed_methods, reason = "there is no site, and so nothing that observed the time")]
+pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<Plan, kube::Error> {
+    let backups: Vec<Arc<SiteBackup>> =
+        context.backups_of(site).into_iter().filter(|it| scope_of(it) == scope).collect();
+    if backups.is_empty() {
+        return Ok(Plan::default());
+    }
+    let (found, version) = live::site_metadata_at(&context.client, site).await?;
+    let goes = found.as_ref().is_some_and(|it| it.metadata.deletion_timestamp.is_some());
+    if goes && scope == Scope::Coordinator {
+        context.departures.expect_site(site.clone(), version);
+    }
+    let now = Timestamp::now();
+    let steps = backups.iter().filter_map(|it| step(it, site, found.as_ref(), now)).collect();
+    Ok(Plan { steps, ..Plan::default() })
+}
+
+/// In which scopes the SiteBackups of a site that is not known here are looked at.
+pub fn scopes(context: &Context, site: &Key) -> BTreeSet<Scope> {
+    context.backups_of(site).iter().map(|it| scope_of(it)).collect()
+}
+
+/// Who looks at a SiteBackup whose site is not known here.
+fn scope_of(backup: &SiteBackup) -> Scope {
+    slot_of(backup).map_or(Scope::Coordinator, Scope::Slot)
+}
+
+/// What is to be done with one. Pure.
+fn step(
+    backup: &Arc<SiteBackup>,
+    site: &Key,
+    found: Option<&PartialObjectMeta<FrappeSite>>,
+    now: Timestamp,
+) -> Option<Step> {
+    match (found, slot_of(backup)) {
+        // A site of its name that is another than the one before: it is that one's owner who gives it a label.
+        (Some(other), Some(slot)) => {
+            let moved = Slot::of_uid(other.metadata.uid.as_deref()?) != slot;
+            moved.then(|| Step::Patch(backup.clone(), free(backup, false)))
+        }
+        // Its owner looks at it; or it is going, and this is looked at again when it is gone.
+        (Some(_), None) => None,
+        (None, Some(_)) => Some(Step::Patch(backup.clone(), free(backup, removal::holds(backup)))),
+        (None, None) if removal::holds(backup) => Some(Step::Patch(backup.clone(), free(backup, true))),
+        (None, None) => tell(backup, site, now),
+    }
+}
+
+/// The metadata of a SiteBackup that is of no site of this replica. Without a site no backup can be removed: the finalizer goes.
+fn free(backup: &SiteBackup, without_finalizer: bool) -> serde_json::Value {
+    let labels = json!({labels::SLOT: null, "site": null});
+    let mut metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+    if without_finalizer {
+        metadata["finalizers"] = json!(removal::others(backup));
+    }
+    metadata
+}
+
+/// Says that the site does not exist, unless the SiteBackup has nothing to do any more.
+fn tell(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
+    let over = backup.spec.schedule.is_none() && ended_once(backup).is_some();
+    let message = format!("FrappeSite {site} not found; the backup starts once it exists");
+    let report = Report::new(BackupPhase::Pending, Reason::SiteNotFound, message);
+    let next = status::status(backup, &report, &Times::default(), None, now);
+    let differs = !over && backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref() != Some(&next);
+    differs.then(|| Step::Status(backup.clone(), Box::new(next), None))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn backup(labels: &serde_json::Value) -> Arc<SiteBackup> {
+        let made = json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "spec": {"siteRef": {"name": "shop"}},
+            "metadata": {"name": "nightly", "namespace": "a", "uid": "u", "resourceVersion": "3", "labels": labels,
+                         "finalizers": [labels::BACKUP_FINALIZER]},
+        });
+        Arc::new(serde_json::from_value(made).expect("a SiteBackup"))
+    }
+
+    fn site(uid: &str) -> PartialObjectMeta<FrappeSite> {
+        serde_json::from_value(json!({"metadata": {"name": "shop", "namespace": "a", "uid": uid}})).expect("metadata")
+    }
+
+    fn patched(step: Option<Step>) -> Option<serde_json::Value> {
+        match step {
+            Some(Step::Patch(_, metadata)) => Some(metadata),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn one_of_a_site_that_is_gone_is_given_free_and_then_told() {
+        let (key, now) = (Key::new("a", "shop"), Timestamp::UNIX_EPOCH);
+        let slot = Slot::of_uid("former").to_string();
+        let labelled = backup(&json!({labels::SLOT: slot, "site": "shop"}));
+        let freed = patched(step(&labelled, &key, None, now)).expect("a patch");
+        assert_eq!((&freed["labels"][labels::SLOT], &freed["finalizers"]), (&json!(null), &json!([])));
+        let mut free = SiteBackup::clone(&backup(&json!({})));
+        free.metadata.finalizers = None;
+        let told = step(&Arc::new(free.clone()), &key, None, now);
+        let Some(Step::Status(_, status, None)) = told else { panic!("{told:?}") };
+        free.status = Some(*status);
+        assert_eq!(step(&Arc::new(free), &key, None, now), None, "it is told once");
+    }
+
+    #[test]
+    fn one_of_another_site_of_the_name_loses_the_label_alone() {
+        let (key, now) = (Key::new("a", "shop"), Timestamp::UNIX_EPOCH);
+        let labelled = backup(&json!({labels::SLOT: Slot::of_uid("former").to_string(), "site": "shop"}));
+        assert_eq!(step(&labelled, &key, Some(&site("former")), now), None, "its watch has not shown it yet");
+        let other =
+            (0..100).map(|it| format!("u{it}")).find(|it| Slot::of_uid(it) != Slot::of_uid("former")).expect("one");
+        let freed = patched(step(&labelled, &key, Some(&site(&other)), now)).expect("a patch");
+        assert!(freed["labels"][labels::SLOT].is_null() && freed["finalizers"].is_null(), "{freed}");
+        assert_eq!(step(&backup(&json!({})), &key, Some(&site(&other)), now), None, "its owner gives it a label");
+    }
+}

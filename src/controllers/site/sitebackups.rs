@@ -1,0 +1,62 @@
+//! Reads the SiteBackups of a site, and the Job of what is under way.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use frappe_crds::{FrappeSite, SiteBackup};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+
+use super::{place::Place, under_way::job_key};
+use crate::{
+    controllers::{context::Context, job},
+    domain::{key::Key, labels, object::Kind},
+};
+
+/// The site's SiteBackups. That of what is under way is read live where no watch shows it: between two watches, when its label
+/// changes, it is in none, and it would be taken for deleted.
+pub(super) async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
+    let key = Key::of(site);
+    let mut found = context.backups_of(&key);
+    let under_way = site.status.as_ref().and_then(|status| status.backup.as_ref());
+    if let Some(operation) = under_way
+        && found.iter().all(|it| it.uid().as_ref() != Some(&operation.site_backup_uid))
+    {
+        let api: Api<SiteBackup> = Api::namespaced(context.client.clone(), &key.namespace);
+        let live = api.get_opt(&operation.site_backup).await?;
+        found.extend(live.filter(|it| it.uid().as_ref() == Some(&operation.site_backup_uid)).map(Arc::new));
+    }
+    Ok(found)
+}
+
+/// Volumes that SiteBackups name and that a bench or a MariaDB of the namespace has, by how these are named.
+pub(super) fn taken_claims(context: &Context, place: &Place, backups: &[Arc<SiteBackup>]) -> BTreeSet<String> {
+    let is_taken = |claim: &String| {
+        let of_queue = || claim.strip_prefix("data-")?.strip_suffix("-redis-queue-0");
+        let of_bench = claim.strip_suffix("-sites").or_else(of_queue);
+        let of_server = claim.strip_prefix("storage-").and_then(|it| it.rsplit_once('-')).map(|it| it.0);
+        of_bench.is_some_and(|name| context.benches.get(&Key::new(&place.namespace, name)).is_some())
+            || of_server.is_some_and(|name| {
+                context.site_children.get(Kind::MariaDb, &Key::new(&place.namespace, name)).is_some()
+            })
+    };
+    let storages = backups.iter().filter_map(|it| it.spec.storage.as_ref()?.persistent_volume_claim.as_ref());
+    storages.map(|it| it.claim_name.clone()).filter(is_taken).collect()
+}
+
+/// The Job of what is under way.
+pub(super) fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {
+    let operation = site.status.as_ref()?.backup.as_ref()?;
+    let job = context.site_children.get(Kind::Job, &job_key(&Place::of(site), operation))?;
+    (job.labels().get(labels::SITE_UID) == site.uid().as_ref()).then_some(job)
+}
+
+/// What the backup's pod said. It is read until the site's status forgets the operation, so once or twice.
+pub(super) async fn backup_result(
+    context: &Context,
+    job: Option<&DynamicObject>,
+) -> Result<Option<job::Ended>, kube::Error> {
+    let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
+    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
+    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
+    Ok(job::ended(&pods.list(&selector).await?.items))
+}

@@ -1,0 +1,40 @@
+//! The backup, restore or removal of backups that is recorded as under way. Pure.
+
+use frappe_crds::site::{BackupOperation, BackupOperationKind};
+use kube::ResourceExt as _;
+
+use super::{observe::Observed, place::Place};
+use crate::domain::{key::Key, names::hash_hex};
+
+/// Hex digits that tell the Jobs of one site apart.
+const RUN_HASH_DIGITS: usize = 8;
+
+/// Name of the Job of an operation.
+pub fn job_key(place: &Place, operation: &BackupOperation) -> Key {
+    let verb = match operation.kind {
+        BackupOperationKind::Backup => "backup",
+        BackupOperationKind::Restore => "restore",
+        BackupOperationKind::Remove => "remove",
+    };
+    // Of a run, not of a site: the Job of the last hour's may still be there.
+    let run = hash_hex(
+        &format!("{} {} {}", operation.site_backup_uid, operation.run, operation.scheduled_at.0),
+        RUN_HASH_DIGITS,
+    );
+    place.job(&format!("{verb}-{run}"), operation.attempt)
+}
+
+/// What is done to the site, for people: nothing else begins meanwhile.
+pub fn under_way(observed: &Observed) -> Option<String> {
+    let operation = observed.site.status.as_ref()?.backup.as_ref()?;
+    let does = match operation.kind {
+        BackupOperationKind::Backup => "backing up the site",
+        BackupOperationKind::Restore => "restoring the site",
+        BackupOperationKind::Remove => "removing backups of the site",
+    };
+    let name = &operation.site_backup;
+    Some(match &observed.backup_job {
+        Some(job) => format!("Job {} is {does}; other changes wait for it", job.name_any()),
+        None => format!("SiteBackup {name} begins {does}, and says what it waits for; other changes wait for it"),
+    })
+}
