@@ -70,7 +70,7 @@ const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static
     Metric { kind, name, labels, help }
 }
 
-/// Every metric of this program. `name` is the queue, `frappesite` or `frappebench`; `controller` likewise.
+/// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; `controller` likewise.
 pub const METRICS: &[Metric] = &[
     metric(
         Counter,

@@ -96,7 +96,7 @@ pub struct Context {
     pub locks: Locks,
     /// What keeps pods of benches from running.
     pub troubles: Arc<Troubles>,
-    /// Wakes a bench when a site of it is gone.
+    /// Wakes a bench when a site of it is gone, and SiteBackups when their site is.
     pub departures: Departures,
     /// Namespaces that are looked after; all if empty.
     pub namespaces: Vec<String>,

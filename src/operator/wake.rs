@@ -82,13 +82,10 @@ impl Wake {
         }
     }
 
-    /// SiteBackups of a namespace: a Secret there changed, which the storage of one may name.
-    pub(super) fn backups_in(&self, namespace: &str) {
-        let known = self.backups.labelled.sites().into_iter().chain(self.backups.new.sites());
-        let sites = known.filter(|site| site.namespace == namespace).filter_map(|site| self.sites.get(&site));
-        for site in sites.filter(|site| self.gate.owns(scope_of(site))) {
-            self.backup_queue.push(site_watch::lane(&site), Key::of(site.as_ref()), Priority::Normal);
-        }
+    /// A Secret changed that the storage of SiteBackups may name.
+    pub(super) fn backups_reading(&self, secret: &Key) {
+        let reading = self.backups.labelled.reading(secret).into_iter().chain(self.backups.new.reading(secret));
+        reading.for_each(|site| self.backups_of(&site));
     }
 
     /// SiteBackups whose site is not known here: it is seen what becomes of them.

@@ -398,7 +398,7 @@ impl Starter<'_> {
                 let bench = wake.benches.get(&site_watch::lane(site));
                 site_watch::reads_secret(site, bench.as_deref(), &secret)
             });
-            wake.backups_in(&secret.namespace);
+            wake.backups_reading(&secret);
         };
         let query = Query { labels: labels::WATCHED.to_owned(), ..self.query(Kind::Secret) };
         self.spawn(one_slot, Scope::everything(query), None, changed)

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeSiteStatus, SiteBackup, SiteBackupStatus, site::BackupOperationKind};
 use jiff::Timestamp;
-use kube::{ResourceExt, core::DynamicObject};
+use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
 
 use crate::{
@@ -81,10 +81,16 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
         Ok(()) if plan.missing => Outcome::Missing,
         Ok(()) => plan.again_after.map_or(Outcome::Done, Outcome::After),
         Err(refused) => {
-            if let Some(claim) = &claim {
+            let made = plan.job.as_ref().is_some_and(|job| context.site_children.get(Kind::Job, &job.key).is_some());
+            if let Some(claim) = claim.as_ref().filter(|_| !made) {
                 context.jobs.give_back(claim);
             }
-            conclude(&context, &writer, &key, refused).await
+            let mut outcome = Outcome::Done;
+            // The first decides: it ended the attempt, where one did.
+            for one in refused.into_iter().rev() {
+                outcome = conclude(&context, &writer, &key, one).await;
+            }
+            outcome
         }
     }
 }
@@ -119,24 +125,60 @@ fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>)
     (plan::plan(observed), None)
 }
 
-/// Steps, the site's status, the Job, last steps: in this order, because the status records an operation before its Job is made.
-async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> Result<(), Refused> {
+/// Carries a plan out, in its order: the status of the site records an operation before its Job is made. What the API server
+/// refuses of one SiteBackup is told to it, and the others go on.
+async fn execute(context: &Context, writer: &Writer, key: &Key, plan: &Plan) -> Result<(), Vec<Refused>> {
+    let recorded = plan.site_status.as_ref().and_then(|it| recorded_backup(context, key, it));
     for step in &plan.steps {
-        take(context, writer, step).await?;
+        take(context, writer, step).await.map_err(|refused| vec![refused])?;
     }
     if let Some(next) = &plan.site_status {
-        execute::write_status(writer, &context.sites, Kind::Site, key, next).await.map_err(|error| (None, error))?;
+        let written = execute::write_status(writer, &context.sites, Kind::Site, key, next).await;
+        written.map_err(|error| vec![(recorded.clone(), error)])?;
     }
+    let mut refused = Vec::new();
+    take_each(context, writer, &plan.prepare, &mut refused).await?;
     if let Some(job) = &plan.job
         && context.site_children.get(Kind::Job, &job.key).is_none()
+        && !recorded.as_ref().is_some_and(|it| is_refused(&refused, it))
     {
-        let of = |error| (plan.site_status.as_ref().and_then(|it| recorded_backup(context, key, it)), error);
-        execute::create(writer, context.site_children.cache(Kind::Job), job).await.map_err(of)?;
+        let made = execute::create(writer, context.site_children.cache(Kind::Job), job).await;
+        go_on(made.map_err(|error| (recorded, error)), &mut refused)?;
     }
-    for step in &plan.last {
-        take(context, writer, step).await?;
+    take_each(context, writer, &plan.last, &mut refused).await?;
+    if refused.is_empty() { Ok(()) } else { Err(refused) }
+}
+
+/// Takes the steps of those SiteBackups of which nothing was refused.
+async fn take_each(
+    context: &Context,
+    writer: &Writer,
+    steps: &[Step],
+    refused: &mut Vec<Refused>,
+) -> Result<(), Vec<Refused>> {
+    for step in steps {
+        if !step.of().is_some_and(|it| is_refused(refused, it)) {
+            go_on(take(context, writer, step).await, refused)?;
+        }
     }
     Ok(())
+}
+
+/// Notes what the API server refuses; any other failure ends the attempt.
+fn go_on(done: Result<(), Refused>, refused: &mut Vec<Refused>) -> Result<(), Vec<Refused>> {
+    match done {
+        Ok(()) => {}
+        Err(one @ (_, WriteError::Rejected { .. })) => refused.push(one),
+        Err(other) => {
+            refused.insert(0, other);
+            return Err(std::mem::take(refused));
+        }
+    }
+    Ok(())
+}
+
+fn is_refused(refused: &[Refused], backup: &SiteBackup) -> bool {
+    refused.iter().any(|(of, _)| of.as_ref().is_some_and(|it| it.metadata.uid == backup.metadata.uid))
 }
 
 /// The SiteBackup whose operation a site's status records.
@@ -147,14 +189,13 @@ fn recorded_backup(context: &Context, key: &Key, status: &FrappeSiteStatus) -> O
 }
 
 async fn take(context: &Context, writer: &Writer, step: &Step) -> Result<(), Refused> {
-    let cache = context.site_children.cache(Kind::SiteBackup);
     match step {
         Step::Patch(backup, metadata) => {
             let key = Key::of(backup.as_ref());
             let written = writer.patch_metadata(Kind::SiteBackup, &key, metadata).await;
             let written = written.map_err(|error| (Some(backup.clone()), error))?;
             if is_let_go(&written) {
-                cache.deleted(&key, &written.uid().unwrap_or_default());
+                cache_of(context, backup.as_ref()).deleted(&key, &written.uid().unwrap_or_default());
             } else {
                 cache_of(context, &written).wrote(written);
             }
@@ -183,7 +224,7 @@ async fn take(context: &Context, writer: &Writer, step: &Step) -> Result<(), Ref
 }
 
 /// The cache whose watch shows a SiteBackup: it has a slot's label, or none yet.
-fn cache_of<'a>(context: &'a Context, backup: &DynamicObject) -> &'a ChildCache {
+fn cache_of<'a>(context: &'a Context, backup: &impl ResourceExt) -> &'a ChildCache {
     let labelled = backup.labels().contains_key(labels::SLOT);
     if labelled { context.site_children.cache(Kind::SiteBackup) } else { &context.new_backups }
 }

@@ -48,17 +48,19 @@ pub enum Step {
     CopySecret(Arc<SiteBackup>, Key, Box<Desired>),
 }
 
-/// What to do, in this order: steps, the site's status, the Job, the last steps.
+/// What to do, in this order. What the API server refuses of one SiteBackup stops neither what ended nor another SiteBackup.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// Writes before the site's status.
+    /// Writes before the site's status: what ended.
     pub steps: Vec<Step>,
     /// The site's status where it records another operation than before: before the Job of one is made, and after its end was
     /// written down.
     pub site_status: Option<FrappeSiteStatus>,
+    /// Labels of SiteBackups, and the Secrets that their storages name. One that is refused stops the Job of its SiteBackup.
+    pub prepare: Vec<Step>,
     /// The Job of the recorded operation.
     pub job: Option<Desired>,
-    /// Writes after that.
+    /// Writes after that: where each stands.
     pub last: Vec<Step>,
     /// When to look again although nothing changed.
     pub again_after: Option<Duration>,
@@ -75,27 +77,26 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     if observed.site.metadata.deletion_timestamp.is_some() {
         // Nothing begins any more, but for the final backup, which the deletion itself records and waits for.
+        let live = observed.backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+        plan.prepare = live.filter_map(|it| waiting::relabel(observed, it)).collect();
         if let (Some(operation), Some(remains)) = (recorded, deletion::awaits_backup(observed)) {
             let input = remains.input(observed);
             let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
-            plan.steps.extend(observed.backups.iter().find(of).and_then(|it| waiting::relabel(observed, it)));
+            plan.prepare.extend(read_secrets(observed, &input, of));
             Scene { observed, plan: &mut plan, input: Some(&input), busy: true }.go_on(operation);
         }
         return plan;
     }
     let (own, valid) = site_plan::planned(observed);
     if own.status.is_none() {
-        // Its own Secrets are being made or labelled: their watch wakes it when they are.
+        // Its own Secrets are being made or labelled: their watch wakes it when they are. What ended is written down.
+        if let Some(operation) = recorded {
+            Scene { observed, plan: &mut plan, input: None, busy: true }.go_on(operation);
+        }
         return plan;
     }
     let known = record::known(observed);
     let input = valid.as_ref().map(|valid| Input { site: &observed.site, valid, known: &known });
-    plan.steps = input.as_ref().map(|input| read_secrets(observed, input)).unwrap_or_default();
-    if !plan.steps.is_empty() {
-        // What they are is known only afterwards.
-        plan.again_after = Some(Duration::ZERO);
-        return plan;
-    }
     let busy = input.is_none() || !is_free(observed, &own);
     let mut scene = Scene { observed, plan: &mut plan, input: input.as_ref(), busy };
     if let Some(operation) = recorded.clone() {
@@ -103,13 +104,18 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let ended = scene.plan.site_status.as_ref().is_some_and(|status| recorded.is_some() && status.backup.is_none());
     scene.others(recorded.as_ref().map(|it| it.site_backup_uid.as_str()), ended);
+    let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() || removal::holds(it);
+    plan.prepare.extend(input.iter().flat_map(|input| read_secrets(observed, input, live)));
     plan
 }
 
 /// What is done so that the Secrets of storages can be read, and changes of them are seen.
-fn read_secrets(observed: &Observed, input: &Input) -> Vec<Step> {
-    let live = observed.backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none() || removal::holds(it));
-    let named = live.flat_map(|it| it.spec.storage.iter().flat_map(of_storage).map(move |named| (it, named.name)));
+fn read_secrets(observed: &Observed, input: &Input, of: impl Fn(&&Arc<SiteBackup>) -> bool) -> Vec<Step> {
+    let named = observed
+        .backups
+        .iter()
+        .filter(of)
+        .flat_map(|it| it.spec.storage.iter().flat_map(of_storage).map(move |named| (it, named.name)));
     let found = named.filter_map(|(backup, name)| Some((backup, observed.secrets.get_key_value(&name)?)));
     let mut steps: Vec<Step> = Vec::new();
     for (backup, (name, secret)) in found {
@@ -129,6 +135,17 @@ fn read_secrets(observed: &Observed, input: &Input) -> Vec<Step> {
 }
 
 impl Step {
+    /// The SiteBackup that it is for.
+    pub fn of(&self) -> Option<&Arc<SiteBackup>> {
+        match self {
+            Self::Patch(backup, _)
+            | Self::Status(backup, ..)
+            | Self::WatchSecret(backup, _)
+            | Self::CopySecret(backup, ..) => Some(backup),
+            Self::StopJob(_) => None,
+        }
+    }
+
     fn is_same_write(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::WatchSecret(_, one), Self::WatchSecret(_, other)) => one == other,

@@ -16,7 +16,7 @@ use super::{
     plan::{Scene, Step},
     reason::Reason,
     status::{self, Report, Times, recorded},
-    storage::{image_unknown, storage},
+    storage::{image_unknown, is_unseen, storage},
     waiting::Due,
 };
 use crate::{
@@ -65,7 +65,7 @@ impl Scene<'_> {
         let mut due = Vec::new();
         for backup in self.observed.backups.iter().filter(leaves).filter(|it| it.uid().as_deref() != under_way) {
             if !wanted(self.observed, backup) {
-                self.plan.steps.push(let_go(backup));
+                self.plan.prepare.push(let_go(backup));
             } else if let Some(left) = failed(self.observed, backup) {
                 self.again_after(left);
             } else {
@@ -77,7 +77,7 @@ impl Scene<'_> {
 
     fn removal(&mut self, backup: &Arc<SiteBackup>) -> Option<Due> {
         let stored = storage(self.observed, backup).map(|_| ());
-        self.plan.missing |= matches!(&stored, Err((Reason::StorageSecretMissing, _)));
+        self.plan.missing |= stored.as_ref().is_err_and(|it| is_unseen(self.observed, backup, it));
         let able = stored.and_then(|()| self.observed.operator_image.as_ref().map(|_| ()).ok_or_else(image_unknown));
         if let Err((reason, message)) = able {
             let message = format!("its backups cannot be removed: {message}; {OTHERWISE}");

@@ -12,7 +12,7 @@ use super::reason::Reason;
 use crate::{
     controllers::site::{
         observe::Observed,
-        permissions::secrets::refused,
+        permissions::secrets::{is_reserved, refused},
         place::Place,
         reason::Reason as SiteReason,
         references::{Reference, of_storage},
@@ -89,6 +89,13 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
         None => own,
     };
     Ok(Storage { spec, place, folder })
+}
+
+/// Whether it is refused for a Secret that no watch shows: one that is missing, or that is not the site's to read.
+pub fn is_unseen(observed: &Observed, backup: &SiteBackup, refusal: &Refusal) -> bool {
+    let reserved = |name: &str| observed.secrets.get(name).is_some_and(|it| is_reserved(observed, name, it));
+    let named = || backup.spec.storage.iter().flat_map(of_storage).any(|it| reserved(&it.name));
+    refusal.0 == Reason::StorageSecretMissing || (refusal.0 == Reason::StorageRefused && named())
 }
 
 /// What a SiteBackup may not name: a Secret of another namespace, and what is somebody else's in the bench's.

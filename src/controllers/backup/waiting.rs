@@ -18,7 +18,7 @@ use super::{
     removal,
     schedule::Schedule,
     status::{Report, Times, recorded},
-    storage::{image_unknown, storage},
+    storage::{image_unknown, is_unseen, storage},
 };
 use crate::{controllers::site::observe::Observed, domain::labels};
 
@@ -43,9 +43,7 @@ impl Scene<'_> {
         let mut due = Vec::new();
         let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() && it.uid().as_deref() != under_way;
         for backup in self.observed.backups.iter().filter(live) {
-            if let Some(step) = relabel(self.observed, backup) {
-                self.plan.steps.push(step);
-            }
+            self.plan.prepare.extend(relabel(self.observed, backup));
             match self.looked_at(backup) {
                 Ok(found) => due.extend(found),
                 Err((report, times)) => self.step(backup, &report, &times, None),
@@ -87,9 +85,7 @@ impl Scene<'_> {
         }
         let schedule = self.schedule_of(backup).map_err(refused)?;
         let storage = storage(self.observed, backup);
-        if matches!(&storage, Err((Reason::StorageSecretMissing, _))) {
-            self.plan.missing = true;
-        }
+        self.plan.missing |= storage.as_ref().is_err_and(|it| is_unseen(self.observed, backup, it));
         storage.map_err(refused)?;
         if self.observed.operator_image.is_none() {
             return Err(refused(image_unknown()));

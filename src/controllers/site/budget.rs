@@ -128,13 +128,16 @@ impl JobBudget {
         });
     }
 
-    /// The site is gone: it wants nothing any more, on whatever bench it was.
+    /// The site is not known: it waits for nothing any more, on whatever bench it was. A Job of it that runs counts again where
+    /// the site comes back, and goes with itself.
     pub fn forget(&self, site: &Key) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         for (bench, lane) in &mut *lanes {
-            lane.busy.retain(|(other, _), _| other != site);
+            let before = lane.waiting.len();
             lane.waiting.retain(|(_, other, _), _| other != site);
-            self.wake(self.next(bench, lane));
+            if lane.waiting.len() != before || lane.busy.keys().any(|(other, _)| other == site) {
+                self.wake(self.next(bench, lane));
+            }
         }
         lanes.retain(|_, lane| !lane.is_idle());
     }
@@ -367,6 +370,7 @@ mod tests {
         let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };
         assert!(budget.take(&backup, 1) && budget.take(&claim("one", 1), 1));
         budget.give_back(&backup);
+        budget.forget(&backup.site);
         assert!(!budget.take(&claim("two", 2), 1), "the Job of the site has its room");
         budget.give_back(&claim("one", 1));
         assert!(budget.take(&claim("two", 2), 1));

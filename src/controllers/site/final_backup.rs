@@ -23,7 +23,7 @@ use super::{
 use crate::controllers::{
     backup::{
         reason::Reason as BackupReason,
-        storage::{Refusal, image_unknown, storage},
+        storage::{Refusal, image_unknown, is_unseen, storage},
     },
     job::{AGAIN_AFTER, left_until_again},
 };
@@ -44,7 +44,8 @@ pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     let maker = match maker(observed, deleted_at) {
         Ok(maker) => maker,
         Err((reason, message)) => {
-            let missing = reason == BackupReason::StorageSecretMissing;
+            let unseen = |it: &Arc<SiteBackup>| storage(observed, it).is_err_and(|why| is_unseen(observed, it, &why));
+            let missing = observed.backups.iter().any(unseen);
             return Some(Plan { missing, ..blocked(observed, &format!("{reason}: {message}")) });
         }
     };

@@ -201,7 +201,7 @@ fn copy_secret(observed: &mut Observed, desired: &Desired) {
 
 /// Carries out what the SiteBackups lead to.
 fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
-    for step in plan.steps.iter().chain(&plan.last) {
+    for step in plan.steps.iter().chain(&plan.prepare).chain(&plan.last) {
         match step {
             BackupStep::Patch(backup, metadata) => {
                 edit_backup(observed, &backup.name_any(), |it| {
@@ -237,6 +237,7 @@ fn backup_writes(plan: &BackupPlan) -> Vec<BackupPlan> {
     let step = |step: &BackupStep| BackupPlan { steps: vec![step.clone()], ..BackupPlan::default() };
     let mut writes: Vec<BackupPlan> = plan.steps.iter().map(step).collect();
     writes.push(BackupPlan { site_status: plan.site_status.clone(), ..BackupPlan::default() });
+    writes.extend(plan.prepare.iter().map(step));
     writes.push(BackupPlan { job: plan.job.clone(), ..BackupPlan::default() });
     writes.extend(plan.last.iter().map(step));
     writes
