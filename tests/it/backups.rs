@@ -194,7 +194,7 @@ async fn taking_its_backups_along(world: &World) {
 
 const SITES: usize = 120;
 /// So many of them, whose Jobs take five seconds, are edited whenever a minute turns, when their backups begin.
-const EDITED: usize = 30;
+const EDITED: usize = 10;
 const MINUTES: i64 = 3;
 
 fn site_name(number: usize) -> String {

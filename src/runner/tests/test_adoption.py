@@ -3,7 +3,7 @@
 import json
 import unittest
 
-from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, Bench, ServerTest
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, ServerTest
 
 STEPS_MAX = 100
 OLD_KEY = "b2xkLWtleS1vbGQta2V5LW9sZC1rZXktb2xkLWtleS0="
@@ -59,8 +59,8 @@ class AdoptionTest(ServerTest):
     def test_killed_at_every_step_and_run_again(self):
         for step in range(1, STEPS_MAX):
             self.server.reset()
-            bench, self.bench = self.bench, Bench(self.server)
-            bench.close()
+            self.bench.close()
+            self.new_bench()
             self.made_elsewhere()
             killed = self.bench.run("init", {**self.bench.request(), "adopt": True}, kill_at=step).returncode == KILLED
             done = self.adopt()
@@ -110,8 +110,8 @@ class AdoptionTest(ServerTest):
 
     def test_where_nothing_was_made_the_site_is_created(self):
         self.server.reset()
-        bench, self.bench = self.bench, Bench(self.server)
-        bench.close()
+        self.bench.close()
+        self.new_bench()
         done = self.adopt()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn("created", done.stdout)

@@ -6,7 +6,7 @@ import signal
 import time
 import unittest
 
-from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Bench, Scanner, ServerTest
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Scanner, ServerTest
 
 STEPS_MAX = 200
 
@@ -47,8 +47,8 @@ class RunnerTest(ServerTest):
     def test_init_killed_at_every_step_and_run_again(self):
         for step in range(1, STEPS_MAX):
             self.server.reset()
-            bench, self.bench = self.bench, Bench(self.server)
-            bench.close()
+            self.bench.close()
+            self.new_bench()
             result = self.bench.run("init", kill_at=step)
             killed = result.returncode == KILLED
             self.assert_done(self.bench.run("init"), "created")
