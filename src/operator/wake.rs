@@ -192,6 +192,6 @@ impl Wake {
     /// Whether what concerns the site concerns a SiteBackup too.
     fn has_backups(&self, site: &FrappeSite) -> bool {
         let under_way = site.status.as_ref().is_some_and(|status| status.backup.is_some());
-        under_way || !self.backups.of(&Key::of(site)).is_empty()
+        under_way || self.backups.has(&Key::of(site))
     }
 }

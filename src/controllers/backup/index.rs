@@ -30,14 +30,19 @@ impl Backups {
 
     /// Takes one in that no watch shows with a label yet.
     pub fn add(&self, backup: &Compact) {
-        if let Some(site) = site_of(backup) {
-            self.0.entry(site).or_default().insert(backup.name_any(), secrets_of(&backup.open()));
+        let open = backup.open();
+        if let Some(site) = site_of_open(&open) {
+            self.0.entry(site).or_default().insert(backup.name_any(), secrets_of(&open));
         }
     }
 
     /// The SiteBackups of a site.
     pub fn of(&self, site: &Key) -> BTreeSet<String> {
         self.0.get(site).map(|entry| entry.value().keys().cloned().collect()).unwrap_or_default()
+    }
+
+    fn has(&self, site: &Key) -> bool {
+        self.0.get(site).is_some_and(|names| !names.is_empty())
     }
 
     /// The sites of whose SiteBackups the storage of one names this Secret.
@@ -71,6 +76,11 @@ pub struct Indexes {
 }
 
 impl Indexes {
+    /// Whether a site has SiteBackups.
+    pub fn has(&self, site: &Key) -> bool {
+        self.labelled.has(site) || self.new.has(site)
+    }
+
     /// Names of the SiteBackups of a site.
     pub fn of(&self, site: &Key) -> BTreeSet<String> {
         let mut names = self.labelled.of(site);

@@ -30,7 +30,7 @@ use crate::{
         site::{
             budget::{Claim, Wants},
             observe::{Observed, Of, Turn, observe},
-            watch,
+            room::{self, Room},
         },
     },
     domain::{
@@ -98,31 +98,17 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
 /// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
 fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
-    let key = Key::of(observed.site.as_ref());
-    let bench = watch::lane(&observed.site);
-    let starts = plan.job.as_ref().filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());
-    let Some(job) = starts else {
-        context.jobs.leave(&bench, &key, Wants::Backup);
-        return (plan, None);
-    };
     let operation = plan.site_status.as_ref().and_then(|status| status.backup.as_ref());
     // What a person asked for comes before what a schedule did.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
-    let created = observed.site.creation_timestamp().map(|it| it.0);
-    let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
-    let claim = Claim {
-        bench,
-        site: key,
-        uid: observed.site.uid().unwrap_or_default(),
-        wants: Wants::Backup,
-        job: job.key.name.clone(),
-        since: scheduled.or(created).unwrap_or(observed.now),
-    };
-    if context.jobs.take(&claim, observed.config.site_job_limit(own)) {
-        return (plan, Some(claim));
+    match room::take(context, observed, plan.job.as_ref(), Wants::Backup, scheduled) {
+        Room::NotNeeded => (plan, None),
+        Room::Taken(claim) => (plan, Some(claim)),
+        Room::Full => {
+            observed.may_start_job = false;
+            (plan::plan(observed), None)
+        }
     }
-    observed.may_start_job = false;
-    (plan::plan(observed), None)
 }
 
 /// Carries a plan out, in its order: the status of the site records an operation before its Job is made. What the API server

@@ -20,6 +20,7 @@ pub mod plan;
 pub mod reason;
 pub mod record;
 pub mod references;
+pub mod room;
 pub mod root_secrets;
 pub mod route;
 mod serve;
@@ -55,6 +56,7 @@ use crate::{
 use budget::{Claim, Wants};
 use observe::{Observed, Of, Turn};
 use plan::{Plan, Step};
+use room::Room;
 
 /// Brings one site a step further: observe → validate → plan → build → apply → status.
 ///
@@ -116,27 +118,14 @@ fn log_step(key: &Key, former: Option<&FrappeSiteStatus>, next: Option<&FrappeSi
 /// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
 fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
-    let key = Key::of(observed.site.as_ref());
-    let bench = watch::lane(&observed.site);
-    let starts = plan.job.as_ref().filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());
-    let Some(job) = starts else {
-        context.jobs.leave(&bench, &key, Wants::Site);
-        return (plan, None);
-    };
-    let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
-    let claim = Claim {
-        bench,
-        site: key,
-        uid: observed.site.uid().unwrap_or_default(),
-        wants: Wants::Site,
-        job: job.key.name.clone(),
-        since: observed.site.creation_timestamp().map_or(observed.now, |created| created.0),
-    };
-    if context.jobs.take(&claim, observed.config.site_job_limit(own)) {
-        return (plan, Some(claim));
+    match room::take(context, observed, plan.job.as_ref(), Wants::Site, None) {
+        Room::NotNeeded => (plan, None),
+        Room::Taken(claim) => (plan, Some(claim)),
+        Room::Full => {
+            observed.may_start_job = false;
+            (plan::plan(observed), None)
+        }
     }
-    observed.may_start_job = false;
-    (plan::plan(observed), None)
 }
 
 /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.

@@ -1,0 +1,56 @@
+//! Room in the bench's budget for the Job that a plan starts, whichever controller's.
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+
+use super::{
+    budget::{Claim, Wants},
+    observe::Observed,
+    watch,
+};
+use crate::{
+    controllers::context::Context,
+    domain::{
+        key::Key,
+        object::{Desired, Kind},
+    },
+};
+
+/// What became of the wish for a Job.
+pub enum Room {
+    /// No Job is started.
+    NotNeeded,
+    /// There is room, until it is given back or the Job ends.
+    Taken(Claim),
+    /// It is waited for.
+    Full,
+}
+
+/// Takes room for a Job, where it is not there yet; `since` says who comes first, else it is the age of the site.
+pub fn take(
+    context: &Context,
+    observed: &Observed,
+    job: Option<&Desired>,
+    wants: Wants,
+    since: Option<Timestamp>,
+) -> Room {
+    let key = Key::of(observed.site.as_ref());
+    let bench = watch::lane(&observed.site);
+    let starts = job.filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());
+    let Some(job) = starts else {
+        context.jobs.leave(&bench, &key, wants);
+        return Room::NotNeeded;
+    };
+    let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
+    let created = observed.site.creation_timestamp().map(|it| it.0);
+    let claim = Claim {
+        bench,
+        site: key,
+        uid: observed.site.uid().unwrap_or_default(),
+        wants,
+        job: job.key.name.clone(),
+        since: since.or(created).unwrap_or(observed.now),
+    };
+    let taken = context.jobs.take(&claim, observed.config.site_job_limit(own));
+    if taken { Room::Taken(claim) } else { Room::Full }
+}
