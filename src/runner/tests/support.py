@@ -5,6 +5,8 @@ the list of installed apps, then Administrator. It records every call, and looks
 it works, so that a password in an argument or in an environment is found.
 """
 
+import fcntl
+import hashlib
 import json
 import os
 import pathlib
@@ -89,6 +91,8 @@ def sql(statement):
 '''
 
 DATABASE_MODULE = '''
+import fcntl
+import hashlib
 import os
 def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
     """Like Frappe's: puts the password on the command line if it is given one."""
@@ -242,6 +246,32 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 '''
 
 
+def must(command, **settings):
+    """Runs a command that prepares a server. Raises RuntimeError with all that it said, if it fails."""
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}")
+
+
+def initialized_data(server, install):
+    """A data folder as mariadb-install-db leaves it, made once for each version of the server and copied by every test."""
+    version = subprocess.run([server, "--no-defaults", "--version"], check=True, capture_output=True, text=True).stdout
+    cache = pathlib.Path(os.environ.get("FRAPPE_OPERATOR_CACHE") or pathlib.Path.home() / ".cache/frappe-operator") / "mariadb"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"{hashlib.sha256(version.encode()).hexdigest()[:12]}-{os.geteuid()}"
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if folder.exists():
+            return folder
+        with tempfile.TemporaryDirectory(dir=cache) as unfinished:
+            data = pathlib.Path(unfinished) / "data"
+            # --force: the names of this machine are not looked up, only loopback and the socket are used.
+            must([install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--force", "--skip-test-db",
+                  "--innodb-log-file-size=16M", *(["--user=root"] if os.geteuid() == 0 else [])])
+            data.rename(folder)
+    return folder
+
+
 class Server:
     """A MariaDB of its own on loopback, with one account on one database."""
 
@@ -251,16 +281,14 @@ class Server:
         self.program = shutil.which("mariadbd", path=path)
         if not self.program:
             raise RuntimeError("mariadbd is missing: apt-get install mariadb-server")
-        install = shutil.which("mariadb-install-db", path=path)
         self.user = ["--user=root"] if os.geteuid() == 0 else []
         data = f"--datadir={self.folder}/data"
-        subprocess.run([install, "--no-defaults", data, "--auth-root-authentication-method=normal", "--skip-test-db", *self.user],
-                       check=True, capture_output=True)
+        shutil.copytree(initialized_data(self.program, shutil.which("mariadb-install-db", path=path)), self.folder / "data")
         self.port = free_port()
         self.log = open(self.folder / "log", "wb")
         self.process = subprocess.Popen(
             [self.program, "--no-defaults", data, f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
-             f"--socket={self.folder}/socket", "--innodb-flush-log-at-trx-commit=0", "--innodb-buffer-pool-size=32M", *self.user],
+             f"--socket={self.folder}/socket", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=32M", *self.user],
             stdout=self.log, stderr=self.log)
         for _ in range(300):
             if self.root("SELECT 1", check=False).returncode == 0:
@@ -302,8 +330,8 @@ class PostgresServer:
         self.user = {"user": "nobody"} if os.geteuid() == 0 else {}
         if self.user:
             shutil.chown(self.folder, "nobody")
-        subprocess.run([install, "--pgdata", f"{self.folder}/data", "--username=root", "--auth=trust", "--no-sync"],
-                       check=True, capture_output=True, cwd=self.folder, **self.user)
+        must([install, "--pgdata", f"{self.folder}/data", "--username=root", "--auth=trust", "--no-sync"],
+             cwd=self.folder, **self.user)
         hba = self.folder / "data/pg_hba.conf"
         hba.write_text("local all root trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
         self.port = free_port()
