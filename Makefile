@@ -33,7 +33,7 @@ lint: needs-test checkout deny
 	$(STEP) "rustfmt" cargo fmt --all --check
 	$(STEP) "NOTICE" loadtest/setup/notice --check
 	$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
-	$(STEP) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps
+	$(STEP) "documentation" env RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps --document-private-items
 
 deny: needs-test
 	@folder=$$(loadtest/setup/program cargo-deny) && loadtest/setup/step "dependencies' licences, bans and sources" \
@@ -52,7 +52,7 @@ alerts: needs-test
 
 ## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: needs-test checkout
-	$(STEP) "unit tests" cargo test --locked --workspace --lib --bins --test tidy --test generated --test reference
+	$(STEP) "unit tests" cargo test --locked --workspace --lib --bins --test tidy --test modules --test generated --test reference
 	$(STEP) "model, simulation and threads of the replicas' protocol" cargo test --locked -p kube-sharding --test model --test sim --test threads
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe

@@ -50,13 +50,13 @@ pub struct TransferArguments {
     /// The request, as JSON without secrets; see docs/backups.md.
     pub request: String,
     /// Directory that holds the backup during the transfer.
-    #[arg(long, default_value = crate::transfer::STAGING)]
+    #[arg(long, default_value = crate::transfer::request::STAGING)]
     pub staging: std::path::PathBuf,
     /// Directory with the bucket's accessKey, secretKey, sessionToken and ca.crt, as far as they are needed.
-    #[arg(long, default_value = crate::transfer::CREDENTIALS)]
+    #[arg(long, default_value = crate::transfer::request::CREDENTIALS)]
     pub credentials: std::path::PathBuf,
     /// Mount path of the volume that stores backups.
-    #[arg(long, default_value = crate::transfer::VOLUME)]
+    #[arg(long, default_value = crate::transfer::request::VOLUME)]
     pub volume: std::path::PathBuf,
     /// File to write the result to, which the operator reads.
     #[arg(long, default_value = "/dev/termination-log")]

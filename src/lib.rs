@@ -1,20 +1,92 @@
-//! A Kubernetes operator that runs Frappe and ERPNext: the modules of the binary `frappe-operator`.
+//! A Kubernetes operator that runs Frappe and ERPNext: all of the program `frappe-operator`.
 //!
-//! Start at [`controllers`]: its table says what is watched and what a change leads to.
+//! Start at `controllers`: its table says what is watched and what a change leads to. Nothing is published of this crate but
+//! [`main`], and [`parts`] for this repository's own tests, so that the compiler sees what is used nowhere.
 
-pub mod admin;
-pub mod admission;
-pub mod cli;
-pub mod config;
-pub mod controllers;
-pub mod domain;
-pub mod fence;
-pub mod io;
-pub mod lanes;
-pub mod metrics;
-pub mod operator;
-pub mod runner;
-pub mod shards;
-pub mod telemetry;
-pub mod tool;
-pub mod transfer;
+#![allow(
+    unreachable_pub,
+    reason = "`pub` says that another module uses it: nothing of this crate is reached from outside"
+)]
+
+mod admin;
+mod admission;
+mod cli;
+mod config;
+mod controllers;
+mod domain;
+mod fence;
+mod io;
+mod lanes;
+mod metrics;
+mod operator;
+mod runner;
+mod shards;
+mod telemetry;
+mod tool;
+mod transfer;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What the tests and benchmarks of this repository ask besides the program as a whole.
+pub mod parts {
+    pub use crate::{
+        admission::{Named, REFERENCES, SECRETS_MAX},
+        config::OperatorConfig,
+        domain::{
+            capabilities::Capabilities,
+            diff::first_difference,
+            labels::SLOT,
+            names::{database, hex},
+            object::{Desired, Kind},
+        },
+        lanes::{Lanes, Priority},
+        metrics::METRICS,
+        shards::names,
+        tool::prerequisites::{Rights, Rule},
+    };
+
+    /// Parts of the controller of benches.
+    pub mod bench {
+        pub use crate::controllers::bench::{build::render, model::Input};
+    }
+
+    /// Parts of the controller of sites.
+    pub mod site {
+        pub use crate::controllers::site::{
+            hosts::resolve,
+            model::{Claim, Found, Fresh, Holder, Observed, Plan, Routes, Step},
+            plan::plan,
+        };
+    }
+}
+
+/// Does what the command line asks for; the exit code says whether that went well.
+pub async fn main() -> ExitCode {
+    let ended = match cli::Cli::parse().command {
+        cli::Command::Run(arguments) => {
+            telemetry::init(&arguments);
+            operator::run(*arguments).await.inspect_err(|error| {
+                tracing::error!(error = format!("{error:#}"), "operator failed");
+            })
+        }
+        cli::Command::Shards(arguments) => tool::shards(arguments).await,
+        cli::Command::Status(arguments) => tool::fleet::status(arguments).await,
+        cli::Command::Why(arguments) => tool::why::why(arguments).await,
+        cli::Command::Check(arguments) => tool::check::check(arguments).await,
+        cli::Command::Render(arguments) => tool::manifests::render(&arguments),
+        cli::Command::Crds => tool::manifests::crds(),
+        cli::Command::AdmissionFence(arguments) => tool::manifests::admission_fence(&arguments),
+        cli::Command::AdmissionReferences => tool::manifests::admission_references(),
+        cli::Command::Transfer(arguments) => transfer::command(&arguments).await,
+        cli::Command::Completions { shell } => tool::manifests::completions(shell),
+    };
+    match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

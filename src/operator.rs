@@ -5,6 +5,7 @@ mod backups;
 mod fleet;
 mod ownership;
 mod readiness;
+pub mod reason;
 mod settings;
 mod wake;
 mod watches;
@@ -12,6 +13,7 @@ mod watches;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use fleet::Fleet;
 use kube::Config;
 use kube_sharding::{
     Incarnation,
@@ -23,8 +25,11 @@ use kube_sharding::{
     timing::Timing,
 };
 use metrics::counter;
+use readiness::Readiness;
 use tokio::{signal::unix, sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use wake::Wake;
+use watches::Watches;
 
 use crate::{
     admin,
@@ -52,18 +57,9 @@ use crate::{
     metrics as recorder,
     shards::{Report, names},
 };
-use fleet::Fleet;
-use readiness::Readiness;
-use wake::Wake;
-use watches::Watches;
 
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// Reason of the Event about a value of the ConfigMap that is not taken.
-pub const INVALID_VALUE: &str = "InvalidValue";
-/// Reason of the Event about a handover.
-pub const SLOTS_TAKEN_OVER: &str = "SlotsTakenOver";
 
 /// What outlives an incarnation.
 struct Process {

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
-use frappe_operator::metrics::METRICS;
+use frappe_operator::parts::METRICS;
 use serde_json::Value;
 
 fn root() -> &'static Path {

@@ -5,7 +5,7 @@
 use std::{collections::BTreeSet, path::PathBuf};
 
 use frappe_loadtest::rights::{FOLDER, Right, noted};
-use frappe_operator::tool::prerequisites::{Rights, Rule};
+use frappe_operator::parts::{Rights, Rule};
 
 /// Rights that no audit log can show, each with its reason.
 const UNSEEN: [(&str, &str, &str, &str); 4] = [

@@ -6,11 +6,8 @@ mod world;
 use std::{hint::black_box, time::Instant};
 
 use allocation_counter::{AllocationInfo, measure};
-use frappe_operator::{
-    config::OperatorConfig,
-    controllers::{bench::build, site::plan::plan},
-    domain::{capabilities::Capabilities, diff::first_difference, object::Desired},
-    lanes::{Lanes, Priority},
+use frappe_operator::parts::{
+    Capabilities, Desired, Lanes, OperatorConfig, Priority, bench, first_difference, site::plan,
 };
 use kube_sharding::{
     Incarnation, Slot,
@@ -63,15 +60,15 @@ fn site() {
 
 fn bench() {
     let (bench, config) = (world::bench(), OperatorConfig::default());
-    let input = build::Input {
+    let input = bench::Input {
         bench: &bench,
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
         open_servers: Vec::new(),
     };
-    say("render a bench", &measure(|| drop(black_box(build::render(&input)))));
-    let objects = build::render(&input).components;
+    say("render a bench", &measure(|| drop(black_box(bench::render(&input)))));
+    let objects = bench::render(&input).components;
     let live: Vec<_> = objects.iter().map(Desired::stamped).collect();
     let wanted = live.clone();
     let compare = || {

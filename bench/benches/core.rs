@@ -7,11 +7,8 @@ use std::{hint::black_box, time::Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use frappe_crds::FrappeBench;
-use frappe_operator::{
-    config::OperatorConfig,
-    controllers::{bench::build, site::plan::plan},
-    domain::{capabilities::Capabilities, diff::first_difference, names},
-    lanes::{Lanes, Priority},
+use frappe_operator::parts::{
+    Capabilities, Desired, Lanes, OperatorConfig, Priority, bench, database, first_difference, site::plan,
 };
 use kube_sharding::Slot;
 
@@ -20,7 +17,7 @@ fn slot(criterion: &mut Criterion) {
         it.iter(|| Slot::of_uid(black_box("f81d4fae-7dec-11d0-a765-00a0c91e6bf6")))
     });
     criterion.bench_function("database name", |it| {
-        it.iter(|| names::database(black_box("default"), black_box("customer-site"), black_box("5f2b1c")))
+        it.iter(|| database(black_box("default"), black_box("customer-site"), black_box("5f2b1c")))
     });
 }
 
@@ -46,16 +43,16 @@ fn render(criterion: &mut Criterion) {
     }))
     .expect("a bench");
     let config = OperatorConfig::default();
-    let input = build::Input {
+    let input = bench::Input {
         bench: &bench,
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
         open_servers: Vec::new(),
     };
-    criterion.bench_function("render a bench", |it| it.iter(|| build::render(&input)));
-    let objects = build::render(&input).components;
-    let live: Vec<_> = objects.iter().map(frappe_operator::domain::object::Desired::stamped).collect();
+    criterion.bench_function("render a bench", |it| it.iter(|| bench::render(&input)));
+    let objects = bench::render(&input).components;
+    let live: Vec<_> = objects.iter().map(Desired::stamped).collect();
     criterion.bench_function("compare a bench's deployments with live ones", |it| {
         it.iter(|| {
             objects

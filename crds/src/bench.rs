@@ -5,7 +5,9 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use crate::bench_parts::{Monitoring, NetworkPolicyConfig, QueueAutoscaling, WebConfig, WorkerAutoscaling};
+pub use crate::bench_parts::{
+    Monitoring, NetworkPolicyConfig, QueueAutoscaling, StorageAccessMode, WebConfig, WorkerAutoscaling,
+};
 pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
 };
@@ -359,26 +361,6 @@ pub struct RedisSize {
     /// Memory for data (`maxmemory`); the container's limit is a quarter more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Quantity>,
-}
-
-/// Access mode of the sites volume.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum StorageAccessMode {
-    /// Mounted by pods on any node.
-    #[default]
-    ReadWriteMany,
-    /// Mounted by pods on one node only: they all run there.
-    ReadWriteOnce,
-}
-
-impl StorageAccessMode {
-    /// The name that Kubernetes uses.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::ReadWriteMany => "ReadWriteMany",
-            Self::ReadWriteOnce => "ReadWriteOnce",
-        }
-    }
 }
 
 /// What happens to a bench's volumes when the bench is deleted.

@@ -1,10 +1,11 @@
-//! Parts of a FrappeBench: how it answers, what may reach it, how it is measured and how its workers scale.
+//! Parts of a FrappeBench: how it answers, what may reach it, how it is measured and how its workers scale, and how its volume is mounted.
 
 use k8s_openapi::{
     api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicyIngressRule},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Settings of gunicorn and nginx.
@@ -130,4 +131,24 @@ pub struct QueueAutoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub polling_interval: Option<i32>,
+}
+
+/// Access mode of the sites volume.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum StorageAccessMode {
+    /// Mounted by pods on any node.
+    #[default]
+    ReadWriteMany,
+    /// Mounted by pods on one node only: they all run there.
+    ReadWriteOnce,
+}
+
+impl StorageAccessMode {
+    /// The name that Kubernetes uses.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ReadWriteMany => "ReadWriteMany",
+            Self::ReadWriteOnce => "ReadWriteOnce",
+        }
+    }
 }

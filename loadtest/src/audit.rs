@@ -11,8 +11,6 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::cluster::Cluster;
-
 /// One answered request.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -97,15 +95,15 @@ impl Agents {
     }
 }
 
-/// The operator's requests from `since` on.
-pub fn requests(cluster: &Cluster, since: Timestamp) -> anyhow::Result<Vec<Request>> {
-    Ok(requests_by(cluster, &Agents::Ours)?.into_iter().filter(|request| request.at >= since).collect())
+/// The operator's requests from `since` on, by the folder of a cluster's audit logs.
+pub fn requests(logs: &Path, since: Timestamp) -> anyhow::Result<Vec<Request>> {
+    Ok(requests_by(logs, &Agents::Ours)?.into_iter().filter(|request| request.at >= since).collect())
 }
 
 /// All requests of whom is wanted, in the order in which they were answered.
-pub fn requests_by(cluster: &Cluster, agents: &Agents) -> anyhow::Result<Vec<Request>> {
+pub fn requests_by(logs: &Path, agents: &Agents) -> anyhow::Result<Vec<Request>> {
     let mut found = Vec::new();
-    for event in events(&cluster.logs)? {
+    for event in events(logs)? {
         let event = event?;
         if agents.wants(event["userAgent"].as_str().unwrap_or_default()) {
             found.push(parse(&event));

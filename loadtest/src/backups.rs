@@ -8,7 +8,7 @@ use k8s_openapi::api::batch::v1::Job;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize};
 
-use crate::report::Spread;
+use crate::spread::Spread;
 
 /// Component of the Jobs that back a site up.
 const COMPONENT: &str = "site-backup";

@@ -12,7 +12,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 
-use crate::rights;
+use crate::{
+    audit::{self, Agents},
+    rights,
+};
 
 /// What starts and removes clusters.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane/cluster");
@@ -147,10 +150,17 @@ impl Cluster {
     }
 }
 
+impl Cluster {
+    /// Writes down which rights the operator used here.
+    fn note_rights(&self, folder: &Path) -> anyhow::Result<()> {
+        rights::note(&audit::requests_by(&self.logs, &Agents::Ours)?, &self.name, folder)
+    }
+}
+
 impl Drop for Cluster {
     fn drop(&mut self) {
         if let Some(folder) = std::env::var_os(rights::FOLDER)
-            && let Err(error) = rights::note(self, Path::new(&folder))
+            && let Err(error) = self.note_rights(Path::new(&folder))
         {
             eprintln!("what the operator used in cluster {} was not noted: {error:#}", self.name);
         }

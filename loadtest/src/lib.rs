@@ -15,5 +15,6 @@ pub mod proxy;
 pub mod report;
 pub mod rights;
 pub mod scenario;
+pub mod spread;
 pub mod summary;
 pub mod targets;

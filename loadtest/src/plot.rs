@@ -16,7 +16,7 @@ type Line = (String, Vec<(f64, f64)>);
 /// Writes the plots of a report into a folder; answers their file names.
 pub fn write(report: &Report, folder: &Path) -> anyhow::Result<Vec<String>> {
     let samples = &report.samples;
-    let ready = samples.iter().map(|it| (it.seconds, crate::report::exact(it.ready))).collect();
+    let ready = samples.iter().map(|it| (it.seconds, crate::spread::exact(it.ready))).collect();
     let mut names: Vec<String> = samples.iter().flat_map(|it| it.resident_mebibytes.keys().cloned()).collect();
     names.sort();
     names.dedup();

@@ -5,34 +5,11 @@ use std::{collections::BTreeMap, fmt::Write};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{backups::Backups, scenario::Scenario, targets::Target};
-
-/// How long something took, in milliseconds.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-pub struct Spread {
-    /// How many were measured.
-    pub count: usize,
-    /// Half of them took no longer.
-    pub p50: f64,
-    /// Nine of ten.
-    pub p90: f64,
-    /// Ninety-nine of a hundred.
-    pub p99: f64,
-    /// None took longer.
-    pub max: f64,
-}
-
-impl Spread {
-    /// Of measured times, in milliseconds: the smallest that is not below the share of them.
-    pub fn of(mut times: Vec<f64>) -> Self {
-        times.sort_by(f64::total_cmp);
-        let at = |hundredths: usize| {
-            let rank = (times.len() * hundredths).div_ceil(100);
-            times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
-        };
-        Self { count: times.len(), p50: at(50), p90: at(90), p99: at(99), max: at(100) }
-    }
-}
+use crate::{
+    backups::Backups,
+    scenario::Scenario,
+    spread::{Spread, exact},
+};
 
 /// What a member used during a step.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -364,12 +341,6 @@ impl Report {
     }
 }
 
-/// A count as a number with fractions.
-#[allow(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
-pub fn exact(count: usize) -> f64 {
-    count as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -380,5 +351,43 @@ mod tests {
         assert_eq!((spread.count, spread.p50, spread.p90, spread.p99, spread.max), (200, 100.0, 180.0, 198.0, 200.0));
         assert_eq!(Spread::of(vec![7.0]).p99.to_bits(), 7.0_f64.to_bits());
         assert_eq!(Spread::of(Vec::new()).count, 0);
+    }
+}
+
+/// A figure against its target.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub struct Target {
+    /// What is measured.
+    pub figure: String,
+    /// What was.
+    pub measured: f64,
+    /// What it may be at most, or must be at least.
+    pub bound: f64,
+    /// Whether it is a bound from above.
+    pub most: bool,
+    /// Unit.
+    pub unit: String,
+}
+
+impl Target {
+    pub fn at_most(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
+        Self { figure: figure.to_owned(), measured, bound, most: true, unit: unit.to_owned() }
+    }
+
+    pub fn at_least(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
+        Self { most: false, ..Self::at_most(figure, measured, bound, unit) }
+    }
+
+    /// Whether it is met.
+    pub fn is_met(&self) -> bool {
+        if self.most { self.measured <= self.bound } else { self.measured >= self.bound }
+    }
+
+    /// A row of a table: figure, measured, target, verdict.
+    pub fn row(&self) -> String {
+        let sign = if self.most { "≤" } else { "≥" };
+        let unit = if self.unit.is_empty() { String::new() } else { format!(" {}", self.unit) };
+        let verdict = if self.is_met() { "met" } else { "**missed**" };
+        format!("| {} | {:.2}{unit} | {sign} {}{unit} | {verdict} |", self.figure, self.measured, self.bound)
     }
 }

@@ -2,10 +2,7 @@
 
 use std::{collections::BTreeSet, path::Path};
 
-use crate::{
-    audit::{self, Agents, Request},
-    cluster::Cluster,
-};
+use crate::audit::Request;
 
 /// The environment variable with the folder of notes.
 pub const FOLDER: &str = "FRAPPE_RIGHTS_USED";
@@ -13,13 +10,12 @@ pub const FOLDER: &str = "FRAPPE_RIGHTS_USED";
 /// Group, resource (with a subresource after a slash) and verb.
 pub type Right = (String, String, String);
 
-/// Writes down what the operator used in a cluster.
-pub fn note(cluster: &Cluster, folder: &Path) -> anyhow::Result<()> {
-    let requests = audit::requests_by(cluster, &Agents::Ours)?;
+/// Writes down what the operator used in the cluster of this name, by all its requests there.
+pub fn note(requests: &[Request], cluster: &str, folder: &Path) -> anyhow::Result<()> {
     // The commands for people name no pod: they act with a person's rights.
     let used: BTreeSet<Right> = requests.iter().filter(|it| !it.pod.is_empty()).flat_map(rights).collect();
     std::fs::create_dir_all(folder)?;
-    std::fs::write(folder.join(format!("{}.json", cluster.name())), serde_json::to_vec(&used)?)?;
+    std::fs::write(folder.join(format!("{cluster}.json")), serde_json::to_vec(&used)?)?;
     Ok(())
 }
 

@@ -1,49 +1,10 @@
 //! What the operator is held to, and how it stands.
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     backups::Backups,
-    report::{Report, Row, exact},
+    report::{Report, Row, Target},
+    spread::exact,
 };
-
-/// A figure against its target.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Target {
-    /// What is measured.
-    pub figure: String,
-    /// What was.
-    pub measured: f64,
-    /// What it may be at most, or must be at least.
-    pub bound: f64,
-    /// Whether it is a bound from above.
-    pub most: bool,
-    /// Unit.
-    pub unit: String,
-}
-
-impl Target {
-    fn at_most(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
-        Self { figure: figure.to_owned(), measured, bound, most: true, unit: unit.to_owned() }
-    }
-
-    fn at_least(figure: &str, measured: f64, bound: f64, unit: &str) -> Self {
-        Self { most: false, ..Self::at_most(figure, measured, bound, unit) }
-    }
-
-    /// Whether it is met.
-    pub fn is_met(&self) -> bool {
-        if self.most { self.measured <= self.bound } else { self.measured >= self.bound }
-    }
-
-    /// A row of a table: figure, measured, target, verdict.
-    pub fn row(&self) -> String {
-        let sign = if self.most { "≤" } else { "≥" };
-        let unit = if self.unit.is_empty() { String::new() } else { format!(" {}", self.unit) };
-        let verdict = if self.is_met() { "met" } else { "**missed**" };
-        format!("| {} | {:.2}{unit} | {sign} {}{unit} | {verdict} |", self.figure, self.measured, self.bound)
-    }
-}
 
 fn memory(row: &Row) -> f64 {
     row.members.values().map(|cost| cost.resident_mebibytes).fold(0.0, f64::max)

@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use frappe_loadtest::{chaos::Chaos, report::Report};
+use frappe_loadtest::{chaos::settings::Chaos, report::Report};
 
 const SCENARIO: &str = r#"
 about: Every kind of step, small.

@@ -49,11 +49,6 @@ impl Children {
     pub fn all(&self, kind: Kind) -> Vec<Arc<DynamicObject>> {
         self.cache(kind).all()
     }
-
-    /// The kinds and their caches.
-    pub fn iter(&self) -> impl Iterator<Item = (&Kind, &Arc<Cache<DynamicObject>>)> {
-        self.0.iter()
-    }
 }
 
 /// What every reconcile is given.

@@ -22,7 +22,7 @@ use crate::{
     },
     io::{
         cache::Cache,
-        compact::Cached,
+        cached::Cached,
         events::log_line,
         writer::{WriteError, Writer},
     },

@@ -16,7 +16,7 @@ use crate::{
     domain::{condition::Conditions, key::Key, object::Kind},
     io::{
         cache::Cache,
-        compact::Cached,
+        cached::Cached,
         events::Notice,
         writer::{WriteError, Writer, words},
     },

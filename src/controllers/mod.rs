@@ -18,3 +18,4 @@ pub mod failure;
 pub mod job;
 mod lint;
 pub mod site;
+pub mod take_over;

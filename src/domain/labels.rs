@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 use kube_sharding::Slot;
 
 /// Label that marks everything this operator makes.
@@ -147,6 +147,12 @@ pub fn site(bench_name: &str, site: &str, site_uid: &str) -> BTreeMap<String, St
     labels.insert(SLOT.to_owned(), Slot::of_uid(site_uid).to_string());
     labels.insert(SITE_UID.to_owned(), site_uid.to_owned());
     labels
+}
+
+/// Whether an annotation of an object, a list with commas between, has a namespace; `*` stands for all.
+pub fn names_namespace(object: &DynamicObject, annotation: &str, namespace: &str) -> bool {
+    let list = object.annotations().get(annotation).map(String::as_str).unwrap_or_default();
+    list.split(',').map(str::trim).any(|it| it == namespace || it == "*")
 }
 
 #[cfg(test)]

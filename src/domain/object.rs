@@ -163,7 +163,7 @@ impl Desired {
         body
     }
 
-    /// Hash of what is applied, as the object carries it in [`APPLIED_HASH`].
+    /// Hash of what is applied, as the object carries it in `labels::APPLIED_HASH`.
     pub fn applied_hash(&self) -> String {
         hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS)
     }

@@ -184,10 +184,7 @@ mod tests {
     use super::*;
     use crate::{
         domain::key::Key,
-        io::{
-            cache::Cache,
-            compact::{Cached, Compact},
-        },
+        io::{cache::Cache, cached::Cached, compact::Compact},
     };
 
     fn arrived(object: Value) -> Compact {

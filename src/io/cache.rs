@@ -14,13 +14,8 @@ use kube::{Resource, ResourceExt};
 use kube_sharding::{Slot, SlotSet};
 use tokio::sync::watch;
 
-use crate::{
-    domain::key::Key,
-    io::{
-        compact::{Cached, Sample},
-        watch::Change,
-    },
-};
+use super::cached::{Cached, Sample};
+use crate::domain::key::Key;
 
 /// How long the answer to a write counts without the watch: longer than a watch is late.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
@@ -159,11 +154,6 @@ impl<K: Cached> Cache<K> {
         self.objects.len()
     }
 
-    /// Whether the watch delivered nothing.
-    pub fn is_empty(&self) -> bool {
-        self.objects.is_empty()
-    }
-
     /// The slots whose first list is in and was told of.
     pub fn synced(&self) -> watch::Receiver<SlotSet> {
         self.synced.subscribe()
@@ -175,6 +165,7 @@ impl<K: Cached> Cache<K> {
         let _ = self.synced().wait_for(|slots| *slots == SlotSet::ALL).await;
     }
 
+    /// The first lists of these slots are in and were told of.
     pub(super) fn mark_synced(&self, slots: SlotSet) {
         self.synced.send_if_modified(|known| std::mem::replace(known, slots) != slots);
     }
@@ -395,3 +386,26 @@ fn is_gone_astray<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
 
 #[cfg(test)]
 mod tests;
+
+/// What a watch saw.
+#[derive(Clone, Debug)]
+pub enum Change<K> {
+    /// The object is new or differs from `before`.
+    Applied {
+        /// As it is now.
+        now: Arc<K>,
+        /// As the cache had it.
+        before: Option<Arc<K>>,
+    },
+    /// The object is gone.
+    Deleted(Arc<K>),
+}
+
+impl<K> Change<K> {
+    /// The object, as it is or last was.
+    pub fn object(&self) -> &K {
+        match self {
+            Self::Applied { now, .. } | Self::Deleted(now) => now,
+        }
+    }
+}

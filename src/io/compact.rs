@@ -3,159 +3,29 @@
 //! A `DynamicObject` is a tree of maps, each node of which takes hundreds of bytes however little it holds. The objects
 //! of one kind are nearly alike, so that beside a sample each is a few hundred bytes.
 
-use std::{
-    borrow::Cow,
-    collections::HashMap,
-    fmt,
-    sync::{Arc, OnceLock},
-};
+use std::{borrow::Cow, collections::HashMap, fmt};
 
-use frappe_crds::{FrappeBench, FrappeSite};
-use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Resource,
     api::ObjectMeta,
     core::{ApiResource, DynamicObject, DynamicResourceScope},
 };
-use kube_sharding::reading::{self, Head};
-use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
+use kube_sharding::reading::Head;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, json};
 
-use crate::io::{bound, unread};
-
-/// An object that a cache may hold.
-pub trait Cached: Sized + Send + Sync + 'static {
-    /// What the watch delivers.
-    type Form: Resource + Clone + DeserializeOwned + fmt::Debug + Send + Sync + 'static;
-    /// What the cache holds.
-    type Held: Send + Sync;
-
-    /// The form of an object.
-    fn close(self) -> Self::Form;
-
-    /// What arrives, from its text: one that cannot be read whole is no reason not to read the others.
-    fn read(text: &str) -> Option<Self::Form>;
-
-    /// What of a form is kept when it arrives.
-    fn trim(form: Self::Form) -> Self::Form {
-        form
-    }
-
-    /// The object of a form.
-    fn open(form: &Arc<Self::Form>) -> Arc<Self>;
-
-    /// The form as it is held beside a sample of its kind.
-    fn hold(form: &Arc<Self::Form>, sample: &Sample) -> Self::Held;
-
-    /// The form that is held.
-    fn form(held: &Self::Held) -> Arc<Self::Form>;
-
-    /// The same, in memory of its own.
-    fn copy(held: &Self::Held) -> Self::Held;
-}
-
-/// One object of a kind, the first that was held: what the others have in common with it is not held again.
-#[derive(Default)]
-pub struct Sample(OnceLock<Arc<[u8]>>);
-
-/// Kinds that are held as they are.
-macro_rules! held_as_they_are {
-    ($($kind:ty, $trim:ident;)*) => {$(
-        impl Cached for $kind {
-            type Form = Self;
-            type Held = Arc<Self>;
-
-            fn close(self) -> Self {
-                self
-            }
-
-            fn read(text: &str) -> Option<Self> {
-                unread::$trim(text)
-            }
-
-            fn trim(form: Self) -> Self {
-                bound::$trim(form)
-            }
-
-            fn open(form: &Arc<Self>) -> Arc<Self> {
-                Arc::clone(form)
-            }
-
-            fn hold(form: &Arc<Self>, _: &Sample) -> Arc<Self> {
-                Arc::clone(form)
-            }
-
-            fn form(held: &Arc<Self>) -> Arc<Self> {
-                Arc::clone(held)
-            }
-
-            fn copy(held: &Arc<Self>) -> Arc<Self> {
-                Arc::new(Self::clone(held))
-            }
-        }
-    )*};
-}
-
-held_as_they_are! {
-    FrappeSite, site;
-    FrappeBench, bench;
-    ConfigMap, settings;
-}
-
-impl Cached for DynamicObject {
-    type Form = Compact;
-    type Held = Packed;
-
-    fn close(self) -> Compact {
-        Compact::of(serde_json::to_value(self).expect("a Kubernetes object serializes"))
-    }
-
-    fn read(text: &str) -> Option<Compact> {
-        reading::whole(text).or_else(|| unread::metadata(text))
-    }
-
-    fn open(form: &Arc<Compact>) -> Arc<Self> {
-        Arc::new(form.open())
-    }
-
-    fn hold(form: &Arc<Compact>, sample: &Sample) -> Packed {
-        let sample = Arc::clone(sample.0.get_or_init(|| form.json.clone().into()));
-        Packed { compressed: compress_prepend_size_with_dict(&form.json, &sample).into_boxed_slice(), sample }
-    }
-
-    fn form(held: &Packed) -> Arc<Compact> {
-        let json = decompress_size_prepended_with_dict(&held.compressed, &held.sample);
-        Arc::new(Compact::with_metadata(json.expect("what was compressed with a sample is read with it")))
-    }
-
-    fn copy(held: &Packed) -> Packed {
-        Packed { compressed: held.compressed.clone(), sample: Arc::clone(&held.sample) }
-    }
-}
-
-/// An object as LZ4, beside a sample.
-pub struct Packed {
-    compressed: Box<[u8]>,
-    sample: Arc<[u8]>,
-}
-
-impl Packed {
-    /// Bytes that are held of the object alone.
-    pub fn size_bytes(&self) -> usize {
-        self.compressed.len()
-    }
-}
+use crate::io::bound;
 
 /// An object as text, with what a cache asks for at hand: name, namespace, uid and resourceVersion.
 #[derive(Clone)]
 pub struct Compact {
     metadata: ObjectMeta,
-    json: Box<[u8]>,
+    pub(super) json: Box<[u8]>,
 }
 
 impl Compact {
-    fn of(mut object: Value) -> Self {
+    /// An object without what nobody reads; of one that is too large, its metadata alone.
+    pub(super) fn of(mut object: Value) -> Self {
         bound::prune(&mut object);
         let json = object.to_string();
         if json.len() <= bound::OBJECT_BYTES_MAX {
@@ -173,7 +43,8 @@ impl Compact {
         Self::with_metadata(object.to_string().into_bytes())
     }
 
-    fn with_metadata(json: Vec<u8>) -> Self {
+    /// An object of this text.
+    pub(super) fn with_metadata(json: Vec<u8>) -> Self {
         let Part { metadata: Identity { name, namespace, uid, resource_version } } = head(&json);
         let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
         Self { metadata, json: json.into_boxed_slice() }
@@ -261,75 +132,5 @@ impl Resource for Compact {
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
         &mut self.metadata
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::domain::labels;
-    use kube::ResourceExt;
-
-    fn object() -> Value {
-        json!({
-            "metadata": {"name": "shop-init", "namespace": "a", "uid": "u", "resourceVersion": "7",
-                         "labels": {"site": "shop", labels::SLOT: "042"}, "managedFields": [{"manager": "x"}]},
-            "spec": {"backoffLimit": 0, "template": {"spec": {}}},
-            "status": {"conditions": [{"type": "Complete", "status": "True"}]},
-        })
-    }
-
-    #[test]
-    fn an_object_is_opened_as_it_was_but_for_what_nobody_reads() {
-        let compact: Compact = serde_json::from_value(object()).unwrap();
-        assert_eq!((compact.name_any().as_str(), compact.resource_version().as_deref()), ("shop-init", Some("7")));
-        assert_eq!((compact.label("site").as_deref(), compact.label("none")), (Some("shop"), None));
-        let opened = compact.open();
-        assert_eq!(opened.labels()["site"], "shop");
-        assert_eq!(opened.metadata.managed_fields, None);
-        assert_eq!(opened.data["spec"], json!({"backoffLimit": 0}));
-        assert_eq!(opened.data["status"]["conditions"][0]["type"], "Complete");
-        assert_eq!(opened.close().json, compact.json, "closing what was opened gives the same");
-    }
-
-    /// Of a Secret that was just made, everything but its metadata is dropped before it is remembered.
-    #[test]
-    fn metadata_alone_is_an_object_too() {
-        let mut secret: DynamicObject = serde_json::from_value(object()).unwrap();
-        secret.data = Value::Null;
-        let compact = secret.close();
-        assert_eq!((compact.name_any().as_str(), compact.label("site").as_deref()), ("shop-init", Some("shop")));
-        assert_eq!(compact.open().data["spec"], Value::Null);
-    }
-
-    #[test]
-    fn what_is_alike_is_held_once() {
-        let sample = Sample::default();
-        let held: Vec<Packed> = ["1", "2", "3"]
-            .map(|uid| {
-                let mut object = object();
-                object["metadata"]["uid"] = json!(uid);
-                DynamicObject::hold(&Arc::new(serde_json::from_value(object).unwrap()), &sample)
-            })
-            .into();
-        for (packed, uid) in held.iter().zip(["1", "2", "3"]) {
-            let form = DynamicObject::form(packed);
-            assert_eq!(form.uid().as_deref(), Some(uid));
-            assert_eq!(DynamicObject::open(&form).data["spec"], json!({"backoffLimit": 0}));
-            assert!(packed.size_bytes() * 5 < form.json.len(), "{} of {}", packed.size_bytes(), form.json.len());
-        }
-    }
-
-    #[test]
-    fn the_template_of_a_bench_is_compared_so_it_is_kept() {
-        let mut object = object();
-        object["metadata"]["labels"] = json!({"bench": "b"});
-        let compact: Compact = serde_json::from_value(object).unwrap();
-        assert!(compact.open().data["spec"]["template"].is_object());
-    }
-
-    #[test]
-    fn what_is_no_object_is_refused() {
-        assert!(serde_json::from_value::<Compact>(json!({"kind": "Status"})).is_err());
     }
 }

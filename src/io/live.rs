@@ -4,7 +4,8 @@ use frappe_crds::FrappeSite;
 use kube::{Client, core::PartialObjectMeta};
 use kube_sharding::watch::{Query, Read, list, read};
 
-use crate::{domain::key::Key, io::compact::Cached};
+use super::cached::Cached;
+use crate::domain::key::Key;
 
 /// The sites with these labels, of these namespaces or, where there are none, of all; and the oldest version at which they
 /// were listed.

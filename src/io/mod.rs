@@ -2,6 +2,7 @@
 
 mod bound;
 pub mod cache;
+pub mod cached;
 pub mod client;
 pub mod compact;
 pub mod departures;

@@ -7,12 +7,13 @@ use kube::{Client, core::DynamicObject};
 use kube_sharding::{Slot, SlotSet, watch::Query};
 use tokio::task::AbortHandle;
 
+use super::cache::Change;
 use crate::{
     domain::{key::Key, object::Kind},
     io::{
         cache::Cache,
         compact::Compact,
-        watch::{self, Change, Scope},
+        watch::{self, Scope},
     },
 };
 

@@ -198,7 +198,7 @@ mod tests {
     use kube::ResourceExt;
 
     use super::*;
-    use crate::io::compact::Cached;
+    use crate::io::cached::Cached;
 
     fn deep() -> String {
         format!("{}{}", "[".repeat(130), "]".repeat(130))

@@ -11,30 +11,8 @@ use kube_sharding::{
 use metrics::gauge;
 use tokio::sync::watch;
 
-use crate::io::{cache::Cache, compact::Cached};
-
-/// What a watch saw.
-#[derive(Clone, Debug)]
-pub enum Change<K> {
-    /// The object is new or differs from `before`.
-    Applied {
-        /// As it is now.
-        now: Arc<K>,
-        /// As the cache had it.
-        before: Option<Arc<K>>,
-    },
-    /// The object is gone.
-    Deleted(Arc<K>),
-}
-
-impl<K> Change<K> {
-    /// The object, as it is or last was.
-    pub fn object(&self) -> &K {
-        match self {
-            Self::Applied { now, .. } | Self::Deleted(now) => now,
-        }
-    }
-}
+use super::{cache::Change, cached::Cached};
+use crate::io::cache::Cache;
 
 /// Which objects are watched, and of which slots.
 #[derive(Clone)]

@@ -98,17 +98,6 @@ impl WriteError {
     pub fn not_ours(verb: &'static str, desired: &Desired) -> Self {
         Self::Rejected { verb, kind: desired.kind, key: desired.key.clone(), message: NOT_OURS.to_owned() }
     }
-
-    /// A fixed word for metrics and Events.
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::Conflict { .. } => "Conflict",
-            Self::NamespaceTerminating { .. } => "NamespaceTerminating",
-            Self::Rejected { .. } | Self::NotFound { .. } => "Rejected",
-            Self::NoRight { .. } => "NoRight",
-            Self::Transient { .. } => "Transient",
-        }
-    }
 }
 
 /// Writes for one scope.

@@ -48,6 +48,7 @@ pub(super) struct Api {
 }
 
 impl Api {
+    /// All of these definitions make it whole.
     pub(super) fn new(wanted: Vec<String>) -> (Self, watch::Receiver<bool>) {
         let (exists, present) = watch::channel(false);
         (Self { enough: wanted.len(), wanted, seen: BTreeSet::new(), exists }, present)
@@ -59,6 +60,7 @@ impl Api {
         (Self { enough: 1, ..api }, present)
     }
 
+    /// A definition came or went.
     pub(super) fn saw(&mut self, definition: &str, is_there: bool) {
         if is_there {
             self.seen.insert(definition.to_owned());
@@ -70,6 +72,7 @@ impl Api {
     }
 }
 
+/// Name of the CustomResourceDefinition of a kind.
 pub(super) fn definition_name(kind: Kind) -> String {
     let resource = kind.resource();
     format!("{}.{}", resource.plural, resource.group)

@@ -11,10 +11,7 @@ use crate::{
         context::{ChildCache, Children},
     },
     domain::{labels, object::Kind},
-    io::{
-        compact::Compact,
-        watch::{Change, Scope as WatchScope},
-    },
+    io::{cache::Change, compact::Compact, watch::Scope as WatchScope},
 };
 
 impl Starter<'_> {

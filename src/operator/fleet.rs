@@ -14,6 +14,7 @@ use kube_sharding::{
 use metrics::{counter, gauge};
 use tokio::{sync::watch, task::JoinSet};
 
+use super::reason::SLOTS_TAKEN_OVER;
 use crate::{
     domain::key::Key,
     io::{
@@ -163,7 +164,7 @@ impl Fleet {
             uid: Some(now.version.uid.to_string()),
             ..ObjectReference::default()
         };
-        let notice = Notice { warning: false, reason: super::SLOTS_TAKEN_OVER.to_owned(), note };
+        let notice = Notice { warning: false, reason: SLOTS_TAKEN_OVER.to_owned(), note };
         self.events.publish(&about, &notice).await;
     }
 }

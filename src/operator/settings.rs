@@ -11,14 +11,15 @@ use kube_sharding::{Slot, watch::Query};
 use metrics::gauge;
 use tokio::{sync::watch, task::JoinSet};
 
+use super::reason::INVALID_VALUE;
 use crate::{
     config::{self, BadValue, CONFIG_MAP, OperatorConfig},
     controllers::execute::reference,
     domain::{key::Key, object::Kind},
     io::{
-        cache::Cache,
+        cache::{Cache, Change},
         events::{Events, Notice},
-        watch::{self as watcher, Change, Scope},
+        watch::{self as watcher, Scope},
     },
 };
 
@@ -75,7 +76,7 @@ fn tell(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
     for value in bad {
         let about = reference(Kind::ConfigMap, &Key::of(map), map.uid());
         let note = format!("{}: {}; the last valid value stays in effect", value.key, value.problem);
-        let notice = Notice { warning: true, reason: super::INVALID_VALUE.to_owned(), note };
+        let notice = Notice { warning: true, reason: INVALID_VALUE.to_owned(), note };
         let events = events.clone();
         tokio::spawn(async move { events.publish(&about, &notice).await });
     }

@@ -12,7 +12,10 @@ use kube_sharding::{
 use crate::{
     controllers::{backup::index::Indexes, site::watch as site_watch},
     domain::{key::Key, labels},
-    io::{cache::Cache, live, watch::Change},
+    io::{
+        cache::{Cache, Change},
+        live,
+    },
     lanes::{Priority, runner::Queue},
 };
 
@@ -63,6 +66,7 @@ impl Wake {
         }
     }
 
+    /// The sites of this replica that are wanted.
     pub(super) fn sites_that(&self, priority: Priority, wanted: impl Fn(&FrappeSite) -> bool) {
         self.sites.all().iter().filter(|site| wanted(site)).for_each(|site| self.push(site, priority));
     }
@@ -142,6 +146,7 @@ impl Wake {
         });
     }
 
+    /// A bench, or something of it, changed.
     pub(super) fn bench(&self, key: Key) {
         if self.gate.owns(Scope::Coordinator) {
             self.bench_queue.push((), key, Priority::Normal);
@@ -155,15 +160,18 @@ impl Wake {
         }
     }
 
+    /// Every bench.
     pub(super) fn benches(&self) {
         self.benches_that(|_| true);
     }
 
+    /// The benches that are wanted.
     pub(super) fn benches_that(&self, wanted: impl Fn(&FrappeBench) -> bool) {
         let benches = self.benches.all();
         benches.iter().filter(|bench| wanted(bench)).for_each(|bench| self.bench(Key::of(bench.as_ref())));
     }
 
+    /// Settings changed: everything that this replica owns, and what waits for room.
     pub(super) fn everything(&self) {
         self.sites_that(Priority::Low, |_| true);
         self.benches();

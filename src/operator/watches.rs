@@ -27,10 +27,10 @@ use crate::{
     },
     domain::{key::Key, labels, object::Kind},
     io::{
-        cache::Cache,
+        cache::{Cache, Change},
         compact::Compact,
         named::Named,
-        watch::{self as watcher, Change, Scope},
+        watch::{self as watcher, Scope},
     },
     lanes::Priority,
 };
@@ -207,6 +207,7 @@ pub(super) fn caches() -> WakeCaches {
 }
 
 impl Starter<'_> {
+    /// How objects of a kind are watched.
     pub(super) fn query(&self, kind: Kind) -> Query {
         let mut query = Query::of::<DynamicObject>(&kind.resource(), None);
         query.metadata_only = matches!(kind, Kind::Secret | Kind::ConfigMap | Kind::Namespace);
@@ -301,6 +302,7 @@ impl Starter<'_> {
         self.tasks.spawn(watcher::run(self.client.clone(), scope, self.wake.benches.clone(), changed));
     }
 
+    /// Starts a watch, and gives the cache that it fills.
     pub(super) fn spawn(
         &mut self,
         slot_of: fn(&Compact) -> Option<Slot>,

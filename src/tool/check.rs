@@ -20,13 +20,16 @@ use kube::{
     core::{DynamicObject, PartialObjectMeta},
 };
 
-use super::prerequisites::{Definition, Facts, Level, Rights, Rule, Server, findings, table};
+use super::{
+    output::{connect, counted, print},
+    prerequisites::{Definition, Facts, Level, Rights, Rule, Server, findings, table},
+};
 use crate::{
     cli::CheckArguments,
     config::{CONFIG_MAP, OperatorConfig, parse},
     domain::{diff::first_difference, key::Key, object::Kind},
     shards::{names, report},
-    tool::{connect, counted, manifests, print, shards},
+    tool::{manifests, shards},
 };
 
 /// Questions about rights that are asked at once.

@@ -10,12 +10,12 @@ use kube::{Client, Resource, ResourceExt, api::ListParams, core::Request};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use super::output::{age, connect, counted, print};
 use crate::{
     cli::StatusArguments,
     controllers::site::watch::lane,
     domain::{condition, key::Key},
-    io::{compact::Cached, live},
-    tool::{age, connect, counted, print},
+    io::{cached::Cached, live},
 };
 
 /// Objects that one request lists.

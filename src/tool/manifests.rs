@@ -12,15 +12,15 @@ use kube::ResourceExt;
 use serde::Deserialize as _;
 use serde_json::Value;
 
+use super::output::print;
 use crate::{
     admission,
     cli::{Cli, FenceArguments, OptionalApi, RenderArguments},
     config::{self, OperatorConfig},
-    controllers::bench::{build, validate},
+    controllers::bench::{build, model::Input, validate},
     domain::{capabilities::Capabilities, key::Key, labels::APPLIED_HASH, object::Desired},
     fence,
     shards::names,
-    tool::print,
 };
 
 /// Every CustomResourceDefinition of this program: the API's, and that of the slot map.
@@ -131,8 +131,7 @@ pub fn objects(
         let status = bench.status.get_or_insert_default();
         let is_new = status.desired_revision.is_none() && status.redis_protected.is_none();
         status.redis_protected = if is_new { Some(true) } else { status.redis_protected };
-        let input =
-            build::Input { bench: &bench, config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
+        let input = Input { bench: &bench, config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
         objects.extend(build::render(&input).all().map(as_applied));
     }
     anyhow::ensure!(benches > 0, "there is no FrappeBench in the file");

@@ -4,16 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use frappe_crds::FrappeBench;
 use kube::ResourceExt;
+use kube_sharding::SLOTS;
 use serde::{Deserialize, Serialize};
 
-use kube_sharding::SLOTS;
-
+use super::output::counted;
 use crate::{
     config::OperatorConfig,
     controllers::site::validate::connections_max,
     domain::{condition, key::Key},
     shards::Report,
-    tool::counted,
 };
 
 /// Oldest Kubernetes whose API servers know everything that the CRDs' rules use: 1.30, as in the chart.

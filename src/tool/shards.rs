@@ -13,14 +13,11 @@ use kube_sharding::{
     wire::Names,
 };
 
+use super::output::{connect, print};
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
     shards::{self, names, owner_of, report},
-    tool::{
-        connect,
-        fleet::{named, site_of},
-        print,
-    },
+    tool::fleet::{named, site_of},
 };
 
 /// Prints which replica owns what.

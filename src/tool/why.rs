@@ -8,15 +8,16 @@ use jiff::Timestamp;
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
+use super::output::{age, connect, print};
 use crate::{
     cli::WhyArguments,
-    controllers::site::{place::Place, plan::verb, under_way::job_key, watch::lane},
+    controllers::site::{model::verb, place::Place, under_way::job_key, watch::lane},
     domain::{condition, key::Key},
     shards::names,
     tool::{
-        advice, age, connect,
+        advice,
         fleet::{Row, named, of_bench, of_site, site_of},
-        print, shards,
+        shards,
     },
 };
 

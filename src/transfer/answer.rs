@@ -19,7 +19,6 @@ const REMOVED_BYTES_MAX: usize = 8 << 20;
 
 /// Codes of S3 that are told as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
-#[expect(missing_docs, reason = "S3's own words")]
 pub enum S3Code {
     AccessDenied,
     AccountProblem,

@@ -9,6 +9,7 @@ pub mod connect;
 pub mod fetch;
 pub mod manifest;
 pub mod report;
+pub mod request;
 pub mod retention;
 pub mod secrecy;
 pub mod staging;
@@ -16,109 +17,16 @@ pub mod store;
 pub mod upload;
 pub mod volume;
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use self::{
-    report::Failure,
-    secrecy::Key,
-    store::{Place, Store},
+use self::{report::Failure, secrecy::Key, store::Store};
+use crate::{
+    cli::TransferArguments,
+    tool::output::print,
+    transfer::request::{Folders, Request},
 };
-use crate::{cli::TransferArguments, tool};
-
-/// Folder of the backup on its way, in the Job's pod.
-pub const STAGING: &str = "/run/frappe-backup";
-/// Folder with `accessKey`, `secretKey`, `sessionToken`, `ca.crt` and `identity`, as far as they are given.
-pub const CREDENTIALS: &str = "/run/frappe-storage";
-/// Where the volume that backups are kept on is mounted.
-pub const VOLUME: &str = "/run/frappe-backups";
-
-/// What is to be done, in this order: a backup is stored, old ones are removed, one is fetched; or all of a SiteBackup are
-/// removed. Has no secret.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Request {
-    /// Where backups are kept.
-    pub place: Place,
-    /// Folder of the site's backups there.
-    pub folder: String,
-    /// What is stored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub store: Option<Storing>,
-    /// What is removed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub retention: Option<Retention>,
-    /// Name of the backup that is fetched, or the beginning of its name: then the newest of those.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fetch: Option<String>,
-    /// Folder that it is fetched from, where it is another site's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub fetch_folder: Option<String>,
-    /// Whether an encrypted backup is fetched whose manifest the key does not authenticate.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unauthenticated: bool,
-    /// Whose backups are removed, all of them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub removal: Option<Maker>,
-}
-
-/// Who made backups: a SiteBackup, of a site.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Maker {
-    /// The SiteBackup.
-    pub site_backup: String,
-    /// The site's identity.
-    pub identity: String,
-}
-
-/// A backup that is stored.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Storing {
-    /// Its name.
-    pub name: String,
-    /// The SiteBackup that asks for it.
-    pub site_backup: String,
-    /// The site: namespace/name.
-    pub site: String,
-    /// The site's identity.
-    pub identity: String,
-    /// When it was due.
-    pub scheduled_at: Timestamp,
-    /// Whether the pod may have made none because the backup is stored already.
-    #[serde(default)]
-    pub may_be_stored: bool,
-}
-
-/// Which backups of a SiteBackup go.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Retention {
-    /// Who made them.
-    #[serde(flatten)]
-    pub maker: Maker,
-    /// Days that one is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub days: Option<i32>,
-    /// How many of the newest are kept in any case.
-    pub keep_last: usize,
-}
-
-/// Folders of the pod.
-#[derive(Clone, Debug)]
-pub struct Folders {
-    /// Of the backup on its way.
-    pub staging: PathBuf,
-    /// Of keys.
-    pub credentials: PathBuf,
-    /// Of the volume that backups are kept on.
-    pub volume: PathBuf,
-}
 
 /// The command `transfer`: leaves its result where the kubelet finds it, and prints it.
 pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
@@ -139,7 +47,7 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
     };
     // Outside of a pod there is none.
     let _ = std::fs::write(&arguments.termination_log, text.to_string());
-    tool::print(&format!("{text}\n"))?;
+    print(&format!("{text}\n"))?;
     ended.map(|_| ()).map_err(|failure| anyhow::anyhow!("{}: {failure}", failure.step))
 }
 

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 
 use super::{
-    Maker, Retention,
     manifest::{self, Manifest},
     report::Failure,
+    request::{Maker, Retention},
     store::Store,
     upload,
 };

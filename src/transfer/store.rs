@@ -17,7 +17,14 @@ use object_store::{
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::{Folders, answer::Cause, connect::Connector, report::Failure, staging, volume::Volume};
+use super::{
+    answer::Cause,
+    connect::Connector,
+    report::Failure,
+    request::{Bucket, Folders, Place},
+    staging,
+    volume::Volume,
+};
 use crate::domain::{code::Code, names::hex};
 
 /// Least size of a piece of a large object: S3 takes at most 10,000 pieces of at least 5 MiB.
@@ -31,33 +38,6 @@ const PIECES_AT_ONCE: usize = 2;
 const BUFFER_BYTES: usize = 1 << 20;
 /// Largest note of an unfinished upload.
 const NOTE_BYTES_MAX: u64 = 1 << 16;
-
-/// A place.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub enum Place {
-    /// A bucket.
-    S3(Bucket),
-    /// The volume that is mounted.
-    Volume,
-}
-
-/// A bucket that speaks S3's protocol.
-#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
-pub struct Bucket {
-    /// Its name.
-    pub bucket: String,
-    /// Its region.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub region: Option<String>,
-    /// URL of the service, if it is not Amazon's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub endpoint: Option<String>,
-    /// Whether the bucket is in the path instead of the host name.
-    #[serde(default)]
-    pub path_style: bool,
-}
 
 /// An open place.
 pub enum Store {
@@ -269,7 +249,7 @@ impl Bucket {
         let connector = Connector::new(self.endpoint.as_deref(), self.region.as_deref(), certificates.as_deref())?;
         // The environment is where clouds put the identity of a pod's ServiceAccount.
         let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(&self.bucket)
+            .with_bucket_name(&self.name)
             .with_region(self.region.as_deref().unwrap_or("us-east-1"))
             .with_checksum_algorithm(Checksum::SHA256)
             .with_virtual_hosted_style_request(!self.path_style);

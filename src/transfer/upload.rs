@@ -2,16 +2,17 @@
 
 use std::{io::Read as _, path::Path as FilePath};
 
+use jiff::Timestamp;
+
 use super::{
-    Storing,
     manifest::{self, BYTES_MAX, CONTENTS, Contents, FORMAT, Manifest, Part, Stored},
     report::Failure,
+    request::Storing,
     secrecy::{Key, SUFFIX},
     staging,
     store::{Digest, Store},
 };
 use crate::domain::code::Code;
-use jiff::Timestamp;
 
 /// Where an upload in pieces is written down.
 pub const JOURNAL: &str = "unfinished.json";

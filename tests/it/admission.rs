@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, process::Command};
 
 use frappe_crds::site::SitePhase;
-use frappe_operator::admission::{Named, REFERENCES, SECRETS_MAX};
+use frappe_operator::parts::{Named, REFERENCES, SECRETS_MAX};
 use serde_json::{Value, json};
 
 use crate::support::{World, program};

@@ -107,7 +107,7 @@ async fn the_guides_backup_and_restore() {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(20)).await;
-    let asked = audit::requests(&world.cluster, begun).unwrap();
+    let asked = audit::requests(&world.cluster.logs, begun).unwrap();
     let asked: Vec<String> =
         asked.iter().filter(|it| it.is_work() && it.verb != "watch").map(ToString::to_string).collect();
     assert_eq!(asked, Vec::<String>::new(), "at rest nothing is asked");
@@ -322,7 +322,7 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
         }
     }
     assert!(wrong.is_empty(), "{} of {SITES}: {:#?}", wrong.len(), wrong.first());
-    let requests = audit::requests(&world.cluster, before).unwrap();
+    let requests = audit::requests(&world.cluster.logs, before).unwrap();
     let mut jobs: BTreeMap<&str, usize> = BTreeMap::new();
     let made_jobs = requests.iter().filter(|it| it.verb == "create" && it.resource == "jobs" && it.code == 201);
     let (backed_up, changed): (Vec<_>, Vec<_>) = made_jobs.partition(|it| it.name.contains("-backup-"));

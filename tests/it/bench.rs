@@ -156,7 +156,7 @@ async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
     };
     world.until("every component runs the new image", 90, rolled).await;
     bench.ready("kept").await;
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let changed: Vec<&str> =
         requests.iter().filter(|it| it.verb == "patch" && it.resource == "deployments").map(|it| &*it.name).collect();
     println!("changed over in this order: {changed:?}");

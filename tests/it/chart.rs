@@ -8,7 +8,7 @@ use frappe_loadtest::{
     cluster::Cluster,
     process::{Operator, Options},
 };
-use frappe_operator::metrics::METRICS;
+use frappe_operator::parts::METRICS;
 use serde_json::Value;
 
 use crate::support::{World, ground, kubeconfig_of_pod, kubectl, program, site};
@@ -393,7 +393,7 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
     for index in 0..SITES {
         world.site_in("demo", &format!("site-{index}"), SitePhase::Ready).await;
     }
-    let requests = || audit::requests(&world.cluster, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let requests = || audit::requests(&world.cluster.logs, jiff::Timestamp::UNIX_EPOCH).unwrap();
     let statuses = requests().into_iter().filter(|it| it.resource == "frappesites/status");
     let owners: BTreeSet<String> = statuses.map(|it| it.pod).collect();
     assert_eq!(owners.len(), 3, "each replica has a share: {owners:?}");
@@ -463,7 +463,7 @@ async fn a_release_of_some_namespaces_sees_no_other() {
     let other = json(&world.cluster, &["get", "frappesite", "shop", "-n", "other"]);
     assert!(other["status"].is_null() && other["metadata"]["finalizers"].is_null(), "{other:#}");
     let of_cluster = ["frappedomains", "namespaces", "storageclasses", "customresourcedefinitions"];
-    let requests = audit::requests(&world.cluster, jiff::Timestamp::UNIX_EPOCH).unwrap();
+    let requests = audit::requests(&world.cluster.logs, jiff::Timestamp::UNIX_EPOCH).unwrap();
     let astray: BTreeSet<String> = requests
         .iter()
         .filter(|it| match it.namespace.as_str() {

@@ -37,7 +37,7 @@ fn the_manifest_is_the_chart() {
 fn the_script_has_the_checksum_of_the_manifest() {
     let script = std::fs::read_to_string(root().join("install.sh")).unwrap();
     let manifest = std::fs::read(root().join("helm/install.yaml")).unwrap();
-    let sum = frappe_operator::domain::names::hex(&sha2::Sha256::digest(manifest));
+    let sum = frappe_operator::parts::hex(&sha2::Sha256::digest(manifest));
     assert!(script.contains(&format!("\nsha256={sum}\n")), "install.sh is out of date: make manifests");
     assert!(script.contains(&format!("\nrelease={}\n", env!("CARGO_PKG_VERSION"))), "install.sh is of another release");
 }
@@ -100,7 +100,7 @@ fn a_manifest_of_ones_own_is_held_against_its_checksum() {
     let own = [("FRAPPE_OPERATOR_MANIFEST", "helm/install.yaml")];
     let (ok, said) = trap.piped(&own);
     assert!(ok && said == "PLANTED\n", "asked for by name it is taken: {said}");
-    let sum = frappe_operator::domain::names::hex(&sha2::Sha256::digest("PLANTED\n"));
+    let sum = frappe_operator::parts::hex(&sha2::Sha256::digest("PLANTED\n"));
     for (sum, fits) in [(sum.as_str(), true), ("0123", false)] {
         let (ok, said) = trap.piped(&[own[0], ("FRAPPE_OPERATOR_MANIFEST_SHA256", sum)]);
         assert!(ok == fits && (fits || said.contains("has not the SHA-256")), "{said}");

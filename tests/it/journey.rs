@@ -29,7 +29,7 @@ fn print(title: &str, requests: &[Request]) {
 async fn settled(world: &World) {
     let mut last = usize::MAX;
     for _ in 0..60 {
-        let work = audit::requests(&world.cluster, Timestamp::UNIX_EPOCH).unwrap();
+        let work = audit::requests(&world.cluster.logs, Timestamp::UNIX_EPOCH).unwrap();
         let now = work.iter().filter(|it| it.is_work_write() || (it.is_work() && it.verb != "watch")).count();
         if now == last {
             return;
@@ -70,7 +70,7 @@ async fn a_site_is_made_kept_and_removed() {
 }
 
 fn requests_to_ready(world: &World, begun: Timestamp, names: &[&str]) {
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     for name in names {
         let own = |it: &&Request| {
             it.resource != "events" && (it.name.starts_with(name) || (it.verb == "create" && it.name.is_empty()))
@@ -85,7 +85,7 @@ fn requests_to_ready(world: &World, begun: Timestamp, names: &[&str]) {
 async fn at_rest(world: &World) {
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(QUIET_SECONDS)).await;
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     print(&format!("{QUIET_SECONDS} s with nothing changing"), &requests);
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
     assert!(rest.is_empty(), "an unchanged world cost {rest:?}");
@@ -98,7 +98,7 @@ async fn a_restart_writes_nothing(world: &mut World) {
     world.operator = Operator::start(program(), &world.cluster, &Options::default()).unwrap();
     world.operator.ready().await.unwrap();
     settled(world).await;
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     print("a restart", &requests);
     let writes: Vec<_> = requests.iter().filter(|it| it.is_work_write()).collect();
     assert!(writes.is_empty(), "a restart wrote {writes:?}");
@@ -176,7 +176,7 @@ async fn drift(world: &World) {
         let look = |what: &'static str| world.cluster.kubectl(&["get", object, "-n", "life", "-o", what], "").unwrap();
         let whole = "jsonpath={.spec}{.data}{.metadata.labels}";
         let writes = |since| {
-            audit::requests(&world.cluster, since)
+            audit::requests(&world.cluster.logs, since)
                 .unwrap()
                 .into_iter()
                 .filter(Request::is_work_write)

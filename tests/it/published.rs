@@ -4,11 +4,7 @@ use std::fs;
 
 use frappe_crds::{FrappeBench, site::SitePhase};
 use frappe_loadtest::cluster::Cluster;
-use frappe_operator::{
-    config::OperatorConfig,
-    controllers::bench::build,
-    domain::{capabilities::Capabilities, object::Desired},
-};
+use frappe_operator::parts::{Capabilities, Desired, OperatorConfig, bench};
 use serde::Deserialize;
 
 use crate::{
@@ -73,13 +69,18 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
     let config = OperatorConfig::default();
     let capabilities = Capabilities { keda: true, service_monitors: true, ..Capabilities::default() };
     let mut count = 0;
-    for bench in &mut benches {
-        bench.metadata.namespace = Some("default".to_owned());
-        bench.metadata.uid = Some("1".to_owned());
-        bench.status.get_or_insert_default().redis_protected = Some(true);
-        let input =
-            build::Input { bench, config: &config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
-        let rendered = build::render(&input);
+    for each in &mut benches {
+        each.metadata.namespace = Some("default".to_owned());
+        each.metadata.uid = Some("1".to_owned());
+        each.status.get_or_insert_default().redis_protected = Some(true);
+        let input = bench::Input {
+            bench: each,
+            config: &config,
+            capabilities,
+            redis_secret_version: None,
+            open_servers: Vec::new(),
+        };
+        let rendered = bench::render(&input);
         let items: Vec<_> = rendered.all().map(Desired::stamped).collect();
         count += items.len();
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
@@ -87,7 +88,7 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
         // The queue's claim is a part of one that its StatefulSet makes: alone it lacks what that one has.
         let output = cluster.kubectl(&strict, &list).unwrap();
         let errors: Vec<&str> = output.errors.lines().filter(|it| !it.contains("data-")).collect();
-        assert!(errors.is_empty(), "{}: {errors:?}", bench.metadata.name.clone().unwrap_or_default());
+        assert!(errors.is_empty(), "{}: {errors:?}", each.metadata.name.clone().unwrap_or_default());
     }
     println!("{} benches of the guide: {count} rendered objects accepted with strict validation", benches.len());
     assert!(benches.len() >= 10 && count > 200);

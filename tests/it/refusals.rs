@@ -228,7 +228,7 @@ async fn failing_init(world: &World) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let made: Vec<_> = audit::requests(&world.cluster, begun).unwrap();
+    let made: Vec<_> = audit::requests(&world.cluster.logs, begun).unwrap();
     let made: Vec<_> = made.iter().filter(|it| it.name.starts_with("failing-init") && it.verb != "watch").collect();
     assert!(made.is_empty(), "a site that failed for good costs nothing: {made:?}");
     world.kubectl(&["annotate", "frappesite", "failing-init", "-n", "wrong", "frappe.vyogo.tech/retry=1"]);

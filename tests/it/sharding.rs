@@ -105,8 +105,11 @@ async fn replicas_share_take_over_and_give_back() {
     assert!(third.stop().await.unwrap().success(), "a clean stop ends well: {}", third.log_tail());
     println!("clean stop: {:?} until one owns all", shared_by(&world, 1, 5).await);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let written: Vec<_> =
-        audit::requests(&world.cluster, begun).unwrap().into_iter().filter(audit::Request::is_work_write).collect();
+    let written: Vec<_> = audit::requests(&world.cluster.logs, begun)
+        .unwrap()
+        .into_iter()
+        .filter(audit::Request::is_work_write)
+        .collect();
     assert!(written.is_empty(), "a handover of settled sites wrote {written:?}");
     let lists = lists_by(&world, "one", begun);
     println!("lists by who gained: {lists:?}");
@@ -124,13 +127,13 @@ async fn replicas_share_take_over_and_give_back() {
 
 /// How often a member listed each kind: S-8.
 fn lists_by(world: &World, pod: &str, begun: Timestamp) -> Vec<(String, usize)> {
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let lists: Vec<_> = requests.into_iter().filter(|it| it.pod == pod && it.verb == "list" && it.is_work()).collect();
     audit::count(&lists).into_iter().map(|((_, resource), count)| (resource, count)).collect()
 }
 
 fn each_writes_its_own(world: &World, begun: Timestamp) {
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let mut writers = std::collections::BTreeMap::<String, usize>::new();
     for request in requests.iter().filter(|it| it.resource == "frappesites/status" && it.code == 200) {
         *writers.entry(request.pod.clone()).or_default() += 1;
@@ -143,7 +146,7 @@ fn each_writes_its_own(world: &World, begun: Timestamp) {
 
 /// S-7: a label that is missing or wrong costs time, never a site: its owner puts it back.
 async fn labels_are_put_back(world: &World) {
-    let label = frappe_operator::domain::labels::SLOT;
+    let label = frappe_operator::parts::SLOT;
     for (name, change) in
         [("site-1", format!("{label}-")), ("site-2", format!("{label}=999")), ("site-3", format!("{label}=000"))]
     {
@@ -222,7 +225,7 @@ async fn a_lost_lease_ends_an_incarnation(world: &World) {
 
 /// A map that was deleted, its finalizer too, is made anew, and grants nothing for a lease's duration.
 async fn a_lost_map_is_made_anew(world: &World) {
-    let names = frappe_operator::shards::names(NAMESPACE);
+    let names = frappe_operator::parts::names(NAMESPACE);
     let maps: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), NAMESPACE, &names.map_resource());
     let former = maps.get("frappe-operator").await.unwrap();
     maps.delete("frappe-operator", &DeleteParams::default()).await.unwrap();

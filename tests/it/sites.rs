@@ -102,7 +102,7 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
         world.cluster.apply(&format!("{}{}", site("cost", name), database(name))).unwrap();
         world.site_in("cost", name, SitePhase::Ready).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        let requests = audit::requests(&world.cluster, begun).unwrap();
+        let requests = audit::requests(&world.cluster.logs, begun).unwrap();
         let work: Vec<_> = requests.iter().filter(|it| it.is_work() && it.verb != "watch").collect();
         println!("{name} from creation to Ready: {} requests", work.len());
         for ((verb, resource), count) in audit::count(work.iter().copied()) {
@@ -113,7 +113,7 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
     }
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_mins(1)).await;
-    let requests = audit::requests(&world.cluster, begun).unwrap();
+    let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
     assert!(rest.is_empty(), "60 s with nothing changing cost {rest:?}");
     println!("60 s with nothing changing: 0 requests for {} sites", REQUESTS_MAX.len());
@@ -135,7 +135,7 @@ fn every_right_is_listed(world: &World) {
             listed.extend(verbs.iter().map(|verb| ((*verb).to_owned(), resource.to_owned())));
         }
     }
-    let requests = audit::requests(&world.cluster, Timestamp::UNIX_EPOCH).unwrap();
+    let requests = audit::requests(&world.cluster.logs, Timestamp::UNIX_EPOCH).unwrap();
     let asked: BTreeSet<(String, String)> = audit::count(&requests).into_keys().collect();
     let missing: Vec<_> = asked.difference(&listed).collect();
     assert!(asked.len() > 40 && missing.is_empty(), "{} rights were used, and not listed are {missing:?}", asked.len());

@@ -23,7 +23,7 @@ fn tell(staging: &Folder, change: impl FnOnce(&mut Value)) {
 
 /// A part that says that it is this content.
 fn part(file: &str, content: &[u8]) -> Value {
-    let sha256 = frappe_operator::domain::names::hex(&Sha256::digest(content));
+    let sha256 = frappe_operator::parts::hex(&Sha256::digest(content));
     json!({"file": file, "bytes": content.len(), "sha256": sha256})
 }
 
@@ -41,7 +41,7 @@ async fn code_of_the_bench_has_no_file_of_the_container_stored() {
             }
             let failed = bed.run(&bed.store(NAME), staging);
             assert!(!failed.ok, "{what}: {failed:?}");
-            let hash = frappe_operator::domain::names::hex(&Sha256::digest(SECRET_KEY));
+            let hash = frappe_operator::parts::hex(&Sha256::digest(SECRET_KEY));
             assert!(!failed.said.to_string().contains(&hash), "{what}: not by its hash either: {failed:?}");
             assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "{what}");
         }

@@ -205,7 +205,7 @@ impl Bed {
         let mut described = serde_json::Map::new();
         for (part, file, content) in parts {
             std::fs::write(folder.path().join(file), &content).unwrap();
-            let sha256 = frappe_operator::domain::names::hex(&Sha256::digest(&content));
+            let sha256 = frappe_operator::parts::hex(&Sha256::digest(&content));
             described.insert(part.to_owned(), json!({"file": file, "bytes": content.len(), "sha256": sha256}));
         }
         let contents = json!({"site": "shop.example.com", "engine": "mariadb", "frappe": "15.1.0", "apps": ["frappe"], "parts": described});
@@ -283,7 +283,7 @@ impl Bed {
         for part in manifest["contents"]["parts"].as_object_mut().unwrap().values_mut() {
             if part["encrypted"]["file"] == file {
                 part["encrypted"]["bytes"] = json!(content.len());
-                part["encrypted"]["sha256"] = json!(frappe_operator::domain::names::hex(&Sha256::digest(content)));
+                part["encrypted"]["sha256"] = json!(frappe_operator::parts::hex(&Sha256::digest(content)));
             }
         }
         self.put(&key, manifest.to_string().as_bytes()).await;

@@ -11,17 +11,9 @@ use std::{
 };
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use frappe_operator::{
-    config::OperatorConfig,
-    controllers::site::{
-        hosts,
-        observe::{Claim, Fresh, Holder, Observed, Routes},
-        plan::{Plan, Step, plan},
-    },
-    domain::{
-        capabilities::Capabilities,
-        object::{Desired, Kind},
-    },
+use frappe_operator::parts::{
+    Capabilities, Desired, Kind, OperatorConfig,
+    site::{Claim, Found, Fresh, Holder, Observed, Plan, Routes, Step, plan, resolve},
 };
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -57,7 +49,7 @@ pub(crate) fn new_site() -> Observed {
     let server = json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
         "metadata": {"name": "mariadb", "namespace": "default"}});
     let (bench, config) = (bench(), OperatorConfig::default());
-    let hosts = hosts::resolve(&site.spec, Some(&bench), &config);
+    let hosts = resolve(&site.spec, Some(&bench), &config);
     let claims = hosts.all().map(|host| Claim { host: host.clone(), object: None, holder: Holder::Nobody }).collect();
     Observed {
         site: Arc::new(site),
@@ -70,7 +62,7 @@ pub(crate) fn new_site() -> Observed {
         claims,
         former_claims: Vec::new(),
         credentials: None,
-        found: frappe_operator::controllers::site::found::Found::default(),
+        found: Found::default(),
         secrets: BTreeMap::new(),
         root_secrets: BTreeSet::new(),
         taken_claims: BTreeSet::new(),

@@ -4,7 +4,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
-use frappe_loadtest::chaos::Chaos;
+use frappe_loadtest::chaos::settings::Chaos;
 
 /// Lets faults come over replicas while users work, and says what came of it.
 #[derive(Debug, Parser)]

@@ -21,9 +21,9 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::{
-    Chaos,
     checker::pod,
     faults::{Fault, MapEdit, Planned},
+    settings::Chaos,
     trace::{Death, Journal},
 };
 use crate::{

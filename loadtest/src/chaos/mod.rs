@@ -6,49 +6,27 @@ pub mod checker;
 pub mod faults;
 mod fleet;
 pub mod report;
+pub mod settings;
 pub mod trace;
 pub mod users;
 
-use std::{path::PathBuf, sync::atomic::Ordering, time::Duration};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use anyhow::bail;
-use jiff::Timestamp;
-use kube::Client;
-use tokio::time::Instant;
-
-use crate::cluster::Cluster;
 use checker::Findings;
 use fleet::Fleet;
+use jiff::Timestamp;
+use kube::Client;
 use report::Report;
+use tokio::time::Instant;
 use users::Users;
+
+use crate::{chaos::settings::Chaos, cluster::Cluster};
 
 /// How long sites may take to become Ready before anything goes wrong.
 const BEGIN_WITHIN: Duration = Duration::from_mins(6);
 /// How long after the last fault everything must be observed, and owned.
 const SETTLE_WITHIN: Duration = Duration::from_mins(3);
-
-/// What is run.
-#[derive(Clone, Debug)]
-pub struct Chaos {
-    /// The program frappe-operator.
-    pub operator: PathBuf,
-    /// How long faults come.
-    pub duration: Duration,
-    /// Sites at the beginning.
-    pub sites: usize,
-    /// Benches that they are on.
-    pub benches: usize,
-    /// Members.
-    pub members: usize,
-    /// Where the faults come from.
-    pub seed: u64,
-    /// Whether the map is edited by hand too.
-    pub map_by_hand: bool,
-    /// Edits of sites in a second.
-    pub edits_per_second: u32,
-    /// Duration of the Leases, in seconds.
-    pub lease_seconds: u64,
-}
 
 impl Chaos {
     /// For how long a member may act after it read the map: 12 of 15 parts of its Lease's duration.

@@ -1,13 +1,16 @@
 //! What a run showed, as Markdown, and what of it must not be.
 
-use std::{collections::BTreeMap, fmt, fmt::Write};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write},
+};
 
 use jiff::Timestamp;
 
 use super::{
-    Chaos,
     checker::{Edit, Findings, Judgement},
     fleet::{Ends, Fleet},
+    settings::Chaos,
     trace::{Journal, Span, Unowned, causes},
 };
 

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::storage::Storage;
 use crate::{
     controllers::{
-        bench::build as bench,
+        bench::{build as bench, model::Input as BenchInput},
         site::{
-            build::{Input, account, request, with},
+            build::{account, request, with},
+            model::Input,
             under_way::job_key,
         },
     },
@@ -20,7 +21,10 @@ use crate::{
         labels,
         object::{Desired, Kind},
     },
-    transfer::{self, Maker, Retention, Storing, secrecy},
+    transfer::{
+        request::{CREDENTIALS, Maker, Request, Retention, STAGING, Storing, VOLUME},
+        secrecy,
+    },
 };
 
 /// Longest time of a backup or a restore, in seconds.
@@ -35,13 +39,13 @@ pub(super) fn safety_name(operation: &BackupOperation) -> String {
 /// The Job.
 pub(super) fn job(
     input: &Input,
-    bench: &bench::Input,
+    bench: &BenchInput,
     image: &str,
     backup: &SiteBackup,
     storage: &Storage,
     operation: &BackupOperation,
 ) -> Desired {
-    let mut request = with(request(input), &json!({"staging": transfer::STAGING}));
+    let mut request = with(request(input), &json!({"staging": STAGING}));
     if storage.spec.encryption_key_secret_ref.is_some() {
         // In clear they never leave the volume.
         request["keys"] = json!(true);
@@ -86,14 +90,9 @@ fn run_of_restore(operation: &BackupOperation) -> String {
     format!("{} by {} {}", operation.run, operation.site_backup, operation.site_backup_uid)
 }
 
-fn transfer_request(
-    input: &Input,
-    backup: &SiteBackup,
-    storage: &Storage,
-    operation: &BackupOperation,
-) -> transfer::Request {
+fn transfer_request(input: &Input, backup: &SiteBackup, storage: &Storage, operation: &BackupOperation) -> Request {
     let maker = Maker { site_backup: operation.site_backup.clone(), identity: input.known.identity.clone() };
-    let nothing = transfer::Request {
+    let nothing = Request {
         place: storage.place.clone(),
         folder: storage.folder.clone(),
         store: None,
@@ -104,7 +103,7 @@ fn transfer_request(
         removal: None,
     };
     if operation.kind == BackupOperationKind::Remove {
-        return transfer::Request { removal: Some(maker), ..nothing };
+        return Request { removal: Some(maker), ..nothing };
     }
     let site = format!("{}/{}", input.site.namespace().unwrap_or_default(), input.site.name_any());
     let storing = |name: String, may_be_stored: bool| Storing {
@@ -125,7 +124,7 @@ fn transfer_request(
         None => Some(storing(operation.run.clone(), false)),
         Some(restore) => (restore.safety_backup != Some(false)).then(|| storing(safety_name(operation), true)),
     };
-    transfer::Request {
+    Request {
         store,
         retention,
         unauthenticated: restore.and_then(|it| it.allow_unauthenticated).unwrap_or(false),
@@ -136,13 +135,7 @@ fn transfer_request(
 }
 
 /// A pod that only reaches where backups are kept: it has nothing of the site.
-fn removing_pod(
-    input: &Input,
-    bench: &bench::Input,
-    image: &str,
-    storage: &Storage,
-    carry: &transfer::Request,
-) -> Value {
+fn removing_pod(input: &Input, bench: &BenchInput, image: &str, storage: &Storage, carry: &Request) -> Value {
     let mut pod = bench::runner_pod(bench, "backup", &json!({}), &[]);
     let runner = pod["containers"][0].take();
     let (carrier, kept) = transfer_container(input, image, storage, carry, None, &runner);
@@ -162,12 +155,12 @@ fn own_account(pod: &mut Value, storage: &Storage) {
 #[allow(clippy::too_many_arguments, reason = "each is one thing of the pod")]
 fn pod(
     input: &Input,
-    bench: &bench::Input,
+    bench: &BenchInput,
     first: &[&str],
     request: &Value,
     image: &str,
     storage: &Storage,
-    carry: &transfer::Request,
+    carry: &Request,
     restore: Option<&Value>,
 ) -> Value {
     let secrets = json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": account(input)}});
@@ -175,7 +168,7 @@ fn pod(
     if let Some(limit) = &storage.spec.staging_size_limit {
         staging["emptyDir"]["sizeLimit"] = json!(limit);
     }
-    let staged = json!({"name": "staging", "mountPath": transfer::STAGING});
+    let staged = json!({"name": "staging", "mountPath": STAGING});
     let volumes = [
         (secrets, json!({"name": "secrets", "mountPath": crate::runner::SECRETS, "readOnly": true})),
         (staging, staged.clone()),
@@ -206,14 +199,14 @@ fn transfer_container(
     input: &Input,
     image: &str,
     storage: &Storage,
-    carry: &transfer::Request,
+    carry: &Request,
     staged: Option<Value>,
     runner: &Value,
 ) -> (Value, Vec<Value>) {
     let (mut mounts, mut volumes) = (Vec::from_iter(staged), Vec::new());
     if let Some(claim) = &storage.spec.persistent_volume_claim {
         volumes.push(json!({"name": "backups", "persistentVolumeClaim": {"claimName": claim.claim_name}}));
-        mounts.push(json!({"name": "backups", "mountPath": transfer::VOLUME}));
+        mounts.push(json!({"name": "backups", "mountPath": VOLUME}));
     }
     let named = |name: &str| input.valid.place.mounted(name);
     let s3 = storage.spec.s3.as_ref();
@@ -232,7 +225,7 @@ fn transfer_container(
     let sources: Vec<Value> = [credentials, certificates, key].into_iter().flatten().collect();
     if !sources.is_empty() {
         volumes.push(json!({"name": "storage", "projected": {"defaultMode": 0o440, "sources": sources}}));
-        mounts.push(json!({"name": "storage", "mountPath": transfer::CREDENTIALS, "readOnly": true}));
+        mounts.push(json!({"name": "storage", "mountPath": CREDENTIALS, "readOnly": true}));
     }
     let mut security = runner["securityContext"].clone();
     security["readOnlyRootFilesystem"] = json!(true);

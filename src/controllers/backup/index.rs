@@ -12,7 +12,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use crate::{
     controllers::site::references::of_storage,
     domain::key::Key,
-    io::{compact::Compact, watch::Change},
+    io::{cache::Change, compact::Compact},
 };
 
 /// SiteBackups by site, and the Secrets that the storage of each names: all are in one namespace.
@@ -111,7 +111,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::io::compact::Cached as _;
+    use crate::io::cached::Cached as _;
 
     #[test]
     fn a_secret_is_of_those_whose_storage_names_it() {

@@ -5,11 +5,13 @@
 
 pub mod build;
 pub mod index;
-mod orphan;
+pub mod model;
+pub mod orphan;
 pub mod plan;
 pub mod reason;
 pub mod removal;
 mod running;
+mod scene;
 pub mod schedule;
 pub mod status;
 pub mod storage;
@@ -21,7 +23,12 @@ use frappe_crds::{FrappeSiteStatus, SiteBackup, SiteBackupStatus, site::BackupOp
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
+use reason::Reason;
 
+use super::{
+    backup::model::{Plan, Step},
+    site::model::{Observed, Of, Turn},
+};
 use crate::{
     controllers::{
         context::{ChildCache, Context},
@@ -29,7 +36,7 @@ use crate::{
         failure::{self, Error},
         site::{
             budget::{Claim, Wants},
-            observe::{Observed, Of, Turn, observe},
+            observe::observe,
             room::{self, Room},
         },
     },
@@ -44,9 +51,8 @@ use crate::{
     },
     lanes::runner::Outcome,
 };
+
 pub use orphan::scopes;
-use plan::{Plan, Step};
-use reason::Reason;
 
 /// A write that failed, and the SiteBackup that it was for.
 type Refused = (Option<Arc<SiteBackup>>, WriteError);
@@ -287,9 +293,4 @@ async fn refused(context: &Context, writer: &Writer, backup: &SiteBackup, messag
     if let Err(error) = write_status(context, writer, backup, &next).await {
         tracing::debug!(%error, "status not updated with the rejection");
     }
-}
-
-/// The slot in a SiteBackup's label: it only says whose watch the SiteBackup is in.
-pub fn slot_of(backup: &SiteBackup) -> Option<Slot> {
-    backup.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
 }

@@ -12,9 +12,9 @@ use kube_sharding::{Slot, gate::Scope};
 use serde_json::json;
 
 use super::{
-    plan::{Plan, Step},
+    model::{Plan, Step},
     reason::Reason,
-    removal, slot_of,
+    removal,
     status::{self, Report, Times},
     waiting::ended_once,
 };
@@ -91,6 +91,11 @@ fn tell(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
     let next = status::status(backup, &report, &Times::default(), None, now);
     let differs = !over && backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref() != Some(&next);
     differs.then(|| Step::Status(backup.clone(), Box::new(next), None))
+}
+
+/// The slot in a SiteBackup's label: it only says whose watch the SiteBackup is in.
+pub fn slot_of(backup: &SiteBackup) -> Option<Slot> {
+    backup.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
 }
 
 #[cfg(test)]

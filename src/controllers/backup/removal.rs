@@ -13,16 +13,16 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
-    plan::{Scene, Step},
+    model::{Due, Step},
     reason::Reason,
+    scene::Scene,
     status::{self, Report, Times, recorded},
     storage::{image_unknown, is_unseen, storage},
-    waiting::Due,
 };
 use crate::{
     controllers::{
         job::{AGAIN_AFTER, left_until_again},
-        site::observe::Observed,
+        site::model::Observed,
     },
     domain::{code::Code, labels, object::finalizers_without},
 };

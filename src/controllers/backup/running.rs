@@ -13,8 +13,9 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build,
-    plan::{Scene, Step, busy, no_room},
+    model::Step,
     reason::Reason,
+    scene::{Scene, busy, no_room},
     status::{Report, Times},
     storage::storage,
 };

@@ -11,14 +11,14 @@ use kube::ResourceExt;
 use super::reason::Reason;
 use crate::{
     controllers::site::{
-        observe::Observed,
+        model::Observed,
         permissions::secrets::{is_reserved, refused},
         place::Place,
         reason::Reason as SiteReason,
         references::{Reference, of_storage},
     },
     domain::names::child,
-    transfer::store::{Bucket, Place as Kept},
+    transfer::request::{Bucket, Place as Kept},
 };
 
 /// A storage that can be used.
@@ -75,7 +75,7 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
     let (place, prefix) = match (&spec.s3, &spec.persistent_volume_claim) {
         (Some(s3), _) => {
             let bucket = Bucket {
-                bucket: s3.bucket.clone(),
+                name: s3.bucket.clone(),
                 region: s3.region.clone(),
                 endpoint: s3.endpoint.clone(),
                 path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),

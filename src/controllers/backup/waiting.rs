@@ -13,20 +13,15 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::{
-    plan::{Scene, Step, busy, no_room},
+    model::{Due, Step},
     reason::Reason,
     removal,
+    scene::{Scene, busy, no_room},
     schedule::Schedule,
     status::{Report, Times, recorded},
     storage::{image_unknown, is_unseen, storage},
 };
-use crate::{controllers::site::observe::Observed, domain::labels};
-
-/// What is due.
-pub(super) struct Due {
-    pub(super) backup: Arc<SiteBackup>,
-    pub(super) operation: BackupOperation,
-}
+use crate::{controllers::site::model::Observed, domain::labels};
 
 /// What a person waits for comes first, then what time waits for.
 fn rank(kind: BackupOperationKind) -> u8 {

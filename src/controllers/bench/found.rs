@@ -6,7 +6,10 @@
 use frappe_crds::bench::StorageAccessMode;
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{observe::Observed, plan::Step, status::is_rolling};
+use super::{
+    model::{Observed, Step},
+    seen::is_rolling,
+};
 use crate::{
     controllers::adoption::{is_as_found, is_asked},
     domain::{

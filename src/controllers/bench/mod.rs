@@ -2,11 +2,14 @@
 
 pub mod build;
 mod found;
+mod input;
+pub mod model;
 pub mod observe;
 pub mod plan;
 mod protection;
 pub mod reason;
 pub mod rollout;
+pub mod seen;
 pub mod sizes;
 pub mod status;
 pub mod trouble;
@@ -20,22 +23,21 @@ use std::sync::Arc;
 
 use frappe_crds::FrappeBench;
 use kube::ResourceExt;
-
 use kube_sharding::gate::Scope;
 
+use super::bench::model::{Observed, Plan, Step};
 use crate::{
     controllers::{
-        adoption::{self, Owner, is_asked},
+        adoption::{Owner, is_asked},
         context::Context,
         execute,
         failure::{self, Error},
+        take_over::take_over,
     },
     domain::{key::Key, object::Kind},
     io::writer::{WriteError, Writer},
     lanes::runner::Outcome,
 };
-use observe::Observed;
-use plan::{Plan, Step};
 
 /// Brings one bench a step further: observe → validate → plan → build → apply → status.
 pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
@@ -67,7 +69,7 @@ async fn execute(context: &Context, writer: &Writer, observed: &Observed, plan: 
             Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,
             Step::TakeOver(desired) => {
                 let owner = Owner::of(observed.bench.as_ref(), is_asked(&observed.bench));
-                adoption::take_over(writer, children, desired, &owner).await?;
+                take_over(writer, children, desired, &owner).await?;
             }
             Step::Create(desired) => {
                 // Of Secrets, those are watched that a bench or a site reads.

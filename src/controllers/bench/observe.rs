@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeBenchStatus, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
 use k8s_openapi::api::{
     core::v1::{Pod, Secret},
@@ -14,79 +14,18 @@ use kube::{
     api::ListParams,
     core::{DynamicObject, PartialObjectMeta},
 };
-
 use serde_json::Value;
 
-use super::{protection, trouble::Trouble};
+use super::{
+    model::{Class, Detected, Input, Observed, Rendered, Trouble},
+    seen::{End, configure_job, size_bytes, unread_end},
+};
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{
-        capabilities::Capabilities,
-        key::Key,
-        labels,
-        names::{child, hash_hex},
-        object::Kind,
-        owner::Owner,
-        quantity,
-    },
+    domain::{key::Key, labels, names::hash_hex, object::Kind, owner::Owner},
     io::{live, named::Known, random},
 };
-
-/// The world, as far as one bench is concerned.
-pub struct Observed {
-    /// The bench.
-    pub bench: Arc<FrappeBench>,
-    /// The operator's settings.
-    pub config: Arc<OperatorConfig>,
-    /// What the cluster offers.
-    pub capabilities: Capabilities,
-    /// The Secret that it names for Redis: metadata.
-    pub redis_secret: Option<Arc<DynamicObject>>,
-    /// Hash of the Secret's version.
-    pub redis_secret_version: Option<String>,
-    /// A new password for Redis.
-    pub fresh_password: String,
-    /// Its objects, by kind and name.
-    pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
-    /// Objects that it had at other settings.
-    pub retired: Vec<(Kind, Arc<DynamicObject>)>,
-    /// Names of the sites on it; read live while it is being deleted.
-    pub sites: Vec<String>,
-    /// What the configure Job's pod said when it failed.
-    pub failure: Option<job::Failure>,
-    /// Apps that it found in the image, where the status does not hold them yet.
-    pub apps_found: Option<Vec<String>>,
-    /// What keeps pods from running.
-    pub troubles: Vec<Trouble>,
-    /// Storage classes of claims that are not bound or not as large as they should be, by the claims' names.
-    pub classes: BTreeMap<String, Class>,
-    /// Suffix of hosts that the ingress controller's Service names.
-    pub detected_suffix: Detected,
-    /// The time.
-    pub now: Timestamp,
-}
-
-/// A storage class, as far as it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Class {
-    /// There is none of this name; without a name, none is the cluster's default.
-    Missing(Option<String>),
-    /// It exists, and lets volumes grow or not.
-    Found {
-        /// Whether it does.
-        grows: bool,
-    },
-}
-
-/// Suffix of hosts that an ingress controller's Service names.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Detected {
-    /// The Service is not known yet.
-    NotYet,
-    /// The suffix; nothing if it names none, or none is asked for.
-    Suffix(Option<String>),
-}
 
 /// Reads the world of one bench.
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
@@ -94,7 +33,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let (config, capabilities) = (context.config(), context.capabilities());
     let redis_secret = redis_secret(context, &bench).await?;
     let redis_secret_version = redis_secret.as_ref().map(|it| version(it));
-    let input = build::Input {
+    let input = Input {
         bench: &bench,
         config: &config,
         capabilities,
@@ -170,19 +109,6 @@ fn suffix_of(hosts: &str) -> Option<String> {
     (!first.is_empty() && name(first)).then(|| format!(".{first}"))
 }
 
-impl Observed {
-    /// What the builders need to know.
-    pub fn input(&self) -> build::Input<'_> {
-        build::Input {
-            bench: &self.bench,
-            config: &self.config,
-            capabilities: self.capabilities,
-            redis_secret_version: self.redis_secret_version.as_deref(),
-            open_servers: protection::open_servers(self),
-        }
-    }
-}
-
 /// The Secret that the bench reads for Redis, of which nothing but the metadata is read: from the watch once it carries our
 /// label, live before.
 async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
@@ -253,41 +179,10 @@ async fn told(
     })
 }
 
-/// The configure Job of a bench, if it is that of this revision.
-pub(super) fn configure_job<'a>(
-    live: &'a BTreeMap<(Kind, String), Arc<DynamicObject>>,
-    bench: &str,
-    revision: &str,
-) -> Option<&'a DynamicObject> {
-    let job = live.get(&(Kind::Job, child(bench, "configure")))?;
-    job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision).then_some(&**job)
-}
-
-/// What the configure Job's pod is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// Why it failed.
-    Failure,
-    /// Which apps the image has.
-    Apps,
-}
-
-/// What of the end of a configure Job the status does not hold yet. Pure.
-pub(super) fn unread_end(job: Option<&DynamicObject>, status: &FrappeBenchStatus, revision: &str) -> Option<End> {
-    match job::state(job?) {
-        job::State::Failed(_) => {
-            let unread = status.configure_failure.as_ref().is_none_or(|it| it.revision != revision);
-            unread.then_some(End::Failure)
-        }
-        job::State::Complete => (status.inspected_revision.as_deref() != Some(revision)).then_some(End::Apps),
-        job::State::Running => None,
-    }
-}
-
 /// Storage classes of the claims that wait for something of theirs.
 async fn classes(
     context: &Context,
-    rendered: &build::Rendered,
+    rendered: &Rendered,
     live: &BTreeMap<(Kind, String), Arc<DynamicObject>>,
 ) -> Result<BTreeMap<String, Class>, kube::Error> {
     let mut found = BTreeMap::new();
@@ -302,11 +197,6 @@ async fn classes(
         }
     }
     Ok(found)
-}
-
-/// Bytes that a claim asks for.
-pub(super) fn size_bytes(claim: &Value) -> i128 {
-    claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(quantity::bytes).unwrap_or(0)
 }
 
 async fn class(context: &Context, name: Option<&str>) -> Result<Class, kube::Error> {

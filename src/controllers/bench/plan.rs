@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use frappe_crds::{FrappeBenchStatus, bench::BenchPhase};
+use frappe_crds::bench::BenchPhase;
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    build::{self, External, Rendered},
+    build::{self, External},
     found::adopted,
-    observe::Observed,
+    model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
-    rollout, sizes,
-    status::{self, Report},
+    rollout,
+    seen::is_rolling,
+    sizes, status,
     validate::validate,
 };
 use crate::{
@@ -22,40 +23,7 @@ use crate::{
         labels,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
-    io::events::Notice,
 };
-
-/// One write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Change the bench's own metadata.
-    PatchBench(Value),
-    /// Create what must not be there yet.
-    Create(Desired),
-    /// Bring an object to what it should be, if it differs.
-    Ensure(Desired),
-    /// Take over what another operator made of the bench, or make it.
-    TakeOver(Desired),
-    /// Give a user's Secret the label by which its changes are seen.
-    Watch(Arc<DynamicObject>),
-    /// Keep the replicas of a Deployment at what they are, whoever sets them next.
-    HandOver(Arc<DynamicObject>),
-    /// Delete exactly this object.
-    Delete(Kind, Arc<DynamicObject>),
-}
-
-/// What to do: steps, then the status.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// Writes before the status.
-    pub steps: Vec<Step>,
-    /// The status.
-    pub status: Option<FrappeBenchStatus>,
-    /// Whether something is missing that no watch shows: look again with backoff.
-    pub missing: bool,
-    /// What to tell people.
-    pub notices: Vec<Notice>,
-}
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
@@ -176,7 +144,7 @@ fn components(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step>
 /// Whether pods of a former revision of this Deployment may still run.
 fn is_changing(observed: &Observed, desired: &Desired) -> bool {
     let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
-    desired.kind == Kind::Deployment && (is_changed(observed, desired) || status::is_rolling(observed, component))
+    desired.kind == Kind::Deployment && (is_changed(observed, desired) || is_rolling(observed, component))
 }
 
 /// A Deployment whose replicas are KEDA's from now on keeps the number that it has: were it the last field manager's to

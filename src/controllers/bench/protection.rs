@@ -10,9 +10,9 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build::{self, External, PASSWORD_VOLUME, SERVERS},
-    observe::Observed,
+    model::Observed,
     reason::Reason,
-    status::{is_rolling, lacks_pods},
+    seen::{is_rolling, lacks_pods},
 };
 use crate::{
     controllers::adoption::is_asked,

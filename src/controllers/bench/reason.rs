@@ -30,8 +30,6 @@ pub enum Reason {
     VolumeCannotShrink,
     /// The volume's storage class does not let it grow.
     VolumeCannotGrow,
-    /// The volume is as large as the bench asks for.
-    VolumeSized,
     /// The bench runs on one node, since its volume is on one.
     ReadWriteOnce,
     /// An app that the bench names is not in its image.
@@ -64,8 +62,6 @@ pub enum Reason {
     Autoscaled,
     /// The deletion waits for the bench's sites.
     DependentSitesExist,
-    /// The bench is being deleted.
-    Deleting,
 }
 
 impl Reason {
@@ -78,12 +74,10 @@ impl Reason {
                 | Self::Starting
                 | Self::Rolling
                 | Self::VolumePending
-                | Self::VolumeSized
                 | Self::RedisProtecting
                 | Self::RedisProtected
                 | Self::Autoscaled
                 | Self::ReadWriteOnce
-                | Self::Deleting
         )
     }
 }

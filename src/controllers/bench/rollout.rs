@@ -9,10 +9,9 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{
-    build::Rendered,
     found::{is_found, stays},
-    observe::Observed,
-    status::{is_rolling, lacks_pods},
+    model::{Observed, Rendered},
+    seen::{is_rolling, lacks_pods},
 };
 use crate::domain::{
     labels,

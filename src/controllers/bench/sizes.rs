@@ -1,15 +1,16 @@
 //! How large the volumes of a bench may become: they grow where their class can, and never shrink. Pure.
 
+use kube::core::DynamicObject;
+
 use super::{
-    build::Rendered,
-    observe::{Class, Observed, size_bytes},
+    model::{Class, Observed, Rendered},
     reason::Reason,
+    seen::size_bytes,
 };
 use crate::domain::{
     object::{Desired, Kind},
     quantity,
 };
-use kube::core::DynamicObject;
 
 /// The claims as they can be, with what stands in the way of one that cannot be as it should.
 pub struct Sized {

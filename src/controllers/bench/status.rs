@@ -10,20 +10,18 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    build::{self, Rendered},
-    found,
-    observe::{Class, Detected, Observed, configure_job},
+    build, found,
+    model::{Class, Detected, Observed, Rendered, Report, Trouble},
     protection,
     reason::Reason,
-    rollout, sizes,
-    trouble::Trouble,
+    rollout,
+    seen::{configure_job, count, is_rolling, lacks_pods},
+    sizes,
 };
 use crate::{
     controllers::job,
     domain::{
-        condition,
-        condition::Conditions,
-        names::child,
+        condition::{self, Conditions},
         names::module,
         object::{Desired, Kind},
     },
@@ -35,24 +33,6 @@ const FPM_PRIORITY: i32 = 50;
 
 /// Conditions beside those that say how far a bench is.
 const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"];
-
-/// Where a bench stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Its phase.
-    pub phase: BenchPhase,
-    /// Why.
-    pub reason: Reason,
-    /// The same for people.
-    pub message: String,
-}
-
-impl Report {
-    /// A report.
-    pub fn new(phase: BenchPhase, reason: Reason, message: String) -> Self {
-        Self { phase, reason, message }
-    }
-}
 
 /// An app of the bench that its image does not have.
 pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
@@ -171,40 +151,6 @@ fn scales(observed: &Observed, component: &str) -> bool {
     let queue = component.strip_prefix("worker-");
     let of_queue = build::worker_scaling(&observed.bench.spec).into_iter().find(|it| queue == Some(it.queue));
     of_queue.is_some_and(|it| it.is_by_keda(observed.capabilities))
-}
-
-fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a DynamicObject> {
-    let name = child(&observed.bench.name_any(), component);
-    let live = |kind: Kind| observed.live.get(&(kind, name.clone()));
-    live(Kind::Deployment).or_else(|| live(Kind::StatefulSet)).map(|it| &**it)
-}
-
-/// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
-pub(super) fn is_rolling(observed: &Observed, component: &str) -> bool {
-    workload(observed, component).is_some_and(|live| {
-        let number = |field: &str| live.data["status"][field].as_i64().unwrap_or(0);
-        number("observedGeneration") < live.metadata.generation.unwrap_or(0)
-            || number("updatedReplicas") < number("replicas")
-    })
-}
-
-/// Whether fewer pods are ready than there should be.
-pub(super) fn lacks_pods(observed: &Observed, component: &str) -> bool {
-    workload(observed, component).map(count).is_some_and(|it| it.ready < it.desired)
-}
-
-/// Pods that are available and of the present revision, as far as the workload's controller has seen its spec.
-fn count(workload: &DynamicObject) -> ComponentStatus {
-    let number = |field: &str| workload.data["status"][field].as_i64().unwrap_or(0);
-    let desired = workload.data["spec"]["replicas"].as_i64().unwrap_or(1);
-    let current = number("observedGeneration") >= workload.metadata.generation.unwrap_or(0);
-    let available =
-        if workload.data["spec"]["serviceName"].is_string() { "readyReplicas" } else { "availableReplicas" };
-    // Pods of an old revision that still run beside the new ones are not ready ones.
-    let old = (number("replicas") - number("updatedReplicas")).max(0);
-    let ready = if current { number(available).min(number("updatedReplicas")) - old } else { 0 };
-    let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);
-    ComponentStatus { ready: narrow(ready), desired: narrow(desired) }
 }
 
 /// The status that a report leads to.

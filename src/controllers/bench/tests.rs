@@ -19,8 +19,9 @@ use serde_json::{Value, json};
 
 use super::{
     build,
-    observe::{End, Observed, unread_end},
-    plan::{Plan, Step, plan},
+    model::{Observed, Plan, Step},
+    plan::plan,
+    seen::{End, unread_end},
 };
 use crate::{
     config::OperatorConfig,
@@ -53,7 +54,7 @@ fn observed(spec: Value) -> Observed {
         bench: Arc::new(bench(spec)),
         config: Arc::default(),
         capabilities: Capabilities::default(),
-        detected_suffix: super::observe::Detected::Suffix(None),
+        detected_suffix: super::model::Detected::Suffix(None),
         redis_secret: None,
         redis_secret_version: None,
         fresh_password: "generated".to_owned(),

@@ -8,7 +8,7 @@ use std::{
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
-use super::{reason::Reason, watch};
+use super::{model::Trouble, reason::Reason, watch};
 use crate::{domain::key::Key, io::compact::Compact};
 
 /// Why a container waits that nothing but a person changes.
@@ -18,19 +18,6 @@ const START_REASONS: [&str; 4] =
     ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
 /// Longest part of what a kubelet or scheduler says that is passed on, in characters.
 const SAID_CHARACTERS: usize = 300;
-
-/// What keeps one pod from running.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
-    /// The pod.
-    pub pod: Key,
-    /// The bench's component that it is of.
-    pub component: String,
-    /// What it is.
-    pub reason: Reason,
-    /// What the kubelet or the scheduler says, of the container or the pod.
-    pub message: String,
-}
 
 /// What keeps a pod from running, if anything does. Pure.
 pub fn trouble(pod: &DynamicObject) -> Option<Trouble> {

@@ -224,7 +224,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::io::compact::Cached;
+    use crate::io::cached::Cached;
 
     /// A uid whose slot is this.
     fn uid_in(slot: u8) -> String {

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use dashmap::DashMap;
 use kube::ResourceExt;
 
-use crate::io::{compact::Compact, watch::Change};
+use crate::io::{cache::Change, compact::Compact};
 
 /// Hosts by the uid of the site that holds them.
 #[derive(Default)]

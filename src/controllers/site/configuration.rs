@@ -4,25 +4,14 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Map, Value, json};
 
 use super::{
-    build::{Input, database_request},
-    observe::Observed,
-    status::encrypted,
+    build::database_request,
+    model::{Configuration, Input, Observed},
+    route::{encrypted, url},
 };
 use crate::domain::{labels, names::hash_hex};
 
 /// Hex digits of the hash of a configuration.
 const HASH_DIGITS: usize = 16;
-
-/// The configuration of a site.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
-    /// What the runner is told, without any secret.
-    pub request: Value,
-    /// Hash of it and of the versions of what it reads: another hash needs another run.
-    pub hash: String,
-    /// Version of the Secret with the password of Administrator.
-    pub admin_password_version: Option<String>,
-}
 
 /// The configuration that the spec asks for.
 pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
@@ -60,10 +49,4 @@ pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
     let database = database_request(&valid.database, &input.known.name, &input.known.user);
     let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
     Configuration { request, hash, admin_password_version: admin }
-}
-
-/// URL of a host.
-pub fn url(host: &str, encrypted: bool) -> String {
-    let scheme = if encrypted { "https" } else { "http" };
-    format!("{scheme}://{host}")
 }

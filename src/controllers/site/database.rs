@@ -8,12 +8,11 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     found::is_adopting,
-    observe::Observed,
+    model::{Choice, Database, Existing, Observed, Report, Server, Stage},
     permissions::may_use_server,
     place::Place,
     reason::Reason,
-    record::{self, Choice},
-    status::{Report, Stage},
+    record,
 };
 use crate::{
     domain::{key::Key, labels},
@@ -22,60 +21,6 @@ use crate::{
 
 /// Port of a MariaDB that names none.
 const MARIADB_PORT: i64 = 3306;
-
-/// A site's database.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Database {
-    /// The MariaDB operator makes it on a server.
-    Made(Server),
-    /// It exists, with an account.
-    Existing(Existing),
-}
-
-/// A MariaDB object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Server {
-    /// Its namespace and name.
-    pub key: Key,
-    /// Whether it is of this site alone, and goes with it.
-    pub dedicated: bool,
-    /// Host name.
-    pub host: String,
-    /// Port.
-    pub port: i64,
-}
-
-/// A database that exists.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Existing {
-    /// `mariadb` or `postgres`, as Frappe calls it.
-    pub engine: &'static str,
-    /// Secret with the account, in the site's namespace.
-    pub secret: String,
-    /// Host name, unless the Secret holds it.
-    pub host: Option<String>,
-    /// Port, unless the Secret holds it.
-    pub port: Option<i64>,
-}
-
-impl Database {
-    /// What is decided, as the annotation of the site's Secret repeats it.
-    pub fn decision(&self) -> String {
-        match self {
-            Self::Made(server) if server.dedicated => "dedicated".to_owned(),
-            Self::Made(server) => format!("shared {}", server.key),
-            Self::Existing(existing) => format!("existing {}", existing.engine),
-        }
-    }
-
-    /// The account's Secret, where the site names it.
-    pub fn connection_secret(&self) -> Option<&str> {
-        match self {
-            Self::Made(_) => None,
-            Self::Existing(existing) => Some(&existing.secret),
-        }
-    }
-}
 
 /// The site's `dbConfig` over the bench's, field by field.
 pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {

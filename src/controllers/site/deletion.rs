@@ -11,17 +11,14 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
-    build::{self, Cleanup, Input},
-    database::{self, Database, Server},
+    build::{self, Cleanup},
+    database,
     final_backup::{blocked as backup_blocked, final_backup},
-    observe::{Holder, Observed},
-    operation::{self, Progress},
+    model::{Database, Holder, Input, Known, Observed, Plan, Progress, Report, Server, Stage, Step, Validated},
+    operation::{self, waits_for_room, waits_message},
     place::Place,
-    plan::{self, Plan, Step},
     reason::Reason,
-    record::{self, Known},
-    status::{Report, Stage},
-    validate::Validated,
+    record,
 };
 use crate::{
     controllers::job::{self, State},
@@ -225,8 +222,8 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_da
         Progress::Done => None,
         Progress::Run(operation) => {
             let job = Place::of(&observed.site).job("delete", operation.attempt);
-            if plan::waits_for_room(observed, &job.name) {
-                let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(plan::waits_message(observed)) };
+            if waits_for_room(observed, &job.name) {
+                let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(waits_message(observed)) };
                 return Some(Plan::report(observed, &report, None));
             }
             let report = deleting(format!("Job {} is dropping the site", job.name));

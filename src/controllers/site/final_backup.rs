@@ -13,11 +13,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    observe::Observed,
+    model::{Observed, Plan, Report, Stage},
     operation,
-    plan::Plan,
     reason::Reason,
-    status::{Report, Stage},
     under_way::under_way,
 };
 use crate::controllers::{

@@ -1,69 +1,21 @@
 //! What another operator made for a site that is to be taken over: the account of its database, and its objects.
 
-use std::sync::Arc;
-
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::FrappeSite;
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
-    build::{self, Input},
-    kept::live,
-    observe::{Observed, metadata_of},
+    build,
+    model::{Input, Observed, Step},
     place::Place,
-    plan::Step,
 };
 use crate::{
-    controllers::{
-        adoption::{Owner, is_asked},
-        context::Context,
-    },
-    domain::{
-        key::Key,
-        names::child,
-        object::{Desired, Kind},
-    },
+    controllers::adoption::is_asked,
+    domain::{key::Key, names::child, object::Desired},
 };
 
-/// What is there and was made for this very site.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
-    /// Metadata of `SITE-db-password`.
-    pub credentials: Option<Arc<DynamicObject>>,
-    /// Whether `SITE-admin` is there, with the password of Administrator.
-    pub has_admin_password: bool,
-    /// The Database.
-    pub database: Option<DynamicObject>,
-    /// The User.
-    pub user: Option<DynamicObject>,
-}
-
-/// Looks for what was made for a site that has nothing of this operator's yet, where its bench is taken over.
-pub(super) async fn found(
-    context: &Context,
-    site: &FrappeSite,
-    bench: Option<&FrappeBench>,
-) -> Result<Found, kube::Error> {
-    let place = Place::of(site);
-    let known = site.status.as_ref().is_some_and(|status| status.initialized || status.identity.is_some());
-    if known || place.is_foreign() || !bench.is_some_and(is_asked) {
-        return Ok(Found::default());
-    }
-    let owner = Owner::of(site, true);
-    let has_admin_password = metadata_of(context, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
-    let credentials = metadata_of(context, &place.credentials()).await?.filter(|it| owner.has(it));
-    let object = async |kind: Kind, suffix: &str| {
-        if !context.mariadb_installed() {
-            return Ok(None);
-        }
-        Ok::<_, kube::Error>(live(context, kind, &place.key(suffix)).await?.filter(|it| owner.has(it)))
-    };
-    let database = object(Kind::Database, "db").await?;
-    Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
-}
-
 /// The Go operator's Secret with the password of Administrator.
-fn admin_password(site: &FrappeSite) -> Key {
+pub(super) fn admin_password(site: &FrappeSite) -> Key {
     Key::new(site.namespace().unwrap_or_default(), child(&site.name_any(), "admin"))
 }
 

@@ -2,12 +2,21 @@
 
 use std::sync::Arc;
 
-use frappe_crds::FrappeSite;
-use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use frappe_crds::{FrappeBench, FrappeSite};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{
+    Api, ResourceExt,
+    api::ListParams,
+    core::{DynamicObject, PartialObjectMeta},
+};
+use serde_json::Value;
 
-use super::{observe::metadata_of, place::Place};
+use super::{found::admin_password, model::Found, place::Place};
 use crate::{
-    controllers::context::Context,
+    controllers::{
+        adoption::{self, is_asked},
+        context::Context,
+    },
     domain::{key::Key, labels, object::Kind, owner::Owner},
 };
 
@@ -61,4 +70,35 @@ pub(super) async fn live(context: &Context, kind: Kind, key: &Key) -> Result<Opt
     let api: Api<DynamicObject> = Api::namespaced_with(context.client.clone(), &key.namespace, &kind.resource());
     let list = api.list(&ListParams::default().fields(&format!("metadata.name={}", key.name))).await?;
     Ok(list.items.into_iter().next())
+}
+
+/// Looks for what was made for a site that has nothing of this operator's yet, where its bench is taken over.
+pub(super) async fn found(
+    context: &Context,
+    site: &FrappeSite,
+    bench: Option<&FrappeBench>,
+) -> Result<Found, kube::Error> {
+    let place = Place::of(site);
+    let known = site.status.as_ref().is_some_and(|status| status.initialized || status.identity.is_some());
+    if known || place.is_foreign() || !bench.is_some_and(is_asked) {
+        return Ok(Found::default());
+    }
+    let owner = adoption::Owner::of(site, true);
+    let has_admin_password = metadata_of(context, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
+    let credentials = metadata_of(context, &place.credentials()).await?.filter(|it| owner.has(it));
+    let object = async |kind: Kind, suffix: &str| {
+        if !context.mariadb_installed() {
+            return Ok(None);
+        }
+        Ok::<_, kube::Error>(live(context, kind, &place.key(suffix)).await?.filter(|it| owner.has(it)))
+    };
+    let database = object(Kind::Database, "db").await?;
+    Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
+}
+
+/// Metadata of a Secret, read live.
+pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
+    let found = api.get_opt(&key.name).await?;
+    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
 }

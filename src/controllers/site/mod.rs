@@ -12,6 +12,7 @@ pub mod found;
 pub mod hosts;
 mod kept;
 pub mod locks;
+pub mod model;
 pub mod observe;
 pub mod operation;
 pub mod permissions;
@@ -35,16 +36,20 @@ mod tests;
 
 use std::sync::Arc;
 
+use budget::{Claim, Wants};
 use frappe_crds::FrappeSiteStatus;
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
+use room::Room;
 
+use super::site::model::{Observed, Of, Plan, Step, Turn};
 use crate::{
     controllers::{
-        adoption::{self, Owner},
+        adoption::Owner,
         context::Context,
         execute,
         failure::{self, Error},
+        take_over::take_over,
     },
     domain::{condition, key::Key, object::Kind},
     io::{
@@ -53,10 +58,6 @@ use crate::{
     },
     lanes::runner::Outcome,
 };
-use budget::{Claim, Wants};
-use observe::{Observed, Of, Turn};
-use plan::{Plan, Step};
-use room::Room;
 
 /// Brings one site a step further: observe → validate → plan → build → apply → status.
 ///
@@ -166,7 +167,7 @@ async fn take(context: &Context, writer: &Writer, key: &Key, step: &Step) -> Res
         Step::TakeOver(desired) => {
             let site = context.sites.get(key);
             let owner = site.map(|it| Owner::of(it.as_ref(), true)).unwrap_or_default();
-            adoption::take_over(writer, children, desired, &owner).await?;
+            take_over(writer, children, desired, &owner).await?;
         }
         Step::Create(desired) => execute::create(writer, children.cache(desired.kind), desired).await?,
         Step::Ensure(desired) => execute::ensure(writer, children, desired).await?,

@@ -7,37 +7,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    configuration::Configuration, found::is_adopting, observe::Observed, place::Place, plan::verb, reason::Reason,
+    found::is_adopting,
+    model::{Configuration, Observed, Progress, verb},
+    place::Place,
+    reason::Reason,
 };
 use crate::{
     controllers::job::{self, ATTEMPTS_MAX, Failure, State},
     domain::{condition, labels},
 };
-
-/// What is to be done next for an operation.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// It succeeded.
-    Done,
-    /// This attempt is under way, or is to begin: it is recorded, then its Job is made if it is not there.
-    Run(Operation),
-    /// It failed and is tried again after this time.
-    Retry {
-        /// The try, with how it ended.
-        operation: Operation,
-        /// Time until then.
-        after: Duration,
-        /// What people are told.
-        message: String,
-    },
-    /// It failed for good.
-    Failed {
-        /// The last try, with how it ended.
-        operation: Operation,
-        /// What people are told.
-        message: String,
-    },
-}
 
 /// How far the operation is, which is to bring `wanted` about.
 pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Configuration>) -> Progress {
@@ -180,4 +158,18 @@ fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a
     };
     let status = observed.site.status.as_ref().filter(|_| operation.outcome.is_none())?;
     condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())
+}
+
+/// Whether this Job is still to be started, and the bench's budget has no room for it.
+pub fn waits_for_room(observed: &Observed, job: &str) -> bool {
+    !observed.may_start_job && !observed.jobs.contains_key(job)
+}
+
+/// Without numbers: it is written once, however long the site waits.
+pub fn waits_message(observed: &Observed) -> String {
+    let bench = &observed.site.spec.bench_ref.name;
+    format!(
+        "waiting for a site Job slot: bench {bench} is at its limit (siteJobConcurrency, else the operator's \
+         maxConcurrentSiteJobs)"
+    )
 }

@@ -2,93 +2,31 @@
 
 use std::{sync::Arc, time::Duration};
 
-use frappe_crds::{
-    FrappeSiteStatus,
-    site::{Operation, OperationKind, SitePhase},
-};
+use frappe_crds::site::{OperationKind, SitePhase};
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    build::{self, Cleanup, Input},
-    configuration::{Configuration, configuration},
-    database::{self, Database},
-    found,
-    observe::{Holder, Observed, named_secrets},
-    operation::{self, Progress},
-    permissions::{
-        Part,
-        secrets::{is_reserved, keys, may_copy, may_read_account},
+    build::{self, Cleanup},
+    configuration::configuration,
+    database, found,
+    model::{
+        Configuration, Database, Holder, Input, Observed, Part, Plan, Progress, Report, Server, Stage, Step, Validated,
     },
+    operation::{self, waits_for_room, waits_message},
+    permissions::secrets::{is_reserved, keys, may_copy, may_read_account},
     place::Place,
     reason::Reason,
     record,
+    references::named_secrets,
     serve::serve,
-    status::{self, Report, Stage},
-    validate::{Validated, validate},
+    status,
+    validate::validate,
 };
 use crate::{
     controllers::adoption::is_as_found,
-    domain::{
-        condition,
-        key::Key,
-        labels,
-        object::{Desired, Kind},
-    },
-    io::events::Notice,
+    domain::{condition, key::Key, labels, object::Kind},
 };
-
-/// One write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Change the site's own metadata.
-    PatchSite(Value),
-    /// Give a Secret the labels by which its changes are seen.
-    LabelSecret(Arc<DynamicObject>, Value),
-    /// Give a Secret of the user's the label by which its changes are seen.
-    WatchSecret(Arc<DynamicObject>),
-    /// Bring a copy of the Secret of this key to what that one holds.
-    CopySecret(Key, Desired),
-    /// Give the Secret of another operator what this one's has, and its labels.
-    AdoptSecret(Arc<DynamicObject>, Value),
-    /// Take over what another operator made of the site, or make it.
-    TakeOver(Desired),
-    /// Create what must not be there yet.
-    Create(Desired),
-    /// Bring an object to what it should be, if it differs.
-    Ensure(Desired),
-    /// Delete exactly this object.
-    Delete(Kind, Arc<DynamicObject>),
-}
-
-/// What to do, in this order: steps, status, the Job, the last steps.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// Writes before the status.
-    pub steps: Vec<Step>,
-    /// The status. It records an operation before its Job is made.
-    pub status: Option<FrappeSiteStatus>,
-    /// The Job of the recorded operation.
-    pub job: Option<Desired>,
-    /// Writes after the status: the finalizer goes last.
-    pub last: Vec<Step>,
-    /// When to look again although nothing changed.
-    pub again_after: Option<Duration>,
-    /// Whether something is missing that no watch shows: look again with backoff.
-    pub missing: bool,
-    /// What to tell people.
-    pub notice: Option<Notice>,
-}
-
-/// Word for an operation in the names of its Jobs.
-pub fn verb(kind: OperationKind) -> &'static str {
-    match kind {
-        OperationKind::Init => "init",
-        // Not "configure": the bench's own Job of that name would meet that of a site which is named like the bench.
-        OperationKind::Configure => "apply",
-        OperationKind::Delete => "delete",
-    }
-}
 
 /// The plan.
 pub fn plan(observed: &Observed) -> Plan {
@@ -140,18 +78,6 @@ fn ready(observed: &Observed) -> Result<Validated, Box<Plan>> {
     match lost_secret(observed).or_else(|| missing_secret(observed, &valid)) {
         Some(report) => Err(stop(&report, true)),
         None => Ok(valid),
-    }
-}
-
-impl Plan {
-    /// A plan that only says where the site stands, with the operation that it records.
-    pub fn report(observed: &Observed, report: &Report, operation: Option<Operation>) -> Self {
-        let mut status = status::status(observed, report);
-        if operation.is_some() {
-            status.operation = operation;
-        }
-        let notice = status::notice(observed, &status, report.reason);
-        Self { status: Some(status), notice, ..Self::default() }
     }
 }
 
@@ -392,7 +318,7 @@ fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
 }
 
 /// A server of the site's own, with its administrator's password.
-fn server_steps(observed: &Observed, input: &Input, server: &database::Server) -> Vec<Step> {
+fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step> {
     if !server.dedicated || input.valid.withholds(Part::Server) {
         return Vec::new();
     }
@@ -470,18 +396,4 @@ fn initialize(observed: &Observed, input: &Input, wanted: &Configuration) -> Pla
             Plan::report(observed, &report, Some(operation))
         }
     }
-}
-
-/// Whether this Job is still to be started, and the bench's budget has no room for it.
-pub(super) fn waits_for_room(observed: &Observed, job: &str) -> bool {
-    !observed.may_start_job && !observed.jobs.contains_key(job)
-}
-
-/// Without numbers: it is written once, however long the site waits.
-pub(in crate::controllers) fn waits_message(observed: &Observed) -> String {
-    let bench = &observed.site.spec.bench_ref.name;
-    format!(
-        "waiting for a site Job slot: bench {bench} is at its limit (siteJobConcurrency, else the operator's \
-         maxConcurrentSiteJobs)"
-    )
 }

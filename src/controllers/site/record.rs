@@ -11,37 +11,11 @@ use frappe_crds::{
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    database::{Database, Existing},
-    observe::Observed,
+    model::{Choice, Database, Existing, Known, Observed, Report, Stage},
     place::Place,
     reason::Reason,
-    status::{Report, Stage},
 };
 use crate::domain::{key::Key, labels, names, owner::Owner};
-
-/// What is known of a site's database before the spec is asked.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Known {
-    /// Identity of the site.
-    pub identity: String,
-    /// Name of its database.
-    pub name: String,
-    /// Name of its account.
-    pub user: String,
-    /// Where the database is, as far as that was decided.
-    pub choice: Option<Choice>,
-}
-
-/// Where a database is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Choice {
-    /// On a server of the site's own.
-    Dedicated,
-    /// On this server.
-    Shared(Key),
-    /// Wherever the Secret says that the site names.
-    Existing(&'static str),
-}
 
 /// What is known: by the status, else by what a site of an older version has, else by what was kept or restored of one, else
 /// decided now.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use frappe_crds::{FrappeBench, FrappeSite, backup::BackupStorage};
 
-use super::place::Place;
+use super::{place::Place, references};
 
 /// A Secret of the site's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,4 +64,9 @@ pub fn of_storage(storage: &BackupStorage) -> Vec<Reference> {
 /// Every key that is read of a Secret.
 pub fn keys_of(references: &[Reference], secret: &str) -> BTreeSet<String> {
     references.iter().filter(|it| it.name == secret).flat_map(|it| it.keys.clone()).collect()
+}
+
+/// Names of the Secrets that a site's spec names itself.
+pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<String> {
+    references::of_site(site, bench).into_iter().map(|it| it.name).collect()
 }

@@ -5,7 +5,7 @@ use kube::ResourceExt;
 
 use super::{
     budget::{Claim, Wants},
-    observe::Observed,
+    model::Observed,
     watch,
 };
 use crate::{

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 
 use crate::{
     domain::key::Key,
-    io::{compact::Compact, watch::Change},
+    io::{cache::Change, compact::Compact},
 };
 
 /// MariaDBs by the Secret of their administrator: both are in one namespace.

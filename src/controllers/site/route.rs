@@ -1,6 +1,6 @@
 //! Which of the ways that the spec asks for leads hosts to the site. Pure.
 
-use super::observe::Observed;
+use super::model::Observed;
 
 /// A way to the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,4 +61,16 @@ pub fn choose(observed: &Observed) -> Choice {
         }
     }
     choice
+}
+
+/// URL of a host.
+pub fn url(host: &str, encrypted: bool) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    format!("{scheme}://{host}")
+}
+
+/// Whether the site is reached by TLS: where the spec says so, and by a Route always.
+pub fn encrypted(observed: &Observed) -> bool {
+    let asked = observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled);
+    asked || choose(observed).way == Some(Way::Route)
 }

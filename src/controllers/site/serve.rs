@@ -7,16 +7,11 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
-    build::{self, Input},
-    configuration::Configuration,
-    found,
-    observe::Observed,
-    operation::{self, Progress},
-    permissions::Part,
-    plan::{Plan, Step, verb, waits_for_room, waits_message},
+    build, found,
+    model::{Configuration, Input, Observed, Part, Plan, Progress, Report, Stage, Step, verb},
+    operation::{self, waits_for_room, waits_message},
     reason::Reason,
     route::{self, Way},
-    status::{Report, Stage},
     under_way::under_way,
 };
 use crate::domain::{

@@ -1,27 +1,20 @@
 //! Phase and conditions of a site, from where its plan stands. Pure.
 
-use frappe_crds::{FrappeSiteStatus, site::SitePhase};
-
-use super::{configuration::url, observe::Observed, operation, reason::Reason, route};
-use crate::{
-    domain::{condition, condition::Conditions},
-    io::events::Notice,
+use frappe_crds::{
+    FrappeSiteStatus,
+    site::{Operation, SitePhase},
 };
 
-/// The stages of a site's way, in order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// The bench is there and ready.
-    Bench,
-    /// Database, account and rights are there.
-    Database,
-    /// The site was created.
-    Init,
-    /// The host leads to it.
-    Route,
-    /// Nothing is left to do.
-    Done,
-}
+use super::{
+    model::{Observed, Plan, Report, Stage},
+    operation,
+    reason::Reason,
+    route::{self, encrypted, url},
+};
+use crate::{
+    domain::condition::{self, Conditions},
+    io::events::Notice,
+};
 
 /// The conditions of the stages: type, reason when reached, message when reached.
 const STAGES: [(Stage, &str, Reason, &str); 4] = [
@@ -30,45 +23,6 @@ const STAGES: [(Stage, &str, Reason, &str); 4] = [
     (Stage::Init, "SiteInitialized", Reason::Initialized, "site is initialized"),
     (Stage::Route, "RouteReady", Reason::RouteApplied, ""),
 ];
-
-/// Where a site stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Its phase.
-    pub phase: SitePhase,
-    /// First stage that is not reached.
-    pub reached: Stage,
-    /// Stage that the reason is about.
-    pub at: Stage,
-    /// Why it stands there.
-    pub reason: Reason,
-    /// The same for people: what is wrong and what to do.
-    pub message: String,
-    /// Whether something is being made or changed.
-    pub moving: bool,
-}
-
-impl Report {
-    /// It waits for something that is not its own.
-    pub fn pending(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Pending, reached, at, reason, message, moving: false }
-    }
-
-    /// It cannot go on without a person.
-    pub fn failed(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Failed, reached, at, reason, message, moving: false }
-    }
-
-    /// It is being made.
-    pub fn provisioning(at: Stage, reason: Reason, message: impl Into<String>) -> Self {
-        Self { phase: SitePhase::Provisioning, reached: at, at, reason, message: message.into(), moving: true }
-    }
-
-    /// It is served.
-    pub fn ready(reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Ready, reached: Stage::Done, at: Stage::Done, reason, message, moving: false }
-    }
-}
 
 /// The status that a report leads to; what the report says nothing of is kept from the former status.
 pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
@@ -131,12 +85,6 @@ fn led(observed: &Observed) -> (Reason, String) {
     (reason, std::iter::once(begin).chain(choice.unused).collect::<Vec<_>>().join("; "))
 }
 
-/// Whether the site is reached by TLS: where the spec says so, and by a Route always.
-pub fn encrypted(observed: &Observed) -> bool {
-    let asked = observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled);
-    asked || route::choose(observed).way == Some(route::Way::Route)
-}
-
 /// Nothing is done for a site that is suspended; what it is stays as it was written.
 pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     let former = observed.site.status.clone().unwrap_or_default();
@@ -163,4 +111,16 @@ pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> O
         _ => message,
     };
     Some(Notice { warning: reason.is_warning(), reason: word, note })
+}
+
+impl Plan {
+    /// A plan that only says where the site stands, with the operation that it records.
+    pub fn report(observed: &Observed, report: &Report, operation: Option<Operation>) -> Self {
+        let mut next = status(observed, report);
+        if operation.is_some() {
+            next.operation = operation;
+        }
+        let notice = notice(observed, &next, report.reason);
+        Self { status: Some(next), notice, ..Self::default() }
+    }
 }

@@ -3,7 +3,7 @@
 use frappe_crds::site::{BackupOperation, BackupOperationKind};
 use kube::ResourceExt as _;
 
-use super::{observe::Observed, place::Place};
+use super::{model::Observed, place::Place};
 use crate::domain::{key::Key, names::hash_hex};
 
 /// Hex digits that tell the Jobs of one site apart.

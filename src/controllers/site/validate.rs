@@ -11,13 +11,12 @@ use kube::{
 };
 
 use super::{
-    database::{self, Database},
+    database,
     hosts::Hosts,
-    observe::Observed,
-    permissions::{self, Part, Refusal},
+    model::{Database, Observed, Report, Stage, Validated},
+    permissions,
     place::Place,
     reason::Reason,
-    status::{Report, Stage},
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
@@ -26,34 +25,6 @@ use crate::{
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
-
-/// The answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Validated {
-    /// Where the site's objects live.
-    pub place: Place,
-    /// Hosts that the site is reached at.
-    pub hosts: Hosts,
-    /// Its database.
-    pub database: Database,
-    /// Most connections of the site's account.
-    pub connections_max: i32,
-    /// Apps to install, without frappe.
-    pub apps: Vec<String>,
-    /// Apps that the site must not have: module names.
-    pub removed_apps: Vec<String>,
-    /// Secret with the password of Administrator, in the site's own namespace.
-    pub admin_secret: String,
-    /// What a site that exists asks for and does not get.
-    pub refused: Vec<Refusal>,
-}
-
-impl Validated {
-    /// Whether a part of the site is left as it is.
-    pub fn withholds(&self, part: Part) -> bool {
-        self.refused.iter().any(|it| it.part == part)
-    }
-}
 
 /// Judges the spec, then the world.
 pub fn validate(observed: &Observed) -> Result<Validated, Report> {

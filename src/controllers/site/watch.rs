@@ -3,11 +3,11 @@
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{hosts, observe::named_secrets, place::Place};
+use super::{hosts, place::Place, references::named_secrets};
 use crate::{
     controllers::{adoption::is_asked, job},
     domain::{condition, key::Key, labels, object::Kind},
-    io::{compact::Compact, watch::Change},
+    io::{cache::Change, compact::Compact},
     lanes::Priority,
 };
 

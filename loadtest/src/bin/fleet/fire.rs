@@ -35,7 +35,7 @@ impl Scene {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         let (edits, [p50, p99, most]) = editor.waits();
-        let requests = audit::requests(members.cluster, self.begun)?;
+        let requests = audit::requests(&members.cluster.logs, self.begun)?;
         let swaps = requests
             .iter()
             .filter(|it| it.resource == "slotmaps" && !["get", "list", "watch"].contains(&it.verb.as_str()));

@@ -14,7 +14,8 @@ use frappe_loadtest::{
     audit::Request,
     cluster::Cluster,
     meter::Process,
-    report::{Floor, Row, exact},
+    report::{Floor, Row},
+    spread::exact,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::batch::v1::Job;

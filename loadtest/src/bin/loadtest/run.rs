@@ -16,8 +16,9 @@ use frappe_loadtest::{
     history::History,
     members::{Fleet, Members},
     meter::{self, Metrics, Process, quantile},
-    report::{Cost, Floor, Row, Sample, Spread},
+    report::{Cost, Floor, Row, Sample},
     scenario::{Scenario, Step},
+    spread::Spread,
 };
 use jiff::Timestamp;
 use kube::{Client, api::ListParams, core::DynamicObject};
@@ -286,7 +287,7 @@ impl<'a> Run<'a> {
         };
         self.members.stop_all().await?;
         self.looks()?;
-        let requests = audit::requests_by(self.cluster, &agents(&self.members))?;
+        let requests = audit::requests_by(&self.cluster.logs, &agents(&self.members))?;
         self.found.floor = Some(floor::run(self.cluster, &self.client, &requests, &row, sites).await?);
         Ok(())
     }
@@ -355,7 +356,7 @@ impl<'a> Run<'a> {
             self.members.stop_all().await?;
         }
         self.members.running.clear();
-        let requests = audit::requests_by(self.cluster, &agents(&self.members))?;
+        let requests = audit::requests_by(&self.cluster.logs, &agents(&self.members))?;
         for row in &mut self.found.rows {
             let of_row: Vec<_> = requests.iter().filter(|it| it.at >= row.begun && it.at <= row.ended).collect();
             row.map_writes = of_row

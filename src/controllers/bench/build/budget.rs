@@ -2,8 +2,10 @@
 
 use serde_json::json;
 
-use super::Input;
-use crate::domain::object::{Desired, Kind};
+use crate::{
+    controllers::bench::model::Input,
+    domain::object::{Desired, Kind},
+};
 
 /// A budget for each Deployment of several pods, or of as many as KEDA sets. One of a single pod needs none: whoever drains
 /// its node takes that pod. Pods that are not ready anyway may always go.

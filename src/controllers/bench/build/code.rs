@@ -4,8 +4,10 @@
 use frappe_crds::bench::{AppSource, AppSourceKind};
 use serde_json::{Value, json};
 
-use super::{BENCH_PATH, Input};
-use crate::domain::names::hash_hex;
+use crate::{
+    controllers::bench::model::{BENCH_PATH, Input},
+    domain::names::hash_hex,
+};
 
 /// Folder of the copies on the volume, one for each revision of the code.
 const FOLDER: &str = ".apps";

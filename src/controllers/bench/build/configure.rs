@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
-    BENCH_PATH, Input, code,
+    code,
+    network::SOCKETIO_PORT,
     pod::{pod_labels, pod_spec},
     redis::{External, USER, redis_secret},
-    web::SOCKETIO_PORT,
 };
 use crate::{
+    controllers::bench::model::{BENCH_PATH, Input},
     domain::{
         key::Key,
         labels,

@@ -2,10 +2,12 @@
 
 use serde_json::json;
 
-use super::Input;
-use crate::domain::{
-    labels,
-    object::{Desired, Kind},
+use crate::{
+    controllers::bench::model::Input,
+    domain::{
+        labels,
+        object::{Desired, Kind},
+    },
 };
 
 /// Path of the metrics where the bench names none.

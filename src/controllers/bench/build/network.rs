@@ -2,10 +2,13 @@
 
 use serde_json::{Value, json};
 
-use super::{Input, redis, web::NGINX_PORT};
-use crate::domain::{
-    labels,
-    object::{Desired, Kind},
+use super::redis;
+use crate::{
+    controllers::bench::model::Input,
+    domain::{
+        labels,
+        object::{Desired, Kind},
+    },
 };
 
 /// Namespace of the ingress controller where neither bench nor operator names one.
@@ -54,3 +57,9 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
 fn ports(protocol: &str, numbers: &[i32]) -> Vec<Value> {
     numbers.iter().map(|port| json!({"protocol": protocol, "port": port})).collect()
 }
+
+/// Port of the websocket server.
+pub(super) const SOCKETIO_PORT: i32 = 9000;
+
+/// Port of nginx, which routes go to.
+pub(in crate::controllers) const NGINX_PORT: i32 = 8080;

@@ -5,11 +5,14 @@ use std::collections::BTreeMap;
 use frappe_crds::{bench::Security, common::Resources};
 use serde_json::{Value, json};
 
-use super::{BENCH_PATH, Input, code};
-use crate::domain::{
-    labels,
-    names::child,
-    object::{Desired, Kind},
+use super::code;
+use crate::{
+    controllers::bench::model::{BENCH_PATH, Input},
+    domain::{
+        labels,
+        names::child,
+        object::{Desired, Kind},
+    },
 };
 
 /// Components whose pods mount the sites.

@@ -7,16 +7,16 @@ use frappe_crds::{
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
-use super::{
-    Input,
-    pod::{ids, resources},
-};
-use crate::domain::{
-    key::Key,
-    labels,
-    names::child,
-    object::{Desired, Kind},
-    quantity,
+use super::pod::{ids, resources};
+use crate::{
+    controllers::bench::model::Input,
+    domain::{
+        key::Key,
+        labels,
+        names::child,
+        object::{Desired, Kind},
+        quantity,
+    },
 };
 
 /// uid and gid of the user `redis` in the official images.

@@ -1,16 +1,19 @@
 //! How many workers each queue has: a fixed number, or KEDA's, by the jobs that wait and run.
 
-use frappe_crds::bench::{FrappeBenchSpec, QueueAutoscaling};
+use frappe_crds::{
+    bench::{ComponentResources, FrappeBenchSpec, QueueAutoscaling},
+    common::Resources,
+};
 use serde_json::{Value, json};
 
-use super::{
-    Input, bench_id, redis,
-    workers::{WORKERS, Worker},
-};
-use crate::domain::{
-    capabilities::Capabilities,
-    names::child,
-    object::{Desired, Kind},
+use super::{configure::bench_id, redis};
+use crate::{
+    controllers::bench::model::Input,
+    domain::{
+        capabilities::Capabilities,
+        names::child,
+        object::{Desired, Kind},
+    },
 };
 
 /// Most workers where the bench names no number.
@@ -157,3 +160,37 @@ fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Value; 2] {
 pub fn queue_keys(bench_id: &str, queue: &str) -> [String; 2] {
     [format!("rq:queue:{bench_id}:{queue}"), format!("rq:wip:{bench_id}:{queue}")]
 }
+
+/// One kind of worker: the queues that it serves, first its own. Workers cover each other's queues.
+pub(super) struct Worker {
+    /// Name of its component.
+    pub component: &'static str,
+    /// The queues that it serves, first its own.
+    pub queues: &'static [&'static str],
+    /// Seconds to finish a job: the longest timeout of its queues (300 s, long 1500 s) and a minute.
+    pub grace_seconds: i64,
+    /// What its container asks for, as the spec has it.
+    pub resources: fn(&ComponentResources) -> Option<&Resources>,
+}
+
+/// The workers, with the queues that upstream's compose file gives them.
+pub(super) const WORKERS: [Worker; 3] = [
+    Worker {
+        component: "worker-default",
+        queues: &["default", "short"],
+        grace_seconds: 360,
+        resources: |it| it.worker_default_dashed.as_ref().or(it.worker_default.as_ref()),
+    },
+    Worker {
+        component: "worker-short",
+        queues: &["short", "default"],
+        grace_seconds: 360,
+        resources: |it| it.worker_short_dashed.as_ref().or(it.worker_short.as_ref()),
+    },
+    Worker {
+        component: "worker-long",
+        queues: &["long", "default", "short"],
+        grace_seconds: 1560,
+        resources: |it| it.worker_long_dashed.as_ref().or(it.worker_long.as_ref()),
+    },
+];

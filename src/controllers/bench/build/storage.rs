@@ -3,8 +3,10 @@
 use frappe_crds::bench::StorageDeletionPolicy;
 use serde_json::json;
 
-use super::Input;
-use crate::domain::object::{Desired, Kind};
+use crate::{
+    controllers::bench::model::Input,
+    domain::object::{Desired, Kind},
+};
 
 /// Size where the bench names none.
 const DEFAULT_SIZE: &str = "10Gi";

@@ -4,22 +4,22 @@ use frappe_crds::bench::WebConfig;
 use serde_json::{Value, json};
 
 use super::{
-    BENCH_PATH, Input,
     configure::{runner_command, runner_volume},
+    network::{NGINX_PORT, SOCKETIO_PORT},
     pod::{Component, deployment},
 };
-use crate::domain::{
-    labels,
-    names::child,
-    object::{Desired, Kind},
+use crate::{
+    controllers::bench::model::{BENCH_PATH, Input},
+    domain::{
+        labels,
+        names::child,
+        object::{Desired, Kind},
+    },
 };
 
 /// Port of gunicorn.
 const GUNICORN_PORT: i32 = 8000;
-/// Port of nginx, which routes go to.
-pub(in crate::controllers) const NGINX_PORT: i32 = 8080;
-/// Port of the websocket server.
-pub(super) const SOCKETIO_PORT: i32 = 9000;
+
 /// Seconds that a request may take where the bench names no number. A pod that ends has so long and 10 s.
 const REQUEST_TIMEOUT_SECONDS: i32 = 120;
 /// Processes of a gunicorn pod where the bench names no number, and threads of each.

@@ -4,45 +4,16 @@ use frappe_crds::{bench::ComponentResources, common::Resources};
 use serde_json::json;
 
 use super::{
-    Input,
     pod::{Component, deployment},
-    scaling::worker_scaling,
+    scaling::{WORKERS, Worker, worker_scaling},
 };
-use crate::domain::{
-    labels,
-    object::{Desired, Kind},
+use crate::{
+    controllers::bench::model::Input,
+    domain::{
+        labels,
+        object::{Desired, Kind},
+    },
 };
-
-/// One kind of worker: the queues that it serves, first its own. Workers cover each other's queues.
-pub(super) struct Worker {
-    pub(super) component: &'static str,
-    pub(super) queues: &'static [&'static str],
-    /// Seconds to finish a job: the longest timeout of its queues (300 s, long 1500 s) and a minute.
-    grace_seconds: i64,
-    resources: fn(&ComponentResources) -> Option<&Resources>,
-}
-
-/// The workers, with the queues that upstream's compose file gives them.
-pub(super) const WORKERS: [Worker; 3] = [
-    Worker {
-        component: "worker-default",
-        queues: &["default", "short"],
-        grace_seconds: 360,
-        resources: |it| it.worker_default_dashed.as_ref().or(it.worker_default.as_ref()),
-    },
-    Worker {
-        component: "worker-short",
-        queues: &["short", "default"],
-        grace_seconds: 360,
-        resources: |it| it.worker_short_dashed.as_ref().or(it.worker_short.as_ref()),
-    },
-    Worker {
-        component: "worker-long",
-        queues: &["long", "default", "short"],
-        grace_seconds: 1560,
-        resources: |it| it.worker_long_dashed.as_ref().or(it.worker_long.as_ref()),
-    },
-];
 
 /// Deployments of the scheduler and of the workers.
 pub(super) fn deployments(input: &Input) -> Vec<Desired> {

@@ -1,7 +1,10 @@
 //! Volumes, images and pods that are not as they should be, and in which order an image changes.
 
 use super::*;
-use crate::controllers::bench::{observe::Class, reason::Reason, trouble::Trouble};
+use crate::controllers::bench::{
+    model::{Class, Trouble},
+    reason::Reason,
+};
 
 #[test]
 fn a_bench_on_one_node_keeps_its_pods_together() {

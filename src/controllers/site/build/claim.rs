@@ -3,10 +3,12 @@
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::Input;
-use crate::domain::{
-    key::Key,
-    object::{Desired, Kind},
+use crate::{
+    controllers::site::model::Input,
+    domain::{
+        key::Key,
+        object::{Desired, Kind},
+    },
 };
 
 /// The FrappeDomain named like the host. Whoever creates it holds the host.

@@ -3,11 +3,10 @@
 use frappe_crds::common::DatabaseConfig;
 use serde_json::{Value, json};
 
-use super::Input;
 use crate::{
     config::OperatorConfig,
     controllers::site::{
-        database::{Database, Server},
+        model::{Database, Input, Server},
         permissions::STORAGE_SIZE,
     },
     domain::object::{Desired, Kind},

@@ -3,12 +3,12 @@
 use frappe_crds::site::Operation;
 use serde_json::{Value, json};
 
-use super::{Input, database_request};
+use super::database::database_request;
 use crate::{
     controllers::{
         adoption::is_asked,
-        bench::build as bench,
-        site::{configuration::Configuration, database::Database},
+        bench::{build as bench, model::Input as BenchInput},
+        site::model::{Configuration, Database, Input},
     },
     domain::{
         labels,
@@ -25,7 +25,7 @@ const DELETE_DEADLINE_SECONDS: i64 = 900;
 const KEPT_SECONDS: i64 = 3600;
 
 /// The Job `SITE-init` (`SITE-init-2` …).
-pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation, configuration: &Configuration) -> Desired {
+pub fn init_job(input: &Input, bench: &BenchInput, operation: &Operation, configuration: &Configuration) -> Desired {
     let about = About { command: "init", name: "init", deadline_seconds: INIT_DEADLINE_SECONDS };
     let mut request = with(request(input), &configuration.request);
     if is_asked(bench.bench) {
@@ -38,7 +38,7 @@ pub fn init_job(input: &Input, bench: &bench::Input, operation: &Operation, conf
 /// The Job `SITE-apply`: settings, hosts, apps, and the password of Administrator where its Secret changed.
 pub fn configure_job(
     input: &Input,
-    bench: &bench::Input,
+    bench: &BenchInput,
     operation: &Operation,
     configuration: &Configuration,
 ) -> Desired {
@@ -57,7 +57,7 @@ pub fn configure_job(
 
 /// The Job `SITE-delete`: drops the database with the site's own account and removes the files; `skips_database` leaves
 /// the database to the MariaDB operator.
-pub fn delete_job(input: &Input, bench: &bench::Input, operation: &Operation, skips_database: bool) -> Desired {
+pub fn delete_job(input: &Input, bench: &BenchInput, operation: &Operation, skips_database: bool) -> Desired {
     let about = About { command: "drop", name: "delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
     let mut request = request(input);
     let mut secrets = account(input);
@@ -83,6 +83,7 @@ pub(in crate::controllers) fn request(input: &Input) -> Value {
     })
 }
 
+/// A request with more entries.
 pub(in crate::controllers) fn with(mut request: Value, more: &Value) -> Value {
     for (key, value) in more.as_object().into_iter().flatten() {
         request[key] = value.clone();
@@ -121,7 +122,7 @@ fn entries(input: &Input) -> Vec<Value> {
 
 fn job(
     input: &Input,
-    bench: &bench::Input,
+    bench: &BenchInput,
     operation: &Operation,
     about: &About,
     request: &Value,

@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use frappe_crds::site::WildcardPolicy;
 use serde_json::{Value, json};
 
-use super::Input;
 use crate::{
-    controllers::{bench::build::NGINX_PORT, site::place::Place},
+    controllers::{
+        bench::build::NGINX_PORT,
+        site::{model::Input, place::Place},
+    },
     domain::{
         key::Key,
         names::{child, hash_hex},

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::Input;
 use crate::{
-    controllers::site::database::Database,
+    controllers::site::model::{Database, Input},
     domain::{
         key::Key,
         labels,

@@ -9,67 +9,14 @@ pub mod secrets;
 mod servers;
 
 use frappe_crds::FrappeBench;
-use kube::{ResourceExt, core::DynamicObject};
 
-pub use self::servers::{STORAGE_SIZE, may_use_server};
 use super::{
-    observe::Observed,
+    model::{Observed, Part, Refusal},
     reason::Reason,
-    status::{Report, Stage},
 };
 use crate::domain::{key::Key, site_config};
 
-/// What is withheld of a site that exists while something of its spec is refused. Everything else of it goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
-    /// Nothing but the Job that would change its settings.
-    Settings,
-    /// Its server is not changed either.
-    Server,
-    /// Its hosts and routes are not changed either.
-    Route,
-}
-
-/// Something that a site asks for and that is not its own to decide.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What is withheld.
-    pub part: Part,
-    /// Why, as conditions say it.
-    pub reason: Reason,
-    /// The same for people.
-    pub message: String,
-}
-
-impl Refusal {
-    fn new(part: Part, reason: Reason, message: String) -> Self {
-        Self { part, reason, message }
-    }
-
-    /// A site that is not there yet is not made.
-    pub fn stops(&self) -> Report {
-        Report::failed(Stage::Database, self.stage(), self.reason, self.message.clone())
-    }
-
-    /// A site that exists stays as it is, and is not given what it asks for.
-    pub fn withholds(&self) -> Report {
-        let message = format!("{}; the site is served as it was", self.message);
-        Report::failed(Stage::Done, self.stage(), self.reason, message)
-    }
-
-    /// A site that has what it asks for, since that was allowed when it was made, keeps it.
-    pub fn tells(&self) -> Report {
-        Report::ready(self.reason, format!("the site is served as it was, and not changed any more: {}", self.message))
-    }
-
-    fn stage(&self) -> Stage {
-        match self.part {
-            Part::Settings => Stage::Init,
-            Part::Server => Stage::Database,
-            Part::Route => Stage::Route,
-        }
-    }
-}
+pub use self::servers::{STORAGE_SIZE, may_use_server};
 
 /// Everything that is refused, what a person should cure first in front; `own_server` is the MariaDB of the site alone, where it
 /// has one.
@@ -103,10 +50,4 @@ fn settings(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
          remove it, or have the bench's owner add it to allowedSites.siteConfigKeys, or the platform to \
          allowedSiteConfigKeys of the operator's ConfigMap"
     ))
-}
-
-/// Whether an annotation of an object, a list with commas between, has a namespace; `*` stands for all.
-pub fn names_namespace(object: &DynamicObject, annotation: &str, namespace: &str) -> bool {
-    let list = object.annotations().get(annotation).map(String::as_str).unwrap_or_default();
-    list.split(',').map(str::trim).any(|it| it == namespace || it == "*")
 }

@@ -6,10 +6,9 @@ use frappe_crds::{
     site::{GatewayReference, WildcardPolicy},
 };
 
-use super::{Part, Refusal};
 use crate::controllers::site::{
     annotations::{is_allowed, is_harmless_value},
-    observe::Observed,
+    model::{Observed, Part, Refusal},
     place::Place,
     reason::Reason,
 };

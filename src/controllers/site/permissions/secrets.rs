@@ -4,16 +4,15 @@ use std::collections::BTreeSet;
 
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{Part, Refusal, names_namespace};
 use crate::{
     controllers::site::{
-        observe::Observed,
+        model::{Observed, Part, Refusal},
         place::Place,
         reason::Reason,
         references::{Reference, keys_of, of_site, of_storage},
     },
     domain::{
-        labels,
+        labels::{self, names_namespace},
         object::{is_made, is_ours},
         owner::Owner,
     },

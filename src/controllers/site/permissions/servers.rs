@@ -9,10 +9,17 @@ use frappe_crds::{
 };
 use kube::ResourceExt;
 
-use super::{Part, Refusal, names_namespace};
 use crate::{
-    controllers::site::{observe::Observed, place::Place, reason::Reason},
-    domain::{key::Key, labels, quantity::milli},
+    controllers::site::{
+        model::{Observed, Part, Refusal},
+        place::Place,
+        reason::Reason,
+    },
+    domain::{
+        key::Key,
+        labels::{self, names_namespace},
+        quantity::milli,
+    },
 };
 
 /// Volume of a server of its own where nobody names a size.

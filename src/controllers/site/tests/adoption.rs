@@ -1,7 +1,7 @@
 //! A site that another operator made, on a bench that is taken over.
 
-use super::{super::found::Found, *};
-use crate::domain::labels;
+use super::*;
+use crate::{controllers::site::model::Found, domain::labels};
 
 fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
     object(json!({

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::{super::under_way::job_key, *};
 use crate::{
     controllers::{backup::reason::Reason as Word, job, site::place::Place},
-    transfer,
+    transfer::{self, request::Request},
 };
 
 pub(super) fn at(text: &str) -> Timestamp {
@@ -92,7 +92,7 @@ pub(super) fn done() -> Value {
     json!({"result": {"name": "x", "bytes": 12345}})
 }
 
-pub(super) fn carried(job: &Desired) -> transfer::Request {
+pub(super) fn carried(job: &Desired) -> Request {
     let pod = &job.body["spec"]["template"]["spec"];
     let containers =
         ["initContainers", "containers"].map(|it| pod[it].as_array().cloned().unwrap_or_default()).concat();
@@ -326,7 +326,7 @@ fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_t
     assert_eq!(containers(&made[0]), ["backup", "transfer", "restore"]);
     let carried = carried(&made[0]);
     assert_eq!(carried.fetch.as_deref(), Some("daily-backup-2024-01-15"));
-    assert!(matches!(&carried.place, transfer::store::Place::S3(it) if it.bucket == "frappe-backups"));
+    assert!(matches!(&carried.place, transfer::request::Place::S3(it) if it.name == "frappe-backups"));
     let safety = carried.store.expect("a safety backup");
     assert_eq!((safety.name.as_str(), safety.may_be_stored), ("restore-job-before-2026-03-01-1300", true));
     assert_eq!(lint(&made[0]), Vec::<String>::new());

@@ -25,13 +25,16 @@ use serde_json::{Value, json};
 
 use super::{
     hosts::{self, Hosts},
-    observe::{Claim, Fresh, Holder, Observed, Routes},
-    plan::{Plan, Step, plan},
+    model::{Claim, Fresh, Holder, Observed, Plan, Routes, Step},
+    plan::plan,
     reason::Reason,
 };
 use crate::{
     controllers::{
-        backup::plan::{Plan as BackupPlan, Step as BackupStep, plan as backup_plan},
+        backup::{
+            model::{Plan as BackupPlan, Step as BackupStep},
+            plan::plan as backup_plan,
+        },
         lint::lint,
     },
     domain::{
@@ -88,7 +91,7 @@ fn observed(spec: Value) -> Observed {
         claims: Vec::new(),
         former_claims: Vec::new(),
         credentials: None,
-        found: super::found::Found::default(),
+        found: super::model::Found::default(),
         secrets: BTreeMap::new(),
         root_secrets: std::collections::BTreeSet::new(),
         taken_claims: std::collections::BTreeSet::new(),
@@ -173,7 +176,7 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 written.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
                 written.metadata.annotations = serde_json::from_value(metadata["annotations"].clone()).ok();
                 written.metadata.owner_references = None;
-                (observed.credentials, observed.found) = (Some(Arc::new(written)), super::found::Found::default());
+                (observed.credentials, observed.found) = (Some(Arc::new(written)), super::model::Found::default());
             }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
         }

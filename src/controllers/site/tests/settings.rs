@@ -90,7 +90,7 @@ fn a_site_that_exists_does_not_need_the_password_of_administrator() {
 #[test]
 fn a_site_may_be_named_like_its_bench() {
     let bench = bench();
-    let input = crate::controllers::bench::build::Input {
+    let input = crate::controllers::bench::model::Input {
         bench: &bench,
         config: &crate::config::OperatorConfig::default(),
         capabilities: crate::domain::capabilities::Capabilities::default(),

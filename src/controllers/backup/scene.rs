@@ -1,0 +1,74 @@
+//! One look at a site and its SiteBackups: what is found out about one after the other becomes one plan. Pure.
+
+use std::{sync::Arc, time::Duration};
+
+use frappe_crds::{
+    SiteBackup,
+    backup::{BackupPhase, BackupRun},
+    site::BackupOperation,
+};
+
+use super::{
+    model::{Plan, Step},
+    reason::Reason,
+    status::{self, Report, Times},
+};
+use crate::controllers::site::{
+    model::{Input, Observed},
+    operation::waits_message,
+};
+
+/// One look at a site and its SiteBackups.
+pub(super) struct Scene<'a> {
+    /// The site and what it depends on.
+    pub observed: &'a Observed,
+    /// What is to be done so far.
+    pub plan: &'a mut Plan,
+    /// What Jobs are built of; nothing where the site's spec is refused.
+    pub input: Option<&'a Input<'a>>,
+    /// Whether no operation may begin.
+    pub busy: bool,
+}
+
+impl Scene<'_> {
+    /// Says where a SiteBackup stands, and in `ended` what ended with it.
+    pub(super) fn step(
+        &mut self,
+        backup: &Arc<SiteBackup>,
+        report: &Report,
+        times: &Times,
+        ended: Option<(BackupRun, Option<String>)>,
+    ) {
+        let over = ended.is_some();
+        let next = status::status(backup, report, times, ended, self.observed.now);
+        if backup.status.as_ref() == Some(&next) {
+            return;
+        }
+        let notice = status::notice(backup, report, over);
+        let step = Step::Status(backup.clone(), Box::new(next), notice);
+        // What ended is written down before the site forgets it; what begins, after the site has it.
+        if over { self.plan.steps.push(step) } else { self.plan.last.push(step) }
+    }
+
+    /// Records the operation that is under way from now on, or that none is.
+    pub(super) fn record(&mut self, operation: Option<BackupOperation>) {
+        let current = self.observed.site.status.clone().unwrap_or_default();
+        self.plan.site_status.get_or_insert(current).backup = operation;
+    }
+
+    /// Has the site looked at again after this time, or sooner.
+    pub(super) fn again_after(&mut self, wait: Duration) {
+        self.plan.again_after = Some(self.plan.again_after.map_or(wait, |known| known.min(wait)));
+    }
+}
+
+/// It waits for the site.
+pub(super) fn busy() -> Report {
+    let message = "waiting: site not initialized, suspended, or busy with another operation";
+    Report::new(BackupPhase::Pending, Reason::SiteBusy, message)
+}
+
+/// It waits for room for its Job.
+pub(super) fn no_room(observed: &Observed) -> Report {
+    Report::new(BackupPhase::Pending, Reason::WaitingForJobSlot, waits_message(observed))
+}

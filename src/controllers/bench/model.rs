@@ -1,0 +1,263 @@
+//! What a bench is about, as data: what is known of the world, what it is made of, where it stands, what is to be written.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use frappe_crds::{
+    FrappeBench, FrappeBenchStatus,
+    bench::{BenchPhase, ComponentReplicas, StorageAccessMode},
+};
+use jiff::Timestamp;
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Value, json};
+
+use super::reason::Reason;
+use crate::{
+    config::OperatorConfig,
+    controllers::job,
+    domain::{
+        capabilities::Capabilities,
+        image,
+        key::Key,
+        labels,
+        names::child,
+        object::{Desired, Kind},
+    },
+    io::events::Notice,
+};
+
+/// Path of the bench in every image.
+pub const BENCH_PATH: &str = "/home/frappe/frappe-bench";
+
+/// What the builders need to know of a bench.
+pub struct Input<'a> {
+    /// The bench.
+    pub bench: &'a FrappeBench,
+    /// The operator's settings.
+    pub config: &'a OperatorConfig,
+    /// What the cluster offers.
+    pub capabilities: Capabilities,
+    /// Version of the Secret that `build::redis_secret` names; nothing where there is none, or where it does not matter.
+    pub redis_secret_version: Option<&'a str>,
+    /// Servers of Redis that do not ask for the generated password yet, since not every component has it.
+    pub open_servers: Vec<&'static str>,
+}
+
+impl Input<'_> {
+    /// Name of the bench.
+    pub fn name(&self) -> String {
+        self.bench.name_any()
+    }
+
+    /// Namespace of the bench.
+    pub fn namespace(&self) -> String {
+        self.bench.namespace().unwrap_or_default()
+    }
+
+    /// Image of every component.
+    pub fn image(&self) -> String {
+        image::bench(&self.bench.spec, self.config.default_frappe_image.as_deref())
+    }
+
+    /// Whether every pod that mounts the volume must run on one node.
+    pub fn single_node(&self) -> bool {
+        let found = self.bench.status.as_ref().and_then(|status| status.adopted_volume);
+        found.or(self.bench.spec.storage_access_mode) == Some(StorageAccessMode::ReadWriteOnce)
+    }
+
+    /// How many pods each component has, as the spec has it.
+    pub fn replicas(&self) -> ComponentReplicas {
+        self.bench.spec.component_replicas.clone().unwrap_or_default()
+    }
+
+    /// An object of this bench: with its labels, owned by it.
+    pub fn object(&self, kind: Kind, suffix: &str, component: &str, spec: &Value) -> Desired {
+        let key = Key::new(self.namespace(), child(&self.name(), suffix));
+        let metadata = json!({
+            "labels": labels::component(&self.name(), component),
+            "ownerReferences": [self.owner()],
+        });
+        Desired::untyped(kind, key, metadata, spec)
+    }
+
+    /// Metadata of pods that hold a connection to Redis: those of another version of its Secret are other pods.
+    pub fn pod_metadata(&self, labels: &BTreeMap<String, String>) -> Value {
+        let mut metadata = json!({"labels": labels});
+        if let Some(version) = self.redis_secret_version {
+            metadata["annotations"] = json!({labels::REDIS_SECRET: version});
+        }
+        metadata
+    }
+
+    /// The bench as the owner of an object.
+    pub fn owner(&self) -> Value {
+        json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": self.name(),
+            "uid": self.bench.uid().unwrap_or_default(), "controller": true, "blockOwnerDeletion": true,
+        })
+    }
+}
+
+/// Everything that a bench is made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rendered {
+    /// What it has before its `common_site_config.json` is written.
+    pub foundation: Vec<Desired>,
+    /// The Job that writes it.
+    pub configure: Desired,
+    /// The components that need the configuration: they come after it, in this order.
+    pub components: Vec<Desired>,
+    /// Claims that a StatefulSet makes: once they exist, they are brought to this size.
+    pub claims: Vec<Desired>,
+}
+
+impl Rendered {
+    /// Every object.
+    pub fn all(&self) -> impl Iterator<Item = &Desired> {
+        self.foundation.iter().chain([&self.configure]).chain(&self.components).chain(&self.claims)
+    }
+
+    /// Names what the components run: the image and what the configure Job makes of it.
+    pub fn revision(&self) -> &str {
+        self.configure.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str().unwrap_or_default()
+    }
+
+    /// Objects that a bench has at some settings and not at these: they go.
+    pub fn retired(&self, input: &Input) -> Vec<(Kind, Key)> {
+        let named = |suffix: &str| Key::new(input.namespace(), child(&input.name(), suffix));
+        let of_deployments = self
+            .components
+            .iter()
+            .filter(|it| it.kind == Kind::Deployment)
+            .flat_map(|it| [Kind::ScaledObject, Kind::PodDisruptionBudget].map(|kind| (kind, it.key.clone())));
+        let single = [
+            (Kind::NetworkPolicy, named("pods")),
+            (Kind::NetworkPolicy, named("redis")),
+            (Kind::ServiceMonitor, named("gunicorn")),
+            (Kind::TriggerAuthentication, named("redis-queue")),
+            (Kind::StatefulSet, named("redis-cache")),
+            (Kind::StatefulSet, named("redis-queue")),
+            (Kind::Service, named("redis-cache")),
+            (Kind::Service, named("redis-queue")),
+        ];
+        let wanted = |kind: Kind, key: &Key| self.all().any(|it| it.kind == kind && it.key == *key);
+        of_deployments.chain(single).filter(|(kind, key)| !wanted(*kind, key)).collect()
+    }
+}
+
+/// The world, as far as one bench is concerned.
+pub struct Observed {
+    /// The bench.
+    pub bench: Arc<FrappeBench>,
+    /// The operator's settings.
+    pub config: Arc<OperatorConfig>,
+    /// What the cluster offers.
+    pub capabilities: Capabilities,
+    /// The Secret that it names for Redis: metadata.
+    pub redis_secret: Option<Arc<DynamicObject>>,
+    /// Hash of the Secret's version.
+    pub redis_secret_version: Option<String>,
+    /// A new password for Redis.
+    pub fresh_password: String,
+    /// Its objects, by kind and name.
+    pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
+    /// Objects that it had at other settings.
+    pub retired: Vec<(Kind, Arc<DynamicObject>)>,
+    /// Names of the sites on it; read live while it is being deleted.
+    pub sites: Vec<String>,
+    /// What the configure Job's pod said when it failed.
+    pub failure: Option<job::Failure>,
+    /// Apps that it found in the image, where the status does not hold them yet.
+    pub apps_found: Option<Vec<String>>,
+    /// What keeps pods from running.
+    pub troubles: Vec<Trouble>,
+    /// Storage classes of claims that are not bound or not as large as they should be, by the claims' names.
+    pub classes: BTreeMap<String, Class>,
+    /// Suffix of hosts that the ingress controller's Service names.
+    pub detected_suffix: Detected,
+    /// The time.
+    pub now: Timestamp,
+}
+
+/// A storage class, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// There is none of this name; without a name, none is the cluster's default.
+    Missing(Option<String>),
+    /// It exists, and lets volumes grow or not.
+    Found {
+        /// Whether it does.
+        grows: bool,
+    },
+}
+
+/// Suffix of hosts that an ingress controller's Service names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Detected {
+    /// The Service is not known yet.
+    NotYet,
+    /// The suffix; nothing if it names none, or none is asked for.
+    Suffix(Option<String>),
+}
+
+/// One write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Change the bench's own metadata.
+    PatchBench(Value),
+    /// Create what must not be there yet.
+    Create(Desired),
+    /// Bring an object to what it should be, if it differs.
+    Ensure(Desired),
+    /// Take over what another operator made of the bench, or make it.
+    TakeOver(Desired),
+    /// Give a user's Secret the label by which its changes are seen.
+    Watch(Arc<DynamicObject>),
+    /// Keep the replicas of a Deployment at what they are, whoever sets them next.
+    HandOver(Arc<DynamicObject>),
+    /// Delete exactly this object.
+    Delete(Kind, Arc<DynamicObject>),
+}
+
+/// What to do: steps, then the status.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// Writes before the status.
+    pub steps: Vec<Step>,
+    /// The status.
+    pub status: Option<FrappeBenchStatus>,
+    /// Whether something is missing that no watch shows: look again with backoff.
+    pub missing: bool,
+    /// What to tell people.
+    pub notices: Vec<Notice>,
+}
+
+/// Where a bench stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Its phase.
+    pub phase: BenchPhase,
+    /// Why.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+}
+
+impl Report {
+    /// A report.
+    pub fn new(phase: BenchPhase, reason: Reason, message: String) -> Self {
+        Self { phase, reason, message }
+    }
+}
+
+/// What keeps one pod from running.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The pod.
+    pub pod: Key,
+    /// The bench's component that it is of.
+    pub component: String,
+    /// What it is.
+    pub reason: Reason,
+    /// What the kubelet or the scheduler says, of the container or the pod.
+    pub message: String,
+}

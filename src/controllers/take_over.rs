@@ -1,0 +1,125 @@
+//! Takes an object over that another operator made, or makes it where there is none.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Map, Value, json};
+
+use super::{adoption::Owner, context::Children, execute};
+use crate::{
+    domain::{
+        labels,
+        object::{Desired, Kind, is_ours},
+    },
+    io::writer::{NOT_OURS, WriteError, Writer},
+};
+
+/// Takes an object over, or makes it where there is none. One that another made for somebody else is refused.
+pub async fn take_over(
+    writer: &Writer,
+    children: &Children,
+    desired: &Desired,
+    owner: &Owner,
+) -> Result<(), WriteError> {
+    let cache = children.cache(desired.kind);
+    let Some(live) = writer.find(desired.kind, &desired.key).await? else {
+        return execute::ensure(writer, children, desired).await;
+    };
+    if is_ours(&live.metadata) && !is_of_other(&live, desired) {
+        cache.wrote(live);
+        return execute::ensure(writer, children, desired).await;
+    }
+    if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.is_asked && !owner.has(&live)) {
+        // Ours, without its labels; or a person's, which is used where it is as it should be.
+        return execute::ensure(writer, children, desired).await;
+    }
+    if !owner.is_asked || !owner.has(&live) {
+        let message = if owner.has(&live) {
+            "created by another operator: see docs/migration.md for how to take it over".to_owned()
+        } else {
+            NOT_OURS.to_owned()
+        };
+        return Err(WriteError::Rejected { verb: "take over", kind: desired.kind, key: desired.key.clone(), message });
+    }
+    cache.wrote(writer.patch_metadata(desired.kind, &desired.key, &metadata(&live, desired, owner)).await?);
+    Ok(())
+}
+
+/// Whether an object is of another site or bench of this operator.
+pub fn is_of_other(live: &DynamicObject, desired: &Desired) -> bool {
+    let wanted = &desired.body["metadata"]["labels"][labels::SITE_UID];
+    wanted.is_string() && live.labels().get(labels::SITE_UID).map(String::as_str) != wanted.as_str()
+}
+
+/// What changes of an object that is taken over: labels, by which it is seen, and who it goes with.
+pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> Value {
+    let wanted = &desired.body["metadata"];
+    let mut metadata = json!({
+        "uid": live.uid(), "resourceVersion": live.resource_version(), "labels": wanted["labels"],
+        "annotations": {labels::ADOPTED: owner.generation.to_string()},
+        // What must outlive a mistake has no owner that would take it along.
+        "ownerReferences": wanted["ownerReferences"],
+    });
+    if desired.kind == Kind::Deployment {
+        metadata["managedFields"] = json!(inherited(live.managed_fields()));
+    }
+    metadata
+}
+
+/// The fields that the other operator set become this one's, so that those that it does not want go when it applies its
+/// own: an apply leaves alone what another has set. Kubernetes' own controllers keep theirs.
+pub fn inherited(entries: &[ManagedFieldsEntry]) -> Vec<ManagedFieldsEntry> {
+    let of_operator = |it: &&ManagedFieldsEntry| {
+        let manager = it.manager.as_deref().unwrap_or_default();
+        it.subresource.is_none() && !manager.starts_with("kube-") && !manager.starts_with("keda")
+    };
+    let (theirs, others): (Vec<_>, Vec<_>) = entries.iter().partition(of_operator);
+    let mut all = Value::Object(Map::new());
+    for entry in &theirs {
+        unite(&mut all, entry.fields_v1.as_ref().map_or(&Value::Null, |it| &it.0));
+    }
+    let ours = theirs.first().map(|first| ManagedFieldsEntry {
+        manager: Some(labels::MANAGER.to_owned()),
+        operation: Some("Apply".to_owned()),
+        fields_v1: Some(FieldsV1(all)),
+        ..(*first).clone()
+    });
+    ours.into_iter().chain(others.into_iter().cloned()).collect()
+}
+
+/// The fields of both sets.
+pub fn unite(into: &mut Value, from: &Value) {
+    let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) else { return };
+    for (key, value) in from {
+        unite(into.entry(key).or_insert_with(|| json!({})), value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(manager: &str, subresource: Option<&str>, fields: Value) -> ManagedFieldsEntry {
+        ManagedFieldsEntry {
+            manager: Some(manager.to_owned()),
+            operation: Some("Update".to_owned()),
+            subresource: subresource.map(str::to_owned),
+            fields_v1: Some(FieldsV1(fields)),
+            ..ManagedFieldsEntry::default()
+        }
+    }
+
+    #[test]
+    fn the_fields_of_operators_are_united_and_those_of_kubernetes_stay() {
+        let entries = [
+            entry("manager", None, json!({"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {}}}})),
+            entry("kube-controller-manager", Some("status"), json!({"f:status": {}})),
+            entry("kubectl-edit", None, json!({"f:spec": {"f:paused": {}}})),
+        ];
+        let after = inherited(&entries);
+        assert_eq!(after.len(), 2);
+        assert_eq!(after[0].operation.as_deref(), Some("Apply"));
+        let fields = json!({"f:spec": {"f:replicas": {}, "f:template": {"f:spec": {}}, "f:paused": {}}});
+        assert_eq!(after[0].fields_v1.as_ref().map(|it| it.0.clone()), Some(fields));
+        assert_eq!(after[1], entries[1]);
+    }
+}

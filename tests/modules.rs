@@ -1,0 +1,315 @@
+//! The modules of each crate import one another in one direction only, and say what they offer one another.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use syn::{Item, UseTree, visit::Visit};
+
+/// A module's path below its crate: `["controllers", "site", "plan"]`.
+type Module = Vec<String>;
+/// Which modules each module names.
+type Graph = BTreeMap<Module, BTreeSet<Module>>;
+
+/// Folders with the source of one crate each, and the file that is its root. `sharding` is not held to it yet: its `step` and its
+/// `runtime` name their own parts, which name them.
+const CRATES: [(&str, &str); 4] =
+    [("src", "lib.rs"), ("crds/src", "lib.rs"), ("loadtest/src", "lib.rs"), ("tests/it", "main.rs")];
+
+fn root() -> PathBuf {
+    PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
+}
+
+/// Every module of a crate with its file. Tests are left out: they may name what they test and what that names.
+fn modules(source: &Path, root: &str) -> BTreeMap<Module, PathBuf> {
+    let mut found = BTreeMap::from([(Module::new(), source.join(root))]);
+    let mut folders = vec![(source.to_path_buf(), Module::new())];
+    while let Some((folder, above)) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().filter_map(Result::ok) {
+            let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
+            let below = |name: &str| above.iter().cloned().chain([name.to_string()]).collect::<Module>();
+            if path.is_dir() {
+                folders.push((path, below(&name)));
+            } else if name == "mod.rs" {
+                found.insert(above.clone(), path);
+            } else if let Some(stem) = name
+                .strip_suffix(".rs")
+                .filter(|_| above.len() + usize::from(name != "lib.rs" && name != "main.rs") > 0)
+            {
+                found.insert(below(stem), path);
+            }
+        }
+    }
+    found.retain(|module, _| !module.iter().any(|it| it == "tests" || it == "bin"));
+    found
+}
+
+/// The modules that one file names.
+struct Names<'a> {
+    here: &'a Module,
+    known: &'a BTreeSet<Module>,
+    /// What the file's `use` lines brought in that is a module.
+    brought: BTreeMap<String, Module>,
+    found: BTreeSet<Module>,
+}
+
+impl Names<'_> {
+    /// The absolute path of one that is written in this file, if it is one of this crate.
+    fn absolute(&self, written: &[String]) -> Option<Module> {
+        let first = written.first()?;
+        let mut path = match first.as_str() {
+            "crate" => Module::new(),
+            "self" | "super" => self.here.clone(),
+            name => {
+                let child: Module = self.here.iter().cloned().chain([name.to_string()]).collect();
+                if let Some(module) = self.brought.get(name) {
+                    module.clone()
+                } else if self.known.contains(&child) {
+                    child
+                } else {
+                    return None;
+                }
+            }
+        };
+        for part in &written[usize::from(first != "super")..] {
+            if part == "super" {
+                path.pop();
+            } else {
+                path.push(part.clone());
+            }
+        }
+        Some(path)
+    }
+
+    /// The longest beginning of a path that is a module.
+    fn module(&self, mut path: Module) -> Module {
+        while !self.known.contains(&path) {
+            path.pop();
+        }
+        path
+    }
+
+    fn names(&mut self, written: &[String]) {
+        if let Some(path) = self.absolute(written) {
+            let module = self.module(path);
+            if module != *self.here {
+                self.found.insert(module);
+            }
+        }
+    }
+
+    fn used(&mut self, tree: &UseTree, before: &mut Vec<String>) {
+        match tree {
+            UseTree::Path(path) => {
+                before.push(path.ident.to_string());
+                self.used(&path.tree, before);
+                before.pop();
+            }
+            UseTree::Group(group) => group.items.iter().for_each(|it| self.used(it, before)),
+            UseTree::Glob(_) => self.names(before),
+            UseTree::Name(name) => self.bring(&name.ident.to_string(), &name.ident.to_string(), before),
+            UseTree::Rename(name) => self.bring(&name.ident.to_string(), &name.rename.to_string(), before),
+        }
+    }
+
+    /// A module that is brought in counts where it is named, anything else where it is imported.
+    fn bring(&mut self, name: &str, known_as: &str, before: &mut Vec<String>) {
+        if name == "self" {
+            let (last, path) = (before.last().cloned().unwrap_or_default(), self.absolute(before));
+            if let Some(path) = path.filter(|it| self.known.contains(it)) {
+                self.brought.insert(if known_as == "self" { last } else { known_as.to_string() }, path);
+            }
+            return;
+        }
+        before.push(name.to_string());
+        match self.absolute(before).filter(|it| self.known.contains(it) && !it.is_empty()) {
+            Some(path) => drop(self.brought.insert(known_as.to_string(), path)),
+            None => self.names(before),
+        }
+        before.pop();
+    }
+}
+
+fn only_for_tests(attributes: &[syn::Attribute]) -> bool {
+    attributes.iter().any(|it| matches!(&it.meta, syn::Meta::List(list) if list.path.is_ident("cfg") && list.tokens.to_string().contains("test")))
+}
+
+impl<'ast> Visit<'ast> for Names<'_> {
+    fn visit_item(&mut self, item: &'ast Item) {
+        match item {
+            Item::Mod(it) if only_for_tests(&it.attrs) => {}
+            Item::Use(it) if only_for_tests(&it.attrs) => {}
+            Item::Use(it) => self.used(&it.tree, &mut Vec::new()),
+            it => syn::visit::visit_item(self, it),
+        }
+    }
+
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        if path.leading_colon.is_none() && path.segments.len() > 1 {
+            let written: Vec<String> = path.segments.iter().map(|it| it.ident.to_string()).collect();
+            self.names(&written);
+        }
+        syn::visit::visit_path(self, path);
+    }
+}
+
+/// Who names whom in one crate.
+fn graph(source: &Path, root: &str) -> Graph {
+    let files = modules(source, root);
+    let known: BTreeSet<Module> = files.keys().cloned().collect();
+    let mut graph = Graph::new();
+    for (module, path) in &files {
+        let file = syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap();
+        graph.insert(module.clone(), named(&file, module, &known));
+    }
+    graph
+}
+
+/// The modules that a file names: `use` first, since a path may begin with what was brought in below it.
+fn named(file: &syn::File, here: &Module, known: &BTreeSet<Module>) -> BTreeSet<Module> {
+    let mut names = Names { here, known, brought: BTreeMap::new(), found: BTreeSet::new() };
+    for item in &file.items {
+        if let Item::Use(it) = item
+            && !only_for_tests(&it.attrs)
+        {
+            names.used(&it.tree, &mut Vec::new());
+        }
+    }
+    names.visit_file(file);
+    names.found
+}
+
+/// What can be reached from one module.
+fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
+    let mut seen = BTreeSet::new();
+    let mut next: Vec<&Module> = graph.get(from).into_iter().flatten().collect();
+    while let Some(module) = next.pop() {
+        if seen.insert(module.clone()) {
+            next.extend(graph.get(module).into_iter().flatten());
+        }
+    }
+    seen
+}
+
+/// Each group of modules that reach one another, with whom each names in it.
+fn circles(graph: &Graph) -> Vec<String> {
+    let reach: BTreeMap<&Module, BTreeSet<Module>> = graph.keys().map(|it| (it, reached(graph, it))).collect();
+    let mut found = BTreeSet::new();
+    for (module, from_here) in reach.iter().filter(|(module, from_here)| from_here.contains(**module)) {
+        let circle: BTreeSet<&Module> = from_here.iter().filter(|it| reach[it].contains(*module)).collect();
+        found.insert(circle);
+    }
+    let shown = |it: &Module| if it.is_empty() { "(root)".to_string() } else { it.join("::") };
+    let line = |circle: &BTreeSet<&Module>| {
+        let each = circle.iter().map(|it| {
+            let names: Vec<String> = graph[*it].iter().filter(|to| circle.contains(to)).map(shown).collect();
+            format!("  {} names {}", shown(it), names.join(", "))
+        });
+        format!("a circle of {} modules:\n{}", circle.len(), each.collect::<Vec<_>>().join("\n"))
+    };
+    found.iter().map(line).collect()
+}
+
+#[test]
+fn modules_do_not_import_one_another_in_a_circle() {
+    let mut wrong = Vec::new();
+    for (source, file) in CRATES {
+        wrong.extend(circles(&graph(&root().join(source), file)).into_iter().map(|it| format!("{source}: {it}")));
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_circle_is_seen_in_each_way_of_naming_a_module() {
+    let known: BTreeSet<Module> =
+        [vec![], vec!["a".to_string()], vec!["a".to_string(), "b".to_string()], vec!["c".to_string()]].into();
+    let here = vec!["a".to_string()];
+    for text in [
+        "use crate::c::Thing;",
+        "use super::c::Thing;",
+        "use super::c; fn f() { c::thing() }",
+        "use crate::{a::b, c}; fn f(it: c::Thing) {}",
+        "use crate::c as d; fn f() -> d::Thing { d::Thing }",
+        "use crate::c::{self}; fn f() { c::thing() }",
+        "fn f() { crate::c::thing() }",
+        "use crate::c::*;",
+        "mod m { fn f() { crate::c::thing() } }",
+    ] {
+        let found = named(&syn::parse_file(text).unwrap(), &here, &known);
+        assert!(found.contains(&vec!["c".to_string()]), "{text} names {found:?}");
+    }
+    let tests = named(&syn::parse_file("#[cfg(test)] mod tests { use crate::c::Thing; }").unwrap(), &here, &known);
+    assert!(tests.is_empty(), "{tests:?}");
+    let two =
+        Graph::from([(here.clone(), [vec!["c".to_string()]].into()), (vec!["c".to_string()], [here.clone()].into())]);
+    assert_eq!(circles(&two), ["a circle of 2 modules:\n  a names c\n  c names a"]);
+}
+
+/// What is offered to other modules and does not say what it is.
+struct Undocumented<'a> {
+    file: &'a str,
+    found: Vec<String>,
+}
+
+impl Undocumented<'_> {
+    fn look(&mut self, attributes: &[syn::Attribute], is_public: bool, name: &impl ToString) {
+        if is_public && !attributes.iter().any(|it| it.path().is_ident("doc")) {
+            self.found.push(format!("{}: {} does not say what it is", self.file, name.to_string()));
+        }
+    }
+}
+
+fn is_public(visibility: &syn::Visibility) -> bool {
+    !matches!(visibility, syn::Visibility::Inherited)
+}
+
+impl<'ast> Visit<'ast> for Undocumented<'_> {
+    fn visit_item(&mut self, item: &'ast Item) {
+        match item {
+            Item::Mod(it) if only_for_tests(&it.attrs) => return,
+            Item::Fn(it) => return self.look(&it.attrs, is_public(&it.vis), &it.sig.ident),
+            Item::Const(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Static(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Type(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Trait(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Struct(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Enum(it) => {
+                self.look(&it.attrs, is_public(&it.vis), &it.ident);
+                // A list of another system's words says of itself that it is one.
+                let words = it.variants.iter().all(|it| it.fields.is_empty() && it.attrs.is_empty());
+                for variant in it.variants.iter().filter(|_| is_public(&it.vis) && !words) {
+                    self.look(&variant.attrs, true, &format!("{}::{}", it.ident, variant.ident));
+                }
+            }
+            Item::Impl(it) if it.trait_.is_some() => return,
+            _ => {}
+        }
+        syn::visit::visit_item(self, item);
+    }
+
+    fn visit_impl_item_fn(&mut self, it: &'ast syn::ImplItemFn) {
+        self.look(&it.attrs, is_public(&it.vis), &it.sig.ident);
+    }
+
+    fn visit_field(&mut self, it: &'ast syn::Field) {
+        let name = it.ident.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.look(&it.attrs, matches!(it.vis, syn::Visibility::Public(_)) && !name.is_empty(), &name);
+    }
+}
+
+#[test]
+fn what_is_public_says_what_it_is() {
+    let mut wrong = Vec::new();
+    let (source, file) = CRATES[0];
+    for (module, path) in modules(&root().join(source), file) {
+        let parsed = syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap();
+        let name = module.join("::");
+        let mut looked = Undocumented { file: &name, found: Vec::new() };
+        looked.visit_file(&parsed);
+        wrong.extend(looked.found);
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+}
