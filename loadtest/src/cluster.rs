@@ -72,9 +72,21 @@ impl Cluster {
 
     /// Process id of its API server.
     pub fn api_server_id(&self) -> anyhow::Result<u32> {
-        let path = self.logs.join("../pids/kube-apiserver.pid");
+        self.process_id("kube-apiserver")
+    }
+
+    fn process_id(&self, component: &str) -> anyhow::Result<u32> {
+        let path = self.logs.join(format!("../pids/{component}.pid"));
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         Ok(text.trim().parse()?)
+    }
+
+    /// Ends its controller manager and its scheduler, which hold copies of all objects: for a test with gigabytes of them.
+    pub fn end_controllers(&self) -> anyhow::Result<()> {
+        for component in ["kube-controller-manager", "kube-scheduler"] {
+            Command::new("kill").args(["-KILL".to_owned(), self.process_id(component)?.to_string()]).status()?;
+        }
+        Ok(())
     }
 
     /// Sends a signal to its API server: STOP lets it stand still, CONT go on.
