@@ -1,28 +1,30 @@
 //! Redis of a bench on a real API server: protected from the start, and on a bench that was made before that.
 
-use std::{collections::BTreeMap, time::Duration};
-
 use frappe_crds::{FrappeBench, bench::BenchPhase};
-use frappe_loadtest::process::{Operator, Options};
+use frappe_loadtest::{
+    audit,
+    process::{Operator, Options},
+};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::{
     Api,
     api::{Patch, PatchParams},
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::support::{World, ground, program};
 
-const WORKLOADS: &str = "deployments,statefulsets,networkpolicies";
-
-/// Generation of each workload and policy of a namespace.
-fn generations(world: &World, namespace: &str) -> BTreeMap<String, i64> {
-    let text = world.kubectl(&["get", WORKLOADS, "-n", namespace, "-o", "json"]);
-    let list: Value = serde_json::from_str(&text).unwrap();
-    let items = list["items"].as_array().unwrap().iter();
-    let name =
-        |item: &Value| format!("{} {}", item["kind"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
-    items.map(|item| (name(item), item["metadata"]["generation"].as_i64().unwrap())).collect()
+/// What was written since then, in the order in which the API server was asked for it first.
+fn changed(world: &World, since: Timestamp) -> Vec<String> {
+    let mut order: Vec<String> = Vec::new();
+    for request in audit::requests(&world.cluster.logs, since).unwrap().iter().filter(|it| it.is_work_write()) {
+        let name = format!("{} {}", request.resource, request.name);
+        if !order.contains(&name) {
+            order.push(name);
+        }
+    }
+    order
 }
 
 async fn says(world: &World, namespace: &str, reason: &str) {
@@ -82,35 +84,21 @@ async fn a_bench_that_was_made_before_takes_its_password_in_stages() {
     world.operator = Operator::start(program(), &world.cluster, &Options::default()).unwrap();
     world.operator.ready().await.unwrap();
     says(&world, "open", "RedisOpen").await;
-    let first = generations(&world, "open");
-    assert!(!first.keys().any(|it| it.starts_with("NetworkPolicy")));
+    assert_eq!(world.kubectl(&["get", "networkpolicies", "-n", "open", "-o", "name"]), "");
 
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), "open");
     let ask = Patch::Merge(json!({"spec": {"redisConfig": {"protected": true}}}));
+    let begun = Timestamp::now();
     benches.patch("bench", &PatchParams::default(), &ask).await.unwrap();
-    let mut order: Vec<String> = Vec::new();
-    let begun = std::time::Instant::now();
-    while begun.elapsed() < Duration::from_mins(2) {
-        for (name, generation) in generations(&world, "open") {
-            if first.get(&name) != Some(&generation) && !order.contains(&name) {
-                println!("{:5.1} s  {name} changes", begun.elapsed().as_secs_f64());
-                order.push(name);
-            }
-        }
-        let status = benches.get("bench").await.unwrap().status.unwrap_or_default();
-        let done = status.conditions.iter().any(|it| it.reason == "RedisProtected");
-        if done && status.phase == BenchPhase::Ready {
-            break;
-        }
-    }
     says(&world, "open", "RedisProtected").await;
+    let order = changed(&world, begun);
     println!("{order:#?}");
     let place = |name: &str| order.iter().position(|it| it == name).unwrap_or_else(|| panic!("{name} in {order:?}"));
     let stages =
-        ["nginx", "gunicorn", "socketio", "worker-long", "scheduler"].map(|it| format!("Deployment bench-{it}"));
+        ["nginx", "gunicorn", "socketio", "worker-long", "scheduler"].map(|it| format!("deployments bench-{it}"));
     assert!(stages.windows(2).all(|pair| place(&pair[0]) < place(&pair[1])), "{order:?}");
     for server in ["redis-cache", "redis-queue"] {
-        assert!(place("Deployment bench-scheduler") < place(&format!("StatefulSet bench-{server}")), "{order:?}");
+        assert!(place("deployments bench-scheduler") < place(&format!("statefulsets bench-{server}")), "{order:?}");
     }
-    place("NetworkPolicy bench-redis");
+    place("networkpolicies bench-redis");
 }
