@@ -4,8 +4,11 @@
 //! in must not retry: a request that is sent again later would count from the wrong time.
 
 mod requests;
+mod settings;
 #[cfg(test)]
 mod tests;
+
+pub use settings::Settings;
 
 use std::{
     collections::BTreeSet,
@@ -20,46 +23,25 @@ use futures::{Stream, StreamExt, stream::FuturesUnordered};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, ResourceExt, core::DynamicObject};
 use metrics::counter;
+use requests::Requests;
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::{
-    Incarnation,
-    clock::Clock,
     election::{Boxed, Election},
     gate::{Gate, Opening},
     map::{Entry, SlotMap},
     member::LeaseRecord,
     step::{Effect, End, Input, Member, Setup},
-    timing::Timing,
     watch::{Query, Seen, follow, read},
     wire::{InvalidName, Names},
 };
-use requests::Requests;
 
 /// Longest time of one watch request for Leases and map, in seconds: their silence must be noticed soon.
 const WATCH_TIMEOUT_SECONDS: u32 = 25;
-
-/// What a member needs.
-#[derive(Clone)]
-pub struct Settings {
-    /// Names that the fleet shares.
-    pub names: Names,
-    /// Name of this member, such as the pod's name: unique in the namespace.
-    pub member: String,
-    /// Who it is; new at every start and whenever it was fenced.
-    pub incarnation: Incarnation,
-    /// Which build it is, such as the pod-template-hash; may be empty.
-    pub template: String,
-    /// Times of the protocol.
-    pub timing: Timing,
-    /// The clock.
-    pub clock: Arc<dyn Clock>,
-}
 
 /// One member as another sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -18,7 +18,7 @@ use kube::{
 };
 use tokio::time::timeout;
 
-use super::Settings;
+use super::settings::Settings;
 use crate::{
     Incarnation,
     election::Boxed,

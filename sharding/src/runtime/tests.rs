@@ -11,6 +11,7 @@ use kube::client::Body;
 use tower::{BoxError, service_fn};
 
 use super::*;
+use crate::{Incarnation, timing::Timing};
 use crate::{Slot, clock::SystemClock, gate::Scope, map::Content, member::Version, step::Failure};
 
 const SCOPE: Scope = Scope::Slot(Slot::new(3));

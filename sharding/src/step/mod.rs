@@ -5,11 +5,13 @@
 //!
 //! | file | owns |
 //! |---|---|
+//! | `model.rs` | the state of a member, what it takes in, what is to be done: data |
 //! | `own.rs` | this member's Lease: joining, renewing, judging a lost answer (M-1, M-2, M-4) |
 //! | `others.rs` | the others' Leases: who is dead, and fencing (M-3) |
 //! | `moves.rs` | the map: making it, taking, draining, giving (O-2, O-3, §5) |
 //! | `reads.rs` | what a read was asked with, by which its answer is judged |
 
+mod model;
 mod moves;
 mod others;
 mod own;
@@ -17,146 +19,19 @@ mod reads;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
+
+use model::{Moves, Others, Own};
 
 use crate::{
     Incarnation,
-    map::{Content, Entry, SlotMap},
-    member::{Facts, LeaseRecord, Readiness, Version},
-    timing::{Now, Timing},
+    map::{Entry, SlotMap},
+    member::{Facts, LeaseRecord, Readiness},
+    timing::Now,
 };
-pub use moves::Handover;
-use moves::Moves;
-use others::Others;
-use own::Own;
+
+pub use model::{Effect, End, Failure, Handover, Input, Member, Setup};
 pub use reads::{LeaseRequest, LeasesRequest, MapRequest};
-
-/// What a member is and how the protocol runs.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Setup {
-    /// Who this member is.
-    pub incarnation: Incarnation,
-    /// Name of its Lease.
-    pub lease_name: Arc<str>,
-    /// Which build it is.
-    pub template: String,
-    /// Number of slots of the map.
-    pub slots: u16,
-    /// Times of the protocol.
-    pub timing: Timing,
-}
-
-/// Why a request has no answer that says what became of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Failure {
-    /// The object is at another version, or is there already: the write did not happen.
-    Conflict,
-    /// There is no such object.
-    NotFound,
-    /// Nothing is known: the write may have happened, or may happen yet.
-    Unknown,
-}
-
-/// What a member learns.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Input {
-    /// Time went by.
-    Tick,
-    /// The shared caches are synced: the member may be given slots.
-    Synced,
-    /// The member is to end: it gives everything away first.
-    Stop,
-    /// Answer to [`Effect::Renew`] of this attempt.
-    Renewed(u64, Result<LeaseRecord, Failure>),
-    /// Answer to [`Effect::ReadLease`]; nothing where there is no Lease.
-    LeaseRead(LeaseRequest, Result<Option<LeaseRecord>, Failure>),
-    /// Answer to [`Effect::Fence`] of the Lease with this name.
-    Fenced(Arc<str>, Result<LeaseRecord, Failure>),
-    /// Answer to [`Effect::ReadLeases`].
-    LeasesRead(LeasesRequest, Result<Vec<LeaseRecord>, Failure>),
-    /// Every member's Lease, from the watch's list.
-    LeasesListed(Vec<LeaseRecord>),
-    /// A Lease, from the watch.
-    LeaseSeen(LeaseRecord),
-    /// A Lease is gone, from the watch.
-    LeaseGone(Arc<str>),
-    /// Answer to [`Effect::ReadMap`]; nothing where there is no map.
-    MapRead(MapRequest, Result<Option<SlotMap>, Failure>),
-    /// Answer to [`Effect::WriteMap`].
-    MapWritten(Result<SlotMap, Failure>),
-    /// The map, from the watch.
-    MapSeen(SlotMap),
-    /// The map is gone, from the watch, since this resourceVersion.
-    MapGone(u64),
-    /// All work of this drain has ended.
-    Drained(u64),
-    /// Name of the Lease of the member that should be coordinator, as the election says.
-    Preferred(Option<Arc<str>>),
-}
-
-/// What is to be done.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Effect {
-    /// Write this member's Lease: create it where `on` is nothing, else replace that version. `ended` is the
-    /// incarnation that this ends.
-    Renew {
-        /// Number of the attempt, to be written into the Lease.
-        attempt: u64,
-        /// The version that is replaced.
-        on: Option<Version>,
-        /// What the Lease tells.
-        facts: Facts,
-        /// The former holder.
-        ended: Option<Incarnation>,
-    },
-    /// Read this member's Lease, consistently.
-    ReadLease(LeaseRequest),
-    /// List every member's Lease, consistently.
-    ReadLeases(LeasesRequest),
-    /// Replace this version of another member's Lease by one without holder.
-    Fence(Box<LeaseRecord>),
-    /// Delete exactly this version of a Lease that nobody holds.
-    DeleteLease(Arc<str>, Version),
-    /// Read the map, consistently.
-    ReadMap(MapRequest),
-    /// Write the map: create it where `on` is nothing, else replace that version.
-    WriteMap {
-        /// The version that is replaced.
-        on: Option<Version>,
-        /// What it will say.
-        content: Content,
-    },
-    /// Let the work on these entries end, cancel it when it takes too long, then answer [`Input::Drained`] with this
-    /// number. No new work begins, since the view does not hold them any more.
-    Drain(u64, BTreeSet<Entry>),
-    /// Ask the election at once who should be coordinator.
-    Elect,
-    /// This incarnation has ended.
-    End(End),
-}
-
-/// Why an incarnation ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum End {
-    /// Another took or removed its Lease: everything is dropped, the process joins again.
-    Fenced,
-    /// The API server's store went back in time: nothing that was known counts any more.
-    WentBack,
-    /// It gave everything away and was told to end.
-    Stopped,
-}
-
-/// The state of one member.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Member {
-    setup: Arc<Setup>,
-    own: Own,
-    others: Others,
-    moves: Moves,
-    synced: bool,
-    stopping: bool,
-    end: Option<End>,
-}
 
 impl Member {
     /// A member that is about to join.

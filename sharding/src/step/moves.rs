@@ -9,64 +9,22 @@ use std::{
     time::Duration,
 };
 
-use super::{Effect, End, Failure, MapRequest, Member};
+use super::{
+    model::{Effect, End, Failure, Handover, Member, Moves, Swap},
+    reads::MapRequest,
+};
 use crate::{
     Incarnation,
     assignment::{Candidate, assign},
     map::{Content, Entry, SlotMap},
-    member::Version,
     timing::{Now, Timing},
 };
-
-/// Entries that are being given away: no new work begins on them.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Handover {
-    /// Number of the drain: an answer to another counts for nothing.
-    pub drain: u64,
-    /// The entries, at the epochs they had when the drain began.
-    pub entries: BTreeMap<Entry, i64>,
-    /// Whether their work has ended.
-    pub drained: bool,
-}
 
 /// Whom something is given to.
 enum Receiver {
     Member(Incarnation),
     /// There is no other member: it is free.
     Nobody,
-}
-
-/// A change of the map that was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Swap {
-    on: Option<Version>,
-    gives: BTreeSet<Entry>,
-    sent: Duration,
-    /// Whether it may be sent again: its answer said nothing, or is overdue and the map was read since.
-    again: bool,
-}
-
-/// What is known of the map, and what is being moved.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Moves {
-    pub(super) map: Option<Arc<SlotMap>>,
-    /// When the newest successful read of the map was sent, in `possible` time.
-    pub(super) read: Option<Duration>,
-    pub(super) preferred: Option<Arc<str>>,
-    pub(super) handover: Option<Handover>,
-    /// Swaps that gave something to another.
-    pub(super) handovers: u64,
-    /// The newest read, while its answer is waited for; an older one's answer counts by its own request.
-    reading: Option<MapRequest>,
-    must_read: bool,
-    /// A consistent read found no map.
-    absent: bool,
-    /// Since when the present map is known, in `certain` time.
-    known_since: Duration,
-    swap: Option<Swap>,
-    drains: u64,
-    coordinator_since: Option<Duration>,
-    coordinator_free_since: Option<Duration>,
 }
 
 impl Moves {

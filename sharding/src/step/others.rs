@@ -1,44 +1,16 @@
 //! The others' Leases: who is alive, who is dead for good, and fencing (M-3).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use super::{Effect, Failure, LeasesRequest, Member};
+use super::{
+    model::{Effect, Failure, Member, Others, Seen},
+    reads::LeasesRequest,
+};
 use crate::{
     Incarnation,
     member::{LeaseRecord, Readiness},
     timing::{Now, Timing},
 };
-
-/// A Lease and since when it is at this version, in `certain` time.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Seen {
-    pub(super) lease: LeaseRecord,
-    pub(super) since: Duration,
-    /// When a fence of this version was sent last, in `certain` time.
-    fenced_at: Option<Duration>,
-}
-
-/// What is known of the Leases.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Others {
-    pub(super) seen: BTreeMap<Arc<str>, Seen>,
-    /// Whether every Lease was listed once.
-    pub(super) listed: bool,
-    /// Incarnations that are dead for good.
-    ended: BTreeSet<Incarnation>,
-    /// Owners in the map whose Lease was not seen: since when a consistent list confirms that, in `certain` time.
-    absent: BTreeMap<Incarnation, Option<Duration>>,
-    /// The newest such list, while its answer is waited for; an older one's answer counts by its own request.
-    listing: Option<LeasesRequest>,
-    /// How many Leases were seen to go: a list that was sent before may show them yet.
-    went: u64,
-    /// Since when the members that may own slots are the same, in `certain` time.
-    pub(super) unchanged: Duration,
-}
 
 impl Others {
     pub(super) fn listed(&mut self, leases: Vec<LeaseRecord>, now: Now) {

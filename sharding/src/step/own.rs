@@ -6,51 +6,15 @@
 
 use std::time::Duration;
 
-use super::{Effect, End, Failure, LeaseRequest, Member};
+use super::{
+    model::{Attempt, Effect, End, Failure, Former, Member, Own},
+    reads::LeaseRequest,
+};
 use crate::{
     Incarnation,
-    member::{Facts, LeaseRecord, Version},
+    member::{LeaseRecord, Version},
     timing::{Now, Timing},
 };
-
-/// A renewal whose outcome is not known yet.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Attempt {
-    number: u64,
-    /// When it was sent, in `possible` time.
-    sent: Duration,
-    /// Whether its answer is still waited for.
-    waiting: bool,
-}
-
-/// Another's Lease of this member's name, while joining.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Former {
-    lease: LeaseRecord,
-    /// Since when it is at this version, in `certain` time.
-    since: Duration,
-}
-
-/// What is known of this member's Lease.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Own {
-    pub(super) joined: bool,
-    /// When the newest renewal that succeeded was sent, in `possible` time.
-    pub(super) renewed: Option<Duration>,
-    /// When its Lease was created, in seconds since 1970.
-    pub(super) created_seconds: i64,
-    version: Option<Version>,
-    /// Whether the Lease was read since this member began.
-    looked: bool,
-    former: Option<Former>,
-    attempts: Vec<Attempt>,
-    number: u64,
-    told: Facts,
-    /// The newest read of the Lease, while its answer is waited for; an older one's answer counts by its own request.
-    reading: Option<LeaseRequest>,
-    must_read: bool,
-    next: Duration,
-}
 
 impl Own {
     /// When something is due next, in `possible` time.

@@ -4,7 +4,11 @@ mod late;
 mod rules;
 
 use super::*;
-use crate::map::Holding;
+use crate::{
+    map::{Content, Holding},
+    member::Version,
+    timing::Timing,
+};
 
 const ME: &str = "me_1";
 
