@@ -19,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::shards::Report;
+use crate::fleet_report::Report;
 
 /// Connections at once: of more, the oldest is closed.
 const CONNECTIONS_MAX: usize = 128;

@@ -10,19 +10,19 @@
 
 mod admin;
 mod admission;
+mod admission_policy;
 mod cli;
+mod commands;
 mod config;
 mod controllers;
 mod domain;
-mod fence;
+mod fleet_report;
 mod io;
 mod lanes;
 mod metrics;
 mod operator;
 mod runner;
-mod shards;
 mod telemetry;
-mod tool;
 mod transfer;
 
 use std::process::ExitCode;
@@ -33,6 +33,7 @@ use clap::Parser;
 pub mod parts {
     pub use crate::{
         admission::{Named, REFERENCES, SECRETS_MAX},
+        commands::prerequisites::{Rights, Rule},
         config::OperatorConfig,
         domain::{
             capabilities::Capabilities,
@@ -41,10 +42,9 @@ pub mod parts {
             names::{database, hex},
             object::{Desired, Kind},
         },
+        fleet_report::names,
         lanes::{Lanes, Priority},
         metrics::METRICS,
-        shards::names,
-        tool::prerequisites::{Rights, Rule},
     };
 
     /// Parts of the controller of benches.
@@ -71,16 +71,16 @@ pub async fn main() -> ExitCode {
                 tracing::error!(error = format!("{error:#}"), "operator failed");
             })
         }
-        cli::Command::Shards(arguments) => tool::shards(arguments).await,
-        cli::Command::Status(arguments) => tool::fleet::status(arguments).await,
-        cli::Command::Why(arguments) => tool::why::why(arguments).await,
-        cli::Command::Check(arguments) => tool::check::check(arguments).await,
-        cli::Command::Render(arguments) => tool::manifests::render(&arguments),
-        cli::Command::Crds => tool::manifests::crds(),
-        cli::Command::AdmissionFence(arguments) => tool::manifests::admission_fence(&arguments),
-        cli::Command::AdmissionReferences => tool::manifests::admission_references(),
+        cli::Command::Shards(arguments) => commands::shards(arguments).await,
+        cli::Command::Status(arguments) => commands::fleet::status(arguments).await,
+        cli::Command::Why(arguments) => commands::why::why(arguments).await,
+        cli::Command::Check(arguments) => commands::check::check(arguments).await,
+        cli::Command::Render(arguments) => commands::manifests::render(&arguments),
+        cli::Command::Crds => commands::manifests::crds(),
+        cli::Command::AdmissionFence(arguments) => commands::manifests::admission_fence(&arguments),
+        cli::Command::AdmissionReferences => commands::manifests::admission_references(),
         cli::Command::Transfer(arguments) => transfer::command(&arguments).await,
-        cli::Command::Completions { shell } => tool::manifests::completions(shell),
+        cli::Command::Completions { shell } => commands::manifests::completions(shell),
     };
     match ended {
         Ok(()) => ExitCode::SUCCESS,

@@ -43,6 +43,7 @@ use crate::{
         site,
     },
     domain::key::Key,
+    fleet_report::{Report, names},
     io::{
         client,
         departures::{Departures, Left},
@@ -55,7 +56,6 @@ use crate::{
         runner::{Outcome, Runner, Terms},
     },
     metrics as recorder,
-    shards::{Report, names},
 };
 
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.

@@ -248,6 +248,35 @@ fn a_circle_is_seen_in_each_way_of_naming_a_module() {
     assert_eq!(circles(&two), ["a circle of 2 modules:\n  a names c\n  c names a"]);
 }
 
+/// Most files from a reconcile to its write.
+const WAY_FILES_MAX: usize = 8;
+
+/// `a.rs` → `b.rs` of a line of ARCHITECTURE.md that begins with the word.
+fn way(line: &str) -> Option<Vec<PathBuf>> {
+    let files = line.strip_prefix("The way: ")?;
+    Some(files.split(" → ").map(|it| PathBuf::from(it.trim_matches(['`', '.']))).collect())
+}
+
+/// What happens to an object is read from the first file to the last: none names one before it.
+#[test]
+fn the_ways_of_the_architecture_go_one_way() {
+    let (source, file) = CRATES[0];
+    let (graph, files) = (graph(&root().join(source), file), modules(&root().join(source), file));
+    let module = |path: &PathBuf| files.iter().find(|(_, it)| **it == root().join(path)).map(|(module, _)| module);
+    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
+    let ways: Vec<Vec<PathBuf>> = text.lines().filter_map(way).collect();
+    assert_eq!(ways.len(), 3, "one for each kind");
+    for way in ways {
+        assert!(way.len() <= WAY_FILES_MAX, "{way:?} has {} files", way.len());
+        let way: Vec<&Module> =
+            way.iter().map(|it| module(it).unwrap_or_else(|| panic!("{} is no module", it.display()))).collect();
+        for (at, later) in way.iter().enumerate() {
+            let back = way[..at].iter().find(|earlier| graph[*later].contains(**earlier));
+            assert!(back.is_none(), "{} names {back:?}, which comes before it", later.join("::"));
+        }
+    }
+}
+
 /// What is offered to other modules and does not say what it is.
 struct Undocumented<'a> {
     file: &'a str,

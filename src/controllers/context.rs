@@ -6,12 +6,15 @@ use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
+use super::{
+    bench::pod_health::Troubles,
+    site::{host_index::Claims, job_slots::JobBudget},
+};
 use crate::{
     config::OperatorConfig,
     controllers::{
         backup::index::Indexes,
-        bench::trouble::Troubles,
-        site::{budget::JobBudget, claims::Claims, locks::Locks, root_secrets::RootSecrets},
+        site::{locks::Locks, root_secrets::RootSecrets},
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{

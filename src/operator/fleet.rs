@@ -17,11 +17,11 @@ use tokio::{sync::watch, task::JoinSet};
 use super::reason::SLOTS_TAKEN_OVER;
 use crate::{
     domain::key::Key,
+    fleet_report::{Report, report},
     io::{
         cache::Cache,
         events::{Events, Notice},
     },
-    shards::{Report, report},
 };
 
 /// How often what only grows older is looked at. No request is made.

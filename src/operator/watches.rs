@@ -21,9 +21,9 @@ use super::{
 };
 use crate::{
     controllers::{
-        bench::{trouble::Troubles, watch as bench_watch},
+        bench::{pod_health::Troubles, watch as bench_watch},
         context::{ChildCache, Children},
-        site::{budget::JobBudget, claims::Claims, root_secrets::RootSecrets, watch as site_watch},
+        site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
     domain::{key::Key, labels, object::Kind},
     io::{

@@ -24,7 +24,7 @@ use serde_json::{Value, json};
 use self::{report::Failure, secrecy::Key, store::Store};
 use crate::{
     cli::TransferArguments,
-    tool::output::print,
+    commands::output::print,
     transfer::request::{Folders, Request},
 };
 

@@ -54,7 +54,6 @@ pub(crate) fn new_site() -> Observed {
     Observed {
         site: Arc::new(site),
         config: Arc::new(config),
-        may_start_job: true,
         capabilities: Capabilities::default(),
         bench: Some(Arc::new(bench)),
         namespace: None,

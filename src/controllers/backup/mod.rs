@@ -27,7 +27,10 @@ use reason::Reason;
 
 use super::{
     backup::model::{Plan, Step},
-    site::model::{Observed, Of, Turn},
+    site::{
+        job_slots::{Claim, Wants},
+        model::{Observed, Of, Turn},
+    },
 };
 use crate::{
     controllers::{
@@ -35,7 +38,6 @@ use crate::{
         execute,
         failure::{self, Error},
         site::{
-            budget::{Claim, Wants},
             observe::observe,
             room::{self, Room},
         },
@@ -70,7 +72,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
         Some(site) => {
             let turn = Turn { epoch, terminating: false, of: Of::Backups };
             match observe(&context, site, turn).await {
-                Ok(mut observed) => budgeted(&context, &mut observed),
+                Ok(observed) => budgeted(&context, &observed),
                 Err(source) => return failure::retried(&read(source)),
             }
         }
@@ -102,18 +104,15 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
 }
 
 /// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
-fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>) {
+fn budgeted(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
-    let operation = plan.site_status.as_ref().and_then(|status| status.backup.as_ref());
+    let operation = plan.start.as_ref().and_then(|it| it.site_status.backup.as_ref());
     // What a person asked for comes before what a schedule did.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
-    match room::take(context, observed, plan.job.as_ref(), Wants::Backup, scheduled) {
-        Room::NotNeeded => (plan, None),
-        Room::Taken(claim) => (plan, Some(claim)),
-        Room::Full => {
-            observed.may_start_job = false;
-            (plan::plan(observed), None)
-        }
+    match room::take(context, observed, plan.start.as_ref().map(|it| &it.job), Wants::Backup, scheduled) {
+        Room::NotNeeded => (plan.started(), None),
+        Room::Taken(claim) => (plan.started(), Some(claim)),
+        Room::Full => (plan.waiting(), None),
     }
 }
 

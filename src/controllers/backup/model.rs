@@ -38,6 +38,8 @@ pub struct Plan {
     pub prepare: Vec<Step>,
     /// The Job of the recorded operation.
     pub job: Option<Desired>,
+    /// A Job that is wanted, which takes room in the bench's budget.
+    pub start: Option<Box<Start>>,
     /// Writes after that: where each stands.
     pub last: Vec<Step>,
     /// When to look again although nothing changed.
@@ -74,4 +76,36 @@ pub struct Due {
     pub backup: Arc<SiteBackup>,
     /// What is to be done for it.
     pub operation: BackupOperation,
+}
+
+/// A Job that a plan wants.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// The Job.
+    pub job: Desired,
+    /// The site's status, which records the operation.
+    pub site_status: FrappeSiteStatus,
+    /// Says of its SiteBackup that it runs, where there is room for the Job.
+    pub runs: Option<Step>,
+    /// Says that it waits for room, where there is none.
+    pub waits: Option<Step>,
+}
+
+impl Plan {
+    /// The plan where there is room for the Job that it wants, or where the Job is there.
+    #[must_use]
+    pub fn started(mut self) -> Self {
+        if let Some(Start { job, site_status, runs, .. }) = self.start.take().map(|it| *it) {
+            (self.job, self.site_status) = (Some(job), Some(site_status));
+            self.last.extend(runs);
+        }
+        self
+    }
+
+    /// The plan where there is no room for the Job that it wants.
+    #[must_use]
+    pub fn waiting(mut self) -> Self {
+        self.last.extend(self.start.take().and_then(|it| it.waits));
+        self
+    }
 }

@@ -13,7 +13,7 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build,
-    model::Step,
+    model::{Start, Step},
     reason::Reason,
     scene::{Scene, busy, no_room},
     status::{Report, Times},
@@ -47,7 +47,8 @@ impl Scene<'_> {
             Some(State::Complete) => self.succeeded(&backup, &operation, &key.name, &times),
             Some(State::Failed(at)) => self.failed(&backup, operation, &key.name, at, &times),
             // It runs, or was recorded and not made yet, or is gone after it was kept for an hour.
-            Some(State::Running) | None => self.run(&backup, &operation, &times, state.is_some()),
+            Some(State::Running) => self.step(&backup, &runs(&operation, &key.name), &times, None),
+            None => self.begin(&backup, &operation, &times, &times),
         }
     }
 
@@ -103,7 +104,7 @@ impl Scene<'_> {
         let elapsed = Duration::try_from(self.observed.now.duration_since(at)).unwrap_or_default();
         if elapsed >= wait {
             let next = BackupOperation { attempt: operation.attempt + 1, epoch: self.observed.epoch, ..operation };
-            return self.run(backup, &next, times, false);
+            return self.begin(backup, &next, times, times);
         }
         let reason = match operation.kind {
             BackupOperationKind::Backup => Reason::BackupRetrying,
@@ -150,41 +151,33 @@ impl Scene<'_> {
         self.record(None);
     }
 
-    /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there.
-    pub(super) fn run(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, times: &Times, runs: bool) {
-        let name = job_key(&Place::of(&self.observed.site), operation).name;
-        if !runs {
-            let storage = match storage(self.observed, backup) {
-                Ok(storage) => storage,
-                // Nothing else could be done to the site for as long as it is recorded.
-                Err((reason, message)) => {
-                    let why = (Code::StorageRefused, format!("{reason}: {message}"));
-                    return self.gave_up(backup, operation, None, why, times);
-                }
-            };
-            let job = match (self.input, &self.observed.operator_image) {
-                (Some(input), Some(image)) if self.observed.may_start_job => {
-                    let bench = self.observed.bench.as_deref().map(|bench| self.observed.bench_input(bench));
-                    bench.map(|bench| build::job(input, &bench, image, backup, &storage, operation))
-                }
-                _ => None,
-            };
-            if job.is_none() {
-                let report = if self.observed.may_start_job { busy() } else { no_room(self.observed) };
-                return self.step(backup, &report, times, None);
-            }
-            self.plan.job = job;
-            self.record(Some(operation.clone()));
-        }
-        let (reason, does) = match operation.kind {
-            BackupOperationKind::Backup => (Reason::BackupRunning, format!("makes {}", operation.run)),
-            BackupOperationKind::Restore => (Reason::RestoreRunning, format!("restores {}", operation.run)),
-            BackupOperationKind::Remove => {
-                (Reason::BackupsRemoving, "removes the backups of this SiteBackup".to_owned())
+    /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there. `waiting` are its times while
+    /// there is no room for the Job.
+    pub(super) fn begin(
+        &mut self,
+        backup: &Arc<SiteBackup>,
+        operation: &BackupOperation,
+        times: &Times,
+        waiting: &Times,
+    ) {
+        let storage = match storage(self.observed, backup) {
+            Ok(storage) => storage,
+            // Nothing else could be done to the site for as long as it is recorded.
+            Err((reason, message)) => {
+                let why = (Code::StorageRefused, format!("{reason}: {message}"));
+                return self.gave_up(backup, operation, None, why, times);
             }
         };
-        let message = format!("Job {name} {does}");
-        self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
+        let (Some(input), Some(image), Some(bench)) =
+            (self.input, &self.observed.operator_image, self.observed.bench.as_deref())
+        else {
+            return self.step(backup, &busy(), waiting, None);
+        };
+        let job = build::job(input, &self.observed.bench_input(bench), image, backup, &storage, operation);
+        let runs = self.said(backup, &runs(operation, &job.key.name), times, None);
+        let waits = self.said(backup, &no_room(self.observed), waiting, None);
+        let site_status = self.recorded(Some(operation.clone()));
+        self.plan.start = Some(Box::new(Start { job, site_status, runs, waits }));
     }
 
     fn ended(&self, operation: &BackupOperation) -> BackupRun {
@@ -201,4 +194,14 @@ impl Scene<'_> {
             ..BackupRun::default()
         }
     }
+}
+
+/// Its Job runs.
+fn runs(operation: &BackupOperation, job: &str) -> Report {
+    let (reason, does) = match operation.kind {
+        BackupOperationKind::Backup => (Reason::BackupRunning, format!("makes {}", operation.run)),
+        BackupOperationKind::Restore => (Reason::RestoreRunning, format!("restores {}", operation.run)),
+        BackupOperationKind::Remove => (Reason::BackupsRemoving, "removes the backups of this SiteBackup".to_owned()),
+    };
+    Report::new(BackupPhase::Running, reason, format!("Job {job} {does}"))
 }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{
-    SiteBackup,
+    FrappeSiteStatus, SiteBackup,
     backup::{BackupPhase, BackupRun},
     site::BackupOperation,
 };
@@ -39,21 +39,38 @@ impl Scene<'_> {
         times: &Times,
         ended: Option<(BackupRun, Option<String>)>,
     ) {
+        // What ended is written down before the site forgets it; what begins, after the site has it.
+        if ended.is_some() {
+            self.plan.steps.extend(self.said(backup, report, times, ended));
+        } else {
+            self.plan.last.extend(self.said(backup, report, times, None));
+        }
+    }
+
+    /// The write that says so; nothing where that stands there.
+    pub(super) fn said(
+        &self,
+        backup: &Arc<SiteBackup>,
+        report: &Report,
+        times: &Times,
+        ended: Option<(BackupRun, Option<String>)>,
+    ) -> Option<Step> {
         let over = ended.is_some();
         let next = status::status(backup, report, times, ended, self.observed.now);
-        if backup.status.as_ref() == Some(&next) {
-            return;
-        }
+        let differs = backup.status.as_ref() != Some(&next);
         let notice = status::notice(backup, report, over);
-        let step = Step::Status(backup.clone(), Box::new(next), notice);
-        // What ended is written down before the site forgets it; what begins, after the site has it.
-        if over { self.plan.steps.push(step) } else { self.plan.last.push(step) }
+        differs.then(|| Step::Status(backup.clone(), Box::new(next), notice))
     }
 
     /// Records the operation that is under way from now on, or that none is.
     pub(super) fn record(&mut self, operation: Option<BackupOperation>) {
-        let current = self.observed.site.status.clone().unwrap_or_default();
-        self.plan.site_status.get_or_insert(current).backup = operation;
+        self.plan.site_status = Some(self.recorded(operation));
+    }
+
+    /// The site's status with that.
+    pub(super) fn recorded(&self, operation: Option<BackupOperation>) -> FrappeSiteStatus {
+        let current = || self.observed.site.status.clone().unwrap_or_default();
+        FrappeSiteStatus { backup: operation, ..self.plan.site_status.clone().unwrap_or_else(current) }
     }
 
     /// Has the site looked at again after this time, or sooner.

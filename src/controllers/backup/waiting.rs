@@ -16,7 +16,7 @@ use super::{
     model::{Due, Step},
     reason::Reason,
     removal,
-    scene::{Scene, busy, no_room},
+    scene::{Scene, busy},
     schedule::Schedule,
     status::{Report, Times, recorded},
     storage::{image_unknown, is_unseen, storage},
@@ -54,11 +54,8 @@ impl Scene<'_> {
             let times = Times { handled: None, next: since };
             if place > 0 || !may_begin {
                 self.step(&it.backup, &busy(), &times, None);
-            } else if !self.observed.may_start_job {
-                self.step(&it.backup, &no_room(self.observed), &times, None);
             } else {
-                let times = self.times_of(&it.backup, &it.operation);
-                self.run(&it.backup, &it.operation, &times, false);
+                self.begin(&it.backup, &it.operation, &self.times_of(&it.backup, &it.operation), &times);
             }
         }
     }

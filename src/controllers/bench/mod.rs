@@ -6,13 +6,13 @@ mod input;
 pub mod model;
 pub mod observe;
 pub mod plan;
+pub mod pod_health;
 mod protection;
 pub mod reason;
 pub mod rollout;
 pub mod seen;
 pub mod sizes;
 pub mod status;
-pub mod trouble;
 pub mod validate;
 pub mod watch;
 

@@ -15,7 +15,7 @@ use super::{
     database,
     final_backup::{blocked as backup_blocked, final_backup},
     model::{Database, Holder, Input, Known, Observed, Plan, Progress, Report, Server, Stage, Step, Validated},
-    operation::{self, waits_for_room, waits_message},
+    operation::{self, waits_message},
     place::Place,
     reason::Reason,
     record,
@@ -222,13 +222,10 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_da
         Progress::Done => None,
         Progress::Run(operation) => {
             let job = Place::of(&observed.site).job("delete", operation.attempt);
-            if waits_for_room(observed, &job.name) {
-                let report = Report { reason: Reason::WaitingForJobSlot, ..deleting(waits_message(observed)) };
-                return Some(Plan::report(observed, &report, None));
-            }
-            let report = deleting(format!("Job {} is dropping the site", job.name));
+            let waits = Report { reason: Reason::WaitingForJobSlot, ..deleting(waits_message(observed)) };
+            let runs = deleting(format!("Job {} is dropping the site", job.name));
             let job = build::delete_job(input, &observed.bench_input(bench), &operation, skips_database);
-            Some(Plan { job: Some(job), ..Plan::report(observed, &report, Some(operation)) })
+            Some(Plan::start(observed, &waits, &runs, operation, job))
         }
         Progress::Retry { operation, after, message } => {
             let report = Report { reason: Reason::DeletionRetrying, ..deleting(message) };

@@ -1,15 +1,15 @@
 //! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
 
 pub mod annotations;
-pub mod budget;
 pub mod build;
-pub mod claims;
 pub mod configuration;
 pub mod database;
 pub mod deletion;
 mod final_backup;
 pub mod found;
+pub mod host_index;
 pub mod hosts;
+pub mod job_slots;
 mod kept;
 pub mod locks;
 pub mod model;
@@ -24,9 +24,9 @@ pub mod references;
 pub mod room;
 pub mod root_secrets;
 pub mod route;
-mod serve;
 mod sitebackups;
 pub mod status;
+mod steady_state;
 pub mod under_way;
 pub mod validate;
 pub mod watch;
@@ -36,8 +36,8 @@ mod tests;
 
 use std::sync::Arc;
 
-use budget::{Claim, Wants};
 use frappe_crds::FrappeSiteStatus;
+use job_slots::{Claim, Wants};
 use kube::ResourceExt;
 use kube_sharding::{Slot, gate::Scope};
 use room::Room;
@@ -84,10 +84,10 @@ pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
 
 async fn attempt(context: &Context, writer: &Writer, key: &Key, turn: Turn) -> Result<Outcome, Error> {
     let Some(site) = context.sites.get(key) else { return Ok(Outcome::Done) };
-    let mut observed = observe::observe(context, site, turn)
+    let observed = observe::observe(context, site, turn)
         .await
         .map_err(|source| Error::Observe(Kind::Site, key.clone(), source))?;
-    let (plan, claim) = budgeted(context, &mut observed);
+    let (plan, claim) = budgeted(context, &observed);
     if let Err(source) = execute(context, writer, key, &plan).await {
         if let Some(claim) = &claim {
             context.jobs.give_back(claim);
@@ -117,15 +117,12 @@ fn log_step(key: &Key, former: Option<&FrappeSiteStatus>, next: Option<&FrappeSi
 }
 
 /// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
-fn budgeted(context: &Context, observed: &mut Observed) -> (Plan, Option<Claim>) {
+fn budgeted(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
-    match room::take(context, observed, plan.job.as_ref(), Wants::Site, None) {
-        Room::NotNeeded => (plan, None),
-        Room::Taken(claim) => (plan, Some(claim)),
-        Room::Full => {
-            observed.may_start_job = false;
-            (plan::plan(observed), None)
-        }
+    match room::take(context, observed, plan.start.as_ref().map(|it| &it.job), Wants::Site, None) {
+        Room::NotNeeded => (plan.started(), None),
+        Room::Taken(claim) => (plan.started(), Some(claim)),
+        Room::Full => (plan.waiting(), None),
     }
 }
 

@@ -74,7 +74,6 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     };
     let (secrets, copies) = secrets(context, &site, bench.as_deref(), storages).await?;
     Ok(Observed {
-        may_start_job: true,
         capabilities: context.capabilities(),
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
         routes: routes(context, &site, hosts.all().chain(&held)),

@@ -160,11 +160,6 @@ fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a
     condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())
 }
 
-/// Whether this Job is still to be started, and the bench's budget has no room for it.
-pub fn waits_for_room(observed: &Observed, job: &str) -> bool {
-    !observed.may_start_job && !observed.jobs.contains_key(job)
-}
-
 /// Without numbers: it is written once, however long the site waits.
 pub fn waits_message(observed: &Observed) -> String {
     let bench = &observed.site.spec.bench_ref.name;

@@ -13,14 +13,14 @@ use super::{
     model::{
         Configuration, Database, Holder, Input, Observed, Part, Plan, Progress, Report, Server, Stage, Step, Validated,
     },
-    operation::{self, waits_for_room, waits_message},
+    operation::{self, waits_message},
     permissions::secrets::{is_reserved, keys, may_copy, may_read_account},
     place::Place,
     reason::Reason,
     record,
     references::named_secrets,
-    serve::serve,
     status,
+    steady_state::serve,
     validate::validate,
 };
 use crate::{
@@ -166,12 +166,12 @@ fn provision(observed: &Observed, valid: &Validated) -> Plan {
         }
         None => initialize(observed, &input, &wanted),
     };
-    if let Some(status) = plan.status.as_mut() {
+    for status in plan.statuses() {
         status.database_name = made.then(|| known.name.clone());
         let credentials = valid.place.credentials().name;
         status.database_credentials_secret =
             Some(valid.database.connection_secret().map_or(credentials, str::to_owned));
-        status.database = Some(decided);
+        status.database = Some(decided.clone());
         status.object_prefix = valid.place.is_foreign().then(|| valid.place.stem.clone());
         // The Secret is there when an operation begins: from then on its absence is a loss.
         if waits.is_none() && is_recorded && status.operation.is_some() {
@@ -376,16 +376,13 @@ fn initialize(observed: &Observed, input: &Input, wanted: &Configuration) -> Pla
     match operation::progress(observed, OperationKind::Init, Some(wanted)) {
         Progress::Done => serve(observed, input, wanted),
         Progress::Run(operation) => {
-            let job = input.valid.place.job("init", operation.attempt);
-            if waits_for_room(observed, &job.name) {
-                let report = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
-                return Plan::report(observed, &report, None);
-            }
-            let message = format!("Job {} is creating the site", job.name);
-            let report = Report::provisioning(Stage::Init, Reason::Initializing, message);
-            let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
-            let job = bench.map(|bench| build::init_job(input, &bench, &operation, wanted));
-            Plan { job, ..Plan::report(observed, &report, Some(operation)) }
+            let waits = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
+            let name = input.valid.place.job("init", operation.attempt).name;
+            let message = format!("Job {name} is creating the site");
+            let runs = Report::provisioning(Stage::Init, Reason::Initializing, message);
+            let Some(bench) = observed.bench.as_deref() else { return Plan::report(observed, &waits, None) };
+            let job = build::init_job(input, &observed.bench_input(bench), &operation, wanted);
+            Plan::start(observed, &waits, &runs, operation, job)
         }
         Progress::Retry { operation, after, message } => {
             let report = Report::provisioning(Stage::Init, Reason::InitRetrying, message);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    budget::{Claim, Wants},
+    job_slots::{Claim, Wants},
     model::Observed,
     watch,
 };

@@ -6,13 +6,16 @@ use frappe_crds::{
 };
 
 use super::{
-    model::{Observed, Plan, Report, Stage},
+    model::{Observed, Plan, Report, Stage, Start},
     operation,
     reason::Reason,
     route::{self, encrypted, url},
 };
 use crate::{
-    domain::condition::{self, Conditions},
+    domain::{
+        condition::{self, Conditions},
+        object::Desired,
+    },
     io::events::Notice,
 };
 
@@ -122,5 +125,12 @@ impl Plan {
         }
         let notice = notice(observed, &next, report.reason);
         Self { status: Some(next), notice, ..Self::default() }
+    }
+
+    /// A plan that wants a Job: `waits` is said without room for it, `runs` with, when the operation is recorded.
+    pub fn start(observed: &Observed, waits: &Report, runs: &Report, operation: Operation, job: Desired) -> Self {
+        let Self { status, notice, .. } = Self::report(observed, runs, Some(operation));
+        let start = Some(Box::new(Start { job, status, notice }));
+        Self { start, ..Self::report(observed, waits, None) }
     }
 }

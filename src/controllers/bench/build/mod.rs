@@ -1,8 +1,8 @@
 //! How each object of a bench looks. Pure and infallible: what can be wrong was found by `validate`.
 
-mod budget;
 mod code;
 mod configure;
+mod disruption_budget;
 mod monitor;
 mod network;
 mod pod;
@@ -31,7 +31,7 @@ pub fn render(input: &Input) -> Rendered {
     foundation.extend(redis::policy(input));
     let mut components = web::deployments(input);
     components.extend(workers::deployments(input));
-    components.extend(budget::budgets(input, &components));
+    components.extend(disruption_budget::budgets(input, &components));
     components.extend(scaling::objects(input));
     components.extend(monitor::service_monitor(input));
     Rendered {

@@ -50,6 +50,8 @@ pub struct Plan {
     pub status: Option<FrappeSiteStatus>,
     /// The Job of the recorded operation.
     pub job: Option<Desired>,
+    /// A Job that is wanted, which takes room in the bench's budget. Without room the status above stands.
+    pub start: Option<Box<Start>>,
     /// Writes after the status: the finalizer goes last.
     pub last: Vec<Step>,
     /// When to look again although nothing changed.
@@ -58,6 +60,40 @@ pub struct Plan {
     pub missing: bool,
     /// What to tell people.
     pub notice: Option<Notice>,
+}
+
+/// A Job that a plan wants, and what is said of the site where there is room for it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// The Job.
+    pub job: Desired,
+    /// The status, which records the operation.
+    pub status: Option<FrappeSiteStatus>,
+    /// What to tell people.
+    pub notice: Option<Notice>,
+}
+
+impl Plan {
+    /// The plan where there is room for the Job that it wants, or where the Job is there.
+    #[must_use]
+    pub fn started(mut self) -> Self {
+        if let Some(Start { job, status, notice }) = self.start.take().map(|it| *it) {
+            (self.job, self.status, self.notice) = (Some(job), status, notice);
+        }
+        self
+    }
+
+    /// The plan where there is no room for the Job that it wants.
+    #[must_use]
+    pub fn waiting(mut self) -> Self {
+        self.start = None;
+        self
+    }
+
+    /// The status with room and without.
+    pub fn statuses(&mut self) -> impl Iterator<Item = &mut FrappeSiteStatus> {
+        self.status.iter_mut().chain(self.start.as_mut().and_then(|it| it.status.as_mut()))
+    }
 }
 
 /// Word for an operation in the names of its Jobs.

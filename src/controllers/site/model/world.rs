@@ -85,8 +85,6 @@ pub struct Observed {
     pub site: Arc<FrappeSite>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
-    /// Whether the bench's budget has room for another Job.
-    pub may_start_job: bool,
     /// What the cluster offers.
     pub capabilities: Capabilities,
     /// Its bench.

@@ -234,12 +234,13 @@ fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
 #[test]
 fn a_bench_without_room_lets_backups_wait() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
-    world.may_start_job = false;
-    assert!(settle(&mut world).is_empty());
+    let waiting = of_backups::plan(&world).waiting();
+    apply_backups(&mut world, &waiting, "Complete");
     assert_eq!((stands(&world, "now").1.as_str(), under_way(&world)), ("WaitingForJobSlot", None));
     world.backups = vec![backup("nightly", json!({"storage": bucket(), "schedule": "0 2 * * *"}))];
     world.now = at("2026-03-02T05:00:00Z");
-    settle(&mut world);
+    let waiting = of_backups::plan(&world).waiting();
+    apply_backups(&mut world, &waiting, "Complete");
     let next = of(&world, "nightly").status.clone().expect("a status").next_schedule_time;
     assert_eq!(next.map(|it| it.0), Some(at("2026-03-02T02:00:00Z")), "that it is late can be seen");
 }

@@ -272,6 +272,51 @@ fn an_operation_is_recorded_in_the_plan_that_makes_its_job() {
     panic!("no Job was planned");
 }
 
+/// Where the bench has no room, the site says that it waits, no operation is recorded and what was decided stands all the same.
+#[test]
+fn a_job_without_room_is_waited_for_and_nothing_is_recorded() {
+    let mut world = observed(json!({}));
+    let mut verbs = Vec::new();
+    for change in ["", "settings", "deletion"] {
+        let site = Arc::make_mut(&mut world.site);
+        match change {
+            "settings" => drop(site.spec.site_config.insert("mute_emails".into(), json!(1))),
+            "deletion" => {
+                site.spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Delete);
+                site.metadata.deletion_timestamp =
+                    Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+            }
+            _ => {}
+        }
+        for _ in 0..9 {
+            let wanted = super::super::plan::plan(&world);
+            let Some(start) = wanted.start.clone().filter(|it| !world.jobs.contains_key(&it.job.key.name)) else {
+                apply(&mut world, &wanted.started(), "Complete");
+                continue;
+            };
+            let (waiting, started) = (wanted.clone().waiting(), wanted.started());
+            assert_eq!((waiting.job.as_ref(), reason(&waiting).as_str()), (None, "WaitingForJobSlot"), "{change}");
+            let operation = |plan: &Plan| plan.status.as_ref().and_then(|it| it.operation.clone());
+            assert_eq!(operation(&waiting), world.site.status.as_ref().and_then(|it| it.operation.clone()));
+            assert!(operation(&started).is_some() && operation(&started) != operation(&waiting));
+            let decided = |plan: &Plan| plan.status.as_ref().and_then(|it| it.database.clone());
+            assert!(decided(&waiting).is_some() && decided(&waiting) == decided(&started), "{change}");
+            verbs.push(start.job.key.name.clone());
+            break;
+        }
+        converge_or_end(&mut world);
+    }
+    assert_eq!(verbs, ["shop-init", "shop-apply", "shop-delete"]);
+}
+
+/// Carries out what is planned, as long as it is something.
+fn converge_or_end(world: &mut Observed) {
+    for _ in 0..9 {
+        let next = plan(world);
+        apply(world, &next, "Complete");
+    }
+}
+
 #[test]
 fn what_the_mariadb_operator_says_is_passed_on() {
     let mut world = observed(json!({}));

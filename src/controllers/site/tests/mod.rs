@@ -26,14 +26,13 @@ use serde_json::{Value, json};
 use super::{
     hosts::{self, Hosts},
     model::{Claim, Fresh, Holder, Observed, Plan, Routes, Step},
-    plan::plan,
     reason::Reason,
 };
 use crate::{
     controllers::{
         backup::{
             model::{Plan as BackupPlan, Step as BackupStep},
-            plan::plan as backup_plan,
+            plan as of_backups,
         },
         lint::lint,
     },
@@ -83,7 +82,6 @@ fn observed(spec: Value) -> Observed {
     let mut world = Observed {
         site: Arc::new(site(spec)),
         config: Arc::default(),
-        may_start_job: true,
         capabilities: crate::domain::capabilities::Capabilities::default(),
         bench: Some(Arc::new(bench())),
         namespace: None,
@@ -143,6 +141,16 @@ fn user_secret(world: &mut Observed, name: &str) {
                      "labels": {"frappe.vyogo.tech/watched": "true"}},
     });
     world.secrets.insert(name.to_owned(), object(secret));
+}
+
+/// The plan of a site whose bench has room for its Jobs.
+fn plan(observed: &Observed) -> Plan {
+    super::plan::plan(observed).started()
+}
+
+/// The plan of its SiteBackups there.
+fn backup_plan(observed: &Observed) -> BackupPlan {
+    of_backups::plan(observed).started()
 }
 
 /// Carries a plan out on a world without an API server, and lets other operators and Jobs do their part.

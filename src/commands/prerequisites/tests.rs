@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::*;
-use crate::shards::MemberReport;
+use crate::fleet_report::MemberReport;
 
 fn bench(name: &str, gunicorn: i32) -> FrappeBench {
     serde_json::from_value(json!({

@@ -8,17 +8,17 @@ use jiff::Timestamp;
 use k8s_openapi::{api::batch::v1::Job, apimachinery::pkg::apis::meta::v1::Condition};
 use kube::{Api, Client, ResourceExt, api::ListParams};
 
-use super::output::{age, connect, print};
+use super::{
+    advice,
+    fleet::{Row, named, of_bench, of_site, site_of},
+    output::{age, connect, print},
+    shards,
+};
 use crate::{
     cli::WhyArguments,
     controllers::site::{model::verb, place::Place, under_way::job_key, watch::lane},
     domain::{condition, key::Key},
-    shards::names,
-    tool::{
-        advice,
-        fleet::{Row, named, of_bench, of_site, site_of},
-        shards,
-    },
+    fleet_report::names,
 };
 
 /// The Job of a site's last operation.

@@ -14,13 +14,12 @@ use serde_json::Value;
 
 use super::output::print;
 use crate::{
-    admission,
+    admission, admission_policy,
     cli::{Cli, FenceArguments, OptionalApi, RenderArguments},
     config::{self, OperatorConfig},
     controllers::bench::{build, model::Input, validate},
     domain::{capabilities::Capabilities, key::Key, labels::APPLIED_HASH, object::Desired},
-    fence,
-    shards::names,
+    fleet_report::names,
 };
 
 /// Every CustomResourceDefinition of this program: the API's, and that of the slot map.
@@ -40,7 +39,7 @@ pub fn crds() -> anyhow::Result<()> {
 
 /// Prints the admission fence as YAML documents that kubectl applies. (JSON is YAML.)
 pub fn admission_fence(arguments: &FenceArguments) -> anyhow::Result<()> {
-    for document in fence::policy(&arguments.namespace, &arguments.service_account) {
+    for document in admission_policy::policy(&arguments.namespace, &arguments.service_account) {
         print(&format!("---\n{}\n", serde_json::to_string_pretty(&document)?))?;
     }
     Ok(())

@@ -21,15 +21,16 @@ use kube::{
 };
 
 use super::{
+    manifests,
     output::{connect, counted, print},
     prerequisites::{Definition, Facts, Level, Rights, Rule, Server, findings, table},
+    shards,
 };
 use crate::{
     cli::CheckArguments,
     config::{CONFIG_MAP, OperatorConfig, parse},
     domain::{diff::first_difference, key::Key, object::Kind},
-    shards::{names, report},
-    tool::{manifests, shards},
+    fleet_report::{names, report},
 };
 
 /// Questions about rights that are asked at once.

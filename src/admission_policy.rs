@@ -10,7 +10,7 @@
 use kube_sharding::SLOTS;
 use serde_json::{Value, json};
 
-use crate::{domain::labels, shards::names};
+use crate::{domain::labels, fleet_report::names};
 
 /// Name of policy and binding.
 const NAME: &str = "frappe-operator-owns-what-it-writes";

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{
     build, found,
     model::{Configuration, Input, Observed, Part, Plan, Progress, Report, Stage, Step, verb},
-    operation::{self, waits_for_room, waits_message},
+    operation::{self, waits_message},
     reason::Reason,
     route::{self, Way},
     under_way::under_way,
@@ -107,15 +107,12 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             answered(observed, plan)
         }
         Progress::Run(operation) => {
-            let job = input.valid.place.job(verb(OperationKind::Configure), operation.attempt);
-            if waits_for_room(observed, &job.name) {
-                return Plan::report(observed, &moving(Reason::WaitingForJobSlot, waits_message(observed)), None);
-            }
-            let report =
-                moving(Reason::Configuring, format!("site is served; Job {} is applying its configuration", job.name));
-            let bench = observed.bench.as_deref().map(|bench| observed.bench_input(bench));
-            let job = bench.map(|bench| build::configure_job(input, &bench, &operation, wanted));
-            Plan { job, ..Plan::report(observed, &report, Some(operation)) }
+            let waits = moving(Reason::WaitingForJobSlot, waits_message(observed));
+            let name = input.valid.place.job(verb(OperationKind::Configure), operation.attempt).name;
+            let runs = moving(Reason::Configuring, format!("site is served; Job {name} is applying its configuration"));
+            let Some(bench) = observed.bench.as_deref() else { return Plan::report(observed, &waits, None) };
+            let job = build::configure_job(input, &observed.bench_input(bench), &operation, wanted);
+            Plan::start(observed, &waits, &runs, operation, job)
         }
         Progress::Retry { operation, after, message } => {
             let report = moving(Reason::ConfigureRetrying, message);

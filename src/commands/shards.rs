@@ -13,11 +13,13 @@ use kube_sharding::{
     wire::Names,
 };
 
-use super::output::{connect, print};
+use super::{
+    fleet::{named, site_of},
+    output::{connect, print},
+};
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
-    shards::{self, names, owner_of, report},
-    tool::fleet::{named, site_of},
+    fleet_report::{self, names, owner_of, report},
 };
 
 /// Prints which replica owns what.
@@ -34,7 +36,7 @@ pub async fn shards(arguments: ShardsArguments) -> anyhow::Result<()> {
 async fn show(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<()> {
     let (map, leases) = read(client, names).await?;
     let report = report(names, map.as_ref(), &leases);
-    print(&if as_json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { shards::table(&report) })
+    print(&if as_json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { fleet_report::table(&report) })
 }
 
 /// Shows it again whenever the map changes.

@@ -12,7 +12,7 @@ use crate::{
     config::OperatorConfig,
     controllers::site::validate::connections_max,
     domain::{condition, key::Key},
-    shards::Report,
+    fleet_report::Report,
 };
 
 /// Oldest Kubernetes whose API servers know everything that the CRDs' rules use: 1.30, as in the chart.
