@@ -3,6 +3,8 @@ SHELL := bash
 export FRAPPE_OPERATOR_CACHE := $(or $(FRAPPE_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/frappe-operator)
 STEP := @loadtest/setup/step
 PROGRAMS := $(CARGO_TARGET_DIR)/debug
+# Tests that need nothing but Rust.
+UNIT := --lib --bins --test tidy --test modules --test generated --test reference
 # A program that is built for the tests, before one of the system.
 WITH = PATH="$$(loadtest/setup/program $(1)):$$PATH"
 
@@ -28,6 +30,14 @@ demo: needs-demo controlplane checkout
 test: needs-test lint front-door alerts runner queues unit transfer integration
 	@loadtest/setup/tally
 
+## make check          what each change needs at once: rustfmt, clippy, unit and tidy tests, the protocol's model; needs Rust alone
+.PHONY: check
+check: needs-demo checkout
+	$(STEP) "rustfmt" cargo fmt --all --check
+	$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
+	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
+	$(STEP) "model of the replicas' protocol" cargo test --locked -p kube-sharding --test model
+
 ## make lint           rustfmt, clippy, doc, what dependencies may be, and whether NOTICE names them
 lint: needs-test checkout deny
 	$(STEP) "rustfmt" cargo fmt --all --check
@@ -52,7 +62,7 @@ alerts: needs-test
 
 ## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
 unit: needs-test checkout
-	$(STEP) "unit tests" cargo test --locked --workspace --lib --bins --test tidy --test modules --test generated --test reference
+	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
 	$(STEP) "model, simulation and threads of the replicas' protocol" cargo test --locked -p kube-sharding --test model --test sim --test threads
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
@@ -137,7 +147,7 @@ needs-test:
 	@loadtest/setup/require test
 
 # Cargo tells the project's own packages apart by the time of their files only: what another checkout built is removed.
-OWN := -p frappe-operator -p frappe-crds -p kube-sharding -p frappe-loadtest -p frappe-bench
+OWN := -p frappe-operator -p frappe-crds -p kube-sharding -p frappe-loadtest -p frappe-benchmarks
 .PHONY: checkout
 checkout:
 	@mkdir -p "$(CARGO_TARGET_DIR)"
