@@ -94,7 +94,7 @@ pub(crate) fn new_site() -> Observed {
 pub(crate) fn site_after(until: usize) -> Observed {
     let mut world = new_site();
     for _ in 0..until {
-        let next = plan(&world);
+        let next = plan(&world).started();
         carry_out(&mut world, &next);
     }
     world
@@ -104,8 +104,9 @@ pub(crate) fn site_after(until: usize) -> Observed {
 pub(crate) fn plans_to_served() -> usize {
     let mut world = new_site();
     for count in 0..20 {
-        let next = plan(&world);
+        let next = plan(&world).started();
         if next.status == world.site.status && next.job.is_none() && count > 0 {
+            assert!(next.status.is_some_and(|status| status.initialized), "it is served");
             return count;
         }
         carry_out(&mut world, &next);

@@ -31,10 +31,11 @@ pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) 
         plan.steps = steps;
     }
     let former = observed.site.status.clone().unwrap_or_default();
-    if let Some(status) = plan.status.as_mut() {
-        if let Some(operation) = former.operation.filter(|it| it.kind == OperationKind::Init && !former.initialized) {
-            status.configuration = operation.configuration;
-            status.admin_password_version = operation.admin_password_version;
+    let created = former.operation.filter(|it| it.kind == OperationKind::Init && !former.initialized);
+    for status in plan.statuses() {
+        if let Some(operation) = &created {
+            status.configuration.clone_from(&operation.configuration);
+            status.admin_password_version.clone_from(&operation.admin_password_version);
             status.installed_apps = installed(input);
         }
         status.initialized = true;

@@ -309,6 +309,28 @@ fn a_job_without_room_is_waited_for_and_nothing_is_recorded() {
     assert_eq!(verbs, ["shop-init", "shop-apply", "shop-delete"]);
 }
 
+/// What is edited while the first Job runs is applied by the next, and that the site was created is written down with it.
+#[test]
+fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
+    let mut world = observed(json!({}));
+    while plan(&world).job.is_none() {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+    }
+    let first = plan(&world);
+    let created_with = first.status.as_ref().and_then(|it| it.operation.clone()).expect("an operation").configuration;
+    apply(&mut world, &first, "Complete");
+    Arc::make_mut(&mut world.site).spec.site_config.insert("mute_emails".into(), json!(1));
+    let second = plan(&world);
+    let status = second.status.clone().expect("a status");
+    assert!(status.initialized && status.configuration == created_with, "{status:?}");
+    assert_eq!(status.installed_apps, ["frappe", "erpnext"]);
+    assert_eq!(second.job.as_ref().map(|it| it.key.name.as_str()), Some("shop-apply"));
+    apply(&mut world, &second, "Failed");
+    world.failure = Some(Failure { code: Code::Unknown, message: "it did not work".to_owned() });
+    assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "that it failed is seen");
+}
+
 /// Carries out what is planned, as long as it is something.
 fn converge_or_end(world: &mut Observed) {
     for _ in 0..9 {

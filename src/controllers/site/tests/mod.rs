@@ -145,7 +145,17 @@ fn user_secret(world: &mut Observed, name: &str) {
 
 /// The plan of a site whose bench has room for its Jobs.
 fn plan(observed: &Observed) -> Plan {
-    super::plan::plan(observed).started()
+    let plan = super::plan::plan(observed);
+    if plan.start.is_some() {
+        assert_eq!(without_progress(plan.clone().waiting()), without_progress(plan.clone().started()));
+    }
+    plan.started()
+}
+
+/// What a status says of the site whether there is room for its Job or not.
+fn without_progress(plan: Plan) -> FrappeSiteStatus {
+    let status = plan.status.expect("a status");
+    FrappeSiteStatus { phase: SitePhase::default(), conditions: Vec::new(), operation: None, identity: None, ..status }
 }
 
 /// The plan of its SiteBackups there.
