@@ -95,12 +95,13 @@ async fn replicas_share_take_over_and_give_back() {
 
     labels_are_put_back(&world).await;
 
+    let killed = Timestamp::now();
     second.kill().unwrap();
     let took = shared_by(&world, 2, LEASE_SECONDS + 10).await;
     println!("kill -9: {took:?} until two share evenly (lease: {LEASE_SECONDS} s)");
 
     // Moved sites are looked at, and nothing of them is written.
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    lists_are_over(&world, killed).await;
     let begun = Timestamp::now();
     assert!(third.stop().await.unwrap().success(), "a clean stop ends well: {}", third.log_tail());
     println!("clean stop: {:?} until one owns all", shared_by(&world, 1, 5).await);
@@ -130,6 +131,16 @@ fn lists_by(world: &World, pod: &str, begun: Timestamp) -> Vec<(String, usize)> 
     let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let lists: Vec<_> = requests.into_iter().filter(|it| it.pod == pod && it.verb == "list" && it.is_work()).collect();
     audit::count(&lists).into_iter().map(|((_, resource), count)| (resource, count)).collect()
+}
+
+/// Waits until both members that are left have listed what they gained since then, and nothing for two seconds.
+async fn lists_are_over(world: &World, gained: Timestamp) {
+    let quiet = || async {
+        let lately = Timestamp::now() - jiff::SignedDuration::from_secs(2);
+        let over = |pod: &&str| !lists_by(world, pod, gained).is_empty() && lists_by(world, pod, lately).is_empty();
+        ["one", "three"].iter().all(over).then_some(())
+    };
+    world.until("what was gained is listed", 60, quiet).await;
 }
 
 fn each_writes_its_own(world: &World, begun: Timestamp) {
