@@ -266,3 +266,47 @@ pub fn reference(kind: Kind, key: &Key, uid: Option<String>) -> ObjectReference 
         ..ObjectReference::default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(site_uid: &str, namespace: &str, identity: &str) -> Value {
+        let labels =
+            json!({"app.kubernetes.io/managed-by": "frappe-operator", "site": "shop", labels::SITE_UID: site_uid});
+        json!({"metadata": {"name": "shop-db-password", "namespace": namespace, "labels": labels,
+                            "annotations": {labels::IDENTITY: identity}}})
+    }
+
+    /// What is there in the place of an object that was to be made is this site's by the identity that was decided, or was that
+    /// of one of its name that is gone; of a Job the identity alone counts.
+    #[test]
+    fn what_is_there_is_taken_back_by_identity() {
+        let cases = [
+            (Kind::Secret, "mine", "decided", true),
+            (Kind::Secret, "gone", "kept", true),
+            (Kind::Job, "mine", "decided", true),
+            (Kind::Job, "gone", "kept", false),
+        ];
+        for (kind, site_uid, identity, wanted) in cases {
+            let key = Key::new("a", "shop-db-password");
+            let body = secret("mine", "a", "decided");
+            let desired = Desired::untyped(kind, key, body["metadata"].clone(), &json!({}));
+            let mut live = secret(site_uid, "a", identity);
+            live["apiVersion"] = json!("v1");
+            live["kind"] = json!("Secret");
+            let live: DynamicObject = serde_json::from_value(live).expect("an object");
+            assert_eq!(may_take_back(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
+        }
+        let desired = Desired::untyped(
+            Kind::Secret,
+            Key::new("a", "shop-db-password"),
+            secret("mine", "a", "decided")["metadata"].clone(),
+            &json!({}),
+        );
+        let mut other = secret("other", "a", "theirs");
+        other["metadata"]["labels"]["site"] = json!("other");
+        let other: DynamicObject = serde_json::from_value(other).expect("an object");
+        assert!(may_take_back(&desired, &other).is_err(), "another site's Secret");
+    }
+}

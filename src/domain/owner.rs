@@ -125,6 +125,15 @@ mod tests {
     }
 
     #[test]
+    fn a_host_is_held_by_the_uid_in_its_claim() {
+        for (holder, expected) in [("mine", Standing::Own), ("other", Standing::Other)] {
+            let mut claim = object(&json!({"name": "shop.example.com"}));
+            claim.data = json!({"spec": {"site": {"namespace": "a", "name": "shop", "uid": holder}}});
+            assert_eq!(owner(true).standing(&claim), expected);
+        }
+    }
+
+    #[test]
     fn an_object_is_a_sites_by_its_uid() {
         let marked = |more: Value| {
             let mut labels = json!({"app.kubernetes.io/managed-by": "frappe-operator"});

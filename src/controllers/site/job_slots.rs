@@ -283,6 +283,25 @@ mod tests {
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
 
+    /// one that was woken and wants no Job any more lets the next go on; what it wants for its backups stays in the queue.
+    #[test]
+    fn who_leaves_lets_the_next_go_on() {
+        let (_held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let bench = Key::new("a", "bench");
+        assert!(budget.take(&claim("one", 1), 1));
+        let backup = Claim { wants: Wants::Backup, ..claim("two", 3) };
+        for waiting in [claim("two", 2), backup, claim("three", 4)] {
+            assert!(!budget.take(&waiting, 1));
+        }
+        budget.give_back(&claim("one", 1));
+        assert_eq!(woken(&mut receiver), ["two"]);
+        budget.leave(&bench, &Key::new("a", "two"), Wants::Site);
+        assert_eq!(woken(&mut receiver), ["two"], "its backup is next");
+        budget.leave(&bench, &Key::new("a", "two"), Wants::Backup);
+        assert_eq!(woken(&mut receiver), ["three"]);
+    }
+
     /// the Job of a site of another namespace gives its room back as any other.
     #[test]
     fn a_job_counts_for_the_bench_beside_it() {

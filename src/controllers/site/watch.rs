@@ -126,6 +126,20 @@ mod tests {
         Arc::new(serde_json::from_value(job).expect("a Job"))
     }
 
+    #[test]
+    fn a_part_of_a_site_is_its_own_by_uid_and_name() {
+        let site: FrappeSite = serde_json::from_value(json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "spec": {"siteName": "shop", "benchRef": {"name": "bench"}},
+            "metadata": {"name": "shop", "namespace": "a", "uid": "mine"},
+        }))
+        .expect("a site");
+        for (name, uid, wanted) in [("shop-db", "mine", true), ("shop-db", "other", false), ("other-db", "mine", false)]
+        {
+            let child = seen(json!({"metadata": {"name": name, "namespace": "a", "labels": {labels::SITE_UID: uid}}}));
+            assert_eq!(is_part(&site, Kind::Database, &child), wanted, "{name} {uid}");
+        }
+    }
+
     /// A Job's counts of pods change several times while it runs; none of that is anything to a site.
     #[test]
     fn a_site_looks_at_its_job_when_it_ends_or_is_edited() {

@@ -266,3 +266,14 @@ fn a_deletion_that_is_told_late_does_not_hide_the_successor() {
     cache.apply(object("v", 4));
     assert!(cache.written.is_empty());
 }
+
+/// S-7: another object of a stray's name that is gone takes the stray not along.
+#[test]
+fn a_stray_goes_by_its_uid() {
+    let cache = cache();
+    cache.stray(Arc::new(object("u", 5)));
+    cache.stray_gone(&Key::new("n", "a"), Some("former"));
+    assert_eq!(version(&cache).as_deref(), Some("5"));
+    cache.stray_gone(&Key::new("n", "a"), Some("u"));
+    assert_eq!(version(&cache), None);
+}

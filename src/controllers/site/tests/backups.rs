@@ -231,6 +231,15 @@ fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
     assert_eq!(stands(&world, "second").1, "SiteBusy");
 }
 
+/// A person waits for a restore: it comes before a backup that is due as long.
+#[test]
+fn a_restore_comes_before_a_backup() {
+    let restore = json!({"storage": bucket(), "restore": {"backupName": "now-2026", "restoreDatabase": true}});
+    let mut world = served(vec![backup("a", json!({"storage": bucket()})), backup("z", restore)]);
+    settle(&mut world);
+    assert_eq!(under_way(&world).map(|it| it.site_backup).as_deref(), Some("z"));
+}
+
 #[test]
 fn a_bench_without_room_lets_backups_wait() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);

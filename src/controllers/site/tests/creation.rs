@@ -331,6 +331,45 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "that it failed is seen");
 }
 
+/// A claim whose holder is gone, since its finalizer was taken off by force, is made anew for who wants the host.
+#[test]
+fn a_dead_claim_is_replaced() {
+    let mut world = observed(json!({}));
+    let dead = object(json!({
+        "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeDomain", "metadata": {"name": "shop.example.com", "uid": "dead"},
+        "spec": {"site": {"namespace": "default", "name": "former", "uid": "former"}},
+    }));
+    (world.claims[0].object, world.claims[0].holder) = (Some(dead), Holder::Gone);
+    let steps = plan(&world).steps;
+    let deleted =
+        steps.iter().position(|it| matches!(it, Step::Delete(Kind::Domain, it) if it.uid().as_deref() == Some("dead")));
+    let made = steps.iter().position(|it| matches!(it, Step::Create(it) if it.kind == Kind::Domain));
+    assert!(deleted.is_some() && deleted < made, "{steps:?}");
+}
+
+/// What failed for good is tried anew when the spec changes, whatever of it.
+#[test]
+fn another_generation_tries_anew_what_failed_for_good() {
+    let mut world = observed(json!({}));
+    while plan(&world).job.is_none() {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+    }
+    let mut operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
+    operation.outcome = Some(frappe_crds::site::Outcome {
+        state: OutcomeState::Failed,
+        code: Code::Unknown.to_string(),
+        message: "no".to_owned(),
+        finished_at: k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now),
+    });
+    let site = Arc::make_mut(&mut world.site);
+    site.status.get_or_insert_default().operation = Some(operation);
+    assert_eq!((reason(&plan(&world)).as_str(), plan(&world).job), ("InitFailed", None));
+    let site = Arc::make_mut(&mut world.site);
+    site.metadata.generation = site.metadata.generation.map(|it| it + 1);
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-init-2"));
+}
+
 /// Carries out what is planned, as long as it is something.
 fn converge_or_end(world: &mut Observed) {
     for _ in 0..9 {
