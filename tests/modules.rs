@@ -14,10 +14,14 @@ type Module = Vec<String>;
 /// Which modules each module names.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
-/// Folders with the source of one crate each, and the file that is its root. `sharding` is not held to it yet: its `step` and its
-/// `runtime` name their own parts, which name them.
-const CRATES: [(&str, &str); 4] =
-    [("src", "lib.rs"), ("crds/src", "lib.rs"), ("loadtest/src", "lib.rs"), ("tests/it", "main.rs")];
+/// Folders with the source of one crate each, and the file that is its root.
+const CRATES: [(&str, &str); 5] = [
+    ("src", "lib.rs"),
+    ("crds/src", "lib.rs"),
+    ("sharding/src", "lib.rs"),
+    ("loadtest/src", "lib.rs"),
+    ("tests/it", "main.rs"),
+];
 
 fn root() -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())

@@ -91,8 +91,6 @@ def sql(statement):
 '''
 
 DATABASE_MODULE = '''
-import fcntl
-import hashlib
 import os
 def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
     """Like Frappe's: puts the password on the command line if it is given one."""
