@@ -2,6 +2,7 @@
 
 mod apis;
 mod backups;
+mod concerned;
 mod fleet;
 mod ownership;
 mod readiness;
@@ -258,8 +259,8 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         () = worker.stop.cancelled() => return Ok(()),
         started = started => started,
     };
-    let everything = wake.clone();
-    let changed = move || everything.everything();
+    let woken = wake.clone();
+    let changed = move |concerned| woken.settings(concerned);
     let map =
         settings::start(&mut tasks, &worker.client, &worker.namespace, worker.events.clone(), settings_sender, changed);
     tokio::select! {

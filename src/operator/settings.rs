@@ -11,7 +11,7 @@ use kube_sharding::{Slot, watch::Query};
 use metrics::gauge;
 use tokio::{sync::watch, task::JoinSet};
 
-use super::reason::INVALID_VALUE;
+use super::{concerned::Concerned, reason::INVALID_VALUE};
 use crate::{
     config::{self, BadValue, CONFIG_MAP, OperatorConfig},
     controllers::execute::reference,
@@ -24,14 +24,14 @@ use crate::{
 };
 
 /// Starts the watch; the cache that is returned is synced once the settings are read. `changed` is called when they
-/// change.
+/// change, with whom that concerns.
 pub(super) fn start(
     tasks: &mut JoinSet<()>,
     client: &Client,
     namespace: &str,
     events: Events,
     settings: watch::Sender<Arc<OperatorConfig>>,
-    changed: impl Fn() + Send + Sync + 'static,
+    changed: impl Fn(Concerned) + Send + Sync + 'static,
 ) -> Arc<Cache<ConfigMap>> {
     report(&settings.borrow());
     let cache = Arc::new(Cache::new(|_: &ConfigMap| Some(Slot::new(0))));
@@ -49,8 +49,9 @@ pub(super) fn start(
         report(&next);
         if next != *last_good {
             tracing::info!(keys = changed_keys(&former, &data), "configuration changed");
+            let concerned = Concerned::by(&last_good, &next);
             settings.send_replace(Arc::new(next));
-            changed();
+            changed(concerned);
         }
     };
     tasks.spawn(watcher::run(client.clone(), Scope::everything(query), Arc::clone(&cache), take));

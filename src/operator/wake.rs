@@ -9,6 +9,7 @@ use kube_sharding::{
     gate::{Gate, Scope},
 };
 
+use super::concerned::Concerned;
 use crate::{
     controllers::{backup::index::Indexes, site::watch as site_watch},
     domain::{key::Key, labels},
@@ -171,12 +172,18 @@ impl Wake {
         benches.iter().filter(|bench| wanted(bench)).for_each(|bench| self.bench(Key::of(bench.as_ref())));
     }
 
-    /// Settings changed: everything that this replica owns, and what waits for room.
-    pub(super) fn everything(&self) {
-        self.sites_that(Priority::Low, |_| true);
-        self.benches();
-        self.site_queue.limits_changed();
-        self.backup_queue.limits_changed();
+    /// Settings changed: whom that concerns of what this replica owns.
+    pub(super) fn settings(&self, concerned: Concerned) {
+        if concerned.sites {
+            self.sites_that(Priority::Low, |_| true);
+        }
+        if concerned.benches {
+            self.benches();
+        }
+        if concerned.queues {
+            self.site_queue.limits_changed();
+            self.backup_queue.limits_changed();
+        }
     }
 
     fn settle(&self, site: &FrappeSite) {
