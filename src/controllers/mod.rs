@@ -16,6 +16,8 @@ pub mod context;
 pub mod execute;
 pub mod failure;
 pub mod job;
+#[cfg(test)]
+mod leaves;
 mod lint;
 pub mod site;
 pub mod take_over;

@@ -12,6 +12,9 @@ use frappe_loadtest::{
 };
 use kube::{Api, Client};
 
+/// How long the Lease of a test's operator lasts: two cores that several tests share may stand still for seconds.
+const LEASE_SECONDS: u64 = 6;
+
 /// The operator's binary.
 pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_frappe-operator"))
@@ -63,10 +66,12 @@ impl World {
         Self::start_with(purpose, &Options::default()).await
     }
 
+    /// A new installation waits for one Lease first, and so does each test: its Lease is a short one, where it does not say.
     pub(crate) async fn start_with(purpose: &str, options: &Options) -> Self {
+        let options = Options { lease_seconds: options.lease_seconds.or(Some(LEASE_SECONDS)), ..options.clone() };
         let cluster = Cluster::start(purpose, 3).expect("a cluster");
         let client = cluster.client().await.expect("a client");
-        let mut operator = Operator::start(program(), &cluster, options).expect("an operator");
+        let mut operator = Operator::start(program(), &cluster, &options).expect("an operator");
         operator.ready().await.expect("a ready operator");
         Self { operator, client, cluster }
     }

@@ -2,6 +2,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod adoption;
+mod leaves;
 mod protection;
 mod redis;
 mod scaling;

@@ -10,6 +10,7 @@ mod deletion;
 mod first_jobs;
 mod hostile;
 mod last_backup;
+mod leaves;
 mod ownership;
 mod permissions;
 mod routing;

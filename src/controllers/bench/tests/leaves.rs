@@ -1,0 +1,297 @@
+//! no leaf of a bench's spec without an effect, and a reverted edit restores every object. What each leaf changed is in
+//! the snapshot.
+
+use std::collections::BTreeSet;
+
+use kube::CustomResourceExt;
+
+use super::{super::model::Class, *};
+use crate::controllers::leaves::{Picture, brief, leaves_of};
+
+/// Objects of Kubernetes' own that are judged whole.
+const WHOLE: [&str; 9] = [
+    "podSecurityContext",
+    "securityContext",
+    "ingressNamespaceSelector",
+    "databaseNamespaceSelector",
+    "selector",
+    "ingress",
+    "egress",
+    "requests",
+    "limits",
+];
+
+/// Where the effect of a leaf is to be seen.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// In the bench's objects or its status: the snapshot has what changed.
+    Bench,
+    /// The API server refuses the change: `tests/it/fields.rs` shows it.
+    Refused,
+    /// It governs sites, not the bench's own objects: where that is shown.
+    Elsewhere(&'static str),
+}
+use Effect::{Bench, Elsewhere, Refused};
+
+/// The report of what a bench says about its sites.
+const SITES: Effect = Elsewhere("tests of sites: leaves.rs, tests/it/bench_defaults.rs");
+const SAY: Effect = Elsewhere("tests/it/say.rs");
+
+/// A leaf, what it is set to over the base, and where its effect is to be seen.
+type Row = (&'static str, Value, Effect);
+
+/// Image, components and Redis.
+#[rustfmt::skip]
+fn of_components() -> Vec<Row> {
+    vec![
+        ("frappeVersion", json!({"frappeVersion": "16"}), Bench),
+        ("apps[].name", json!({"apps": [{"name": "hrms", "source": "image"}, {"name": "absent", "source": "image"}]}), Bench),
+        ("apps[].source", json!({"apps": [{"name": "a", "source": "fpm"}]}), Bench),
+        ("apps[].org", json!({"apps": [{"name": "a", "source": "fpm", "org": "frappe"}]}), Bench),
+        ("apps[].version", json!({"apps": [{"name": "a", "source": "fpm", "version": "1"}]}), Bench),
+        ("apps[].git.repository", json!({"apps": [{"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/a"}}]}), Bench),
+        ("apps[].git.branch", json!({"apps": [{"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/a", "branch": "b"}}]}), Bench),
+        ("apps[].gitUrl", json!({"apps": [{"name": "custom-app", "source": "git", "gitUrl": "https://example.com/a"}]}), Bench),
+        ("apps[].gitBranch", json!({"apps": [{"name": "custom-app", "source": "git", "gitUrl": "https://example.com/a", "gitBranch": "b"}]}), Bench),
+        ("appsJSON", json!({"appsJSON": "[]"}), Bench),
+        ("imageConfig.repository", json!({"imageConfig": {"repository": "example.com/erpnext"}}), Bench),
+        ("imageConfig.tag", json!({"imageConfig": {"tag": "v15.1"}}), Bench),
+        ("imageConfig.pullPolicy", json!({"imageConfig": {"pullPolicy": "Always"}}), Bench),
+        ("imageConfig.pullSecrets[].name", json!({"imageConfig": {"pullSecrets": [{"name": "registry"}]}}), Bench),
+        ("componentReplicas.gunicorn", json!({"componentReplicas": {"gunicorn": 2}}), Bench),
+        ("componentReplicas.nginx", json!({"componentReplicas": {"nginx": 2}}), Bench),
+        ("componentReplicas.socketio", json!({"componentReplicas": {"socketio": 2}}), Bench),
+        ("componentReplicas.scheduler", json!({"componentReplicas": {"scheduler": 2}}), Refused),
+        ("componentReplicas.workerDefault", json!({"componentReplicas": {"workerDefault": 2}}), Bench),
+        ("componentReplicas.workerLong", json!({"componentReplicas": {"workerLong": 2}}), Bench),
+        ("componentReplicas.workerShort", json!({"componentReplicas": {"workerShort": 2}}), Bench),
+        ("redisConfig.type", json!({"redisConfig": {"type": "dragonfly"}}), Bench),
+        ("redisConfig.image", json!({"redisConfig": {"image": "example.com/redis:8"}}), Bench),
+        ("redisConfig.cache.memory", json!({"redisConfig": {"cache": {"memory": "2Gi"}}}), Bench),
+        ("redisConfig.queue.memory", json!({"redisConfig": {"queue": {"memory": "1Gi"}}}), Bench),
+        ("redisConfig.maxMemory", json!({"redisConfig": {"maxMemory": "1Gi"}}), Bench),
+        ("redisConfig.resources.requests", json!({"redisConfig": {"resources": {"requests": {"cpu": "1"}}}}), Bench),
+        ("redisConfig.resources.limits", json!({"redisConfig": {"resources": {"limits": {"cpu": "1"}}}}), Bench),
+        ("redisConfig.storageSize", json!({"redisConfig": {"storageSize": "2Gi"}}), Bench),
+        ("redisConfig.passwordSecretRef.name", json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}}), Bench),
+        ("redisConfig.protected", json!({"redisConfig": {"protected": true}}), Elsewhere("tests/it/redis.rs: a bench that is made now is protected")),
+        ("redisConfig.connectionSecretRef.name", json!({"redisConfig": {"connectionSecretRef": {"name": "redis"}}}), Bench),
+        ("redisConfig.connectionSecretRef.namespace", json!({"redisConfig": {"connectionSecretRef": {"name": "redis", "namespace": "other"}}}), Bench),
+    ]
+}
+
+/// Everything else that the bench itself is made of.
+#[rustfmt::skip]
+fn of_the_bench() -> Vec<Row> {
+    vec![
+        ("storageClassName", json!({"storageClassName": "other"}), Refused),
+        ("storageSize", json!({"storageSize": "20Gi"}), Bench),
+        ("storageAccessMode", json!({"storageAccessMode": "ReadWriteOnce"}), Refused),
+        ("storageDeletionPolicy", json!({"storageDeletionPolicy": "Delete"}), Bench),
+        ("web.gunicornWorkers", json!({"web": {"gunicornWorkers": 3}}), Bench),
+        ("web.gunicornThreads", json!({"web": {"gunicornThreads": 8}}), Bench),
+        ("web.requestTimeoutSeconds", json!({"web": {"requestTimeoutSeconds": 300}}), Bench),
+        ("web.maxBodySize", json!({"web": {"maxBodySize": "1g"}}), Bench),
+        ("web.trustedProxy", json!({"web": {"trustedProxy": "10.0.0.0/8"}}), Bench),
+        ("networkPolicy.enabled", json!({"networkPolicy": {"enabled": false}}), Bench),
+        ("networkPolicy.ingressNamespaceSelector", json!({"networkPolicy": {"enabled": true, "ingressNamespaceSelector": {"matchLabels": {"name": "ingress-nginx"}}}}), Bench),
+        ("networkPolicy.databaseNamespaceSelector", json!({"networkPolicy": {"enabled": true, "databaseNamespaceSelector": {"matchLabels": {"name": "mariadb-operator"}}}}), Bench),
+        ("networkPolicy.ingress", json!({"networkPolicy": {"enabled": true, "ingress": [{"ports": [{"port": 9000}]}]}}), Bench),
+        ("networkPolicy.egress", json!({"networkPolicy": {"enabled": true, "egress": [{"ports": [{"port": 587}]}]}}), Bench),
+        ("monitoring.enabled", json!({"monitoring": {"enabled": false}}), Bench),
+        ("monitoring.path", json!({"monitoring": {"enabled": true, "path": "/measures"}}), Bench),
+        ("monitoring.intervalSeconds", json!({"monitoring": {"enabled": true, "intervalSeconds": 60}}), Bench),
+        ("security.podSecurityContext", json!({"security": {"podSecurityContext": {"runAsUser": 1001, "supplementalGroups": [7]}}}), Bench),
+        ("security.securityContext", json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}), Bench),
+        ("gitConfig.enabled", json!({"gitConfig": {"enabled": false}}), Bench),
+        ("fpmConfig.repositories[].name", json!({"fpmConfig": {"repositories": [{"name": "mine", "url": "https://example.com"}]}}), Bench),
+        ("fpmConfig.repositories[].url", json!({"fpmConfig": {"repositories": [{"name": "b", "url": "https://example.org"}]}}), Bench),
+        ("fpmConfig.repositories[].priority", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com", "priority": 1}, {"name": "b", "url": "https://b.example.com", "priority": 2}]}}), Bench),
+        ("fpmConfig.repositories[].authSecretRef.name", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a"}}]}}), Bench),
+        ("fpmConfig.repositories[].authSecretRef.namespace", json!({"fpmConfig": {"repositories": [{"name": "a", "url": "https://example.com", "authSecretRef": {"name": "a", "namespace": "b"}}]}}), Bench),
+        ("fpmConfig.defaultRepo", json!({"fpmConfig": {"defaultRepo": "b"}}), Bench),
+    ]
+}
+
+/// What governs sites.
+#[rustfmt::skip]
+fn of_sites() -> Vec<Row> {
+    vec![
+        ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Elsewhere("src/lanes: at most so many at once")),
+        ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Elsewhere("tests/it/budget.rs")),
+        ("dbConfig.provider", json!({"dbConfig": {"provider": "postgres"}}), SITES),
+        ("dbConfig.mode", json!({"dbConfig": {"mode": "dedicated"}}), SITES),
+        ("dbConfig.mariadbRef.name", json!({"dbConfig": {"mariadbRef": {"name": "other"}}}), SITES),
+        ("dbConfig.mariadbRef.namespace", json!({"dbConfig": {"mariadbRef": {"name": "other", "namespace": "b"}}}), SITES),
+        ("dbConfig.host", json!({"dbConfig": {"host": "db.example.com"}}), SITES),
+        ("dbConfig.port", json!({"dbConfig": {"port": "3307"}}), SITES),
+        ("dbConfig.connectionSecretRef.name", json!({"dbConfig": {"connectionSecretRef": {"name": "a"}}}), SITES),
+        ("dbConfig.connectionSecretRef.namespace", json!({"dbConfig": {"connectionSecretRef": {"name": "a", "namespace": "b"}}}), SITES),
+        ("dbConfig.storageSize", json!({"dbConfig": {"storageSize": "5Gi"}}), SITES),
+        ("dbConfig.resources.requests", json!({"dbConfig": {"resources": {"requests": {"cpu": "1"}}}}), SITES),
+        ("dbConfig.resources.limits", json!({"dbConfig": {"resources": {"limits": {"cpu": "1"}}}}), SITES),
+        ("dbConfig.image", json!({"dbConfig": {"image": "mariadb:11"}}), SITES),
+        ("domainConfig.suffix", json!({"domainConfig": {"suffix": ".example.com"}}), SITES),
+        ("domainConfig.autoDetect", json!({"domainConfig": {"autoDetect": false}}), SITES),
+        ("domainConfig.ingressControllerRef.name", json!({"domainConfig": {"ingressControllerRef": {"name": "a"}}}), SITES),
+        ("domainConfig.ingressControllerRef.namespace", json!({"domainConfig": {"ingressControllerRef": {"name": "a", "namespace": "b"}}}), SITES),
+        ("domainConfig.allowedSuffixes", json!({"domainConfig": {"allowedSuffixes": [".example.com"]}}), SITES),
+        ("allowedSites.siteConfigKeys", json!({"allowedSites": {"siteConfigKeys": ["developer_mode"]}}), SAY),
+        ("allowedSites.databases.dedicated", json!({"allowedSites": {"databases": {"dedicated": true}}}), SAY),
+        ("allowedSites.databases.maxStorageSize", json!({"allowedSites": {"databases": {"maxStorageSize": "5Gi"}}}), SAY),
+        ("allowedSites.databases.maxResources", json!({"allowedSites": {"databases": {"maxResources": {"cpu": "1"}}}}), SAY),
+        ("allowedSites.databases.images", json!({"allowedSites": {"databases": {"images": ["mariadb:11"]}}}), SAY),
+        ("allowedSites.databases.servers", json!({"allowedSites": {"databases": {"servers": ["second"]}}}), SAY),
+        ("allowedSites.routes.ingressClasses", json!({"allowedSites": {"routes": {"ingressClasses": ["nginx"]}}}), SAY),
+        ("allowedSites.routes.issuers", json!({"allowedSites": {"routes": {"issuers": ["letsencrypt"]}}}), SAY),
+        ("allowedSites.routes.gateways", json!({"allowedSites": {"routes": {"gateways": ["gateways/public"]}}}), SAY),
+        ("allowedSites.backups.persistentVolumeClaims", json!({"allowedSites": {"backups": {"persistentVolumeClaims": ["a"]}}}), SAY),
+        ("allowedSites.backups.serviceAccounts", json!({"allowedSites": {"backups": {"serviceAccounts": ["a"]}}}), SAY),
+        ("allowedSites.namespaces.from", json!({"allowedSites": {"namespaces": {"from": "All"}}}), SITES),
+        ("allowedSites.namespaces.selector", json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}), SITES),
+    ]
+}
+
+/// What each leaf is set to, over the base.
+fn changes() -> BTreeMap<String, (Value, Effect)> {
+    let rows = [of_components(), of_the_bench(), of_sites()].concat();
+    let mut table: BTreeMap<String, (Value, Effect)> =
+        rows.into_iter().map(|(leaf, spec, effect)| (leaf.to_owned(), (spec, effect))).collect();
+    for component in [
+        "gunicorn",
+        "nginx",
+        "scheduler",
+        "socketio",
+        "worker-default",
+        "worker-long",
+        "worker-short",
+        "workerDefault",
+        "workerLong",
+        "workerShort",
+    ] {
+        for field in ["requests", "limits"] {
+            let spec = json!({"componentResources": {component: {field: {"cpu": "3"}}}});
+            table.insert(format!("componentResources.{component}.{field}"), (spec, Bench));
+        }
+    }
+    for queue in ["default", "long", "short"] {
+        for (field, value) in [
+            ("enabled", json!(false)),
+            ("minReplicas", json!(2)),
+            ("maxReplicas", json!(7)),
+            ("targetQueueLength", json!(9)),
+            ("queueLength", json!(9)),
+            ("cooldownPeriod", json!(900)),
+            ("pollingInterval", json!(60)),
+            ("staticReplicas", json!(3)),
+        ] {
+            let spec = json!({"workerAutoscaling": {queue: {field: value}}});
+            table.insert(format!("workerAutoscaling.{queue}.{field}"), (spec, Bench));
+        }
+    }
+    table
+}
+
+/// The bench on which leaves are changed: with each optional part, so that a leaf shows what it changes within the part.
+fn base() -> Value {
+    let on = json!({"enabled": true});
+    json!({
+        "frappeVersion": "15", "apps": [{"name": "erpnext", "source": "image"}], "networkPolicy": on, "monitoring": on,
+        "gitConfig": on, "workerAutoscaling": {"default": on, "short": on, "long": on},
+        "fpmConfig": {"repositories": [{"name": "a", "url": "https://a.example.com"}, {"name": "b", "url": "https://b.example.com"}]},
+    })
+}
+
+fn picture(world: &Observed) -> Picture {
+    let mut picture = Picture::default();
+    for ((kind, name), object) in &world.live {
+        let name = format!("{kind:?} {name}");
+        let mut body = serde_json::to_value(object.as_ref()).expect("JSON");
+        if let Some(request) =
+            body.pointer_mut("/spec/template/spec/containers/0/args/1").filter(|_| *kind == Kind::Job)
+        {
+            *request = serde_json::from_str(request.as_str().expect("a request")).expect("JSON");
+        }
+        picture.0.insert(name.clone(), String::new());
+        for part in ["spec", "data"] {
+            picture.add(&format!("{name}: {part}"), &body[part]);
+        }
+        for part in ["labels", "ownerReferences", "annotations"] {
+            picture.add(&format!("{name}: {part}"), &body["metadata"][part]);
+        }
+    }
+    let status = serde_json::to_value(&world.bench.status).expect("JSON");
+    picture.add_status(&status, &["observedGeneration", "components"]);
+    picture
+}
+
+/// Gives the bench another spec, and lets the operator and the cluster do their part.
+fn set(world: &mut Observed, change: &Value) -> Picture {
+    let mut spec = base();
+    json_patch::merge(&mut spec, change);
+    let former = &world.bench;
+    let mut changed = bench(spec);
+    (changed.metadata, changed.status) = (former.metadata.clone(), former.status.clone());
+    changed.metadata.generation = former.metadata.generation.map(|it| it + 1);
+    let redis = changed.spec.redis_config.clone().unwrap_or_default();
+    let named = redis.password_secret_ref.is_some() || redis.connection_secret_ref.is_some();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {
+        "name": "redis", "namespace": "default", "uid": "s", "resourceVersion": "1", "labels": {labels::WATCHED: "true"},
+    }});
+    world.redis_secret = named.then(|| Arc::new(serde_json::from_value(secret).expect("a Secret")));
+    world.redis_secret_version = named.then(|| "1".to_owned());
+    world.bench = Arc::new(changed);
+    let rendered = build::render(&world.input());
+    // A StatefulSet's controller makes its claim, once.
+    for claim in &rendered.claims {
+        let key = (Kind::PersistentVolumeClaim, claim.key.name.clone());
+        world.live.entry(key).or_insert_with(|| live(claim));
+        world.classes.insert(claim.key.name.clone(), Class::Found { grows: true });
+    }
+    let retired = rendered.retired(&world.input());
+    let there = |(kind, key): (Kind, Key)| Some((kind, world.live.get(&(kind, key.name))?.clone()));
+    world.retired = retired.into_iter().filter_map(there).collect();
+    converge(world);
+    picture(world)
+}
+
+#[test]
+fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
+    let table = changes();
+    let known: BTreeSet<String> = table.keys().cloned().collect();
+    let definition = serde_json::to_value(FrappeBench::crd()).expect("JSON");
+    assert_eq!(known, leaves_of(&definition, &WHOLE), "a leaf of the spec has no row here, or a row has no leaf");
+    let mut world = observed(base());
+    world.capabilities = Capabilities { keda: true, service_monitors: true, ..Capabilities::default() };
+    world.classes = [("prod-sites".to_owned(), Class::Found { grows: true })].into();
+    world.apps_found = Some(vec!["erpnext".to_owned(), "frappe".to_owned(), "hrms".to_owned()]);
+    let mut before = set(&mut world, &json!({}));
+    assert_eq!(ready(&world).0, BenchPhase::Ready);
+    let (mut shown, mut wrong) = (BTreeMap::new(), Vec::new());
+    for (leaf, (spec, effect)) in &table {
+        match effect {
+            Refused => drop(shown.insert(leaf, vec!["refused".to_owned()])),
+            Elsewhere(test) => drop(shown.insert(leaf, vec![format!("see {test}")])),
+            Bench => {
+                let changed = set(&mut world, spec).against(&before);
+                if changed.is_empty() {
+                    wrong.push(format!("{leaf} has no effect"));
+                }
+                let without = |it: &&String| !it.contains(labels::APPLIED_HASH);
+                shown.insert(leaf, brief(&changed.iter().filter(without).cloned().collect::<Vec<_>>()));
+            }
+        }
+        let after = set(&mut world, &json!({}));
+        // A volume that grew stays as large.
+        let grows = leaf.ends_with("torageSize");
+        let left: Vec<String> = after.against(&before).into_iter().filter(|_| !grows).collect();
+        if grows {
+            before = after;
+        }
+        if !left.is_empty() {
+            wrong.push(format!("{leaf}: its revert left {left:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    insta::assert_yaml_snapshot!("effects", shown);
+}
