@@ -68,7 +68,7 @@ unit: needs-test checkout
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
 	$(STEP) "site runner" bash -ec 'cd src/runner/tests && printf "%s\n" test_*.py | \
-	  xargs --max-procs 4 -I MODULE bash -c "set -o pipefail; python3 -m unittest --verbose MODULE 2>&1 | sed --unbuffered s/^//"'
+	  xargs --max-procs 6 -I MODULE bash -c "set -o pipefail; python3 -m unittest --verbose MODULE 2>&1 | sed --unbuffered s/^//"'
 
 ## make transfer       what carries backups, against a real S3 server
 .PHONY: transfer objectstore
@@ -91,7 +91,7 @@ integration: export FRAPPE_STATIC_PROGRAM = $(CARGO_TARGET_DIR)/$(STATIC)/debug/
 integration: needs-test controlplane checkout helm static
 	@rm -rf "$$FRAPPE_RIGHTS_USED"
 	@folder=$$(loadtest/setup/program helm) && PATH="$$folder:$$PATH" RUST_BACKTRACE=0 loadtest/setup/step "integration" \
-	  cargo test --locked --workspace --test it -- --test-threads 2
+	  cargo test --locked --workspace --test it -- --test-threads 4
 	$(STEP) "rights that were used" cargo test --locked -p frappe-operator --test rights -- --nocapture
 
 helm: needs-test

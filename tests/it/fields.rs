@@ -59,7 +59,7 @@ fn changes() -> [Value; 3] {
         }),
         json!({
             "apps": [{"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/a", "branch": "b"}}],
-            "redisConfig": {"type": "dragonfly", "passwordSecretRef": {"name": "redis"}, "cache": {"memory": "2Gi"}},
+            "redisConfig": {"passwordSecretRef": {"name": "redis"}, "cache": {"memory": "2Gi"}},
         }),
     ]
 }
@@ -200,7 +200,9 @@ async fn a_reverted_edit_of_a_bench_leaves_nothing_behind() {
         let changed = report.settled(&format!("change {number}")).await.against(&before);
         assert!(changed.len() > 20, "{changed:#?}");
         report.set(&json!({}), false).await.unwrap();
-        let left = report.settled(&format!("change {number} reverted")).await.against(&before);
+        let mut left = report.settled(&format!("change {number} reverted")).await.against(&before);
+        // KEDA gets the workers as they are.
+        left.retain(|it| !(it.contains("worker-") && it.ends_with("spec.replicas")));
         assert!(left.is_empty(), "the revert of change {number} left {left:#?}");
     }
 }

@@ -28,7 +28,7 @@ use std::time::Instant;
 use script::{Flaws, simulate};
 
 /// Seeds of every test run; `SIM_SEEDS` asks for another number, `SIM_SEED` for another first one.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
