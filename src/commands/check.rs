@@ -67,7 +67,8 @@ async fn read(client: &Client, arguments: &CheckArguments) -> anyhow::Result<Fac
     let classes: Api<StorageClass> = Api::all(client.clone());
     let classes = classes.list(&ListParams::default()).await.context("list the storage classes")?;
     let is_default = |it: &&StorageClass| it.annotations().get(DEFAULT_CLASS).is_some_and(|it| it == "true");
-    let optional = found.iter().map(ResourceExt::name_any).collect();
+    let serving = found.iter().filter(|it| it.metadata.deletion_timestamp.is_none());
+    let optional = serving.map(ResourceExt::name_any).collect();
     let definitions = definitions(client).await?;
     let ours = definitions.values().all(|it| *it != Definition::Missing);
     let names = names(&arguments.operator_namespace);

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use tokio::sync::watch;
 
-use crate::domain::object::Kind;
+use crate::{
+    domain::object::Kind,
+    io::{cache::Change, compact::Compact},
+};
 
 /// Objects of sites that the MariaDB operator defines, narrowed to the slots of the shard.
 pub(super) const SQL_KINDS: [Kind; 3] = [Kind::Database, Kind::User, Kind::Grant];
@@ -60,7 +63,7 @@ impl Api {
         (Self { enough: 1, ..api }, present)
     }
 
-    /// A definition came or went.
+    /// A definition came or went, as [`serves`] says.
     pub(super) fn saw(&mut self, definition: &str, is_there: bool) {
         if is_there {
             self.seen.insert(definition.to_owned());
@@ -72,6 +75,12 @@ impl Api {
     }
 }
 
+/// Whether a definition's kind can be used: one that is being deleted takes no new object, and stays for as long as its
+/// objects have finalizers, which may be for ever where who would take them off is gone already.
+pub(super) fn serves(change: &Change<Compact>) -> bool {
+    matches!(change, Change::Applied { now, .. } if now.open().metadata.deletion_timestamp.is_none())
+}
+
 /// Name of the CustomResourceDefinition of a kind.
 pub(super) fn definition_name(kind: Kind) -> String {
     let resource = kind.resource();
@@ -80,7 +89,25 @@ pub(super) fn definition_name(kind: Kind) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// KEDA removed in the wrong order leaves its definitions Terminating: it is gone all the same.
+    #[test]
+    fn a_definition_that_is_being_deleted_does_not_serve() {
+        let definition = |deleted: Value| -> Arc<Compact> {
+            let metadata = json!({"name": "scaledobjects.keda.sh", "deletionTimestamp": deleted});
+            let object = json!({"kind": "PartialObjectMetadata", "metadata": metadata});
+            Arc::new(serde_json::from_value(object).expect("a definition"))
+        };
+        let applied = |now: Arc<Compact>| Change::Applied { now, before: None };
+        assert!(serves(&applied(definition(Value::Null))));
+        assert!(!serves(&applied(definition(json!("2026-01-01T00:00:00Z")))));
+        assert!(!serves(&Change::Deleted(definition(Value::Null))));
+    }
 
     #[test]
     fn definitions_are_named_by_plural_and_group() {

@@ -14,7 +14,7 @@ use kube_sharding::{
 use tokio::{sync::watch, task::JoinSet};
 
 use super::{
-    apis::{KEDA_KINDS, Present, SQL_KINDS, optional},
+    apis::{KEDA_KINDS, Present, SQL_KINDS, optional, serves},
     ownership::Ownership,
     readiness::{self, Optional, Readiness},
     wake::Wake,
@@ -476,7 +476,7 @@ impl Starter<'_> {
             let name = change.object().name_any();
             let Ok(mut apis) = apis.lock() else { return };
             for api in apis.iter_mut().filter(|api| api.wanted.contains(&name)) {
-                api.saw(&name, matches!(change, Change::Applied { .. }));
+                api.saw(&name, serves(&change));
             }
         };
         let query = Query { metadata_only: true, ..Query::of::<CustomResourceDefinition>(&(), None) };
