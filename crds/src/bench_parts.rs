@@ -123,7 +123,7 @@ pub struct QueueAutoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub queue_length: Option<i32>,
-    /// Seconds without a job before workers scale down to zero. Default: 300.
+    /// Seconds without a job before workers scale down to zero. Default: 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_period: Option<i32>,

@@ -272,7 +272,9 @@ fn optional(facts: &Facts) -> Vec<Finding> {
             )
         },
         match (keda, autoscaled) {
-            (true, _) => finding(Level::Good, "KEDA", "installed (its CRDs exist)"),
+            (true, _) => {
+                not_scaled(facts).unwrap_or_else(|| finding(Level::Good, "KEDA", "installed (its CRDs exist)"))
+            }
             (false, true) => finding(
                 Level::Warning,
                 "KEDA",
@@ -291,6 +293,22 @@ fn optional(facts: &Facts) -> Vec<Finding> {
         found.push(finding(Level::Good, subject, there));
     }
     found
+}
+
+/// Benches whose workers KEDA is to scale and does not.
+fn not_scaled(facts: &Facts) -> Option<Finding> {
+    let told = |bench: &FrappeBench| {
+        let status = bench.status.clone().unwrap_or_default();
+        let scaled = condition::find(&status.conditions, "WorkersAutoscaled").filter(|it| it.status == "False")?;
+        Some(format!("{}: {}", Key::of(bench), scaled.reason))
+    };
+    let told: Vec<String> = facts.benches.iter().filter_map(told).collect();
+    let shown = told.iter().take(BENCHES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    let message = format!(
+        "does not scale the workers of {} ({shown}): see the condition WorkersAutoscaled",
+        counted(told.len(), "bench")
+    );
+    (!told.is_empty()).then(|| finding(Level::Warning, "KEDA", message))
 }
 
 /// Benches whose Redis whoever reaches it may write to.

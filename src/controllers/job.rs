@@ -18,6 +18,10 @@ const WAIT_MAX: Duration = Duration::from_mins(5);
 /// Time from a backup or removal that failed for good to the next try of it. Its Jobs, which are kept for an hour, are gone by
 /// then.
 pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
+/// Longest time in which a pod of a new Job is made, unless something refuses it.
+const POD_MADE_MAX: Duration = Duration::from_secs(20);
+/// Longest time in which it starts, unless something is missing: images are pulled in it.
+const POD_STARTS_MAX: Duration = Duration::from_mins(1);
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
 
@@ -46,6 +50,47 @@ pub fn state(job: &DynamicObject) -> State {
         }
     }
     State::Running
+}
+
+/// How far a Job's first pod is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Begin {
+    /// It works, or did.
+    Begun,
+    /// Not yet: if nothing changes before, look again after this time.
+    Soon(Duration),
+    /// Nothing but a person brings it about: why, and where to look.
+    Stuck(String),
+}
+
+/// How far the first pod of a Job is, by the Job's own counts. A pod `with_steps` before its last container, which may take
+/// their time, is looked at no further once it is there.
+pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
+    let status = &job.data["status"];
+    let count = |field: &str| status[field].as_i64().unwrap_or(0);
+    let is_there = count("active") > 0;
+    let counted = ["ready", "succeeded", "failed", "terminating"].into_iter().any(|field| count(field) > 0);
+    let uncounted = status["uncountedTerminatedPods"].as_object().is_some_and(|it| !it.is_empty());
+    if state(job) != State::Running || counted || uncounted || (is_there && with_steps) {
+        return Begin::Begun;
+    }
+    let name = job.metadata.name.as_deref().unwrap_or_default();
+    let (most, why) = if is_there {
+        let why = format!(
+            "its pod does not start (no node has room for it, or an image, a volume or a key of a Secret is missing): see \
+             kubectl describe pod -l batch.kubernetes.io/job-name={name}"
+        );
+        (POD_STARTS_MAX, why)
+    } else {
+        let why = format!(
+            "no pod is made of it (a ResourceQuota, a LimitRange or an admission policy refuses it): see kubectl describe \
+             job {name}"
+        );
+        (POD_MADE_MAX, why)
+    };
+    let since = job.metadata.creation_timestamp.as_ref().map_or(now, |it| it.0);
+    let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    most.checked_sub(elapsed).filter(|left| !left.is_zero()).map_or(Begin::Stuck(why), Begin::Soon)
 }
 
 /// Wait after a number of failures, from 1.
@@ -154,6 +199,37 @@ mod tests {
     fn waits_grow_from_ten_seconds_to_five_minutes() {
         let seconds: Vec<u64> = (1..5).map(|failures| wait_after(failures).as_secs()).collect();
         assert_eq!(seconds, [10, 50, 250, 300]);
+    }
+
+    /// Of a Job that cannot begin its own conditions say nothing, for as long as its deadline is.
+    #[test]
+    fn a_job_that_cannot_begin_says_so() {
+        let at = |seconds: i64, status: serde_json::Value, with_steps: bool| {
+            let job = serde_json::json!({"status": status,
+                "metadata": {"name": "shop-init", "creationTimestamp": "1970-01-01T00:00:00Z"}});
+            let job: DynamicObject = serde_json::from_value(job).expect("a Job");
+            match begin(&job, with_steps, Timestamp::from_second(seconds).expect("a time")) {
+                Begin::Begun => "begun".to_owned(),
+                Begin::Soon(left) => left.as_secs().to_string(),
+                Begin::Stuck(why) => why.split(" (").next().unwrap_or_default().to_owned(),
+            }
+        };
+        let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+        let refused = json("{}");
+        assert_eq!(at(5, refused.clone(), false), "15");
+        assert_eq!(at(20, refused.clone(), true), "no pod is made of it");
+        let pending = json(r#"{"active": 1, "ready": 0}"#);
+        assert_eq!(at(20, pending.clone(), false), "40");
+        assert_eq!(at(60, pending.clone(), false), "its pod does not start");
+        assert_eq!(at(60, pending, true), "begun", "its first steps may take long");
+        for begun in [
+            r#"{"active": 1, "ready": 1}"#,
+            r#"{"failed": 1}"#,
+            r#"{"uncountedTerminatedPods": {"succeeded": ["u"]}}"#,
+            r#"{"conditions": [{"type": "Complete", "status": "True"}]}"#,
+        ] {
+            assert_eq!(at(3600, json(begun), false), "begun", "{begun}");
+        }
     }
 
     #[test]

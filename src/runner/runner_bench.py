@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -130,7 +131,29 @@ def configure(request):
         found = [name for name in found if not name.startswith(".")]
         apps = list(dict.fromkeys(["frappe", *listed, *found]))
         replace_file(os.path.join("sites", "apps.txt"), "\n".join(apps) + "\n")
+    link_assets()
     return {"apps": found}
+
+
+def link_assets():
+    """Lets sites/assets lead to the built assets of the image, whatever else is there, as the image's entrypoint does.
+
+    That removes the link before it makes it anew, which fails where several pods start at once; so no pod runs it. Here one
+    link takes the other's place, and where it leads there already nothing is done. The path is the same in every image: each
+    pod sees its own image's assets. A folder on the volume stays where the image has none built.
+    """
+    target, link = os.path.abspath("assets"), os.path.join("sites", "assets")
+    is_link, is_there = os.path.islink(link), os.path.lexists(link)
+    built = os.path.isfile(os.path.join(target, "assets.json"))
+    if not os.path.isdir(target) or (is_link and os.readlink(link) == target) or (is_there and not built):
+        return
+    part = os.path.join("sites", f".assets-{secrets.token_hex(8)}")
+    os.symlink(target, part)
+    former = part + ".former"
+    if is_there and not is_link:
+        os.rename(link, former)
+    os.rename(part, link)
+    shutil.rmtree(former, ignore_errors=True)
 
 
 def secret_urls(request, config):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+from runner_bench import link_assets
 from runner_common import SITE_NAME, open_plain, read_file, replace_file
 from runner_site import HOSTS
 
@@ -28,6 +29,11 @@ STOCK_ORIGIN, ORIGIN = "Origin $scheme://$frappe_site", "Origin $scheme://$host"
 
 def serve(_request):
     """Runs nginx until told to stop; it ends as nginx ends."""
+    try:
+        link_assets()
+    except OSError as error:
+        # Another pod may have made it meanwhile; without it nginx serves all but assets.
+        print(f"sites/assets: {error.strerror}", flush=True)
     seen = look()
     write_map()
     server = subprocess.Popen(["nginx-entrypoint.sh"])

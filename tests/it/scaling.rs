@@ -50,12 +50,16 @@ impl Bench<'_> {
     }
 
     async fn says(&self, reason: Option<&str>) {
+        self.says_within(reason, 30).await;
+    }
+
+    async fn says_within(&self, reason: Option<&str>, seconds: u64) {
         let said = || async {
             let conditions = self.benches.get("bench").await.ok()?.status?.conditions;
             let found = conditions.into_iter().find(|it| it.type_ == "WorkersAutoscaled").map(|it| it.reason);
             (found.as_deref() == reason).then_some(())
         };
-        self.world.until(&format!("WorkersAutoscaled has the reason {reason:?}"), 30, said).await;
+        self.world.until(&format!("WorkersAutoscaled has the reason {reason:?}"), seconds, said).await;
     }
 
     async fn replicas(&self) -> i32 {
@@ -78,6 +82,31 @@ impl Bench<'_> {
         let found = || async { self.scaled.get_opt(WORKERS).await.ok().flatten() };
         self.world.until("the ScaledObject is there", 30, found).await
     }
+
+    /// Says what KEDA says of an object that it scales.
+    async fn keda_says(&self, kind: &str, status: &str) {
+        let conditions = json!([
+            {"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": "ready"},
+            {"type": kind, "status": status, "reason": "Said", "message": "as KEDA has it"},
+        ]);
+        let patch = Patch::Merge(json!({"status": {"conditions": conditions}}));
+        self.object().await;
+        self.scaled.patch_status(WORKERS, &PatchParams::default(), &patch).await.unwrap();
+    }
+
+    /// Removes KEDA's definitions as those are removed whose operator went first: nobody takes the finalizer off.
+    async fn definitions_hang(&self) {
+        let finalizer = |names: &Value| Patch::Merge(json!({"metadata": {"finalizers": names}}));
+        self.scaled.patch(WORKERS, &PatchParams::default(), &finalizer(&json!(["finalizer.keda.sh"]))).await.unwrap();
+        let crds = ["scaledobjects.keda.sh", "triggerauthentications.keda.sh"];
+        for name in crds {
+            self.world.kubectl(&["delete", "crd", name, "--wait=false"]);
+        }
+        self.says(Some("KedaMissing")).await;
+        self.has_replicas(3).await;
+        self.scaled.patch(WORKERS, &PatchParams::default(), &finalizer(&Value::Null)).await.unwrap();
+        self.world.kubectl(&["wait", "--for=delete", "crd/scaledobjects.keda.sh", "--timeout=30s"]);
+    }
 }
 
 ///
@@ -99,6 +128,8 @@ async fn keda_comes_owns_the_workers_and_goes() {
     bench.has_replicas(3).await;
 
     install(&world);
+    bench.says(Some("ScalingStarting")).await;
+    bench.keda_says("Paused", "False").await;
     bench.says(Some("Autoscaled")).await;
     let object = bench.object().await;
     println!("{}", serde_json::to_string_pretty(&object.data["spec"]).unwrap());
@@ -116,18 +147,20 @@ async fn keda_comes_owns_the_workers_and_goes() {
     bench.scale(0).await;
 
     drift(&bench).await;
+    bench.keda_says("HPAActive", "False").await;
+    bench.says(Some("ScalingFailed")).await;
     quiet(&world).await;
     assert_eq!(bench.replicas().await, 0);
 
-    let crds = ["scaledobjects.keda.sh", "triggerauthentications.keda.sh"];
-    for name in crds {
-        world.kubectl(&["delete", "crd", name]);
-    }
-    bench.says(Some("KedaMissing")).await;
-    bench.has_replicas(3).await;
+    bench.definitions_hang().await;
     install(&world);
-    bench.says(Some("Autoscaled")).await;
+    bench.says(Some("ScalingStarting")).await;
+    let begun = std::time::Instant::now();
     bench.object().await;
+    bench.says_within(Some("KedaNotResponding"), 90).await;
+    println!("KEDA's silence was told after {:?}", begun.elapsed());
+    bench.keda_says("Paused", "True").await;
+    bench.says(Some("ScalingPaused")).await;
 
     bench.scale(9).await;
     bench.edit(json!({"workerAutoscaling": null})).await;

@@ -209,6 +209,21 @@ class Queues(unittest.TestCase):
         self.assertIn("Job OK", worker.stdout + worker.stderr)
         print(f"rq {version}: enqueued and done through {url.split(':')[0]}://default:…", flush=True)
 
+    def test_a_worker_that_starts_is_told_to_stop_once_it_listens(self):
+        """The hook of the rendered pod, with the worker in the place of process 1. A signal that came sooner would end it here
+        at once, with another code; in a pod the kernel drops it."""
+        self.serve("tests__StatefulSet-prod-redis-queue")
+        hook = re.search(r'preStop:\n(?: +[^"\n]*\n){3} +- "-c"\n +- (".*")\n', snapshot("tests__Deployment-prod-worker-short"))
+        for version in VERSIONS:
+            program = os.path.join(os.path.dirname(environment(version)), "rq")
+            worker = self.start([program, "worker", "--url", f"redis://127.0.0.1:{self.port}", f"{BENCH_ID}:short"])
+            begun = time.monotonic()
+            script = json.loads(hook.group(1)).replace("/proc/1/", f"/proc/{worker.pid}/")
+            subprocess.run(["sh", "-c", script], check=True)
+            print(f"rq {version}: listens after {time.monotonic() - begun:.1f} s", flush=True)
+            worker.terminate()
+            self.assertEqual(worker.wait(WAIT_SECONDS), 0)
+
     def test_the_triggers_name_the_keys_that_fill(self):
         self.serve("tests__StatefulSet-prod-redis-queue")
         keys = trigger_keys("prod-worker-long")

@@ -53,18 +53,28 @@ fn a_sound_cluster_has_no_faults() {
     assert!(table.contains("ok   MariaDB              shops/db: 1 bench may open 31 connections at once"), "{table}");
 }
 
+/// Gives the bench a condition that is False.
+fn says_false(facts: &mut Facts, kind: &str, reason: &str) {
+    let condition = json!({"type": kind, "status": "False", "reason": reason, "message": "",
+                           "lastTransitionTime": "2026-01-01T00:00:00Z"});
+    let status = facts.benches[0].status.get_or_insert_default();
+    status.conditions = vec![serde_json::from_value(condition).expect("a condition")];
+}
+
 /// One fault at a time, each with what to do.
 #[test]
 fn each_fault_is_named() {
-    let cases: [Case; 15] = [
+    let cases: [Case; 16] = [
+        (
+            |it| says_false(it, "RedisProtected", "RedisOpen"),
+            "Warning Redis: 1 benches without a password or a NetworkPolicy of Redis (shops/main): set",
+        ),
         (
             |it| {
-                let open = json!({"type": "RedisProtected", "status": "False", "reason": "RedisOpen", "message": "",
-                                  "lastTransitionTime": "2026-01-01T00:00:00Z"});
-                let status = it.benches[0].status.get_or_insert_default();
-                status.conditions = vec![serde_json::from_value(open).expect("a condition")];
+                it.optional.extend(["scaledobjects.keda.sh", "triggerauthentications.keda.sh"].map(str::to_owned));
+                says_false(it, "WorkersAutoscaled", "KedaNotResponding");
             },
-            "Warning Redis: 1 benches without a password or a NetworkPolicy of Redis (shops/main): set",
+            "Warning KEDA: does not scale the workers of 1 bench (shops/main: KedaNotResponding): see",
         ),
         (
             |it| it.version = (29, "v1.29.0".into()),

@@ -14,6 +14,8 @@ pub enum Reason {
     BackupScheduled,
     /// Its Job runs.
     BackupRunning,
+    /// No pod of the Job can be made.
+    JobNotStarting,
     /// It failed and is tried again.
     BackupRetrying,
     /// It failed for good.

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     controllers::{
-        job::{self, ATTEMPTS_MAX, State},
+        job::{self, ATTEMPTS_MAX, Begin, State},
         site::{place::Place, under_way::job_key},
     },
     domain::code::Code,
@@ -47,7 +47,19 @@ impl Scene<'_> {
             Some(State::Complete) => self.succeeded(&backup, &operation, &key.name, &times),
             Some(State::Failed(at)) => self.failed(&backup, operation, &key.name, at, &times),
             // It runs, or was recorded and not made yet, or is gone after it was kept for an hour.
-            Some(State::Running) => self.step(&backup, &runs(&operation, &key.name), &times, None),
+            Some(State::Running) => {
+                let mut report = runs(&operation, &key.name);
+                // Its first containers dump or fetch, which takes as long as it takes.
+                match job.as_deref().map(|job| job::begin(job, true, self.observed.now)) {
+                    Some(Begin::Stuck(why)) => {
+                        report.reason = Reason::JobNotStarting;
+                        report.message = format!("{}, but {why}", report.message);
+                    }
+                    Some(Begin::Soon(left)) => self.again_after(left),
+                    Some(Begin::Begun) | None => {}
+                }
+                self.step(&backup, &report, &times, None);
+            }
             None => self.begin(&backup, &operation, &times, &times),
         }
     }

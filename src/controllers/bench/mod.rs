@@ -1,6 +1,8 @@
 //! What happens when a FrappeBench, or something it is made of, changes. Start at [`reconcile`].
 
+pub mod autoscaling;
 pub mod build;
+mod earlier;
 mod found;
 mod input;
 pub mod model;
@@ -59,7 +61,7 @@ async fn attempt(context: &Context, writer: &Writer, key: &Key, bench: Arc<Frapp
     for notice in &plan.notices {
         context.events.publish(&execute::reference(Kind::Bench, key, observed.bench.uid()), notice).await;
     }
-    Ok(if plan.missing { Outcome::Missing } else { Outcome::Done })
+    Ok(if plan.missing { Outcome::Missing } else { plan.again_after.map_or(Outcome::Done, Outcome::After) })
 }
 
 async fn execute(context: &Context, writer: &Writer, observed: &Observed, plan: &Plan) -> Result<(), WriteError> {

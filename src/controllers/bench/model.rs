@@ -1,6 +1,6 @@
 //! What a bench is about, as data: what is known of the world, what it is made of, where it stands, what is to be written.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use frappe_crds::{
     FrappeBench, FrappeBenchStatus,
@@ -227,6 +227,8 @@ pub struct Plan {
     pub status: Option<FrappeBenchStatus>,
     /// Whether something is missing that no watch shows: look again with backoff.
     pub missing: bool,
+    /// When to look again though nothing changes: KEDA's silence is no event.
+    pub again_after: Option<Duration>,
     /// What to tell people.
     pub notices: Vec<Notice>,
 }

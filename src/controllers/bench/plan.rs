@@ -1,24 +1,25 @@
 //! What to do for a bench. Pure: every choice is made here, none where the plan is carried out.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use frappe_crds::bench::BenchPhase;
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
+    autoscaling::autoscaling,
     build::{self, External},
     found::adopted,
     model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
     rollout,
-    seen::is_rolling,
+    seen::{is_rolling, lacks_pods},
     sizes, status,
     validate::validate,
 };
 use crate::{
-    controllers::job::{self, Failure, State},
+    controllers::job::{self, Begin, Failure, State},
     domain::{
         labels,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
@@ -64,6 +65,9 @@ pub fn plan(observed: &Observed) -> Plan {
         let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
         return told(observed, &rendered, adopted(observed, steps), &report);
     }
+    if let Some(report) = awaits_redis(observed, &rendered) {
+        return told(observed, &rendered, adopted(observed, steps), &report);
+    }
     let missing = status::missing_app(observed, &rendered);
     steps.extend(components(observed, &rendered, missing.is_some()));
     steps = adopted(observed, steps);
@@ -104,6 +108,29 @@ fn redis_secret(observed: &Observed, rendered: &Rendered) -> Option<Plan> {
     }
     // The label changes the version: what depends on that waits for it, and the watch wakes the bench.
     Some(Plan { steps: vec![Step::Watch(Arc::clone(secret))], ..Plan::default() })
+}
+
+/// Before the first start of the components: workers and the websocket server end at once where Redis does not answer.
+fn awaits_redis(observed: &Observed, rendered: &Rendered) -> Option<Report> {
+    let is_there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
+    if rendered.components.iter().any(|it| it.kind == Kind::Deployment && is_there(it)) {
+        return None;
+    }
+    let servers = rendered.foundation.iter().filter(|it| it.kind == Kind::StatefulSet);
+    let mut names: Vec<&str> = Vec::new();
+    for server in servers {
+        let component = server.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+        if !is_there(server) || lacks_pods(observed, component) {
+            names.push(&server.key.name);
+        }
+    }
+    if names.is_empty() {
+        return None;
+    }
+    let (reason, message) = status::obstacle(observed).unwrap_or_else(|| {
+        (Reason::Preparing, format!("the components start once the pods of {} are ready", names.join(" and ")))
+    });
+    Some(Report::new(BenchPhase::Progressing, reason, message))
 }
 
 /// The first workload that this plan changes: what is known of its pods was before.
@@ -158,7 +185,8 @@ fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
 fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Report) -> Plan {
     let status = status::status(observed, rendered, report);
     let notices = status::notices(observed, &status, report);
-    Plan { steps, status: Some(status), notices, ..Plan::default() }
+    let again_after = again_after(observed, rendered);
+    Plan { steps, status: Some(status), notices, again_after, ..Plan::default() }
 }
 
 /// What the bench has from other settings goes, if it is this bench's own. A server goes only when nobody can use it any
@@ -202,9 +230,29 @@ fn configure(observed: &Observed, wanted: &Desired, steps: &mut Vec<Step>) -> Re
     }
     match job::state(job) {
         State::Complete => Ok(()),
-        State::Running => Err(preparing("the configure Job is writing common_site_config.json")),
+        State::Running => Err(match begin(observed, job, wanted) {
+            Begin::Stuck(why) => {
+                let message = format!("Job {}: {why}", wanted.key.name);
+                Report::new(BenchPhase::Progressing, Reason::PodsNotStarting, message)
+            }
+            _ => preparing("the configure Job is writing common_site_config.json"),
+        }),
         State::Failed(_) => Err(configure_failed(observed, hash.unwrap_or_default(), &wanted.key.name)),
     }
+}
+
+/// How far the first pod of the configure Job is.
+fn begin(observed: &Observed, job: &DynamicObject, wanted: &Desired) -> Begin {
+    let with_steps = wanted.body["spec"]["template"]["spec"]["initContainers"].is_array();
+    job::begin(job, with_steps, observed.now)
+}
+
+/// When the bench must be looked at again though nothing changes: what does not happen is no event.
+fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
+    let wanted = &rendered.configure;
+    let job = observed.live.get(&(Kind::Job, wanted.key.name.clone())).map(|job| begin(observed, job, wanted));
+    let soon = if let Some(Begin::Soon(left)) = job { Some(left) } else { None };
+    soon.into_iter().chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
 }
 
 fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {

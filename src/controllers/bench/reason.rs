@@ -22,6 +22,8 @@ pub enum Reason {
     ContainerFailing,
     /// A pod fits no node.
     PodUnschedulable,
+    /// A pod cannot be made, or does not start.
+    PodsNotStarting,
     /// The storage class of a volume does not exist, or there is no default one.
     StorageClassMissing,
     /// A volume is not bound yet.
@@ -56,8 +58,16 @@ pub enum Reason {
     SpecTooLarge,
     /// Workers are to be autoscaled, and KEDA is not installed.
     KedaMissing,
+    /// KEDA is installed, and says nothing about what it is to scale.
+    KedaNotResponding,
     /// KEDA says that it cannot scale.
     ScalingFailed,
+    /// KEDA cannot ask Redis, and keeps workers at a fixed number.
+    ScalingFallback,
+    /// KEDA was told to pause.
+    ScalingPaused,
+    /// KEDA has not said yet whether it scales.
+    ScalingStarting,
     /// KEDA scales.
     Autoscaled,
     /// The deletion waits for the bench's sites.
@@ -77,6 +87,7 @@ impl Reason {
                 | Self::RedisProtecting
                 | Self::RedisProtected
                 | Self::Autoscaled
+                | Self::ScalingStarting
                 | Self::ReadWriteOnce
         )
     }

@@ -9,6 +9,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::{
+    earlier,
     found::{is_found, stays},
     model::{Observed, Rendered},
     seen::{is_rolling, lacks_pods},
@@ -61,8 +62,14 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
             if wait && other && is_found(observed, desired) {
                 // Its template is another's: no part of it fits into ours.
                 left.push(desired.key.clone());
-            } else if wait && other {
-                keep(&mut desired.body["spec"]["template"], &present);
+                continue;
+            }
+            let template = &mut desired.body["spec"]["template"];
+            if wait && other {
+                keep(template, &present);
+            }
+            if let Some(earlier) = earlier::still(template, &present) {
+                *template = earlier;
             }
         }
         wait |= changing;

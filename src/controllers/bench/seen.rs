@@ -50,16 +50,26 @@ pub fn size_bytes(claim: &Value) -> i128 {
 
 /// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
 pub fn is_rolling(observed: &Observed, component: &str) -> bool {
-    workload(observed, component).is_some_and(|live| {
-        let number = |field: &str| live.data["status"][field].as_i64().unwrap_or(0);
-        number("observedGeneration") < live.metadata.generation.unwrap_or(0)
-            || number("updatedReplicas") < number("replicas")
-    })
+    workload(observed, component).is_some_and(|live| !is_seen(live) || has_old_pods(live))
+}
+
+/// Whether the workload's controller has seen its spec.
+pub fn is_seen(workload: &DynamicObject) -> bool {
+    number(workload, "observedGeneration") >= workload.metadata.generation.unwrap_or(0)
+}
+
+/// Whether pods of an old revision are left, as far as the workload's controller has seen its spec.
+pub fn has_old_pods(workload: &DynamicObject) -> bool {
+    number(workload, "updatedReplicas") < number(workload, "replicas")
+}
+
+fn number(workload: &DynamicObject, field: &str) -> i64 {
+    workload.data["status"][field].as_i64().unwrap_or(0)
 }
 
 /// Whether fewer pods are ready than there should be.
 pub fn lacks_pods(observed: &Observed, component: &str) -> bool {
-    workload(observed, component).map(count).is_some_and(|it| it.ready < it.desired)
+    workload(observed, component).map(|it| count(it, false)).is_some_and(|it| it.ready < it.desired)
 }
 
 /// The Deployment or StatefulSet of a component.
@@ -69,16 +79,16 @@ pub fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a Dynam
     live(Kind::Deployment).or_else(|| live(Kind::StatefulSet)).map(|it| &**it)
 }
 
-/// Pods that are available and of the present revision, as far as the workload's controller has seen its spec.
-pub fn count(workload: &DynamicObject) -> ComponentStatus {
-    let number = |field: &str| workload.data["status"][field].as_i64().unwrap_or(0);
+/// Pods that are available and of the present revision. Where the workload's controller has not seen its spec there are
+/// none, unless nothing but their number can have changed (`settled`).
+pub fn count(workload: &DynamicObject, settled: bool) -> ComponentStatus {
     let desired = workload.data["spec"]["replicas"].as_i64().unwrap_or(1);
-    let current = number("observedGeneration") >= workload.metadata.generation.unwrap_or(0);
     let available =
         if workload.data["spec"]["serviceName"].is_string() { "readyReplicas" } else { "availableReplicas" };
+    let updated = number(workload, "updatedReplicas");
     // Pods of an old revision that still run beside the new ones are not ready ones.
-    let old = (number("replicas") - number("updatedReplicas")).max(0);
-    let ready = if current { number(available).min(number("updatedReplicas")) - old } else { 0 };
+    let old = (number(workload, "replicas") - updated).max(0);
+    let ready = if settled || is_seen(workload) { number(workload, available).min(updated) - old } else { 0 };
     let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);
     ComponentStatus { ready: narrow(ready), desired: narrow(desired) }
 }

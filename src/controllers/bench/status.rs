@@ -10,12 +10,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
+    autoscaling::autoscaling,
     build, found,
     model::{Class, Detected, Observed, Rendered, Report, Trouble},
     protection,
     reason::Reason,
     rollout,
-    seen::{configure_job, count, is_rolling, lacks_pods},
+    seen::{configure_job, count, has_old_pods, is_seen, workload},
     sizes,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     domain::{
         condition::{self, Conditions},
         names::module,
-        object::{Desired, Kind},
+        object::Kind,
     },
     io::events::Notice,
 };
@@ -65,7 +66,8 @@ fn installed(observed: &Observed) -> Vec<String> {
 /// Ready only when every pod is, of the present revision, and the volumes are bound.
 pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     let table = components(observed, rendered);
-    let short = table.iter().filter(|(name, it)| it.desired < 0 || is_unready(observed, name));
+    let settled = is_settled(observed, rendered);
+    let short = table.iter().filter(|(name, it)| it.desired < 0 || is_unready(observed, name, it, settled));
     let waiting: Vec<String> = short
         .map(|(name, it)| match it.desired {
             ..0 => format!("{name} is being created"),
@@ -103,7 +105,17 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
         let rest = if more > 0 { format!("; {more} more pods are failing") } else { String::new() };
         (first.reason, format!("{}: pod {}: {}{rest}", first.component, first.pod.name, first.message))
     });
-    missing.cloned().or(trouble).or(unbound)
+    missing.cloned().or_else(|| refused(observed)).or(trouble).or(unbound)
+}
+
+/// The first Deployment whose pods the API server refuses, as its controller says.
+fn refused(observed: &Observed) -> Option<(Reason, String)> {
+    observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment).find_map(|((_, name), live)| {
+        let conditions = live.data["status"]["conditions"].as_array()?;
+        let failure = conditions.iter().find(|it| it["type"] == "ReplicaFailure" && it["status"] == "True")?;
+        let message = failure["message"].as_str().unwrap_or_default();
+        Some((Reason::PodsNotStarting, format!("Deployment {name}: its pods are refused: {message}")))
+    })
 }
 
 fn is_bound(claim: &DynamicObject) -> bool {
@@ -132,19 +144,33 @@ fn unbound(observed: &Observed) -> Option<(Reason, String)> {
 /// Ready and desired pods of each Deployment and StatefulSet; −1 desired for one that was not made yet.
 fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, ComponentStatus> {
     let workloads = rendered.all().filter(|it| matches!(it.kind, Kind::Deployment | Kind::StatefulSet));
+    let settled = is_settled(observed, rendered);
     workloads
         .map(|it| {
             let component = it.body["metadata"]["labels"]["component"].as_str().unwrap_or_default().to_owned();
             let live = observed.live.get(&(it.kind, it.key.name.clone()));
-            (component, live.map_or(ComponentStatus { ready: 0, desired: -1 }, |live| count(live)))
+            (component, live.map_or(ComponentStatus { ready: 0, desired: -1 }, |live| count(live, settled)))
         })
         .collect()
 }
 
 /// Whether a component is not what it should be. Where KEDA sets the number of pods, how many are still starting says
 /// nothing about the bench.
-fn is_unready(observed: &Observed, component: &str) -> bool {
-    is_rolling(observed, component) || (!scales(observed, component) && lacks_pods(observed, component))
+fn is_unready(observed: &Observed, component: &str, pods: &ComponentStatus, settled: bool) -> bool {
+    let rolls = workload(observed, component).is_some_and(|it| has_old_pods(it) || !(settled || is_seen(it)));
+    rolls || (!scales(observed, component) && pods.ready < pods.desired)
+}
+
+/// Whether pods of every workload are of the present revision, also where its controller has not seen its spec: since the
+/// bench was Ready with all that it is made of now, nothing but a number of pods was changed, by KEDA or by hand. What this
+/// operator changes it tells in the same step.
+fn is_settled(observed: &Observed, rendered: &Rendered) -> bool {
+    let of_now = |status: &FrappeBenchStatus| {
+        status.phase == BenchPhase::Ready
+            && status.running_revision.as_deref() == Some(rendered.revision())
+            && status.observed_generation == observed.bench.metadata.generation
+    };
+    observed.bench.status.as_ref().is_some_and(of_now)
 }
 
 fn scales(observed: &Observed, component: &str) -> bool {
@@ -169,8 +195,8 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     if let Some((reason, message)) = sizes::sized(observed, rendered).problem {
         conditions.set("VolumesSized", Some(false), &reason.to_string(), &message);
     }
-    if let Some((scaled, reason, message)) = autoscaling(observed, rendered) {
-        conditions.set("WorkersAutoscaled", Some(scaled), &reason.to_string(), &message);
+    if let Some(scaling) = autoscaling(observed, rendered) {
+        conditions.set("WorkersAutoscaled", scaling.works, &scaling.reason.to_string(), &scaling.message);
     }
     if let Some((protected, reason, message)) = protection::condition(observed) {
         conditions.set("RedisProtected", Some(protected), &reason.to_string(), &message);
@@ -206,27 +232,6 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         },
         desired_revision: Some(revision),
     }
-}
-
-/// Whether KEDA scales what the bench wants scaled; nothing if it wants nothing scaled.
-fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason, String)> {
-    build::worker_scaling(&observed.bench.spec).iter().find(|it| it.wanted.is_some())?;
-    if !observed.capabilities.keda {
-        let message = "KEDA is not installed (ScaledObject and TriggerAuthentication of keda.sh are missing): the number of \
-                       workers is fixed until it is";
-        return Some((false, Reason::KedaMissing, message.to_owned()));
-    }
-    let scaled: Vec<&Desired> = rendered.components.iter().filter(|it| it.kind == Kind::ScaledObject).collect();
-    let failed = scaled.iter().find_map(|desired| {
-        let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-        let conditions = live.data["status"]["conditions"].as_array()?;
-        let ready = conditions.iter().find(|it| it["type"] == "Ready" && it["status"] == "False")?;
-        Some(format!("ScaledObject {}: {}", desired.key.name, ready["message"].as_str().unwrap_or("not ready")))
-    });
-    Some(match failed {
-        Some(message) => (false, Reason::ScalingFailed, message),
-        None => (true, Reason::Autoscaled, format!("KEDA scales {} worker Deployments", scaled.len())),
-    })
 }
 
 /// Whether apps may come from Git: as the bench says, else the operator.

@@ -6,6 +6,7 @@ mod leaves;
 mod protection;
 mod redis;
 mod scaling;
+mod starting;
 mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -78,6 +79,7 @@ fn live(desired: &Desired) -> Arc<DynamicObject> {
     value["status"] = match desired.kind {
         Kind::Job => json!({"conditions": [{"type": "Complete", "status": "True"}]}),
         Kind::PersistentVolumeClaim => json!({"phase": "Bound"}),
+        Kind::ScaledObject => json!({"conditions": [{"type": "Ready", "status": "True"}]}),
         _ => {
             json!({"observedGeneration": 1, "replicas": replicas, "updatedReplicas": replicas, "availableReplicas": replicas, "readyReplicas": replicas})
         }
@@ -187,6 +189,10 @@ fn a_bench_is_ready_only_when_every_pod_is() {
     {
         let mut world = observed(json!({"componentReplicas": {"gunicorn": 2}}));
         converge(&mut world);
+        if field == "observedGeneration" {
+            // Of a bench that is Ready with all of its spec nothing but a number of pods can have changed.
+            Arc::make_mut(&mut world.bench).metadata.generation = Some(2);
+        }
         let key = (Kind::Deployment, "prod-gunicorn".to_owned());
         let mut deployment = DynamicObject::clone(&world.live[&key]);
         deployment.data["status"][field] = json!(value);

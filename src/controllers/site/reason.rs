@@ -106,6 +106,8 @@ pub enum Reason {
     FinalBackupFailed,
     /// The delete Job failed and is tried again.
     DeletionRetrying,
+    /// No pod of the site's Job can be made, or the pod does not start.
+    JobNotStarting,
     /// The delete Job failed for good.
     DeletionFailed,
 }

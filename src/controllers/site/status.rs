@@ -12,6 +12,7 @@ use super::{
     route::{self, encrypted, url},
 };
 use crate::{
+    controllers::job::{self, Begin},
     domain::{
         condition::{self, Conditions},
         object::Desired,
@@ -129,8 +130,19 @@ impl Plan {
 
     /// A plan that wants a Job: `waits` is said without room for it, `runs` with, when the operation is recorded.
     pub fn start(observed: &Observed, waits: &Report, runs: &Report, operation: Operation, job: Desired) -> Self {
-        let Self { status, notice, .. } = Self::report(observed, runs, Some(operation));
+        let begin = observed.jobs.get(&job.key.name).map(|it| job::begin(it, false, observed.now));
+        let mut runs = runs.clone();
+        let again_after = match begin {
+            Some(Begin::Stuck(why)) => {
+                runs.reason = Reason::JobNotStarting;
+                runs.message = format!("{}, but {why}", runs.message);
+                None
+            }
+            Some(Begin::Soon(left)) => Some(left),
+            Some(Begin::Begun) | None => None,
+        };
+        let Self { status, notice, .. } = Self::report(observed, &runs, Some(operation));
         let start = Some(Box::new(Start { job, status, notice }));
-        Self { start, ..Self::report(observed, waits, None) }
+        Self { start, again_after, ..Self::report(observed, waits, None) }
     }
 }

@@ -88,7 +88,7 @@ pub fn wants_host(site: &FrappeSite, domain: &Compact) -> bool {
     hosts::may_want(site, &domain.name_any())
 }
 
-/// Whether a site must look at its Job again: not at every count of its pods.
+/// Whether a site must look at its Job again: at its end, and when its pod is made and starts, but not at every count.
 pub fn job_matters(change: &Change<Compact>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let (now, before) = (now.open(), before.open());
@@ -101,7 +101,14 @@ pub fn job_matters(change: &Change<Compact>) -> bool {
             metadata.deletion_timestamp.clone(),
         )
     };
-    job::state(&now) != job::state(&before) || now.data["spec"] != before.data["spec"] || kept(&now) != kept(&before)
+    let pods = |job: &DynamicObject| {
+        let is_some = |field: &str| job.data["status"][field].as_i64().unwrap_or(0) > 0;
+        (is_some("active"), is_some("ready"))
+    };
+    job::state(&now) != job::state(&before)
+        || pods(&now) != pods(&before)
+        || now.data["spec"] != before.data["spec"]
+        || kept(&now) != kept(&before)
 }
 
 /// Whether sites must look at a MariaDB again: it came, went, moved, or is for others now.
@@ -140,9 +147,9 @@ mod tests {
         }
     }
 
-    /// A Job's counts of pods change several times while it runs; none of that is anything to a site.
+    /// A Job's counts of pods change several times while it runs; most of that is nothing to a site.
     #[test]
-    fn a_site_looks_at_its_job_when_it_ends_or_is_edited() {
+    fn a_site_looks_at_its_job_when_it_begins_ends_or_is_edited() {
         let job = json!({"metadata": {"name": "shop-init", "uid": "u", "labels": {"site": "shop"}},
                          "spec": {"suspend": false}, "status": {"active": 1}});
         let changed = |pointer: &str, value: serde_json::Value| {
@@ -150,8 +157,13 @@ mod tests {
             *now.pointer_mut(pointer).expect("a field") = value;
             job_matters(&Change::Applied { now: seen(now), before: Some(seen(job.clone())) })
         };
-        assert!(!changed("/status", json!({"active": 1, "ready": 1, "startTime": "2026-01-01T00:00:00Z"})));
-        assert!(!changed("/status", json!({"conditions": [{"type": "Complete", "status": "False"}]})));
+        assert!(!changed("/status", json!({"active": 1, "startTime": "2026-01-01T00:00:00Z"})));
+        assert!(
+            changed("/status", json!({"active": 1, "ready": 1})),
+            "what was said of a pod that does not start goes"
+        );
+        assert!(changed("/status", json!({})));
+        assert!(!changed("/status", json!({"active": 2, "conditions": [{"type": "Complete", "status": "False"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Complete", "status": "True"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Failed", "status": "True"}]})));
         assert!(changed("/spec/suspend", json!(true)));

@@ -6,6 +6,7 @@ mod disruption_budget;
 mod monitor;
 mod network;
 mod pod;
+mod process;
 mod redis;
 mod scaling;
 mod storage;

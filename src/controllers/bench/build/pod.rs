@@ -124,9 +124,15 @@ pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, 
         volumes.push(volume.clone());
         mounts.push(mount.clone());
     }
+    container["securityContext"] = container_security(&security);
+    if container["securityContext"]["readOnlyRootFilesystem"] == true {
+        for (name, path) in written(&container["name"]) {
+            volumes.push(json!({"name": name, "emptyDir": {}}));
+            mounts.push(json!({"name": name, "mountPath": path}));
+        }
+    }
     container["image"] = json!(input.image());
     container["volumeMounts"] = json!(mounts);
-    container["securityContext"] = container_security(&security);
     if let Some(policy) = image_config.pull_policy {
         container["imagePullPolicy"] = json!(policy.as_str());
     }
@@ -145,6 +151,17 @@ pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, 
         spec["imagePullSecrets"] = json!(image_config.pull_secrets);
     }
     spec
+}
+
+/// Folders of the image in which a component writes, beside those that are volumes anyway: locks of Frappe's scheduler, and
+/// what nginx is configured with and keeps of large requests.
+fn written(component: &Value) -> Vec<(&'static str, String)> {
+    let mut folders = vec![("config", format!("{BENCH_PATH}/config"))];
+    if component == "nginx" {
+        let own = [("nginx-configuration", "/etc/nginx/conf.d"), ("nginx-state", "/var/lib/nginx"), ("run", "/run")];
+        folders.extend(own.map(|(name, path)| (name, path.to_owned())));
+    }
+    folders
 }
 
 /// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.

@@ -20,11 +20,12 @@ use crate::{
 const MOST_REPLICAS: i32 = 10;
 /// Waiting jobs for each worker where the bench names no number.
 const TARGET_QUEUE_LENGTH: i32 = 5;
-/// Seconds without a job before the last workers go, where the bench names no number.
-const COOLDOWN_SECONDS: i32 = 300;
+/// Seconds without a job before the last workers go, where the bench names no number. Frappe's scheduler puts jobs into the
+/// queues every 240 s: with as much or more the last worker of a bench with a site would never go.
+const COOLDOWN_SECONDS: i32 = 120;
 /// Seconds between two looks at a queue where the bench names no number.
 const POLLING_SECONDS: i32 = 15;
-/// Failed looks at a queue after which workers run at the fallback's number.
+/// Failed looks at a queue after which KEDA counts on the fallback's number of workers.
 const FAILURE_THRESHOLD: i32 = 3;
 /// Seconds for which fewer workers must do before one goes.
 const SCALE_DOWN_WINDOW_SECONDS: i32 = 300;
@@ -115,6 +116,8 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
         "cooldownPeriod": wanted.cooldown_seconds,
         // Else an object that has never been active yet is scaled to the least number at once.
         "initialCooldownPeriod": wanted.cooldown_seconds,
+        // It keeps workers while Redis does not answer. From none it starts none, and KEDA 2.21 does not count failures of a
+        // server that it cannot reach: it makes its client anew before it does.
         "fallback": {
             "failureThreshold": FAILURE_THRESHOLD, "replicas": scaling.fixed.clamp(1, wanted.most),
             "behavior": "currentReplicasIfHigher",

@@ -7,6 +7,7 @@ use super::{
     configure::{runner_command, runner_volume},
     network::{NGINX_PORT, SOCKETIO_PORT},
     pod::{Component, deployment},
+    process::until_it_can_be_stopped,
 };
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
@@ -50,7 +51,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
             input,
             &Component {
                 name: "gunicorn",
-                container: gunicorn(&web),
+                container: gunicorn(&web, grace_seconds),
                 replicas: replicas.gunicorn.unwrap_or(1),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
@@ -89,11 +90,20 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     ]
 }
 
-/// The image's own command starts gunicorn; a site in maintenance must not make the whole bench unready, so TCP probes.
-fn gunicorn(web: &WebConfig) -> Value {
+/// Starts gunicorn by the image's own script; images of frappe_docker before 2026-05-18 have none, and a command with fixed
+/// numbers.
+const GUNICORN: &str = "command -v start.sh >/dev/null && exec start.sh; exec env/bin/gunicorn --chdir=sites \
+    --bind=0.0.0.0:8000 --threads=$GUNICORN_THREADS --workers=$GUNICORN_WORKERS --worker-class=gthread \
+    --worker-tmp-dir=/dev/shm --timeout=$GUNICORN_TIMEOUT --preload frappe.app:application";
+
+/// A site in maintenance must not make the whole bench unready, so TCP probes.
+fn gunicorn(web: &WebConfig, grace_seconds: i64) -> Value {
     let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
     let text = |number: Option<i32>, default: i32| number.unwrap_or(default).to_string();
     json!({
+        "command": ["sh", "-c", GUNICORN],
+        "workingDir": BENCH_PATH,
+        "lifecycle": until_it_can_be_stopped(grace_seconds),
         "ports": [port(GUNICORN_PORT)],
         "env": [
             {"name": "GUNICORN_WORKERS", "value": text(web.gunicorn_workers, workers)},
@@ -111,10 +121,10 @@ fn nginx(input: &Input, web: &WebConfig) -> Value {
     let proxy = web.trusted_proxy.as_deref().unwrap_or("127.0.0.1");
     let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
     let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
-    let arguments: Vec<String> = runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect();
+    let command: Vec<String> = runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect();
     json!({
-        // The image's entrypoint runs this; the runner runs the image's own script, and tells nginx of changed hosts.
-        "args": arguments,
+        // The runner runs the image's own script, and tells nginx of changed hosts.
+        "command": command,
         "workingDir": BENCH_PATH,
         "ports": [port(NGINX_PORT)],
         "env": [
@@ -135,7 +145,7 @@ fn nginx(input: &Input, web: &WebConfig) -> Value {
 fn socketio() -> Value {
     let probe = json!({"path": "/socket.io/?EIO=4&transport=polling", "port": "http"});
     json!({
-        "args": ["node", format!("{BENCH_PATH}/apps/frappe/socketio.js")],
+        "command": ["node", format!("{BENCH_PATH}/apps/frappe/socketio.js")],
         "ports": [port(SOCKETIO_PORT)],
         "readinessProbe": {"httpGet": probe, "periodSeconds": 5},
         "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},

@@ -1,10 +1,11 @@
 //! What works in the background: one Deployment of workers for each queue, and the scheduler.
 
 use frappe_crds::{bench::ComponentResources, common::Resources};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     pod::{Component, deployment},
+    process::{catches_termination, until_it_can_be_stopped},
     scaling::{WORKERS, Worker, worker_scaling},
 };
 use crate::{
@@ -32,8 +33,13 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> De
         &Component {
             name: worker.component,
             container: json!({
-                "args": ["bench", "worker", "--queue", worker.queues.join(",")],
-                "startupProbe": running("worker"), "livenessProbe": running("worker"),
+                "command": ["bench", "worker", "--queue", worker.queues.join(",")],
+                "lifecycle": until_it_can_be_stopped(worker.grace_seconds),
+                "startupProbe": {
+                    "exec": {"command": catches_termination()},
+                    "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 150,
+                },
+                "livenessProbe": running("worker"),
             }),
             replicas: scaling.map_or(1, |it| it.fixed),
             resources: (worker.resources)(resources),
@@ -57,8 +63,12 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
         &Component {
             name: "scheduler",
             container: json!({
-                "args": ["bench", "schedule"],
-                "startupProbe": running("schedule"), "livenessProbe": running("schedule"),
+                "command": ["bench", "schedule"],
+                "startupProbe": {
+                    "exec": is_named("schedule"), "initialDelaySeconds": 5,
+                    "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 45,
+                },
+                "livenessProbe": running("schedule"),
             }),
             replicas: 1,
             resources,
@@ -74,11 +84,12 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
 /// Workers and scheduler answer no port: alive is whose main process became what the command makes of itself. A probe
 /// that asked Redis would restart every worker in the middle of its job when Redis is away; workers reconnect by
 /// themselves. `bench` replaces itself by Python, whose arguments name what it runs.
-fn running(what: &str) -> serde_json::Value {
-    json!({
-        "exec": {"command": ["grep", "-qaw", what, "/proc/1/cmdline"]},
-        "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3,
-    })
+fn running(what: &str) -> Value {
+    json!({"exec": is_named(what), "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3})
+}
+
+fn is_named(what: &str) -> Value {
+    json!({"command": ["grep", "-qaw", what, "/proc/1/cmdline"]})
 }
 
 /// Whether KEDA sets the number of replicas of a Deployment, by its annotation.

@@ -83,18 +83,114 @@ fn scaling_does_not_make_a_bench_unready() {
     world.capabilities.keda = true;
     converge(&mut world);
     let key = (Kind::Deployment, "prod-worker-default".to_owned());
-    let with = |status: Value| {
+    let with = |replicas: i64, status: Value| {
         let mut deployment = DynamicObject::clone(&world.live[&key]);
-        deployment.data["spec"]["replicas"] = json!(3);
+        deployment.data["spec"]["replicas"] = json!(replicas);
+        deployment.metadata.generation = Some(2);
         for (field, value) in status.as_object().into_iter().flatten() {
             deployment.data["status"][field] = value.clone();
         }
         Arc::new(deployment)
     };
-    let starting = with(json!({"replicas": 3, "updatedReplicas": 3, "availableReplicas": 1}));
-    let rolling = with(json!({"replicas": 3, "updatedReplicas": 1, "availableReplicas": 3}));
-    world.live.insert(key.clone(), starting);
-    assert_eq!(ready(&world).0, BenchPhase::Ready);
+    let one = json!({"replicas": 1, "updatedReplicas": 1, "availableReplicas": 1});
+    let starting = json!({"observedGeneration": 2, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 1});
+    let unseen = with(3, one.clone());
+    let down = with(0, one);
+    let starting = with(3, starting);
+    let rolling = with(3, json!({"replicas": 3, "updatedReplicas": 1, "availableReplicas": 3}));
+    for scaled in [unseen, down, starting] {
+        world.live.insert(key.clone(), scaled);
+        let next = plan(&world);
+        assert_eq!(ready(&world).0, BenchPhase::Ready);
+        assert!(next.notices.is_empty(), "{:?}", next.notices);
+        let pods = next.status.expect("a status").components["worker-default"].ready;
+        assert_eq!(pods, 1, "those that run are counted on");
+    }
     world.live.insert(key, rolling);
     assert_eq!(ready(&world).0, BenchPhase::Progressing);
+}
+
+/// What this operator changes of a workload is not done before the workload's controller has seen it.
+#[test]
+fn a_changed_template_makes_a_bench_unready_until_it_is_seen() {
+    let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
+    world.capabilities.keda = true;
+    converge(&mut world);
+    let edited = bench(json!({"workerAutoscaling": {"default": {}},
+                              "componentResources": {"worker-default": {"limits": {"memory": "3Gi"}}}}));
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..edited });
+    let written = plan(&world);
+    assert_eq!(ready(&world).1, "Starting");
+    apply(&mut world, &written);
+    let key = (Kind::Deployment, "prod-worker-default".to_owned());
+    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).metadata.generation = Some(2);
+    assert_eq!(ready(&world).1, "Starting");
+    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"]["observedGeneration"] = json!(2);
+    assert_eq!(ready(&world).1, "Ready");
+}
+
+fn told(world: &Observed) -> (String, String, Option<u64>) {
+    let next = plan(world);
+    let conditions = next.status.expect("a status").conditions;
+    let scaled = condition::find(&conditions, "WorkersAutoscaled").expect("it is there");
+    (scaled.status.clone(), scaled.reason.clone(), next.again_after.map(|it| it.as_secs()))
+}
+
+/// A bench whose ScaledObject is so old and has this status.
+fn scaled(seconds_old: i64, status: Value) -> Observed {
+    let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
+    world.capabilities.keda = true;
+    converge(&mut world);
+    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("it is there");
+    let live = Arc::make_mut(live);
+    let created = world.now - jiff::SignedDuration::from_secs(seconds_old);
+    live.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
+    live.data["status"] = status;
+    world
+}
+
+/// As KEDA 2.21 writes them: `Ready` alone stays True through most of what stops the scaling.
+#[test]
+fn what_keda_tells_of_its_objects_is_told() {
+    let of = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "m", "reason": "r"});
+    let with = |kind: &str, status: &str| json!({"conditions": [of("Ready", "True"), of(kind, status)]});
+    let health = |status: &str| json!({"conditions": [of("Ready", "True")], "health": {"s0-redis": {"numberOfFailures": 1, "status": status}}});
+    let table = [
+        (json!({"conditions": [of("Ready", "True"), of("Active", "False")]}), "True", "Autoscaled"),
+        (json!({"conditions": [of("Ready", "False")]}), "False", "ScalingFailed"),
+        (json!({"conditions": [of("Ready", "Unknown")]}), "False", "ScalingFailed"),
+        (with("HPAActive", "True"), "True", "Autoscaled"),
+        (with("HPAActive", "False"), "False", "ScalingFailed"),
+        (with("Fallback", "Unknown"), "True", "Autoscaled"),
+        (with("Fallback", "True"), "False", "ScalingFallback"),
+        (with("Paused", "False"), "True", "Autoscaled"),
+        (with("Paused", "True"), "False", "ScalingPaused"),
+        (health("Happy"), "True", "Autoscaled"),
+        (health("Failing"), "False", "ScalingFailed"),
+    ];
+    for (status, works, reason) in table {
+        let world = scaled(3600, status.clone());
+        assert_eq!(told(&world), (works.to_owned(), reason.to_owned(), None), "{status}");
+        assert_eq!(ready(&world).0, BenchPhase::Ready, "what serves is not less for it");
+    }
+}
+
+/// That KEDA is installed and does not run no event tells: the bench is looked at again when its time is over.
+#[test]
+fn a_keda_that_says_nothing_is_told_after_a_minute() {
+    let unknown =
+        json!({"conditions": [{"type": "Ready", "status": "Unknown"}, {"type": "Paused", "status": "False"}]});
+    for status in [json!(null), json!({"conditions": []}), unknown] {
+        let starting = ("Unknown".to_owned(), "ScalingStarting".to_owned(), Some(45));
+        assert_eq!(told(&scaled(15, status.clone())), starting);
+        assert_eq!(told(&scaled(60, status)), ("False".to_owned(), "KedaNotResponding".to_owned(), None));
+    }
+    let mut world = scaled(3600, json!({"conditions": [{"type": "Ready", "status": "True"}]}));
+    assert_eq!(told(&world).1, "Autoscaled");
+    let deleted = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
+    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("it is there");
+    Arc::make_mut(live).metadata.deletion_timestamp = Some(deleted);
+    assert_eq!(told(&world), ("Unknown".to_owned(), "ScalingStarting".to_owned(), Some(60)));
+    world.now += jiff::SignedDuration::from_secs(61);
+    assert_eq!(told(&world).1, "KedaNotResponding", "it holds its finalizer for ever");
 }

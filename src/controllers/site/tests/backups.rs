@@ -122,6 +122,10 @@ fn a_backup_is_made_once_and_written_down() {
     assert_eq!(carried.store.map(|it| it.name).as_deref(), Some("now-2026-03-01-1200"));
     assert_eq!(lint(&made[0]), Vec::<String>::new());
     assert_eq!(stands(&world, "now"), (BackupPhase::Running, "BackupRunning".into()));
+    // Two months later no pod of it was made.
+    Arc::make_mut(world.backup_job.as_mut().expect("its Job")).data["status"] = json!({});
+    settle(&mut world);
+    assert_eq!(stands(&world, "now"), (BackupPhase::Running, "JobNotStarting".into()));
     end(&mut world, "Complete", done());
     assert!(settle(&mut world).is_empty(), "it is made once");
     assert_eq!(under_way(&world), None);

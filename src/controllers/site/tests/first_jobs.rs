@@ -64,6 +64,36 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "that it failed is seen");
 }
 
+/// A Job whose pod is refused, or fits no node, does nothing until its deadline an hour later: the site says so long before.
+#[test]
+fn a_job_that_cannot_begin_is_told() {
+    let told = |seconds: i64, status: Value| {
+        let mut world = observed(json!({}));
+        while plan(&world).job.is_none() {
+            let next = plan(&world);
+            apply(&mut world, &next, "Complete");
+        }
+        let first = plan(&world);
+        apply(&mut world, &first, "Running");
+        let job = Arc::make_mut(world.jobs.get_mut("shop-init").expect("the Job"));
+        job.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+        job.data["status"] = status;
+        world.now += jiff::SignedDuration::from_secs(seconds);
+        let next = plan(&world);
+        (reason(&next), next.again_after.map(|it| it.as_secs()))
+    };
+    let table = [
+        (5, json!({}), "Initializing", Some(15)),
+        (20, json!({}), "JobNotStarting", None),
+        (20, json!({"active": 1, "ready": 0}), "Initializing", Some(40)),
+        (60, json!({"active": 1, "ready": 0}), "JobNotStarting", None),
+        (600, json!({"active": 1, "ready": 1}), "Initializing", None),
+    ];
+    for (seconds, status, wanted, again) in table {
+        assert_eq!(told(seconds, status.clone()), (wanted.to_owned(), again), "{seconds} s, {status}");
+    }
+}
+
 /// A claim whose holder is gone, since its finalizer was taken off by force, is made anew for who wants the host.
 #[test]
 fn a_dead_claim_is_replaced() {

@@ -294,7 +294,7 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
         Kind::HttpRoute => observed.routes.http_route = Some(object(live)),
         Kind::Route => drop(observed.routes.routes.insert(name, object(live))),
         Kind::Job => {
-            live["status"] = json!({"conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
+            live["status"] = json!({"active": 1, "ready": 1, "conditions": [{"type": job_result, "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
             if ["-backup-", "-restore-", "-remove-"].iter().any(|it| name.contains(it)) {
                 observed.backup_job = Some(object(live));
                 return;

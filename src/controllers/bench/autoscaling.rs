@@ -1,0 +1,125 @@
+//! Whether KEDA scales the workers of a bench, as its ScaledObjects tell. Pure.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::core::DynamicObject;
+use serde_json::Value;
+
+use super::{
+    build,
+    model::{Observed, Rendered},
+    reason::Reason,
+};
+use crate::domain::object::{Desired, Kind};
+
+/// How long KEDA may say nothing about an object that is new, or that it is to let go.
+const SILENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
+
+/// What is known of the scaling.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Autoscaling {
+    /// Whether KEDA scales; nothing while it is not known yet.
+    pub works: Option<bool>,
+    /// Why.
+    pub reason: Reason,
+    /// The same for people.
+    pub message: String,
+    /// When it is known, if nothing changes before.
+    pub again_after: Option<Duration>,
+}
+
+/// What one ScaledObject tells.
+enum State {
+    Scales,
+    /// Nothing yet, for at most so long; without a time, it has still to be made.
+    Starts(Option<Duration>),
+    Fails(Reason, String),
+}
+
+/// What KEDA does about the workers that the bench wants scaled; nothing if it wants none scaled.
+pub fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<Autoscaling> {
+    let wanted: Vec<_> = build::worker_scaling(&observed.bench.spec).iter().filter_map(|it| it.wanted).collect();
+    let said = |works, reason, message, again_after| Some(Autoscaling { works, reason, message, again_after });
+    if wanted.is_empty() {
+        return None;
+    }
+    if !observed.capabilities.keda {
+        let message = "KEDA is not installed (ScaledObject and TriggerAuthentication of keda.sh are missing): the number of \
+                       workers is fixed until it is";
+        return said(Some(false), Reason::KedaMissing, message.to_owned(), None);
+    }
+    let scaled: Vec<&Desired> = rendered.components.iter().filter(|it| it.kind == Kind::ScaledObject).collect();
+    let mut starts = None;
+    let mut waits: Vec<Duration> = Vec::new();
+    for desired in &scaled {
+        let live = observed.live.get(&(desired.kind, desired.key.name.clone()));
+        match live.map_or(State::Starts(None), |live| state(live, observed.now)) {
+            State::Scales => {}
+            State::Starts(wait) => {
+                starts = starts.or(Some(&desired.key.name));
+                waits.extend(wait);
+            }
+            State::Fails(reason, why) => {
+                return said(Some(false), reason, format!("ScaledObject {}: {why}", desired.key.name), None);
+            }
+        }
+    }
+    if let Some(name) = starts {
+        let message = format!("ScaledObject {name}: KEDA has not said yet whether it scales");
+        return said(None, Reason::ScalingStarting, message, waits.into_iter().min());
+    }
+    let most: i32 = wanted.iter().map(|it| it.most).sum();
+    let message = format!("KEDA scales {} worker Deployments, to at most {most} pods together", scaled.len());
+    said(Some(true), Reason::Autoscaled, message, None)
+}
+
+fn state(live: &DynamicObject, now: Timestamp) -> State {
+    let status = &live.data["status"];
+    let conditions = status["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let find = |kind: &str| conditions.iter().find(|it| it["type"] == kind);
+    let is = |kind: &str, wanted: &str| find(kind).filter(|it| it["status"] == wanted);
+    let words = |condition: &Value| condition["message"].as_str().unwrap_or_default().to_owned();
+    if let Some(deleted) = &live.metadata.deletion_timestamp {
+        let why = "it is being deleted, and KEDA does not take its finalizer off: see that KEDA's operator runs";
+        return silent(deleted.0, now, why);
+    }
+    // Before it has looked, KEDA writes Unknown without a reason.
+    let looked =
+        |ready: &&Value| ready["status"] != "Unknown" || ready["reason"].as_str().is_some_and(|it| !it.is_empty());
+    let Some(ready) = find("Ready").filter(looked) else {
+        let created = live.metadata.creation_timestamp.as_ref().map_or(now, |it| it.0);
+        let why = "KEDA has said nothing about it: see that KEDA's operator runs and looks after this namespace";
+        return silent(created, now, why);
+    };
+    if is("Paused", "True").is_some() {
+        let why = "it is paused: take its annotations autoscaling.keda.sh/paused off to have it go on";
+        return State::Fails(Reason::ScalingPaused, why.to_owned());
+    }
+    if ready["status"] != "True" {
+        let words = words(ready);
+        return State::Fails(Reason::ScalingFailed, if words.is_empty() { "not ready".to_owned() } else { words });
+    }
+    if let Some(fallback) = is("Fallback", "True") {
+        let why = format!("KEDA cannot ask Redis, and workers run at a fixed number: {}", words(fallback));
+        return State::Fails(Reason::ScalingFallback, why);
+    }
+    let health = status["health"].as_object().into_iter().flatten();
+    if let Some((trigger, _)) = health.into_iter().find(|(_, it)| it["status"] == "Failing") {
+        let why = format!("KEDA cannot ask Redis (trigger {trigger}), and starts no worker while there is none");
+        return State::Fails(Reason::ScalingFailed, why);
+    }
+    match is("HPAActive", "False") {
+        Some(idle) => State::Fails(Reason::ScalingFailed, words(idle)),
+        None => State::Scales,
+    }
+}
+
+/// Nothing was heard since then.
+fn silent(since: Timestamp, now: Timestamp, why: &str) -> State {
+    let left = SILENCE_MAX - now.duration_since(since);
+    match Duration::try_from(left) {
+        Ok(left) if !left.is_zero() => State::Starts(Some(left)),
+        _ => State::Fails(Reason::KedaNotResponding, why.to_owned()),
+    }
+}

@@ -1,0 +1,69 @@
+//! How the main process of a container comes up and is told to stop.
+//!
+//! It is process 1, for which the kernel drops every signal that it neither handles nor blocks: a SIGTERM that comes while
+//! Python still imports is lost, and the pod works on as a terminating one until it is killed in the middle of a job. So the
+//! kubelet sends it only once it is heard.
+
+use serde_json::{Value, json};
+
+/// Whether process 1 handles SIGTERM, or blocks it to pass it on as an init program does. Both are masks in hexadecimal,
+/// in which signal 15 is the bit 4 of the fourth digit from the right.
+const HEARS: &str = "grep -qE '^Sig(Cgt|Blk):[[:space:]]*[0-9a-f]*[4-7c-f][0-9a-f]{3}$' /proc/1/status";
+/// Longest wait for that, in seconds: one that never handles it is stopped all the same.
+const HEARS_SECONDS_MAX: i64 = 60;
+
+/// The command of a probe: whether the main process can be stopped. A worker handles SIGTERM once it has registered itself
+/// at Redis, just before it takes its first job.
+pub(super) fn catches_termination() -> [&'static str; 3] {
+    ["sh", "-c", HEARS]
+}
+
+/// The hook that lets SIGTERM wait until it is heard, for at most half of the time that a pod has to end.
+pub(super) fn until_it_can_be_stopped(grace_seconds: i64) -> Value {
+    let most = (grace_seconds / 2).min(HEARS_SECONDS_MAX);
+    let script = format!("left={most}; until {HEARS} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done");
+    json!({"preStop": {"exec": {"command": ["sh", "-c", script]}}})
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// How many seconds the hook waits, with this text in place of the file of process 1.
+    fn waited(grace_seconds: i64, status: &str) -> usize {
+        let hook = until_it_can_be_stopped(grace_seconds);
+        let script = hook["preStop"]["exec"]["command"][2].as_str().expect("a script");
+        let script = script.replace("grep", "printf '%s' \"$STATUS\" | grep").replace(" /proc/1/status", "");
+        let script = script.replace("sleep 1", "echo second");
+        let output = Command::new("sh").args(["-c", &script]).env("STATUS", status).output().expect("a shell");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).lines().count()
+    }
+
+    #[test]
+    fn a_process_is_told_to_stop_once_it_listens_and_within_a_minute() {
+        let status = |caught: &str, blocked: &str| {
+            format!("Name:\tpython\nSigBlk:\t{blocked}\nSigIgn:\t0000000001005000\nSigCgt:\t{caught}\n")
+        };
+        let none = "0000000000000000";
+        // While Python imports it handles SIGINT alone; rq's worker SIGTERM too; gunicorn has many.
+        assert_eq!(waited(360, &status("0000000000000002", none)), 60);
+        assert_eq!(waited(20, &status("0000000000000002", none)), 10, "half of the time is left for the end itself");
+        assert_eq!(waited(360, &status("0000000000004002", none)), 0);
+        assert_eq!(waited(360, &status("000000000801ce03", none)), 0);
+        assert_eq!(waited(360, &status(none, "fffffffe7ffbfeff")), 0, "an init program blocks it");
+        assert_eq!(waited(360, &status("0000000000003fff", "ffffffffffff8000")), 60, "every signal but this");
+    }
+
+    /// What the masks say of a process that really does or does not handle it.
+    #[test]
+    fn the_mask_of_a_real_process_is_read() {
+        for (trap, heard) in [("trap : TERM; ", true), ("", false)] {
+            let own = HEARS.replace("/proc/1/", "/proc/$$/");
+            let status = Command::new("bash").args(["-c", &format!("{trap}{own}; exit $?")]).status().expect("bash");
+            assert_eq!(status.success(), heard, "{trap:?}");
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! How the components start: after Redis, by their own commands, and not anew for an upgrade of the operator alone.
+
+use super::*;
+use crate::controllers::bench::earlier::earlier;
+
+fn template(world: &Observed, name: &str) -> Value {
+    world.live[&(Kind::Deployment, name.to_owned())].data["spec"]["template"].clone()
+}
+
+fn ensured(plan: &Plan, name: &str) -> Option<Value> {
+    let steps = plan.steps.iter().rev();
+    steps.into_iter().find_map(|it| match it {
+        Step::Ensure(it) if it.kind == Kind::Deployment && it.key.name == name => {
+            Some(it.body["spec"]["template"].clone())
+        }
+        _ => None,
+    })
+}
+
+/// Workers and the websocket server end at once where Redis does not answer.
+#[test]
+fn the_components_start_once_redis_is_ready() {
+    let mut world = observed(json!({}));
+    for _ in 0..2 {
+        let next = plan(&world);
+        apply(&mut world, &next);
+    }
+    let key = (Kind::StatefulSet, "prod-redis-queue".to_owned());
+    let server = Arc::make_mut(world.live.get_mut(&key).expect("it is there"));
+    server.data["status"]["readyReplicas"] = json!(0);
+    world.live.retain(|(kind, _), _| *kind != Kind::Deployment);
+    let next = plan(&world);
+    assert!(next.steps.iter().all(|it| !matches!(it, Step::Ensure(it) if it.kind == Kind::Deployment)));
+    let (phase, reason, message) = ready(&world);
+    assert_eq!((phase, reason.as_str()), (BenchPhase::Progressing, "Preparing"));
+    assert_eq!(message, "the components start once the pods of prod-redis-queue are ready");
+    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"]["readyReplicas"] = json!(1);
+    assert!(ensured(&plan(&world), "prod-worker-long").is_some());
+    converge(&mut world);
+    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"]["readyReplicas"] = json!(0);
+    assert!(ensured(&plan(&world), "prod-worker-long").is_some(), "what is there is kept as it should be");
+}
+
+/// The image's entrypoint makes a link on the volume, that all pods have, anew: of several that start at once some fail.
+#[test]
+fn no_pod_runs_the_images_entrypoint() {
+    let made = converge(&mut observed(json!({})));
+    let deployments: Vec<_> = made.iter().filter(|it| it.kind == Kind::Deployment).collect();
+    assert!(!deployments.is_empty());
+    for deployment in deployments {
+        let container = &deployment.body["spec"]["template"]["spec"]["containers"][0];
+        assert!(container["command"].is_array() && container["args"].is_null(), "{container}");
+    }
+}
+
+/// Templates of the version before, which an upgrade leaves alone: no write, no new pod.
+fn of_the_version_before(spec: Value) -> Observed {
+    let mut world = observed(spec);
+    let made = converge(&mut world);
+    for desired in made.iter().filter(|it| it.kind == Kind::Deployment) {
+        let mut desired = desired.clone();
+        desired.body["spec"]["template"] = earlier(&desired.body["spec"]["template"]);
+        world.live.insert((desired.kind, desired.key.name.clone()), live(&desired));
+    }
+    world
+}
+
+#[test]
+fn an_upgrade_alone_changes_no_template() {
+    let world = of_the_version_before(json!({}));
+    let worker = template(&world, "prod-worker-long")["spec"]["containers"][0].clone();
+    assert_eq!(worker["args"], json!(["bench", "worker", "--queue", "long,default,short"]));
+    assert_eq!(worker["startupProbe"], worker["livenessProbe"]);
+    assert_eq!(template(&world, "prod-gunicorn")["spec"]["containers"][0]["workingDir"], Value::Null);
+    assert_eq!(ready(&world).1, "Ready");
+    for step in plan(&world).steps {
+        let Step::Ensure(it) = step else { continue };
+        let live = &world.live[&(it.kind, it.key.name.clone())];
+        let live = serde_json::to_value(live.as_ref()).expect("JSON");
+        assert_eq!(first_difference(&it.stamped(), &live), None, "{:?} {}", it.kind, it.key.name);
+    }
+}
+
+/// Whatever else changes pods brings them up to date; a number of pods does not.
+#[test]
+fn a_template_of_the_version_before_changes_with_something_else_of_it() {
+    let edited = |spec: Value| {
+        let mut world = of_the_version_before(json!({}));
+        world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+        let next = plan(&world);
+        move |name: &str| ensured(&next, name).expect("it is kept")["spec"]["containers"][0]["command"].is_array()
+    };
+    let more = edited(json!({"componentReplicas": {"nginx": 3}}));
+    assert!(!more("prod-nginx") && !more("prod-worker-long"));
+    let larger = edited(json!({"componentResources": {"worker-long": {"limits": {"memory": "3Gi"}}}}));
+    assert!(larger("prod-worker-long") && !larger("prod-worker-short"));
+}
+
+/// A new image goes stage by stage, and so does what comes with it.
+#[test]
+fn a_new_image_brings_templates_up_to_date_in_their_turn() {
+    let mut world = of_the_version_before(json!({}));
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(json!({"frappeVersion": "16"})) });
+    let command = |world: &Observed, name: &str| {
+        ensured(&plan(world), name).expect("it is kept")["spec"]["containers"][0]["command"].is_array()
+    };
+    for _ in 0..2 {
+        let next = plan(&world);
+        let steps = next.steps.into_iter().filter(|it| !matches!(it, Step::Ensure(it) if it.kind == Kind::Deployment));
+        apply(&mut world, &Plan { steps: steps.collect(), ..next });
+    }
+    assert!(command(&world, "prod-nginx"));
+    assert!(!command(&world, "prod-gunicorn") && !command(&world, "prod-scheduler"), "it is not their turn");
+    converge(&mut world);
+    assert!(command(&world, "prod-gunicorn") && command(&world, "prod-scheduler"));
+}
+
+/// nginx ended with 30 where it could not write its configuration; the scheduler where it could not write its lock.
+#[test]
+fn what_is_written_is_a_volume_where_the_image_is_read_only() {
+    let paths = |spec: Value, name: &str| {
+        let made = converge(&mut observed(spec));
+        let pod = find(&made, Kind::Deployment, name)["spec"]["template"]["spec"].clone();
+        let mounts = pod["containers"][0]["volumeMounts"].as_array().cloned().unwrap_or_default();
+        mounts.iter().map(|it| it["mountPath"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let read_only = json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}});
+    for path in ["/etc/nginx/conf.d", "/var/lib/nginx", "/run", "/tmp"] {
+        assert!(paths(read_only.clone(), "prod-nginx").iter().any(|it| it == path), "{path}");
+    }
+    let config = "/home/frappe/frappe-bench/config".to_owned();
+    assert!(paths(read_only, "prod-scheduler").contains(&config));
+    assert!(!paths(json!({}), "prod-scheduler").contains(&config), "nothing changes where it is not");
+}
+
+/// A quota leaves a Deployment without pods; its controller says why, and nothing else does.
+#[test]
+fn pods_that_are_refused_are_told_with_the_servers_words() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let refused = json!({"observedGeneration": 1, "conditions": [
+        {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate", "message": "exceeded quota: small"}]});
+    let key = (Kind::Deployment, "prod-worker-long".to_owned());
+    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"] = refused;
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "PodsNotStarting");
+    assert_eq!(message, "Deployment prod-worker-long: its pods are refused: exceeded quota: small");
+}
+
+/// The configure Job's deadline is ten minutes; that no pod of it is made is known long before.
+#[test]
+fn a_configure_job_without_a_pod_is_told_in_time() {
+    let mut world = observed(json!({}));
+    let first = plan(&world);
+    apply(&mut world, &first);
+    let job = Arc::make_mut(world.live.get_mut(&(Kind::Job, "prod-configure".to_owned())).expect("it is there"));
+    job.data["status"] = json!({});
+    job.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    assert_eq!(ready(&world).1, "Preparing");
+    assert_eq!(plan(&world).again_after, Some(std::time::Duration::from_secs(20)));
+    world.now += jiff::SignedDuration::from_secs(20);
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "PodsNotStarting");
+    assert!(message.starts_with("Job prod-configure: no pod is made of it"), "{message}");
+    assert_eq!(plan(&world).again_after, None);
+}
