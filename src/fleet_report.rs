@@ -48,7 +48,7 @@ pub struct MemberReport {
     pub incarnation: String,
     /// Its pod-template-hash.
     pub template: String,
-    /// joining, ready, leaving; or gone, where it was fenced.
+    /// joining, ready, leaving; expired, where it did not renew its Lease in time; gone, where it was fenced.
     pub state: String,
     /// Slots that it owns.
     pub slots: usize,
@@ -64,6 +64,13 @@ pub struct MemberReport {
     pub seen_generation: u64,
 }
 
+impl MemberReport {
+    /// Whether it may own slots: one whose Lease ran out ends by itself, and others take its slots over.
+    pub fn is_alive(&self) -> bool {
+        !["gone", "expired"].contains(&self.state.as_str())
+    }
+}
+
 /// The report on a map and the Leases, each with its age in seconds.
 pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)]) -> Report {
     let mut slots: BTreeMap<&Incarnation, Vec<u16>> = BTreeMap::new();
@@ -74,7 +81,7 @@ pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)
         }
     }
     let members: Vec<MemberReport> = leases.iter().map(|(lease, age)| member(names, lease, *age, &slots)).collect();
-    let owned: usize = members.iter().filter(|it| it.state != "gone").map(|it| it.slots).sum();
+    let owned: usize = members.iter().filter(|it| it.is_alive()).map(|it| it.slots).sum();
     Report {
         generation: map.map_or(0, |map| map.content.generation),
         coordinator: map.and_then(|map| owner(names, map, Scope::Coordinator.entry(), leases)),
@@ -84,12 +91,18 @@ pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)
 }
 
 fn member(names: &Names, lease: &LeaseRecord, age: u64, slots: &BTreeMap<&Incarnation, Vec<u16>>) -> MemberReport {
+    let has_expired = lease.duration_seconds > 0 && age > u64::from(lease.duration_seconds);
+    let state = match &lease.holder {
+        None => "gone",
+        Some(_) if has_expired => "expired",
+        Some(_) => lease.facts.readiness.word(),
+    };
     let own = lease.holder.as_ref().and_then(|holder| slots.get(holder)).cloned().unwrap_or_default();
     MemberReport {
         pod: names.pod(&lease.name).to_owned(),
         incarnation: lease.holder.as_ref().map(ToString::to_string).unwrap_or_default(),
         template: lease.facts.template.clone(),
-        state: lease.holder.as_ref().map_or("gone", |_| lease.facts.readiness.word()).to_owned(),
+        state: state.to_owned(),
         slots: own.len(),
         slot_ranges: ranges(&own),
         sites: lease.facts.objects,
@@ -172,7 +185,17 @@ mod tests {
         let version = Version { uid: pod.into(), number: 1 };
         let facts = Facts { readiness: Readiness::Ready, template: "5d4".into(), objects: 7, ..Facts::default() };
         let name = names("system").lease(pod).into();
-        (LeaseRecord { name, version, created_seconds: 0, holder, attempt: 1, ended: None, facts }, 2)
+        let record = LeaseRecord {
+            name,
+            version,
+            created_seconds: 0,
+            duration_seconds: 15,
+            holder,
+            attempt: 1,
+            ended: None,
+            facts,
+        };
+        (record, 2)
     }
 
     fn world() -> (SlotMap, Vec<(LeaseRecord, u64)>, [Incarnation; 2]) {
@@ -209,6 +232,18 @@ mod tests {
         leases[1].0.holder = None;
         let report = report(&names("system"), Some(&map), &leases);
         assert_eq!((report.unowned_slots, report.coordinator), (56, None));
+    }
+
+    #[test]
+    fn a_member_whose_lease_ran_out_is_not_ready_and_owns_nothing() {
+        let (map, mut leases, _) = world();
+        let of = |leases: &[(LeaseRecord, u64)]| report(&names("system"), Some(&map), leases);
+        leases[1].1 = 15;
+        assert_eq!((of(&leases).members[1].state.as_str(), of(&leases).unowned_slots), ("ready", 6));
+        leases[1].1 = 16;
+        assert_eq!((of(&leases).members[1].state.as_str(), of(&leases).unowned_slots), ("expired", 56));
+        leases[1].0.duration_seconds = 0;
+        assert_eq!(of(&leases).members[1].state, "ready", "it says nothing of how long it counts");
     }
 
     #[test]

@@ -39,6 +39,7 @@ fn lease(member: usize, version: u64) -> LeaseRecord {
         name: format!("frappe-operator-{member}").into(),
         version: Version { uid: format!("lease-{member}").into(), number: version },
         created_seconds: 1,
+        duration_seconds: 15,
         holder: Some(incarnation(member)),
         attempt: 1,
         ended: None,

@@ -119,6 +119,8 @@ pub struct LeaseRecord {
     pub version: Version,
     /// When the server created it, in seconds since 1970: one clock for all, so that Leases can be ordered by age.
     pub created_seconds: i64,
+    /// How long it counts after it was renewed, in seconds, as its holder says; 0 where it says nothing.
+    pub duration_seconds: u32,
     /// Who holds it; nobody after a fence.
     pub holder: Option<Incarnation>,
     /// The attempt that wrote it last.

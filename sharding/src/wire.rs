@@ -204,6 +204,7 @@ impl Names {
             name: lease.name_any().into(),
             version: version(&lease.metadata)?,
             created_seconds: created(&lease.metadata),
+            duration_seconds: spec.lease_duration_seconds.and_then(|it| u32::try_from(it).ok()).unwrap_or(0),
             holder: spec.holder_identity.as_deref().and_then(Incarnation::parse),
             attempt: note("attempt").parse().unwrap_or(0),
             ended: Incarnation::parse(note("ended")),

@@ -83,8 +83,7 @@ impl Fleet {
         gauge!("frappe_operator_shard_draining_slots").set(number(view.draining.len()));
         gauge!("frappe_operator_shard_acting").set(f64::from(u8::from(gate.acts())));
         gauge!("frappe_operator_shard_coordinator").set(f64::from(u8::from(opening.coordinates())));
-        gauge!("frappe_operator_fleet_members")
-            .set(number(report.members.iter().filter(|it| it.state != "gone").count()));
+        gauge!("frappe_operator_fleet_members").set(number(report.members.iter().filter(|it| it.is_alive()).count()));
         gauge!("frappe_operator_fleet_unowned_slots").set(number(report.unowned_slots));
         self.handle.count_objects(self.sites.len() as u64);
         self.report.send_if_modified(|known| {

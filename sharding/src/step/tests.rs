@@ -35,6 +35,7 @@ fn lease(name: &str, holder: Option<&str>, attempt: u64, number: u64) -> LeaseRe
         name: format!("lease-{name}").into(),
         version: Version { uid: format!("uid-{name}").into(), number },
         created_seconds: 0,
+        duration_seconds: 15,
         holder: holder.map(incarnation),
         attempt,
         ended: None,

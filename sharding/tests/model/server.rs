@@ -58,6 +58,7 @@ impl Server {
                     name: Arc::clone(&from.lease),
                     version: Version { uid: "lease".into(), number: 0 },
                     created_seconds: 0,
+                    duration_seconds: 15,
                     holder: Some(from.incarnation.clone()),
                     attempt: *attempt,
                     ended: ended.clone(),
