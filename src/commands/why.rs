@@ -17,7 +17,7 @@ use super::{
 use crate::{
     cli::WhyArguments,
     controllers::site::{model::verb, place::Place, under_way::job_key, watch::lane},
-    domain::{condition, key::Key},
+    domain::{condition, key::Key, names::child},
     fleet_report::names,
 };
 
@@ -34,6 +34,8 @@ pub struct JobFacts {
 pub struct Facts {
     /// The object itself.
     pub row: Row,
+    /// What the names of its objects begin with.
+    pub stem: String,
     /// Its conditions.
     pub conditions: Vec<Condition>,
     /// The bench of a site, where it is not settled.
@@ -60,7 +62,7 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     };
     let mut text = format!("{kind} {name} is {state}\n  {message}\n");
     if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
-        let _ = writeln!(text, "\nWhat it means\n  {advice}");
+        let _ = writeln!(text, "\nWhat it means\n  {}", with_names(advice, kind, &facts.stem));
     }
     if let Some((code, advice)) =
         facts.code.as_deref().filter(|_| !facts.row.settled).and_then(|code| Some((code, advice::of_code(code)?)))
@@ -70,7 +72,8 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     if let Some(bench) = &facts.bench {
         let _ = writeln!(text, "\nBench {} is {}\n  {}", bench.name, bench.reason, bench.message);
         if let Some(advice) = advice::of(&bench.reason) {
-            let _ = writeln!(text, "  {advice}");
+            let name = bench.name.rsplit('/').next().unwrap_or(&bench.name);
+            let _ = writeln!(text, "  {}", with_names(advice, bench.kind, name));
         }
     }
     if let Some(job) = &facts.job {
@@ -97,6 +100,19 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
         Ok(pod) => writeln!(text, "\nOwned by replica {pod}; see its logs."),
         Err(why) => writeln!(text, "\nNot owned by any replica: {why}"),
     };
+    text
+}
+
+/// An advice with the names of a site's or bench's own objects in place of `SITE-init`, `BENCH-configure` and the like.
+fn with_names(advice: &str, kind: &str, stem: &str) -> String {
+    let placeholder = format!("{}-", kind.to_uppercase());
+    let mut parts = advice.split(&placeholder);
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|it: char| !it.is_ascii_lowercase() && it != '-').unwrap_or(part.len());
+        text.push_str(&child(stem, &part[..end]));
+        text.push_str(&part[end..]);
+    }
     text
 }
 
@@ -144,6 +160,7 @@ async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Res
     let bench = benches.get(&key.name).await.with_context(|| format!("read FrappeBench {key}"))?;
     Ok(Facts {
         row: of_bench(&bench),
+        stem: key.name.clone(),
         code: bench.status.as_ref().and_then(|it| it.configure_failure.clone()).map(|it| it.code),
         conditions: bench.status.map(|it| it.conditions).unwrap_or_default(),
         bench: None,
@@ -160,6 +177,7 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
     let bench = benches.get_opt(&bench_key.name).await.context("read its bench")?;
     Ok(Facts {
         row: of_site(&site),
+        stem: Place::of(&site).stem,
         code: site.status.as_ref().and_then(|it| it.operation.clone()?.outcome).map(|it| it.code),
         bench: bench.as_ref().map(of_bench).filter(|row| !row.settled),
         job: job(client, &site).await?,
@@ -235,6 +253,7 @@ mod tests {
     fn it_names_the_reason_the_cure_the_bench_the_job_and_the_replica() {
         let facts = Facts {
             row: row("site", false, "HostClaimed"),
+            stem: "one".into(),
             conditions: Vec::new(),
             bench: Some(row("bench", false, "VolumePending")),
             job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
@@ -262,6 +281,7 @@ mod tests {
     fn of_what_is_served_there_is_nothing_to_say() {
         let facts = Facts {
             row: row("site", true, "Ready"),
+            stem: "one".into(),
             conditions: Vec::new(),
             bench: None,
             job: None,
@@ -272,5 +292,32 @@ mod tests {
         let text = explain(&facts, Timestamp::UNIX_EPOCH);
         assert!(text.starts_with("site shops/one is Ready for 0s\n"), "{text}");
         assert!(!text.contains("What it means"), "{text}");
+    }
+
+    #[test]
+    fn an_advice_names_the_objects_of_the_site_or_bench() {
+        for (kind, reason, stem, wanted) in [
+            (
+                "site",
+                "Initializing",
+                "shop",
+                "The Job `shop-init` creates the site. `kubectl logs job/shop-init` shows",
+            ),
+            ("bench", "Preparing", "main", "The Job `main-configure` must complete"),
+        ] {
+            let facts = Facts {
+                row: row(kind, false, reason),
+                stem: stem.into(),
+                conditions: Vec::new(),
+                bench: (kind == "site").then(|| row("bench", false, "Preparing")),
+                job: None,
+                code: None,
+                backups: Vec::new(),
+                replica: Ok("pod-a".into()),
+            };
+            let text = explain(&facts, Timestamp::UNIX_EPOCH);
+            assert!(text.contains(wanted), "{wanted} in {text}");
+            assert!(!text.contains("SITE-") && !text.contains("BENCH-"), "{text}");
+        }
     }
 }
