@@ -113,7 +113,7 @@ crds:
 notice:
 	loadtest/setup/notice
 
-## make docs           write docs/api.md and docs/metrics.md from the code
+## make docs           write docs/api.md, docs/metrics.md, docs/permissions.md and the chart's rights from the code
 .PHONY: docs
 docs:
 	UPDATE_DOCS=1 cargo test --quiet -p frappe-operator --test reference

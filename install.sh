@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
 release=0.1.0
-sha256=36585221410a7beff9f63d7b3b873db76db2a5239ab8f83ca89f9a24fc17044d
+sha256=39eb7473ca29e0b5f50e101091b50fb5f280b7bc2f1406537bb3a4a488f36a69
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -10,41 +10,21 @@
 use kube_sharding::SLOTS;
 use serde_json::{Value, json};
 
-use crate::{domain::labels, fleet_report::names};
+use crate::{
+    domain::{labels, rights},
+    fleet_report::names,
+};
 
 /// Name of policy and binding.
 const NAME: &str = "frappe-operator-owns-what-it-writes";
 
-/// Groups and resources that replicas write, with the operations that are judged.
-fn rules() -> Value {
-    let rule = |group: &str, resources: &[&str]| {
+/// What replicas write, with the operations that are judged.
+fn rules() -> Vec<Value> {
+    let rule = |(group, resources): (String, Vec<String>)| {
         json!({"apiGroups": [group], "apiVersions": ["*"], "resources": resources, "scope": "*",
                "operations": ["CREATE", "UPDATE", "DELETE"]})
     };
-    json!([
-        rule(
-            "vyogo.tech",
-            &[
-                "frappesites",
-                "frappesites/status",
-                "frappebenches",
-                "frappebenches/status",
-                "frappedomains",
-                "sitebackups",
-                "sitebackups/status"
-            ]
-        ),
-        rule("batch", &["jobs"]),
-        rule("networking.k8s.io", &["ingresses", "networkpolicies"]),
-        rule("gateway.networking.k8s.io", &["httproutes"]),
-        rule("route.openshift.io", &["routes"]),
-        rule("apps", &["deployments", "statefulsets"]),
-        rule("policy", &["poddisruptionbudgets"]),
-        rule("", &["secrets", "services", "configmaps", "persistentvolumeclaims"]),
-        rule("keda.sh", &["scaledobjects", "triggerauthentications"]),
-        rule("monitoring.coreos.com", &["servicemonitors"]),
-        rule("k8s.mariadb.com", &["databases", "users", "grants", "mariadbs"]),
-    ])
+    rights::written().into_iter().map(rule).collect()
 }
 
 /// The policy and its binding, for the operator's ServiceAccount.
@@ -109,5 +89,16 @@ mod tests {
         assert!(condition.ends_with("'system:serviceaccount:platform:operator'"), "{condition}");
         assert_eq!(binding["spec"]["paramRef"]["namespace"], "platform");
         assert_eq!(binding["spec"]["policyName"], policy["metadata"]["name"]);
+    }
+
+    #[test]
+    fn the_charts_policy_is_this_one() {
+        let file = include_str!("../helm/frappe-operator/files/admission-fence.yaml");
+        let documents = policy("NAMESPACE-OF-THE-RELEASE", "ACCOUNT-OF-THE-RELEASE");
+        let text: Vec<String> = documents
+            .iter()
+            .map(|it| format!("---\n{}\n", serde_json::to_string_pretty(it).expect("JSON is text")))
+            .collect();
+        assert!(file == text.concat(), "helm/frappe-operator/files/admission-fence.yaml is out of date: make crds");
     }
 }

@@ -2,8 +2,10 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use kube_sharding::timing::Timing;
+
+use crate::domain::capabilities::Api;
 
 /// Kubernetes operator for Frappe and ERPNext: the operator itself (`run`), and commands to inspect it.
 #[derive(Debug, Parser)]
@@ -110,15 +112,16 @@ pub struct CheckArguments {
     pub json: bool,
 }
 
-/// An API that a cluster may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OptionalApi {
-    /// KEDA.
-    Keda,
-    /// The Prometheus operator's ServiceMonitor.
-    ServiceMonitor,
-    /// OpenShift.
-    Openshift,
+/// The optional APIs on which the objects of a bench depend.
+impl ValueEnum for Api {
+    fn value_variants<'a>() -> &'a [Self] {
+        Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let row = self.row();
+        row.render.map(|name| PossibleValue::new(name).help(row.title))
+    }
 }
 
 /// What to render.
@@ -132,7 +135,7 @@ pub struct RenderArguments {
     pub config: Option<std::path::PathBuf>,
     /// Optional APIs to assume in the cluster, separated by commas.
     #[arg(long, value_delimiter = ',')]
-    pub with: Vec<OptionalApi>,
+    pub with: Vec<Api>,
     /// Namespace of benches that set none.
     #[arg(long, short, default_value = "default")]
     pub namespace: String,

@@ -33,14 +33,15 @@ use clap::Parser;
 pub mod parts {
     pub use crate::{
         admission::{Named, REFERENCES, SECRETS_MAX},
-        commands::prerequisites::{Rights, Rule},
         config::OperatorConfig,
         domain::{
-            capabilities::Capabilities,
+            capabilities::{Api, Capabilities, KnownBy},
             diff::first_difference,
             labels::SLOT,
             names::{database, hex},
             object::{Desired, Kind},
+            rights::{Place, Rights, Rule, grants},
+            watches::{Narrowing, Wakes},
         },
         fleet_report::names,
         lanes::{Lanes, Priority},

@@ -1,10 +1,10 @@
 //! Puts the parts together: member, watches, queues, servers; and ends them in order.
 
 mod apis;
-mod backups;
 mod concerned;
 mod fleet;
 mod ownership;
+mod reactions;
 mod readiness;
 pub mod reason;
 mod settings;
@@ -306,7 +306,6 @@ fn context(worker: &Worker, watches: Watches, wake: &Wake, settings: watch::Rece
         benches: watches.benches,
         site_children: watches.site_children,
         bench_children: watches.bench_children,
-        mariadb: watches.readiness.mariadb,
         capabilities: watches.readiness.capabilities,
         troubles: watches.troubles,
         user_secrets: watches.user_secrets,

@@ -3,21 +3,21 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
 
-use frappe_operator::parts::METRICS;
+use frappe_operator::parts::{Api, Kind, KnownBy, METRICS, Narrowing, Place, Rights, Rule, Wakes, grants};
 use serde_json::Value;
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Holds a page against what it should be, or writes it where `UPDATE_DOCS` is set.
+/// Holds a file against what it should be, or writes it where `UPDATE_DOCS` is set.
 fn hold(name: &str, text: &str) {
-    let path = root().join("docs").join(name);
+    let path = root().join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
     }
     let found = fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == text, "docs/{name} is out of date: make docs");
+    assert!(found == text, "{name} is out of date: make docs");
 }
 
 /// In a cell of a table.
@@ -52,7 +52,7 @@ fn the_api_page_is_the_types() {
             rules(&schema["x-kubernetes-validations"], "", &mut text);
         }
     }
-    hold("api.md", &text);
+    hold("docs/api.md", &text);
 }
 
 /// What must hold of several fields together.
@@ -154,7 +154,7 @@ fn the_metrics_page_is_the_code() {
         )
         .unwrap();
     }
-    hold("metrics.md", &text);
+    hold("docs/metrics.md", &text);
 }
 
 /// Every metric that the code sets is described, with the labels that it has there, and every described one is set.
@@ -182,4 +182,120 @@ fn sources(folder: &Path, found: &mut BTreeSet<String>) {
             found.extend(names.map(str::to_owned));
         }
     }
+}
+
+/// Which objects of a kind a watch shows.
+fn shown(narrowing: Narrowing) -> &'static str {
+    match narrowing {
+        Narrowing::Slots => "those of the slots that the replica holds",
+        Narrowing::OfSites => "those of the sites in the slots that the replica holds",
+        Narrowing::Unlabelled => "those without a slot's label",
+        Narrowing::OfBenches => "those of benches; the coordinator alone",
+        Narrowing::Marked => "those with the label `frappe.vyogo.tech/watched`",
+        Narrowing::Everything => "all; every replica",
+        Narrowing::Named => "one by its name, once it is asked for (metadata)",
+        Narrowing::Settings => "`frappe-operator-config` in the operator's namespace",
+    }
+}
+
+/// Whom a change wakes.
+fn woken(wakes: Wakes) -> &'static str {
+    match wakes {
+        Wakes::Site => "the site; where it goes, its SiteBackups, and its bench if that is being deleted",
+        Wakes::Bench => "the bench; its sites where spec, readiness, suffix or deletion changed",
+        Wakes::ItsSite => "its site",
+        Wakes::ItsBench => "its bench",
+        Wakes::BenchInTrouble => "its bench, if the pod cannot run",
+        Wakes::Backups => "the SiteBackups of its site",
+        Wakes::SitesOfHost => "the site that holds the host; where it goes, the sites that want it",
+        Wakes::SitesOfNamespace => "sites in it or on its benches, if its labels changed or it is being deleted",
+        Wakes::SitesOfServer => "its site; where it is no site's own, every site",
+        Wakes::WhoNamesIt => "benches, sites and SiteBackups that name it",
+        Wakes::WhoUsesTheApi => "whom an optional API concerns (below)",
+        Wakes::Benches => "every bench",
+        Wakes::WhoUsesTheSetting => "whom the changed settings concern",
+    }
+}
+
+fn api_group(kind: Kind) -> String {
+    let group = kind.resource().group;
+    if group.is_empty() { "core".to_owned() } else { group }
+}
+
+#[test]
+fn the_permissions_page_is_the_table_of_kinds() {
+    let mut text = String::from(
+        "# What the operator watches, and what it may do\n\nMade from the table of kinds (`src/domain/kinds.rs`) by `make docs`.\n\n\
+         ## Watches\n\nWhere *of these* says metadata, nothing else is transferred. A change of its own object wakes a controller at \
+         once; the rest is gathered for 100 ms. With `watchNamespaces` the kinds with objects in namespaces are watched in those alone.\n\n\
+         | kind | of these | a change wakes |\n|---|---|---|\n",
+    );
+    for kind in Kind::ALL {
+        let (row, name) = (kind.row(), kind.resource().kind);
+        for watch in row.watches {
+            let of = shown(watch.narrowing);
+            let is_single = matches!(watch.narrowing, Narrowing::Named | Narrowing::Settings);
+            let metadata = if row.metadata_only && !is_single { " (metadata)" } else { "" };
+            writeln!(text, "| {name} ({}) | {of}{metadata} | {} |", api_group(*kind), woken(watch.wakes)).unwrap();
+        }
+    }
+    text.push_str(
+        "\n## Optional APIs\n\nEach is noticed when it comes and when it goes, without a restart.\n\n\
+         | API | it exists where these definitions do | its kinds | without it |\n|---|---|---|---|\n",
+    );
+    for api in Api::ALL {
+        let row = api.row();
+        let kinds: Vec<String> = api.kinds().map(|it| it.resource().kind).collect();
+        let definitions: Vec<String> = api.kinds().map(|it| format!("`{}`", it.definition())).collect();
+        let known = match row.known_by {
+            KnownBy::ItsKinds => definitions.join(", "),
+            KnownBy::ItsKindsOr(other) => format!("{}, or `{other}`", definitions.join(", ")),
+            KnownBy::Definition(name) => format!("`{name}`"),
+        };
+        let kinds = if kinds.is_empty() { "-".to_owned() } else { kinds.join(", ") };
+        writeln!(text, "| {} | {known} | {kinds} | {} |", row.title, row.without).unwrap();
+    }
+    text.push_str(
+        "\n## Permissions\n\nThe chart's roles (`helm/frappe-operator/files/rights.yaml`) are this table; `frappe-operator check` asks \
+         the API server for each permission.\n\n| resource | verbs | where | what for |\n|---|---|---|---|\n",
+    );
+    for grant in grants() {
+        let place = match grant.place {
+            Place::Cluster => "cluster",
+            Place::Namespaces => "watched namespaces",
+            Place::Own => "the operator's namespace",
+        };
+        writeln!(text, "| {} | {} | {place} | {} |", grant.resource, grant.verbs.join(", "), grant.why).unwrap();
+    }
+    hold("docs/permissions.md", &text);
+}
+
+#[test]
+fn the_charts_rights_are_those_of_the_table() {
+    let rights = Rights::needed();
+    let mut text = String::from(
+        "# What the operator may do, made from the table of kinds by `make docs`; what each right is for: docs/permissions.md.\n\
+         # `frappe-operator check` asks the API server for each.\n",
+    );
+    let places = [
+        ("Of what the cluster has one of.", "cluster", &rights.cluster),
+        (
+            "In every namespace that is looked after: all, unless watchNamespaces names some.",
+            "namespaces",
+            &rights.namespaces,
+        ),
+        ("In the operator's own namespace.", "own", &rights.own),
+    ];
+    let list = |items: &[String]| {
+        let quoted = items.iter().map(|it| if it.is_empty() { "\"\"" } else { it }).collect::<Vec<_>>();
+        format!("[{}]", quoted.join(", "))
+    };
+    for (comment, name, rules) in places {
+        write!(text, "\n# {comment}\n{name}:\n").unwrap();
+        for Rule { api_groups, resources, verbs } in rules {
+            let (groups, resources, verbs) = (list(api_groups), list(resources), list(verbs));
+            writeln!(text, "  - {{apiGroups: {groups}, resources: {resources}, verbs: {verbs}}}").unwrap();
+        }
+    }
+    hold("helm/frappe-operator/files/rights.yaml", &text);
 }

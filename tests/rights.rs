@@ -39,7 +39,7 @@ fn what_is_granted_is_what_is_used() {
         return;
     };
     let (used, clusters) = noted(&folder).unwrap();
-    let rights = Rights::of_the_chart();
+    let rights = Rights::needed();
     let unseen: BTreeSet<Right> = UNSEEN.iter().map(|(a, b, c, _)| ((*a).into(), (*b).into(), (*c).into())).collect();
     let granted = flat(&[rights.cluster, rights.namespaces, rights.own].concat());
     assert!(clusters > 10, "only {clusters} clusters noted what they used");

@@ -23,13 +23,18 @@ use kube::{
 use super::{
     manifests,
     output::{connect, counted, print},
-    prerequisites::{Definition, Facts, Level, Rights, Rule, Server, findings, table},
+    prerequisites::{Definition, Facts, Level, Server, findings, table},
     shards,
 };
 use crate::{
     cli::CheckArguments,
     config::{CONFIG_MAP, OperatorConfig, parse},
-    domain::{diff::first_difference, key::Key, object::Kind},
+    domain::{
+        diff::first_difference,
+        key::Key,
+        kinds::Kind,
+        rights::{Rights, Rule},
+    },
     fleet_report::{names, report},
 };
 
@@ -112,7 +117,7 @@ async fn definitions(client: &Client) -> anyhow::Result<BTreeMap<String, Definit
 
 /// The rights that the operator's account lacks, and how many were asked for.
 async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<String>, usize), String> {
-    let rights = Rights::of_the_chart();
+    let rights = Rights::needed();
     let own = Some(arguments.operator_namespace.as_str());
     let of = |rules: &[Rule], namespace: Option<&str>| {
         rules.iter().flat_map(|rule| questions(rule, namespace)).collect::<Vec<_>>()
@@ -237,7 +242,7 @@ fn reconciles(arguments: &[&String]) -> u32 {
 }
 
 async fn servers(client: &Client, optional: &std::collections::BTreeSet<String>) -> anyhow::Result<Vec<Server>> {
-    if !optional.contains("mariadbs.k8s.mariadb.com") {
+    if !optional.contains(&Kind::MariaDb.definition()) {
         return Ok(Vec::new());
     }
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &Kind::MariaDb.resource());

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::output::print;
 use crate::{
     admission, admission_policy,
-    cli::{Cli, FenceArguments, OptionalApi, RenderArguments},
+    cli::{Cli, FenceArguments, RenderArguments},
     config::{self, OperatorConfig},
     controllers::bench::{build, model::Input, validate},
     domain::{capabilities::Capabilities, key::Key, labels::APPLIED_HASH, object::Desired},
@@ -68,14 +68,7 @@ pub fn render(arguments: &RenderArguments) -> anyhow::Result<()> {
         Some(file) => configuration(&read(file)?).with_context(|| format!("read {}", file.display()))?,
         None => OperatorConfig::default(),
     };
-    let has = |api| arguments.with.contains(&api);
-    let capabilities = Capabilities {
-        keda: has(OptionalApi::Keda),
-        service_monitors: has(OptionalApi::ServiceMonitor),
-        openshift: has(OptionalApi::Openshift),
-        routes: has(OptionalApi::Openshift),
-        gateway: false,
-    };
+    let capabilities = Capabilities::of(|api| arguments.with.contains(&api));
     for object in objects(&text, &arguments.namespace, &config, capabilities)? {
         print(&format!("---\n{}\n", serde_json::to_string_pretty(&object.body)?))?;
     }

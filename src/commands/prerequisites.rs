@@ -5,13 +5,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use frappe_crds::FrappeBench;
 use kube::ResourceExt;
 use kube_sharding::SLOTS;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use super::output::counted;
 use crate::{
     config::OperatorConfig,
     controllers::site::validate::connections_max,
-    domain::{condition, key::Key},
+    domain::{
+        capabilities::{Api, Missed},
+        condition,
+        key::Key,
+    },
     fleet_report::Report,
 };
 
@@ -82,7 +86,7 @@ pub struct Facts {
     pub version: (u32, String),
     /// Definitions of this operator, by name.
     pub definitions: BTreeMap<String, Definition>,
-    /// Names of the optional definitions that there are.
+    /// Names of all definitions that there are.
     pub optional: BTreeSet<String>,
     /// Name of the default storage class.
     pub default_storage_class: Option<String>,
@@ -102,41 +106,6 @@ pub struct Facts {
     pub mariadb_operators: Vec<(Key, u32)>,
     /// The MariaDB objects.
     pub servers: Vec<Server>,
-}
-
-/// A right that the operator needs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rule {
-    /// API groups.
-    pub api_groups: Vec<String>,
-    /// Resources, with a slash before a subresource.
-    pub resources: Vec<String>,
-    /// Verbs.
-    pub verbs: Vec<String>,
-}
-
-/// Every right that the operator needs.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Rights {
-    /// Of what the cluster has one of.
-    pub cluster: Vec<Rule>,
-    /// In every namespace that is looked after.
-    pub namespaces: Vec<Rule>,
-    /// In the operator's own namespace.
-    pub own: Vec<Rule>,
-}
-
-impl Rights {
-    /// Those that the chart gives.
-    ///
-    /// # Panics
-    /// Never: a test reads the file.
-    pub fn of_the_chart() -> Self {
-        let text = include_str!("../../helm/frappe-operator/files/rights.yaml");
-        serde_yaml_ng::from_str(text).expect("the chart's rights are YAML of this form")
-    }
 }
 
 /// What the facts mean.
@@ -256,43 +225,28 @@ fn storage(facts: &Facts) -> Finding {
     }
 }
 
+/// The optional APIs, and who misses those that do not exist.
 fn optional(facts: &Facts) -> Vec<Finding> {
-    let has = |names: &[&str]| names.iter().all(|name| facts.optional.contains(*name));
-    let autoscaled = facts.benches.iter().any(|it| it.spec.worker_autoscaling.is_some());
-    let mariadb = has(&["databases.k8s.mariadb.com", "users.k8s.mariadb.com", "grants.k8s.mariadb.com"]);
-    let keda = has(&["scaledobjects.keda.sh", "triggerauthentications.keda.sh"]);
-    let mut found = vec![
-        if mariadb {
-            finding(Level::Good, "MariaDB operator", "installed (its CRDs exist)")
-        } else {
-            finding(
-                Level::Warning,
-                "MariaDB operator",
-                "not installed: only sites with an existing database work (provider external or postgres)",
-            )
-        },
-        match (keda, autoscaled) {
-            (true, _) => {
-                not_scaled(facts).unwrap_or_else(|| finding(Level::Good, "KEDA", "installed (its CRDs exist)"))
-            }
-            (false, true) => finding(
-                Level::Warning,
-                "KEDA",
-                "not installed: benches with workerAutoscaling run a fixed number of workers",
-            ),
-            (false, false) => finding(Level::Good, "KEDA", "not installed, and no bench needs it"),
-        },
-    ];
-    let others = [
-        ("httproutes.gateway.networking.k8s.io", "Gateway API"),
-        ("routes.route.openshift.io", "OpenShift"),
-        ("servicemonitors.monitoring.coreos.com", "Prometheus operator"),
-    ];
-    for (name, subject) in others {
-        let there = if has(&[name]) { "installed (its CRD exists)" } else { "not installed (optional)" };
-        found.push(finding(Level::Good, subject, there));
-    }
-    found
+    let of = |api: &Api| {
+        let row = api.row();
+        let crds = if api.kinds().count() > 1 { "its CRDs exist" } else { "its CRD exists" };
+        let missed = match row.missed {
+            Missed::Always => true,
+            Missed::By(bench) => facts.benches.iter().any(|it| bench(&it.spec)),
+            Missed::Never => false,
+        };
+        let exists = api.is_known_by(&facts.optional);
+        let (level, message) = match (exists, missed, row.missed) {
+            (true, ..) => (Level::Good, format!("installed ({crds})")),
+            (false, true, _) => (Level::Warning, format!("not installed: {}", row.without)),
+            (false, false, Missed::By(_)) => (Level::Good, "not installed, and no bench needs it".to_owned()),
+            (false, false, _) => (Level::Good, "not installed (optional)".to_owned()),
+        };
+        let found = finding(level, row.title, message);
+        let worse = if exists && *api == Api::Keda { not_scaled(facts) } else { None };
+        worse.unwrap_or(found)
+    };
+    Api::ALL.iter().map(of).collect()
 }
 
 /// Benches whose workers KEDA is to scale and does not.

@@ -78,8 +78,6 @@ pub struct Context {
     pub claims: Arc<Claims>,
     /// Which Secrets have the password of a MariaDB's administrator.
     pub root_secrets: Arc<RootSecrets>,
-    /// Whether the MariaDB operator's kinds exist and are synced.
-    pub mariadb: watch::Receiver<bool>,
     /// What the cluster offers beyond Kubernetes.
     pub capabilities: watch::Receiver<Capabilities>,
     /// SiteBackups by site.
@@ -126,7 +124,7 @@ impl Context {
 
     /// Whether the MariaDB operator's kinds exist.
     pub fn mariadb_installed(&self) -> bool {
-        *self.mariadb.borrow()
+        self.capabilities.borrow().mariadb
     }
 }
 

@@ -1,11 +1,12 @@
-//! The controllers. The table says what each watches and where its reconcile is.
+//! The controllers: one for each kind that people write.
 //!
-//! | kind | watches | reconcile |
-//! |---|---|---|
-//! | FrappeSite | sites; their Secrets (metadata), Jobs, Ingresses, Databases, Users, Grants; FrappeDomains; MariaDBs; benches | [`site::reconcile`] |
-//! | SiteBackup | what the site watches; SiteBackups, with the label of their site's slot and without | [`backup::reconcile`] |
-//! | FrappeBench | benches; their ConfigMaps, PersistentVolumeClaims, Services, Deployments, StatefulSets, Jobs; sites | [`bench::reconcile`] |
+//! | kind | reconcile |
+//! |---|---|
+//! | FrappeSite | [`site::reconcile`] |
+//! | SiteBackup | [`backup::reconcile`] |
+//! | FrappeBench | [`bench::reconcile`] |
 //!
+//! What is watched and whom that wakes: the table of [`crate::domain::kinds`], for people in `docs/permissions.md`.
 //! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
 //! [`crate::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 

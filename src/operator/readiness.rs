@@ -2,68 +2,65 @@
 
 use std::sync::Arc;
 
-use futures::future::select_all;
+use futures::{FutureExt as _, future::select_all};
 use kube_sharding::{SlotSet, gate::Openings};
 use tokio::{sync::watch, task::JoinSet};
 
-use super::wake::Wake;
-use crate::domain::capabilities::Capabilities;
+use super::{apis::Present, wake::Wake};
+use crate::domain::{
+    capabilities::{Api, Capabilities, Reader},
+    kinds::Kind,
+    watches::Watch,
+};
 
-/// Slots that caches have listed, by what they are needed for.
+/// What one watch has listed, and who needs it.
+pub(super) struct Source {
+    /// The API that its kind needs.
+    needs: Option<Api>,
+    /// Whether it follows the slots.
+    is_by_slot: bool,
+    awaited_by: &'static [Reader],
+    /// Slots that are listed.
+    pub(super) synced: watch::Receiver<SlotSet>,
+}
+
+impl Source {
+    /// A watch of the table.
+    pub(super) fn of(kind: Kind, watch: &Watch, synced: watch::Receiver<SlotSet>) -> Self {
+        let (needs, is_by_slot) = (kind.row().needs, watch.narrowing.is_by_slot());
+        Self { needs, is_by_slot, awaited_by: watch.awaited_by, synced }
+    }
+
+    /// What is open, which counts like one more watch.
+    fn open(awaited_by: &'static [Reader], synced: watch::Receiver<SlotSet>) -> Self {
+        Self { needs: None, is_by_slot: true, awaited_by, synced }
+    }
+
+    /// Whether one of these waits for it.
+    pub(super) fn is_awaited_by(&self, reader: Reader) -> bool {
+        self.awaited_by.contains(&reader)
+    }
+
+    fn is_whole(&self) -> bool {
+        *self.synced.borrow() == SlotSet::ALL
+    }
+}
+
+/// What is known of the world.
 pub(super) struct Sources {
-    /// Kinds that every site needs.
-    pub(super) sharded: Vec<watch::Receiver<SlotSet>>,
-    /// Kinds that a site needs where the MariaDB operator is installed.
-    pub(super) sql: Vec<watch::Receiver<SlotSet>>,
-    /// MariaDB objects.
-    pub(super) servers: watch::Receiver<SlotSet>,
-    /// Whether the MariaDB operator is installed.
-    pub(super) present: watch::Receiver<bool>,
-    /// Kinds that a bench needs.
-    pub(super) benches: Vec<watch::Receiver<SlotSet>>,
-    /// Which optional APIs exist is known once these are listed.
-    pub(super) definitions: watch::Receiver<SlotSet>,
-    /// KEDA.
-    pub(super) keda: Optional,
-    /// The Prometheus operator.
-    pub(super) service_monitors: Optional,
-    /// OpenShift.
-    pub(super) openshift: Optional,
-    /// OpenShift's Routes.
-    pub(super) routes: Optional,
-    /// The Gateway API.
-    pub(super) gateway: Optional,
+    /// Every watch.
+    pub(super) watched: Vec<Source>,
+    /// Which optional APIs exist.
+    pub(super) present: Present,
     /// How often each slot was opened: one that was closed and is open again looks as before.
     pub(super) openings: watch::Receiver<Arc<Openings>>,
 }
 
-/// An API that may be absent, and the caches of its kinds.
-pub(super) struct Optional {
-    pub(super) present: watch::Receiver<bool>,
-    pub(super) synced: Vec<watch::Receiver<SlotSet>>,
-}
-
-impl Optional {
-    fn listed(&self) -> bool {
-        self.synced.iter().all(|it| *it.borrow() == SlotSet::ALL)
-    }
-
-    /// It is there and everything of it is known.
-    fn usable(&self) -> bool {
-        *self.present.borrow() && self.listed()
-    }
-
-    /// It is absent, or everything of it is known.
-    fn settled(&self) -> bool {
-        !*self.present.borrow() || self.listed()
-    }
-}
-
 impl Sources {
-    /// What is open counts like one more cache.
+    /// What is open counts like one more watch.
     pub(super) fn and_open(mut self, open: watch::Receiver<SlotSet>, coordinating: watch::Receiver<SlotSet>) -> Self {
-        self.sharded.push(open);
-        self.benches.push(coordinating);
+        self.watched.push(Source::open(&[Reader::Sites], open));
+        self.watched.push(Source::open(&[Reader::Benches], coordinating));
         self
     }
 
@@ -74,6 +71,44 @@ impl Sources {
         let before = std::mem::replace(known, Arc::clone(&self.openings.borrow_and_update()));
         (known.since(&before), known.coordination_since(&before))
     }
+
+    fn is_present(&self, api: Api) -> bool {
+        self.present.get(&api).is_some_and(|it| *it.borrow())
+    }
+
+    /// The watches that these wait for. Where an API is half known, a bench would take from it what it holds.
+    fn needed_by(&self, reader: Reader) -> impl Iterator<Item = &Source> {
+        let exists = |it: &&Source| it.needs.is_none_or(|api| self.is_present(api));
+        self.watched.iter().filter(move |it| it.is_awaited_by(reader)).filter(exists)
+    }
+
+    /// An API is usable where it exists and what is not shared by slots is listed: of slots, each waits for its own.
+    fn capabilities(&self) -> Capabilities {
+        let is_listed =
+            |api: Api| self.watched.iter().filter(|it| it.needs == Some(api)).all(|it| it.is_by_slot || it.is_whole());
+        Capabilities::of(|api| self.is_present(api) && is_listed(api))
+    }
+
+    fn benches_listed(&self) -> bool {
+        self.needed_by(Reader::Benches).all(Source::is_whole)
+    }
+
+    fn ready_slots(&self) -> SlotSet {
+        self.needed_by(Reader::Sites).fold(SlotSet::ALL, |all, it| all.intersection(&it.synced.borrow()))
+    }
+
+    async fn changed(&mut self) {
+        let lists = self.watched.iter_mut().map(|it| changed(&mut it.synced).boxed());
+        let apis = self.present.values_mut().map(|it| changed(it).boxed());
+        let openings = changed(&mut self.openings).boxed();
+        select_all(lists.chain(apis).chain([openings])).await;
+    }
+}
+
+/// Whether something that they depend on came or went.
+fn concerns(reader: Reader, before: Capabilities, now: Capabilities) -> bool {
+    let mut read = Api::ALL.iter().filter(|api| api.row().reader == reader);
+    read.any(|api| before.has(*api) != now.has(*api))
 }
 
 /// What may be reconciled.
@@ -83,39 +118,31 @@ pub(super) struct Readiness {
     pub(super) slots: watch::Receiver<SlotSet>,
     /// Whether everything of the benches is listed.
     pub(super) benches: watch::Receiver<bool>,
-    /// Whether the MariaDB operator's kinds exist and are listed.
-    pub(super) mariadb: watch::Receiver<bool>,
-    /// What else the cluster offers.
+    /// What the cluster offers.
     pub(super) capabilities: watch::Receiver<Capabilities>,
 }
 
 impl Readiness {
     /// Follows the caches until the task is dropped; wakes what becomes ready.
     pub(super) fn follow(tasks: &mut JoinSet<()>, mut sources: Sources, wake: Wake) -> Self {
-        let (slots, benches, mariadb) =
-            (watch::Sender::new(SlotSet::NONE), watch::Sender::new(false), watch::Sender::new(false));
+        let (slots, benches) = (watch::Sender::new(SlotSet::NONE), watch::Sender::new(false));
         let capabilities = watch::Sender::new(Capabilities::default());
-        let this = Self {
-            slots: slots.subscribe(),
-            benches: benches.subscribe(),
-            mariadb: mariadb.subscribe(),
-            capabilities: capabilities.subscribe(),
-        };
+        let this =
+            Self { slots: slots.subscribe(), benches: benches.subscribe(), capabilities: capabilities.subscribe() };
         tasks.spawn(async move {
             let mut openings = Arc::default();
             loop {
                 let (reopened, recoordinated) = sources.opened(&mut openings);
-                let usable = sources.mariadb_usable();
                 let ready = sources.ready_slots();
+                let offered = sources.capabilities();
                 let before = *slots.borrow();
                 // In this order: who is woken must find it usable.
-                let appeared = !mariadb.send_replace(usable) && usable;
+                let offered_before = capabilities.send_replace(offered);
                 slots.send_replace(ready);
-                let offered = sources.capabilities();
-                let other = capabilities.send_replace(offered) != offered;
                 let new = ready.difference(&before).union(&ready.intersection(&reopened));
-                wake.slots(&if appeared || other { ready } else { new });
+                wake.slots(&if concerns(Reader::Sites, offered_before, offered) { ready } else { new });
                 let listed = sources.benches_listed();
+                let other = concerns(Reader::Benches, offered_before, offered);
                 if (!benches.send_replace(listed) || other || recoordinated) && listed {
                     wake.benches();
                     wake.orphans();
@@ -124,53 +151,6 @@ impl Readiness {
             }
         });
         this
-    }
-}
-
-impl Sources {
-    fn mariadb_usable(&self) -> bool {
-        *self.present.borrow() && *self.servers.borrow() == SlotSet::ALL
-    }
-
-    fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            keda: self.keda.usable(),
-            service_monitors: self.service_monitors.usable(),
-            openshift: self.openshift.usable(),
-            routes: *self.routes.present.borrow(),
-            gateway: *self.gateway.present.borrow(),
-        }
-    }
-
-    /// With an optional API half known, a bench would take from it what it holds.
-    fn benches_listed(&self) -> bool {
-        let whole = |it: &watch::Receiver<SlotSet>| *it.borrow() == SlotSet::ALL;
-        let optional = [&self.keda, &self.service_monitors, &self.openshift];
-        self.benches.iter().all(whole) && whole(&self.definitions) && optional.iter().all(|it| it.settled())
-    }
-
-    fn ready_slots(&self) -> SlotSet {
-        let common = |all: SlotSet, synced: &watch::Receiver<SlotSet>| all.intersection(&synced.borrow());
-        let ready = self.sharded.iter().fold(SlotSet::ALL, common);
-        let optional = [&self.routes, &self.gateway].into_iter().filter(|it| *it.present.borrow());
-        let ready = optional.flat_map(|it| &it.synced).fold(ready, common);
-        if !*self.present.borrow() {
-            return ready;
-        }
-        self.sql.iter().fold(ready, common).intersection(&self.servers.borrow())
-    }
-
-    async fn changed(&mut self) {
-        let sets = self.sharded.iter_mut().chain(&mut self.sql).chain(&mut self.benches);
-        let mut optional =
-            [&mut self.keda, &mut self.service_monitors, &mut self.openshift, &mut self.routes, &mut self.gateway];
-        let (appear, lists): (Vec<_>, Vec<_>) = optional.iter_mut().map(|it| (&mut it.present, &mut it.synced)).unzip();
-        let sets = sets.chain(lists.into_iter().flatten()).chain([&mut self.servers, &mut self.definitions]);
-        let mut any: Vec<_> = sets.map(|it| Box::pin(changed(it)) as futures::future::BoxFuture<'_, ()>).collect();
-        any.extend(appear.into_iter().map(|it| Box::pin(changed(it)) as _));
-        any.push(Box::pin(changed(&mut self.present)));
-        any.push(Box::pin(changed(&mut self.openings)));
-        select_all(any).await;
     }
 }
 
@@ -198,10 +178,6 @@ mod tests {
             runner::{Outcome, Runner, Terms},
         },
     };
-
-    fn absent() -> Optional {
-        Optional { present: watch::channel(false).1, synced: Vec::new() }
-    }
 
     fn site() -> FrappeSite {
         serde_json::from_value(serde_json::json!({
@@ -235,22 +211,8 @@ mod tests {
         };
         let (open, is_open) = watch::channel(slots);
         let (all, everything) = watch::channel(SlotSet::ALL);
-        let (_present, present) = watch::channel(false);
         let (reopened, openings) = watch::channel(Arc::default());
-        let sources = Sources {
-            sharded: vec![everything.clone()],
-            sql: Vec::new(),
-            servers: everything.clone(),
-            present,
-            benches: Vec::new(),
-            definitions: everything.clone(),
-            keda: absent(),
-            service_monitors: absent(),
-            openshift: absent(),
-            routes: absent(),
-            gateway: absent(),
-            openings,
-        };
+        let sources = Sources { watched: Vec::new(), present: Present::new(), openings };
         let mut tasks = JoinSet::new();
         let mut readiness = Readiness::follow(&mut tasks, sources.and_open(is_open, everything), wake);
         let (ran, mut runs) = tokio::sync::mpsc::unbounded_channel();
@@ -277,5 +239,55 @@ mod tests {
         reopened.send_replace(gate.openings().borrow().clone());
         assert_eq!(next().await, Some(Key::new("a", "shop")));
         drop(all);
+    }
+
+    /// The watches of a kind, with what they have listed.
+    fn watched(kind: Kind, listed: SlotSet) -> impl Iterator<Item = Source> {
+        kind.row().watches.iter().map(move |watch| Source::of(kind, watch, watch::channel(listed).1))
+    }
+
+    fn sources(watched: impl Iterator<Item = Source>, present: &[Api]) -> Sources {
+        let is_present = |api: &Api| (*api, watch::channel(present.contains(api)).1);
+        Sources {
+            watched: watched.collect(),
+            present: Api::ALL.iter().map(is_present).collect(),
+            openings: watch::channel(Arc::default()).1,
+        }
+    }
+
+    #[test]
+    fn kinds_of_an_api_are_waited_for_where_it_exists() {
+        let (all, none) = (SlotSet::ALL, SlotSet::NONE);
+        let gateway = |listed, present: &[Api]| {
+            let sources = sources(watched(Kind::Ingress, all).chain(watched(Kind::HttpRoute, listed)), present);
+            (sources.ready_slots(), sources.capabilities().gateway)
+        };
+        assert_eq!(gateway(none, &[]), (all, false));
+        assert_eq!(gateway(none, &[Api::Gateway]), (none, true), "each slot waits for its own");
+        assert_eq!(gateway(all, &[Api::Gateway]), (all, true));
+        let mariadb = |listed, present: &[Api]| {
+            let sources = sources(watched(Kind::Database, all).chain(watched(Kind::MariaDb, listed)), present);
+            (sources.ready_slots(), sources.capabilities().mariadb)
+        };
+        assert_eq!(mariadb(none, &[Api::Keda]), (all, false));
+        assert_eq!(mariadb(none, &[Api::MariaDb]), (none, false), "which servers there are is not known");
+        assert_eq!(mariadb(all, &[Api::MariaDb]), (all, true));
+        let keda = |listed, present: &[Api]| {
+            let sources = sources(watched(Kind::Deployment, all).chain(watched(Kind::ScaledObject, listed)), present);
+            (sources.benches_listed(), sources.capabilities().keda)
+        };
+        assert_eq!(keda(none, &[]), (true, false));
+        assert_eq!(keda(none, &[Api::Keda]), (false, false), "a bench would take from KEDA what it holds");
+        assert_eq!(keda(all, &[Api::Keda]), (true, true));
+    }
+
+    #[test]
+    fn an_api_wakes_whom_it_concerns() {
+        let with = |api: Api| Capabilities::of(|it| it == api);
+        for api in Api::ALL {
+            let woken = [Reader::Sites, Reader::Benches].map(|it| concerns(it, Capabilities::default(), with(*api)));
+            assert_eq!(woken, [api.row().reader == Reader::Sites, api.row().reader == Reader::Benches], "{api:?}");
+            assert!(!concerns(api.row().reader, with(*api), with(*api)));
+        }
     }
 }

@@ -32,7 +32,7 @@ fn a_database_that_exists_needs_no_mariadb_operator() {
         assert_eq!(reason(&plan(&world)), "ConnectionSecretMissing");
         user_secret(&mut world, "account");
         let (made, _) = converge(&mut world, "Complete");
-        assert_eq!(kinds(&made), [Kind::Secret, Kind::Job, Kind::Ingress, Kind::Domain]);
+        assert_eq!(kinds(&made), [Kind::Domain, Kind::Job, Kind::Ingress, Kind::Secret]);
         let jobs = made.iter().filter(|it| it.kind == Kind::Job).map(|it| it.key.name.as_str()).collect::<Vec<_>>();
         assert!(jobs.iter().all(|it| *it == "shop-init"), "created with all that it needs: {jobs:?}");
         let expected = json!({"type": engine, "own": false, "host": "db.example.com", "port": 3307});

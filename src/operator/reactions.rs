@@ -1,0 +1,227 @@
+//! What a change of an object leads to: what is noted of it, and which keys go into the queues.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use frappe_crds::{FrappeBench, FrappeSite};
+use kube::{Client, ResourceExt};
+
+use super::{
+    apis::{Definitions, serves},
+    wake::Wake,
+};
+use crate::{
+    controllers::{
+        backup::index::site_of,
+        bench::{pod_health::Troubles, watch as bench_watch},
+        site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
+    },
+    domain::{
+        key::Key,
+        kinds::Kind,
+        labels,
+        watches::{Wakes, Watch},
+    },
+    io::{cache::Change, compact::Compact},
+    lanes::Priority,
+};
+
+/// What is called with each change of an object.
+pub(super) type Reaction = Box<dyn Fn(Change<Compact>) + Send + Sync>;
+
+/// Makes what is called with each change, and keeps what is noted meanwhile.
+pub(super) struct Reactions {
+    client: Client,
+    wake: Wake,
+    jobs: Arc<JobBudget>,
+    definitions: Arc<Mutex<Definitions>>,
+    pub(super) claims: Arc<Claims>,
+    pub(super) root_secrets: Arc<RootSecrets>,
+    pub(super) troubles: Arc<Troubles>,
+}
+
+impl Reactions {
+    /// Nothing is noted yet.
+    pub(super) fn new(client: Client, wake: Wake, jobs: Arc<JobBudget>, definitions: Definitions) -> Self {
+        Self {
+            client,
+            wake,
+            jobs,
+            definitions: Arc::new(Mutex::new(definitions)),
+            claims: Arc::default(),
+            root_secrets: Arc::default(),
+            troubles: Arc::default(),
+        }
+    }
+
+    /// To a site in a slot of this replica.
+    pub(super) fn to_site(&self) -> impl Fn(Change<FrappeSite>) + Send + Sync + 'static {
+        let (wake, client) = (self.wake.clone(), self.client.clone());
+        move |change| {
+            let site = change.object();
+            wake.site_itself(site, &change);
+            if matches!(change, Change::Deleted(_)) {
+                wake.backups_of(&Key::of(site));
+                // A bench that is being deleted waits for its sites.
+                wake.leaving_bench(&site_watch::lane(site));
+                wake.astray(&client, site);
+            }
+        }
+    }
+
+    /// To a site that has no label yet.
+    pub(super) fn to_new_site(&self) -> impl Fn(Change<FrappeSite>) + Send + Sync + 'static {
+        let wake = self.wake.clone();
+        move |change| match &change {
+            Change::Applied { now, .. } => wake.unlabelled(now),
+            Change::Deleted(labelled) => wake.sites.no_stray(labelled),
+        }
+    }
+
+    /// To a bench.
+    pub(super) fn to_bench(&self) -> impl Fn(Change<FrappeBench>) + Send + Sync + 'static {
+        let wake = self.wake.clone();
+        move |change| {
+            let key = Key::of(change.object());
+            wake.bench(key.clone());
+            if site_watch::bench_matters(&change) {
+                wake.sites_that(Priority::Low, |site| site_watch::lane(site) == key);
+                wake.site_queue.limits_changed();
+                wake.backup_queue.limits_changed();
+            }
+        }
+    }
+
+    /// To an object of another kind, as its row of the table says; nothing for what is watched in another way.
+    pub(super) fn to_object(&self, kind: Kind, watch: &Watch) -> Option<Reaction> {
+        let reaction = match watch.wakes {
+            Wakes::ItsSite => self.to_part_of_site(kind),
+            Wakes::ItsBench => self.to_part_of_bench(),
+            Wakes::BenchInTrouble => self.to_pod(),
+            Wakes::Backups => self.to_backup(watch.narrowing.is_by_slot()),
+            Wakes::SitesOfHost => self.to_domain(),
+            Wakes::SitesOfNamespace => self.to_namespace(),
+            Wakes::SitesOfServer => self.to_server(),
+            Wakes::WhoNamesIt => self.to_secret(),
+            Wakes::WhoUsesTheApi => self.to_definition(),
+            Wakes::Site | Wakes::Bench | Wakes::Benches | Wakes::WhoUsesTheSetting => return None,
+        };
+        Some(reaction)
+    }
+
+    fn to_part_of_site(&self, kind: Kind) -> Reaction {
+        let (wake, budget) = (self.wake.clone(), Arc::clone(&self.jobs));
+        Box::new(move |change| {
+            if kind == Kind::Job {
+                budget.saw(change.object(), matches!(change, Change::Applied { .. }));
+                if !site_watch::job_matters(&change) {
+                    return;
+                }
+            }
+            if let Some(key) = site_watch::owner(change.object()) {
+                wake.site(&key);
+            }
+        })
+    }
+
+    fn to_part_of_bench(&self) -> Reaction {
+        let wake = self.wake.clone();
+        Box::new(move |change| {
+            if let Some(key) = bench_watch::owner(change.object()) {
+                wake.bench(key);
+            }
+        })
+    }
+
+    /// A pod that comes or goes wakes nobody, one that cannot run does.
+    fn to_pod(&self) -> Reaction {
+        let (wake, troubles) = (self.wake.clone(), Arc::clone(&self.troubles));
+        Box::new(move |change| {
+            if let Some(bench) = troubles.saw(change.object(), matches!(change, Change::Applied { .. })) {
+                wake.bench(bench);
+            }
+        })
+    }
+
+    /// SiteBackups that are new have no label yet: every member looks, and the owner of their site gives it to them. One
+    /// whose site does not exist is told so by the coordinator.
+    fn to_backup(&self, labelled: bool) -> Reaction {
+        let indexes = &self.wake.backups;
+        let index = Arc::clone(if labelled { &indexes.labelled } else { &indexes.new });
+        let wake = self.wake.clone();
+        Box::new(move |change| {
+            index.saw(&change);
+            if let Some(site) = site_of(change.object()) {
+                wake.backups_of(&site);
+            }
+        })
+    }
+
+    /// A site waits for the claim of another.
+    fn to_domain(&self) -> Reaction {
+        let (wake, claims) = (self.wake.clone(), Arc::clone(&self.claims));
+        Box::new(move |change| {
+            claims.saw(&change);
+            match &change {
+                Change::Applied { now, .. } => {
+                    if let Some(holder) = site_watch::holder(now) {
+                        wake.site(&holder);
+                    }
+                }
+                Change::Deleted(gone) => wake.sites_that(Priority::Normal, |site| site_watch::wants_host(site, gone)),
+            }
+        })
+    }
+
+    /// Labels of a namespace say whose sites a bench takes.
+    fn to_namespace(&self) -> Reaction {
+        let wake = self.wake.clone();
+        Box::new(move |change| {
+            let Change::Applied { now, before: Some(before) } = change else { return };
+            let of = |namespace: &Compact| {
+                let metadata = namespace.open().metadata;
+                (metadata.labels, metadata.deletion_timestamp)
+            };
+            if of(&now) != of(&before) {
+                wake.sites_that(Priority::Low, |site| site_watch::in_namespace(site, &now.name_any()));
+            }
+        })
+    }
+
+    fn to_server(&self) -> Reaction {
+        let (wake, root_secrets) = (self.wake.clone(), Arc::clone(&self.root_secrets));
+        Box::new(move |change| {
+            root_secrets.saw(&change);
+            if change.object().label(labels::SITE_UID).is_some() {
+                // Of one site alone.
+                if let Some(site) = site_watch::owner(change.object()) {
+                    wake.site(&site);
+                }
+            } else if site_watch::server_matters(&change) {
+                wake.sites_that(Priority::Low, |_| true);
+            }
+        })
+    }
+
+    /// A Secret may be read by several, of any slot, so that no label could tell whose it is.
+    fn to_secret(&self) -> Reaction {
+        let wake = self.wake.clone();
+        Box::new(move |change| {
+            let secret = Key::of(change.object());
+            wake.benches_that(|bench| bench_watch::reads_secret(bench, &secret));
+            wake.sites_that(Priority::Normal, |site| {
+                let bench = wake.benches.get(&site_watch::lane(site));
+                site_watch::reads_secret(site, bench.as_deref(), &secret)
+            });
+            wake.backups_reading(&secret);
+        })
+    }
+
+    /// Whom an API concerns is woken once its objects are listed: `readiness.rs`.
+    fn to_definition(&self) -> Reaction {
+        let definitions = Arc::clone(&self.definitions);
+        Box::new(move |change| {
+            let mut definitions = definitions.lock().unwrap_or_else(PoisonError::into_inner);
+            definitions.saw(change.object().name_any(), serves(&change));
+        })
+    }
+}
