@@ -19,6 +19,8 @@ pub enum Code {
     ClientTooOld,
     /// The image lacks apps that the site has.
     AppsMissing,
+    /// An app is to be removed that one requires which stays.
+    AppRequired,
     /// The site's name is one that Frappe uses for itself.
     SiteNameReserved,
     /// The database server cannot be reached, refused the login, or a statement failed.
@@ -39,6 +41,10 @@ pub enum Code {
     SiteIncomplete,
     /// Another pod works on the site.
     SiteLocked,
+    /// Jobs of the site did not end in the time that a restore waits for them.
+    JobsRunning,
+    /// The Redis of the bench's queues cannot be reached.
+    QueueUnreachable,
     /// The backup is of another database engine.
     BackupMisfit,
     /// The backup was made by a newer Frappe than the bench's.
@@ -98,6 +104,7 @@ impl Code {
                 | Self::ClientTooOld
                 | Self::EndpointRefused
                 | Self::AppsMissing
+                | Self::AppRequired
                 | Self::BucketMissing
                 | Self::CredentialsRefused
                 | Self::StorageFull
@@ -134,6 +141,7 @@ mod tests {
             include_str!("../runner/runner_bench.py"),
             include_str!("../runner/runner_common.py"),
             include_str!("../runner/runner_database.py"),
+            include_str!("../runner/runner_jobs.py"),
             include_str!("../runner/runner_site.py"),
         ];
         let raised = files.iter().flat_map(|text| text.split("raise Failure(\"").skip(1));

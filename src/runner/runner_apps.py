@@ -1,14 +1,17 @@
 """A site's apps: installed, and removed with their data after a backup. Nothing is judged by what Frappe reports alone."""
 
+import ast
 import gzip
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import zlib
 
-from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
+from runner_bench import list_apps
+from runner_common import APP_NAME, Failure, frappe_version, last_words, open_plain, read_file, replace_file
 
 # What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
 DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
@@ -19,14 +22,58 @@ COMPRESSION_LEVEL = 6
 
 
 def wanted_apps(request):
-    """Apps of a request, which the image must have."""
+    """Apps of a request, each after those that it requires. The image must have all of them."""
     apps = [app for app in request.get("apps", []) if app != "frappe"]
     if not all(APP_NAME.fullmatch(app) for app in apps):
         raise Failure("RequestInvalid", "request", "apps must be app names")
-    missing = [app for app in apps if not os.path.isdir(os.path.join("apps", app))]
+    missing = [app for app in apps if not has_code(app)]
     if missing:
         raise Failure("AppsMissing", "apps", f"the image does not have {', '.join(missing)}")
-    return apps
+    found = with_required(apps)
+    for app in found:
+        missing = [required for required in required_apps(app) if not has_code(required)]
+        if missing:
+            raise Failure("AppsMissing", "apps", f"{app} requires {', '.join(missing)}, which the image does not have")
+    return found
+
+
+def has_code(app):
+    """Whether the image has the app."""
+    return os.path.isdir(os.path.join("apps", app))
+
+
+def with_required(apps):
+    """The apps, each after those that it requires, at any depth."""
+    found, visited = [], set()
+
+    def visit(app):
+        if app in visited:
+            return
+        visited.add(app)
+        for required in required_apps(app):
+            visit(required)
+        found.append(app)
+
+    for app in apps:
+        visit(app)
+    return found
+
+
+def required_apps(app):
+    """What the app's hooks call required, by the names of the apps. Read, not run: Frappe wants a plain list there."""
+    path = os.path.join("apps", app, app, "hooks.py")
+    try:
+        statements = ast.parse(read_file(path)).body
+    except (SyntaxError, ValueError) as error:
+        raise Failure("CommandFailed", "apps", f"{path} cannot be read: {error}") from None
+    found = []
+    for statement in statements:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        if any(isinstance(target, ast.Name) and target.id == "required_apps" for target in targets):
+            found = [it.value for it in getattr(statement.value, "elts", []) if isinstance(it, ast.Constant) and isinstance(it.value, str)]
+    # NAME, ORGANIZATION/NAME, a repository's URL; each perhaps with @ and a branch.
+    names = [re.split(r"[/:]", name.rstrip("/"))[-1].partition("@")[0].removesuffix(".git") for name in found]
+    return [name for name in names if APP_NAME.fullmatch(name) and name != "frappe"]
 
 
 def removed_apps(request):
@@ -39,44 +86,125 @@ def removed_apps(request):
     return apps
 
 
+def refuse_needed(database, apps, removed):
+    """Refuses to remove what an app requires that stays: Frappe does not remove it, and ends well."""
+    stay = [app for app in dict.fromkeys([*json.loads(database.installed_apps()), *apps]) if app not in removed]
+    for app in stay:
+        needed = [it for it in required_apps(app) if it in removed]
+        if needed:
+            raise Failure("AppRequired", "apps", f"{app} requires {', '.join(needed)}: list {app} in removedApps as well, or keep {', '.join(needed)}")
+
+
+class Unfinished:
+    """What was begun with a site's apps and has not ended, as its file on the volume has it: the apps whose installation
+    was begun, wanted still or not, and whether the site is to be migrated after one that ended."""
+
+    def __init__(self, site):
+        self.path = site.installing_path
+        text = read_file(self.path).strip()
+        # Versions before wrote the one app that was being installed.
+        former = {"begun": text.split(), "migrate": bool(text)}
+        known = json.loads(text) if text.startswith("{") else former
+        self.begun, self.migrate = known["begun"], known["migrate"]
+
+    def begin(self, app):
+        """An installation begins."""
+        self.begun = [*self.without(app), app]
+        self.put(True)
+
+    def end(self, app):
+        """It ended."""
+        self.begun = self.without(app)
+        self.put(True)
+
+    def forget(self, app):
+        """Its app is gone."""
+        if app in self.begun:
+            self.begun = self.without(app)
+            self.put(self.migrate)
+
+    def without(self, app):
+        return [it for it in self.begun if it != app]
+
+    def put(self, migrate):
+        self.migrate = migrate
+        if self.begun or migrate:
+            replace_file(self.path, json.dumps({"begun": self.begun, "migrate": migrate}) + "\n", 0o640)
+        else:
+            os.unlink(self.path)
+
+
 def install_missing(site, database, apps):
-    """Installs what the site does not have. Frappe calls an app installed before its installation ended, and until its
-    removal has: the one that is being installed or was being removed is written down, and is installed over again."""
-    begun = read_file(site.installing_path).strip()
+    """Installs what the site does not have, an app after those that it requires. Frappe writes an app's modules and
+    tables before it lists the app, and lists it before its hooks have run; it refuses to begin anew where modules are, and
+    what is listed it takes for installed. So what was begun is written down, and is installed over again with --force."""
+    unfinished = Unfinished(site)
     half_removed = read_file(site.removing_path).partition(" ")[0]
-    changed = False
-    for app in apps:
-        has = f'"{app}"' in database.installed_apps()
-        if has and app not in (begun, half_removed):
-            continue
-        replace_file(site.installing_path, app + "\n", 0o640)
-        frappe(site, f"install-app {app}", "install-app", *(["--force"] if has else []), app)
+    half = {*unfinished.begun, half_removed}
+    missing = [app for app in apps if app in half or not is_listed(database, app)]
+    if missing or unfinished.migrate:
+        refuse_without_code(json.loads(database.installed_apps()))
+        list_apps(apps)
+    for app in missing:
+        unfinished.begin(app)
         if app == half_removed:
             os.unlink(site.removing_path)
-        changed = True
-    if changed:
+        said = frappe(site, f"install-app {app}", "install-app", *(["--force"] if app in half else []), app)
+        if not is_listed(database, app):
+            raise Failure("CommandFailed", f"install-app {app}", f"Frappe ended well and does not list {app}: {last_words(said)}")
+        unfinished.end(app)
+    if unfinished.migrate:
         frappe(site, "migrate", "migrate")
-        os.unlink(site.installing_path)
+        unfinished.put(False)
+
+
+def refuse_without_code(installed):
+    """Refuses a migrate where the image lacks an app that the site has: it would remove the app's DocTypes."""
+    missing = [app for app in installed if app != "frappe" and not has_code(app)]
+    if missing:
+        raise Failure("AppsMissing", "apps", f"the site has {', '.join(missing)}, and the image does not: build it with {', '.join(missing)}")
+
+
+def is_listed(database, app):
+    """Whether the site itself calls the app installed."""
+    return app in json.loads(database.installed_apps())
 
 
 def remove_apps(site, database, apps):
     """Uninstalls those of the apps that the site has, each with its data, each after a backup of the whole database that
-    was found to be whole. Frappe takes an app from its list before the end: the one that is being removed is written
-    down with its backup, and done over if it was cut short, without another backup of what is half gone."""
-    for app in apps:
+    was found to be whole, and each before those that it requires. Frappe takes an app from its list before the end: the
+    one that is being removed is written down with its backup, and done over if it was cut short, without another backup
+    of what is half gone."""
+    ordered = [app for app in reversed(with_required(apps)) if app in apps]
+    for app in ordered:
         begun, _, backup = read_file(site.removing_path).strip().partition(" ")
         if begun != app:
-            if f'"{app}"' not in database.installed_apps():
+            if not is_listed(database, app) and app not in Unfinished(site).begun:
                 continue
-            if not os.path.isdir(os.path.join("apps", app)):
+            if not has_code(app):
                 raise Failure("AppsMissing", "apps", f"to uninstall {app} the image must have it")
             backup = back_up(site, database, app)
             replace_file(site.removing_path, f"{app} {backup}\n", 0o640)
         print(f"{app} is removed; backup: {backup}")
-        force = [] if f'"{app}"' in database.installed_apps() else ["--force"]
-        frappe(site, f"uninstall-app {app}", "uninstall-app", "--yes", "--no-backup", *force, app)
-        frappe(site, "clear-cache", "clear-cache")
+        uninstall(site, database, app)
+        Unfinished(site).forget(app)
         os.unlink(site.removing_path)
+
+
+def uninstall(site, database, app):
+    """Has Frappe uninstall the app. Hooks of it that Redis has kept may end that after it is off the list: then it is
+    done over without them."""
+    command = ["uninstall-app", "--yes", "--no-backup"]
+    try:
+        said = frappe(site, f"uninstall-app {app}", *command, *([] if is_listed(database, app) else ["--force"]), app)
+    except Failure:
+        if is_listed(database, app):
+            raise
+        frappe(site, "clear-cache", "clear-cache")
+        said = frappe(site, f"uninstall-app {app}", *command, "--force", app)
+    frappe(site, "clear-cache", "clear-cache")
+    if is_listed(database, app):
+        raise Failure("CommandFailed", f"uninstall-app {app}", f"Frappe ended well and still lists {app}: {last_words(said)}")
 
 
 def back_up(site, database, app):
@@ -122,18 +250,19 @@ def check_dump(path, code="SiteIncomplete", what="nothing was removed, since the
 
 def check_removed(database, apps):
     """What Frappe must not list any more."""
-    installed = database.installed_apps()
-    left = [app for app in apps if f'"{app}"' in installed]
+    left = [app for app in apps if is_listed(database, app)]
     if left:
         raise Failure("SiteIncomplete", "check", f"still installed: {', '.join(left)}")
 
 
 def frappe(site, name, *arguments, stdin=""):
-    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments."""
+    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments. Answers what it
+    said."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
-    command = [sys.executable, program, "frappe", "--site", site.name, *arguments]
-    done = subprocess.run(command, cwd="sites", input=stdin, capture_output=True, text=True, check=False)
-    sys.stdout.write(done.stdout + done.stderr)
+    command = [sys.executable, "-u", program, "frappe", "--site", site.name, *arguments]
+    done = subprocess.run(command, cwd="sites", input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          errors="replace", check=False)
+    sys.stdout.write(done.stdout)
     if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Failure("CommandFailed", name, " ".join(words)[-400:] or f"exit code {done.returncode}")
+        raise Failure("CommandFailed", name, last_words(done.stdout) or f"exit code {done.returncode}")
+    return done.stdout

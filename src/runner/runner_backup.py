@@ -21,9 +21,11 @@ import tarfile
 import time
 import zlib
 
-from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe
+from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe, has_code, refuse_without_code
+from runner_bench import list_apps
 from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
 from runner_database import database as open_database
+from runner_jobs import jobs_of
 from runner_site import ready_site
 
 # Web workers of version 16 keep a site's configuration for so long: until then they might write to the database.
@@ -33,6 +35,8 @@ CACHING_VERSION = 16
 KEYS = ("encryption_key", "backup_encryption_key")
 # What a site under restore has in its configuration.
 MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
+KEYS_WARNING = ("the backup is another site's and has no keys: passwords that are stored in it (of mail accounts and the like) cannot be read, "
+                "enter them anew")
 # What a key looks like: Frappe gives one of them to a shell.
 KEY_VALUE = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 FILES = {"public-files": ("public-files.tgz", "public/files"), "private-files": ("private-files.tgz", "private/files")}
@@ -212,7 +216,8 @@ def fits(member, folder):
 
 
 def restoring(site):
-    """What is being restored, where that began and did not end: `run` and the configuration `before`."""
+    """What is being restored, where that began and did not end: `run`, the configuration `before`, and whether it is
+    `waiting` for jobs to end, until which nothing was touched."""
     return json.loads(read_file(site.restoring_path) or "{}")
 
 
@@ -236,24 +241,73 @@ def restore(request):
     database.wait()
     if with_database:
         database.refuse_client()
+        list_apps(contents["apps"])
+    else:
+        refuse_without_code(json.loads(database.installed_apps()))
     under = restoring(site)
     if under and under["run"] != run:
         raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({under['run']}): restore that one first")
     maintain(site, run)
+    jobs = jobs_of(site) if with_database else None
     if with_database:
-        database.wipe()
-        database.load(os.path.join(staging, contents["parts"]["database"]["file"]))
-        if database.administrators() != "1":
-            raise Failure("SiteIncomplete", "check", "the restored database has no password for Administrator")
-        if keys:
-            site.put_config({**json.loads(read_file(site.config_path)), **keys})
+        stop_jobs(site, jobs)
+        put_database(site, database, os.path.join(staging, contents["parts"]["database"]["file"]), keys)
     if with_files:
         for part in FILES:
             put_files(site, staging, contents, part)
+    if jobs:
+        # What requests that were under way have queued since.
+        jobs.reached(jobs.set_aside)
     frappe(site, "clear-cache", "clear-cache")
     frappe(site, "migrate", "migrate")
+    if jobs:
+        print(f"{jobs.reached(jobs.discard)} jobs that were queued before are discarded")
     serve_again(site)
+    if keys_are_missing(site, contents, with_database, keys):
+        return {"warning": KEYS_WARNING}
     return "restored"
+
+
+def stop_jobs(site, jobs):
+    """Sees to it that no job of the site runs while its database is replaced. Where one does not end, the site is served
+    as before, unless its database was replaced in part by a restore that was cut short."""
+    untouched = restoring(site).get("waiting", False)
+    if jobs:
+        try:
+            jobs.reached(jobs.stop)
+        except Failure:
+            if untouched:
+                give_back(jobs)
+                serve_again(site)
+            raise
+    if untouched:
+        replace_file(site.restoring_path, json.dumps({**restoring(site), "waiting": False}), 0o640)
+
+
+def give_back(jobs):
+    """Brings the site's jobs back to their queues, where that can be had: else the next restore finds them."""
+    try:
+        jobs.reached(jobs.put_back)
+    except Failure as failure:
+        print(f"jobs stay set aside: {failure.error}")
+
+
+def put_database(site, database, dump, keys):
+    """Replaces the database by what the dump holds, and the keys by those of the backup."""
+    database.wipe()
+    database.load(dump)
+    if database.administrators() != "1":
+        raise Failure("SiteIncomplete", "check", "the restored database has no password for Administrator")
+    if keys:
+        site.put_config({**json.loads(read_file(site.config_path)), **keys})
+
+
+def keys_are_missing(site, contents, with_database, keys):
+    """Whether the database is another site's, whose stored passwords nothing here can read."""
+    missing = with_database and contents["site"] != site.name and not keys
+    if missing:
+        print(f"warning: {KEYS_WARNING}")
+    return missing
 
 
 def refuse_misfit(contents, database, with_database):
@@ -267,7 +321,7 @@ def refuse_misfit(contents, database, with_database):
         raise Failure("BackupNewer", "verify", f"the backup was made with Frappe {theirs}, the bench has {ours}: upgrade the bench first")
     if not all(APP_NAME.fullmatch(app) for app in contents["apps"]):
         raise Failure("BackupBroken", "verify", "the backup has an app whose name is none")
-    missing = [app for app in contents["apps"] if not os.path.isdir(os.path.join("apps", app))]
+    missing = [app for app in contents["apps"] if not has_code(app)]
     if missing:
         raise Failure("AppsMissing", "apps", f"the backup has {', '.join(missing)}, and the image does not")
 
@@ -313,7 +367,7 @@ def maintain(site, run):
     config = json.loads(read_file(site.config_path))
     if not restoring(site):
         before = {key: config[key] for key in MAINTENANCE if key in config}
-        replace_file(site.restoring_path, json.dumps({"run": run, "before": before}), 0o640)
+        replace_file(site.restoring_path, json.dumps({"run": run, "before": before, "waiting": True}), 0o640)
     if any(config.get(key) != value for key, value in MAINTENANCE.items()):
         site.put_config({**config, **MAINTENANCE})
     if numbers(frappe_version())[0] >= CACHING_VERSION:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.parse
 
-from runner_common import APP_NAME, Failure, read_file, replace_file, secret
+from runner_common import APP_NAME, Failure, last_words, read_file, replace_file, secret
 
 REVISION = re.compile(r"[0-9a-f]{8,64}")
 # What is cloned from: never a folder of the pod, nor what git runs a program of its own for.
@@ -20,6 +20,9 @@ BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#-]*")
 # What of a bench is code: copied where apps are to be added to it.
 CODE = ("apps", "env", "assets")
 CODE_KEPT_MAX = 3
+# Apps that Frappe takes the bench to have, and those that any image of it ever had.
+LISTED_APPS = os.path.join("sites", "apps.txt")
+KNOWN_APPS = os.path.join("sites", ".operator-apps")
 
 
 def code_folder(revision):
@@ -104,11 +107,11 @@ def install_app(app):
 def step(name, command):
     """Runs a program that asks nothing; its last words are told if it fails."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
-    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
-    sys.stdout.write(done.stdout + done.stderr)
+    done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          text=True, errors="replace", check=False)
+    sys.stdout.write(done.stdout)
     if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-3:]
-        raise Failure("CommandFailed", name, " ".join(words)[-400:])
+        raise Failure("CommandFailed", name, last_words(done.stdout) or f"exit code {done.returncode}")
 
 
 def configure(request):
@@ -125,14 +128,35 @@ def configure(request):
         config.update(request["common_site_config"])
         config.update(secret_urls(request, config))
         replace_file(path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
-        # The union of the volume's list and the image's: a migrate removes the doctypes of an app that is not listed.
-        listed = read_file(os.path.join("sites", "apps.txt")).split()
         found = sorted(entry.name for entry in os.scandir("apps") if entry.is_dir()) if os.path.isdir("apps") else []
         found = [name for name in found if not name.startswith(".")]
-        apps = list(dict.fromkeys(["frappe", *listed, *found]))
-        replace_file(os.path.join("sites", "apps.txt"), "\n".join(apps) + "\n")
+        list_found(found)
     link_assets()
     return {"apps": found}
+
+
+def list_found(found):
+    """Lists what the image has, and nothing else: Frappe imports every app that is listed, in each of its processes, and
+    one that is missing ends them all. So an app that no image had before is not listed yet, since pods of the former
+    image run on meanwhile: the first site that has it lists it, or the next run of this."""
+    known = read_file(KNOWN_APPS).split()
+    listed = read_file(LISTED_APPS).split()
+    first = not listed
+    apps = [app for app in dict.fromkeys(["frappe", *listed, *found]) if app == "frappe" or app in found and (first or app in (*listed, *known))]
+    if apps != listed:
+        replace_file(LISTED_APPS, "\n".join(apps) + "\n")
+    every = list(dict.fromkeys([*known, *found]))
+    if every != known:
+        replace_file(KNOWN_APPS, "\n".join(every) + "\n")
+
+
+def list_apps(apps):
+    """Lists apps of the image that a site is to have, where the bench has a list."""
+    if not read_file(LISTED_APPS).strip() or set(apps) <= set(read_file(LISTED_APPS).split()):
+        return
+    with locked_volume():
+        listed = list(dict.fromkeys([*read_file(LISTED_APPS).split(), *apps]))
+        replace_file(LISTED_APPS, "\n".join(listed) + "\n")
 
 
 def link_assets():

@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import signal
 import stat
 import sys
 
@@ -11,7 +12,12 @@ SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
 APP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 # A site name or a host: one DNS name in lower case.
 SITE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-
+# How much of what a program said is told: lines, and characters of them.
+WORDS_LINES = 3
+WORDS_MAX = 400
+END_CHARACTERS = 4000
+# How a process ends that was told to.
+ENDED = 143
 
 # Why a step failed, for the operator, and the exit code. The operator's list (src/domain/code.rs) has the same words.
 CODES = {
@@ -21,6 +27,7 @@ CODES = {
     "ProgramMissing": 2,
     "ClientTooOld": 2,
     "AppsMissing": 2,
+    "AppRequired": 2,
     "SiteNameReserved": 2,
     "DatabaseFailed": 10,
     "DatabaseNotEmpty": 20,
@@ -34,6 +41,8 @@ CODES = {
     "BackupNewer": 32,
     "BackupBroken": 33,
     "BackupTooLarge": 33,
+    "QueueUnreachable": 30,
+    "JobsRunning": 75,
     "SiteLocked": 75,
 }
 
@@ -47,13 +56,16 @@ class Failure(Exception):
 
 
 class Redacting:
-    """A stream that never lets a secret through."""
+    """A stream that never lets a secret through. It keeps the end of what was written, in case that is the reason of a
+    failure that says none itself."""
 
     def __init__(self, stream):
-        self.stream = stream
+        self.stream, self.end = stream, ""
 
     def write(self, text):
-        return self.stream.write(redact(text))
+        text = redact(text)
+        self.end = (self.end + text)[-END_CHARACTERS:]
+        return self.stream.write(text)
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
@@ -79,6 +91,37 @@ def redact(text):
     for value in sorted(secret.known, key=len, reverse=True):
         text = text.replace(value, "[secret]")
     return text
+
+
+def last_words(text):
+    """The end of what a program said, for people: its last lines, from a word's beginning."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    words = " ".join(lines[-WORDS_LINES:])
+    if len(words) <= WORDS_MAX:
+        return words
+    return "… " + words[-WORDS_MAX:].partition(" ")[2]
+
+
+def end_when_told():
+    """Has SIGTERM end this process and its children at once. Frappe and what it imports catch SystemExit now and then, and
+    all that the runner does may be cut short anywhere."""
+    def end(*_):
+        for child in children():
+            try:
+                os.kill(child, signal.SIGTERM)
+            except ProcessLookupError:
+                pass
+        os._exit(ENDED)
+
+    signal.signal(signal.SIGTERM, end)
+
+
+def children():
+    """Processes that this one has started."""
+    found = []
+    for thread in os.listdir("/proc/self/task"):
+        found += [int(child) for child in read_file(f"/proc/self/task/{thread}/children").split()]
+    return found
 
 
 def replace_file(path, content, mode=0o644):

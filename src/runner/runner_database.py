@@ -22,7 +22,7 @@ import subprocess
 import tempfile
 import time
 
-from runner_common import Failure, open_plain, replace_file, secret, secret_or_none
+from runner_common import Failure, last_words, open_plain, replace_file, secret, secret_or_none
 
 DATABASE_WAIT_SECONDS = int(os.environ.get("SITE_RUNNER_DATABASE_WAIT_SECONDS", "120"))
 # Those that this operator chooses have no underscore; those that it took over may.
@@ -110,7 +110,7 @@ class Database:
         with open(source or os.devnull, "rb") as stdin:
             done = subprocess.run(command, stdin=stdin, capture_output=True, check=False)
         if done.returncode:
-            raise Failure("DatabaseFailed", "database", done.stderr.decode(errors="replace").strip())
+            raise Failure("DatabaseFailed", "database", last_words(done.stderr.decode(errors="replace")) or f"exit code {done.returncode}")
         return done.stdout.decode(errors="replace").strip()
 
     def dump(self, file):
@@ -144,7 +144,7 @@ class Database:
     def ended(self, process, errors, step):
         if process.wait():
             errors.seek(0)
-            raise Failure("DatabaseFailed", step, errors.read().decode(errors="replace").strip()[-400:] or f"exit code {process.returncode}")
+            raise Failure("DatabaseFailed", step, last_words(errors.read().decode(errors="replace")) or f"exit code {process.returncode}")
 
     def config(self):
         """What Frappe must know of it."""
@@ -202,7 +202,7 @@ class MariaDb(Database):
                                capture_output=True, text=True, check=False)
         if known.returncode:
             raise Failure("ClientTooOld", "database", f"{os.path.basename(self.client)} of the image cannot be kept from running commands "
-                          f"that a dump has ({known.stderr.strip()[-200:]}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
+                          f"that a dump has ({last_words(known.stderr)}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
 
     @staticmethod
     def statements(pieces):

@@ -3,14 +3,11 @@
 Usage, in the folder sites: env/bin/python runner_frappe.py frappe --site SITE COMMAND …
 """
 
-import signal
-import sys
+from runner_common import end_when_told, keep_password_off
 
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+end_when_told()
 
 import frappe.database  # noqa: E402
-
-from runner_common import keep_password_off  # noqa: E402
 
 keep_password_off(frappe.database)
 

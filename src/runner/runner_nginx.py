@@ -6,6 +6,7 @@ Frappe finds a site by its name, and a site's host may be another. The image's n
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,8 +24,11 @@ RELOAD_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_RELOAD_SECONDS", "5"))
 MAP_WORDS, BACKSLASH = ("default", "hostnames", "include", "volatile"), "\\"
 # Of a site's name and a line feed.
 LINE_BYTES_MAX = 256
-# The image's template sends the site's name as the origin of a websocket, which the server holds against the host.
-STOCK_ORIGIN, ORIGIN = "Origin $scheme://$frappe_site", "Origin $scheme://$host"
+# The image's template sends the site's name as the origin of a websocket, which the server holds against the host. What
+# comes before the name is the scheme, of which templates make differently much.
+STOCK_ORIGIN = re.compile(r"(\bproxy_set_header\s+Origin\s+\$\w+://)\$frappe_site\b")
+ORIGIN = re.compile(r"\bproxy_set_header\s+Origin\s+[^;]*")
+KNOWN_ORIGINS = ("$host", "$http_host", "$http_origin")
 
 
 def serve(_request):
@@ -109,10 +113,24 @@ def correct_origin():
     """Whether the configuration that the image's script wrote had to be corrected."""
     path = os.path.join(CONFIGURATION, "frappe.conf")
     text = read_file(path)
-    if STOCK_ORIGIN not in text:
+    corrected = STOCK_ORIGIN.sub(r"\1$host", text)
+    if corrected == text:
+        tell_unknown_origin(text)
         return False
-    replace_file(path, text.replace(STOCK_ORIGIN, ORIGIN))
+    replace_file(path, corrected)
     return True
+
+
+def tell_unknown_origin(text):
+    """Says once that the origin of websockets is set to what is not known here."""
+    unknown = [found for found in ORIGIN.findall(text) if not any(known in found for known in KNOWN_ORIGINS)]
+    if unknown and unknown[0] not in tell_unknown_origin.told:
+        tell_unknown_origin.told.add(unknown[0])
+        print(f"the image's template sets {unknown[0]!r}, which this runner does not know: websockets of hosts other than the site's name may "
+              "be refused (Invalid origin)", flush=True)
+
+
+tell_unknown_origin.told = set()
 
 
 def stop(server):

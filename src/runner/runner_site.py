@@ -6,11 +6,14 @@ import json
 import os
 import re
 import shutil
+import sys
 import traceback
 
-from runner_apps import check_removed, frappe, install_missing, remove_apps, removed_apps, wanted_apps
-from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, read_file, replace_file, secret
+from runner_apps import check_removed, frappe, install_missing, refuse_needed, remove_apps, removed_apps, wanted_apps
+from runner_bench import list_apps
+from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, read_file, replace_file, secret
 from runner_database import database as open_database
+from runner_jobs import jobs_of
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
 HOSTS = os.path.join("sites", ".hosts")
@@ -105,6 +108,7 @@ def init(request):
         state = "ready"
     if state == "ready":
         settle(site, database, request)
+        refuse_needed(database, apps, removed_apps(request))
         remove_apps(site, database, removed_apps(request))
         install_missing(site, database, apps)
         return "already created"
@@ -120,6 +124,7 @@ def init(request):
     for part in ("public", "private", "locks"):
         shutil.rmtree(os.path.join(site.path, part), ignore_errors=True)
     site.put_config({**database.config(), "encryption_key": secret("encryption-key")})
+    list_apps(apps)
     new_site(site, database, apps)
     check(database, apps)
     settle(site, database, request)
@@ -155,7 +160,9 @@ def apply(request):
     settle(site, database, request)
     if request.get("set_admin_password"):
         password = secret("admin-password")
-        frappe(site, "set-admin-password", "set-admin-password", stdin=f"{password}\n{password}\n")
+        # Who knows the former password may be in one of its sessions.
+        frappe(site, "set-admin-password", "set-admin-password", "--logout-all-sessions", stdin=f"{password}\n{password}\n")
+    refuse_needed(database, apps, removed_apps(request))
     remove_apps(site, database, removed_apps(request))
     install_missing(site, database, apps)
     check(database, apps)
@@ -209,8 +216,8 @@ def put_hosts(site, hosts, former):
 
 
 def refuse_other_account(database):
-    """Frappe before version 16 logs in with the database's name."""
-    if database.engine != "mariadb" or database.user == database.name:
+    """Frappe before version 16 logs in with the database's name, whatever the server is."""
+    if database.user == database.name:
         return
     version = frappe_version()
     if int(version.split(".")[0]) < 16:
@@ -241,16 +248,29 @@ def new_site(site, database, apps):
         from frappe.utils.scheduler import enable_scheduler
         enable_scheduler()
         frappe.db.commit()
+        # What an app's hook has written since is not in the cache.
+        frappe.clear_cache()
         frappe.destroy()
     except Failure:
         raise
     except BaseException as error:
-        if isinstance(error, SystemExit) and error.code == 143:
-            raise
+        reason = reason_of(error)
         traceback.print_exc()
-        raise Failure("CommandFailed", "new-site", f"{type(error).__name__}: {error}") from None
+        raise Failure("CommandFailed", "new-site", reason) from None
     finally:
         os.chdir("..")
+
+
+def reason_of(error):
+    """Why Frappe ended: what the error says, or, where that is nothing, what was printed last."""
+    name = type(error).__name__
+    if name == "CommandFailedError":
+        outputs = [getattr(error, part, b"") or b"" for part in ("out", "err")]
+        said = "\n".join(it.decode(errors="replace") if isinstance(it, bytes) else str(it) for it in outputs)
+        return f"{name}: {error}: {last_words(said)}"
+    if isinstance(error, SystemExit) and not isinstance(error.code, str):
+        return f"{name}: {error}: {last_words(getattr(sys.stdout, 'end', ''))}"
+    return f"{name}: {error}"
 
 
 def keep_passwords_off_arguments(frappe, database):
@@ -287,6 +307,17 @@ def check(database, apps):
         raise Failure("SiteIncomplete", "check", f"not installed: {', '.join(missing)}")
 
 
+def forget_jobs(site):
+    """Takes the site's jobs from the queues of its bench, where these can be reached: a site made anew under the name would
+    get them."""
+    try:
+        if jobs := jobs_of(site):
+            jobs.reached(jobs.set_aside)
+            jobs.reached(jobs.discard)
+    except Failure as failure:
+        print(f"jobs of the site stay queued: {failure.error}")
+
+
 def drop(request):
     """Drops the database and removes the files, of this identity only."""
     site = Site(request)
@@ -298,6 +329,7 @@ def drop(request):
                 raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
         else:
             site.put_state("dropping")
+            forget_jobs(site)
             # Without one, its server is gone or drops it itself.
             if request["database"]:
                 database = open_database(request["database"])

@@ -13,12 +13,12 @@ No secret is ever in an argument, in the environment or in the output.
 
 Exit codes: 0 done; 2 the request is wrong; 10 the database cannot be reached; 20 the database has tables of somebody
 else; 21 the directory has a site of somebody else; 22 it belongs to another identity; 30 Frappe failed; 31 the site is
-not complete; 32 the backup does not fit the bench; 33 the backup is broken; 75 another pod works on the site; 143 it was told to stop.
+not complete; 32 the backup does not fit the bench; 33 the backup is broken; 75 another pod, or a job, works on the site; 143 it was told to stop.
 """
 
 import json
 import os
-import signal
+import stat
 import sys
 import traceback
 
@@ -26,7 +26,7 @@ import runner_backup
 import runner_bench
 import runner_nginx
 import runner_site
-from runner_common import CODES, Failure, Redacting, redact
+from runner_common import CODES, Failure, Redacting, end_when_told, redact
 
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
 # The kubelet keeps 4096 bytes of a termination message: an error is cut, so that what it is in stays JSON.
@@ -48,11 +48,25 @@ def report(result):
     print(text, flush=True)
 
 
+def cure(error):
+    """What to do about a file that this user may not write: who owns the folder that it is in."""
+    if not isinstance(error, PermissionError) or not error.filename:
+        return ""
+    folder = os.path.dirname(os.fsdecode(error.filename)) or "."
+    try:
+        owner = os.stat(folder)
+    except OSError:
+        return ""
+    return (f" ({folder} belongs to user {owner.st_uid} and group {owner.st_gid} with mode {stat.S_IMODE(owner.st_mode):o}, this pod is user "
+            f"{os.geteuid()} with groups {', '.join(map(str, sorted({os.getegid(), *os.getgroups()})))}: give the folder to one of them, or set "
+            "the export so that it is; see docs/troubleshooting.md)")
+
+
 def main(arguments):
     if len(arguments) != 2 or arguments[0] not in COMMANDS:
         print(__doc__, file=sys.stderr)
         return 2
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    end_when_told()
     sys.stdout, sys.stderr = Redacting(sys.stdout), Redacting(sys.stderr)
     try:
         result = COMMANDS[arguments[0]](json.loads(arguments[1]))
@@ -62,7 +76,7 @@ def main(arguments):
     except (KeyError, ValueError, OSError) as error:
         traceback.print_exc()
         code = "RequestInvalid" if isinstance(error, (KeyError, ValueError)) else "FilesFailed"
-        report({"step": arguments[0], "code": code, "error": f"{type(error).__name__}: {error}"})
+        report({"step": arguments[0], "code": code, "error": f"{type(error).__name__}: {error}{cure(error)}"})
         return CODES[code]
     report({"result": result})
     return 0

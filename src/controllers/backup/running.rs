@@ -84,7 +84,8 @@ impl Scene<'_> {
         let size = result["bytes"].as_i64();
         let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
         let message = if restore {
-            format!("{} was restored; the site's spec is applied and the site is served", operation.run)
+            let warning = result["warning"].as_str().map(|it| format!(". But {it}")).unwrap_or_default();
+            format!("{} was restored; the site's spec is applied and the site is served{warning}", operation.run)
         } else {
             let size = size.map(|it| format!(", {it} bytes")).unwrap_or_default();
             format!("backup {} completed and verified in storage{size}", operation.run)

@@ -21,6 +21,8 @@ import threading
 import time
 import unittest
 
+from stand_in import BENCH_HELPER, DATABASE_14, DATABASE_MODULE, FRAPPE, FRAPPE_14, INSTALLER, INSTALLER_14, MANAGER_14, SCHEDULER, SETUP_14
+
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
 PASSWORD = "DbPassword" + secrets.token_hex(11)
@@ -31,197 +33,9 @@ SECRETS = {"password": PASSWORD, "admin-password": ADMIN_PASSWORD, "encryption-k
 PRIVILEGES = ("SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES, "
               "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER")
 
-FRAPPE = '''
-"""A stand-in for Frappe: what the runner calls, doing to the database what Frappe does, in Frappe's order."""
-import glob, json, os, subprocess
-CALLS = os.environ["STAND_IN_CALLS"]
-__version__ = os.environ.get("STAND_IN_VERSION", "15.1.0")
-
-class conf: db_name = db_type = None
-class db:
-    @staticmethod
-    def commit(): record("commit")
-
-def record(*what):
-    with open(CALLS, "a") as file:
-        file.write(json.dumps(what) + "\\n")
-    watch_processes()
-
-def watch_processes():
-    """Everything that any process shows of itself, for the test to search."""
-    with open(CALLS + ".proc", "ab") as seen:
-        for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
-            try:
-                with open(path, "rb") as file:
-                    seen.write(file.read() + b"\\n")
-            except OSError:
-                pass
-
-def init(site, new_site=False):
-    record("init", site, new_site)
-    conf.site = site
-    if os.path.exists(f"{site}/site_config.json"):
-        with open(f"{site}/site_config.json") as file:
-            config = json.load(file)
-            conf.db_name, conf.db_type = config["db_name"], config["db_type"]
-
-def rows(statement):
-    with open(f"{conf.site}/site_config.json") as file:
-        config = json.load(file)
-    if config["db_type"] == "postgres":
-        command = ["psql", "-qtA", "-h", config["db_host"], "-p", str(config["db_port"]), "-U", config["db_user"], config["db_name"], "-c"]
-    else:
-        command = ["mariadb", f"--defaults-extra-file={os.environ['HOME']}/.my.cnf", "-NB", config["db_name"], "-e"]
-    return subprocess.run(command + [statement], check=True, capture_output=True, text=True).stdout.strip()
-
-def connect(): record("connect")
-def destroy(): record("destroy")
-
-def sql(statement):
-    from frappe.database import get_command
-    with open(f"{conf.site}/site_config.json") as file:
-        config = json.load(file)
-    command = get_command(socket=None, host=config["db_host"], port=config["db_port"], user=config["db_user"],
-                          password=config["db_password"], db_name=config["db_name"])
-    if conf.db_type == "postgres":
-        command, statement = command + ["--command"], statement.replace("`", '"')
-    else:
-        command.append("--execute")
-    subprocess.run(command + [statement], check=True)
-'''
-
-DATABASE_MODULE = '''
-import os
-def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
-    """Like Frappe's: puts the password on the command line if it is given one."""
-    import frappe
-    if frappe.conf.db_type == "postgres":
-        secret = f":{password}" if password else ""
-        program = ["pg_dump"] if dump else ["psql", "-q", "--set=ON_ERROR_STOP=1"]
-        return program + [f"postgresql://{user}{secret}@{host}:{port}/{db_name}"]
-    command = ["mariadb-dump" if dump else "mariadb", f"--host={host}", f"--port={port}", f"--user={user}", "--protocol=tcp"]
-    if password:
-        command.append(f"--password={password}")
-    return command + [db_name]
-'''
-
-INSTALLER = '''
-import json, os, frappe
-def _new_site(db_name, site, admin_password=None, install_apps=None, force=False, db_type=None, setup_db=True):
-    import frappe
-    frappe.record("new_site", db_name, site, install_apps, force, db_type, setup_db)
-    print(f"Installing with a noisy log, password {admin_password}")
-    os.makedirs(f"{site}/public/files", exist_ok=True)
-    os.makedirs(f"{site}/private/files", exist_ok=True)
-    for table in ("tabDocType", "tabSingles"):
-        frappe.sql(f"CREATE TABLE IF NOT EXISTS `{table}` (name varchar(140) PRIMARY KEY)")
-        frappe.record("table", table)
-    frappe.sql("CREATE TABLE IF NOT EXISTS `tabDefaultValue` (parent varchar(140), defkey varchar(140), defvalue text)")
-    apps = json.dumps(["frappe"])
-    frappe.sql(f"INSERT INTO `tabDefaultValue` VALUES ('__global', 'installed_apps', '{apps}')")
-    frappe.record("installed_apps")
-    if os.environ.get("STAND_IN_FAILS") == "new-site":
-        raise RuntimeError(f"import failed for password {admin_password}")
-    frappe.sql("CREATE TABLE IF NOT EXISTS `__Auth` (doctype varchar(140), name varchar(140), fieldname varchar(140))")
-    if os.environ.get("STAND_IN_FAILS") != "no-administrator":
-        frappe.sql("INSERT INTO `__Auth` VALUES ('User', 'Administrator', 'password')")
-    frappe.record("administrator")
-    apps = json.dumps(["frappe"] + list(install_apps or []))
-    frappe.sql(f"UPDATE `tabDefaultValue` SET defvalue = '{apps}' WHERE defkey = 'installed_apps'")
-    frappe.record("apps", install_apps)
-'''
-
-# Version 14: no `setup_db`, no `get_command`; a setup that wants root, and an import that shows the password.
-FRAPPE_14 = FRAPPE[:FRAPPE.index("def sql(")] + '''
-def sql(statement):
-    subprocess.run(["mariadb", f"--defaults-extra-file={os.environ['HOME']}/.my.cnf", conf.db_name, "--execute", statement], check=True)
-'''
-
-DATABASE_14 = '''
-def setup_database(force, source_sql=None, verbose=None, no_mariadb_socket=False):
-    raise RuntimeError("this wants root")
-'''
-
-MANAGER_14 = '''
-import subprocess
-class DbManager:
-    @staticmethod
-    def restore_database(target, source, user, password):
-        with open(source) as file:
-            subprocess.run(["mariadb", f"--user={user}", f"--password={password}", target], stdin=file, check=True)
-'''
-
-SETUP_14 = '''
-import json, os, frappe
-def bootstrap_database(db_name, verbose, source_sql=None):
-    from frappe.database.db_manager import DbManager
-    frappe.record("bootstrap", db_name)
-    with open(f"{frappe.conf.site}/site_config.json") as file:
-        password = json.load(file)["db_password"]
-    with open("bootstrap.sql", "w") as file:
-        file.write("CREATE TABLE tabBootstrapped (name varchar(140) PRIMARY KEY);")
-    DbManager.restore_database(db_name, os.path.abspath("bootstrap.sql"), db_name, password)
-    os.unlink("bootstrap.sql")
-'''
-
-INSTALLER_14 = INSTALLER.replace(", setup_db=True):", "):").replace(", setup_db)", ")").replace(
-    "    import frappe\n", "    import frappe\n    import frappe.database\n    frappe.database.setup_database(force, None, False)\n", 1)
-
-BENCH_HELPER = '''
-import hashlib, json, os, subprocess, sys
-import frappe
-
-def main():
-    _, group, option, site, command, *arguments = sys.argv
-    assert (group, option) == ("frappe", "--site"), sys.argv
-    frappe.init(site)
-    frappe.record(command, *arguments)
-    if command == "set-admin-password":
-        first, second = sys.stdin.readline().strip(), sys.stdin.readline().strip()
-        assert first and first == second
-        with open(f"{site}/admin-password-set", "w") as file:
-            file.write(hashlib.sha256(first.encode()).hexdigest())
-    elif command == "install-app":
-        app, force = arguments[-1], "--force" in arguments
-        quote = '"' if frappe.conf.db_type == "postgres" else "`"
-        installed = json.loads(frappe.rows(f"SELECT defvalue FROM {quote}tabDefaultValue{quote} WHERE defkey = 'installed_apps'"))
-        if app in installed and not force:
-            print(f"{app} already installed")
-            return
-        listed = json.dumps(list(dict.fromkeys([*installed, app])))
-        frappe.rows(f"UPDATE {quote}tabDefaultValue{quote} SET defvalue = '{listed}' WHERE defkey = 'installed_apps'")
-        frappe.record("listed", app)
-        if os.environ.get("STAND_IN_FAILS") == "install-app":
-            sys.exit("the hook of the app failed")
-        frappe.rows(f"CREATE TABLE IF NOT EXISTS hook_{app} (name varchar(140) PRIMARY KEY)")
-    elif command == "migrate" and os.environ.get("STAND_IN_FAILS") == "migrate":
-        sys.exit("a patch failed")
-    elif command == "uninstall-app":
-        app, force = arguments[-1], "--force" in arguments
-        assert "--yes" in arguments and "--no-backup" in arguments
-        quote = '"' if frappe.conf.db_type == "postgres" else "`"
-        installed = json.loads(frappe.rows(f"SELECT defvalue FROM {quote}tabDefaultValue{quote} WHERE defkey = 'installed_apps'"))
-        if app not in installed and not force:
-            print(f"App {app} not installed")
-            return
-        frappe.rows(f"DROP TABLE IF EXISTS hook_{app}")
-        frappe.record("dropped", app)
-        listed = json.dumps([it for it in installed if it != app])
-        frappe.rows(f"UPDATE {quote}tabDefaultValue{quote} SET defvalue = '{listed}' WHERE defkey = 'installed_apps'")
-        frappe.record("unlisted", app)
-        if os.environ.get("STAND_IN_FAILS") == "uninstall-app":
-            sys.exit("the hook of the app failed")
-        frappe.rows(f"CREATE TABLE IF NOT EXISTS bye_{app} (name varchar(140) PRIMARY KEY)")
-'''
-
-SCHEDULER = '''
-import frappe
-def enable_scheduler(): frappe.record("enable_scheduler")
-'''
-
-# Kills the runner at its n-th step: every change of the disk and every statement counts as two, before and after.
+# Kills the runner at its n-th step: every change of the disk, every statement and every command to Redis counts as two, before and after.
 KILLER = '''
-import os, runpy, shutil, signal, subprocess, sys
+import os, runpy, shutil, signal, socket, subprocess, sys
 sys.path.insert(0, os.path.dirname(sys.argv[2]))
 left = int(sys.argv[1])
 def step():
@@ -237,7 +51,7 @@ def counted(function):
         return result
     return call
 for module, name in ((os, "replace"), (os, "makedirs"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree"), (shutil, "copyfileobj"),
-                     (subprocess, "run")):
+                     (subprocess, "run"), (socket.socket, "sendall")):
     setattr(module, name, counted(getattr(module, name)))
 sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -385,7 +199,7 @@ class Bench:
     """A folder like a bench's, whose `frappe` is the stand-in."""
 
     def __init__(self, server, version=15):
-        self.server = server
+        self.server, self.python = server, sys.executable
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-bench-"))
         for part in ("sites", "apps/frappe", "apps/erpnext", "logs", "secrets", "home"):
             (self.folder / part).mkdir(parents=True)
@@ -414,14 +228,20 @@ class Bench:
 
     def run(self, command, request=None, kill_at=None, **environment):
         """Runs the runner; with `kill_at` it is killed at that step."""
-        program = [sys.executable, str(self.folder / "killer.py"), str(kill_at)] if kill_at else [sys.executable]
+        program = [self.python, str(self.folder / "killer.py"), str(kill_at)] if kill_at else [self.python]
         arguments = [str(RUNNER), command, json.dumps(request or self.request())]
         return subprocess.run(program + arguments, cwd=self.folder, env=self.environment(**environment), capture_output=True,
                               text=True, timeout=120, check=False)
 
-    def start(self, command):
-        return subprocess.Popen([sys.executable, str(RUNNER), command, json.dumps(self.request())], cwd=self.folder,
-                                env=self.environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    def start(self, command, request=None, **environment):
+        return subprocess.Popen([self.python, str(RUNNER), command, json.dumps(request or self.request())], cwd=self.folder,
+                                env=self.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def add_app(self, name, requires=()):
+        """An app in the image, whose hooks say what it requires."""
+        package = self.folder / "apps" / name / name
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "hooks.py").write_text(f"app_name = {name!r}\nrequired_apps = {list(requires)!r}\n")
 
     def calls(self):
         path = self.folder / "calls"

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import unittest
 
 from support import ADMIN_PASSWORD, DATABASE, KILLED, PASSWORD, ServerTest
@@ -30,6 +31,16 @@ class ApplyTest(ServerTest):
         if not folder.exists():
             return {}
         return {path.name: path.read_text().strip() for path in folder.iterdir() if not path.name.startswith(".")}
+
+    def forget_hrms(self):
+        """As if the app had never been installed."""
+        self.server.root(f"""USE {DATABASE}; DROP TABLE IF EXISTS hook_hrms, tabhrms; DELETE FROM `tabModule Def` WHERE name = 'hrms';
+            DELETE FROM hooks WHERE app = 'hrms'; UPDATE tabDefaultValue SET defvalue = '["frappe", "erpnext"]'""")
+
+    def hooks(self):
+        """How often each app's hook ran to its end, by app."""
+        rows = self.server.root(f"SELECT app, COUNT(*) FROM {DATABASE}.hooks GROUP BY app").stdout.split("\n")
+        return {app: int(count) for app, _, count in (row.partition("\t") for row in rows if row)}
 
     def test_a_site_is_created_with_its_settings(self):
         self.done("init", self.request())
@@ -62,7 +73,9 @@ class ApplyTest(ServerTest):
         self.done("init", self.request())
         self.done("apply", self.request())
         self.assertFalse(self.bench.site("admin-password-set").exists())
+        self.bench.site("sessions").touch()
         result = self.done("apply", self.request(set_admin_password=True))
+        self.assertFalse(self.bench.site("sessions").exists(), "who knows the former password is not in any more")
         self.assertEqual(self.bench.site("admin-password-set").read_text(), hashlib.sha256(ADMIN_PASSWORD.encode()).hexdigest())
         seen = (self.bench.folder / "calls.proc").read_bytes()
         for value in (ADMIN_PASSWORD, PASSWORD):
@@ -91,7 +104,7 @@ class ApplyTest(ServerTest):
     def test_an_app_whose_installation_failed_is_installed_again_although_frappe_lists_it(self):
         self.done("init", self.request())
         wanted = self.request(apps=["erpnext", "hrms"])
-        failed = self.bench.run("apply", wanted, STAND_IN_FAILS="install-app")
+        failed = self.bench.run("apply", wanted, STAND_IN_FAILS="install-app:listed")
         self.assertEqual(failed.returncode, 30)
         self.assertIn("hook of the app failed", self.bench.termination()["error"])
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"], "Frappe lies")
@@ -99,13 +112,63 @@ class ApplyTest(ServerTest):
         self.assertIn(["install-app", "--force", "hrms"], self.bench.calls())
         self.assertIn("hook_hrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
 
+    def test_an_installation_that_ended_anywhere_inside_frappe_is_brought_to_its_end(self):
+        """Before Frappe lists the app it has written its modules already, and refuses to do so again unless it is forced to."""
+        self.done("init", self.request())
+        wanted = self.request(apps=["erpnext", "hrms"])
+        for how in ("STAND_IN_DIES", "STAND_IN_FAILS"):
+            for moment in ("begun", "modules", "synced", "listed", "installed"):
+                with self.subTest(f"{how} {moment}"):
+                    self.forget_hrms()
+                    self.assertNotEqual(self.bench.run("apply", wanted, **{how: f"install-app:{moment}"}).returncode, 0)
+                    self.done("apply", wanted)
+                    self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
+                    # Its end is known only once the process has ended: what was killed in its last moment is done over.
+                    self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 2 if moment == "installed" else 1})
+                    self.assertFalse(self.bench.site(".operator-installing").exists())
+
+    def test_what_was_installed_is_not_installed_again_for_a_migrate_that_failed(self):
+        self.done("init", self.request())
+        wanted = self.request(apps=["erpnext", "hrms"])
+        for how in ("STAND_IN_DIES", "STAND_IN_FAILS"):
+            self.assertNotEqual(self.bench.run("apply", wanted, **{how: "migrating"}).returncode, 0)
+        self.bench.forget_calls()
+        self.done("apply", wanted)
+        self.assertEqual([call[0] for call in self.bench.calls() if call[0] in ("install-app", "migrate")], ["migrate"])
+        self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 1})
+
+    def test_a_required_app_is_installed_to_its_end_before_the_app_that_requires_it(self):
+        """Frappe installs it too, but does not force it, and calls it installed whatever became of it."""
+        self.done("init", self.request())
+        for app, requires in (("hrms", ["frappe/payroll", "frappe/erpnext@version-15"]), ("payroll", ["https://github.com/frappe/taxes.git"]), ("taxes", [])):
+            self.bench.add_app(app, requires)
+        wanted = self.request(apps=["erpnext", "hrms"])
+        for how, moment in (("FAILS", "modules:taxes"), ("DIES", "synced:taxes"), ("FAILS", "listed:payroll"), ("DIES", "modules:hrms")):
+            self.assertNotEqual(self.bench.run("apply", wanted, **{f"STAND_IN_{how}": f"install-app:{moment}"}).returncode, 0)
+        self.done("apply", wanted)
+        self.assertEqual(self.installed(), ["frappe", "erpnext", "taxes", "payroll", "hrms"])
+        self.assertEqual(self.hooks(), {"erpnext": 1, "taxes": 1, "payroll": 1, "hrms": 1})
+        shutil.rmtree(self.bench.folder / "apps/taxes")
+        self.assertEqual(self.bench.run("apply", wanted).returncode, 2)
+        self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing",
+                                                    "error": "payroll requires taxes, which the image does not have"})
+
+    def test_an_app_that_frappe_says_nothing_of_is_not_called_installed(self):
+        """An app's before_install may end an installation, and Frappe ends well."""
+        self.done("init", self.request())
+        wanted = self.request(apps=["erpnext", "hrms"])
+        self.assertEqual(self.bench.run("apply", wanted, STAND_IN_FAILS="before_install:hrms").returncode, 30)
+        self.assertEqual(self.bench.termination()["error"],
+                         "Frappe ended well and does not list hrms: Installing hrms... hrms wants another one first")
+        self.done("apply", wanted)
+        self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 1})
+
     def test_apply_killed_at_every_step_and_run_again(self):
         self.done("init", self.request(hosts=["old.com"], config={"old": 1}))
         wanted = self.request(apps=["erpnext", "hrms"], set_admin_password=True)
         for step in range(1, STEPS_MAX):
             self.done("apply", self.request(hosts=["old.com"], config={"old": 1}))
-            self.server.root(f"""DROP TABLE IF EXISTS {DATABASE}.hook_hrms;
-                UPDATE {DATABASE}.tabDefaultValue SET defvalue = '["frappe", "erpnext"]'""")
+            self.forget_hrms()
             killed = self.bench.run("apply", wanted, kill_at=step).returncode == KILLED
             self.done("apply", wanted)
             self.assertEqual(self.hosts(), {"shop.com": "shop.example.com", "www.shop.com": "shop.example.com"})

@@ -204,6 +204,24 @@ class BackupTest(BackupCase):
         (self.staging / "contents.json").write_text(json.dumps({**contents, "frappe": "15.0.0", "engine": "postgres"}))
         self.refused(32, "BackupMisfit")
 
+    def test_files_are_not_restored_where_the_image_lacks_an_app_of_the_site(self):
+        (self.bench.folder / "apps/hrms").mkdir()
+        self.done("apply", self.bench.request(apps=["erpnext", "hrms"]))
+        self.done("backup", self.request())
+        (self.bench.folder / "apps/hrms").rmdir()
+        self.refused(2, "AppsMissing: the site has hrms", restore_database=False)
+        self.assertIn("tabhrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
+
+    def test_an_app_of_the_backup_is_listed(self):
+        sites = self.bench.folder / "sites"
+        (self.bench.folder / "apps/hrms").mkdir()
+        (sites / "apps.txt").write_text("frappe\nerpnext\n")
+        self.done("backup", self.request())
+        contents = self.contents()
+        (self.staging / "contents.json").write_text(json.dumps({**contents, "apps": ["frappe", "erpnext", "hrms"]}))
+        self.done("restore", self.restoration())
+        self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "erpnext", "hrms"])
+
     def test_keys_go_with_the_backup_only_when_asked_for_and_come_back(self):
         self.done("backup", self.request(keys=True))
         self.assertEqual(json.loads((self.staging / "keys.json").read_text()), {"encryption_key": ENCRYPTION_KEY})
@@ -212,6 +230,21 @@ class BackupTest(BackupCase):
         self.refused(33, "keys in clear")
         self.done("restore", self.restoration(keys=True))
         self.assertEqual((self.config()["encryption_key"], self.config()["mine"]), (ENCRYPTION_KEY, 1))
+
+    def test_a_backup_of_another_site_without_keys_is_restored_with_a_warning(self):
+        self.done("backup", self.request())
+        self.done("restore", self.restoration())
+        self.assertEqual(self.bench.termination()["result"], "restored")
+        (self.staging / "contents.json").write_text(json.dumps({**self.contents(), "site": "production.example.com"}))
+        self.done("restore", self.restoration(restore_database=False))
+        self.assertEqual(self.bench.termination()["result"], "restored")
+        said = self.done("restore", self.restoration())
+        self.assertIn("enter them anew", self.bench.termination()["result"]["warning"])
+        self.assertIn("warning: the backup is another site's and has no keys", said.stdout)
+        self.done("backup", self.request(keys=True))
+        (self.staging / "contents.json").write_text(json.dumps({**self.contents(), "site": "production.example.com"}))
+        self.done("restore", self.restoration(keys=True))
+        self.assertEqual(self.bench.termination()["result"], "restored")
 
     def test_maintenance_of_before_is_kept(self):
         self.done("backup", self.request())
@@ -224,7 +257,7 @@ class BackupTest(BackupCase):
         before = self.rows(), self.files(), self.config()
         self.done("backup", self.request())
         self.spoil()
-        self.assertEqual(self.bench.run("restore", self.restoration(), STAND_IN_FAILS="migrate").returncode, 30)
+        self.assertEqual(self.bench.run("restore", self.restoration(), STAND_IN_FAILS="migrating").returncode, 30)
         self.assertEqual(self.config()["maintenance_mode"], 1)
         other = self.bench.run("restore", self.restoration(run="another"))
         self.assertEqual(other.returncode, 31)
@@ -272,20 +305,20 @@ class PostgresBackupTest(ServerTest):
 
     def test_a_postgres_site_is_backed_up_and_restored(self):
         self.new_bench()
-        self.server.root(f"CREATE ROLE owner_ LOGIN PASSWORD '{PASSWORD}'")
-        self.server.root("CREATE DATABASE theirs OWNER owner_ TEMPLATE template0 ENCODING 'UTF8'")
+        self.server.root(f"CREATE ROLE theirs LOGIN PASSWORD '{PASSWORD}'")
+        self.server.root("CREATE DATABASE theirs OWNER theirs TEMPLATE template0 ENCODING 'UTF8'")
         connection = self.bench.folder / "secrets/connection"
         connection.mkdir()
-        for key, value in {"username": "owner_", "password": PASSWORD, "database": "theirs"}.items():
+        for key, value in {"username": "theirs", "password": PASSWORD, "database": "theirs"}.items():
             (connection / key).write_text(value)
         staging = str(self.bench.folder / "staging")
         request = self.bench.request(
             staging=staging, run="r", database={"type": "postgres", "own": False, "host": "127.0.0.1", "port": self.server.port})
         self.done("init", request)
-        self.server.root("SET ROLE owner_; CREATE TABLE note (name text PRIMARY KEY); INSERT INTO note VALUES ('é \\ \" ''')", "theirs")
+        self.server.root("SET ROLE theirs; CREATE TABLE note (name text PRIMARY KEY); INSERT INTO note VALUES ('é \\ \" ''')", "theirs")
         rows = self.server.root("SELECT * FROM note", "theirs").stdout
         self.done("backup", request)
-        self.server.root("SET ROLE owner_; DROP TABLE note; CREATE TABLE later (a int)", "theirs")
+        self.server.root("SET ROLE theirs; DROP TABLE note; CREATE TABLE later (a int)", "theirs")
         self.done("restore", request)
         self.assertEqual(self.server.root("SELECT * FROM note", "theirs").stdout, rows)
         self.assertEqual(self.server.root("SELECT to_regclass('later') IS NULL", "theirs").stdout.strip(), "t")

@@ -62,6 +62,16 @@ class Existing:
         here = {"type": self.engine, "own": False, "port": self.server.port}
         self.assert_done(self.bench.run("init", self.bench.request(database=here)))
 
+    def test_frappe_before_16_needs_one_name_for_account_and_database(self):
+        tables = self.other_name()
+        connection(self.bench, username=DATABASE, password=HOSTILE, database="shopdata")
+        request = self.request(host="127.0.0.1", port=self.server.port)
+        self.assertEqual(self.bench.run("init", request).returncode, 2)
+        self.assertIn("name the database like the account", self.bench.termination()["error"])
+        self.assertFalse(self.bench.site(".operator-state").exists(), "nothing was begun")
+        self.assert_done(self.bench.run("init", request, STAND_IN_VERSION="16.0.0-dev"))
+        self.assertIn("tabDefaultValue", tables())
+
     def test_the_password_is_nowhere_shown(self):
         result = self.bench.run("init", self.request())
         self.assert_done(result)
@@ -91,14 +101,9 @@ class MariaDbTest(Existing, ServerTest):
                          "CREATE SEQUENCE number; CREATE TABLE `we``ird; name` (id int); "
                          "CREATE DEFINER=root@localhost FUNCTION one() RETURNS int RETURN 1")
 
-    def test_frappe_before_16_needs_one_name_for_account_and_database(self):
+    def other_name(self):
         self.server.root(f"CREATE OR REPLACE DATABASE shopdata; GRANT {PRIVILEGES} ON shopdata.* TO '{DATABASE}'@'%'")
-        connection(self.bench, username=DATABASE, password=HOSTILE, database="shopdata")
-        request = self.request(host="127.0.0.1", port=self.server.port)
-        self.assertEqual(self.bench.run("init", request).returncode, 2)
-        self.assertIn("name the database like the account", self.bench.termination()["error"])
-        self.assert_done(self.bench.run("init", request, STAND_IN_VERSION="16.0.0-dev"))
-        self.assertIn("tabDefaultValue", self.server.root("SHOW TABLES IN shopdata").stdout)
+        return lambda: self.server.root("SHOW TABLES IN shopdata").stdout
 
 
 class PostgresTest(Existing, ServerTest):
@@ -124,6 +129,11 @@ class PostgresTest(Existing, ServerTest):
             CREATE TABLE parts (id int) PARTITION BY RANGE (id); CREATE TABLE part PARTITION OF parts FOR VALUES FROM (0) TO (9);
             CREATE VIEW seen AS SELECT * FROM parent; CREATE MATERIALIZED VIEW kept AS SELECT 1; CREATE SEQUENCE number;
             CREATE TABLE "we""ird; name" (id int); CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'""", DATABASE)
+
+    def other_name(self):
+        self.addCleanup(self.server.root, "DROP DATABASE shopdata")
+        self.server.root(f"CREATE DATABASE shopdata OWNER {DATABASE}")
+        return lambda: self.server.root("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace", "shopdata").stdout
 
     def test_version_14_is_refused_before_anything_is_made(self):
         self.bench.close()

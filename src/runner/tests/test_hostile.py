@@ -233,19 +233,19 @@ class PostgresHostileTest(ServerTest):
     def setUp(self):
         self.new_bench()
         self.server.root("DROP DATABASE IF EXISTS theirs")
-        self.server.root("DROP ROLE IF EXISTS owner_")
-        self.server.root(f"CREATE ROLE owner_ LOGIN PASSWORD '{PASSWORD}'")
-        self.server.root("CREATE DATABASE theirs OWNER owner_ TEMPLATE template0 ENCODING 'UTF8'")
+        self.server.root("DROP ROLE IF EXISTS theirs")
+        self.server.root(f"CREATE ROLE theirs LOGIN PASSWORD '{PASSWORD}'")
+        self.server.root("CREATE DATABASE theirs OWNER theirs TEMPLATE template0 ENCODING 'UTF8'")
         connection = self.bench.folder / "secrets/connection"
         connection.mkdir()
-        for key, value in {"username": "owner_", "password": PASSWORD, "database": "theirs"}.items():
+        for key, value in {"username": "theirs", "password": PASSWORD, "database": "theirs"}.items():
             (connection / key).write_text(value)
         self.staging = self.bench.folder / "staging"
         self.request = self.bench.request(
             staging=str(self.staging), run="r", database={"type": "postgres", "own": False, "host": "127.0.0.1", "port": self.server.port})
         self.done("init", self.request)
         # Rows that look like what psql is told.
-        self.server.root("SET ROLE owner_; CREATE TABLE note (name text); "
+        self.server.root("SET ROLE theirs; CREATE TABLE note (name text); "
                          "INSERT INTO note VALUES (E'\\restrict abc'), (E'\\\\restrict abc'), (E'\\\\.'), (E'a\\n\\\\! b')", "theirs")
         self.done("backup", self.request)
         self.dump = gzip.decompress((self.staging / "database.sql.gz").read_bytes()).decode("latin-1")
@@ -277,7 +277,7 @@ class PostgresHostileTest(ServerTest):
 
     def test_its_own_dump_is_restored_as_it_was(self):
         rows = self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout
-        self.server.root("SET ROLE owner_; DELETE FROM note", "theirs")
+        self.server.root("SET ROLE theirs; DELETE FROM note", "theirs")
         ended = self.attempt(self.dump)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         self.assertEqual(self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout, rows)

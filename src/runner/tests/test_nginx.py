@@ -16,9 +16,12 @@ from support import RUNNER, free_port
 
 # What the image's template has of what matters here.
 TEMPLATE = '''
+map $http_x_forwarded_proto $proxy_x_forwarded_proto { default $scheme; }
+map $http_x_forwarded_proto $http_scheme { default $scheme; }
 server {
     listen 127.0.0.1:@PORT@;
-    location /socket.io { add_header X-Seen "$http_x"; return 200 "origin @ORIGIN@"; }
+    location /socket.io { proxy_set_header @ORIGIN@; proxy_set_header Host $host; proxy_pass http://127.0.0.1:@PORT@/seen; }
+    location /seen { add_header X-Seen "$http_x"; return 200 "origin $http_origin"; }
     location / { return 200 "site $frappe_site"; }
 }
 '''
@@ -41,8 +44,7 @@ class NginxTest(unittest.TestCase):
             http {{ access_log off; include {self.folder}/conf.d/*.conf; }}
             """))
         self.script("nginx", f'exec {program} -c {self.folder}/nginx.conf "$@"')
-        template = TEMPLATE.replace("@PORT@", str(self.port)).replace("@ORIGIN@", "Origin $scheme://$frappe_site")
-        (self.folder / "template").write_text(template)
+        self.put_template("$scheme://$frappe_site")
         # Like the image's: writes the configuration, then runs nginx as its child.
         self.script("nginx-entrypoint.sh", f'cp {self.folder}/template {self.folder}/conf.d/frappe.conf\nnginx -g "daemon off;"')
         self.environment = {"PATH": f"{self.folder}/bin:{path}", "SITE_RUNNER_NGINX_CONFIGURATION": str(self.folder / "conf.d"),
@@ -51,6 +53,10 @@ class NginxTest(unittest.TestCase):
         self.lead("shop.com", "shop.example.com")
         self.addCleanup(self.end)
         self.begin()
+
+    def put_template(self, origin):
+        """The image's template. The websocket server is nginx itself, which answers with the origin."""
+        (self.folder / "template").write_text(TEMPLATE.replace("@PORT@", str(self.port)).replace("@ORIGIN@", f"Origin {origin}"))
 
     def begin(self):
         with open(self.folder / "said", "wb") as said:
@@ -98,7 +104,24 @@ class NginxTest(unittest.TestCase):
         self.until("site shop.com", "shop.com")
 
     def test_the_origin_of_a_websocket_is_the_host(self):
-        self.until("origin Origin http://shop.com", "shop.com", "/socket.io")
+        self.until("origin http://shop.com", "shop.com", "/socket.io")
+
+    def test_the_origin_is_the_host_with_every_template(self):
+        """Templates take the scheme from a variable of their own since 2026-03."""
+        for origin in ("$proxy_x_forwarded_proto://$frappe_site", "$http_scheme://$frappe_site"):
+            self.end()
+            self.put_template(origin)
+            self.begin()
+            self.until("origin http://shop.com", "shop.com", "/socket.io")
+            self.assertNotIn("Invalid origin", (self.folder / "said").read_text())
+
+    def test_an_origin_that_is_not_known_is_said_once(self):
+        self.end()
+        self.put_template("https://example.com")
+        self.begin()
+        self.until("origin https://example.com", "shop.com", "/socket.io")
+        time.sleep(1)
+        self.assertEqual((self.folder / "said").read_text().count("websockets of hosts other than the site's name may be refused"), 1)
 
     def test_what_is_no_host_or_no_site_is_left_out(self):
         self.until("site shop.example.com", "shop.com")

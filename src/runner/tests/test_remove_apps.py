@@ -63,9 +63,10 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(len(self.backups()), 1)
 
     def test_an_app_whose_removal_failed_late_is_removed_again_with_its_first_backup(self):
-        self.assertEqual(self.bench.run("apply", self.removal(), STAND_IN_FAILS="uninstall-app").returncode, 30)
+        self.assertEqual(self.bench.run("apply", self.removal(), STAND_IN_FAILS="uninstall-app:unlisted").returncode, 30)
         self.assertEqual(self.installed(), ["frappe", "erpnext"], "Frappe lies")
         first = self.backups()
+        self.assertEqual(self.bench.termination()["error"], "hrms: the hook of the app failed", "what was printed last is the reason")
         self.done("apply", self.removal())
         self.assertIn(["uninstall-app", "--yes", "--no-backup", "--force", "hrms"], self.bench.calls())
         self.assertIn("bye_hrms", self.tables())
@@ -117,6 +118,52 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(self.bench.run("apply", self.removal()).returncode, 2)
         self.assertEqual("AppsMissing", self.bench.termination()["code"])
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
+
+    def test_an_app_goes_before_those_that_it_requires(self):
+        self.bench.add_app("hrms", ["frappe/payroll"])
+        self.bench.add_app("payroll")
+        self.done("apply", self.request(apps=["erpnext", "hrms"]))
+        self.done("apply", self.request(apps=["erpnext"], removed_apps=["payroll", "hrms"]))
+        self.assertEqual(self.installed(), ["frappe", "erpnext"])
+        removed = [call[-1] for call in self.bench.calls() if call[0] == "uninstall-app"]
+        self.assertEqual(removed, ["hrms", "payroll"])
+
+    def test_what_an_app_that_stays_requires_is_refused_before_the_dump(self):
+        """Frappe does not remove it either, and ends well."""
+        self.bench.add_app("hrms", ["frappe/payroll"])
+        self.bench.add_app("payroll")
+        self.done("apply", self.request(apps=["erpnext", "hrms"]))
+        for apps in (["erpnext", "hrms"], ["erpnext"]):
+            self.assertEqual(self.bench.run("apply", self.request(apps=apps, removed_apps=["payroll"])).returncode, 2)
+            self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppRequired", "error":
+                "hrms requires payroll: list hrms in removedApps as well, or keep payroll"})
+        self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms", "payroll"])
+        self.assertFalse((self.bench.folder / "sites/.removed-apps").exists())
+
+    def test_an_app_that_frappe_ends_well_without_removing_is_not_dumped_again(self):
+        for _ in range(2):
+            failed = self.bench.run("apply", self.removal(), STAND_IN_FAILS="before_uninstall:hrms")
+            self.assertEqual(failed.returncode, 30)
+            self.assertEqual(self.bench.termination()["error"], "Frappe ended well and still lists hrms: hrms is still needed by somebody")
+            self.assertEqual(len(self.backups()), 1)
+        self.done("apply", self.removal())
+        self.assertEqual(len(self.backups()), 1)
+        self.assertEqual(self.restored(self.backups()[0]), "an employee")
+
+    def test_hooks_that_redis_has_kept_do_not_end_a_removal(self):
+        """Frappe runs hooks of the app on the last document that it saves, when the app is off the list."""
+        (self.bench.folder / "sites/cached-hooks").touch()
+        self.done("apply", self.removal(), STAND_IN_FAILS="uninstall-app:cached")
+        self.assertEqual(self.installed(), ["frappe", "erpnext"])
+        self.assertIn("bye_hrms", self.tables())
+
+    def test_an_installation_that_was_begun_is_removed(self):
+        self.done("apply", self.removal())
+        self.assertEqual(self.bench.run("apply", self.request(apps=["erpnext", "hrms"]), STAND_IN_FAILS="install-app:synced").returncode, 30)
+        self.done("apply", self.removal())
+        self.assertNotIn("tabhrms", self.tables())
+        self.assertFalse(self.bench.site(".operator-installing").exists())
+        self.done("apply", self.request(apps=["erpnext", "hrms"]))
 
     def test_what_cannot_be_meant_is_refused(self):
         for bad in (["frappe"], ["erpnext"], ["a;b"], ["--force"]):

@@ -184,16 +184,90 @@ class RunnerTest(ServerTest):
         self.assertIn(process.returncode, (143, 10))
         self.assert_done(self.bench.run("init"), "created")
 
+    def test_sigterm_ends_it_and_its_children_whatever_swallows_it(self):
+        (self.bench.folder / "apps/hrms").mkdir()
+        wanted = self.bench.request(apps=["erpnext", "hrms"])
+        for command in ("init", "apply"):
+            if command == "apply":
+                self.assert_done(self.bench.run("init"), "created")
+            self.bench.forget_calls()
+            process = self.bench.start(command, wanted, STAND_IN_SWALLOWS="1")
+            self.addCleanup(process.kill)
+            while not (calls := [call for call in self.bench.calls() if call[0] == "swallowing"]):
+                self.assertIsNone(process.poll())
+                time.sleep(0.05)
+            process.terminate()
+            process.communicate(timeout=10)
+            self.assertEqual(process.returncode, 143)
+            for _ in range(100):
+                if not pathlib.Path(f"/proc/{calls[0][1]}").exists():
+                    break
+                time.sleep(0.05)
+            self.assertEqual([call[0] for call in self.bench.calls()], ["swallowing"], "nothing went on")
+
+    def test_a_failure_says_the_reason_that_was_only_printed(self):
+        self.bench.run("init", STAND_IN_FAILS="install-app:begun")
+        self.assertEqual(self.bench.termination()["error"].split(": ", 2)[:2], ["SystemExit", "1"])
+        self.assertTrue(self.bench.termination()["error"].endswith("Installing erpnext... erpnext: the hook of the app failed"))
+        self.bench.run("init", STAND_IN_FAILS="command")
+        self.assertEqual(self.bench.termination()["error"], "CommandFailedError: Command failed: psql: error: password authentication failed")
+        self.assert_done(self.bench.run("init"), "created")
+
     def test_configure_merges_and_keeps(self):
         sites = self.bench.folder / "sites"
         (sites / "common_site_config.json").write_text('{"mail_server": "mine", "socketio_port": 1}')
-        (sites / "apps.txt").write_text("frappe\nlegacy\n")
+        (sites / "apps.txt").write_text("frappe\nlegacy\nerpnext\n")
         request = {"common_site_config": {"bench_id": "default-bench", "socketio_port": 9000}}
         for _ in range(2):
             self.assert_done(self.bench.run("configure", request), '{"apps": ["erpnext", "frappe"]}')
             config = json.loads((sites / "common_site_config.json").read_text())
             self.assertEqual(config, {"mail_server": "mine", "socketio_port": 9000, "bench_id": "default-bench"})
-            self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "legacy", "erpnext"])
+            self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "erpnext"])
+
+    def listed(self):
+        return (self.bench.folder / "sites/apps.txt").read_text().split()
+
+    def test_an_app_that_the_image_lost_is_not_listed(self):
+        """Frappe imports every app that is listed: workers, scheduler and every Job would end."""
+        (self.bench.folder / "apps/hrms").mkdir()
+        configure = lambda: self.assert_done(self.bench.run("configure", {"common_site_config": {}}), "apps")
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms"])
+        self.assert_done(self.bench.run("init"), "created")
+        (self.bench.folder / "apps/hrms").rmdir()
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext"])
+        self.assert_done(self.bench.run("apply", self.bench.request(set_admin_password=True)), "applied")
+        (self.bench.folder / "apps/hrms").mkdir()
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms"], "the former image is back, and sites may have the app")
+
+    def test_an_app_that_the_image_gained_is_listed_once_a_site_has_it(self):
+        """Pods of the former image run on for a while, and would end if it were listed."""
+        configure = lambda: self.assert_done(self.bench.run("configure", {"common_site_config": {}}), "apps")
+        configure()
+        self.assert_done(self.bench.run("init"), "created")
+        for app in ("hrms", "payroll", "crm"):
+            self.bench.add_app(app, ["payroll"] if app == "hrms" else [])
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext"])
+        self.assert_done(self.bench.run("apply"), "applied")
+        self.assertEqual(self.listed(), ["frappe", "erpnext"])
+        self.assert_done(self.bench.run("apply", self.bench.request(apps=["erpnext", "hrms"])), "applied")
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms"])
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms", "crm"])
+
+    def test_an_app_that_the_site_has_and_the_image_lacks_is_refused_before_a_migrate(self):
+        """A migrate would remove its DocTypes with all that is in them."""
+        (self.bench.folder / "apps/hrms").mkdir()
+        (self.bench.folder / "apps/payroll").mkdir()
+        self.assert_done(self.bench.run("init", self.bench.request(apps=["erpnext", "hrms"])), "created")
+        (self.bench.folder / "apps/hrms").rmdir()
+        self.assert_done(self.bench.run("apply"), "applied")
+        self.assertEqual(self.bench.run("apply", self.bench.request(apps=["erpnext", "payroll"])).returncode, 2)
+        self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing", "error": "the site has hrms, and the image does not: build it with hrms"})
+        self.assertIn("tabhrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
 
     def test_configure_puts_redis_passwords_and_urls_from_secrets(self):
         path = self.bench.folder / "sites" / "common_site_config.json"

@@ -1,0 +1,167 @@
+"""A site's jobs in the queues of its bench: set aside while its database is replaced, put back or discarded after.
+
+Workers take jobs of every site of the bench from lists in Redis, whether the site is in maintenance or not. A job that
+was queued before a restore would run on half of a database, or on one that knows nothing of what it is about. So its id
+is moved from its queue to a list of the site's own, where no worker looks; what runs is waited for.
+
+Ids begin with the site's name since version 15 of Frappe, and `::` or, with version 2 of rq, `||`. Before, a job says its site in its arguments only, which are
+pickled: they are read without importing or calling anything.
+"""
+
+import io
+import json
+import os
+import pickle
+import re
+import time
+import urllib.parse
+import zlib
+
+from runner_common import Failure, read_file, secret
+
+# Longest time of a job in Frappe's long queue, and a minute: by then it has ended, or its worker has ended it.
+WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_WAIT_SECONDS", "1560"))
+# Between a worker's taking a job and its saying so nothing shows it: nothing must be seen for so long.
+QUIET_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_QUIET_SECONDS", "3"))
+LOOK_SECONDS = 0.5
+CONNECT_SECONDS = 10
+SITE_OF_ID = re.compile(r"([^:|]+)(?:::|\|\|)")
+
+
+def jobs_of(site):
+    """The site's jobs; nothing where the bench has no queues."""
+    config = json.loads(read_file(os.path.join("sites", "common_site_config.json")) or "{}")
+    url = config.get("redis_queue")
+    return Jobs(site.name, url, config.get("bench_id", "")) if url else None
+
+
+class Jobs:
+    """Jobs of one site, in all queues of its bench."""
+
+    def __init__(self, site, url, bench):
+        import redis
+        password = urllib.parse.unquote(urllib.parse.urlsplit(url).password or "")
+        secret.known.update(it for it in (password, url if password else "") if it)
+        self.error = redis.RedisError
+        self.redis = redis.Redis.from_url(url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
+        self.site, self.bench = site, bench
+        # Of ids that do not say it.
+        self.sites = {}
+        self.aside = f"frappe-operator:set-aside:{bench}:{site}"
+
+    def reached(self, action):
+        """What the action answers; a server that does not is said."""
+        try:
+            return action()
+        except self.error as error:
+            raise Failure("QueueUnreachable", "jobs", f"Redis of the bench's queues: {type(error).__name__}: {error}") from None
+
+    def set_aside(self):
+        """Takes what is queued from its queues, and answers how many jobs that were. One that is in both places, since
+        this was cut short, is moved again."""
+        moved = 0
+        for queue in self.queues():
+            for job in self.redis.lrange(queue, 0, -1):
+                if self.is_ours(job):
+                    entry = json.dumps([queue.decode(), job.decode()])
+                    self.redis.rpush(self.aside, entry)
+                    if self.redis.lrem(queue, 0, job):
+                        moved += 1
+                    else:
+                        # A worker was faster.
+                        self.redis.lrem(self.aside, -1, entry)
+        return moved
+
+    def stop(self):
+        """Sets aside what is queued and waits until nothing runs; a job may queue another meanwhile."""
+        begun = quiet_since = time.monotonic()
+        told = None
+        while True:
+            moved, running = self.set_aside(), self.running()
+            now = time.monotonic()
+            if moved or running:
+                quiet_since = now
+            elif now - quiet_since >= QUIET_SECONDS:
+                return
+            if running and running != told:
+                print(f"waiting for {len(running)} jobs of {self.site} that run: {', '.join(sorted(running))}", flush=True)
+                told = running
+            if running and now - begun >= WAIT_SECONDS:
+                raise Failure("JobsRunning", "jobs", f"after {int(now - begun)} s {len(running)} jobs of {self.site} still run: "
+                              f"{', '.join(sorted(running))[:200]}")
+            time.sleep(min(LOOK_SECONDS, QUIET_SECONDS))
+
+    def put_back(self):
+        """Brings what was set aside to the head of its queues, in its order. One that a queue has already stays there."""
+        entries = [json.loads(entry) for entry in dict.fromkeys(self.redis.lrange(self.aside, 0, -1))]
+        for queue, job in reversed(entries):
+            if job.encode() not in self.redis.lrange(queue, 0, -1):
+                self.redis.lpush(queue, job)
+        self.redis.delete(self.aside)
+
+    def discard(self):
+        """Forgets what was set aside, its data first: while that is there, Frappe takes a scheduled job for queued, and does
+        not queue it again. Answers how many jobs that were."""
+        jobs = {json.loads(entry)[1] for entry in self.redis.lrange(self.aside, 0, -1)}
+        for job in jobs:
+            self.redis.delete(f"rq:job:{job}", f"rq:job:{job}:dependents", f"rq:results:{job}")
+        self.redis.delete(self.aside)
+        return len(jobs)
+
+    def queues(self):
+        """Keys of the bench's queues: others may have the server too."""
+        return sorted(queue for queue in self.redis.smembers("rq:queues") if queue.startswith(f"rq:queue:{self.bench}:".encode()))
+
+    def running(self):
+        """Ids of the site's jobs that a worker has taken and not ended. What a worker that is gone has left there counts
+        no more once it has expired."""
+        found = set()
+        now = int(time.time())
+        for queue in self.queues():
+            name = queue.decode().removeprefix("rq:queue:")
+            found.update(self.redis.zrangebyscore(f"rq:wip:{name}", now, "+inf"))
+            found.update(self.redis.lrange(f"rq:queue:{name}:intermediate", 0, -1))
+        for worker in self.redis.smembers("rq:workers"):
+            job = self.redis.hget(worker, "current_job") or b""
+            origin = self.redis.hget(b"rq:job:" + job, "origin") or b""
+            if origin.startswith(f"{self.bench}:".encode()):
+                found.add(job)
+        return {job.decode() for job in found if job and self.is_ours(job)}
+
+    def is_ours(self, job):
+        """Whether a job is the site's, by its id or its arguments."""
+        if named := SITE_OF_ID.match(job.decode(errors="replace")):
+            return named[1] == self.site
+        # A run that rq's version 2 has registered has an id of its own after the job's.
+        job = job.partition(b":")[0]
+        if job not in self.sites:
+            data = self.redis.hget(b"rq:job:" + job, "data")
+            self.sites[job] = site_of(data) if data else None
+        return self.sites[job] == self.site
+
+
+class Inert:
+    """In place of whatever a pickle names."""
+
+    def __init__(self, *_args, **_kwargs):
+        pass
+
+    def __setstate__(self, _state):
+        pass
+
+
+class Reader(pickle.Unpickler):
+    """Reads a pickle without importing or calling anything of what it names."""
+
+    def find_class(self, _module, _name):
+        return Inert
+
+
+def site_of(data):
+    """The site that is in the arguments of a job, as rq keeps them: function, instance, arguments, keywords."""
+    try:
+        _, _, _, keywords = Reader(io.BytesIO(zlib.decompress(data))).load()
+        return keywords.get("site")
+    except Exception as error:  # Whatever is in there may be anybody's.
+        print(f"a job that cannot be read is left alone: {type(error).__name__}")
+        return None

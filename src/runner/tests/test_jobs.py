@@ -1,0 +1,235 @@
+"""A site's jobs in the bench's queues while it is restored: a real Redis, and real workers of the rq versions that Frappe pins."""
+
+import fcntl
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+from support import DATABASE, KILLED, PASSWORD, free_port
+from test_backup import STEPS_MAX, BackupCase
+
+# rq's version, and the client library's that Frappe pins with it.
+VERSIONS = {"1.15.1": "redis~=4.5.5", "2.6.1": "redis~=6.4"}
+BENCH_ID, SITE, OTHER_SITE = "default-prod", "shop.example.com", "other.example.com"
+QUEUES = ("short", "default", "long")
+REDIS_PASSWORD = "RedisPassword0123456789"
+ENQUEUE = """
+import json, sys
+from redis import Redis
+from rq import Queue
+import jobs
+for queue, job, site, method, kwargs in json.loads(sys.argv[2]):
+    Queue(f"default-prod:{queue}", connection=Redis.from_url(sys.argv[1])).enqueue_call(
+        jobs.execute_job, kwargs={"site": site, "method": method, "kwargs": kwargs}, job_id=job, failure_ttl=1000, timeout=100)
+"""
+
+
+def environment(version):
+    """The interpreter of a virtual environment with that version of rq, made once."""
+    cache = pathlib.Path(os.environ.get("FRAPPE_OPERATOR_CACHE") or pathlib.Path.home() / ".cache/frappe-operator") / "rq"
+    cache.mkdir(parents=True, exist_ok=True)
+    folder = cache / f"rq-{version}"
+    with open(cache / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "whole").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+            subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", f"rq=={version}",
+                            VERSIONS[version]], check=True)
+            (folder / "whole").touch()
+    return str(folder / "bin/python")
+
+
+class JobsTest(BackupCase):
+    def setUp(self):
+        super().setUp()
+        self.rq(min(VERSIONS))
+        folder = tempfile.mkdtemp(prefix="site-runner-redis-")
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        self.port = free_port()
+        self.url = f"redis://:{REDIS_PASSWORD}@127.0.0.1:{self.port}"
+        self.start(["redis-server", "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--dir", folder, "--requirepass", REDIS_PASSWORD])
+        config = {"redis_queue": self.url, "bench_id": BENCH_ID}
+        (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
+        self.until(lambda: self.redis("PING") == "PONG")
+        self.done("backup", self.request())
+
+    def rq(self, version):
+        """The runner and the workers have this version of rq from now on; Frappe's ids of jobs are what it takes."""
+        self.bench.python, self.separator = environment(version), "||" if version.startswith("2") else "::"
+
+    def start(self, command, **options):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return process
+
+    def until(self, true):
+        end = time.monotonic() + 60
+        while not true():
+            self.assertLess(time.monotonic(), end)
+            time.sleep(0.05)
+
+    def redis(self, *command):
+        return subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "-a", REDIS_PASSWORD, *command],
+                              capture_output=True, text=True, check=False).stdout.strip()
+
+    def queued(self, queue="short"):
+        return self.redis("LRANGE", f"rq:queue:{BENCH_ID}:{queue}", "0", "-1").split()
+
+    def enqueue(self, *jobs):
+        """Jobs as (queue, id, site, method, arguments)."""
+        subprocess.run([self.bench.python, "-c", ENQUEUE, self.url, json.dumps(jobs)], check=True, env=self.worker_environment())
+
+    def worker_environment(self):
+        return {"PATH": os.environ["PATH"], "PYTHONPATH": str(pathlib.Path(__file__).parent), "JOBS_OPTIONS": str(self.bench.folder / "home/.my.cnf"),
+                "JOBS_DATABASE": DATABASE, "HOME": str(self.bench.folder / "home")}
+
+    def work(self):
+        """A worker of all queues."""
+        return self.start([self.bench.python, "-c", "import sys; from rq.cli import main; main()", "worker", "--url", self.url,
+                           *(f"{BENCH_ID}:{queue}" for queue in QUEUES)], env=self.worker_environment())
+
+    def inserts(self, count, site=SITE, prefix=""):
+        name = prefix or site
+        return [(QUEUES[number % 3], f"{site}{self.separator}{name}-{number}", site, "insert", {"name": f"{name}-{number}"}) for number in range(count)]
+
+    def restore(self, **environment):
+        return self.bench.run("restore", self.restoration(), **{"SITE_RUNNER_JOBS_QUIET_SECONDS": "1", **environment})
+
+    def restored(self, **environment):
+        result = self.restore(**environment)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+        self.assertNotIn(REDIS_PASSWORD, result.stdout + result.stderr)
+        return result
+
+    def failed(self):
+        return [job for queue in QUEUES for job in self.redis("ZRANGE", f"rq:failed:{BENCH_ID}:{queue}", "0", "-1").split()]
+
+    def test_jobs_of_the_site_neither_run_during_a_restore_nor_after_it(self):
+        for version in VERSIONS:
+            with self.subTest(version):
+                self.rq(version)
+                before = self.rows()
+                self.redis("FLUSHALL")
+                # Of the other site, so that workers are busy all the while; the last two of ours are taken by nobody before.
+                self.enqueue(*self.inserts(30, OTHER_SITE, prefix=f"other {version}"), *self.inserts(20))
+                workers = [self.work(), self.work()]
+                said = self.restored()
+                self.until(lambda: not any(self.queued(queue) for queue in QUEUES))
+                for worker in workers:
+                    worker.terminate()
+                    worker.wait(30)
+                self.assertEqual(self.failed(), [])
+                names = [row.split("\t")[0] for row in self.rows().splitlines()]
+                self.assertEqual([name for name in names if name.startswith(SITE)], [], "nothing of the state before")
+                self.assertIn("jobs that were queued before are discarded", said.stdout)
+                self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
+                kept = [key for key in self.redis("KEYS", f"rq:job:{SITE}*").split() if self.redis("HGET", key, "status") == "queued"]
+                self.assertEqual(kept, [], "Frappe would take a scheduled job for queued, and never queue it again")
+                self.server.root(f"DELETE FROM {DATABASE}.tabNote WHERE name LIKE 'other%'")
+                self.assertEqual(self.rows(), before)
+
+    def test_a_job_that_runs_is_waited_for(self):
+        for version in VERSIONS:
+            with self.subTest(version):
+                self.rq(version)
+                self.redis("FLUSHALL")
+                release = self.bench.folder / f"release-{version}"
+                self.enqueue(("long", f"{SITE}{self.separator}held", SITE, "hold", {"release": str(release)}))
+                self.work()
+                self.until(lambda: not self.queued("long") and self.redis("ZCARD", f"rq:wip:{BENCH_ID}:long") == "1")
+                restoring = self.bench.start("restore", self.restoration(), SITE_RUNNER_JOBS_QUIET_SECONDS="1")
+                self.until(lambda: self.bench.site(".operator-restoring").exists())
+                time.sleep(2)
+                self.assertIsNone(restoring.poll())
+                self.assertIn("tabNote", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
+                self.assertTrue(json.loads(self.bench.site(".operator-restoring").read_text())["waiting"])
+                release.touch()
+                said = restoring.communicate(timeout=120)[0].decode()
+                self.assertEqual(restoring.returncode, 0, said)
+                self.assertIn(f"waiting for 1 jobs of {SITE} that run: {SITE}{self.separator}held", said)
+                self.assertEqual(self.failed(), [])
+
+    def test_a_job_that_does_not_end_keeps_the_site_as_it_was(self):
+        self.enqueue(("long", f"{SITE}{self.separator}held", SITE, "hold", {"release": str(self.bench.folder / "release")}))
+        worker = self.work()
+        self.until(lambda: not self.queued("long") and self.redis("ZCARD", f"rq:wip:{BENCH_ID}:long") == "1")
+        self.enqueue(*self.inserts(7), *self.inserts(3, OTHER_SITE))
+        queued = {queue: self.queued(queue) for queue in QUEUES}
+        ours = {queue: [job for job in jobs if job.startswith(SITE)] for queue, jobs in queued.items()}
+        before = self.rows(), self.files(), self.config()
+        result = self.restore(SITE_RUNNER_JOBS_WAIT_SECONDS="2")
+        self.assertEqual(result.returncode, 75, result.stdout + result.stderr)
+        self.assertEqual(self.bench.termination()["code"], "JobsRunning")
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
+        self.assertFalse(self.bench.site(".operator-restoring").exists(), "it is served as before")
+        after = {queue: self.queued(queue) for queue in QUEUES}
+        self.assertEqual({queue: sorted(jobs) for queue, jobs in after.items()}, {queue: sorted(jobs) for queue, jobs in queued.items()})
+        self.assertEqual({queue: [job for job in jobs if job.startswith(SITE)] for queue, jobs in after.items()}, ours, "in their order")
+        self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
+        worker.kill()
+
+    def test_a_job_says_its_site_in_its_arguments_where_its_id_does_not(self):
+        """As with version 14 of Frappe; a pickle that would do something does nothing."""
+        proof = self.bench.folder / "proof"
+        self.enqueue(("short", "ours", SITE, "insert", {"name": "late"}), ("short", "theirs", OTHER_SITE, "insert", {"name": "other"}),
+                     ("short", "hostile", SITE, "insert", {"name": "late"}))
+        hostile = ("import os, pickle, sys, zlib; from redis import Redis\n"
+                   "class Bad:\n    def __reduce__(self): return os.system, (f'touch {sys.argv[2]}',)\n"
+                   "Redis.from_url(sys.argv[1]).hset('rq:job:hostile', 'data', zlib.compress(pickle.dumps(Bad())))")
+        subprocess.run([self.bench.python, "-c", hostile, self.url, str(proof)], check=True)
+        self.restored()
+        self.assertEqual(self.queued(), ["theirs", "hostile"])
+        self.assertFalse(proof.exists())
+        self.assertEqual(self.redis("EXISTS", "rq:job:ours"), "0")
+
+    def test_a_dropped_site_leaves_no_job_for_one_that_is_made_anew(self):
+        self.enqueue(*self.inserts(4), *self.inserts(2, OTHER_SITE))
+        self.done("drop", self.bench.request())
+        left = [job for queue in QUEUES for job in self.queued(queue)]
+        self.assertEqual(sorted(left), [f"{OTHER_SITE}{self.separator}{OTHER_SITE}-{number}" for number in range(2)])
+        self.assertEqual(self.redis("KEYS", f"rq:job:{SITE}*") + self.redis("KEYS", "frappe-operator:*"), "")
+
+    def test_a_site_is_dropped_although_the_queues_cannot_be_reached(self):
+        config = {"redis_queue": f"redis://127.0.0.1:{free_port()}", "bench_id": BENCH_ID}
+        (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
+        self.assertIn("jobs of the site stay queued", self.done("drop", self.bench.request()).stdout)
+
+    def test_files_alone_leave_the_jobs(self):
+        self.enqueue(*self.inserts(3))
+        self.done("restore", self.restoration(restore_database=False))
+        self.assertEqual(len(self.queued()), 1)
+        self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
+
+    def test_queues_that_cannot_be_reached_are_said_and_nothing_is_touched(self):
+        config = {"redis_queue": self.url.replace(str(self.port), str(free_port())), "bench_id": BENCH_ID}
+        (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
+        self.refused(30, "QueueUnreachable: Redis of the bench's queues: ConnectionError")
+
+    def test_restore_killed_at_every_step_and_run_again(self):
+        before = self.rows(), self.files(), self.config()
+        for step in range(1, STEPS_MAX, 3):
+            self.spoil()
+            self.redis("FLUSHALL")
+            self.enqueue(*self.inserts(2), *self.inserts(2, OTHER_SITE))
+            killed = self.bench.run("restore", self.restoration(), kill_at=step, SITE_RUNNER_JOBS_QUIET_SECONDS="0.1").returncode == KILLED
+            self.restored(SITE_RUNNER_JOBS_QUIET_SECONDS="0.1")
+            self.assertEqual((self.rows(), self.files(), self.config()), before, f"step {step}")
+            left = [job for queue in QUEUES for job in self.queued(queue)]
+            self.assertEqual(sorted(left), [f"{OTHER_SITE}{self.separator}{OTHER_SITE}-{number}" for number in range(2)])
+            self.assertEqual(self.redis("KEYS", "frappe-operator:*") + self.redis("KEYS", f"rq:job:{SITE}*"), "")
+            if not killed:
+                break
+        self.assertTrue(50 < step < STEPS_MAX - 1, f"{step} steps")
+        print(f"restore with jobs: killed at every third of {step - 1} steps and run again, no job left or lost every time")
+
+
+if __name__ == "__main__":
+    unittest.main()
