@@ -1,312 +1,250 @@
-//! Carries out what a plan decided. No choices are made here.
+//! Carries out what a plan decided, whichever kind it is for. No choices are made here.
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Resource, ResourceExt,
-    core::{DynamicObject, object::HasStatus},
-};
+use kube::{Resource, core::DynamicObject};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
-    controllers::context::{ChildCache, Children},
+    controllers::{
+        adoption::Owner,
+        context::{ChildCache, Children, Context},
+        model::{Plan, Reconciled, Step},
+        objects::{self, name, reference},
+        site::job_slots::Claim,
+        take_over::take_over,
+    },
     domain::{
-        diff::first_difference,
         key::Key,
-        labels,
-        names::has_short_hash,
-        object::{Desired, Kind, is_let_go, is_ours},
-        owner::Owner,
+        object::{Kind, is_let_go},
     },
     io::{
         cache::Cache,
         cached::Cached,
-        events::log_line,
+        events::{Notice, log_line},
         writer::{WriteError, Writer},
     },
+    lanes::runner::Outcome,
 };
 
-/// The object of this name, where it is of whom it is to be made for. One that is somebody else's is refused.
-///
-/// What no watch shows is looked for where another's name may have been made to be the same: an apply would not tell,
-/// since this operator made both.
-async fn own(
-    writer: &Writer,
-    cache: &ChildCache,
-    verb: &'static str,
-    desired: &Desired,
-) -> Result<Option<Arc<DynamicObject>>, WriteError> {
-    let known = match cache.get(&desired.key) {
-        None if has_short_hash(&desired.key.name) => found(writer, desired).await?.map(Arc::new),
-        known => known,
-    };
-    match known {
-        Some(live) if !Owner::of(desired).has(&live) => Err(WriteError::not_ours(verb, desired)),
-        known => Ok(known),
+/// Where what is known of a kind is kept.
+pub trait Held: Reconciled<Status: Default + Serialize + DeserializeOwned> + Serialize + DeserializeOwned {
+    /// The kind whose status a plan writes.
+    type Recorder: Held<Status = Self::Recorded>;
+    /// Whether several are reconciled together: what the API server refuses of one stops no other.
+    const TOGETHER: bool = false;
+
+    /// The newest that is known of an object.
+    fn newest(context: &Context, key: &Key) -> Option<Arc<Self>>;
+
+    /// The same, of one that was looked at; nothing of one that is gone.
+    fn newest_of(context: &Context, known: &Arc<Self>) -> Option<Arc<Self>> {
+        Self::newest(context, &Key::of(known.as_ref()))
+    }
+
+    /// Takes the answer to a write of an object in.
+    fn wrote(context: &Context, written: DynamicObject);
+
+    /// Forgets an object that is gone with this answer.
+    fn gone(context: &Context, known: &Self, written: &DynamicObject);
+
+    /// The objects that are made for it.
+    fn children(context: &Context) -> &Children;
+
+    /// The cache that shows the Secrets that are made for it.
+    fn secrets(context: &Context) -> &ChildCache {
+        Self::children(context).cache(Kind::Secret)
+    }
+
+    /// Whose operation a status records, where it is one of several.
+    fn recorded(_: &Context, _: &Key, _: &Self::Recorded) -> Option<Arc<Self>> {
+        None
+    }
+
+    /// Counts what people are told.
+    fn count(_: &Notice) {}
+}
+
+/// One attempt to bring something a step further.
+pub struct Attempt<'a> {
+    /// What every reconcile is given.
+    pub context: &'a Context,
+    /// Its writes.
+    pub writer: &'a Writer,
+    /// What is reconciled.
+    pub key: &'a Key,
+    /// For whom objects are taken over: what is reconciled, where that is one object.
+    pub owner: Owner,
+}
+
+/// A write that failed, and the object that it was for where several are reconciled together.
+pub type Refused<K> = (Option<Arc<K>>, WriteError);
+
+/// The writes that failed.
+pub struct Failed<K> {
+    /// The one that decides what becomes of the attempt: it ended the attempt, where one did.
+    pub first: Refused<K>,
+    /// What was refused of others.
+    pub others: Vec<Refused<K>>,
+}
+
+impl<K> From<Refused<K>> for Failed<K> {
+    fn from(first: Refused<K>) -> Self {
+        Self { first, others: Vec::new() }
     }
 }
 
-/// Of a Secret the metadata alone is read.
-async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObject>, WriteError> {
-    if desired.kind != Kind::Secret {
-        return writer.find(desired.kind, &desired.key).await;
-    }
-    match writer.get_metadata(desired.kind, &desired.key).await {
-        Ok(live) => Ok(Some(live)),
-        Err(WriteError::NotFound { .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Brings an object to what it should be, if it differs. Costs nothing if it does not.
-pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> Result<(), WriteError> {
-    let cache = children.cache(desired.kind);
-    let live = own(writer, cache, "apply", desired).await?;
-    if let Some(live) = &live {
-        let Some(path) = first_difference(&compared(desired), &as_value(desired.kind, live)) else { return Ok(()) };
-        tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
-    }
-    let mut written = writer.apply(desired, live.is_some()).await?;
-    if desired.kind != Kind::Secret
-        && let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written))
-    {
-        tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
-    }
-    if desired.kind == Kind::ConfigMap {
-        written.data = json!({"data": entries(&written.data["data"])});
-    }
-    cache.wrote(written);
-    Ok(())
-}
-
-/// An object as it is compared with what is known. Of a ConfigMap that is which entries are as they were applied, and the hash
-/// of what was.
-fn compared(desired: &Desired) -> Value {
-    let mut body = desired.stamped();
-    if desired.kind == Kind::ConfigMap {
-        body["data"] = entries(&body["data"]);
-    }
-    body
-}
-
-fn entries(data: &Value) -> Value {
-    data.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!(true))).collect::<Map<_, _>>().into()
-}
-
-/// Makes the number of replicas that a Deployment has this operator's in a second name, so that letting the field go in
-/// the first does not reset it. Whoever sets another number later takes it from both.
-pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &DynamicObject) -> Result<(), WriteError> {
-    let written = writer.apply_replicas(&Key::of(live), live).await?;
-    children.cache(Kind::Deployment).wrote(written);
-    Ok(())
-}
-
-/// Gives a user's Secret the label by which the watch shows it.
-pub async fn watch_secret(writer: &Writer, cache: &ChildCache, secret: &DynamicObject) -> Result<(), WriteError> {
-    let metadata = json!({
-        "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
-        "labels": {labels::WATCHED: "true"},
-    });
-    cache.wrote(writer.patch_metadata(Kind::Secret, &Key::of(secret), &metadata).await?);
-    Ok(())
-}
-
-/// Brings a copy to what the Secret `from` holds now of the keys that `desired` has. What it holds is known here for as long
-/// as this takes.
-pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
-    let known = own(writer, cache, "copy to", desired).await?.is_some();
-    let source = writer.read(Kind::Secret, from).await?;
-    let mut desired = desired.clone();
-    let named: Vec<String> = desired.body["data"].as_object().into_iter().flatten().map(|it| it.0.clone()).collect();
-    let held = named.into_iter().filter_map(|key| Some((key.clone(), source.data["data"].get(&key)?.clone())));
-    desired.body["data"] = held.collect();
-    cache.wrote(writer.apply(&desired, known).await?);
-    Ok(())
-}
-
-/// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
-/// them back; one that is somebody else's is refused.
-pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
-    let written = match writer.create(desired).await {
-        Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
-            take_back(writer, desired).await?
+impl Attempt<'_> {
+    /// Carries a plan out, and tells people. Room for its Job is given back if the Job was not made.
+    pub async fn carry_out<K: Held>(&self, plan: &Plan<K>, room: Option<&Claim>) -> Result<Outcome, Failed<K>> {
+        let done = self.execute(plan).await;
+        if done.is_err()
+            && let Some(room) = room
+            && plan.job.as_ref().is_none_or(|job| K::children(self.context).get(Kind::Job, &job.key).is_none())
+        {
+            self.context.jobs.give_back(room);
         }
-        other => other?,
-    };
-    let other = identity_of(&written) != wanted_identity(desired);
-    cache.wrote(written);
-    if other {
-        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+        done?;
+        for notice in &plan.notices {
+            let uid = Some(self.owner.uid.clone());
+            self.context.events.publish(&reference(K::KIND, self.key, uid), notice).await;
+        }
+        Ok(match (plan.missing, plan.again_after) {
+            (true, _) => Outcome::Missing,
+            (false, Some(after)) => Outcome::After(after),
+            (false, None) => Outcome::Done,
+        })
     }
-    Ok(())
-}
 
-/// The object of this name, if it is ours: with our labels again.
-async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
-    let live = writer.get_metadata(desired.kind, &desired.key).await?;
-    may_take_back(desired, &live).map_err(|error| *error)?;
-    let metadata = json!({
-        "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
-        "labels": desired.body["metadata"]["labels"],
-    });
-    writer.patch_metadata(desired.kind, &desired.key, &metadata).await
-}
-
-/// Whether an object that is there is what was to be created.
-///
-/// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
-/// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
-pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
-    let has_identity = live.annotations().contains_key(labels::IDENTITY);
-    let same = has_identity && identity_of(live) == wanted_identity(desired);
-    if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
-        // The Job of a site of this name that is gone: the garbage collector is about to take it.
-        return Err(Box::new(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() }));
+    /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.
+    async fn execute<K: Held>(&self, plan: &Plan<K>) -> Result<(), Failed<K>> {
+        let context = self.context;
+        let recorded = plan.status.as_ref().and_then(|it| K::recorded(context, self.key, it));
+        for step in &plan.steps {
+            self.take(step).await.map_err(|error| (step.of().cloned(), error))?;
+        }
+        if let Some(next) = &plan.status
+            && let Some(known) = K::Recorder::newest(context, self.key)
+        {
+            let written = self.write_status::<K::Recorder>(&known, next).await;
+            written.map_err(|error| (recorded.clone(), error))?;
+        }
+        let mut refused = Vec::new();
+        self.take_each(&plan.prepare, &mut refused).await?;
+        if let Some(job) = &plan.job
+            && K::children(context).get(Kind::Job, &job.key).is_none()
+            && !recorded.as_ref().is_some_and(|it| is_refused(&refused, it))
+        {
+            let made = objects::create(self.writer, K::children(context).cache(Kind::Job), job).await;
+            if let Some(failed) = ends(made.map_err(|error| (recorded, error)), &mut refused) {
+                return Err(failed);
+            }
+        }
+        self.take_each(&plan.last, &mut refused).await?;
+        let mut refused = refused.into_iter();
+        match refused.next() {
+            Some(first) => Err(Failed { first, others: refused.collect() }),
+            None => Ok(()),
+        }
     }
-    let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
-    if same || kept { Ok(()) } else { Err(Box::new(WriteError::not_ours("create", desired))) }
-}
 
-fn wanted_identity(desired: &Desired) -> Option<&str> {
-    desired.body["metadata"]["annotations"][labels::IDENTITY].as_str()
-}
-
-fn identity_of(object: &DynamicObject) -> Option<&str> {
-    object.annotations().get(labels::IDENTITY).map(String::as_str)
-}
-
-/// Deletes exactly this object.
-pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
-    match writer.delete(kind, object).await? {
-        Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(left),
-        _ => cache.deleted(&Key::of(object), &object.metadata.uid.clone().unwrap_or_default()),
+    /// Takes the steps of those of which nothing was refused.
+    async fn take_each<K: Held>(&self, steps: &[Step<K>], refused: &mut Vec<Refused<K>>) -> Result<(), Failed<K>> {
+        for step in steps {
+            if !step.of().is_some_and(|it| is_refused(refused, it)) {
+                let done = self.take(step).await;
+                if let Some(failed) = ends(done.map_err(|error| (step.of().cloned(), error)), refused) {
+                    return Err(failed);
+                }
+            }
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-/// Changes the metadata of the object that is reconciled itself, and remembers the answer.
-pub async fn patch_own<K>(
-    writer: &Writer,
-    cache: &Cache<K>,
-    kind: Kind,
-    key: &Key,
-    metadata: &Value,
-) -> Result<(), WriteError>
-where
-    K: Cached + Resource<DynamicType = ()> + DeserializeOwned,
-{
-    let written = writer.patch_metadata(kind, key, metadata).await?;
-    if is_let_go(&written) {
-        log_line(&name(kind, key), false, "Deleted", "finalizer removed, object deleted");
-        cache.deleted(key, &written.uid().unwrap_or_default());
-    } else {
-        remember(cache, written);
+    async fn take<K: Held>(&self, step: &Step<K>) -> Result<(), WriteError> {
+        let (context, writer, children) = (self.context, self.writer, K::children(self.context));
+        let secrets = K::secrets(context);
+        match step {
+            Step::Patch(of, metadata) => self.patch::<K>(of, metadata).await,
+            Step::Status(of, next, notice) => {
+                let Some(known) = K::newest_of(context, of) else { return Ok(()) };
+                let written = self.write_status::<K>(&known, next).await?;
+                if let Some(notice) = notice.as_ref().filter(|_| written) {
+                    self.tell::<K>(of, notice).await;
+                }
+                Ok(())
+            }
+            Step::For(_, write) => Box::pin(self.take(write)).await,
+            Step::Create(desired) if desired.kind == Kind::Secret => objects::create(writer, secrets, desired).await,
+            Step::Create(desired) => objects::create(writer, children.cache(desired.kind), desired).await,
+            Step::Ensure(desired) => objects::ensure(writer, children, desired).await,
+            Step::TakeOver(desired) => take_over(writer, children, desired, &self.owner).await,
+            Step::HandOver(live) => objects::hand_over_replicas(writer, children, live).await,
+            Step::LabelSecret(secret, metadata) => {
+                objects::patch_secret(writer, secrets, secret, &json!({"metadata": metadata})).await
+            }
+            Step::WatchSecret(secret) => {
+                objects::patch_secret(writer, &context.user_secrets, secret, &objects::watched(secret)).await
+            }
+            Step::CopySecret(from, desired) => objects::copy_secret(writer, secrets, from, desired).await,
+            Step::AdoptSecret(secret, body) => objects::patch_secret(writer, secrets, secret, body).await,
+            Step::Delete(kind, object) => objects::delete(writer, children.cache(*kind), *kind, object).await,
+        }
     }
-    Ok(())
-}
 
-/// Writes the status if it differs, on the resourceVersion of the newest object that is known.
-pub async fn write_status<K>(
-    writer: &Writer,
-    cache: &Cache<K>,
-    kind: Kind,
-    key: &Key,
-    next: &K::Status,
-) -> Result<(), WriteError>
-where
-    K: Cached + Resource<DynamicType = ()> + HasStatus + Clone + Serialize + DeserializeOwned,
-    K::Status: Clone + PartialEq,
-{
-    let Some(known) = cache.get(key) else { return Ok(()) };
-    if known.status() == Some(next) {
-        return Ok(());
+    /// Changes the metadata of an object of the kind itself, and remembers the answer.
+    async fn patch<K: Held>(&self, of: &K, metadata: &Value) -> Result<(), WriteError> {
+        let key = Key::of(of);
+        let written = self.writer.patch_metadata(K::KIND, &key, metadata).await?;
+        if is_let_go(&written) {
+            if !K::TOGETHER {
+                log_line(&name(K::KIND, &key), false, "Deleted", "finalizer removed, object deleted");
+            }
+            K::gone(self.context, of, &written);
+        } else {
+            K::wrote(self.context, written);
+        }
+        Ok(())
     }
-    let mut changed = K::clone(&known);
-    *changed.status_mut() = Some(next.clone());
-    let body = serde_json::to_value(&changed).unwrap_or_default();
-    remember(cache, writer.replace_status(kind, key, &body).await?);
-    Ok(())
+
+    /// Writes the status if it differs, on the version of the object that is known; answers whether it did.
+    pub async fn write_status<K: Held>(&self, known: &K, next: &K::Status) -> Result<bool, WriteError> {
+        if known.status() == Some(next) {
+            return Ok(false);
+        }
+        let mut changed = known.clone();
+        *changed.status_mut() = Some(next.clone());
+        let body = serde_json::to_value(&changed).unwrap_or_default();
+        K::wrote(self.context, self.writer.replace_status(K::KIND, &Key::of(known), &body).await?);
+        Ok(true)
+    }
+
+    /// Tells people about an object.
+    pub async fn tell<K: Held>(&self, of: &K, notice: &Notice) {
+        K::count(notice);
+        self.context.events.publish(&reference(K::KIND, &Key::of(of), of.meta().uid.clone()), notice).await;
+    }
 }
 
-/// Remembers the answer to a write of the object that is reconciled itself.
-pub fn remember<K>(cache: &Cache<K>, written: DynamicObject)
-where
-    K: Cached + Resource<DynamicType = ()> + DeserializeOwned,
-{
+/// Remembers the answer to a write in a cache of typed objects.
+pub fn remember<K: Cached + Resource<DynamicType = ()> + DeserializeOwned>(cache: &Cache<K>, written: DynamicObject) {
     if let Ok(object) = written.try_parse::<K>() {
         cache.wrote(object);
     }
 }
 
-/// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.
-fn as_value(kind: Kind, object: &DynamicObject) -> Value {
-    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
-    let resource = kind.resource();
-    value["apiVersion"] = json!(resource.api_version);
-    value["kind"] = json!(resource.kind);
-    value
-}
-
-/// Names an object to people.
-pub fn name(kind: Kind, key: &Key) -> String {
-    format!("{} {key}", kind.resource().kind)
-}
-
-/// Names an object to Events.
-pub fn reference(kind: Kind, key: &Key, uid: Option<String>) -> ObjectReference {
-    let resource = kind.resource();
-    ObjectReference {
-        api_version: Some(resource.api_version),
-        kind: Some(resource.kind),
-        namespace: Some(key.namespace.clone()).filter(|it| !it.is_empty()),
-        name: Some(key.name.clone()),
-        uid,
-        ..ObjectReference::default()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn secret(site_uid: &str, namespace: &str, identity: &str) -> Value {
-        let labels =
-            json!({"app.kubernetes.io/managed-by": "frappe-operator", "site": "shop", labels::SITE_UID: site_uid});
-        json!({"metadata": {"name": "shop-db-password", "namespace": namespace, "labels": labels,
-                            "annotations": {labels::IDENTITY: identity}}})
-    }
-
-    /// What is there in the place of an object that was to be made is this site's by the identity that was decided, or was that
-    /// of one of its name that is gone; of a Job the identity alone counts.
-    #[test]
-    fn what_is_there_is_taken_back_by_identity() {
-        let cases = [
-            (Kind::Secret, "mine", "decided", true),
-            (Kind::Secret, "gone", "kept", true),
-            (Kind::Job, "mine", "decided", true),
-            (Kind::Job, "gone", "kept", false),
-        ];
-        for (kind, site_uid, identity, wanted) in cases {
-            let key = Key::new("a", "shop-db-password");
-            let body = secret("mine", "a", "decided");
-            let desired = Desired::untyped(kind, key, body["metadata"].clone(), &json!({}));
-            let mut live = secret(site_uid, "a", identity);
-            live["apiVersion"] = json!("v1");
-            live["kind"] = json!("Secret");
-            let live: DynamicObject = serde_json::from_value(live).expect("an object");
-            assert_eq!(may_take_back(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
+/// Notes what the API server refuses of one of several; answers any other failure, which ends the attempt.
+fn ends<K: Held>(done: Result<(), Refused<K>>, refused: &mut Vec<Refused<K>>) -> Option<Failed<K>> {
+    match done.err()? {
+        one @ (_, WriteError::Rejected { .. }) if K::TOGETHER => {
+            refused.push(one);
+            None
         }
-        let desired = Desired::untyped(
-            Kind::Secret,
-            Key::new("a", "shop-db-password"),
-            secret("mine", "a", "decided")["metadata"].clone(),
-            &json!({}),
-        );
-        let mut other = secret("other", "a", "theirs");
-        other["metadata"]["labels"]["site"] = json!("other");
-        let other: DynamicObject = serde_json::from_value(other).expect("an object");
-        assert!(may_take_back(&desired, &other).is_err(), "another site's Secret");
+        first => Some(Failed { first, others: std::mem::take(refused) }),
     }
+}
+
+fn is_refused<K: Held>(refused: &[Refused<K>], of: &K) -> bool {
+    refused.iter().any(|(it, _)| it.as_ref().is_some_and(|it| it.meta().uid == of.meta().uid))
 }

@@ -1,24 +1,17 @@
 //! What becomes of a reconcile that did not come to its end.
 #![allow(clippy::disallowed_methods, reason = "the time of a condition that no plan made")]
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::Resource;
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use crate::{
-    controllers::{
-        context::Context,
-        execute::{reference, remember},
-    },
+    controllers::execute::{Attempt, Failed, Held},
     domain::{condition::Conditions, key::Key, object::Kind},
     io::{
-        cache::Cache,
-        cached::Cached,
         events::Notice,
-        writer::{WriteError, Writer, words},
+        writer::{WriteError, words},
     },
     lanes::runner::Outcome,
 };
@@ -40,6 +33,11 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of the write that decides, for the object of this key.
+    pub fn of<K: Held>(key: &Key, failed: Failed<K>) -> Self {
+        Self::Write(K::KIND, key.clone(), failed.first.1)
+    }
+
     /// Whether the API server could not be reached, or was too busy: the same may well succeed once it is not.
     fn is_unanswered(&self) -> bool {
         match self {
@@ -50,38 +48,31 @@ impl Error {
     }
 }
 
-/// A conflict is looked at again soon; a refusal is told to people; what the API server did not answer is tried again
-/// soon, everything else with backoff.
-pub async fn conclude<K>(
-    context: &Context,
-    writer: &Writer,
-    cache: &Cache<K>,
-    uid: Option<String>,
-    error: Error,
-) -> Outcome
-where
-    K: Cached + Resource<DynamicType = ()> + Serialize + DeserializeOwned,
-{
-    if let Error::Write(kind, key, write) = &error {
-        match write {
-            WriteError::Conflict { .. } => return Outcome::Conflict,
-            WriteError::NoRight { .. } => return Outcome::After(WAIT_FOR_RIGHT),
-            WriteError::Rejected { .. } | WriteError::NotFound { .. } => {
-                let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
-                // The Event is the line.
-                context.events.publish(&reference(*kind, key, uid), &notice).await;
-                not_ready(writer, cache, *kind, key, &notice.note).await;
-                return Outcome::Failed;
+/// A conflict is looked at again soon; a refusal is told to the object that it is about; what the API server did not answer
+/// is tried again soon, everything else with backoff.
+pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, error: Error) -> Outcome {
+    let Error::Write(_, _, write) = &error else { return retried(&error) };
+    match write {
+        WriteError::Conflict { .. } => Outcome::Conflict,
+        // Of several that are reconciled together one is gone.
+        WriteError::NotFound { .. } if K::TOGETHER => Outcome::Conflict,
+        WriteError::NoRight { .. } => Outcome::After(WAIT_FOR_RIGHT),
+        WriteError::Rejected { .. } | WriteError::NotFound { .. } | WriteError::NamespaceTerminating { .. } => {
+            let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
+            if let Some(about) = about {
+                // In a namespace that is going no Event can be made.
+                if !matches!(write, WriteError::NamespaceTerminating { .. }) {
+                    // The Event is the line.
+                    attempt.tell::<K>(about, &notice).await;
+                }
+                not_ready(attempt, about, &notice.note).await;
+            } else {
+                tracing::warn!(key = %attempt.key, error = notice.note, "a write was refused that is for no object");
             }
-            // The object is about to go with its namespace: no fault, and no Event can be made about it.
-            WriteError::NamespaceTerminating { .. } => {
-                not_ready(writer, cache, *kind, key, &write.to_string()).await;
-                return Outcome::Failed;
-            }
-            WriteError::Transient { .. } => {}
+            Outcome::Failed
         }
+        WriteError::Transient { .. } => retried(&error),
     }
-    retried(&error)
 }
 
 /// What was not answered is tried again soon, everything else with backoff.
@@ -91,24 +82,17 @@ pub fn retried(error: &Error) -> Outcome {
 }
 
 /// Says in the Ready condition what the API server refused; everything else in the status stays.
-async fn not_ready<K>(writer: &Writer, cache: &Cache<K>, kind: Kind, key: &Key, message: &str)
-where
-    K: Cached + Resource<DynamicType = ()> + Serialize + DeserializeOwned,
-{
-    let Some(known) = cache.get(key) else { return };
-    let mut body = serde_json::to_value(known.as_ref()).unwrap_or_default();
-    let former: Vec<Condition> = serde_json::from_value(body["status"]["conditions"].clone()).unwrap_or_default();
+async fn not_ready<K: Held>(attempt: &Attempt<'_>, about: &Arc<K>, message: &str) {
+    let Some(known) = K::newest_of(attempt.context, about) else { return };
+    let mut body = json!(known.status().cloned().unwrap_or_default());
+    let former: Vec<Condition> = serde_json::from_value(body["conditions"].clone()).unwrap_or_default();
     let mut conditions = Conditions::new(&former, known.meta().generation, jiff::Timestamp::now());
     conditions.set("Ready", Some(false), WRITE_REJECTED, message);
     former.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
-    let next = conditions.finish();
-    if next == former {
-        return;
-    }
-    body["status"]["conditions"] = json!(next);
-    match writer.replace_status(kind, key, &body).await {
-        Ok(written) => remember(cache, written),
-        Err(error) => tracing::debug!(%error, "status not updated with the rejection"),
+    body["conditions"] = json!(conditions.finish());
+    let Ok(next) = serde_json::from_value::<K::Status>(body) else { return };
+    if let Err(error) = attempt.write_status::<K>(&known, &next).await {
+        tracing::debug!(%error, "status not updated with the rejection");
     }
 }
 

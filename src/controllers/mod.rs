@@ -20,5 +20,9 @@ pub mod job;
 #[cfg(test)]
 mod leaves;
 mod lint;
+pub mod model;
+pub mod objects;
+pub mod phase;
+pub mod reason;
 pub mod site;
 pub mod take_over;

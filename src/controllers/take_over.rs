@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntr
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::{Map, Value, json};
 
-use super::{adoption::Owner, context::Children, execute};
+use super::{adoption::Owner, context::Children, objects};
 use crate::{
     domain::{
         labels,
@@ -22,15 +22,15 @@ pub async fn take_over(
 ) -> Result<(), WriteError> {
     let cache = children.cache(desired.kind);
     let Some(live) = writer.find(desired.kind, &desired.key).await? else {
-        return execute::ensure(writer, children, desired).await;
+        return objects::ensure(writer, children, desired).await;
     };
     if is_ours(&live.metadata) && !is_of_other(&live, desired) {
         cache.wrote(live);
-        return execute::ensure(writer, children, desired).await;
+        return objects::ensure(writer, children, desired).await;
     }
     if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.is_asked && !owner.has(&live)) {
         // Ours, without its labels; or a person's, which is used where it is as it should be.
-        return execute::ensure(writer, children, desired).await;
+        return objects::ensure(writer, children, desired).await;
     }
     if !owner.is_asked || !owner.has(&live) {
         let message = if owner.has(&live) {

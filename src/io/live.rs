@@ -1,8 +1,16 @@
-//! Sites read live. Anybody may make one that cannot be read whole: whoever asks is answered with what can.
+//! Objects read live. Of sites, anybody may make one that cannot be read whole: whoever asks is answered with what can.
+
+use std::sync::Arc;
 
 use frappe_crds::FrappeSite;
-use kube::{Client, core::PartialObjectMeta};
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::{
+    Api, Client,
+    api::ListParams,
+    core::{DynamicObject, PartialObjectMeta},
+};
 use kube_sharding::watch::{Query, Read, list, read};
+use serde_json::Value;
 
 use super::cached::Cached;
 use crate::domain::key::Key;
@@ -42,6 +50,20 @@ pub async fn site_metadata_at(
 ) -> Result<(Option<PartialObjectMeta<FrappeSite>>, String), kube::Error> {
     let (found, version) = list(client.clone(), Query { metadata_only: true, ..named(key) }, read).await?;
     Ok((found.into_iter().next(), version))
+}
+
+/// The metadata of a Secret, if it exists: nothing else of it is read.
+pub async fn secret_metadata(client: &Client, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
+    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &key.namespace);
+    let found = api.get_opt(&key.name).await?;
+    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
+}
+
+/// The pods of a Job.
+pub async fn pods_of(client: &Client, job: &Key) -> Result<Vec<Pod>, kube::Error> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), &job.namespace);
+    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name));
+    Ok(api.list(&selector).await?.items)
 }
 
 /// A list of one, since what reads a list looks at each object's text first.

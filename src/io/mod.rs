@@ -7,6 +7,7 @@ pub mod client;
 pub mod compact;
 pub mod departures;
 pub mod events;
+pub mod index;
 pub mod live;
 pub mod meter;
 pub mod named;

@@ -340,6 +340,7 @@ mod tests {
             writer.find(Kind::Secret, &key).await,
             writer.patch(Kind::Secret, &key, &json!({})).await.map(Some),
             writer.patch_metadata(Kind::Secret, &key, &json!({})).await.map(Some),
+            writer.replace_status(Kind::Secret, &key, &secret()).await.map(Some),
             writer.get_metadata(Kind::Secret, &key).await.map(Some),
             writer.delete(Kind::Secret, &held).await,
         ];

@@ -14,7 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{concerned::Concerned, reason::INVALID_VALUE};
 use crate::{
     config::{self, BadValue, CONFIG_MAP, OperatorConfig},
-    controllers::execute::reference,
+    controllers::objects::reference,
     domain::{key::Key, object::Kind},
     io::{
         cache::{Cache, Change},

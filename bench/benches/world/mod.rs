@@ -117,7 +117,7 @@ pub(crate) fn plans_to_served() -> usize {
 fn carry_out(world: &mut Observed, plan: &Plan) {
     for step in &plan.steps {
         match step {
-            Step::PatchSite(metadata) => {
+            Step::Patch(_, metadata) => {
                 let site = Arc::make_mut(&mut world.site);
                 site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
                 site.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();

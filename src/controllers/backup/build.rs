@@ -13,7 +13,7 @@ use crate::{
         bench::{build as bench, model::Input as BenchInput},
         site::{
             build::{account, request, with},
-            model::Input,
+            model::Subject,
             under_way::job_key,
         },
     },
@@ -38,7 +38,7 @@ pub(super) fn safety_name(operation: &BackupOperation) -> String {
 
 /// The Job.
 pub(super) fn job(
-    input: &Input,
+    input: &Subject,
     bench: &BenchInput,
     image: &str,
     backup: &SiteBackup,
@@ -82,7 +82,7 @@ pub(super) fn job(
     let mut metadata = input.owned_metadata();
     metadata["labels"] = json!(labels);
     metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
-    Desired::untyped(Kind::Job, job_key(&input.valid.place, operation), metadata, &spec)
+    Desired::untyped(Kind::Job, job_key(input.place, operation), metadata, &spec)
 }
 
 /// What the runner knows a restore by, over all of its tries.
@@ -90,7 +90,7 @@ fn run_of_restore(operation: &BackupOperation) -> String {
     format!("{} by {} {}", operation.run, operation.site_backup, operation.site_backup_uid)
 }
 
-fn transfer_request(input: &Input, backup: &SiteBackup, storage: &Storage, operation: &BackupOperation) -> Request {
+fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, operation: &BackupOperation) -> Request {
     let maker = Maker { site_backup: operation.site_backup.clone(), identity: input.known.identity.clone() };
     let nothing = Request {
         place: storage.place.clone(),
@@ -135,7 +135,7 @@ fn transfer_request(input: &Input, backup: &SiteBackup, storage: &Storage, opera
 }
 
 /// A pod that only reaches where backups are kept: it has nothing of the site.
-fn removing_pod(input: &Input, bench: &BenchInput, image: &str, storage: &Storage, carry: &Request) -> Value {
+fn removing_pod(input: &Subject, bench: &BenchInput, image: &str, storage: &Storage, carry: &Request) -> Value {
     let mut pod = bench::runner_pod(bench, "backup", &json!({}), &[]);
     let runner = pod["containers"][0].take();
     let (carrier, kept) = transfer_container(input, image, storage, carry, None, &runner);
@@ -154,7 +154,7 @@ fn own_account(pod: &mut Value, storage: &Storage) {
 /// A pod whose containers run one after the other: the runner's `first` commands, the transfer, and the runner's restore.
 #[allow(clippy::too_many_arguments, reason = "each is one thing of the pod")]
 fn pod(
-    input: &Input,
+    input: &Subject,
     bench: &BenchInput,
     first: &[&str],
     request: &Value,
@@ -196,7 +196,7 @@ fn pod(
 
 /// The container that carries, and the volumes that only it mounts.
 fn transfer_container(
-    input: &Input,
+    input: &Subject,
     image: &str,
     storage: &Storage,
     carry: &Request,
@@ -208,7 +208,7 @@ fn transfer_container(
         volumes.push(json!({"name": "backups", "persistentVolumeClaim": {"claimName": claim.claim_name}}));
         mounts.push(json!({"name": "backups", "mountPath": VOLUME}));
     }
-    let named = |name: &str| input.valid.place.mounted(name);
+    let named = |name: &str| input.place.mounted(name);
     let s3 = storage.spec.s3.as_ref();
     let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
         let items = ["accessKey", "secretKey", "sessionToken"].map(|key| json!({"key": key, "path": key}));

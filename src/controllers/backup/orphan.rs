@@ -12,10 +12,10 @@ use kube_sharding::{Slot, gate::Scope};
 use serde_json::json;
 
 use super::{
-    model::{Plan, Step},
+    model::{Plan, Report, Step},
     reason::Reason,
     removal,
-    status::{self, Report, Times},
+    status::{self, Times},
     waiting::ended_once,
 };
 use crate::{

@@ -1,11 +1,11 @@
 //! Why a backup is as it is: the fixed list of reasons in conditions and Events of SiteBackups.
 
-use std::fmt;
-
 use frappe_crds::{backup::BackupOutcomeState, site::BackupOperationKind};
 
+use crate::controllers::reason::{self, Class};
+
 /// A reason. Its name is what people and tools read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// It was made, and found to be whole where it is kept.
@@ -92,27 +92,28 @@ impl Reason {
         ];
         known.into_iter().find(|(it, _)| it.to_string() == word).map(|(_, counted)| counted)
     }
-
-    /// Whether a person should look at it.
-    pub fn is_warning(self) -> bool {
-        !matches!(
-            self,
-            Self::BackupSucceeded
-                | Self::BackupScheduled
-                | Self::BackupRunning
-                | Self::BackupSuspended
-                | Self::RestoreSucceeded
-                | Self::RestoreRunning
-                | Self::BackupsRemoving
-                | Self::BackupsRemoved
-                | Self::SiteBusy
-                | Self::WaitingForJobSlot
-        )
-    }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self:?}")
+impl reason::Reason for Reason {
+    fn class(self) -> Class {
+        match self {
+            Self::BackupSucceeded | Self::RestoreSucceeded | Self::BackupsRemoved => Class::Done,
+            Self::BackupRunning | Self::RestoreRunning | Self::BackupsRemoving => Class::Working,
+            Self::BackupScheduled | Self::BackupSuspended | Self::SiteBusy | Self::WaitingForJobSlot => Class::Waiting,
+            Self::SiteNotFound
+            | Self::SiteNamespaceRefused
+            | Self::ScheduleInvalid
+            | Self::StorageMissing
+            | Self::StorageRefused
+            | Self::StorageSecretMissing
+            | Self::OperatorImageUnknown => Class::Refused,
+            Self::BackupRetrying
+            | Self::BackupFailed
+            | Self::JobNotStarting
+            | Self::BackupMissed
+            | Self::RestoreRetrying
+            | Self::RestoreFailed
+            | Self::BackupRemovalFailed => Class::Failed,
+        }
     }
 }

@@ -13,10 +13,10 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
-    model::{Due, Step},
+    model::{Due, Report, Step},
     reason::Reason,
     scene::Scene,
-    status::{self, Report, Times, recorded},
+    status::{self, Times, recorded},
     storage::{image_unknown, is_unseen, storage},
 };
 use crate::{
@@ -119,7 +119,7 @@ impl Scene<'_> {
         let minutes = AGAIN_AFTER.as_secs() / 60;
         let message = format!("{why}; it is tried again after {minutes} min, and when the spec changes; {OTHERWISE}");
         let report = Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message);
-        self.tell(backup, &Report { code: Some(code), ..report });
+        self.tell(backup, &Report { detail: Some(code), ..report });
         self.record(None);
     }
 

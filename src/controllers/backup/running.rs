@@ -13,10 +13,10 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build,
-    model::{Start, Step},
+    model::{Report, Start, Step},
     reason::Reason,
     scene::{Scene, busy, no_room},
-    status::{Report, Times},
+    status::Times,
     storage::storage,
 };
 use crate::{
@@ -24,7 +24,7 @@ use crate::{
         job::{self, ATTEMPTS_MAX, Begin, State},
         site::{place::Place, under_way::job_key},
     },
-    domain::code::Code,
+    domain::{code::Code, object::Kind},
 };
 
 impl Scene<'_> {
@@ -71,7 +71,7 @@ impl Scene<'_> {
             return;
         }
         if let Some(job) = job.filter(|it| running && it.metadata.deletion_timestamp.is_none()) {
-            self.plan.steps.push(Step::StopJob(job));
+            self.plan.steps.push(Step::Delete(Kind::Job, job));
         }
         if !running {
             self.record(None);
@@ -94,7 +94,7 @@ impl Scene<'_> {
         let reason = if restore { Reason::RestoreSucceeded } else { Reason::BackupSucceeded };
         self.step(backup, &Report::new(phase, reason, message), times, Some((run, Some(job.to_owned()))));
         self.record(None);
-        if restore && let Some(status) = self.plan.site_status.as_mut() {
+        if restore && let Some(status) = self.plan.status.as_mut() {
             // Apps, settings and password are those of the backup: another configuration is wanted now.
             status.last_restore = Some(format!("{} {}", operation.run, operation.started_at.0));
         }
@@ -157,7 +157,7 @@ impl Scene<'_> {
             BackupRun { succeeded: false, code: Some(code.to_string()), message: Some(why), ..self.ended(operation) };
         self.step(
             backup,
-            &Report { code: Some(code), ..Report::new(BackupPhase::Failed, reason, message) },
+            &Report { detail: Some(code), ..Report::new(BackupPhase::Failed, reason, message) },
             times,
             Some((run, job.map(str::to_owned))),
         );
@@ -186,11 +186,11 @@ impl Scene<'_> {
         else {
             return self.step(backup, &busy(), waiting, None);
         };
-        let job = build::job(input, &self.observed.bench_input(bench), image, backup, &storage, operation);
+        let job = build::job(&input, &self.observed.bench_input(bench), image, backup, &storage, operation);
         let runs = self.said(backup, &runs(operation, &job.key.name), times, None);
         let waits = self.said(backup, &no_room(self.observed), waiting, None);
-        let site_status = self.recorded(Some(operation.clone()));
-        self.plan.start = Some(Box::new(Start { job, site_status, runs, waits }));
+        let status = Some(self.recorded(Some(operation.clone())));
+        self.plan.start = Some(Box::new(Start { job, status, notices: Vec::new(), runs, waits }));
     }
 
     fn ended(&self, operation: &BackupOperation) -> BackupRun {

@@ -9,12 +9,12 @@ use frappe_crds::{
 };
 
 use super::{
-    model::{Plan, Step},
+    model::{Plan, Report, Step},
     reason::Reason,
-    status::{self, Report, Times},
+    status::{self, Times},
 };
 use crate::controllers::site::{
-    model::{Input, Observed},
+    model::{Observed, Subject},
     operation::waits_message,
 };
 
@@ -23,9 +23,9 @@ pub(super) struct Scene<'a> {
     /// The site and what it depends on.
     pub observed: &'a Observed,
     /// What is to be done so far.
-    pub plan: &'a mut Plan,
+    pub plan: Plan,
     /// What Jobs are built of; nothing where the site's spec is refused.
-    pub input: Option<&'a Input<'a>>,
+    pub input: Option<Subject<'a>>,
     /// Whether no operation may begin.
     pub busy: bool,
 }
@@ -64,13 +64,13 @@ impl Scene<'_> {
 
     /// Records the operation that is under way from now on, or that none is.
     pub(super) fn record(&mut self, operation: Option<BackupOperation>) {
-        self.plan.site_status = Some(self.recorded(operation));
+        self.plan.status = Some(self.recorded(operation));
     }
 
     /// The site's status with that.
     pub(super) fn recorded(&self, operation: Option<BackupOperation>) -> FrappeSiteStatus {
         let current = || self.observed.site.status.clone().unwrap_or_default();
-        FrappeSiteStatus { backup: operation, ..self.plan.site_status.clone().unwrap_or_else(current) }
+        FrappeSiteStatus { backup: operation, ..self.plan.status.clone().unwrap_or_else(current) }
     }
 
     /// Has the site looked at again after this time, or sooner.

@@ -8,13 +8,10 @@ use frappe_crds::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::reason::Reason;
+use super::{model::Report, reason::Reason};
 use crate::{
-    controllers::failure::WRITE_REJECTED,
-    domain::{
-        code::Code,
-        condition::{self, Conditions},
-    },
+    controllers::reason::Reason as _,
+    domain::condition::{self, Conditions},
     io::events::Notice,
 };
 
@@ -22,26 +19,6 @@ use crate::{
 const SUCCEEDED_KEPT: usize = 10;
 /// Of those that failed.
 const FAILED_KEPT: usize = 5;
-
-/// Where a SiteBackup stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Its phase.
-    pub phase: BackupPhase,
-    /// Why.
-    pub reason: Reason,
-    /// Why a Job failed for good.
-    pub code: Option<Code>,
-    /// The same for people.
-    pub message: String,
-}
-
-impl Report {
-    /// A report.
-    pub fn new(phase: BackupPhase, reason: Reason, message: impl Into<String>) -> Self {
-        Self { phase, reason, code: None, message: message.into() }
-    }
-}
 
 /// What happened to the times of a schedule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -102,15 +79,6 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
     former.outcome.clone().or_else(before)
 }
 
-/// The status of a SiteBackup for which the API server refused a write: Ready says so, everything else stays.
-pub(super) fn refused(backup: &SiteBackup, message: &str, now: Timestamp) -> SiteBackupStatus {
-    let former = backup.status.clone().unwrap_or_default();
-    let mut conditions = Conditions::new(&former.conditions, backup.metadata.generation, now);
-    conditions.set("Ready", Some(false), WRITE_REJECTED, message);
-    former.conditions.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
-    SiteBackupStatus { conditions: conditions.finish(), ..former }
-}
-
 /// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.
 fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
     let Some((kind, state)) = report.reason.end() else { return former };
@@ -119,7 +87,7 @@ fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Op
     let next = || BackupOutcome {
         kind,
         state,
-        code: report.code.map(|it| it.to_string()),
+        code: report.detail.map(|it| it.to_string()),
         message: report.message.clone(),
         finished_at: Time(now),
     };
@@ -145,15 +113,9 @@ fn record(status: &mut SiteBackupStatus, run: BackupRun, is_backup: bool) {
 
 /// What people are told when a status changes: each reason once, and each run that ended.
 pub(super) fn notice(backup: &SiteBackup, report: &Report, ended: bool) -> Option<Notice> {
-    let former = backup.status.clone().unwrap_or_default();
-    let word = report.reason.to_string();
-    let same = condition::find(&former.conditions, "Ready").is_some_and(|it| it.reason == word);
-    let worth = ended || report.reason.is_warning();
-    (worth && (ended || !same)).then(|| Notice {
-        warning: report.reason.is_warning(),
-        reason: word,
-        note: report.message.clone(),
-    })
+    let conditions = backup.status.as_ref().map(|it| it.conditions.as_slice()).unwrap_or_default();
+    let is_new = report.reason.is_warning() && !report.is_known(conditions);
+    (ended || is_new).then(|| report.notice())
 }
 
 #[cfg(test)]

@@ -10,18 +10,21 @@ use frappe_crds::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    model::{Due, Step},
+    model::{Due, Report, Step},
     reason::Reason,
     removal,
     scene::{Scene, busy},
     schedule::Schedule,
-    status::{Report, Times, recorded},
+    status::{Times, recorded},
     storage::{image_unknown, is_unseen, storage},
 };
-use crate::{controllers::site::model::Observed, domain::labels};
+use crate::{
+    controllers::site::model::Observed,
+    domain::labels::{self, has_labels, relabelled},
+};
 
 /// What a person waits for comes first, then what time waits for.
 fn rank(kind: BackupOperationKind) -> u8 {
@@ -197,14 +200,11 @@ fn run_name(name: &str, due: Timestamp) -> String {
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
-    let labelled = wanted.iter().all(|(key, value)| backup.labels().get(*key) == Some(value));
     let (holds, must) = (removal::holds(backup), removal::wanted(observed, backup));
-    if labelled && holds == must {
+    if has_labels(backup, &wanted) && holds == must {
         return None;
     }
-    let labels: serde_json::Map<String, Value> =
-        wanted.into_iter().map(|(key, value)| (key.to_owned(), json!(value))).collect();
-    let mut metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
+    let mut metadata = relabelled(backup, wanted);
     if holds != must {
         let own = must.then(|| labels::BACKUP_FINALIZER.to_owned());
         metadata["finalizers"] = json!(removal::others(backup).into_iter().chain(own).collect::<Vec<_>>());

@@ -3,6 +3,8 @@
 //! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so for good: most of
 //! their fields can be set only when they are made.
 
+use std::sync::Arc;
+
 use frappe_crds::bench::StorageAccessMode;
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -19,24 +21,28 @@ use crate::{
     },
 };
 
-/// The steps, where an object may be another's: it is taken over first, and then stays as it was found for a while.
-pub(super) fn adopted(observed: &Observed, steps: Vec<Step>) -> Vec<Step> {
-    let asked = is_asked(&observed.bench);
-    let step = |step: Step| match step {
-        Step::Ensure(desired) if stays(observed, &desired) => None,
-        // Where its pod may run depends on the volume that is found.
-        Step::Create(_) if asked && !knows_volume(observed) => None,
-        Step::HandOver(live) if is_as_found(&live) && is_of_now(observed, &live) => None,
-        // Another's volume may be just as ours would be, and yet have an owner that takes it along.
-        Step::Ensure(desired)
-            if (asked || desired.kind == Kind::PersistentVolumeClaim)
-                && live(observed, desired.kind, &desired.key.name).is_none() =>
-        {
-            Some(Step::TakeOver(desired))
-        }
-        other => Some(other),
-    };
-    steps.into_iter().filter_map(step).collect()
+/// Brings an object to what it should be; one that may be another's is taken over first, and then stays as it was found for a
+/// while.
+pub(super) fn ensure(observed: &Observed, desired: Desired) -> Option<Step> {
+    if stays(observed, &desired) {
+        return None;
+    }
+    // Another's volume may be just as ours would be, and yet have an owner that takes it along.
+    let theirs = is_asked(&observed.bench) || desired.kind == Kind::PersistentVolumeClaim;
+    let taken = theirs && live(observed, desired.kind, &desired.key.name).is_none();
+    Some(if taken { Step::TakeOver(desired) } else { Step::Ensure(desired) })
+}
+
+/// Creates an object, once it is known where its pod may run: that depends on the volume that is found.
+pub(super) fn create(observed: &Observed, desired: Desired) -> Option<Step> {
+    let waits = is_asked(&observed.bench) && !knows_volume(observed);
+    (!waits).then_some(Step::Create(desired))
+}
+
+/// Keeps the replicas of a Deployment, unless that stays as it was found.
+pub(super) fn hand_over(observed: &Observed, live: &Arc<DynamicObject>) -> Option<Step> {
+    let stays = is_as_found(live) && is_of_now(observed, live);
+    (!stays).then(|| Step::HandOver(Arc::clone(live)))
 }
 
 /// How the volume is mounted, where it was taken over. Of one that is not seen now, what was known stays.

@@ -1,6 +1,6 @@
 //! What a bench is about, as data: what is known of the world, what it is made of, where it stands, what is to be written.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{
     FrappeBench, FrappeBenchStatus,
@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use super::reason::Reason;
 use crate::{
     config::OperatorConfig,
-    controllers::job,
+    controllers::{
+        job,
+        model::{self, Reconciled},
+    },
     domain::{
         capabilities::Capabilities,
         image,
@@ -22,7 +25,6 @@ use crate::{
         names::child,
         object::{Desired, Kind},
     },
-    io::events::Notice,
 };
 
 /// Path of the bench in every image.
@@ -199,57 +201,21 @@ pub enum Detected {
     Suffix(Option<String>),
 }
 
-/// One write.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Step {
-    /// Change the bench's own metadata.
-    PatchBench(Value),
-    /// Create what must not be there yet.
-    Create(Desired),
-    /// Bring an object to what it should be, if it differs.
-    Ensure(Desired),
-    /// Take over what another operator made of the bench, or make it.
-    TakeOver(Desired),
-    /// Give a user's Secret the label by which its changes are seen.
-    Watch(Arc<DynamicObject>),
-    /// Keep the replicas of a Deployment at what they are, whoever sets them next.
-    HandOver(Arc<DynamicObject>),
-    /// Delete exactly this object.
-    Delete(Kind, Arc<DynamicObject>),
+impl Reconciled for FrappeBench {
+    type Detail = ();
+    type Phase = BenchPhase;
+    type Reason = Reason;
+    type Recorded = FrappeBenchStatus;
+
+    const KIND: Kind = Kind::Bench;
 }
 
-/// What to do: steps, then the status.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Plan {
-    /// Writes before the status.
-    pub steps: Vec<Step>,
-    /// The status.
-    pub status: Option<FrappeBenchStatus>,
-    /// Whether something is missing that no watch shows: look again with backoff.
-    pub missing: bool,
-    /// When to look again though nothing changes: KEDA's silence is no event.
-    pub again_after: Option<Duration>,
-    /// What to tell people.
-    pub notices: Vec<Notice>,
-}
-
+/// One write for a bench.
+pub type Step = model::Step<FrappeBench>;
+/// What to do for a bench.
+pub type Plan = model::Plan<FrappeBench>;
 /// Where a bench stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    /// Its phase.
-    pub phase: BenchPhase,
-    /// Why.
-    pub reason: Reason,
-    /// The same for people.
-    pub message: String,
-}
-
-impl Report {
-    /// A report.
-    pub fn new(phase: BenchPhase, reason: Reason, message: String) -> Self {
-        Self { phase, reason, message }
-    }
-}
+pub type Report = model::Report<FrappeBench>;
 
 /// What keeps one pod from running.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,16 +5,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
-use k8s_openapi::api::{
-    core::v1::{Pod, Secret},
-    storage::v1::StorageClass,
-};
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-    core::{DynamicObject, PartialObjectMeta},
-};
-use serde_json::Value;
+use k8s_openapi::api::storage::v1::StorageClass;
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
 use super::{
     model::{Class, Detected, Input, Observed, Rendered, Trouble},
@@ -117,9 +109,7 @@ async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<A
     if let Some(cached) = context.user_secrets.get(&key) {
         return Ok(Some(cached));
     }
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
-    let found = api.get_opt(&key.name).await?;
-    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
+    live::secret_metadata(&context.client, &key).await
 }
 
 /// Another content has another version; so has another label, which costs a restart nobody asked for and is rare. Our own
@@ -168,8 +158,8 @@ async fn told(
     let status = bench.status.clone().unwrap_or_default();
     let Some(end) = unread_end(job, &status, revision) else { return Ok(Told::default()) };
     let name = job.map(ResourceExt::name_any).unwrap_or_default();
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &bench.namespace().unwrap_or_default());
-    let pods = pods.list(&ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"))).await?.items;
+    let key = Key::new(bench.namespace().unwrap_or_default(), name);
+    let pods = live::pods_of(&context.client, &key).await?;
     Ok(match end {
         // A pod that left nothing is not asked again.
         End::Failure => {

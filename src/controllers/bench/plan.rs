@@ -2,14 +2,14 @@
 
 use std::{sync::Arc, time::Duration};
 
-use frappe_crds::bench::BenchPhase;
+use frappe_crds::{FrappeBench, bench::BenchPhase};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
     autoscaling::autoscaling,
     build::{self, External},
-    found::adopted,
+    found,
     model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
@@ -19,95 +19,209 @@ use super::{
     validate::validate,
 };
 use crate::{
-    controllers::job::{self, Begin, Failure, State},
+    controllers::{
+        job::{self, Begin, Failure, State},
+        phase::{Next, Planned, fold},
+    },
     domain::{
         labels,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
 };
 
-/// The plan.
-pub fn plan(observed: &Observed) -> Plan {
-    if labels::has_unread_status(observed.bench.as_ref()) {
-        // What was decided about the bench is not known: nothing is done, and nothing is written over it.
-        return Plan::default();
-    }
-    let rendered = build::render(&observed.input());
-    if observed.bench.metadata.deletion_timestamp.is_some() {
-        return deletion(observed, &rendered);
-    }
-    let namespace = observed.bench.namespace().unwrap_or_default();
-    if observed.bench.annotations().contains_key(labels::TOO_LARGE) {
-        let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
-                       take out what makes it so";
-        let report = Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message.to_owned());
-        return told(observed, &rendered, Vec::new(), &report);
-    }
-    if let Err(problem) = validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
-        let report = Report::new(BenchPhase::Failed, problem.reason, problem.message);
-        return told(observed, &rendered, Vec::new(), &report);
-    }
-    if let Some(status) = protection::record(observed) {
-        // Nothing is made before it is decided how.
-        return Plan { steps: adopt(observed).into_iter().collect(), status: Some(status), ..Plan::default() };
-    }
-    if let Some(early) = redis_secret(observed, &rendered) {
-        return early;
-    }
-    let mut steps: Vec<Step> = adopt(observed).into_iter().collect();
-    steps.extend(foundation(observed, &rendered));
-    if let Err(report) = configure(observed, &rendered.configure, &mut steps) {
-        // What runs already goes on running, and is kept as it should be.
-        if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-            steps.extend(components(observed, &rendered, true));
-        }
-        let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
-        let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
-        return told(observed, &rendered, adopted(observed, steps), &report);
-    }
-    if let Some(report) = awaits_redis(observed, &rendered) {
-        return told(observed, &rendered, adopted(observed, steps), &report);
-    }
-    let missing = status::missing_app(observed, &rendered);
-    steps.extend(components(observed, &rendered, missing.is_some()));
-    steps = adopted(observed, steps);
-    let report = missing.unwrap_or_else(|| status::readiness(observed, &rendered));
-    let report = match changes(observed, &steps) {
-        Some(name) if report.phase == BenchPhase::Ready => {
-            Report::new(BenchPhase::Progressing, Reason::Starting, format!("{name} is changed"))
-        }
-        _ => report,
-    };
-    told(observed, &rendered, steps, &report)
+/// A bench as it is, and as it should be.
+struct Bench<'a> {
+    observed: &'a Observed,
+    rendered: Rendered,
+    /// What comes before the configuration, with volumes of the size that they can have.
+    foundation: Vec<Step>,
 }
 
-/// The plan while the Secret for Redis is missing, or is not watched yet: nothing else is touched.
-fn redis_secret(observed: &Observed, rendered: &Rendered) -> Option<Plan> {
-    let (external, name) = build::redis_secret(&observed.bench)?;
+/// A phase: its name, and what it says of what is known.
+type Phase = (&'static str, fn(&Bench<'_>) -> Next<FrappeBench>);
+
+/// The phases of a bench.
+const PHASES: &[Phase] = &[
+    ("size", size),
+    ("validation", validation),
+    ("protection", decision),
+    ("Secret for Redis", redis_secret),
+    ("finalizer", finalizer),
+    ("foundation", foundation),
+    ("configure Job", configure),
+    ("Redis", redis),
+    ("components", components),
+];
+
+/// The phases of a bench that is being deleted.
+const DELETION: &[Phase] = &[("finalizer", held), ("sites", sites), ("release", release)];
+
+/// The plan, with the phase that it ends in.
+pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
+    if labels::has_unread_status(observed.bench.as_ref()) {
+        // What was decided about the bench is not known: nothing is done, and nothing is written over it.
+        return Planned { phase: "unread status", plan: Plan::default() };
+    }
+    let rendered = build::render(&observed.input());
+    let founded = founded(observed, &rendered).into_iter();
+    let foundation = founded.filter_map(|desired| found::ensure(observed, desired)).collect();
+    let phases = if observed.bench.metadata.deletion_timestamp.is_some() { DELETION } else { PHASES };
+    fold(phases, &Bench { observed, rendered, foundation })
+}
+
+/// An object that is not read whole.
+fn size(bench: &Bench) -> Next<FrappeBench> {
+    if !bench.observed.bench.annotations().contains_key(labels::TOO_LARGE) {
+        return Next::go();
+    }
+    let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
+                   take out what makes it so";
+    bench.stands(&Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message))
+}
+
+/// What this version does not do is refused.
+fn validation(bench: &Bench) -> Next<FrappeBench> {
+    let observed = bench.observed;
+    let namespace = observed.bench.namespace().unwrap_or_default();
+    match validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
+        Ok(()) => Next::go(),
+        Err(problem) => bench.stands(&Report::new(BenchPhase::Failed, problem.reason, problem.message)),
+    }
+}
+
+/// Nothing is made before it is decided how.
+fn decision(bench: &Bench) -> Next<FrappeBench> {
+    match protection::record(bench.observed) {
+        Some(status) => Next::End(Plan {
+            steps: adopt(bench.observed).into_iter().collect(),
+            status: Some(status),
+            ..Plan::default()
+        }),
+        None => Next::go(),
+    }
+}
+
+/// While the Secret for Redis is missing, or is not watched yet, nothing else is touched.
+fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
+    let observed = bench.observed;
+    let Some((external, name)) = build::redis_secret(&observed.bench) else { return Next::go() };
+    let missing = |phase, reason, message: String| {
+        Next::End(Plan { missing: true, ..bench.told(Vec::new(), &Report::new(phase, reason, message)) })
+    };
     let Some(secret) = &observed.redis_secret else {
         let keys = match external {
             External::Generated => {
                 let secret = build::password_secret(&observed.input(), &observed.fresh_password);
-                return Some(Plan { steps: vec![Step::Create(secret)], ..Plan::default() });
+                return Next::End(Plan { steps: vec![Step::Create(secret)], ..Plan::default() });
             }
             External::Password => "the key password",
             External::Urls => "the keys redis-cache and redis-queue",
         };
         let message = format!("Secret {name} does not exist: create it with {keys}");
-        let report = Report::new(BenchPhase::Progressing, Reason::RedisSecretMissing, message);
-        return Some(Plan { missing: true, ..told(observed, rendered, Vec::new(), &report) });
+        return missing(BenchPhase::Progressing, Reason::RedisSecretMissing, message);
     };
     if external == External::Generated && !protection::is_own(observed, secret) {
         let message =
             format!("Secret {name} exists and is not the one that was made for this bench: rename or remove it");
-        let report = Report::new(BenchPhase::Failed, Reason::RedisSecretForeign, message);
-        return Some(Plan { missing: true, ..told(observed, rendered, Vec::new(), &report) });
+        return missing(BenchPhase::Failed, Reason::RedisSecretForeign, message);
     }
     if secret.labels().contains_key(labels::WATCHED) {
-        return None;
+        return Next::go();
     }
     // The label changes the version: what depends on that waits for it, and the watch wakes the bench.
-    Some(Plan { steps: vec![Step::Watch(Arc::clone(secret))], ..Plan::default() })
+    Next::End(Plan { steps: vec![Step::WatchSecret(Arc::clone(secret))], ..Plan::default() })
+}
+
+/// From here on the bench has objects that must go before it does.
+fn finalizer(bench: &Bench) -> Next<FrappeBench> {
+    Next::write(adopt(bench.observed))
+}
+
+/// Volumes, Redis, and what else comes before the configuration.
+fn foundation(bench: &Bench) -> Next<FrappeBench> {
+    Next::write(bench.foundation.clone())
+}
+
+/// Nothing new begins before the configuration is written. What runs already goes on running, and is kept as it should be.
+fn configure(bench: &Bench) -> Next<FrappeBench> {
+    let observed = bench.observed;
+    let Some((mut steps, report)) = configuring(observed, &bench.rendered.configure) else {
+        return Next::go();
+    };
+    if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
+        steps.extend(staged(observed, &bench.rendered, true));
+    }
+    let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
+    let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
+    Next::End(bench.told(steps, &report))
+}
+
+/// Before the first start of the components Redis answers.
+fn redis(bench: &Bench) -> Next<FrappeBench> {
+    awaits_redis(bench.observed, &bench.rendered).map_or_else(Next::go, |report| bench.stands(&report))
+}
+
+/// The components, stage by stage, and where the bench stands with them.
+fn components(bench: &Bench) -> Next<FrappeBench> {
+    let Bench { observed, rendered, .. } = bench;
+    let missing = status::missing_app(observed, rendered);
+    let steps = staged(observed, rendered, missing.is_some());
+    let report = missing.unwrap_or_else(|| status::readiness(observed, rendered));
+    let report = match changes(observed, bench.foundation.iter().chain(&steps)) {
+        Some(name) if report.phase == BenchPhase::Ready => {
+            Report::new(BenchPhase::Progressing, Reason::Starting, format!("{name} is changed"))
+        }
+        _ => report,
+    };
+    Next::End(bench.told(steps, &report))
+}
+
+/// Nothing is done for a bench that has not, or no longer, our finalizer.
+fn held(bench: &Bench) -> Next<FrappeBench> {
+    let ours = bench.observed.bench.finalizers().iter().any(|it| it == labels::BENCH_FINALIZER);
+    if ours { Next::go() } else { Next::End(Plan::default()) }
+}
+
+/// A bench with sites is not deleted: its volume holds their files.
+fn sites(bench: &Bench) -> Next<FrappeBench> {
+    let observed = bench.observed;
+    if observed.sites.is_empty() {
+        return Next::go();
+    }
+    let mut names = observed.sites.clone();
+    names.sort();
+    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    let more = names.len().saturating_sub(5);
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
+    let phase = observed.bench.status.clone().unwrap_or_default().phase;
+    bench.stands(&Report::new(phase, Reason::DependentSitesExist, message))
+}
+
+/// It is let go. What a volume's deletion policy says counts as it was said last, also if that was just before.
+fn release(bench: &Bench) -> Next<FrappeBench> {
+    let observed = bench.observed;
+    let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
+    let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
+    let last = founded(observed, &bench.rendered).into_iter().filter(|it| holds_volume(it) && there(it));
+    let left = finalizers_without(observed.bench.as_ref(), labels::BENCH_FINALIZER);
+    let steps = last.filter_map(|desired| found::ensure(observed, desired)).chain([patch(observed, &left)]).collect();
+    Next::End(Plan { steps, ..Plan::default() })
+}
+
+impl Bench<'_> {
+    /// The plan that makes these writes and says where the bench stands.
+    fn told(&self, steps: Vec<Step>, report: &Report) -> Plan {
+        let status = status::status(self.observed, &self.rendered, report);
+        let notices = status::notices(self.observed, &status, report);
+        let again_after = again_after(self.observed, &self.rendered);
+        Plan { steps, status: Some(status), notices, again_after, ..Plan::default() }
+    }
+
+    /// The plan that says where the bench stands, and does nothing.
+    fn stands(&self, report: &Report) -> Next<FrappeBench> {
+        Next::End(self.told(Vec::new(), report))
+    }
 }
 
 /// Before the first start of the components: workers and the websocket server end at once where Redis does not answer.
@@ -134,8 +248,8 @@ fn awaits_redis(observed: &Observed, rendered: &Rendered) -> Option<Report> {
 }
 
 /// The first workload that this plan changes: what is known of its pods was before.
-fn changes(observed: &Observed, steps: &[Step]) -> Option<String> {
-    steps.iter().find_map(|step| {
+fn changes<'a>(observed: &Observed, mut steps: impl Iterator<Item = &'a Step>) -> Option<String> {
+    steps.find_map(|step| {
         let Step::Ensure(desired) = step else { return None };
         let is_workload = matches!(desired.kind, Kind::Deployment | Kind::StatefulSet);
         (is_workload && is_changed(observed, desired)).then(|| desired.key.name.clone())
@@ -149,21 +263,20 @@ fn is_changed(observed: &Observed, desired: &Desired) -> bool {
 }
 
 /// What comes before the configuration, with volumes of the size that they can have.
-fn foundation(observed: &Observed, rendered: &Rendered) -> impl Iterator<Item = Step> {
+fn founded(observed: &Observed, rendered: &Rendered) -> Vec<Desired> {
     let claims = sizes::sized(observed, rendered).claims;
     let others = rendered.foundation.iter().filter(|it| it.kind != Kind::PersistentVolumeClaim).cloned();
-    let others: Vec<Desired> = others.map(|desired| sizes::keep_template(observed, desired)).collect();
-    claims.into_iter().chain(others).map(Step::Ensure)
+    claims.into_iter().chain(others.map(|desired| sizes::keep_template(observed, desired))).collect()
 }
 
 /// What must go goes first: while a ScaledObject is there, KEDA takes a fixed number of workers back.
-fn components(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
-    let staged = rollout::staged(observed, rendered, held);
-    let in_use = held || staged.iter().any(|desired| is_changing(observed, desired));
+fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
+    let components = rollout::staged(observed, rendered, held);
+    let in_use = held || components.iter().any(|desired| is_changing(observed, desired));
     let mut steps: Vec<Step> = retire(observed, in_use).collect();
-    for desired in staged {
+    for desired in components {
         steps.extend(hand_over(observed, &desired));
-        steps.push(Step::Ensure(desired));
+        steps.extend(found::ensure(observed, desired));
     }
     steps
 }
@@ -179,14 +292,7 @@ fn is_changing(observed: &Observed, desired: &Desired) -> bool {
 fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
     let handed = live.annotations().get(labels::REPLICAS).is_some_and(|it| it == labels::REPLICAS_BY_KEDA);
-    (build::is_autoscaled(desired) && !handed).then(|| Step::HandOver(Arc::clone(live)))
-}
-
-fn told(observed: &Observed, rendered: &Rendered, steps: Vec<Step>, report: &Report) -> Plan {
-    let status = status::status(observed, rendered, report);
-    let notices = status::notices(observed, &status, report);
-    let again_after = again_after(observed, rendered);
-    Plan { steps, status: Some(status), notices, again_after, ..Plan::default() }
+    (build::is_autoscaled(desired) && !handed).then(|| found::hand_over(observed, live)).flatten()
 }
 
 /// What the bench has from other settings goes, if it is this bench's own. A server goes only when nobody can use it any
@@ -211,34 +317,36 @@ fn adopt(observed: &Observed) -> Option<Step> {
 
 fn patch(observed: &Observed, finalizers: &[String]) -> Step {
     let bench = &observed.bench;
-    Step::PatchBench(json!({"uid": bench.uid(), "resourceVersion": bench.resource_version(), "finalizers": finalizers}))
+    let metadata = json!({"uid": bench.uid(), "resourceVersion": bench.resource_version(), "finalizers": finalizers});
+    Step::Patch(Arc::clone(bench), metadata)
 }
 
-/// The configure Job: run once for each content of the configuration and each image.
-fn configure(observed: &Observed, wanted: &Desired, steps: &mut Vec<Step>) -> Result<(), Report> {
-    let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message.to_owned());
+/// What is done while the configure Job has not ended well, and where the bench stands. It runs once for each content of the
+/// configuration and each image.
+fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Report)> {
+    let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message);
     let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
-        steps.push(Step::Create(wanted.clone()));
-        return Err(preparing("the configure Job is writing common_site_config.json"));
+        let steps = found::create(observed, wanted.clone()).into_iter().collect();
+        return Some((steps, preparing("the configure Job is writing common_site_config.json")));
     };
     let hash = wanted.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str();
     if job.annotations().get(labels::APPLIED_HASH).map(String::as_str) != hash {
-        if job.metadata.deletion_timestamp.is_none() {
-            steps.push(Step::Delete(Kind::Job, job.clone()));
-        }
-        return Err(preparing("running the configure Job again: the configuration changed"));
+        let stays = job.metadata.deletion_timestamp.is_none();
+        let steps = stays.then(|| Step::Delete(Kind::Job, job.clone())).into_iter().collect();
+        return Some((steps, preparing("running the configure Job again: the configuration changed")));
     }
-    match job::state(job) {
-        State::Complete => Ok(()),
-        State::Running => Err(match begin(observed, job, wanted) {
+    let report = match job::state(job) {
+        State::Complete => return None,
+        State::Running => match begin(observed, job, wanted) {
             Begin::Stuck(why) => {
                 let message = format!("Job {}: {why}", wanted.key.name);
                 Report::new(BenchPhase::Progressing, Reason::PodsNotStarting, message)
             }
             _ => preparing("the configure Job is writing common_site_config.json"),
-        }),
-        State::Failed(_) => Err(configure_failed(observed, hash.unwrap_or_default(), &wanted.key.name)),
-    }
+        },
+        State::Failed(_) => configure_failed(observed, hash.unwrap_or_default(), &wanted.key.name),
+    };
+    Some((Vec::new(), report))
 }
 
 /// How far the first pod of the configure Job is.
@@ -259,29 +367,4 @@ fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {
     let why = status::configure_failure(observed, revision).map_or_else(|| Failure::unknown().message, |it| it.message);
     let message = format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again");
     Report::new(BenchPhase::Failed, Reason::ConfigureFailed, message)
-}
-
-/// A bench with sites is not deleted: its volume holds their files.
-fn deletion(observed: &Observed, rendered: &Rendered) -> Plan {
-    let finalizers = observed.bench.finalizers();
-    if !finalizers.contains(&labels::BENCH_FINALIZER.to_owned()) {
-        return Plan::default();
-    }
-    if observed.sites.is_empty() {
-        let left = finalizers_without(observed.bench.as_ref(), labels::BENCH_FINALIZER);
-        // What a volume's deletion policy says counts as it was said last, also if that was just before.
-        let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
-        let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
-        let last = |step: &Step| matches!(step, Step::Ensure(it) if holds_volume(it) && there(it));
-        let steps = foundation(observed, rendered).filter(last).chain([patch(observed, &left)]).collect();
-        return Plan { steps: adopted(observed, steps), ..Plan::default() };
-    }
-    let mut names = observed.sites.clone();
-    names.sort();
-    let shown = names.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
-    let more = names.len().saturating_sub(5);
-    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
-    let phase = observed.bench.status.clone().unwrap_or_default().phase;
-    told(observed, rendered, Vec::new(), &Report::new(phase, Reason::DependentSitesExist, message))
 }

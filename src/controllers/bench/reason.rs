@@ -1,9 +1,9 @@
 //! Why a bench is as it is: the fixed list of reasons in conditions and Events.
 
-use std::fmt;
+use crate::controllers::reason::{self, Class};
 
 /// A reason. Its name is what people and tools read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// Every pod is ready.
@@ -74,27 +74,35 @@ pub enum Reason {
     DependentSitesExist,
 }
 
-impl Reason {
-    /// Whether a person should look at it.
-    pub fn is_warning(self) -> bool {
-        !matches!(
-            self,
-            Self::Ready
-                | Self::Preparing
-                | Self::Starting
-                | Self::Rolling
-                | Self::VolumePending
-                | Self::RedisProtecting
-                | Self::RedisProtected
-                | Self::Autoscaled
-                | Self::ScalingStarting
-                | Self::ReadWriteOnce
-        )
-    }
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self:?}")
+impl reason::Reason for Reason {
+    fn class(self) -> Class {
+        match self {
+            Self::Ready | Self::ReadWriteOnce | Self::RedisProtected | Self::Autoscaled => Class::Done,
+            Self::Preparing | Self::Starting | Self::Rolling | Self::RedisProtecting => Class::Working,
+            Self::VolumePending | Self::ScalingStarting => Class::Waiting,
+            Self::StorageClassMissing
+            | Self::VolumeCannotShrink
+            | Self::VolumeCannotGrow
+            | Self::AppMissing
+            | Self::AppSourceNotSupported
+            | Self::GitDisabled
+            | Self::RedisNotSupported
+            | Self::SecretNamespaceRefused
+            | Self::RedisSecretMissing
+            | Self::RedisSecretForeign
+            | Self::RedisOpen
+            | Self::SpecTooLarge
+            | Self::KedaMissing
+            | Self::ScalingPaused
+            | Self::DependentSitesExist => Class::Refused,
+            Self::ConfigureFailed
+            | Self::ImagePullFailed
+            | Self::ContainerFailing
+            | Self::PodUnschedulable
+            | Self::PodsNotStarting
+            | Self::KedaNotResponding
+            | Self::ScalingFallback
+            | Self::ScalingFailed => Class::Failed,
+        }
     }
 }

@@ -279,10 +279,8 @@ pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -
     let former = observed.bench.status.clone().unwrap_or_default();
     let word = |conditions: &[Condition], kind: &str| condition::find(conditions, kind).map(|it| it.reason.clone());
     let mut notices = Vec::new();
-    let reason = report.reason.to_string();
-    if former.phase != next.phase || word(&former.conditions, "Ready").as_ref() != Some(&reason) {
-        let note = report.message.clone();
-        notices.push(Notice { warning: report.reason.is_warning(), reason, note });
+    if former.phase != next.phase || !report.is_known(&former.conditions) {
+        notices.push(report.notice());
     }
     for aside in next.conditions.iter().filter(|it| ASIDES.contains(&it.type_.as_str())) {
         if word(&former.conditions, &aside.type_).as_ref() != Some(&aside.reason) {

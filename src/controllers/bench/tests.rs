@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use super::{
     build,
     model::{Observed, Plan, Step},
-    plan::plan,
+    plan::planned,
     seen::{End, unread_end},
 };
 use crate::{
@@ -87,6 +87,10 @@ fn live(desired: &Desired) -> Arc<DynamicObject> {
     Arc::new(serde_json::from_value(value).expect("an object"))
 }
 
+fn plan(observed: &Observed) -> Plan {
+    planned(observed).plan
+}
+
 fn apply(observed: &mut Observed, plan: &Plan) {
     for step in &plan.steps {
         match step {
@@ -97,15 +101,16 @@ fn apply(observed: &mut Observed, plan: &Plan) {
             Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
                 observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
             }
-            Step::HandOver(_) | Step::Watch(_) => {}
+            Step::HandOver(_) | Step::WatchSecret(_) => {}
             Step::Delete(kind, gone) => {
                 observed.live.remove(&(*kind, gone.name_any()));
                 observed.retired.retain(|(_, it)| it != gone);
             }
-            Step::PatchBench(metadata) => {
+            Step::Patch(_, metadata) => {
                 let bench = Arc::make_mut(&mut observed.bench);
                 bench.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
             }
+            other => panic!("no plan of a bench has {other:?}"),
         }
     }
     if let Some(status) = &plan.status {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use frappe_crds::{
-    FrappeBench,
+    FrappeBench, FrappeSite,
     site::{DeletionPolicy, OperationKind},
 };
 use kube::{ResourceExt, core::DynamicObject};
@@ -14,18 +14,20 @@ use super::{
     build::{self, Cleanup},
     database,
     final_backup::{blocked as backup_blocked, final_backup},
-    model::{Database, Holder, Input, Known, Observed, Plan, Progress, Report, Server, Stage, Step, Validated},
+    model::{Database, Holder, Known, Observed, Plan, Progress, Report, Stage, Step, Subject},
     operation::{self, waits_message},
     place::Place,
     reason::Reason,
     record,
 };
 use crate::{
-    controllers::job::{self, State},
+    controllers::{
+        job::{self, State},
+        phase::Next,
+    },
     domain::{
-        key::Key,
         labels,
-        object::{Kind, finalizers_without},
+        object::{Desired, Kind, finalizers_without},
     },
 };
 
@@ -40,28 +42,117 @@ enum Force {
     SkipJob,
 }
 
-/// The plan of a deletion.
-pub(super) fn plan(observed: &Observed) -> Plan {
-    let finalizer = labels::SITE_FINALIZER.to_owned();
-    if !observed.site.finalizers().contains(&finalizer) {
-        return Plan::default();
+/// A phase: its name, and what it says of what is known.
+pub(super) type Phase = (&'static str, fn(&Remains<'_>) -> Next<FrappeSite>);
+
+/// The phases of a site that is being deleted. Each begins when what the one before does is seen to have ended.
+pub(super) const PHASES: &[Phase] = &[
+    ("finalizer", finalizer),
+    ("protection", protection),
+    ("routes", routes),
+    ("retention", retention),
+    ("final backup", backed_up),
+    ("account", account),
+    ("running Job", running),
+    ("delete Job", delete_job),
+    ("database objects", database_objects),
+    ("server", server),
+    ("release", released),
+];
+
+/// Nothing is done for a site that has not, or no longer, our finalizer.
+fn finalizer(remains: &Remains) -> Next<FrappeSite> {
+    let ours = remains.observed.site.finalizers().iter().any(|it| it == labels::SITE_FINALIZER);
+    if ours { Next::go() } else { Next::End(Plan::default()) }
+}
+
+/// A person said that nothing of it may be removed.
+fn protection(remains: &Remains) -> Next<FrappeSite> {
+    if remains.observed.site.spec.deletion_protection != Some(true) {
+        return Next::go();
     }
-    if observed.site.spec.deletion_protection == Some(true) {
-        let message = "deletionProtection is true: set it to false to continue the deletion";
-        return Plan::report(observed, &blocked(Reason::DeletionBlocked, message.to_owned()), None);
-    }
-    let routes = observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone()));
-    let mut plan = match observed.site.spec.deletion_policy.unwrap_or_default() {
-        DeletionPolicy::Retain => release(observed, copies(observed)),
+    let message = "deletionProtection is true: set it to false to continue the deletion";
+    remains.ends(&blocked(Reason::DeletionBlocked, message.to_owned()))
+}
+
+/// Nothing leads to it any more.
+fn routes(remains: &Remains) -> Next<FrappeSite> {
+    Next::write(remains.observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone())))
+}
+
+/// A site whose data stays is let go.
+fn retention(remains: &Remains) -> Next<FrappeSite> {
+    let observed = remains.observed;
+    let stays = match observed.site.spec.deletion_policy.unwrap_or_default() {
+        DeletionPolicy::Retain => true,
         // No Job can be made any more: what is not backed up is not dropped either.
-        DeletionPolicy::Backup if observed.namespace_terminating && owes_backup(observed) => {
-            release(observed, copies(observed))
-        }
-        DeletionPolicy::Backup => last_backup(observed).unwrap_or_else(|| destroy(observed)),
-        DeletionPolicy::Delete => destroy(observed),
+        DeletionPolicy::Backup => observed.namespace_terminating && owes_backup(observed),
+        DeletionPolicy::Delete => false,
     };
-    plan.steps.splice(0..0, routes);
-    plan
+    if stays { Next::End(release(observed, copies(observed))) } else { Next::go() }
+}
+
+/// Nothing goes on until the backup that the policy asks for is made.
+fn backed_up(remains: &Remains) -> Next<FrappeSite> {
+    let observed = remains.observed;
+    if observed.site.spec.deletion_policy.unwrap_or_default() != DeletionPolicy::Backup || !owes_backup(observed) {
+        return Next::go();
+    }
+    let plan = match can_be_backed_up(observed) {
+        Ok(_) => final_backup(observed),
+        Err(plan) => Some(*plan),
+    };
+    plan.map_or_else(Next::go, Next::End)
+}
+
+/// The Job that drops it can log in at its database.
+fn account(remains: &Remains) -> Next<FrappeSite> {
+    match remains.job_on.and_then(|_| lacks_secret(remains)) {
+        Some(report) => Next::End(Plan { missing: true, ..Plan::report(remains.observed, &report, None) }),
+        None => Next::go(),
+    }
+}
+
+/// Nothing else runs beside that Job.
+fn running(remains: &Remains) -> Next<FrappeSite> {
+    match remains.job_on.and_then(|_| running_job(remains.observed)) {
+        Some(job) => remains.waits(Kind::Job, &job, "stopping the running Job"),
+        None => Next::go(),
+    }
+}
+
+/// The delete Job drops the site.
+fn delete_job(remains: &Remains) -> Next<FrappeSite> {
+    let Some(bench) = remains.job_on else { return Next::go() };
+    drop_by_job(remains, bench).map_or_else(Next::go, Next::End)
+}
+
+/// The MariaDB operator removes the account; the database only where no Job could do it.
+fn database_objects(remains: &Remains) -> Next<FrappeSite> {
+    let observed = remains.observed;
+    if matches!(remains.database, Some(Database::Existing(_))) {
+        return Next::go();
+    }
+    let steps = drop_objects(remains);
+    if observed.sql.iter().all(Option::is_none) {
+        return Next::write(steps);
+    }
+    let report = deleting("the MariaDB operator is removing the database user");
+    Next::End(Plan { steps, ..Plan::report(observed, &report, None) })
+}
+
+/// A server that was made for this site alone goes with it.
+fn server(remains: &Remains) -> Next<FrappeSite> {
+    let dedicated = matches!(&remains.database, Some(Database::Made(server)) if server.dedicated);
+    match remains.observed.own_server().filter(|_| dedicated && is_its_own(remains.observed)) {
+        Some(own) => remains.waits(Kind::MariaDb, own, "the MariaDB operator is removing the site's server"),
+        None => Next::go(),
+    }
+}
+
+/// Its Secrets go, its hosts are given back, and it is let go.
+fn released(remains: &Remains) -> Next<FrappeSite> {
+    Next::End(release(remains.observed, secrets(remains.observed)))
 }
 
 fn blocked(reason: Reason, message: String) -> Report {
@@ -88,16 +179,16 @@ fn owes_backup(observed: &Observed) -> bool {
 }
 
 /// What of the site is left for the final backup, while the deletion waits for that and it can be made.
-pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remains> {
+pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remains<'_>> {
     let spec = &observed.site.spec;
     let asked = spec.deletion_policy == Some(DeletionPolicy::Backup) && spec.deletion_protection != Some(true);
     let ours = observed.site.finalizers().iter().any(|it| it == labels::SITE_FINALIZER);
     let can = asked && ours && !observed.namespace_terminating && owes_backup(observed);
-    can.then(|| backup_remains(observed).ok()).flatten()
+    can.then(|| can_be_backed_up(observed).ok()).flatten()
 }
 
 /// What is left for the final backup, or the plan of a site of which none can be made.
-fn backup_remains(observed: &Observed) -> Result<Remains, Box<Plan>> {
+fn can_be_backed_up(observed: &Observed) -> Result<Remains<'_>, Box<Plan>> {
     // What a person lets the deletion leave out is no less worth a backup.
     let remains = Remains { skips_database: false, ..Remains::of(observed) };
     if observed.bench.is_none() {
@@ -108,55 +199,10 @@ fn backup_remains(observed: &Observed) -> Result<Remains, Box<Plan>> {
     if remains.server_gone {
         return Err(Box::new(backup_blocked(observed, "the site's database server no longer exists")));
     }
-    match lacks_secret(observed, &remains) {
+    match lacks_secret(&remains) {
         Some(report) => Err(Box::new(Plan { missing: true, ..Plan::report(observed, &report, None) })),
         None => Ok(remains),
     }
-}
-
-/// The plan while the backup that the policy asks for is not made; nothing once it is.
-fn last_backup(observed: &Observed) -> Option<Plan> {
-    if !owes_backup(observed) {
-        return None;
-    }
-    match backup_remains(observed) {
-        Ok(_) => final_backup(observed),
-        Err(plan) => Some(*plan),
-    }
-}
-
-/// Drops what the site has, step by step; each step begins when the one before is seen to have ended.
-fn destroy(observed: &Observed) -> Plan {
-    let remains = Remains::of(observed);
-    let input = remains.input(observed);
-    if let (true, Some(bench)) = (needs_job(observed, &remains), observed.bench.as_deref()) {
-        if let Some(report) = lacks_secret(observed, &remains) {
-            return Plan { missing: true, ..Plan::report(observed, &report, None) };
-        }
-        if let Some(running) = running_job(observed) {
-            let stop = running.metadata.deletion_timestamp.is_none().then_some(Step::Delete(Kind::Job, running));
-            let plan = Plan::report(observed, &deleting("stopping the running Job"), None);
-            return Plan { steps: stop.into_iter().collect(), ..plan };
-        }
-        if let Some(plan) = drop_by_job(observed, &input, bench, remains.skips_database) {
-            return plan;
-        }
-    }
-    if let Database::Made(server) = &remains.valid.database {
-        let steps = drop_objects(observed, &input, server);
-        if observed.sql.iter().any(Option::is_some) {
-            return Plan {
-                steps,
-                ..Plan::report(observed, &deleting("the MariaDB operator is removing the database user"), None)
-            };
-        }
-        if let Some(own) = observed.own_server().filter(|_| server.dedicated && is_its_own(observed)) {
-            let stop = own.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::MariaDb, own.clone()));
-            let plan = Plan::report(observed, &deleting("the MariaDB operator is removing the site's server"), None);
-            return Plan { steps: stop.into_iter().collect(), ..plan };
-        }
-    }
-    release(observed, secrets(observed))
 }
 
 /// Whether the MariaDB of the site's own name was made for this site.
@@ -173,10 +219,10 @@ fn is_restored(observed: &Observed) -> bool {
 }
 
 /// Whether a Job must drop the site: something may have been created, and a Job can be made.
-fn needs_job(observed: &Observed, remains: &Remains) -> bool {
+fn needs_job(observed: &Observed, database: Option<&Database>) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let begun = status.initialized || status.operation.is_some();
-    let made = matches!(remains.valid.database, Database::Made(_));
+    let made = !matches!(database, Some(Database::Existing(_)));
     let gone = made && observed.sql.iter().all(Option::is_none) && !status.initialized;
     let can = !observed.namespace_terminating && force(observed) < Force::SkipJob;
     (begun || is_restored(observed)) && can && !gone && !is_dropped(observed)
@@ -189,11 +235,12 @@ fn is_dropped(observed: &Observed) -> bool {
 }
 
 /// A Secret without which no Job can log in at the database.
-fn lacks_secret(observed: &Observed, remains: &Remains) -> Option<Report> {
+fn lacks_secret(remains: &Remains) -> Option<Report> {
     if remains.skips_database {
         return None;
     }
-    let connection = remains.valid.database.connection_secret();
+    let observed = remains.observed;
+    let connection = remains.database.as_ref().and_then(Database::connection_secret);
     let name = match connection.filter(|name| !observed.secrets.contains_key(*name)) {
         Some(name) => name.to_owned(),
         None if !record::is_own_secret(observed) => Place::of(&observed.site).credentials().name,
@@ -217,14 +264,15 @@ fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
 }
 
 /// The plan while the delete Job is not done; nothing once it is.
-fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_database: bool) -> Option<Plan> {
+fn drop_by_job(remains: &Remains, bench: &FrappeBench) -> Option<Plan> {
+    let observed = remains.observed;
     match operation::progress(observed, OperationKind::Delete, None) {
         Progress::Done => None,
         Progress::Run(operation) => {
             let job = Place::of(&observed.site).job("delete", operation.attempt);
             let waits = Report { reason: Reason::WaitingForJobSlot, ..deleting(waits_message(observed)) };
             let runs = deleting(format!("Job {} is dropping the site", job.name));
-            let job = build::delete_job(input, &observed.bench_input(bench), &operation, skips_database);
+            let job = build::delete_job(&remains.subject(), &observed.bench_input(bench), &operation);
             Some(Plan::start(observed, &waits, &runs, operation, job))
         }
         Progress::Retry { operation, after, message } => {
@@ -243,25 +291,25 @@ fn drop_by_job(observed: &Observed, input: &Input, bench: &FrappeBench, skips_da
 
 /// Grant, User and Database, in this order. Only now may the MariaDB operator drop the account; the database only
 /// where no Job could do it (the bench, or the whole namespace, is gone).
-fn drop_objects(observed: &Observed, input: &Input, server: &Server) -> Vec<Step> {
+fn drop_objects(remains: &Remains) -> Vec<Step> {
+    let Remains { observed, place, .. } = remains;
     let [database, user, grant] = &observed.sql;
     let by_operator = observed.bench.is_none() || observed.namespace_terminating || force(observed) > Force::Nothing;
     let database_cleanup = if by_operator { Cleanup::Delete } else { Cleanup::Skip };
     let wanted = [
-        (Kind::Grant, grant, build::grant(input, server, Cleanup::Delete)),
-        (Kind::User, user, build::user(input, server, Cleanup::Delete)),
-        (Kind::Database, database, build::database(input, server, database_cleanup)),
+        (Kind::Grant, "grant", grant, Cleanup::Delete),
+        (Kind::User, "user", user, Cleanup::Delete),
+        (Kind::Database, "db", database, database_cleanup),
     ];
     let mut steps = Vec::new();
-    for (kind, live, desired) in wanted {
+    for (kind, suffix, live, cleanup) in wanted {
         let Some(live) = live.as_ref().filter(|it| it.metadata.deletion_timestamp.is_none()) else { continue };
-        let mut metadata = json!({"uid": live.uid(), "labels": live.labels()});
-        metadata["name"] = json!(live.name_any());
+        let metadata = json!({"uid": live.uid(), "labels": live.labels(), "name": live.name_any()});
         // Only the policy changes: everything else stays as it was when the object was made.
         let mut spec = live.data["spec"].clone();
-        spec["cleanupPolicy"] = desired.body["spec"]["cleanupPolicy"].clone();
-        if live.data["spec"]["cleanupPolicy"] != spec["cleanupPolicy"] {
-            steps.push(Step::Ensure(crate::domain::object::Desired::untyped(kind, desired.key, metadata, &spec)));
+        spec["cleanupPolicy"] = json!(cleanup.as_str());
+        if live.data["spec"] != spec {
+            steps.push(Step::Ensure(Desired::untyped(kind, place.key(suffix), metadata, &spec)));
         }
         steps.push(Step::Delete(kind, live.clone()));
     }
@@ -295,41 +343,57 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     let site = &observed.site;
     let left = finalizers_without(site.as_ref(), labels::SITE_FINALIZER);
     let metadata = json!({"uid": site.uid(), "resourceVersion": site.resource_version(), "finalizers": left});
-    Plan { steps, last: vec![Step::PatchSite(metadata)], ..Plan::default() }
+    Plan { steps, last: vec![Step::Patch(site.clone(), metadata)], ..Plan::default() }
 }
 
-/// What is left of a site's validation: its names, and its database as it was decided.
-pub(in crate::controllers) struct Remains {
-    valid: Validated,
+/// What is left of a site: its names, and its database as it was decided.
+pub(in crate::controllers) struct Remains<'a> {
+    observed: &'a Observed,
+    place: Place,
     known: Known,
-    /// Whether the Job has no database to log in at: its server is gone, or a person said to leave it out.
-    skips_database: bool,
+    /// Its database; nothing where it is not known any more where that is.
+    database: Option<Database>,
     /// Whether its server is gone.
     server_gone: bool,
+    /// Whether its Jobs do not log in at the database: its server is gone, or a person said to leave it out.
+    skips_database: bool,
+    /// The bench on which a Job must drop the site.
+    job_on: Option<&'a FrappeBench>,
 }
 
-impl Remains {
-    fn of(observed: &Observed) -> Self {
-        let chosen = database::remaining(observed);
-        let dedicated = chosen.as_ref().is_some_and(|it| matches!(it, Database::Made(server) if server.dedicated));
-        let server_gone = chosen.is_none() || (dedicated && observed.own_server().is_none());
-        let nowhere = Server { key: Key::new("", ""), dedicated: false, host: String::new(), port: 0 };
-        let valid = Validated {
-            hosts: observed.hosts.clone(),
-            database: chosen.unwrap_or(Database::Made(nowhere)),
-            connections_max: 0,
-            apps: Vec::new(),
-            removed_apps: Vec::new(),
-            admin_secret: String::new(),
-            refused: Vec::new(),
+impl<'a> Remains<'a> {
+    /// What is left of a site.
+    pub(super) fn of(observed: &'a Observed) -> Self {
+        let database = database::remaining(observed);
+        let dedicated = matches!(&database, Some(Database::Made(server)) if server.dedicated);
+        let server_gone = database.is_none() || (dedicated && observed.own_server().is_none());
+        let needed = needs_job(observed, database.as_ref());
+        Self {
+            observed,
             place: Place::of(&observed.site),
-        };
-        let skips_database = server_gone || force(observed) >= Force::SkipDatabase;
-        Self { valid, known: record::known(observed), skips_database, server_gone }
+            known: record::known(observed),
+            server_gone,
+            skips_database: server_gone || force(observed) >= Force::SkipDatabase,
+            job_on: observed.bench.as_deref().filter(|_| needed),
+            database,
+        }
     }
 
-    /// What the builders need.
-    pub(in crate::controllers) fn input<'a>(&'a self, observed: &'a Observed) -> Input<'a> {
-        Input { site: &observed.site, valid: &self.valid, known: &self.known }
+    /// What its Jobs are built of.
+    pub(in crate::controllers) fn subject(&self) -> Subject<'_> {
+        let database = self.database.as_ref().filter(|_| !self.skips_database);
+        Subject { site: &self.observed.site, place: &self.place, known: &self.known, database }
+    }
+
+    /// The plan of a site that stands there.
+    fn ends(&self, report: &Report) -> Next<FrappeSite> {
+        Next::End(Plan::report(self.observed, report, None))
+    }
+
+    /// The plan while an object is going.
+    fn waits(&self, kind: Kind, object: &Arc<DynamicObject>, message: &str) -> Next<FrappeSite> {
+        let stop = object.metadata.deletion_timestamp.is_none().then(|| Step::Delete(kind, object.clone()));
+        let plan = Plan::report(self.observed, &deleting(message), None);
+        Next::End(Plan { steps: stop.into_iter().collect(), ..plan })
     }
 }

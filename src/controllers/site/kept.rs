@@ -3,13 +3,7 @@
 use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{
-    Api, ResourceExt,
-    api::ListParams,
-    core::{DynamicObject, PartialObjectMeta},
-};
-use serde_json::Value;
+use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
 use super::{found::admin_password, model::Found, place::Place};
 use crate::{
@@ -18,6 +12,7 @@ use crate::{
         context::Context,
     },
     domain::{key::Key, labels, object::Kind, owner::Owner},
+    io::live::secret_metadata,
 };
 
 /// A site in another namespace than its bench that is made anew has the names of the one whose objects were kept, where an
@@ -29,7 +24,7 @@ pub(super) async fn with_former_names(
     let status = site.status.clone().unwrap_or_default();
     let is_new = status.object_prefix.is_none() && status.identity.is_none();
     if let Some((stem, key)) = Place::former_credentials(&site).filter(|_| is_new)
-        && metadata_of(context, &key).await?.is_some_and(|it| Owner::site(site.as_ref()).has(&it))
+        && secret_metadata(&context.client, &key).await?.is_some_and(|it| Owner::site(site.as_ref()).has(&it))
     {
         Arc::make_mut(&mut site).status.get_or_insert_default().object_prefix = Some(stem);
     }
@@ -84,8 +79,9 @@ pub(super) async fn found(
         return Ok(Found::default());
     }
     let owner = adoption::Owner::of(site, true);
-    let has_admin_password = metadata_of(context, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
-    let credentials = metadata_of(context, &place.credentials()).await?.filter(|it| owner.has(it));
+    let has_admin_password =
+        secret_metadata(&context.client, &admin_password(site)).await?.is_some_and(|it| owner.has(&it));
+    let credentials = secret_metadata(&context.client, &place.credentials()).await?.filter(|it| owner.has(it));
     let object = async |kind: Kind, suffix: &str| {
         if !context.mariadb_installed() {
             return Ok(None);
@@ -94,11 +90,4 @@ pub(super) async fn found(
     };
     let database = object(Kind::Database, "db").await?;
     Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
-}
-
-/// Metadata of a Secret, read live.
-pub(super) async fn metadata_of(context: &Context, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
-    let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(context.client.clone(), &key.namespace);
-    let found = api.get_opt(&key.name).await?;
-    Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
 }

@@ -8,13 +8,12 @@ use std::{
 
 use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup, site::DatabaseKind};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build,
     hosts::{self, Hosts},
-    kept::{found, metadata_of, sql, with_former_names},
+    kept::{found, sql, with_former_names},
     model::{Claim, Found, Fresh, Holder, Observed, Of, Routes, Turn, verb},
     place::Place,
     references::{self, named_secrets},
@@ -49,7 +48,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let bench = context.benches.get(&Key::new(&place.namespace, &site.spec.bench_ref.name));
     let hosts = hosts::resolve(&site.spec, bench.as_deref(), &config);
     let claims = claims(context, &site, &hosts).await?;
-    let held = context.claims.of(&site.uid().unwrap_or_default());
+    let held: Vec<String> = context.claims.of(&site.uid().unwrap_or_default()).into_keys().collect();
     let former = held.iter().filter(|host| hosts.all().all(|wanted| wanted != *host));
     let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);
@@ -182,7 +181,7 @@ async fn own_secret(
     let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
     match context.site_children.get(Kind::Secret, key) {
         Some(cached) => Ok(Some(cached)),
-        None if had => metadata_of(context, key).await,
+        None if had => live::secret_metadata(&context.client, key).await,
         None => Ok(None),
     }
 }
@@ -207,7 +206,7 @@ async fn secrets(
         let known = match context.user_secrets.get(&key) {
             Some(cached) => Some(cached),
             // No watch shows it: it has no label yet, or is missing.
-            None => metadata_of(context, &key).await?,
+            None => live::secret_metadata(&context.client, &key).await?,
         };
         found.extend(known.map(|it| (name, it)));
     }
@@ -234,11 +233,9 @@ async fn failure(
 ) -> Result<Option<job::Failure>, kube::Error> {
     let operation = site.status.as_ref().and_then(|status| status.operation.as_ref());
     let Some(operation) = operation.filter(|it| it.outcome.is_none()) else { return Ok(None) };
-    let Key { namespace, name } = Place::of(site).job(verb(operation.kind), operation.attempt);
-    if !jobs.get(&name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_))) {
+    let key = Place::of(site).job(verb(operation.kind), operation.attempt);
+    if !jobs.get(&key.name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_))) {
         return Ok(None);
     }
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &namespace);
-    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={name}"));
-    Ok(job::failure(&pods.list(&selector).await?.items))
+    Ok(job::failure(&live::pods_of(&context.client, &key).await?))
 }

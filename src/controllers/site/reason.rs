@@ -1,9 +1,9 @@
 //! Why a site is as it is: the fixed list of reasons in conditions and Events.
 
-use std::fmt;
+use crate::controllers::reason::{self, Class};
 
 /// A reason. Its name is what people and tools read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
     /// The site is served.
@@ -113,30 +113,6 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Whether a person should look at it.
-    pub fn is_warning(self) -> bool {
-        !matches!(
-            self,
-            Self::Ready
-                | Self::Waiting
-                | Self::BenchNotReady
-                | Self::BenchReady
-                | Self::CreatingDatabase
-                | Self::DatabaseReady
-                | Self::Initializing
-                | Self::WaitingForJobSlot
-                | Self::Initialized
-                | Self::RouteApplied
-                | Self::Configuring
-                | Self::WaitingForBackup
-                | Self::Suspended
-                | Self::RouteDisabled
-                | Self::Deleting
-        )
-    }
-}
-
-impl Reason {
     /// Whether it is a step on the way to being served, which the condition shows and no Event: every site takes it, and
     /// an Event is a write like any other.
     pub fn is_step(self) -> bool {
@@ -144,8 +120,58 @@ impl Reason {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{self:?}")
+impl reason::Reason for Reason {
+    fn class(self) -> Class {
+        match self {
+            Self::Ready
+            | Self::BenchReady
+            | Self::DatabaseReady
+            | Self::Initialized
+            | Self::RouteApplied
+            | Self::RouteDisabled => Class::Done,
+            Self::CreatingDatabase | Self::Initializing | Self::Configuring | Self::Deleting => Class::Working,
+            Self::Waiting
+            | Self::BenchNotReady
+            | Self::WaitingForJobSlot
+            | Self::WaitingForBackup
+            | Self::Suspended => Class::Waiting,
+            Self::BenchNotFound
+            | Self::BenchDeleting
+            | Self::BenchNotPermitted
+            | Self::HostInvalid
+            | Self::HostNotAllowed
+            | Self::RouteNotAllowed
+            | Self::RouteApiMissing
+            | Self::RouteRefused
+            | Self::AnnotationRefused
+            | Self::AppNotOnBench
+            | Self::AppNotRemoved
+            | Self::AppsContradict
+            | Self::SpecTooLarge
+            | Self::SiteConfigRefused
+            | Self::DatabaseNotAllowed
+            | Self::SiteConfigSecretMissing
+            | Self::ConnectionSecretMissing
+            | Self::SecretNamespaceRefused
+            | Self::SecretRefused
+            | Self::SecretCopyRefused
+            | Self::HostClaimed
+            | Self::AdminPasswordSecretMissing
+            | Self::SecretLost
+            | Self::SecretForeign
+            | Self::WriteRejected
+            | Self::MariaDbOperatorMissing
+            | Self::DatabaseServerNotFound
+            | Self::DeletionBlocked => Class::Refused,
+            Self::DatabaseFailed
+            | Self::InitRetrying
+            | Self::InitFailed
+            | Self::ConfigureRetrying
+            | Self::ConfigureFailed
+            | Self::FinalBackupFailed
+            | Self::DeletionRetrying
+            | Self::JobNotStarting
+            | Self::DeletionFailed => Class::Failed,
+        }
     }
 }

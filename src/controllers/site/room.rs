@@ -9,7 +9,10 @@ use super::{
     watch,
 };
 use crate::{
-    controllers::context::Context,
+    controllers::{
+        context::Context,
+        model::{Plan, Reconciled},
+    },
     domain::{
         key::Key,
         object::{Desired, Kind},
@@ -17,7 +20,7 @@ use crate::{
 };
 
 /// What became of the wish for a Job.
-pub enum Room {
+enum Room {
     /// No Job is started.
     NotNeeded,
     /// There is room, until it is given back or the Job ends.
@@ -26,14 +29,23 @@ pub enum Room {
     Full,
 }
 
-/// Takes room for a Job, where it is not there yet; `since` says who comes first, else it is the age of the site.
-pub fn take(
+/// The plan, with room for the Job that it starts; or the plan of what waits for room.
+pub fn budgeted<K: Reconciled>(
     context: &Context,
     observed: &Observed,
-    job: Option<&Desired>,
+    plan: Plan<K>,
     wants: Wants,
     since: Option<Timestamp>,
-) -> Room {
+) -> (Plan<K>, Option<Claim>) {
+    match take(context, observed, plan.start.as_ref().map(|it| &it.job), wants, since) {
+        Room::NotNeeded => (plan.started(), None),
+        Room::Taken(claim) => (plan.started(), Some(claim)),
+        Room::Full => (plan.waiting(), None),
+    }
+}
+
+/// Takes room for a Job, where it is not there yet; `since` says who comes first, else it is the age of the site.
+fn take(context: &Context, observed: &Observed, job: Option<&Desired>, wants: Wants, since: Option<Timestamp>) -> Room {
     let key = Key::of(observed.site.as_ref());
     let bench = watch::lane(&observed.site);
     let starts = job.filter(|job| context.site_children.get(Kind::Job, &job.key).is_none());

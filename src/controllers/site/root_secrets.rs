@@ -1,52 +1,30 @@
 //! Which Secrets have the password of a MariaDB's administrator, by what the watch of MariaDBs shows.
 
-use std::collections::BTreeSet;
-
-use dashmap::DashMap;
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 
 use crate::{
     domain::key::Key,
-    io::{cache::Change, compact::Compact},
+    io::index::{By, Index},
 };
 
 /// MariaDBs by the Secret of their administrator: both are in one namespace.
-#[derive(Default)]
-pub struct RootSecrets(DashMap<Key, BTreeSet<String>>);
+pub struct ByRootSecret;
 
-impl RootSecrets {
-    /// Takes a change in.
-    pub fn saw(&self, change: &Change<Compact>) {
-        match change {
-            Change::Applied { now, before } => {
-                if let Some(before) = before.as_ref().filter(|before| secret_of(before) != secret_of(now)) {
-                    self.remove(before);
-                }
-                self.0.entry(secret_of(now)).or_default().insert(now.name_any());
-            }
-            Change::Deleted(gone) => self.remove(gone),
-        }
+/// MariaDBs by the Secret of their administrator.
+pub type RootSecrets = Index<ByRootSecret>;
+
+impl By for ByRootSecret {
+    type Of = Key;
+    type Note = ();
+
+    /// The Secret that a MariaDB names, or the one that its operator makes where it names none.
+    fn of(server: &DynamicObject) -> Option<Key> {
+        let named = server.data["spec"]["rootPasswordSecretKeyRef"]["name"].as_str().map(str::to_owned);
+        let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
+        Some(Key::new(server.namespace().unwrap_or_default(), name))
     }
 
-    /// Whether a server has this Secret as its administrator's.
-    pub fn has(&self, secret: &Key) -> bool {
-        self.0.contains_key(secret)
-    }
-
-    fn remove(&self, server: &Compact) {
-        let key = secret_of(server);
-        if let Some(mut servers) = self.0.get_mut(&key) {
-            servers.remove(&server.name_any());
-        }
-        self.0.remove_if(&key, |_, servers| servers.is_empty());
-    }
-}
-
-/// The Secret that a MariaDB names, or the one that its operator makes where it names none.
-fn secret_of(server: &Compact) -> Key {
-    let object = server.open();
-    let named = object.data["spec"]["rootPasswordSecretKeyRef"]["name"].as_str().map(str::to_owned);
-    Key::new(object.namespace().unwrap_or_default(), named.unwrap_or_else(|| format!("{}-root", object.name_any())))
+    fn note(_: &DynamicObject) {}
 }
 
 #[cfg(test)]
@@ -56,6 +34,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::io::{cache::Change, compact::Compact};
 
     fn server(name: &str, secret: &str) -> Arc<Compact> {
         let reference = json!({"name": secret, "key": "password"});

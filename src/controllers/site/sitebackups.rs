@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use frappe_crds::{FrappeSite, SiteBackup};
-use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use kube::{Api, ResourceExt, core::DynamicObject};
 
 use super::{place::Place, under_way::job_key};
 use crate::{
     controllers::{context::Context, job},
     domain::{key::Key, labels, object::Kind},
+    io::live,
 };
 
 /// The site's SiteBackups. That of what is under way is read live where no watch shows it: between two watches, when its label
@@ -56,7 +56,5 @@ pub(super) async fn backup_result(
     job: Option<&DynamicObject>,
 ) -> Result<Option<job::Ended>, kube::Error> {
     let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
-    let pods: Api<Pod> = Api::namespaced(context.client.clone(), &job.namespace().unwrap_or_default());
-    let selector = ListParams::default().labels(&format!("batch.kubernetes.io/job-name={}", job.name_any()));
-    Ok(job::ended(&pods.list(&selector).await?.items))
+    Ok(job::ended(&live::pods_of(&context.client, &Key::of(job)).await?))
 }

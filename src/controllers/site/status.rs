@@ -35,16 +35,16 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     let mut conditions = Conditions::new(&former.conditions, generation, observed.now);
     let ready = report.phase == SitePhase::Ready;
     conditions.set("Ready", Some(ready), &report.reason.to_string(), &report.message);
-    let moving = report.moving || report.reason == Reason::Deleting;
+    let moving = report.detail.moving || report.reason == Reason::Deleting;
     conditions.set("Progressing", Some(moving), &report.reason.to_string(), &report.message);
-    let reached = |stage: Stage| stage < report.reached || (stage == Stage::Init && former.initialized);
+    let reached = |stage: Stage| stage < report.detail.reached || (stage == Stage::Init && former.initialized);
     // What a served site has reached is not undone by what stands in the way of something else.
-    let kept = |stage: Stage| (former.initialized && stage != report.at) || report.at == Stage::Done;
+    let kept = |stage: Stage| (former.initialized && stage != report.detail.at) || report.detail.at == Stage::Done;
     for (stage, kind, reason, message) in STAGES {
         let before = condition::find(&former.conditions, kind).filter(|_| !ready && kept(stage));
         if let Some(before) = before {
             conditions.keep(before);
-        } else if stage == report.at && !ready {
+        } else if stage == report.detail.at && !ready {
             let state = stage == Stage::Init && former.initialized;
             conditions.set(kind, Some(state), &report.reason.to_string(), &report.message);
         } else if reached(stage) {
@@ -56,7 +56,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
         }
     }
     let conditions = conditions.finish();
-    let known = report.reached > Stage::Bench;
+    let known = report.detail.reached > Stage::Bench;
     let hosts = &observed.hosts;
     FrappeSiteStatus {
         phase: report.phase,
@@ -76,7 +76,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
 /// The condition that the reason is about; else that of the first stage that is not reached.
 fn blocker(report: &Report) -> &'static str {
     let kind = |stage: Stage| STAGES.iter().find(|it| it.0 == stage).map(|it| it.1);
-    kind(report.at).or_else(|| kind(report.reached)).unwrap_or("Ready")
+    kind(report.detail.at).or_else(|| kind(report.detail.reached)).unwrap_or("Ready")
 }
 
 /// What routes to the site, and what of the spec is not used.
@@ -102,19 +102,18 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
 }
 
 /// What people are told when a status changes: each phase and each reason once, but for steps on the way.
-pub fn notice(observed: &Observed, next: &FrappeSiteStatus, reason: Reason) -> Option<Notice> {
+fn notice(observed: &Observed, next: &FrappeSiteStatus, report: &Report) -> Option<Notice> {
     let former = observed.site.status.clone().unwrap_or_default();
-    let word = reason.to_string();
-    let before = condition::find(&former.conditions, "Ready").map(|it| it.reason.clone());
-    if reason.is_step() || (former.phase == next.phase && before.as_deref() == Some(word.as_str())) {
+    if report.reason.is_step() || (former.phase == next.phase && report.is_known(&former.conditions)) {
         return None;
     }
-    let message = condition::find(&next.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
-    let note = match reason {
-        Reason::Ready => format!("site is served at {}", next.site_url.clone().unwrap_or_default()),
-        _ => message,
-    };
-    Some(Notice { warning: reason.is_warning(), reason: word, note })
+    let notice = report.notice();
+    Some(match report.reason {
+        Reason::Ready => {
+            Notice { note: format!("site is served at {}", next.site_url.clone().unwrap_or_default()), ..notice }
+        }
+        _ => notice,
+    })
 }
 
 impl Plan {
@@ -124,8 +123,8 @@ impl Plan {
         if operation.is_some() {
             next.operation = operation;
         }
-        let notice = notice(observed, &next, report.reason);
-        Self { status: Some(next), notice, ..Self::default() }
+        let notices = notice(observed, &next, report).into_iter().collect();
+        Self { status: Some(next), notices, ..Self::default() }
     }
 
     /// A plan that wants a Job: `waits` is said without room for it, `runs` with, when the operation is recorded.
@@ -141,8 +140,8 @@ impl Plan {
             Some(Begin::Soon(left)) => Some(left),
             Some(Begin::Begun) | None => None,
         };
-        let Self { status, notice, .. } = Self::report(observed, &runs, Some(operation));
-        let start = Some(Box::new(Start { job, status, notice }));
+        let Self { status, notices, .. } = Self::report(observed, &runs, Some(operation));
+        let start = Some(Box::new(Start { job, status, notices, runs: None, waits: None }));
         Self { start, again_after, ..Self::report(observed, waits, None) }
     }
 }

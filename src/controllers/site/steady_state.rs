@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use frappe_crds::site::{OperationKind, SitePhase};
+use frappe_crds::{
+    FrappeSite,
+    site::{OperationKind, SitePhase},
+};
 use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
@@ -13,23 +16,37 @@ use super::{
     reason::Reason,
     route::{self, Way},
     under_way::under_way,
+    valid_site::ValidSite,
 };
-use crate::domain::{
-    labels,
-    names::module,
-    object::{Desired, Kind},
+use crate::{
+    controllers::phase::Next,
+    domain::{
+        labels,
+        names::module,
+        object::{Desired, Kind},
+    },
 };
 
-/// Route, then configuration; then what leads elsewhere goes, and the hosts that are wanted no longer.
-pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
-    let choice = route::choose(observed);
-    let mut plan = configure(observed, input, wanted);
-    if !input.valid.withholds(Part::Route) {
-        let mut steps = route_steps(observed, input, choice.way);
-        steps.append(&mut plan.steps);
-        steps.extend(observed.former_claims.iter().map(|claim| Step::Delete(Kind::Domain, claim.clone())));
-        plan.steps = steps;
+/// The route that was chosen is kept as it should be; the others go.
+pub(super) fn route(site: &ValidSite) -> Next<FrappeSite> {
+    if site.input.valid.withholds(Part::Route) {
+        return Next::go();
     }
+    Next::write(route_steps(site.observed, &site.input, route::choose(site.observed).way))
+}
+
+/// Hosts that are wanted no longer are given back, once nothing leads there.
+pub(super) fn former_hosts(site: &ValidSite) -> Next<FrappeSite> {
+    let withheld = site.input.valid.withholds(Part::Route);
+    let former = site.observed.former_claims.iter().filter(|_| !withheld);
+    Next::write(former.map(|claim| Step::Delete(Kind::Domain, claim.clone())))
+}
+
+/// The site has the configuration that the spec asks for, or is given it.
+pub(super) fn configuration(site: &ValidSite) -> Next<FrappeSite> {
+    let (observed, input) = (site.observed, &site.input);
+    let mut plan = configure(observed, input, &site.wanted);
+    let way = route::choose(observed).way;
     let former = observed.site.status.clone().unwrap_or_default();
     let created = former.operation.filter(|it| it.kind == OperationKind::Init && !former.initialized);
     for status in plan.statuses() {
@@ -39,9 +56,9 @@ pub(super) fn serve(observed: &Observed, input: &Input, wanted: &Configuration) 
             status.installed_apps = installed(input);
         }
         status.initialized = true;
-        status.route = choice.way.map(|way| way.name().to_owned());
+        status.route = way.map(|way| way.name().to_owned());
     }
-    plan
+    Next::End(plan)
 }
 
 fn installed(input: &Input) -> Vec<String> {
@@ -137,7 +154,7 @@ fn answered(observed: &Observed, mut plan: Plan) -> Plan {
 
 /// It is served, and something of it is being changed.
 fn moving(reason: Reason, message: String) -> Report {
-    Report { moving: true, ..Report::ready(reason, message) }
+    Report::ready(reason, message).moving()
 }
 
 /// Where the site stands once it has the configuration that it can have.

@@ -1,5 +1,7 @@
 //! Whether the spec and the world it names make sense, and the answers that building needs. Pure.
 
+pub mod validated;
+
 use frappe_crds::{
     FrappeBench,
     bench::{AllowedNamespaces, NamespacesFrom},
@@ -10,13 +12,17 @@ use kube::{
     core::{Selector, SelectorExt},
 };
 
+use validated::Validated;
+
 use super::{
     database,
     hosts::Hosts,
-    model::{Database, Observed, Report, Stage, Validated},
+    lost_secrets::{lost_secret, missing_secret},
+    model::{Database, Holder, Observed, Report, Stage},
     permissions,
     place::Place,
     reason::Reason,
+    record,
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
@@ -26,8 +32,37 @@ use crate::{
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
 const SPARE_CONNECTIONS: i32 = 10;
 
+/// What stands in the way of a site.
+pub struct Refused {
+    /// The same, as its status says it.
+    pub report: Report,
+    /// Whether it is something that no watch shows.
+    pub missing: bool,
+}
+
+impl Refused {
+    fn new(report: Report, missing: bool) -> Self {
+        Self { report, missing }
+    }
+}
+
 /// Judges the spec, then the world.
-pub fn validate(observed: &Observed) -> Result<Validated, Report> {
+pub fn validate(observed: &Observed) -> Result<Validated, Refused> {
+    // No watch shows a Secret before it is read for a site.
+    let of_secret = |it: &Report| matches!(it.reason, Reason::SecretRefused | Reason::SecretCopyRefused);
+    let valid = judge(observed).map_err(|it| Refused { missing: of_secret(&it), report: it })?;
+    let shown = taken_host(observed)
+        .or_else(|| record::foreign_secret(observed, &record::known(observed), &valid.database))
+        .map(|it| Refused::new(it, false));
+    let absent = || lost_secret(observed).or_else(|| missing_secret(observed, &valid.database));
+    match shown.or_else(|| absent().map(|it| Refused::new(it, true))) {
+        Some(refused) => Err(refused),
+        None => Ok(valid),
+    }
+}
+
+/// What the spec and the world say of a site, but for its hosts and Secrets.
+fn judge(observed: &Observed) -> Result<Validated, Report> {
     refuse(observed)?;
     let site_name = &observed.site.spec.site_name;
     if !is_name(site_name) {
@@ -56,7 +91,21 @@ pub fn validate(observed: &Observed) -> Result<Validated, Report> {
         removed_apps: modules(&observed.site.spec.removed_apps),
         admin_secret: observed.admin_secret_name(),
         place,
+        seal: (),
     })
+}
+
+/// A host that another site holds.
+fn taken_host(observed: &Observed) -> Option<Report> {
+    let (host, holder) = observed.claims.iter().find_map(|claim| match &claim.holder {
+        Holder::Other(holder) => Some((&claim.host, holder)),
+        _ => None,
+    })?;
+    // A tenant has no business with another's names.
+    let own = observed.site.namespace().as_ref() == Some(&holder.namespace);
+    let by = if own { format!("FrappeSite {holder}") } else { "a site in another namespace".to_owned() };
+    let message = format!("host {host} is already used by {by}: choose another host, or delete that site");
+    Some(Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message))
 }
 
 /// What cannot be, whatever the world is.

@@ -101,7 +101,7 @@ fn it_can_be_deleted() {
     let mut world = taken_over();
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
     Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(now);
-    assert!(matches!(&plan(&world).steps[..], [Step::PatchBench(_)]), "{:?}", plan(&world).steps);
+    assert!(matches!(&plan(&world).steps[..], [Step::Patch(..)]), "{:?}", plan(&world).steps);
 }
 
 /// of another image each component has its turn; until then no part of its template is changed.

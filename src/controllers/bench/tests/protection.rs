@@ -54,7 +54,7 @@ fn changed(world: &Observed, next: &Plan) -> Vec<String> {
 fn a_bench_that_is_made_now_is_protected_before_anything_is_made() {
     let mut world = new(json!({"workerAutoscaling": {"default": {}}}));
     let first = plan(&world);
-    assert!(matches!(first.steps.as_slice(), [Step::PatchBench(_)]), "{:?}", first.steps);
+    assert!(matches!(first.steps.as_slice(), [Step::Patch(..)]), "{:?}", first.steps);
     assert_eq!(first.status.as_ref().and_then(|it| it.redis_protected), Some(true));
     apply(&mut world, &first);
     let second = plan(&world);

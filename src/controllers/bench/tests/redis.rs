@@ -29,7 +29,7 @@ fn a_missing_secret_is_said_and_touches_nothing() {
     assert_eq!(reason, "RedisSecretMissing");
     assert_eq!(message, "Secret redis does not exist: create it with the key password");
     give(&mut world, secret("redis", "1", false));
-    assert_eq!(plan(&world).steps, [Step::Watch(secret("redis", "1", false))], "first its changes must be seen");
+    assert_eq!(plan(&world).steps, [Step::WatchSecret(secret("redis", "1", false))], "first its changes must be seen");
 }
 
 /// A password is in no argument and no variable; another version of the Secret restarts what holds a connection.

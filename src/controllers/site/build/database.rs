@@ -48,7 +48,8 @@ pub enum Cleanup {
 }
 
 impl Cleanup {
-    fn as_str(self) -> &'static str {
+    /// As the MariaDB operator calls it.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Skip => "Skip",
             Self::Delete => "Delete",

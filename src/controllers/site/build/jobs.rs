@@ -8,7 +8,7 @@ use crate::{
     controllers::{
         adoption::is_asked,
         bench::{build as bench, model::Input as BenchInput},
-        site::model::{Configuration, Database, Input},
+        site::model::{Configuration, Database, Input, Subject},
     },
     domain::{
         labels,
@@ -55,17 +55,11 @@ pub fn configure_job(
     job(input, bench, operation, &about, &request, &secrets)
 }
 
-/// The Job `SITE-delete`: drops the database with the site's own account and removes the files; `skips_database` leaves
-/// the database to the MariaDB operator.
-pub fn delete_job(input: &Input, bench: &BenchInput, operation: &Operation, skips_database: bool) -> Desired {
+/// The Job `SITE-delete`: drops the database with the site's own account and removes the files; without a database to log in at
+/// it leaves that to the MariaDB operator.
+pub fn delete_job(input: &Subject, bench: &BenchInput, operation: &Operation) -> Desired {
     let about = About { command: "drop", name: "delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
-    let mut request = request(input);
-    let mut secrets = account(input);
-    if skips_database {
-        request["database"] = Value::Null;
-        secrets.clear();
-    }
-    job(input, bench, operation, &about, &request, &secrets)
+    job(input, bench, operation, &about, &request(input), &account(input))
 }
 
 struct About {
@@ -75,11 +69,11 @@ struct About {
 }
 
 /// What the runner must know, without any secret.
-pub(in crate::controllers) fn request(input: &Input) -> Value {
+pub(in crate::controllers) fn request(input: &Subject) -> Value {
     json!({
         "site": input.site.spec.site_name,
         "identity": input.known.identity,
-        "database": database_request(&input.valid.database, &input.known.name, &input.known.user),
+        "database": input.database.map(|it| database_request(it, &input.known.name, &input.known.user)),
     })
 }
 
@@ -92,12 +86,13 @@ pub(in crate::controllers) fn with(mut request: Value, more: &Value) -> Value {
 }
 
 /// The account of the database and the encryption key.
-pub(in crate::controllers) fn account(input: &Input) -> Vec<Value> {
-    let mut sources = vec![json!({"secret": {"name": input.valid.place.credentials().name}})];
-    if let Database::Existing(existing) = &input.valid.database {
+pub(in crate::controllers) fn account(input: &Subject) -> Vec<Value> {
+    let Some(database) = input.database else { return Vec::new() };
+    let mut sources = vec![json!({"secret": {"name": input.place.credentials().name}})];
+    if let Database::Existing(existing) = database {
         let keys = ["username", "password", "host", "port", "database"];
         let items = keys.map(|key| json!({"key": key, "path": format!("connection/{key}")}));
-        let name = input.valid.place.mounted(&existing.secret);
+        let name = input.place.mounted(&existing.secret);
         // Optional as a whole: of the keys three are, and the runner says which of the others is missing.
         sources.push(json!({"secret": {"name": name, "items": items, "optional": true}}));
     }
@@ -121,7 +116,7 @@ fn entries(input: &Input) -> Vec<Value> {
 }
 
 fn job(
-    input: &Input,
+    input: &Subject,
     bench: &BenchInput,
     operation: &Operation,
     about: &About,
@@ -143,5 +138,5 @@ fn job(
     let mut metadata = input.owned_metadata();
     metadata["labels"] = json!(labels);
     metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
-    Desired::untyped(Kind::Job, input.valid.place.job(about.name, operation.attempt), metadata, &spec)
+    Desired::untyped(Kind::Job, input.place.job(about.name, operation.attempt), metadata, &spec)
 }

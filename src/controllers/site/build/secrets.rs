@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    controllers::site::model::{Database, Input},
+    controllers::site::model::{Database, Input, Subject},
     domain::{
         key::Key,
         labels,
@@ -70,8 +70,8 @@ pub fn root_password(input: &Input, password: &str) -> Desired {
 }
 
 /// A copy of these keys of a Secret of the site's namespace in that of its bench; their values are added when it is written.
-pub fn copy(input: &Input, name: &str, version: &str, keys: &[&str]) -> Desired {
-    let key = Key::new(&input.valid.place.namespace, input.valid.place.mounted(name));
+pub fn copy(input: &Subject, name: &str, version: &str, keys: &[&str]) -> Desired {
+    let key = Key::new(&input.place.namespace, input.place.mounted(name));
     let mut desired = secret(input, key, &[]);
     desired.body["metadata"]["annotations"] =
         json!({labels::IDENTITY: input.known.identity, labels::COPIED_VERSION: version});
@@ -79,7 +79,7 @@ pub fn copy(input: &Input, name: &str, version: &str, keys: &[&str]) -> Desired 
     desired
 }
 
-fn secret(input: &Input, key: Key, data: &[(&str, &str)]) -> Desired {
+fn secret(input: &Subject, key: Key, data: &[(&str, &str)]) -> Desired {
     let data: BTreeMap<&str, &str> = data.iter().copied().collect();
     let body = json!({
         "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": data,

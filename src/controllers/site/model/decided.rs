@@ -1,14 +1,7 @@
-//! What was decided of a site and what its spec means, as data.
-
-use frappe_crds::FrappeSite;
-use kube::ResourceExt;
-use serde_json::{Value, json};
+//! What was decided of a site, and what of its spec is refused, as data.
 
 use super::plan::{Report, Stage};
-use crate::{
-    controllers::site::{hosts::Hosts, place::Place, reason::Reason},
-    domain::{key::Key, labels},
-};
+use crate::{controllers::site::reason::Reason, domain::key::Key};
 
 /// What is known of a site's database before the spec is asked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -88,34 +81,6 @@ impl Database {
     }
 }
 
-/// The answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Validated {
-    /// Where the site's objects live.
-    pub place: Place,
-    /// Hosts that the site is reached at.
-    pub hosts: Hosts,
-    /// Its database.
-    pub database: Database,
-    /// Most connections of the site's account.
-    pub connections_max: i32,
-    /// Apps to install, without frappe.
-    pub apps: Vec<String>,
-    /// Apps that the site must not have: module names.
-    pub removed_apps: Vec<String>,
-    /// Secret with the password of Administrator, in the site's own namespace.
-    pub admin_secret: String,
-    /// What a site that exists asks for and does not get.
-    pub refused: Vec<Refusal>,
-}
-
-impl Validated {
-    /// Whether a part of the site is left as it is.
-    pub fn withholds(&self, part: Part) -> bool {
-        self.refused.iter().any(|it| it.part == part)
-    }
-}
-
 /// What is withheld of a site that exists while something of its spec is refused. Everything else of it goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -167,54 +132,5 @@ impl Refusal {
             Part::Server => Stage::Database,
             Part::Route => Stage::Route,
         }
-    }
-}
-
-/// What the builders need to know of a site.
-pub struct Input<'a> {
-    /// The site.
-    pub site: &'a FrappeSite,
-    /// What validation made of its spec.
-    pub valid: &'a Validated,
-    /// What was decided about it: the identity that its Secret, its Jobs and its directory on the volume agree on, and the
-    /// names of its database and account, where this operator made them.
-    pub known: &'a Known,
-}
-
-impl Input<'_> {
-    /// Name of the site.
-    pub fn name(&self) -> String {
-        self.site.name_any()
-    }
-
-    /// Name of an object of the site, in the namespace of its bench.
-    pub fn key(&self, suffix: &str) -> Key {
-        self.valid.place.key(suffix)
-    }
-
-    /// Metadata of an object that must outlive a mistake: labels, but no owner that would take it along.
-    pub fn kept_metadata(&self) -> Value {
-        json!({"labels": self.labels()})
-    }
-
-    /// Metadata of an object that goes with the site. An owner must be in the same namespace: an object in another is
-    /// removed by the finalizer.
-    pub fn owned_metadata(&self) -> Value {
-        if self.valid.place.is_foreign() {
-            return self.kept_metadata();
-        }
-        json!({"labels": self.labels(), "ownerReferences": [{
-            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "name": self.name(),
-            "uid": self.site.uid().unwrap_or_default(), "controller": true, "blockOwnerDeletion": true,
-        }]})
-    }
-
-    /// Labels of every object of the site.
-    pub fn labels(&self) -> std::collections::BTreeMap<String, String> {
-        let mut labels =
-            labels::site(&self.site.spec.bench_ref.name, &self.name(), &self.site.uid().unwrap_or_default());
-        let place = &self.valid.place;
-        labels.extend(place.is_foreign().then(|| (labels::SITE_NAMESPACE.to_owned(), place.own.clone())));
-        labels
     }
 }

@@ -101,7 +101,7 @@ fn a_removal_that_is_not_wanted_any_more_is_stopped() {
     let (mut world, _) = leaving();
     edit(&mut world, |it| it.spec.deletion_policy = None);
     let stop = backup_plan(&world);
-    assert!(matches!(&stop.steps[..], [BackupStep::StopJob(_)]), "{:?}", stop.steps);
+    assert!(matches!(&stop.steps[..], [BackupStep::Delete(Kind::Job, _)]), "{:?}", stop.steps);
     world.backup_job = None;
     settle(&mut world);
     assert!(world.backups.is_empty());

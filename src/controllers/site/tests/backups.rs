@@ -112,7 +112,7 @@ fn a_backup_is_made_once_and_written_down() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
     let first = backup_plan(&world);
     let recorded =
-        first.site_status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
+        first.status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
     assert_eq!(recorded.run, "now-2026-03-01-1200");
     let made = settle(&mut world);
     assert_eq!(made.len(), 1);
@@ -431,7 +431,10 @@ fn the_secrets_of_a_storage_are_read_for_its_sitebackup_alone() {
         "{of_site:?}"
     );
     let first = backup_plan(&world);
-    let watched = first.prepare.iter().filter(|it| matches!(it, BackupStep::WatchSecret(..)));
+    let watched = first
+        .prepare
+        .iter()
+        .filter(|it| matches!(it, BackupStep::For(_, write) if matches!(**write, BackupStep::WatchSecret(_))));
     assert_eq!(watched.count(), 1, "once for both: {first:?}");
     assert_eq!(settle(&mut world).len(), 1, "then the first is made");
     assert!(backup_plan(&world).prepare.is_empty());

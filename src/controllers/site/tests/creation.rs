@@ -93,7 +93,7 @@ fn what_cannot_be_done_is_refused_and_nothing_is_made() {
         assert_eq!(reason(&plan), expected.to_string(), "{spec}");
         assert_eq!(plan.status.as_ref().map(|it| it.phase), Some(phase), "{spec}");
         assert!(plan.steps.is_empty() && plan.job.is_none(), "{spec}");
-        assert!(plan.notice.is_some_and(|it| it.warning), "{spec}");
+        assert!(plan.notices.first().is_some_and(|it| it.warning), "{spec}");
     }
 }
 
@@ -284,7 +284,10 @@ fn what_the_mariadb_operator_says_is_passed_on() {
     world.sql[1] = Some(Arc::new(user));
     let next = plan(&world);
     assert_eq!(reason(&next), "DatabaseFailed");
-    assert!(next.job.is_none() && next.notice.is_some_and(|it| it.note.contains("User: Error connecting to MariaDB")));
+    assert!(
+        next.job.is_none()
+            && next.notices.first().is_some_and(|it| it.note.contains("User: Error connecting to MariaDB"))
+    );
 }
 
 /// What is refused later leaves what was reached as it is, in the status too: the site is told, and an edit is not carried out.

@@ -24,7 +24,7 @@ fn daily() -> Arc<SiteBackup> {
 fn removes(plan: &Plan) -> Vec<String> {
     let deletes = plan.steps.iter().chain(&plan.last).filter_map(|step| match step {
         Step::Delete(kind, it) => Some(format!("{kind:?} {}", it.name_any())),
-        Step::PatchSite(_) => Some("finalizer".to_owned()),
+        Step::Patch(..) => Some("finalizer".to_owned()),
         _ => None,
     });
     deletes.chain(plan.job.iter().map(|job| format!("job {}", job.key.name))).collect()

@@ -174,7 +174,7 @@ fn apply(observed: &mut Observed, plan: &Plan, job_result: &str) {
 fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
     for step in plan.steps.iter().chain(&plan.last) {
         match step {
-            Step::PatchSite(metadata) => {
+            Step::Patch(_, metadata) => {
                 let site = Arc::make_mut(&mut observed.site);
                 site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
                 if let Ok(labels) = serde_json::from_value(metadata["labels"].clone()) {
@@ -199,6 +199,7 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 (observed.credentials, observed.found) = (Some(Arc::new(written)), super::model::Found::default());
             }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
+            Step::Status(..) | Step::For(..) | Step::HandOver(_) => panic!("no plan of a site has {step:?}"),
         }
     }
     if let Some(status) = &plan.status {
@@ -225,7 +226,8 @@ fn copy_secret(observed: &mut Observed, desired: &Desired) {
 /// Carries out what the SiteBackups lead to.
 fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
     for step in plan.steps.iter().chain(&plan.prepare).chain(&plan.last) {
-        match step {
+        let write: &BackupStep = if let BackupStep::For(_, write) = step { write } else { step };
+        match write {
             BackupStep::Patch(backup, metadata) => {
                 edit_backup(observed, &backup.name_any(), |it| {
                     if !metadata["labels"].is_null() {
@@ -240,12 +242,13 @@ fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
             BackupStep::Status(backup, status, _) => {
                 edit_backup(observed, &backup.name_any(), |it| it.status = Some(SiteBackupStatus::clone(status)));
             }
-            BackupStep::StopJob(job) => remove(observed, Kind::Job, &job.name_any()),
-            BackupStep::WatchSecret(_, secret) => watch_secret(observed, secret),
-            BackupStep::CopySecret(_, _, desired) => copy_secret(observed, desired),
+            BackupStep::Delete(Kind::Job, job) => remove(observed, Kind::Job, &job.name_any()),
+            BackupStep::WatchSecret(secret) => watch_secret(observed, secret),
+            BackupStep::CopySecret(_, desired) => copy_secret(observed, desired),
+            other => panic!("no plan of SiteBackups has {other:?}"),
         }
     }
-    if let Some(status) = &plan.site_status {
+    if let Some(status) = &plan.status {
         Arc::make_mut(&mut observed.site).status = Some(status.clone());
     }
     if let Some(job) = &plan.job
@@ -259,7 +262,7 @@ fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
 fn backup_writes(plan: &BackupPlan) -> Vec<BackupPlan> {
     let step = |step: &BackupStep| BackupPlan { steps: vec![step.clone()], ..BackupPlan::default() };
     let mut writes: Vec<BackupPlan> = plan.steps.iter().map(step).collect();
-    writes.push(BackupPlan { site_status: plan.site_status.clone(), ..BackupPlan::default() });
+    writes.push(BackupPlan { status: plan.status.clone(), ..BackupPlan::default() });
     writes.extend(plan.prepare.iter().map(step));
     writes.push(BackupPlan { job: plan.job.clone(), ..BackupPlan::default() });
     writes.extend(plan.last.iter().map(step));

@@ -50,7 +50,7 @@ fn a_host_that_another_holds_stops_the_site_before_anything_is_made() {
     let next = plan(&world);
     assert_eq!(reason(&next), "HostClaimed");
     assert!(next.steps.is_empty());
-    let text = next.notice.expect("a notice").note;
+    let text = &next.notices.first().expect("a notice").note;
     assert!(text.contains("taken.com") && !text.contains("tenant"), "{text}");
 }
 
@@ -107,7 +107,7 @@ fn a_route_that_is_refused_or_impossible_is_not_called_ready() {
     world.routes.http_route = Some(Arc::new(route));
     let next = plan(&world);
     assert_eq!(reason(&next), "RouteRefused");
-    assert!(next.notice.expect("a notice").note.contains("NotAllowedByListeners"));
+    assert!(next.notices.first().expect("a notice").note.contains("NotAllowedByListeners"));
     world.capabilities = Capabilities::default();
     assert_eq!(reason(&plan(&world)), "RouteApiMissing");
 }

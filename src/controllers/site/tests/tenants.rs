@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::{
-    controllers::{execute::may_take_back, site::place::Place, site::record},
+    controllers::{objects::may_take_back, site::place::Place, site::record},
     domain::{key::Key, labels, names::hash_hex, owner::Owner},
 };
 
@@ -150,7 +150,7 @@ impl Cluster {
 
     fn take(&mut self, site: &mut FrappeSite, step: &Step, wanted: &mut Vec<Desired>) -> bool {
         match step {
-            Step::PatchSite(metadata) => {
+            Step::Patch(_, metadata) => {
                 site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
                 true
             }

@@ -1,0 +1,258 @@
+//! Writes of one object, compared with the live one first.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{ResourceExt, core::DynamicObject};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    controllers::context::{ChildCache, Children},
+    domain::{
+        diff::first_difference,
+        key::Key,
+        labels,
+        names::has_short_hash,
+        object::{Desired, Kind, is_ours},
+        owner::Owner,
+    },
+    io::writer::{WriteError, Writer},
+};
+
+/// The object of this name, where it is of whom it is to be made for. One that is somebody else's is refused.
+///
+/// What no watch shows is looked for where another's name may have been made to be the same: an apply would not tell,
+/// since this operator made both.
+async fn own(
+    writer: &Writer,
+    cache: &ChildCache,
+    verb: &'static str,
+    desired: &Desired,
+) -> Result<Option<Arc<DynamicObject>>, WriteError> {
+    let known = match cache.get(&desired.key) {
+        None if has_short_hash(&desired.key.name) => found(writer, desired).await?.map(Arc::new),
+        known => known,
+    };
+    match known {
+        Some(live) if !Owner::of(desired).has(&live) => Err(WriteError::not_ours(verb, desired)),
+        known => Ok(known),
+    }
+}
+
+/// Of a Secret the metadata alone is read.
+async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObject>, WriteError> {
+    if desired.kind != Kind::Secret {
+        return writer.find(desired.kind, &desired.key).await;
+    }
+    match writer.get_metadata(desired.kind, &desired.key).await {
+        Ok(live) => Ok(Some(live)),
+        Err(WriteError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Brings an object to what it should be, if it differs. Costs nothing if it does not.
+pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> Result<(), WriteError> {
+    let cache = children.cache(desired.kind);
+    let live = own(writer, cache, "apply", desired).await?;
+    if let Some(live) = &live {
+        let Some(path) = first_difference(&compared(desired), &as_value(desired.kind, live)) else { return Ok(()) };
+        tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
+    }
+    let mut written = writer.apply(desired, live.is_some()).await?;
+    if desired.kind != Kind::Secret
+        && let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written))
+    {
+        tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
+    }
+    if desired.kind == Kind::ConfigMap {
+        written.data = json!({"data": entries(&written.data["data"])});
+    }
+    cache.wrote(written);
+    Ok(())
+}
+
+/// An object as it is compared with what is known. Of a ConfigMap that is which entries are as they were applied, and the hash
+/// of what was.
+fn compared(desired: &Desired) -> Value {
+    let mut body = desired.stamped();
+    if desired.kind == Kind::ConfigMap {
+        body["data"] = entries(&body["data"]);
+    }
+    body
+}
+
+fn entries(data: &Value) -> Value {
+    data.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!(true))).collect::<Map<_, _>>().into()
+}
+
+/// Makes the number of replicas that a Deployment has this operator's in a second name, so that letting the field go in
+/// the first does not reset it. Whoever sets another number later takes it from both.
+pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &DynamicObject) -> Result<(), WriteError> {
+    let written = writer.apply_replicas(&Key::of(live), live).await?;
+    children.cache(Kind::Deployment).wrote(written);
+    Ok(())
+}
+
+/// What is changed of a user's Secret, so that the watch shows it.
+pub fn watched(secret: &DynamicObject) -> Value {
+    json!({"metadata": {
+        "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
+        "labels": {labels::WATCHED: "true"},
+    }})
+}
+
+/// Changes a Secret; `body` holds the version that it is based on.
+pub async fn patch_secret(
+    writer: &Writer,
+    cache: &ChildCache,
+    secret: &DynamicObject,
+    body: &Value,
+) -> Result<(), WriteError> {
+    cache.wrote(writer.patch(Kind::Secret, &Key::of(secret), body).await?);
+    Ok(())
+}
+
+/// Brings a copy to what the Secret `from` holds now of the keys that `desired` has. What it holds is known here for as long
+/// as this takes.
+pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
+    let known = own(writer, cache, "copy to", desired).await?.is_some();
+    let source = writer.read(Kind::Secret, from).await?;
+    let mut desired = desired.clone();
+    let named: Vec<String> = desired.body["data"].as_object().into_iter().flatten().map(|it| it.0.clone()).collect();
+    let held = named.into_iter().filter_map(|key| Some((key.clone(), source.data["data"].get(&key)?.clone())));
+    desired.body["data"] = held.collect();
+    cache.wrote(writer.apply(&desired, known).await?);
+    Ok(())
+}
+
+/// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
+/// them back; one that is somebody else's is refused.
+pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
+    let written = match writer.create(desired).await {
+        Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
+            take_back(writer, desired).await?
+        }
+        other => other?,
+    };
+    let other = identity_of(&written) != wanted_identity(desired);
+    cache.wrote(written);
+    if other {
+        return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
+    }
+    Ok(())
+}
+
+/// The object of this name, if it is ours: with our labels again.
+async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
+    let live = writer.get_metadata(desired.kind, &desired.key).await?;
+    may_take_back(desired, &live).map_err(|error| *error)?;
+    let metadata = json!({
+        "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
+        "labels": desired.body["metadata"]["labels"],
+    });
+    writer.patch_metadata(desired.kind, &desired.key, &metadata).await
+}
+
+/// Whether an object that is there is what was to be created.
+///
+/// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
+/// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
+pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
+    let has_identity = live.annotations().contains_key(labels::IDENTITY);
+    let same = has_identity && identity_of(live) == wanted_identity(desired);
+    if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
+        // The Job of a site of this name that is gone: the garbage collector is about to take it.
+        return Err(Box::new(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() }));
+    }
+    let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
+    if same || kept { Ok(()) } else { Err(Box::new(WriteError::not_ours("create", desired))) }
+}
+
+fn wanted_identity(desired: &Desired) -> Option<&str> {
+    desired.body["metadata"]["annotations"][labels::IDENTITY].as_str()
+}
+
+fn identity_of(object: &DynamicObject) -> Option<&str> {
+    object.annotations().get(labels::IDENTITY).map(String::as_str)
+}
+
+/// Deletes exactly this object.
+pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
+    match writer.delete(kind, object).await? {
+        Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(left),
+        _ => cache.deleted(&Key::of(object), &object.metadata.uid.clone().unwrap_or_default()),
+    }
+    Ok(())
+}
+
+/// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.
+fn as_value(kind: Kind, object: &DynamicObject) -> Value {
+    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    let resource = kind.resource();
+    value["apiVersion"] = json!(resource.api_version);
+    value["kind"] = json!(resource.kind);
+    value
+}
+
+/// Names an object to people.
+pub fn name(kind: Kind, key: &Key) -> String {
+    format!("{} {key}", kind.resource().kind)
+}
+
+/// Names an object to Events.
+pub fn reference(kind: Kind, key: &Key, uid: Option<String>) -> ObjectReference {
+    let resource = kind.resource();
+    ObjectReference {
+        api_version: Some(resource.api_version),
+        kind: Some(resource.kind),
+        namespace: Some(key.namespace.clone()).filter(|it| !it.is_empty()),
+        name: Some(key.name.clone()),
+        uid,
+        ..ObjectReference::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(site_uid: &str, namespace: &str, identity: &str) -> Value {
+        let labels =
+            json!({"app.kubernetes.io/managed-by": "frappe-operator", "site": "shop", labels::SITE_UID: site_uid});
+        json!({"metadata": {"name": "shop-db-password", "namespace": namespace, "labels": labels,
+                            "annotations": {labels::IDENTITY: identity}}})
+    }
+
+    /// What is there in the place of an object that was to be made is this site's by the identity that was decided, or was that
+    /// of one of its name that is gone; of a Job the identity alone counts.
+    #[test]
+    fn what_is_there_is_taken_back_by_identity() {
+        let cases = [
+            (Kind::Secret, "mine", "decided", true),
+            (Kind::Secret, "gone", "kept", true),
+            (Kind::Job, "mine", "decided", true),
+            (Kind::Job, "gone", "kept", false),
+        ];
+        for (kind, site_uid, identity, wanted) in cases {
+            let key = Key::new("a", "shop-db-password");
+            let body = secret("mine", "a", "decided");
+            let desired = Desired::untyped(kind, key, body["metadata"].clone(), &json!({}));
+            let mut live = secret(site_uid, "a", identity);
+            live["apiVersion"] = json!("v1");
+            live["kind"] = json!("Secret");
+            let live: DynamicObject = serde_json::from_value(live).expect("an object");
+            assert_eq!(may_take_back(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
+        }
+        let desired = Desired::untyped(
+            Kind::Secret,
+            Key::new("a", "shop-db-password"),
+            secret("mine", "a", "decided")["metadata"].clone(),
+            &json!({}),
+        );
+        let mut other = secret("other", "a", "theirs");
+        other["metadata"]["labels"]["site"] = json!("other");
+        let other: DynamicObject = serde_json::from_value(other).expect("an object");
+        assert!(may_take_back(&desired, &other).is_err(), "another site's Secret");
+    }
+}

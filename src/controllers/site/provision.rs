@@ -1,0 +1,159 @@
+//! What is done for a site until it exists: it is taken in, its hosts are claimed, its database is made, and the site in it. Pure.
+
+use std::time::Duration;
+
+use frappe_crds::{FrappeSite, site::OperationKind};
+use kube::ResourceExt;
+use serde_json::json;
+
+use super::{
+    build::{self, Cleanup},
+    database, found,
+    model::{Database, Holder, Input, Observed, Part, Plan, Progress, Report, Server, Stage, Step},
+    operation::{self, waits_message},
+    place::Place,
+    reason::Reason,
+    valid_site::{ValidSite, creating_database},
+};
+use crate::{
+    controllers::{adoption::is_as_found, phase::Next},
+    domain::{
+        labels::{self, has_labels, relabelled},
+        object::Kind,
+    },
+};
+
+/// Slot, bench and finalizer, in one patch.
+pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
+    let observed = &site.observed.site;
+    let slot = kube_sharding::Slot::of_uid(&observed.uid().unwrap_or_default()).to_string();
+    let place = Place::of(observed);
+    let bench = observed.spec.bench_ref.name.clone();
+    let mut wanted = vec![(labels::SLOT, slot), (labels::BENCH_OF_SITE, bench)];
+    wanted.extend(place.is_foreign().then(|| (labels::BENCH_NAMESPACE, place.namespace.clone())));
+    let finalizer = labels::SITE_FINALIZER.to_owned();
+    let holds = observed.finalizers().contains(&finalizer);
+    if has_labels(observed.as_ref(), &wanted) && holds {
+        return Next::go();
+    }
+    let mut metadata = relabelled(observed.as_ref(), wanted);
+    let own = (!holds).then_some(finalizer);
+    metadata["finalizers"] = json!(observed.finalizers().iter().cloned().chain(own).collect::<Vec<_>>());
+    Next::write([Step::Patch(observed.clone(), metadata)])
+}
+
+/// Claims the hosts that are wanted. Those that are wanted no longer are given back last, once nothing leads there.
+pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
+    if site.input.valid.withholds(Part::Route) {
+        return Next::go();
+    }
+    let mut steps = Vec::new();
+    for claim in &site.observed.claims {
+        let ours = build::claim(&site.input, &claim.host);
+        match (&claim.holder, &claim.object) {
+            (Holder::Nobody, _) => steps.push(Step::Create(ours)),
+            (Holder::Us, _) => steps.push(Step::Ensure(ours)),
+            // The holder's finalizer was removed by force: its claim is dead.
+            (Holder::Gone, Some(dead)) => {
+                steps.extend([Step::Delete(Kind::Domain, dead.clone()), Step::Create(ours)]);
+            }
+            _ => {}
+        }
+    }
+    Next::write(steps)
+}
+
+/// What is decided is written down before anything is made by it.
+pub(super) fn decision(site: &ValidSite) -> Next<FrappeSite> {
+    if site.is_recorded {
+        return Next::go();
+    }
+    let report = site.database.clone().unwrap_or_else(creating_database);
+    let again_after = site.database.is_none().then_some(Duration::ZERO);
+    let last = site.secrets.iter().cloned().chain(made_objects(site)).collect();
+    Next::End(Plan { last, again_after, ..Plan::report(site.observed, &report, None) })
+}
+
+/// Its Secrets are made, labelled, watched and copied.
+pub(super) fn secrets(site: &ValidSite) -> Next<FrappeSite> {
+    Next::write(site.secrets.clone())
+}
+
+/// Its server, database, account and rights are kept as they should be.
+pub(super) fn database_objects(site: &ValidSite) -> Next<FrappeSite> {
+    Next::write(made_objects(site))
+}
+
+/// Nothing goes on until the MariaDB operator has made the database.
+pub(super) fn database(site: &ValidSite) -> Next<FrappeSite> {
+    match &site.database {
+        Some(report) => Next::End(Plan::report(site.observed, report, None)),
+        None => Next::go(),
+    }
+}
+
+/// The versions of Secrets that are made or labelled now are known only afterwards.
+pub(super) fn versions(site: &ValidSite) -> Next<FrappeSite> {
+    if site.secrets.is_empty() {
+        return Next::go();
+    }
+    Next::End(Plan { again_after: Some(Duration::ZERO), ..Plan::default() })
+}
+
+/// Creates the site, once. From then on it is served, and its configuration kept.
+pub(super) fn init(site: &ValidSite) -> Next<FrappeSite> {
+    let (observed, input) = (site.observed, &site.input);
+    if observed.site.status.as_ref().is_some_and(|status| status.initialized) {
+        return Next::go();
+    }
+    Next::End(match operation::progress(observed, OperationKind::Init, Some(&site.wanted)) {
+        Progress::Done => return Next::go(),
+        Progress::Run(operation) => {
+            let waits = Report::provisioning(Stage::Init, Reason::WaitingForJobSlot, waits_message(observed));
+            let name = input.valid.place.job("init", operation.attempt).name;
+            let message = format!("Job {name} is creating the site");
+            let runs = Report::provisioning(Stage::Init, Reason::Initializing, message);
+            let Some(bench) = observed.bench.as_deref() else { return Next::End(Plan::report(observed, &waits, None)) };
+            let job = build::init_job(input, &observed.bench_input(bench), &operation, &site.wanted);
+            Plan::start(observed, &waits, &runs, operation, job)
+        }
+        Progress::Retry { operation, after, message } => {
+            let report = Report::provisioning(Stage::Init, Reason::InitRetrying, message);
+            Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) }
+        }
+        Progress::Failed { operation, message } => {
+            let report = Report::failed(Stage::Init, Stage::Init, Reason::InitFailed, message);
+            Plan::report(observed, &report, Some(operation))
+        }
+    })
+}
+
+/// Database, account and rights, with the server where it is the site's own.
+fn made_objects(site: &ValidSite) -> Vec<Step> {
+    let (observed, input) = (site.observed, &site.input);
+    let Database::Made(server) = &input.valid.database else { return Vec::new() };
+    let mut steps = server_steps(observed, input, server);
+    let objects = [build::database, build::user, build::grant].map(|it| it(input, server, Cleanup::Skip));
+    let objects = objects.into_iter().zip(&observed.sql);
+    steps.extend(objects.map(|(desired, live)| found::ensure(observed, desired, live.as_deref())));
+    steps
+}
+
+/// A server of the site's own, with its administrator's password.
+fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step> {
+    if !server.dedicated || input.valid.withholds(Part::Server) {
+        return Vec::new();
+    }
+    let mut steps = Vec::new();
+    if observed.root_secret.is_none() && observed.own_server().is_none() {
+        steps.push(Step::Create(build::root_password(input, &observed.fresh.root_password)));
+    }
+    let config = observed.bench.as_deref().map(|bench| database::merged(observed, bench)).unwrap_or_default();
+    let own = build::own_server(input, &config, &observed.config);
+    let live = observed.own_server();
+    // Another configuration would have the server of a site that was taken over started anew.
+    if !live.is_some_and(|it| is_as_found(it)) {
+        steps.push(found::ensure(observed, own, live.map(|it| &**it)));
+    }
+    steps
+}

@@ -1,0 +1,95 @@
+//! What is done about the Secrets of a site: those that are made for it are made or labelled, those that it names are watched and
+//! copied. Pure.
+
+use std::sync::Arc;
+
+use kube::{ResourceExt, core::DynamicObject};
+
+use super::{
+    build, found,
+    model::{Input, Observed, Step, Subject},
+    permissions::secrets::{is_reserved, keys, may_copy},
+    references::named_secrets,
+};
+use crate::{
+    controllers::model::{self, Reconciled},
+    domain::{
+        key::Key,
+        labels::{self, has_labels, relabelled},
+    },
+};
+
+/// What is done about the Secrets of a site.
+pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
+    let kept_admin = found::admin(observed, input);
+    let mut steps: Vec<Step> = kept_admin.iter().cloned().collect();
+    let fresh = &observed.fresh;
+    let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
+    match &observed.credentials {
+        None => {
+            // One that replaces a lost one has no encryption key: that of the site is in its configuration alone.
+            let key = (!known).then_some(fresh.encryption_key.as_str());
+            let ours = || Step::Create(build::credentials(input, &fresh.database_password, key));
+            steps.push(found::credentials(observed, input).unwrap_or_else(ours));
+        }
+        Some(secret) => steps.extend(relabel(observed, secret)),
+    }
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    match observed.admin_secret().filter(|_| generated) {
+        None if generated && kept_admin.is_none() => {
+            steps.push(Step::Create(build::admin_password(input, &fresh.admin_password)));
+        }
+        Some(secret) => steps.extend(relabel(observed, secret)),
+        None => {}
+    }
+    let named = named_secrets(&observed.site, observed.bench.as_deref());
+    let read =
+        observed.secrets.iter().filter(|(name, _)| named.contains(name) || **name == observed.admin_secret_name());
+    steps.extend(read.flat_map(|(name, secret)| read_secret(observed, input, name, secret)));
+    steps
+}
+
+/// What is done so that changes of a Secret are seen, and what it holds is where the bench is.
+pub fn read_secret<K: Reconciled>(
+    observed: &Observed,
+    input: &Subject,
+    name: &str,
+    secret: &Arc<DynamicObject>,
+) -> Vec<model::Step<K>> {
+    let generated = observed.site.spec.admin_password_secret_ref.is_none();
+    let own = generated && *name == observed.admin_secret_name();
+    if !own && is_reserved(observed, name, secret) {
+        return Vec::new();
+    }
+    let unseen = !own && !secret.labels().contains_key(labels::WATCHED);
+    let watched = unseen.then(|| model::Step::WatchSecret(secret.clone()));
+    watched.into_iter().chain(copied(observed, input, name, secret)).collect()
+}
+
+/// What a Secret of the site's namespace holds is copied to its bench's, where a pod can mount it.
+fn copied<K: Reconciled>(
+    observed: &Observed,
+    input: &Subject,
+    name: &str,
+    secret: &DynamicObject,
+) -> Option<model::Step<K>> {
+    let place = input.place;
+    let keys = keys(observed, name);
+    let names: Vec<&str> = keys.iter().map(String::as_str).collect();
+    // Other keys make another copy.
+    let version = format!("{} {}", secret.resource_version().unwrap_or_default(), names.join(","));
+    let copy = observed.copies.get(&place.mounted(name));
+    let current = copy.is_some_and(|it| it.annotations().get(labels::COPIED_VERSION) == Some(&version));
+    let key = Key::new(&place.own, name);
+    let wanted = place.is_foreign() && !current && may_copy(observed, name, secret);
+    wanted.then(|| model::Step::CopySecret(key, build::copy(input, name, &version, &names)))
+}
+
+/// A Secret without the site's slot label is not seen by the watch.
+fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
+    let uid = observed.site.uid().unwrap_or_default();
+    let slot = kube_sharding::Slot::of_uid(&uid).to_string();
+    let wanted = [(labels::SLOT, slot), (labels::SITE_UID, uid)];
+    let named = wanted.clone().into_iter().chain([("site", observed.site.name_any())]);
+    (!has_labels(&**secret, &wanted)).then(|| Step::LabelSecret(secret.clone(), relabelled(&**secret, named)))
+}

@@ -1,0 +1,108 @@
+//! A site whose spec is valid, and what follows from that for every phase of its plan. Pure.
+
+use frappe_crds::{
+    FrappeSiteStatus,
+    site::{SiteDatabase, SitePhase},
+};
+use kube::ResourceExt;
+
+use super::{
+    configuration::configuration,
+    lost_secrets::replaces,
+    model::{Configuration, Database, Input, Known, Observed, Report, Stage, Step, Subject},
+    reason::Reason,
+    record,
+    secrets::secrets,
+    validate::validated::Validated,
+};
+use crate::domain::{condition, labels};
+
+/// A site whose spec is valid.
+pub(super) struct ValidSite<'a> {
+    /// What is known of the world.
+    pub observed: &'a Observed,
+    /// What the builders need.
+    pub input: Input<'a>,
+    /// What was decided about its database, as the status records it.
+    pub decided: SiteDatabase,
+    /// Whether the status does, where anything is to be made by it.
+    pub is_recorded: bool,
+    /// What the MariaDB operator has not done yet.
+    pub database: Option<Report>,
+    /// What is to be done about its Secrets.
+    pub secrets: Vec<Step>,
+    /// The configuration that its spec asks for.
+    pub wanted: Configuration,
+}
+
+impl<'a> ValidSite<'a> {
+    /// What follows from a valid spec.
+    pub fn of(observed: &'a Observed, valid: &'a Validated, known: &'a Known) -> Self {
+        let input = Input::new(&observed.site, valid, known);
+        let decided = record::record(known, &valid.database);
+        let made = matches!(valid.database, Database::Made(_));
+        let former = observed.site.status.as_ref();
+        let is_recorded =
+            !made || former.is_some_and(|it| it.identity.is_some() || it.database.as_ref() == Some(&decided));
+        Self {
+            observed,
+            is_recorded,
+            database: if made { database_report(observed) } else { None },
+            secrets: secrets(observed, &input),
+            wanted: configuration(observed, &input),
+            decided,
+            input,
+        }
+    }
+
+    /// What the status has of it, whatever phase the plan ends in.
+    pub fn record(&self, status: &mut FrappeSiteStatus) {
+        let Input { valid, subject: Subject { known, site, .. } } = self.input;
+        let made = matches!(valid.database, Database::Made(_));
+        status.database_name = made.then(|| known.name.clone());
+        let credentials = valid.place.credentials().name;
+        status.database_credentials_secret =
+            Some(valid.database.connection_secret().map_or(credentials, str::to_owned));
+        status.database = Some(self.decided.clone());
+        status.object_prefix = valid.place.is_foreign().then(|| valid.place.stem.clone());
+        // The Secret is there when an operation begins: from then on its absence is a loss.
+        if self.database.is_none() && self.is_recorded && status.operation.is_some() {
+            status.identity = Some(known.identity.clone());
+        }
+        if replaces(self.observed) {
+            status.last_replaced_secrets_at = site.annotations().get(labels::REPLACE_SECRETS).cloned();
+        }
+    }
+}
+
+/// What the MariaDB operator has not done yet, if anything.
+fn database_report(observed: &Observed) -> Option<Report> {
+    let served = observed.site.status.as_ref().is_some_and(|status| status.initialized);
+    for (object, kind) in observed.sql.iter().zip(["Database", "User", "Grant"]) {
+        let conditions = object.as_ref().map(|it| it.data["status"]["conditions"].clone()).unwrap_or_default();
+        let conditions: Vec<_> = serde_json::from_value(conditions).unwrap_or_default();
+        let ready = condition::find(&conditions, "Ready");
+        if ready.is_some_and(|it| it.status == "True") {
+            continue;
+        }
+        return match ready.filter(|it| it.reason == "Failed") {
+            Some(failed) => {
+                let message = format!("the MariaDB operator could not create the {kind}: {}", failed.message);
+                Some(Report {
+                    phase: SitePhase::Provisioning,
+                    ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message)
+                })
+            }
+            // A site that is served does not stop being so because an object is being made again.
+            None if served => None,
+            None => Some(creating_database()),
+        };
+    }
+    None
+}
+
+/// The MariaDB operator is at it.
+pub(super) fn creating_database() -> Report {
+    let message = "the MariaDB operator is creating the database, its user and grants";
+    Report::provisioning(Stage::Database, Reason::CreatingDatabase, message)
+}

@@ -1,0 +1,36 @@
+//! What validation made of a spec: a phase that is given one knows that it is valid. Pure.
+
+use crate::controllers::site::{
+    hosts::Hosts,
+    model::decided::{Database, Part, Refusal},
+    place::Place,
+};
+
+/// What a spec means in the world that it names. Nothing but validation makes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Validated {
+    /// Where the site's objects live.
+    pub place: Place,
+    /// Hosts that the site is reached at.
+    pub hosts: Hosts,
+    /// Its database.
+    pub database: Database,
+    /// Most connections of the site's account.
+    pub connections_max: i32,
+    /// Apps to install, without frappe.
+    pub apps: Vec<String>,
+    /// Apps that the site must not have: module names.
+    pub removed_apps: Vec<String>,
+    /// Secret with the password of Administrator, in the site's own namespace.
+    pub admin_secret: String,
+    /// What a site that exists asks for and does not get.
+    pub refused: Vec<Refusal>,
+    pub(super) seal: (),
+}
+
+impl Validated {
+    /// Whether a part of the site is left as it is.
+    pub fn withholds(&self, part: Part) -> bool {
+        self.refused.iter().any(|it| it.part == part)
+    }
+}
