@@ -67,9 +67,10 @@ mod tests {
     #[test]
     fn the_mask_of_a_real_process_is_read() {
         for (script, heard) in [("trap : TERM; echo ready; read -r _", true), ("echo ready; exec sleep 60", false)] {
-            let mut process = Command::new("bash");
-            let mut process =
-                process.args(["-c", script]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
+            // A shell cannot handle a signal that it was started to ignore.
+            let mut process = Command::new("env");
+            let process = process.args(["--default-signal=TERM", "bash", "-c", script]);
+            let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
             let mut line = String::new();
             BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
             let own = HEARS.replace("/proc/1/", &format!("/proc/{}/", process.id()));

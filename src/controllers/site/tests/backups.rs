@@ -461,23 +461,6 @@ fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
     }
 }
 
-#[test]
-fn a_site_that_goes_stops_its_backup() {
-    let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
-    settle(&mut world);
-    Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(Time(world.now));
-    for _ in 0..12 {
-        let next = plan(&world);
-        apply(&mut world, &next, "Complete");
-        if world.site.finalizers().is_empty() {
-            break;
-        }
-        assert_eq!(backup_plan(&world), BackupPlan::default(), "nothing begins any more");
-    }
-    assert!(world.backup_job.is_none(), "nothing is dropped beside it");
-    assert!(world.site.finalizers().is_empty());
-}
-
 /// The Job of the last hour's backup may still be there: it is another.
 #[test]
 fn jobs_of_two_runs_have_two_names() {

@@ -5,6 +5,7 @@ use super::{
     *,
 };
 use frappe_crds::backup::BackupPhase;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 const FINAL: &str = "daily-backup-final-2026-01-02-0000";
 
@@ -191,4 +192,21 @@ fn what_was_never_created_or_cannot_be_backed_up_any_more_goes_without_one() {
     assert!(next.job.is_none() && !next.last.is_empty());
     let dropped = next.steps.iter().any(|it| matches!(it, Step::Delete(Kind::Database | Kind::User | Kind::Secret, _)));
     assert!(!dropped, "nothing is dropped that was not backed up: {:?}", removes(&next));
+}
+
+#[test]
+fn a_site_that_goes_stops_its_backup() {
+    let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
+    settle(&mut world);
+    Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(Time(world.now));
+    for _ in 0..12 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+        if world.site.finalizers().is_empty() {
+            break;
+        }
+        assert_eq!(backup_plan(&world), BackupPlan::default(), "nothing begins any more");
+    }
+    assert!(world.backup_job.is_none(), "nothing is dropped beside it");
+    assert!(world.site.finalizers().is_empty());
 }
