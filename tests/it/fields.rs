@@ -93,7 +93,8 @@ impl Seen {
             match part.as_str() {
                 "observedGeneration" | "components" | "workerScaling" => {}
                 "conditions" => {
-                    for it in value.as_array().unwrap() {
+                    // What KEDA says, or does not say for a minute, is no effect of a field.
+                    for it in value.as_array().unwrap().iter().filter(|it| it["type"] != "WorkersAutoscaled") {
                         let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
                         fields.insert(format!("status: {}", text("type")), text("reason"));
                     }
