@@ -11,8 +11,6 @@ pub(super) struct Ownership {
     pub(super) open: watch::Receiver<SlotSet>,
     /// Everything while work of the coordinator may begin, else nothing.
     pub(super) coordinating: watch::Receiver<SlotSet>,
-    /// Everything while this member does not hold every slot, else nothing.
-    pub(super) not_all: watch::Receiver<SlotSet>,
     /// Everything while this member is coordinator, else nothing.
     pub(super) coordinates: watch::Receiver<SlotSet>,
 }
@@ -20,21 +18,15 @@ pub(super) struct Ownership {
 impl Ownership {
     /// Follows the gate until the task is dropped.
     pub(super) fn follow(tasks: &mut JoinSet<()>, gate: &Gate) -> Self {
-        let senders = [(); 5].map(|()| watch::Sender::new(SlotSet::NONE));
-        let [held, not_all, coordinates, open, coordinating] = [0, 1, 2, 3, 4].map(|index| senders[index].subscribe());
+        let senders = [(); 4].map(|()| watch::Sender::new(SlotSet::NONE));
+        let [held, coordinates, open, coordinating] = [0, 1, 2, 3].map(|index| senders[index].subscribe());
         let mut opening = gate.opening();
         tasks.spawn(async move {
             loop {
                 let now = opening.borrow_and_update().clone();
                 let slots = now.held_slots();
                 let all_if = |yes: bool| if yes { SlotSet::ALL } else { SlotSet::NONE };
-                let next = [
-                    slots,
-                    all_if(slots != SlotSet::ALL),
-                    all_if(now.holds_coordination()),
-                    now.slots(),
-                    all_if(now.coordinates()),
-                ];
+                let next = [slots, all_if(now.holds_coordination()), now.slots(), all_if(now.coordinates())];
                 for (sender, next) in senders.iter().zip(next) {
                     sender.send_if_modified(|known| std::mem::replace(known, next) != next);
                 }
@@ -43,6 +35,6 @@ impl Ownership {
                 }
             }
         });
-        Self { held, open, coordinating, not_all, coordinates }
+        Self { held, open, coordinating, coordinates }
     }
 }

@@ -232,7 +232,7 @@ impl Starter<'_> {
             return None;
         }
         let query = Query { labels: format!("!{}", labels::SLOT), ..self.query(Kind::Site) };
-        let scope = Scope { query, selection: Selection::Everything, owned: self.ownership.not_all.clone() };
+        let scope = Scope::everything(query);
         let cache = Arc::clone(&self.wake.unlabelled);
         self.tasks.spawn(watcher::run(self.client.clone(), scope, cache, self.reactions.to_new_site()));
         Some(self.wake.unlabelled.synced())
