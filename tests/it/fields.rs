@@ -169,7 +169,8 @@ impl Report<'_> {
             }
             before = Some(now);
         }
-        panic!("not settled: {what}\n{}", self.world.operator.log_tail());
+        let status = self.benches.get("bench").await.unwrap().status;
+        panic!("not settled: {what}: {status:#?}\n{}", self.world.operator.log_tail());
     }
 }
 
