@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use frappe_crds::FrappeBench;
-use kube::ResourceExt;
 use kube_sharding::SLOTS;
 use serde::Serialize;
 
@@ -324,7 +323,7 @@ fn databases(facts: &Facts) -> Vec<Finding> {
 /// Whether a bench's shared sites are on a server: the one that it names; else the operator's default; else the only one
 /// of its namespace.
 fn served_by(bench: &FrappeBench, server: &Server, facts: &Facts) -> bool {
-    let own = bench.namespace().unwrap_or_default();
+    let own = Key::of(bench).namespace;
     let named_by_bench = bench.spec.db_config.as_ref().and_then(|it| it.mariadb_ref.as_ref());
     match (named_by_bench, &facts.config.default_mariadb) {
         (Some(reference), _) => Key::new(reference.namespace.clone().unwrap_or(own), &reference.name) == server.key,

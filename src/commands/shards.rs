@@ -5,7 +5,7 @@ use frappe_crds::FrappeSite;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use kube::{Api, Client, ResourceExt, api::ListParams, core::DynamicObject};
+use kube::{Api, Client, api::ListParams, core::DynamicObject};
 use kube_sharding::{
     map::SlotMap,
     member::LeaseRecord,
@@ -17,6 +17,7 @@ use super::{
     fleet::{named, site_of},
     output::{connect, print},
 };
+use crate::domain::uid;
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
     fleet_report::{self, names, owner_of, report},
@@ -63,7 +64,7 @@ async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()>
 pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeSite) -> Result<String, String> {
     let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
     let map = map.ok_or_else(|| no_map(names))?;
-    let owner = owner_of(names, &map, &site.uid().unwrap_or_default(), &leases);
+    let owner = owner_of(names, &map, uid::of(site), &leases);
     owner.ok_or_else(|| "its slot has no owner now: see `frappe-operator shards`".to_owned())
 }
 

@@ -5,7 +5,7 @@
 use frappe_crds::FrappeBench;
 use kube::{ResourceExt, core::DynamicObject};
 
-use crate::domain::{labels, object::is_controlled_by};
+use crate::domain::{labels, object::is_controlled_by, uid};
 
 /// For whom objects are taken over.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,7 @@ impl Owner {
     /// A bench or a site.
     pub fn of(object: &impl ResourceExt, is_asked: bool) -> Self {
         let generation = object.meta().generation.unwrap_or_default();
-        Self { uid: object.uid().unwrap_or_default(), generation, is_asked }
+        Self { uid: uid::of(object).to_owned(), generation, is_asked }
     }
 
     /// Whether an object was made for it.

@@ -18,6 +18,7 @@ use crate::{
     domain::{
         key::Key,
         object::{Kind, is_let_go},
+        wire,
     },
     io::{
         cache::Cache,
@@ -215,7 +216,7 @@ impl Attempt<'_> {
         }
         let mut changed = known.clone();
         *changed.status_mut() = Some(next.clone());
-        let body = serde_json::to_value(&changed).unwrap_or_default();
+        let body = wire::json(&changed);
         K::wrote(self.context, self.writer.replace_status(K::KIND, &Key::of(known), &body).await?);
         Ok(true)
     }

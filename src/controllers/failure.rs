@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::{
     controllers::execute::{Attempt, Failed, Held},
-    domain::{condition::Conditions, key::Key, object::Kind},
+    domain::{condition::Conditions, key::Key, object::Kind, wire},
     io::{
         events::Notice,
         writer::{WriteError, words},
@@ -84,7 +84,7 @@ pub fn retried(error: &Error) -> Outcome {
 /// Says in the Ready condition what the API server refused; everything else in the status stays.
 async fn not_ready<K: Held>(attempt: &Attempt<'_>, about: &Arc<K>, message: &str) {
     let Some(known) = K::newest_of(attempt.context, about) else { return };
-    let mut body = json!(known.status().cloned().unwrap_or_default());
+    let mut body = wire::json(&known.status().cloned().unwrap_or_default());
     let former: Vec<Condition> = serde_json::from_value(body["conditions"].clone()).unwrap_or_default();
     let mut conditions = Conditions::new(&former, known.meta().generation, jiff::Timestamp::now());
     conditions.set("Ready", Some(false), WRITE_REJECTED, message);

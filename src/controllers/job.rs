@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::core::DynamicObject;
 use serde::Deserialize;
 
-use crate::domain::code::Code;
+use crate::domain::{code::Code, live};
 
 /// Attempts of one operation before it fails for good.
 pub const ATTEMPTS_MAX: i32 = 3;
@@ -38,15 +38,12 @@ pub enum State {
 
 /// How far the Job is, by its conditions.
 pub fn state(job: &DynamicObject) -> State {
-    let conditions = job.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-    for condition in conditions.iter().filter(|it| it["status"] == "True") {
-        match condition["type"].as_str() {
-            Some("Complete") => return State::Complete,
-            Some("Failed") => {
-                let at = condition["lastTransitionTime"].as_str().and_then(|text| text.parse().ok());
-                return State::Failed(at.unwrap_or(Timestamp::UNIX_EPOCH));
-            }
-            _ => {}
+    for condition in live::conditions(job) {
+        if condition.holds("Complete") {
+            return State::Complete;
+        }
+        if condition.holds("Failed") {
+            return State::Failed(condition.since().unwrap_or(Timestamp::UNIX_EPOCH));
         }
     }
     State::Running
@@ -108,7 +105,7 @@ pub fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration
 /// Apps that the configure Job found in the image, by the termination message of its newest pod.
 pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
     match ended(pods)? {
-        Ended::Succeeded(result) => serde_json::from_value(result["apps"].clone()).ok(),
+        Ended::Succeeded(result) => result.apps,
         Ended::Failed(_) => None,
     }
 }
@@ -148,7 +145,21 @@ struct Left {
     step: String,
     code: Option<String>,
     error: Option<String>,
-    result: serde_json::Value,
+    result: Option<Success>,
+}
+
+/// What a container leaves that did what it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Success {
+    /// Apps that are in the image.
+    pub apps: Option<Vec<String>>,
+    /// Bytes of a backup.
+    pub bytes: Option<i64>,
+    /// Names of backups that were removed.
+    pub removed: Vec<String>,
+    /// What a person should know although it succeeded.
+    pub warning: Option<String>,
 }
 
 /// Why the newest container failed that left something.
@@ -160,7 +171,7 @@ pub fn failure(pods: &[Pod]) -> Option<Failure> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
     /// It succeeded, with this result.
-    Succeeded(serde_json::Value),
+    Succeeded(Success),
     /// It failed.
     Failed(Failure),
 }
@@ -169,7 +180,7 @@ impl Ended {
     /// What a container left.
     pub fn parse(message: &str) -> Self {
         let left: Left = serde_json::from_str(message).unwrap_or_default();
-        if left.result.is_null() { Self::Failed(Failure::parse(message)) } else { Self::Succeeded(left.result) }
+        left.result.map_or_else(|| Self::Failed(Failure::parse(message)), Self::Succeeded)
     }
 }
 

@@ -15,6 +15,7 @@ use crate::{
         names::has_short_hash,
         object::{Desired, Kind, is_ours},
         owner::Owner,
+        uid, wire,
     },
     io::writer::{WriteError, Writer},
 };
@@ -181,14 +182,14 @@ fn identity_of(object: &DynamicObject) -> Option<&str> {
 pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
     match writer.delete(kind, object).await? {
         Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(left),
-        _ => cache.deleted(&Key::of(object), &object.metadata.uid.clone().unwrap_or_default()),
+        _ => cache.deleted(&Key::of(object), uid::of(object)),
     }
     Ok(())
 }
 
 /// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.
 fn as_value(kind: Kind, object: &DynamicObject) -> Value {
-    let mut value = serde_json::to_value(object).unwrap_or(Value::Null);
+    let mut value = wire::json(object);
     let resource = kind.resource();
     value["apiVersion"] = json!(resource.api_version);
     value["kind"] = json!(resource.kind);
@@ -237,19 +238,15 @@ mod tests {
         for (kind, site_uid, identity, wanted) in cases {
             let key = Key::new("a", "shop-db-password");
             let body = secret("mine", "a", "decided");
-            let desired = Desired::untyped(kind, key, body["metadata"].clone(), &json!({}));
+            let desired = Desired { kind, key, body };
             let mut live = secret(site_uid, "a", identity);
             live["apiVersion"] = json!("v1");
             live["kind"] = json!("Secret");
             let live: DynamicObject = serde_json::from_value(live).expect("an object");
             assert_eq!(may_take_back(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
         }
-        let desired = Desired::untyped(
-            Kind::Secret,
-            Key::new("a", "shop-db-password"),
-            secret("mine", "a", "decided")["metadata"].clone(),
-            &json!({}),
-        );
+        let (kind, key) = (Kind::Secret, Key::new("a", "shop-db-password"));
+        let desired = Desired { kind, key, body: secret("mine", "a", "decided") };
         let mut other = secret("other", "a", "theirs");
         other["metadata"]["labels"]["site"] = json!("other");
         let other: DynamicObject = serde_json::from_value(other).expect("an object");

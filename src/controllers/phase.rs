@@ -57,7 +57,7 @@ mod tests {
     };
 
     fn step(name: &str) -> Step<FrappeSite> {
-        Step::Ensure(Desired::untyped(Kind::Secret, Key::new("a", name), json!({}), &json!({})))
+        Step::Ensure(Desired { kind: Kind::Secret, key: Key::new("a", name), body: json!({}) })
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use kube::{Resource, ResourceExt};
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 
 /// Namespace and name of an object. Objects of the cluster have an empty namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -22,6 +22,12 @@ impl Key {
     /// The key of an object.
     pub fn of<K: Resource>(object: &K) -> Self {
         Self::new(object.namespace().unwrap_or_default(), object.name_any())
+    }
+
+    /// Metadata of the object of this key.
+    pub fn named(&self, metadata: ObjectMeta) -> ObjectMeta {
+        let namespace = Some(&self.namespace).filter(|it| !it.is_empty()).cloned();
+        ObjectMeta { name: Some(self.name.clone()), namespace, ..metadata }
     }
 }
 

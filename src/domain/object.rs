@@ -1,7 +1,8 @@
 //! An object as it should be, and whose an object is.
 
-use kube::{Resource, ResourceExt};
-use serde::Serialize;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::ResourceExt;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 pub use crate::domain::kinds::Kind;
@@ -9,6 +10,7 @@ use crate::domain::{
     key::Key,
     labels::{APPLIED_HASH, IDENTITY, MANAGED_BY, MANAGER},
     names::hash_hex,
+    wire,
 };
 
 /// Hex digits of the hash of an applied object.
@@ -26,26 +28,41 @@ pub struct Desired {
 }
 
 impl Desired {
-    /// From a typed object of Kubernetes.
-    ///
-    /// # Panics
-    /// Never: the types of k8s-openapi serialize.
-    pub fn typed<K: Resource<DynamicType = ()> + Serialize>(kind: Kind, object: &K) -> Self {
-        let body = serde_json::to_value(object).expect("a Kubernetes object serializes");
-        Self { kind, key: Key::of(object), body }
+    /// From a typed object that has the key's name: see [`super::typed`].
+    pub(super) fn of(kind: Kind, key: Key, object: &impl Serialize) -> Self {
+        Self { kind, key, body: wire::json(object) }
     }
 
-    /// From metadata (a JSON object with name, labels …) and a spec.
-    pub fn untyped(kind: Kind, key: Key, mut metadata: Value, spec: &Value) -> Self {
-        let resource = kind.resource();
-        metadata["name"] = json!(key.name);
-        if !key.namespace.is_empty() {
-            metadata["namespace"] = json!(key.namespace);
-        }
-        let body = json!({
-            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec,
-        });
-        Self { kind, key, body }
+    /// Its spec, as a type that it is made of.
+    pub fn spec<S: DeserializeOwned>(&self) -> Option<S> {
+        S::deserialize(&self.body["spec"]).ok()
+    }
+
+    /// The same with another spec.
+    #[must_use]
+    pub fn with_spec(mut self, spec: &impl Serialize) -> Self {
+        self.body["spec"] = wire::json(spec);
+        self
+    }
+
+    /// The value of a label that it has.
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.body["metadata"]["labels"][name].as_str()
+    }
+
+    /// The value of an annotation that it has.
+    pub fn annotation(&self, name: &str) -> Option<&str> {
+        self.body["metadata"]["annotations"][name].as_str()
+    }
+
+    /// The objects that it goes with.
+    pub fn owners(&self) -> Vec<OwnerReference> {
+        Vec::deserialize(&self.body["metadata"]["ownerReferences"]).unwrap_or_default()
+    }
+
+    /// The bench's component that it is of.
+    pub fn component(&self) -> &str {
+        self.label("component").unwrap_or_default()
     }
 
     /// The object as it is applied: with the hash of itself as an annotation.

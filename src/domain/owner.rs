@@ -5,11 +5,13 @@
 //! from, anybody in another namespace.
 
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
 
 use super::{
+    foreign,
+    key::Key,
     labels::{self, SITE_NAMESPACE, SITE_UID},
     object::{Desired, is_controlled_by, is_ours},
+    uid,
 };
 
 /// How an object stands to a site or a bench.
@@ -46,23 +48,22 @@ impl Owner {
     pub fn bench(bench: &impl ResourceExt) -> Self {
         Self {
             is_site: false,
-            uid: bench.uid().unwrap_or_default(),
+            uid: uid::of(bench).to_owned(),
             name: bench.name_any(),
-            namespace: bench.namespace().unwrap_or_default(),
+            namespace: Key::of(bench).namespace,
         }
     }
 
     /// Whom an object is to be made for, as it says itself.
     pub fn of(desired: &Desired) -> Self {
-        let metadata = &desired.body["metadata"];
-        let text = |value: &Value| value.as_str().map(str::to_owned);
-        let label = |key: &str| text(&metadata["labels"][key]);
-        let namespace = label(SITE_NAMESPACE).unwrap_or_else(|| desired.key.namespace.clone());
-        if let Some(uid) = label(SITE_UID) {
-            return Self { is_site: true, uid, name: label("site").unwrap_or_default(), namespace };
+        let owned = |it: &str| it.to_owned();
+        let namespace = desired.label(SITE_NAMESPACE).unwrap_or(&desired.key.namespace).to_owned();
+        if let Some(uid) = desired.label(SITE_UID) {
+            let name = desired.label("site").map(owned).unwrap_or_default();
+            return Self { is_site: true, uid: uid.to_owned(), name, namespace };
         }
-        let uid = text(&metadata["ownerReferences"][0]["uid"]).unwrap_or_default();
-        Self { is_site: false, uid, name: label("bench").unwrap_or_default(), namespace }
+        let uid = desired.owners().into_iter().next().map(|it| it.uid).unwrap_or_default();
+        Self { is_site: false, uid, name: desired.label("bench").map(owned).unwrap_or_default(), namespace }
     }
 
     /// How an object stands to it.
@@ -78,8 +79,8 @@ impl Owner {
     fn standing_of_sites(&self, object: &DynamicObject) -> Standing {
         let label = |key: &str| object.labels().get(key);
         // A FrappeDomain, which no tenant may write, says it in its spec.
-        if let Some(holder) = object.data["spec"]["site"]["uid"].as_str() {
-            return if holder == self.uid { Standing::Own } else { Standing::Other };
+        if let Some(holder) = foreign::holder(object) {
+            return if holder.uid == self.uid { Standing::Own } else { Standing::Other };
         }
         if label(SITE_UID) == Some(&self.uid) || (is_marked(object) && is_controlled_by(object, &self.uid)) {
             return Standing::Own;
@@ -112,7 +113,7 @@ fn is_marked(object: &DynamicObject) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -15,7 +15,10 @@ use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended
 use serde::de::DeserializeOwned;
 
 use super::compact::Compact;
-use crate::io::{bound, unread};
+use crate::{
+    domain::{key::Key, uid, wire},
+    io::{bound, unread},
+};
 
 /// An object that a cache may hold.
 pub trait Cached: Sized + Send + Sync + 'static {
@@ -48,6 +51,15 @@ pub trait Cached: Sized + Send + Sync + 'static {
     fn copy(held: &Self::Held) -> Self::Held;
 }
 
+/// The door: an object without a name or a uid is not taken in. No API server has one.
+fn is_whole(object: &impl Resource, namespaced: bool) -> bool {
+    let lacking = uid::lacking(object.meta(), namespaced);
+    if let Some(field) = lacking {
+        tracing::warn!(key = %Key::of(object), field, "an object that lacks a field is not taken in");
+    }
+    lacking.is_none()
+}
+
 /// One object of a kind, the first that was held: what the others have in common with it is not held again.
 #[derive(Default)]
 pub struct Sample(OnceLock<Arc<[u8]>>);
@@ -64,7 +76,7 @@ macro_rules! held_as_they_are {
             }
 
             fn read(text: &str) -> Option<Self> {
-                unread::$trim(text)
+                unread::$trim(text).filter(|it| is_whole(it, true))
             }
 
             fn trim(form: Self) -> Self {
@@ -101,11 +113,12 @@ impl Cached for DynamicObject {
     type Held = Packed;
 
     fn close(self) -> Compact {
-        Compact::of(serde_json::to_value(self).expect("a Kubernetes object serializes"))
+        Compact::of(wire::json(&self))
     }
 
     fn read(text: &str) -> Option<Compact> {
-        reading::whole(text).or_else(|| unread::metadata(text))
+        // Some kinds are of the cluster.
+        reading::whole(text).or_else(|| unread::metadata(text)).filter(|it| is_whole(it, false))
     }
 
     fn open(form: &Arc<Compact>) -> Arc<Self> {
@@ -161,6 +174,26 @@ mod tests {
         assert_eq!(opened.data["spec"], json!({"backoffLimit": 0}));
         assert_eq!(opened.data["status"]["conditions"][0]["type"], "Complete");
         assert_eq!(opened.close().json, compact.json, "closing what was opened gives the same");
+    }
+
+    /// Were it taken in, a site without a uid would be in the slot of the empty text.
+    #[test]
+    fn an_object_without_name_or_uid_is_not_taken_in() {
+        let text = |metadata: &str| {
+            format!(
+                r#"{{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": {metadata},
+                     "spec": {{"siteName": "shop.example.com", "benchRef": {{"name": "b"}}}}}}"#
+            )
+        };
+        let read = |metadata: &str| {
+            let text = text(metadata);
+            (FrappeSite::read(&text).is_some(), DynamicObject::read(&text).is_some())
+        };
+        assert_eq!(read(r#"{"name": "shop", "namespace": "a", "uid": "u"}"#), (true, true));
+        assert_eq!(read(r#"{"name": "shop", "namespace": "a"}"#), (false, false));
+        assert_eq!(read(r#"{"name": "shop", "namespace": "a", "uid": ""}"#), (false, false));
+        assert_eq!(read(r#"{"namespace": "a", "uid": "u"}"#), (false, false));
+        assert_eq!(read(r#"{"name": "shop", "uid": "u"}"#), (false, true), "some kinds are of the cluster");
     }
 
     /// Of a Secret that was just made, everything but its metadata is dropped before it is remembered.

@@ -5,14 +5,14 @@ use std::{sync::Arc, time::Duration};
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Client, Resource};
 use kube_sharding::{
-    Slot, SlotSet,
+    SlotSet,
     gate::{Gate, Scope},
 };
 
 use super::concerned::Concerned;
 use crate::{
     controllers::{backup::index::Indexes, site::watch as site_watch},
-    domain::{key::Key, labels},
+    domain::{key::Key, labels, uid},
     io::{
         cache::{Cache, Change},
         live,
@@ -41,7 +41,7 @@ pub(super) struct Wake {
 
 /// The scope of a site.
 pub(super) fn scope_of(site: &FrappeSite) -> Scope {
-    Scope::Slot(Slot::of_uid(site.metadata.uid.as_deref().unwrap_or_default()))
+    Scope::Slot(uid::slot_of(site))
 }
 
 impl Wake {
@@ -102,7 +102,7 @@ impl Wake {
 
     /// Every site of some slots: they were gained.
     pub(super) fn slots(&self, slots: &SlotSet) {
-        let mine = |site: &FrappeSite| slots.contains(Slot::of_uid(site.metadata.uid.as_deref().unwrap_or_default()));
+        let mine = |site: &FrappeSite| slots.contains(uid::slot_of(site));
         self.unlabelled.all().iter().filter(|site| mine(site)).for_each(|site| self.unlabelled(site));
         self.sites_that(Priority::Low, mine);
         if !slots.is_empty() {
@@ -131,7 +131,7 @@ impl Wake {
             loop {
                 match live::site(&client, &key).await {
                     Ok(Some(found)) if found.metadata.uid == uid => {
-                        let slot = Slot::of_uid(found.metadata.uid.as_deref().unwrap_or_default()).to_string();
+                        let slot = uid::slot_of(&found).to_string();
                         let label = found.metadata.labels.as_ref().and_then(|it| it.get(labels::SLOT));
                         if label == Some(&slot) || !this.gate.owns(scope_of(&found)) {
                             return;

@@ -10,7 +10,7 @@ use super::{
     staging,
     store::{Digest, Store},
 };
-use crate::domain::code::Code;
+use crate::domain::{code::Code, wire};
 
 /// The storage's key, and what is taken without it.
 #[derive(Clone, Copy)]
@@ -55,7 +55,7 @@ pub async fn fetch(
     // As the site runner made it: how parts are stored is nothing to it.
     let mut contents = found.contents.clone();
     contents.parts.values_mut().for_each(|part| part.encrypted = None);
-    let text = serde_json::to_vec(&contents).unwrap_or_default();
+    let text = wire::in_order(&contents).into_bytes();
     let written = staging::create(&path).and_then(|mut file| file.write_all(&text));
     written.map_err(|error| failed(&path, &error))?;
     Ok(found)

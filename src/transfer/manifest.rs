@@ -11,6 +11,7 @@ use super::{
     secrecy::{Key, SUFFIX},
     store::Store,
 };
+use crate::domain::wire;
 
 /// Version of the manifest's form.
 pub const FORMAT: u32 = 1;
@@ -171,7 +172,7 @@ impl Manifest {
     /// What is authenticated: the values, however they are written.
     fn authenticated(&self) -> Vec<u8> {
         let bare = Self { authentication: None, ..self.clone() };
-        serde_json::to_vec(&bare).unwrap_or_default()
+        wire::in_order(&bare).into_bytes()
     }
 }
 

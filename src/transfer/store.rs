@@ -25,7 +25,7 @@ use super::{
     staging,
     volume::Volume,
 };
-use crate::domain::{code::Code, names::hex};
+use crate::domain::{code::Code, names::hex, wire};
 
 /// Least size of a piece of a large object: S3 takes at most 10,000 pieces of at least 5 MiB.
 const PIECE_BYTES: u64 = 16 << 20;
@@ -280,7 +280,7 @@ async fn in_pieces(
     let id = store.create_multipart(to).await?;
     let unfinished = Unfinished { path: to.to_string(), id: id.clone() };
     let sent = async {
-        store.put(journal, serde_json::to_vec(&unfinished).unwrap_or_default().into()).await?;
+        store.put(journal, wire::in_order(&unfinished).into()).await?;
         let pieces = Pieces::of(file, size).enumerate();
         let parts: Vec<_> = stream::iter(pieces)
             .map(|(index, piece)| {

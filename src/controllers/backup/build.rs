@@ -4,22 +4,27 @@ use frappe_crds::{
     SiteBackup,
     site::{BackupOperation, BackupOperationKind},
 };
-use kube::ResourceExt;
-use serde_json::{Value, json};
+use k8s_openapi::{
+    api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, SecurityContext},
+    apimachinery::pkg::api::resource::Quantity,
+};
+use serde::Serialize;
 
 use super::storage::Storage;
 use crate::{
     controllers::{
         bench::{build as bench, model::Input as BenchInput},
         site::{
-            build::{account, request, with},
+            build::{Time, account_sources, job_of, request},
             model::Subject,
             under_way::job_key,
         },
     },
     domain::{
-        labels,
-        object::{Desired, Kind},
+        key::Key,
+        object::Desired,
+        pod::{self, Mounted, Pod, item, projected, projected_if_there},
+        wire,
     },
     transfer::{
         request::{CREDENTIALS, Maker, Request, Retention, STAGING, Storing, VOLUME},
@@ -30,10 +35,27 @@ use crate::{
 /// Longest time of a backup or a restore, in seconds.
 const DEADLINE_SECONDS: i64 = 6 * 3600;
 /// How long a finished Job is kept, in seconds.
-const KEPT_SECONDS: i64 = 3600;
+const KEPT_SECONDS: i32 = 3600;
 /// Name of the backup that is made before a restore.
 pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))
+}
+
+/// What the runner is told of a backup or a restore.
+#[derive(Clone, Default, Serialize)]
+struct More<'a> {
+    staging: &'a str,
+    /// Whether what is stored is encrypted: in clear, keys never leave the volume.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    keys: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore_database: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restore_files: Option<bool>,
 }
 
 /// The Job.
@@ -45,44 +67,47 @@ pub(super) fn job(
     storage: &Storage,
     operation: &BackupOperation,
 ) -> Desired {
-    let mut request = with(request(input), &json!({"staging": STAGING}));
-    if storage.spec.encryption_key_secret_ref.is_some() {
-        // In clear they never leave the volume.
-        request["keys"] = json!(true);
-    }
     let carry = transfer_request(input, backup, storage, operation);
-    let pod = match &backup.spec.restore {
-        _ if operation.kind == BackupOperationKind::Remove => removing_pod(input, bench, image, storage, &carry),
-        None => pod(input, bench, &["backup"], &request, image, storage, &carry, None),
-        Some(restore) => {
-            let more = json!({
-                "run": run_of_restore(operation),
-                "restore_database": restore.restore_database.unwrap_or(true),
-                "restore_files": restore.restore_files.unwrap_or(true),
-            });
-            let last = with(request.clone(), &more);
-            let before = with(request, &json!({"before": run_of_restore(operation)}));
-            let first: &[&str] = if restore.safety_backup == Some(false) { &[] } else { &["backup"] };
-            pod(input, bench, first, &before, image, storage, &carry, Some(&last))
-        }
+    let transfer = Transfer { input, bench, image, storage, carry: &carry };
+    let pod = if operation.kind == BackupOperationKind::Remove {
+        transfer.alone()
+    } else {
+        let [first, last] = commands(input, backup, storage, operation);
+        transfer.between(first, last)
     };
     let component = match operation.kind {
         BackupOperationKind::Backup => "site-backup",
         BackupOperationKind::Restore => "site-restore",
         BackupOperationKind::Remove => "site-backup-removal",
     };
-    let mut labels = input.labels();
-    labels.insert("component".to_owned(), component.to_owned());
-    let spec = json!({
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": DEADLINE_SECONDS,
-        "ttlSecondsAfterFinished": KEPT_SECONDS,
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    });
-    let mut metadata = input.owned_metadata();
-    metadata["labels"] = json!(labels);
-    metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
-    Desired::untyped(Kind::Job, job_key(input.place, operation), metadata, &spec)
+    let time = Time { deadline_seconds: DEADLINE_SECONDS, kept_seconds: KEPT_SECONDS };
+    job_of(input, job_key(input.place, operation), component, &time, pod)
+}
+
+/// A command of the site runner, with what it is told.
+type Command = (&'static str, String);
+
+/// What the runner does before the transfer, and after.
+fn commands(
+    input: &Subject,
+    backup: &SiteBackup,
+    storage: &Storage,
+    operation: &BackupOperation,
+) -> [Option<Command>; 2] {
+    let keys = storage.spec.encryption_key_secret_ref.is_some();
+    let more = More { staging: STAGING, keys, ..More::default() };
+    let told = |more: More| wire::text(&request(input, more));
+    let Some(restore) = &backup.spec.restore else { return [Some(("backup", told(more))), None] };
+    let run = Some(run_of_restore(operation));
+    let before = More { before: run.clone(), ..more.clone() };
+    let after = More {
+        run,
+        restore_database: Some(restore.restore_database.unwrap_or(true)),
+        restore_files: Some(restore.restore_files.unwrap_or(true)),
+        ..more
+    };
+    let first = (restore.safety_backup != Some(false)).then(|| ("backup", told(before)));
+    [first, Some(("restore", told(after)))]
 }
 
 /// What the runner knows a restore by, over all of its tries.
@@ -105,7 +130,7 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
     if operation.kind == BackupOperationKind::Remove {
         return Request { removal: Some(maker), ..nothing };
     }
-    let site = format!("{}/{}", input.site.namespace().unwrap_or_default(), input.site.name_any());
+    let site = Key::of(input.site).to_string();
     let storing = |name: String, may_be_stored: bool| Storing {
         name,
         site_backup: operation.site_backup.clone(),
@@ -134,110 +159,74 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
     }
 }
 
-/// A pod that only reaches where backups are kept: it has nothing of the site.
-fn removing_pod(input: &Subject, bench: &BenchInput, image: &str, storage: &Storage, carry: &Request) -> Value {
-    let mut pod = bench::runner_pod(bench, "backup", &json!({}), &[]);
-    let runner = pod["containers"][0].take();
-    let (carrier, kept) = transfer_container(input, image, storage, carry, None, &runner);
-    pod["containers"] = json!([carrier]);
-    pod["volumes"] = json!(kept);
-    own_account(&mut pod, storage);
-    pod
+/// The container that carries, and what it needs to know.
+struct Transfer<'a> {
+    input: &'a Subject<'a>,
+    bench: &'a BenchInput<'a>,
+    image: &'a str,
+    storage: &'a Storage,
+    carry: &'a Request,
 }
 
-fn own_account(pod: &mut Value, storage: &Storage) {
-    if let Some(account) = &storage.spec.service_account_name {
-        pod["serviceAccountName"] = json!(account);
+impl Transfer<'_> {
+    /// A pod that only reaches where backups are kept: it has nothing of the site.
+    fn alone(&self) -> PodSpec {
+        let kept = self.volumes();
+        let pod = bench::bare_pod(self.bench).then(self.container(&kept));
+        self.own_account(pod.with_volumes(kept.into_iter().map(|it| it.volume)))
     }
-}
 
-/// A pod whose containers run one after the other: the runner's `first` commands, the transfer, and the runner's restore.
-#[allow(clippy::too_many_arguments, reason = "each is one thing of the pod")]
-fn pod(
-    input: &Subject,
-    bench: &BenchInput,
-    first: &[&str],
-    request: &Value,
-    image: &str,
-    storage: &Storage,
-    carry: &Request,
-    restore: Option<&Value>,
-) -> Value {
-    let secrets = json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": account(input)}});
-    let mut staging = json!({"name": "staging", "emptyDir": {}});
-    if let Some(limit) = &storage.spec.staging_size_limit {
-        staging["emptyDir"]["sizeLimit"] = json!(limit);
+    /// A pod whose containers run one after the other: the runner, the transfer, and the runner again.
+    fn between(&self, first: Option<Command>, last: Option<Command>) -> PodSpec {
+        let limit = self.storage.spec.staging_size_limit.as_ref().map(|it| Quantity(it.0.clone()));
+        let staging = EmptyDirVolumeSource { size_limit: limit, medium: None };
+        let staging = Mounted::empty("staging", STAGING, staging);
+        let extra = [bench::runner_secrets(account_sources(self.input)), staging.clone()];
+        let kept = self.volumes();
+        let mounted: Vec<Mounted> = [staging].into_iter().chain(kept.iter().cloned()).collect();
+        let runner = |(command, request)| bench::runner_container(self.bench, command, request, &extra);
+        let containers = first.map(runner).into_iter().chain([self.container(&mounted)]).chain(last.map(runner));
+        let pod = bench::runner_pod(self.bench, &extra).with_volumes(kept.into_iter().map(|it| it.volume));
+        self.own_account(containers.fold(pod, Pod::then))
     }
-    let staged = json!({"name": "staging", "mountPath": STAGING});
-    let volumes = [
-        (secrets, json!({"name": "secrets", "mountPath": crate::runner::SECRETS, "readOnly": true})),
-        (staging, staged.clone()),
-    ];
-    let mut pod = bench::runner_pod(bench, first.first().copied().unwrap_or("restore"), request, &volumes);
-    let runner = pod["containers"][0].take();
-    let (carrier, mut kept) = transfer_container(input, image, storage, carry, Some(staged), &runner);
-    let mut containers: Vec<Value> = first.iter().map(|_| runner.clone()).collect();
-    containers.push(carrier);
-    if let Some(restore) = restore {
-        let mut last = runner;
-        last["name"] = json!("restore");
-        last["args"] = json!(["restore", restore.to_string()]);
-        containers.push(last);
-    }
-    let last = containers.pop();
-    pod["initContainers"] = json!(containers);
-    pod["containers"] = json!(last.into_iter().collect::<Vec<_>>());
-    if let Some(volumes) = pod["volumes"].as_array_mut() {
-        volumes.append(&mut kept);
-    }
-    own_account(&mut pod, storage);
-    pod
-}
 
-/// The container that carries, and the volumes that only it mounts.
-fn transfer_container(
-    input: &Subject,
-    image: &str,
-    storage: &Storage,
-    carry: &Request,
-    staged: Option<Value>,
-    runner: &Value,
-) -> (Value, Vec<Value>) {
-    let (mut mounts, mut volumes) = (Vec::from_iter(staged), Vec::new());
-    if let Some(claim) = &storage.spec.persistent_volume_claim {
-        volumes.push(json!({"name": "backups", "persistentVolumeClaim": {"claimName": claim.claim_name}}));
-        mounts.push(json!({"name": "backups", "mountPath": VOLUME}));
+    fn own_account(&self, pod: Pod) -> PodSpec {
+        PodSpec { service_account_name: self.storage.spec.service_account_name.clone(), ..bench::for_job(pod) }
     }
-    let named = |name: &str| input.place.mounted(name);
-    let s3 = storage.spec.s3.as_ref();
-    let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
-        let items = ["accessKey", "secretKey", "sessionToken"].map(|key| json!({"key": key, "path": key}));
-        // Optional as a whole: of the keys one is. Which of the others is missing is said by the transfer.
-        json!({"secret": {"name": named(&it.name), "items": items, "optional": true}})
-    });
-    let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref());
-    let certificates = certificates
-        .map(|it| json!({"secret": {"name": named(&it.name), "items": [{"key": "ca.crt", "path": "ca.crt"}]}}));
-    let key = storage.spec.encryption_key_secret_ref.as_ref().map(|it| {
-        let items = [json!({"key": secrecy::FILE_NAME, "path": secrecy::FILE_NAME})];
-        json!({"secret": {"name": named(&it.name), "items": items}})
-    });
-    let sources: Vec<Value> = [credentials, certificates, key].into_iter().flatten().collect();
-    if !sources.is_empty() {
-        volumes.push(json!({"name": "storage", "projected": {"defaultMode": 0o440, "sources": sources}}));
-        mounts.push(json!({"name": "storage", "mountPath": CREDENTIALS, "readOnly": true}));
+
+    /// Volumes that only it mounts.
+    fn volumes(&self) -> Vec<Mounted> {
+        let spec = &self.storage.spec;
+        let claim = spec.persistent_volume_claim.as_ref();
+        let claim = claim.map(|it| Mounted::claim("backups", VOLUME, it.claim_name.clone()));
+        let named = |name: &str| self.input.place.mounted(name);
+        let s3 = spec.s3.as_ref();
+        let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
+            let items = ["accessKey", "secretKey", "sessionToken"].map(|key| item(key, key));
+            // Optional as a whole: of the keys one is. Which of the others is missing is said by the transfer.
+            projected_if_there(named(&it.name), items.into())
+        });
+        let one = |name: &str, key: &str| projected(named(name), Some(vec![item(key, key)]));
+        let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref()).map(|it| one(&it.name, "ca.crt"));
+        let key = spec.encryption_key_secret_ref.as_ref().map(|it| one(&it.name, secrecy::FILE_NAME));
+        let sources: Vec<_> = [credentials, certificates, key].into_iter().flatten().collect();
+        let storage = (!sources.is_empty()).then(|| Mounted::secrets("storage", CREDENTIALS, sources));
+        claim.into_iter().chain(storage).collect()
     }
-    let mut security = runner["securityContext"].clone();
-    security["readOnlyRootFilesystem"] = json!(true);
-    let carry = serde_json::to_string(carry).unwrap_or_default();
-    let container = json!({
-        "name": "transfer",
-        "image": image,
-        "args": ["transfer", carry],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "2", "memory": "512Mi"}},
-        "securityContext": security,
-        "volumeMounts": mounts,
-    });
-    (container, volumes)
+
+    fn container(&self, mounted: &[Mounted]) -> Container {
+        let security =
+            SecurityContext { read_only_root_filesystem: Some(true), ..bench::container_security(self.bench) };
+        let carry = wire::in_order(self.carry);
+        Container {
+            name: "transfer".to_owned(),
+            image: Some(self.image.to_owned()),
+            args: Some(vec!["transfer".to_owned(), carry]),
+            termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+            resources: Some(pod::resources(["100m", "64Mi", "2", "512Mi"])),
+            security_context: Some(security),
+            volume_mounts: Some(mounted.iter().map(|it| it.mount.clone()).collect()),
+            ..Container::default()
+        }
+    }
 }

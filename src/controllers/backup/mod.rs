@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeSite, FrappeSiteStatus, SiteBackup, site::BackupOperationKind};
 use kube::{ResourceExt, core::DynamicObject};
-use kube_sharding::{Slot, gate::Scope};
+use kube_sharding::gate::Scope;
 
 use super::{
     backup::{model::Plan, reason::Reason},
@@ -38,7 +38,7 @@ use crate::{
         failure::{self, Error},
         site::{observe::observe, room},
     },
-    domain::{key::Key, labels, object::Kind},
+    domain::{key::Key, labels, object::Kind, uid},
     io::{events::Notice, writer::Writer},
     lanes::runner::Outcome,
 };
@@ -66,7 +66,7 @@ impl Held for SiteBackup {
     }
 
     fn gone(context: &Context, known: &Self, written: &DynamicObject) {
-        cache_of(context, known).deleted(&Key::of(known), &written.uid().unwrap_or_default());
+        cache_of(context, known).deleted(&Key::of(known), uid::of(written));
     }
 
     fn children(context: &Context) -> &Children {
@@ -97,7 +97,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
     let read = |source| Error::Observe(Kind::SiteBackup, key.clone(), source);
     let (plan, room) = match context.sites.get(&key) {
         // It came meanwhile: what is done for it is done as its slot's owner.
-        Some(site) if scope != Scope::Slot(Slot::of_uid(&site.uid().unwrap_or_default())) => return Outcome::Conflict,
+        Some(site) if scope != Scope::Slot(uid::slot_of(site.as_ref())) => return Outcome::Conflict,
         Some(site) => {
             let turn = Turn { epoch, terminating: false, of: Of::Backups };
             match observe(&context, site, turn).await {

@@ -24,7 +24,7 @@ use crate::{
         job::{AGAIN_AFTER, left_until_again},
         site::model::Observed,
     },
-    domain::{code::Code, labels, object::finalizers_without},
+    domain::{code::Code, labels, object::finalizers_without, uid},
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
@@ -87,7 +87,7 @@ impl Scene<'_> {
         let operation = BackupOperation {
             kind: BackupOperationKind::Remove,
             site_backup: backup.name_any(),
-            site_backup_uid: backup.uid().unwrap_or_default(),
+            site_backup_uid: uid::of(backup.as_ref()).to_owned(),
             // Another spec has Jobs of its own: those of the former may have failed.
             run: format!("removal-{}", backup.metadata.generation.unwrap_or_default()),
             scheduled_at: backup.metadata.deletion_timestamp.clone()?,
@@ -106,7 +106,7 @@ impl Scene<'_> {
 
     /// Its Job ended well: the SiteBackup goes.
     pub(super) fn removed(&mut self, backup: &Arc<SiteBackup>) {
-        let count = self.observed.backup_succeeded()["removed"].as_array().map_or(0, Vec::len);
+        let count = self.observed.backup_succeeded().removed.len();
         let message = format!("backups removed with their SiteBackup: {count}");
         let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
         self.tell(backup, &report);

@@ -24,7 +24,7 @@ use crate::{
         job::{self, ATTEMPTS_MAX, Begin, State},
         site::{place::Place, under_way::job_key},
     },
-    domain::{code::Code, object::Kind},
+    domain::{code::Code, live, object::Kind},
 };
 
 impl Scene<'_> {
@@ -81,10 +81,10 @@ impl Scene<'_> {
     fn succeeded(&mut self, backup: &Arc<SiteBackup>, operation: &BackupOperation, job: &str, times: &Times) {
         let result = self.observed.backup_succeeded();
         let restore = operation.kind == BackupOperationKind::Restore;
-        let size = result["bytes"].as_i64();
+        let size = result.bytes;
         let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
         let message = if restore {
-            let warning = result["warning"].as_str().map(|it| format!(". But {it}")).unwrap_or_default();
+            let warning = result.warning.map(|it| format!(". But {it}")).unwrap_or_default();
             format!("{} was restored; the site's spec is applied and the site is served{warning}", operation.run)
         } else {
             let size = size.map(|it| format!(", {it} bytes")).unwrap_or_default();
@@ -194,11 +194,11 @@ impl Scene<'_> {
     }
 
     fn ended(&self, operation: &BackupOperation) -> BackupRun {
-        let finished = self.observed.backup_job.as_deref().and_then(|job| {
-            let conditions = job.data["status"]["conditions"].as_array().cloned().unwrap_or_default();
-            let end = conditions.iter().find(|it| ["Complete", "Failed"].iter().any(|kind| it["type"] == *kind))?;
-            end["lastTransitionTime"].as_str()?.parse().ok()
-        });
+        let finished = self
+            .observed
+            .backup_job
+            .as_deref()
+            .and_then(|job| live::conditions(job).iter().find(|it| it.is("Complete") || it.is("Failed"))?.since());
         BackupRun {
             name: operation.run.clone(),
             scheduled_at: Some(operation.scheduled_at.clone()),

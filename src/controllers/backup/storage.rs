@@ -17,7 +17,7 @@ use crate::{
         reason::Reason as SiteReason,
         references::{Reference, of_storage},
     },
-    domain::names::child,
+    domain::{key::Key, names::child},
     transfer::request::{Bucket, Place as Kept},
 };
 
@@ -71,7 +71,7 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
         return Err((Reason::StorageSecretMissing, message));
     }
     let site = &observed.site;
-    let own = format!("{}/{}", site.namespace().unwrap_or_default(), site.name_any());
+    let own = Key::of(site.as_ref()).to_string();
     let (place, prefix) = match (&spec.s3, &spec.persistent_volume_claim) {
         (Some(s3), _) => {
             let bucket = Bucket {

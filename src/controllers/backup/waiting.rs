@@ -23,7 +23,11 @@ use super::{
 };
 use crate::{
     controllers::site::model::Observed,
-    domain::labels::{self, has_labels, relabelled},
+    domain::{
+        key::Key,
+        labels::{self, has_labels, relabelled},
+        uid,
+    },
 };
 
 /// What a person waits for comes first, then what time waits for.
@@ -92,7 +96,7 @@ impl Scene<'_> {
         let operation = BackupOperation {
             kind: if spec.restore.is_some() { BackupOperationKind::Restore } else { BackupOperationKind::Backup },
             site_backup: backup.name_any(),
-            site_backup_uid: backup.uid().unwrap_or_default(),
+            site_backup_uid: uid::of(backup.as_ref()).to_owned(),
             run: spec.restore.as_ref().map_or_else(|| run_name(&backup.name_any(), due), |it| it.backup_name.clone()),
             scheduled_at: Time(due),
             started_at: Time(self.observed.now),
@@ -105,7 +109,7 @@ impl Scene<'_> {
     fn schedule_of(&self, backup: &SiteBackup) -> Result<Option<Schedule>, (Reason, String)> {
         let Some(text) = &backup.spec.schedule else { return Ok(None) };
         let site = &self.observed.site;
-        let seed = format!("{}/{}", site.namespace().unwrap_or_default(), site.name_any());
+        let seed = Key::of(site.as_ref()).to_string();
         let parsed = Schedule::parse(text, backup.spec.time_zone.as_deref(), &seed);
         parsed.map(Some).map_err(|error| (Reason::ScheduleInvalid, format!("spec.schedule: {error}")))
     }
@@ -198,7 +202,7 @@ fn run_name(name: &str, due: Timestamp) -> String {
 
 /// A SiteBackup without its site's slot is not seen by the watch; one that takes its backups along must wait for that.
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
-    let slot = kube_sharding::Slot::of_uid(&observed.site.uid().unwrap_or_default()).to_string();
+    let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
     let (holds, must) = (removal::holds(backup), removal::wanted(observed, backup));
     if has_labels(backup, &wanted) && holds == must {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use frappe_crds::bench::StorageAccessMode;
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
@@ -16,6 +17,7 @@ use crate::{
     controllers::adoption::{is_as_found, is_asked},
     domain::{
         labels,
+        live::spec,
         names::child,
         object::{Desired, Kind},
     },
@@ -53,7 +55,7 @@ pub(super) fn volume(observed: &Observed) -> Option<StorageAccessMode> {
     if !is_as_found(claim) {
         return None;
     }
-    let modes = claim.data["spec"]["accessModes"].as_array().cloned().unwrap_or_default();
+    let modes = spec::<PersistentVolumeClaimSpec>(claim).access_modes.unwrap_or_default();
     let many = modes.iter().any(|it| it == "ReadWriteMany");
     Some(if many { StorageAccessMode::ReadWriteMany } else { StorageAccessMode::ReadWriteOnce })
 }
@@ -78,7 +80,7 @@ pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
         Kind::Service => {
             let workload =
                 [Kind::Deployment, Kind::StatefulSet].into_iter().find_map(|kind| live(observed, kind, name));
-            let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+            let component = desired.component();
             workload.is_none_or(is_as_found) || is_rolling(observed, component)
         }
         _ => is_of_now(observed, object),

@@ -24,7 +24,7 @@ mod tests;
 use std::sync::Arc;
 
 use frappe_crds::FrappeBench;
-use kube::{ResourceExt, core::DynamicObject};
+use kube::core::DynamicObject;
 use kube_sharding::gate::Scope;
 
 use crate::{
@@ -34,7 +34,7 @@ use crate::{
         execute::{Attempt, Held, remember},
         failure::{self, Error},
     },
-    domain::{key::Key, object::Kind},
+    domain::{key::Key, object::Kind, uid},
     io::writer::Writer,
     lanes::runner::Outcome,
 };
@@ -51,7 +51,7 @@ impl Held for FrappeBench {
     }
 
     fn gone(context: &Context, known: &Self, written: &DynamicObject) {
-        context.benches.deleted(&Key::of(known), &written.uid().unwrap_or_default());
+        context.benches.deleted(&Key::of(known), uid::of(written));
     }
 
     fn children(context: &Context) -> &Children {

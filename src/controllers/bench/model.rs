@@ -7,8 +7,8 @@ use frappe_crds::{
     bench::{BenchPhase, ComponentReplicas, StorageAccessMode},
 };
 use jiff::Timestamp;
-use kube::{ResourceExt, core::DynamicObject};
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt, api::ObjectMeta, core::DynamicObject};
 
 use super::reason::Reason;
 use crate::{
@@ -24,6 +24,8 @@ use crate::{
         labels,
         names::child,
         object::{Desired, Kind},
+        typed::{Object, entry},
+        uid,
     },
 };
 
@@ -52,7 +54,7 @@ impl Input<'_> {
 
     /// Namespace of the bench.
     pub fn namespace(&self) -> String {
-        self.bench.namespace().unwrap_or_default()
+        Key::of(self.bench).namespace
     }
 
     /// Image of every component.
@@ -72,30 +74,32 @@ impl Input<'_> {
     }
 
     /// An object of this bench: with its labels, owned by it.
-    pub fn object(&self, kind: Kind, suffix: &str, component: &str, spec: &Value) -> Desired {
+    pub fn object<S>(&self, suffix: &str, component: &str, spec: S) -> Object<S> {
         let key = Key::new(self.namespace(), child(&self.name(), suffix));
-        let metadata = json!({
-            "labels": labels::component(&self.name(), component),
-            "ownerReferences": [self.owner()],
-        });
-        Desired::untyped(kind, key, metadata, spec)
+        Object { key, metadata: self.metadata(labels::component(&self.name(), component)), spec }
+    }
+
+    /// Metadata of an object of this bench that goes with it.
+    pub fn metadata(&self, labels: BTreeMap<String, String>) -> ObjectMeta {
+        ObjectMeta { labels: Some(labels), owner_references: Some(vec![self.owner()]), ..ObjectMeta::default() }
     }
 
     /// Metadata of pods that hold a connection to Redis: those of another version of its Secret are other pods.
-    pub fn pod_metadata(&self, labels: &BTreeMap<String, String>) -> Value {
-        let mut metadata = json!({"labels": labels});
-        if let Some(version) = self.redis_secret_version {
-            metadata["annotations"] = json!({labels::REDIS_SECRET: version});
-        }
-        metadata
+    pub fn pod_metadata(&self, labels: BTreeMap<String, String>) -> ObjectMeta {
+        let annotations = self.redis_secret_version.map(|version| entry(labels::REDIS_SECRET, version));
+        ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() }
     }
 
     /// The bench as the owner of an object.
-    pub fn owner(&self) -> Value {
-        json!({
-            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": self.name(),
-            "uid": self.bench.uid().unwrap_or_default(), "controller": true, "blockOwnerDeletion": true,
-        })
+    fn owner(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: FrappeBench::api_version(&()).into_owned(),
+            kind: FrappeBench::kind(&()).into_owned(),
+            name: self.name(),
+            uid: uid::of(self.bench).to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
     }
 }
 
@@ -120,7 +124,7 @@ impl Rendered {
 
     /// Names what the components run: the image and what the configure Job makes of it.
     pub fn revision(&self) -> &str {
-        self.configure.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str().unwrap_or_default()
+        self.configure.annotation(labels::APPLIED_HASH).unwrap_or_default()
     }
 
     /// Objects that a bench has at some settings and not at these: they go.

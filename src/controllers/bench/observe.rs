@@ -5,23 +5,23 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::{core::v1::PersistentVolumeClaimSpec, storage::v1::StorageClass};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
 use super::{
     model::{Class, Detected, Input, Observed, Rendered, Trouble},
-    seen::{End, configure_job, size_bytes, unread_end},
+    seen::{End, configure_job, is_pending, size_bytes, unread_end},
 };
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{key::Key, labels, names::hash_hex, object::Kind, owner::Owner},
+    domain::{key::Key, labels, live::spec, names::hash_hex, object::Kind, owner::Owner, uid},
     io::{live, named::Known, random},
 };
 
 /// Reads the world of one bench.
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
-    let namespace = bench.namespace().unwrap_or_default();
+    let namespace = Key::of(bench.as_ref()).namespace;
     let (config, capabilities) = (context.config(), context.capabilities());
     let redis_secret = redis_secret(context, &bench).await?;
     let redis_secret_version = redis_secret.as_ref().map(|it| version(it));
@@ -80,7 +80,7 @@ fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConf
         let namespace = config.ingress_controller_namespace.clone();
         Some(Key::new(namespace?, config.ingress_controller_service.clone()?))
     };
-    let own = bench.namespace().unwrap_or_default();
+    let own = Key::of(bench).namespace;
     let named = domain.ingress_controller_ref.map(|it| Key::new(it.namespace.unwrap_or(own), it.name));
     let needed =
         domain.auto_detect.unwrap_or(true) && domain.suffix.is_none() && config.default_domain_suffix.is_none();
@@ -105,7 +105,7 @@ fn suffix_of(hosts: &str) -> Option<String> {
 /// label, live before.
 async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let Some((_, name)) = build::redis_secret(bench) else { return Ok(None) };
-    let key = Key::new(bench.namespace().unwrap_or_default(), name);
+    let key = Key::new(Key::of(bench).namespace, name);
     if let Some(cached) = context.user_secrets.get(&key) {
         return Ok(Some(cached));
     }
@@ -116,7 +116,7 @@ async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<A
 /// label is there before the version counts.
 fn version(secret: &DynamicObject) -> String {
     let version = secret.metadata.resource_version.clone().unwrap_or_default();
-    hash_hex(&format!("{}{version}", secret.metadata.uid.clone().unwrap_or_default()), 16)
+    hash_hex(&format!("{}{version}", uid::of(secret)), 16)
 }
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench. A site
@@ -158,7 +158,7 @@ async fn told(
     let status = bench.status.clone().unwrap_or_default();
     let Some(end) = unread_end(job, &status, revision) else { return Ok(Told::default()) };
     let name = job.map(ResourceExt::name_any).unwrap_or_default();
-    let key = Key::new(bench.namespace().unwrap_or_default(), name);
+    let key = Key::new(Key::of(bench).namespace, name);
     let pods = live::pods_of(&context.client, &key).await?;
     Ok(match end {
         // A pod that left nothing is not asked again.
@@ -179,10 +179,10 @@ async fn classes(
     let claims = rendered.all().filter(|it| it.kind == Kind::PersistentVolumeClaim);
     for desired in claims {
         let Some(claim) = live.get(&(desired.kind, desired.key.name.clone())) else { continue };
-        let pending = claim.data["status"]["phase"] == "Pending";
-        let grows = size_bytes(&desired.body) > size_bytes(&claim.data);
-        if pending || grows {
-            let class = class(context, claim.data["spec"]["storageClassName"].as_str()).await?;
+        let there: PersistentVolumeClaimSpec = spec(claim);
+        let grows = desired.spec().is_some_and(|wanted| size_bytes(&wanted) > size_bytes(&there));
+        if is_pending(claim) || grows {
+            let class = class(context, there.storage_class_name.as_deref()).await?;
             found.insert(desired.key.name.clone(), class);
         }
     }

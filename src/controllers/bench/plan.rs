@@ -24,6 +24,7 @@ use crate::{
         phase::{Next, Planned, fold},
     },
     domain::{
+        key::Key,
         labels,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
@@ -82,7 +83,7 @@ fn size(bench: &Bench) -> Next<FrappeBench> {
 /// What this version does not do is refused.
 fn validation(bench: &Bench) -> Next<FrappeBench> {
     let observed = bench.observed;
-    let namespace = observed.bench.namespace().unwrap_or_default();
+    let namespace = Key::of(observed.bench.as_ref()).namespace;
     match validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
         Ok(()) => Next::go(),
         Err(problem) => bench.stands(&Report::new(BenchPhase::Failed, problem.reason, problem.message)),
@@ -233,7 +234,7 @@ fn awaits_redis(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     let servers = rendered.foundation.iter().filter(|it| it.kind == Kind::StatefulSet);
     let mut names: Vec<&str> = Vec::new();
     for server in servers {
-        let component = server.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+        let component = server.component();
         if !is_there(server) || lacks_pods(observed, component) {
             names.push(&server.key.name);
         }
@@ -283,7 +284,7 @@ fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
 
 /// Whether pods of a former revision of this Deployment may still run.
 fn is_changing(observed: &Observed, desired: &Desired) -> bool {
-    let component = desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
+    let component = desired.component();
     desired.kind == Kind::Deployment && (is_changed(observed, desired) || is_rolling(observed, component))
 }
 
@@ -329,7 +330,7 @@ fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Repo
         let steps = found::create(observed, wanted.clone()).into_iter().collect();
         return Some((steps, preparing("the configure Job is writing common_site_config.json")));
     };
-    let hash = wanted.body["metadata"]["annotations"][labels::APPLIED_HASH].as_str();
+    let hash = wanted.annotation(labels::APPLIED_HASH);
     if job.annotations().get(labels::APPLIED_HASH).map(String::as_str) != hash {
         let stays = job.metadata.deletion_timestamp.is_none();
         let steps = stays.then(|| Step::Delete(Kind::Job, job.clone())).into_iter().collect();

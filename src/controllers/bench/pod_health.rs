@@ -5,11 +5,17 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
 
 use super::{model::Trouble, reason::Reason, watch};
-use crate::{domain::key::Key, io::compact::Compact};
+use crate::{
+    domain::{
+        key::Key,
+        live::{self, Condition},
+    },
+    io::compact::Compact,
+};
 
 /// Why a container waits that nothing but a person changes.
 const IMAGE_REASONS: [&str; 4] = ["ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"];
@@ -21,17 +27,17 @@ const SAID_CHARACTERS: usize = 300;
 
 /// What keeps a pod from running, if anything does. Pure.
 pub fn trouble(pod: &DynamicObject) -> Option<Trouble> {
-    let status = &pod.data["status"];
-    let containers = ["initContainerStatuses", "containerStatuses"].map(|field| status[field].as_array());
+    let status: PodStatus = live::status(pod);
+    let containers = [&status.init_container_statuses, &status.container_statuses];
     let waiting = containers.into_iter().flatten().flatten().find_map(waits);
-    let (reason, message) = waiting.or_else(|| unschedulable(status))?;
+    let (reason, message) = waiting.or_else(|| unschedulable(&live::conditions(pod)))?;
     let component = pod.labels().get("component").cloned().unwrap_or_default();
     Some(Trouble { pod: Key::of(pod), component, reason, message })
 }
 
-fn waits(container: &Value) -> Option<(Reason, String)> {
-    let waiting = &container["state"]["waiting"];
-    let word = waiting["reason"].as_str()?;
+fn waits(container: &ContainerStatus) -> Option<(Reason, String)> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let word = waiting.reason.as_deref()?;
     let reason = if IMAGE_REASONS.contains(&word) {
         Reason::ImagePullFailed
     } else if START_REASONS.contains(&word) {
@@ -39,18 +45,17 @@ fn waits(container: &Value) -> Option<(Reason, String)> {
     } else {
         return None;
     };
-    let ended = &container["lastState"]["terminated"];
-    let code = ended["exitCode"].as_i64().map(|code| format!(" (it ended with code {code})")).unwrap_or_default();
-    let said = short(waiting["message"].as_str().unwrap_or_default());
+    let ended = container.last_state.as_ref().and_then(|it| it.terminated.as_ref());
+    let code = ended.map(|it| format!(" (it ended with code {})", it.exit_code)).unwrap_or_default();
+    let said = short(waiting.message.as_deref().unwrap_or_default());
     Some((reason, format!("{word}{code}: {said}")))
 }
 
-fn unschedulable(status: &Value) -> Option<(Reason, String)> {
-    let conditions = status["conditions"].as_array()?;
-    let scheduled = conditions.iter().find(|it| it["type"] == "PodScheduled" && it["status"] == "False")?;
-    let said = scheduled["message"].as_str().unwrap_or_default();
+fn unschedulable(conditions: &[Condition]) -> Option<(Reason, String)> {
+    let scheduled = conditions.iter().find(|it| it.fails("PodScheduled"))?;
     // Where a claim of the bench is not bound, its own state says so, and this follows from it.
-    (scheduled["reason"] == "Unschedulable").then(|| (Reason::PodUnschedulable, short(said)))
+    let unschedulable = scheduled.reason() == "Unschedulable";
+    unschedulable.then(|| (Reason::PodUnschedulable, short(scheduled.message().unwrap_or_default())))
 }
 
 fn short(text: &str) -> String {
@@ -88,7 +93,7 @@ impl Troubles {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     controllers::adoption::is_asked,
     domain::{
-        labels,
+        labels, live,
         names::child,
         object::{Kind, is_controlled_by},
     },
@@ -70,8 +70,8 @@ pub(super) fn open_servers(observed: &Observed) -> Vec<&'static str> {
 fn runs_open(observed: &Observed, server: &str) -> bool {
     let name = child(&observed.bench.name_any(), server);
     observed.live.get(&(Kind::StatefulSet, name)).is_some_and(|live| {
-        let volumes = live.data["spec"]["template"]["spec"]["volumes"].as_array();
-        !volumes.into_iter().flatten().any(|volume| volume["name"] == PASSWORD_VOLUME)
+        let volumes = live::template(live).spec.and_then(|it| it.volumes);
+        !volumes.into_iter().flatten().any(|volume| volume.name == PASSWORD_VOLUME)
     })
 }
 
@@ -81,8 +81,9 @@ fn lags(observed: &Observed) -> bool {
     let mut deployments = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment);
     deployments.any(|(_, live)| {
         let component = live.labels().get("component").map(String::as_str).unwrap_or_default();
-        let known = live.data["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET].as_str();
-        known != version || is_rolling(observed, component) || lacks_pods(observed, component)
+        let annotations = live::template(live).metadata.and_then(|it| it.annotations);
+        let known = annotations.as_ref().and_then(|it| it.get(labels::REDIS_SECRET));
+        known.map(String::as_str) != version || is_rolling(observed, component) || lacks_pods(observed, component)
     })
 }
 

@@ -6,7 +6,11 @@
 
 use std::fmt;
 
-use serde_json::{Value, json};
+use k8s_openapi::api::{
+    apps::v1::DeploymentSpec,
+    core::v1::{Container, PodTemplateSpec},
+};
+use serde_json::Value;
 
 use super::{
     earlier,
@@ -15,8 +19,9 @@ use super::{
     seen::{is_rolling, lacks_pods},
 };
 use crate::domain::{
-    labels,
+    labels, live,
     object::{Desired, Kind},
+    typed::entry,
 };
 
 /// The components, stage by stage.
@@ -57,19 +62,18 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
         let mut changing = false;
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
             let Some(present) = template_now(observed, desired).filter(|_| !stays(observed, desired)) else { continue };
-            let other = revision(&present) != revision(&desired.body["spec"]["template"]);
+            let other = revision(&present) != revision(&template(desired));
             changing |= other || unready(observed, desired);
             if wait && other && is_found(observed, desired) {
                 // Its template is another's: no part of it fits into ours.
                 left.push(desired.key.clone());
                 continue;
             }
-            let template = &mut desired.body["spec"]["template"];
             if wait && other {
-                keep(template, &present);
+                keep(desired, &present);
             }
-            if let Some(earlier) = earlier::still(template, &present) {
-                *template = earlier;
+            if let Some(earlier) = earlier_now(observed, desired) {
+                desired.body["spec"]["template"] = earlier;
             }
         }
         wait |= changing;
@@ -85,52 +89,72 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
         deployments.extend(rendered.components.iter().filter(|it| is_of(it, stage)));
     }
     deployments.retain(|it| !stays(observed, it));
-    let others = |it: &&&Desired| {
-        template_now(observed, it).is_some_and(|now| revision(&now) != revision(&it.body["spec"]["template"]))
-    };
+    let others =
+        |it: &&&Desired| template_now(observed, it).is_some_and(|now| revision(&now) != revision(&template(it)));
     let first = deployments.iter().find(others)?;
-    let (from, to) = (code(&template_now(observed, first)?), code(&first.body["spec"]["template"]));
+    let (from, to) = (code(&template_now(observed, first)?), code(&template(first)));
     let left = deployments.iter().filter(|it| others(it) || unready(observed, it)).map(|it| component(it)).collect();
     Some(Rollout { from, to, left })
 }
 
 /// What makes pods other pods: their code, and the version of the Redis Secret, whose URLs the configure Job writes first.
-fn revision(template: &Value) -> (Code, &Value) {
-    (code(template), &template["metadata"]["annotations"][labels::REDIS_SECRET])
+fn revision(template: &PodTemplateSpec) -> (Code, Option<&String>) {
+    (code(template), redis_secret(template))
 }
 
-/// Leaves a template as it is in that.
-fn keep(template: &mut Value, present: &Value) {
-    for field in ["image", "volumeMounts"] {
-        template["spec"]["containers"][0][field] = present["spec"]["containers"][0][field].clone();
-    }
-    let version = present["metadata"]["annotations"][labels::REDIS_SECRET].clone();
-    if version.is_null() {
-        template["metadata"].as_object_mut().map(|metadata| metadata.remove("annotations"));
-    } else {
-        template["metadata"]["annotations"] = json!({labels::REDIS_SECRET: version});
-    }
+/// Version of the Redis Secret that pods know.
+fn redis_secret(template: &PodTemplateSpec) -> Option<&String> {
+    template.metadata.as_ref()?.annotations.as_ref()?.get(labels::REDIS_SECRET)
 }
 
-fn code(template: &Value) -> Code {
-    let container = &template["spec"]["containers"][0];
-    let mut mounts = container["volumeMounts"].as_array().into_iter().flatten();
-    let copy = mounts.find_map(|mount| mount["subPath"].as_str()).and_then(|path| path.split('/').nth(1));
-    let image = container["image"].as_str().unwrap_or_default();
-    Code { image: image.to_owned(), copy: copy.map(str::to_owned) }
+/// The template of a Deployment of the bench.
+fn template(desired: &Desired) -> PodTemplateSpec {
+    desired.spec::<DeploymentSpec>().unwrap_or_default().template
+}
+
+/// Leaves the pods of a Deployment as they are in that.
+fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
+    let mut spec: DeploymentSpec = desired.spec().unwrap_or_default();
+    let template = &mut spec.template;
+    let own = template.spec.iter_mut().flat_map(|it| &mut it.containers).next();
+    if let (Some(own), Some(present)) = (own, container(present)) {
+        (own.image, own.volume_mounts) = (present.image.clone(), present.volume_mounts.clone());
+    }
+    if let Some(metadata) = &mut template.metadata {
+        metadata.annotations = redis_secret(present).map(|version| entry(labels::REDIS_SECRET, version));
+    }
+    *desired = desired.clone().with_spec(&spec);
+}
+
+fn container(template: &PodTemplateSpec) -> Option<&Container> {
+    template.spec.as_ref()?.containers.first()
+}
+
+fn code(template: &PodTemplateSpec) -> Code {
+    let container = container(template);
+    let mut mounts = container.and_then(|it| it.volume_mounts.as_ref()).into_iter().flatten();
+    let copy = mounts.find_map(|mount| mount.sub_path.as_ref()).and_then(|path| path.split('/').nth(1));
+    let image = container.and_then(|it| it.image.clone()).unwrap_or_default();
+    Code { image, copy: copy.map(str::to_owned) }
 }
 
 fn component(desired: &Desired) -> String {
-    desired.body["metadata"]["labels"]["component"].as_str().unwrap_or_default().to_owned()
+    desired.component().to_owned()
 }
 
 fn is_of(desired: &Desired, stage: &[&str]) -> bool {
     desired.kind == Kind::Deployment && stage.contains(&component(desired).as_str())
 }
 
-fn template_now(observed: &Observed, desired: &Desired) -> Option<Value> {
+fn template_now(observed: &Observed, desired: &Desired) -> Option<PodTemplateSpec> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-    Some(live.data["spec"]["template"].clone()).filter(|it| it["spec"]["containers"][0]["image"].is_string())
+    Some(live::template(live)).filter(|it| container(it).is_some_and(|it| it.image.is_some()))
+}
+
+/// The template as an earlier version made it, if the live one is just that.
+fn earlier_now(observed: &Observed, desired: &Desired) -> Option<Value> {
+    let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
+    earlier::still(&desired.body["spec"]["template"], &live.data["spec"]["template"])
 }
 
 fn unready(observed: &Observed, desired: &Desired) -> bool {

@@ -3,13 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBenchStatus, bench::ComponentStatus};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::model::Observed;
 use crate::{
     controllers::job,
-    domain::{labels, names::child, object::Kind, quantity},
+    domain::{labels, live, names::child, object::Kind, quantity},
 };
 
 /// The configure Job of a bench, if it is that of this revision.
@@ -44,8 +45,52 @@ pub fn unread_end(job: Option<&DynamicObject>, status: &FrappeBenchStatus, revis
 }
 
 /// Bytes that a claim asks for.
-pub fn size_bytes(claim: &Value) -> i128 {
-    claim["spec"]["resources"]["requests"]["storage"].as_str().and_then(quantity::bytes).unwrap_or(0)
+pub fn size_bytes(claim: &PersistentVolumeClaimSpec) -> i128 {
+    let requests = claim.resources.as_ref().and_then(|it| it.requests.as_ref());
+    requests.and_then(|it| quantity::bytes(&it.get("storage")?.0)).unwrap_or(0)
+}
+
+/// What a claim is: `Pending`, `Bound` or `Lost`.
+fn phase(claim: &DynamicObject) -> Option<String> {
+    live::status::<PersistentVolumeClaimStatus>(claim).phase
+}
+
+/// Whether a claim has its volume.
+pub fn is_bound(claim: &DynamicObject) -> bool {
+    phase(claim).as_deref() == Some("Bound")
+}
+
+/// Whether a claim waits for its volume.
+pub fn is_pending(claim: &DynamicObject) -> bool {
+    phase(claim).as_deref() == Some("Pending")
+}
+
+/// How far a Deployment or a StatefulSet is; nothing is none.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Progress {
+    observed_generation: Option<i64>,
+    replicas: Option<i64>,
+    updated_replicas: Option<i64>,
+    /// Of a StatefulSet, whose pods are available once they are ready.
+    ready_replicas: Option<i64>,
+    available_replicas: Option<i64>,
+}
+
+impl Progress {
+    /// Pods of an old revision.
+    fn old(&self) -> i64 {
+        self.replicas.unwrap_or(0) - self.updated_replicas.unwrap_or(0)
+    }
+}
+
+/// What a Deployment or a StatefulSet should have.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Wanted {
+    replicas: Option<i64>,
+    /// A StatefulSet has one.
+    service_name: Option<String>,
 }
 
 /// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
@@ -55,16 +100,13 @@ pub fn is_rolling(observed: &Observed, component: &str) -> bool {
 
 /// Whether the workload's controller has seen its spec.
 pub fn is_seen(workload: &DynamicObject) -> bool {
-    number(workload, "observedGeneration") >= workload.metadata.generation.unwrap_or(0)
+    let progress: Progress = live::status(workload);
+    progress.observed_generation.unwrap_or(0) >= workload.metadata.generation.unwrap_or(0)
 }
 
 /// Whether pods of an old revision are left, as far as the workload's controller has seen its spec.
 pub fn has_old_pods(workload: &DynamicObject) -> bool {
-    number(workload, "updatedReplicas") < number(workload, "replicas")
-}
-
-fn number(workload: &DynamicObject, field: &str) -> i64 {
-    workload.data["status"][field].as_i64().unwrap_or(0)
+    live::status::<Progress>(workload).old() > 0
 }
 
 /// Whether fewer pods are ready than there should be.
@@ -82,13 +124,13 @@ pub fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a Dynam
 /// Pods that are available and of the present revision. Where the workload's controller has not seen its spec there are
 /// none, unless nothing but their number can have changed (`settled`).
 pub fn count(workload: &DynamicObject, settled: bool) -> ComponentStatus {
-    let desired = workload.data["spec"]["replicas"].as_i64().unwrap_or(1);
-    let available =
-        if workload.data["spec"]["serviceName"].is_string() { "readyReplicas" } else { "availableReplicas" };
-    let updated = number(workload, "updatedReplicas");
+    let progress: Progress = live::status(workload);
+    let wanted: Wanted = live::spec(workload);
+    let available = if wanted.service_name.is_some() { progress.ready_replicas } else { progress.available_replicas };
+    let updated = progress.updated_replicas.unwrap_or(0);
     // Pods of an old revision that still run beside the new ones are not ready ones.
-    let old = (number(workload, "replicas") - updated).max(0);
-    let ready = if settled || is_seen(workload) { number(workload, available).min(updated) - old } else { 0 };
+    let ready = available.unwrap_or(0).min(updated) - progress.old().max(0);
+    let ready = if settled || is_seen(workload) { ready } else { 0 };
     let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);
-    ComponentStatus { ready: narrow(ready), desired: narrow(desired) }
+    ComponentStatus { ready: narrow(ready), desired: narrow(wanted.replicas.unwrap_or(1)) }
 }

@@ -1,15 +1,20 @@
 //! How large the volumes of a bench may become: they grow where their class can, and never shrink. Pure.
 
+use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, VolumeResourceRequirements};
 use kube::core::DynamicObject;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use super::{
     model::{Class, Observed, Rendered},
     reason::Reason,
-    seen::size_bytes,
+    seen::{is_bound, size_bytes},
 };
 use crate::domain::{
+    live,
     object::{Desired, Kind},
     quantity,
+    typed::storage,
 };
 
 /// The claims as they can be, with what stands in the way of one that cannot be as it should.
@@ -27,19 +32,21 @@ pub fn sized(observed: &Observed, rendered: &Rendered) -> Sized {
     for desired in rendered.foundation.iter().filter(|it| it.kind == Kind::PersistentVolumeClaim) {
         claims.push(fit(observed, desired, &mut problem));
     }
-    let made = |it: &&Desired| live(observed, it).is_some();
+    let made = |it: &&Desired| there(observed, it).is_some();
     claims.extend(rendered.claims.iter().filter(made).map(|desired| fit(observed, desired, &mut problem)));
     Sized { claims, problem }
 }
 
-fn live<'a>(observed: &'a Observed, desired: &Desired) -> Option<&'a DynamicObject> {
+fn there<'a>(observed: &'a Observed, desired: &Desired) -> Option<&'a DynamicObject> {
     observed.live.get(&(desired.kind, desired.key.name.clone())).map(|it| &**it)
 }
 
 fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, String)>) -> Desired {
-    let mut desired = desired.clone();
-    let Some(claim) = live(observed, &desired) else { return desired };
-    let (wanted, present) = (size_bytes(&desired.body), size_bytes(&claim.data));
+    let (Some(claim), Some(mut spec)) = (there(observed, desired), desired.spec::<PersistentVolumeClaimSpec>()) else {
+        return desired.clone();
+    };
+    let found: PersistentVolumeClaimSpec = live::spec(claim);
+    let (wanted, present) = (size_bytes(&spec), size_bytes(&found));
     let name = &desired.key.name;
     let size = |bytes: i128| format!("{} MiB", bytes >> 20);
     let stands = if wanted < present {
@@ -50,7 +57,7 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
         );
         Some((Reason::VolumeCannotShrink, message))
     } else if wanted > present && observed.classes.get(name) == Some(&Class::Found { grows: false }) {
-        let class = claim.data["spec"]["storageClassName"].as_str().unwrap_or_default();
+        let class = found.storage_class_name.as_deref().unwrap_or_default();
         let message = format!(
             "volume {name} has {} and cannot grow to {}: StorageClass {class} does not set allowVolumeExpansion",
             size(present),
@@ -60,33 +67,52 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
     } else {
         None
     };
+    let granted = granted(claim, present);
     if stands.is_some() {
-        desired.body["spec"]["resources"]["requests"]["storage"] =
-            claim.data["spec"]["resources"]["requests"]["storage"].clone();
-    } else if problem.is_none() && wanted > granted(claim) && claim.data["status"]["phase"] == "Bound" {
-        let message = format!("volume {name} grows from {} to {}", size(granted(claim)), size(wanted));
+        spec.resources = Some(requested(&found));
+    } else if problem.is_none() && wanted > granted && is_bound(claim) {
+        let message = format!("volume {name} grows from {} to {}", size(granted), size(wanted));
         *problem = Some((Reason::VolumePending, message));
     }
     *problem = stands.or(problem.take());
-    desired
+    desired.clone().with_spec(&spec)
+}
+
+/// What a claim asks for of its storage, and nothing else.
+fn requested(claim: &PersistentVolumeClaimSpec) -> VolumeResourceRequirements {
+    let requests = claim.resources.as_ref().and_then(|it| it.requests.as_ref());
+    let size = requests.and_then(|it| it.get("storage")).map_or("", |it| it.0.as_str());
+    storage(size)
 }
 
 /// Bytes that a bound claim has; all that it asks for where its volume does not say.
-fn granted(claim: &DynamicObject) -> i128 {
-    let capacity = claim.data["status"]["capacity"]["storage"].as_str().and_then(quantity::bytes);
-    capacity.unwrap_or(size_bytes(&claim.data))
+fn granted(claim: &DynamicObject, asked: i128) -> i128 {
+    let status: PersistentVolumeClaimStatus = live::status(claim);
+    status.capacity.and_then(|it| quantity::bytes(&it.get("storage")?.0)).unwrap_or(asked)
+}
+
+/// What of a StatefulSet cannot be changed, and everything else.
+#[derive(Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Template {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    volume_claim_templates: Option<Vec<Value>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod_management_policy: Option<String>,
+    #[serde(flatten)]
+    others: Map<String, Value>,
 }
 
 /// What of a StatefulSet cannot be changed stays as it was made.
-pub fn keep_template(observed: &Observed, mut desired: Desired) -> Desired {
-    if desired.kind == Kind::StatefulSet
-        && let Some(live) = live(observed, &desired)
-    {
-        for field in ["volumeClaimTemplates", "podManagementPolicy"] {
-            if !live.data["spec"][field].is_null() {
-                desired.body["spec"][field] = live.data["spec"][field].clone();
-            }
-        }
+pub fn keep_template(observed: &Observed, desired: Desired) -> Desired {
+    if desired.kind != Kind::StatefulSet {
+        return desired;
     }
-    desired
+    let (Some(made), Some(spec)) = (there(observed, &desired), desired.spec::<Template>()) else { return desired };
+    let former: Template = live::spec(made);
+    desired.with_spec(&Template {
+        volume_claim_templates: former.volume_claim_templates.or(spec.volume_claim_templates),
+        pod_management_policy: former.pod_management_policy.or(spec.pod_management_policy),
+        others: spec.others,
+    })
 }

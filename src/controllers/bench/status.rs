@@ -7,7 +7,7 @@ use frappe_crds::{
     bench::{BenchPhase, ComponentStatus, ConfigureFailure, WorkerScalingStatus},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::{ResourceExt, core::DynamicObject};
+use kube::ResourceExt;
 
 use super::{
     autoscaling::autoscaling,
@@ -16,13 +16,14 @@ use super::{
     protection,
     reason::Reason,
     rollout,
-    seen::{configure_job, count, has_old_pods, is_seen, workload},
+    seen::{configure_job, count, has_old_pods, is_bound, is_seen, workload},
     sizes,
 };
 use crate::{
     controllers::job,
     domain::{
         condition::{self, Conditions},
+        live,
         names::module,
         object::Kind,
     },
@@ -111,15 +112,10 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
 /// The first Deployment whose pods the API server refuses, as its controller says.
 fn refused(observed: &Observed) -> Option<(Reason, String)> {
     observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment).find_map(|((_, name), live)| {
-        let conditions = live.data["status"]["conditions"].as_array()?;
-        let failure = conditions.iter().find(|it| it["type"] == "ReplicaFailure" && it["status"] == "True")?;
-        let message = failure["message"].as_str().unwrap_or_default();
+        let failure = live::conditions(live).into_iter().find(|it| it.holds("ReplicaFailure"))?;
+        let message = failure.message().unwrap_or_default();
         Some((Reason::PodsNotStarting, format!("Deployment {name}: its pods are refused: {message}")))
     })
-}
-
-fn is_bound(claim: &DynamicObject) -> bool {
-    claim.data["status"]["phase"] == "Bound"
 }
 
 /// The first claim that is not bound, and why.
@@ -147,7 +143,7 @@ fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, Comp
     let settled = is_settled(observed, rendered);
     workloads
         .map(|it| {
-            let component = it.body["metadata"]["labels"]["component"].as_str().unwrap_or_default().to_owned();
+            let component = it.component().to_owned();
             let live = observed.live.get(&(it.kind, it.key.name.clone()));
             (component, live.map_or(ComponentStatus { ready: 0, desired: -1 }, |live| count(live, settled)))
         })

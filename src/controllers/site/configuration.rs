@@ -1,14 +1,14 @@
 //! What a site's Job brings about in the site: settings, hosts, password and apps. Pure.
 
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use super::{
     build::database_request,
-    model::{Configuration, Input, Observed},
+    model::{Configuration, ConfigurationRequest, Input, Observed},
     route::{encrypted, url},
 };
-use crate::domain::{labels, names::hash_hex};
+use crate::domain::{labels, names::hash_hex, wire};
 
 /// Hex digits of the hash of a configuration.
 const HASH_DIGITS: usize = 16;
@@ -17,36 +17,52 @@ const HASH_DIGITS: usize = 16;
 pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
     let valid = input.valid;
     let spec = &observed.site.spec;
-    let mut config: Map<String, Value> = spec.site_config.clone().into_iter().collect();
-    config.insert("host_name".to_owned(), json!(url(&valid.hosts.primary, encrypted(observed))));
+    let mut config = spec.site_config.clone();
+    config.insert("host_name".to_owned(), url(&valid.hosts.primary, encrypted(observed)).into());
     let flags = [("maintenance_mode", spec.maintenance_mode), ("pause_scheduler", spec.scheduler_paused)];
     for (key, _) in flags.into_iter().filter(|(_, wanted)| *wanted == Some(true)) {
-        config.insert(key.to_owned(), json!(1));
+        config.insert(key.to_owned(), 1.into());
     }
-    let mut request = json!({
-        "apps": valid.apps, "config": config, "hosts": valid.hosts.all().collect::<Vec<_>>(),
-        "secret_config": spec.site_config_secret_refs.keys().collect::<Vec<_>>(),
-    });
-    if !valid.removed_apps.is_empty() {
-        request["removed_apps"] = json!(valid.removed_apps);
-    }
+    let request = ConfigurationRequest {
+        apps: valid.apps.clone(),
+        config,
+        hosts: valid.hosts.all().cloned().collect(),
+        removed_apps: valid.removed_apps.clone(),
+        secret_config: spec.site_config_secret_refs.keys().cloned().collect(),
+    };
     let version = |secret: &DynamicObject| secret.resource_version().unwrap_or_default();
     let set = observed.site.status.as_ref().and_then(|status| status.admin_password_version.clone());
     let admin = observed.secrets.get(&valid.admin_secret).map(|it| version(it)).or(set);
     let of = |name: &str| observed.secrets.get(name).map(|it| version(it)).unwrap_or_default();
     let entries = spec.site_config_secret_refs.values().map(|it| format!("{}/{}={}", it.name, it.key, of(&it.name)));
-    let mut read = json!({
-        "account": observed.credentials.as_deref().map(version),
-        "connection": valid.database.connection_secret().map(of),
-        "admin": admin,
-        "entries": entries.collect::<Vec<_>>(),
-        "asked": observed.site.annotations().get(labels::RECONCILE),
-    });
-    let status = observed.site.status.as_ref();
-    if let Some(restored) = status.and_then(|status| status.last_restore.as_ref()) {
-        read["restored"] = json!(restored);
-    }
+    let read = Read {
+        account: observed.credentials.as_deref().map(version),
+        connection: valid.database.connection_secret().map(of),
+        admin: admin.as_deref(),
+        entries: entries.collect(),
+        asked: observed.site.annotations().get(labels::RECONCILE),
+        restored: observed.site.status.as_ref().and_then(|status| status.last_restore.as_ref()),
+    };
     let database = database_request(&valid.database, &input.known.name, &input.known.user);
-    let hash = hash_hex(&format!("{request}{database}{read}"), HASH_DIGITS);
+    let text = format!("{}{}{}", wire::text(&request), wire::text(&database), wire::text(&read));
+    let hash = hash_hex(&text, HASH_DIGITS);
     Configuration { request, hash, admin_password_version: admin }
+}
+
+/// What else the hash of a configuration is made of.
+#[derive(Serialize)]
+struct Read<'a> {
+    /// Version of the account's Secret.
+    account: Option<String>,
+    /// Version of the account's Secret, where the site names it.
+    connection: Option<String>,
+    /// Version of the Secret with the password of Administrator.
+    admin: Option<&'a str>,
+    /// Versions of the Secrets with settings.
+    entries: Vec<String>,
+    /// What a person set to have it applied anew.
+    asked: Option<&'a String>,
+    /// The last restore.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    restored: Option<&'a String>,
 }

@@ -5,6 +5,7 @@ use frappe_crds::{
     common::{DatabaseConfig, DatabaseMode, DatabaseProvider, Port},
 };
 use kube::{ResourceExt, core::DynamicObject};
+use serde::Deserialize;
 
 use super::{
     found::is_adopting,
@@ -15,7 +16,7 @@ use super::{
     record,
 };
 use crate::{
-    domain::{key::Key, labels},
+    domain::{key::Key, labels, live},
     io::writer::NOT_OURS,
 };
 
@@ -129,12 +130,27 @@ fn shared(
 
 /// Host name and port of a MariaDB: of its primary where it has replicas.
 fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
-    let spec = server.map(|it| it.data["spec"].clone()).unwrap_or_default();
-    let highly_available = spec["replicas"].as_i64().unwrap_or(1) > 1
-        || spec["galera"]["enabled"] == true
-        || spec["replication"]["enabled"] == true;
+    let spec: MariaDb = server.map(live::spec).unwrap_or_default();
+    let highly_available = spec.replicas.unwrap_or(1) > 1 || spec.galera.enabled || spec.replication.enabled;
     let service = if highly_available { format!("{}-primary", key.name) } else { key.name.clone() };
-    (format!("{service}.{}.svc", key.namespace), spec["port"].as_i64().unwrap_or(MARIADB_PORT))
+    (format!("{service}.{}.svc", key.namespace), spec.port.unwrap_or(MARIADB_PORT))
+}
+
+/// What of a MariaDB says where it answers.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct MariaDb {
+    replicas: Option<i64>,
+    port: Option<i64>,
+    galera: Toggle,
+    replication: Toggle,
+}
+
+/// A part of a MariaDB that may be on.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Toggle {
+    enabled: bool,
 }
 
 fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) -> Result<Database, Report> {
@@ -144,7 +160,7 @@ fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) 
         let message = "dbConfig.connectionSecretRef is missing: name a Secret with the keys username and password";
         return failed(Reason::ConnectionSecretMissing, message.to_owned());
     };
-    let own = observed.site.namespace().unwrap_or_default();
+    let own = Key::of(observed.site.as_ref()).namespace;
     if reference.namespace.as_ref().is_some_and(|namespace| *namespace != own) {
         let message =
             format!("dbConfig.connectionSecretRef.namespace is not {own}: a Secret must be in the site's namespace");

@@ -11,8 +11,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use serde_json::json;
 
 use super::{
-    build::{self, Cleanup},
-    database,
+    build, database,
     final_backup::{blocked as backup_blocked, final_backup},
     model::{Database, Holder, Known, Observed, Plan, Progress, Report, Stage, Step, Subject},
     operation::{self, waits_message},
@@ -26,8 +25,9 @@ use crate::{
         phase::Next,
     },
     domain::{
+        foreign::{Cleanup, Existing},
         labels,
-        object::{Desired, Kind, finalizers_without},
+        object::{Kind, finalizers_without},
     },
 };
 
@@ -304,13 +304,9 @@ fn drop_objects(remains: &Remains) -> Vec<Step> {
     let mut steps = Vec::new();
     for (kind, suffix, live, cleanup) in wanted {
         let Some(live) = live.as_ref().filter(|it| it.metadata.deletion_timestamp.is_none()) else { continue };
-        let metadata = json!({"uid": live.uid(), "labels": live.labels(), "name": live.name_any()});
         // Only the policy changes: everything else stays as it was when the object was made.
-        let mut spec = live.data["spec"].clone();
-        spec["cleanupPolicy"] = json!(cleanup.as_str());
-        if live.data["spec"] != spec {
-            steps.push(Step::Ensure(Desired::untyped(kind, place.key(suffix), metadata, &spec)));
-        }
+        let changed = Existing::of(live).with(cleanup);
+        steps.extend(changed.map(|spec| Step::Ensure(spec.desired(kind, place.key(suffix), live))));
         steps.push(Step::Delete(kind, live.clone()));
     }
     steps

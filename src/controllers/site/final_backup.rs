@@ -25,6 +25,7 @@ use crate::controllers::{
     },
     job::{AGAIN_AFTER, left_until_again},
 };
+use crate::domain::uid;
 
 /// The plan while the last backup is not made; nothing once it is.
 pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
@@ -58,7 +59,7 @@ fn begin(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Plan
     let operation = BackupOperation {
         kind: BackupOperationKind::Backup,
         site_backup: maker.name_any(),
-        site_backup_uid: maker.uid().unwrap_or_default(),
+        site_backup_uid: uid::of(maker).to_owned(),
         run: name(maker, deleted_at),
         scheduled_at: Time(deleted_at),
         started_at: Time(observed.now),

@@ -1,8 +1,10 @@
 //! What another operator made for a site that is to be taken over: the account of its database, and its objects.
 
+use std::collections::BTreeMap;
+
 use frappe_crds::FrappeSite;
-use kube::{ResourceExt, core::DynamicObject};
-use serde_json::json;
+use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
+use serde::Serialize;
 
 use super::{
     build,
@@ -11,12 +13,12 @@ use super::{
 };
 use crate::{
     controllers::adoption::is_asked,
-    domain::{key::Key, names::child, object::Desired},
+    domain::{key::Key, names::child, object::Desired, wire},
 };
 
 /// The Go operator's Secret with the password of Administrator.
 pub(super) fn admin_password(site: &FrappeSite) -> Key {
-    Key::new(site.namespace().unwrap_or_default(), child(&site.name_any(), "admin"))
+    Key::new(Key::of(site).namespace, child(&site.name_any(), "admin"))
 }
 
 /// Whether the site may be another operator's, and is to be taken over.
@@ -37,15 +39,32 @@ pub(super) fn admin(observed: &Observed, input: &Input) -> Option<Step> {
 /// Another operator's Secret of the account, with what this one needs beside the password that it has.
 pub(super) fn credentials(observed: &Observed, input: &Input) -> Option<Step> {
     let live = observed.found.credentials.as_ref()?;
-    let Desired { mut body, .. } = build::credentials(input, "", Some(&observed.fresh.encryption_key));
-    if let Some(data) = body["stringData"].as_object_mut() {
-        data.remove("password");
-    }
-    let mut metadata = body["metadata"].take();
-    for (key, value) in [("uid", live.uid()), ("resourceVersion", live.resource_version()), ("ownerReferences", None)] {
-        metadata[key] = json!(value);
-    }
-    Some(Step::AdoptSecret(live.clone(), json!({"metadata": metadata, "stringData": body["stringData"]})))
+    let mut wanted = build::account_secret(input, "", Some(&observed.fresh.encryption_key));
+    wanted.string_data.iter_mut().for_each(|data| drop(data.remove("password")));
+    let metadata = ObjectMeta { uid: live.uid(), resource_version: live.resource_version(), ..wanted.metadata };
+    let metadata = input.valid.place.credentials().named(metadata);
+    let adoption = Adoption {
+        metadata: AdoptedMetadata { metadata, owner_references: () },
+        string_data: wanted.string_data.unwrap_or_default(),
+    };
+    Some(Step::AdoptSecret(live.clone(), wire::json(&adoption)))
+}
+
+/// What changes of another operator's Secret.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Adoption {
+    metadata: AdoptedMetadata,
+    string_data: BTreeMap<String, String>,
+}
+
+/// Its metadata: without an owner that would take it along.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct AdoptedMetadata {
+    #[serde(flatten)]
+    metadata: ObjectMeta,
+    owner_references: (),
 }
 
 /// Brings an object to what it should be; takes it over first where it may be another operator's.

@@ -3,7 +3,10 @@
 
 use kube::core::DynamicObject;
 
-use crate::io::index::{By, Index};
+use crate::{
+    domain::foreign::holder,
+    io::index::{By, Index},
+};
 
 /// FrappeDomains, which are named like their hosts, by the uid of the site that holds them.
 pub struct ByHolder;
@@ -16,7 +19,7 @@ impl By for ByHolder {
     type Note = ();
 
     fn of(domain: &DynamicObject) -> Option<String> {
-        domain.data["spec"]["site"]["uid"].as_str().map(str::to_owned)
+        holder(domain).map(|it| it.uid)
     }
 
     fn note(_: &DynamicObject) {}

@@ -42,8 +42,8 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeSite, FrappeSiteStatus};
 use job_slots::Wants;
-use kube::{ResourceExt, core::DynamicObject};
-use kube_sharding::{Slot, gate::Scope};
+use kube::core::DynamicObject;
+use kube_sharding::gate::Scope;
 use room::budgeted;
 
 use super::site::model::{Of, Turn};
@@ -55,7 +55,7 @@ use crate::{
         failure::{self, Error},
         objects::name,
     },
-    domain::{condition, key::Key, object::Kind},
+    domain::{condition, key::Key, object::Kind, uid},
     io::{
         events::log_line,
         writer::{WriteError, Writer},
@@ -75,7 +75,7 @@ impl Held for FrappeSite {
     }
 
     fn gone(context: &Context, known: &Self, written: &DynamicObject) {
-        context.sites.deleted(&Key::of(known), &written.uid().unwrap_or_default());
+        context.sites.deleted(&Key::of(known), uid::of(written));
     }
 
     fn children(context: &Context) -> &Children {
@@ -92,7 +92,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
         context.jobs.forget(&key);
         return Outcome::Done;
     };
-    let writer = Writer::new(context.client.clone(), Scope::Slot(Slot::of_uid(&site.uid().unwrap_or_default())));
+    let writer = Writer::new(context.client.clone(), Scope::Slot(uid::slot_of(site.as_ref())));
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner: Owner::of(site.as_ref(), true) };
     let result = match once(&attempt, Turn { epoch, terminating: false, of: Of::Site }).await {
         // Nothing can be made in a namespace that is going: plan again, knowing that.

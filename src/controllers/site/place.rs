@@ -35,7 +35,7 @@ pub struct Place {
 impl Place {
     /// The place of a site.
     pub fn of(site: &FrappeSite) -> Self {
-        let own = site.namespace().unwrap_or_default();
+        let own = Key::of(site).namespace;
         let namespace = site.spec.bench_ref.namespace.clone().unwrap_or_else(|| own.clone());
         let name = site.name_any();
         let status = site.status.as_ref();

@@ -7,8 +7,7 @@ use kube::ResourceExt;
 use serde_json::json;
 
 use super::{
-    build::{self, Cleanup},
-    database, found,
+    build, database, found,
     model::{Database, Holder, Input, Observed, Part, Plan, Progress, Report, Server, Stage, Step},
     operation::{self, waits_message},
     place::Place,
@@ -18,15 +17,17 @@ use super::{
 use crate::{
     controllers::{adoption::is_as_found, phase::Next},
     domain::{
+        foreign::Cleanup,
         labels::{self, has_labels, relabelled},
         object::Kind,
+        uid,
     },
 };
 
 /// Slot, bench and finalizer, in one patch.
 pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
     let observed = &site.observed.site;
-    let slot = kube_sharding::Slot::of_uid(&observed.uid().unwrap_or_default()).to_string();
+    let slot = uid::slot_of(observed.as_ref()).to_string();
     let place = Place::of(observed);
     let bench = observed.spec.bench_ref.name.clone();
     let mut wanted = vec![(labels::SLOT, slot), (labels::BENCH_OF_SITE, bench)];

@@ -9,13 +9,14 @@ use frappe_crds::{
     site::{DatabaseKind, SiteDatabase},
 };
 use kube::{ResourceExt, core::DynamicObject};
+use serde::Deserialize;
 
 use super::{
     model::{Choice, Database, Existing, Known, Observed, Report, Stage},
     place::Place,
     reason::Reason,
 };
-use crate::domain::{key::Key, labels, names, owner::Owner};
+use crate::domain::{key::Key, labels, live, names, owner::Owner};
 
 /// What is known: by the status, else by what a site of an older version has, else by what was kept or restored of one, else
 /// decided now.
@@ -32,11 +33,10 @@ pub fn known(observed: &Observed) -> Known {
     let made = status.identity.is_some();
     let identity = status.identity.or(of_secret).unwrap_or_else(|| observed.fresh.identity.clone());
     let object = |index: usize, found: Option<&DynamicObject>| {
-        let name = |it: &DynamicObject| it.data["spec"]["name"].as_str().map(str::to_owned);
+        let name = |it: &DynamicObject| live::spec::<SqlObject>(it).name;
         observed.sql[index].as_deref().or(found).and_then(name)
     };
-    let derived =
-        || names::database(&observed.site.namespace().unwrap_or_default(), &observed.site.name_any(), &identity);
+    let derived = || names::database(&Key::of(observed.site.as_ref()).namespace, &observed.site.name_any(), &identity);
     let name = status
         .database_name
         .filter(|_| made)
@@ -142,10 +142,18 @@ fn word(engine: Option<&str>) -> &'static str {
     if engine == Some("postgres") { "postgres" } else { "mariadb" }
 }
 
+/// What of a Database, a User or a Grant says what it is, and where.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SqlObject {
+    name: Option<String>,
+    maria_db_ref: Option<NamespacedReference>,
+}
+
 /// The server that the MariaDB operator's objects of this site name.
 fn on_server_of_objects(observed: &Observed) -> Option<Choice> {
     let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
-    let reference: NamespacedReference = serde_json::from_value(object.data["spec"]["mariaDbRef"].clone()).ok()?;
+    let reference = live::spec::<SqlObject>(object).maria_db_ref?;
     let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
     let key = Key::new(namespace, reference.name);
     let own = Place::of(&observed.site).own_server();

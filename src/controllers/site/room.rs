@@ -16,6 +16,7 @@ use crate::{
     domain::{
         key::Key,
         object::{Desired, Kind},
+        uid,
     },
 };
 
@@ -58,7 +59,7 @@ fn take(context: &Context, observed: &Observed, job: Option<&Desired>, wants: Wa
     let claim = Claim {
         bench,
         site: key,
-        uid: observed.site.uid().unwrap_or_default(),
+        uid: uid::of(observed.site.as_ref()).to_owned(),
         wants,
         job: job.key.name.clone(),
         since: since.or(created).unwrap_or(observed.now),

@@ -1,9 +1,11 @@
 //! Which Secrets have the password of a MariaDB's administrator, by what the watch of MariaDBs shows.
 
+use k8s_openapi::api::core::v1::SecretKeySelector;
 use kube::{ResourceExt, core::DynamicObject};
+use serde::Deserialize;
 
 use crate::{
-    domain::key::Key,
+    domain::{key::Key, live},
     io::index::{By, Index},
 };
 
@@ -19,12 +21,19 @@ impl By for ByRootSecret {
 
     /// The Secret that a MariaDB names, or the one that its operator makes where it names none.
     fn of(server: &DynamicObject) -> Option<Key> {
-        let named = server.data["spec"]["rootPasswordSecretKeyRef"]["name"].as_str().map(str::to_owned);
+        let named = live::spec::<Server>(server).root_password_secret_key_ref.map(|it| it.name);
         let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
-        Some(Key::new(server.namespace().unwrap_or_default(), name))
+        Some(Key::new(Key::of(server).namespace, name))
     }
 
     fn note(_: &DynamicObject) {}
+}
+
+/// What of a MariaDB names its Secret.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Server {
+    root_password_secret_key_ref: Option<SecretKeySelector>,
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::{
     domain::{
         key::Key,
         labels::{self, has_labels, relabelled},
+        uid,
     },
 };
 
@@ -87,8 +88,8 @@ fn copied<K: Reconciled>(
 
 /// A Secret without the site's slot label is not seen by the watch.
 fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
-    let uid = observed.site.uid().unwrap_or_default();
-    let slot = kube_sharding::Slot::of_uid(&uid).to_string();
+    let uid = uid::of(observed.site.as_ref()).to_owned();
+    let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), (labels::SITE_UID, uid)];
     let named = wanted.clone().into_iter().chain([("site", observed.site.name_any())]);
     (!has_labels(&**secret, &wanted)).then(|| Step::LabelSecret(secret.clone(), relabelled(&**secret, named)))

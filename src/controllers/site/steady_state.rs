@@ -7,7 +7,6 @@ use frappe_crds::{
     site::{OperationKind, SitePhase},
 };
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
 
 use super::{
     build, found,
@@ -21,7 +20,7 @@ use super::{
 use crate::{
     controllers::phase::Next,
     domain::{
-        labels,
+        labels, live,
         names::module,
         object::{Desired, Kind},
     },
@@ -199,16 +198,13 @@ fn served(observed: &Observed) -> Report {
 /// What a Gateway or a router says against the route.
 fn refused(observed: &Observed, way: Option<Way>) -> Option<String> {
     let routes = &observed.routes;
-    let (objects, list, condition): (Vec<_>, &str, &str) = match way? {
+    let (objects, condition): (Vec<_>, &str) = match way? {
         Way::Ingress => return None,
-        Way::HttpRoute => (routes.http_route.iter().collect(), "parents", "Accepted"),
-        Way::Route => (routes.routes.values().collect(), "ingress", "Admitted"),
+        Way::HttpRoute => (routes.http_route.iter().collect(), "Accepted"),
+        Way::Route => (routes.routes.values().collect(), "Admitted"),
     };
-    let parents = objects.iter().flat_map(|it| it.data["status"][list].as_array().cloned().unwrap_or_default());
-    let conditions = parents.flat_map(|it| it["conditions"].as_array().cloned().unwrap_or_default());
-    let mut against = conditions.filter(|it| it["type"] == condition && it["status"] == "False");
-    let text = |value: &Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
-    against.next().map(|it| {
-        format!("{} was rejected: {}: {}", way.map_or("", Way::name), text(&it, "reason"), text(&it, "message"))
-    })
+    let mut conditions = objects.into_iter().flat_map(|it| live::conditions_of_parents(it));
+    let against = conditions.find(|it| it.fails(condition))?;
+    let message = against.message().unwrap_or_default();
+    Some(format!("{} was rejected: {}: {message}", way.map_or("", Way::name), against.reason()))
 }

@@ -15,7 +15,7 @@ use super::{
     secrets::secrets,
     validate::validated::Validated,
 };
-use crate::domain::{condition, labels};
+use crate::domain::{labels, live};
 
 /// A site whose spec is valid.
 pub(super) struct ValidSite<'a> {
@@ -79,15 +79,14 @@ impl<'a> ValidSite<'a> {
 fn database_report(observed: &Observed) -> Option<Report> {
     let served = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     for (object, kind) in observed.sql.iter().zip(["Database", "User", "Grant"]) {
-        let conditions = object.as_ref().map(|it| it.data["status"]["conditions"].clone()).unwrap_or_default();
-        let conditions: Vec<_> = serde_json::from_value(conditions).unwrap_or_default();
-        let ready = condition::find(&conditions, "Ready");
-        if ready.is_some_and(|it| it.status == "True") {
+        let conditions = object.as_deref().map(live::conditions).unwrap_or_default();
+        if conditions.iter().any(|it| it.holds("Ready")) {
             continue;
         }
-        return match ready.filter(|it| it.reason == "Failed") {
+        return match conditions.iter().find(|it| it.is("Ready") && it.reason() == "Failed") {
             Some(failed) => {
-                let message = format!("the MariaDB operator could not create the {kind}: {}", failed.message);
+                let why = failed.message().unwrap_or_default();
+                let message = format!("the MariaDB operator could not create the {kind}: {why}");
                 Some(Report {
                     phase: SitePhase::Provisioning,
                     ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message)

@@ -26,7 +26,7 @@ use super::{
 };
 use crate::{
     controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
-    domain::{condition, labels, names::module},
+    domain::{condition, key::Key, labels, names::module},
 };
 
 /// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
@@ -111,7 +111,7 @@ fn taken_host(observed: &Observed) -> Option<Report> {
 /// What cannot be, whatever the world is.
 fn refuse(observed: &Observed) -> Result<(), Report> {
     let spec = &observed.site.spec;
-    let own = observed.site.namespace().unwrap_or_default();
+    let own = Key::of(observed.site.as_ref()).namespace;
     let failed = |at, reason, message: String| Err(Report::failed(Stage::Bench, at, reason, message));
     if observed.site.annotations().contains_key(labels::TOO_LARGE) {
         let message = "the object is too large (its spec takes more than 64 KiB) or nested too deeply, and is not read: take \

@@ -6,14 +6,14 @@ use kube::{ResourceExt, core::DynamicObject};
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
     controllers::{adoption::is_asked, job},
-    domain::{condition, key::Key, labels, object::Kind},
+    domain::{condition, foreign, key::Key, labels, object::Kind},
     io::{cache::Change, compact::Compact},
     lanes::Priority,
 };
 
 /// The lane of a site: its bench.
 pub fn lane(site: &FrappeSite) -> Key {
-    let own = site.namespace().unwrap_or_default();
+    let own = Key::of(site).namespace;
     Key::new(site.spec.bench_ref.namespace.clone().unwrap_or(own), &site.spec.bench_ref.name)
 }
 
@@ -54,7 +54,7 @@ pub fn is_part(site: &FrappeSite, kind: Kind, child: &Compact) -> bool {
 
 /// Whether a site reads this Secret of its own namespace.
 pub fn reads_secret(site: &FrappeSite, bench: Option<&FrappeBench>, secret: &Key) -> bool {
-    site.namespace().unwrap_or_default() == secret.namespace && named_secrets(site, bench).contains(&secret.name)
+    Key::of(site).namespace == secret.namespace && named_secrets(site, bench).contains(&secret.name)
 }
 
 /// Whether a site is concerned when this namespace changes: it is its own, or its bench's.
@@ -79,8 +79,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
 
 /// The site that holds a FrappeDomain.
 pub fn holder(domain: &Compact) -> Option<Key> {
-    let site = &domain.open().data["spec"]["site"];
-    Some(Key::new(site["namespace"].as_str()?, site["name"].as_str()?))
+    foreign::holder(&domain.open()).map(|it| Key::new(it.namespace, it.name))
 }
 
 /// Whether a site may wait for this FrappeDomain, or hold it.

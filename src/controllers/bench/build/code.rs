@@ -2,22 +2,40 @@
 //! that copy in place of the image's.
 
 use frappe_crds::bench::{AppSource, AppSourceKind};
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::VolumeMount;
+use serde::Serialize;
 
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
-    domain::names::hash_hex,
+    domain::{names::hash_hex, wire},
 };
 
+/// Volume with the sites.
+pub(super) const SITES_VOLUME: &str = "sites";
 /// Folder of the copies on the volume, one for each revision of the code.
 const FOLDER: &str = ".apps";
 /// What of the bench is copied: code, the virtual environment that knows it, and built assets.
 const PARTS: [&str; 3] = ["apps", "env", "assets"];
 
-/// Apps that are cloned, as the runner reads them; their order is the bench's.
-fn cloned(input: &Input) -> Vec<Value> {
+/// What the runner is asked to make a copy of.
+#[derive(Serialize)]
+pub(super) struct Request<'a> {
+    revision: String,
+    clone: Vec<Cloned<'a>>,
+}
+
+/// An app that is cloned, as the runner reads it.
+#[derive(Serialize)]
+struct Cloned<'a> {
+    name: &'a str,
+    repository: Option<&'a str>,
+    branch: Option<&'a str>,
+}
+
+/// Apps that are cloned; their order is the bench's.
+fn cloned<'a>(input: &Input<'a>) -> Vec<Cloned<'a>> {
     let from_git = input.bench.spec.apps.iter().filter(|app| app.source == AppSourceKind::Git);
-    from_git.map(|app| json!({"name": app.name, "repository": repository(app), "branch": branch(app)})).collect()
+    from_git.map(|app| Cloned { name: &app.name, repository: repository(app), branch: branch(app) }).collect()
 }
 
 fn repository(app: &AppSource) -> Option<&str> {
@@ -32,20 +50,22 @@ fn branch(app: &AppSource) -> Option<&str> {
 /// Revision of the copy that the pods run; nothing where they run the image's own code.
 fn revision(input: &Input) -> Option<String> {
     let apps = cloned(input);
-    (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), json!(apps)), 16))
+    (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), wire::text(&apps)), 16))
 }
 
 /// What the runner is asked to make of it.
-pub(super) fn request(input: &Input) -> Option<Value> {
-    Some(json!({"revision": revision(input)?, "clone": cloned(input)}))
+pub(super) fn request<'a>(input: &Input<'a>) -> Option<Request<'a>> {
+    Some(Request { revision: revision(input)?, clone: cloned(input) })
 }
 
 /// Mounts of the copy over the image's folders.
-pub(super) fn mounts(input: &Input) -> Vec<Value> {
+pub(super) fn mounts(input: &Input) -> Vec<VolumeMount> {
     let Some(revision) = revision(input) else { return Vec::new() };
-    PARTS
-        .map(|part| {
-            json!({"name": "sites", "mountPath": format!("{BENCH_PATH}/{part}"), "subPath": format!("{FOLDER}/{revision}/{part}")})
-        })
-        .into()
+    let of = |part: &str| VolumeMount {
+        name: SITES_VOLUME.to_owned(),
+        mount_path: format!("{BENCH_PATH}/{part}"),
+        sub_path: Some(format!("{FOLDER}/{revision}/{part}")),
+        ..VolumeMount::default()
+    };
+    PARTS.map(of).into()
 }

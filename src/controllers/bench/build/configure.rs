@@ -1,11 +1,21 @@
 //! The site runner's ConfigMap and the Job that merges `common_site_config.json`.
 
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::JobSpec,
+        core::v1::{ConfigMap, Container, EmptyDirVolumeSource, PodSpec, PodTemplateSpec, VolumeProjection},
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use kube::api::ObjectMeta;
+use serde::Serialize;
 
 use super::{
     code,
     network::SOCKETIO_PORT,
-    pod::{pod_labels, pod_spec},
+    pod::{bench_pod, container, pod_labels, written},
     redis::{External, USER, redis_secret},
 };
 use crate::{
@@ -14,7 +24,10 @@ use crate::{
         key::Key,
         labels,
         names::{child, hash_hex},
-        object::{Desired, Kind},
+        object::Desired,
+        pod::{self, Mounted, Pod, item, variable},
+        typed::{self, entry},
+        wire,
     },
     runner,
 };
@@ -25,46 +38,50 @@ const RUNNER_PATH: &str = "/opt/frappe-operator";
 const DEADLINE_SECONDS: i64 = 600;
 /// Longest time of one that copies the image's code and installs apps, in seconds.
 const INSTALL_DEADLINE_SECONDS: i64 = 3600;
+/// Seconds that a Job's pod has to end.
+const GRACE_SECONDS: i64 = 30;
+/// Volume of the Secrets that the runner reads.
+const SECRETS_VOLUME: &str = "secrets";
 
 /// The ConfigMap that ships the site runner to every Job of the bench.
 pub fn runner_config_map(input: &Input) -> Desired {
     let key = Key::new(input.namespace(), child(&input.name(), "site-runner"));
-    let metadata = json!({
-        "labels": labels::component(&input.name(), "site-runner"), "ownerReferences": [input.owner()],
-    });
-    let mut desired = Desired::untyped(Kind::ConfigMap, key, metadata, &Value::Null);
-    desired.body.as_object_mut().map(|body| body.remove("spec"));
-    desired.body["data"] = runner::FILES.iter().map(|(name, source)| ((*name).to_owned(), json!(source))).collect();
-    desired
+    let files = runner::FILES.iter().map(|(name, source)| ((*name).to_owned(), (*source).to_owned()));
+    let object = ConfigMap {
+        metadata: input.metadata(labels::component(&input.name(), "site-runner")),
+        data: Some(files.collect()),
+        ..ConfigMap::default()
+    };
+    typed::config_map(key, object)
 }
 
 /// The Job `BENCH-configure`. Its annotation holds a hash of what it does: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
-    let request = request(input);
-    let mut pod = runner_pod(input, "configure", &request, &secrets(input));
-    let mut deadline_seconds = DEADLINE_SECONDS;
-    if let Some(code) = code::request(input) {
-        pod["initContainers"] = json!([seed(&pod["containers"][0], &code)]);
-        deadline_seconds = INSTALL_DEADLINE_SECONDS;
-    }
-    let spec = json!({
-        "backoffLimit": 4,
-        "activeDeadlineSeconds": deadline_seconds,
-        "template": {"metadata": {"labels": pod_labels(input, "configure")}, "spec": pod},
-    });
-    let mut job = input.object(Kind::Job, "configure", "configure", &spec);
-    job.body["metadata"]["annotations"] = json!({labels::APPLIED_HASH: revision(input)});
-    job
+    let extra = secrets(input);
+    let configure = runner_container(input, "configure", wire::text(&request(input)), &extra);
+    let code = code::request(input);
+    let seed = code.as_ref().map(|code| seed(&configure, wire::text(code)));
+    let pod = seed.into_iter().chain([configure]).fold(runner_pod(input, &extra), Pod::then);
+    let spec = JobSpec {
+        backoff_limit: Some(4),
+        active_deadline_seconds: Some(if code.is_some() { INSTALL_DEADLINE_SECONDS } else { DEADLINE_SECONDS }),
+        template: PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(pod_labels(input, "configure")), ..ObjectMeta::default() }),
+            spec: Some(for_job(pod)),
+        },
+        ..JobSpec::default()
+    };
+    let mut job = input.object("configure", "configure", spec);
+    job.metadata.annotations = Some(entry(labels::APPLIED_HASH, revision(input)));
+    job.into()
 }
 
 /// Copies the image's code to the volume, before the copy is mounted over it.
-fn seed(configure: &Value, code: &Value) -> Value {
-    let mut container = configure.clone();
-    container["name"] = json!("seed");
-    container["args"] = json!(["seed", code.to_string()]);
-    let mounts = container["volumeMounts"].as_array().cloned().unwrap_or_default();
-    let own = mounts.into_iter().filter(|mount| mount.get("subPath").is_none() && mount["name"] != "secrets");
-    container["volumeMounts"] = json!(own.collect::<Vec<_>>());
+fn seed(configure: &Container, code: String) -> Container {
+    let mut container =
+        Container { name: "seed".to_owned(), args: Some(vec!["seed".to_owned(), code]), ..configure.clone() };
+    let mounts = container.volume_mounts.iter_mut();
+    mounts.for_each(|it| it.retain(|mount| mount.sub_path.is_none() && mount.name != SECRETS_VOLUME));
     container
 }
 
@@ -72,50 +89,65 @@ fn seed(configure: &Value, code: &Value) -> Value {
 fn revision(input: &Input) -> String {
     let secret = input.redis_secret_version.unwrap_or_default();
     let runner: String = runner::FILES.iter().map(|(_, source)| *source).collect();
-    hash_hex(&format!("{}{}{runner}{secret}", request(input), input.image()), 16)
+    hash_hex(&format!("{}{}{runner}{secret}", wire::text(&request(input)), input.image()), 16)
 }
 
 /// The Redis Secret as the runner reads it.
-fn secrets(input: &Input) -> Vec<(Value, Value)> {
+fn secrets(input: &Input) -> Vec<Mounted> {
     let Some((external, name)) = redis_secret(input.bench) else { return Vec::new() };
     let items = match external {
-        External::Password | External::Generated => json!([{"key": "password", "path": "redis-password"}]),
-        External::Urls => {
-            json!([{"key": "redis-cache", "path": "redis-cache"}, {"key": "redis-queue", "path": "redis-queue"}])
-        }
+        External::Password | External::Generated => vec![item("password", "redis-password")],
+        External::Urls => vec![item("redis-cache", "redis-cache"), item("redis-queue", "redis-queue")],
     };
-    let volume = json!({"name": "secrets", "secret": {"secretName": name, "items": items, "defaultMode": 0o440}});
-    vec![(volume, json!({"name": "secrets", "mountPath": runner::SECRETS, "readOnly": true}))]
+    vec![Mounted::secret(SECRETS_VOLUME, runner::SECRETS, name, items)]
 }
 
-/// What `common_site_config.json` must say. `bench_id` names the queues in Redis: without it every bench has the same.
+/// What the configure Job is asked for.
 ///
 /// URLs with a secret in them are put together by the runner: `secret_urls` names the file of each whole URL,
 /// `password_urls` the keys whose URLs get the password of the file `redis-password`.
-fn request(input: &Input) -> Value {
-    let redis = |server: &str| format!("redis://{}:6379", child(&input.name(), server));
-    let mut request = json!({
-        "common_site_config": {"bench_id": bench_id(input), "socketio_port": SOCKETIO_PORT},
-    });
+#[derive(Serialize)]
+struct Request<'a> {
+    common_site_config: CommonConfig<'a>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secret_urls: BTreeMap<&'a str, &'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<code::Request<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    password_urls: Option<[&'a str; 3]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    redis_user: Option<&'a str>,
+}
+
+/// What `common_site_config.json` must say. `bench_id` names the queues in Redis: without it every bench has the same.
+#[derive(Serialize)]
+struct CommonConfig<'a> {
+    bench_id: String,
+    socketio_port: i32,
+    #[serde(flatten)]
+    redis: BTreeMap<&'a str, String>,
+}
+
+/// What the configure Job is asked for.
+fn request<'a>(input: &Input<'a>) -> Request<'a> {
     // Frappe 14 reads redis_socketio, later versions read redis_queue for the same.
     let servers = [("redis_cache", "redis-cache"), ("redis_queue", "redis-queue"), ("redis_socketio", "redis-queue")];
     let external = redis_secret(input.bench).map(|(external, _)| external);
-    for (key, server) in servers {
-        match external {
-            Some(External::Urls) => request["secret_urls"][key] = json!(server),
-            _ => request["common_site_config"][key] = json!(redis(server)),
-        }
+    let has_urls = external == Some(External::Urls);
+    let url = |server: &str| format!("redis://{}:6379", child(&input.name(), server));
+    let redis = servers.map(|(key, server)| (key, url(server)));
+    let has_password = matches!(external, Some(External::Password | External::Generated));
+    Request {
+        common_site_config: CommonConfig {
+            bench_id: bench_id(input),
+            socketio_port: SOCKETIO_PORT,
+            redis: if has_urls { BTreeMap::new() } else { redis.into() },
+        },
+        secret_urls: if has_urls { servers.into() } else { BTreeMap::new() },
+        code: code::request(input),
+        password_urls: has_password.then(|| servers.map(|(key, _)| key)),
+        redis_user: (external == Some(External::Generated)).then_some(USER),
     }
-    if let Some(code) = code::request(input) {
-        request["code"] = code;
-    }
-    if matches!(external, Some(External::Password | External::Generated)) {
-        request["password_urls"] = json!(servers.map(|(key, _)| key));
-    }
-    if external == Some(External::Generated) {
-        request["redis_user"] = json!(USER);
-    }
-    request
 }
 
 /// Name of the bench's queues, unique in a cluster.
@@ -124,11 +156,8 @@ pub fn bench_id(input: &Input) -> String {
 }
 
 /// The runner's files, and where they are mounted.
-pub(super) fn runner_volume(input: &Input) -> (Value, Value) {
-    (
-        json!({"name": "runner", "configMap": {"name": child(&input.name(), "site-runner")}}),
-        json!({"name": "runner", "mountPath": RUNNER_PATH, "readOnly": true}),
-    )
+pub(super) fn runner_volume(input: &Input) -> Mounted {
+    Mounted::config_map("runner", RUNNER_PATH, child(&input.name(), "site-runner"))
 }
 
 /// The runner, run by the bench's own interpreter.
@@ -136,33 +165,52 @@ pub(super) fn runner_command() -> [String; 3] {
     [format!("{BENCH_PATH}/env/bin/python"), "-u".to_owned(), format!("{RUNNER_PATH}/{}", runner::FILE_NAME)]
 }
 
-/// A pod that runs the site runner: `command` with `request` as its only argument, and more volumes with their mounts.
+/// Volumes that every container with the runner mounts, and more.
+fn runner_volumes(input: &Input, extra: &[Mounted]) -> Vec<Mounted> {
+    let memory =
+        EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity("16Mi".to_owned())) };
+    let own = [runner_volume(input), Mounted::empty("home", runner::HOME, memory)];
+    own.into_iter().chain(extra.iter().cloned()).chain(written(input, "runner")).collect()
+}
+
+/// The volumes with Secrets that a runner reads.
+pub(in crate::controllers) fn runner_secrets(sources: Vec<VolumeProjection>) -> Mounted {
+    Mounted::secrets(SECRETS_VOLUME, runner::SECRETS, sources)
+}
+
+/// A pod for containers with the site runner, and more volumes.
+pub(in crate::controllers) fn runner_pod(input: &Input, extra: &[Mounted]) -> Pod {
+    bench_pod(input, GRACE_SECONDS, &runner_volumes(input, extra))
+}
+
+/// A pod of a Job of the bench that has nothing of the bench's volumes.
+pub(in crate::controllers) fn bare_pod(input: &Input) -> Pod {
+    super::pod::empty_pod(input, GRACE_SECONDS)
+}
+
+/// The pod of a Job: it is not started again where it ended.
+pub(in crate::controllers) fn for_job(pod: Pod) -> PodSpec {
+    PodSpec { restart_policy: Some("Never".to_owned()), ..pod.build() }
+}
+
+/// A container that runs the site runner: `command` with a request as its only argument.
 ///
 /// The runner gets no password here: it reads them from mounted files.
-pub(in crate::controllers) fn runner_pod(
+pub(in crate::controllers) fn runner_container(
     input: &Input,
     command: &str,
-    request: &Value,
-    extra: &[(Value, Value)],
-) -> Value {
-    let mut volumes = vec![
-        runner_volume(input),
-        (
-            json!({"name": "home", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}),
-            json!({"name": "home", "mountPath": runner::HOME}),
-        ),
-    ];
-    volumes.extend_from_slice(extra);
-    let container = json!({
-        "name": command,
-        "command": runner_command(),
-        "args": [command, request.to_string()],
-        "workingDir": BENCH_PATH,
-        "env": [{"name": "HOME", "value": runner::HOME}],
-        "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": {"requests": {"cpu": "500m", "memory": "512Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}},
-    });
-    let mut pod = pod_spec(input, container, 30, &volumes);
-    pod["restartPolicy"] = json!("Never");
-    pod
+    request: String,
+    extra: &[Mounted],
+) -> Container {
+    let own = Container {
+        name: command.to_owned(),
+        command: Some(runner_command().into()),
+        args: Some(vec![command.to_owned(), request]),
+        working_dir: Some(BENCH_PATH.to_owned()),
+        env: Some(vec![variable("HOME", runner::HOME)]),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        resources: Some(pod::resources(["500m", "512Mi", "2", "2Gi"])),
+        ..Container::default()
+    };
+    container(input, own, &runner_volumes(input, extra))
 }

@@ -1,26 +1,28 @@
 //! Disruption budgets: whoever drains nodes takes one pod of a component at a time.
 
-use serde_json::json;
-
-use crate::{
-    controllers::bench::model::Input,
-    domain::object::{Desired, Kind},
+use k8s_openapi::{
+    api::{apps::v1::DeploymentSpec, policy::v1::PodDisruptionBudgetSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
 };
+
+use crate::domain::{object::Desired, typed::Object};
 
 /// A budget for each Deployment of several pods, or of as many as KEDA sets. One of a single pod needs none: whoever drains
 /// its node takes that pod. Pods that are not ready anyway may always go.
-pub(super) fn budgets(input: &Input, components: &[Desired]) -> Vec<Desired> {
-    let of = |deployment: &Desired| {
-        let component = deployment.body["metadata"]["labels"]["component"].as_str().unwrap_or_default();
-        let spec = json!({
-            "maxUnavailable": 1, "selector": deployment.body["spec"]["selector"],
-            "unhealthyPodEvictionPolicy": "AlwaysAllow",
-        });
-        input.object(Kind::PodDisruptionBudget, component, component, &spec)
-    };
-    components.iter().filter(|it| has_several(it)).map(of).collect()
+pub(super) fn budgets(deployments: &[Object<DeploymentSpec>]) -> impl Iterator<Item = Desired> {
+    let several = deployments.iter().filter(|it| it.spec.replicas.is_none_or(|number| number > 1));
+    several.map(|deployment| budget(deployment).into())
 }
 
-fn has_several(deployment: &Desired) -> bool {
-    deployment.kind == Kind::Deployment && deployment.body["spec"]["replicas"].as_i64().is_none_or(|number| number > 1)
+/// It has the name, the labels and the owner of its Deployment.
+fn budget(deployment: &Object<DeploymentSpec>) -> Object<PodDisruptionBudgetSpec> {
+    let mut metadata = deployment.metadata.clone();
+    metadata.annotations = None;
+    let spec = PodDisruptionBudgetSpec {
+        max_unavailable: Some(IntOrString::Int(1)),
+        selector: Some(deployment.spec.selector.clone()),
+        unhealthy_pod_eviction_policy: Some("AlwaysAllow".to_owned()),
+        ..PodDisruptionBudgetSpec::default()
+    };
+    Object { key: deployment.key.clone(), metadata, spec }
 }

@@ -13,15 +13,17 @@ mod storage;
 mod web;
 mod workers;
 
-pub(in crate::controllers) use configure::runner_pod;
+pub(in crate::controllers) use configure::{bare_pod, for_job, runner_container, runner_pod, runner_secrets};
 pub use configure::{configure_job, runner_config_map};
 pub(in crate::controllers) use network::NGINX_PORT;
+pub(in crate::controllers) use pod::container_security;
 pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, password_secret, redis_secret};
 pub use scaling::{Scaling, worker_scaling};
 pub(in crate::controllers) use web::GUNICORN_WORKERS_AND_THREADS;
 pub use workers::is_autoscaled;
 
 use super::model::{Input, Rendered};
+use crate::domain::object::Desired;
 
 /// Renders a bench.
 pub fn render(input: &Input) -> Rendered {
@@ -30,9 +32,11 @@ pub fn render(input: &Input) -> Rendered {
     foundation.extend(web::services(input));
     foundation.extend(network::policy(input));
     foundation.extend(redis::policy(input));
-    let mut components = web::deployments(input);
-    components.extend(workers::deployments(input));
-    components.extend(disruption_budget::budgets(input, &components));
+    let mut deployments = web::deployments(input);
+    deployments.extend(workers::deployments(input));
+    let budgets: Vec<Desired> = disruption_budget::budgets(&deployments).collect();
+    let mut components: Vec<Desired> = deployments.into_iter().map(Desired::from).collect();
+    components.extend(budgets);
     components.extend(scaling::objects(input));
     components.extend(monitor::service_monitor(input));
     Rendered {

@@ -1,12 +1,13 @@
 //! How Prometheus finds the bench, where the bench asks for it and the Prometheus operator is installed.
 
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use crate::{
     controllers::bench::model::Input,
     domain::{
+        foreign::{Endpoint, ServiceMonitorSpec},
         labels,
-        object::{Desired, Kind},
+        object::Desired,
     },
 };
 
@@ -21,12 +22,15 @@ pub(super) fn service_monitor(input: &Input) -> Option<Desired> {
     if !input.capabilities.service_monitors || !config.enabled.unwrap_or(false) {
         return None;
     }
-    let spec = json!({
-        "selector": {"matchLabels": labels::component(&input.name(), "gunicorn")},
-        "endpoints": [{
-            "port": "http", "path": config.path.as_deref().unwrap_or(PATH),
-            "interval": format!("{}s", config.interval_seconds.unwrap_or(INTERVAL_SECONDS)),
-        }],
-    });
-    Some(input.object(Kind::ServiceMonitor, "gunicorn", "gunicorn", &spec))
+    let labels = labels::component(&input.name(), "gunicorn");
+    let endpoint = Endpoint {
+        port: "http",
+        path: config.path.unwrap_or_else(|| PATH.to_owned()),
+        interval: format!("{}s", config.interval_seconds.unwrap_or(INTERVAL_SECONDS)),
+    };
+    let spec = ServiceMonitorSpec {
+        selector: LabelSelector { match_labels: Some(labels), match_expressions: None },
+        endpoints: vec![endpoint],
+    };
+    Some(input.object("gunicorn", "gunicorn", spec).into())
 }

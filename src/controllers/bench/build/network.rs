@@ -1,13 +1,15 @@
 //! What may reach the bench's pods and what they may reach, where the bench asks for it.
 
-use serde_json::{Value, json};
+use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicySpec};
 
 use super::redis;
 use crate::{
     controllers::bench::model::Input,
     domain::{
         labels,
-        object::{Desired, Kind},
+        network::{allow_from, matching, namespaces, pods_of, ports},
+        object::Desired,
+        typed::entry,
     },
 };
 
@@ -23,39 +25,33 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     if !config.enabled.unwrap_or(false) {
         return None;
     }
-    let pods = json!({"matchLabels": labels::pods(&input.name())});
-    let own = json!({"podSelector": pods});
-    let ingress_namespace = input.config.ingress_controller_namespace.as_deref().unwrap_or(INGRESS_NAMESPACE);
-    let controller = config
-        .ingress_namespace_selector
-        .map_or_else(|| json!({"matchLabels": {redis::NAMESPACE_NAME: ingress_namespace}}), |selector| json!(selector));
-    let databases = config.database_namespace_selector.map_or_else(|| json!({}), |selector| json!(selector));
+    let pods = matching(labels::pods(&input.name()));
+    let own = vec![pods_of(pods.clone())];
+    let named = input.config.ingress_controller_namespace.as_deref().unwrap_or(INGRESS_NAMESPACE);
+    let controller = config.ingress_namespace_selector.unwrap_or_else(|| matching(entry(redis::NAMESPACE_NAME, named)));
+    let databases = config.database_namespace_selector.unwrap_or_default();
     let mut incoming = vec![
-        json!({"from": [{"namespaceSelector": controller}], "ports": ports("TCP", &[NGINX_PORT])}),
-        json!({"from": [own]}),
+        allow_from(vec![namespaces(controller)], Some(ports("TCP", &[NGINX_PORT]))),
+        allow_from(own.clone(), None),
     ];
     if input.capabilities.keda {
-        incoming.push(json!({"from": [redis::keda(input)], "ports": ports("TCP", &[redis::PORT])}));
+        incoming.push(allow_from(vec![redis::keda(input)], Some(ports("TCP", &[redis::PORT]))));
     }
     let names = [ports("UDP", &[53]), ports("TCP", &[53])].concat();
     let mut outgoing = vec![
-        json!({"to": [own]}),
-        json!({"ports": names}),
-        json!({"to": [{"namespaceSelector": databases}], "ports": ports("TCP", &DATABASE_PORTS)}),
+        NetworkPolicyEgressRule { to: Some(own), ports: None },
+        NetworkPolicyEgressRule { to: None, ports: Some(names) },
+        NetworkPolicyEgressRule { to: Some(vec![namespaces(databases)]), ports: Some(ports("TCP", &DATABASE_PORTS)) },
     ];
-    incoming.extend(config.ingress.iter().map(|rule| json!(rule)));
-    outgoing.extend(config.egress.iter().map(|rule| json!(rule)));
-    let spec = json!({
-        "podSelector": pods,
-        "policyTypes": ["Ingress", "Egress"],
-        "ingress": incoming,
-        "egress": outgoing,
-    });
-    Some(input.object(Kind::NetworkPolicy, "pods", "network-policy", &spec))
-}
-
-fn ports(protocol: &str, numbers: &[i32]) -> Vec<Value> {
-    numbers.iter().map(|port| json!({"protocol": protocol, "port": port})).collect()
+    incoming.extend(config.ingress);
+    outgoing.extend(config.egress);
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(pods),
+        policy_types: Some(["Ingress", "Egress"].map(str::to_owned).into()),
+        ingress: Some(incoming),
+        egress: Some(outgoing),
+    };
+    Some(input.object("pods", "network-policy", spec).into())
 }
 
 /// Port of the websocket server.

@@ -3,15 +3,31 @@
 use std::collections::BTreeMap;
 
 use frappe_crds::{bench::Security, common::Resources};
-use serde_json::{Value, json};
+use k8s_openapi::{
+    DeepMerge,
+    api::{
+        apps::v1::{DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
+        core::v1::{
+            Affinity, Capabilities, Container, EmptyDirVolumeSource, LocalObjectReference, PodAffinity,
+            PodAffinityTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
+            SecurityContext, TopologySpreadConstraint,
+        },
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
+        util::intstr::IntOrString,
+    },
+};
 
-use super::code;
+use super::code::{self, SITES_VOLUME};
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
     domain::{
         labels,
         names::child,
-        object::{Desired, Kind},
+        pod::{self, Mounted, Pod},
+        typed::Object,
     },
 };
 
@@ -20,15 +36,19 @@ const MOUNTING: [&str; 8] =
     ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-short", "worker-long", "configure"];
 /// uid and gid of the user `frappe` in frappe_docker's images.
 const FRAPPE_USER: i64 = 1000;
+/// Label of a node with its name.
+const NODE: &str = "kubernetes.io/hostname";
+/// Label of a node with its zone.
+const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// One component that runs the bench's image.
 pub(super) struct Component<'a> {
     /// Name of the component, its label and the end of its objects' names.
     pub name: &'a str,
     /// The container: args, ports, probes, env.
-    pub container: Value,
-    /// Replicas.
-    pub replicas: i32,
+    pub container: Container,
+    /// Replicas; nothing where another sets their number.
+    pub replicas: Option<i32>,
     /// Requests and limits; the default if none.
     pub resources: Option<&'a Resources>,
     /// Default requests and limits: cpu and memory of each.
@@ -37,36 +57,42 @@ pub(super) struct Component<'a> {
     pub grace_seconds: i64,
     /// Whether the old pod must be gone before the new one starts.
     pub recreate: bool,
-    /// Volumes of its own, with their mounts.
-    pub volumes: Vec<(Value, Value)>,
+    /// Volumes of its own.
+    pub volumes: Vec<Mounted>,
 }
 
 /// The Deployment of a component.
-pub(super) fn deployment(input: &Input, component: &Component) -> Desired {
-    let mut container = component.container.clone();
-    container["name"] = json!(component.name);
-    container["resources"] = resources(component.resources, component.default_resources);
-    let strategy = if component.recreate {
-        json!({"type": "Recreate"})
-    } else {
-        json!({"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}})
+pub(super) fn deployment(input: &Input, component: Component) -> Object<DeploymentSpec> {
+    let Component { name, replicas, grace_seconds, mut volumes, .. } = component;
+    volumes.extend(written(input, name));
+    let own = Container {
+        name: name.to_owned(),
+        resources: Some(resources(component.resources, component.default_resources)),
+        ..component.container
     };
-    let selector = json!({"matchLabels": labels::selector(&input.name(), component.name)});
-    let mut pod = pod_spec(input, container, component.grace_seconds, &component.volumes);
-    if !input.single_node() {
-        pod["topologySpreadConstraints"] = spread(&selector);
+    let selector =
+        LabelSelector { match_labels: Some(labels::selector(&input.name(), name)), ..LabelSelector::default() };
+    let mut spec = bench_pod(input, grace_seconds, &volumes).then(container(input, own, &volumes)).build();
+    spec.topology_spread_constraints =
+        (!input.single_node()).then(|| [ZONE, NODE].map(|it| spread(it, &selector)).into());
+    let spec = DeploymentSpec {
+        replicas,
+        revision_history_limit: Some(3),
+        strategy: Some(strategy(component.recreate)),
+        selector,
+        template: PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, name))), spec: Some(spec) },
+        ..DeploymentSpec::default()
+    };
+    input.object(name, name, spec)
+}
+
+fn strategy(recreate: bool) -> DeploymentStrategy {
+    if recreate {
+        return DeploymentStrategy { type_: Some("Recreate".to_owned()), rolling_update: None };
     }
-    let spec = json!({
-        "replicas": component.replicas,
-        "revisionHistoryLimit": 3,
-        "strategy": strategy,
-        "selector": selector,
-        "template": {
-            "metadata": input.pod_metadata(&pod_labels(input, component.name)),
-            "spec": pod,
-        },
-    });
-    input.object(Kind::Deployment, component.name, component.name, &spec)
+    let number = |number| Some(IntOrString::Int(number));
+    let rolling = RollingUpdateDeployment { max_unavailable: number(0), max_surge: number(1) };
+    DeploymentStrategy { type_: Some("RollingUpdate".to_owned()), rolling_update: Some(rolling) }
 }
 
 /// Labels of a pod that mounts the volume.
@@ -77,140 +103,164 @@ pub(super) fn pod_labels(input: &Input, component: &str) -> BTreeMap<String, Str
 }
 
 /// A ReadWriteOnce volume is on one node: pods that mount it go where the first of them went.
-fn together(input: &Input) -> Value {
+fn together(input: &Input) -> Affinity {
     let mut labels = labels::pods(&input.name());
-    let mut selector = json!({});
+    let mut expressions = None;
     if input.bench.status.as_ref().is_some_and(|status| status.adopted_volume.is_some()) {
         // Another operator's pods, which have it already, are known by their component.
-        let expression = json!({"key": "component", "operator": "In", "values": MOUNTING});
-        selector["matchExpressions"] = json!([expression]);
+        expressions = Some(vec![is_component(&MOUNTING)]);
     } else {
         labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
     }
-    selector["matchLabels"] = json!(labels);
-    json!({"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
-        {"topologyKey": "kubernetes.io/hostname", "labelSelector": selector},
-    ]}})
+    let term = PodAffinityTerm {
+        topology_key: NODE.to_owned(),
+        label_selector: Some(LabelSelector { match_labels: Some(labels), match_expressions: expressions }),
+        ..PodAffinityTerm::default()
+    };
+    let affinity =
+        PodAffinity { required_during_scheduling_ignored_during_execution: Some(vec![term]), ..PodAffinity::default() };
+    Affinity { pod_affinity: Some(affinity), ..Affinity::default() }
+}
+
+/// Pods of one of these components.
+pub(super) fn is_component(components: &[&str]) -> LabelSelectorRequirement {
+    LabelSelectorRequirement {
+        key: "component".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(components.iter().map(|it| (*it).to_owned()).collect()),
+    }
 }
 
 /// Over zones and nodes where there are several, and never at the price of not running. Pods of another revision do not
 /// count, so a rollout ends as even as it began.
-fn spread(selector: &Value) -> Value {
-    let over = |topology_key: &str| {
-        json!({
-            "maxSkew": 1, "topologyKey": topology_key, "whenUnsatisfiable": "ScheduleAnyway",
-            "labelSelector": selector, "matchLabelKeys": ["pod-template-hash"],
-        })
-    };
-    json!([over("topology.kubernetes.io/zone"), over("kubernetes.io/hostname")])
+fn spread(topology_key: &str, selector: &LabelSelector) -> TopologySpreadConstraint {
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: topology_key.to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(selector.clone()),
+        match_label_keys: Some(vec!["pod-template-hash".to_owned()]),
+        ..TopologySpreadConstraint::default()
+    }
 }
 
-/// A pod that runs the bench's image with the sites volume, and volumes (with mounts) of its own.
-pub(super) fn pod_spec(input: &Input, mut container: Value, grace_seconds: i64, extra: &[(Value, Value)]) -> Value {
-    let security = input.bench.spec.security.clone().unwrap_or_default();
-    let image_config = input.bench.spec.image_config.clone().unwrap_or_default();
-    let mut volumes = vec![
-        json!({"name": "sites", "persistentVolumeClaim": {"claimName": child(&input.name(), "sites")}}),
-        json!({"name": "logs", "emptyDir": {}}),
-        json!({"name": "tmp", "emptyDir": {}}),
-    ];
-    let mut mounts = vec![
-        json!({"name": "sites", "mountPath": format!("{BENCH_PATH}/sites")}),
-        json!({"name": "logs", "mountPath": format!("{BENCH_PATH}/logs")}),
-        json!({"name": "tmp", "mountPath": "/tmp"}),
-    ];
-    mounts.extend(code::mounts(input));
-    for (volume, mount) in extra {
-        volumes.push(volume.clone());
-        mounts.push(mount.clone());
-    }
-    container["securityContext"] = container_security(&security);
-    if container["securityContext"]["readOnlyRootFilesystem"] == true {
-        for (name, path) in written(&container["name"]) {
-            volumes.push(json!({"name": name, "emptyDir": {}}));
-            mounts.push(json!({"name": name, "mountPath": path}));
-        }
-    }
-    container["image"] = json!(input.image());
-    container["volumeMounts"] = json!(mounts);
-    if let Some(policy) = image_config.pull_policy {
-        container["imagePullPolicy"] = json!(policy.as_str());
-    }
-    let mut spec = json!({
-        "automountServiceAccountToken": false,
-        "enableServiceLinks": false,
-        "terminationGracePeriodSeconds": grace_seconds,
-        "securityContext": pod_security(&security, input.capabilities.openshift),
-        "containers": [container],
-        "volumes": volumes,
-    });
-    if input.single_node() {
-        spec["affinity"] = together(input);
-    }
-    if !image_config.pull_secrets.is_empty() {
-        spec["imagePullSecrets"] = json!(image_config.pull_secrets);
-    }
-    spec
+/// Volumes that every container with the bench's image mounts.
+fn volumes(input: &Input) -> [Mounted; 3] {
+    let empty = |name: &str, path: &str| Mounted::empty(name, path, EmptyDirVolumeSource::default());
+    [
+        Mounted::claim(SITES_VOLUME, &format!("{BENCH_PATH}/sites"), child(&input.name(), "sites")),
+        empty("logs", &format!("{BENCH_PATH}/logs")),
+        empty("tmp", "/tmp"),
+    ]
 }
 
-/// Folders of the image in which a component writes, beside those that are volumes anyway: locks of Frappe's scheduler, and
-/// what nginx is configured with and keeps of large requests.
-fn written(component: &Value) -> Vec<(&'static str, String)> {
-    let mut folders = vec![("config", format!("{BENCH_PATH}/config"))];
+/// A pod whose containers run the bench's image, with the sites volume and volumes of its own.
+pub(super) fn bench_pod(input: &Input, grace_seconds: i64, extra: &[Mounted]) -> Pod {
+    let volumes = volumes(input).into_iter().chain(extra.iter().cloned()).map(|it| it.volume);
+    empty_pod(input, grace_seconds).with_volumes(volumes)
+}
+
+/// A pod of the bench, without containers and volumes.
+pub(super) fn empty_pod(input: &Input, grace_seconds: i64) -> Pod {
+    let secrets = input.bench.spec.image_config.iter().flat_map(|it| &it.pull_secrets);
+    let secrets: Vec<_> = secrets.map(|it| LocalObjectReference { name: it.name.clone() }).collect();
+    Pod::new(PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        termination_grace_period_seconds: Some(grace_seconds),
+        security_context: Some(pod_security(&security(input), input.capabilities.openshift)),
+        affinity: input.single_node().then(|| together(input)),
+        image_pull_secrets: (!secrets.is_empty()).then_some(secrets),
+        ..PodSpec::default()
+    })
+}
+
+/// A container with the bench's image, its sites, and volumes of its own.
+pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) -> Container {
+    let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
+    let policy = input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy);
+    Container {
+        image: Some(input.image()),
+        volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).collect()),
+        security_context: Some(container_security(input)),
+        image_pull_policy: policy.map(|it| it.as_str().to_owned()),
+        ..container
+    }
+}
+
+fn security(input: &Input) -> Security {
+    input.bench.spec.security.clone().unwrap_or_default()
+}
+
+/// Folders of the image in which a component writes, beside those that are volumes anyway, where it may write nowhere else:
+/// locks of Frappe's scheduler, and what nginx is configured with and keeps of large requests.
+pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
+    if container_security(input).read_only_root_filesystem != Some(true) {
+        return Vec::new();
+    }
+    let empty = |name: &str, path: &str| Mounted::empty(name, path, EmptyDirVolumeSource::default());
+    let mut folders = vec![empty("config", &format!("{BENCH_PATH}/config"))];
     if component == "nginx" {
         let own = [("nginx-configuration", "/etc/nginx/conf.d"), ("nginx-state", "/var/lib/nginx"), ("run", "/run")];
-        folders.extend(own.map(|(name, path)| (name, path.to_owned())));
+        folders.extend(own.map(|(name, path)| empty(name, path)));
     }
     folders
 }
 
 /// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.
-fn pod_security(security: &Security, openshift: bool) -> Value {
-    let mut defaults = ids(FRAPPE_USER, openshift);
-    defaults["fsGroupChangePolicy"] = json!("OnRootMismatch");
-    merge(defaults, &json!(security.pod_security_context))
+fn pod_security(security: &Security, openshift: bool) -> PodSecurityContext {
+    let defaults = PodSecurityContext {
+        fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+        ..restricted(FRAPPE_USER, openshift)
+    };
+    merged(defaults, security.pod_security_context.clone())
 }
 
 /// A pod security context that passes the restricted standard, with the image's user; OpenShift gives ids of its own and
 /// refuses fixed ones.
-pub(super) fn ids(user: i64, openshift: bool) -> Value {
-    let mut security = json!({"runAsNonRoot": true, "seccompProfile": {"type": "RuntimeDefault"}});
-    if !openshift {
-        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
-            security[field] = json!(user);
-        }
+pub(super) fn restricted(user: i64, openshift: bool) -> PodSecurityContext {
+    let id = (!openshift).then_some(user);
+    PodSecurityContext {
+        run_as_non_root: Some(true),
+        seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        run_as_user: id,
+        run_as_group: id,
+        fs_group: id,
+        ..PodSecurityContext::default()
     }
-    security
 }
 
-fn container_security(security: &Security) -> Value {
-    let defaults = json!({
-        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": false, "capabilities": {"drop": ["ALL"]},
-    });
-    merge(defaults, &json!(security.security_context))
+/// What containers of the bench may do.
+pub(in crate::controllers) fn container_security(input: &Input) -> SecurityContext {
+    let defaults = SecurityContext { read_only_root_filesystem: Some(false), ..without_privileges() };
+    merged(defaults, security(input).security_context)
 }
 
-/// `over` wins; objects are merged field by field.
-fn merge(mut base: Value, over: &Value) -> Value {
-    if let (Some(fields), Some(others)) = (base.as_object_mut(), over.as_object()) {
-        for (key, value) in others.iter().filter(|(_, value)| !value.is_null()) {
-            let merged = match fields.remove(key) {
-                Some(former) if former.is_object() => merge(former, value),
-                _ => value.clone(),
-            };
-            fields.insert(key.clone(), merged);
-        }
+/// The restricted Pod Security Standard, of a container.
+pub(super) fn without_privileges() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+/// `over` wins, field by field.
+fn merged<T: DeepMerge>(mut base: T, over: Option<T>) -> T {
+    if let Some(over) = over {
+        base.merge_from(over);
     }
     base
 }
 
 /// Requests and limits: the user's, or the defaults `[cpu request, memory request, cpu limit, memory limit]`.
-pub(super) fn resources(chosen: Option<&Resources>, defaults: [&str; 4]) -> Value {
-    if let Some(chosen) = chosen {
-        return json!(chosen);
-    }
-    let [cpu, memory, cpu_limit, memory_limit] = defaults;
-    json!({"requests": {"cpu": cpu, "memory": memory}, "limits": {"cpu": cpu_limit, "memory": memory_limit}})
+pub(super) fn resources(chosen: Option<&Resources>, defaults: [&str; 4]) -> ResourceRequirements {
+    let Some(chosen) = chosen else { return pod::resources(defaults) };
+    let amounts = |map: &BTreeMap<String, frappe_crds::common::Quantity>| {
+        let amounts = map.iter().map(|(name, amount)| (name.clone(), Quantity(amount.0.clone())));
+        (!map.is_empty()).then(|| amounts.collect())
+    };
+    ResourceRequirements { requests: amounts(&chosen.requests), limits: amounts(&chosen.limits), claims: None }
 }
 
 #[cfg(test)]
@@ -219,7 +269,22 @@ mod tests {
 
     #[test]
     fn the_users_security_is_merged_over_the_defaults() {
-        let merged = merge(json!({"a": 1, "b": {"c": 2, "d": 3}}), &json!({"b": {"c": 4}, "e": 5, "a": null}));
-        assert_eq!(merged, json!({"a": 1, "b": {"c": 4, "d": 3}, "e": 5}));
+        let own = SecurityContext {
+            privileged: Some(false),
+            allow_privilege_escalation: Some(true),
+            capabilities: Some(Capabilities { add: Some(vec!["CHOWN".to_owned()]), drop: None }),
+            ..SecurityContext::default()
+        };
+        let expected = SecurityContext {
+            privileged: Some(false),
+            allow_privilege_escalation: Some(true),
+            capabilities: Some(Capabilities {
+                add: Some(vec!["CHOWN".to_owned()]),
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
+            ..SecurityContext::default()
+        };
+        assert_eq!(merged(without_privileges(), Some(own)), expected);
+        assert_eq!(merged(without_privileges(), None), without_privileges());
     }
 }

@@ -4,7 +4,7 @@
 //! Python still imports is lost, and the pod works on as a terminating one until it is killed in the middle of a job. So the
 //! kubelet sends it only once it is heard.
 
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::{ExecAction, Lifecycle, LifecycleHandler};
 
 /// Whether process 1 handles SIGTERM, or blocks it to pass it on as an init program does. Both are masks in hexadecimal,
 /// in which signal 15 is the bit 4 of the fourth digit from the right. A sandbox whose kernel does not tell of them is not
@@ -21,10 +21,12 @@ pub(super) fn catches_termination() -> [&'static str; 3] {
 }
 
 /// The hook that lets SIGTERM wait until it is heard, for at most half of the time that a pod has to end.
-pub(super) fn until_it_can_be_stopped(grace_seconds: i64) -> Value {
+pub(super) fn until_it_can_be_stopped(grace_seconds: i64) -> Lifecycle {
     let most = (grace_seconds / 2).min(HEARS_SECONDS_MAX);
     let script = format!("left={most}; until {HEARS} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done");
-    json!({"preStop": {"exec": {"command": ["sh", "-c", script]}}})
+    let exec = ExecAction { command: Some(["sh", "-c", &script].map(str::to_owned).into()) };
+    let pre_stop = LifecycleHandler { exec: Some(exec), ..LifecycleHandler::default() };
+    Lifecycle { pre_stop: Some(pre_stop), ..Lifecycle::default() }
 }
 
 #[cfg(test)]
@@ -39,7 +41,8 @@ mod tests {
     /// How many seconds the hook waits, with this text in place of the file of process 1.
     fn waited(grace_seconds: i64, status: &str) -> usize {
         let hook = until_it_can_be_stopped(grace_seconds);
-        let script = hook["preStop"]["exec"]["command"][2].as_str().expect("a script");
+        let command = hook.pre_stop.and_then(|it| it.exec?.command).expect("a command");
+        let script = &command[2];
         let script = script.replace("grep", "printf '%s' \"$STATUS\" | grep").replace(" /proc/1/status", "");
         let script = script.replace("sleep 1", "echo second");
         let output = Command::new("sh").args(["-c", &script]).env("STATUS", status).output().expect("a shell");

@@ -4,18 +4,34 @@ use frappe_crds::{
     FrappeBench,
     bench::{RedisConfig, RedisSize, StorageDeletionPolicy},
 };
-use kube::ResourceExt;
-use serde_json::{Value, json};
+use k8s_openapi::{
+    api::{
+        apps::v1::{StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec},
+        core::v1::{
+            Container, EmptyDirVolumeSource, PersistentVolumeClaimSpec, PodSpec, PodTemplateSpec, ResourceRequirements,
+            Secret,
+        },
+        networking::v1::{NetworkPolicyPeer, NetworkPolicySpec},
+    },
+    apimachinery::pkg::apis::meta::v1::LabelSelector,
+};
+use kube::{ResourceExt, api::ObjectMeta};
+use serde::Serialize;
 
-use super::pod::{ids, resources};
+use super::pod::{is_component, resources, restricted, without_privileges};
 use crate::{
     controllers::bench::model::Input,
     domain::{
+        foreign::{SecretParameter, TriggerAuthenticationSpec},
         key::Key,
         labels,
         names::child,
-        object::{Desired, Kind},
+        network::{allow_from, matching, namespaces, pods_of, ports, service},
+        object::Desired,
+        pod::{self, Mounted, Pod, answers, item, port},
         quantity,
+        typed::{self, Object, entry, specs, storage},
+        uid,
     },
 };
 
@@ -84,14 +100,15 @@ pub fn password_secret(input: &Input, password: &str) -> Desired {
     let key = Key::new(input.namespace(), child(&input.name(), "redis-password"));
     let mut labels = labels::component(&input.name(), "redis");
     labels.insert(labels::WATCHED.to_owned(), "true".to_owned());
-    let metadata = json!({
-        "labels": labels, "ownerReferences": [input.owner()],
-        "annotations": {labels::IDENTITY: input.bench.uid().unwrap_or_default()},
-    });
-    let mut desired = Desired::untyped(Kind::Secret, key, metadata, &Value::Null);
-    desired.body.as_object_mut().map(|body| body.remove("spec"));
-    desired.body["stringData"] = json!({"username": USER, "password": password});
-    desired
+    let annotations = Some(entry(labels::IDENTITY, uid::of(input.bench)));
+    let secret = Secret {
+        metadata: ObjectMeta { annotations, ..input.metadata(labels) },
+        string_data: Some(
+            [("username", USER), ("password", password)].map(|(key, it)| (key.to_owned(), it.to_owned())).into(),
+        ),
+        ..Secret::default()
+    };
+    typed::secret(key, secret)
 }
 
 /// What may reach the bench's own servers: its pods, and KEDA where it is installed.
@@ -100,22 +117,24 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     if !is_protected(input.bench) || config.connection_secret_ref.is_some() {
         return None;
     }
-    let mut from = vec![json!({"podSelector": {"matchLabels": labels::pods(&input.name())}})];
+    let mut from = vec![pods_of(matching(labels::pods(&input.name())))];
     from.extend(input.capabilities.keda.then(|| keda(input)));
-    let spec = json!({
-        "podSelector": {
-            "matchLabels": labels::pods(&input.name()),
-            "matchExpressions": [{"key": "component", "operator": "In", "values": ["redis-cache", "redis-queue"]}],
-        },
-        "policyTypes": ["Ingress"],
-        "ingress": [{"from": from, "ports": [{"protocol": "TCP", "port": PORT}]}],
-    });
-    Some(input.object(Kind::NetworkPolicy, "redis", "network-policy", &spec))
+    let servers = LabelSelector {
+        match_labels: Some(labels::pods(&input.name())),
+        match_expressions: Some(vec![is_component(&SERVERS)]),
+    };
+    let spec = NetworkPolicySpec {
+        pod_selector: Some(servers),
+        policy_types: Some(vec!["Ingress".to_owned()]),
+        ingress: Some(vec![allow_from(from, Some(ports("TCP", &[PORT])))]),
+        egress: None,
+    };
+    Some(input.object("redis", "network-policy", spec).into())
 }
 
 /// KEDA, by the namespace that the platform names: a label of pods is anybody's.
-pub(super) fn keda(input: &Input) -> Value {
-    json!({"namespaceSelector": {"matchLabels": {NAMESPACE_NAME: input.config.keda_namespace}}})
+pub(super) fn keda(input: &Input) -> NetworkPolicyPeer {
+    namespaces(matching(entry(NAMESPACE_NAME, &input.config.keda_namespace)))
 }
 
 /// Address of the queue's Redis for KEDA, which is in another namespace; nothing where a Secret holds it.
@@ -132,34 +151,44 @@ pub(super) fn authentication_name(input: &Input) -> Option<String> {
 /// The TriggerAuthentication.
 pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
     let (external, name) = redis_secret(input.bench)?;
-    let entry = |parameter: &str, key: &str| json!({"parameter": parameter, "name": name, "key": key});
-    let entries = match external {
-        External::Password => vec![entry("password", "password")],
-        External::Generated => vec![entry("username", "username"), entry("password", "password")],
-        External::Urls => vec![entry("address", "queue-address"), entry("password", "queue-password")],
+    let parameter = |parameter, key| SecretParameter { parameter, name: name.clone(), key };
+    let secret_target_ref = match external {
+        External::Password => vec![parameter("password", "password")],
+        External::Generated => vec![parameter("username", "username"), parameter("password", "password")],
+        External::Urls => vec![parameter("address", "queue-address"), parameter("password", "queue-password")],
     };
-    let spec = json!({"secretTargetRef": entries});
-    Some(input.object(Kind::TriggerAuthentication, "redis-queue", "redis-queue", &spec))
+    let spec = TriggerAuthenticationSpec { secret_target_ref };
+    Some(input.object("redis-queue", "redis-queue", spec).into())
 }
 
-/// Gives a server its password. It is read from a file and handed to Redis as its configuration, on standard input: not as
-/// an argument, nor in the environment. Quoted as redis.conf wants it.
-fn protect(container: &mut Value, pod: &mut Value, secret: &str) {
+/// The command that gives a server its password. It is read from a file and handed to Redis as its configuration, on standard
+/// input: not as an argument, nor in the environment. Quoted as redis.conf wants it.
+fn with_password() -> Vec<String> {
     let script = format!("exec \"$@\" - <<END\nrequirepass \"$(sed 's/[\\\\\"]/\\\\&/g' {PASSWORD_FILE})\"\nEND\n");
-    container["command"] = json!(["sh", "-c", script, "sh"]);
-    let mount = json!({"name": PASSWORD_VOLUME, "mountPath": PASSWORD_FOLDER, "readOnly": true});
-    let volume = json!({"name": PASSWORD_VOLUME, "secret": {
-        "secretName": secret, "items": [{"key": "password", "path": "password"}], "defaultMode": 0o440,
-    }});
-    for (list, item) in [(&mut container["volumeMounts"], mount), (&mut pod["volumes"], volume)] {
-        let mut items = list.as_array().cloned().unwrap_or_default();
-        items.push(item);
-        *list = json!(items);
-    }
+    ["sh", "-c", &script, "sh"].map(str::to_owned).into()
 }
 
 fn memory(size: Option<&RedisSize>) -> Option<i128> {
     size?.memory.as_ref().and_then(|memory| quantity::bytes(&memory.0))
+}
+
+/// The spec of a StatefulSet with claims as they are applied: the API's own type would add apiVersion and kind to each.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ServerSpec {
+    #[serde(flatten)]
+    spec: StatefulSetSpec,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume_claim_templates: Option<[ClaimTemplate; 1]>,
+}
+
+specs! { ServerSpec => StatefulSet }
+
+/// A claim that a StatefulSet makes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+struct ClaimTemplate {
+    metadata: ObjectMeta,
+    spec: PersistentVolumeClaimSpec,
 }
 
 /// One server. With a volume it persists and refuses writes when full; without, it evicts the least recently used.
@@ -170,56 +199,81 @@ fn server(
     memory_bytes: Option<i128>,
     volume: Option<&str>,
 ) -> Vec<Desired> {
-    let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
-    let max_memory = memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES).to_string();
-    let mut args = vec!["redis-server", "--dir", "/data", "--maxmemory", max_memory.as_str()];
-    args.extend(match volume {
-        Some(_) => ["--appendonly", "yes", "--maxmemory-policy", "noeviction"].as_slice(),
-        None => ["--appendonly", "no", "--save", "", "--maxmemory-policy", "allkeys-lru"].as_slice(),
-    });
-    let mut container = json!({
-        "name": name, "image": image, "args": args,
-        "ports": [{"name": "redis", "containerPort": PORT, "protocol": "TCP"}],
-        "readinessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 5},
-        "livenessProbe": {"tcpSocket": {"port": "redis"}, "periodSeconds": 10, "failureThreshold": 6},
-        "resources": server_resources(config, memory_bytes),
-        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "data", "mountPath": "/data"}],
-    });
-    let mut pod = json!({
-        "automountServiceAccountToken": false, "enableServiceLinks": false,
-        "securityContext": ids(REDIS_USER, input.capabilities.openshift),
-    });
     let bench = input.name();
-    let mut spec = json!({
-        "replicas": 1, "serviceName": child(&bench, name),
-        // In order, a pod that never became ready would never be replaced, not even by one of a repaired template.
-        "podManagementPolicy": "Parallel",
-        "selector": {"matchLabels": labels::selector(&bench, name)},
-    });
-    match volume {
-        Some(size) => {
-            spec["volumeClaimTemplates"] = json!([data_claim(input, size)]);
-            let policy = input.bench.spec.storage_deletion_policy.unwrap_or_default();
-            let deleted = if policy == StorageDeletionPolicy::Delete { "Delete" } else { "Retain" };
-            spec["persistentVolumeClaimRetentionPolicy"] = json!({"whenDeleted": deleted, "whenScaled": "Retain"});
-        }
-        None => pod["volumes"] = json!([{"name": "data", "emptyDir": {}}]),
-    }
-    let open = input.open_servers.contains(&name);
-    if let Some((External::Password | External::Generated, secret)) = redis_secret(input.bench).filter(|_| !open) {
-        protect(&mut container, &mut pod, &secret);
-    }
-    pod["containers"] = json!([container]);
+    let policy = input.bench.spec.storage_deletion_policy.unwrap_or_default();
+    let deleted = if policy == StorageDeletionPolicy::Delete { "Delete" } else { "Retain" };
+    let retention = StatefulSetPersistentVolumeClaimRetentionPolicy {
+        when_deleted: Some(deleted.to_owned()),
+        when_scaled: Some("Retain".to_owned()),
+    };
     let labels = labels::component(&bench, name);
-    spec["template"] = json!({
-        "metadata": if open { json!({"labels": labels}) } else { input.pod_metadata(&labels) }, "spec": pod,
-    });
-    let service = json!({
-        "type": "ClusterIP", "selector": labels::selector(&bench, name),
-        "ports": [{"name": "redis", "port": PORT, "targetPort": "redis", "protocol": "TCP"}],
-    });
-    vec![input.object(Kind::Service, name, name, &service), input.object(Kind::StatefulSet, name, name, &spec)]
+    let metadata = if input.open_servers.contains(&name) {
+        ObjectMeta { labels: Some(labels), ..ObjectMeta::default() }
+    } else {
+        input.pod_metadata(labels)
+    };
+    let spec = StatefulSetSpec {
+        replicas: Some(1),
+        service_name: Some(child(&bench, name)),
+        // In order, a pod that never became ready would never be replaced, not even by one of a repaired template.
+        pod_management_policy: Some("Parallel".to_owned()),
+        selector: matching(labels::selector(&bench, name)),
+        persistent_volume_claim_retention_policy: volume.map(|_| retention),
+        template: PodTemplateSpec {
+            metadata: Some(metadata),
+            spec: Some(server_pod(input, config, name, memory_bytes, volume.is_some())),
+        },
+        ..StatefulSetSpec::default()
+    };
+    let spec = ServerSpec { spec, volume_claim_templates: volume.map(|size| [data_claim(input, size)]) };
+    let service = service(labels::selector(&bench, name), "redis", PORT);
+    vec![input.object(name, name, service).into(), input.object(name, name, spec).into()]
+}
+
+fn server_pod(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Option<i128>, persists: bool) -> PodSpec {
+    let open = input.open_servers.contains(&name);
+    let password = match redis_secret(input.bench).filter(|_| !open) {
+        Some((External::Password | External::Generated, secret)) => {
+            Some(Mounted::secret(PASSWORD_VOLUME, PASSWORD_FOLDER, secret, vec![item("password", "password")]))
+        }
+        _ => None,
+    };
+    // The volume of one that persists is made by its StatefulSet.
+    let data = Mounted::empty("data", "/data", EmptyDirVolumeSource::default());
+    let mounts = [&data].into_iter().chain(&password).map(|it| it.mount.clone()).collect();
+    let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
+    let container = Container {
+        name: name.to_owned(),
+        image: Some(image.to_owned()),
+        command: password.as_ref().map(|_| with_password()),
+        args: Some(arguments(memory_bytes, persists)),
+        ports: Some(vec![port("redis", PORT)]),
+        readiness_probe: Some(answers("redis", 5, None)),
+        liveness_probe: Some(answers("redis", 10, Some(6))),
+        resources: Some(server_resources(config, memory_bytes)),
+        security_context: Some(without_privileges()),
+        volume_mounts: Some(mounts),
+        ..Container::default()
+    };
+    let spec = PodSpec {
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(restricted(REDIS_USER, input.capabilities.openshift)),
+        ..PodSpec::default()
+    };
+    let own = Some(data).filter(|_| !persists).into_iter().chain(password);
+    Pod::new(spec).with_volumes(own.map(|it| it.volume)).then(container).build()
+}
+
+fn arguments(memory_bytes: Option<i128>, persists: bool) -> Vec<String> {
+    let max_memory = memory_bytes.unwrap_or(DEFAULT_MEMORY_BYTES).to_string();
+    let more = if persists {
+        ["--appendonly", "yes", "--maxmemory-policy", "noeviction"].as_slice()
+    } else {
+        ["--appendonly", "no", "--save", "", "--maxmemory-policy", "allkeys-lru"].as_slice()
+    };
+    let first = ["redis-server", "--dir", "/data", "--maxmemory", max_memory.as_str()];
+    first.iter().chain(more).map(|it| (*it).to_owned()).collect()
 }
 
 /// The claim that the queue's StatefulSet makes, at the size that it should have: the template of a StatefulSet cannot be
@@ -231,24 +285,31 @@ pub(super) fn queue_claim(input: &Input) -> Option<Desired> {
     }
     let size = config.storage_size.as_ref().map_or(DEFAULT_QUEUE_SIZE, |size| size.0.as_str());
     let key = Key::new(input.namespace(), format!("data-{}-0", child(&input.name(), "redis-queue")));
-    let metadata = json!({"labels": labels::component(&input.name(), "redis-queue")});
-    let spec = json!({"resources": {"requests": {"storage": size}}});
-    Some(Desired::untyped(Kind::PersistentVolumeClaim, key, metadata, &spec))
+    let spec = PersistentVolumeClaimSpec { resources: Some(storage(size)), ..PersistentVolumeClaimSpec::default() };
+    Some(Object { key, metadata: queue_metadata(input), spec }.into())
 }
 
-fn data_claim(input: &Input, size: &str) -> Value {
-    json!({
-        "metadata": {"name": "data", "labels": labels::component(&input.name(), "redis-queue")},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
-    })
+fn data_claim(input: &Input, size: &str) -> ClaimTemplate {
+    ClaimTemplate {
+        metadata: ObjectMeta { name: Some("data".to_owned()), ..queue_metadata(input) },
+        spec: PersistentVolumeClaimSpec {
+            access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+            resources: Some(storage(size)),
+            ..PersistentVolumeClaimSpec::default()
+        },
+    }
+}
+
+fn queue_metadata(input: &Input) -> ObjectMeta {
+    ObjectMeta { labels: Some(labels::component(&input.name(), "redis-queue")), ..ObjectMeta::default() }
 }
 
 /// A memory setting also sets the limit, a quarter above it: Redis needs room beside its data.
-fn server_resources(config: &RedisConfig, memory_bytes: Option<i128>) -> Value {
+fn server_resources(config: &RedisConfig, memory_bytes: Option<i128>) -> ResourceRequirements {
     match memory_bytes {
         Some(bytes) if config.resources.is_none() => {
             let limit = (bytes + bytes / 4).to_string();
-            json!({"requests": {"cpu": "100m", "memory": bytes.to_string()}, "limits": {"cpu": "1", "memory": limit}})
+            pod::resources(["100m", &bytes.to_string(), "1", &limit])
         }
         _ => resources(config.resources.as_ref(), ["100m", "128Mi", "1", "512Mi"]),
     }

@@ -4,15 +4,16 @@ use frappe_crds::{
     bench::{ComponentResources, FrappeBenchSpec, QueueAutoscaling},
     common::Resources,
 };
-use serde_json::{Value, json};
+use k8s_openapi::api::autoscaling::v2::{HPAScalingPolicy, HPAScalingRules, HorizontalPodAutoscalerBehavior};
 
 use super::{configure::bench_id, redis};
 use crate::{
     controllers::bench::model::Input,
     domain::{
         capabilities::Capabilities,
+        foreign::{Advanced, AutoscalerConfig, Fallback, Named, ScaleTarget, ScaledObjectSpec, Trigger},
         names::child,
-        object::{Desired, Kind},
+        object::Desired,
     },
 };
 
@@ -106,53 +107,52 @@ pub(super) fn objects(input: &Input) -> Vec<Desired> {
 /// leaves out what runs: without the second trigger a long job would be ended by the cooldown. The number of workers is
 /// the greatest that a trigger asks for.
 fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Autoscaling) -> Desired {
-    let triggers: Vec<Value> = worker.queues.iter().flat_map(|queue| triggers(input, queue, wanted)).collect();
     let name = child(&input.name(), worker.component);
-    let spec = json!({
-        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-        "minReplicaCount": wanted.least,
-        "maxReplicaCount": wanted.most,
-        "pollingInterval": wanted.polling_seconds,
-        "cooldownPeriod": wanted.cooldown_seconds,
+    let policy = HPAScalingPolicy { type_: "Pods".to_owned(), value: 1, period_seconds: 60 };
+    let scale_down = HPAScalingRules {
+        stabilization_window_seconds: Some(SCALE_DOWN_WINDOW_SECONDS),
+        policies: Some(vec![policy]),
+        ..HPAScalingRules::default()
+    };
+    let behavior = HorizontalPodAutoscalerBehavior { scale_down: Some(scale_down), scale_up: None };
+    let spec = ScaledObjectSpec {
+        scale_target_ref: ScaleTarget { api_version: "apps/v1", kind: "Deployment", name: name.clone() },
+        min_replica_count: wanted.least,
+        max_replica_count: wanted.most,
+        polling_interval: wanted.polling_seconds,
+        cooldown_period: wanted.cooldown_seconds,
         // Else an object that has never been active yet is scaled to the least number at once.
-        "initialCooldownPeriod": wanted.cooldown_seconds,
+        initial_cooldown_period: wanted.cooldown_seconds,
         // It keeps workers while Redis does not answer. From none it starts none, and KEDA 2.21 does not count failures of a
         // server that it cannot reach: it makes its client anew before it does.
-        "fallback": {
-            "failureThreshold": FAILURE_THRESHOLD, "replicas": scaling.fixed.clamp(1, wanted.most),
-            "behavior": "currentReplicasIfHigher",
+        fallback: Fallback {
+            failure_threshold: FAILURE_THRESHOLD,
+            replicas: scaling.fixed.clamp(1, wanted.most),
+            behavior: "currentReplicasIfHigher",
         },
-        "advanced": {"horizontalPodAutoscalerConfig": {
-            "name": name,
-            "behavior": {"scaleDown": {
-                "stabilizationWindowSeconds": SCALE_DOWN_WINDOW_SECONDS,
-                "policies": [{"type": "Pods", "value": 1, "periodSeconds": 60}],
-            }},
-        }},
-        "triggers": triggers,
-    });
-    input.object(Kind::ScaledObject, worker.component, worker.component, &spec)
+        advanced: Advanced { horizontal_pod_autoscaler_config: AutoscalerConfig { name, behavior } },
+        triggers: worker.queues.iter().flat_map(|queue| triggers(input, queue, wanted)).collect(),
+    };
+    input.object(worker.component, worker.component, spec).into()
 }
 
-fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Value; 2] {
+fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Trigger; 2] {
     let [waiting, running] = queue_keys(&bench_id(input), queue);
-    let trigger = |name: String, key: &str, length: i32| {
-        let mut metadata = json!({
-            "listName": key, "listLength": length.to_string(), "activationListLength": "0", "enableTLS": "false",
-            "databaseIndex": "0",
-        });
-        if let Some(address) = redis::queue_address(input) {
-            metadata["address"] = json!(address);
-        }
-        let mut trigger = json!({"type": "redis", "name": name, "metadata": metadata});
-        if let Some(name) = redis::authentication_name(input) {
-            trigger["authenticationRef"] = json!({"name": name});
-        }
-        trigger
+    let trigger = |name: String, key: String, length: i32| {
+        let metadata = [
+            ("listName", key),
+            ("listLength", length.to_string()),
+            ("activationListLength", "0".to_owned()),
+            ("enableTLS", "false".to_owned()),
+            ("databaseIndex", "0".to_owned()),
+        ];
+        let address = redis::queue_address(input).map(|address| ("address", address));
+        let authentication_ref = redis::authentication_name(input).map(|name| Named { name });
+        Trigger { type_: "redis", name, metadata: metadata.into_iter().chain(address).collect(), authentication_ref }
     };
     [
-        trigger(format!("waiting-{queue}"), &waiting, wanted.target_queue_length),
-        trigger(format!("running-{queue}"), &running, 1),
+        trigger(format!("waiting-{queue}"), waiting, wanted.target_queue_length),
+        trigger(format!("running-{queue}"), running, 1),
     ]
 }
 

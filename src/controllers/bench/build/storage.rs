@@ -1,11 +1,11 @@
 //! The volume that holds the sites.
 
 use frappe_crds::bench::StorageDeletionPolicy;
-use serde_json::json;
+use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
 
 use crate::{
     controllers::bench::model::Input,
-    domain::object::{Desired, Kind},
+    domain::{object::Desired, typed::storage},
 };
 
 /// Size where the bench names none.
@@ -17,13 +17,18 @@ pub(super) fn sites_claim(input: &Input) -> Desired {
     let spec = &input.bench.spec;
     let size = spec.storage_size.as_ref().map_or(DEFAULT_SIZE, |size| size.0.as_str());
     let mode = spec.storage_access_mode.unwrap_or_default().as_str();
-    let mut claim = json!({"accessModes": [mode], "resources": {"requests": {"storage": size}}});
-    if let Some(class) = &spec.storage_class_name {
-        claim["storageClassName"] = json!(class);
-    }
-    let mut claim = input.object(Kind::PersistentVolumeClaim, "sites", "sites", &claim);
+    let mut claim = input.object(
+        "sites",
+        "sites",
+        PersistentVolumeClaimSpec {
+            access_modes: Some(vec![mode.to_owned()]),
+            resources: Some(storage(size)),
+            storage_class_name: spec.storage_class_name.clone(),
+            ..PersistentVolumeClaimSpec::default()
+        },
+    );
     if spec.storage_deletion_policy.unwrap_or_default() == StorageDeletionPolicy::Retain {
-        claim.body["metadata"].as_object_mut().map(|metadata| metadata.remove("ownerReferences"));
+        claim.metadata.owner_references = None;
     }
-    claim
+    claim.into()
 }

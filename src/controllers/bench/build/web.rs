@@ -1,7 +1,13 @@
 //! What answers requests: gunicorn, nginx, the websocket server, and their Services.
 
 use frappe_crds::bench::WebConfig;
-use serde_json::{Value, json};
+use k8s_openapi::{
+    api::{
+        apps::v1::DeploymentSpec,
+        core::v1::{Container, HTTPGetAction, Probe},
+    },
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 
 use super::{
     configure::{runner_command, runner_volume},
@@ -14,7 +20,10 @@ use crate::{
     domain::{
         labels,
         names::child,
-        object::{Desired, Kind},
+        network::service,
+        object::Desired,
+        pod::{answers, port, variable},
+        typed::Object,
     },
 };
 
@@ -30,17 +39,13 @@ pub(in crate::controllers) const GUNICORN_WORKERS_AND_THREADS: [i32; 2] = [2, 4]
 pub(super) fn services(input: &Input) -> Vec<Desired> {
     [("gunicorn", GUNICORN_PORT), ("nginx", NGINX_PORT), ("socketio", SOCKETIO_PORT)]
         .map(|(name, port)| {
-            let spec = json!({
-                "type": "ClusterIP", "selector": labels::selector(&input.name(), name),
-                "ports": [{"name": "http", "port": port, "targetPort": "http", "protocol": "TCP"}],
-            });
-            input.object(Kind::Service, name, name, &spec)
+            input.object(name, name, service(labels::selector(&input.name(), name), "http", port)).into()
         })
         .into()
 }
 
 /// The Deployments.
-pub(super) fn deployments(input: &Input) -> Vec<Desired> {
+pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
     let replicas = input.replicas();
     let web = input.bench.spec.web.clone().unwrap_or_default();
@@ -49,10 +54,10 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
     vec![
         deployment(
             input,
-            &Component {
+            Component {
                 name: "gunicorn",
                 container: gunicorn(&web, grace_seconds),
-                replicas: replicas.gunicorn.unwrap_or(1),
+                replicas: replicas.gunicorn.or(Some(1)),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
                 grace_seconds,
@@ -62,10 +67,10 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
         ),
         deployment(
             input,
-            &Component {
+            Component {
                 name: "nginx",
                 container: nginx(input, &web),
-                replicas: replicas.nginx.unwrap_or(1),
+                replicas: replicas.nginx.or(Some(1)),
                 resources: resources.nginx.as_ref(),
                 default_resources: ["100m", "128Mi", "1", "512Mi"],
                 grace_seconds,
@@ -75,10 +80,10 @@ pub(super) fn deployments(input: &Input) -> Vec<Desired> {
         ),
         deployment(
             input,
-            &Component {
+            Component {
                 name: "socketio",
                 container: socketio(),
-                replicas: replicas.socketio.unwrap_or(1),
+                replicas: replicas.socketio.or(Some(1)),
                 resources: resources.socketio.as_ref(),
                 default_resources: ["100m", "256Mi", "1", "1Gi"],
                 // node ignores SIGTERM as PID 1: waiting longer gains nothing.
@@ -97,61 +102,69 @@ const GUNICORN: &str = "command -v start.sh >/dev/null && exec start.sh; exec en
     --worker-tmp-dir=/dev/shm --timeout=$GUNICORN_TIMEOUT --preload frappe.app:application";
 
 /// A site in maintenance must not make the whole bench unready, so TCP probes.
-fn gunicorn(web: &WebConfig, grace_seconds: i64) -> Value {
+fn gunicorn(web: &WebConfig, grace_seconds: i64) -> Container {
     let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
     let text = |number: Option<i32>, default: i32| number.unwrap_or(default).to_string();
-    json!({
-        "command": ["sh", "-c", GUNICORN],
-        "workingDir": BENCH_PATH,
-        "lifecycle": until_it_can_be_stopped(grace_seconds),
-        "ports": [port(GUNICORN_PORT)],
-        "env": [
-            {"name": "GUNICORN_WORKERS", "value": text(web.gunicorn_workers, workers)},
-            {"name": "GUNICORN_THREADS", "value": text(web.gunicorn_threads, threads)},
-            {"name": "GUNICORN_TIMEOUT", "value": text(web.request_timeout_seconds, REQUEST_TIMEOUT_SECONDS)},
-        ],
-        "startupProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5, "failureThreshold": 60},
-        "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5},
-        "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
-    })
+    Container {
+        command: Some(["sh", "-c", GUNICORN].map(str::to_owned).into()),
+        working_dir: Some(BENCH_PATH.to_owned()),
+        lifecycle: Some(until_it_can_be_stopped(grace_seconds)),
+        ports: Some(vec![port("http", GUNICORN_PORT)]),
+        env: Some(vec![
+            variable("GUNICORN_WORKERS", text(web.gunicorn_workers, workers)),
+            variable("GUNICORN_THREADS", text(web.gunicorn_threads, threads)),
+            variable("GUNICORN_TIMEOUT", text(web.request_timeout_seconds, REQUEST_TIMEOUT_SECONDS)),
+        ]),
+        startup_probe: Some(answers("http", 5, Some(60))),
+        readiness_probe: Some(answers("http", 5, None)),
+        liveness_probe: Some(answers("http", 10, Some(6))),
+        ..Container::default()
+    }
 }
 
-fn nginx(input: &Input, web: &WebConfig) -> Value {
+fn nginx(input: &Input, web: &WebConfig) -> Container {
     let timeout = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS).to_string();
     let proxy = web.trusted_proxy.as_deref().unwrap_or("127.0.0.1");
     let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
     let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
-    let command: Vec<String> = runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect();
-    json!({
+    Container {
         // The runner runs the image's own script, and tells nginx of changed hosts.
-        "command": command,
-        "workingDir": BENCH_PATH,
-        "ports": [port(NGINX_PORT)],
-        "env": [
-            {"name": "BACKEND", "value": backend}, {"name": "SOCKETIO", "value": websocket},
-            {"name": "FRAPPE_SITE_NAME_HEADER", "value": "$frappe_site"},
-            {"name": "UPSTREAM_REAL_IP_ADDRESS", "value": proxy},
-            {"name": "UPSTREAM_REAL_IP_HEADER", "value": "X-Forwarded-For"},
-            {"name": "UPSTREAM_REAL_IP_RECURSIVE", "value": "off"},
-            {"name": "PROXY_READ_TIMEOUT", "value": timeout},
-            {"name": "CLIENT_MAX_BODY_SIZE", "value": web.max_body_size.as_deref().unwrap_or("50m")},
-        ],
-        "readinessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 5},
-        "livenessProbe": {"tcpSocket": {"port": "http"}, "periodSeconds": 10, "failureThreshold": 6},
-    })
+        command: Some(runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect()),
+        working_dir: Some(BENCH_PATH.to_owned()),
+        ports: Some(vec![port("http", NGINX_PORT)]),
+        env: Some(vec![
+            variable("BACKEND", backend),
+            variable("SOCKETIO", websocket),
+            variable("FRAPPE_SITE_NAME_HEADER", "$frappe_site"),
+            variable("UPSTREAM_REAL_IP_ADDRESS", proxy),
+            variable("UPSTREAM_REAL_IP_HEADER", "X-Forwarded-For"),
+            variable("UPSTREAM_REAL_IP_RECURSIVE", "off"),
+            variable("PROXY_READ_TIMEOUT", timeout),
+            variable("CLIENT_MAX_BODY_SIZE", web.max_body_size.as_deref().unwrap_or("50m")),
+        ]),
+        readiness_probe: Some(answers("http", 5, None)),
+        liveness_probe: Some(answers("http", 10, Some(6))),
+        ..Container::default()
+    }
 }
 
 /// The server answers on this one path; any other hangs.
-fn socketio() -> Value {
-    let probe = json!({"path": "/socket.io/?EIO=4&transport=polling", "port": "http"});
-    json!({
-        "command": ["node", format!("{BENCH_PATH}/apps/frappe/socketio.js")],
-        "ports": [port(SOCKETIO_PORT)],
-        "readinessProbe": {"httpGet": probe, "periodSeconds": 5},
-        "livenessProbe": {"httpGet": probe, "periodSeconds": 10, "failureThreshold": 6},
-    })
-}
-
-fn port(number: i32) -> Value {
-    json!({"name": "http", "containerPort": number, "protocol": "TCP"})
+fn socketio() -> Container {
+    let probe = |period_seconds: i32, failure_threshold: Option<i32>| Probe {
+        http_get: Some(HTTPGetAction {
+            path: Some("/socket.io/?EIO=4&transport=polling".to_owned()),
+            port: IntOrString::String("http".to_owned()),
+            ..HTTPGetAction::default()
+        }),
+        period_seconds: Some(period_seconds),
+        failure_threshold,
+        ..Probe::default()
+    };
+    Container {
+        command: Some(vec!["node".to_owned(), format!("{BENCH_PATH}/apps/frappe/socketio.js")]),
+        ports: Some(vec![port("http", SOCKETIO_PORT)]),
+        readiness_probe: Some(probe(5, None)),
+        liveness_probe: Some(probe(10, Some(6))),
+        ..Container::default()
+    }
 }

@@ -1,7 +1,10 @@
 //! What works in the background: one Deployment of workers for each queue, and the scheduler.
 
 use frappe_crds::{bench::ComponentResources, common::Resources};
-use serde_json::{Value, json};
+use k8s_openapi::api::{
+    apps::v1::DeploymentSpec,
+    core::v1::{Container, ExecAction, Probe},
+};
 
 use super::{
     pod::{Component, deployment},
@@ -13,35 +16,38 @@ use crate::{
     domain::{
         labels,
         object::{Desired, Kind},
+        typed::{Object, entry},
     },
 };
 
 /// Deployments of the scheduler and of the workers.
-pub(super) fn deployments(input: &Input) -> Vec<Desired> {
+pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
-    let mut objects: Vec<Desired> = WORKERS.iter().map(|worker| workers(input, worker, &resources)).collect();
+    let mut objects: Vec<_> = WORKERS.iter().map(|worker| workers(input, worker, &resources)).collect();
     objects.push(scheduler(input, resources.scheduler.as_ref()));
     objects
 }
 
 /// Without a number of replicas where KEDA sets it; an annotation says so, since nothing in the field itself does.
-fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Desired {
+fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Object<DeploymentSpec> {
     let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
     let autoscaled = scaling.is_some_and(|it| it.is_by_keda(input.capabilities));
     let mut made = deployment(
         input,
-        &Component {
+        Component {
             name: worker.component,
-            container: json!({
-                "command": ["bench", "worker", "--queue", worker.queues.join(",")],
-                "lifecycle": until_it_can_be_stopped(worker.grace_seconds),
-                "startupProbe": {
-                    "exec": {"command": catches_termination()},
-                    "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 150,
-                },
-                "livenessProbe": running("worker"),
-            }),
-            replicas: scaling.map_or(1, |it| it.fixed),
+            container: Container {
+                command: Some(["bench", "worker", "--queue", &worker.queues.join(",")].map(str::to_owned).into()),
+                lifecycle: Some(until_it_can_be_stopped(worker.grace_seconds)),
+                startup_probe: Some(Probe {
+                    period_seconds: Some(2),
+                    failure_threshold: Some(150),
+                    ..probe(&catches_termination())
+                }),
+                liveness_probe: Some(running("worker")),
+                ..Container::default()
+            },
+            replicas: (!autoscaled).then(|| scaling.map_or(1, |it| it.fixed)),
             resources: (worker.resources)(resources),
             default_resources: ["200m", "512Mi", "1", "2Gi"],
             grace_seconds: worker.grace_seconds,
@@ -50,27 +56,29 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> De
         },
     );
     if autoscaled {
-        made.body["spec"].as_object_mut().map(|spec| spec.remove("replicas"));
-        made.body["metadata"]["annotations"] = json!({labels::REPLICAS: labels::REPLICAS_BY_KEDA});
+        made.metadata.annotations = Some(entry(labels::REPLICAS, labels::REPLICAS_BY_KEDA));
     }
     made
 }
 
 /// Exactly one: its lock is a file in the container, so two would queue every job twice.
-fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
+fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentSpec> {
     deployment(
         input,
-        &Component {
+        Component {
             name: "scheduler",
-            container: json!({
-                "command": ["bench", "schedule"],
-                "startupProbe": {
-                    "exec": is_named("schedule"), "initialDelaySeconds": 5,
-                    "periodSeconds": 2, "timeoutSeconds": 5, "failureThreshold": 45,
-                },
-                "livenessProbe": running("schedule"),
-            }),
-            replicas: 1,
+            container: Container {
+                command: Some(["bench", "schedule"].map(str::to_owned).into()),
+                startup_probe: Some(Probe {
+                    initial_delay_seconds: Some(5),
+                    period_seconds: Some(2),
+                    failure_threshold: Some(45),
+                    ..probe(&is_named("schedule"))
+                }),
+                liveness_probe: Some(running("schedule")),
+                ..Container::default()
+            },
+            replicas: Some(1),
             resources,
             default_resources: ["100m", "256Mi", "1", "1Gi"],
             // `bench schedule` ignores SIGTERM as PID 1: waiting longer gains nothing.
@@ -84,16 +92,24 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Desired {
 /// Workers and scheduler answer no port: alive is whose main process became what the command makes of itself. A probe
 /// that asked Redis would restart every worker in the middle of its job when Redis is away; workers reconnect by
 /// themselves. `bench` replaces itself by Python, whose arguments name what it runs.
-fn running(what: &str) -> Value {
-    json!({"exec": is_named(what), "periodSeconds": 30, "timeoutSeconds": 5, "failureThreshold": 3})
+fn running(what: &str) -> Probe {
+    Probe { period_seconds: Some(30), failure_threshold: Some(3), ..probe(&is_named(what)) }
 }
 
-fn is_named(what: &str) -> Value {
-    json!({"command": ["grep", "-qaw", what, "/proc/1/cmdline"]})
+fn is_named(what: &str) -> [&str; 4] {
+    ["grep", "-qaw", what, "/proc/1/cmdline"]
+}
+
+/// Whether a command succeeds in the container.
+fn probe(command: &[&str]) -> Probe {
+    Probe {
+        exec: Some(ExecAction { command: Some(command.iter().map(|it| (*it).to_owned()).collect()) }),
+        timeout_seconds: Some(5),
+        ..Probe::default()
+    }
 }
 
 /// Whether KEDA sets the number of replicas of a Deployment, by its annotation.
 pub fn is_autoscaled(deployment: &Desired) -> bool {
-    deployment.kind == Kind::Deployment
-        && deployment.body["metadata"]["annotations"][labels::REPLICAS] == labels::REPLICAS_BY_KEDA
+    deployment.kind == Kind::Deployment && deployment.annotation(labels::REPLICAS) == Some(labels::REPLICAS_BY_KEDA)
 }

@@ -1,7 +1,8 @@
 //! The MariaDB operator's objects for a site, and what a Job is told of a database.
 
 use frappe_crds::common::DatabaseConfig;
-use serde_json::{Value, json};
+use k8s_openapi::api::core::v1::SecretKeySelector;
+use serde::Serialize;
 
 use crate::{
     config::OperatorConfig,
@@ -9,7 +10,13 @@ use crate::{
         model::{Database, Input, Server},
         permissions::STORAGE_SIZE,
     },
-    domain::object::{Desired, Kind},
+    domain::{
+        foreign::{
+            Cleanup, DatabaseSpec, GrantSpec, MariaDbSpec, MariaDbStorage, RetentionPolicy, ServerReference, UserSpec,
+        },
+        key::Key,
+        object::Desired,
+    },
 };
 
 /// Settings of a server of its own, as Frappe asks for them.
@@ -38,97 +45,104 @@ const PRIVILEGES: [&str; 18] = [
     "TRIGGER",
 ];
 
-/// What the MariaDB operator does on the server when an object is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cleanup {
-    /// Nothing: the default of this operator, so that no deletion by mistake reaches the server.
-    Skip,
-    /// Drop it: only while the site is being deleted.
-    Delete,
-}
-
-impl Cleanup {
-    /// As the MariaDB operator calls it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Skip => "Skip",
-            Self::Delete => "Delete",
-        }
-    }
-}
-
 /// The Database: `utf8mb4`, since the MariaDB operator's default cannot hold every character and cannot be changed.
 pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
-    let spec = json!({
-        "name": input.known.name,
-        "characterSet": "utf8mb4", "collate": "utf8mb4_unicode_ci", "cleanupPolicy": cleanup.as_str(),
-    });
-    object(input, server, Kind::Database, "db", spec)
+    let spec = DatabaseSpec {
+        maria_db_ref: ServerReference::from(&server.key),
+        name: input.known.name.clone(),
+        character_set: "utf8mb4",
+        collate: "utf8mb4_unicode_ci",
+        cleanup_policy: cleanup,
+    };
+    input.kept(input.key("db"), spec).into()
 }
 
 /// The account: one name for account and database, because Frappe before version 16 takes them to be equal.
 pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
-    let spec = json!({
-        "name": input.known.user, "host": "%",
-        "passwordSecretKeyRef": {"name": input.valid.place.credentials().name, "key": "password"},
-        "maxUserConnections": input.valid.connections_max, "cleanupPolicy": cleanup.as_str(),
-    });
-    object(input, server, Kind::User, "user", spec)
+    let spec = UserSpec {
+        maria_db_ref: ServerReference::from(&server.key),
+        name: input.known.user.clone(),
+        host: "%",
+        password_secret_key_ref: password_of(input.valid.place.credentials()),
+        max_user_connections: input.valid.connections_max,
+        cleanup_policy: cleanup,
+    };
+    input.kept(input.key("user"), spec).into()
 }
 
 /// The account's rights on its own database.
 pub fn grant(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
-    let spec = json!({
-        "privileges": PRIVILEGES, "database": input.known.name, "table": "*",
-        "username": input.known.user, "host": "%", "grantOption": false, "cleanupPolicy": cleanup.as_str(),
-    });
-    object(input, server, Kind::Grant, "grant", spec)
+    let spec = GrantSpec {
+        maria_db_ref: ServerReference::from(&server.key),
+        privileges: &PRIVILEGES,
+        database: input.known.name.clone(),
+        table: "*",
+        username: input.known.user.clone(),
+        host: "%",
+        grant_option: false,
+        cleanup_policy: cleanup,
+    };
+    input.kept(input.key("grant"), spec).into()
 }
 
-fn object(input: &Input, server: &Server, kind: Kind, suffix: &str, mut spec: Value) -> Desired {
-    spec["mariaDbRef"] = json!({"name": server.key.name, "namespace": server.key.namespace});
-    Desired::untyped(kind, input.key(suffix), input.kept_metadata(), &spec)
+fn password_of(secret: Key) -> SecretKeySelector {
+    SecretKeySelector { name: secret.name, key: "password".to_owned(), optional: None }
 }
 
 /// The MariaDB of a site that has its own.
 pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorConfig) -> Desired {
     let size = config.storage_size.as_ref().map_or(STORAGE_SIZE, |it| it.0.as_str());
-    let mut spec = json!({
-        "image": config.image.clone().unwrap_or_else(|| operator.default_mariadb_image.clone()),
-        "rootPasswordSecretKeyRef": {"name": input.valid.place.own_server_root().name, "key": "password"},
-        "storage": {"size": size, "resizeInUseVolumes": true,
-                    "pvcRetentionPolicy": {"whenDeleted": "Delete", "whenScaled": "Retain"}},
-        "replicas": 1,
-        "port": 3306,
-        "myCnf": SERVER_SETTINGS,
-    });
-    if let Some(resources) = &config.resources {
-        spec["resources"] = json!(resources);
-    }
-    Desired::untyped(Kind::MariaDb, input.valid.place.own_server(), input.kept_metadata(), &spec)
+    let spec = MariaDbSpec {
+        image: config.image.clone().unwrap_or_else(|| operator.default_mariadb_image.clone()),
+        root_password_secret_key_ref: password_of(input.valid.place.own_server_root()),
+        storage: MariaDbStorage {
+            size: size.to_owned(),
+            resize_in_use_volumes: true,
+            pvc_retention_policy: RetentionPolicy { when_deleted: "Delete", when_scaled: "Retain" },
+        },
+        replicas: 1,
+        port: 3306,
+        my_cnf: SERVER_SETTINGS,
+        resources: config.resources.clone(),
+    };
+    input.kept(input.valid.place.own_server(), spec).into()
+}
+
+/// What a Job is told of the database.
+#[derive(Serialize)]
+pub struct DatabaseRequest<'a> {
+    #[serde(rename = "type")]
+    engine: &'a str,
+    /// Whether this operator made it.
+    own: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    host: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<&'a str>,
 }
 
 /// What a Job is told of the database: what is left out, the runner reads from the Secret that the site names.
-pub fn database_request(database: &Database, name: &str, user: &str) -> Value {
+pub fn database_request<'a>(database: &'a Database, name: &'a str, user: &'a str) -> DatabaseRequest<'a> {
     match database {
-        Database::Made(server) => {
-            let mut request =
-                json!({"type": "mariadb", "own": true, "host": server.host, "port": server.port, "name": name});
-            if user != name {
-                request["user"] = json!(user);
-            }
-            request
-        }
-        Database::Existing(existing) => {
-            let mut request = json!({"type": existing.engine, "own": false});
-            let fields =
-                [("host", existing.host.as_ref().map(|it| json!(it))), ("port", existing.port.map(|it| json!(it)))];
-            for (key, value) in fields {
-                if let Some(value) = value {
-                    request[key] = value;
-                }
-            }
-            request
-        }
+        Database::Made(server) => DatabaseRequest {
+            engine: "mariadb",
+            own: true,
+            host: Some(&server.host),
+            port: Some(server.port),
+            name: Some(name),
+            user: Some(user).filter(|it| *it != name),
+        },
+        Database::Existing(existing) => DatabaseRequest {
+            engine: existing.engine,
+            own: false,
+            host: existing.host.as_deref(),
+            port: existing.port,
+            name: None,
+            user: None,
+        },
     }
 }

@@ -1,20 +1,26 @@
 //! The Jobs that create, change and drop a site.
 
-use frappe_crds::site::Operation;
-use serde_json::{Value, json};
+use frappe_crds::{common::SecretKeyReference, site::Operation};
+use k8s_openapi::api::{
+    batch::v1::JobSpec,
+    core::v1::{PodSpec, PodTemplateSpec, VolumeProjection},
+};
+use kube::api::ObjectMeta;
+use serde::Serialize;
 
-use super::database::database_request;
+use super::database::{DatabaseRequest, database_request};
 use crate::{
     controllers::{
         adoption::is_asked,
         bench::{build as bench, model::Input as BenchInput},
-        site::model::{Configuration, Database, Input, Subject},
+        site::model::{Configuration, ConfigurationRequest, Database, Input, Subject},
     },
     domain::{
-        labels,
-        object::{Desired, Kind},
+        key::Key,
+        object::Desired,
+        pod::{item, projected, projected_if_there},
+        wire,
     },
-    runner,
 };
 
 /// Longest time of a Job that creates a site or changes it, in seconds: an app may be installed.
@@ -22,17 +28,14 @@ const INIT_DEADLINE_SECONDS: i64 = 3600;
 /// Longest time of a delete Job, in seconds.
 const DELETE_DEADLINE_SECONDS: i64 = 900;
 /// How long a finished Job is kept, in seconds: a create that comes late then meets it.
-const KEPT_SECONDS: i64 = 3600;
+const KEPT_SECONDS: i32 = 3600;
 
 /// The Job `SITE-init` (`SITE-init-2` …).
 pub fn init_job(input: &Input, bench: &BenchInput, operation: &Operation, configuration: &Configuration) -> Desired {
     let about = About { command: "init", name: "init", deadline_seconds: INIT_DEADLINE_SECONDS };
-    let mut request = with(request(input), &configuration.request);
-    if is_asked(bench.bench) {
-        request["adopt"] = json!(true);
-    }
-    let secrets = [account(input), vec![admin(input)], entries(input)].concat();
-    job(input, bench, operation, &about, &request, &secrets)
+    let more = Setup { configuration: &configuration.request, adopt: is_asked(bench.bench), set_admin_password: false };
+    let secrets = [account_sources(input), vec![admin(input)], entries(input)].concat();
+    job(input, bench, operation, &about, &request(input, more), secrets)
 }
 
 /// The Job `SITE-apply`: settings, hosts, apps, and the password of Administrator where its Secret changed.
@@ -43,23 +46,22 @@ pub fn configure_job(
     configuration: &Configuration,
 ) -> Desired {
     let about = About { command: "apply", name: "apply", deadline_seconds: INIT_DEADLINE_SECONDS };
-    let mut request = with(request(input), &configuration.request);
-    let mut secrets = [account(input), entries(input)].concat();
+    let mut secrets = [account_sources(input), entries(input)].concat();
     let status = input.site.status.as_ref();
-    if operation.admin_password_version.is_some()
-        && status.is_some_and(|status| status.admin_password_version != operation.admin_password_version)
-    {
-        request["set_admin_password"] = json!(true);
+    let set_admin_password = operation.admin_password_version.is_some()
+        && status.is_some_and(|status| status.admin_password_version != operation.admin_password_version);
+    if set_admin_password {
         secrets.push(admin(input));
     }
-    job(input, bench, operation, &about, &request, &secrets)
+    let more = Setup { configuration: &configuration.request, adopt: false, set_admin_password };
+    job(input, bench, operation, &about, &request(input, more), secrets)
 }
 
 /// The Job `SITE-delete`: drops the database with the site's own account and removes the files; without a database to log in at
 /// it leaves that to the MariaDB operator.
 pub fn delete_job(input: &Subject, bench: &BenchInput, operation: &Operation) -> Desired {
     let about = About { command: "drop", name: "delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
-    job(input, bench, operation, &about, &request(input), &account(input))
+    job(input, bench, operation, &about, &request(input, Nothing {}), account_sources(input))
 }
 
 struct About {
@@ -68,51 +70,67 @@ struct About {
     deadline_seconds: i64,
 }
 
-/// What the runner must know, without any secret.
-pub(in crate::controllers) fn request(input: &Subject) -> Value {
-    json!({
-        "site": input.site.spec.site_name,
-        "identity": input.known.identity,
-        "database": input.database.map(|it| database_request(it, &input.known.name, &input.known.user)),
-    })
+/// What the runner must know of a site, without any secret, and more.
+#[derive(Serialize)]
+pub(in crate::controllers) struct Request<'a, M> {
+    site: &'a str,
+    identity: &'a str,
+    /// Nothing where the database is left alone.
+    database: Option<DatabaseRequest<'a>>,
+    #[serde(flatten)]
+    more: M,
 }
 
-/// A request with more entries.
-pub(in crate::controllers) fn with(mut request: Value, more: &Value) -> Value {
-    for (key, value) in more.as_object().into_iter().flatten() {
-        request[key] = value.clone();
+/// Nothing more.
+#[derive(Serialize)]
+struct Nothing {}
+
+/// What the runner must know to set a site up.
+#[derive(Serialize)]
+struct Setup<'a> {
+    #[serde(flatten)]
+    configuration: &'a ConfigurationRequest,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    adopt: bool,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    set_admin_password: bool,
+}
+
+/// What the runner must know, without any secret.
+pub(in crate::controllers) fn request<'a, M: Serialize>(input: &Subject<'a>, more: M) -> Request<'a, M> {
+    Request {
+        site: &input.site.spec.site_name,
+        identity: &input.known.identity,
+        database: input.database.map(|it| database_request(it, &input.known.name, &input.known.user)),
+        more,
     }
-    request
 }
 
 /// The account of the database and the encryption key.
-pub(in crate::controllers) fn account(input: &Subject) -> Vec<Value> {
+pub(in crate::controllers) fn account_sources(input: &Subject) -> Vec<VolumeProjection> {
     let Some(database) = input.database else { return Vec::new() };
-    let mut sources = vec![json!({"secret": {"name": input.place.credentials().name}})];
+    let mut sources = vec![projected(input.place.credentials().name, None)];
     if let Database::Existing(existing) = database {
         let keys = ["username", "password", "host", "port", "database"];
-        let items = keys.map(|key| json!({"key": key, "path": format!("connection/{key}")}));
-        let name = input.place.mounted(&existing.secret);
+        let items = keys.map(|key| item(key, format!("connection/{key}")));
         // Optional as a whole: of the keys three are, and the runner says which of the others is missing.
-        sources.push(json!({"secret": {"name": name, "items": items, "optional": true}}));
+        sources.push(projected_if_there(input.place.mounted(&existing.secret), items.into()));
     }
     sources
 }
 
-fn admin(input: &Input) -> Value {
+fn admin(input: &Input) -> VolumeProjection {
     let name = input.valid.place.mounted(&input.valid.admin_secret);
-    json!({"secret": {"name": name, "items": [{"key": "password", "path": "admin-password"}]}})
+    projected(name, Some(vec![item("password", "admin-password")]))
 }
 
 /// Secret entries of the site's configuration.
-fn entries(input: &Input) -> Vec<Value> {
+fn entries(input: &Input) -> Vec<VolumeProjection> {
     let entries = input.site.spec.site_config_secret_refs.iter();
-    entries
-        .map(|(entry, from)| {
-            let item = json!({"key": from.key, "path": format!("config/{entry}")});
-            json!({"secret": {"name": input.valid.place.mounted(&from.name), "items": [item]}})
-        })
-        .collect()
+    let of = |(entry, from): (&String, &SecretKeyReference)| {
+        projected(input.valid.place.mounted(&from.name), Some(vec![item(&from.key, format!("config/{entry}"))]))
+    };
+    entries.map(of).collect()
 }
 
 fn job(
@@ -120,23 +138,40 @@ fn job(
     bench: &BenchInput,
     operation: &Operation,
     about: &About,
-    request: &Value,
-    secrets: &[Value],
+    request: &impl Serialize,
+    secrets: Vec<VolumeProjection>,
 ) -> Desired {
-    let volume = json!({"name": "secrets", "projected": {"defaultMode": 0o440, "sources": secrets}});
-    let mount = json!({"name": "secrets", "mountPath": runner::SECRETS, "readOnly": true});
-    let volumes: Vec<_> = (!secrets.is_empty()).then_some((volume, mount)).into_iter().collect();
-    let pod = bench::runner_pod(bench, about.command, request, &volumes);
+    let volumes: Vec<_> = (!secrets.is_empty()).then(|| bench::runner_secrets(secrets)).into_iter().collect();
+    let container = bench::runner_container(bench, about.command, wire::text(request), &volumes);
+    let pod = bench::for_job(bench::runner_pod(bench, &volumes).then(container));
+    let key = input.place.job(about.name, operation.attempt);
+    let time = Time { deadline_seconds: about.deadline_seconds, kept_seconds: KEPT_SECONDS };
+    job_of(input, key, &format!("site-{}", about.name), &time, pod)
+}
+
+/// How long a Job may take, and how long it is kept when it is finished, in seconds.
+pub(in crate::controllers) struct Time {
+    /// Longest time.
+    pub deadline_seconds: i64,
+    /// Time that it is kept.
+    pub kept_seconds: i32,
+}
+
+/// A Job of the site: it and its pod carry the same labels.
+pub(in crate::controllers) fn job_of(input: &Subject, key: Key, component: &str, time: &Time, pod: PodSpec) -> Desired {
     let mut labels = input.labels();
-    labels.insert("component".to_owned(), format!("site-{}", about.name));
-    let spec = json!({
-        "backoffLimit": 0,
-        "activeDeadlineSeconds": about.deadline_seconds,
-        "ttlSecondsAfterFinished": KEPT_SECONDS,
-        "template": {"metadata": {"labels": labels}, "spec": pod},
-    });
-    let mut metadata = input.owned_metadata();
-    metadata["labels"] = json!(labels);
-    metadata["annotations"] = json!({labels::IDENTITY: input.known.identity});
-    Desired::untyped(Kind::Job, input.place.job(about.name, operation.attempt), metadata, &spec)
+    labels.insert("component".to_owned(), component.to_owned());
+    let spec = JobSpec {
+        backoff_limit: Some(0),
+        active_deadline_seconds: Some(time.deadline_seconds),
+        ttl_seconds_after_finished: Some(time.kept_seconds),
+        template: PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
+            spec: Some(pod),
+        },
+        ..JobSpec::default()
+    };
+    let mut job = input.owned(key, spec);
+    (job.metadata.labels, job.metadata.annotations) = (Some(labels), Some(input.identity()));
+    job.into()
 }

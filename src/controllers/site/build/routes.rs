@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use frappe_crds::site::WildcardPolicy;
-use serde_json::{Value, json};
+use k8s_openapi::api::networking::v1::{
+    HTTPIngressPath, HTTPIngressRuleValue, IngressBackend, IngressRule, IngressServiceBackend, IngressSpec, IngressTLS,
+    ServiceBackendPort,
+};
 
 use crate::{
     controllers::{
@@ -11,9 +14,11 @@ use crate::{
         site::{model::Input, place::Place},
     },
     domain::{
+        foreign::{BackendReference, HttpRouteRule, HttpRouteSpec, RoutePort, RouteSpec, RouteTarget, RouteTls},
         key::Key,
         names::{child, hash_hex},
-        object::{Desired, Kind},
+        object::Desired,
+        typed::Spec,
     },
 };
 
@@ -24,39 +29,48 @@ const HOST_HASH_DIGITS: usize = 8;
 pub fn ingress(input: &Input) -> Desired {
     let spec = &input.site.spec;
     let config = spec.ingress.clone().unwrap_or_default();
-    let hosts: Vec<&String> = input.valid.hosts.all().collect();
+    let hosts: Vec<String> = input.valid.hosts.all().cloned().collect();
     let mut annotations: BTreeMap<String, String> =
         [("nginx.ingress.kubernetes.io/proxy-body-size".to_owned(), "100m".to_owned())].into();
     annotations.extend(config.annotations);
-    let service = json!({"name": nginx(input), "port": {"number": NGINX_PORT}});
-    let paths = json!([{"path": "/", "pathType": "Prefix", "backend": {"service": service}}]);
-    let rules: Vec<Value> = hosts.iter().map(|host| json!({"host": host, "http": {"paths": paths}})).collect();
-    let mut ingress = json!({"rules": rules});
-    if let Some(class) = config.class_name.as_ref().or(spec.ingress_class_name.as_ref()) {
-        ingress["ingressClassName"] = json!(class);
-    }
+    let service = IngressServiceBackend {
+        name: nginx(input),
+        port: Some(ServiceBackendPort { number: Some(NGINX_PORT), name: None }),
+    };
+    let path = HTTPIngressPath {
+        path: Some("/".to_owned()),
+        path_type: "Prefix".to_owned(),
+        backend: IngressBackend { service: Some(service), resource: None },
+    };
+    let http = HTTPIngressRuleValue { paths: vec![path] };
+    let rules = hosts.iter().map(|host| IngressRule { host: Some(host.clone()), http: Some(http.clone()) });
+    let mut ingress = IngressSpec {
+        rules: Some(rules.collect()),
+        ingress_class_name: config.class_name.or_else(|| spec.ingress_class_name.clone()),
+        ..IngressSpec::default()
+    };
     if let Some(tls) = spec.tls.as_ref().filter(|tls| tls.enabled) {
         let place = &input.valid.place;
         // A name of another namespace's would be taken for one of the bench's.
         let named = tls.secret_name.as_ref().filter(|_| tls.issuer.is_none() || !place.is_foreign());
         let secret = named.map_or_else(|| child(&place.stem, "tls"), |name| place.mounted(name));
-        ingress["tls"] = json!([{"hosts": hosts, "secretName": secret}]);
+        ingress.tls = Some(vec![IngressTLS { hosts: Some(hosts), secret_name: Some(secret) }]);
         if let Some(issuer) = &tls.issuer {
             annotations.insert("cert-manager.io/cluster-issuer".to_owned(), issuer.clone());
         }
     }
-    object(input, Kind::Ingress, input.key("ingress"), &annotations, &ingress)
+    annotated(input, input.key("ingress"), annotations, ingress)
 }
 
 /// The Gateway API's HTTPRoute. TLS is the Gateway's.
 pub fn http_route(input: &Input) -> Desired {
     let config = input.site.spec.http_route.clone().unwrap_or_default();
-    let spec = json!({
-        "parentRefs": config.parent_refs,
-        "hostnames": input.valid.hosts.all().collect::<Vec<_>>(),
-        "rules": [{"backendRefs": [{"name": nginx(input), "port": NGINX_PORT}]}],
-    });
-    object(input, Kind::HttpRoute, input.key("route"), &config.annotations, &spec)
+    let spec = HttpRouteSpec {
+        parent_refs: config.parent_refs,
+        hostnames: input.valid.hosts.all().cloned().collect(),
+        rules: vec![HttpRouteRule { backend_refs: vec![BackendReference { name: nginx(input), port: NGINX_PORT }] }],
+    };
+    annotated(input, input.key("route"), config.annotations, spec)
 }
 
 /// OpenShift's Route of one host.
@@ -66,16 +80,19 @@ pub fn route(input: &Input, host: &str) -> Desired {
         WildcardPolicy::None => "None",
         WildcardPolicy::Subdomain => "Subdomain",
     };
-    let spec = json!({
-        "host": host,
-        "to": {"kind": "Service", "name": nginx(input), "weight": 100},
-        "port": {"targetPort": "http"},
-        "tls": {"termination": config.tls_termination.unwrap_or_default(), "insecureEdgeTerminationPolicy": "Redirect"},
-        "wildcardPolicy": wildcard,
-    });
+    let spec = RouteSpec {
+        host: host.to_owned(),
+        to: RouteTarget { kind: "Service", name: nginx(input), weight: 100 },
+        port: RoutePort { target_port: "http" },
+        tls: RouteTls {
+            termination: config.tls_termination.unwrap_or_default(),
+            insecure_edge_termination_policy: "Redirect",
+        },
+        wildcard_policy: wildcard,
+    };
     let first = *host == input.valid.hosts.primary;
     let key = route_key(&input.valid.place, (!first).then_some(host));
-    object(input, Kind::Route, key, &config.annotations, &spec)
+    annotated(input, key, config.annotations, spec)
 }
 
 /// The Route of a further host, or of the first.
@@ -88,8 +105,8 @@ fn nginx(input: &Input) -> String {
     child(&input.site.spec.bench_ref.name, "nginx")
 }
 
-fn object(input: &Input, kind: Kind, key: Key, annotations: &BTreeMap<String, String>, spec: &Value) -> Desired {
-    let mut metadata = input.owned_metadata();
-    metadata["annotations"] = json!(annotations);
-    Desired::untyped(kind, key, metadata, spec)
+fn annotated<S: Spec>(input: &Input, key: Key, annotations: BTreeMap<String, String>, spec: S) -> Desired {
+    let mut object = input.owned(key, spec);
+    object.metadata.annotations = Some(annotations);
+    object.into()
 }

@@ -1,15 +1,20 @@
 //! What the builders need to know of a site, as data.
 
-use std::ops::Deref;
+use std::{collections::BTreeMap, ops::Deref};
 
 use frappe_crds::FrappeSite;
-use kube::ResourceExt;
-use serde_json::{Value, json};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::{Resource, ResourceExt, api::ObjectMeta};
 
 use super::decided::{Database, Known};
 use crate::{
     controllers::site::{place::Place, validate::validated::Validated},
-    domain::{key::Key, labels},
+    domain::{
+        key::Key,
+        labels,
+        typed::{Object, entry},
+        uid,
+    },
 };
 
 /// What the objects of a site have in common, whether it is being made, changed or removed.
@@ -61,27 +66,46 @@ impl Subject<'_> {
         self.place.key(suffix)
     }
 
-    /// Metadata of an object that must outlive a mistake: labels, but no owner that would take it along.
-    pub fn kept_metadata(&self) -> Value {
-        json!({"labels": self.labels()})
+    /// An object that must outlive a mistake: labels, but no owner that would take it along.
+    pub fn kept<S>(&self, key: Key, spec: S) -> Object<S> {
+        Object { key, metadata: self.kept_metadata(), spec }
+    }
+
+    /// An object that goes with the site.
+    pub fn owned<S>(&self, key: Key, spec: S) -> Object<S> {
+        Object { key, metadata: self.owned_metadata(), spec }
+    }
+
+    /// Metadata of an object that must outlive a mistake.
+    pub fn kept_metadata(&self) -> ObjectMeta {
+        ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }
     }
 
     /// Metadata of an object that goes with the site. An owner must be in the same namespace: an object in another is
     /// removed by the finalizer.
-    pub fn owned_metadata(&self) -> Value {
+    fn owned_metadata(&self) -> ObjectMeta {
         if self.place.is_foreign() {
             return self.kept_metadata();
         }
-        json!({"labels": self.labels(), "ownerReferences": [{
-            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "name": self.name(),
-            "uid": self.site.uid().unwrap_or_default(), "controller": true, "blockOwnerDeletion": true,
-        }]})
+        let owner = OwnerReference {
+            api_version: FrappeSite::api_version(&()).into_owned(),
+            kind: FrappeSite::kind(&()).into_owned(),
+            name: self.name(),
+            uid: uid::of(self.site).to_owned(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        };
+        ObjectMeta { owner_references: Some(vec![owner]), ..self.kept_metadata() }
+    }
+
+    /// Annotation of what is this site's by its identity.
+    pub fn identity(&self) -> BTreeMap<String, String> {
+        entry(labels::IDENTITY, &self.known.identity)
     }
 
     /// Labels of every object of the site.
-    pub fn labels(&self) -> std::collections::BTreeMap<String, String> {
-        let mut labels =
-            labels::site(&self.site.spec.bench_ref.name, &self.name(), &self.site.uid().unwrap_or_default());
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let mut labels = labels::site(&self.site.spec.bench_ref.name, &self.name(), uid::of(self.site));
         let place = self.place;
         labels.extend(place.is_foreign().then(|| (labels::SITE_NAMESPACE.to_owned(), place.own.clone())));
         labels

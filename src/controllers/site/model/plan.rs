@@ -1,11 +1,12 @@
 //! What a plan is made of: where a site stands, how far its operation is, what is to be written. Data alone.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use frappe_crds::{
     FrappeSite, FrappeSiteStatus,
     site::{Operation, OperationKind, SitePhase},
 };
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
@@ -98,11 +99,27 @@ impl Report {
     }
 }
 
+/// What the runner is told of a site's configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ConfigurationRequest {
+    /// Apps to install, without frappe.
+    pub apps: Vec<String>,
+    /// Settings.
+    pub config: BTreeMap<String, Value>,
+    /// Hosts that the site is reached at.
+    pub hosts: Vec<String>,
+    /// Apps that the site must not have.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub removed_apps: Vec<String>,
+    /// Settings whose values are in Secrets.
+    pub secret_config: Vec<String>,
+}
+
 /// The configuration of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     /// What the runner is told, without any secret.
-    pub request: Value,
+    pub request: ConfigurationRequest,
     /// Hash of it and of the versions of what it reads: another hash needs another run.
     pub hash: String,
     /// Version of the Secret with the password of Administrator.

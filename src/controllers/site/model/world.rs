@@ -8,7 +8,6 @@ use std::{
 use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::Value;
 
 use crate::{
     config::OperatorConfig,
@@ -144,10 +143,10 @@ pub struct Observed {
 
 impl Observed {
     /// What the backup's Job left, if it succeeded.
-    pub fn backup_succeeded(&self) -> Value {
+    pub fn backup_succeeded(&self) -> job::Success {
         match &self.backup_result {
             Some(job::Ended::Succeeded(result)) => result.clone(),
-            Some(job::Ended::Failed(_)) | None => Value::Null,
+            Some(job::Ended::Failed(_)) | None => job::Success::default(),
         }
     }
 

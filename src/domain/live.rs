@@ -1,0 +1,134 @@
+//! What is read of objects that are there, as types. What an object does not have, or has in another form than is read here, is
+//! not there. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodTemplateSpec;
+use kube::core::DynamicObject;
+use serde::{Deserialize, de::DeserializeOwned};
+
+/// The spec of an object, as far as it is read.
+pub fn spec<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
+    S::deserialize(&object.data["spec"]).unwrap_or_default()
+}
+
+/// The status of an object, as far as it is read.
+pub fn status<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
+    S::deserialize(&object.data["status"]).unwrap_or_default()
+}
+
+/// A condition of an object of any kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    #[serde(rename = "type")]
+    type_: Option<String>,
+    status: Option<String>,
+    reason: Option<String>,
+    message: Option<String>,
+    last_transition_time: Option<String>,
+}
+
+impl Condition {
+    /// Whether it is of this type.
+    pub fn is(&self, type_: &str) -> bool {
+        self.type_.as_deref() == Some(type_)
+    }
+
+    /// Whether it is of this type, and holds.
+    pub fn holds(&self, type_: &str) -> bool {
+        self.is(type_) && self.status.as_deref() == Some("True")
+    }
+
+    /// Whether it is of this type, and does not hold.
+    pub fn fails(&self, type_: &str) -> bool {
+        self.is(type_) && self.status.as_deref() == Some("False")
+    }
+
+    /// Why.
+    pub fn reason(&self) -> &str {
+        self.reason.as_deref().unwrap_or_default()
+    }
+
+    /// The same for people, if it says anything.
+    pub fn message(&self) -> Option<&str> {
+        self.message.as_deref()
+    }
+
+    /// Since when.
+    pub fn since(&self) -> Option<Timestamp> {
+        self.last_transition_time.as_ref()?.parse().ok()
+    }
+}
+
+/// A list of conditions in a status.
+#[derive(Default, Deserialize)]
+struct Conditions {
+    #[serde(default)]
+    conditions: Vec<Condition>,
+}
+
+/// The conditions of an object.
+pub fn conditions(object: &DynamicObject) -> Vec<Condition> {
+    status::<Conditions>(object).conditions
+}
+
+/// What a route is told by those that it is attached to.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Parents {
+    parents: Vec<Conditions>,
+    ingress: Vec<Conditions>,
+}
+
+/// What the Gateways of an HTTPRoute, or the routers of a Route, say of it.
+pub fn conditions_of_parents(route: &DynamicObject) -> impl Iterator<Item = Condition> {
+    let Parents { parents, ingress } = status(route);
+    parents.into_iter().chain(ingress).flat_map(|it| it.conditions)
+}
+
+/// A spec with a template of pods.
+#[derive(Default, Deserialize)]
+struct Workload {
+    #[serde(default)]
+    template: PodTemplateSpec,
+}
+
+/// The template of a workload's pods.
+pub fn template(workload: &DynamicObject) -> PodTemplateSpec {
+    spec::<Workload>(workload).template
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(data: serde_json::Value) -> DynamicObject {
+        let mut object = DynamicObject::new("a", &crate::domain::object::Kind::Job.resource());
+        object.data = data;
+        object
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_as_it_should_be_is_nothing() {
+        for data in [json!(null), json!({"status": 1}), json!({"status": {"conditions": {}}})] {
+            assert_eq!(conditions(&object(data)), []);
+        }
+        let said = object(json!({"status": {"conditions": [{"type": "Ready", "status": "False", "message": null}]}}));
+        let found = conditions(&said);
+        assert!(found[0].fails("Ready") && !found[0].holds("Ready"));
+        assert_eq!((found[0].message(), found[0].since()), (None, None));
+    }
+
+    #[test]
+    fn both_kinds_of_parents_are_heard() {
+        let refusal = json!([{"conditions": [{"type": "Accepted", "status": "False", "reason": "No"}]}, {}]);
+        for list in ["parents", "ingress"] {
+            let route = object(json!({"status": {list: refusal}}));
+            let found: Vec<_> = conditions_of_parents(&route).collect();
+            assert_eq!(found.len(), 1, "{list}");
+            assert_eq!(found[0].reason(), "No");
+        }
+    }
+}
