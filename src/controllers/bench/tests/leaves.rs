@@ -295,3 +295,38 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     insta::assert_yaml_snapshot!("effects", shown);
 }
+
+/// A stage that waits for the one before keeps what it mounts together with the volumes.
+#[test]
+fn what_a_waiting_stage_mounts_has_its_volume() {
+    let mut world = observed(base());
+    let read_only = json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}});
+    set(&mut world, &read_only);
+    let mut spec = base();
+    json_patch::merge(&mut spec, &json!({"imageConfig": {"tag": "v15.2"}}));
+    let former = world.bench.clone();
+    let mut changed = bench(spec);
+    (changed.metadata, changed.status) = (former.metadata.clone(), former.status.clone());
+    world.bench = Arc::new(changed);
+    let mut waiting = 0;
+    for _ in 0..3 {
+        let next = plan(&world);
+        for step in &next.steps {
+            let Step::Ensure(desired) = step else { continue };
+            if desired.kind != Kind::Deployment {
+                continue;
+            }
+            let pod = &desired.body["spec"]["template"]["spec"];
+            let names = |list: &Value| -> BTreeSet<String> {
+                list.as_array().into_iter().flatten().map(|it| it["name"].to_string()).collect()
+            };
+            let mounted = names(&pod["containers"][0]["volumeMounts"]);
+            let missing: Vec<_> = mounted.difference(&names(&pod["volumes"])).cloned().collect();
+            assert!(missing.is_empty(), "{}: {missing:?} has no volume", desired.key.name);
+            let image = pod["containers"][0]["image"].as_str().unwrap_or_default();
+            waiting += usize::from(!image.ends_with(":v15.2"));
+        }
+        apply(&mut world, &next);
+    }
+    assert!(waiting > 0, "no stage waited");
+}
