@@ -112,18 +112,23 @@ fn template(desired: &Desired) -> PodTemplateSpec {
     desired.spec::<DeploymentSpec>().unwrap_or_default().template
 }
 
-/// Leaves the pods of a Deployment as they are in that. What is mounted stays with its volumes, and with the right to write
-/// beside them.
+/// Leaves the pods of a Deployment as they are in that. What is mounted keeps its volumes, and the right to write beside them.
 fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
     let mut spec: DeploymentSpec = desired.spec().unwrap_or_default();
     let template = &mut spec.template;
-    if let (Some(own), Some(present)) = (&mut template.spec, &present.spec) {
-        own.volumes.clone_from(&present.volumes);
-    }
-    let own = template.spec.iter_mut().flat_map(|it| &mut it.containers).next();
-    if let (Some(own), Some(present)) = (own, container(present)) {
-        (own.image, own.volume_mounts) = (present.image.clone(), present.volume_mounts.clone());
-        own.security_context.clone_from(&present.security_context);
+    if let (Some(own), Some(pod), Some(present)) = (&mut template.spec, &present.spec, container(present)) {
+        let volumes = own.volumes.get_or_insert_default();
+        let mounted = |name: &str| present.volume_mounts.iter().flatten().any(|it| it.name == name);
+        for volume in pod.volumes.iter().flatten().filter(|it| mounted(&it.name)) {
+            if volumes.iter().all(|it| it.name != volume.name) {
+                volumes.push(volume.clone());
+            }
+        }
+        own.security_context.clone_from(&pod.security_context);
+        if let Some(own) = own.containers.first_mut() {
+            (own.image, own.volume_mounts) = (present.image.clone(), present.volume_mounts.clone());
+            own.security_context.clone_from(&present.security_context);
+        }
     }
     if let Some(metadata) = &mut template.metadata {
         metadata.annotations = redis_secret(present).map(|version| entry(labels::REDIS_SECRET, version));

@@ -21,7 +21,8 @@ impl By for ByRootSecret {
 
     /// The Secret that a MariaDB names, or the one that its operator makes where it names none.
     fn of(server: &DynamicObject) -> Option<Key> {
-        let named = live::spec::<Server>(server).root_password_secret_key_ref.map(|it| it.name);
+        let named =
+            live::spec::<Server>(server).root_password_secret_key_ref.map(|it| it.name).filter(|it| !it.is_empty());
         let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
         Some(Key::new(Key::of(server).namespace, name))
     }
@@ -65,5 +66,14 @@ mod tests {
         assert!(has("a", "root"));
         index.saw(&Change::Applied { now: server("second", "other"), before: Some(second) });
         assert!(!has("a", "root") && has("a", "other"));
+    }
+
+    #[test]
+    fn a_server_that_names_none_has_the_one_that_its_operator_makes() {
+        for spec in [json!({}), json!({"rootPasswordSecretKeyRef": {"key": "password"}})] {
+            let server = json!({"metadata": {"name": "main", "namespace": "a"}, "spec": spec});
+            let server: DynamicObject = serde_json::from_value(server).expect("a MariaDB");
+            assert_eq!(ByRootSecret::of(&server), Some(Key::new("a", "main-root")));
+        }
     }
 }

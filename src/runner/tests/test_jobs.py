@@ -126,7 +126,8 @@ class JobsTest(BackupCase):
                 for worker in workers:
                     worker.terminate()
                     worker.wait(30)
-                self.assertEqual(self.failed(), [])
+                # Those of the other site write into the same table here, which is away while it is restored.
+                self.assertEqual([job for job in self.failed() if job.startswith(SITE)], [])
                 names = [row.split("\t")[0] for row in self.rows().splitlines()]
                 self.assertEqual([name for name in names if name.startswith(SITE)], [], "nothing of the state before")
                 self.assertIn("jobs that were queued before are discarded", said.stdout)

@@ -296,11 +296,14 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     insta::assert_yaml_snapshot!("effects", shown);
 }
 
-/// A stage that waits for the one before keeps what it mounts together with the volumes.
+/// A stage that waits for the one before keeps what it mounts together with the volumes, and whose its processes are: one half
+/// of a pod's security is none.
 #[test]
 fn what_a_waiting_stage_mounts_has_its_volume() {
     let mut world = observed(base());
-    let read_only = json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}});
+    let read_only = json!({"security": {
+        "podSecurityContext": {"runAsNonRoot": false}, "securityContext": {"readOnlyRootFilesystem": true, "runAsUser": 0},
+    }});
     set(&mut world, &read_only);
     let mut spec = base();
     json_patch::merge(&mut spec, &json!({"imageConfig": {"tag": "v15.2"}}));
@@ -324,7 +327,11 @@ fn what_a_waiting_stage_mounts_has_its_volume() {
             let missing: Vec<_> = mounted.difference(&names(&pod["volumes"])).cloned().collect();
             assert!(missing.is_empty(), "{}: {missing:?} has no volume", desired.key.name);
             let image = pod["containers"][0]["image"].as_str().unwrap_or_default();
-            waiting += usize::from(!image.ends_with(":v15.2"));
+            if !image.ends_with(":v15.2") {
+                assert_eq!(pod["securityContext"]["runAsNonRoot"], false, "{}", desired.key.name);
+                assert_eq!(pod["containers"][0]["securityContext"]["runAsUser"], 0, "{}", desired.key.name);
+                waiting += 1;
+            }
         }
         apply(&mut world, &next);
     }

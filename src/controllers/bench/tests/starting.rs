@@ -81,6 +81,37 @@ fn an_upgrade_alone_changes_no_template() {
     }
 }
 
+/// With a read-only root too: the folders to write in come with the next change.
+#[test]
+fn an_upgrade_alone_gives_no_folders_to_a_read_only_root() {
+    let world = of_the_version_before(json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}));
+    for name in ["prod-gunicorn", "prod-nginx", "prod-worker-long"] {
+        let kept = ensured(&plan(&world), name).expect("it is kept");
+        let volumes = kept["spec"]["volumes"].as_array().cloned().unwrap_or_default();
+        assert!(volumes.iter().all(|it| it["name"] != "config" && it["name"] != "run"), "{name}: {volumes:?}");
+    }
+}
+
+/// A template of this version that was edited by hand is no earlier one: it comes to the present form, with its hook.
+#[test]
+fn a_template_that_was_edited_by_hand_comes_back_to_the_present_form() {
+    let edits = [
+        ("lifecycle", json!({"preStop": {"exec": {"command": ["sh", "-c", "left=1"]}}})),
+        ("command", json!(["sleep", "1d"])),
+    ];
+    for (field, value) in edits {
+        let mut world = observed(json!({}));
+        converge(&mut world);
+        let key = (Kind::Deployment, "prod-gunicorn".to_owned());
+        let mut edited = DynamicObject::clone(&world.live[&key]);
+        edited.data["spec"]["template"]["spec"]["containers"][0][field] = value;
+        world.live.insert(key, Arc::new(edited));
+        let kept = ensured(&plan(&world), "prod-gunicorn").expect("it is kept");
+        let container = &kept["spec"]["containers"][0];
+        assert!(container["command"][2].is_string() && container["lifecycle"].is_object(), "{field}: {container}");
+    }
+}
+
 /// Whatever else changes pods brings them up to date; a number of pods does not.
 #[test]
 fn a_template_of_the_version_before_changes_with_something_else_of_it() {
