@@ -88,6 +88,12 @@ fn sites() -> Vec<(&'static str, Value, Value, &'static str)> {
             "",
         ),
         (
+            "former",
+            json!({"httpRoute": {"enabled": true, "parentRefs": parent("public")}}),
+            json!({"httpRoute": {"enabled": false}}),
+            "",
+        ),
+        (
             "tls",
             json!({"tls": {"enabled": true, "secretName": "cert"}}),
             json!({"tls": {"secretName": "other", "issuer": "letsencrypt-prod"}}),
