@@ -3,10 +3,8 @@
 
 use serde_json::Value;
 
+use super::model::WRITTEN;
 use crate::domain::diff::first_difference;
-
-/// Volumes of the folders in which a component writes whose root is read-only.
-const WRITTEN: [&str; 4] = ["config", "nginx-configuration", "nginx-state", "run"];
 
 /// The template as an earlier version made it, if the live one is just that. One that has what only this version gives is
 /// not: a comparison does not see what the live one has beyond it.

@@ -32,6 +32,10 @@ use crate::{
 /// Path of the bench in every image.
 pub const BENCH_PATH: &str = "/home/frappe/frappe-bench";
 
+/// Volumes of the folders of the image in which a component writes, beside those that are volumes anyway, where it may write
+/// nowhere else: locks of Frappe's scheduler, and what nginx is configured with and keeps of large requests.
+pub const WRITTEN: [&str; 4] = ["config", "nginx-configuration", "nginx-state", "run"];
+
 /// What the builders need to know of a bench.
 pub struct Input<'a> {
     /// The bench.

@@ -22,7 +22,7 @@ use k8s_openapi::{
 
 use super::code::{self, SITES_VOLUME};
 use crate::{
-    controllers::bench::model::{BENCH_PATH, Input},
+    controllers::bench::model::{BENCH_PATH, Input, WRITTEN},
     domain::{
         labels,
         names::child,
@@ -192,19 +192,15 @@ fn security(input: &Input) -> Security {
     input.bench.spec.security.clone().unwrap_or_default()
 }
 
-/// Folders of the image in which a component writes, beside those that are volumes anyway, where it may write nowhere else:
-/// locks of Frappe's scheduler, and what nginx is configured with and keeps of large requests.
+/// The folders of [`WRITTEN`] that a component has.
 pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
     if container_security(input).read_only_root_filesystem != Some(true) {
         return Vec::new();
     }
-    let empty = |name: &str, path: &str| Mounted::empty(name, path, EmptyDirVolumeSource::default());
-    let mut folders = vec![empty("config", &format!("{BENCH_PATH}/config"))];
-    if component == "nginx" {
-        let own = [("nginx-configuration", "/etc/nginx/conf.d"), ("nginx-state", "/var/lib/nginx"), ("run", "/run")];
-        folders.extend(own.map(|(name, path)| empty(name, path)));
-    }
-    folders
+    let paths = [&format!("{BENCH_PATH}/config"), "/etc/nginx/conf.d", "/var/lib/nginx", "/run"];
+    let of_component = if component == "nginx" { WRITTEN.len() } else { 1 };
+    let folders = WRITTEN.into_iter().zip(paths).take(of_component);
+    folders.map(|(name, path)| Mounted::empty(name, path, EmptyDirVolumeSource::default())).collect()
 }
 
 /// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.
