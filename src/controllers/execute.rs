@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use kube::{Resource, core::DynamicObject};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Value, json};
 
 use crate::{
     controllers::{
@@ -17,6 +16,7 @@ use crate::{
     },
     domain::{
         key::Key,
+        metadata::MetadataPatch,
         object::{Kind, is_let_go},
         wire,
     },
@@ -183,19 +183,19 @@ impl Attempt<'_> {
             Step::TakeOver(desired) => take_over(writer, children, desired, &self.owner).await,
             Step::HandOver(live) => objects::hand_over_replicas(writer, children, live).await,
             Step::LabelSecret(secret, metadata) => {
-                objects::patch_secret(writer, secrets, secret, &json!({"metadata": metadata})).await
+                objects::patch_secret(writer, secrets, secret, metadata).await
             }
             Step::WatchSecret(secret) => {
                 objects::patch_secret(writer, &context.user_secrets, secret, &objects::watched(secret)).await
             }
             Step::CopySecret(from, desired) => objects::copy_secret(writer, secrets, from, desired).await,
-            Step::AdoptSecret(secret, body) => objects::patch_secret(writer, secrets, secret, body).await,
+            Step::AdoptSecret(secret, adoption) => objects::adopt_secret(writer, secrets, secret, adoption).await,
             Step::Delete(kind, object) => objects::delete(writer, children.cache(*kind), *kind, object).await,
         }
     }
 
     /// Changes the metadata of an object of the kind itself, and remembers the answer.
-    async fn patch<K: Held>(&self, of: &K, metadata: &Value) -> Result<(), WriteError> {
+    async fn patch<K: Held>(&self, of: &K, metadata: &MetadataPatch) -> Result<(), WriteError> {
         let key = Key::of(of);
         let written = self.writer.patch_metadata(K::KIND, &key, metadata).await?;
         if is_let_go(&written) {

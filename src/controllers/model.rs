@@ -8,13 +8,13 @@ use kube::{
     core::{DynamicObject, object::HasStatus},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
 use super::reason::Reason;
 use crate::{
     domain::{
         condition,
         key::Key,
+        metadata::{MetadataPatch, SecretAdoption},
         object::{Desired, Kind},
     },
     io::events::Notice,
@@ -75,7 +75,7 @@ impl<K: Reconciled> Report<K> {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step<K: Reconciled> {
     /// Change the metadata of an object of the kind itself.
-    Patch(Arc<K>, Value),
+    Patch(Arc<K>, MetadataPatch),
     /// Write the status of such an object, if it differs, and then tell people.
     Status(Arc<K>, Box<K::Status>, Option<Notice>),
     /// A write for one of several that are reconciled together: what is refused of one stops no other.
@@ -89,13 +89,13 @@ pub enum Step<K: Reconciled> {
     /// Keep the replicas of a Deployment at what they are, whoever sets them next.
     HandOver(Arc<DynamicObject>),
     /// Give a Secret the labels by which its changes are seen.
-    LabelSecret(Arc<DynamicObject>, Value),
+    LabelSecret(Arc<DynamicObject>, MetadataPatch),
     /// Give a Secret of the user's the label by which its changes are seen.
     WatchSecret(Arc<DynamicObject>),
     /// Bring a copy of the Secret of this key to what that one holds.
     CopySecret(Key, Desired),
     /// Give the Secret of another operator what this one's has, and its labels.
-    AdoptSecret(Arc<DynamicObject>, Value),
+    AdoptSecret(Arc<DynamicObject>, Box<SecretAdoption>),
     /// Delete exactly this object.
     Delete(Kind, Arc<DynamicObject>),
 }

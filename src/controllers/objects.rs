@@ -12,6 +12,7 @@ use crate::{
         diff::first_difference,
         key::Key,
         labels,
+        metadata::{MetadataPatch, SecretAdoption},
         names::has_short_hash,
         object::{Desired, Kind, is_ours},
         owner::Owner,
@@ -96,21 +97,29 @@ pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &Dyn
 }
 
 /// What is changed of a user's Secret, so that the watch shows it.
-pub fn watched(secret: &DynamicObject) -> Value {
-    json!({"metadata": {
-        "uid": secret.metadata.uid, "resourceVersion": secret.metadata.resource_version,
-        "labels": {labels::WATCHED: "true"},
-    }})
+pub fn watched(secret: &DynamicObject) -> MetadataPatch {
+    MetadataPatch::of(secret).with_labels([(labels::WATCHED, "true".to_owned())])
 }
 
-/// Changes a Secret; `body` holds the version that it is based on.
+/// Changes the metadata of a Secret.
 pub async fn patch_secret(
     writer: &Writer,
     cache: &ChildCache,
     secret: &DynamicObject,
-    body: &Value,
+    metadata: &MetadataPatch,
 ) -> Result<(), WriteError> {
-    cache.wrote(writer.patch(Kind::Secret, &Key::of(secret), body).await?);
+    cache.wrote(writer.patch_metadata(Kind::Secret, &Key::of(secret), metadata).await?);
+    Ok(())
+}
+
+/// Takes over a Secret that another operator made.
+pub async fn adopt_secret(
+    writer: &Writer,
+    cache: &ChildCache,
+    secret: &DynamicObject,
+    adoption: &SecretAdoption,
+) -> Result<(), WriteError> {
+    cache.wrote(writer.patch(Kind::Secret, &Key::of(secret), adoption).await?);
     Ok(())
 }
 
@@ -148,10 +157,7 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
 async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
     let live = writer.get_metadata(desired.kind, &desired.key).await?;
     may_take_back(desired, &live).map_err(|error| *error)?;
-    let metadata = json!({
-        "uid": live.metadata.uid, "resourceVersion": live.metadata.resource_version,
-        "labels": desired.body["metadata"]["labels"],
-    });
+    let metadata = MetadataPatch::of(&live).with_labels(desired.labels());
     writer.patch_metadata(desired.kind, &desired.key, &metadata).await
 }
 

@@ -8,6 +8,7 @@ use super::{adoption::Owner, context::Children, objects};
 use crate::{
     domain::{
         labels,
+        metadata::MetadataPatch,
         object::{Desired, Kind, is_ours},
     },
     io::writer::{NOT_OURS, WriteError, Writer},
@@ -51,18 +52,14 @@ pub fn is_of_other(live: &DynamicObject, desired: &Desired) -> bool {
 }
 
 /// What changes of an object that is taken over: labels, by which it is seen, and who it goes with.
-pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> Value {
-    let wanted = &desired.body["metadata"];
-    let mut metadata = json!({
-        "uid": live.uid(), "resourceVersion": live.resource_version(), "labels": wanted["labels"],
-        "annotations": {labels::ADOPTED: owner.generation.to_string()},
+pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> MetadataPatch {
+    MetadataPatch {
+        annotations: [(labels::ADOPTED.to_owned(), owner.generation.to_string())].into(),
         // What must outlive a mistake has no owner that would take it along.
-        "ownerReferences": wanted["ownerReferences"],
-    });
-    if desired.kind == Kind::Deployment {
-        metadata["managedFields"] = json!(inherited(live.managed_fields()));
+        owner_references: Some(desired.owners()),
+        managed_fields: (desired.kind == Kind::Deployment).then(|| inherited(live.managed_fields())),
+        ..MetadataPatch::of(live).with_labels(desired.labels())
     }
-    metadata
 }
 
 /// The fields that the other operator set become this one's, so that those that it does not want go when it applies its

@@ -44,7 +44,7 @@ pub enum Cleanup {
 
 /// The site that holds a FrappeDomain.
 pub fn holder(domain: &DynamicObject) -> Option<DomainHolder> {
-    live::spec::<Option<FrappeDomainSpec>>(domain).map(|it| it.site)
+    live::field(domain, "/spec/site")
 }
 
 /// Names an object of the MariaDB operator's in any namespace.

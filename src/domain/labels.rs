@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use kube::{ResourceExt, core::DynamicObject};
 use kube_sharding::Slot;
-use serde_json::{Value, json};
 
 /// Label that marks everything this operator makes.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -159,12 +158,6 @@ pub fn names_namespace(object: &DynamicObject, annotation: &str, namespace: &str
 /// Whether an object has these labels.
 pub fn has_labels(object: &impl ResourceExt, wanted: &[(&str, String)]) -> bool {
     wanted.iter().all(|(key, value)| object.labels().get(*key) == Some(value))
-}
-
-/// What is changed of an object's metadata, as it is known now, for it to have these labels.
-pub fn relabelled<'a>(object: &impl ResourceExt, labels: impl IntoIterator<Item = (&'a str, String)>) -> Value {
-    let labels: BTreeMap<&str, String> = labels.into_iter().collect();
-    json!({"uid": object.uid(), "resourceVersion": object.resource_version(), "labels": labels})
 }
 
 #[cfg(test)]

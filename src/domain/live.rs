@@ -16,6 +16,11 @@ pub fn status<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
     S::deserialize(&object.data["status"]).unwrap_or_default()
 }
 
+/// One field of an object, by its JSON pointer, such as `/spec/name`. A field beside it that cannot be read does not matter.
+pub fn field<T: DeserializeOwned>(object: &DynamicObject, pointer: &str) -> Option<T> {
+    T::deserialize(object.data.pointer(pointer)?).ok()
+}
+
 /// A condition of an object of any kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -119,6 +124,14 @@ mod tests {
         let found = conditions(&said);
         assert!(found[0].fails("Ready") && !found[0].holds("Ready"));
         assert_eq!((found[0].message(), found[0].since()), (None, None));
+    }
+
+    #[test]
+    fn a_field_is_read_whatever_is_beside_it() {
+        let found = object(json!({"spec": {"galera": null, "replicas": 3, "port": "x"}}));
+        assert_eq!(field(&found, "/spec/replicas"), Some(3));
+        assert_eq!(field::<i64>(&found, "/spec/port"), None);
+        assert_eq!(field::<bool>(&found, "/spec/galera/enabled"), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod key;
 pub mod kinds;
 pub mod labels;
 pub mod live;
+pub mod metadata;
 pub mod names;
 pub mod network;
 pub mod object;

@@ -1,5 +1,7 @@
 //! An object as it should be, and whose an object is.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -43,6 +45,11 @@ impl Desired {
     pub fn with_spec(mut self, spec: &impl Serialize) -> Self {
         self.body["spec"] = wire::json(spec);
         self
+    }
+
+    /// Its labels.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::deserialize(&self.body["metadata"]["labels"]).unwrap_or_default()
     }
 
     /// The value of a label that it has.

@@ -8,13 +8,14 @@ use kube::{
     core::{DynamicObject, ObjectList, Request as Builder, Status, TypeMeta},
 };
 use kube_sharding::{gate::Scope, layer::Stopped};
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 
 use crate::{
     domain::{
         key::Key,
         labels::MANAGER,
+        metadata::MetadataPatch,
         object::{Desired, Kind},
     },
     io::unread,
@@ -161,13 +162,23 @@ impl Writer {
     }
 
     /// Changes an object; `body` holds the uid and resourceVersion that it is based on.
-    pub async fn patch(&self, kind: Kind, key: &Key, body: &Value) -> Result<DynamicObject, WriteError> {
+    pub async fn patch(
+        &self,
+        kind: Kind,
+        key: &Key,
+        body: &(impl Serialize + Sync),
+    ) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).patch(&key.name, &PatchParams::default(), &Patch::Merge(body));
         self.send(("patch", kind, key), request).await
     }
 
-    /// Changes metadata; `metadata` holds the resourceVersion that it is based on.
-    pub async fn patch_metadata(&self, kind: Kind, key: &Key, metadata: &Value) -> Result<DynamicObject, WriteError> {
+    /// Changes metadata.
+    pub async fn patch_metadata(
+        &self,
+        kind: Kind,
+        key: &Key,
+        metadata: &MetadataPatch,
+    ) -> Result<DynamicObject, WriteError> {
         self.patch(kind, key, &json!({ "metadata": metadata })).await
     }
 
@@ -339,7 +350,7 @@ mod tests {
             writer.create(&desired).await.map(Some),
             writer.find(Kind::Secret, &key).await,
             writer.patch(Kind::Secret, &key, &json!({})).await.map(Some),
-            writer.patch_metadata(Kind::Secret, &key, &json!({})).await.map(Some),
+            writer.patch_metadata(Kind::Secret, &key, &MetadataPatch::default()).await.map(Some),
             writer.replace_status(Kind::Secret, &key, &secret()).await.map(Some),
             writer.get_metadata(Kind::Secret, &key).await.map(Some),
             writer.delete(Kind::Secret, &held).await,

@@ -72,7 +72,7 @@ impl Reactions {
     pub(super) fn to_new_site(&self) -> impl Fn(Change<FrappeSite>) + Send + Sync + 'static {
         let wake = self.wake.clone();
         move |change| match &change {
-            Change::Applied { now, .. } => wake.unlabelled(now),
+            Change::Applied { now, .. } => wake.unlabelled(now, site_watch::priority(&change)),
             Change::Deleted(labelled) => wake.sites.no_stray(labelled),
         }
     }

@@ -47,9 +47,14 @@ pub(super) fn scope_of(site: &FrappeSite) -> Scope {
 impl Wake {
     /// The site itself changed: soon, if a person changed it.
     pub(super) fn site_itself(&self, site: &FrappeSite, change: &Change<FrappeSite>) {
-        match site_watch::priority(change) {
+        self.wake_site(site, site_watch::priority(change));
+    }
+
+    /// What is not urgent waits until no more changes follow.
+    fn wake_site(&self, site: &FrappeSite, priority: Priority) {
+        match priority {
             Priority::Normal => self.settle(site),
-            priority => self.push(site, priority),
+            _ => self.push(site, priority),
         }
     }
 
@@ -103,7 +108,7 @@ impl Wake {
     /// Every site of some slots: they were gained.
     pub(super) fn slots(&self, slots: &SlotSet) {
         let mine = |site: &FrappeSite| slots.contains(uid::slot_of(site));
-        self.unlabelled.all().iter().filter(|site| mine(site)).for_each(|site| self.unlabelled(site));
+        self.unlabelled.all().iter().filter(|site| mine(site)).for_each(|site| self.unlabelled(site, Priority::High));
         self.sites_that(Priority::Low, mine);
         if !slots.is_empty() {
             self.orphans();
@@ -111,10 +116,10 @@ impl Wake {
     }
 
     /// A site without the slot label: the owner of its slot takes it in, and gives it the label first of all.
-    pub(super) fn unlabelled(&self, site: &Arc<FrappeSite>) {
+    pub(super) fn unlabelled(&self, site: &Arc<FrappeSite>, priority: Priority) {
         if self.gate.owns(scope_of(site)) {
             self.sites.stray(Arc::clone(site));
-            self.push(site, Priority::High);
+            self.wake_site(site, priority);
         }
     }
 
@@ -136,7 +141,7 @@ impl Wake {
                         if label == Some(&slot) || !this.gate.owns(scope_of(&found)) {
                             return;
                         }
-                        this.unlabelled(&Arc::new(found));
+                        this.unlabelled(&Arc::new(found), Priority::High);
                     }
                     Ok(_) => return this.sites.stray_gone(&key, uid.as_deref()),
                     Err(_) => {}

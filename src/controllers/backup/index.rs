@@ -7,8 +7,6 @@ use std::{
 
 use frappe_crds::{backup::BackupStorage, common::LocalReference};
 use kube::{ResourceExt, core::DynamicObject};
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::Value;
 
 use crate::{
     controllers::site::references::of_storage,
@@ -32,12 +30,13 @@ impl By for BySite {
     /// The site that a SiteBackup is of. One that names a site of another namespace is looked at by a site of that name in its
     /// own, which refuses it; where there is none, nobody has it.
     fn of(backup: &DynamicObject) -> Option<Key> {
-        Some(Key::new(backup.namespace()?, live::spec::<Parts>(backup).site_ref?.name))
+        Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
     }
 
     /// Names of the Secrets that its storage names. What cannot be read names none.
     fn note(backup: &DynamicObject) -> BTreeSet<String> {
-        live::spec::<Parts>(backup).storage.iter().flat_map(of_storage).map(|it| it.name).collect()
+        let storage: Option<BackupStorage> = live::field(backup, "/spec/storage");
+        storage.iter().flat_map(of_storage).map(|it| it.name).collect()
     }
 }
 
@@ -79,20 +78,6 @@ impl Indexes {
 /// The site that a SiteBackup is of.
 pub fn site_of(backup: &Compact) -> Option<Key> {
     BySite::of(&backup.open())
-}
-
-/// What of a SiteBackup is read without the whole: what cannot be read is not there.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Parts {
-    #[serde(deserialize_with = "lenient")]
-    site_ref: Option<LocalReference>,
-    #[serde(deserialize_with = "lenient")]
-    storage: Option<BackupStorage>,
-}
-
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Ok(T::deserialize(Value::deserialize(deserializer)?).ok())
 }
 
 #[cfg(test)]

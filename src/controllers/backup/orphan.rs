@@ -9,7 +9,6 @@ use frappe_crds::{FrappeSite, SiteBackup, backup::BackupPhase};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::PartialObjectMeta};
 use kube_sharding::{Slot, gate::Scope};
-use serde_json::json;
 
 use super::{
     model::{Plan, Report, Step},
@@ -20,7 +19,7 @@ use super::{
 };
 use crate::{
     controllers::context::Context,
-    domain::{key::Key, labels},
+    domain::{key::Key, labels, metadata::MetadataPatch},
     io::live,
 };
 
@@ -74,13 +73,9 @@ fn step(
 }
 
 /// The metadata of a SiteBackup that is of no site of this replica. Without a site no backup can be removed: the finalizer goes.
-fn free(backup: &SiteBackup, without_finalizer: bool) -> serde_json::Value {
-    let labels = json!({labels::SLOT: null, "site": null});
-    let mut metadata = json!({"uid": backup.uid(), "resourceVersion": backup.resource_version(), "labels": labels});
-    if without_finalizer {
-        metadata["finalizers"] = json!(removal::others(backup));
-    }
-    metadata
+fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
+    let metadata = MetadataPatch::of(backup).without_labels([labels::SLOT, "site"]);
+    if without_finalizer { metadata.with_finalizers(removal::others(backup)) } else { metadata }
 }
 
 /// Says that the site does not exist, unless the SiteBackup has nothing to do any more.
@@ -100,7 +95,10 @@ pub fn slot_of(backup: &SiteBackup) -> Option<Slot> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::domain::wire;
 
     fn backup(labels: &serde_json::Value) -> Arc<SiteBackup> {
         let made = json!({
@@ -117,7 +115,7 @@ mod tests {
 
     fn patched(step: Option<Step>) -> Option<serde_json::Value> {
         match step {
-            Some(Step::Patch(_, metadata)) => Some(metadata),
+            Some(Step::Patch(_, metadata)) => Some(wire::json(&metadata)),
             _ => None,
         }
     }

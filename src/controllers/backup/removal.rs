@@ -10,7 +10,6 @@ use frappe_crds::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use serde_json::json;
 
 use super::{
     model::{Due, Report, Step},
@@ -24,7 +23,7 @@ use crate::{
         job::{AGAIN_AFTER, left_until_again},
         site::model::Observed,
     },
-    domain::{code::Code, labels, object::finalizers_without, uid},
+    domain::{code::Code, labels, metadata::MetadataPatch, object::finalizers_without, uid},
 };
 
 /// How a person lets a SiteBackup go whose backups cannot be removed.
@@ -48,7 +47,7 @@ pub fn others(backup: &SiteBackup) -> Vec<String> {
 
 /// Lets a SiteBackup that is being deleted go. No finalizer can be added to it any more: the version may be any.
 fn let_go(backup: &Arc<SiteBackup>) -> Step {
-    Step::Patch(backup.clone(), json!({"uid": backup.uid(), "finalizers": others(backup)}))
+    Step::Patch(backup.clone(), MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(others(backup)))
 }
 
 /// The time until it is tried anew, if it failed for good. Another spec is tried at once.

@@ -10,7 +10,6 @@ use frappe_crds::{
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
-use serde_json::json;
 
 use super::{
     model::{Due, Report, Step},
@@ -25,7 +24,8 @@ use crate::{
     controllers::site::model::Observed,
     domain::{
         key::Key,
-        labels::{self, has_labels, relabelled},
+        labels::{self, has_labels},
+        metadata::MetadataPatch,
         uid,
     },
 };
@@ -208,10 +208,10 @@ pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> 
     if has_labels(backup, &wanted) && holds == must {
         return None;
     }
-    let mut metadata = relabelled(backup, wanted);
+    let mut metadata = MetadataPatch::of(backup).with_labels(wanted);
     if holds != must {
         let own = must.then(|| labels::BACKUP_FINALIZER.to_owned());
-        metadata["finalizers"] = json!(removal::others(backup).into_iter().chain(own).collect::<Vec<_>>());
+        metadata = metadata.with_finalizers(removal::others(backup).into_iter().chain(own));
     }
     Some(Step::Patch(Arc::new(backup.clone()), metadata))
 }

@@ -4,7 +4,6 @@ use std::{sync::Arc, time::Duration};
 
 use frappe_crds::{FrappeBench, bench::BenchPhase};
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::json;
 
 use super::{
     autoscaling::autoscaling,
@@ -26,6 +25,7 @@ use crate::{
     domain::{
         key::Key,
         labels,
+        metadata::MetadataPatch,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
 };
@@ -318,7 +318,7 @@ fn adopt(observed: &Observed) -> Option<Step> {
 
 fn patch(observed: &Observed, finalizers: &[String]) -> Step {
     let bench = &observed.bench;
-    let metadata = json!({"uid": bench.uid(), "resourceVersion": bench.resource_version(), "finalizers": finalizers});
+    let metadata = MetadataPatch::of(bench.as_ref()).with_finalizers(finalizers.iter().cloned());
     Step::Patch(Arc::clone(bench), metadata)
 }
 

@@ -114,7 +114,7 @@ fn template(desired: &Desired) -> PodTemplateSpec {
 
 /// Leaves the pods of a Deployment as they are in that. What is mounted keeps its volumes, and the right to write beside them.
 fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
-    let mut spec: DeploymentSpec = desired.spec().unwrap_or_default();
+    let Some(mut spec) = desired.spec::<DeploymentSpec>() else { return };
     let template = &mut spec.template;
     if let (Some(own), Some(pod), Some(present)) = (&mut template.spec, &present.spec, container(present)) {
         let volumes = own.volumes.get_or_insert_default();

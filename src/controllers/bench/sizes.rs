@@ -69,7 +69,7 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
     };
     let granted = granted(claim, present);
     if stands.is_some() {
-        spec.resources = Some(requested(&found));
+        spec.resources = requested(&found).or(spec.resources);
     } else if problem.is_none() && wanted > granted && is_bound(claim) {
         let message = format!("volume {name} grows from {} to {}", size(granted), size(wanted));
         *problem = Some((Reason::VolumePending, message));
@@ -79,10 +79,9 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
 }
 
 /// What a claim asks for of its storage, and nothing else.
-fn requested(claim: &PersistentVolumeClaimSpec) -> VolumeResourceRequirements {
-    let requests = claim.resources.as_ref().and_then(|it| it.requests.as_ref());
-    let size = requests.and_then(|it| it.get("storage")).map_or("", |it| it.0.as_str());
-    storage(size)
+fn requested(claim: &PersistentVolumeClaimSpec) -> Option<VolumeResourceRequirements> {
+    let requests = claim.resources.as_ref()?.requests.as_ref()?;
+    requests.get("storage").map(|size| storage(&size.0))
 }
 
 /// Bytes that a bound claim has; all that it asks for where its volume does not say.

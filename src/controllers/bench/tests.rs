@@ -108,7 +108,7 @@ fn apply(observed: &mut Observed, plan: &Plan) {
             }
             Step::Patch(_, metadata) => {
                 let bench = Arc::make_mut(&mut observed.bench);
-                bench.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                bench.metadata.finalizers.clone_from(&metadata.finalizers);
             }
             other => panic!("no plan of a bench has {other:?}"),
         }

@@ -5,7 +5,6 @@ use frappe_crds::{
     common::{DatabaseConfig, DatabaseMode, DatabaseProvider, Port},
 };
 use kube::{ResourceExt, core::DynamicObject};
-use serde::Deserialize;
 
 use super::{
     found::is_adopting,
@@ -130,27 +129,12 @@ fn shared(
 
 /// Host name and port of a MariaDB: of its primary where it has replicas.
 fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
-    let spec: MariaDb = server.map(live::spec).unwrap_or_default();
-    let highly_available = spec.replicas.unwrap_or(1) > 1 || spec.galera.enabled || spec.replication.enabled;
+    let number = |pointer| server.and_then(|it| live::field::<i64>(it, pointer));
+    let is_on = |pointer| server.and_then(|it| live::field(it, pointer)).unwrap_or(false);
+    let has_replicas = number("/spec/replicas").unwrap_or(1) > 1;
+    let highly_available = has_replicas || is_on("/spec/galera/enabled") || is_on("/spec/replication/enabled");
     let service = if highly_available { format!("{}-primary", key.name) } else { key.name.clone() };
-    (format!("{service}.{}.svc", key.namespace), spec.port.unwrap_or(MARIADB_PORT))
-}
-
-/// What of a MariaDB says where it answers.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct MariaDb {
-    replicas: Option<i64>,
-    port: Option<i64>,
-    galera: Toggle,
-    replication: Toggle,
-}
-
-/// A part of a MariaDB that may be on.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Toggle {
-    enabled: bool,
+    (format!("{service}.{}.svc", key.namespace), number("/spec/port").unwrap_or(MARIADB_PORT))
 }
 
 fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) -> Result<Database, Report> {

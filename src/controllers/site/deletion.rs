@@ -8,7 +8,6 @@ use frappe_crds::{
     site::{DeletionPolicy, OperationKind},
 };
 use kube::{ResourceExt, core::DynamicObject};
-use serde_json::json;
 
 use super::{
     build, database,
@@ -27,6 +26,7 @@ use crate::{
     domain::{
         foreign::{Cleanup, Existing},
         labels,
+        metadata::MetadataPatch,
         object::{Kind, finalizers_without},
     },
 };
@@ -338,7 +338,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     }
     let site = &observed.site;
     let left = finalizers_without(site.as_ref(), labels::SITE_FINALIZER);
-    let metadata = json!({"uid": site.uid(), "resourceVersion": site.resource_version(), "finalizers": left});
+    let metadata = MetadataPatch::of(site.as_ref()).with_finalizers(left);
     Plan { steps, last: vec![Step::Patch(site.clone(), metadata)], ..Plan::default() }
 }
 

@@ -1,10 +1,7 @@
 //! What another operator made for a site that is to be taken over: the account of its database, and its objects.
 
-use std::collections::BTreeMap;
-
 use frappe_crds::FrappeSite;
 use kube::{ResourceExt, api::ObjectMeta, core::DynamicObject};
-use serde::Serialize;
 
 use super::{
     build,
@@ -13,7 +10,7 @@ use super::{
 };
 use crate::{
     controllers::adoption::is_asked,
-    domain::{key::Key, names::child, object::Desired, wire},
+    domain::{key::Key, metadata::SecretAdoption, names::child, object::Desired},
 };
 
 /// The Go operator's Secret with the password of Administrator.
@@ -43,28 +40,11 @@ pub(super) fn credentials(observed: &Observed, input: &Input) -> Option<Step> {
     wanted.string_data.iter_mut().for_each(|data| drop(data.remove("password")));
     let metadata = ObjectMeta { uid: live.uid(), resource_version: live.resource_version(), ..wanted.metadata };
     let metadata = input.valid.place.credentials().named(metadata);
-    let adoption = Adoption {
-        metadata: AdoptedMetadata { metadata, owner_references: () },
+    let adoption = SecretAdoption {
+        metadata: metadata.into(),
         string_data: wanted.string_data.unwrap_or_default(),
     };
-    Some(Step::AdoptSecret(live.clone(), wire::json(&adoption)))
-}
-
-/// What changes of another operator's Secret.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Adoption {
-    metadata: AdoptedMetadata,
-    string_data: BTreeMap<String, String>,
-}
-
-/// Its metadata: without an owner that would take it along.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct AdoptedMetadata {
-    #[serde(flatten)]
-    metadata: ObjectMeta,
-    owner_references: (),
+    Some(Step::AdoptSecret(live.clone(), Box::new(adoption)))
 }
 
 /// Brings an object to what it should be; takes it over first where it may be another operator's.

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use frappe_crds::{FrappeSite, site::OperationKind};
 use kube::ResourceExt;
-use serde_json::json;
 
 use super::{
     build, database, found,
@@ -18,7 +17,8 @@ use crate::{
     controllers::{adoption::is_as_found, phase::Next},
     domain::{
         foreign::Cleanup,
-        labels::{self, has_labels, relabelled},
+        labels::{self, has_labels},
+        metadata::MetadataPatch,
         object::Kind,
         uid,
     },
@@ -37,9 +37,9 @@ pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
     if has_labels(observed.as_ref(), &wanted) && holds {
         return Next::go();
     }
-    let mut metadata = relabelled(observed.as_ref(), wanted);
     let own = (!holds).then_some(finalizer);
-    metadata["finalizers"] = json!(observed.finalizers().iter().cloned().chain(own).collect::<Vec<_>>());
+    let metadata = MetadataPatch::of(observed.as_ref()).with_labels(wanted);
+    let metadata = metadata.with_finalizers(observed.finalizers().iter().cloned().chain(own));
     Next::write([Step::Patch(observed.clone(), metadata)])
 }
 

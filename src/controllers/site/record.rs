@@ -9,7 +9,6 @@ use frappe_crds::{
     site::{DatabaseKind, SiteDatabase},
 };
 use kube::{ResourceExt, core::DynamicObject};
-use serde::Deserialize;
 
 use super::{
     model::{Choice, Database, Existing, Known, Observed, Report, Stage},
@@ -33,7 +32,7 @@ pub fn known(observed: &Observed) -> Known {
     let made = status.identity.is_some();
     let identity = status.identity.or(of_secret).unwrap_or_else(|| observed.fresh.identity.clone());
     let object = |index: usize, found: Option<&DynamicObject>| {
-        let name = |it: &DynamicObject| live::spec::<SqlObject>(it).name;
+        let name = |it: &DynamicObject| live::field(it, "/spec/name");
         observed.sql[index].as_deref().or(found).and_then(name)
     };
     let derived = || names::database(&Key::of(observed.site.as_ref()).namespace, &observed.site.name_any(), &identity);
@@ -142,18 +141,10 @@ fn word(engine: Option<&str>) -> &'static str {
     if engine == Some("postgres") { "postgres" } else { "mariadb" }
 }
 
-/// What of a Database, a User or a Grant says what it is, and where.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct SqlObject {
-    name: Option<String>,
-    maria_db_ref: Option<NamespacedReference>,
-}
-
 /// The server that the MariaDB operator's objects of this site name.
 fn on_server_of_objects(observed: &Observed) -> Option<Choice> {
     let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
-    let reference = live::spec::<SqlObject>(object).maria_db_ref?;
+    let reference: NamespacedReference = live::field(object, "/spec/mariaDbRef")?;
     let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
     let key = Key::new(namespace, reference.name);
     let own = Place::of(&observed.site).own_server();

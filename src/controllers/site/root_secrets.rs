@@ -1,8 +1,6 @@
 //! Which Secrets have the password of a MariaDB's administrator, by what the watch of MariaDBs shows.
 
-use k8s_openapi::api::core::v1::SecretKeySelector;
 use kube::{ResourceExt, core::DynamicObject};
-use serde::Deserialize;
 
 use crate::{
     domain::{key::Key, live},
@@ -21,20 +19,12 @@ impl By for ByRootSecret {
 
     /// The Secret that a MariaDB names, or the one that its operator makes where it names none.
     fn of(server: &DynamicObject) -> Option<Key> {
-        let named =
-            live::spec::<Server>(server).root_password_secret_key_ref.map(|it| it.name).filter(|it| !it.is_empty());
+        let named = live::field(server, "/spec/rootPasswordSecretKeyRef/name").filter(|it: &String| !it.is_empty());
         let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
         Some(Key::new(Key::of(server).namespace, name))
     }
 
     fn note(_: &DynamicObject) {}
-}
-
-/// What of a MariaDB names its Secret.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Server {
-    root_password_secret_key_ref: Option<SecretKeySelector>,
 }
 
 #[cfg(test)]

@@ -15,7 +15,8 @@ use crate::{
     controllers::model::{self, Reconciled},
     domain::{
         key::Key,
-        labels::{self, has_labels, relabelled},
+        labels::{self, has_labels},
+        metadata::MetadataPatch,
         uid,
     },
 };
@@ -92,5 +93,6 @@ fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
     let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), (labels::SITE_UID, uid)];
     let named = wanted.clone().into_iter().chain([("site", observed.site.name_any())]);
-    (!has_labels(&**secret, &wanted)).then(|| Step::LabelSecret(secret.clone(), relabelled(&**secret, named)))
+    let labelled = || MetadataPatch::of(secret.as_ref()).with_labels(named);
+    (!has_labels(&**secret, &wanted)).then(|| Step::LabelSecret(secret.clone(), labelled()))
 }

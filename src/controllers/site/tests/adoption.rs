@@ -1,7 +1,7 @@
 //! A site that another operator made, on a bench that is taken over.
 
 use super::*;
-use crate::{controllers::site::model::Found, domain::labels};
+use crate::{controllers::site::model::Found, domain::{labels, wire}};
 
 fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
     object(json!({
@@ -57,7 +57,7 @@ fn its_passwords_and_names_stay_what_they_are() {
         ]
     );
     let body = first.steps.iter().chain(&first.last).find_map(|step| match step {
-        Step::AdoptSecret(_, body) => Some(body.clone()),
+        Step::AdoptSecret(_, adoption) => Some(wire::json(adoption)),
         _ => None,
     });
     let body = body.expect("the Secret");

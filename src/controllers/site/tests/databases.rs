@@ -127,7 +127,7 @@ fn the_operators_default_comes_after_site_and_bench_and_before_the_only_one() {
     let mut world = Observed { config, ..observed(json!({})) };
     assert_eq!(reason(&plan(&world)), "DatabaseServerNotFound");
     let main = json!({
-        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {"replicas": 3},
+        "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {"replicas": 3, "galera": null},
         "metadata": {"name": "main", "namespace": "databases"},
     });
     world.servers.push(object(main));

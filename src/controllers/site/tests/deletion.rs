@@ -15,7 +15,7 @@ fn a_deletion_takes_its_steps_in_order() {
             order.push(match step {
                 Step::Delete(kind, it) => format!("delete {kind:?} {}", it.name_any()),
                 Step::Ensure(it) => format!("ensure {:?} {}", it.kind, it.body["spec"]["cleanupPolicy"]),
-                Step::Patch(_, metadata) => format!("finalizers {}", metadata["finalizers"]),
+                Step::Patch(_, metadata) => format!("finalizers {}", json!(metadata.finalizers)),
                 other => format!("{other:?}"),
             });
         }

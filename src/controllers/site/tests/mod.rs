@@ -41,6 +41,7 @@ use crate::{
     domain::{
         condition,
         diff::first_difference,
+        metadata::MetadataPatch,
         object::{Desired, Kind},
     },
 };
@@ -176,9 +177,9 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
         match step {
             Step::Patch(_, metadata) => {
                 let site = Arc::make_mut(&mut observed.site);
-                site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
-                if let Ok(labels) = serde_json::from_value(metadata["labels"].clone()) {
-                    site.metadata.labels = Some(labels);
+                site.metadata.finalizers.clone_from(&metadata.finalizers);
+                if !metadata.labels.is_empty() {
+                    site.metadata.labels = Some(labels_of(metadata));
                 }
             }
             Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
@@ -190,11 +191,11 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 place(observed, desired, job_result);
             }
             Step::CopySecret(_, desired) => copy_secret(observed, desired),
-            Step::AdoptSecret(secret, body) => {
+            Step::AdoptSecret(secret, adoption) => {
                 let mut written = DynamicObject::clone(secret);
-                let metadata = &body["metadata"];
-                written.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
-                written.metadata.annotations = serde_json::from_value(metadata["annotations"].clone()).ok();
+                let metadata = &adoption.metadata.metadata;
+                written.metadata.labels.clone_from(&metadata.labels);
+                written.metadata.annotations.clone_from(&metadata.annotations);
                 written.metadata.owner_references = None;
                 (observed.credentials, observed.found) = (Some(Arc::new(written)), super::model::Found::default());
             }
@@ -211,6 +212,11 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
     {
         place(observed, job, job_result);
     }
+}
+
+/// The labels that a change sets.
+fn labels_of(metadata: &MetadataPatch) -> BTreeMap<String, String> {
+    metadata.labels.clone().into_iter().filter_map(|(name, value)| Some((name, value?))).collect()
 }
 
 fn watch_secret(observed: &mut Observed, secret: &DynamicObject) {
@@ -230,11 +236,11 @@ fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
         match write {
             BackupStep::Patch(backup, metadata) => {
                 edit_backup(observed, &backup.name_any(), |it| {
-                    if !metadata["labels"].is_null() {
-                        it.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                    if !metadata.labels.is_empty() {
+                        it.metadata.labels = Some(labels_of(metadata));
                     }
-                    if !metadata["finalizers"].is_null() {
-                        it.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                    if metadata.finalizers.is_some() {
+                        it.metadata.finalizers.clone_from(&metadata.finalizers);
                     }
                 });
                 observed.backups.retain(|it| it.metadata.deletion_timestamp.is_none() || !it.finalizers().is_empty());

@@ -151,7 +151,7 @@ impl Cluster {
     fn take(&mut self, site: &mut FrappeSite, step: &Step, wanted: &mut Vec<Desired>) -> bool {
         match step {
             Step::Patch(_, metadata) => {
-                site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
+                site.metadata.finalizers.clone_from(&metadata.finalizers);
                 true
             }
             Step::Create(desired) => {
@@ -173,9 +173,7 @@ impl Cluster {
             }
             Step::LabelSecret(secret, metadata) => {
                 let mut secret = DynamicObject::clone(secret);
-                let labels: BTreeMap<String, String> =
-                    serde_json::from_value(metadata["labels"].clone()).expect("labels");
-                secret.labels_mut().extend(labels);
+                secret.labels_mut().extend(super::labels_of(metadata));
                 self.objects.insert((Kind::Secret, Key::of(&secret)), Arc::new(secret));
                 true
             }

@@ -1,0 +1,122 @@
+//! Changes of an object's metadata, and of Secrets that another operator made, as JSON merge patches. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerReference};
+use kube::{ResourceExt, api::ObjectMeta};
+use serde::Serialize;
+
+/// What changes of an object's metadata. What is not named stays.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MetadataPatch {
+    /// The object that is meant: another one of its name is not changed.
+    pub uid: Option<String>,
+    /// The version that the change is based on; any version where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resource_version: Option<String>,
+    /// All of its finalizers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finalizers: Option<Vec<String>>,
+    /// Labels that are set, or removed where there is no value.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, Option<String>>,
+    /// Annotations that are set.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// All of its owners.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner_references: Option<Vec<OwnerReference>>,
+    /// Which field manager set which fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub managed_fields: Option<Vec<ManagedFieldsEntry>>,
+}
+
+impl MetadataPatch {
+    /// A change of this very object at the version that is known of it.
+    pub fn of(object: &impl ResourceExt) -> Self {
+        Self { resource_version: object.resource_version(), ..Self::at_any_version(object) }
+    }
+
+    /// A change of this very object, whatever its version is by now.
+    pub fn at_any_version(object: &impl ResourceExt) -> Self {
+        Self { uid: object.uid(), ..Self::default() }
+    }
+
+    /// With these finalizers and no others.
+    #[must_use]
+    pub fn with_finalizers(mut self, finalizers: impl IntoIterator<Item = String>) -> Self {
+        self.finalizers = Some(finalizers.into_iter().collect());
+        self
+    }
+
+    /// With these labels beside those that the object has.
+    #[must_use]
+    pub fn with_labels(mut self, labels: impl IntoIterator<Item = (impl Into<String>, String)>) -> Self {
+        self.labels.extend(labels.into_iter().map(|(name, value)| (name.into(), Some(value))));
+        self
+    }
+
+    /// Without these labels.
+    #[must_use]
+    pub fn without_labels<const N: usize>(mut self, labels: [&str; N]) -> Self {
+        self.labels.extend(labels.map(|name| (name.to_owned(), None)));
+        self
+    }
+}
+
+/// What changes of a Secret that another operator made, when it is taken over.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SecretAdoption {
+    /// Its metadata.
+    pub metadata: AdoptedMetadata,
+    /// Keys that are added or replaced.
+    pub string_data: BTreeMap<String, String>,
+}
+
+/// Metadata of an object that is taken over: without an owner that would take it along.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AdoptedMetadata {
+    /// Labels, annotations, and the version that the change is based on.
+    #[serde(flatten)]
+    pub metadata: ObjectMeta,
+    owner_references: (),
+}
+
+impl From<ObjectMeta> for AdoptedMetadata {
+    fn from(metadata: ObjectMeta) -> Self {
+        Self { metadata: ObjectMeta { owner_references: None, ..metadata }, owner_references: () }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Secret;
+    use serde_json::json;
+
+    use super::*;
+    use crate::domain::wire;
+
+    fn secret() -> Secret {
+        serde_json::from_value(json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}})).expect("a Secret")
+    }
+
+    #[test]
+    fn a_change_names_the_object_and_what_it_changes_alone() {
+        assert_eq!(wire::json(&MetadataPatch::at_any_version(&secret())), json!({"uid": "u"}));
+        let change = MetadataPatch::of(&secret()).with_labels([("site", "shop".to_owned())]).without_labels(["gone"]);
+        let labels = json!({"site": "shop", "gone": null});
+        assert_eq!(wire::json(&change), json!({"uid": "u", "resourceVersion": "7", "labels": labels}));
+        assert_eq!(wire::json(&MetadataPatch::default().with_finalizers([]))["finalizers"], json!([]));
+    }
+
+    #[test]
+    fn what_is_taken_over_loses_its_owners() {
+        let adopted = AdoptedMetadata::from(ObjectMeta { owner_references: Some(Vec::new()), ..secret().metadata });
+        let body = wire::json(&adopted);
+        assert_eq!((&body["ownerReferences"], &body["uid"]), (&json!(null), &json!("u")));
+        assert!(body.as_object().is_some_and(|it| it.contains_key("ownerReferences")));
+    }
+}
