@@ -116,7 +116,7 @@ pub fn objects(
             bail!("FrappeBench {key} has no field {field}");
         }
         let git = bench.spec.git_config.as_ref().and_then(|it| it.enabled).unwrap_or(config.git_enabled);
-        if let Err(problem) = validate::validate(&bench.spec, &key.namespace, git) {
+        if let Err(problem) = validate::validate(&bench, git) {
             bail!("FrappeBench {key} would be refused: {}: {}", problem.reason, problem.message);
         }
         // One that is made now has a password of its Redis. The Secret that holds it is not rendered.

@@ -182,9 +182,7 @@ impl Attempt<'_> {
             Step::Ensure(desired) => objects::ensure(writer, children, desired).await,
             Step::TakeOver(desired) => take_over(writer, children, desired, &self.owner).await,
             Step::HandOver(live) => objects::hand_over_replicas(writer, children, live).await,
-            Step::LabelSecret(secret, metadata) => {
-                objects::patch_secret(writer, secrets, secret, metadata).await
-            }
+            Step::LabelSecret(secret, metadata) => objects::patch_secret(writer, secrets, secret, metadata).await,
             Step::WatchSecret(secret) => {
                 objects::patch_secret(writer, &context.user_secrets, secret, &objects::watched(secret)).await
             }

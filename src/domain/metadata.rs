@@ -100,7 +100,8 @@ mod tests {
     use crate::domain::wire;
 
     fn secret() -> Secret {
-        serde_json::from_value(json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}})).expect("a Secret")
+        serde_json::from_value(json!({"metadata": {"name": "a", "uid": "u", "resourceVersion": "7"}}))
+            .expect("a Secret")
     }
 
     #[test]

@@ -119,8 +119,9 @@ fn carry_out(world: &mut Observed, plan: &Plan) {
         match step {
             Step::Patch(_, metadata) => {
                 let site = Arc::make_mut(&mut world.site);
-                site.metadata.finalizers = serde_json::from_value(metadata["finalizers"].clone()).ok();
-                site.metadata.labels = serde_json::from_value(metadata["labels"].clone()).ok();
+                site.metadata.finalizers.clone_from(&metadata.finalizers);
+                let labels = metadata.labels.clone().into_iter();
+                site.metadata.labels = Some(labels.filter_map(|(name, value)| Some((name, value?))).collect());
             }
             Step::Create(desired) | Step::Ensure(desired) => place(world, desired),
             other => panic!("a site on a shared server needs no {other:?}"),

@@ -15,7 +15,7 @@ use super::{
     rollout,
     seen::{is_rolling, lacks_pods},
     sizes, status,
-    validate::validate,
+    validate::{Problem, Valid, validate},
 };
 use crate::{
     controllers::{
@@ -23,28 +23,33 @@ use crate::{
         phase::{Next, Planned, fold},
     },
     domain::{
-        key::Key,
         labels,
         metadata::MetadataPatch,
         object::{Desired, Kind, finalizers_without, is_controlled_by},
     },
 };
 
-/// A bench as it is, and as it should be.
-struct Bench<'a> {
+/// A bench as it is, and as its spec says, whether that is valid or not.
+struct Look<'a> {
     observed: &'a Observed,
     rendered: Rendered,
+}
+
+/// A bench whose spec is valid.
+struct Bench<'a> {
+    look: &'a Look<'a>,
     /// What comes before the configuration, with volumes of the size that they can have.
     foundation: Vec<Step>,
 }
 
-/// A phase: its name, and what it says of what is known.
+/// A phase of a valid bench: its name, and what it says of what is known.
 type Phase = (&'static str, fn(&Bench<'_>) -> Next<FrappeBench>);
 
-/// The phases of a bench.
+/// A phase of any bench.
+type LookPhase = (&'static str, fn(&Look<'_>) -> Next<FrappeBench>);
+
+/// The phases of a bench whose spec is valid.
 const PHASES: &[Phase] = &[
-    ("size", size),
-    ("validation", validation),
     ("protection", decision),
     ("Secret for Redis", redis_secret),
     ("finalizer", finalizer),
@@ -55,7 +60,7 @@ const PHASES: &[Phase] = &[
 ];
 
 /// The phases of a bench that is being deleted.
-const DELETION: &[Phase] = &[("finalizer", held), ("sites", sites), ("release", release)];
+const DELETION: &[LookPhase] = &[("finalizer", held), ("sites", sites), ("release", release)];
 
 /// The plan, with the phase that it ends in.
 pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
@@ -63,38 +68,25 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
         // What was decided about the bench is not known: nothing is done, and nothing is written over it.
         return Planned { phase: "unread status", plan: Plan::default() };
     }
-    let rendered = build::render(&observed.input());
-    let founded = founded(observed, &rendered).into_iter();
-    let foundation = founded.filter_map(|desired| found::ensure(observed, desired)).collect();
-    let phases = if observed.bench.metadata.deletion_timestamp.is_some() { DELETION } else { PHASES };
-    fold(phases, &Bench { observed, rendered, foundation })
-}
-
-/// An object that is not read whole.
-fn size(bench: &Bench) -> Next<FrappeBench> {
-    if !bench.observed.bench.annotations().contains_key(labels::TOO_LARGE) {
-        return Next::go();
+    let look = Look { observed, rendered: build::render(&observed.input()) };
+    if observed.bench.metadata.deletion_timestamp.is_some() {
+        return fold(DELETION, &look);
     }
-    let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
-                   take out what makes it so";
-    bench.stands(&Report::new(BenchPhase::Failed, Reason::SpecTooLarge, message))
-}
-
-/// What this version does not do is refused.
-fn validation(bench: &Bench) -> Next<FrappeBench> {
-    let observed = bench.observed;
-    let namespace = Key::of(observed.bench.as_ref()).namespace;
-    match validate(&observed.bench.spec, &namespace, status::git_enabled(observed)) {
-        Ok(()) => Next::go(),
-        Err(problem) => bench.stands(&Report::new(BenchPhase::Failed, problem.reason, problem.message)),
+    match validate(&observed.bench, status::git_enabled(observed)) {
+        Ok(valid) => fold(PHASES, &Bench::of(&look, &valid)),
+        // What this version does not do, or does not read whole, is refused.
+        Err(Problem { reason, message }) => {
+            let plan = look.told(Vec::new(), &Report::new(BenchPhase::Failed, reason, message));
+            Planned { phase: "validation", plan }
+        }
     }
 }
 
 /// Nothing is made before it is decided how.
 fn decision(bench: &Bench) -> Next<FrappeBench> {
-    match protection::record(bench.observed) {
+    match protection::record(bench.look.observed) {
         Some(status) => Next::End(Plan {
-            steps: adopt(bench.observed).into_iter().collect(),
+            steps: adopt(bench.look.observed).into_iter().collect(),
             status: Some(status),
             ..Plan::default()
         }),
@@ -104,10 +96,10 @@ fn decision(bench: &Bench) -> Next<FrappeBench> {
 
 /// While the Secret for Redis is missing, or is not watched yet, nothing else is touched.
 fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
-    let observed = bench.observed;
+    let observed = bench.look.observed;
     let Some((external, name)) = build::redis_secret(&observed.bench) else { return Next::go() };
     let missing = |phase, reason, message: String| {
-        Next::End(Plan { missing: true, ..bench.told(Vec::new(), &Report::new(phase, reason, message)) })
+        Next::End(Plan { missing: true, ..bench.look.told(Vec::new(), &Report::new(phase, reason, message)) })
     };
     let Some(secret) = &observed.redis_secret else {
         let keys = match external {
@@ -135,7 +127,7 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
 
 /// From here on the bench has objects that must go before it does.
 fn finalizer(bench: &Bench) -> Next<FrappeBench> {
-    Next::write(adopt(bench.observed))
+    Next::write(adopt(bench.look.observed))
 }
 
 /// Volumes, Redis, and what else comes before the configuration.
@@ -145,26 +137,26 @@ fn foundation(bench: &Bench) -> Next<FrappeBench> {
 
 /// Nothing new begins before the configuration is written. What runs already goes on running, and is kept as it should be.
 fn configure(bench: &Bench) -> Next<FrappeBench> {
-    let observed = bench.observed;
-    let Some((mut steps, report)) = configuring(observed, &bench.rendered.configure) else {
+    let observed = bench.look.observed;
+    let Some((mut steps, report)) = configuring(observed, &bench.look.rendered.configure) else {
         return Next::go();
     };
     if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-        steps.extend(staged(observed, &bench.rendered, true));
+        steps.extend(staged(observed, &bench.look.rendered, true));
     }
     let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
     let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
-    Next::End(bench.told(steps, &report))
+    Next::End(bench.look.told(steps, &report))
 }
 
 /// Before the first start of the components Redis answers.
 fn redis(bench: &Bench) -> Next<FrappeBench> {
-    awaits_redis(bench.observed, &bench.rendered).map_or_else(Next::go, |report| bench.stands(&report))
+    awaits_redis(bench.look.observed, &bench.look.rendered).map_or_else(Next::go, |report| bench.look.stands(&report))
 }
 
 /// The components, stage by stage, and where the bench stands with them.
 fn components(bench: &Bench) -> Next<FrappeBench> {
-    let Bench { observed, rendered, .. } = bench;
+    let Look { observed, rendered } = bench.look;
     let missing = status::missing_app(observed, rendered);
     let steps = staged(observed, rendered, missing.is_some());
     let report = missing.unwrap_or_else(|| status::readiness(observed, rendered));
@@ -174,18 +166,18 @@ fn components(bench: &Bench) -> Next<FrappeBench> {
         }
         _ => report,
     };
-    Next::End(bench.told(steps, &report))
+    Next::End(bench.look.told(steps, &report))
 }
 
 /// Nothing is done for a bench that has not, or no longer, our finalizer.
-fn held(bench: &Bench) -> Next<FrappeBench> {
-    let ours = bench.observed.bench.finalizers().iter().any(|it| it == labels::BENCH_FINALIZER);
+fn held(look: &Look) -> Next<FrappeBench> {
+    let ours = look.observed.bench.finalizers().iter().any(|it| it == labels::BENCH_FINALIZER);
     if ours { Next::go() } else { Next::End(Plan::default()) }
 }
 
 /// A bench with sites is not deleted: its volume holds their files.
-fn sites(bench: &Bench) -> Next<FrappeBench> {
-    let observed = bench.observed;
+fn sites(look: &Look) -> Next<FrappeBench> {
+    let observed = look.observed;
     if observed.sites.is_empty() {
         return Next::go();
     }
@@ -196,21 +188,29 @@ fn sites(bench: &Bench) -> Next<FrappeBench> {
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
     let phase = observed.bench.status.clone().unwrap_or_default().phase;
-    bench.stands(&Report::new(phase, Reason::DependentSitesExist, message))
+    look.stands(&Report::new(phase, Reason::DependentSitesExist, message))
 }
 
 /// It is let go. What a volume's deletion policy says counts as it was said last, also if that was just before.
-fn release(bench: &Bench) -> Next<FrappeBench> {
-    let observed = bench.observed;
+fn release(look: &Look) -> Next<FrappeBench> {
+    let observed = look.observed;
     let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
     let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
-    let last = founded(observed, &bench.rendered).into_iter().filter(|it| holds_volume(it) && there(it));
+    let last = founded(observed, &look.rendered).into_iter().filter(|it| holds_volume(it) && there(it));
     let left = finalizers_without(observed.bench.as_ref(), labels::BENCH_FINALIZER);
     let steps = last.filter_map(|desired| found::ensure(observed, desired)).chain([patch(observed, &left)]).collect();
     Next::End(Plan { steps, ..Plan::default() })
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    /// What is decided of a bench only if its spec is valid.
+    fn of(look: &'a Look<'a>, _: &Valid) -> Self {
+        let founded = founded(look.observed, &look.rendered).into_iter();
+        Self { look, foundation: founded.filter_map(|desired| found::ensure(look.observed, desired)).collect() }
+    }
+}
+
+impl Look<'_> {
     /// The plan that makes these writes and says where the bench stands.
     fn told(&self, steps: Vec<Step>, report: &Report) -> Plan {
         let status = status::status(self.observed, &self.rendered, report);

@@ -7,6 +7,7 @@ mod protection;
 mod redis;
 mod scaling;
 mod starting;
+mod upgrades;
 mod volumes;
 
 use std::{collections::BTreeMap, sync::Arc};

@@ -1,12 +1,15 @@
 //! Whether a bench asks for what this version does. Pure.
 
 use frappe_crds::{
-    FrappeBenchSpec,
+    FrappeBench,
     bench::{AppSourceKind, RedisType},
     common::SecretReference,
 };
 
+use kube::ResourceExt;
+
 use super::reason::Reason;
+use crate::domain::{key::Key, labels};
 
 /// What is wrong and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +20,19 @@ pub struct Problem {
     pub message: String,
 }
 
-/// What this version does not do is refused, never half done.
-pub fn validate(spec: &FrappeBenchSpec, namespace: &str, git_enabled: bool) -> Result<(), Problem> {
+/// That a bench's spec is valid: only [`validate`] makes it.
+#[derive(Debug)]
+pub struct Valid(());
+
+/// What this version does not do is refused, never half done; so is an object that is not read whole.
+pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem> {
+    let (spec, namespace) = (&bench.spec, Key::of(bench).namespace);
     let problem = |reason, message: String| Err(Problem { reason, message });
+    if bench.annotations().contains_key(labels::TOO_LARGE) {
+        let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
+                       take out what makes it so";
+        return problem(Reason::SpecTooLarge, message.to_owned());
+    }
     let from = |kind: AppSourceKind| spec.apps.iter().find(move |app| app.source == kind);
     if let Some(app) = from(AppSourceKind::Git).filter(|_| !git_enabled) {
         let message = format!(
@@ -45,7 +58,7 @@ pub fn validate(spec: &FrappeBenchSpec, namespace: &str, git_enabled: bool) -> R
             let message = "redisConfig.type dragonfly: this version runs redis only".to_owned();
             return problem(Reason::RedisNotSupported, message);
         }
-        let foreign = |it: &SecretReference| it.namespace.as_ref().is_some_and(|space| space != namespace);
+        let foreign = |it: &SecretReference| it.namespace.as_ref().is_some_and(|space| *space != namespace);
         if redis.connection_secret_ref.as_ref().is_some_and(foreign) {
             let message = format!(
                 "redisConfig.connectionSecretRef.namespace is not {namespace}: a Secret must be in the bench's namespace"
@@ -53,5 +66,5 @@ pub fn validate(spec: &FrappeBenchSpec, namespace: &str, git_enabled: bool) -> R
             return problem(Reason::SecretNamespaceRefused, message);
         }
     }
-    Ok(())
+    Ok(Valid(()))
 }

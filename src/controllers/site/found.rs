@@ -40,10 +40,7 @@ pub(super) fn credentials(observed: &Observed, input: &Input) -> Option<Step> {
     wanted.string_data.iter_mut().for_each(|data| drop(data.remove("password")));
     let metadata = ObjectMeta { uid: live.uid(), resource_version: live.resource_version(), ..wanted.metadata };
     let metadata = input.valid.place.credentials().named(metadata);
-    let adoption = SecretAdoption {
-        metadata: metadata.into(),
-        string_data: wanted.string_data.unwrap_or_default(),
-    };
+    let adoption = SecretAdoption { metadata: metadata.into(), string_data: wanted.string_data.unwrap_or_default() };
     Some(Step::AdoptSecret(live.clone(), Box::new(adoption)))
 }
 

@@ -1,7 +1,10 @@
 //! A site that another operator made, on a bench that is taken over.
 
 use super::*;
-use crate::{controllers::site::model::Found, domain::{labels, wire}};
+use crate::{
+    controllers::site::model::Found,
+    domain::{labels, wire},
+};
 
 fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
     object(json!({

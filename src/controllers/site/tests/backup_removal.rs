@@ -57,6 +57,7 @@ fn its_backups_are_removed_and_then_it_goes() {
     assert!(carried.store.is_none() && carried.retention.is_none() && carried.fetch.is_none());
     let text = made[0].body.to_string();
     assert!(!text.contains("shop-db-password") && !text.contains("main-sites"), "{text}");
+    insta::assert_yaml_snapshot!("removal_pod", made[0].body["spec"]["template"]["spec"]);
     assert_eq!(lint(&made[0]), Vec::<String>::new());
     assert_eq!(stands(&world, "daily"), (BackupPhase::Running, "BackupsRemoving".to_owned()));
     assert_eq!(finalizers(&world), [BACKUP_FINALIZER]);
