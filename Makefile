@@ -139,7 +139,23 @@ static: checkout
 	  loadtest/setup/step "static program" cargo build --locked --package frappe-operator --target $(STATIC); \
 	else echo "static program: not built, since musl-gcc (musl-tools) or Rust's target $(STATIC) is missing" >&2; fi
 
-.PHONY: needs-demo needs-test
+## make node           a real Kubernetes node in namespaces of its own, which needs root: NAME=node; make node-down removes it
+.PHONY: node node-down node-test
+node: needs-node
+	@loadtest/node/node up $(or $(NAME),node)
+
+node-down:
+	@loadtest/node/node down $(or $(NAME),node)
+
+## make node-test      the node itself: what its pods get, and that nothing is left of it (needs root)
+node-test: needs-node
+	@loadtest/node/node build
+	$(STEP) "real node" python3 -m unittest discover --start-directory tests/node --verbose
+
+.PHONY: needs-demo needs-test needs-node
+needs-node:
+	@loadtest/setup/require node
+
 needs-demo:
 	@loadtest/setup/require demo
 
