@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Both set up what they need; what they cannot, they name.
+# Main targets: `make demo` and `make test`. Both install what they need where they can, and report what is missing.
 SHELL := bash
 export FRAPPE_OPERATOR_CACHE := $(or $(FRAPPE_OPERATOR_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/frappe-operator)
 STEP := @loadtest/setup/step
@@ -30,7 +30,7 @@ demo: needs-demo controlplane checkout
 test: needs-test lint front-door alerts runner queues unit transfer integration
 	@loadtest/setup/tally
 
-## make check          what each change needs at once: rustfmt, clippy, unit and tidy tests, the protocol's model; needs Rust alone
+## make check          quick checks for each change: rustfmt, clippy, unit and tidy tests, the protocol's model; needs only Rust
 .PHONY: check
 check: needs-demo checkout
 	$(STEP) "rustfmt" cargo fmt --all --check
@@ -38,7 +38,7 @@ check: needs-demo checkout
 	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
 	$(STEP) "model of the replicas' protocol" cargo test --locked -p kube-sharding --test model
 
-## make lint           rustfmt, clippy, doc, what dependencies may be, and whether NOTICE names them
+## make lint           rustfmt, clippy, rustdoc, cargo-deny, and whether NOTICE is complete
 lint: needs-test checkout deny
 	$(STEP) "rustfmt" cargo fmt --all --check
 	$(STEP) "NOTICE" loadtest/setup/notice --check
@@ -49,12 +49,12 @@ deny: needs-test
 	@folder=$$(loadtest/setup/program cargo-deny) && loadtest/setup/step "dependencies' licences, bans and sources" \
 	  env PATH="$$folder:$$PATH" cargo deny --log-level error check bans licenses sources
 
-## make front-door     what these two commands are made of: steps, requirements, downloads, build folders
+## make front-door     tests of `make demo` and `make test` themselves: steps, requirements, downloads, build folders
 .PHONY: front-door
 front-door: needs-test
 	$(STEP) "the two commands themselves" python3 -m unittest discover --start-directory tests/setup --verbose
 
-## make alerts         the chart's alert rules: what each fires for, and what not (promtool)
+## make alerts         tests of the chart's alert rules (promtool)
 .PHONY: alerts
 alerts: needs-test
 	@folder=$$(loadtest/setup/program promtool) && loadtest/setup/step "alert rules" env PATH="$$folder:$$PATH" sh -ec \
@@ -70,7 +70,7 @@ runner: needs-test
 	$(STEP) "site runner" bash -ec 'cd src/runner/tests && printf "%s\n" test_*.py | \
 	  xargs --max-procs 6 -I MODULE bash -c "set -o pipefail; python3 -m unittest --verbose MODULE 2>&1 | sed --unbuffered s/^//"'
 
-## make transfer       what carries backups, against a real S3 server
+## make transfer       upload and download of backups, against a real S3 server
 .PHONY: transfer objectstore
 transfer: objectstore checkout
 	$(STEP) "transfer of backups" cargo test --locked -p frappe-operator --test transfer -- --nocapture
@@ -80,12 +80,12 @@ transfer: objectstore checkout
 objectstore: needs-test
 	@loadtest/objectstore/build >/dev/null
 
-## make queues         the keys that KEDA's triggers name, against a real Redis and workers of the rq versions Frappe pins
+## make queues         the keys of KEDA's triggers, against a real Redis and the rq versions that Frappe pins
 queues: needs-test
 	@RQ_CACHE="$(FRAPPE_OPERATOR_CACHE)/rq" loadtest/setup/step "queues" \
 	  python3 -m unittest discover --start-directory tests/queues --verbose
 
-## make integration    against real kube-apiservers
+## make integration    tests against real kube-apiservers
 integration: export FRAPPE_RIGHTS_USED = $(CARGO_TARGET_DIR)/rights-used
 integration: export FRAPPE_STATIC_PROGRAM = $(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator
 integration: needs-test controlplane checkout helm static
@@ -100,7 +100,7 @@ helm: needs-test
 controlplane: needs-demo
 	@loadtest/controlplane/cluster build
 
-## make crds           write crds/*.yaml, and the admission policies of the chart, from the Rust types
+## make crds           generate crds/*.yaml and the chart's admission policies from the Rust types
 crds:
 	cargo run --quiet -p frappe-crds --example crdgen
 	cargo run --quiet -p kube-sharding --example crd -- vyogo.tech >crds/vyogo.tech_slotmaps.yaml
@@ -108,7 +108,7 @@ crds:
 	  --service-account ACCOUNT-OF-THE-RELEASE >helm/frappe-operator/files/admission-fence.yaml
 	cargo run --quiet -p frappe-operator -- admission-references >helm/frappe-operator/files/admission-references.yaml
 
-## make notice         write NOTICE: what the image consists of, and under which licences
+## make notice         generate NOTICE: components of the image and their licences
 .PHONY: notice
 notice:
 	loadtest/setup/notice
@@ -118,7 +118,7 @@ notice:
 docs:
 	UPDATE_DOCS=1 cargo test --quiet -p frappe-operator --test reference
 
-## make manifests      write helm/install.yaml from the chart, and its checksum into install.sh
+## make manifests      generate helm/install.yaml from the chart, and its checksum in install.sh
 .PHONY: manifests print-manifests
 manifests: helm
 	@$(MAKE) --no-print-directory --silent print-manifests >helm/install.yaml
@@ -175,7 +175,7 @@ checkout:
 	  echo "$(CURDIR)" >"$(CARGO_TARGET_DIR)/checkout"; \
 	fi
 
-## make fleet          replicas under fire: SITES=2000 MEMBERS=5, then chaos (a release build, then about 35 minutes)
+## make fleet          replicas with failures: SITES=2000 MEMBERS=5, then chaos (a release build, then about 35 minutes)
 .PHONY: fleet
 fleet: controlplane checkout
 	$(STEP) "release build" cargo build --locked --release -p frappe-operator -p frappe-loadtest --bins
@@ -183,7 +183,7 @@ fleet: controlplane checkout
 	  --sites $(or $(SITES),2000) --members $(or $(MEMBERS),5) $(FLEET)
 	@$(MAKE) --no-print-directory chaos
 
-## make chaos          random faults for 10 minutes, judged by the audit log: SEED=1 MAP=alone CHAOS="--sites 150 --members 4"
+## make chaos          random faults for 10 minutes, checked by the audit log: SEED=1 MAP=alone CHAOS="--sites 150 --members 4"
 .PHONY: chaos
 chaos: controlplane checkout
 	$(STEP) "release build" cargo build --locked --release -p frappe-operator -p frappe-loadtest --bins

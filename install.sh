@@ -1,14 +1,14 @@
 #!/usr/bin/env bash
-# Installs the Frappe operator with kubectl alone, or removes it. Run again, it changes what differs and nothing else.
+# Installs or removes the Frappe operator with kubectl. It may be run again: only differences are applied.
 #   curl -fsSL https://raw.githubusercontent.com/frappe-operator/frappe-operator/main/install.sh | bash
 #   curl -fsSL …/install.sh | bash -s -- --namespace my-frappe-system --replicas 3
-# A release that was looked at once: its tag or commit instead of main, and the script itself by its SHA-256:
+# To pin a release, use its tag or commit instead of main, and verify the script's SHA-256:
 #   curl -fsSLO …/v0.1.0/install.sh && sha256sum --check <<<"SHA256  install.sh" && bash install.sh
 set -euo pipefail
 
-# The release, and the SHA-256 of its helm/install.yaml (make manifests): nothing else is applied, wherever it comes from.
+# The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=39eb7473ca29e0b5f50e101091b50fb5f280b7bc2f1406537bb3a4a488f36a69
+sha256=4af82554c589485e98deebf6bf5df156887c91d93779213bb969a755df9f4f75
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 
@@ -40,16 +40,16 @@ usage() {
   cat <<'TEXT'
 install.sh [--namespace NAME] [--replicas NUMBER] [--image IMAGE] [--context NAME] [--print | --uninstall]
 
-  --namespace NAME   namespace of the operator (frappe-operator-system)
-  --replicas NUMBER  replicas, each of which owns a share of the sites (2)
-  --image IMAGE      image of the operator, where the published one cannot be pulled
-  --context NAME     context of the kubeconfig
-  --print            print what would be applied
-  --uninstall        remove the operator; CRDs, benches, sites and their data stay
+  --namespace NAME   namespace of the operator (default: frappe-operator-system)
+  --replicas NUMBER  number of replicas (default: 2)
+  --image IMAGE      image of the operator, instead of the published one
+  --context NAME     kubeconfig context
+  --print            print the manifest without applying it
+  --uninstall        remove the operator; CRDs, benches, sites and their data are kept
 
-Without a checkout beside the script, the manifest is that of the release, and is applied only if its SHA-256 is the one that the
-script has. FRAPPE_OPERATOR_MANIFEST is a file or https:// URL instead, FRAPPE_OPERATOR_MANIFEST_SHA256 what it must be, if given.
-Settings and more: the Helm chart, helm/frappe-operator.
+Without a checkout, the script downloads the manifest of its release and applies it only if it has the SHA-256 in the script. To use
+another manifest, set FRAPPE_OPERATOR_MANIFEST to a file or https:// URL, and optionally FRAPPE_OPERATOR_MANIFEST_SHA256.
+For more settings use the Helm chart, helm/frappe-operator.
 TEXT
 }
 
@@ -70,9 +70,9 @@ parse() {
     esac
     shift
   done
-  [[ $namespace =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || fail "--namespace $namespace is not the name of a namespace"
+  [[ $namespace =~ ^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$ ]] || fail "--namespace $namespace is not a valid namespace name"
   [[ -z $replicas || $replicas =~ ^[1-9][0-9]?$ ]] || fail "--replicas $replicas is not a number from 1 to 99"
-  [[ -z $image || $image =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || fail "--image $image is not an image"
+  [[ -z $image || $image =~ ^[A-Za-z0-9][A-Za-z0-9._/:@-]*$ ]] || fail "--image $image is not a valid image"
 }
 
 fail() {
@@ -82,7 +82,7 @@ fail() {
 
 reachable() {
   command -v kubectl >/dev/null || fail "kubectl is not on PATH: https://kubernetes.io/docs/tasks/tools"
-  kube version >/dev/null 2>&1 || fail "kubectl reaches no cluster: check KUBECONFIG, or name a --context"
+  kube version >/dev/null 2>&1 || fail "kubectl cannot reach a cluster: check KUBECONFIG, or set --context"
 }
 
 # An empty array is unset to older shells.
@@ -93,11 +93,11 @@ read_manifest() {
   local from found= wanted=${FRAPPE_OPERATOR_MANIFEST_SHA256:-}
   if [ -n "$manifest" ]; then
     case $manifest in
-      https://*) found=$(download "$manifest") || fail "the manifest cannot be fetched: $manifest" ;;
-      *) found=$(cat -- "$manifest") || fail "the manifest cannot be read: $manifest" ;;
+      https://*) found=$(download "$manifest") || fail "cannot download the manifest $manifest" ;;
+      *) found=$(cat -- "$manifest") || fail "cannot read the manifest $manifest" ;;
     esac
     [ -z "$wanted" ] || [ "$(sum "$found")" = "$wanted" ] ||
-      fail "$manifest has not the SHA-256 of FRAPPE_OPERATOR_MANIFEST_SHA256: $(sum "$found")"
+      fail "$manifest does not match FRAPPE_OPERATOR_MANIFEST_SHA256; its SHA-256 is $(sum "$found")"
     printf '%s\n' "$found" && return
   fi
   # A script that is newer than the last release is of the branch.
@@ -105,8 +105,8 @@ read_manifest() {
     found=$(download "https://raw.githubusercontent.com/frappe-operator/frappe-operator/$from/helm/install.yaml") || continue
     [ "$(sum "$found")" != "$sha256" ] || { printf '%s\n' "$found" && return; }
   done
-  [ -n "$found" ] || fail "the manifest cannot be fetched from raw.githubusercontent.com: get the release, and run its install.sh"
-  fail "the manifest that was fetched is not the one of this script (its SHA-256 is another): fetch install.sh once more"
+  [ -n "$found" ] || fail "cannot download the manifest from raw.githubusercontent.com: download the release and run its install.sh"
+  fail "the downloaded manifest does not match the SHA-256 in this script: download install.sh again"
 }
 
 download() { curl -fsSL --proto '=https' --tlsv1.2 "$1"; }
@@ -173,17 +173,17 @@ ours_alone() {
 
 missing() {
   kube get crd databases.k8s.mariadb.com >/dev/null 2>&1 ||
-    printf '\nWARNING: the MariaDB operator is not installed. Sites wait for it, unless they use an existing database.\n'
+    printf '\nWARNING: the MariaDB operator is not installed. Sites that do not use an existing database wait for it.\n'
   kube get crd scaledobjects.keda.sh >/dev/null 2>&1 ||
-    printf '\nNOTE: KEDA is not installed. Workers are not autoscaled until it is.\n'
+    printf '\nNOTE: KEDA is not installed. Workers are not autoscaled.\n'
   grep -q 'is-default-class: "true"' <<<"$(kube get storageclass -o yaml)" ||
-    printf '\nWARNING: there is no default StorageClass. Benches must set storageClassName.\n'
+    printf '\nWARNING: no default StorageClass. Benches must set storageClassName.\n'
 }
 
 uninstall() {
   own | kube delete --ignore-not-found -f -
-  printf '\nThe operator is removed. CRDs, benches, sites and their data are kept; sites are still served.\n'
-  printf 'The namespace %s is kept; to see what is in it: kubectl -n %s get all,leases,slotmaps\n' "$namespace" "$namespace"
+  printf '\nThe operator was removed. CRDs, benches, sites and their data are kept; sites stay available.\n'
+  printf 'The namespace %s is kept. To list its contents: kubectl -n %s get all,leases,slotmaps\n' "$namespace" "$namespace"
 }
 
 main "$@"

@@ -70,7 +70,7 @@ async fn listen(listener: TcpListener, router: Router, stop: impl Future<Output 
                     open.push_back(tasks.spawn(connection(stream, router.clone())));
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "a connection was not accepted");
+                    tracing::warn!(%error, "connection not accepted");
                     tokio::time::sleep(ACCEPT_WAIT).await;
                 }
             },
@@ -84,8 +84,8 @@ async fn connection(stream: TcpStream, router: Router) {
     let served = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     match timeout(CONNECTION_MAX, served).await {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "a connection ended"),
-        Err(_) => tracing::debug!("a connection was open for too long"),
+        Ok(Err(error)) => tracing::debug!(%error, "connection ended with an error"),
+        Err(_) => tracing::debug!("connection closed: open for too long"),
     }
 }
 

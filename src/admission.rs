@@ -123,7 +123,7 @@ fn variable(named: Named) -> &'static str {
     }
 }
 
-/// Whether who writes may have the n-th of what is newly named.
+/// Whether the user may have the n-th new reference.
 fn validation(named: Named, index: usize) -> Value {
     let all = format!("variables.{}", variable(named));
     let name = format!("{all}[{index}]");
@@ -133,19 +133,20 @@ fn validation(named: Named, index: usize) -> Value {
         )
     };
     let (asked, message) = match named {
-        Named::Secret => {
-            (core("secrets", "get"), format!("'you may not get Secret ' + {name} + ', and so not name it'"))
-        }
+        Named::Secret => (
+            core("secrets", "get"),
+            format!("'the user may not get Secret ' + {name} + ', so it must not be referenced'"),
+        ),
         Named::Claim => (
             core("persistentvolumeclaims", "get"),
-            format!("'you may not get PersistentVolumeClaim ' + {name} + ', and so not name it'"),
+            format!("'the user may not get PersistentVolumeClaim ' + {name} + ', so it must not be referenced'"),
         ),
         Named::MariaDb => (
             format!(
                 "authorizer.group('k8s.mariadb.com').resource('mariadbs').namespace({name}.split('/')[0])\
                  .name({name}.split('/')[1]).check('get').allowed()"
             ),
-            format!("'you may not get MariaDB ' + {name} + ', and so not name it'"),
+            format!("'the user may not get MariaDB ' + {name} + ', so it must not be referenced'"),
         ),
         Named::ServiceAccount => (
             format!(
@@ -154,7 +155,7 @@ fn validation(named: Named, index: usize) -> Value {
                 core("serviceaccounts", "impersonate")
             ),
             format!(
-                "'you may neither impersonate ServiceAccount ' + {name} + ' nor create its tokens, and so not name it'"
+                "'the user may neither impersonate ServiceAccount ' + {name} + ' nor create tokens for it, so it must not be referenced'"
             ),
         ),
     };
@@ -172,7 +173,7 @@ fn policy(plural: &str) -> [Value; 2] {
         .collect();
     let mut validations = vec![json!({
         "expression": format!("size(variables.secrets) <= {SECRETS_MAX}"),
-        "message": format!("one write may newly name at most {SECRETS_MAX} Secrets: make several"),
+        "message": format!("one write may add at most {SECRETS_MAX} references to Secrets: split it"),
     })];
     for named in &used {
         let most = if *named == Named::Secret { SECRETS_MAX } else { 1 };

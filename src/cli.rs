@@ -16,12 +16,12 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// What to do.
+/// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the operator.
     Run(Box<RunArguments>),
-    /// Show the operator's replicas and which share of the sites each one owns.
+    /// List the operator's replicas and the share of the sites that each one owns.
     Shards(ShardsArguments),
     /// List benches and sites that are not ready, longest-waiting first, with counts by reason.
     Status(StatusArguments),
@@ -33,9 +33,9 @@ pub enum Command {
     Render(RenderArguments),
     /// Print the CustomResourceDefinitions of this version as YAML.
     Crds,
-    /// Print the optional ValidatingAdmissionPolicy that rejects late writes of replicas that lost their slots.
+    /// Print the optional ValidatingAdmissionPolicy that rejects late writes of replicas that have lost their slots.
     AdmissionFence(FenceArguments),
-    /// Print the ValidatingAdmissionPolicies that let users name only the Secrets, MariaDBs, volumes and ServiceAccounts that they may use.
+    /// Print the ValidatingAdmissionPolicies that let users reference only Secrets, MariaDBs, volumes and ServiceAccounts that they may use.
     AdmissionReferences,
     /// Upload or download a backup. Run by the operator's backup and restore Jobs, not by users.
     Transfer(TransferArguments),
@@ -46,7 +46,7 @@ pub enum Command {
     },
 }
 
-/// What to carry.
+/// Arguments of `transfer`.
 #[derive(Clone, Debug, Args)]
 pub struct TransferArguments {
     /// The request, as JSON without secrets; see docs/backups.md.
@@ -54,27 +54,27 @@ pub struct TransferArguments {
     /// Directory that holds the backup during the transfer.
     #[arg(long, default_value = crate::transfer::request::STAGING)]
     pub staging: std::path::PathBuf,
-    /// Directory with the bucket's accessKey, secretKey, sessionToken and ca.crt, as far as they are needed.
+    /// Directory with the files accessKey, secretKey, sessionToken and ca.crt of the bucket, as needed.
     #[arg(long, default_value = crate::transfer::request::CREDENTIALS)]
     pub credentials: std::path::PathBuf,
     /// Mount path of the volume that stores backups.
     #[arg(long, default_value = crate::transfer::request::VOLUME)]
     pub volume: std::path::PathBuf,
-    /// File to write the result to, which the operator reads.
+    /// File for the result, which the operator reads.
     #[arg(long, default_value = "/dev/termination-log")]
     pub termination_log: std::path::PathBuf,
 }
 
-/// Which benches and sites to show.
+/// Arguments of `status`.
 #[derive(Clone, Debug, Args)]
 pub struct StatusArguments {
-    /// Only list this namespace; default: all namespaces.
+    /// List only this namespace; default: all namespaces.
     #[arg(long, short)]
     pub namespace: Option<String>,
-    /// Only list this bench and its sites: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// List only this bench and its sites: NAMESPACE/NAME, or NAME in the namespace `default`.
     #[arg(long)]
     pub bench: Option<String>,
-    /// Also list those that are ready.
+    /// Also list ready benches and sites.
     #[arg(long, short)]
     pub all: bool,
     /// Print JSON.
@@ -82,26 +82,26 @@ pub struct StatusArguments {
     pub json: bool,
 }
 
-/// What to explain.
+/// Arguments of `why`.
 #[derive(Clone, Debug, Args)]
 pub struct WhyArguments {
-    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// The site, or the bench with --bench: NAMESPACE/NAME, or NAME in the namespace `default`.
     pub name: String,
-    /// NAME is a bench, not a site.
+    /// Explain a bench instead of a site.
     #[arg(long)]
     pub bench: bool,
-    /// Namespace the operator runs in.
+    /// Namespace of the operator.
     #[arg(long, default_value = "frappe-operator-system")]
     pub operator_namespace: String,
 }
 
-/// Whose installation to check.
+/// Arguments of `check`.
 #[derive(Clone, Debug, Args)]
 pub struct CheckArguments {
-    /// Namespace the operator runs in.
+    /// Namespace of the operator.
     #[arg(long, default_value = "frappe-operator-system")]
     pub operator_namespace: String,
-    /// ServiceAccount the operator runs as; its permissions are checked.
+    /// ServiceAccount of the operator, whose permissions to check.
     #[arg(long, default_value = "frappe-operator")]
     pub service_account: String,
     /// Namespaces the operator watches, separated by commas; default: all.
@@ -124,16 +124,16 @@ impl ValueEnum for Api {
     }
 }
 
-/// What to render.
+/// Arguments of `render`.
 #[derive(Clone, Debug, Args)]
 pub struct RenderArguments {
-    /// YAML file with one or more FrappeBenches, or `-` for standard input. Other objects in it are ignored.
+    /// YAML file with one or more FrappeBenches, or `-` for standard input. Other objects in the file are ignored.
     #[arg(long, short)]
     pub file: std::path::PathBuf,
     /// YAML file with the ConfigMap frappe-operator-config; default: the operator's defaults.
     #[arg(long)]
     pub config: Option<std::path::PathBuf>,
-    /// Optional APIs to assume in the cluster, separated by commas.
+    /// Optional APIs that the cluster has, separated by commas.
     #[arg(long, value_delimiter = ',')]
     pub with: Vec<Api>,
     /// Namespace of benches that set none.
@@ -141,10 +141,10 @@ pub struct RenderArguments {
     pub namespace: String,
 }
 
-/// What to show of the shards.
+/// Arguments of `shards`.
 #[derive(Clone, Debug, Args)]
 pub struct ShardsArguments {
-    /// Namespace the operator runs in.
+    /// Namespace of the operator.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
     /// Print again on every change, until Ctrl-C.
@@ -153,33 +153,33 @@ pub struct ShardsArguments {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-    /// Ask a question instead of printing the table.
+    /// Subcommand; default: print the table.
     #[command(subcommand)]
     pub question: Option<ShardsQuestion>,
 }
 
-/// A question about the shards.
+/// Subcommands of `shards`.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ShardsQuestion {
-    /// Print the pod that owns a site, whose logs to read.
+    /// Print the pod that owns a site.
     Owner {
         /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
         site: String,
     },
 }
 
-/// Whom the fence is for.
+/// Arguments of `admission-fence`.
 #[derive(Clone, Debug, Args)]
 pub struct FenceArguments {
-    /// Namespace the operator runs in.
+    /// Namespace of the operator.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
-    /// ServiceAccount the operator runs as.
+    /// ServiceAccount of the operator.
     #[arg(long, default_value = "frappe-operator")]
     pub service_account: String,
 }
 
-/// How logs are written.
+/// Format of logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     /// One JSON object per line.
@@ -188,10 +188,10 @@ pub enum LogFormat {
     Text,
 }
 
-/// Settings of the process.
+/// Arguments of `run`.
 #[derive(Clone, Debug, Args)]
 pub struct RunArguments {
-    /// Namespace the operator runs in; its ConfigMap frappe-operator-config, Leases and slot map are there.
+    /// Namespace of the operator, with its ConfigMap frappe-operator-config, Leases and slot map.
     #[arg(long, env = "POD_NAMESPACE", default_value = "frappe-operator-system")]
     pub namespace: String,
     /// Pod name; also replica, Lease and Event source name. Generated if unset.
@@ -200,19 +200,19 @@ pub struct RunArguments {
     /// Pod UID. A restarted container of the same pod reclaims its Lease at once. Generated if unset.
     #[arg(long, env = "POD_UID")]
     pub pod_uid: Option<String>,
-    /// Value of the pod's label pod-template-hash: during a rollout, slots move to pods of the newest revision only.
+    /// Value of the pod's label pod-template-hash. During a rollout, slots move only to pods of the newest revision.
     #[arg(long, env = "POD_TEMPLATE_HASH", default_value = "")]
     pub pod_template_hash: String,
     /// Address that serves /metrics, /healthz, /readyz and /shards.
     #[arg(long, env = "METRICS_BIND_ADDRESS", default_value = "0.0.0.0:8080")]
     pub metrics_bind_address: SocketAddr,
-    /// Time without a Lease renewal after which other replicas take over this one's slots.
+    /// Time without a renewal after which a Lease expires and other replicas take over the slots.
     #[arg(long, env = "LEASE_DURATION", default_value = "15s", value_parser = duration)]
     pub lease_duration: Duration,
     /// Interval between Lease renewals; at most two fifths of the Lease duration.
     #[arg(long, env = "LEASE_RENEW_INTERVAL", default_value = "3s", value_parser = duration)]
     pub lease_renew_interval: Duration,
-    /// Maximum concurrent site reconciles in this process, over all benches; bounds its memory.
+    /// Maximum concurrent site reconciles in this replica, over all benches.
     #[arg(long, env = "SITE_RECONCILES_MAX", default_value_t = 64)]
     pub site_reconciles_max: usize,
     /// Maximum concurrent bench reconciles.
@@ -248,7 +248,7 @@ impl RunArguments {
         }
         let mut seen = std::collections::BTreeSet::new();
         if let Some(twice) = self.watch_namespaces.iter().find(|it| it.is_empty() || !seen.insert(*it)) {
-            return Err(format!("--watch-namespaces has {twice:?} twice, or empty"));
+            return Err(format!("--watch-namespaces must not contain {twice:?} twice, or an empty name"));
         }
         Ok(())
     }

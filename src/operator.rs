@@ -95,7 +95,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     let pod_uid = arguments.pod_uid.clone().unwrap_or_else(random::id);
     let pod_name = arguments.pod_name.clone().unwrap_or_else(|| pod_uid.clone());
     let process = Process {
-        config: client::config(&format!("{pod_name}; {pod_uid}")).await.context("find the API server")?,
+        config: client::config(&format!("{pod_name}; {pod_uid}")).await.context("connect to the API server")?,
         meter: MeterLayer::new(arguments.crash_after_writes),
         clock: Arc::new(SystemClock::default()),
         pod_name,
@@ -107,7 +107,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     };
     let ended = tokio::select! {
         ended = lives(&process) => ended,
-        ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("the HTTP server ended")),
+        ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("HTTP server stopped")),
     };
     served.cancel();
     ended
@@ -123,7 +123,7 @@ async fn lives(process: &Process) -> anyhow::Result<()> {
     loop {
         match live(process).await? {
             End::Stopped => {
-                tracing::info!("stopped: slots and Lease given back");
+                tracing::info!("stopped: slots and Lease released");
                 return Ok(());
             }
             end => {
@@ -163,7 +163,7 @@ async fn live(process: &Process) -> anyhow::Result<End> {
         clock: Arc::clone(&process.clock),
     };
     let (handle, member) = runtime::member(protocol, settings, Arc::new(election))?;
-    tracing::info!(pod = process.pod_name, %incarnation, version = env!("CARGO_PKG_VERSION"), "frappe-operator starts");
+    tracing::info!(pod = process.pod_name, %incarnation, version = env!("CARGO_PKG_VERSION"), "starting frappe-operator");
     let end_work = CancellationToken::new();
     let mut work = tokio::spawn(work(Worker::new(process, &handle, incarnation, end_work.clone())?));
     let mut member = tokio::spawn(member.run());
@@ -179,7 +179,7 @@ async fn live(process: &Process) -> anyhow::Result<End> {
             .context("work task panicked")
             .and_then(|ended| ended)
             .and_then(|()| bail!("work task ended unexpectedly")),
-        () = overdue => Err(anyhow::anyhow!("shutdown timed out: slots and Lease not given back")),
+        () = overdue => Err(anyhow::anyhow!("shutdown timed out: slots and Lease not released")),
     };
     end_work.cancel();
     member.abort();
@@ -202,7 +202,7 @@ struct Worker {
     client: kube::Client,
     events: Events,
     namespace: String,
-    /// Namespaces that are looked after; all if empty.
+    /// Watched namespaces; all if empty.
     namespaces: Vec<String>,
     /// Image of this program.
     image: Option<String>,

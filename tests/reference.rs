@@ -28,8 +28,8 @@ fn cell(text: &str) -> String {
 #[test]
 fn the_api_page_is_the_types() {
     let mut text = String::from(
-        "# API reference\n\nGroup `vyogo.tech`, version `v1alpha1`. Made from the types by `make docs`; `kubectl explain` shows the same. \
-         A field without *required* may be left out.\n",
+        "# API reference\n\nGroup `vyogo.tech`, version `v1alpha1`. Generated from the types by `make docs`; `kubectl explain` shows the same. \
+         Fields without *required* are optional.\n",
     );
     for crd in frappe_crds::manifest::definitions() {
         let json = serde_json::to_value(&crd).unwrap();
@@ -46,7 +46,7 @@ fn the_api_page_is_the_types() {
         for part in ["spec", "status"] {
             let schema = &schema["properties"][part];
             if schema.is_object() {
-                write!(text, "\n### {kind} {part}\n\n| field | type | what |\n|---|---|---|\n").unwrap();
+                write!(text, "\n### {kind} {part}\n\n| field | type | description |\n|---|---|---|\n").unwrap();
                 fields(schema, "", &mut text);
             }
             rules(&schema["x-kubernetes-validations"], "", &mut text);
@@ -126,17 +126,17 @@ fn limits(field: &Value) -> String {
 #[test]
 fn the_metrics_page_is_the_code() {
     let mut text = String::from(
-        "# Metrics and alerts\n\nMade from the code by `make docs`. Served at `:8080/metrics` of every replica; names are controller-runtime's where \
-         it has one. No label holds an object's name. `controller` and `name` are `frappesite`, `sitebackup` or `frappebench`.\n\n\
-         | metric | kind | labels | what it says |\n|---|---|---|---|\n",
+        "# Metrics and alerts\n\nGenerated from the code by `make docs`. Every replica serves the metrics at `:8080/metrics`. Names follow controller-runtime where it has the \
+         same metric. No label contains an object's name. `controller` and `name` are `frappesite`, `sitebackup` or `frappebench`.\n\n\
+         | metric | type | labels | description |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
         let labels: Vec<String> = metric.labels.iter().map(|it| format!("`{it}`")).collect();
         let kind = format!("{:?}", metric.kind).to_lowercase();
         writeln!(text, "| `{}` | {kind} | {} | {} |", metric.name, labels.join(", "), cell(metric.help)).unwrap();
     }
-    text.push_str("\n## Alerts\n\nThe chart installs them with `prometheusRule.enabled=true`; `helm/frappe-operator/files/alerts.yaml` has them for others.\n\n");
-    text.push_str("| alert | severity | for | when | what to know |\n|---|---|---|---|---|\n");
+    text.push_str("\n## Alerts\n\nThe chart installs these alerts with `prometheusRule.enabled=true`. Without the chart, use `helm/frappe-operator/files/alerts.yaml`.\n\n");
+    text.push_str("| alert | severity | for | expression | description |\n|---|---|---|---|---|\n");
     let file = fs::read_to_string(root().join("helm/frappe-operator/files/alerts.yaml")).unwrap();
     let alerts: Value = serde_yaml_ng::from_str(&file).unwrap();
     for rule in alerts["groups"][0]["rules"].as_array().unwrap() {
@@ -279,11 +279,7 @@ fn the_charts_rights_are_those_of_the_table() {
     );
     let places = [
         ("Of what the cluster has one of.", "cluster", &rights.cluster),
-        (
-            "In every namespace that is looked after: all, unless watchNamespaces names some.",
-            "namespaces",
-            &rights.namespaces,
-        ),
+        ("In every watched namespace: all, unless watchNamespaces is set.", "namespaces", &rights.namespaces),
         ("In the operator's own namespace.", "own", &rights.own),
     ];
     let list = |items: &[String]| {

@@ -182,6 +182,108 @@ fn reading_for_people_is_seen() {
     }
 }
 
+/// Phrases of text that users read, each with what to write instead.
+const PHRASES: [(&str, &str); 20] = [
+    ("made of", "consists of"),
+    ("leads to", "routes to, connects to"),
+    ("brought about", "applied"),
+    ("brings about", "applies"),
+    ("likewise", "also, or the noun again"),
+    ("a person", "a user"),
+    ("anew", "again, or recreate"),
+    ("given back", "released"),
+    ("given away", "handed over"),
+    ("gives away", "hands over"),
+    ("goes with it", "is deleted with it"),
+    ("looks after", "reconciles, manages"),
+    ("looked after", "reconciled, managed"),
+    ("nobody", "no user, no replica"),
+    ("somebody", "a user, another site"),
+    ("for good", "permanently"),
+    ("tried again", "retried"),
+    ("is away", "is unavailable"),
+    ("left out", "omitted, or say what the default is"),
+    ("whoever", "a user who, a client that"),
+];
+
+/// Files whose whole text users read.
+fn for_users() -> Vec<PathBuf> {
+    let mut found = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|it| root().join(it)).to_vec();
+    found.extend(files(&root().join("docs"), "md").into_iter().filter(|it| !shown(it).starts_with("docs/adr/")));
+    for extension in ["yaml", "txt", "json", "tpl"] {
+        found.extend(files(&root().join("helm"), extension));
+    }
+    found
+}
+
+/// The parts of a Rust file that users read: literals, and where `kubectl explain` or `--help` shows them, doc comments.
+fn said_to_users(name: &str, text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace("\\\"", "'").replace("'\"'", "' '");
+    let explained = name.starts_with("crds/src/") || name == "src/cli.rs";
+    let mut said = String::new();
+    // A literal goes on in the next line where it ends with a backslash.
+    let mut is_open = false;
+    for line in code.lines().map(str::trim_start) {
+        if line.starts_with("//") {
+            said.push_str(line.strip_prefix("/// ").filter(|_| explained).unwrap_or_default());
+        } else {
+            let odd = usize::from(!is_open);
+            let parts: Vec<&str> = line.split('"').collect();
+            let literals = parts.iter().skip(odd).step_by(2);
+            said.push_str(&literals.map(|it| it.trim_end_matches('\\')).collect::<Vec<_>>().join(" | "));
+            is_open = line.ends_with('\\') && parts.len().is_multiple_of(2) != is_open;
+        }
+        said.push(' ');
+    }
+    said
+}
+
+/// The first phrase of a text that has a better word, and that word. A phrase may be broken by the end of a line.
+fn phrase(text: &str) -> Option<(&'static str, &'static str)> {
+    let words = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
+    let has = |phrase: &str| {
+        words.match_indices(phrase).any(|(at, _)| {
+            let is_letter = |it: Option<char>| it.is_some_and(char::is_alphabetic);
+            !is_letter(words[..at].chars().next_back()) && !is_letter(words[at + phrase.len()..].chars().next())
+        })
+    };
+    PHRASES.into_iter().find(|(phrase, _)| has(phrase))
+}
+
+#[test]
+fn users_read_the_words_of_kubernetes() {
+    let mut texts: Vec<(String, String)> =
+        for_users().iter().map(|it| (shown(it), fs::read_to_string(it).unwrap())).collect();
+    for folder in ["src", "crds/src", "sharding/src"] {
+        let all = files(&root().join(folder), "rs").into_iter().map(|it| (shown(&it), it));
+        for (name, path) in all.filter(|(name, _)| !name.contains("/tests") && !name.contains("_tests")) {
+            let text = said_to_users(&name, &fs::read_to_string(path).unwrap());
+            texts.push((name, text));
+        }
+    }
+    let wrong = texts.iter().filter_map(|(name, text)| {
+        let (phrase, better) = phrase(text)?;
+        Some(format!("{name} says {phrase:?}: write {better}"))
+    });
+    none(&wrong.collect::<Vec<_>>());
+}
+
+#[test]
+fn phrases_are_seen() {
+    for text in ["what it is made\n    of", "Nobody may", "failed for good: stop"] {
+        assert!(phrase(text).is_some(), "{text}");
+    }
+    for text in ["manewer", "made often", "renewed a personal key"] {
+        assert_eq!(phrase(text), None, "{text}");
+    }
+    let found = |name: &str, code: &str| phrase(&said_to_users(name, code)).map(|it| it.0);
+    let code = "/// Anew.\n    // Likewise.\nlet a = f(\"hosts\", Holder::Nobody);\n#[cfg(test)]\n\"nobody\"";
+    assert_eq!(found("src/a.rs", code), None);
+    assert_eq!(found("crds/src/a.rs", code), Some("anew"));
+    assert_eq!(found("src/a.rs", "f(\"a host \\\"x\\\" leads \\\n    to it\", \"b\");"), Some("leads to"));
+    assert_eq!(found("src/a.rs", "f(\"a host leads \\\n    there\", to, \"made\", of);"), None);
+}
+
 #[test]
 fn only_io_and_the_wiring_write_to_the_api_server() {
     let mut wrong = Vec::new();

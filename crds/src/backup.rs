@@ -33,17 +33,17 @@ use crate::{
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!(has(self.restore) && has(self.schedule))").message("schedule and restore exclude each other: a restore runs once; remove spec.schedule"),
-    validation = Rule::new("!has(self.restore) || !has(self.restore.sourceSite) || has(self.storage)").message("restore.sourceSite needs storage: set spec.storage to where the other site's backups are kept"),
-    validation = Rule::new("!has(self.deletionPolicy) || self.deletionPolicy != 'Delete' || has(self.storage)").message("deletionPolicy Delete needs storage: set spec.storage to where the backups are kept"),
-    validation = Rule::new("!has(self.retention) || has(self.schedule)").message("retention needs a schedule: add spec.schedule or remove spec.retention")
+    validation = Rule::new("!(has(self.restore) && has(self.schedule))").message("schedule and restore are mutually exclusive: a restore runs once; remove spec.schedule"),
+    validation = Rule::new("!has(self.restore) || !has(self.restore.sourceSite) || has(self.storage)").message("restore.sourceSite requires storage: set spec.storage to where the other site's backups are stored"),
+    validation = Rule::new("!has(self.deletionPolicy) || self.deletionPolicy != 'Delete' || has(self.storage)").message("deletionPolicy Delete requires storage: set spec.storage to where the backups are stored"),
+    validation = Rule::new("!has(self.retention) || has(self.schedule)").message("retention requires a schedule: add spec.schedule or remove spec.retention")
 )]
 pub struct SiteBackupSpec {
     /// The site. Immutable.
     #[x_kube(validation = Rule::new("self == oldSelf").message("siteRef cannot be changed: create another SiteBackup"))]
     pub site_ref: NamespacedReference,
-    /// When to back up, as a cron expression of five fields, for example `0 2 * * *`. `H` stands for a number derived from the
-    /// site, so that sites with the same schedule do not all start at once: `H 2 * * *`. Default: once, now.
+    /// When to back up, as a cron expression with five fields, for example `0 2 * * *`. `H` stands for a number derived from the
+    /// site, so that sites with the same schedule start at different times: `H 2 * * *`. Default: once, immediately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9*,/H-]+ +[0-9*,/H-]+ +[0-9*,/?LWH-]+ +[0-9A-Za-z*,/-]+ +[0-9A-Za-z*,/?#L-]+)$')").message("schedule must have the five fields of cron, such as \"0 2 * * *\" for every night at two"))]
@@ -69,7 +69,7 @@ pub struct SiteBackupSpec {
     /// What happens to the backups when the SiteBackup is deleted while its site exists. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<BackupDeletionPolicy>,
-    /// Restore this backup into the site instead of making one.
+    /// Restore a backup into the site instead of making one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore: Option<Restore>,
 }
@@ -77,32 +77,32 @@ pub struct SiteBackupSpec {
 /// What happens to backups when their SiteBackup is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupDeletionPolicy {
-    /// Keep them.
+    /// Keep the backups.
     #[default]
     Retain,
-    /// Remove all backups it made, including the last successful one, before the SiteBackup is deleted.
+    /// Remove all backups made by the SiteBackup, including the newest, before it is deleted.
     Delete,
 }
 
-/// How long backups are kept.
+/// How long to keep backups.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.days) || has(self.keepLast)").message("retention must say something: set days or keepLast"))]
+#[x_kube(validation = Rule::new("has(self.days) || has(self.keepLast)").message("retention must set days or keepLast"))]
 pub struct Retention {
     /// Days to keep a backup. Default: as long as it is one of the newest `keepLast`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub days: Option<i32>,
-    /// Number of newest backups to keep, however old. Default: 1, so that the last successful one is never removed.
+    /// Number of newest backups to keep, however old. Default: 1; the newest successful backup is never removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub keep_last: Option<i32>,
 }
 
-/// Where backups are kept.
+/// Storage of backups.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.s3) != has(self.persistentVolumeClaim)").message("storage must be one of s3 and persistentVolumeClaim"))]
+#[x_kube(validation = Rule::new("has(self.s3) != has(self.persistentVolumeClaim)").message("storage must set exactly one of s3 and persistentVolumeClaim"))]
 pub struct BackupStorage {
     /// S3 bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -134,11 +134,11 @@ pub struct ClaimStorage {
     /// Path inside the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("path must be names with slashes between, without . and .."))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("path must be names separated by slashes, without . and .."))]
     pub path: Option<String>,
 }
 
-/// An S3 bucket, or one that speaks its protocol.
+/// A bucket of Amazon S3 or a compatible service.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct S3Storage {
@@ -151,15 +151,15 @@ pub struct S3Storage {
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')").message("region must be letters, digits, - and _"))]
     pub region: Option<String>,
-    /// URL of the S3 service, if not Amazon's.
+    /// URL of the S3 service. Default: Amazon S3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]/?#@]+(/[^[:space:]?#@]*)?$') && !self.matches('^https?://(169[.]254[.]|0[.]0[.]0[.]0|.[fF][eE][89aAbB])')").message("endpoint must be an http:// or https:// URL of a service: host, port and path, without a user, ? or #, and no link-local address"))]
     pub endpoint: Option<String>,
-    /// Path inside the bucket. Clusters that share a bucket need different ones.
+    /// Prefix of the objects in the bucket. Clusters that share a bucket need different prefixes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("prefix must be names with slashes between, without . and .."))]
+    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("prefix must be names separated by slashes, without . and .."))]
     pub prefix: Option<String>,
     /// Secret with the keys `accessKey` and `secretKey`, and `sessionToken` for temporary credentials. Default: access by
     /// `serviceAccountName`.
@@ -176,7 +176,7 @@ pub struct S3Storage {
 /// What to restore.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.restoreDatabase) && !self.restoreDatabase && has(self.restoreFiles) && !self.restoreFiles)").message("a restore must restore something: set restoreDatabase or restoreFiles to true"))]
+#[x_kube(validation = Rule::new("!(has(self.restoreDatabase) && !self.restoreDatabase && has(self.restoreFiles) && !self.restoreFiles)").message("restoreDatabase and restoreFiles must not both be false"))]
 pub struct Restore {
     /// Name of the backup.
     #[schemars(length(min = 1, max = 253))]
@@ -194,8 +194,8 @@ pub struct Restore {
     /// Whether to restore public and private files. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restore_files: Option<bool>,
-    /// Whether a backup is restored that the storage's key encrypted, but whose manifest it does not authenticate: one that an
-    /// earlier version of the operator made. Whoever can write to the storage could have put it together. Default: false.
+    /// Whether to restore a backup whose parts are encrypted with the storage's key, but whose manifest is not authenticated: a backup
+    /// made by an earlier version of the operator. Anyone who can write to the storage could have assembled it. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_unauthenticated: Option<bool>,
     /// Whether to back up the site's current state first, to the same storage, as `NAME-before-…`. Default: true.
@@ -206,14 +206,14 @@ pub struct Restore {
 /// Phase of a backup or restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupPhase {
-    /// Not started.
+    /// The operation has not started.
     #[default]
     Pending,
     /// A Job is running.
     Running,
-    /// Done.
+    /// The operation has succeeded.
     Succeeded,
-    /// Failed.
+    /// The operation has failed.
     Failed,
     /// Waiting for its next scheduled time.
     Scheduled,
@@ -229,29 +229,29 @@ pub struct SiteBackupStatus {
     /// Conditions, each with the generation it was observed at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Scheduled time of the last successful backup.
+    /// Scheduled time of the newest successful backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup: Option<Time>,
-    /// Last backup that was completed and verified in storage.
+    /// Newest backup that was completed and verified in storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_successful_backup: Option<BackupRun>,
     /// Past runs, newest first: at most 10 successful and 5 failed ones.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub history: Vec<BackupRun>,
-    /// Time up to which the schedule was handled: each backup due before it was made or missed.
+    /// Time up to which the schedule was handled: earlier backups were made or missed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_schedule_time: Option<Time>,
     /// When the next backup is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_schedule_time: Option<Time>,
-    /// What the last operation came to: it stands until the next one ends.
+    /// Result of the last operation, until the next one ends.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<BackupOutcome>,
-    /// Name of the last backup's Job.
+    /// Name of the newest backup's Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_backup_job: Option<String>,
-    /// What happened.
+    /// Message about the last operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
     /// Generation of the spec that this status describes.
@@ -259,58 +259,58 @@ pub struct SiteBackupStatus {
     pub observed_generation: Option<i64>,
 }
 
-/// How an operation of a SiteBackup ended.
+/// Result state of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum BackupOutcomeState {
-    /// It succeeded.
+    /// The operation succeeded.
     Succeeded,
-    /// It failed for good.
+    /// The operation failed permanently.
     Failed,
-    /// The time for it passed before it could begin.
+    /// The operation could not start in time.
     Missed,
 }
 
-/// What an operation of a SiteBackup came to.
+/// Result of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupOutcome {
-    /// What was done.
+    /// Type of the operation.
     pub kind: BackupOperationKind,
-    /// How it ended.
+    /// Result state.
     pub state: BackupOutcomeState,
-    /// Why it failed, as one of a fixed list of words, such as `StorageUnreachable`.
+    /// Code of the failure, from a fixed list, such as `StorageUnreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The same for people.
+    /// Message of the result.
     pub message: String,
-    /// When it ended.
+    /// Time at which the operation ended.
     pub finished_at: Time,
 }
 
-/// One backup that was made, or one restore.
+/// A past backup or restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupRun {
-    /// Name of the backup: what `restore.backupName` asks for. Of a restore: what was restored.
+    /// Name of the backup, as used in `restore.backupName`.
     pub name: String,
-    /// Whether it succeeded.
+    /// Whether the operation succeeded.
     pub succeeded: bool,
-    /// When it was due.
+    /// Scheduled time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduled_at: Option<Time>,
-    /// When its Job began.
+    /// Start time of the Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Time>,
-    /// When its Job ended.
+    /// End time of the Job.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
     /// Size of all parts, in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<i64>,
-    /// Why it failed, as one of a fixed list of words, such as `StorageUnreachable`.
+    /// Code of the failure, from a fixed list, such as `StorageUnreachable`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Why it failed, for people.
+    /// Message of the failure.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
 }

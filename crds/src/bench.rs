@@ -32,7 +32,7 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
     doc = "A FrappeBench is the infrastructure that many Frappe sites share: a volume, Redis, web servers, workers and a scheduler.",
     validation = Rule::new("(has(self.spec.storageClassName) ? self.spec.storageClassName : '') == (has(oldSelf.spec.storageClassName) ? oldSelf.spec.storageClassName : '')").message("storageClassName cannot be changed: a volume cannot move to another class; create a new bench"),
     validation = Rule::new("(has(self.spec.storageAccessMode) ? self.spec.storageAccessMode : 'ReadWriteMany') == (has(oldSelf.spec.storageAccessMode) ? oldSelf.spec.storageAccessMode : 'ReadWriteMany')").message("storageAccessMode cannot be changed: a volume keeps its access mode; create a new bench"),
-    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name of a bench may have at most 40 characters, because the names of its Deployments and Services are made from it"),
+    validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name of a bench may have at most 40 characters, because names of its Deployments and Services are derived from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name of a bench must begin with a letter and have only lower-case letters, digits and hyphens, because Services are named after it"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.frappeVersion"),
@@ -51,7 +51,7 @@ pub struct FrappeBenchSpec {
     /// Apps available to the bench's sites. Frappe itself is always included.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64))]
-    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("apps must not name one app twice: remove the second entry"))]
+    #[x_kube(validation = Rule::new("self.all(a, self.exists_one(b, b.name == a.name))").message("apps must not contain duplicates: remove the second entry"))]
     pub apps: Vec<AppSource>,
     /// Deprecated: apps as a JSON array in a string. Use `apps`.
     #[serde(default, rename = "appsJSON", skip_serializing_if = "Option::is_none")]
@@ -63,7 +63,7 @@ pub struct FrappeBenchSpec {
     /// Replicas of each component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component_replicas: Option<ComponentReplicas>,
-    /// Requests and limits of each component.
+    /// Resource requests and limits of each component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component_resources: Option<ComponentResources>,
     /// Redis servers for the cache and for the job queues.
@@ -120,30 +120,30 @@ pub struct FrappeBenchSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub site_job_concurrency: Option<i32>,
-    /// Which sites this bench takes, and what they may ask for beyond their own data. Default: those of its own namespace.
+    /// Which sites may use this bench, and what they may request beyond their own data. Default: sites of its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_sites: Option<AllowedSites>,
 }
 
-/// Where an app comes from.
+/// Source of an app.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AppSourceKind {
-    /// Already in the bench's image.
+    /// The app is in the bench's image.
     #[default]
     Image,
-    /// Cloned from a Git repository.
+    /// The app is cloned from a Git repository.
     Git,
-    /// Installed by the Frappe package manager.
+    /// The app is installed by the Frappe package manager.
     Fpm,
 }
 
-/// An app and where it comes from.
+/// An app and its source.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("self.source != 'git' || has(self.git) || has(self.gitUrl)").message("an app with source git needs git.repository: add it, or use source image"))]
 pub struct AppSource {
-    /// Name of the app as Frappe knows it, for example `erpnext`.
+    /// Name of the app in Frappe, for example `erpnext`.
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z][a-z0-9_-]*$')").message("name of an app must begin with a letter and have only lower-case letters, digits, _ and -"))]
     pub name: String,
@@ -153,19 +153,19 @@ pub struct AppSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub version: Option<String>,
-    /// Organisation, for source `fpm`.
+    /// Organization, for source `fpm`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub org: Option<String>,
     /// Repository, for source `git`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
-    /// Repository URL, for source `git`; older spelling of `git.repository`.
+    /// Deprecated: repository URL, for source `git`. Use `git.repository`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(https://|ssh://|git@)[^[:space:]]+$')").message("gitUrl must be an https://, ssh:// or git@ URL without spaces"))]
     pub git_url: Option<String>,
-    /// Branch, for source `git`; older spelling of `git.branch`.
+    /// Deprecated: branch, for source `git`. Use `git.branch`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_./-]*$')").message("gitBranch must be a Git branch or tag name, such as main or version-15"))]
@@ -179,7 +179,7 @@ pub struct GitSource {
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^(https://|ssh://|git@)[^[:space:]]+$')").message("repository must be an https://, ssh:// or git@ URL without spaces"))]
     pub repository: String,
-    /// Branch or tag; the repository's default if left out.
+    /// Branch or tag. Default: the repository's default branch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_./-]*$')").message("branch must be a Git branch or tag name, such as main or version-15"))]
@@ -189,16 +189,16 @@ pub struct GitSource {
 /// When the kubelet pulls an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum PullPolicy {
-    /// At every start of a container.
+    /// Pull at every start of a container.
     Always,
-    /// Never: the image must be on the node.
+    /// Never pull; the image must be on the node.
     Never,
-    /// When the node lacks it.
+    /// Pull if the image is not on the node.
     IfNotPresent,
 }
 
 impl PullPolicy {
-    /// The name that Kubernetes uses.
+    /// The value in the Kubernetes API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Always => "Always",
@@ -222,7 +222,7 @@ pub struct ImageConfig {
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_.-]*$')").message("tag must be an image tag, such as v15.41.2"))]
     pub tag: Option<String>,
-    /// When the image is pulled; the kubelet's default if left out.
+    /// When the image is pulled. Default: the kubelet's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pull_policy: Option<PullPolicy>,
     /// Secrets with registry credentials, in the bench's namespace.
@@ -247,7 +247,7 @@ pub struct ComponentReplicas {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub socketio: Option<i32>,
-    /// Always 1.
+    /// The scheduler. Must be 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self == 1").message("scheduler must be 1: two schedulers would queue every job twice"))]
     pub scheduler: Option<i32>,
@@ -265,10 +265,10 @@ pub struct ComponentReplicas {
     pub worker_short: Option<i32>,
 }
 
-/// Requests and limits of each component. Workers may be spelled `worker-default` or `workerDefault`.
+/// Resource requests and limits of each component. Keys of workers may be written as `worker-default` or `workerDefault`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.workerDefault) && has(self.worker__dash__default)) && !(has(self.workerLong) && has(self.worker__dash__long)) && !(has(self.workerShort) && has(self.worker__dash__short))").message("componentResources must not spell one worker both ways: keep worker-default and remove workerDefault (likewise long, short)"))]
+#[x_kube(validation = Rule::new("!(has(self.workerDefault) && has(self.worker__dash__default)) && !(has(self.workerLong) && has(self.worker__dash__long)) && !(has(self.workerShort) && has(self.worker__dash__short))").message("componentResources must not set a worker under both keys: keep worker-default and remove workerDefault (the same for long and short)"))]
 pub struct ComponentResources {
     /// Web servers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -291,18 +291,18 @@ pub struct ComponentResources {
     /// Workers of the short queue.
     #[serde(default, rename = "worker-short", skip_serializing_if = "Option::is_none")]
     pub worker_short_dashed: Option<Resources>,
-    /// Workers of the default queue, other spelling.
+    /// Workers of the default queue; the same as `worker-default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_default: Option<Resources>,
-    /// Workers of the long queue, other spelling.
+    /// Workers of the long queue; the same as `worker-long`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_long: Option<Resources>,
-    /// Workers of the short queue, other spelling.
+    /// Workers of the short queue; the same as `worker-short`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_short: Option<Resources>,
 }
 
-/// Which server speaks the Redis protocol.
+/// Type of a Redis-compatible server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RedisType {
@@ -316,22 +316,22 @@ pub enum RedisType {
 /// Redis for the cache and for the job queues: always two servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.connectionSecretRef) && has(self.passwordSecretRef))").message("connectionSecretRef names servers of yours, passwordSecretRef is for the bench's own: keep one"))]
+#[x_kube(validation = Rule::new("!(has(self.connectionSecretRef) && has(self.passwordSecretRef))").message("connectionSecretRef is for existing servers, passwordSecretRef for the bench's own: set only one"))]
 pub struct RedisConfig {
     /// Server type. Default: `redis`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
     pub redis_type: Option<RedisType>,
-    /// Image; the operator's `defaultRedisImage` if left out.
+    /// Image. Default: the operator's `defaultRedisImage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,
-    /// The cache: bounded, evicts the least recently used keys.
+    /// The cache: not persistent, evicts the least recently used keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cache: Option<RedisSize>,
-    /// The queues: persistent, never evicts.
+    /// The job queues: persistent, never evicts keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub queue: Option<RedisSize>,
-    /// Memory of the cache; older spelling of `cache.memory`.
+    /// Deprecated: memory of the cache. Use `cache.memory`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_memory: Option<Quantity>,
     /// Resource requests and limits of both servers.
@@ -340,14 +340,14 @@ pub struct RedisConfig {
     /// Volume size of the queue server. Default: `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// Secret with the key `password`, required by the bench's own Redis servers. Changing it restarts them and the
+    /// Secret whose key `password` holds the password that the bench's own Redis servers require. Changing it restarts them and the
     /// components.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_secret_ref: Option<LocalReference>,
-    /// Gives a bench that was made without them a generated password of its Redis servers and a NetworkPolicy that lets in only
-    /// its own pods and KEDA. Benches that are made now have both. It cannot be taken back: `true`, or left out.
+    /// Protects the Redis servers of a bench created by an earlier version with a generated password, and with a NetworkPolicy that
+    /// admits only the bench's pods and KEDA. New benches are always protected. Cannot be unset: `true`, or omitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("self").message("protected must be true or left out: what protects Redis is not taken away again"))]
+    #[x_kube(validation = Rule::new("self").message("protected must be true or omitted: protection of Redis cannot be removed"))]
     pub protected: Option<bool>,
     /// Secret with the URLs of existing Redis servers, in the keys `redis-cache` and `redis-queue`; autoscaling also needs
     /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis itself.
@@ -355,7 +355,7 @@ pub struct RedisConfig {
     pub connection_secret_ref: Option<SecretReference>,
 }
 
-/// Size of one Redis server.
+/// Settings of one Redis server.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct RedisSize {
     /// Memory for data (`maxmemory`); the container's limit is a quarter more.
@@ -366,10 +366,10 @@ pub struct RedisSize {
 /// What happens to a bench's volumes when the bench is deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StorageDeletionPolicy {
-    /// They are kept; a bench created again under the same name uses them again.
+    /// Volumes are kept; a new bench with the same name uses them again.
     #[default]
     Retain,
-    /// They are deleted.
+    /// Volumes are deleted.
     Delete,
 }
 
@@ -377,7 +377,7 @@ pub enum StorageDeletionPolicy {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DomainConfig {
-    /// Suffix that is appended to a siteName without a dot, for example `.example.com`.
+    /// Suffix appended to a siteName without a dot, for example `.example.com`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 200))]
     #[x_kube(validation = Rule::new("self.matches('^\\\\.?[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("suffix must be a domain in lower case, such as .example.com"))]
@@ -388,8 +388,8 @@ pub struct DomainConfig {
     /// Service of the ingress controller.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_controller_ref: Option<NamespacedReference>,
-    /// Only these hosts, and those below them, may be used by sites of this bench. Empty: sites of the bench's namespace may
-    /// use any, sites of others only what `suffix` makes.
+    /// Domains that sites of this bench may use, including their subdomains. Default: sites of the bench's namespace may use any
+    /// host; sites of other namespaces only siteName with `suffix`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 200)))]
     pub allowed_suffixes: Vec<String>,
@@ -399,11 +399,11 @@ pub struct DomainConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FpmConfig {
-    /// Repositories, the one with the highest priority first.
+    /// Repositories, ordered by descending priority.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16))]
     pub repositories: Vec<FpmRepository>,
-    /// Repository for apps that name none.
+    /// Repository for apps that set none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub default_repo: Option<String>,
@@ -420,7 +420,7 @@ pub struct FpmRepository {
     #[schemars(length(min = 1, max = 1024))]
     #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]]+$')").message("url must be an http:// or https:// URL"))]
     pub url: String,
-    /// Higher is asked first. Default: 50.
+    /// Priority; repositories with a higher priority are used first. Default: 50.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub priority: Option<i32>,
@@ -432,7 +432,7 @@ pub struct FpmRepository {
 /// Whether apps may be installed from Git.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct GitConfig {
-    /// The operator's `gitEnabled` if left out.
+    /// Whether apps may be installed from Git. Default: the operator's `gitEnabled`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
 }
@@ -441,10 +441,10 @@ pub struct GitConfig {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Security {
-    /// For the pods.
+    /// Security context of the pods.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_security_context: Option<PodSecurityContext>,
-    /// For the containers.
+    /// Security context of the containers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
 }

@@ -29,38 +29,37 @@ pub struct WebConfig {
     #[schemars(length(min = 1, max = 16))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+[kmg]?$')").message("maxBodySize must be a size as nginx writes it, such as 50m"))]
     pub max_body_size: Option<String>,
-    /// Address or network of the ingress controller, whose `X-Forwarded-For` header is trusted. Default: `127.0.0.1` (none).
+    /// IP address or CIDR of the ingress controller, whose `X-Forwarded-For` header is trusted. Default: `127.0.0.1` (none).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 64))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9a-fA-F.:]+(/[0-9]{1,3})?$')").message("trustedProxy must be an address or a network, such as 10.0.0.0/8"))]
     pub trusted_proxy: Option<String>,
 }
 
-/// NetworkPolicy: web traffic in from the ingress controller only, traffic out only to what the bench needs.
+/// NetworkPolicy that restricts ingress to web traffic from the ingress controller, and egress to what the bench needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NetworkPolicyConfig {
-    /// Whether to create it. Default: false.
+    /// Whether to create the NetworkPolicy. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Labels of the namespace that the ingress controller runs in. Default: the namespace named in the operator's
-    /// `ingressControllerNamespace`.
+    /// Labels of the ingress controller's namespace. Default: the namespace in the operator's `ingressControllerNamespace`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ingress_namespace_selector: Option<LabelSelector>,
-    /// Labels of the namespaces that database servers run in. Default: any namespace.
+    /// Labels of the namespaces of database servers. Default: any namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database_namespace_selector: Option<LabelSelector>,
     /// Additional ingress rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub ingress: Vec<NetworkPolicyIngressRule>,
-    /// Additional egress rules, such as for mail or webhooks.
+    /// Additional egress rules, for example for mail or webhooks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub egress: Vec<NetworkPolicyEgressRule>,
 }
 
-/// Monitoring of the bench, where the Prometheus operator is installed.
+/// Monitoring of the bench. Requires the Prometheus operator.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Monitoring {
@@ -96,14 +95,14 @@ pub struct WorkerAutoscaling {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(self.minReplicas) || (has(self.maxReplicas) ? self.minReplicas <= self.maxReplicas : self.minReplicas <= 10)").message("minReplicas must not be greater than maxReplicas (10 if left out): raise maxReplicas or lower minReplicas"),
+    validation = Rule::new("!has(self.minReplicas) || (has(self.maxReplicas) ? self.minReplicas <= self.maxReplicas : self.minReplicas <= 10)").message("minReplicas must not be greater than maxReplicas (default: 10): raise maxReplicas or lower minReplicas"),
     validation = Rule::new("!(has(self.targetQueueLength) && has(self.queueLength))").message("targetQueueLength and queueLength are the same setting: keep targetQueueLength")
 )]
 pub struct QueueAutoscaling {
     /// Whether KEDA scales these workers. Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
-    /// Number of workers while autoscaling is off or KEDA is not installed.
+    /// Number of workers if autoscaling is disabled or KEDA is not installed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub static_replicas: Option<i32>,
@@ -119,11 +118,11 @@ pub struct QueueAutoscaling {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub target_queue_length: Option<i32>,
-    /// Older spelling of `targetQueueLength`.
+    /// Deprecated: use `targetQueueLength`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100_000))]
     pub queue_length: Option<i32>,
-    /// Seconds without a job before workers scale down to zero. Default: 120.
+    /// Seconds without a job after which workers scale down to zero. Default: 120.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86_400))]
     pub cooldown_period: Option<i32>,
@@ -136,15 +135,15 @@ pub struct QueueAutoscaling {
 /// Access mode of the sites volume.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum StorageAccessMode {
-    /// Mounted by pods on any node.
+    /// Pods on any node can mount the volume.
     #[default]
     ReadWriteMany,
-    /// Mounted by pods on one node only: they all run there.
+    /// Pods on one node can mount the volume: all of them run there.
     ReadWriteOnce,
 }
 
 impl StorageAccessMode {
-    /// The name that Kubernetes uses.
+    /// The value in the Kubernetes API.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ReadWriteMany => "ReadWriteMany",

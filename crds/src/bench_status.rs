@@ -12,14 +12,14 @@ use crate::bench_parts::StorageAccessMode;
 /// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BenchPhase {
-    /// Nothing was created yet.
+    /// Nothing has been created yet.
     #[default]
     Pending,
     /// Objects are being created, or pods are starting.
     Progressing,
     /// All pods are ready.
     Ready,
-    /// A user must change something before it can continue.
+    /// A change by a user is required to continue.
     Failed,
 }
 
@@ -33,11 +33,10 @@ pub struct FrappeBenchStatus {
     /// Ready, Progressing, Degraded and others, each with the generation it was observed at.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
-    /// Access mode of a volume that was taken over from another operator; used instead of the spec's
-    /// `storageAccessMode`.
+    /// Access mode of a volume taken over from another operator; used instead of `spec.storageAccessMode`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub adopted_volume: Option<StorageAccessMode>,
-    /// Whether Redis has a generated password and a NetworkPolicy: decided when the bench was made, or by
+    /// Whether Redis has a generated password and a NetworkPolicy. Set when the bench is created, or by
     /// `redisConfig.protected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_protected: Option<bool>,
@@ -53,7 +52,7 @@ pub struct FrappeBenchStatus {
     /// Generation of the spec that this status describes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// How the workers of each queue are scaled.
+    /// Scaling of the workers of each queue.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub worker_scaling: BTreeMap<String, WorkerScalingStatus>,
     /// Ready and desired pods of each component.
@@ -65,10 +64,10 @@ pub struct FrappeBenchStatus {
     /// Revision that every component runs; the previous one during a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_revision: Option<String>,
-    /// Revision whose image `installedApps` was read from.
+    /// Revision of the image from which `installedApps` was read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,
-    /// How the configure Job failed last; missing where it did not, or another revision is wanted since.
+    /// Failure of the configure Job; unset if it has not failed for the desired revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configure_failure: Option<ConfigureFailure>,
     /// Host suffix detected from the ingress controller's Service; see `domainConfig.autoDetect`.
@@ -79,7 +78,7 @@ pub struct FrappeBenchStatus {
     pub image: Option<String>,
 }
 
-/// How the workers of one queue are scaled.
+/// Scaling of the workers of one queue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct WorkerScalingStatus {
@@ -96,20 +95,20 @@ pub struct WorkerScalingStatus {
 /// Pods of one component.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct ComponentStatus {
-    /// Pods that are ready and of the present revision.
+    /// Ready pods of the current revision.
     pub ready: i32,
-    /// Pods that are wanted.
+    /// Desired pods.
     pub desired: i32,
 }
 
-/// How the configure Job of a bench failed.
+/// Failure of a bench's configure Job.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigureFailure {
-    /// Revision that it was to configure.
+    /// Revision that the Job configured.
     pub revision: String,
-    /// Why it failed, as one of a fixed list of words, such as `CommandFailed`.
+    /// Code of the failure, from a fixed list, such as `CommandFailed`.
     pub code: String,
-    /// The same for people.
+    /// Message of the failure.
     pub message: String,
 }

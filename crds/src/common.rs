@@ -82,11 +82,11 @@ impl JsonSchema for Port {
     }
 }
 
-/// Requests and limits of one component.
+/// Resource requests and limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Resources {
-    /// Amount of each resource that is reserved, for example `cpu: 500m`.
+    /// Reserved amount of each resource, for example `cpu: 500m`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
     pub requests: BTreeMap<String, Quantity>,
@@ -103,8 +103,7 @@ pub struct SecretReference {
     /// Name of the Secret.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
-    /// Namespace of the Secret: may be omitted; only the namespace of the referring object is allowed, so that no tenant reads
-    /// another's Secrets.
+    /// Namespace of the Secret. Only the namespace of the referring object is allowed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub namespace: Option<String>,
@@ -142,7 +141,7 @@ pub struct NamespacedReference {
     pub namespace: Option<String>,
 }
 
-/// Who provides a site's database.
+/// Provider of a site's database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseProvider {
@@ -155,7 +154,7 @@ pub enum DatabaseProvider {
     External,
 }
 
-/// Whether sites share a database server.
+/// Whether a database server is shared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum DatabaseMode {
@@ -166,11 +165,11 @@ pub enum DatabaseMode {
     Dedicated,
 }
 
-/// Where the database of a site (or, on a bench, of its sites) comes from.
+/// Database of a site, or of a bench's sites.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DatabaseConfig {
-    /// Who provides the database. Default: `mariadb`.
+    /// Provider of the database. Default: `mariadb`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<DatabaseProvider>,
     /// `shared` (default) or `dedicated`; for `mariadb` only.
@@ -193,10 +192,10 @@ pub struct DatabaseConfig {
     /// Volume size of a dedicated server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub storage_size: Option<Quantity>,
-    /// Requests and limits of a dedicated server.
+    /// Resource requests and limits of a dedicated server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Image of a dedicated server; the operator's `defaultMariaDBImage` if left out.
+    /// Image of a dedicated server. Default: the operator's `defaultMariaDBImage`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub image: Option<String>,

@@ -3,10 +3,9 @@
 use kube::{CustomResource, KubeSchema};
 use serde::{Deserialize, Serialize};
 
-/// Claim of a host name, which is this object's name, by a site.
+/// Claim of a host name by a site. The host is the name of this object.
 ///
-/// The API server lets only one site create the object. The operator creates and removes these objects; users only read
-/// them.
+/// The API server lets only one site create the object. Only the operator creates and deletes these objects.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[kube(
     group = "vyogo.tech",
@@ -24,12 +23,12 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 pub struct FrappeDomainSpec {
-    /// The site that holds the host.
+    /// The site that has the host.
     #[x_kube(validation = Rule::new("self == oldSelf").message("site cannot be changed: delete the FrappeDomain so that another site can claim the host"))]
     pub site: DomainHolder,
 }
 
-/// Reference to exactly one site: a site created again under the same name has another uid.
+/// Reference to a site by name and UID: a new site with the same name has another UID.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 pub struct DomainHolder {
     /// Namespace of the site.
@@ -38,7 +37,7 @@ pub struct DomainHolder {
     /// Name of the site.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// uid of the site.
+    /// UID of the site.
     #[schemars(length(min = 1, max = 64))]
     pub uid: String,
 }

@@ -27,7 +27,7 @@ const ITEMS_MAX: i64 = 64;
 /// Longest value of a map, and of an entry of any type.
 const VALUE_CHARACTERS_MAX: i64 = 4096;
 
-/// The CustomResourceDefinitions of this API, in which everything that a person writes has a bound.
+/// The CustomResourceDefinitions of this API, in which every value has a bound.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![FrappeBench::crd(), FrappeSite::crd(), SiteBackup::crd(), FrappeDomain::crd()]
         .into_iter()
@@ -35,10 +35,10 @@ pub fn definitions() -> Vec<CustomResourceDefinition> {
         .collect()
 }
 
-/// The same definition with bounds of what has none.
+/// The same definition with bounds where it has none.
 ///
 /// # Panics
-/// Never: a definition is read from what it was written to.
+/// Never: a definition is parsed from its own serialization.
 fn bounded(definition: CustomResourceDefinition) -> CustomResourceDefinition {
     let mut whole = serde_json::to_value(definition).expect("a CustomResourceDefinition serializes");
     for version in whole["spec"]["versions"].as_array_mut().into_iter().flatten() {

@@ -32,8 +32,8 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     derive = "Default",
     derive = "PartialEq",
     doc = "A FrappeSite is one Frappe site on a bench: its database, its secrets, its files and its route.",
-    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name of a site may have at most 63 characters, because its objects carry it in a label"),
-    validation = Rule::new("!self.metadata.name.matches('-x[0-9a-f]{24}$')").message("metadata.name of a site must not end in -x and 24 hexadecimal digits: objects of sites of other namespaces have such names"),
+    validation = Rule::new("self.metadata.name.size() <= 63").message("metadata.name of a site may have at most 63 characters, because it is the value of a label"),
+    validation = Rule::new("!self.metadata.name.matches('-x[0-9a-f]{24}$')").message("metadata.name of a site must not end in -x and 24 hexadecimal digits: such names are reserved for objects of sites in other namespaces"),
     printcolumn(name = "Bench", type_ = "string", json_path = ".spec.benchRef.name"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "URL", type_ = "string", json_path = ".status.siteURL"),
@@ -47,15 +47,15 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.provider) ? self.dbConfig.provider : 'mariadb') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.provider) ? oldSelf.dbConfig.provider : 'mariadb')").message("dbConfig.provider cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mode) ? self.dbConfig.mode : 'shared') == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mode) ? oldSelf.dbConfig.mode : 'shared')").message("dbConfig.mode cannot be changed: the site's data is in its database; create a new site and restore a backup into it"),
     validation = Rule::new("(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) == (has(oldSelf.dbConfig) && has(oldSelf.dbConfig.mariadbRef)) && (!(has(self.dbConfig) && has(self.dbConfig.mariadbRef)) || self.dbConfig.mariadbRef == oldSelf.dbConfig.mariadbRef)").message("dbConfig.mariadbRef cannot be changed: the site's data is on that server; create a new site and restore a backup into it"),
-    validation = Rule::new("!has(self.dbConfig) || !has(self.dbConfig.provider) || self.dbConfig.provider == 'mariadb' || has(self.dbConfig.connectionSecretRef)").message("dbConfig.connectionSecretRef is required with provider external or postgres: name a Secret with username and password"),
-    validation = Rule::new("!has(self.apps) || !has(self.removedApps) || self.apps.all(a, !(a in self.removedApps))").message("apps and removedApps name the same app: take it out of one of them")
+    validation = Rule::new("!has(self.dbConfig) || !has(self.dbConfig.provider) || self.dbConfig.provider == 'mariadb' || has(self.dbConfig.connectionSecretRef)").message("dbConfig.connectionSecretRef is required with provider external or postgres: reference a Secret with the keys username and password"),
+    validation = Rule::new("!has(self.apps) || !has(self.removedApps) || self.apps.all(a, !(a in self.removedApps))").message("apps and removedApps must not contain the same app: remove it from one of them")
 )]
 pub struct FrappeSiteSpec {
     /// Name of the site, which is also its default host name. Immutable.
     #[schemars(length(min = 1, max = 128))]
     #[x_kube(
         validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$') && self.split('.').all(label, label.size() <= 63)").message("siteName must be a DNS name in lower case, such as shop.example.com"),
-        validation = Rule::new("!(self in ['assets', 'archived', 'all', 'frappe', 'erpnext']) && !self.matches('[.](txt|json|lock)$')").message("siteName must not be assets, archived, all or an app's name, nor end with .txt, .json or .lock: Frappe and the bench's directory use these for themselves"),
+        validation = Rule::new("!(self in ['assets', 'archived', 'all', 'frappe', 'erpnext']) && !self.matches('[.](txt|json|lock)$')").message("siteName must not be assets, archived, all or an app's name, nor end with .txt, .json or .lock: these names are reserved by Frappe and the bench"),
         validation = Rule::new("self == oldSelf").message("siteName cannot be changed: create a new site and restore a backup into it")
     )]
     pub site_name: String,
@@ -66,10 +66,10 @@ pub struct FrappeSiteSpec {
     /// is generated and stored in the Secret `SITE-admin-password`, where SITE is the name of this object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password_secret_ref: Option<SecretReference>,
-    /// Where the database comes from. Default: the bench's `dbConfig`.
+    /// Database of the site. Default: the bench's `dbConfig`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db_config: Option<DatabaseConfig>,
-    /// Host name of the site, if different from `siteName`.
+    /// Host name of the site. Default: derived from `siteName`, see the bench's `domainConfig`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     #[x_kube(validation = Rule::new("self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$')").message("domain must be a DNS name in lower case, such as shop.example.com"))]
@@ -79,13 +79,13 @@ pub struct FrappeSiteSpec {
     #[schemars(length(max = 15), inner(length(min = 1, max = 253)))]
     #[x_kube(
         validation = Rule::new("self.all(a, a.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$'))").message("additionalDomains must be DNS names in lower case, such as www.example.com"),
-        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("additionalDomains must not name one host twice: remove the second entry")
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("additionalDomains must not contain duplicates: remove the second entry")
     )]
     pub additional_domains: Vec<String>,
     /// TLS settings of the Ingress, HTTPRoute or Route.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Ingress class; older spelling of `ingress.className`.
+    /// Deprecated: ingress class. Use `ingress.className`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub ingress_class_name: Option<String>,
@@ -103,7 +103,7 @@ pub struct FrappeSiteSpec {
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     #[x_kube(
         validation = Rule::new("self.all(a, a.matches('^[a-z][a-z0-9_-]*$'))").message("apps must be app names: a letter, then lower-case letters, digits, _ and -"),
-        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not name one app twice: remove the second entry")
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("apps must not contain duplicates: remove the second entry")
     )]
     pub apps: Option<Vec<String>>,
     /// Apps to uninstall, with all their data, after a verified backup of the site's database to the bench's volume. An app
@@ -111,8 +111,8 @@ pub struct FrappeSiteSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(min = 1, max = 64)))]
     #[x_kube(
-        validation = Rule::new("self.all(a, a.matches('^[a-z][a-z0-9_-]*$') && a != 'frappe')").message("removedApps must be app names, and not frappe: no site is without it"),
-        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("removedApps must not name one app twice: remove the second entry")
+        validation = Rule::new("self.all(a, a.matches('^[a-z][a-z0-9_-]*$') && a != 'frappe')").message("removedApps must be app names, and not frappe, which every site needs"),
+        validation = Rule::new("self.all(a, self.exists_one(b, a == b))").message("removedApps must not contain duplicates: remove the second entry")
     )]
     pub removed_apps: Vec<String>,
     /// If true, the site answers requests with 503 and the scheduler queues no jobs. Default: false.
@@ -149,7 +149,7 @@ pub enum DeletionPolicy {
     /// Remove database, files and Secrets.
     #[default]
     Delete,
-    /// Keep database, files and Secrets; a site created again under the same name uses them again.
+    /// Keep database, files and Secrets; a new site with the same name uses them again.
     Retain,
     /// Like Delete, but only after a final backup by one of the site's SiteBackups has been verified.
     Backup,
@@ -158,14 +158,14 @@ pub enum DeletionPolicy {
 /// Phase of a site.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum SitePhase {
-    /// Waiting for something else: the bench, its host name, a Secret.
+    /// Waiting, for example for the bench, the host name or a Secret.
     #[default]
     Pending,
     /// Database and files are being created.
     Provisioning,
-    /// It is served.
+    /// The site is available.
     Ready,
-    /// A user must change something before it can continue.
+    /// A change by a user is required to continue.
     Failed,
 }
 
@@ -194,38 +194,38 @@ pub struct FrappeSiteStatus {
     /// URL of the site.
     #[serde(default, rename = "siteURL", skip_serializing_if = "Option::is_none")]
     pub site_url: Option<String>,
-    /// Host name of the site in use.
+    /// Host name in use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resolved_domain: Option<String>,
-    /// Where the host name came from: `explicit`, `bench-suffix`, `default-suffix` (the operator's ConfigMap),
+    /// Source of the host name: `explicit`, `bench-suffix`, `default-suffix` (the operator's ConfigMap),
     /// `auto-detected` or `sitename-default`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub domain_source: Option<String>,
-    /// What routes the host to the site: `Ingress`, `HTTPRoute` or `Route`.
+    /// Kind of the route: `Ingress`, `HTTPRoute` or `Route`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub route: Option<String>,
-    /// Hash of the configuration that the site has: settings, hosts, passwords and apps.
+    /// Hash of the applied configuration: settings, hosts, passwords and apps.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
-    /// Version of the Secret whose password Administrator was given.
+    /// Version of the Secret whose password was set for Administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password_version: Option<String>,
-    /// Value of the annotation `frappe.vyogo.tech/reconcile` that was answered last.
+    /// Last handled value of the annotation `frappe.vyogo.tech/reconcile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,
-    /// Value of the annotation `frappe.vyogo.tech/replace-secrets` that was answered last.
+    /// Last handled value of the annotation `frappe.vyogo.tech/replace-secrets`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_replaced_secrets_at: Option<String>,
     /// Apps installed in the site, as last verified in the site itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
-    /// What was decided about the site's database when the site was made. It counts whatever defaults and Secrets say later.
+    /// Location of the site's database, decided when the site was created. Later changes of defaults and Secrets do not affect it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<SiteDatabase>,
-    /// What the names of the site's objects begin with, where its bench is in another namespace.
+    /// Prefix of the names of the site's objects, if its bench is in another namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object_prefix: Option<String>,
-    /// Random identity of the site, by which its database and its directory on the volume are recognized.
+    /// Random identity of the site, which identifies its database and its directory on the volume.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
     /// Current or last operation, recorded before its Job is created.
@@ -234,10 +234,10 @@ pub struct FrappeSiteStatus {
     /// Last restored backup and when its restore started; the configuration is applied again after a restore.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_restore: Option<String>,
-    /// Running backup or restore, recorded before its Job is created. Never runs at the same time as an operation.
+    /// Running backup, restore or removal of backups, recorded before its Job is created. Never runs at the same time as an operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupOperation>,
-    /// Whether the site was ever fully created. From then on its database is never wiped by a retry.
+    /// Whether the site was fully created. A retry then never wipes its database.
     #[serde(default)]
     pub initialized: bool,
     /// Generation of the spec that this status describes.
@@ -245,48 +245,48 @@ pub struct FrappeSiteStatus {
     pub observed_generation: Option<i64>,
 }
 
-/// Where a site's database is.
+/// Kind of database server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum DatabaseKind {
-    /// On a server of the site's own.
+    /// A dedicated server.
     Dedicated,
-    /// On a server that sites share.
+    /// A server shared by sites.
     #[default]
     Shared,
-    /// It existed before, with an account whose Secret the site names.
+    /// An existing database, with the account in the referenced Secret.
     Existing,
 }
 
-/// What was decided about a site's database.
+/// Location of a site's database.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SiteDatabase {
-    /// Where it is.
+    /// Kind of the server.
     pub kind: DatabaseKind,
-    /// Identity that it was made with.
+    /// Identity of the site when the database was created.
     pub identity: String,
-    /// The MariaDB.
+    /// MariaDB object of the server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<NamespacedReference>,
-    /// `mariadb` or `postgres`, where it existed before.
+    /// `mariadb` or `postgres`, for an existing database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub engine: Option<String>,
-    /// Its name, where this operator had it made.
+    /// Name of the database, if this operator created it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Name of its account, where that is not the database's.
+    /// Name of the account, if different from the database's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
 }
 
-/// What is done to a site.
+/// Type of an operation on a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum OperationKind {
-    /// The site is created.
+    /// Create the site.
     Init,
-    /// Its settings, hosts, passwords or apps are brought to what is asked for.
+    /// Apply settings, hosts, passwords and apps.
     Configure,
-    /// The site is dropped.
+    /// Delete the site.
     Delete,
 }
 
@@ -294,83 +294,83 @@ pub enum OperationKind {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Operation {
-    /// What is done.
+    /// Type of the operation.
     pub kind: OperationKind,
-    /// Which try it is, from 1. The Job of try 2 is named `SITE-init-2`.
+    /// Number of the attempt, from 1. The Job of attempt 2 is named `SITE-init-2`.
     pub attempt: i32,
-    /// First try that belongs to the present spec: failures before it do not count.
+    /// First attempt for the current spec; earlier failures do not count.
     pub first_attempt: i32,
-    /// Generation of the spec that asked for it.
+    /// Generation of the spec that requested the operation.
     pub generation: i64,
-    /// Epoch of the slot's owner that recorded it.
+    /// Epoch of the slot's owner that recorded the operation.
     pub epoch: i64,
-    /// Hash of the configuration that it brings about.
+    /// Hash of the configuration that the operation applies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<String>,
-    /// Version of the Secret with the password of Administrator when it began.
+    /// Version of the Secret with Administrator's password at the start.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password_version: Option<String>,
-    /// Value of the annotation `frappe.vyogo.tech/retry` that it answers.
+    /// Value of the annotation `frappe.vyogo.tech/retry` that requested the operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
-    /// How this try ended; missing while its Job runs, and where it succeeded.
+    /// Result of this attempt; unset while its Job runs and after success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,
 }
 
-/// What becomes of an operation after a try that failed.
+/// State of an operation after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum OutcomeState {
-    /// It is tried again after a while.
+    /// The operation will be retried.
     Retrying,
-    /// It failed for good: it is tried again where the spec changes or somebody asks for it.
+    /// The operation has failed permanently. It is retried only if the spec changes or a user requests it.
     Failed,
 }
 
-/// How a try of an operation ended.
+/// Result of an attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Outcome {
-    /// What becomes of the operation.
+    /// State of the operation.
     pub state: OutcomeState,
-    /// Why it failed, as one of a fixed list of words, such as `CommandFailed`.
+    /// Code of the failure, from a fixed list, such as `CommandFailed`.
     pub code: String,
-    /// The same for people.
+    /// Message of the failure.
     pub message: String,
-    /// When its Job failed.
+    /// Time at which the Job failed.
     pub finished_at: Time,
 }
 
-/// Whether a site is backed up or restored, or its backups are removed.
+/// Type of a backup operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum BackupOperationKind {
-    /// A backup of it is made.
+    /// Back up the site.
     #[default]
     Backup,
-    /// A backup is restored into it.
+    /// Restore a backup into the site.
     Restore,
-    /// The backups of a SiteBackup are removed.
+    /// Remove the backups of a SiteBackup.
     Remove,
 }
 
-/// One backup of a site, or one restore.
+/// A running backup, restore or removal of backups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BackupOperation {
-    /// What is done.
+    /// Type of the operation.
     pub kind: BackupOperationKind,
-    /// Name of the SiteBackup that asks for it.
+    /// Name of the SiteBackup.
     pub site_backup: String,
-    /// uid of that SiteBackup.
+    /// UID of the SiteBackup.
     pub site_backup_uid: String,
-    /// Name of the backup that is made, or restored.
+    /// Name of the backup.
     pub run: String,
-    /// When it was due.
+    /// Scheduled time.
     pub scheduled_at: Time,
-    /// When it was recorded.
+    /// Time at which the operation was recorded.
     pub started_at: Time,
-    /// Which try it is, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: i32,
-    /// Epoch of the slot's owner that recorded it.
+    /// Epoch of the slot's owner that recorded the operation.
     pub epoch: i64,
 }

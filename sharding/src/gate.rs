@@ -48,10 +48,10 @@ impl Scope {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The Lease was not renewed, or the map not read, in time: nothing is lost, it may open again.
-    #[error("the right to act has ended: the member's lease was not renewed in time")]
+    #[error("the member's Lease was not renewed in time")]
     Suspended,
     /// Another member owns it, or it is being given away.
-    #[error("this member does not own it")]
+    #[error("this member does not own the slot")]
     NotOwner,
 }
 

@@ -33,7 +33,7 @@ pub enum Stopped {
         path: String,
     },
     /// No answer in the time that was left.
-    #[error("no answer within {0:?}")]
+    #[error("no response within {0:?}")]
     Timeout(Duration),
 }
 

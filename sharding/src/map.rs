@@ -52,13 +52,13 @@ pub enum Correction {
 impl fmt::Display for Correction {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unreadable => write!(formatter, "it is not a slot map: everything is free"),
-            Self::Length(entries) => write!(formatter, "it has {entries} entries"),
-            Self::Owner(Entry(entry)) => write!(formatter, "the owner of entry {entry} is not named: it is free"),
+            Self::Unreadable => write!(formatter, "not a slot map: all slots are unowned"),
+            Self::Length(entries) => write!(formatter, "wrong number of entries: {entries}"),
+            Self::Owner(Entry(entry)) => write!(formatter, "entry {entry} has an unknown owner: the slot is unowned"),
             Self::Epoch(Entry(entry), epoch) => {
-                write!(formatter, "the epoch {epoch} of entry {entry} is out of bounds: it is free")
+                write!(formatter, "epoch {epoch} of entry {entry} is out of bounds: the slot is unowned")
             }
-            Self::Generation(generation) => write!(formatter, "the generation {generation} is out of bounds"),
+            Self::Generation(generation) => write!(formatter, "generation {generation} is out of bounds"),
         }
     }
 }

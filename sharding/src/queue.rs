@@ -176,7 +176,7 @@ async fn one<K, E: Display>(permit: Permit, key: K, work: impl Future<Output = R
         done = work => match done {
             Ok(()) => Ended::Well,
             Err(error) => {
-                tracing::warn!(%error, "work failed and is tried again");
+                tracing::warn!(%error, "work failed, will be retried");
                 Ended::Failed
             }
         },

@@ -84,14 +84,14 @@ impl Head {
         read.map_err(|error| {
             let name: Name = serde_json::from_str(text).unwrap_or_default();
             let Named { namespace, name } = name.metadata;
-            tracing::warn!(%error, ?namespace, ?name, "an object that cannot be read is left out");
+            tracing::warn!(%error, ?namespace, ?name, "object skipped: it cannot be parsed");
         })
         .ok()
     }
 
     fn left_out(&self, error: &serde_json::Error) {
         let ObjectMeta { namespace, name, .. } = &self.metadata;
-        tracing::warn!(%error, ?namespace, ?name, "an object that cannot be read is left out");
+        tracing::warn!(%error, ?namespace, ?name, "object skipped: it cannot be parsed");
     }
 }
 

@@ -459,7 +459,7 @@ fn after(error: &kube::Error) -> Phase {
 }
 
 fn no_answer() -> kube::Error {
-    kube::Error::Service("no answer in time".into())
+    kube::Error::Service("timeout".into())
 }
 
 #[cfg(test)]

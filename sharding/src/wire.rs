@@ -238,7 +238,7 @@ struct Stored {
     members: Vec<String>,
     /// For each slot in order, and last for the coordinator, the index of its owner; -1 where it is free.
     owners: Vec<i64>,
-    /// Likewise the epochs.
+    /// Epoch of each slot and of the coordinator.
     epochs: Vec<i64>,
 }
 
@@ -298,13 +298,13 @@ impl Names {
             "required": ["generation", "members", "owners", "epochs"],
             "properties": {
                 "generation": {"type": "integer", "format": "int64", "minimum": 0, "maximum": NUMBER_MAX,
-                               "description": "Number of changes so far."},
+                               "description": "Number of changes of this slot map."},
                 "members": {"type": "array", "maxItems": MEMBERS_MAX,
                             "items": {"type": "string", "maxLength": Incarnation::LENGTH_MAX},
-                            "description": "Owners: uid of the pod, an underscore, a nonce of the process."},
-                "owners": integers("Owner of each of the 256 slots and last the coordinator, as an index into members; -1 where it is free.",
+                            "description": "Owners: UID of the pod, an underscore, and a nonce of the process."},
+                "owners": integers("Owner of each of the 256 slots and last the coordinator, as an index into members; -1 if there is none.",
                                    -1, members_max - 1),
-                "epochs": integers("Likewise the epochs, which rise with every owner; 0 where there was none yet.", 0, NUMBER_MAX),
+                "epochs": integers("Epoch of each slot and last the coordinator: rises with every owner; 0 if there was none yet.", 0, NUMBER_MAX),
             }
         });
         let column = |name: &str, path: &str, kind: &str| json!({"name": name, "type": kind, "jsonPath": path});

@@ -1,8 +1,8 @@
-//! What to do about a reason: the text of `docs/troubleshooting.md`, so that page and command say the same.
+//! Explanations of reasons and codes: the text of `docs/troubleshooting.md`.
 
 const PAGE: &str = include_str!("../../docs/troubleshooting.md");
 
-/// Every reason that the page has an entry for, with the entry.
+/// Every reason with its entry on the page.
 pub fn entries() -> impl Iterator<Item = (&'static str, &'static str)> {
     PAGE.split("\n### ").skip(1).filter_map(|entry| {
         let (reason, text) = entry.split_once('\n')?;
@@ -10,13 +10,13 @@ pub fn entries() -> impl Iterator<Item = (&'static str, &'static str)> {
     })
 }
 
-/// What to do about a reason.
-pub fn of(reason: &str) -> Option<&'static str> {
+/// Explanation of a reason.
+pub fn explanation(reason: &str) -> Option<&'static str> {
     entries().find(|(name, _)| *name == reason).map(|(_, text)| text)
 }
 
-/// What to do about the code of a Job that failed.
-pub fn of_code(code: &str) -> Option<&'static str> {
+/// Explanation of a failed Job's code.
+pub fn code_explanation(code: &str) -> Option<&'static str> {
     let rows = PAGE.split_once("\n## Why a Job failed\n")?.1.lines();
     let mut rows = rows.filter_map(|row| row.strip_prefix("| `")?.strip_suffix(" |")?.split_once("` | "));
     rows.find(|(name, _)| *name == code).map(|(_, text)| text)
@@ -38,9 +38,9 @@ mod tests {
     #[test]
     fn the_page_has_every_code() {
         for code in Code::VARIANTS.iter().filter(|it| **it != Code::Unknown) {
-            assert!(of_code(&code.to_string()).is_some_and(|it| it.len() > 20), "{code}");
+            assert!(code_explanation(&code.to_string()).is_some_and(|it| it.len() > 20), "{code}");
         }
-        assert_eq!(of_code("Unknown"), None);
+        assert_eq!(code_explanation("Unknown"), None);
     }
 
     /// Every reason in the code has its entry, and every entry is of a reason in the code.

@@ -1,4 +1,4 @@
-//! `check`: what the cluster lacks. Reads; what it means is in `prerequisites`.
+//! `check`: reads what `prerequisites` evaluates.
 
 use std::collections::BTreeMap;
 
@@ -38,14 +38,14 @@ use crate::{
     fleet_report::{names, report},
 };
 
-/// Questions about rights that are asked at once.
+/// Concurrent SubjectAccessReviews.
 const QUESTIONS_AT_ONCE: usize = 8;
-/// Annotation of the default storage class.
+/// Annotation of the default StorageClass.
 const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-/// Reconciles at once of a MariaDB operator that is not told a number.
+/// Default of the MariaDB operator's --max-concurrent-reconciles.
 const MARIADB_RECONCILES_DEFAULT: u32 = 1;
 
-/// Prints the findings; fails where the operator does not work.
+/// Prints the findings; fails if the operator does not work in this cluster.
 pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
     let client = connect().await?;
     let findings = findings(&read(&client, &arguments).await?);
@@ -65,7 +65,7 @@ pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
 }
 
 async fn read(client: &Client, arguments: &CheckArguments) -> anyhow::Result<Facts> {
-    let version = client.apiserver_version().await.context("ask the API server for its version")?;
+    let version = client.apiserver_version().await.context("get the API server's version")?;
     let minor = version.minor.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
     let found = Api::<PartialObjectMeta<CustomResourceDefinition>>::all(client.clone());
     let found = found.list_metadata(&ListParams::default()).await.context("list the CRDs")?;
@@ -85,7 +85,7 @@ async fn read(client: &Client, arguments: &CheckArguments) -> anyhow::Result<Fac
         rights: lacking(client, arguments).await,
         replicas: replicas
             .map(|(map, leases)| report(&names, map.as_ref(), &leases))
-            .map_err(|error| format!("not known: {error:#}")),
+            .map_err(|error| format!("unknown: {error:#}")),
         sites: if ours { count_sites(client).await? } else { 0 },
         benches: if ours { benches(client).await? } else { Vec::new() },
         config: config(client, &arguments.operator_namespace).await?,
@@ -96,7 +96,7 @@ async fn read(client: &Client, arguments: &CheckArguments) -> anyhow::Result<Fac
     })
 }
 
-/// How the definitions of this program are in the cluster.
+/// States of this program's CRDs in the cluster.
 async fn definitions(client: &Client) -> anyhow::Result<BTreeMap<String, Definition>> {
     let api: Api<CustomResourceDefinition> = Api::all(client.clone());
     let mut definitions = BTreeMap::new();
@@ -115,7 +115,7 @@ async fn definitions(client: &Client) -> anyhow::Result<BTreeMap<String, Definit
     Ok(definitions)
 }
 
-/// The rights that the operator's account lacks, and how many were asked for.
+/// Permissions that the operator's ServiceAccount lacks, and how many were checked.
 async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<String>, usize), String> {
     let rights = Rights::needed();
     let own = Some(arguments.operator_namespace.as_str());
@@ -141,14 +141,14 @@ async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<Str
     // Nothing may be done by an account that is not there: one thing to be told, not one for each right.
     if !lacking.is_empty() && matches!(accounts.get_metadata_opt(name).await, Ok(None)) {
         return Err(format!(
-            "ServiceAccount {namespace}/{name} does not exist: install the operator, or point to it with \
+            "ServiceAccount {namespace}/{name} does not exist: install the operator, or set \
              --operator-namespace and --service-account"
         ));
     }
     Ok((lacking, count))
 }
 
-/// One question for each group, resource and verb of a rule.
+/// One review for each group, resource and verb of a rule.
 fn questions(rule: &Rule, namespace: Option<&str>) -> Vec<ResourceAttributes> {
     let mut questions = Vec::new();
     for (group, resource) in rule.api_groups.iter().flat_map(|group| rule.resources.iter().map(move |it| (group, it))) {
@@ -165,7 +165,7 @@ fn questions(rule: &Rule, namespace: Option<&str>) -> Vec<ResourceAttributes> {
     questions
 }
 
-/// Whether the operator's account may: nothing if so, else the right in words.
+/// The permission, if the operator's ServiceAccount lacks it; else None.
 async fn ask(
     client: &Client,
     arguments: &CheckArguments,
@@ -215,7 +215,7 @@ async fn config(client: &Client, namespace: &str) -> anyhow::Result<OperatorConf
     Ok(parse(&data, &OperatorConfig::default()).0)
 }
 
-/// The MariaDB operators of the cluster, by the labels that their chart gives them.
+/// The MariaDB operators of the cluster, by the labels of their chart.
 async fn mariadb_operators(client: &Client) -> anyhow::Result<Vec<(Key, u32)>> {
     let deployments: Api<Deployment> = Api::all(client.clone());
     let labelled = ListParams::default().labels("app.kubernetes.io/name=mariadb-operator");
@@ -258,7 +258,7 @@ async fn servers(client: &Client, optional: &std::collections::BTreeSet<String>)
     Ok(found.iter().map(server).collect())
 }
 
-/// `max_connections` of a my.cnf, the last one of which counts; a hyphen does for an underscore.
+/// `max_connections` of a my.cnf: the last one, with an underscore or a hyphen.
 fn connections_max(my_cnf: &str) -> Option<u32> {
     let settings = my_cnf.lines().filter_map(|line| line.split('#').next()?.split_once('='));
     let mut named = settings.filter(|(name, _)| name.trim().replace('-', "_") == "max_connections").rev();

@@ -1,4 +1,4 @@
-//! `status`: benches and sites in one table, those that wait first.
+//! `status`: a table of benches and sites, those that are not ready first.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -18,12 +18,12 @@ use crate::{
     io::{cached::Cached, live},
 };
 
-/// Objects that one request lists.
+/// Page size of a list request.
 const PAGE_SIZE: u32 = 500;
 /// Characters of a message that the table shows.
 const MESSAGE_CHARACTERS: usize = 100;
 
-/// Bench or site, as far as people want to know at once.
+/// A row: a bench or site.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
@@ -34,15 +34,15 @@ pub struct Row {
     /// The bench of a site.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bench: Option<String>,
-    /// Whether it is served, and its newest spec with it.
+    /// Whether it is Ready with its newest spec.
     pub settled: bool,
     /// Whether its condition Ready is True.
     pub ready: bool,
-    /// Why it is as it is: a reason of docs/troubleshooting.md, or `NotReconciled` and `SpecNotObserved`, which no replica wrote.
+    /// Reason: one in docs/troubleshooting.md, or `NotReconciled` or `SpecNotObserved`, which the status does not contain.
     pub reason: String,
-    /// The same for people.
+    /// Message of the reason.
     pub message: String,
-    /// Since when it is Ready, or is not.
+    /// Last transition of the condition Ready.
     pub since: Option<Timestamp>,
 }
 
@@ -72,7 +72,7 @@ fn row<K: Resource>(kind: &'static str, object: &K, conditions: &[Condition], se
     };
     let newest = seen == object.meta().generation;
     let (reason, message) = if ready && !newest {
-        ("SpecNotObserved".to_owned(), "the latest spec has not been reconciled yet".to_owned())
+        ("SpecNotObserved".to_owned(), "the current spec has not been reconciled yet".to_owned())
     } else {
         (reason, message)
     };
@@ -88,8 +88,7 @@ fn row<K: Resource>(kind: &'static str, object: &K, conditions: &[Condition], se
     }
 }
 
-/// The table: how many there are of each reason; then those that are not settled, who has waited longest first; with
-/// `all`, the others too.
+/// The table: counts by reason, then the objects that are not settled, longest-waiting first; with `all` also the others.
 pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
     let mut text = String::new();
     for kind in ["bench", "site"] {
@@ -122,7 +121,7 @@ pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
 }
 
 /// Prints the table.
-#[expect(clippy::disallowed_methods, reason = "ages that are shown to people")]
+#[expect(clippy::disallowed_methods, reason = "ages in the output")]
 pub async fn status(arguments: StatusArguments) -> anyhow::Result<()> {
     let client = connect().await?;
     let namespace = arguments.namespace.as_deref();
@@ -144,13 +143,13 @@ pub(super) fn named(text: &str) -> Key {
     Key::new(namespace, name)
 }
 
-/// A site as far as it can be read: one that cannot be read whole is asked about as well.
+/// Gets a site, also one whose spec cannot be parsed.
 pub(super) async fn site_of(client: &Client, key: &Key) -> anyhow::Result<FrappeSite> {
-    let found = live::site(client, key).await.with_context(|| format!("read FrappeSite {key}"))?;
-    found.with_context(|| format!("read FrappeSite {key}: it does not exist"))
+    let found = live::site(client, key).await.with_context(|| format!("get FrappeSite {key}"))?;
+    found.with_context(|| format!("FrappeSite {key} not found"))
 }
 
-/// A page of a list, whose objects are text: one that cannot be read whole hides no other.
+/// A page of a list, whose objects are text, so that an object that cannot be parsed does not hide the others.
 #[derive(Deserialize)]
 struct Page<'a> {
     metadata: ListMeta,
@@ -158,7 +157,7 @@ struct Page<'a> {
     items: Vec<&'a RawValue>,
 }
 
-/// Lists page by page, so that ten thousand sites are never whole in memory.
+/// Lists page by page, to bound memory.
 async fn rows<K>(client: &Client, namespace: Option<&str>, row: fn(&K) -> Row) -> Result<Vec<Row>, kube::Error>
 where
     K: Cached<Form = K> + Resource<DynamicType = ()>,
@@ -215,7 +214,7 @@ mod tests {
         KIND  NAME           READY REASON                   FOR MESSAGE
         site  shops/new      false NotReconciled             3h not reconciled by any replica yet
         site  shops/changing true  Configuring               2h says Configuring
-        site  shops/edited   true  SpecNotObserved           2h the latest spec has not been reconciled yet
+        site  shops/edited   true  SpecNotObserved           2h the current spec has not been reconciled yet
         site  shops/stuck    false HostClaimed               2h says HostClaimed
         ");
         assert!(table(&rows, now, true).lines().last().is_some_and(|line| line.contains("shops/served")));

@@ -45,7 +45,7 @@ pub fn admission_fence(arguments: &FenceArguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints the policies about what objects name, as YAML documents that kubectl applies.
+/// Prints the policies for references, as YAML documents that kubectl applies.
 pub fn admission_references() -> anyhow::Result<()> {
     for document in admission::policies() {
         print(&format!("---\n{}\n", serde_json::to_string_pretty(&document)?))?;
@@ -60,8 +60,7 @@ pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     print(&String::from_utf8(text)?)
 }
 
-/// Prints what benches are made of, as YAML documents in the form of JSON: a plain `no`, as in arguments of Redis, is false to
-/// kubectl.
+/// Prints the objects of benches as YAML documents in JSON form, because kubectl reads a plain `no` (an argument of Redis) as false.
 pub fn render(arguments: &RenderArguments) -> anyhow::Result<()> {
     let text = read(&arguments.file)?;
     let config = match &arguments.config {
@@ -94,7 +93,7 @@ fn configuration(text: &str) -> anyhow::Result<OperatorConfig> {
     }
 }
 
-/// The objects of every bench in some YAML documents.
+/// The objects of every bench in YAML documents.
 pub fn objects(
     text: &str,
     namespace: &str,
@@ -104,12 +103,12 @@ pub fn objects(
     let mut objects = Vec::new();
     let mut benches = 0;
     for document in serde_yaml_ng::Deserializer::from_str(text) {
-        let given = Value::deserialize(document).context("the file is not YAML")?;
+        let given = Value::deserialize(document).context("the file is not valid YAML")?;
         if given["kind"] != "FrappeBench" {
             continue;
         }
         benches += 1;
-        let mut bench: FrappeBench = serde_json::from_value(given.clone()).context("read a FrappeBench")?;
+        let mut bench: FrappeBench = serde_json::from_value(given.clone()).context("parse a FrappeBench")?;
         let key = Key::new(bench.namespace().unwrap_or_else(|| namespace.to_owned()), bench.name_any());
         bench.metadata.namespace = Some(key.namespace.clone());
         if let Some(field) = unknown(&given["spec"], &serde_json::to_value(&bench.spec)?, "spec") {
@@ -117,7 +116,7 @@ pub fn objects(
         }
         let git = bench.spec.git_config.as_ref().and_then(|it| it.enabled).unwrap_or(config.git_enabled);
         if let Err(problem) = validate::validate(&bench, git) {
-            bail!("FrappeBench {key} would be refused: {}: {}", problem.reason, problem.message);
+            bail!("FrappeBench {key} would be rejected: {}: {}", problem.reason, problem.message);
         }
         // One that is made now has a password of its Redis. The Secret that holds it is not rendered.
         let status = bench.status.get_or_insert_default();
@@ -126,17 +125,17 @@ pub fn objects(
         let input = Input { bench: &bench, config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
         objects.extend(build::render(&input).all().map(as_applied));
     }
-    anyhow::ensure!(benches > 0, "there is no FrappeBench in the file");
+    anyhow::ensure!(benches > 0, "the file contains no FrappeBench");
     Ok(objects)
 }
 
-/// The object with its hash, as it is applied; a Job carries that of what it was made for.
+/// The object with its hash, as it is applied; a Job already has the hash of its configuration.
 fn as_applied(desired: &Desired) -> Desired {
     let is_marked = desired.body["metadata"]["annotations"][APPLIED_HASH].is_string();
     Desired { body: if is_marked { desired.body.clone() } else { desired.stamped() }, ..desired.clone() }
 }
 
-/// The first field that was given and is not known.
+/// The first unknown field.
 fn unknown(given: &Value, known: &Value, path: &str) -> Option<String> {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => given.iter().find_map(|(name, value)| {
@@ -181,9 +180,9 @@ mod tests {
             "FrappeBench default/b has no field spec.redisConfig.typ"
         );
         let git = says(&bench("{frappeVersion: '15', apps: [{name: hrms, source: git, gitUrl: 'https://a/b'}]}"));
-        assert!(git.starts_with("FrappeBench default/b would be refused: GitDisabled: apps: hrms"), "{git}");
-        assert_eq!(says("kind: FrappeSite"), "there is no FrappeBench in the file");
-        assert!(says("{").contains("not YAML"));
+        assert!(git.starts_with("FrappeBench default/b would be rejected: GitDisabled: apps: hrms"), "{git}");
+        assert_eq!(says("kind: FrappeSite"), "the file contains no FrappeBench");
+        assert!(says("{").contains("not valid YAML"));
     }
 
     #[test]

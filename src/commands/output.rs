@@ -1,4 +1,4 @@
-//! What the commands share: a client, and words on standard output.
+//! Shared by the commands: a client, and output.
 
 use std::io::Write as _;
 
@@ -14,13 +14,13 @@ pub(crate) fn print(text: &str) -> anyhow::Result<()> {
     Ok(out.flush()?)
 }
 
-/// A client of the cluster that kubectl would use too.
+/// A client of the same cluster as kubectl's.
 pub(crate) async fn connect() -> anyhow::Result<Client> {
-    let config = client::config("command line").await.context("find the API server: set KUBECONFIG")?;
+    let config = client::config("command line").await.context("no cluster configured: set KUBECONFIG")?;
     client::for_commands(config)
 }
 
-/// A time that has passed, as kubectl shows it: `45s`, `12m`, `5h`, `3d`.
+/// An age in kubectl's format: `45s`, `12m`, `5h`, `3d`.
 pub(crate) fn age(seconds: i64) -> String {
     match seconds.max(0) {
         it @ ..120 => format!("{it}s"),

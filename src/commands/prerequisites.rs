@@ -157,17 +157,17 @@ fn definitions(facts: &Facts) -> Vec<Finding> {
 
 fn rights(facts: &Facts) -> Vec<Finding> {
     match &facts.rights {
-        Err(why) => vec![finding(Level::Warning, "rights", format!("not checked: {why}"))],
+        Err(why) => vec![finding(Level::Warning, "permissions", format!("not checked: {why}"))],
         Ok((lacking, all)) if lacking.is_empty() => {
             vec![finding(
                 Level::Good,
-                "rights",
+                "permissions",
                 format!("the operator's ServiceAccount has all {all} permissions it needs"),
             )]
         }
         Ok((lacking, _)) => lacking
             .iter()
-            .map(|right| finding(Level::Bad, "rights", format!("the operator's ServiceAccount may not {right}")))
+            .map(|right| finding(Level::Bad, "permissions", format!("the operator's ServiceAccount may not {right}")))
             .collect(),
     }
 }
@@ -183,23 +183,23 @@ fn replicas(facts: &Facts) -> Finding {
         Ok(report) if report.unowned_slots == SLOTS && report.generation <= GENERATION_OF_A_NEW_MAP => finding(
             Level::Warning,
             "replicas",
-            "no slot has an owner yet: new replicas take them over within one Lease (15 s); run check again",
+            "no slot has an owner yet: new replicas take them over within one Lease duration (15 s); run check again",
         ),
         Ok(report) if report.unowned_slots > 0 => {
             let message = format!(
                 "{} of {SLOTS} slots have no owner, so their sites are not reconciled: running replicas take them over \
-                 within one Lease (15 s); if they do not, see their logs",
+                 within one Lease duration (15 s); if not, see their logs",
                 report.unowned_slots
             );
             finding(Level::Bad, "replicas", message)
         }
         Ok(report) if report.coordinator.is_none() => {
-            finding(Level::Bad, "replicas", "there is no coordinator: benches are not reconciled")
+            finding(Level::Bad, "replicas", "no coordinator: benches are not reconciled")
         }
         Ok(report) => {
             let alive = report.members.iter().filter(|it| it.state == "ready").count();
             let (level, rest) = if alive == 1 {
-                (Level::Warning, ": run two, so that one takes over when the other dies")
+                (Level::Warning, ": run at least two for high availability")
             } else {
                 (Level::Good, "")
             };
@@ -210,15 +210,13 @@ fn replicas(facts: &Facts) -> Finding {
 
 fn storage(facts: &Facts) -> Finding {
     match (&facts.default_storage_class, facts.storage_classes) {
-        (_, 0) => finding(Level::Bad, "storage", "there is no StorageClass: benches cannot get a volume"),
-        (None, _) => {
-            finding(Level::Warning, "storage", "there is no default StorageClass: benches must set storageClassName")
-        }
+        (_, 0) => finding(Level::Bad, "storage", "no StorageClass: benches cannot get a volume"),
+        (None, _) => finding(Level::Warning, "storage", "no default StorageClass: benches must set storageClassName"),
         (Some(name), _) => finding(
             Level::Good,
             "storage",
             format!(
-                "default class {name}: it must offer ReadWriteMany, or benches need storageAccessMode: ReadWriteOnce"
+                "default class {name}: if it does not support ReadWriteMany, benches need storageAccessMode: ReadWriteOnce"
             ),
         ),
     }
@@ -264,7 +262,7 @@ fn not_scaled(facts: &Facts) -> Option<Finding> {
     (!told.is_empty()).then(|| finding(Level::Warning, "KEDA", message))
 }
 
-/// Benches whose Redis whoever reaches it may write to.
+/// Benches whose Redis is not protected.
 fn redis(facts: &Facts) -> Option<Finding> {
     let open = |bench: &&FrappeBench| {
         let status = bench.status.clone().unwrap_or_default();
@@ -273,20 +271,20 @@ fn redis(facts: &Facts) -> Option<Finding> {
     let open: Vec<String> = facts.benches.iter().filter(open).map(|it| Key::of(it).to_string()).collect();
     let shown = open.iter().take(BENCHES_SHOWN).cloned().collect::<Vec<_>>().join(", ");
     let message = format!(
-        "{} benches without a password or a NetworkPolicy of Redis ({shown}): set redisConfig.protected: true (docs/benches.md)",
-        open.len()
+        "Redis of {} has no password or no NetworkPolicy ({shown}): set redisConfig.protected: true (docs/benches.md)",
+        counted(open.len(), "bench")
     );
     (!open.is_empty()).then(|| finding(Level::Warning, "Redis", message))
 }
 
-/// The MariaDB operator's own speed, and the connections that benches may open on each server.
+/// Concurrency of the MariaDB operator, and the connections that benches may open on each server.
 fn databases(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     for (key, reconciles) in &facts.mariadb_operators {
         if facts.sites >= SITES_MANY && *reconciles < MARIADB_RECONCILES_MIN {
             let message = format!(
-                "{key} reconciles {reconciles} object at a time, and there are {} sites: set --max-concurrent-reconciles=10, \
-                 --kube-api-qps=100 and --kube-api-burst=200 (docs/tuning.md)",
+                "{key}: --max-concurrent-reconciles is {reconciles}, too low for {} sites: set it to 10, --kube-api-qps to 100 and \
+                 --kube-api-burst to 200 (docs/tuning.md)",
                 facts.sites
             );
             found.push(finding(Level::Warning, "MariaDB operator", message));
@@ -306,12 +304,12 @@ fn databases(facts: &Facts) -> Vec<Finding> {
             ));
         }
         let (level, rest) = if demand > most as usize {
-            (Level::Warning, ": raise it in spec.myCnf, or spread the benches (docs/tuning.md)")
+            (Level::Warning, ": raise it in spec.myCnf, or use more servers (docs/tuning.md)")
         } else {
             (Level::Good, "")
         };
         let message = format!(
-            "{}: {} may open {demand} connections at once, max_connections is {most}{rest}",
+            "{}: {} may open {demand} connections, max_connections is {most}{rest}",
             server.key,
             counted(benches.len(), "bench")
         );

@@ -1,4 +1,4 @@
-//! `shards`: which replica owns what.
+//! `shards`: the owners of the slots.
 
 use anyhow::{Context as _, bail};
 use frappe_crds::FrappeSite;
@@ -23,7 +23,7 @@ use crate::{
     fleet_report::{self, names, owner_of, report},
 };
 
-/// Prints which replica owns what.
+/// Prints the owners of the slots.
 pub async fn shards(arguments: ShardsArguments) -> anyhow::Result<()> {
     let client = connect().await?;
     let names = names(&arguments.namespace);
@@ -40,7 +40,7 @@ async fn show(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<(
     print(&if as_json { format!("{}\n", serde_json::to_string_pretty(&report)?) } else { fleet_report::table(&report) })
 }
 
-/// Shows it again whenever the map changes.
+/// Prints the table whenever the slot map changes.
 async fn watch(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<()> {
     let query = Query::of::<DynamicObject>(&names.map_resource(), Some(&names.namespace));
     let mut changes = Box::pin(follow::<DynamicObject>(client.clone(), query, kube_sharding::watch::read, None));
@@ -60,31 +60,28 @@ async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()>
     }
 }
 
-/// The pod that owns a site, or why none is known to.
+/// The pod that owns a site, or why there is none.
 pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeSite) -> Result<String, String> {
     let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
     let map = map.ok_or_else(|| no_map(names))?;
     let owner = owner_of(names, &map, uid::of(site), &leases);
-    owner.ok_or_else(|| "its slot has no owner now: see `frappe-operator shards`".to_owned())
+    owner.ok_or_else(|| "its slot has no owner at present; see `frappe-operator shards`".to_owned())
 }
 
-/// The pod that is coordinator, or why none is known to be.
+/// The coordinator's pod, or why there is none.
 pub(super) async fn coordinator(client: &Client, names: &Names) -> Result<String, String> {
     let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
     let map = map.ok_or_else(|| no_map(names))?;
     let pod = report(names, Some(&map), &leases).coordinator;
-    pod.ok_or_else(|| "there is no coordinator now: see `frappe-operator shards`".to_owned())
+    pod.ok_or_else(|| "there is no coordinator at present; see `frappe-operator shards`".to_owned())
 }
 
 fn no_map(names: &Names) -> String {
-    format!(
-        "there is no slot map in namespace {}: does the operator run there? (--operator-namespace)",
-        names.namespace
-    )
+    format!("no slot map in namespace {}: is the operator running there? (--operator-namespace)", names.namespace)
 }
 
-/// The map, and every Lease with its age by the wall clocks of its holder and of this machine: for people only.
-#[expect(clippy::disallowed_methods, reason = "an age that is shown to people")]
+/// The slot map, and every Lease with its age by the wall clocks of its holder and of this machine; for display only.
+#[expect(clippy::disallowed_methods, reason = "an age in the output")]
 pub(super) async fn read(client: &Client, names: &Names) -> anyhow::Result<(Option<SlotMap>, Vec<(LeaseRecord, u64)>)> {
     let maps: Api<DynamicObject> = Api::namespaced_with(client.clone(), &names.namespace, &names.map_resource());
     let map = maps.get_opt(&names.name).await.context("read the slot map")?;

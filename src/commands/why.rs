@@ -1,4 +1,4 @@
-//! `why`: what one bench or site waits for, since when, what to do about it, and whose logs to read.
+//! `why`: what a bench or site waits for, since when, what to do about it, and the replica whose logs to read.
 
 use std::fmt::Write as _;
 
@@ -26,7 +26,7 @@ use crate::{
 pub struct JobFacts {
     /// Its namespace and name.
     pub key: Key,
-    /// How far it is, in words; nothing where it does not exist.
+    /// Its state; None if it does not exist.
     pub state: Option<String>,
 }
 
@@ -38,15 +38,15 @@ pub struct Facts {
     pub stem: String,
     /// Its conditions.
     pub conditions: Vec<Condition>,
-    /// The bench of a site, where it is not settled.
+    /// The bench of a site, if the bench is not settled.
     pub bench: Option<Row>,
-    /// The Job of the last operation, or of the backup or restore that is under way.
+    /// The Job of the last operation, or of the running backup or restore.
     pub job: Option<JobFacts>,
-    /// Why the last Job failed: a word of the operator's list.
+    /// Code of the last failed Job.
     pub code: Option<String>,
     /// The SiteBackups of a site.
     pub backups: Vec<SiteBackup>,
-    /// The pod that owns it, or why none does.
+    /// The pod that owns it, or why there is none.
     pub replica: Result<String, String>,
 }
 
@@ -61,17 +61,20 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
         (false, _) => format!("not Ready{since}: {reason}"),
     };
     let mut text = format!("{kind} {name} is {state}\n  {message}\n");
-    if let Some(advice) = advice::of(reason).filter(|_| !facts.row.settled) {
+    if let Some(advice) = advice::explanation(reason).filter(|_| !facts.row.settled) {
         let _ = writeln!(text, "\nWhat it means\n  {}", with_names(advice, kind, &facts.stem));
     }
-    if let Some((code, advice)) =
-        facts.code.as_deref().filter(|_| !facts.row.settled).and_then(|code| Some((code, advice::of_code(code)?)))
+    if let Some((code, advice)) = facts
+        .code
+        .as_deref()
+        .filter(|_| !facts.row.settled)
+        .and_then(|code| Some((code, advice::code_explanation(code)?)))
     {
         let _ = writeln!(text, "\n{code}\n  {advice}");
     }
     if let Some(bench) = &facts.bench {
         let _ = writeln!(text, "\nBench {} is {}\n  {}", bench.name, bench.reason, bench.message);
-        if let Some(advice) = advice::of(&bench.reason) {
+        if let Some(advice) = advice::explanation(&bench.reason) {
             let name = bench.name.rsplit('/').next().unwrap_or(&bench.name);
             let _ = writeln!(text, "  {}", with_names(advice, bench.kind, name));
         }
@@ -127,7 +130,7 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
         None => text.push_str(" not reconciled yet"),
     }
     let code = status.outcome.as_ref().and_then(|it| it.code.as_deref());
-    if let Some(advice) = code.and_then(advice::of_code) {
+    if let Some(advice) = code.and_then(advice::code_explanation) {
         let _ = write!(text, " ({advice})");
     }
     if let Some(last) = &status.last_successful_backup
@@ -142,8 +145,8 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
     text
 }
 
-/// Prints it.
-#[expect(clippy::disallowed_methods, reason = "ages that are shown to people")]
+/// Prints the explanation.
+#[expect(clippy::disallowed_methods, reason = "ages in the output")]
 pub async fn why(arguments: WhyArguments) -> anyhow::Result<()> {
     let client = connect().await?;
     let key = named(&arguments.name);
@@ -157,7 +160,7 @@ pub async fn why(arguments: WhyArguments) -> anyhow::Result<()> {
 
 async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
     let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &key.namespace);
-    let bench = benches.get(&key.name).await.with_context(|| format!("read FrappeBench {key}"))?;
+    let bench = benches.get(&key.name).await.with_context(|| format!("get FrappeBench {key}"))?;
     Ok(Facts {
         row: of_bench(&bench),
         stem: key.name.clone(),
@@ -174,7 +177,7 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
     let site = site_of(client, key).await?;
     let bench_key = lane(&site);
     let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &bench_key.namespace);
-    let bench = benches.get_opt(&bench_key.name).await.context("read its bench")?;
+    let bench = benches.get_opt(&bench_key.name).await.context("get the site's bench")?;
     Ok(Facts {
         row: of_site(&site),
         stem: Place::of(&site).stem,
@@ -189,7 +192,7 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
 
 async fn backups(client: &Client, site: &Key) -> anyhow::Result<Vec<SiteBackup>> {
     let api: Api<SiteBackup> = Api::namespaced(client.clone(), &site.namespace);
-    let mut found = api.list(&ListParams::default()).await.context("list its SiteBackups")?.items;
+    let mut found = api.list(&ListParams::default()).await.context("list the site's SiteBackups")?.items;
     found.retain(|it| it.spec.site_ref.name == site.name);
     found.sort_by_key(ResourceExt::name_any);
     Ok(found)
@@ -204,11 +207,11 @@ async fn job(client: &Client, site: &FrappeSite) -> anyhow::Result<Option<JobFac
         (None, None) => return Ok(None),
     };
     let jobs: Api<Job> = Api::namespaced(client.clone(), &key.namespace);
-    let found = jobs.get_opt(&key.name).await.context("read its Job")?;
+    let found = jobs.get_opt(&key.name).await.context("get the site's Job")?;
     Ok(Some(JobFacts { key, state: found.map(|it| state(&it)) }))
 }
 
-/// How far a Job is, in words.
+/// State of a Job.
 fn state(job: &Job) -> String {
     let status = job.status.clone().unwrap_or_default();
     let conditions = status.conditions.unwrap_or_default();
@@ -267,9 +270,9 @@ mod tests {
             "Another site, named in the message, already uses the host",
             "Bench shops/one is VolumePending",
             "A volume is not bound yet",
-            "\nDatabaseNotEmpty\n  The database has tables that no FrappeSite made",
+            "\nDatabaseNotEmpty\n  The database has tables that no FrappeSite created",
             "kubectl -n benches logs job/one-init",
-            "nightly BackupFailed: BucketMissing (Create the bucket, or correct its name.); last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
+            "nightly BackupFailed: BucketMissing (The bucket does not exist. Create it, or correct its name.); last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
             "nightly not reconciled yet",
             "Not owned by any replica: slots without an owner",
         ] {
@@ -301,7 +304,7 @@ mod tests {
                 "site",
                 "Initializing",
                 "shop",
-                "The Job `shop-init` creates the site. `kubectl logs job/shop-init` shows",
+                "The Job `shop-init` is creating the site. `kubectl logs job/shop-init` shows",
             ),
             ("bench", "Preparing", "main", "The Job `main-configure` must complete"),
         ] {

@@ -94,7 +94,7 @@ pub struct Context {
     pub troubles: Arc<Troubles>,
     /// Wakes a bench when a site of it is gone, and SiteBackups when their site is.
     pub departures: Departures,
-    /// Namespaces that are looked after; all if empty.
+    /// Watched namespaces; all if empty.
     pub namespaces: Vec<String>,
 }
 

@@ -74,14 +74,14 @@ pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let (most, why) = if is_there {
         let why = format!(
-            "its pod does not start (no node has room for it, or an image, a volume or a key of a Secret is missing): see \
+            "its pod does not start (insufficient resources, or a missing image, volume or Secret key): see \
              kubectl describe pod -l batch.kubernetes.io/job-name={name}"
         );
         (POD_STARTS_MAX, why)
     } else {
         let why = format!(
-            "no pod is made of it (a ResourceQuota, a LimitRange or an admission policy refuses it): see kubectl describe \
-             job {name}"
+            "its pod cannot be created (rejected by a ResourceQuota, LimitRange or admission policy): see \
+             kubectl describe job {name}"
         );
         (POD_MADE_MAX, why)
     };
@@ -228,7 +228,7 @@ mod tests {
         let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
         let refused = json("{}");
         assert_eq!(at(5, refused.clone(), false), "15");
-        assert_eq!(at(20, refused.clone(), true), "no pod is made of it");
+        assert_eq!(at(20, refused.clone(), true), "its pod cannot be created");
         let pending = json(r#"{"active": 1, "ready": 0}"#);
         assert_eq!(at(20, pending.clone(), false), "40");
         assert_eq!(at(60, pending.clone(), false), "its pod does not start");

@@ -35,7 +35,7 @@ pub async fn take_over(
     }
     if !owner.is_asked || !owner.has(&live) {
         let message = if owner.has(&live) {
-            "created by another operator: see docs/migration.md for how to take it over".to_owned()
+            "created by another operator: see docs/migration.md to take it over".to_owned()
         } else {
             NOT_OURS.to_owned()
         };

@@ -10,7 +10,7 @@ use super::{
 pub enum Place {
     /// With what the cluster has one collection of.
     Cluster,
-    /// In every namespace that is looked after.
+    /// In every watched namespace.
     Namespaces,
     /// In the operator's own namespace.
     Own,
@@ -52,7 +52,7 @@ pub struct Rule {
 pub struct Rights {
     /// Of what the cluster has one collection of.
     pub cluster: Vec<Rule>,
-    /// In every namespace that is looked after.
+    /// In every watched namespace.
     pub namespaces: Vec<Rule>,
     /// In the operator's own namespace.
     pub own: Vec<Rule>,

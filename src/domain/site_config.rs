@@ -1,9 +1,9 @@
-//! Entries of a site's `site_config.json`: which a site may set by itself. Pure.
+//! Entries of a site's `site_config.json`: which a site may always set. Pure.
 //!
 //! Frappe has no list of its entries, and some run code in the processes that all sites of a bench share (`extra_config` names
-//! a function that is called), open a shell (`backup_encryption_key` is put into a command), or lead the processes to another
-//! server. So those that reach the site's own data alone are listed, each with the reason; a bench
-//! (`allowedSites.siteConfigKeys`) or the platform (`allowedSiteConfigKeys`) adds what its apps need.
+//! a function that is called), open a shell (`backup_encryption_key` is put into a command), or connect the processes to another
+//! server. The list has the entries that affect only the site's own data, each with the reason. A bench
+//! (`allowedSites.siteConfigKeys`) or the platform (`allowedSiteConfigKeys`) can add others that its apps need.
 
 /// Entries that a site may set, by what they are for.
 pub const HARMLESS: [(&str, &[&str]); 4] = [
@@ -24,14 +24,17 @@ pub const HARMLESS: [(&str, &[&str]); 4] = [
         ],
     ),
     (
-        "how much it takes in: nginx and gunicorn of the bench have limits of their own",
+        "how many and how large requests it accepts: the bench's nginx and gunicorn have limits of their own",
         &["max_file_size", "rate_limit"],
     ),
-    ("who may use it, and from which pages of others", &["allow_cors", "deny_multiple_sessions"]),
-    ("what it does without", &["disable_global_search", "disable_website_cache", "dormant_days", "skip_setup_wizard"]),
+    ("who may use it, and from which other web sites", &["allow_cors", "deny_multiple_sessions"]),
+    (
+        "which functions it does without",
+        &["disable_global_search", "disable_website_cache", "dormant_days", "skip_setup_wizard"],
+    ),
 ];
 
-/// Entries that nobody sets by `siteConfig`: they have a field of their own, belong to the operator, or to the bench.
+/// Entries that `siteConfig` must not set: they have their own field, or belong to the operator or to the bench.
 const RESERVED: [&str; 16] = [
     "admin_password",
     "db_host",
@@ -51,12 +54,12 @@ const RESERVED: [&str; 16] = [
     "socketio_port",
 ];
 
-/// Whether a site may set the entry by itself.
+/// Whether every site may set the entry.
 pub fn is_harmless(entry: &str) -> bool {
     HARMLESS.iter().any(|(_, entries)| entries.contains(&entry))
 }
 
-/// Whether nobody may set the entry: not by its name, or because it is none.
+/// Whether no site may set the entry: it is reserved, or not a valid name.
 pub fn is_reserved(entry: &str) -> bool {
     let begins = entry.starts_with(|first: char| first.is_ascii_alphabetic() || first == '_');
     let is_word = begins && entry.chars().all(|it| it.is_ascii_alphanumeric() || it == '_');

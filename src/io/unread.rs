@@ -72,7 +72,7 @@ pub(super) fn bench(text: &str) -> Option<FrappeBench> {
 /// The operator's own ConfigMap: only the platform writes it, and settings that cannot be read must not become none.
 pub(super) fn settings(text: &str) -> Option<ConfigMap> {
     let map = serde_json::from_str(text);
-    map.inspect_err(|error| tracing::warn!(%error, "the operator's ConfigMap cannot be read")).ok()
+    map.inspect_err(|error| tracing::warn!(%error, "the operator's ConfigMap cannot be parsed")).ok()
 }
 
 /// The metadata alone.

@@ -60,7 +60,7 @@ pub enum WriteError {
         message: String,
     },
     /// There is no such object.
-    #[error("{verb} {kind:?} {key}: it does not exist")]
+    #[error("{verb} {kind:?} {key}: not found")]
     NotFound {
         /// What was tried.
         verb: &'static str,
@@ -152,7 +152,7 @@ impl Writer {
     /// An object that no watch may show, or nothing.
     pub async fn find(&self, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, WriteError> {
         let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
-        let about = ("look for", kind, key);
+        let about = ("list", kind, key);
         let text = self.send_for_text(about, builder(kind, key).list(&params)).await?;
         let found: ObjectList<DynamicObject> = whole(&text).map_err(|error| unread_answer(about, error))?;
         let resource = kind.resource();
@@ -193,13 +193,13 @@ impl Writer {
     /// The metadata of an object, read live: for a write that met an object it did not know.
     pub async fn get_metadata(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get_metadata(&key.name, &GetParams::default());
-        self.send(("read", kind, key), request).await
+        self.send(("get", kind, key), request).await
     }
 
     /// An object, read live: the whole of it, or an error. Of a Secret this alone answers what it holds.
     pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get(&key.name, &GetParams::default());
-        let about = ("read", kind, key);
+        let about = ("get", kind, key);
         whole(&self.send_for_text(about, request).await?).map_err(|error| unread_answer(about, error))
     }
 

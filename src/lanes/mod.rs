@@ -84,7 +84,7 @@ pub struct Started<K> {
 }
 
 /// The queue: lanes named by `L` with keys `K`.
-#[expect(clippy::struct_field_names, reason = "lanes are what it is made of")]
+#[expect(clippy::struct_field_names, reason = "the queue consists of lanes")]
 pub struct Lanes<L, K> {
     lanes: HashMap<L, Lane<K>>,
     ring: VecDeque<L>,
@@ -115,7 +115,7 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Default for Lanes<L
 
 impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
     /// Queues a key now. Answers whether that changed anything.
-    #[allow(clippy::needless_pass_by_value, reason = "a key is given away together with its lane")]
+    #[allow(clippy::needless_pass_by_value, reason = "a key is removed together with its lane")]
     pub fn push(&mut self, lane: L, key: K, priority: Priority, now: Instant) -> bool {
         let place = self.places.entry(key.clone()).or_insert_with(|| Place::new(lane.clone()));
         if let Some(at) = place.timer.take() {

@@ -59,7 +59,7 @@ impl Fleet {
                 if elected != std::mem::replace(&mut coordinates, elected) {
                     tracing::info!(
                         "{}",
-                        if elected { "became coordinator: reconciles benches" } else { "no longer coordinator" }
+                        if elected { "became coordinator: reconciling benches" } else { "no longer coordinator" }
                     );
                 }
                 let next =
@@ -93,7 +93,7 @@ impl Fleet {
         });
     }
 
-    /// Sites whose present generation nobody has reconciled for long: alert on it.
+    /// Sites whose present generation has not been reconciled for long: alert on it.
     fn look_at_sites(&self, waiting: &mut std::collections::HashMap<Key, (i64, Instant)>) {
         let now = Instant::now();
         let mut still = std::collections::HashMap::new();
@@ -128,7 +128,7 @@ impl Fleet {
         }
         if lost > 0 {
             let to = to.into_iter().collect::<Vec<_>>().join(", ");
-            tracing::info!(slots = lost, to, generation = now.content.generation, "gave slots away");
+            tracing::info!(slots = lost, to, generation = now.content.generation, "handed slots over");
         }
     }
 
@@ -149,7 +149,8 @@ impl Fleet {
             return;
         }
         counter!("frappe_operator_shard_gained_slots_total").increment(gained as u64);
-        let from = if from.is_empty() { "nobody".to_owned() } else { from.into_iter().collect::<Vec<_>>().join(", ") };
+        let from =
+            if from.is_empty() { "no replica".to_owned() } else { from.into_iter().collect::<Vec<_>>().join(", ") };
         let note = format!(
             "replica {} took {gained} slots over from {from} (slot map generation {})",
             self.me.pod(),

@@ -56,7 +56,7 @@ pub enum S3Code {
 
 /// An answer that is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the service answered {status}")]
+#[error("the storage service returned {status}")]
 pub struct Refusal {
     /// Its HTTP status.
     pub status: u16,
@@ -64,14 +64,14 @@ pub struct Refusal {
     pub code: Option<S3Code>,
 }
 
-/// The name of a service leads to no address that may be reached.
+/// A service's name resolves only to addresses that are not allowed.
 #[derive(Debug, thiserror::Error)]
-#[error("its name leads to nothing that may be reached")]
+#[error("the host name resolves only to addresses that are not allowed")]
 pub struct NothingToReach;
 
 /// The name of a service does not resolve.
 #[derive(Debug, thiserror::Error)]
-#[error("its name does not resolve")]
+#[error("the host name does not resolve")]
 pub struct Unresolved;
 
 /// Why a request came to nothing.

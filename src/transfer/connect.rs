@@ -42,7 +42,7 @@ impl Connector {
         let refused =
             |message: &str| Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() };
         if let Some(endpoint) = endpoint {
-            let url = Url::parse(endpoint).map_err(|_| refused("storage.s3.endpoint is no URL"))?;
+            let url = Url::parse(endpoint).map_err(|_| refused("storage.s3.endpoint is not a URL"))?;
             let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
             if !matches!(url.scheme(), "http" | "https") || !plain || url.fragment().is_some() {
                 let message = "storage.s3.endpoint must be http:// or https://, a host, a port and a path, without a user, ? and #";
@@ -50,7 +50,7 @@ impl Connector {
             }
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
             if host.parse().is_ok_and(is_of_the_machine) {
-                return Err(refused("storage.s3.endpoint is an address that a cloud answers its machines at"));
+                return Err(refused("storage.s3.endpoint must not be a link-local address"));
             }
         }
         // It becomes a part of a host's name.
@@ -62,7 +62,7 @@ impl Connector {
         let wrong = |_| Failure {
             step: "open",
             code: Code::CertificateWrong,
-            message: "ca.crt of the Secret that caSecretRef names has no certificates in PEM".to_owned(),
+            message: "ca.crt in the Secret of caSecretRef contains no PEM certificates".to_owned(),
         };
         parsed.map(|certificates| Self { certificates }).map_err(wrong)
     }

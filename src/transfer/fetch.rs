@@ -61,63 +61,63 @@ pub async fn fetch(
     Ok(found)
 }
 
-/// Whether a manifest is one that may be followed.
+/// Whether a manifest may be used.
 fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure> {
     let name = &found.name;
     let refused = |code, message| Err(Failure { step: "fetch", code, message });
     if let Some(odd) = found.contents.odd() {
-        return Err(Failure::broken("fetch", format!("the manifest of {name} {odd}, which no backup has")));
+        return Err(Failure::broken("fetch", format!("the manifest of {name} {odd}, which is invalid")));
     }
     let plain = found.contents.parts.iter().find(|(_, part)| part.encrypted.is_none()).map(|(title, _)| title);
     let Some(key) = trust.key else {
         return match found.contents.parts.get(manifest::KEYS) {
             Some(Part { encrypted: None, .. }) => {
-                Err(Failure::broken("fetch", format!("{name} has keys in clear, which no backup has")))
+                Err(Failure::broken("fetch", format!("{name} contains keys that are not encrypted, which is invalid")))
             }
             _ => Ok(()),
         };
     };
     if let Some(title) = plain {
         let message = format!(
-            "{title} of {name} is stored in clear, and with a key only what was encrypted with it is restored: a backup made \
-             without the key is restored by a SiteBackup whose storage has no encryptionKeySecretRef"
+            "{title} of {name} is not encrypted, and with a key only encrypted backups are restored: to restore a backup made \
+             without a key, use a SiteBackup whose storage has no encryptionKeySecretRef"
         );
         return refused(Code::BackupNotEncrypted, message);
     }
     match found.is_authentic(key) {
         Some(true) if folder == found.site || folder.ends_with(&format!("/{}", found.site)) => Ok(()),
         Some(true) => {
-            let message = format!("{name} lies in {folder}, and is a backup of {}", found.site);
+            let message = format!("{name} in {folder} is a backup of {}", found.site);
             refused(Code::BackupNotAuthentic, message)
         }
         Some(false) => {
-            let message =
-                format!("the manifest of {name} was written with another key than the storage's, or was changed");
+            let message = format!("the manifest of {name} was made with another key, or was modified");
             refused(Code::EncryptionKeyWrong, message)
         }
         None if trust.unauthenticated => Ok(()),
         None => {
             let message = format!(
-                "the manifest of {name} is not authenticated by the storage's key: an earlier version made it, or somebody \
-                 who does not have the key. If it is one of your own, set restore.allowUnauthenticated: true"
+                "the manifest of {name} is not authenticated with the storage's key: it was made by an earlier version, or by \
+                 someone without the key. If you trust it, set restore.allowUnauthenticated: true"
             );
             refused(Code::BackupNotAuthentic, message)
         }
     }
 }
 
-/// What a manifest says, for people: it may be anybody's.
+/// Text of a manifest for a message: the manifest is not trusted.
 fn shown(text: &str) -> String {
     text.chars().take(64).filter(char::is_ascii_graphic).collect()
 }
 
-/// Whether what was read is what was stored.
+/// Whether the content read is the content stored.
 fn judge(title: &str, name: &str, seen: &(u64, String), wanted: (u64, &String)) -> Result<(), Failure> {
     if (seen.0, &seen.1) == wanted {
         return Ok(());
     }
-    // What was seen is not told: it may be anything that a manifest has this read.
-    let message = format!("{title} of {name} has not the {} bytes and the SHA-256 of what was stored", wanted.0);
+    // The message omits the actual digest: a hostile manifest may have made this read any file.
+    let message =
+        format!("{title} of {name} is corrupt: its {} bytes or their SHA-256 differ from the manifest", wanted.0);
     Err(Failure::broken("fetch", message))
 }
 
@@ -152,10 +152,14 @@ async fn find(store: &Store, folder: &str, name: &str) -> Result<Manifest, Failu
     found.ok_or_else(|| {
         let others: Vec<&str> = names.iter().map(String::as_str).rev().take(5).collect();
         let there = if others.is_empty() {
-            "there is none".to_owned()
+            "there are none".to_owned()
         } else {
-            format!("there are, among others, {}", others.join(", "))
+            format!("the newest are {}", others.join(", "))
         };
-        Failure { step: "fetch", code: Code::BackupNotFound, message: format!("no backup {name} in {folder}: {there}") }
+        Failure {
+            step: "fetch",
+            code: Code::BackupNotFound,
+            message: format!("backup {name} not found in {folder}: {there}"),
+        }
     })
 }

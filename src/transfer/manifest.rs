@@ -84,8 +84,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// What is not a backup's: a part that there is none of, or a file of another name. Whoever wrote this says by it which
-    /// files are read and written.
+    /// An unknown part, or a part with another file name, if there is one. File names decide which files are read and written, and
+    /// the manifest is not trusted.
     pub fn odd(&self) -> Option<String> {
         self.parts.iter().find_map(|(title, part)| {
             let Some((_, file)) = PARTS.iter().find(|(known, _)| known == title) else {
@@ -93,10 +93,10 @@ impl Contents {
             };
             let encrypted = part.encrypted.as_ref();
             if part.file != *file {
-                return Some(format!("names a file {:?} for {title}", part.file));
+                return Some(format!("has the file {:?} for {title}", part.file));
             }
             let named = encrypted.filter(|it| it.file.strip_suffix(SUFFIX) != Some(*file))?;
-            Some(format!("names a file {:?} for {title}", named.file))
+            Some(format!("has the file {:?} for {title}", named.file))
         })
     }
 
@@ -152,7 +152,7 @@ impl Manifest {
         // Its place, without what is there: that may be anybody's.
         let broken = |error: serde_json::Error| {
             let at = format!("line {}, column {}", error.line(), error.column());
-            Failure::broken("read", format!("the manifest of {name} is not one: {at}"))
+            Failure::broken("read", format!("the manifest of {name} is invalid: {at}"))
         };
         parsed.map(Some).map_err(broken)
     }

@@ -30,7 +30,7 @@ impl Failure {
     /// The store answered with an error. What else it answered is not told: it is whatever stands at that URL.
     pub fn of_store(step: &'static str, error: &object_store::Error) -> Self {
         let cause = Cause::of(error);
-        Self { step, code: code_of(cause), message: told(cause) }
+        Self { step, code: code_of(cause), message: describe(cause) }
     }
 
     /// The volume that backups are kept on did.
@@ -65,28 +65,28 @@ impl fmt::Display for Failure {
     }
 }
 
-/// What of an error is told: the status of an answer, the codes of S3 that are known, and why there was none.
-fn told(cause: Cause) -> String {
+/// The message for an error: the status of a response and known S3 codes, or why there was no response.
+fn describe(cause: Cause) -> String {
     match cause {
-        Cause::Refused(Refusal { status, code: Some(code) }) => format!("the service answered {status} {code}"),
+        Cause::Refused(Refusal { status, code: Some(code) }) => format!("the storage service returned {status} {code}"),
         Cause::Refused(Refusal { status: status @ 300..400, code: None }) => {
-            format!("the service answered {status}: it redirects, which is not followed; name where it leads to")
+            format!("the storage service returned {status}: redirects are not followed; set endpoint to the final URL")
         }
         Cause::Refused(Refusal { status, code: None }) => {
-            format!("the service answered {status}, and no error that S3 has")
+            format!("the storage service returned {status} without an S3 error code")
         }
-        Cause::NotFound => "there is no such object".to_owned(),
-        Cause::NothingToReach => "its name leads to nothing that may be reached".to_owned(),
-        Cause::Unresolved => "its name does not resolve".to_owned(),
+        Cause::NotFound => "the object does not exist".to_owned(),
+        Cause::NothingToReach => "the endpoint resolves only to addresses that are not allowed".to_owned(),
+        Cause::Unresolved => "the endpoint's host name does not resolve".to_owned(),
         Cause::Untrusted => {
-            "its certificate is of another name, has ended, or is of an authority that caSecretRef has to name"
+            "the endpoint's certificate is expired, is for another name, or is not signed by a known CA: set caSecretRef"
                 .to_owned()
         }
-        Cause::ConnectionRefused => "the connection was refused".to_owned(),
-        Cause::TimedOut => "it did not answer in time".to_owned(),
-        Cause::Unreachable => "no request reached it".to_owned(),
+        Cause::ConnectionRefused => "connection refused".to_owned(),
+        Cause::TimedOut => "timeout".to_owned(),
+        Cause::Unreachable => "the endpoint is unreachable".to_owned(),
         Cause::DiskFull => "no space left on device".to_owned(),
-        Cause::Unreadable => "what it answered is not S3's".to_owned(),
+        Cause::Unreadable => "the response is not an S3 response".to_owned(),
     }
 }
 
@@ -162,10 +162,10 @@ mod tests {
 
     #[test]
     fn nothing_is_told_of_an_answer_but_its_status_and_codes_of_s3() {
-        let refused = |status, code| told(Cause::Refused(Refusal { status, code }));
-        assert_eq!(refused(403, None), "the service answered 403, and no error that S3 has");
-        assert_eq!(refused(403, Some(S3Code::AccessDenied)), "the service answered 403 AccessDenied");
-        let redirects = "the service answered 302: it redirects, which is not followed; name where it leads to";
+        let refused = |status, code| describe(Cause::Refused(Refusal { status, code }));
+        assert_eq!(refused(403, None), "the storage service returned 403 without an S3 error code");
+        assert_eq!(refused(403, Some(S3Code::AccessDenied)), "the storage service returned 403 AccessDenied");
+        let redirects = "the storage service returned 302: redirects are not followed; set endpoint to the final URL";
         assert_eq!(refused(302, None), redirects);
     }
 }

@@ -34,7 +34,8 @@ impl Key {
         let Ok(text) = std::fs::read_to_string(folder.join(FILE_NAME)) else { return Ok(None) };
         let line = text.lines().map(str::trim).find(|it| !it.is_empty() && !it.starts_with('#')).unwrap_or_default();
         let wrong = |_| {
-            let message = "the Secret's key identity is none that age-keygen writes: AGE-SECRET-KEY-1…".to_owned();
+            let message =
+                "identity in the Secret must be an age identity as written by age-keygen: AGE-SECRET-KEY-1…".to_owned();
             Failure { step: "key", code: Code::EncryptionKeyWrong, message }
         };
         line.parse().map(|it| Some(Self(it))).map_err(wrong)
@@ -75,7 +76,7 @@ impl Key {
     pub fn decrypt(&self, from: &Path, mut sink: impl FnMut(&[u8]) -> Result<(), Failure>) -> Result<(), Failure> {
         let file = staging::open(from).map_err(|error| Failure::of_disk("decrypt", from, &error))?;
         let refused = |error: age::DecryptError| {
-            let message = format!("the backup cannot be opened with the storage's key: {error}");
+            let message = format!("the backup cannot be decrypted with the storage's key: {error}");
             Failure { step: "decrypt", code: Code::EncryptionKeyWrong, message }
         };
         let decryptor = Decryptor::new_buffered(BufReader::with_capacity(BUFFER_BYTES, file)).map_err(refused)?;

@@ -17,7 +17,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     if file.metadata()?.is_file() {
         return Ok(file);
     }
-    Err(io::Error::new(io::ErrorKind::InvalidInput, "is no plain file"))
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"))
 }
 
 /// Opens a new file for writing, in the place of whatever has its name.

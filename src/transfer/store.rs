@@ -67,7 +67,7 @@ impl Digest {
         if self.bytes > most {
             return Err(Failure::broken(
                 "read",
-                format!("what is there has more than the {most} bytes of what was stored"),
+                format!("the stored file is larger than the {most} bytes in the manifest"),
             ));
         }
         Ok(())

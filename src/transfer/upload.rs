@@ -30,8 +30,7 @@ pub async fn upload(
     let name = &storing.name;
     if let Some(stored) = Manifest::read(store, folder, name).await? {
         if stored.identity != storing.identity || stored.removing {
-            let message =
-                format!("{name} is there already and was not made for this site: give the cluster another prefix");
+            let message = format!("{name} exists already and is of another site: set another prefix for this cluster");
             return Err(Failure { step: "upload", code: Code::BackupForeign, message });
         }
         if key.is_none_or(|key| stored.is_authentic(key) == Some(true)) {
@@ -48,7 +47,8 @@ pub async fn upload(
         store.send(&made.join(&sent.file), &to, &journal).await?;
         let seen = store.digest(&to, sent.bytes, |_| Ok(())).await?;
         if (seen.0, &seen.1) != (sent.bytes, &sent.sha256) {
-            let message = format!("{} was read back, and is not the {} bytes that were sent", sent.file, sent.bytes);
+            let message =
+                format!("{} differs from the {} bytes that were uploaded when read back", sent.file, sent.bytes);
             return Err(Failure::broken("read back", message));
         }
     }
@@ -69,23 +69,21 @@ pub async fn upload(
     Ok(manifest)
 }
 
-/// What the site runner says that it made, which must be what lies there. It is data from code of the bench: it names no file
-/// of this container's.
+/// The parts that the site runner made. It is written by code of the bench, which is not trusted.
 fn contents(storing: &Storing, made: &FilePath) -> Result<Contents, Failure> {
     let path = made.join(CONTENTS);
     let mut text = Vec::new();
     let read = staging::open(&path).and_then(|file| file.take(BYTES_MAX).read_to_end(&mut text));
     match read {
         Err(_) if storing.may_be_stored => {
-            let message = format!("{} was never stored, and the site is not as it was any more", storing.name);
+            let message = format!("{} was never stored, and the site has changed since", storing.name);
             return Err(Failure::broken("upload", message));
         }
         other => other.map_err(|error| Failure::of_disk("upload", &path, &error))?,
     };
-    let odd =
-        |odd: String| Failure::broken("upload", format!("{CONTENTS} {odd}, which the site runner does not write"));
+    let odd = |odd: String| Failure::broken("upload", format!("{CONTENTS} {odd}, which is invalid"));
     let contents: Contents = serde_json::from_slice(&text)
-        .map_err(|error| odd(format!("is not one at line {}, column {}", error.line(), error.column())))?;
+        .map_err(|error| odd(format!("cannot be parsed at line {}, column {}", error.line(), error.column())))?;
     if let Some(found) = contents.odd() {
         return Err(odd(found));
     }
@@ -103,7 +101,7 @@ fn encrypted(key: &Key, made: &FilePath, part: &Part) -> Result<Stored, Failure>
         Ok(())
     })?;
     if plain.finish() != (part.bytes, part.sha256.clone()) {
-        return Err(Failure::broken("encrypt", format!("{file} does not open as what {} is", part.file)));
+        return Err(Failure::broken("encrypt", format!("{file} decrypts to something else than {}", part.file)));
     }
     let seen = staging::open(&path).and_then(Digest::of);
     let (bytes, sha256) = seen.map_err(|error| Failure::of_disk("encrypt", &path, &error))?;

@@ -65,7 +65,7 @@ impl Volume {
         if file.metadata()?.is_file() {
             return Ok(file);
         }
-        Err(io::Error::new(io::ErrorKind::InvalidInput, "is no plain file"))
+        Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"))
     }
 
     /// Writes a file, which is there whole or not at all.

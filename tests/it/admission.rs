@@ -137,7 +137,7 @@ async fn who_may_not_read_it_cannot_name_it() {
         let message = users.tries("siteonly", &text).expect_err(path);
         let verb = if named == Named::ServiceAccount { "impersonate" } else { "get" };
         assert!(
-            message.contains(NAME) && message.contains(verb) && message.contains("not name it"),
+            message.contains(NAME) && message.contains(verb) && message.contains("must not be referenced"),
             "{path}: {message}"
         );
         println!("{plural} {path}: {}", message.rsplit(": ").next().unwrap_or_default());
@@ -171,7 +171,7 @@ fn only_new_names_are_asked_about(world: &World, users: &Users<'_>) {
     assert_eq!(patch(json!({"metadata": {"labels": {"a": "b"}}})), Ok(()));
     assert_eq!(patch(json!({"spec": {"maintenanceMode": true}})), Ok(()));
     let other = patch(json!({"spec": {"adminPasswordSecretRef": {"name": "another"}}}));
-    assert!(other.expect_err("another name").contains("you may not get Secret another"));
+    assert!(other.expect_err("another name").contains("the user may not get Secret another"));
     let elsewhere = patch(json!({"spec": {"siteConfigSecretRefs": {"mail_password": {"name": NAME, "key": "k"}}}}));
     assert!(elsewhere.is_err(), "the same name in another field is read for something else");
     assert_eq!(patch(json!({"spec": {"adminPasswordSecretRef": null}})), Ok(()), "what is taken out");
@@ -197,7 +197,7 @@ fn what_is_beside_a_name_counts(world: &World, users: &Users<'_>) {
         json!({"siteConfig": {"use_tls": 0}}),
     ] {
         let message = patch("siteonly", spec.clone()).expect_err("beside a name");
-        assert!(message.contains("you may not get Secret treasure"), "{spec}: {message}");
+        assert!(message.contains("the user may not get Secret treasure"), "{spec}: {message}");
         assert_eq!(patch("reader", spec.clone()), Ok(()), "{spec}");
     }
     assert_eq!(patch("siteonly", json!({"maintenanceMode": true, "siteConfig": {"mute_emails": 1}})), Ok(()));
@@ -217,7 +217,7 @@ fn as_many_as_there_is_budget_for(users: &Users<'_>) {
     let message = users.tries("reader", &entries(SECRETS_MAX + 1)).expect_err("too many");
     assert!(message.contains("at most 20 Secrets"), "{message}");
     let message = users.tries("siteonly", &entries(SECRETS_MAX)).expect_err("not readable");
-    assert!(message.contains("you may not get Secret secret-"), "{message}");
+    assert!(message.contains("the user may not get Secret secret-"), "{message}");
     let pulls: Vec<Value> = (0..16).map(|it| json!({"name": format!("pull-{it}")})).collect();
     let bench = json!({"imageConfig": {"pullSecrets": pulls}, "redisConfig": {"passwordSecretRef": {"name": "redis"}}});
     assert_eq!(users.tries("reader", &object("frappebenches", "many", &bench)), Ok(()));

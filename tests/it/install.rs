@@ -91,7 +91,7 @@ fn from_a_pipe_only_the_manifest_of_the_release_is_taken() {
     // What was changed where it is published.
     std::fs::write(trap.0.join("published"), published.replacen("replicas: 2", "replicas: 1", 1)).unwrap();
     let (ok, said) = trap.piped(&[]);
-    assert!(!ok && said.contains("is not the one of this script") && !said.contains("kind:"), "{said}");
+    assert!(!ok && said.contains("does not match the SHA-256 in this script") && !said.contains("kind:"), "{said}");
 }
 
 #[test]
@@ -103,7 +103,7 @@ fn a_manifest_of_ones_own_is_held_against_its_checksum() {
     let sum = frappe_operator::parts::hex(&sha2::Sha256::digest("PLANTED\n"));
     for (sum, fits) in [(sum.as_str(), true), ("0123", false)] {
         let (ok, said) = trap.piped(&[own[0], ("FRAPPE_OPERATOR_MANIFEST_SHA256", sum)]);
-        assert!(ok == fits && (fits || said.contains("has not the SHA-256")), "{said}");
+        assert!(ok == fits && (fits || said.contains("does not match FRAPPE_OPERATOR_MANIFEST_SHA256")), "{said}");
     }
 }
 
@@ -149,12 +149,12 @@ async fn the_script_installs_twice_and_leaves_what_is_served() {
 
 fn refuses_what_is_wrong(cluster: &Cluster) {
     for (arguments, says) in [
-        (&["--namespace", "Not_a_name"][..], "is not the name of a namespace"),
+        (&["--namespace", "Not_a_name"][..], "is not a valid namespace name"),
         (&["--replicas", "0"], "is not a number from 1 to 99"),
-        (&["--image", "a b"], "is not an image"),
+        (&["--image", "a b"], "is not a valid image"),
         (&["--replicas"], "--replicas needs a value"),
         (&["--frobnicate"], "unknown argument: --frobnicate"),
-        (&["--context", "nowhere"], "kubectl reaches no cluster"),
+        (&["--context", "nowhere"], "kubectl cannot reach a cluster"),
     ] {
         let (ok, said) = script(cluster, arguments);
         assert!(!ok && said.contains(says), "{arguments:?}: {said}");
@@ -184,17 +184,17 @@ fn rights_are_whole(cluster: &Cluster) {
     };
     let (ok, table) = check("frappe-operator");
     println!("{table}");
-    assert!(table.contains("ok   rights               the operator's ServiceAccount has all "), "{table}");
+    assert!(table.contains("ok   permissions          the operator's ServiceAccount has all "), "{table}");
     assert!(!ok && table.contains("FAIL replicas             none"), "pods are simulated here: {table}");
     let (_, table) = check("nobody");
     assert!(
-        table.contains("WARN rights               not checked: ServiceAccount my-frappe-system/nobody does not exist"),
+        table.contains("WARN permissions          not checked: ServiceAccount my-frappe-system/nobody does not exist"),
         "{table}"
     );
     kubectl(cluster, &["create", "serviceaccount", "-n", SYSTEM, "nobody"], "");
     let (_, table) = check("nobody");
     assert!(
-        table.contains("FAIL rights               the operator's ServiceAccount may not patch frappesites.vyogo.tech"),
+        table.contains("FAIL permissions          the operator's ServiceAccount may not patch frappesites.vyogo.tech"),
         "{table}"
     );
     assert!(table.contains("may not update leases.coordination.k8s.io"), "{table}");

@@ -75,7 +75,7 @@ async fn a_replica_at_rest_is_quiet_and_what_happens_is_one_line() {
         assert!(begun.len() <= LINES_TO_START_MAX, "{begun:#?}");
     }
     let begun = lines(&replicas);
-    let gave: Vec<&Value> = begun.iter().filter(|it| it["message"] == "gave slots away").collect();
+    let gave: Vec<&Value> = begun.iter().filter(|it| it["message"] == "handed slots over").collect();
     assert_eq!(gave.len(), 1, "{gave:?}");
     assert_eq!(gave[0]["slots"], 128, "{gave:?}");
     tokio::time::sleep(REST).await;

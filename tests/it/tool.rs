@@ -71,7 +71,7 @@ async fn people_are_told_what_waits_and_why() {
     assert!(says(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
     assert_eq!(as_plugin(&world, &["status"]).lines().nth(1), table.lines().nth(1));
     let (ok, _, errors) = run(&world, &["why", "shops/none"], "");
-    assert!(!ok && errors.contains("read FrappeSite shops/none"), "{errors}");
+    assert!(!ok && errors.contains("FrappeSite shops/none not found"), "{errors}");
     let (ok, _, errors) = run(&world, &["why", "shops/one", "--operator-namespace", "elsewhere"], "");
     assert!(ok, "{errors}");
 }

@@ -10,7 +10,7 @@ async fn a_backup_that_changed_where_it_is_kept_is_not_fetched() {
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let part = format!("default/shop/{NAME}/database.sql.gz");
     for (content, words) in
-        [(b"rowz".as_slice(), "of what was stored"), (b"ro", "has not the 4 bytes"), (b"more rows", "has more than")]
+        [(b"rowz".as_slice(), "is corrupt: "), (b"ro", "its 4 bytes or"), (b"more rows", "is larger than the 4 bytes")]
     {
         bed.put(&part, content).await;
         let failed = bed.run(&bed.fetch(NAME), &Folder::new());
@@ -40,7 +40,7 @@ async fn a_manifest_names_no_file_outside_of_its_folder() {
     for file in ["../../etc/passwd", "/etc/passwd", ".hidden", "keys.json", "contents.json"] {
         bed.put(&key, manifest.replace("database.sql.gz", file).as_bytes()).await;
         let failed = bed.run(&bed.fetch(NAME), &Folder::new());
-        assert!(failed.error().contains("names a file"), "{file}: {failed:?}");
+        assert!(failed.error().contains("has the file"), "{file}: {failed:?}");
     }
     bed.put(&key, manifest.replace("\"public-files\"", "\"other\"").as_bytes()).await;
     let failed = bed.run(&bed.fetch(NAME), &Folder::new());
@@ -49,7 +49,7 @@ async fn a_manifest_names_no_file_outside_of_its_folder() {
     bed.put(&key, keys.as_bytes()).await;
     let failed = bed.run(&bed.fetch(NAME), &Folder::new());
     assert!(
-        failed.error().contains("has keys in clear"),
+        failed.error().contains("contains keys that are not encrypted"),
         "who sets them reads what is encrypted from then on: {failed:?}"
     );
 }
@@ -60,7 +60,7 @@ async fn what_the_pod_made_is_checked_before_it_is_called_a_backup() {
     let staging = Bed::staging_of(b"rows");
     std::fs::write(staging.path().join("database.sql.gz"), b"cut").unwrap();
     let failed = bed.run(&bed.store(NAME), &staging);
-    assert!(failed.error().starts_with("BackupBroken: database.sql.gz was read back"), "{failed:?}");
+    assert!(failed.error().starts_with("BackupBroken: database.sql.gz differs from the 4 bytes"), "{failed:?}");
     assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "it is no backup");
     let nothing = bed.run(&bed.store(NAME), &Folder::new());
     assert!(!nothing.ok && nothing.error().starts_with("StagingFailed: "), "{nothing:?}");

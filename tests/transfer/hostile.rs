@@ -195,12 +195,18 @@ async fn of_what_a_service_answers_only_codes_are_told() {
     let listed = format!("<ListBucketResult><Loot>{SECRET}</Loot>");
     let error = format!("<Error><Code>AccessDenied</Code><Message>{SECRET}</Message></Error>");
     for (answer, says) in [
-        (http("400 Bad Request", "", &token), "StorageFailed: the service answered 400, and no error that S3 has"),
-        (http("403 Forbidden", "", &token), "CredentialsRefused: the service answered 403, and no error that S3 has"),
-        (http("403 Forbidden", "", &error), "CredentialsRefused: the service answered 403 AccessDenied"),
-        (http("404 Not Found", "", &token), "StorageFailed: the service answered 404, and no error that S3 has"),
-        (http("200 OK", "", &token), "StorageFailed: what it answered is not S3's"),
-        (http("200 OK", "", &listed), "StorageFailed: what it answered is not S3's"),
+        (
+            http("400 Bad Request", "", &token),
+            "StorageFailed: the storage service returned 400 without an S3 error code",
+        ),
+        (
+            http("403 Forbidden", "", &token),
+            "CredentialsRefused: the storage service returned 403 without an S3 error code",
+        ),
+        (http("403 Forbidden", "", &error), "CredentialsRefused: the storage service returned 403 AccessDenied"),
+        (http("404 Not Found", "", &token), "StorageFailed: the storage service returned 404 without an S3 error code"),
+        (http("200 OK", "", &token), "StorageFailed: the response is not an S3 response"),
+        (http("200 OK", "", &listed), "StorageFailed: the response is not an S3 response"),
         (http("200 OK", "", &error), ""),
     ] {
         let (port, _seen) = service(answer);
@@ -224,7 +230,7 @@ async fn a_redirect_leads_nowhere_and_an_endpoint_to_no_machine() {
     let mut request = bed.fetch(NAME);
     request["place"]["s3"]["endpoint"] = json!(format!("http://127.0.0.1:{port}"));
     let failed = bed.run(&request, &Folder::new());
-    assert!(failed.error().contains("it redirects, which is not followed"), "{failed:?}");
+    assert!(failed.error().contains("redirects are not followed"), "{failed:?}");
     assert!(asked_target.try_recv().is_err(), "it was not asked");
     for endpoint in
         ["http://127.0.0.1:1/admin?x=", "http://user:pw@127.0.0.1:1", "http://169.254.169.254", "http://127.0.0.1:1/#"]
@@ -243,7 +249,7 @@ async fn no_more_is_read_than_was_stored() {
     bed.put(&format!("default/shop/{NAME}/database.sql.gz"), &vec![0; 8 << 20]).await;
     let staging = Folder::new();
     let failed = bed.run(&bed.fetch(NAME), &staging);
-    assert!(failed.error().contains("has more than the 4 bytes"), "{failed:?}");
+    assert!(failed.error().contains("is larger than the 4 bytes"), "{failed:?}");
     let bytes = staging.files().get("database.sql.gz").map_or(0, Vec::len);
     assert!(bytes <= 4, "{bytes} bytes are in the folder");
     bed.put(&format!("default/shop/{NAME}/manifest.json"), &vec![b' '; 2 << 20]).await;

@@ -99,7 +99,7 @@ async fn the_newest_of_a_day_is_fetched_and_no_others() {
         assert_eq!(fetched.files()["database.sql.gz"], content.as_bytes(), "{name}");
     }
     let none = bed.run(&bed.fetch("weekly"), &Folder::new());
-    assert!(none.error().starts_with("BackupNotFound: no backup weekly"), "{none:?}");
+    assert!(none.error().starts_with("BackupNotFound: backup weekly"), "{none:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

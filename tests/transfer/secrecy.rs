@@ -74,7 +74,7 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
     let mut one_plain = manifest.clone();
     one_plain["contents"]["parts"]["public-files"].as_object_mut().unwrap().remove("encrypted");
     bed.put(&key, one_plain.to_string().as_bytes()).await;
-    refused(NAME, "BackupNotEncrypted: public-files", "in clear").await;
+    refused(NAME, "BackupNotEncrypted: public-files", "is not encrypted").await;
     // Another version of Frappe, no files: each a change of what is restored.
     for change in [
         serde_json::json!({"frappe": "14.0.0"}),
@@ -84,7 +84,7 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
         let mut changed = manifest.clone();
         changed["contents"].as_object_mut().unwrap().extend(change.as_object().unwrap().clone());
         bed.put(&key, changed.to_string().as_bytes()).await;
-        refused(NAME, "EncryptionKeyWrong: ", "was changed").await;
+        refused(NAME, "EncryptionKeyWrong: ", "was modified").await;
     }
     // Written otherwise, it says the same.
     bed.put(&key, manifest.to_string().as_bytes()).await;

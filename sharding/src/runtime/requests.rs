@@ -163,7 +163,7 @@ impl Requests {
     }
 
     async fn read_leases(&self, missing: &BTreeSet<Incarnation>) -> Result<Vec<LeaseRecord>, Failure> {
-        tracing::info!(?missing, "owners in the slot map have no lease: it is asked for");
+        tracing::info!(?missing, "owners in the slot map have no Lease: reading it");
         let (api, params) = (self.leases(), ListParams::default().labels(&self.names.lease_selector()));
         let listed = self.within(api.list(&params)).await?;
         Ok(listed.iter().filter_map(|lease| self.names.read_lease(lease)).collect())

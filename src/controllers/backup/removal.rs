@@ -79,7 +79,7 @@ impl Scene<'_> {
         self.plan.missing |= stored.as_ref().is_err_and(|it| is_unseen(self.observed, backup, it));
         let able = stored.and_then(|()| self.observed.operator_image.as_ref().map(|_| ()).ok_or_else(image_unknown));
         if let Err((reason, message)) = able {
-            let message = format!("its backups cannot be removed: {message}; {OTHERWISE}");
+            let message = format!("backups cannot be removed: {message}; {OTHERWISE}");
             self.step(backup, &Report::new(BackupPhase::Failed, reason, message), &Times::default(), None);
             return None;
         }
@@ -116,7 +116,7 @@ impl Scene<'_> {
     /// Its Job failed for good: the site is free for other operations until the next try.
     pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, code: Code, why: &str) {
         let minutes = AGAIN_AFTER.as_secs() / 60;
-        let message = format!("{why}; it is tried again after {minutes} min, and when the spec changes; {OTHERWISE}");
+        let message = format!("{why}; retried after {minutes} min, and when the spec changes; {OTHERWISE}");
         let report = Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message);
         self.tell(backup, &Report { detail: Some(code), ..report });
         self.record(None);

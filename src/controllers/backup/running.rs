@@ -85,7 +85,7 @@ impl Scene<'_> {
         let run = BackupRun { succeeded: true, size_bytes: size, ..self.ended(operation) };
         let message = if restore {
             let warning = result.warning.map(|it| format!(". But {it}")).unwrap_or_default();
-            format!("{} was restored; the site's spec is applied and the site is served{warning}", operation.run)
+            format!("{} was restored and the site's spec applied; the site is available{warning}", operation.run)
         } else {
             let size = size.map(|it| format!(", {it} bytes")).unwrap_or_default();
             format!("backup {} completed and verified in storage{size}", operation.run)
@@ -125,7 +125,7 @@ impl Scene<'_> {
             BackupOperationKind::Remove => Reason::BackupsRemoving,
         };
         let message =
-            format!("{why} (attempt {} of {ATTEMPTS_MAX}, the next after {} s)", operation.attempt, wait.as_secs());
+            format!("{why} (attempt {} of {ATTEMPTS_MAX}, next attempt after {} s)", operation.attempt, wait.as_secs());
         self.step(backup, &Report::new(BackupPhase::Running, reason, message), times, None);
         self.again_after(wait.saturating_sub(elapsed));
     }
@@ -144,8 +144,8 @@ impl Scene<'_> {
         }
         let restore = operation.kind == BackupOperationKind::Restore;
         let left = if restore {
-            "; if it had begun, the site is in maintenance until a restore succeeds: correct the cause, delete this \
-                 SiteBackup and create it again"
+            "; if the restore had changed the site, it stays in maintenance mode until a restore succeeds: correct the \
+             cause, delete this SiteBackup and create it again"
         } else if backup.spec.schedule.is_some() {
             "; the next backup runs as scheduled"
         } else {

@@ -67,7 +67,7 @@ fn chosen(fields: &str, seed: &str) -> Result<String, String> {
 }
 
 fn number(index: usize, field: &str, seed: &str) -> Result<String, String> {
-    let wrong = || format!("{field:?}: H stands alone or as H/NUMBER, for a minute, an hour or a day of the month");
+    let wrong = || format!("{field:?}: H must be alone or H/NUMBER, for the minute, hour or day of the month");
     let (least, most) = *CHOSEN.get(index).ok_or_else(wrong)?;
     let hash = u64::from_str_radix(&hash_hex(&format!("{seed} {index}"), 12), 16).map_err(|_| wrong())?;
     if field == "H" {

@@ -45,7 +45,7 @@ pub type Refusal = (Reason, String);
 
 /// No Job can be made: the image of its second container is the operator's own.
 pub fn image_unknown() -> Refusal {
-    let message = "the operator was started without --image (OPERATOR_IMAGE), the image that backup Jobs run";
+    let message = "the operator was started without --image (OPERATOR_IMAGE), which backup Jobs need";
     (Reason::OperatorImageUnknown, message.to_owned())
 }
 
@@ -114,24 +114,23 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let account = spec.service_account_name.as_ref();
     let has_keys = s3.is_none_or(|it| it.credentials_secret_ref.is_some());
     let message = if elsewhere.next().is_some() {
-        "a Secret of spec.storage can be named in the SiteBackup's own namespace only".to_owned()
+        "Secrets of spec.storage must be in the SiteBackup's namespace".to_owned()
     } else if claim == Some(&sites) {
-        format!("{sites} is the volume of the sites: what destroys them would destroy their backups")
+        format!("{sites} is the volume of the sites: backups must be stored on another volume")
     } else if let Some(claim) = claim.filter(|it| observed.taken_claims.contains(*it)) {
-        format!("{claim} is the volume of a bench or of a MariaDB: name one that was made for backups")
+        format!("{claim} is the volume of a bench or of a MariaDB: backups must be stored on another volume")
     } else if let Some(claim) = claim.filter(|it| !within(&allowed.persistent_volume_claims, it)) {
         format!(
-            "spec.storage.persistentVolumeClaim: {claim} is not one that backups of this site may be kept on: use s3 with \
+            "spec.storage.persistentVolumeClaim: {claim} is not allowed for backups of this site: use s3 with \
              credentialsSecretRef, or have the bench's owner add it to allowedSites.backups.persistentVolumeClaims"
         )
     } else if let Some(account) = account.filter(|it| !within(&allowed.service_accounts, it)) {
         format!(
-            "spec.storage.serviceAccountName: {account} is not one that Jobs of this site may run as: use credentialsSecretRef, or \
+            "spec.storage.serviceAccountName: {account} is not allowed for Jobs of this site: use credentialsSecretRef, or \
              have the bench's owner add it to allowedSites.backups.serviceAccounts"
         )
     } else if place.is_foreign() && account.is_none() && !has_keys {
-        "the site's bench is in another namespace, whose ServiceAccount is not this one's: name the bucket's keys with \
-         s3.credentialsSecretRef"
+        "the site's bench is in another namespace, so access by ServiceAccount is not allowed: set s3.credentialsSecretRef"
             .to_owned()
     } else {
         return Ok(());

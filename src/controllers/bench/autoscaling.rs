@@ -46,7 +46,7 @@ pub fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<Autoscali
     }
     if !observed.capabilities.keda {
         let message = "KEDA is not installed (ScaledObject and TriggerAuthentication of keda.sh are missing): the number of \
-                       workers is fixed until it is";
+                       workers is fixed";
         return said(Some(false), Reason::KedaMissing, message.to_owned(), None);
     }
     let scaled: Vec<&Desired> = rendered.components.iter().filter(|it| it.kind == Kind::ScaledObject).collect();
@@ -66,11 +66,11 @@ pub fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<Autoscali
         }
     }
     if let Some(name) = starts {
-        let message = format!("ScaledObject {name}: KEDA has not said yet whether it scales");
+        let message = format!("ScaledObject {name}: KEDA has not processed it yet");
         return said(None, Reason::ScalingStarting, message, waits.into_iter().min());
     }
     let most: i32 = wanted.iter().map(|it| it.most).sum();
-    let message = format!("KEDA scales {} worker Deployments, to at most {most} pods together", scaled.len());
+    let message = format!("KEDA scales {} worker Deployments, to at most {most} pods in total", scaled.len());
     said(Some(true), Reason::Autoscaled, message, None)
 }
 
@@ -81,7 +81,7 @@ fn state(live: &DynamicObject, now: Timestamp) -> State {
     let is = |kind: &str, wanted: &str| find(kind).filter(|it| it["status"] == wanted);
     let words = |condition: &Value| condition["message"].as_str().unwrap_or_default().to_owned();
     if let Some(deleted) = &live.metadata.deletion_timestamp {
-        let why = "it is being deleted, and KEDA does not take its finalizer off: see that KEDA's operator runs";
+        let why = "it is being deleted, but KEDA does not remove its finalizer: check that KEDA's operator runs";
         return silent(deleted.0, now, why);
     }
     // Before it has looked, KEDA writes Unknown without a reason.
@@ -89,11 +89,11 @@ fn state(live: &DynamicObject, now: Timestamp) -> State {
         |ready: &&Value| ready["status"] != "Unknown" || ready["reason"].as_str().is_some_and(|it| !it.is_empty());
     let Some(ready) = find("Ready").filter(looked) else {
         let created = live.metadata.creation_timestamp.as_ref().map_or(now, |it| it.0);
-        let why = "KEDA has said nothing about it: see that KEDA's operator runs and looks after this namespace";
+        let why = "KEDA has not processed it: check that KEDA's operator runs and watches this namespace";
         return silent(created, now, why);
     };
     if is("Paused", "True").is_some() {
-        let why = "it is paused: take its annotations autoscaling.keda.sh/paused off to have it go on";
+        let why = "it is paused: remove its annotations autoscaling.keda.sh/paused to resume scaling";
         return State::Fails(Reason::ScalingPaused, why.to_owned());
     }
     if ready["status"] != "True" {
@@ -101,12 +101,12 @@ fn state(live: &DynamicObject, now: Timestamp) -> State {
         return State::Fails(Reason::ScalingFailed, if words.is_empty() { "not ready".to_owned() } else { words });
     }
     if let Some(fallback) = is("Fallback", "True") {
-        let why = format!("KEDA cannot ask Redis, and workers run at a fixed number: {}", words(fallback));
+        let why = format!("KEDA cannot query Redis, and the number of workers is fixed: {}", words(fallback));
         return State::Fails(Reason::ScalingFallback, why);
     }
     let health = status["health"].as_object().into_iter().flatten();
     if let Some((trigger, _)) = health.into_iter().find(|(_, it)| it["status"] == "Failing") {
-        let why = format!("KEDA cannot ask Redis (trigger {trigger}), and starts no worker while there is none");
+        let why = format!("KEDA cannot query Redis (trigger {trigger}), and does not scale up from zero");
         return State::Fails(Reason::ScalingFailed, why);
     }
     match is("HPAActive", "False") {

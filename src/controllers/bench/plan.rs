@@ -114,8 +114,7 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
         return missing(BenchPhase::Progressing, Reason::RedisSecretMissing, message);
     };
     if external == External::Generated && !protection::is_own(observed, secret) {
-        let message =
-            format!("Secret {name} exists and is not the one that was made for this bench: rename or remove it");
+        let message = format!("Secret {name} exists and was not created for this bench: rename or remove it");
         return missing(BenchPhase::Failed, Reason::RedisSecretForeign, message);
     }
     if secret.labels().contains_key(labels::WATCHED) {
@@ -366,6 +365,6 @@ fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
 
 fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {
     let why = status::configure_failure(observed, revision).map_or_else(|| Failure::unknown().message, |it| it.message);
-    let message = format!("Job {name} failed: {why}; correct the cause and delete the Job to have it run again");
+    let message = format!("Job {name} failed: {why}; correct the cause and delete the Job to run it again");
     Report::new(BenchPhase::Failed, Reason::ConfigureFailed, message)
 }

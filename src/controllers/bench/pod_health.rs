@@ -46,7 +46,7 @@ fn waits(container: &ContainerStatus) -> Option<(Reason, String)> {
         return None;
     };
     let ended = container.last_state.as_ref().and_then(|it| it.terminated.as_ref());
-    let code = ended.map(|it| format!(" (it ended with code {})", it.exit_code)).unwrap_or_default();
+    let code = ended.map(|it| format!(" (exit code {})", it.exit_code)).unwrap_or_default();
     let said = short(waiting.message.as_deref().unwrap_or_default());
     Some((reason, format!("{word}{code}: {said}")))
 }
@@ -120,7 +120,7 @@ mod tests {
                     "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}},
                     "lastState": {"terminated": {"exitCode": 137}},
                 }]}),
-                Some((Reason::ContainerFailing, "CrashLoopBackOff (it ended with code 137): back-off 10s")),
+                Some((Reason::ContainerFailing, "CrashLoopBackOff (exit code 137): back-off 10s")),
             ),
             (
                 json!({"conditions": [

@@ -95,23 +95,23 @@ pub(super) fn condition(observed: &Observed) -> Option<(bool, Reason, String)> {
         None => said(
             false,
             Reason::RedisOpen,
-            "Redis has neither a password nor a NetworkPolicy: whoever reaches it runs code in the bench's workers; set \
-             redisConfig.protected: true",
+            "Redis has neither a password nor a NetworkPolicy: any client that reaches it can run code in the bench's \
+             workers; set redisConfig.protected: true",
         ),
         Some((External::Password, _)) if !build::is_protected(&observed.bench) => said(
             false,
             Reason::RedisOpen,
-            "Redis asks for the password that the bench names and has no NetworkPolicy: set redisConfig.protected: true",
+            "Redis requires the password in passwordSecretRef, but has no NetworkPolicy: set redisConfig.protected: true",
         ),
         Some(_) if SERVERS.into_iter().any(|server| runs_open(observed, server)) => said(
             false,
             Reason::RedisProtecting,
-            "the components learn the password of Redis, which asks for it once all know it",
+            "the components get the Redis password, stage by stage; Redis requires it afterwards",
         ),
         Some(_) => said(
             true,
             Reason::RedisProtected,
-            "Redis asks for a password, and a NetworkPolicy lets in only the bench's pods and KEDA",
+            "Redis requires a password, and a NetworkPolicy admits only the bench's pods and KEDA",
         ),
     }
 }

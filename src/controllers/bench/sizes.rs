@@ -51,7 +51,7 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
     let size = |bytes: i128| format!("{} MiB", bytes >> 20);
     let stands = if wanted < present {
         let message = format!(
-            "volume {name} has {} and cannot shrink to {}: set the size back, or move to a new bench",
+            "volume {name} has {} and cannot shrink to {}: revert the size, or move to a new bench",
             size(present),
             size(wanted)
         );
@@ -71,7 +71,7 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
     if stands.is_some() {
         spec.resources = requested(&found).or(spec.resources);
     } else if problem.is_none() && wanted > granted && is_bound(claim) {
-        let message = format!("volume {name} grows from {} to {}", size(granted), size(wanted));
+        let message = format!("expanding volume {name} from {} to {}", size(granted), size(wanted));
         *problem = Some((Reason::VolumePending, message));
     }
     *problem = stands.or(problem.take());

@@ -114,7 +114,7 @@ fn refused(observed: &Observed) -> Option<(Reason, String)> {
     observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment).find_map(|((_, name), live)| {
         let failure = live::conditions(live).into_iter().find(|it| it.holds("ReplicaFailure"))?;
         let message = failure.message().unwrap_or_default();
-        Some((Reason::PodsNotStarting, format!("Deployment {name}: its pods are refused: {message}")))
+        Some((Reason::PodsNotStarting, format!("Deployment {name}: its pods are rejected: {message}")))
     })
 }
 
@@ -129,8 +129,10 @@ fn unbound(observed: &Observed) -> Option<(Reason, String)> {
             (Reason::StorageClassMissing, message)
         }
         Some(Class::Missing(None)) => {
-            let message =
-                format!("volume {name}: there is no default StorageClass: set spec.storageClassName in a new bench");
+            let message = format!(
+                "volume {name}: no default StorageClass exists: create one, or set spec.storageClassName in a new \
+                bench"
+            );
             (Reason::StorageClassMissing, message)
         }
         _ => (Reason::VolumePending, format!("volume {name} is not bound: see kubectl describe pvc {name}")),

@@ -29,8 +29,8 @@ pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem
     let (spec, namespace) = (&bench.spec, Key::of(bench).namespace);
     let problem = |reason, message: String| Err(Problem { reason, message });
     if bench.annotations().contains_key(labels::TOO_LARGE) {
-        let message = "the object is too large (its spec takes more than 128 KiB) or nested too deeply, and is not read: \
-                       take out what makes it so";
+        let message = "the object is too large (spec larger than 128 KiB in memory) or nested too deeply, and is \
+                       ignored: make it smaller";
         return problem(Reason::SpecTooLarge, message.to_owned());
     }
     let from = |kind: AppSourceKind| spec.apps.iter().find(move |app| app.source == kind);

@@ -94,8 +94,8 @@ fn shared(
     // A server that does not exist is not told from one that the site may not use.
     if let (None, Some(key)) = (&decided, asked.filter(|key| !may_use_server(observed, bench, key))) {
         let message = format!(
-            "dbConfig.mariadbRef: MariaDB {key} does not exist, or is not for this site: leave it out, or have its owner name this \
-             site's namespace in its annotation {}",
+            "dbConfig.mariadbRef: MariaDB {key} does not exist, or is not allowed for this site: remove the reference, or \
+             have its owner add this site's namespace to its annotation {}",
             labels::ALLOWED_NAMESPACES
         );
         return Err(Report::failed(Stage::Database, Stage::Database, Reason::DatabaseNotAllowed, message));
@@ -116,8 +116,8 @@ fn shared(
                 "MariaDB {key} does not exist: create it, or correct dbConfig.mariadbRef or the ConfigMap's defaultMariaDB"
             ),
             None => format!(
-                "dbConfig.mariadbRef is missing and namespace {home} does not have exactly one MariaDB: create one, or name \
-                 one in the bench's or the site's dbConfig.mariadbRef"
+                "dbConfig.mariadbRef is missing and namespace {home} does not have exactly one MariaDB: create one, or \
+                 set dbConfig.mariadbRef of the bench or the site"
             ),
         };
         return Err(Report::pending(Stage::Database, Stage::Database, Reason::DatabaseServerNotFound, message));
@@ -141,7 +141,7 @@ fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) 
     let at = Stage::Database;
     let failed = |reason, message: String| Err(Report::failed(at, at, reason, message));
     let Some(reference) = &config.connection_secret_ref else {
-        let message = "dbConfig.connectionSecretRef is missing: name a Secret with the keys username and password";
+        let message = "dbConfig.connectionSecretRef is missing: reference a Secret with the keys username and password";
         return failed(Reason::ConnectionSecretMissing, message.to_owned());
     };
     let own = Key::of(observed.site.as_ref()).namespace;

@@ -247,8 +247,8 @@ fn lacks_secret(remains: &Remains) -> Option<Report> {
         None => return None,
     };
     let message = format!(
-        "Secret {name} is gone, so that no Job can drop the database: restore it, set deletionPolicy: Retain to keep database \
-         and files, or set the annotation {}: skip-database to have it left out",
+        "Secret {name} does not exist, so no Job can drop the database: restore it, set deletionPolicy: Retain to keep \
+         database and files, or set the annotation {}: skip-database to delete only the files",
         labels::FORCE_DELETE
     );
     Some(blocked(Reason::DeletionBlocked, message))
@@ -281,7 +281,7 @@ fn drop_by_job(remains: &Remains, bench: &FrappeBench) -> Option<Plan> {
         }
         Progress::Failed { operation, message } => {
             let message = format!(
-                "{message}, or set the annotation {} to skip-database (the Job removes the files only) or skip-job",
+                "{message}, or set the annotation {} to skip-database (the Job deletes only the files) or skip-job",
                 labels::FORCE_DELETE
             );
             Some(Plan::report(observed, &blocked(Reason::DeletionFailed, message), Some(operation)))

@@ -34,7 +34,7 @@ pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
         return None;
     }
     if let Some(does) = under_way(observed) {
-        return Some(waits(observed, &format!("{does}: nothing of the site is removed before it has finished")));
+        return Some(waits(observed, &format!("{does}: nothing else is removed before it has finished")));
     }
     // The Job of a creation or a change: it is no good moment for a dump.
     if let Some(job) = operation::running_job(observed) {
@@ -67,7 +67,7 @@ fn begin(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Plan
         epoch: observed.epoch,
     };
     let message = format!(
-        "SiteBackup {} makes the final backup {}: nothing is removed before it has finished",
+        "SiteBackup {} is making the final backup {}: nothing else is removed before it has finished",
         operation.site_backup, operation.run
     );
     let mut plan = waits(observed, &message);
@@ -123,7 +123,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
         }
     }
     Err(refused.unwrap_or_else(|| {
-        let message = "no SiteBackup of the site has a storage: create one with spec.storage";
+        let message = "no SiteBackup of the site has spec.storage: create one";
         (BackupReason::StorageMissing, message.to_owned())
     }))
 }

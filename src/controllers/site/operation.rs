@@ -110,7 +110,7 @@ impl Asked<'_> {
             );
             return Progress::Failed { operation, message };
         }
-        let message = format!("{why}, the next after {} s)", wait.as_secs());
+        let message = format!("{why}, next attempt after {} s)", wait.as_secs());
         Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
     }
 

@@ -119,8 +119,8 @@ pub fn foreign_secret(observed: &Observed, known: &Known, database: &Database) -
     let (label, _, _) = decided.iter().find(|it| differs(it))?;
     let name = observed.credentials.as_ref()?.name_any();
     failed(format!(
-        "annotation {label} of Secret {name} is not what was decided for this site and is not followed: set it back, or remove \
-         the Secret if the site was never made"
+        "annotation {label} of Secret {name} differs from what was decided for this site, and is ignored: revert it, or \
+         delete the Secret if the site was never created"
     ))
 }
 

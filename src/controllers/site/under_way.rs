@@ -35,6 +35,6 @@ pub fn under_way(observed: &Observed) -> Option<String> {
     let name = &operation.site_backup;
     Some(match &observed.backup_job {
         Some(job) => format!("Job {} is {does}; other changes wait for it", job.name_any()),
-        None => format!("SiteBackup {name} begins {does}, and says what it waits for; other changes wait for it"),
+        None => format!("SiteBackup {name} is about to start {does}; other changes wait for it"),
     })
 }

@@ -114,8 +114,8 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     let own = Key::of(observed.site.as_ref()).namespace;
     let failed = |at, reason, message: String| Err(Report::failed(Stage::Bench, at, reason, message));
     if observed.site.annotations().contains_key(labels::TOO_LARGE) {
-        let message = "the object is too large (its spec takes more than 64 KiB) or nested too deeply, and is not read: take \
-                       out what makes it so, such as siteConfig";
+        let message = "the object is too large (spec larger than 64 KiB in memory) or nested too deeply, and is ignored: \
+                       make it smaller, for example siteConfig";
         return failed(Stage::Init, Reason::SpecTooLarge, message.to_owned());
     }
     if let Some(reference) = &spec.admin_password_secret_ref
@@ -140,7 +140,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     // One that does not exist is not told from one that does not allow it: that is nobody else's business.
     if place.is_foreign() && !observed.bench.as_deref().is_some_and(|bench| allows(observed, bench)) {
         let message = format!(
-            "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: its owner allows them with \
+            "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: have its owner set \
              spec.allowedSites",
             place.namespace
         );
@@ -157,7 +157,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let status = bench.status.clone().unwrap_or_default();
     if !condition::is_true(&status.conditions, "Ready") && !served {
         // Not the bench's own message: it changes with every pod, and each change would be a write for every site.
-        return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; its conditions say why")));
+        return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; see its conditions")));
     }
     Ok(bench)
 }
@@ -235,7 +235,7 @@ fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report>
     if let Some(app) = wanted.iter().find(|app| removed.contains(app)) {
         return failed(
             Reason::AppsContradict,
-            format!("apps and removedApps both name {app}: take it out of one of them"),
+            format!("apps and removedApps both contain {app}: remove it from one of them"),
         );
     }
     let Some(app) = wanted.iter().find(|app| !offered.contains(app)) else { return Ok(wanted) };

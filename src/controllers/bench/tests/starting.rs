@@ -175,7 +175,7 @@ fn pods_that_are_refused_are_told_with_the_servers_words() {
     Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"] = refused;
     let (_, reason, message) = ready(&world);
     assert_eq!(reason, "PodsNotStarting");
-    assert_eq!(message, "Deployment prod-worker-long: its pods are refused: exceeded quota: small");
+    assert_eq!(message, "Deployment prod-worker-long: its pods are rejected: exceeded quota: small");
 }
 
 /// The configure Job's deadline is ten minutes; that no pod of it is made is known long before.
@@ -192,6 +192,6 @@ fn a_configure_job_without_a_pod_is_told_in_time() {
     world.now += jiff::SignedDuration::from_secs(20);
     let (_, reason, message) = ready(&world);
     assert_eq!(reason, "PodsNotStarting");
-    assert!(message.starts_with("Job prod-configure: no pod is made of it"), "{message}");
+    assert!(message.starts_with("Job prod-configure: its pod cannot be created"), "{message}");
     assert_eq!(plan(&world).again_after, None);
 }

@@ -116,13 +116,13 @@ impl Refusal {
 
     /// A site that exists stays as it is, and is not given what it asks for.
     pub fn withholds(&self) -> Report {
-        let message = format!("{}; the site is served as it was", self.message);
+        let message = format!("{}; the site keeps its current configuration", self.message);
         Report::failed(Stage::Done, self.stage(), self.reason, message)
     }
 
     /// A site that has what it asks for, since that was allowed when it was made, keeps it.
     pub fn tells(&self) -> Report {
-        Report::ready(self.reason, format!("the site is served as it was, and not changed any more: {}", self.message))
+        Report::ready(self.reason, format!("the site stays available, but changes are not applied: {}", self.message))
     }
 
     /// The stage of the site's way that it is about.

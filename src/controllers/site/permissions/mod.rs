@@ -37,8 +37,8 @@ fn settings(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let mut keys = spec.site_config.keys().chain(spec.site_config_secret_refs.keys());
     if let Some(key) = keys.clone().find(|key| site_config::is_reserved(key)) {
         return refused(format!(
-            "siteConfig: {key} is not an entry that may be set: it has a field of its own, belongs to the operator or the bench, \
-             or is not letters, digits and _"
+            "siteConfig: {key} must not be set: it has its own field, is managed by the operator or the bench, or has \
+             characters other than letters, digits and _"
         ));
     }
     let of_bench = bench.spec.allowed_sites.as_ref().map(|it| it.site_config_keys.as_slice()).unwrap_or_default();
@@ -46,8 +46,8 @@ fn settings(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let allowed = |key: &String| site_config::is_harmless(key) || of_bench.contains(key) || of_platform.contains(key);
     let key = keys.find(|key| !allowed(key))?;
     refused(format!(
-        "siteConfig: {key} is not one of the entries that a site may set by itself, since not all of them reach that site alone: \
-         remove it, or have the bench's owner add it to allowedSites.siteConfigKeys, or the platform to \
+        "siteConfig: {key} is not an entry that this site may set, because it may affect other sites: remove it, or have \
+         the bench's owner add it to allowedSites.siteConfigKeys, or the platform to \
          allowedSiteConfigKeys of the operator's ConfigMap"
     ))
 }

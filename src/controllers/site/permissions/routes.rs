@@ -42,13 +42,13 @@ fn annotation(observed: &Observed) -> Option<Refusal> {
     annotations(observed).into_iter().find_map(|(field, name, value)| {
         let message = if !is_allowed(name, more) {
             format!(
-                "{field}.annotations: {name} is not an annotation that a site may set: remove it, or ask the cluster administrator \
-                 to add it to allowedRouteAnnotations in the operator's ConfigMap"
+                "{field}.annotations: {name} is not allowed: remove it, or have the platform add it to \
+                 allowedRouteAnnotations in the operator's ConfigMap"
             )
         } else if !is_harmless_value(name, value) {
             format!(
-                "{field}.annotations: the value of {name} is too long, or has characters that may mean something to what reads \
-                 it: use letters, digits, spaces and . , : / _ -"
+                "{field}.annotations: the value of {name} is too long or has characters that are not allowed: use \
+                 letters, digits, spaces and . , : / _ -"
             )
         } else {
             return None;
@@ -93,7 +93,7 @@ fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
             format!("host {host} is not under one of the bench's allowedSuffixes ({})", of_bench.join(", "))
         } else if place.is_foreign() && !within_bench && within_platform != Some(true) && !is_made(host) {
             format!(
-                "host {host} is not one that a site of another namespace may have: have the bench's owner add its domain to \
+                "host {host} is not allowed for a site of another namespace: have the bench's owner add its domain to \
                  domainConfig.allowedSuffixes, or the platform to allowedDomainSuffixes of the operator's ConfigMap"
             )
         } else {
@@ -118,8 +118,8 @@ fn wildcard(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     };
     let domain = observed.hosts.all().map(parent).find(|it| !listed(it))?;
     let message = format!(
-        "routeConfig.wildcardPolicy: subdomain serves every host below {domain}, which no list gives to this site: leave it out, or \
-         have {domain} added to domainConfig.allowedSuffixes of the bench"
+        "routeConfig.wildcardPolicy: subdomain serves every host below {domain}, which is not allowed for this site: \
+         remove it, or have {domain} added to domainConfig.allowedSuffixes of the bench"
     );
     Some(refusal(Reason::RouteNotAllowed, message))
 }
@@ -163,7 +163,7 @@ fn way(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
         let refused = within == Some(false) || (place.is_foreign() && within.is_none() && !of_bench.contains(&name));
         let message = || {
             format!(
-                "{kind} {name} is not one that this site may use: leave it out, or have the bench's owner add it to \
+                "{kind} {name} is not allowed for this site: remove it, or have the bench's owner add it to \
                  allowedSites.routes.{field}, or the platform to {list} of the operator's ConfigMap"
             )
         };

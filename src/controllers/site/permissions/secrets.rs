@@ -33,7 +33,8 @@ pub fn refused(observed: &Observed, reference: &Reference) -> Option<(Reason, St
     let secret = observed.secrets.get(name)?;
     if is_reserved(observed, name, secret) {
         let message = format!(
-            "{field}: Secret {name} was made by an operator, or has a server's administrator: name one that you made for this"
+            "{field}: Secret {name} was created by an operator, or belongs to a MariaDB administrator: create and \
+             reference another Secret"
         );
         return Some((Reason::SecretRefused, message));
     }
@@ -43,8 +44,8 @@ pub fn refused(observed: &Observed, reference: &Reference) -> Option<(Reason, St
 fn copy_message(observed: &Observed, field: &str, name: &str) -> String {
     let namespace = Place::of(&observed.site).namespace;
     format!(
-        "{field}: Secret {name} does not say that it may be copied to namespace {namespace}, where the bench is: its owner sets the \
-         annotation {}: {namespace}",
+        "{field}: Secret {name} may not be copied to the bench's namespace {namespace}: have its owner set the annotation \
+         {}: {namespace}",
         labels::ALLOWED_NAMESPACES
     )
 }

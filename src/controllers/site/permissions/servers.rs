@@ -36,8 +36,8 @@ pub(super) fn own_server(observed: &Observed, bench: &FrappeBench) -> Option<Ref
         && of_bench.mode != Some(DatabaseMode::Dedicated)
         && allowed.dedicated != Some(true)
     {
-        "dbConfig.mode: a site of another namespace may not have a server of its own on this bench: its owner allows it \
-         with allowedSites.databases.dedicated"
+        "dbConfig.mode: a site of another namespace may not have a dedicated server on this bench: have the bench's owner \
+         set allowedSites.databases.dedicated"
             .to_owned()
     } else {
         refused_image(observed, asked, &of_bench, &allowed)
@@ -60,7 +60,7 @@ fn refused_image(
         || allowed.images.contains(image);
     let message = || {
         format!(
-            "dbConfig.image: {image} is not an image that a site may choose: remove it, or have the bench's owner add it to \
+            "dbConfig.image: {image} is not allowed: remove it, or have the bench's owner add it to \
              allowedSites.databases.images, or the platform to allowedDatabaseImages of the operator's ConfigMap"
         )
     };
@@ -82,7 +82,7 @@ fn refused_size(
     let most = allowed.max_storage_size.as_ref().map(|it| it.0.as_str()).or(foreign.then_some(own))?;
     let message = || {
         format!(
-            "dbConfig.storageSize: {} is more than {most}, the most that the bench allows: lower it, or have the bench's owner \
+            "dbConfig.storageSize: {} is more than the bench's maximum {most}: lower it, or have the bench's owner \
              raise allowedSites.databases.maxStorageSize",
             size.0
         )
@@ -108,7 +108,7 @@ fn refused_resource(
     };
     let (name, amount) = resources.requests.iter().chain(&resources.limits).find(too_much)?;
     Some(format!(
-        "dbConfig.resources: {name} {} is more than the bench allows: lower it or leave it out, or have the bench's owner raise \
+        "dbConfig.resources: {name} {} is more than the bench allows: lower or remove it, or have the bench's owner raise \
          allowedSites.databases.maxResources",
         amount.0
     ))

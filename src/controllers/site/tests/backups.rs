@@ -361,10 +361,10 @@ fn a_backup_of_another_site_is_fetched_from_its_folder_and_stored_to_the_sites_o
     let restore = json!({"backupName": "daily-backup-2024-01-15", "sourceSite": "production"});
     let mut world = served(vec![backup("clone", json!({"storage": storage, "restore": restore}))]);
     let carried = carried(&settle(&mut world)[0]);
-    end(&mut world, "Complete", json!({"result": {"warning": "enter stored passwords anew"}}));
+    end(&mut world, "Complete", json!({"result": {"warning": "enter stored passwords again"}}));
     settle(&mut world);
     let status = json!(of(&world, "clone").status).to_string();
-    assert!(status.contains("served. But enter stored passwords anew"), "{status}");
+    assert!(status.contains("available. But enter stored passwords again"), "{status}");
     assert_eq!(carried.folder, "europe/default/shop");
     assert_eq!(carried.fetch_folder.as_deref(), Some("europe/default/production"));
     assert_eq!(carried.store.map(|it| it.site).as_deref(), Some("default/shop"));

@@ -60,7 +60,7 @@ fn a_last_backup_is_made_before_anything_is_removed() {
     let labels = of(&world, "daily-backup").labels();
     assert!(labels.contains_key("frappe.vyogo.tech/slot"), "one that was made just now is its site's owner's too");
     assert!(
-        message(&plan(&world)).contains("nothing of the site is removed before it has finished"),
+        message(&plan(&world)).contains("nothing else is removed before it has finished"),
         "{}",
         message(&plan(&world))
     );

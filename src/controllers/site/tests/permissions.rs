@@ -164,7 +164,7 @@ fn a_site_that_exists_keeps_what_it_has_and_gets_no_more() {
     assert!(is_empty(&world, &plan(&world)));
     let status = world.site.status.clone().expect("a status");
     assert!(!condition::is_true(&status.conditions, "Ready") && status.initialized);
-    assert!(message(&refused).contains("the site is served as it was"), "{}", message(&refused));
+    assert!(message(&refused).contains("the site keeps its current configuration"), "{}", message(&refused));
 
     edit(&mut world, |spec| {
         spec.site_config.clear();
