@@ -187,13 +187,13 @@ fn sources(folder: &Path, found: &mut BTreeSet<String>) {
 /// Which objects of a kind a watch shows.
 fn shown(narrowing: Narrowing) -> &'static str {
     match narrowing {
-        Narrowing::Slots => "those of the slots that the replica holds",
-        Narrowing::OfSites => "those of the sites in the slots that the replica holds",
-        Narrowing::Unlabelled => "those without a slot's label",
-        Narrowing::OfBenches => "those of benches; the coordinator alone",
-        Narrowing::Marked => "those with the label `frappe.vyogo.tech/watched`",
-        Narrowing::Everything => "all; every replica",
-        Narrowing::Named => "one by its name, once it is asked for (metadata)",
+        Narrowing::Slots => "in the slots that the replica owns",
+        Narrowing::OfSites => "of sites in the slots that the replica owns",
+        Narrowing::Unlabelled => "without a slot label",
+        Narrowing::OfBenches => "of benches; only by the coordinator",
+        Narrowing::Marked => "with the label `frappe.vyogo.tech/watched`",
+        Narrowing::Everything => "all; by every replica",
+        Narrowing::Named => "one by its name, if it is needed (metadata)",
         Narrowing::Settings => "`frappe-operator-config` in the operator's namespace",
     }
 }
@@ -201,19 +201,19 @@ fn shown(narrowing: Narrowing) -> &'static str {
 /// Whom a change wakes.
 fn woken(wakes: Wakes) -> &'static str {
     match wakes {
-        Wakes::Site => "the site; where it goes, its SiteBackups, and its bench if that is being deleted",
-        Wakes::Bench => "the bench; its sites where spec, readiness, suffix or deletion changed",
+        Wakes::Site => "the site; after its deletion, its SiteBackups, and its bench if that is being deleted",
+        Wakes::Bench => "the bench; its sites if spec, readiness, suffix or deletion changed",
         Wakes::ItsSite => "its site",
         Wakes::ItsBench => "its bench",
         Wakes::BenchInTrouble => "its bench, if the pod cannot run",
         Wakes::Backups => "the SiteBackups of its site",
-        Wakes::SitesOfHost => "the site that holds the host; where it goes, the sites that want it",
+        Wakes::SitesOfHost => "the site that uses the host; after a deletion, the sites that want the host",
         Wakes::SitesOfNamespace => "sites in it or on its benches, if its labels changed or it is being deleted",
-        Wakes::SitesOfServer => "its site; where it is no site's own, every site",
-        Wakes::WhoNamesIt => "benches, sites and SiteBackups that name it",
-        Wakes::WhoUsesTheApi => "whom an optional API concerns (below)",
+        Wakes::SitesOfServer => "its site if it is dedicated, else every site",
+        Wakes::WhoNamesIt => "benches, sites and SiteBackups that reference it",
+        Wakes::WhoUsesTheApi => "benches or sites that use an optional API (below)",
         Wakes::Benches => "every bench",
-        Wakes::WhoUsesTheSetting => "whom the changed settings concern",
+        Wakes::WhoUsesTheSetting => "benches and sites that the changed keys affect",
     }
 }
 
@@ -225,10 +225,10 @@ fn api_group(kind: Kind) -> String {
 #[test]
 fn the_permissions_page_is_the_table_of_kinds() {
     let mut text = String::from(
-        "# What the operator watches, and what it may do\n\nMade from the table of kinds (`src/domain/kinds.rs`) by `make docs`.\n\n\
-         ## Watches\n\nWhere *of these* says metadata, nothing else is transferred. A change of its own object wakes a controller at \
-         once; the rest is gathered for 100 ms. With `watchNamespaces` the kinds with objects in namespaces are watched in those alone.\n\n\
-         | kind | of these | a change wakes |\n|---|---|---|\n",
+        "# Watches and permissions\n\nGenerated from the table of kinds (`src/domain/kinds.rs`) by `make docs`.\n\n\
+         ## Watches\n\n*Metadata* means that only metadata is transferred. A change of the object itself is reconciled at once; changes of \
+         other objects are batched for 100 ms. With `watchNamespaces`, namespaced kinds are watched only in those namespaces.\n\n\
+         | kind | objects | a change triggers a reconcile of |\n|---|---|---|\n",
     );
     for kind in Kind::ALL {
         let (row, name) = (kind.row(), kind.resource().kind);
@@ -240,8 +240,8 @@ fn the_permissions_page_is_the_table_of_kinds() {
         }
     }
     text.push_str(
-        "\n## Optional APIs\n\nEach is noticed when it comes and when it goes, without a restart.\n\n\
-         | API | it exists where these definitions do | its kinds | without it |\n|---|---|---|---|\n",
+        "\n## Optional APIs\n\nThe operator detects when an API is installed or removed, without a restart.\n\n\
+         | API | detected by these CRDs | kinds | without it |\n|---|---|---|---|\n",
     );
     for api in Api::ALL {
         let row = api.row();
@@ -256,8 +256,8 @@ fn the_permissions_page_is_the_table_of_kinds() {
         writeln!(text, "| {} | {known} | {kinds} | {} |", row.title, row.without).unwrap();
     }
     text.push_str(
-        "\n## Permissions\n\nThe chart's roles (`helm/frappe-operator/files/rights.yaml`) are this table; `frappe-operator check` asks \
-         the API server for each permission.\n\n| resource | verbs | where | what for |\n|---|---|---|---|\n",
+        "\n## Permissions\n\nThe chart's roles (`helm/frappe-operator/files/rights.yaml`) are generated from the same table; `frappe-operator check` \
+         verifies each permission.\n\n| resource | verbs | where | purpose |\n|---|---|---|---|\n",
     );
     for grant in grants() {
         let place = match grant.place {
@@ -274,13 +274,13 @@ fn the_permissions_page_is_the_table_of_kinds() {
 fn the_charts_rights_are_those_of_the_table() {
     let rights = Rights::needed();
     let mut text = String::from(
-        "# What the operator may do, made from the table of kinds by `make docs`; what each right is for: docs/permissions.md.\n\
-         # `frappe-operator check` asks the API server for each.\n",
+        "# Permissions of the operator, generated from the table of kinds by `make docs`; purpose of each: docs/permissions.md.\n\
+         # `frappe-operator check` verifies each.\n",
     );
     let places = [
-        ("Of what the cluster has one of.", "cluster", &rights.cluster),
+        ("Cluster-scoped.", "cluster", &rights.cluster),
         ("In every watched namespace: all, unless watchNamespaces is set.", "namespaces", &rights.namespaces),
-        ("In the operator's own namespace.", "own", &rights.own),
+        ("In the operator's namespace.", "own", &rights.own),
     ];
     let list = |items: &[String]| {
         let quoted = items.iter().map(|it| if it.is_empty() { "\"\"" } else { it }).collect::<Vec<_>>();

@@ -1,94 +1,94 @@
-//! Why a step of a Job failed: the words that runner and transfer leave for the operator in their termination messages.
+//! Codes of failed Jobs, which the site runner and `transfer` write into their termination messages.
 
 use strum::{Display, EnumString, VariantArray};
 
-/// Why a step failed. The runner's list is `CODES` in `src/runner/runner_common.py`; docs/troubleshooting.md explains each.
+/// Code of a failure. The runner's list is `CODES` in `src/runner/runner_common.py`; docs/troubleshooting.md explains each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString, VariantArray)]
 pub enum Code {
-    /// The container left no code: it was killed, or its image is of another version.
+    /// The container wrote no code: it was killed, or its image is of another version.
     Unknown,
-    /// The Job's request is wrong: a fault of the operator, or of another version.
+    /// The Job's request is invalid: a bug of the operator, or another version.
     RequestInvalid,
-    /// A Secret lacks a key, or holds what is none.
+    /// A Secret lacks a key or has an invalid value.
     SecretInvalid,
-    /// Host, port or names of an existing database are wrong.
+    /// Host, port or names of an existing database are invalid.
     ConnectionInvalid,
-    /// The image lacks a program that is needed.
+    /// The image lacks a required program.
     ProgramMissing,
-    /// The image's database client cannot be kept from running commands of a dump.
+    /// The image's database client cannot disable client commands in a dump.
     ClientTooOld,
-    /// The image lacks apps that the site has.
+    /// The image lacks apps of the site.
     AppsMissing,
-    /// An app is to be removed that one requires which stays.
+    /// An app to be removed is required by another installed app.
     AppRequired,
-    /// The site's name is one that Frappe uses for itself.
+    /// The site's name is reserved by Frappe.
     SiteNameReserved,
-    /// The database server cannot be reached, refused the login, or a statement failed.
+    /// The database server is unreachable or rejected the login, or a statement failed.
     DatabaseFailed,
-    /// The database has tables that no FrappeSite made.
+    /// The database has tables that no FrappeSite created.
     DatabaseNotEmpty,
-    /// The site's directory holds a site that no FrappeSite made.
+    /// The site's directory contains a site that no FrappeSite created.
     SiteDirectoryTaken,
-    /// What is to be taken over is not the site of these Secrets and objects.
+    /// The site to be taken over is not the one of the Secrets and objects.
     SiteMismatch,
     /// The site's directory belongs to another FrappeSite.
     SiteNameTaken,
-    /// A command of Frappe's, Git's or of an app's failed.
+    /// A command of Frappe, Git or an app failed.
     CommandFailed,
     /// A file could not be read or written.
     FilesFailed,
-    /// The site lacks a part, or is half restored.
+    /// Part of the site is missing, or a restore did not complete.
     SiteIncomplete,
-    /// Another pod works on the site.
+    /// Another pod is working on the site.
     SiteLocked,
-    /// Jobs of the site did not end in the time that a restore waits for them.
+    /// Background jobs of the site did not finish while a restore waited for them.
     JobsRunning,
-    /// The Redis of the bench's queues cannot be reached.
+    /// The bench's queue Redis is unreachable.
     QueueUnreachable,
     /// The backup is of another database engine.
     BackupMisfit,
-    /// The backup was made by a newer Frappe than the bench's.
+    /// The backup was made with a newer version of Frappe.
     BackupNewer,
-    /// What is stored is not what was made.
+    /// The stored backup is corrupt.
     BackupBroken,
-    /// The backup unpacks to more than was made, or than the volume has room for.
+    /// The unpacked backup is larger than its manifest says, or than the free space of the volume.
     BackupTooLarge,
-    /// There is no such backup.
+    /// The backup does not exist.
     BackupNotFound,
-    /// A backup of that name is of another site.
+    /// A backup with that name belongs to another site.
     BackupForeign,
-    /// The backup was not made with this key.
+    /// The backup was not made with the storage's key.
     BackupNotAuthentic,
-    /// The storage has a key, and the backup is in clear.
+    /// The storage has an encryption key, but the backup is not encrypted.
     BackupNotEncrypted,
     /// The bucket does not exist.
     BucketMissing,
-    /// The service refused the credentials.
+    /// The storage denied access.
     CredentialsRefused,
-    /// `ca.crt` holds no certificates.
+    /// `ca.crt` contains no certificates.
     CertificateWrong,
-    /// The endpoint is not the URL of a service.
+    /// The endpoint is not an allowed URL.
     EndpointRefused,
-    /// The backup is encrypted and the storage names no key.
+    /// The backup is encrypted, but the storage has no key.
     EncryptionKeyMissing,
-    /// The key is none, or not the backup's.
+    /// The key is invalid, or not the backup's.
     EncryptionKeyWrong,
-    /// The storage names what is not the SiteBackup's to name, or what does not exist.
+    /// The storage references an object that does not exist or may not be used.
     StorageRefused,
-    /// No room is left where backups are kept.
+    /// The storage is full.
     StorageFull,
-    /// The service cannot be reached.
+    /// The storage is unreachable.
     StorageUnreachable,
-    /// The service answered with another error.
+    /// The storage returned another error.
     StorageFailed,
-    /// No room is left in the pod.
+    /// The pod's temporary volume is full.
     StagingFull,
-    /// The pod's own disk failed.
+    /// The pod's temporary volume failed.
     StagingFailed,
 }
 
 impl Code {
-    /// Whether no further try mends it: somebody must act.
+    /// Whether a retry cannot succeed, so that a user must act.
     pub fn is_final(self) -> bool {
         matches!(
             self,

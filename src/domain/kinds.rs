@@ -60,7 +60,7 @@ kinds! {
     Site => Row {
         parts: &[STATUS, FINALIZERS],
         ..Row::new(|| ApiResource::erase::<frappe_crds::FrappeSite>(&()), &["list", "watch", "patch"],
-            "the sites; patch: finalizer and labels")
+            "reconcile sites; patch sets the finalizer and labels")
     }.watched(&[
         Watch { narrowing: Narrowing::Slots, wakes: Wakes::Site, awaited_by: &[Reader::Sites] },
         Watch { narrowing: Narrowing::Unlabelled, wakes: Wakes::Site, awaited_by: &[] },
@@ -69,12 +69,12 @@ kinds! {
     Bench => Row {
         parts: &[STATUS, FINALIZERS],
         ..Row::new(|| ApiResource::erase::<frappe_crds::FrappeBench>(&()), &["list", "watch", "patch"],
-            "the benches; patch: finalizer")
+            "reconcile benches; patch sets the finalizer")
     }.watched(&[Watch { narrowing: Narrowing::Everything, wakes: Wakes::Bench, awaited_by: &[Reader::Replica] }]);
     /// vyogo.tech FrappeDomain
     Domain => Row {
         is_of_cluster: true,
-        ..Row::new(|| ApiResource::erase::<frappe_crds::FrappeDomain>(&()), OWN, "which site holds a host")
+        ..Row::new(|| ApiResource::erase::<frappe_crds::FrappeDomain>(&()), OWN, "record which site uses a host name")
     }.watched(&[Watch {
         narrowing: Narrowing::Everything,
         wakes: Wakes::SitesOfHost,
@@ -84,23 +84,23 @@ kinds! {
     SiteBackup => Row {
         parts: &[STATUS],
         ..Row::new(|| ApiResource::erase::<frappe_crds::SiteBackup>(&()), &["get", "list", "watch", "patch"],
-            "backups; get: whether one that is not in a watch still exists while its Job runs; patch: the label of their \
-             site's slot, and the finalizer of those whose backups are deleted with them")
+            "reconcile SiteBackups; get checks whether one that no watch shows still exists while its Job runs; patch sets the \
+             label with the site's slot, and the finalizer for `deletionPolicy: Delete`")
     }.watched(&[
         Watch { narrowing: Narrowing::Slots, wakes: Wakes::Backups, awaited_by: &[Reader::Sites] },
         Watch { narrowing: Narrowing::Unlabelled, wakes: Wakes::Backups, awaited_by: &[Reader::Sites] },
     ]);
     /// batch/v1 Job
     Job => Row::new(|| ApiResource::erase::<Job>(&()), OWN_AND_GET,
-            "everything that is run in a bench's image; get: one that lost its label")
+            "Jobs of sites, benches and SiteBackups; get reads a Job that lost its label")
         .watched(&[Watch::OF_A_SITE, Watch::OF_A_BENCH]);
     /// networking.k8s.io/v1 Ingress
-    Ingress => Row::new(|| ApiResource::erase::<Ingress>(&()), OWN, "routes of sites").watched(&[Watch::OF_A_SITE]);
+    Ingress => Row::new(|| ApiResource::erase::<Ingress>(&()), OWN, "route to sites").watched(&[Watch::OF_A_SITE]);
     /// networking.k8s.io/v1 NetworkPolicy
-    NetworkPolicy => Row::new(|| ApiResource::erase::<NetworkPolicy>(&()), OWN, "those that a bench configures")
+    NetworkPolicy => Row::new(|| ApiResource::erase::<NetworkPolicy>(&()), OWN, "NetworkPolicies of benches")
         .watched(&[Watch::OF_A_BENCH]);
     /// gateway.networking.k8s.io HTTPRoute
-    HttpRoute => Row::new(|| foreign("gateway.networking.k8s.io", "v1", "HTTPRoute"), OWN, "routes of sites")
+    HttpRoute => Row::new(|| foreign("gateway.networking.k8s.io", "v1", "HTTPRoute"), OWN, "route to sites")
         .needs(Api::Gateway)
         .watched(&[Watch::OF_A_SITE]);
     /// route.openshift.io Route
@@ -108,28 +108,27 @@ kinds! {
         parts: &[Right {
             subresource: "custom-host",
             verbs: &["create", "update"],
-            why: "OpenShift asks for it where a Route names its host",
+            why: "required by OpenShift to set the host of a Route",
         }],
-        ..Row::new(|| foreign("route.openshift.io", "v1", "Route"), OWN, "routes of sites")
+        ..Row::new(|| foreign("route.openshift.io", "v1", "Route"), OWN, "route to sites")
     }.needs(Api::Routes).watched(&[Watch::OF_A_SITE]);
     /// apps/v1 Deployment
-    Deployment => Row::new(|| ApiResource::erase::<Deployment>(&()), MAKE, "components of a bench")
+    Deployment => Row::new(|| ApiResource::erase::<Deployment>(&()), MAKE, "run the components of benches")
         .watched(&[Watch::OF_A_BENCH]);
     /// apps/v1 StatefulSet
     StatefulSet => Row::new(|| ApiResource::erase::<StatefulSet>(&()), OWN,
-            "a bench's Redis, which it may replace by an external one")
+            "run the Redis servers of benches; delete after a change to external servers")
         .watched(&[Watch::OF_A_BENCH]);
     /// policy/v1 PodDisruptionBudget
     PodDisruptionBudget => Row::new(|| ApiResource::erase::<PodDisruptionBudget>(&()), OWN,
-            "those that a bench configures")
+            "PodDisruptionBudgets of benches")
         .watched(&[Watch::OF_A_BENCH]);
     /// core/v1 Secret, of which caches hold the metadata only
     Secret => Row {
         metadata_only: true,
         ..Row::new(|| ApiResource::erase::<Secret>(&()), OWN_AND_GET,
-            "passwords that the operator generates; metadata of those that sites and benches name. get reads metadata, except \
-             to copy a Secret for a site on a bench of another namespace. list and watch read metadata only, by the \
-             operator's labels")
+            "generated passwords, and metadata of referenced Secrets. get reads metadata, except to copy a Secret for a site \
+             whose bench is in another namespace. list and watch read metadata only, of Secrets with the operator's labels")
     }.watched(&[
         Watch::OF_A_SITE,
         Watch {
@@ -140,7 +139,7 @@ kinds! {
     ]);
     /// core/v1 Service
     Service => Row::new(|| ApiResource::erase::<Service>(&()), OWN,
-            "Services of a bench; metadata of the ingress controller's")
+            "Services of benches; metadata of the ingress controller's Service")
         .watched(&[
             Watch::OF_A_BENCH,
             Watch { narrowing: Narrowing::Named, wakes: Wakes::Benches, awaited_by: &[] },
@@ -148,59 +147,59 @@ kinds! {
     /// core/v1 ConfigMap
     ConfigMap => Row {
         metadata_only: true,
-        ..Row::new(|| ApiResource::erase::<ConfigMap>(&()), MAKE, "the runner's files of each bench")
+        ..Row::new(|| ApiResource::erase::<ConfigMap>(&()), MAKE, "the site runner's program of each bench")
     }.watched(&[
         Watch::OF_A_BENCH,
         Watch { narrowing: Narrowing::Settings, wakes: Wakes::WhoUsesTheSetting, awaited_by: &[Reader::Replica] },
     ]);
     /// core/v1 PersistentVolumeClaim
     PersistentVolumeClaim => Row::new(|| ApiResource::erase::<PersistentVolumeClaim>(&()), MAKE,
-            "volumes of a bench; the garbage collector deletes them with the bench")
+            "volumes of benches; deleted by the garbage collector")
         .watched(&[Watch::OF_A_BENCH]);
     /// core/v1 Pod, never made by this operator itself
     Pod => Row::new(|| ApiResource::erase::<Pod>(&()), READ,
-            "why a bench's pods do not run; the termination messages of Jobs")
+            "read why pods of benches do not run, and termination messages of Jobs")
         .watched(&[Watch { wakes: Wakes::BenchInTrouble, ..Watch::OF_A_BENCH }]);
     /// core/v1 Namespace, of which only the metadata is watched
     Namespace => Row {
         is_of_cluster: true,
         metadata_only: true,
         ..Row::new(|| ApiResource::erase::<Namespace>(&()), READ,
-            "metadata: labels for `allowedSites`, and whether a namespace is being deleted")
+            "metadata only: labels for `allowedSites`, and whether a namespace is being deleted")
     }.watched(&[Watch {
         narrowing: Narrowing::Everything,
         wakes: Wakes::SitesOfNamespace,
         awaited_by: &[Reader::Sites],
     }]);
     /// keda.sh ScaledObject
-    ScaledObject => Row::new(|| foreign("keda.sh", "v1alpha1", "ScaledObject"), OWN, "those that a bench configures")
+    ScaledObject => Row::new(|| foreign("keda.sh", "v1alpha1", "ScaledObject"), OWN, "autoscale the workers of benches")
         .needs(Api::Keda)
         .watched(&[Watch::OF_A_BENCH]);
     /// keda.sh TriggerAuthentication
     TriggerAuthentication => Row::new(|| foreign("keda.sh", "v1alpha1", "TriggerAuthentication"), OWN,
-            "the password of a bench's Redis, for KEDA")
+            "give KEDA the Redis password of benches")
         .needs(Api::Keda)
         .watched(&[Watch::OF_A_BENCH]);
     /// monitoring.coreos.com ServiceMonitor
     ServiceMonitor => Row::new(|| foreign("monitoring.coreos.com", "v1", "ServiceMonitor"), OWN,
-            "those that a bench configures")
+            "monitoring of benches")
         .needs(Api::Prometheus)
         .watched(&[Watch::OF_A_BENCH]);
     /// k8s.mariadb.com Database
-    Database => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "Database"), OWN, "databases of sites")
+    Database => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "Database"), OWN, "create the databases of sites")
         .needs(Api::MariaDb)
         .watched(&[Watch::OF_A_SITE]);
     /// k8s.mariadb.com User
-    User => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "User"), OWN, "accounts of sites")
+    User => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "User"), OWN, "create the database users of sites")
         .needs(Api::MariaDb)
         .watched(&[Watch::OF_A_SITE]);
     /// k8s.mariadb.com Grant
-    Grant => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "Grant"), OWN, "what those accounts may do")
+    Grant => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "Grant"), OWN, "grant privileges to these users")
         .needs(Api::MariaDb)
         .watched(&[Watch::OF_A_SITE]);
     /// k8s.mariadb.com MariaDB, made only for a site that has its own
     MariaDb => Row::new(|| foreign("k8s.mariadb.com", "v1alpha1", "MariaDB"), OWN,
-            "servers that sites may use, and those that are made for one site alone")
+            "use shared servers, and create dedicated ones")
         .needs(Api::MariaDb)
         .watched(&[Watch {
             narrowing: Narrowing::Everything,
@@ -211,7 +210,7 @@ kinds! {
     CustomResourceDefinition => Row {
         is_of_cluster: true,
         metadata_only: true,
-        ..Row::new(|| ApiResource::erase::<CustomResourceDefinition>(&()), READ, "metadata: which optional APIs exist")
+        ..Row::new(|| ApiResource::erase::<CustomResourceDefinition>(&()), READ, "metadata only: detect optional APIs")
     }.watched(&[Watch {
         narrowing: Narrowing::Everything,
         wakes: Wakes::WhoUsesTheApi,

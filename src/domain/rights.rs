@@ -60,24 +60,24 @@ pub struct Rights {
 
 /// What is done with kinds that the table does not have: place, API group, resource, verbs, what for.
 const BESIDE: [(Place, &str, &str, &[&str], &str); 6] = [
-    (
-        Place::Cluster,
-        "storage.k8s.io",
-        "storageclasses",
-        &["get", "list"],
-        "whether a volume can grow, while a bench waits for that",
-    ),
-    (Place::Namespaces, "events.k8s.io", "events", &["create", "patch"], "Events about benches, sites and backups"),
+    (Place::Cluster, "storage.k8s.io", "storageclasses", &["get", "list"], "check whether a volume can be expanded"),
+    (Place::Namespaces, "events.k8s.io", "events", &["create", "patch"], "Events of benches, sites and SiteBackups"),
     (
         Place::Own,
         "coordination.k8s.io",
         "leases",
         &["get", "list", "watch", "create", "update", "patch", "delete"],
-        "which replicas are alive, and which coordinates",
+        "Leases of the replicas and of the coordinator's election",
     ),
-    (Place::Own, "vyogo.tech", "slotmaps", &["get", "list", "watch", "create", "update"], "who owns which sites"),
+    (
+        Place::Own,
+        "vyogo.tech",
+        "slotmaps",
+        &["get", "list", "watch", "create", "update"],
+        "the slot map: which replica owns which sites",
+    ),
     (Place::Own, "", "configmaps", READ, "the operator's settings"),
-    (Place::Own, "events.k8s.io", "events", &["create", "patch"], "Events about replicas and settings"),
+    (Place::Own, "events.k8s.io", "events", &["create", "patch"], "Events of replicas and of the ConfigMap"),
 ];
 
 /// All that the operator may do, in the order of the table.

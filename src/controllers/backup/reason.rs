@@ -1,64 +1,64 @@
-//! Why a backup is as it is: the fixed list of reasons in conditions and Events of SiteBackups.
+//! The fixed list of reasons in conditions and Events of SiteBackups.
 
 use frappe_crds::{backup::BackupOutcomeState, site::BackupOperationKind};
 
 use crate::controllers::reason::{self, Class};
 
-/// A reason. Its name is what people and tools read.
+/// A reason. Its name is shown to users and tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display, strum::EnumString)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
-    /// It was made, and found to be whole where it is kept.
+    /// The backup was completed and verified in storage.
     BackupSucceeded,
-    /// It waits for its next time.
+    /// No backup is due yet.
     BackupScheduled,
-    /// Its Job runs.
+    /// The backup Job is running.
     BackupRunning,
-    /// No pod of the Job can be made.
+    /// The Job's pod cannot be created, or does not start.
     JobNotStarting,
-    /// It failed and is tried again.
+    /// The backup Job failed and is retried.
     BackupRetrying,
-    /// It failed for good.
+    /// The backup failed permanently.
     BackupFailed,
-    /// The time for it passed before it could begin.
+    /// The backup could not start before its deadline.
     BackupMissed,
-    /// No further backup begins.
+    /// No backup starts while the SiteBackup is suspended.
     BackupSuspended,
     /// The backup was restored.
     RestoreSucceeded,
-    /// Its Job runs.
+    /// The restore Job is running.
     RestoreRunning,
-    /// It failed and is tried again.
+    /// The restore Job failed and is retried.
     RestoreRetrying,
-    /// It failed for good.
+    /// The restore failed permanently.
     RestoreFailed,
-    /// The SiteBackup is being deleted, and the Job that removes its backups runs.
+    /// The SiteBackup is being deleted, and a Job is removing its backups.
     BackupsRemoving,
-    /// Its backups are gone, and so will it be.
+    /// The backups were removed; the SiteBackup is deleted next.
     BackupsRemoved,
-    /// The Job that removes its backups failed, and does so again later.
+    /// The Job that removes the backups failed; it is retried later.
     BackupRemovalFailed,
     /// The site does not exist.
     SiteNotFound,
-    /// The site was not created yet, is suspended, or something else is being done to it.
+    /// The site is not initialized, is suspended, or has another operation.
     SiteBusy,
-    /// As many site Jobs of the bench run as may.
+    /// The bench is at its limit of concurrent site Jobs.
     WaitingForJobSlot,
-    /// siteRef names a site of another namespace.
+    /// `siteRef` is a site of another namespace.
     SiteNamespaceRefused,
-    /// The schedule or the time zone is none.
+    /// The schedule or the time zone is invalid.
     ScheduleInvalid,
-    /// Nothing says where the backup is kept.
+    /// No storage is set.
     StorageMissing,
-    /// The storage names what is not the SiteBackup's to name.
+    /// The storage references an object that the SiteBackup may not use.
     StorageRefused,
-    /// The Secret with the keys or the certificates of the storage does not exist.
+    /// The Secret with the storage's keys or certificates does not exist.
     StorageSecretMissing,
-    /// The operator does not know its own image, which carries backups.
+    /// The operator does not know its own image, which backup Jobs need.
     OperatorImageUnknown,
 }
 
-/// Reasons that an operation's end gives, with what ended how.
+/// Reasons of a finished operation, with its kind and result.
 const ENDS: [(Reason, BackupOperationKind, BackupOutcomeState); 6] = [
     (Reason::BackupSucceeded, BackupOperationKind::Backup, BackupOutcomeState::Succeeded),
     (Reason::BackupFailed, BackupOperationKind::Backup, BackupOutcomeState::Failed),
@@ -69,17 +69,17 @@ const ENDS: [(Reason, BackupOperationKind, BackupOutcomeState); 6] = [
 ];
 
 impl Reason {
-    /// What ended how, if the reason says that something did.
+    /// The kind and result of the finished operation; None if the reason is not of one.
     pub fn end(self) -> Option<(BackupOperationKind, BackupOutcomeState)> {
         ENDS.into_iter().find(|it| it.0 == self).map(|(_, kind, state)| (kind, state))
     }
 
-    /// The reason of something that ended.
+    /// The reason for a finished operation.
     pub fn of_end(kind: BackupOperationKind, state: BackupOutcomeState) -> Option<Self> {
         ENDS.into_iter().find(|it| (it.1, it.2) == (kind, state)).map(|it| it.0)
     }
 
-    /// What the word of a reason says to have ended, and how: for the counter.
+    /// The metric labels `operation` and `result` for a reason's name.
     pub fn counted(word: &str) -> Option<(&'static str, &'static str)> {
         let known = [
             (Self::BackupSucceeded, ("backup", "succeeded")),

@@ -106,7 +106,7 @@ impl Scene<'_> {
     /// Its Job ended well: the SiteBackup goes.
     pub(super) fn removed(&mut self, backup: &Arc<SiteBackup>) {
         let count = self.observed.backup_succeeded().removed.len();
-        let message = format!("backups removed with their SiteBackup: {count}");
+        let message = format!("backups removed: {count}");
         let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
         self.tell(backup, &report);
         self.plan.steps.push(let_go(backup));

@@ -1,76 +1,76 @@
-//! Why a bench is as it is: the fixed list of reasons in conditions and Events.
+//! The fixed list of reasons in conditions and Events of benches.
 
 use crate::controllers::reason::{self, Class};
 
-/// A reason. Its name is what people and tools read.
+/// A reason. Its name is shown to users and tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
-    /// Every pod is ready.
+    /// All pods are ready.
     Ready,
-    /// Volume, Redis and configuration are being made.
+    /// Volume, Redis and configuration are being created.
     Preparing,
     /// The configure Job failed.
     ConfigureFailed,
     /// Pods are starting.
     Starting,
-    /// Pods of the former image are being replaced.
+    /// Pods of the previous image are being replaced.
     Rolling,
     /// An image cannot be pulled.
     ImagePullFailed,
-    /// A container ends again and again, or cannot be made.
+    /// A container crashes repeatedly, or cannot be created.
     ContainerFailing,
-    /// A pod fits no node.
+    /// A pod cannot be scheduled on any node.
     PodUnschedulable,
-    /// A pod cannot be made, or does not start.
+    /// A pod cannot be created, or does not start.
     PodsNotStarting,
-    /// The storage class of a volume does not exist, or there is no default one.
+    /// The StorageClass of a volume does not exist, or there is no default.
     StorageClassMissing,
     /// A volume is not bound yet.
     VolumePending,
-    /// The volume is larger than the bench asks for.
+    /// The volume is larger than the spec's size.
     VolumeCannotShrink,
-    /// The volume's storage class does not let it grow.
+    /// The volume's StorageClass does not allow expansion.
     VolumeCannotGrow,
-    /// The bench runs on one node, since its volume is on one.
+    /// The bench runs on one node, because its volume is ReadWriteOnce.
     ReadWriteOnce,
-    /// An app that the bench names is not in its image.
+    /// An app in the bench's spec is not in its image.
     AppMissing,
-    /// An app is to come from the Frappe package manager.
+    /// An app is to be installed by the Frappe package manager, which is not supported.
     AppSourceNotSupported,
-    /// An app is to come from Git, and that is not enabled.
+    /// An app is to be installed from Git, which is not enabled.
     GitDisabled,
-    /// Redis settings that this version does not know.
+    /// The Redis settings are not supported by this version.
     RedisNotSupported,
-    /// A Secret is named in another namespace.
+    /// A Secret of another namespace is referenced.
     SecretNamespaceRefused,
     /// The Secret with the Redis password or URLs does not exist.
     RedisSecretMissing,
-    /// A Secret of the name of the generated one is not this bench's.
+    /// The Secret with the name of the generated one was not created for this bench.
     RedisSecretForeign,
     /// Redis has neither a password nor a NetworkPolicy.
     RedisOpen,
-    /// The components learn the password; Redis asks for it once all know it.
+    /// The components get the Redis password; Redis requires it afterwards.
     RedisProtecting,
-    /// Redis asks for a password, and lets in only the bench's pods and KEDA.
+    /// Redis requires a password, and admits only the bench's pods and KEDA.
     RedisProtected,
-    /// The spec is larger than any that makes sense.
+    /// The spec is too large or nested too deeply, and is ignored.
     SpecTooLarge,
-    /// Workers are to be autoscaled, and KEDA is not installed.
+    /// Workers should be autoscaled, but KEDA is not installed.
     KedaMissing,
-    /// KEDA is installed, and says nothing about what it is to scale.
+    /// KEDA is installed, but does not process a ScaledObject.
     KedaNotResponding,
-    /// KEDA says that it cannot scale.
+    /// KEDA reports that it cannot scale.
     ScalingFailed,
-    /// KEDA cannot ask Redis, and keeps workers at a fixed number.
+    /// KEDA cannot query Redis, and keeps a fixed number of workers.
     ScalingFallback,
-    /// KEDA was told to pause.
+    /// A user paused a ScaledObject.
     ScalingPaused,
-    /// KEDA has not said yet whether it scales.
+    /// KEDA has not processed a ScaledObject yet.
     ScalingStarting,
-    /// KEDA scales.
+    /// KEDA scales the workers.
     Autoscaled,
-    /// The deletion waits for the bench's sites.
+    /// The deletion waits until the bench's sites are deleted.
     DependentSitesExist,
 }
 

@@ -29,7 +29,7 @@ pub(super) fn lost_secret(observed: &Observed) -> Option<Report> {
     let message = format!(
         "Secret {name} was deleted and is not regenerated automatically, because the site still uses the old password: \
          restore the Secret from a backup, or set the annotation {} to a new value to generate and set a new password; the \
-         site is still served",
+         site stays available",
         labels::REPLACE_SECRETS
     );
     Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message))

@@ -1,120 +1,119 @@
-//! Why a site is as it is: the fixed list of reasons in conditions and Events.
+//! The fixed list of reasons in conditions and Events of sites.
 
 use crate::controllers::reason::{self, Class};
 
-/// A reason. Its name is what people and tools read.
+/// A reason. Its name is shown to users and tools.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::Display)]
 #[cfg_attr(test, derive(strum::VariantArray))]
 pub enum Reason {
-    /// The site is served.
+    /// The site is available.
     Ready,
-    /// It waits for what comes before it.
+    /// The step waits for an earlier step.
     Waiting,
-    /// Its bench does not exist.
+    /// The bench does not exist.
     BenchNotFound,
-    /// Its bench is not ready yet.
+    /// The bench is not ready.
     BenchNotReady,
-    /// Its bench is being deleted.
+    /// The bench is being deleted.
     BenchDeleting,
-    /// Its bench does not allow it.
+    /// The bench does not admit the site.
     BenchNotPermitted,
-    /// Its bench is ready.
+    /// The bench is ready.
     BenchReady,
-    /// What siteName, domain and suffix make together is no host name.
+    /// `siteName`, `domain` and suffix do not form a valid host name.
     HostInvalid,
-    /// The host is not under one of the suffixes that the bench or the platform allows.
+    /// The host is not under an allowed suffix of the bench or the platform.
     HostNotAllowed,
-    /// The ingress class, issuer or Gateway, or a wildcard, is not one that the site may use.
+    /// The ingress class, issuer, Gateway or wildcard is not allowed for the site.
     RouteNotAllowed,
-    /// The API of what is to lead to the site does not exist.
+    /// The API of the requested route is not installed.
     RouteApiMissing,
-    /// A Gateway or a router refuses the route.
+    /// A Gateway or router rejected the route.
     RouteRefused,
-    /// An annotation would put text into the ingress controller's configuration.
+    /// An annotation of the route, or its value, is not allowed.
     AnnotationRefused,
-    /// An app is not one of the bench's.
+    /// An app is not one of the bench's apps.
     AppNotOnBench,
-    /// The list of apps does not name one that the site has, nor does the list of those to be removed.
+    /// An installed app is neither in `apps` nor in `removedApps`.
     AppNotRemoved,
-    /// An app is to be installed and to be removed.
+    /// An app is in both `apps` and `removedApps`.
     AppsContradict,
-    /// The spec is larger than any that makes sense.
+    /// The spec is too large or nested too deeply, and is ignored.
     SpecTooLarge,
-    /// An entry of siteConfig may not be set.
+    /// An entry of `siteConfig` is not allowed.
     SiteConfigRefused,
-    /// The site asks for a server, or for more of one, than its bench allows.
+    /// The requested database server, image, size or resources are not allowed by the bench.
     DatabaseNotAllowed,
-    /// A Secret that siteConfigSecretRefs names does not exist.
+    /// A Secret or key of `siteConfigSecretRefs` does not exist.
     SiteConfigSecretMissing,
-    /// The Secret with the account of a database that exists does not exist, or none is named.
+    /// The Secret with the user of an existing database is not set or does not exist.
     ConnectionSecretMissing,
-    /// A Secret reference names another namespace.
+    /// A Secret of another namespace is referenced.
     SecretNamespaceRefused,
-    /// A Secret that is named was made by an operator, or has a server's administrator.
+    /// A referenced Secret was created by an operator, or belongs to a MariaDB administrator.
     SecretRefused,
-    /// A Secret that is named does not say that it may be copied to the bench's namespace.
+    /// A referenced Secret may not be copied to the bench's namespace.
     SecretCopyRefused,
-    /// Another site holds the host name.
+    /// Another site uses the host.
     HostClaimed,
-    /// The Secret with the password of Administrator does not exist.
+    /// The Secret with Administrator's password does not exist.
     AdminPasswordSecretMissing,
-    /// A Secret that was made once is gone.
+    /// A generated Secret was deleted.
     SecretLost,
-    /// A Secret of the name that this operator needs belongs to somebody else.
+    /// A Secret with a name that the operator needs was not created for this site.
     SecretForeign,
-    /// An object of a name that this operator needs belongs to somebody else, or the API server refuses what is written.
+    /// The API server rejected a write, or an object with a needed name was not created for this site.
     WriteRejected,
     /// The MariaDB operator is not installed.
     MariaDbOperatorMissing,
-    /// No MariaDB object serves the site.
+    /// No MariaDB was found for the site.
     DatabaseServerNotFound,
-    /// The MariaDB operator could not make the database.
+    /// The MariaDB operator could not create the database.
     DatabaseFailed,
-    /// The database is being made.
+    /// The database is being created.
     CreatingDatabase,
-    /// Database, account and rights are there.
+    /// Database, user and grants exist.
     DatabaseReady,
-    /// The init Job runs.
+    /// The init Job is running.
     Initializing,
-    /// The init Job failed and is tried again.
+    /// The init Job failed and is retried.
     InitRetrying,
-    /// As many site Jobs of the bench run as may.
+    /// The bench is at its limit of concurrent site Jobs.
     WaitingForJobSlot,
-    /// A backup is made or restored: nothing else is done to the site meanwhile.
+    /// A backup or restore of the site is running; changes wait for it.
     WaitingForBackup,
-    /// The init Job failed for good.
+    /// The init Job failed permanently.
     InitFailed,
     /// The site was created.
     Initialized,
-    /// The configure Job runs.
+    /// The configure Job is running.
     Configuring,
-    /// The configure Job failed and is tried again.
+    /// The configure Job failed and is retried.
     ConfigureRetrying,
-    /// The configure Job failed for good.
+    /// The configure Job failed permanently.
     ConfigureFailed,
-    /// Nothing is done for the site.
+    /// The site is suspended: no changes are applied.
     Suspended,
-    /// Ingress, HTTPRoute or Route lead to the site.
+    /// The Ingress, HTTPRoute or Route exists.
     RouteApplied,
-    /// The site asks for no route.
+    /// The site has no route.
     RouteDisabled,
     /// The site is being deleted.
     Deleting,
-    /// The deletion waits for a person.
+    /// The deletion needs a decision by a user.
     DeletionBlocked,
-    /// The site is to be backed up before it is removed, and was not.
+    /// The final backup before the deletion failed.
     FinalBackupFailed,
-    /// The delete Job failed and is tried again.
+    /// The delete Job failed and is retried.
     DeletionRetrying,
-    /// No pod of the site's Job can be made, or the pod does not start.
+    /// The Job's pod cannot be created, or does not start.
     JobNotStarting,
-    /// The delete Job failed for good.
+    /// The delete Job failed permanently.
     DeletionFailed,
 }
 
 impl Reason {
-    /// Whether it is a step on the way to being served, which the condition shows and no Event: every site takes it, and
-    /// an Event is a write like any other.
+    /// Whether it is an intermediate step of every new site, which gets no Event, because each Event is a write.
     pub fn is_step(self) -> bool {
         matches!(self, Self::Waiting | Self::CreatingDatabase | Self::Initializing)
     }

@@ -110,7 +110,7 @@ fn notice(observed: &Observed, next: &FrappeSiteStatus, report: &Report) -> Opti
     let notice = report.notice();
     Some(match report.reason {
         Reason::Ready => {
-            Notice { note: format!("site is served at {}", next.site_url.clone().unwrap_or_default()), ..notice }
+            Notice { note: format!("site is available at {}", next.site_url.clone().unwrap_or_default()), ..notice }
         }
         _ => notice,
     })

@@ -105,7 +105,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         return Plan::report(observed, &refusal.withholds(), None);
     }
     if let Some(message) = under_way(observed) {
-        let report = moving(Reason::WaitingForBackup, format!("site is served; {message}"));
+        let report = moving(Reason::WaitingForBackup, format!("site is available; {message}"));
         return Plan::report(observed, &report, None);
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
@@ -126,7 +126,8 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         Progress::Run(operation) => {
             let waits = moving(Reason::WaitingForJobSlot, waits_message(observed));
             let name = input.valid.place.job(verb(OperationKind::Configure), operation.attempt).name;
-            let runs = moving(Reason::Configuring, format!("site is served; Job {name} is applying its configuration"));
+            let runs =
+                moving(Reason::Configuring, format!("site is available; Job {name} is applying its configuration"));
             let Some(bench) = observed.bench.as_deref() else { return Plan::report(observed, &waits, None) };
             let job = build::configure_job(input, &observed.bench_input(bench), &operation, wanted);
             Plan::start(observed, &waits, &runs, operation, job)
@@ -174,7 +175,7 @@ fn keeps_apps(observed: &Observed) -> Option<Report> {
     let app = status.installed_apps.iter().find(|app| *app != "frappe" && !named.contains(*app))?;
     let message = format!(
         "app {app} is installed but no longer in apps: add it again, or add it to removedApps to uninstall it and delete its \
-         data after a backup; the site is still served"
+         data after a backup; the site stays available"
     );
     Some(Report::failed(Stage::Done, Stage::Init, Reason::AppNotRemoved, message))
 }

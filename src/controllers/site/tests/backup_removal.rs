@@ -66,7 +66,7 @@ fn its_backups_are_removed_and_then_it_goes() {
     let steps = &last.steps;
     assert!(
         matches!(&steps[..], [BackupStep::Status(_, status, Some(_)), BackupStep::Patch(..)]
-            if status.message.as_deref() == Some("backups removed with their SiteBackup: 1")),
+            if status.message.as_deref() == Some("backups removed: 1")),
         "{steps:?}"
     );
     apply_backups(&mut world, &last, "Complete");
