@@ -147,10 +147,13 @@ node: needs-node
 node-down:
 	@loadtest/node/node down $(or $(NAME),node)
 
-## make node-test      the node itself: what its pods get, and that nothing is left of it (needs root)
-node-test: needs-node
+## make node-test      the node itself, and on it a bench and a site with real pods, from chart to deletion (needs root)
+node-test: export OPERATOR = $(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator
+node-test: needs-node static
 	@loadtest/node/node build
-	$(STEP) "real node" python3 -m unittest discover --start-directory tests/node --verbose
+	@loadtest/node/images/build >/dev/null
+	@folder=$$(loadtest/setup/program helm) && PATH="$$folder:$$PATH" loadtest/setup/step "real node" \
+	  python3 -m unittest discover --start-directory tests/node --verbose
 
 .PHONY: needs-demo needs-test needs-node
 needs-node:

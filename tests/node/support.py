@@ -32,6 +32,10 @@ class Node:
             raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
+    def load(self, *archives):
+        """Imports images."""
+        subprocess.run([NODE, "load", self.name, *archives], check=True)
+
     def kubectl(self, *arguments, **more):
         return self.run("kubectl", *arguments, **more)
 

@@ -21,8 +21,8 @@ NODE = pathlib.Path(__file__).resolve().parents[2] / "loadtest" / "node"
 
 def script(name):
     """A program in Python, as a module."""
-    loader = importlib.machinery.SourceFileLoader(name, str(NODE / name))
-    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(name, loader))
+    loader = importlib.machinery.SourceFileLoader(pathlib.Path(name).name, str(NODE / name))
+    module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
 
@@ -35,9 +35,11 @@ class Folder(unittest.TestCase):
 
 
 class Image(Folder):
-    def members(self, *layers, config):
-        subprocess.run([NODE / "image", self.folder / "it.tar", "example.com/it:1", "--config", json.dumps(config), *layers], check=True)
+    def members(self, *images):
+        subprocess.run([NODE / "image", self.folder / "it.tar", json.dumps(images)], check=True)
         with tarfile.open(self.folder / "it.tar") as tar:
+            names = tar.getnames()
+            self.assertEqual(len(names), len(set(names)))
             return {it.name: tar.extractfile(it).read() for it in tar}
 
     def test_an_archive_leads_from_its_index_to_every_layer_by_digest(self):
@@ -48,7 +50,8 @@ class Image(Folder):
             entry = tarfile.TarInfo("data")
             entry.type, entry.uid, entry.mode = tarfile.DIRTYPE, 999, 0o1777
             tar.addfile(entry)
-        members = self.members(self.folder / "root", self.folder / "upper.tar", config={"User": "7"})
+        one = {"name": "example.com/it:1", "layers": [f"{self.folder}/root", f"{self.folder}/upper.tar"], "config": {"User": "7"}}
+        members = self.members(one, {"name": "example.com/other:1", "layers": one["layers"][:1], "config": {}})
 
         def blob(described):
             kind, sum_ = described["digest"].split(":")
@@ -56,9 +59,10 @@ class Image(Folder):
             self.assertEqual((hashlib.sha256(data).hexdigest(), len(data)), (sum_, described["size"]))
             return data
 
-        (manifest,) = json.loads(members["index.json"])["manifests"]
+        manifest, other = json.loads(members["index.json"])["manifests"]
         self.assertEqual(manifest["annotations"], {"io.containerd.image.name": "example.com/it:1"})
         layers = json.loads(blob(manifest))["layers"]
+        self.assertEqual(json.loads(blob(other))["layers"], layers[:1], "a layer of both is the same one")
         config = json.loads(blob(json.loads(blob(manifest))["config"]))
         self.assertEqual(config["config"], {"User": "7"})
         self.assertEqual(config["rootfs"]["diff_ids"], [it["digest"] for it in layers])
@@ -68,6 +72,29 @@ class Image(Folder):
         entry = upper.getmember("data")
         self.assertEqual((entry.uid, entry.mode), (999, 0o1777))
         self.assertEqual({it.name for it in self.folder.iterdir()}, {"root", "upper.tar", "it.tar"}, "nothing is left beside it")
+
+
+class Operator(Folder):
+    operator = script("images/operator")
+
+    def test_the_image_is_what_the_dockerfiles_last_stage_says(self):
+        program_ = self.folder / "program"
+        program_.write_bytes(program("frappe-operator"))
+        program_.chmod(0o755)
+        subprocess.run([NODE / "images" / "operator", self.folder / "it.tar", program_, "example.com/operator:1"], check=True)
+        with tarfile.open(self.folder / "it.tar") as tar:
+            blobs = [tar.extractfile(it).read() for it in tar if it.name.startswith("blobs/")]
+        layer = tarfile.open(fileobj=io.BytesIO(max(blobs, key=len)))
+        files = {it.name for it in layer if it.isfile()}
+        self.assertEqual(files, {"frappe-operator", "etc/ssl/certs/ca-certificates.crt", "licenses/LICENSE", "licenses/NOTICE"})
+        self.assertEqual((layer.extractfile("frappe-operator").read(), layer.getmember("frappe-operator").mode), (program("frappe-operator"), 0o755))
+        (config,) = [json.loads(it)["config"] for it in blobs if it.startswith(b'{"architecture"')]
+        wanted = {"User": "65532:65532", "ExposedPorts": {"8080/tcp": {}}, "Entrypoint": ["/frappe-operator"], "Cmd": ["run"]}
+        self.assertEqual(config, wanted)
+
+    def test_a_last_stage_that_is_not_empty_is_refused(self):
+        with self.assertRaises(ValueError):
+            self.operator.last_stage("FROM rust AS build\nRUN true\nFROM alpine\nUSER 1\n")
 
 
 class Provisioner(Folder):

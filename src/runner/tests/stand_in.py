@@ -11,6 +11,8 @@ the hooks of an app, `sessions` of a site for who is logged in. With STAND_IN_SW
 whatever ends it meanwhile.
 """
 
+import textwrap
+
 FRAPPE = '''
 """A stand-in for Frappe: what the runner calls, doing to the database what Frappe does, in Frappe's order."""
 import glob, json, os, signal, subprocess, sys, time
@@ -291,3 +293,21 @@ SCHEDULER = '''
 import frappe
 def enable_scheduler(): frappe.record("enable_scheduler")
 '''
+
+
+def modules(version=15):
+    """The package `frappe` of a version: texts by their paths in it."""
+    files = {"__init__.py": FRAPPE, "database/__init__.py": DATABASE_MODULE, "installer.py": INSTALLER,
+             "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER, "utils/bench_helper.py": BENCH_HELPER}
+    if version == 14:
+        files |= {"__init__.py": FRAPPE_14, "database/__init__.py": DATABASE_14, "database/db_manager.py": MANAGER_14,
+                  "database/mariadb/__init__.py": "", "database/mariadb/setup_db.py": SETUP_14, "installer.py": INSTALLER_14}
+    return files
+
+
+def write_modules(package, version=15):
+    """Writes the package to a folder."""
+    for name, text in modules(version).items():
+        path = package / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(textwrap.dedent(text))

@@ -16,12 +16,11 @@ import signal
 import subprocess
 import sys
 import tempfile
-import textwrap
 import threading
 import time
 import unittest
 
-from stand_in import BENCH_HELPER, DATABASE_14, DATABASE_MODULE, FRAPPE, FRAPPE_14, INSTALLER, INSTALLER_14, MANAGER_14, SCHEDULER, SETUP_14
+from stand_in import write_modules
 
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
@@ -203,16 +202,7 @@ class Bench:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-bench-"))
         for part in ("sites", "apps/frappe", "apps/erpnext", "logs", "secrets", "home"):
             (self.folder / part).mkdir(parents=True)
-        package = self.folder / "python/frappe"
-        for part in ("", "database/mariadb", "utils"):
-            (package / part).mkdir(parents=True, exist_ok=True)
-        files = {"__init__.py": FRAPPE, "database/__init__.py": DATABASE_MODULE, "installer.py": INSTALLER,
-                 "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER, "utils/bench_helper.py": BENCH_HELPER}
-        if version == 14:
-            files |= {"__init__.py": FRAPPE_14, "database/__init__.py": DATABASE_14, "database/db_manager.py": MANAGER_14,
-                      "database/mariadb/__init__.py": "", "database/mariadb/setup_db.py": SETUP_14, "installer.py": INSTALLER_14}
-        for name, text in files.items():
-            (package / name).write_text(textwrap.dedent(text))
+        write_modules(self.folder / "python/frappe", version)
         (self.folder / "killer.py").write_text(KILLER)
         for name, value in SECRETS.items():
             (self.folder / "secrets" / name).write_text(value)

@@ -1,0 +1,9 @@
+#!/bin/bash
+# As the published image: fills in its template by its variables, and runs nginx as a child.
+export BACKEND=${BACKEND:-0.0.0.0:8000} SOCKETIO=${SOCKETIO:-0.0.0.0:9000} FRAPPE_SITE_NAME_HEADER=${FRAPPE_SITE_NAME_HEADER:-\$host}
+export UPSTREAM_REAL_IP_ADDRESS=${UPSTREAM_REAL_IP_ADDRESS:-127.0.0.1} UPSTREAM_REAL_IP_HEADER=${UPSTREAM_REAL_IP_HEADER:-X-Forwarded-For}
+export UPSTREAM_REAL_IP_RECURSIVE=${UPSTREAM_REAL_IP_RECURSIVE:-off} PROXY_READ_TIMEOUT=${PROXY_READ_TIMEOUT:-120}
+export CLIENT_MAX_BODY_SIZE=${CLIENT_MAX_BODY_SIZE:-50m}
+variables='$BACKEND $SOCKETIO $FRAPPE_SITE_NAME_HEADER $UPSTREAM_REAL_IP_ADDRESS $UPSTREAM_REAL_IP_HEADER $UPSTREAM_REAL_IP_RECURSIVE'
+envsubst "$variables \$PROXY_READ_TIMEOUT \$CLIENT_MAX_BODY_SIZE" </templates/nginx/frappe.conf.template >/etc/nginx/conf.d/frappe.conf
+nginx -g 'daemon off;'
