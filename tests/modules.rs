@@ -15,10 +15,11 @@ type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
 /// Folders with the source of one crate each, and the file that is its root.
-const CRATES: [(&str, &str); 5] = [
+const CRATES: [(&str, &str); 6] = [
     ("src", "lib.rs"),
     ("crds/src", "lib.rs"),
     ("sharding/src", "lib.rs"),
+    ("sharding/sim/src", "lib.rs"),
     ("loadtest/src", "lib.rs"),
     ("tests/it", "main.rs"),
 ];

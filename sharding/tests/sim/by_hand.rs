@@ -1,10 +1,11 @@
 //! What a person may write into the slot map.
 
 use kube_sharding::map::NUMBER_MAX;
+use kube_sharding_sim::Server;
 use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::{fleet::names, script::MAPS, server::Server};
+use crate::{fleet::names, script::MAPS};
 
 /// Entries of a map.
 const ENTRIES: usize = 257;

@@ -27,15 +27,11 @@ use kube_sharding::{
     timing::{Now, Timing},
     wire::Names,
 };
+use kube_sharding_sim::{Network, Server, Sky};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::Layer;
-
-use crate::{
-    network::{Network, Sky},
-    server::Server,
-};
 
 /// Collection of what is shared between the members.
 pub(crate) const ITEMS: &str = "/api/v1/namespaces/system/configmaps";
@@ -338,7 +334,7 @@ impl Fleet {
 async fn live(fleet: Fleet, id: usize, (name, template): (String, String), clock: Arc<SimClock>, mut dice: StdRng) {
     for life in 0.. {
         let incarnation = Incarnation::new(&format!("pod-{id}"), &life.to_string());
-        let network = Network { server: fleet.server.clone(), sky: fleet.sky.clone(), process: id };
+        let network = Network::new(&fleet.server, &fleet.sky, id);
         let settings = Settings {
             names: names(),
             member: name.clone(),

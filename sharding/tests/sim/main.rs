@@ -19,12 +19,12 @@
 
 mod by_hand;
 mod fleet;
-mod network;
 mod script;
-mod server;
+mod trace;
 
 use std::time::Instant;
 
+use kube_sharding_sim::in_virtual_time;
 use script::{Flaws, simulate};
 
 /// Seeds of every test run; `SIM_SEEDS` asks for another number, `SIM_SEED` for another first one.
@@ -36,15 +36,6 @@ fn number(name: &str) -> Option<u64> {
 
 fn run(seed: u64, flaws: Flaws) -> Result<script::Summary, String> {
     in_virtual_time(seed, simulate(seed, flaws))
-}
-
-fn in_virtual_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
-    // kube-sharding's backoff draws from this thread's generator.
-    fastrand::seed(seed);
-    let result = runtime.block_on(what);
-    runtime.shutdown_background();
-    result
 }
 
 /// Runs seeds on all cores; answers what failed.

@@ -8,15 +8,15 @@ use std::{
 };
 
 use kube_sharding::gate::Scope;
+use kube_sharding_sim::{BY_HAND, Faults, Server, Sky, Weather};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     by_hand::edit_map,
     fleet::{Fleet, ITEMS, Standstill, names, scope},
-    network::{Faults, Sky, Weather},
-    server::{Answer, Call, Server},
+    trace::explain,
 };
 
 /// Items that are shared.
@@ -77,7 +77,8 @@ impl fmt::Display for Summary {
 /// One simulation.
 pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String> {
     let mut dice = StdRng::seed_from_u64(seed);
-    let server = Server::new(flaws.heedless);
+    let server = server();
+    let server = if flaws.heedless { server.heedless_of("configmaps") } else { server };
     let sky = Sky::new(seed);
     // What a missing version lets through takes a late request.
     let sky = if flaws.heedless { sky.with_late_requests() } else { sky };
@@ -95,7 +96,7 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
     let mut due: Vec<(Instant, Repair)> = Vec::new();
     while Instant::now() < end {
         sleep(Duration::from_millis(100)).await;
-        one_acts(&fleet).map_err(|error| fleet.server.explain(&error))?;
+        one_acts(&fleet).map_err(|error| explain(&fleet.server, &error))?;
         edit(&server, &mut dice);
         if Instant::now() >= next_trouble {
             next_trouble = Instant::now() + Duration::from_millis(dice.random_range(500..8000));
@@ -111,17 +112,17 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
     let healed = Instant::now() + RECOVERY;
     while Instant::now() < healed {
         sleep(Duration::from_millis(100)).await;
-        one_acts(&fleet).map_err(|error| fleet.server.explain(&error))?;
+        one_acts(&fleet).map_err(|error| explain(&fleet.server, &error))?;
     }
-    well_again(&fleet).await.map_err(|error| fleet.server.explain(&error))?;
+    well_again(&fleet).await.map_err(|error| explain(&fleet.server, &error))?;
     epochs_rise(&server)?;
     let written = server.written();
-    summary.writes = written.iter().filter(|it| it.collection == ITEMS).count();
+    summary.writes = written.iter().filter(|it| it.place.plural() == "configmaps").count();
     summary.map_changes =
         server.get(MAPS, &names().name).and_then(|map| map["spec"]["generation"].as_u64()).unwrap_or(0);
     let mut hasher = DefaultHasher::new();
     for it in &written {
-        (it.version, it.sender, it.at.duration_since(end - TROUBLE), &it.collection).hash(&mut hasher);
+        (it.version, it.sender, it.at.duration_since(end - TROUBLE), it.place.plural()).hash(&mut hasher);
     }
     summary.digest = hasher.finish();
     summary.faults = fleet.sky.faults();
@@ -132,7 +133,7 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
 
 /// A fleet at rest, and then nobody reaches the API server for a minute: answers how the map differs after it.
 pub(crate) async fn outage(seed: u64) -> Result<(), String> {
-    let fleet = Fleet::new(seed, Server::new(false), Sky::new(seed)).with_terms();
+    let fleet = Fleet::new(seed, server(), Sky::new(seed)).with_terms();
     (0..4).for_each(|_| {
         fleet.start("a");
     });
@@ -155,7 +156,7 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
 /// A fleet whose slot map, and Leases, are edited by hand in every way for a while: answers what is not well after it.
 pub(crate) async fn edited_by_hand(seed: u64) -> Result<(), String> {
     let mut dice = StdRng::seed_from_u64(seed);
-    let server = Server::new(false);
+    let server = server();
     let fleet = Fleet::new(seed, server.clone(), Sky::new(seed));
     (0..ITEM_COUNT).for_each(|index| create(&server, &format!("item-{index}")));
     (0..dice.random_range(1..=3)).for_each(|_| {
@@ -171,7 +172,7 @@ pub(crate) async fn edited_by_hand(seed: u64) -> Result<(), String> {
         }
     }
     sleep(Duration::from_secs(60)).await;
-    let well = well_again(&fleet).await.map_err(|error| fleet.server.explain(&error));
+    let well = well_again(&fleet).await.map_err(|error| explain(&fleet.server, &error));
     fleet.ids().into_iter().for_each(|id| fleet.kill(id));
     well
 }
@@ -285,18 +286,15 @@ fn trouble_of_things(
     }
 }
 
+/// A server that judges slot maps by their schema.
+fn server() -> Server {
+    Server::new().with_definition(&serde_json::to_value(names().definition()).unwrap())
+}
+
 fn create(server: &Server, name: &str) {
-    let body = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": "system"},
-                      "data": {"spec": "0", "status": "", "epoch": "0", "by": ""}});
-    let call = Call {
-        method: http::Method::POST,
-        collection: ITEMS.to_owned(),
-        name: None,
-        query: String::new(),
-        body,
-        sender: usize::MAX,
-    };
-    assert!(matches!(server.answer(call), Answer::Whole(201, _)));
+    let data = json!({"spec": "0", "status": "", "epoch": "0", "by": ""});
+    let item = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data});
+    server.create_by_hand(ITEMS, &item);
 }
 
 /// A user changes an item.
@@ -339,7 +337,7 @@ fn one_acts(fleet: &Fleet) -> Result<(), String> {
 /// S-3: of the writes of one item that took effect, none is of an older epoch than one before.
 fn epochs_rise(server: &Server) -> Result<(), String> {
     let mut newest: BTreeMap<String, i64> = BTreeMap::new();
-    for write in server.written().iter().filter(|it| it.collection == ITEMS && it.sender != usize::MAX) {
+    for write in server.written().iter().filter(|it| it.place.plural() == "configmaps" && it.sender != BY_HAND) {
         let epoch: i64 = write.object["data"]["epoch"].as_str().and_then(|it| it.parse().ok()).unwrap_or(0);
         let name = write.object["metadata"]["name"].to_string();
         let last = newest.entry(name.clone()).or_insert(0);
@@ -386,7 +384,7 @@ fn all_is_well(fleet: &Fleet) -> Result<(), String> {
     if one_build && loads.iter().max().unwrap_or(&0) - loads.iter().min().unwrap_or(&0) > 1 {
         return Err(format!("S-6: loads {loads:?} of {newest} processes"));
     }
-    let behind: Vec<Value> =
+    let behind: Vec<_> =
         fleet.server.all(ITEMS).into_iter().filter(|it| it["data"]["spec"] != it["data"]["status"]).collect();
     if let Some(item) = behind.first() {
         return Err(format!("S-7: {} items were not reconciled, such as {item}", behind.len()));

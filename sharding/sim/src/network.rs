@@ -1,7 +1,7 @@
 //! What lies between a process and the server: latency, and everything that can happen to a request on its way.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     convert::Infallible,
     pin::Pin,
     sync::{Arc, Mutex},
@@ -16,79 +16,154 @@ use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use kube::client::Body;
 use kube_sharding::gate::Scope;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use serde_json::Value;
-use tokio::{sync::oneshot, time::sleep};
+use serde_json::{Value, json};
+use tokio::{
+    sync::{mpsc::UnboundedReceiver, oneshot},
+    time::{Instant, sleep, timeout_at},
+};
 use tower::{BoxError, Service};
 
-use crate::server::{Answer, Call, Server};
+use crate::{
+    call::Call,
+    server::{Answer, Server},
+};
+
+/// How long a watch lasts where the client does not say.
+const WATCH_SECONDS: u64 = 25;
+/// For how long nothing comes of what is never answered.
+const SILENCE: Duration = Duration::from_mins(10);
 
 /// What may go wrong for one process, as chances of one in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Weather {
+pub struct Weather {
     /// A request never arrives, and is never answered.
-    pub(crate) request_lost: u32,
+    pub request_lost: u32,
     /// A request arrives, its answer is lost.
-    pub(crate) answer_lost: u32,
+    pub answer_lost: u32,
     /// A request stays on its way for up to 30 s.
-    pub(crate) late: u32,
-    /// The server answers 429, 500 or 503.
-    pub(crate) refused: u32,
+    pub late: u32,
+    /// The server answers 503.
+    pub refused: u32,
     /// A watch breaks, goes silent, or tells an event twice.
-    pub(crate) watch: u32,
+    pub watch: u32,
     /// Nothing gets through at all.
-    pub(crate) cut: bool,
+    pub cut: bool,
     /// Answers come up to this much later, though the requests are carried out in time: they overtake each other.
-    pub(crate) slow: Duration,
+    pub slow: Duration,
+}
+
+/// What becomes of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// Nothing goes wrong.
+    None,
+    /// It is not carried out, and answered with this status code.
+    Refused(u16),
+    /// It never arrives, and is never answered.
+    Lost,
+    /// It is carried out, and never answered.
+    AnswerLost,
+    /// It is carried out, and its sender is dead from then on.
+    Crash,
 }
 
 /// What went wrong, and how often.
-pub(crate) type Faults = BTreeMap<&'static str, usize>;
+pub type Faults = BTreeMap<&'static str, usize>;
 
-/// Writes of items that their sender waits for, by process and whose business they are.
+/// Decides what becomes of each request, at the moment at which the server would carry it out.
+type Intercept = Arc<dyn Fn(&Call) -> Fault + Send + Sync>;
+
+/// Writes that their sender waits for, by process and entry.
 type Writing = Arc<Mutex<BTreeMap<(usize, Scope), usize>>>;
 
 /// Weather by process, and the dice. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Sky {
+pub struct Sky {
     weather: Arc<Mutex<BTreeMap<usize, Weather>>>,
     dice: Arc<Mutex<StdRng>>,
     faults: Arc<Mutex<Faults>>,
     writing: Writing,
+    intercept: Arc<Mutex<Option<Intercept>>>,
+    dead: Arc<tokio::sync::watch::Sender<BTreeSet<usize>>>,
     /// Chance of a thousand that any request stays on its way, whatever the weather.
     late_always: u32,
 }
 
 impl Sky {
-    pub(crate) fn new(seed: u64) -> Self {
+    /// Fair weather, and dice that this seed throws.
+    pub fn new(seed: u64) -> Self {
         let dice = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)));
-        Self { weather: Arc::default(), dice, faults: Arc::default(), writing: Arc::default(), late_always: 0 }
+        Self {
+            weather: Arc::default(),
+            dice,
+            faults: Arc::default(),
+            writing: Arc::default(),
+            intercept: Arc::default(),
+            dead: Arc::default(),
+            late_always: 0,
+        }
     }
 
     /// Requests of all are late now and then, in any weather.
-    pub(crate) fn with_late_requests(self) -> Self {
+    #[must_use]
+    pub fn with_late_requests(self) -> Self {
         Self { late_always: 50, ..self }
     }
 
     /// What went wrong so far.
-    pub(crate) fn faults(&self) -> Faults {
+    pub fn faults(&self) -> Faults {
         self.faults.lock().unwrap().clone()
     }
 
     /// Whether a process waits for the answer to a write.
-    pub(crate) fn writes(&self, process: usize, scope: Scope) -> bool {
+    pub fn writes(&self, process: usize, scope: Scope) -> bool {
         self.writing.lock().unwrap().contains_key(&(process, scope))
+    }
+
+    /// Sets the weather of one process.
+    pub fn set(&self, process: usize, weather: Weather) {
+        self.weather.lock().unwrap().insert(process, weather);
+    }
+
+    /// The weather of one process.
+    pub fn of(&self, process: usize) -> Weather {
+        let mut weather = self.weather.lock().unwrap().get(&process).copied().unwrap_or_default();
+        weather.cut |= self.dead.borrow().contains(&process);
+        weather
+    }
+
+    /// From now on this decides about each request, of whatever process, just before the server would carry it out: it may
+    /// change objects by hand too.
+    pub fn intercept(&self, what: impl Fn(&Call) -> Fault + Send + Sync + 'static) {
+        *self.intercept.lock().unwrap() = Some(Arc::new(what));
+    }
+
+    /// No request is decided about any more.
+    pub fn let_be(&self) {
+        *self.intercept.lock().unwrap() = None;
+    }
+
+    /// The process is dead: nothing that it sends arrives, and nothing reaches it.
+    pub fn kill(&self, process: usize) {
+        self.dead.send_modify(|dead| {
+            dead.insert(process);
+        });
+    }
+
+    /// Ends once the process is dead.
+    pub async fn death_of(&self, process: usize) {
+        let mut dead = self.dead.subscribe();
+        // The sender is this sky's own.
+        let _ = dead.wait_for(|dead| dead.contains(&process)).await;
+    }
+
+    fn fault_of(&self, call: &Call) -> Fault {
+        let intercept = self.intercept.lock().unwrap().clone();
+        intercept.map_or(Fault::None, |decide| decide(call))
     }
 
     fn count(&self, fault: &'static str) {
         *self.faults.lock().unwrap().entry(fault).or_default() += 1;
-    }
-
-    pub(crate) fn set(&self, process: usize, weather: Weather) {
-        self.weather.lock().unwrap().insert(process, weather);
-    }
-
-    pub(crate) fn of(&self, process: usize) -> Weather {
-        self.weather.lock().unwrap().get(&process).copied().unwrap_or_default()
     }
 
     fn chance(&self, of_thousand: u32) -> bool {
@@ -102,14 +177,21 @@ impl Sky {
 
 /// The way of one process to the server: a service to put beneath a `kube::Client`.
 #[derive(Clone)]
-pub(crate) struct Network {
-    pub(crate) server: Server,
-    pub(crate) sky: Sky,
-    pub(crate) process: usize,
+pub struct Network {
+    server: Server,
+    sky: Sky,
+    process: usize,
 }
 
 /// Body of an answer.
-pub(crate) type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
+
+impl Network {
+    /// The way of a process, which tests know by this number.
+    pub fn new(server: &Server, sky: &Sky, process: usize) -> Self {
+        Self { server: server.clone(), sky: sky.clone(), process }
+    }
+}
 
 impl Service<Request<Body>> for Network {
     type Response = Response<AnswerBody>;
@@ -130,7 +212,7 @@ impl Service<Request<Body>> for Network {
                 let _ = sender.send(answer);
             } else {
                 // Never answered: who waits must have a limit of its own.
-                sleep(Duration::from_secs(600)).await;
+                sleep(SILENCE).await;
                 drop(sender);
             }
         });
@@ -164,9 +246,11 @@ impl Drop for Awaited {
 
 impl Network {
     async fn deliver(&self, request: Request<Body>) -> Option<Response<AnswerBody>> {
-        let call = self.read(request).await;
+        let (parts, body) = request.into_parts();
+        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+        let call = Call::read(&parts, &bytes, self.process);
         let weather = self.sky.of(self.process);
-        let write = call.method != http::Method::GET;
+        let write = call.is_write();
         let named = |read: &'static str, written: &'static str| if write { written } else { read };
         sleep(self.sky.millis(1..8)).await;
         if weather.cut || self.sky.chance(weather.request_lost) {
@@ -179,14 +263,20 @@ impl Network {
         }
         if self.sky.chance(weather.refused) {
             self.sky.count(named("reads refused", "writes refused"));
-            let status = Value::from(503);
-            return Some(whole(
-                503,
-                &serde_json::json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": status}),
-            ));
+            return Some(status(503));
         }
-        let answer = self.server.answer(call);
-        let lost = self.sky.chance(weather.answer_lost);
+        let fault = self.sky.fault_of(&call);
+        if fault == Fault::Lost {
+            return None;
+        }
+        let answer = match fault {
+            Fault::Refused(code) => return Some(status(code)),
+            _ => self.server.answer(&call),
+        };
+        if fault == Fault::Crash {
+            self.sky.kill(self.process);
+        }
+        let lost = self.sky.chance(weather.answer_lost) || fault == Fault::AnswerLost;
         sleep(
             self.sky.millis(1..8) + self.lateness(&weather, named("answers of reads late", "answers of writes late")),
         )
@@ -197,7 +287,7 @@ impl Network {
         }
         Some(match answer {
             Answer::Whole(code, value) => whole(code, &value),
-            Answer::Events(events) => self.events(events),
+            Answer::Events(events) => self.events(events, &call),
         })
     }
 
@@ -214,59 +304,52 @@ impl Network {
         self.sky.millis(most / 3..most)
     }
 
-    async fn read(&self, request: Request<Body>) -> Call {
-        let (parts, body) = request.into_parts();
-        let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        let path = parts.uri.path().trim_end_matches('/');
-        let words: Vec<&str> = path.split('/').collect();
-        let place = words.iter().position(|word| *word == "namespaces").unwrap_or(0);
-        let (collection, name) = match words.get(place + 3) {
-            Some(name) => (words[..place + 3].join("/"), Some((*name).to_owned())),
-            None => (path.to_owned(), None),
-        };
-        Call {
-            method: parts.method,
-            collection,
-            name,
-            query: parts.uri.query().unwrap_or_default().to_owned(),
-            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
-            sender: self.process,
-        }
-    }
-
-    /// A watch: in bad weather it breaks, goes silent, or tells an event twice.
-    fn events(&self, events: tokio::sync::mpsc::UnboundedReceiver<Bytes>) -> Response<AnswerBody> {
+    /// A watch: in bad weather it breaks, goes silent, or tells an event twice. Before it ends by itself, a bookmark comes.
+    fn events(&self, events: UnboundedReceiver<Bytes>, call: &Call) -> Response<AnswerBody> {
         let network = self.clone();
-        let end = tokio::time::Instant::now() + Duration::from_secs(25);
-        let state = (events, None::<Bytes>);
-        let stream = futures::stream::unfold(state, move |(mut events, mut twice)| {
+        let seconds = call.parameter("timeoutSeconds").parse().unwrap_or(WATCH_SECONDS);
+        let state = (Some(events), None::<Bytes>, Instant::now() + Duration::from_secs(seconds));
+        let stream = futures::stream::unfold(state, move |(events, mut twice, end)| {
             let network = network.clone();
             async move {
+                let mut events = events?;
                 if let Some(again) = twice.take() {
-                    return Some((again, (events, None)));
+                    return Some((again, (Some(events), None, end)));
                 }
-                let next = tokio::time::timeout_at(end, events.recv()).await.ok().flatten()?;
+                let next = match timeout_at(end, events.recv()).await {
+                    Ok(next) => next?,
+                    Err(_) => return Some((network.server.bookmark(), (None, None, end))),
+                };
                 let weather = network.sky.of(network.process);
                 sleep(network.sky.millis(1..30)).await;
                 if weather.cut {
                     network.sky.count("watches cut");
                     // Half-open: the connection stands, nothing comes.
-                    sleep(Duration::from_secs(600)).await;
+                    sleep(SILENCE).await;
                 }
                 if network.sky.chance(weather.watch) {
                     network.sky.count("watches broken, silent or doubled");
                     match network.sky.millis(0..3).as_millis() {
                         0 => return None,
-                        1 => sleep(Duration::from_secs(600)).await,
+                        1 => sleep(SILENCE).await,
                         _ => twice = Some(next.clone()),
                     }
                 }
-                Some((next, (events, twice)))
+                Some((next, (Some(events), twice, end)))
             }
         });
         let frames = stream.map(|bytes| Ok::<_, Infallible>(http_body::Frame::data(bytes)));
         Response::new(UnsyncBoxBody::new(StreamBody::new(frames).map_err(|never| match never {})))
     }
+}
+
+fn status(code: u16) -> Response<AnswerBody> {
+    let reason = http::StatusCode::from_u16(code).ok().and_then(|it| it.canonical_reason()).unwrap_or_default();
+    whole(
+        code,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+                        "reason": reason.replace(' ', ""), "message": reason}),
+    )
 }
 
 fn whole(code: u16, value: &Value) -> Response<AnswerBody> {
