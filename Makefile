@@ -5,6 +5,8 @@ STEP := @loadtest/setup/step
 PROGRAMS := $(CARGO_TARGET_DIR)/debug
 # Tests that need nothing but Rust.
 UNIT := --lib --bins --test tidy --test modules --test generated --test reference
+# Tests that repeat a way for every request of it.
+NO_SWEEPS := --skip crash:: --skip races:: --skip handover::
 # A program that is built for the tests, before one of the system.
 WITH = PATH="$$(loadtest/setup/program $(1)):$$PATH"
 
@@ -37,6 +39,7 @@ check: needs-demo checkout
 	$(STEP) "clippy" cargo clippy --locked --workspace --all-targets -- -D warnings
 	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
 	$(STEP) "model of the replicas' protocol" cargo test --locked -p kube-sharding --test model
+	$(STEP) "controllers on the model API server, without sweeps" cargo test --locked -p frappe-operator --test model -- $(NO_SWEEPS)
 
 ## make lint           rustfmt, clippy, rustdoc, cargo-deny, and whether NOTICE is complete
 lint: needs-test checkout deny
@@ -60,10 +63,12 @@ alerts: needs-test
 	@folder=$$(loadtest/setup/program promtool) && loadtest/setup/step "alert rules" env PATH="$$folder:$$PATH" sh -ec \
 	  'promtool check rules --lint=all --lint-fatal helm/frappe-operator/files/alerts.yaml && promtool test rules helm/tests/alerts.yaml'
 
-## make unit           unit, snapshot, property and tidy tests; the sharding protocol explored and simulated
+## make unit           unit, snapshot, property and tidy tests; the sharding protocol and the controllers, simulated
 unit: needs-test checkout
 	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
 	$(STEP) "model, simulation and threads of the replicas' protocol" cargo test --locked -p kube-sharding --test model --test sim --test threads
+	$(STEP) "model API server" cargo test --locked -p kube-sharding-sim --test server
+	$(STEP) "controllers on the model API server" cargo test --locked -p frappe-operator --test model
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
@@ -166,7 +171,7 @@ needs-test:
 	@loadtest/setup/require test
 
 # Cargo tells the project's own packages apart by the time of their files only: what another checkout built is removed.
-OWN := -p frappe-operator -p frappe-crds -p kube-sharding -p frappe-loadtest -p frappe-benchmarks
+OWN := -p frappe-operator -p frappe-crds -p kube-sharding -p kube-sharding-sim -p frappe-loadtest -p frappe-benchmarks
 .PHONY: checkout
 checkout:
 	@mkdir -p "$(CARGO_TARGET_DIR)"

@@ -48,6 +48,23 @@ pub mod parts {
         metrics::METRICS,
     };
 
+    /// One replica of the operator, which a test runs on an API server of its own.
+    pub mod replica {
+        use clap::Parser;
+
+        pub use crate::{io::client::Connection, operator::Surroundings};
+
+        /// Runs it with these arguments of the command `run`, until it is stopped: everything that the program does, but signals,
+        /// the HTTP server and metrics.
+        pub async fn run(arguments: &[&str], surroundings: Surroundings) -> anyhow::Result<()> {
+            let words = ["frappe-operator", "run"].iter().chain(arguments);
+            match crate::cli::Cli::try_parse_from(words)?.command {
+                crate::cli::Command::Run(arguments) => crate::operator::replica(*arguments, surroundings).await,
+                other => anyhow::bail!("the command is run, not {other:?}"),
+            }
+        }
+    }
+
     /// Parts of the controller of benches.
     pub mod bench {
         pub use crate::controllers::bench::{build::render, model::Input};

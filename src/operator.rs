@@ -15,11 +15,10 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use fleet::Fleet;
-use kube::Config;
 use kube_sharding::{
     Incarnation,
     clock::{Clock, SystemClock},
-    election::LeaseElection,
+    election::{Election, LeaseElection},
     gate::{Gate, Refusal, Scope},
     runtime::{self, Handle, Settings},
     step::End,
@@ -46,7 +45,8 @@ use crate::{
     domain::key::Key,
     fleet_report::{Report, names},
     io::{
-        client,
+        client::{self, Connection},
+        clock::{self, WallClock},
         departures::{Departures, Left},
         events::Events,
         meter::MeterLayer,
@@ -62,17 +62,29 @@ use crate::{
 /// How long one answer of the sharding protocol is waited for before it is asked for another way.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// What a replica finds around it.
+pub struct Surroundings {
+    /// How the API server is reached.
+    pub connection: Connection,
+    /// The clock that its right to act is counted by.
+    pub clock: Arc<dyn Clock>,
+    /// The clock that times in objects are told by.
+    pub wall_clock: WallClock,
+    /// Who elects the coordinator, where that is not done by a Lease.
+    pub election: Option<Arc<dyn Election>>,
+    /// Ends it.
+    pub stop: CancellationToken,
+}
+
 /// What outlives an incarnation.
 struct Process {
     arguments: RunArguments,
-    config: Config,
+    surroundings: Surroundings,
     meter: MeterLayer,
-    clock: Arc<dyn Clock>,
     pod_name: String,
     pod_uid: String,
     ready: watch::Sender<Result<(), String>>,
     report: watch::Sender<Report>,
-    stop: CancellationToken,
 }
 
 /// Runs until a signal. A member that is fenced drops everything and joins again as another.
@@ -92,17 +104,26 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         served.clone().cancelled_owned(),
     );
     let mut server = tokio::spawn(serving);
-    let pod_uid = arguments.pod_uid.clone().unwrap_or_else(random::id);
-    let pod_name = arguments.pod_name.clone().unwrap_or_else(|| pod_uid.clone());
-    let process = Process {
-        config: client::config(&format!("{pod_name}; {pod_uid}")).await.context("connect to the API server")?,
-        meter: MeterLayer::new(arguments.crash_after_writes),
+    let (pod_name, pod_uid) = pod(&arguments);
+    let config = client::config(&format!("{pod_name}; {pod_uid}")).await.context("connect to the API server")?;
+    let surroundings = Surroundings {
+        connection: Connection::new(config),
         clock: Arc::new(SystemClock::default()),
+        wall_clock: clock::system(),
+        election: None,
+        stop: stop.clone(),
+    };
+    tokio::spawn(async move {
+        signal().await;
+        stop.cancel();
+    });
+    let process = Process {
+        meter: MeterLayer::new(arguments.crash_after_writes),
+        surroundings,
         pod_name,
         pod_uid,
         ready,
         report,
-        stop: stop.clone(),
         arguments,
     };
     let ended = tokio::select! {
@@ -113,13 +134,21 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     ended
 }
 
+/// Name and uid of the pod; made up where they are not said.
+fn pod(arguments: &RunArguments) -> (String, String) {
+    let uid = arguments.pod_uid.clone().unwrap_or_else(random::id);
+    (arguments.pod_name.clone().unwrap_or_else(|| uid.clone()), uid)
+}
+
+/// One replica alone, without a process around it: no signals, no HTTP server, no metrics. Runs until it is stopped.
+pub async fn replica(arguments: RunArguments, surroundings: Surroundings) -> anyhow::Result<()> {
+    let (pod_name, pod_uid) = pod(&arguments);
+    let (ready, report) = (watch::Sender::new(Err(String::new())), watch::Sender::default());
+    lives(&Process { meter: MeterLayer::default(), surroundings, pod_name, pod_uid, ready, report, arguments }).await
+}
+
 /// One incarnation after the other.
 async fn lives(process: &Process) -> anyhow::Result<()> {
-    let stop = process.stop.clone();
-    tokio::spawn(async move {
-        signal().await;
-        stop.cancel();
-    });
     loop {
         match live(process).await? {
             End::Stopped => {
@@ -146,30 +175,30 @@ async fn live(process: &Process) -> anyhow::Result<End> {
         ..Timing::default()
     };
     let names = names(&arguments.namespace);
-    let protocol = client::for_protocol(process.config.clone(), &process.meter)?;
-    let election = LeaseElection::new(
-        protocol.clone(),
-        &names,
-        &names.lease(&process.pod_name),
-        timing.lease_duration,
-        timing.attempt_timeout,
-    );
+    let around = &process.surroundings;
+    let protocol = client::for_protocol(&around.connection, &process.meter)?;
+    let by_lease = || {
+        let me = names.lease(&process.pod_name);
+        let election = LeaseElection::new(protocol.clone(), &names, &me, timing.lease_duration, timing.attempt_timeout);
+        Arc::new(election) as Arc<dyn Election>
+    };
+    let election = around.election.clone().unwrap_or_else(by_lease);
     let settings = Settings {
         names,
         member: process.pod_name.clone(),
         incarnation: incarnation.clone(),
         template: arguments.pod_template_hash.clone(),
         timing: timing.clone(),
-        clock: Arc::clone(&process.clock),
+        clock: Arc::clone(&around.clock),
     };
-    let (handle, member) = runtime::member(protocol, settings, Arc::new(election))?;
+    let (handle, member) = runtime::member(protocol, settings, election)?;
     tracing::info!(pod = process.pod_name, %incarnation, version = env!("CARGO_PKG_VERSION"), "starting frappe-operator");
     let end_work = CancellationToken::new();
     let mut work = tokio::spawn(work(Worker::new(process, &handle, incarnation, end_work.clone())?));
     let mut member = tokio::spawn(member.run());
     // What a stop may take: the drain, and a Lease that cannot be given back.
     let overdue = async {
-        process.stop.cancelled().await;
+        around.stop.cancelled().await;
         handle.stop();
         tokio::time::sleep(timing.drain_max + timing.lease_duration).await;
     };
@@ -201,6 +230,7 @@ async fn signal() {
 struct Worker {
     client: kube::Client,
     events: Events,
+    wall_clock: WallClock,
     namespace: String,
     /// Watched namespaces; all if empty.
     namespaces: Vec<String>,
@@ -216,11 +246,12 @@ struct Worker {
 
 impl Worker {
     fn new(process: &Process, handle: &Handle, me: Incarnation, stop: CancellationToken) -> anyhow::Result<Self> {
-        let client = client::gated(process.config.clone(), handle.gate().clone(), &process.meter)?;
+        let client = client::gated(&process.surroundings.connection, handle.gate().clone(), &process.meter)?;
         let arguments = &process.arguments;
         Ok(Self {
             events: Events::new(client.clone(), &process.pod_name),
             client,
+            wall_clock: Arc::clone(&process.surroundings.wall_clock),
             namespace: arguments.namespace.clone(),
             namespaces: arguments.watch_namespaces.clone(),
             image: arguments.image.clone(),
@@ -301,6 +332,7 @@ fn context(worker: &Worker, watches: Watches, wake: &Wake, settings: watch::Rece
     Context {
         client: worker.client.clone(),
         events: worker.events.clone(),
+        clock: Arc::clone(&worker.wall_clock),
         settings,
         sites: watches.sites,
         benches: watches.benches,

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
+use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
@@ -19,6 +20,7 @@ use crate::{
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{
         cache::{Cache, version_of},
+        clock::WallClock,
         departures::Departures,
         events::Events,
         named::Named,
@@ -60,6 +62,8 @@ pub struct Context {
     pub client: Client,
     /// Where Events go.
     pub events: Events,
+    /// The wall clock.
+    pub clock: WallClock,
     /// The operator's settings, as the ConfigMap has them now.
     pub settings: watch::Receiver<Arc<OperatorConfig>>,
     /// Sites.
@@ -110,6 +114,11 @@ impl Context {
     pub fn backups_of(&self, site: &Key) -> Vec<Arc<SiteBackup>> {
         let found = self.backups.of(site).into_iter().filter_map(|name| self.backup(&Key::new(&site.namespace, name)));
         found.filter(|it| it.spec.site_ref.name == site.name).map(Arc::new).collect()
+    }
+
+    /// The time now.
+    pub fn now(&self) -> Timestamp {
+        (self.clock)()
     }
 
     /// The operator's settings.

@@ -1,5 +1,4 @@
 //! What becomes of a reconcile that did not come to its end.
-#![allow(clippy::disallowed_methods, reason = "the time of a condition that no plan made")]
 
 use std::{sync::Arc, time::Duration};
 
@@ -86,7 +85,7 @@ async fn not_ready<K: Held>(attempt: &Attempt<'_>, about: &Arc<K>, message: &str
     let Some(known) = K::newest_of(attempt.context, about) else { return };
     let mut body = wire::json(&known.status().cloned().unwrap_or_default());
     let former: Vec<Condition> = serde_json::from_value(body["conditions"].clone()).unwrap_or_default();
-    let mut conditions = Conditions::new(&former, known.meta().generation, jiff::Timestamp::now());
+    let mut conditions = Conditions::new(&former, known.meta().generation, attempt.context.now());
     conditions.set("Ready", Some(false), WRITE_REJECTED, message);
     former.iter().filter(|it| it.type_ != "Ready").for_each(|it| conditions.keep(it));
     body["conditions"] = json!(conditions.finish());

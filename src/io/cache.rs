@@ -6,13 +6,13 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dashmap::{DashMap, Entry};
 use kube::{Resource, ResourceExt};
 use kube_sharding::{Slot, SlotSet};
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use super::cached::{Cached, Sample};
 use crate::domain::key::Key;

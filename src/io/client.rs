@@ -1,15 +1,15 @@
 //! Clients: one for the work, whose writes pass the gate beneath the retry, one for Leases and slot map, which never
 //! retries, and one for the commands that people run.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use http::{HeaderValue, header::USER_AGENT};
+use http::{HeaderValue, Request, Response, header::USER_AGENT};
 use kube::{
     Client, Config,
-    client::{ClientBuilder, retry::RetryPolicy},
+    client::{Body, ClientBuilder, DynBody, retry::RetryPolicy},
 };
 use kube_sharding::{gate::Gate, layer::GateLayer};
-use tower::{buffer::BufferLayer, retry::RetryLayer};
+use tower::{BoxError, Service, ServiceExt as _, buffer::BufferLayer, retry::RetryLayer, util::BoxService};
 
 use crate::io::meter::{MeterLayer, REQUEST_TIMEOUT, is_event};
 
@@ -28,9 +28,35 @@ pub async fn config(sender: &str) -> anyhow::Result<Config> {
     Ok(config)
 }
 
+type Builder = ClientBuilder<BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>>;
+
+/// How the API server is reached. Cheap to clone.
+#[derive(Clone)]
+pub struct Connection(Arc<dyn Fn() -> anyhow::Result<Builder> + Send + Sync>);
+
+impl Connection {
+    /// As a configuration says.
+    pub fn new(config: Config) -> Self {
+        Self(Arc::new(move || Ok(ClientBuilder::try_from(config.clone())?)))
+    }
+
+    /// By a service that stands for it: a model of an API server.
+    pub fn through<S, B>(service: S) -> Self
+    where
+        S: Service<Request<Body>, Response = Response<B>, Error = BoxError> + Clone + Send + Sync + 'static,
+        S::Future: Send,
+        B: http_body::Body<Data = bytes::Bytes, Error = BoxError> + Send + Unpin + 'static,
+    {
+        Self(Arc::new(move || {
+            let service = service.clone().map_response(|response| response.map(|body| Box::new(body) as Box<DynBody>));
+            Ok(ClientBuilder::new(BoxService::new(service), "default"))
+        }))
+    }
+}
+
 /// The client of reconcilers and watches.
-pub fn gated(config: Config, gate: Gate, meter: &MeterLayer) -> anyhow::Result<Client> {
-    Ok(ClientBuilder::try_from(config)?
+pub fn gated(connection: &Connection, gate: Gate, meter: &MeterLayer) -> anyhow::Result<Client> {
+    Ok((connection.0)()?
         .with_layer(&GateLayer::new(gate, REQUEST_TIMEOUT, is_event))
         .with_layer(meter)
         .with_layer(&BufferLayer::new(QUEUED_REQUESTS_MAX))
@@ -52,8 +78,8 @@ fn retries() -> anyhow::Result<RetryPolicy> {
 }
 
 /// The client of the sharding protocol: one attempt a request.
-pub fn for_protocol(config: Config, meter: &MeterLayer) -> anyhow::Result<Client> {
-    Ok(ClientBuilder::try_from(config)?.with_layer(meter).build())
+pub fn for_protocol(connection: &Connection, meter: &MeterLayer) -> anyhow::Result<Client> {
+    Ok((connection.0)()?.with_layer(meter).build())
 }
 
 #[cfg(test)]

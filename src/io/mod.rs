@@ -4,6 +4,7 @@ mod bound;
 pub mod cache;
 pub mod cached;
 pub mod client;
+pub mod clock;
 pub mod compact;
 pub mod departures;
 pub mod events;

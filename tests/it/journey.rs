@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt, api::ListParams};
 use crate::support::{World, inventory, program, site, until};
 
 /// How long nothing may happen when nothing changes, in seconds.
-const QUIET_SECONDS: u64 = 60;
+const QUIET_SECONDS: u64 = 10;
 /// Requests of a site from creation to Ready on shared MariaDB, Events aside: ARCHITECTURE.md names each.
 const REQUESTS_PER_SITE_MAX: usize = 12;
 

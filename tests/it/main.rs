@@ -7,7 +7,6 @@ mod admission;
 mod backups;
 mod bench;
 mod bench_defaults;
-mod budget;
 mod chart;
 mod clusters;
 mod crash;

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Hosts that two sites of two namespaces race for.
-const RACES: usize = 1000;
+const RACES: usize = 100;
 /// Requests to Ready beyond the common ones of a site on shared MariaDB, by provider.
 const REQUESTS_MAX: [(&str, usize); 4] = [("shared", 12), ("dedicated", 14), ("external", 10), ("postgres", 10)];
 
@@ -112,11 +112,10 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
         assert!(work.len() <= most, "{name} took {} requests", work.len());
     }
     let begun = Timestamp::now();
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_secs(10)).await;
     let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
-    assert!(rest.is_empty(), "60 s with nothing changing cost {rest:?}");
-    println!("60 s with nothing changing: 0 requests for {} sites", REQUESTS_MAX.len());
+    assert!(rest.is_empty(), "10 s with nothing changing cost {rest:?}");
     for (name, _) in REQUESTS_MAX {
         world.kubectl(&["delete", "frappesite", name, "-n", "cost", "--wait=false"]);
         world.site_gone("cost", name).await;
@@ -144,7 +143,7 @@ fn every_right_is_listed(world: &World) {
 
 /// R-16: one winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_sites_race_for_one_host_a_thousand_times() {
+async fn two_sites_race_for_one_host() {
     let world = World::start("races").await;
     for namespace in ["left", "right"] {
         world.with_bench(namespace).await;
@@ -266,4 +265,35 @@ async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
     }
     let gone = || async { inventory(&world, "platform").iter().all(|line| !line.contains("shop")).then_some(()) };
     world.until("nothing of them is left", 60, gone).await;
+}
+
+/// A Job that is out of the operator's sight, because its label was taken by hand, gets it back: it is neither lost nor made
+/// twice. This alone uses the right to read one Job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_lost_its_label_is_found_again() {
+    let world = World::start("label").await;
+    world.with_bench("shops").await;
+    // No node takes a pod: the Job stays under way.
+    let nodes = world.kubectl(&["get", "nodes", "-o", "name"]);
+    for node in nodes.lines() {
+        world.kubectl(&["cordon", node]);
+    }
+    world.cluster.apply(&site("shops", "shop")).unwrap();
+    let look = |path: &str| {
+        let output = format!("jsonpath={{{path}}}");
+        let found = world.cluster.kubectl(&["get", "job", "shop-init", "-n", "shops", "-o", &output], "").unwrap();
+        Some(found.out).filter(|it| found.success && !it.is_empty())
+    };
+    let label = r".metadata.labels.frappe\.vyogo\.tech/slot";
+    let slot = world.until("the Job is there", 60, || async { look(label) }).await;
+    let uid = look(".metadata.uid");
+    world.kubectl(&["label", "job", "shop-init", "-n", "shops", "frappe.vyogo.tech/slot-"]);
+    let back = world.until("the Job has its label again", 60, || async { look(label) }).await;
+    assert_eq!((back, look(".metadata.uid")), (slot, uid));
+    for node in nodes.lines() {
+        world.kubectl(&["uncordon", node]);
+    }
+    world.site_in("shops", "shop", SitePhase::Ready).await;
+    let jobs = world.kubectl(&["get", "jobs", "-n", "shops", "-o", "name"]);
+    assert_eq!(jobs.lines().filter(|it| it.contains("shop")).count(), 1, "{jobs}");
 }

@@ -24,7 +24,6 @@ use crate::{
 };
 
 /// The plan of those that are looked at in this scope.
-#[expect(clippy::disallowed_methods, reason = "there is no site, and so nothing that observed the time")]
 pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<Plan, kube::Error> {
     let backups: Vec<Arc<SiteBackup>> =
         context.backups_of(site).into_iter().filter(|it| scope_of(it) == scope).collect();
@@ -36,7 +35,7 @@ pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<
     if goes && scope == Scope::Coordinator {
         context.departures.expect_site(site.clone(), version);
     }
-    let now = Timestamp::now();
+    let now = context.now();
     let steps = backups.iter().filter_map(|it| step(it, site, found.as_ref(), now)).collect();
     Ok(Plan { steps, ..Plan::default() })
 }

@@ -1,10 +1,8 @@
 //! Everything a plan needs to know of the world, read once, from caches.
-#![allow(clippy::disallowed_methods, reason = "the time is observed here, for the plan")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::PersistentVolumeClaimSpec, storage::v1::StorageClass};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
@@ -67,7 +65,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         classes,
         capabilities,
         config,
-        now: Timestamp::now(),
+        now: context.now(),
         bench,
     })
 }

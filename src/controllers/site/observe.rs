@@ -1,5 +1,4 @@
 //! Everything a plan needs to know of the world, read once. Almost all of it comes from caches.
-#![allow(clippy::disallowed_methods, reason = "the time is observed here, for the plan")]
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +6,6 @@ use std::{
 };
 
 use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup, site::DatabaseKind};
-use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
@@ -97,7 +95,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         credentials,
         epoch: turn.epoch,
         fresh: Fresh::draw(),
-        now: Timestamp::now(),
+        now: context.now(),
         config,
         bench,
         hosts,

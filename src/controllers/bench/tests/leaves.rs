@@ -118,7 +118,7 @@ fn of_the_bench() -> Vec<Row> {
 fn of_sites() -> Vec<Row> {
     vec![
         ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Elsewhere("src/lanes: at most so many at once")),
-        ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Elsewhere("tests/it/budget.rs")),
+        ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Elsewhere("tests/model/slots.rs")),
         ("dbConfig.provider", json!({"dbConfig": {"provider": "postgres"}}), SITES),
         ("dbConfig.mode", json!({"dbConfig": {"mode": "dedicated"}}), SITES),
         ("dbConfig.mariadbRef.name", json!({"dbConfig": {"mariadbRef": {"name": "other"}}}), SITES),

@@ -1,0 +1,14 @@
+//! The wall clock, by which times in objects are told.
+#![allow(clippy::disallowed_methods, reason = "this is where the time is read")]
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+/// Tells the time.
+pub type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// The system's.
+pub fn system() -> WallClock {
+    Arc::new(Timestamp::now)
+}

@@ -1,0 +1,218 @@
+//! What else is in a cluster: controllers of Deployments, volumes and Jobs, the garbage collector, the MariaDB operator.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use jiff::Timestamp;
+use kube_sharding_sim::{Change, Server};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep, sleep_until};
+
+/// Between a change and what the cluster's controllers make of it.
+const DELAY: Duration = Duration::from_millis(40);
+
+/// How a Job ends.
+#[derive(Clone, Debug)]
+pub(crate) enum Outcome {
+    /// After this time, with this result in its termination message.
+    Succeeds(Duration, Value),
+    /// After this time, with this code and message.
+    Fails(Duration, &'static str),
+}
+
+/// When something is due, and the collection and uid of the Job that it is about.
+type Due = (Instant, String, String);
+/// Decides how a Job ends.
+type Decide = Box<dyn Fn(&Value) -> Outcome + Send>;
+
+/// The cluster's controllers. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    server: Server,
+    outcome: Arc<Mutex<Decide>>,
+    /// Jobs by when they end, or are removed since they ended long ago.
+    due: Arc<Mutex<BTreeMap<Due, Outcome>>>,
+}
+
+/// What most Jobs do: end well after two seconds.
+pub(crate) fn ends_well(job: &Value) -> Outcome {
+    let result = match job["metadata"]["labels"]["component"].as_str() {
+        Some("configure") => json!({"apps": ["erpnext", "frappe", "hrms"]}),
+        _ => json!({"bytes": 1024}),
+    };
+    Outcome::Succeeds(Duration::from_secs(2), result)
+}
+
+impl Cluster {
+    /// Begins to look after a server's objects.
+    pub(crate) fn start(server: &Server) -> Self {
+        let this =
+            Self { server: server.clone(), outcome: Arc::new(Mutex::new(Box::new(ends_well))), due: Arc::default() };
+        tokio::spawn(this.clone().run());
+        this
+    }
+
+    /// Decides how Jobs end that are made from now on.
+    pub(crate) fn jobs(&self, outcome: impl Fn(&Value) -> Outcome + Send + 'static) {
+        *self.outcome.lock().unwrap() = Box::new(outcome);
+    }
+
+    async fn run(self) {
+        let (mut changes, mut seen) = (self.server.changes(), 0);
+        loop {
+            let next = self.due.lock().unwrap().keys().next().map(|it| it.0);
+            let timer = async {
+                match next {
+                    Some(at) => sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = changes.changed() => if changed.is_err() { return },
+                () = timer => {}
+            }
+            sleep(DELAY).await;
+            seen = self.turn(seen);
+        }
+    }
+
+    /// Acts on what was written after a version, and on what is due; answers the version that was looked at.
+    fn turn(&self, seen: u64) -> u64 {
+        let written = self.server.written_after(seen);
+        let mut garbage = false;
+        for write in &written {
+            let leaves = write.object["metadata"]["deletionTimestamp"].is_string();
+            garbage |=
+                leaves || write.change == Change::Deleted || !write.object["metadata"]["ownerReferences"].is_null();
+            if write.change != Change::Deleted {
+                let collection = match write.place.namespace.as_str() {
+                    "" => write.place.resource.clone(),
+                    namespace => {
+                        let (parent, plural) = write.place.resource.rsplit_once('/').unwrap();
+                        format!("{parent}/namespaces/{namespace}/{plural}")
+                    }
+                };
+                self.look_after(&collection, &write.place.name, leaves);
+            }
+        }
+        let now = Instant::now();
+        let due: Vec<_> = {
+            let mut all = self.due.lock().unwrap();
+            let later = all.split_off(&(now + Duration::from_millis(1), String::new(), String::new()));
+            std::mem::replace(&mut *all, later).into_iter().collect()
+        };
+        for ((_, collection, uid), outcome) in due {
+            self.end(&collection, &uid, &outcome);
+        }
+        if garbage {
+            self.server.collect_garbage();
+        }
+        written.last().map_or(seen, |it| it.version)
+    }
+
+    fn look_after(&self, collection: &str, name: &str, leaves: bool) {
+        let Some(object) = self.server.get(collection, name) else { return };
+        let plural = collection.rsplit('/').next().unwrap_or_default();
+        let set = |status: Value| {
+            let differs = status.as_object().unwrap().iter().any(|(key, value)| object["status"][key] != *value);
+            if differs {
+                self.server.change(collection, name, |it| {
+                    status.as_object().unwrap().iter().for_each(|(key, value)| it["status"][key] = value.clone());
+                });
+            }
+        };
+        let generation = &object["metadata"]["generation"];
+        match plural {
+            "databases" | "users" | "grants" | "mariadbs" => self.mariadb(collection, &object, leaves),
+            _ if leaves => {}
+            "deployments" | "statefulsets" => {
+                let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
+                set(json!({"observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
+                           "readyReplicas": replicas, "availableReplicas": replicas}));
+            }
+            "persistentvolumeclaims" => {
+                set(json!({"phase": "Bound", "capacity": object["spec"]["resources"]["requests"]}));
+            }
+            "jobs" if object["status"]["startTime"].is_null() => {
+                let now = self.stamp();
+                set(json!({"startTime": now, "active": 1}));
+                self.begin(collection, &object);
+            }
+            _ => {}
+        }
+    }
+
+    /// The MariaDB operator's part: its finalizer and Ready; the finalizer goes when the object is deleted.
+    fn mariadb(&self, collection: &str, object: &Value, leaves: bool) {
+        let (name, stamp) = (object["metadata"]["name"].as_str().unwrap(), self.stamp());
+        let finalizer = json!(["stand-in.k8s.mariadb.com/finalizer"]);
+        let has = object["metadata"]["finalizers"] == finalizer;
+        if leaves && has {
+            self.server.change(collection, name, |it| it["metadata"]["finalizers"] = json!([]));
+        } else if !leaves && !has {
+            self.server.change(collection, name, |it| {
+                it["metadata"]["finalizers"] = finalizer;
+                it["status"]["conditions"] =
+                    json!([{"type": "Ready", "status": "True", "reason": "Created", "message": "Created",
+                            "lastTransitionTime": stamp}]);
+            });
+        }
+    }
+
+    fn begin(&self, collection: &str, job: &Value) {
+        let outcome = (self.outcome.lock().unwrap())(job);
+        let (Outcome::Succeeds(after, _) | Outcome::Fails(after, _)) = &outcome;
+        let after = *after;
+        let uid = job["metadata"]["uid"].as_str().unwrap().to_owned();
+        self.due.lock().unwrap().insert((Instant::now() + after, collection.to_owned(), uid), outcome);
+    }
+
+    /// Ends a Job: its pod says what came of it. One that ended an hour ago goes.
+    fn end(&self, collection: &str, uid: &str, outcome: &Outcome) {
+        let Some(job) = self.server.all(collection).into_iter().find(|it| it["metadata"]["uid"] == uid) else { return };
+        let name = job["metadata"]["name"].as_str().unwrap();
+        if job["status"]["conditions"].is_array() {
+            return self.server.remove(collection, name);
+        }
+        let (good, message) = match outcome {
+            Outcome::Succeeds(_, result) => (true, json!({"result": result})),
+            Outcome::Fails(_, code) => (false, json!({"step": "stand-in", "code": code, "error": "as the test wants"})),
+        };
+        let now = self.stamp();
+        let pods = format!("/api/v1/namespaces/{}/pods", job["metadata"]["namespace"].as_str().unwrap());
+        let mut labels = job["spec"]["template"]["metadata"]["labels"].clone();
+        labels["batch.kubernetes.io/job-name"] = json!(name);
+        let owner = json!({"apiVersion": "batch/v1", "kind": "Job", "name": name, "uid": uid, "controller": true,
+                           "blockOwnerDeletion": true});
+        let terminated = json!({"exitCode": i32::from(!good), "finishedAt": now, "message": message.to_string()});
+        let pod = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("{name}-pod"), "labels": labels, "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": "main", "image": "stand-in"}]},
+            "status": {"phase": if good { "Succeeded" } else { "Failed" }, "containerStatuses": [{
+                "name": "main", "image": "stand-in", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": terminated},
+            }]},
+        });
+        self.server.remove(&pods, &format!("{name}-pod"));
+        self.server.create_by_hand(&pods, &pod);
+        self.server.change(collection, name, |it| {
+            it["status"] = json!({"startTime": it["status"]["startTime"], "conditions": [
+                {"type": if good { "Complete" } else { "Failed" }, "status": "True", "lastTransitionTime": now}]});
+        });
+        let kept = job["spec"]["ttlSecondsAfterFinished"].as_u64().map(Duration::from_secs);
+        if let Some(kept) = kept {
+            let key = (Instant::now() + kept, collection.to_owned(), uid.to_owned());
+            self.due.lock().unwrap().insert(key, outcome.clone());
+        }
+    }
+
+    /// In whole seconds, as objects have it.
+    fn stamp(&self) -> String {
+        Timestamp::from_second(self.server.now().as_second()).unwrap().to_string()
+    }
+}

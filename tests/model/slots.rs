@@ -1,0 +1,103 @@
+//! Job slots: never more site Jobs than the limit, counted at each write.
+
+use std::collections::BTreeSet;
+
+use kube_sharding_sim::Change;
+use serde_json::{Value, json};
+
+use crate::world::{BENCHES, SITES, World, run, site};
+
+const SITE_COUNT: usize = 40;
+const LIMIT: usize = 4;
+
+fn ended(job: &Value) -> bool {
+    job["status"]["conditions"].as_array().into_iter().flatten().any(|it| it["status"] == "True")
+}
+
+/// The most site Jobs that ran at once, exactly: after each write. And how many were made.
+fn most_at_once(world: &World, after: u64) -> (usize, usize) {
+    let (mut running, mut most, mut made) = (BTreeSet::new(), 0, 0);
+    for write in world.server.written_after(after).into_iter().filter(|it| it.place.plural() == "jobs") {
+        if write.object["metadata"]["labels"]["site"].is_null() {
+            continue;
+        }
+        if write.change == Change::Deleted || ended(&write.object) {
+            running.remove(&write.place.name);
+        } else {
+            made += usize::from(running.insert(write.place.name.clone()));
+        }
+        most = most.max(running.len());
+    }
+    (most, made)
+}
+
+async fn all_ready(world: &World, replicas: &str) {
+    let ready = |it: &World| it.server.all(SITES).iter().all(|it| it["status"]["phase"] == "Ready");
+    world.until(&format!("{SITE_COUNT} sites are Ready, {replicas}"), ready).await;
+}
+
+/// with one replica exactly as many as the limit, and whoever waits says so.
+#[test]
+fn one_replica_runs_as_many_jobs_as_the_limit_and_no_more() {
+    run(1, async {
+        let (world, _replica) = World::with_bench(1).await;
+        world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(LIMIT));
+        world.rest().await;
+        let before = world.version();
+        (0..SITE_COUNT).for_each(|number| {
+            world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
+        });
+        let waits = |it: &World| {
+            let waiting = (0..SITE_COUNT).map(|number| it.reason(SITES, &format!("site-{number}"), "Ready"));
+            waiting.filter(|it| it == "WaitingForJobSlot").count() >= SITE_COUNT / 2
+        };
+        world.until("most sites say what they wait for", waits).await;
+        all_ready(&world, "one replica").await;
+        assert_eq!(most_at_once(&world, before), (LIMIT, SITE_COUNT));
+    });
+}
+
+/// a limit that is raised while sites wait is used at once.
+#[test]
+fn a_raised_limit_is_used() {
+    run(2, async {
+        let (world, _replica) = World::with_bench(2).await;
+        world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));
+        world.rest().await;
+        let before = world.version();
+        (0..SITE_COUNT).for_each(|number| {
+            world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
+        });
+        world
+            .until("some are Ready", |it| it.server.all(SITES).iter().any(|it| it["status"]["phase"] == "Ready"))
+            .await;
+        assert_eq!(most_at_once(&world, before).0, 1);
+        let raised = world.version();
+        world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(LIMIT));
+        all_ready(&world, "after the limit was raised").await;
+        assert_eq!(most_at_once(&world, raised).0, LIMIT);
+    });
+}
+
+/// three replicas share the limit; one without a part of it runs one Job.
+#[test]
+fn three_replicas_share_the_limit() {
+    for limit in [2, 6] {
+        run(limit as u64, async {
+            let (world, _one) = World::with_bench(3).await;
+            let _others = [world.replica(1, "two"), world.replica(2, "three")];
+            world.until("three share the slots", |it| it.owners() == 3).await;
+            world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(limit));
+            world.rest().await;
+            let before = world.version();
+            (0..SITE_COUNT).for_each(|number| {
+                world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
+            });
+            all_ready(&world, "three replicas").await;
+            let (most, made) = most_at_once(&world, before);
+            println!("limit {limit}: at most {most} at once");
+            assert!(most <= limit + 2, "{most} Jobs at once with a limit of {limit}");
+            assert_eq!(made, SITE_COUNT);
+        });
+    }
+}
