@@ -45,6 +45,7 @@ def mariadb(where, password):
         thing("Secret", "mariadb-root", where, stringData={"password": password}),
         thing("Service", "mariadb", where, spec={"selector": labels, "ports": [{"port": 3306}]}),
         thing("StatefulSet", "mariadb", where, "apps/v1", spec=spec),
+        thing("MariaDB", "mariadb", where, "k8s.mariadb.com/v1alpha1", spec={}),
     ]
 
 
@@ -53,17 +54,13 @@ def bench(name, where):
         "frappeVersion": "15",
         "apps": [{"name": "erpnext", "source": "image"}],
         "storageDeletionPolicy": "Delete",
+        "dbConfig": {"mariadbRef": {"name": "mariadb"}},
         "componentResources": {it: SMALL for it in COMPONENTS},
         "redisConfig": {"resources": SMALL},
     }
     return thing("FrappeBench", name, where, "vyogo.tech/v1alpha1", spec=spec)
 
 
-def site(name, where, bench_name, host, account, password):
-    """A site in a database that exists, and the Secret of its account."""
-    config = {"provider": "external", "host": "mariadb", "port": "3306", "connectionSecretRef": {"name": f"{name}-account"}}
-    spec = {"siteName": host, "benchRef": {"name": bench_name}, "apps": ["erpnext"], "dbConfig": config}
-    return [
-        thing("Secret", f"{name}-account", where, stringData={"username": account, "password": password, "database": account}),
-        thing("FrappeSite", name, where, "vyogo.tech/v1alpha1", spec=spec),
-    ]
+def site(name, where, bench_name, host):
+    spec = {"siteName": host, "benchRef": {"name": bench_name}, "apps": ["erpnext"], "deletionPolicy": "Delete"}
+    return thing("FrappeSite", name, where, "vyogo.tech/v1alpha1", spec=spec)

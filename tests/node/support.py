@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import subprocess
+import tempfile
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -31,6 +32,13 @@ class Node:
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
+
+    def start(self, *command, given):
+        """Starts a program in the node's network, which goes with the node at the latest."""
+        with tempfile.TemporaryFile("w+") as text:
+            text.write(given)
+            text.seek(0)
+            return subprocess.Popen([NODE, "run", self.name, *command], stdin=text)
 
     def load(self, *archives):
         """Imports images."""

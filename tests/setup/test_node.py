@@ -16,12 +16,13 @@ import unittest
 from test_cluster_programs import GO
 from test_download import MACHINE, Server, program
 
-NODE = pathlib.Path(__file__).resolve().parents[2] / "loadtest" / "node"
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+NODE = ROOT / "loadtest" / "node"
 
 
-def script(name):
+def script(path):
     """A program in Python, as a module."""
-    loader = importlib.machinery.SourceFileLoader(pathlib.Path(name).name, str(NODE / name))
+    loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
     return module
@@ -75,7 +76,7 @@ class Image(Folder):
 
 
 class Operator(Folder):
-    operator = script("images/operator")
+    operator = script(NODE / "images" / "operator")
 
     def test_the_image_is_what_the_dockerfiles_last_stage_says(self):
         program_ = self.folder / "program"
@@ -98,7 +99,7 @@ class Operator(Folder):
 
 
 class Provisioner(Folder):
-    provisioner = script("provisioner")
+    provisioner = script(NODE / "provisioner")
 
     def claim(self, **spec):
         spec = {"storageClassName": "folders", "accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Gi"}}} | spec
@@ -129,6 +130,27 @@ class Provisioner(Folder):
     def test_objects_come_one_by_one_from_what_kubectl_prints(self):
         printed = "".join(json.dumps(it, indent=4) + "\n" for it in [{"a": {"b": "}"}}, {"c": []}])
         self.assertEqual(list(self.provisioner.objects(io.StringIO(printed))), [{"a": {"b": "}"}}, {"c": []}])
+
+
+class MariadbOperator(unittest.TestCase):
+    operator = script(ROOT / "tests" / "node" / "mariadb_operator.py")
+
+    def made(self, kind, **spec):
+        return {"kind": kind, "metadata": {"name": "it"}, "spec": {"name": "shop_1", "host": "%", "cleanupPolicy": "Delete"} | spec}
+
+    def test_each_kind_has_its_statement_and_nothing_in_a_name_or_password_ends_it(self):
+        database = self.made("Database", characterSet="utf8mb4", collate="utf8mb4_unicode_ci")
+        self.assertEqual(self.operator.wanted(database), "CREATE DATABASE IF NOT EXISTS `shop_1` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
+        user = self.operator.wanted(self.made("User", name="a'b", maxUserConnections=7), "p'\\")
+        self.assertIn("ALTER USER 'a\\'b'@'%' IDENTIFIED BY 'p\\'\\\\' WITH MAX_USER_CONNECTIONS 7", user)
+        grant = self.made("Grant", username="shop_1", database="a`b", table="*", privileges=["SELECT", "CREATE VIEW"])
+        self.assertEqual(self.operator.wanted(grant), "GRANT SELECT, CREATE VIEW ON `a``b`.* TO 'shop_1'@'%'")
+
+    def test_what_is_to_be_kept_is_not_dropped(self):
+        self.assertEqual(self.operator.removal(self.made("Database")), "DROP DATABASE IF EXISTS `shop_1`")
+        self.assertEqual(self.operator.removal(self.made("User")), "DROP USER IF EXISTS 'shop_1'@'%'")
+        for kind in ("Database", "User", "Grant"):
+            self.assertIsNone(self.operator.removal(self.made(kind, cleanupPolicy="Skip")))
 
 
 class Programs(Folder):
