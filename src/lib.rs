@@ -18,7 +18,6 @@ mod controllers;
 mod domain;
 mod fleet_report;
 mod io;
-mod lanes;
 mod metrics;
 mod operator;
 mod runner;
@@ -31,6 +30,8 @@ use clap::Parser;
 
 /// What the tests and benchmarks of this repository ask besides the program as a whole.
 pub mod parts {
+    pub use kube_sharding::lanes::{Lanes, Priority};
+
     pub use crate::{
         admission::{Named, REFERENCES, SECRETS_MAX},
         config::OperatorConfig,
@@ -44,7 +45,6 @@ pub mod parts {
             watches::{Narrowing, Wakes},
         },
         fleet_report::names,
-        lanes::{Lanes, Priority},
         metrics::METRICS,
     };
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use kube_sharding::lanes::runner::GaugeNames;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -69,6 +70,10 @@ use MetricKind::{Counter, Gauge, Histogram};
 const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static str], help: &'static str) -> Metric {
     Metric { kind, name, labels, help }
 }
+
+/// What the queues report beside controller-runtime's metrics.
+pub const QUEUE_GAUGES: GaugeNames =
+    GaugeNames { lanes: "frappe_operator_lanes", oldest_pending_seconds: "frappe_operator_oldest_pending_seconds" };
 
 /// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; `controller` likewise.
 pub const METRICS: &[Metric] = &[

@@ -11,7 +11,7 @@ mod settings;
 mod wake;
 mod watches;
 
-use std::{sync::Arc, time::Duration};
+use std::{hash::Hash, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use fleet::Fleet;
@@ -20,6 +20,10 @@ use kube_sharding::{
     clock::{Clock, SystemClock},
     election::{Election, LeaseElection},
     gate::{Gate, Refusal, Scope},
+    lanes::{
+        rates::Rates,
+        runner::{Outcome, Queue, Runner, Terms},
+    },
     runtime::{self, Handle, Settings},
     step::End,
     timing::Timing,
@@ -51,10 +55,6 @@ use crate::{
         events::Events,
         meter::MeterLayer,
         random,
-    },
-    lanes::{
-        rates::Rates,
-        runner::{Outcome, Runner, Terms},
     },
     metrics as recorder,
 };
@@ -265,13 +265,23 @@ impl Worker {
     }
 }
 
+/// A queue of keys, and what runs their reconciles.
+fn queue<L, K>(name: &'static str, in_flight_max: usize) -> (Queue<L, K>, Runner<L, K>)
+where
+    L: Clone + Eq + Hash + Ord + Send + 'static,
+    K: Clone + Eq + Hash + Ord + Send + Sync + 'static,
+{
+    let (queue, runner) = Runner::new(name, in_flight_max);
+    (queue, runner.with_gauges(recorder::QUEUE_GAUGES))
+}
+
 /// Watches and reconciles until told to end.
 async fn work(worker: Worker) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     let gate = worker.handle.gate().clone();
-    let (site_queue, site_runner) = Runner::<Key, Key>::new("frappesite", worker.reconciles_max.0);
-    let (backup_queue, backup_runner) = Runner::<Key, Key>::new("sitebackup", worker.reconciles_max.0);
-    let (bench_queue, bench_runner) = Runner::<(), Key>::new("frappebench", worker.reconciles_max.1);
+    let (site_queue, site_runner) = queue("frappesite", worker.reconciles_max.0);
+    let (backup_queue, backup_runner) = queue("sitebackup", worker.reconciles_max.0);
+    let (bench_queue, bench_runner) = queue("frappebench", worker.reconciles_max.1);
     let (settings_sender, settings) = watch::channel(Arc::new(OperatorConfig::default()));
     worker.ready.send_modify(|it| *it = Err("waiting for the caches to sync".to_owned()));
     let (sites, unlabelled, benches) = watches::caches();

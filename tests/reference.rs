@@ -176,7 +176,8 @@ fn sources(folder: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        for word in ["counter!(", "gauge!(", "histogram!("] {
+        // The last two: fields of the names that a runner is given.
+        for word in ["counter!(", "gauge!(", "histogram!(", "lanes: ", "oldest_pending_seconds: "] {
             let names =
                 text.split(word).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
             found.extend(names.map(str::to_owned));

@@ -13,6 +13,7 @@
 //! | [`step`] | what one member does: the protocol, pure |
 //! | [`runtime`], [`election`] | carries it out |
 //! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
+//! | [`lanes`] | the queue in front of a reconcile: priorities, turns, limits and rates by lane; and its runner |
 //! | [`queue`] | keys that wait until they were worked on, whatever becomes of the member |
 //! | [`reading`] | objects from their text, of which none stops the others |
 //! | [`watch`], [`groups`] | watches that go on from a version, by hash range, in groups of slots |
@@ -25,6 +26,7 @@ pub mod election;
 pub mod gate;
 pub mod groups;
 pub mod hash;
+pub mod lanes;
 pub mod layer;
 pub mod map;
 pub mod member;

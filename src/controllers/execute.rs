@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use kube::{Resource, core::DynamicObject};
+use kube_sharding::lanes::runner::Outcome;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
@@ -26,7 +27,6 @@ use crate::{
         events::{Notice, log_line},
         writer::{WriteError, Writer},
     },
-    lanes::runner::Outcome,
 };
 
 /// Where what is known of a kind is kept.

@@ -3,6 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube_sharding::lanes::runner::Outcome;
 use serde_json::json;
 
 use crate::{
@@ -12,7 +13,6 @@ use crate::{
         events::Notice,
         writer::{WriteError, words},
     },
-    lanes::runner::Outcome,
 };
 
 /// Reason of the Event about an object that the API server refused.

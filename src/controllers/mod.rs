@@ -8,7 +8,7 @@
 //!
 //! What is watched and whom that wakes: the table of [`crate::domain::kinds`], for people in `docs/permissions.md`.
 //! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
-//! [`crate::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
+//! [`kube_sharding::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 
 pub mod adoption;
 pub mod backup;

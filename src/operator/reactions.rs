@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Client, ResourceExt};
+use kube_sharding::lanes::Priority;
 
 use super::{
     apis::{Definitions, serves},
@@ -22,7 +23,6 @@ use crate::{
         watches::{Wakes, Watch},
     },
     io::{cache::Change, compact::Compact},
-    lanes::Priority,
 };
 
 /// What is called with each change of an object.

@@ -166,18 +166,18 @@ mod tests {
     use std::time::Duration;
 
     use frappe_crds::FrappeSite;
-    use kube_sharding::{Slot, clock::SystemClock, gate::Gate};
-
-    use super::*;
-    use crate::{
-        controllers::backup::index::Indexes,
-        domain::key::Key,
-        io::cache::Cache,
+    use kube_sharding::{
+        Slot,
+        clock::SystemClock,
+        gate::Gate,
         lanes::{
             rates::Rates,
             runner::{Outcome, Runner, Terms},
         },
     };
+
+    use super::*;
+    use crate::{controllers::backup::index::Indexes, domain::key::Key, io::cache::Cache};
 
     fn site() -> FrappeSite {
         serde_json::from_value(serde_json::json!({

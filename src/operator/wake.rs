@@ -7,6 +7,7 @@ use kube::{Client, Resource};
 use kube_sharding::{
     SlotSet,
     gate::{Gate, Scope},
+    lanes::{Priority, runner::Queue},
 };
 
 use super::concerned::Concerned;
@@ -17,7 +18,6 @@ use crate::{
         cache::{Cache, Change},
         live,
     },
-    lanes::{Priority, runner::Queue},
 };
 
 /// Shortest and longest wait before a site whose label was altered is looked at again.

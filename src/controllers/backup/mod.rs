@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeSite, FrappeSiteStatus, SiteBackup, site::BackupOperationKind};
 use kube::{ResourceExt, core::DynamicObject};
-use kube_sharding::gate::Scope;
+use kube_sharding::{gate::Scope, lanes::runner::Outcome};
 
 use super::{
     backup::{model::Plan, reason::Reason},
@@ -40,7 +40,6 @@ use crate::{
     },
     domain::{key::Key, labels, object::Kind, uid},
     io::{events::Notice, writer::Writer},
-    lanes::runner::Outcome,
 };
 
 pub use orphan::scopes;

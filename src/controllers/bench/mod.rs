@@ -25,7 +25,7 @@ use std::sync::Arc;
 
 use frappe_crds::FrappeBench;
 use kube::core::DynamicObject;
-use kube_sharding::gate::Scope;
+use kube_sharding::{gate::Scope, lanes::runner::Outcome};
 
 use crate::{
     controllers::{
@@ -36,7 +36,6 @@ use crate::{
     },
     domain::{key::Key, object::Kind, uid},
     io::writer::Writer,
-    lanes::runner::Outcome,
 };
 
 impl Held for FrappeBench {

@@ -43,7 +43,7 @@ use std::sync::Arc;
 use frappe_crds::{FrappeSite, FrappeSiteStatus};
 use job_slots::Wants;
 use kube::core::DynamicObject;
-use kube_sharding::gate::Scope;
+use kube_sharding::{gate::Scope, lanes::runner::Outcome};
 use room::budgeted;
 
 use super::site::model::{Of, Turn};
@@ -60,7 +60,6 @@ use crate::{
         events::log_line,
         writer::{WriteError, Writer},
     },
-    lanes::runner::Outcome,
 };
 
 impl Held for FrappeSite {

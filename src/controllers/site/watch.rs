@@ -2,13 +2,13 @@
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{ResourceExt, core::DynamicObject};
+use kube_sharding::lanes::Priority;
 
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
     controllers::{adoption::is_asked, job},
     domain::{condition, foreign, key::Key, labels, object::Kind},
     io::{cache::Change, compact::Compact},
-    lanes::Priority,
 };
 
 /// The lane of a site: its bench.

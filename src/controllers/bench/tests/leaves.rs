@@ -117,7 +117,7 @@ fn of_the_bench() -> Vec<Row> {
 #[rustfmt::skip]
 fn of_sites() -> Vec<Row> {
     vec![
-        ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Elsewhere("src/lanes: at most so many at once")),
+        ("siteReconcileConcurrency", json!({"siteReconcileConcurrency": 50}), Elsewhere("sharding/src/lanes: at most so many at once")),
         ("siteJobConcurrency", json!({"siteJobConcurrency": 5}), Elsewhere("tests/model/slots.rs")),
         ("dbConfig.provider", json!({"dbConfig": {"provider": "postgres"}}), SITES),
         ("dbConfig.mode", json!({"dbConfig": {"mode": "dedicated"}}), SITES),

@@ -17,7 +17,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::lanes::{
+use super::{
     Lanes, Priority,
     rates::{Buckets, Rates},
 };
@@ -40,6 +40,15 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// How long changes are gathered that no person waits for. What a reconcile writes comes back by the watches within
 /// milliseconds, and one write makes other controllers write several times: one reconcile answers all of it.
 pub const SETTLE: Duration = Duration::from_millis(100);
+
+/// Names of the gauges that controller-runtime has no name for. Their label `name` is the runner's name.
+#[derive(Clone, Copy, Debug)]
+pub struct GaugeNames {
+    /// Lanes with keys that wait or run.
+    pub lanes: &'static str,
+    /// Age of the key that has waited longest.
+    pub oldest_pending_seconds: &'static str,
+}
 
 /// What a reconcile says at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +141,7 @@ pub struct Terms<L> {
 /// A queue and the reconciles that it feeds.
 pub struct Runner<L, K> {
     name: &'static str,
+    gauges: Option<GaugeNames>,
     receiver: mpsc::UnboundedReceiver<Message<L, K>>,
     lanes: Lanes<L, K>,
     failures: Arc<DashMap<K, Failures>>,
@@ -146,8 +156,15 @@ where
     /// A runner named as in metrics, with at most `in_flight_max` reconciles at once over all lanes.
     pub fn new(name: &'static str, in_flight_max: usize) -> (Queue<L, K>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        let runner = Self { name, receiver, lanes: Lanes::default(), failures: Arc::default(), in_flight_max };
-        (Queue(sender), runner)
+        let (lanes, failures) = (Lanes::default(), Arc::default());
+        (Queue(sender), Self { name, gauges: None, receiver, lanes, failures, in_flight_max })
+    }
+
+    /// With gauges of these names too.
+    #[must_use]
+    pub fn with_gauges(mut self, names: GaugeNames) -> Self {
+        self.gauges = Some(names);
+        self
     }
 
     /// Runs until told to stop, then lets running reconciles end.
@@ -287,9 +304,11 @@ where
         let name = self.name;
         gauge!("workqueue_depth", "name" => name).set(number(self.lanes.depth()));
         gauge!("controller_runtime_active_workers", "controller" => name).set(number(self.lanes.running()));
-        gauge!("frappe_operator_lanes", "name" => name).set(number(self.lanes.lanes()));
         let oldest = self.lanes.oldest().map_or(0.0, |queued_at| since(queued_at).as_secs_f64());
-        gauge!("frappe_operator_oldest_pending_seconds", "name" => name).set(oldest);
+        if let Some(of) = self.gauges {
+            gauge!(of.lanes, "name" => name).set(number(self.lanes.lanes()));
+            gauge!(of.oldest_pending_seconds, "name" => name).set(oldest);
+        }
         let ages = running.values().map(|(_, begun)| since(*begun).as_secs_f64());
         gauge!("workqueue_longest_running_processor_seconds", "name" => name).set(ages.clone().fold(0.0, f64::max));
         gauge!("workqueue_unfinished_work_seconds", "name" => name).set(ages.sum::<f64>());

@@ -1,7 +1,7 @@
 //! Lanes: the queue in front of a reconcile.
 //!
 //! A key waits at most once. A key that is being reconciled and changes meanwhile runs again after, never beside
-//! itself. Keys are grouped into lanes (a bench's sites); a lane starts no more at once than its limit, which is read
+//! itself. Keys are grouped into lanes (what shares a limit); a lane starts no more at once than its limit, which is read
 //! when it starts one, and lanes with work and room take turns. Pure: the time is passed in.
 
 pub mod rates;

@@ -1,4 +1,4 @@
-//! Tests of the runner under floods, in virtual time: what a bench that fails costs the others, and who starves.
+//! Tests of the runner under floods, in virtual time: what a lane that fails costs the others, and who starves.
 #![allow(clippy::print_stdout, reason = "what was measured")]
 
 use std::{
@@ -19,8 +19,8 @@ use super::{
     runner::{Outcome, Queue, Runner, Terms},
 };
 
-/// Lane and number of a site.
-type Site = (u8, u32);
+/// Lane and number of a key.
+type Key = (u8, u32);
 
 /// What was seen of the reconciles.
 #[derive(Default)]
@@ -29,21 +29,21 @@ struct Seen {
     /// Most of a lane at once, since it was last asked.
     most: HashMap<u8, usize>,
     delays: Vec<Duration>,
-    runs: HashMap<Site, u32>,
+    runs: HashMap<Key, u32>,
 }
 
 struct World {
-    queue: Queue<u8, Site>,
+    queue: Queue<u8, Key>,
     seen: Arc<Mutex<Seen>>,
     limit: Arc<AtomicUsize>,
-    /// When a site of the lanes that are not flooded was queued.
-    queued: Arc<Mutex<HashMap<Site, Instant>>>,
+    /// When a key of the lanes that are not flooded was queued.
+    queued: Arc<Mutex<HashMap<Key, Instant>>>,
     stop: CancellationToken,
 }
 
 /// Runs reconciles that take `work` each; those of lane 0 fail if it `floods`.
 fn world(in_flight_max: usize, limit: usize, work: Duration, floods: bool) -> World {
-    let (queue, runner) = Runner::<u8, Site>::new("flood", in_flight_max);
+    let (queue, runner) = Runner::<u8, Key>::new("flood", in_flight_max);
     let world = World {
         queue,
         seen: Arc::default(),
@@ -57,20 +57,20 @@ fn world(in_flight_max: usize, limit: usize, work: Duration, floods: bool) -> Wo
         let (_rates, rates) = watch::channel(Rates::default());
         let (_acting, acting) = watch::channel(true);
         let limit = Box::new(move |_: &u8| limit.load(Ordering::SeqCst));
-        let reconcile = move |site: Site| {
+        let reconcile = move |key: Key| {
             let (seen, queued) = (Arc::clone(&seen), Arc::clone(&queued));
             async move {
                 {
                     let mut seen = seen.lock().unwrap();
-                    let now = *seen.in_flight.entry(site.0).and_modify(|it| *it += 1).or_insert(1);
-                    seen.most.entry(site.0).and_modify(|it| *it = now.max(*it)).or_insert(now);
-                    *seen.runs.entry(site).or_default() += 1;
-                    let since = queued.lock().unwrap().remove(&site);
+                    let now = *seen.in_flight.entry(key.0).and_modify(|it| *it += 1).or_insert(1);
+                    seen.most.entry(key.0).and_modify(|it| *it = now.max(*it)).or_insert(now);
+                    *seen.runs.entry(key).or_default() += 1;
+                    let since = queued.lock().unwrap().remove(&key);
                     seen.delays.extend(since.map(|since| since.elapsed()));
                 }
                 tokio::time::sleep(work).await;
-                *seen.lock().unwrap().in_flight.entry(site.0).or_insert(1) -= 1;
-                if floods && site.0 == 0 { Outcome::Failed } else { Outcome::Done }
+                *seen.lock().unwrap().in_flight.entry(key.0).or_insert(1) -= 1;
+                if floods && key.0 == 0 { Outcome::Failed } else { Outcome::Done }
             }
         };
         runner.run(Terms { limit, rates, acting, stop }, reconcile).await;
@@ -78,11 +78,11 @@ fn world(in_flight_max: usize, limit: usize, work: Duration, floods: bool) -> Wo
     world
 }
 
-/// ten benches, one with 1,000 sites that all fail, while the limit is changed.
+/// ten lanes, one with 1,000 keys that all fail, while the limit is changed.
 #[tokio::test(start_paused = true)]
-async fn a_bench_of_failing_sites_delays_no_other_and_keeps_its_limit() {
+async fn a_lane_of_failing_keys_delays_no_other_and_keeps_its_limit() {
     let world = world(64, 5, Duration::from_millis(50), true);
-    (0..1000).for_each(|site| world.queue.push(0, (0, site), Priority::High));
+    (0..1000).for_each(|key| world.queue.push(0, (0, key), Priority::High));
     let mut shown = Vec::new();
     for limit in [5, 12, 2] {
         world.limit.store(limit, Ordering::SeqCst);
@@ -92,15 +92,15 @@ async fn a_bench_of_failing_sites_delays_no_other_and_keeps_its_limit() {
         world.seen.lock().unwrap().most.clear();
         for round in 0..50 {
             for lane in 1..10 {
-                let site = (lane, round);
-                world.queued.lock().unwrap().insert(site, Instant::now());
-                world.queue.push(lane, site, Priority::Normal);
+                let key = (lane, round);
+                world.queued.lock().unwrap().insert(key, Instant::now());
+                world.queue.push(lane, key, Priority::Normal);
             }
             tokio::time::sleep(Duration::from_millis(60)).await;
         }
         let most = world.seen.lock().unwrap().most[&0];
         shown.push(format!("limit {limit}: at most {most} at once"));
-        assert_eq!(most, limit, "the flooded bench uses its limit, and no more");
+        assert_eq!(most, limit, "the flooded lane uses its limit, and no more");
     }
     world.stop.cancel();
     let mut delays = std::mem::take(&mut world.seen.lock().unwrap().delays);
@@ -115,22 +115,22 @@ async fn a_bench_of_failing_sites_delays_no_other_and_keeps_its_limit() {
     assert!(p99 <= Duration::from_millis(5), "{p99:?}");
 }
 
-/// a closed loop over capacity: 2,000 sites, 20 at once, 10 ms each, wanted again 200 ms after: ten times more than
+/// a closed loop over capacity: 2,000 keys, 20 at once, 10 ms each, wanted again 200 ms after: ten times more than
 /// can run. Each has its turn.
 #[tokio::test(start_paused = true)]
 async fn nobody_starves_in_a_closed_loop_over_capacity() {
     let world = world(20, 20, Duration::from_millis(10), false);
-    let priority = |site: u32| [Priority::High, Priority::Normal, Priority::Low][(site % 3) as usize];
+    let priority = |key: u32| [Priority::High, Priority::Normal, Priority::Low][(key % 3) as usize];
     for _ in 0..125 {
-        (0..2000_u32).for_each(|site| world.queue.push(0, (0, site), priority(site)));
+        (0..2000_u32).for_each(|key| world.queue.push(0, (0, key), priority(key)));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     world.stop.cancel();
     let seen = world.seen.lock().unwrap();
     let of = |wanted: u32| {
-        (0..2000).filter(move |site| site % 3 == wanted).map(|site| seen.runs.get(&(0, site)).copied().unwrap_or(0))
+        (0..2000).filter(move |key| key % 3 == wanted).map(|key| seen.runs.get(&(0, key)).copied().unwrap_or(0))
     };
     let range = |wanted| (of(wanted).min().unwrap(), of(wanted).max().unwrap());
-    println!("runs in 25 s of a site, least and most: high {:?}, normal {:?}, low {:?}", range(0), range(1), range(2));
-    assert!((0..2000).all(|site| seen.runs.contains_key(&(0, site))), "none starves, of whatever priority");
+    println!("runs in 25 s of a key, least and most: high {:?}, normal {:?}, low {:?}", range(0), range(1), range(2));
+    assert!((0..2000).all(|key| seen.runs.contains_key(&(0, key))), "none starves, of whatever priority");
 }
