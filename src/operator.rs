@@ -295,7 +295,8 @@ async fn work(worker: Worker) -> anyhow::Result<()> {
         backups: Indexes::default(),
         gate: gate.clone(),
     };
-    let started = watches::start(&mut tasks, &worker.client, &gate, wake.clone(), &worker.namespaces);
+    let started =
+        watches::start(&mut tasks, &worker.client, (&worker.handle, &worker.me), wake.clone(), &worker.namespaces);
     let watches = tokio::select! {
         () = worker.stop.cancelled() => return Ok(()),
         started = started => started,

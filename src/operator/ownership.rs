@@ -1,6 +1,8 @@
 //! What this member holds, as the watches want to know it.
 
-use kube_sharding::{SlotSet, gate::Gate};
+use std::collections::BTreeMap;
+
+use kube_sharding::{Incarnation, Slot, SlotSet, map::SlotMap, runtime::Handle};
 use tokio::{sync::watch, task::JoinSet};
 
 /// Sets of slots that follow the gate.
@@ -13,14 +15,16 @@ pub(super) struct Ownership {
     pub(super) coordinating: watch::Receiver<SlotSet>,
     /// Everything while this member is coordinator, else nothing.
     pub(super) coordinates: watch::Receiver<SlotSet>,
+    /// Slots of each other member, as the slot map has them.
+    pub(super) others: watch::Receiver<Vec<SlotSet>>,
 }
 
 impl Ownership {
-    /// Follows the gate until the task is dropped.
-    pub(super) fn follow(tasks: &mut JoinSet<()>, gate: &Gate) -> Self {
+    /// Follows gate and slot map until the tasks are dropped.
+    pub(super) fn follow(tasks: &mut JoinSet<()>, handle: &Handle, me: &Incarnation) -> Self {
         let senders = [(); 4].map(|()| watch::Sender::new(SlotSet::NONE));
         let [held, coordinates, open, coordinating] = [0, 1, 2, 3].map(|index| senders[index].subscribe());
-        let mut opening = gate.opening();
+        let mut opening = handle.gate().opening();
         tasks.spawn(async move {
             loop {
                 let now = opening.borrow_and_update().clone();
@@ -35,6 +39,37 @@ impl Ownership {
                 }
             }
         });
-        Self { held, open, coordinating, coordinates }
+        Self { held, open, coordinating, coordinates, others: others(tasks, handle, me.clone()) }
     }
+}
+
+/// Follows the slots of each other member.
+fn others(tasks: &mut JoinSet<()>, handle: &Handle, me: Incarnation) -> watch::Receiver<Vec<SlotSet>> {
+    let (sender, receiver) = watch::channel(Vec::new());
+    let mut view = handle.view();
+    tasks.spawn(async move {
+        while view.changed().await.is_ok() {
+            let map = view.borrow_and_update().map.clone();
+            let next = map.map(|it| of_others(&it, &me)).unwrap_or_default();
+            sender.send_if_modified(|known| {
+                let changed = *known != next;
+                *known = next;
+                changed
+            });
+        }
+    });
+    receiver
+}
+
+/// Slots of each member but this.
+fn of_others(map: &SlotMap, me: &Incarnation) -> Vec<SlotSet> {
+    let mut all = BTreeMap::new();
+    for (entry, holding) in map.content.entries() {
+        // The coordinator's place is no slot.
+        let (Some(owner), Ok(slot)) = (&holding.owner, u8::try_from(entry.0)) else { continue };
+        if owner != me {
+            all.entry(owner).or_insert(SlotSet::NONE).insert(Slot::new(slot));
+        }
+    }
+    all.into_values().collect()
 }

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Client, Resource, ResourceExt, core::DynamicObject};
 use kube_sharding::{
-    Slot, SlotSet,
-    gate::Gate,
+    Incarnation, Slot, SlotSet,
     groups::Selection,
+    runtime::Handle,
     watch::{Query, server_selects_shards},
 };
 use tokio::{sync::watch, task::JoinSet};
@@ -79,7 +79,7 @@ type Caches = BTreeMap<(Kind, Narrowing), Arc<ChildCache>>;
 pub(super) async fn start(
     tasks: &mut JoinSet<()>,
     client: &Client,
-    gate: &Gate,
+    (handle, me): (&Handle, &Incarnation),
     wake: Wake,
     namespaces: &[String],
 ) -> Watches {
@@ -88,7 +88,7 @@ pub(super) async fn start(
     // Labels do on every server; one that does not answer now is asked no further.
     let by_hash = namespaces.is_empty() && server_selects_shards(client, &paths).await.unwrap_or(false);
     tracing::debug!(by_hash, "whether the API server selects sites by the hash of their uid; by label if not");
-    let ownership = Ownership::follow(tasks, gate);
+    let ownership = Ownership::follow(tasks, handle, me);
     let (definitions, present) = Definitions::new();
     let jobs = budget(tasks, &ownership, &wake);
     let reactions = Reactions::new(client.clone(), wake.clone(), Arc::clone(&jobs), definitions);
@@ -113,7 +113,7 @@ pub(super) async fn start(
     let Starter { tasks, wake, ownership, present, reactions, .. } = starter;
     let before_owning = watched.iter().filter(|it| it.is_awaited_by(Reader::Replica)).map(|it| it.synced.clone());
     let before_owning = before_owning.collect();
-    let sources = Sources { watched, present, openings: gate.openings() };
+    let sources = Sources { watched, present, openings: handle.gate().openings() };
     let sources = sources.and_open(ownership.open, ownership.coordinating);
     let readiness = Readiness::follow(tasks, sources, wake.clone());
     let woken = wake.clone();
@@ -161,14 +161,16 @@ fn budget(tasks: &mut JoinSet<()>, ownership: &Ownership, wake: &Wake) -> Arc<Jo
             .get(key)
             .is_some_and(|site| site.metadata.uid.as_deref() == Some(uid) && site_watch::lane(&site) == *bench)
     };
-    let (jobs, mut woken) = JobBudget::new(ownership.held.clone(), known);
-    let (jobs, wake, mut held) = (Arc::new(jobs), wake.clone(), ownership.held.clone());
+    let (jobs, mut woken) = JobBudget::new(ownership.held.clone(), ownership.others.clone(), known);
+    let (jobs, wake) = (Arc::new(jobs), wake.clone());
+    let (mut held, mut others) = (ownership.held.clone(), ownership.others.clone());
     let budget = Arc::clone(&jobs);
     tasks.spawn(async move {
         loop {
             tokio::select! {
                 Some(site) = woken.recv() => wake.site_now(&site),
                 Ok(()) = held.changed() => budget.slots_changed(),
+                Ok(()) = others.changed() => budget.slots_changed(),
                 else => return,
             }
         }

@@ -79,7 +79,7 @@ fn a_raised_limit_is_used() {
     });
 }
 
-/// three replicas share the limit; one without a part of it runs one Job.
+/// three replicas together run as many as the limit, or one each if that is more.
 #[test]
 fn three_replicas_share_the_limit() {
     for limit in [2, 6] {
@@ -96,7 +96,7 @@ fn three_replicas_share_the_limit() {
             all_ready(&world, "three replicas").await;
             let (most, made) = most_at_once(&world, before);
             println!("limit {limit}: at most {most} at once");
-            assert!(most <= limit + 2, "{most} Jobs at once with a limit of {limit}");
+            assert!(most <= limit.max(3), "{most} Jobs at once with a limit of {limit}");
             assert_eq!(made, SITE_COUNT);
         });
     }

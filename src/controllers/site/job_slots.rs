@@ -1,8 +1,9 @@
 //! How many site Jobs of a bench run at once in the cluster: each replica has the share of the bench's limit that belongs
 //! to its slots, and counts its own Jobs. Sites without a Job slot queue by age, and are woken when another's Job ends.
 //!
-//! The limit's units lie evenly over the 256 slots, so the shares of all replicas are the limit exactly; a replica has at
-//! least 1. At most limit + replicas Jobs run, and those that moved in a rebalance.
+//! The limit's units lie evenly over the 256 slots, and a replica on whose slots none lies has one of the replica with most.
+//! So the shares of all replicas are the limit exactly, or one for each replica if that is more. Jobs that moved in a
+//! rebalance come on top.
 
 use std::{
     collections::BTreeMap,
@@ -68,26 +69,44 @@ pub struct JobBudget {
     lanes: Mutex<BTreeMap<Key, Lane>>,
     /// Slots of which every Job is known.
     slots: watch::Receiver<SlotSet>,
+    /// Slots of each other replica.
+    others: watch::Receiver<Vec<SlotSet>>,
     wake: mpsc::UnboundedSender<Key>,
     known: Box<Known>,
 }
 
-/// Units of a limit that belong to some slots: unit `i` of `limit` lies on slot `i · 256 / limit`; at least 1.
-pub fn share(limit: usize, slots: &SlotSet) -> usize {
-    let units = (0..limit).map(|unit| unit * SLOTS / limit);
-    let mine = units.filter(|slot| u8::try_from(*slot).is_ok_and(|slot| slots.contains(Slot::new(slot))));
-    mine.count().max(1)
+/// Units of a limit that lie on some slots: unit `i` of `limit` on slot `i · 256 / limit`.
+fn units(limit: usize, slots: &SlotSet) -> usize {
+    let all = (0..limit).map(|unit| unit * SLOTS / limit);
+    all.filter(|slot| u8::try_from(*slot).is_ok_and(|slot| slots.contains(Slot::new(slot)))).count()
+}
+
+/// A replica's part of a limit: the units on its slots. A replica without any has one of the first of those with most, or one more
+/// if there are fewer units than replicas. Every replica comes to the same, since it puts all in the order of their slots.
+pub fn share(limit: usize, mine: &SlotSet, others: &[SlotSet]) -> usize {
+    let mut all: Vec<(&SlotSet, usize)> =
+        others.iter().chain([mine]).filter(|it| !it.is_empty()).map(|slots| (slots, units(limit, slots))).collect();
+    all.sort_unstable_by_key(|(slots, _)| slots.iter().next().map(Slot::number));
+    while let Some(without) = all.iter().position(|(_, units)| *units == 0) {
+        let most = all.iter().map(|(_, units)| *units).max().unwrap_or(0);
+        if let Some(gives) = all.iter().position(|(_, units)| most > 1 && *units == most) {
+            all[gives].1 -= 1;
+        }
+        all[without].1 = 1;
+    }
+    all.iter().find(|(slots, _)| *slots == mine).map_or(1, |(_, units)| *units)
 }
 
 impl JobBudget {
-    /// Budgets for the Jobs of `slots`; sites that may go on are sent to the receiver. A Job takes room only where `known`
+    /// Budgets for the Jobs of `slots`, beside replicas that own those of `others`; sites that may go on are sent to the receiver. A Job takes room only where `known`
     /// has its site on the bench beside it.
     pub fn new(
         slots: watch::Receiver<SlotSet>,
+        others: watch::Receiver<Vec<SlotSet>>,
         known: impl Fn(&Key, &str, &Key) -> bool + Send + Sync + 'static,
     ) -> (Self, mpsc::UnboundedReceiver<Key>) {
         let (wake, woken) = mpsc::unbounded_channel();
-        (Self { lanes: Mutex::default(), slots, wake, known: Box::new(known) }, woken)
+        (Self { lanes: Mutex::default(), slots, others, wake, known: Box::new(known) }, woken)
     }
 
     /// Takes room for a Job, or waits for it.
@@ -160,7 +179,7 @@ impl JobBudget {
         });
     }
 
-    /// Slots came or went: who has room now is woken.
+    /// Slots came or went, of this replica or of others: who has room now is woken.
     pub fn slots_changed(&self) {
         let slots = *self.slots.borrow();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -175,7 +194,8 @@ impl JobBudget {
     fn room(&self, bench: &Key, lane: &Lane) -> usize {
         let slots = *self.slots.borrow();
         let counts = |(site, uid): &Holder| slots.contains(Slot::of_uid(uid)) && (self.known)(site, uid, bench);
-        share(lane.limit, &slots).saturating_sub(lane.busy.keys().filter(|it| counts(it)).count())
+        share(lane.limit, &slots, &self.others.borrow())
+            .saturating_sub(lane.busy.keys().filter(|it| counts(it)).count())
     }
 
     /// As many of those that wait as there is room for: each asks again, so one that is gone costs its place only.
@@ -232,6 +252,11 @@ mod tests {
         uids.find(|uid| Slot::of_uid(uid) == Slot::new(slot)).expect("every slot has uids")
     }
 
+    /// No other replica.
+    fn alone() -> watch::Receiver<Vec<SlotSet>> {
+        watch::channel(Vec::new()).1
+    }
+
     fn claim(site: &str, age: i64) -> Claim {
         Claim {
             bench: Key::new("a", "bench"),
@@ -266,7 +291,7 @@ mod tests {
     #[test]
     fn who_finds_no_room_waits_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 9), 2) && budget.take(&claim("two", 8), 2));
         assert!(budget.take(&claim("one", 9), 2), "who has room has it still");
         assert!(!budget.take(&claim("late", 5), 2) && !budget.take(&claim("early", 3), 2));
@@ -287,7 +312,7 @@ mod tests {
     #[test]
     fn who_leaves_lets_the_next_go_on() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let bench = Key::new("a", "bench");
         assert!(budget.take(&claim("one", 1), 1));
         let backup = Claim { wants: Wants::Backup, ..claim("two", 3) };
@@ -306,7 +331,7 @@ mod tests {
     #[test]
     fn a_job_counts_for_the_bench_beside_it() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
         assert!(budget.take(&foreign, 1) && !budget.take(&claim("two", 2), 1));
         let of =
@@ -322,7 +347,7 @@ mod tests {
     #[test]
     fn a_job_of_no_known_site_takes_no_room() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, _receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, _receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         for number in 0..256 {
             let name = format!("forged-{number}");
             let of = json!({"bench": "bench", "site": name, labels::SITE_UID: "unknown"});
@@ -339,7 +364,7 @@ mod tests {
     #[test]
     fn the_end_of_a_former_attempt_frees_nothing() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let second = Claim { job: "one-init-2".into(), ..claim("one", 1) };
         assert!(budget.take(&second, 1) && !budget.take(&claim("two", 2), 1));
         seen(&budget, "one", "one-init", true);
@@ -351,7 +376,7 @@ mod tests {
     #[test]
     fn more_slots_are_more_room() {
         let (held, slots) = watch::channel(SlotSet::from_iter([Slot::new(1)]));
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 1), 4) && !budget.take(&claim("two", 2), 4));
         held.send_replace(SlotSet::ALL);
         budget.slots_changed();
@@ -370,7 +395,7 @@ mod tests {
     #[test]
     fn a_site_that_is_gone_or_moved_is_passed_over() {
         let (held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, mut receiver) = JobBudget::new(slots, |_, uid, _| uid != "unknown");
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.take(&claim("one", 1), 1));
         let moves = Claim { uid: uid_in(9), ..claim("moves", 2) };
         assert!(!budget.take(&moves, 1) && !budget.take(&claim("goes", 3), 1) && !budget.take(&claim("stays", 4), 1));
@@ -385,7 +410,7 @@ mod tests {
     #[test]
     fn who_gives_back_gives_back_their_own() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
-        let (budget, _receiver) = JobBudget::new(slots, |_, _, _| true);
+        let (budget, _receiver) = JobBudget::new(slots, alone(), |_, _, _| true);
         let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };
         assert!(budget.take(&backup, 1) && budget.take(&claim("one", 1), 1));
         budget.give_back(&backup);
@@ -396,14 +421,17 @@ mod tests {
     }
 
     proptest! {
-        /// The shares of all replicas are the limit, as long as each has at least one unit.
+        /// the shares of all replicas are the limit exactly, or one for each if that is more.
         #[test]
         fn shares_add_up(limit in 1_usize..600, owners in prop::collection::vec(0_usize..5, SLOTS)) {
             let of = |owner: usize| -> SlotSet {
                 (0..SLOTS).filter(|slot| owners[*slot] == owner).map(|slot| Slot::new(u8::try_from(slot).unwrap_or(0))).collect()
             };
-            let sum: usize = (0..5).map(|owner| share(limit, &of(owner))).sum();
-            prop_assert!(sum >= limit && sum <= limit + 5);
+            let all: Vec<SlotSet> = (0..5).map(of).filter(|it| !it.is_empty()).collect();
+            let without = |me: &SlotSet| -> Vec<SlotSet> { all.iter().rev().filter(|it| *it != me).copied().collect() };
+            let shares: Vec<usize> = all.iter().map(|me| share(limit, me, &without(me))).collect();
+            prop_assert_eq!(shares.iter().sum::<usize>(), limit.max(all.len()), "{:?}", shares);
+            prop_assert!(shares.iter().all(|it| *it > 0), "{:?}", shares);
         }
     }
 }
