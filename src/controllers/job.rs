@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DynamicObject;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::domain::{code::Code, live};
 
@@ -145,7 +145,15 @@ struct Left {
     step: String,
     code: Option<String>,
     error: Option<String>,
-    result: Option<Success>,
+    result: Option<Done>,
+}
+
+/// What a container says that it did: with what the operator is to know, or otherwise, such as in a word.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Done {
+    Known(Success),
+    Other(IgnoredAny),
 }
 
 /// What a container leaves that did what it was asked for.
@@ -180,7 +188,11 @@ impl Ended {
     /// What a container left.
     pub fn parse(message: &str) -> Self {
         let left: Left = serde_json::from_str(message).unwrap_or_default();
-        left.result.map_or_else(|| Self::Failed(Failure::parse(message)), Self::Succeeded)
+        match left.result {
+            Some(Done::Known(result)) => Self::Succeeded(result),
+            Some(Done::Other(_)) => Self::Succeeded(Success::default()),
+            None => Self::Failed(Failure::parse(message)),
+        }
     }
 }
 
@@ -252,6 +264,25 @@ mod tests {
         .expect("a pod");
         assert_eq!(apps_found(&[pod]), Some(vec!["erpnext".to_owned(), "frappe".to_owned()]));
         assert_eq!(apps_found(&[]), None);
+    }
+
+    /// A container that cannot say more says so in a word; what it does not say is not there.
+    #[test]
+    fn a_result_may_be_a_word() {
+        let whole = Success { bytes: Some(7), ..Success::default() };
+        for (message, wanted) in [
+            (r#"{"result": "restored"}"#, Some(Success::default())),
+            (r#"{"result": {"bytes": 7, "of another version": []}}"#, Some(whole)),
+            (r#"{"result": null}"#, None),
+            (r#"{"step": "state", "code": "SiteLocked", "error": "no"}"#, None),
+            ("Error", None),
+        ] {
+            let succeeded = match Ended::parse(message) {
+                Ended::Succeeded(result) => Some(result),
+                Ended::Failed(_) => None,
+            };
+            assert_eq!(succeeded, wanted, "{message}");
+        }
     }
 
     #[test]
