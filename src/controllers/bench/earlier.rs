@@ -1,26 +1,67 @@
 //! Pods as versions before this one made them. They stay as they are while nothing else of them changes, so that an upgrade
 //! of the operator starts no pod anew. Pure.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::model::WRITTEN;
+use super::{
+    build::{LED_TO_SECONDS, WHILE_LED_TO},
+    model::WRITTEN,
+};
 use crate::domain::diff::first_difference;
 
-/// The template as an earlier version made it, if the live one is just that. One that has what only this version gives is
-/// not: a comparison does not see what the live one has beyond it.
+/// Each earlier form of a template, made of the one after it, and whether a live one lacks what came later: a comparison does
+/// not see what the live one has beyond it.
+type Form = (fn(&Value) -> Value, fn(&Value) -> bool);
+
+/// The earlier forms, the newest first.
+const FORMS: [Form; 2] = [(stopped_at_once, lacks_pause), (run_by_entrypoint, lacks_command)];
+
+/// The template as an earlier version made it, if the live one is just that.
 pub(super) fn still(template: &Value, live: &Value) -> Option<Value> {
-    let container = &live["spec"]["containers"][0];
-    if container["command"].is_array() || container["lifecycle"].is_object() {
-        return None;
+    first_difference(template, live)?;
+    let lacks = FORMS.iter().map(|(_, lacks)| lacks(live));
+    let mut found = forms(template).into_iter().zip(lacks);
+    found.find_map(|(form, lacks)| (lacks && first_difference(&form, live).is_none()).then_some(form))
+}
+
+/// The template in each earlier form, the newest first.
+pub(super) fn forms(template: &Value) -> [Value; FORMS.len()] {
+    let mut form = template.clone();
+    FORMS.map(|(earlier, _)| {
+        form = earlier(&form);
+        form.clone()
+    })
+}
+
+/// What answers requests was told to stop while requests were still led to it.
+fn stopped_at_once(template: &Value) -> Value {
+    let mut template = template.clone();
+    let spec = &mut template["spec"];
+    let name = spec["containers"][0]["name"].as_str().unwrap_or_default();
+    if !["gunicorn", "nginx"].contains(&name) {
+        return template;
     }
-    let earlier = earlier(template);
-    (first_difference(template, live).is_some() && first_difference(&earlier, live).is_none()).then_some(earlier)
+    if let Some(seconds) = spec["terminationGracePeriodSeconds"].as_i64() {
+        spec["terminationGracePeriodSeconds"] = json!(seconds - LED_TO_SECONDS);
+    }
+    let Some(container) = spec["containers"][0].as_object_mut() else { return template };
+    let script = container.get("lifecycle").and_then(|it| it.pointer("/preStop/exec/command/2")?.as_str());
+    match script.and_then(|it| it.strip_prefix(WHILE_LED_TO)).map(str::to_owned) {
+        Some(rest) => container["lifecycle"]["preStop"]["exec"]["command"][2] = json!(rest),
+        None => drop(container.remove("lifecycle")),
+    }
+    template
+}
+
+fn lacks_pause(live: &Value) -> bool {
+    let container = &live["spec"]["containers"][0];
+    container["name"] != "nginx" || container["lifecycle"].is_null()
 }
 
 /// The program was an argument of the image's entrypoint, and gunicorn's the image's own command; pods were stopped whether
 /// they listened or not; what has no port started as seldom as it is looked at later; and a root that is read-only had no
 /// folders to write in.
-pub(super) fn earlier(template: &Value) -> Value {
+fn run_by_entrypoint(template: &Value) -> Value {
     let mut template = template.clone();
     let lacked = |it: &Value| WRITTEN.iter().any(|name| it["name"] == **name);
     for list in ["/spec/volumes", "/spec/containers/0/volumeMounts"] {
@@ -40,4 +81,9 @@ pub(super) fn earlier(template: &Value) -> Value {
         container.insert("startupProbe".to_owned(), probe);
     }
     template
+}
+
+fn lacks_command(live: &Value) -> bool {
+    let container = &live["spec"]["containers"][0];
+    !container["command"].is_array() && !container["lifecycle"].is_object()
 }

@@ -3,6 +3,9 @@
 //! It is process 1, for which the kernel drops every signal that it neither handles nor blocks: a SIGTERM that comes while
 //! Python still imports is lost, and the pod works on as a terminating one until it is killed in the middle of a job. So the
 //! kubelet sends it only once it is heard.
+//!
+//! A pod that is to end is led to for a while yet: each node, and each ingress controller, learns that it is none of its
+//! Service any more in its own time. So what answers requests goes on before it is told to stop.
 
 use k8s_openapi::api::core::v1::{ExecAction, Lifecycle, LifecycleHandler};
 
@@ -14,6 +17,11 @@ const HEARS: &str = "grep -qE '^Sig(Cgt|Blk):[[:space:]]*[0-9a-f]*[4-7c-f][0-9a-
 /// Longest wait for that, in seconds: one that never handles it is stopped all the same.
 const HEARS_SECONDS_MAX: i64 = 60;
 
+/// Seconds for which a pod that is to end goes on with requests that are still led to it.
+pub(in crate::controllers) const LED_TO_SECONDS: i64 = 10;
+/// The same, in a shell, before something else.
+pub(in crate::controllers) const WHILE_LED_TO: &str = "sleep 10; ";
+
 /// The command of a probe: whether the main process can be stopped. A worker handles SIGTERM once it has registered itself
 /// at Redis, just before it takes its first job.
 pub(super) fn catches_termination() -> [&'static str; 3] {
@@ -22,9 +30,26 @@ pub(super) fn catches_termination() -> [&'static str; 3] {
 
 /// The hook that lets SIGTERM wait until it is heard, for at most half of the time that a pod has to end.
 pub(super) fn until_it_can_be_stopped(grace_seconds: i64) -> Lifecycle {
+    before_the_end(&until_heard(grace_seconds))
+}
+
+/// The hook that lets SIGTERM wait while requests are led to the pod.
+pub(super) fn while_it_is_led_to() -> Lifecycle {
+    before_the_end(WHILE_LED_TO.trim_end_matches("; "))
+}
+
+/// The hook of both, whose `grace_seconds` are those that remain after the first.
+pub(super) fn while_it_is_led_to_and_until_it_can_be_stopped(grace_seconds: i64) -> Lifecycle {
+    before_the_end(&format!("{WHILE_LED_TO}{}", until_heard(grace_seconds)))
+}
+
+fn until_heard(grace_seconds: i64) -> String {
     let most = (grace_seconds / 2).min(HEARS_SECONDS_MAX);
-    let script = format!("left={most}; until {HEARS} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done");
-    let exec = ExecAction { command: Some(["sh", "-c", &script].map(str::to_owned).into()) };
+    format!("left={most}; until {HEARS} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done")
+}
+
+fn before_the_end(script: &str) -> Lifecycle {
+    let exec = ExecAction { command: Some(["sh", "-c", script].map(str::to_owned).into()) };
     let pre_stop = LifecycleHandler { exec: Some(exec), ..LifecycleHandler::default() };
     Lifecycle { pre_stop: Some(pre_stop), ..Lifecycle::default() }
 }
@@ -40,9 +65,12 @@ mod tests {
 
     /// How many seconds the hook waits, with this text in place of the file of process 1.
     fn waited(grace_seconds: i64, status: &str) -> usize {
-        let hook = until_it_can_be_stopped(grace_seconds);
+        seconds_of(until_it_can_be_stopped(grace_seconds), status)
+    }
+
+    fn seconds_of(hook: Lifecycle, status: &str) -> usize {
         let command = hook.pre_stop.and_then(|it| it.exec?.command).expect("a command");
-        let script = &command[2];
+        let script = &command[2].replace("sleep 10", "seq 10");
         let script = script.replace("grep", "printf '%s' \"$STATUS\" | grep").replace(" /proc/1/status", "");
         let script = script.replace("sleep 1", "echo second");
         let output = Command::new("sh").args(["-c", &script]).env("STATUS", status).output().expect("a shell");
@@ -64,6 +92,16 @@ mod tests {
         assert_eq!(waited(360, &status(none, "fffffffe7ffbfeff")), 0, "an init program blocks it");
         assert_eq!(waited(360, "Name:\tpython\nThreads:\t1\n"), 0, "a kernel that does not tell");
         assert_eq!(waited(360, &status("0000000000003fff", "ffffffffffff8000")), 60, "every signal but this");
+    }
+
+    #[test]
+    fn what_answers_requests_goes_on_while_it_is_led_to() {
+        let deaf = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000000002\n";
+        let hears = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000004002\n";
+        assert_eq!(WHILE_LED_TO, format!("sleep {LED_TO_SECONDS}; "));
+        assert_eq!(seconds_of(while_it_is_led_to(), deaf), 10);
+        assert_eq!(seconds_of(while_it_is_led_to_and_until_it_can_be_stopped(20), hears), 10);
+        assert_eq!(seconds_of(while_it_is_led_to_and_until_it_can_be_stopped(20), deaf), 20);
     }
 
     /// What the masks say of a process that really does or does not handle it.

@@ -13,7 +13,7 @@ use super::{
     configure::{runner_command, runner_volume},
     network::{NGINX_PORT, SOCKETIO_PORT},
     pod::{Component, deployment},
-    process::until_it_can_be_stopped,
+    process::{LED_TO_SECONDS, while_it_is_led_to, while_it_is_led_to_and_until_it_can_be_stopped},
 };
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
@@ -30,7 +30,8 @@ use crate::{
 /// Port of gunicorn.
 const GUNICORN_PORT: i32 = 8000;
 
-/// Seconds that a request may take where the bench names no number. A pod that ends has so long and 10 s.
+/// Seconds that a request may take where the bench names no number. A pod that ends has so long and 10 s, once nothing is led
+/// to it.
 const REQUEST_TIMEOUT_SECONDS: i32 = 120;
 /// Processes of a gunicorn pod where the bench names no number, and threads of each.
 pub(in crate::controllers) const GUNICORN_WORKERS_AND_THREADS: [i32; 2] = [2, 4];
@@ -50,13 +51,14 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let replicas = input.replicas();
     let web = input.bench.spec.web.clone().unwrap_or_default();
     let timeout_seconds = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS);
-    let grace_seconds = i64::from(timeout_seconds) + 10;
+    let request_seconds = i64::from(timeout_seconds) + 10;
+    let grace_seconds = LED_TO_SECONDS + request_seconds;
     vec![
         deployment(
             input,
             Component {
                 name: "gunicorn",
-                container: gunicorn(&web, grace_seconds),
+                container: gunicorn(&web, request_seconds),
                 replicas: replicas.gunicorn.or(Some(1)),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
@@ -102,13 +104,13 @@ const GUNICORN: &str = "command -v start.sh >/dev/null && exec start.sh; exec en
     --worker-tmp-dir=/dev/shm --timeout=$GUNICORN_TIMEOUT --preload frappe.app:application";
 
 /// A site in maintenance must not make the whole bench unready, so TCP probes.
-fn gunicorn(web: &WebConfig, grace_seconds: i64) -> Container {
+fn gunicorn(web: &WebConfig, request_seconds: i64) -> Container {
     let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
     let text = |number: Option<i32>, default: i32| number.unwrap_or(default).to_string();
     Container {
         command: Some(["sh", "-c", GUNICORN].map(str::to_owned).into()),
         working_dir: Some(BENCH_PATH.to_owned()),
-        lifecycle: Some(until_it_can_be_stopped(grace_seconds)),
+        lifecycle: Some(while_it_is_led_to_and_until_it_can_be_stopped(request_seconds)),
         ports: Some(vec![port("http", GUNICORN_PORT)]),
         env: Some(vec![
             variable("GUNICORN_WORKERS", text(web.gunicorn_workers, workers)),
@@ -131,6 +133,7 @@ fn nginx(input: &Input, web: &WebConfig) -> Container {
         // The runner runs the image's own script, and tells nginx of changed hosts.
         command: Some(runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect()),
         working_dir: Some(BENCH_PATH.to_owned()),
+        lifecycle: Some(while_it_is_led_to()),
         ports: Some(vec![port("http", NGINX_PORT)]),
         env: Some(vec![
             variable("BACKEND", backend),

@@ -1,7 +1,7 @@
 //! How the components start: after Redis, by their own commands, and not anew for an upgrade of the operator alone.
 
 use super::*;
-use crate::controllers::bench::earlier::earlier;
+use crate::controllers::bench::earlier::forms;
 
 fn template(world: &Observed, name: &str) -> Value {
     world.live[&(Kind::Deployment, name.to_owned())].data["spec"]["template"].clone()
@@ -53,13 +53,17 @@ fn no_pod_runs_the_images_entrypoint() {
     }
 }
 
-/// Templates of the version before, which an upgrade leaves alone: no write, no new pod.
-fn of_the_version_before(spec: Value) -> Observed {
+/// The version whose pods are stopped at once, and the one before it, which runs them by the image's entrypoint.
+const EARLIER: [usize; 2] = [0, 1];
+const OLDEST: usize = EARLIER[1];
+
+/// Templates of an earlier version, which an upgrade leaves alone: no write, no new pod.
+fn of_an_earlier_version(version: usize, spec: Value) -> Observed {
     let mut world = observed(spec);
     let made = converge(&mut world);
     for desired in made.iter().filter(|it| it.kind == Kind::Deployment) {
         let mut desired = desired.clone();
-        desired.body["spec"]["template"] = earlier(&desired.body["spec"]["template"]);
+        desired.body["spec"]["template"] = forms(&desired.body["spec"]["template"])[version].clone();
         world.live.insert((desired.kind, desired.key.name.clone()), live(&desired));
     }
     world
@@ -67,13 +71,27 @@ fn of_the_version_before(spec: Value) -> Observed {
 
 #[test]
 fn an_upgrade_alone_changes_no_template() {
-    let world = of_the_version_before(json!({}));
+    for version in EARLIER {
+        is_left_alone(&of_an_earlier_version(version, json!({"componentReplicas": {"gunicorn": 2}})));
+    }
+    let world = of_an_earlier_version(0, json!({}));
+    let nginx = template(&world, "prod-nginx")["spec"].clone();
+    assert_eq!(
+        (&nginx["terminationGracePeriodSeconds"], &nginx["containers"][0]["lifecycle"]),
+        (&json!(130), &Value::Null)
+    );
+    let gunicorn = template(&world, "prod-gunicorn")["spec"]["containers"][0]["lifecycle"].to_string();
+    assert!(gunicorn.contains("left=60; until") && !gunicorn.contains("sleep 10"), "{gunicorn}");
+    let world = of_an_earlier_version(OLDEST, json!({}));
     let worker = template(&world, "prod-worker-long")["spec"]["containers"][0].clone();
     assert_eq!(worker["args"], json!(["bench", "worker", "--queue", "long,default,short"]));
     assert_eq!(worker["startupProbe"], worker["livenessProbe"]);
     assert_eq!(template(&world, "prod-gunicorn")["spec"]["containers"][0]["workingDir"], Value::Null);
-    assert_eq!(ready(&world).1, "Ready");
-    for step in plan(&world).steps {
+}
+
+fn is_left_alone(world: &Observed) {
+    assert_eq!(ready(world).1, "Ready");
+    for step in plan(world).steps {
         let Step::Ensure(it) = step else { continue };
         let live = &world.live[&(it.kind, it.key.name.clone())];
         let live = serde_json::to_value(live.as_ref()).expect("JSON");
@@ -84,7 +102,8 @@ fn an_upgrade_alone_changes_no_template() {
 /// With a read-only root too: the folders to write in come with the next change.
 #[test]
 fn an_upgrade_alone_gives_no_folders_to_a_read_only_root() {
-    let world = of_the_version_before(json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}));
+    let world =
+        of_an_earlier_version(OLDEST, json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}));
     for name in ["prod-gunicorn", "prod-nginx", "prod-worker-long"] {
         let kept = ensured(&plan(&world), name).expect("it is kept");
         let volumes = kept["spec"]["volumes"].as_array().cloned().unwrap_or_default();
@@ -99,16 +118,18 @@ fn a_template_that_was_edited_by_hand_comes_back_to_the_present_form() {
         ("lifecycle", json!({"preStop": {"exec": {"command": ["sh", "-c", "left=1"]}}})),
         ("command", json!(["sleep", "1d"])),
     ];
-    for (field, value) in edits {
+    for ((field, value), name) in
+        edits.into_iter().flat_map(|it| ["prod-gunicorn", "prod-nginx"].map(|name| (it.clone(), name)))
+    {
         let mut world = observed(json!({}));
-        converge(&mut world);
-        let key = (Kind::Deployment, "prod-gunicorn".to_owned());
+        let made = converge(&mut world);
+        let wanted = find(&made, Kind::Deployment, name)["spec"]["template"]["spec"]["containers"][0][field].clone();
+        let key = (Kind::Deployment, name.to_owned());
         let mut edited = DynamicObject::clone(&world.live[&key]);
         edited.data["spec"]["template"]["spec"]["containers"][0][field] = value;
         world.live.insert(key, Arc::new(edited));
-        let kept = ensured(&plan(&world), "prod-gunicorn").expect("it is kept");
-        let container = &kept["spec"]["containers"][0];
-        assert!(container["command"][2].is_string() && container["lifecycle"].is_object(), "{field}: {container}");
+        let kept = ensured(&plan(&world), name).expect("it is kept");
+        assert_eq!(kept["spec"]["containers"][0][field], wanted, "{name} {field}");
     }
 }
 
@@ -116,7 +137,7 @@ fn a_template_that_was_edited_by_hand_comes_back_to_the_present_form() {
 #[test]
 fn a_template_of_the_version_before_changes_with_something_else_of_it() {
     let edited = |spec: Value| {
-        let mut world = of_the_version_before(json!({}));
+        let mut world = of_an_earlier_version(OLDEST, json!({}));
         world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
         let next = plan(&world);
         move |name: &str| ensured(&next, name).expect("it is kept")["spec"]["containers"][0]["command"].is_array()
@@ -130,20 +151,29 @@ fn a_template_of_the_version_before_changes_with_something_else_of_it() {
 /// A new image goes stage by stage, and so does what comes with it.
 #[test]
 fn a_new_image_brings_templates_up_to_date_in_their_turn() {
-    let mut world = of_the_version_before(json!({}));
+    for version in EARLIER {
+        comes_up_to_date_in_turn(of_an_earlier_version(version, json!({})));
+    }
+}
+
+fn comes_up_to_date_in_turn(mut world: Observed) {
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(json!({"frappeVersion": "16"})) });
-    let command = |world: &Observed, name: &str| {
-        ensured(&plan(world), name).expect("it is kept")["spec"]["containers"][0]["command"].is_array()
+    let now = |world: &Observed, name: &str| {
+        let pod = ensured(&plan(world), name).expect("it is kept")["spec"].clone();
+        pod["containers"][0]["lifecycle"].to_string().contains("sleep 10")
+            && pod["terminationGracePeriodSeconds"] == 140
     };
     for _ in 0..2 {
         let next = plan(&world);
         let steps = next.steps.into_iter().filter(|it| !matches!(it, Step::Ensure(it) if it.kind == Kind::Deployment));
         apply(&mut world, &Plan { steps: steps.collect(), ..next });
     }
-    assert!(command(&world, "prod-nginx"));
-    assert!(!command(&world, "prod-gunicorn") && !command(&world, "prod-scheduler"), "it is not their turn");
+    assert!(now(&world, "prod-nginx"));
+    assert!(!now(&world, "prod-gunicorn"), "it is not its turn");
     converge(&mut world);
-    assert!(command(&world, "prod-gunicorn") && command(&world, "prod-scheduler"));
+    assert!(now(&world, "prod-gunicorn"));
+    let scheduler = template(&world, "prod-scheduler")["spec"]["containers"][0].clone();
+    assert!(scheduler["command"].is_array(), "{scheduler}");
 }
 
 /// nginx ended with 30 where it could not write its configuration; the scheduler where it could not write its lock.
