@@ -39,9 +39,9 @@ pub enum Code {
     FilesFailed,
     /// Part of the site is missing, or a restore did not complete.
     SiteIncomplete,
-    /// Another pod is working on the site.
+    /// Another pod is working on the site, or on files that the bench's sites share.
     SiteLocked,
-    /// Background jobs of the site did not finish while a restore waited for them.
+    /// Background jobs of the site did not finish while a restore waited for them; the restore changed nothing.
     JobsRunning,
     /// The bench's queue Redis is unreachable.
     QueueUnreachable,
@@ -103,6 +103,7 @@ impl Code {
                 | Self::CertificateWrong
                 | Self::ClientTooOld
                 | Self::EndpointRefused
+                | Self::JobsRunning
                 | Self::AppsMissing
                 | Self::AppRequired
                 | Self::BucketMissing

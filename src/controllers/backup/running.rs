@@ -143,7 +143,10 @@ impl Scene<'_> {
             return self.not_removed(backup, code, &why);
         }
         let restore = operation.kind == BackupOperationKind::Restore;
-        let left = if restore {
+        let left = if restore && code == Code::JobsRunning {
+            "; the restore changed nothing and the site is available: wait for its background jobs, then delete this \
+             SiteBackup and create it again"
+        } else if restore {
             "; if the restore had changed the site, it stays in maintenance mode until a restore succeeds: correct the \
              cause, delete this SiteBackup and create it again"
         } else if backup.spec.schedule.is_some() {

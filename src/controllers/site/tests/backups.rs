@@ -327,6 +327,21 @@ fn what_no_further_try_mends_is_not_tried_again() {
     }
 }
 
+/// Each try waits for jobs for 26 minutes, and nothing of the site was touched: it is not in maintenance.
+#[test]
+fn a_restore_that_jobs_keep_from_beginning_is_tried_once() {
+    let spec = json!({"storage": bucket(), "restore": {"backupName": "daily-backup-2024-01-15"}});
+    let mut world = served(vec![backup("restore-job", spec)]);
+    settle(&mut world);
+    end(&mut world, "Failed", json!({"step": "jobs", "code": "JobsRunning", "error": "1 jobs still run"}));
+    assert!(settle(&mut world).is_empty());
+    assert_eq!(stands(&world, "restore-job"), (BackupPhase::Failed, "RestoreFailed".into()));
+    let status = of(&world, "restore-job").status.clone().expect("a status");
+    let said = condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default();
+    assert!(said.contains("the restore changed nothing and the site is available"), "{said}");
+    assert!(!said.contains("maintenance"), "{said}");
+}
+
 #[test]
 fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_to_its_spec_after_it() {
     let daily = backup("daily-backup", json!({"storage": bucket(), "schedule": "0 2 * * *"}));
