@@ -143,6 +143,7 @@ mod tests {
             include_str!("../runner/runner_common.py"),
             include_str!("../runner/runner_database.py"),
             include_str!("../runner/runner_jobs.py"),
+            include_str!("../runner/runner_maintenance.py"),
             include_str!("../runner/runner_site.py"),
         ];
         let raised = files.iter().flat_map(|text| text.split("raise Failure(\"").skip(1));

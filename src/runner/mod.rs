@@ -3,7 +3,7 @@
 /// Name of the file that is run.
 pub const FILE_NAME: &str = "site_runner.py";
 /// Every file, by name.
-pub const FILES: [(&str, &str); 10] = [
+pub const FILES: [(&str, &str); 11] = [
     (FILE_NAME, include_str!("site_runner.py")),
     ("runner_apps.py", include_str!("runner_apps.py")),
     ("runner_backup.py", include_str!("runner_backup.py")),
@@ -12,6 +12,7 @@ pub const FILES: [(&str, &str); 10] = [
     ("runner_database.py", include_str!("runner_database.py")),
     ("runner_frappe.py", include_str!("runner_frappe.py")),
     ("runner_jobs.py", include_str!("runner_jobs.py")),
+    ("runner_maintenance.py", include_str!("runner_maintenance.py")),
     ("runner_nginx.py", include_str!("runner_nginx.py")),
     ("runner_site.py", include_str!("runner_site.py")),
 ];

@@ -10,7 +10,7 @@ import sys
 import time
 import zlib
 
-from runner_bench import list_apps
+from runner_bench import LISTED_APPS, list_apps, words
 from runner_common import APP_NAME, Failure, frappe_version, last_words, open_plain, read_file, replace_file
 
 # What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
@@ -35,6 +35,15 @@ def wanted_apps(request):
         if missing:
             raise Failure("AppsMissing", "apps", f"{app} requires {', '.join(missing)}, which the image does not have")
     return found
+
+
+def refuse_lost_apps():
+    """Refuses to begin where the bench lists an app that the image lacks, as it does while its pods run a former image:
+    Frappe imports every app that is listed, and would end in the middle."""
+    lost = [app for app in words(LISTED_APPS) if app != "frappe" and not has_code(app)]
+    if lost:
+        raise Failure("AppsMissing", "apps", f"the bench has {', '.join(lost)}, and the image does not: build it with {', '.join(lost)}, or take them "
+                      "out of the bench's apps")
 
 
 def has_code(app):

@@ -18,23 +18,18 @@ import re
 import shutil
 import stat
 import tarfile
-import time
 import zlib
 
-from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe, has_code, refuse_without_code
+from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe, has_code, refuse_lost_apps, refuse_without_code
 from runner_bench import list_apps
 from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
 from runner_database import database as open_database
 from runner_jobs import jobs_of
+from runner_maintenance import begin_to_touch, discard, maintain, restoring, serve_again, settle_restore, stop_jobs
 from runner_site import ready_site
 
-# Web workers of version 16 keep a site's configuration for so long: until then they might write to the database.
-MAINTENANCE_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_MAINTENANCE_WAIT_SECONDS", "60"))
-CACHING_VERSION = 16
 # Keys of a site's configuration without which stored passwords cannot be read.
 KEYS = ("encryption_key", "backup_encryption_key")
-# What a site under restore has in its configuration.
-MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
 KEYS_WARNING = ("the backup is another site's and has no keys: passwords that are stored in it (of mail accounts and the like) cannot be read, "
                 "enter them anew")
 # What a key looks like: Frappe gives one of them to a shell.
@@ -56,8 +51,7 @@ def backup(request):
     os.makedirs(staging, mode=0o750, exist_ok=True)
     if request.get("before") and restoring(site).get("run") == request["before"]:
         return "the restore began already: the site as it was before is kept"
-    if restoring(site):
-        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({restoring(site)['run']}): restore it first")
+    settle_restore(site)
     database = open_database(request["database"])
     database.wait()
     apps = json.loads(database.installed_apps())
@@ -215,20 +209,20 @@ def fits(member, folder):
     return inside and plain and member.size >= 0
 
 
-def restoring(site):
-    """What is being restored, where that began and did not end: `run`, the configuration `before`, and whether it is
-    `waiting` for jobs to end, until which nothing was touched."""
-    return json.loads(read_file(site.restoring_path) or "{}")
-
-
 def restore(request):
     """Brings the site to what the backup holds. Until the backup was found to be whole and to fit, nothing is touched.
     From then on the site is in maintenance until all is done: a restore that failed is run again from its beginning."""
     site = ready_site(request)
     staging, run = request["staging"], request["run"]
+    under = restoring(site)
+    if not under or under.get("waiting"):
+        settle_restore(site)
+    elif under["run"] != run:
+        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({under['run']}): restore that one first")
     contents = json.loads(read_file(os.path.join(staging, "contents.json")) or "{}")
     if not contents.get("parts"):
         raise Failure("BackupBroken", "verify", "the backup says nothing of its parts")
+    refuse_lost_apps()
     database = open_database(request["database"])
     with_database, with_files = request.get("restore_database", True), request.get("restore_files", True)
     refuse_misfit(contents, database, with_database)
@@ -244,52 +238,23 @@ def restore(request):
         list_apps(contents["apps"])
     else:
         refuse_without_code(json.loads(database.installed_apps()))
-    under = restoring(site)
-    if under and under["run"] != run:
-        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({under['run']}): restore that one first")
     maintain(site, run)
     jobs = jobs_of(site) if with_database else None
+    stop_jobs(site, jobs)
+    begin_to_touch(site)
     if with_database:
-        stop_jobs(site, jobs)
         put_database(site, database, os.path.join(staging, contents["parts"]["database"]["file"]), keys)
     if with_files:
         for part in FILES:
             put_files(site, staging, contents, part)
-    if jobs:
-        # What requests that were under way have queued since.
-        jobs.reached(jobs.set_aside)
+    # Before the site queues anew: Frappe takes a job that is set aside for queued.
+    discard(site, jobs)
     frappe(site, "clear-cache", "clear-cache")
     frappe(site, "migrate", "migrate")
-    if jobs:
-        print(f"{jobs.reached(jobs.discard)} jobs that were queued before are discarded")
     serve_again(site)
     if keys_are_missing(site, contents, with_database, keys):
         return {"warning": KEYS_WARNING}
     return "restored"
-
-
-def stop_jobs(site, jobs):
-    """Sees to it that no job of the site runs while its database is replaced. Where one does not end, the site is served
-    as before, unless its database was replaced in part by a restore that was cut short."""
-    untouched = restoring(site).get("waiting", False)
-    if jobs:
-        try:
-            jobs.reached(jobs.stop)
-        except Failure:
-            if untouched:
-                give_back(jobs)
-                serve_again(site)
-            raise
-    if untouched:
-        replace_file(site.restoring_path, json.dumps({**restoring(site), "waiting": False}), 0o640)
-
-
-def give_back(jobs):
-    """Brings the site's jobs back to their queues, where that can be had: else the next restore finds them."""
-    try:
-        jobs.reached(jobs.put_back)
-    except Failure as failure:
-        print(f"jobs stay set aside: {failure.error}")
 
 
 def put_database(site, database, dump, keys):
@@ -360,27 +325,6 @@ def part_path(staging, contents, part):
     if any(wanted.get(key) != value for key, value in described(path).items()):
         raise Failure("BackupBroken", "verify", f"{part} is not what was made: its checksum differs")
     return path
-
-
-def maintain(site, run):
-    """Takes the site out of service, and writes down how it was before."""
-    config = json.loads(read_file(site.config_path))
-    if not restoring(site):
-        before = {key: config[key] for key in MAINTENANCE if key in config}
-        replace_file(site.restoring_path, json.dumps({"run": run, "before": before, "waiting": True}), 0o640)
-    if any(config.get(key) != value for key, value in MAINTENANCE.items()):
-        site.put_config({**config, **MAINTENANCE})
-    if numbers(frappe_version())[0] >= CACHING_VERSION:
-        time.sleep(MAINTENANCE_WAIT_SECONDS)
-
-
-def serve_again(site):
-    """Brings maintenance back to what it was. The marker goes last: until then a second run does all of it again."""
-    config = json.loads(read_file(site.config_path))
-    for key in MAINTENANCE:
-        config.pop(key, None)
-    site.put_config({**config, **restoring(site)["before"]})
-    os.unlink(site.restoring_path)
 
 
 def read_keys(staging, contents, request):

@@ -1,11 +1,14 @@
 """What the runner's files share: failures, secrets that never show, files that are replaced whole."""
 
+import contextlib
 import errno
+import fcntl
 import os
 import re
 import signal
 import stat
 import sys
+import time
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
 # Patterns are for `fullmatch`: with `match`, `$` lets a line feed at the end pass.
@@ -16,6 +19,9 @@ SITE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z
 WORDS_LINES = 3
 WORDS_MAX = 400
 END_CHARACTERS = 4000
+# Longest wait for a lock that is held for a moment at a time, or by a pod that is about to end.
+LOCK_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_LOCK_WAIT_SECONDS", "120"))
+LOCK_LOOK_SECONDS = 0.1
 # How a process ends that was told to.
 ENDED = 143
 
@@ -122,6 +128,22 @@ def children():
     for thread in os.listdir("/proc/self/task"):
         found += [int(child) for child in read_file(f"/proc/self/task/{thread}/children").split()]
     return found
+
+
+@contextlib.contextmanager
+def locked(path, what, seconds=LOCK_WAIT_SECONDS):
+    """Holds the lock that the file stands for, or says what another pod works on for too long."""
+    with open(path, "w", encoding="utf-8") as handle:
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() >= end:
+                    raise Failure("SiteLocked", "lock", f"another pod has worked on {what} for {int(seconds)} s") from None
+            time.sleep(LOCK_LOOK_SECONDS)
+        yield
 
 
 def replace_file(path, content, mode=0o644):

@@ -24,6 +24,27 @@ WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_WAIT_SECONDS", "1560"))
 # Between a worker's taking a job and its saying so nothing shows it: nothing must be seen for so long.
 QUIET_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_QUIET_SECONDS", "3"))
 LOOK_SECONDS = 0.5
+# Redis carries each of these out as a whole: a job is in its queue or set aside, never in both nor in neither. Moves the job
+# ARGV[1] out of the queue KEYS[1] to the end of the list KEYS[2], with ARGV[2] for it; a worker may be faster.
+SET_ASIDE = """
+local moved = redis.call('LREM', KEYS[1], 0, ARGV[1])
+if moved > 0 then redis.call('RPUSH', KEYS[2], ARGV[2]) end
+return moved
+"""
+# Brings jobs to the heads of the queues KEYS[2], KEYS[3] …, unless they are there, and forgets the list KEYS[1]. ARGV has
+# the number of a key and a job in turns.
+PUT_BACK = """
+local queued = {}
+for number = 2, #KEYS do
+  queued[number] = {}
+  for _, job in ipairs(redis.call('LRANGE', KEYS[number], 0, -1)) do queued[number][job] = true end
+end
+for at = 1, #ARGV, 2 do
+  local number, job = tonumber(ARGV[at]), ARGV[at + 1]
+  if not queued[number][job] then redis.call('LPUSH', KEYS[number], job) end
+end
+return redis.call('DEL', KEYS[1])
+"""
 CONNECT_SECONDS = 10
 SITE_OF_ID = re.compile(r"([^:|]+)(?:::|\|\|)")
 
@@ -57,23 +78,18 @@ class Jobs:
             raise Failure("QueueUnreachable", "jobs", f"Redis of the bench's queues: {type(error).__name__}: {error}") from None
 
     def set_aside(self):
-        """Takes what is queued from its queues, and answers how many jobs that were. One that is in both places, since
-        this was cut short, is moved again."""
+        """Takes what is queued from its queues, and answers how many jobs that were."""
         moved = 0
         for queue in self.queues():
             for job in self.redis.lrange(queue, 0, -1):
                 if self.is_ours(job):
                     entry = json.dumps([queue.decode(), job.decode()])
-                    self.redis.rpush(self.aside, entry)
-                    if self.redis.lrem(queue, 0, job):
-                        moved += 1
-                    else:
-                        # A worker was faster.
-                        self.redis.lrem(self.aside, -1, entry)
+                    moved += bool(self.redis.eval(SET_ASIDE, 2, queue, self.aside, job, entry))
         return moved
 
-    def stop(self):
-        """Sets aside what is queued and waits until nothing runs; a job may queue another meanwhile."""
+    def stop(self, is_ending=lambda: False):
+        """Sets aside what is queued and waits until nothing runs; a job may queue another meanwhile. Where the
+        pod is ending it waits no more."""
         begun = quiet_since = time.monotonic()
         told = None
         while True:
@@ -86,18 +102,19 @@ class Jobs:
             if running and running != told:
                 print(f"waiting for {len(running)} jobs of {self.site} that run: {', '.join(sorted(running))}", flush=True)
                 told = running
-            if running and now - begun >= WAIT_SECONDS:
-                raise Failure("JobsRunning", "jobs", f"after {int(now - begun)} s {len(running)} jobs of {self.site} still run: "
-                              f"{', '.join(sorted(running))[:200]}")
+            if is_ending():
+                raise Told
+            if now - begun >= WAIT_SECONDS:
+                left = f"{len(running)} jobs of {self.site} still run: {', '.join(sorted(running))[:200]}" if running else f"{self.site} still queues jobs"
+                raise Failure("JobsRunning", "jobs", f"after {int(now - begun)} s {left}")
             time.sleep(min(LOOK_SECONDS, QUIET_SECONDS))
 
     def put_back(self):
         """Brings what was set aside to the head of its queues, in its order. One that a queue has already stays there."""
         entries = [json.loads(entry) for entry in dict.fromkeys(self.redis.lrange(self.aside, 0, -1))]
-        for queue, job in reversed(entries):
-            if job.encode() not in self.redis.lrange(queue, 0, -1):
-                self.redis.lpush(queue, job)
-        self.redis.delete(self.aside)
+        keys = [self.aside, *dict.fromkeys(queue for queue, _ in entries)]
+        jobs = [text for queue, job in reversed(entries) for text in (keys.index(queue) + 1, job)]
+        self.redis.eval(PUT_BACK, len(keys), *keys, *jobs)
 
     def discard(self):
         """Forgets what was set aside, its data first: while that is there, Frappe takes a scheduled job for queued, and does
@@ -138,6 +155,10 @@ class Jobs:
             data = self.redis.hget(b"rq:job:" + job, "data")
             self.sites[job] = site_of(data) if data else None
         return self.sites[job] == self.site
+
+
+class Told(Exception):
+    """The pod was told to end."""
 
 
 class Inert:

@@ -13,13 +13,15 @@ import sys
 import time
 
 from runner_bench import link_assets
-from runner_common import SITE_NAME, open_plain, read_file, replace_file
+from runner_common import SITE_NAME, Failure, open_plain, read_file, replace_file
 from runner_site import HOSTS
 
 CONFIGURATION = os.environ.get("SITE_RUNNER_NGINX_CONFIGURATION", "/etc/nginx/conf.d")
 LOOK_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_LOOK_SECONDS", "1"))
 # Shortest time between two reloads: each leaves the former workers until their connections end.
 RELOAD_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_RELOAD_SECONDS", "5"))
+# Longest wait for a pod that makes the link of the assets: this one is to answer its probes meanwhile.
+LINK_WAIT_SECONDS = 10
 # Words that mean something in a map unless a backslash comes before them.
 MAP_WORDS, BACKSLASH = ("default", "hostnames", "include", "volatile"), "\\"
 # Of a site's name and a line feed.
@@ -34,10 +36,10 @@ KNOWN_ORIGINS = ("$host", "$http_host", "$http_origin")
 def serve(_request):
     """Runs nginx until told to stop; it ends as nginx ends."""
     try:
-        link_assets()
-    except OSError as error:
-        # Another pod may have made it meanwhile; without it nginx serves all but assets.
-        print(f"sites/assets: {error.strerror}", flush=True)
+        link_assets(LINK_WAIT_SECONDS)
+    except (OSError, Failure) as error:
+        # Without it nginx serves all but assets.
+        print(f"sites/assets: {error}", flush=True)
     seen = look()
     write_map()
     server = subprocess.Popen(["nginx-entrypoint.sh"])

@@ -9,11 +9,12 @@ import shutil
 import sys
 import traceback
 
-from runner_apps import check_removed, frappe, install_missing, refuse_needed, remove_apps, removed_apps, wanted_apps
+from runner_apps import check_removed, frappe, install_missing, refuse_lost_apps, refuse_needed, remove_apps, removed_apps, wanted_apps
 from runner_bench import list_apps
-from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, read_file, replace_file, secret
+from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, locked, read_file, replace_file, secret
 from runner_database import database as open_database
 from runner_jobs import jobs_of
+from runner_maintenance import settle_restore
 
 # Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
 HOSTS = os.path.join("sites", ".hosts")
@@ -45,6 +46,7 @@ class Site:
         self.installing_path = os.path.join(self.path, ".operator-installing")
         self.removing_path = os.path.join(self.path, ".operator-removing")
         self.restoring_path = os.path.join(self.path, ".operator-restoring")
+        self.aside_path = os.path.join(self.path, ".operator-set-aside")
         self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")
         self.handle = None
 
@@ -100,6 +102,7 @@ def init(request):
     os.makedirs(site.path, exist_ok=True)
     site.lock()
     state = site.state()
+    refuse_lost_apps()
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
@@ -152,8 +155,8 @@ def adopt(site, database):
 def apply(request):
     """Brings a site that exists to what is asked for: its configuration, its hosts, its password, its apps."""
     site = ready_site(request)
-    if os.path.exists(site.restoring_path):
-        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored: restore it first")
+    settle_restore(site)
+    refuse_lost_apps()
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
@@ -202,9 +205,8 @@ def put_hosts(site, hosts, former):
     if not hosts and not former:
         return
     os.makedirs(HOSTS, exist_ok=True)
-    with open(os.path.join(HOSTS, ".lock"), "w", encoding="utf-8") as handle:
-        # Who takes a former host over may do so just now.
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    # Who takes a former host over may do so just now.
+    with locked(os.path.join(HOSTS, ".lock"), "the hosts of the bench"):
         for host in hosts:
             path = os.path.join(HOSTS, host)
             if read_file(path).strip() != site.name:

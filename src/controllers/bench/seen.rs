@@ -2,16 +2,22 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBenchStatus, bench::ComponentStatus};
+use frappe_crds::{FrappeBench, FrappeBenchStatus, bench::ComponentStatus};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
 use kube::{ResourceExt, core::DynamicObject};
 use serde::Deserialize;
 
-use super::model::Observed;
+use super::{model::Observed, reason::Reason};
 use crate::{
     controllers::job,
-    domain::{labels, live, names::child, object::Kind, quantity},
+    domain::{condition, labels, live, names::child, object::Kind, quantity},
 };
+
+/// Whether the bench's image lacks an app of the bench: no pod of it starts, and those of the former image run on.
+pub fn lacks_app(bench: &FrappeBench) -> bool {
+    let status = bench.status.clone().unwrap_or_default();
+    condition::find(&status.conditions, "Ready").is_some_and(|it| it.reason == Reason::AppMissing.to_string())
+}
 
 /// The configure Job of a bench, if it is that of this revision.
 pub fn configure_job<'a>(

@@ -18,7 +18,7 @@ use super::{
     valid_site::ValidSite,
 };
 use crate::{
-    controllers::phase::Next,
+    controllers::{bench::seen::lacks_app, phase::Next},
     domain::{
         labels, live,
         names::module,
@@ -107,6 +107,10 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     if let Some(message) = under_way(observed) {
         let report = moving(Reason::WaitingForBackup, format!("site is available; {message}"));
         return Plan::report(observed, &report, None);
+    }
+    if observed.bench.as_deref().is_some_and(lacks_app) && operation::running_job(observed).is_none() {
+        let message = "site is available; its change waits until the image of its FrappeBench has all of the apps";
+        return Plan::report(observed, &moving(Reason::BenchNotReady, message.to_owned()), None);
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
         Progress::Done => {

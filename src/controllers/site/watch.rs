@@ -6,7 +6,7 @@ use kube_sharding::lanes::Priority;
 
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
-    controllers::{adoption::is_asked, job},
+    controllers::{adoption::is_asked, bench::seen::lacks_app, job},
     domain::{condition, foreign, key::Key, labels, object::Kind},
     io::{cache::Change, compact::Compact},
 };
@@ -67,7 +67,8 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let ready = |bench: &FrappeBench| {
         let status = bench.status.clone().unwrap_or_default();
-        condition::find(&status.conditions, "Ready").map(|it| it.status.clone())
+        let ready = condition::find(&status.conditions, "Ready").map(|it| it.status.clone());
+        (ready, lacks_app(bench))
     };
     let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
     now.metadata.generation != before.metadata.generation

@@ -49,7 +49,7 @@ def counted(function):
         step()
         return result
     return call
-for module, name in ((os, "replace"), (os, "makedirs"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree"), (shutil, "copyfileobj"),
+for module, name in ((os, "replace"), (os, "rename"), (os, "makedirs"), (os, "fsync"), (os, "unlink"), (shutil, "rmtree"), (shutil, "copyfileobj"),
                      (subprocess, "run"), (socket.socket, "sendall")):
     setattr(module, name, counted(getattr(module, name)))
 sys.argv = sys.argv[2:]

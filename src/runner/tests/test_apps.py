@@ -1,7 +1,9 @@
 """Apps from Git: a real repository and a real virtual environment; killed at every step and run again."""
 
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -115,12 +117,28 @@ class Apps(unittest.TestCase):
         self.assertEqual(done.returncode, 30)
         self.assertEqual(self.bench.termination()["step"], "clone custom-app")
         self.assertIn("absent", self.bench.termination()["error"])
+        done = self.run_in_pod(self.request(), folder=self.no_app())
+        self.assertEqual(done.returncode, 30)
+        self.assertIn("is no Frappe app custom_app", self.bench.termination()["error"])
+
+    def test_a_token_in_a_repositorys_address_is_not_told(self):
+        for address in ("https://Token0123456789@127.0.0.1:1/a", "https://git:Token0123456789@127.0.0.1:1/a"):
+            done = self.run_in_pod(self.request(repository=address))
+            self.assertEqual(done.returncode, 30, done.stdout + done.stderr)
+            self.assertIn("127.0.0.1", self.bench.termination()["error"])
+            self.assertNotIn("Token0123456789", json.dumps(self.bench.termination()) + done.stdout + done.stderr)
+        address = "https://Token0123456789@git.example.com/a"
+        more = {"GIT_CONFIG_KEY_0": f"url.file://{self.no_app()}.insteadOf", "GIT_CONFIG_VALUE_0": address}
+        done = self.run_in_pod(self.request(repository=address), **more)
+        self.assertEqual(done.returncode, 30, done.stdout + done.stderr)
+        self.assertTrue(self.bench.termination()["error"].startswith("https://[secret]@git.example.com/a is no Frappe app"))
+
+    def no_app(self):
+        """A repository without one."""
         other = tempfile.TemporaryDirectory()
         self.addCleanup(other.cleanup)
         make_app(other.name, "something_else")
-        done = self.run_in_pod(self.request(), folder=other.name)
-        self.assertEqual(done.returncode, 30)
-        self.assertIn("is no Frappe app custom_app", self.bench.termination()["error"])
+        return other.name
 
     def test_what_is_cloned_is_on_a_server_and_no_option(self):
         """git has ways to be told a program by a repository's name, and takes a folder of the pod for one."""
@@ -137,6 +155,36 @@ class Apps(unittest.TestCase):
                            "git@github.com:frappe/erpnext.git", "http://gitea.git.svc:3000/a/b"):
             import runner_bench
             self.assertTrue(runner_bench.REPOSITORY.fullmatch(repository), repository)
+
+    def test_a_copy_that_is_run_again_is_among_the_newest(self):
+        home = self.bench.folder / "sites" / ".apps"
+        for number in range(4):
+            folder = home / f"{number:08x}"
+            folder.mkdir(parents=True)
+            os.utime(folder, (number, number))
+        self.assertEqual(self.bench.run("seed", {"revision": "00000000"}).returncode, 0)
+        self.assertEqual(self.bench.run("seed", {"revision": REVISION}).returncode, 0)
+        self.assertEqual(sorted(entry.name for entry in home.iterdir()), ["00000000", "00000003", REVISION], "its pods run until they are replaced")
+
+    def test_a_copy_whose_removal_was_cut_short_is_none(self):
+        home = self.bench.folder / "sites" / ".apps"
+        shutil.rmtree(self.bench.folder / "env")
+        for step in range(1, STEPS_MAX):
+            for number in range(4):
+                folder = home / f"{number:08x}"
+                folder.mkdir(parents=True, exist_ok=True)
+                for part in ("apps", "env"):
+                    (folder / part).write_text("code")
+                os.utime(folder, (number, number))
+            killed = self.bench.run("seed", {"revision": REVISION}, kill_at=step).returncode == KILLED
+            for folder in home.glob("0000000?"):
+                self.assertEqual(sorted(entry.name for entry in folder.iterdir()), ["apps", "env"], f"step {step}")
+            if not killed:
+                break
+            shutil.rmtree(home / REVISION, ignore_errors=True)
+        self.assertGreater(step, 5)
+        self.assertEqual(self.bench.run("seed", {"revision": "a" * 16}).returncode, 0)
+        self.assertEqual([entry.name for entry in home.iterdir() if entry.name.endswith(".part")], [])
 
     def test_old_copies_go_and_the_newest_stay(self):
         home = self.bench.folder / "sites" / ".apps"

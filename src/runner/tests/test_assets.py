@@ -1,6 +1,7 @@
 """The link by which pods find their image's assets: made once, without a moment in which it is missing."""
 
 import concurrent.futures
+import fcntl
 import json
 import os
 import pathlib
@@ -9,7 +10,7 @@ import sys
 import tempfile
 import unittest
 
-from support import RUNNER
+from support import KILLED, KILLER, RUNNER
 
 REQUEST = json.dumps({"common_site_config": {"bench_id": "a-b"}})
 
@@ -24,10 +25,13 @@ class Assets(unittest.TestCase):
         (self.folder / "assets/assets.json").write_text("{}")
         self.link = self.folder / "sites/assets"
 
+    def run_runner(self, *before, **more):
+        environment = {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"), **more}
+        return subprocess.run([sys.executable, *before, str(RUNNER), "configure", REQUEST], cwd=self.folder, env=environment,
+                              capture_output=True, text=True, timeout=60, check=False)
+
     def configure(self):
-        environment = {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination")}
-        done = subprocess.run([sys.executable, str(RUNNER), "configure", REQUEST], cwd=self.folder, env=environment,
-                              capture_output=True, text=True, check=False)
+        done = self.run_runner()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def leads_to_the_image(self):
@@ -66,6 +70,40 @@ class Assets(unittest.TestCase):
             (self.folder / part).rmdir()
         self.configure()
         self.assertFalse(os.path.lexists(self.link))
+
+    def test_killed_at_every_step_it_ends_right_and_leaves_nothing(self):
+        killer = self.folder / "killer.py"
+        killer.write_text(KILLER)
+        steps = 0
+        for step in range(1, 100):
+            if self.link.is_symlink():
+                self.link.unlink()
+                self.link.mkdir()
+                (self.link / "old.css").write_text("b {}")
+            killed = self.run_runner(str(killer), str(step)).returncode == KILLED
+            self.configure()
+            self.leads_to_the_image()
+            if not killed:
+                break
+            steps += 1
+        self.assertGreater(steps, 10)
+
+    def test_what_an_earlier_version_left_goes(self):
+        sites = self.folder / "sites"
+        (sites / ".assets-0123.former").mkdir()
+        (sites / ".assets-0123.former/old.css").write_text("b {}")
+        (sites / ".assets-4567").symlink_to(self.folder / "assets")
+        self.configure()
+        self.leads_to_the_image()
+        self.assertTrue((self.folder / "assets/assets.json").exists())
+
+    def test_a_lock_that_another_pod_keeps_is_said(self):
+        with open(self.folder / "sites/.operator-lock", "w", encoding="utf-8") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            done = self.run_runner(SITE_RUNNER_LOCK_WAIT_SECONDS="1")
+        self.assertEqual(done.returncode, 75, done.stdout + done.stderr)
+        said = json.loads((self.folder / "termination").read_text())
+        self.assertEqual(said, {"step": "lock", "code": "SiteLocked", "error": "another pod has worked on what the bench's sites share for 1 s"})
 
     def test_seven_at_once_all_succeed(self):
         with concurrent.futures.ThreadPoolExecutor(7) as pool:

@@ -1,6 +1,7 @@
 """A site's jobs in the bench's queues while it is restored: a real Redis, and real workers of the rq versions that Frappe pins."""
 
 import fcntl
+import itertools
 import json
 import os
 import pathlib
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import unittest
 
@@ -177,6 +179,131 @@ class JobsTest(BackupCase):
         self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
         worker.kill()
 
+    def pretend_to_run(self):
+        """A job that a worker has taken, and does not end."""
+        self.redis("ZADD", f"rq:wip:{BENCH_ID}:long", str(int(time.time()) + 3600), f"{SITE}{self.separator}held")
+
+    def begin_to_wait(self):
+        """A restore that has set jobs aside and waits for one that runs; and the site's jobs as they were queued."""
+        self.enqueue(*self.inserts(7), *self.inserts(3, OTHER_SITE))
+        before = {queue: self.ours(queue) for queue in QUEUES}
+        self.pretend_to_run()
+        restoring = self.bench.start("restore", self.restoration(), SITE_RUNNER_JOBS_QUIET_SECONDS="1")
+        self.addCleanup(restoring.kill)
+        self.until(lambda: self.redis("LLEN", f"frappe-operator:set-aside:{BENCH_ID}:{SITE}") == "7")
+        self.assertEqual([self.ours(queue) for queue in QUEUES], [[], [], []])
+        self.assertEqual(self.config()["maintenance_mode"], 1)
+        return restoring, before
+
+    def ours(self, queue):
+        return [job for job in self.queued(queue) if job.startswith(SITE)]
+
+    def allow(self, commands):
+        """What the server answers from now on."""
+        self.redis("ACL", "SETUSER", "admin", "on", f">{REDIS_PASSWORD}", "~*", "+@all")
+        subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "--user", "admin", "-a", REDIS_PASSWORD, "ACL", "SETUSER", "default",
+                        commands], check=True, capture_output=True)
+
+    def as_before(self, queued):
+        """The site is served, and its jobs are in their queues in their order."""
+        self.assertEqual({queue: self.ours(queue) for queue in QUEUES}, queued)
+        self.assertNotIn("maintenance_mode", self.config())
+        self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
+        for marker in (".operator-restoring", ".operator-set-aside"):
+            self.assertFalse(self.bench.site(marker).exists(), marker)
+
+    def test_jobs_that_stay_set_aside_since_redis_is_lost_are_brought_back_by_the_next_job(self):
+        for command in ("apply", "backup"):
+            with self.subTest(command):
+                self.redis("FLUSHALL")
+                restoring, queued = self.begin_to_wait()
+                self.allow("-@all")
+                said = restoring.communicate(timeout=120)[0].decode()
+                self.assertEqual(restoring.returncode, 30, said)
+                self.assertEqual(self.bench.termination()["code"], "QueueUnreachable")
+                self.assertIn(f"background jobs of the site may stay in a list of their own in Redis (frappe-operator:set-aside:{BENCH_ID}:{SITE}) until its next",
+                              self.bench.termination()["error"])
+                self.assertNotIn("maintenance_mode", self.config(), "it is served")
+                self.done(command, self.request())
+                self.assertTrue(self.bench.site(".operator-set-aside").exists(), "they wait for Redis")
+                self.allow("+@all")
+                self.assertEqual([self.ours(queue) for queue in QUEUES], [[], [], []])
+                self.done(command, self.request())
+                self.as_before(queued)
+
+    def test_a_restore_that_is_killed_while_it_waits_leaves_nothing(self):
+        for command in ("apply", "backup"):
+            with self.subTest(command):
+                self.redis("FLUSHALL")
+                restoring, queued = self.begin_to_wait()
+                restoring.kill()
+                restoring.communicate()
+                self.assertIn("nothing was changed, and the site is available again", self.done(command, self.request()).stdout)
+                self.as_before(queued)
+
+    def test_a_restore_that_is_told_to_end_while_it_waits_brings_all_back_itself(self):
+        restoring, queued = self.begin_to_wait()
+        restoring.terminate()
+        restoring.communicate(timeout=20)
+        self.assertEqual(restoring.returncode, 143)
+        self.as_before(queued)
+
+    def test_another_restore_may_follow_one_that_was_killed_while_it_waited(self):
+        before = self.rows(), self.files(), self.config()
+        restoring, _ = self.begin_to_wait()
+        restoring.kill()
+        restoring.communicate()
+        self.redis("DEL", f"rq:wip:{BENCH_ID}:long")
+        self.spoil()
+        self.done("restore", self.restoration(run="another"), SITE_RUNNER_JOBS_QUIET_SECONDS="1")
+        self.assertEqual((self.rows(), self.files(), self.config()), before)
+        self.as_before({queue: [] for queue in QUEUES})
+
+    def test_jobs_that_come_all_the_time_are_not_waited_for_without_end(self):
+        self.enqueue(*self.inserts(3))
+        stop, numbers = threading.Event(), itertools.count(1)
+
+        def feed():
+            while not stop.wait(0.1):
+                self.redis("RPUSH", f"rq:queue:{BENCH_ID}:short", f"{SITE}{self.separator}new-{next(numbers)}")
+
+        feeder = threading.Thread(target=feed)
+        feeder.start()
+        self.addCleanup(feeder.join)
+        self.addCleanup(stop.set)
+        result = self.restore(SITE_RUNNER_JOBS_WAIT_SECONDS="3", SITE_RUNNER_JOBS_QUIET_SECONDS="2")
+        stop.set()
+        feeder.join()
+        self.assertEqual(result.returncode, 75, result.stdout + result.stderr)
+        self.assertIn(f"{SITE} still queues jobs", self.bench.termination()["error"])
+        queued = {it: self.ours(it) for it in QUEUES}
+        self.assertEqual(queued["short"][:2], [f"{SITE}{self.separator}{SITE}-0", f"{SITE}{self.separator}new-1"])
+        self.as_before(queued)
+
+    def test_jobs_of_before_are_gone_when_the_site_queues_anew(self):
+        self.enqueue(*self.inserts(4))
+        result = self.restore(STAND_IN_FAILS="migrating")
+        self.assertEqual(result.returncode, 30, result.stdout + result.stderr)
+        self.assertEqual(self.redis("KEYS", "frappe-operator:*") + self.redis("KEYS", f"rq:job:{SITE}*"), "")
+        self.assertFalse(self.bench.site(".operator-set-aside").exists())
+
+    def test_a_job_that_runs_on_half_of_a_site_is_not_said_to_leave_it_as_it_was(self):
+        self.assertEqual(self.restore(STAND_IN_FAILS="migrating").returncode, 30)
+        self.enqueue(*self.inserts(3))
+        self.pretend_to_run()
+        self.assertEqual(self.restore(SITE_RUNNER_JOBS_WAIT_SECONDS="2").returncode, 31)
+        self.assertEqual(self.bench.termination()["code"], "SiteIncomplete")
+        self.assertTrue(self.bench.termination()["error"].endswith(f"{SITE} is half restored"))
+        self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
+        self.redis("DEL", f"rq:wip:{BENCH_ID}:long")
+        self.restored()
+        self.as_before({queue: [] for queue in QUEUES})
+
+    def test_a_site_whose_files_are_half_restored_was_touched(self):
+        self.assertEqual(self.bench.run("restore", self.restoration(restore_database=False), STAND_IN_FAILS="migrating").returncode, 30)
+        self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
+        self.assertEqual(self.config()["maintenance_mode"], 1)
+
     def test_a_job_says_its_site_in_its_arguments_where_its_id_does_not(self):
         """As with version 14 of Frappe; a pickle that would do something does nothing."""
         proof = self.bench.folder / "proof"
@@ -221,6 +348,8 @@ class JobsTest(BackupCase):
             self.redis("FLUSHALL")
             self.enqueue(*self.inserts(2), *self.inserts(2, OTHER_SITE))
             killed = self.bench.run("restore", self.restoration(), kill_at=step, SITE_RUNNER_JOBS_QUIET_SECONDS="0.1").returncode == KILLED
+            aside = self.redis("LRANGE", f"frappe-operator:set-aside:{BENCH_ID}:{SITE}", "0", "-1")
+            self.assertEqual([job for queue in QUEUES for job in self.ours(queue) if f'"{job}"' in aside], [], f"step {step}: in one place only")
             self.restored(SITE_RUNNER_JOBS_QUIET_SECONDS="0.1")
             self.assertEqual((self.rows(), self.files(), self.config()), before, f"step {step}")
             left = [job for queue in QUEUES for job in self.queued(queue)]

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 import signal
 import time
 import unittest
@@ -241,6 +242,54 @@ class RunnerTest(ServerTest):
         (self.bench.folder / "apps/hrms").mkdir()
         configure()
         self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms"], "the former image is back, and sites may have the app")
+
+    def test_an_app_of_the_bench_that_the_image_lost_stays_listed(self):
+        """No pod of that image starts: those of the former one run on, and its hooks with them."""
+        for app in ("hrms", "payroll"):
+            self.bench.add_app(app)
+        configure = lambda *apps: self.assert_done(self.bench.run("configure", {"common_site_config": {}, "apps": apps}), "apps")
+        configure("erpnext", "hrms")
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms", "payroll"])
+        for app in ("hrms", "payroll"):
+            shutil.rmtree(self.bench.folder / "apps" / app)
+        self.bench.add_app("crm")
+        for _ in range(2):
+            configure("erpnext", "hrms")
+            self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms", "payroll"], "nor is one listed that pods lack")
+        configure("erpnext")
+        self.assertEqual(self.listed(), ["frappe", "erpnext"], "the bench is to do without it, and pods of this image start")
+        configure("erpnext")
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "crm"])
+
+    def test_while_the_bench_keeps_an_app_that_the_image_lost_no_job_begins(self):
+        self.bench.add_app("hrms")
+        request = {"common_site_config": {}, "apps": ["erpnext", "hrms"]}
+        self.assert_done(self.bench.run("configure", request), "apps")
+        self.assert_done(self.bench.run("init"), "created")
+        shutil.rmtree(self.bench.folder / "apps/hrms")
+        self.assert_done(self.bench.run("configure", request), "apps")
+        self.bench.forget_calls()
+        staging = str(self.bench.folder / "staging")
+        self.assert_done(self.bench.run("backup", self.bench.request(staging=staging)), "bytes")
+        for command in ("init", "apply", "restore"):
+            with self.subTest(command):
+                result = self.bench.run(command, self.bench.request(staging=staging, run="nightly-1", set_admin_password=True))
+                self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
+                self.assertEqual(self.bench.termination()["code"], "AppsMissing")
+                self.assertTrue(self.bench.termination()["error"].startswith("the bench has hrms, and the image does not"))
+        self.assertEqual(self.bench.calls(), [])
+        self.assertFalse(self.bench.site(".operator-restoring").exists())
+        self.assert_done(self.bench.run("drop"), "dropped")
+
+    def test_an_app_that_was_listed_before_is_known(self):
+        (self.bench.folder / "sites/apps.txt").write_text("frappe\nerpnext\nlegacy\n")
+        configure = lambda: self.assert_done(self.bench.run("configure", {"common_site_config": {}}), "apps")
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext"])
+        (self.bench.folder / "apps/legacy").mkdir()
+        configure()
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "legacy"], "pods of the former image had it, and sites may")
+        self.assertEqual((self.bench.folder / "sites/.operator-apps").read_text().split(), ["frappe", "erpnext", "legacy"])
 
     def test_an_app_that_the_image_gained_is_listed_once_a_site_has_it(self):
         """Pods of the former image run on for a while, and would end if it were listed."""

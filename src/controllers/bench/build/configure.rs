@@ -23,7 +23,7 @@ use crate::{
     domain::{
         key::Key,
         labels,
-        names::{child, hash_hex},
+        names::{child, hash_hex, module},
         object::Desired,
         pod::{self, Mounted, Pod, item, variable},
         typed::{self, entry},
@@ -109,6 +109,9 @@ fn secrets(input: &Input) -> Vec<Mounted> {
 #[derive(Serialize)]
 struct Request<'a> {
     common_site_config: CommonConfig<'a>,
+    /// Apps that the bench is to have: where the image lacks one, pods of the former image run on.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    apps: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     secret_urls: BTreeMap<&'a str, &'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +146,7 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
             socketio_port: SOCKETIO_PORT,
             redis: if has_urls { BTreeMap::new() } else { redis.into() },
         },
+        apps: input.bench.spec.apps.iter().map(|app| module(&app.name)).collect(),
         secret_urls: if has_urls { servers.into() } else { BTreeMap::new() },
         code: code::request(input),
         password_urls: has_password.then(|| servers.map(|(key, _)| key)),

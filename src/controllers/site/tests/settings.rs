@@ -128,6 +128,30 @@ fn an_app_of_the_bench_is_installed_when_the_site_names_it() {
 }
 
 /// A Job that runs is not joined by another; what was asked for meanwhile comes after it.
+/// Frappe imports every app that the bench lists, and pods of the former image need that list.
+#[test]
+fn a_change_waits_while_the_benchs_image_lacks_an_app() {
+    let mut world = settled(json!({}));
+    let whole = world.bench.clone();
+    let mut lacking = bench();
+    let condition = json!([{"type": "Ready", "status": "False", "reason": "AppMissing", "message": "",
+                            "lastTransitionTime": "2026-01-01T00:00:00Z"}]);
+    let status = lacking.status.as_mut().expect("a status");
+    status.conditions = serde_json::from_value(condition).expect("conditions");
+    world.bench = Some(Arc::new(lacking.clone()));
+    assert_eq!(reason(&plan(&world)), "Ready", "what is settled stays so");
+    change(&mut world, |spec| spec.maintenance_mode = Some(true));
+    let next = plan(&world);
+    assert_eq!((reason(&next).as_str(), next.job), ("BenchNotReady", None));
+    assert_eq!(next.status.map(|it| it.phase), Some(SitePhase::Ready));
+    let former = lacking.clone();
+    lacking.status.as_mut().expect("a status").conditions[0].reason = "Rolling".to_owned();
+    let change = crate::io::cache::Change::Applied { now: Arc::new(lacking), before: Some(Arc::new(former)) };
+    assert!(crate::controllers::site::watch::bench_matters(&change), "sites look again before the bench is ready");
+    world.bench = whole;
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply"));
+}
+
 #[test]
 fn one_change_at_a_time() {
     let mut world = settled(json!({}));
