@@ -1,4 +1,4 @@
-//! ValidatingAdmissionPolicies by which the API server lets nobody name in a bench, site or backup what he may not read
+//! ValidatingAdmissionPolicies by which the API server lets no one name in a bench, site or backup what he may not read
 //! himself. Pure.
 //!
 //! The operator reads Secrets with its own rights for whoever names them. So the API server's authorizer is asked whether who
@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    /// Fields that name an object and are nobody's to read by: who may use it is judged otherwise.
+    /// Fields that name an object and are no one's to read by: who may use it is judged otherwise.
     const OTHERS: [&str; 5] = [
         // The bench's `allowedSites`.
         "benchRef.name",

@@ -4,7 +4,7 @@
 //! It closes what no client can: a write that was sent in time and arrives late. It compares the pod in the token of the
 //! request with the slot map's owner of the object's slot label; objects without one are the coordinator's. Its parameter
 //! is the slot map; the binding must never be deleted, since the server would go on by an old copy (kubernetes#130887). While there is no map
-//! nobody acts, so the server lets pass what comes: it asks for the map before it asks who writes, and a refusal would
+//! no one acts, so the server lets pass what comes: it asks for the map before it asks who writes, and a refusal would
 //! stop everybody's writes.
 
 use kube_sharding::SLOTS;

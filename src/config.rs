@@ -43,7 +43,7 @@ pub struct OperatorConfig {
     pub concurrency_scope: ConcurrencyScope,
     /// `memberReconcilesPerSecond`: reconciles of sites that a member starts in a second; 0 for as many as come.
     pub member_reconciles_per_second: u32,
-    /// `benchReconcilesPerSecond`: likewise of one bench's sites, in each member.
+    /// `benchReconcilesPerSecond`: also of one bench's sites, in each member.
     pub bench_reconciles_per_second: u32,
     /// `fpmCliPath`.
     pub fpm_cli_path: String,
@@ -55,7 +55,7 @@ pub struct OperatorConfig {
     pub allowed_database_images: Vec<String>,
     /// `allowedDomainSuffixes`: hosts that sites may have, by their namespace, `*` for all; any where there is no such key.
     pub allowed_domain_suffixes: Option<BTreeMap<String, Vec<String>>>,
-    /// `allowedIngressClasses`: those that sites may name; any where there is no such key. Likewise the next two.
+    /// `allowedIngressClasses`: those that sites may name; any where there is no such key. Also the next two.
     pub allowed_ingress_classes: Option<Vec<String>>,
     /// `allowedIssuers`: issuers of cert-manager.
     pub allowed_issuers: Option<Vec<String>>,
@@ -79,7 +79,7 @@ pub enum ConcurrencyScope {
 }
 
 impl OperatorConfig {
-    /// The suffixes of hosts that sites of a namespace may have; nothing where the platform leaves that open.
+    /// The suffixes of hosts that sites of a namespace may have; None if the platform leaves that open.
     pub fn suffixes_of(&self, namespace: &str) -> Option<Vec<String>> {
         let all = self.allowed_domain_suffixes.as_ref()?;
         let named = [namespace, "*"].into_iter().filter_map(|it| all.get(it)).flatten();

@@ -1,4 +1,4 @@
-//! Who owns what, for people: the report behind /shards and `frappe-operator shards`. Pure.
+//! Who owns what, for users: the report behind /shards and `frappe-operator shards`. Pure.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -32,7 +32,7 @@ pub struct Report {
     pub generation: u64,
     /// The pod that is coordinator.
     pub coordinator: Option<String>,
-    /// Slots that nobody alive owns: no site of them is reconciled.
+    /// Slots that no one alive owns: no site of them is reconciled.
     pub unowned_slots: usize,
     /// Every replica, by its pod's name.
     pub members: Vec<MemberReport>,

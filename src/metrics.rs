@@ -23,7 +23,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Sorts samples into their buckets, for ever: where nobody scrapes, every one would be kept.
+/// Sorts samples into their buckets, for ever: where no one scrapes, every one would be kept.
 pub async fn upkeep(handle: PrometheusHandle) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
@@ -71,11 +71,11 @@ const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static
     Metric { kind, name, labels, help }
 }
 
-/// What the queues report beside controller-runtime's metrics.
+/// Names of the queues' additional gauges.
 pub const QUEUE_GAUGES: GaugeNames =
     GaugeNames { lanes: "frappe_operator_lanes", oldest_pending_seconds: "frappe_operator_oldest_pending_seconds" };
 
-/// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; `controller` likewise.
+/// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; so is `controller`.
 pub const METRICS: &[Metric] = &[
     metric(
         Counter,

@@ -19,7 +19,7 @@ pub fn init(arguments: &RunArguments) {
     });
     let subscriber = subscriber(arguments.log_format, filter, colour, std::io::stderr);
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
-        // Nobody else may have set one: this is the process's first act.
+        // No one else may have set one: this is the process's first act.
         let _ = log::set_logger(&Libraries);
     }
 }

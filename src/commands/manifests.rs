@@ -142,7 +142,7 @@ fn unknown(given: &Value, known: &Value, path: &str) -> Option<String> {
             let path = format!("{path}.{name}");
             match known.get(name) {
                 Some(known) => unknown(value, known, &path),
-                // What is nothing is left out when it is written.
+                // What is nothing is omitted when it is written.
                 None if value.is_null() || value == &serde_json::json!([]) || value == &serde_json::json!({}) => None,
                 None => Some(path),
             }

@@ -1,6 +1,6 @@
-//! Taking over what another operator made for a bench or a site of ours, where a person asks for that by the annotation
+//! Taking over what another operator made for a bench or a site of ours, where a user asks for that by the annotation
 //! `frappe.vyogo.tech/adopt: "true"` of the bench. An object is taken only if its controller is that very bench or site, and only its
-//! metadata changes then: no pod is started anew. See `docs/migration.md`.
+//! metadata changes then: no pod is started again. See `docs/migration.md`.
 
 use frappe_crds::FrappeBench;
 use kube::{ResourceExt, core::DynamicObject};
@@ -14,7 +14,7 @@ pub struct Owner {
     pub uid: String,
     /// Its generation.
     pub generation: i64,
-    /// Whether a person asked for that.
+    /// Whether a user asked for that.
     pub is_asked: bool,
 }
 
@@ -31,7 +31,7 @@ impl Owner {
     }
 }
 
-/// Whether a person asked for a bench to be taken over, and its sites.
+/// Whether a user asked for a bench to be taken over, and its sites.
 pub fn is_asked(bench: &FrappeBench) -> bool {
     bench.annotations().get(labels::ADOPT).is_some_and(|it| it == "true")
 }

@@ -63,7 +63,7 @@ pub trait Held: Reconciled<Status: Default + Serialize + DeserializeOwned> + Ser
         None
     }
 
-    /// Counts what people are told.
+    /// Counts what is reported to users.
     fn count(_: &Notice) {}
 }
 
@@ -97,7 +97,7 @@ impl<K> From<Refused<K>> for Failed<K> {
 }
 
 impl Attempt<'_> {
-    /// Carries a plan out, and tells people. Room for its Job is given back if the Job was not made.
+    /// Carries a plan out, and notifies users. Room for its Job is released if the Job was not made.
     pub async fn carry_out<K: Held>(&self, plan: &Plan<K>, room: Option<&Claim>) -> Result<Outcome, Failed<K>> {
         let done = self.execute(plan).await;
         if done.is_err()
@@ -219,7 +219,7 @@ impl Attempt<'_> {
         Ok(true)
     }
 
-    /// Tells people about an object.
+    /// Notifies users about an object.
     pub async fn tell<K: Held>(&self, of: &K, notice: &Notice) {
         K::count(notice);
         self.context.events.publish(&reference(K::KIND, &Key::of(of), of.meta().uid.clone()), notice).await;

@@ -17,7 +17,7 @@ use crate::{
 
 /// Reason of the Event about an object that the API server refused.
 pub const WRITE_REJECTED: &str = "WriteRejected";
-/// Wait before writes are tried again while the member has no right to act.
+/// Wait before writes are retried while the member has no right to act.
 pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
 /// Why a reconcile did not come to its end.
@@ -48,7 +48,7 @@ impl Error {
 }
 
 /// A conflict is looked at again soon; a refusal is told to the object that it is about; what the API server did not answer
-/// is tried again soon, everything else with backoff.
+/// is retried soon, everything else with backoff.
 pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, error: Error) -> Outcome {
     let Error::Write(_, _, write) = &error else { return retried(&error) };
     match write {
@@ -74,7 +74,7 @@ pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, er
     }
 }
 
-/// What was not answered is tried again soon, everything else with backoff.
+/// What was not answered is retried soon, everything else with backoff.
 pub fn retried(error: &Error) -> Outcome {
     tracing::warn!(error = chain(error), "reconcile failed, will be retried");
     if error.is_unanswered() { Outcome::Unavailable } else { Outcome::Failed }

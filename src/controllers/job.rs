@@ -1,4 +1,4 @@
-//! How far a Job is, and what its pod left behind. Pure.
+//! State of a Job, and what its pod left behind. Pure.
 
 use std::time::Duration;
 
@@ -9,13 +9,13 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::domain::{code::Code, live};
 
-/// Attempts of one operation before it fails for good.
+/// Attempts of one operation before it fails permanently.
 pub const ATTEMPTS_MAX: i32 = 3;
 /// Wait before the second attempt; each further wait is five times as long, to at most [`WAIT_MAX`].
 const FIRST_WAIT: Duration = Duration::from_secs(10);
 /// Longest wait between two attempts.
 const WAIT_MAX: Duration = Duration::from_mins(5);
-/// Time from a backup or removal that failed for good to the next try of it. Its Jobs, which are kept for an hour, are gone by
+/// Time from a backup or removal that failed permanently to the next try of it. Its Jobs, which are kept for an hour, are gone by
 /// then.
 pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
 /// Longest time in which a pod of a new Job is made, unless something refuses it.
@@ -25,7 +25,7 @@ const POD_STARTS_MAX: Duration = Duration::from_mins(1);
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
 
-/// How far a Job is.
+/// State of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// It runs or waits to.
@@ -36,7 +36,7 @@ pub enum State {
     Failed(Timestamp),
 }
 
-/// How far the Job is, by its conditions.
+/// State of the Job, by its conditions.
 pub fn state(job: &DynamicObject) -> State {
     for condition in live::conditions(job) {
         if condition.holds("Complete") {
@@ -49,14 +49,14 @@ pub fn state(job: &DynamicObject) -> State {
     State::Running
 }
 
-/// How far a Job's first pod is.
+/// State of a Job's first pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begin {
     /// It works, or did.
     Begun,
     /// Not yet: if nothing changes before, look again after this time.
     Soon(Duration),
-    /// Nothing but a person brings it about: why, and where to look.
+    /// Nothing but a user brings it about: why, and where to look.
     Stuck(String),
 }
 
@@ -96,7 +96,7 @@ pub fn wait_after(failures: i32) -> Duration {
     FIRST_WAIT.saturating_mul(factor).min(WAIT_MAX)
 }
 
-/// Time left until what failed for good is tried anew; nothing once it is over.
+/// Time left until what failed permanently is retried; None once it is over.
 pub fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration> {
     let elapsed = Duration::try_from(now.duration_since(failed_at)).unwrap_or_default();
     AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())
@@ -115,7 +115,7 @@ pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
 pub struct Failure {
     /// For the operator.
     pub code: Code,
-    /// For people.
+    /// For users.
     pub message: String,
 }
 
@@ -125,7 +125,7 @@ impl Failure {
         Self { code: Code::Unknown, message: "see its log".to_owned() }
     }
 
-    /// What a container left. Text that is not the runner's, such as the kubelet's, is for people alone.
+    /// What a container left. Text that is not the runner's, such as the kubelet's, is for users alone.
     fn parse(message: &str) -> Self {
         let left: Left = serde_json::from_str(message).unwrap_or_default();
         let code = left.code.as_deref().and_then(|word| word.parse().ok()).unwrap_or(Code::Unknown);
@@ -166,7 +166,7 @@ pub struct Success {
     pub bytes: Option<i64>,
     /// Names of backups that were removed.
     pub removed: Vec<String>,
-    /// What a person should know although it succeeded.
+    /// What a user should know although it succeeded.
     pub warning: Option<String>,
 }
 

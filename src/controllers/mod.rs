@@ -1,4 +1,4 @@
-//! The controllers: one for each kind that people write.
+//! The controllers: one for each kind that users write.
 //!
 //! | kind | reconcile |
 //! |---|---|
@@ -6,7 +6,7 @@
 //! | SiteBackup | [`backup::reconcile`] |
 //! | FrappeBench | [`bench::reconcile`] |
 //!
-//! What is watched and whom that wakes: the table of [`crate::domain::kinds`], for people in `docs/permissions.md`.
+//! What is watched and whom that wakes: the table of [`crate::domain::kinds`], for users in `docs/permissions.md`.
 //! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
 //! [`kube_sharding::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 

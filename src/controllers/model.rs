@@ -30,7 +30,7 @@ pub trait Reconciled: Resource<DynamicType = ()> + HasStatus<Status: Told> + Tol
     type Reason: Reason;
     /// What a report says beside that.
     type Detail: Told;
-    /// The status that a plan writes: of SiteBackups that of their site, which records what is under way.
+    /// The status that a plan writes: of SiteBackups that of their site, which records what is in progress.
     type Recorded: Told + Default + Serialize + DeserializeOwned;
 }
 
@@ -46,7 +46,7 @@ pub struct Report<K: Reconciled> {
     pub phase: K::Phase,
     /// Why it stands there.
     pub reason: K::Reason,
-    /// The same for people: what is wrong and what to do.
+    /// Message for users: what is wrong and what to do.
     pub message: String,
     /// What is said of its kind alone.
     pub detail: K::Detail,
@@ -65,7 +65,7 @@ impl<K: Reconciled> Report<K> {
         condition::find(conditions, "Ready").is_some_and(|it| it.reason == self.reason.to_string())
     }
 
-    /// What people are told of it.
+    /// What is reported to users of it.
     pub fn notice(&self) -> Notice {
         Notice { warning: self.reason.is_warning(), reason: self.reason.to_string(), note: self.message.clone() }
     }
@@ -76,7 +76,7 @@ impl<K: Reconciled> Report<K> {
 pub enum Step<K: Reconciled> {
     /// Change the metadata of an object of the kind itself.
     Patch(Arc<K>, MetadataPatch),
-    /// Write the status of such an object, if it differs, and then tell people.
+    /// Write the status of such an object, if it differs, and then notify users.
     Status(Arc<K>, Box<K::Status>, Option<Notice>),
     /// A write for one of several that are reconciled together: what is refused of one stops no other.
     For(Arc<K>, Box<Self>),
@@ -137,7 +137,7 @@ pub struct Plan<K: Reconciled> {
     pub again_after: Option<Duration>,
     /// Whether something is missing that no watch shows: look again with backoff.
     pub missing: bool,
-    /// What to tell people.
+    /// What to report to users.
     pub notices: Vec<Notice>,
 }
 
@@ -164,7 +164,7 @@ pub struct Start<K: Reconciled> {
     pub job: Desired,
     /// The status, which records the operation.
     pub status: Option<K::Recorded>,
-    /// What to tell people.
+    /// What to report to users.
     pub notices: Vec<Notice>,
     /// The last write where there is room.
     pub runs: Option<Step<K>>,

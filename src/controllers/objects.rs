@@ -21,7 +21,7 @@ use crate::{
     io::writer::{WriteError, Writer},
 };
 
-/// The object of this name, where it is of whom it is to be made for. One that is somebody else's is refused.
+/// The object of this name, where it is of whom it is to be made for. One that belongs to another owner is refused.
 ///
 /// What no watch shows is looked for where another's name may have been made to be the same: an apply would not tell,
 /// since this operator made both.
@@ -137,7 +137,7 @@ pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desire
 }
 
 /// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
-/// them back; one that is somebody else's is refused.
+/// them back; one that belongs to another owner is refused.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
     let written = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
@@ -164,7 +164,7 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
 /// Whether an object that is there is what was to be created.
 ///
 /// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
-/// site of this name has another identity: it is looked at anew before anything is made by the one that was decided.
+/// site of this name has another identity: it is looked at again before anything is made by the one that was decided.
 pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
     let has_identity = live.annotations().contains_key(labels::IDENTITY);
     let same = has_identity && identity_of(live) == wanted_identity(desired);
@@ -202,7 +202,7 @@ fn as_value(kind: Kind, object: &DynamicObject) -> Value {
     value
 }
 
-/// Names an object to people.
+/// Names an object to users.
 pub fn name(kind: Kind, key: &Key) -> String {
     format!("{} {key}", kind.resource().kind)
 }

@@ -11,18 +11,18 @@ pub enum Class {
     Working,
     /// It waits for something that comes by itself, or was told to wait.
     Waiting,
-    /// It stays as it is until a person changes something.
+    /// It stays as it is until a user changes something.
     Refused,
     /// Something was tried and failed.
     Failed,
 }
 
-/// The fixed word of a condition or Event. Its name is what people and tools read.
+/// The fixed word of a condition or Event. Its name is what users and tools read.
 pub trait Reason: Copy + Eq + fmt::Debug + fmt::Display {
     /// What it says of the object that has it.
     fn class(self) -> Class;
 
-    /// Whether a person should look at it.
+    /// Whether a user should look at it.
     fn is_warning(self) -> bool {
         matches!(self.class(), Class::Refused | Class::Failed)
     }

@@ -14,7 +14,7 @@ use crate::{
     io::writer::{NOT_OURS, WriteError, Writer},
 };
 
-/// Takes an object over, or makes it where there is none. One that another made for somebody else is refused.
+/// Takes an object over, or makes it where there is none. An object of another owner is refused.
 pub async fn take_over(
     writer: &Writer,
     children: &Children,
@@ -30,7 +30,7 @@ pub async fn take_over(
         return objects::ensure(writer, children, desired).await;
     }
     if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.is_asked && !owner.has(&live)) {
-        // Ours, without its labels; or a person's, which is used where it is as it should be.
+        // Ours, without its labels; or a user's, which is used where it is as it should be.
         return objects::ensure(writer, children, desired).await;
     }
     if !owner.is_asked || !owner.has(&live) {
@@ -55,7 +55,7 @@ pub fn is_of_other(live: &DynamicObject, desired: &Desired) -> bool {
 pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> MetadataPatch {
     MetadataPatch {
         annotations: [(labels::ADOPTED.to_owned(), owner.generation.to_string())].into(),
-        // What must outlive a mistake has no owner that would take it along.
+        // What must outlive a mistake has no owner that would delete it too.
         owner_references: Some(desired.owners()),
         managed_fields: (desired.kind == Kind::Deployment).then(|| inherited(live.managed_fields())),
         ..MetadataPatch::of(live).with_labels(desired.labels())

@@ -33,14 +33,14 @@ pub enum Missed {
     Always,
     /// Benches with such a spec.
     By(fn(&FrappeBenchSpec) -> bool),
-    /// Nobody: something else does as well.
+    /// No one: something else does as well.
     Never,
 }
 
 /// What is to be known of an optional API.
 #[derive(Clone, Copy, Debug)]
 pub struct ApiRow {
-    /// What people call it.
+    /// What users call it.
     pub title: &'static str,
     /// How it is known that it exists.
     pub known_by: KnownBy,

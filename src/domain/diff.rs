@@ -1,6 +1,6 @@
 //! Whether a live object already has every field that we want.
 //!
-//! Fields that only the live object has are somebody else's (the API server's defaults, a user's annotation) and do
+//! Fields that only the live object has are another owner's (the API server's defaults, a user's annotation) and do
 //! not count. A field that we wanted once and want no longer is found by the annotation with the applied hash, which
 //! is part of what is compared.
 

@@ -136,7 +136,7 @@ impl Existing {
         live::spec(object)
     }
 
-    /// With another policy; nothing if it has that one.
+    /// With another policy; None if it has that one.
     pub fn with(self, cleanup: Cleanup) -> Option<Self> {
         let wanted: &str = cleanup.into();
         let differs = self.cleanup_policy.as_deref() != Some(wanted);

@@ -77,7 +77,7 @@ mod tests {
             (spec("15", None, None), default, "internal-registry.company.com:5000/frappe/erpnext:15"),
             (spec("15.41.2", None, None), default, "internal-registry.company.com:5000/frappe/erpnext:15.41.2"),
             (spec("15", None, Some("v15.1")), default, "internal-registry.company.com:5000/frappe/erpnext:v15.1"),
-            // Nobody's: what is published, unless the bench names a tag.
+            // No one's: what is published, unless the bench names a tag.
             (spec("15", None, None), None, "docker.io/frappe/erpnext:version-15"),
             (spec("15", None, Some("15")), None, "docker.io/frappe/erpnext:15"),
             (spec("15", None, Some("v15.41.2")), None, "docker.io/frappe/erpnext:v15.41.2"),

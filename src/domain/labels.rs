@@ -27,7 +27,7 @@ pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
 /// Annotation with the name of a site's account at its database, where it is not the database's, on its Secret.
 pub const DATABASE_USER: &str = "frappe.vyogo.tech/database-user";
-/// Annotation by which a person has a bench and its sites taken over from the operator that made them: `true`.
+/// Annotation by which a user has a bench and its sites taken over from the operator that made them: `true`.
 pub const ADOPT: &str = "frappe.vyogo.tech/adopt";
 /// Annotation of an object that was taken over, with the generation that its bench or site had.
 pub const ADOPTED: &str = "frappe.vyogo.tech/adopted";
@@ -37,13 +37,13 @@ pub const DATABASE_KIND: &str = "frappe.vyogo.tech/database-kind";
 pub const COPIED_VERSION: &str = "frappe.vyogo.tech/copied-version";
 /// Label of a site's objects in another namespace than its own, with that namespace.
 pub const SITE_NAMESPACE: &str = "frappe.vyogo.tech/site-namespace";
-/// Annotation that a person sets to any new value to have a site's configuration applied anew.
+/// Annotation that a user sets to any new value to have a site's configuration applied again.
 pub const RECONCILE: &str = "frappe.vyogo.tech/reconcile";
-/// Annotation that a person sets to any new value to have lost passwords replaced.
+/// Annotation that a user sets to any new value to have lost passwords replaced.
 pub const REPLACE_SECRETS: &str = "frappe.vyogo.tech/replace-secrets";
-/// Annotation by which a person lets a deletion go on that cannot: `skip-database` or `skip-job`.
+/// Annotation by which a user lets a deletion go on that cannot: `skip-database` or `skip-job`.
 pub const FORCE_DELETE: &str = "frappe.vyogo.tech/force-delete";
-/// Annotation that a person sets to any new value to have a failed operation tried anew.
+/// Annotation that a user sets to any new value to have a failed operation retried.
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
 /// Annotation of a Deployment whose number of replicas another sets.
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";

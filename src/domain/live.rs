@@ -54,7 +54,7 @@ impl Condition {
         self.reason.as_deref().unwrap_or_default()
     }
 
-    /// The same for people, if it says anything.
+    /// Message for users, if it says anything.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }

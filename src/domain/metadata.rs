@@ -75,7 +75,7 @@ pub struct SecretAdoption {
     pub string_data: BTreeMap<String, String>,
 }
 
-/// Metadata of an object that is taken over: without an owner that would take it along.
+/// Metadata of an object that is taken over: without an owner that would delete it too.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdoptedMetadata {

@@ -60,7 +60,7 @@ pub fn operation_job(site: &str, operation: &str, attempt: i32) -> String {
 /// Name of a site's database and of its account, the same for both: `[a-z][a-z0-9]*`, at most 32 characters.
 ///
 /// Frappe before version 16 takes the account's name to be the database's. An underscore would be a wildcard in a
-/// MariaDB grant. The hash is of namespace, name and the random identity, so that nobody can find a site's name whose
+/// MariaDB grant. The hash is of namespace, name and the random identity, so that no one can find a site's name whose
 /// database is another's, and a name proves that it was made with an identity.
 pub fn database(namespace: &str, site: &str, identity: &str) -> String {
     let letters: String = site.chars().filter(char::is_ascii_alphanumeric).collect();

@@ -21,7 +21,7 @@ pub enum Standing {
     Own,
     /// It was made for one of this namespace and name that is gone, so that this one may have it.
     Former,
-    /// It is somebody else's: it is not used, not changed, not labelled and not deleted.
+    /// It belongs to another owner: it is not used, not changed, not labelled and not deleted.
     Other,
 }
 

@@ -1,6 +1,6 @@
 //! Resource quantities, as far as they must be compared or counted in bytes.
 
-/// Value of a quantity in thousandths, or nothing if it is none. `500m` is 500, `1Ki` is 1,024,000.
+/// Value of a quantity in thousandths, or None if it is none. `500m` is 500, `1Ki` is 1,024,000.
 ///
 /// Suffixes as in k8s.io/apimachinery/pkg/api/resource; parts below a thousandth are cut off.
 pub fn milli(text: &str) -> Option<i128> {

@@ -20,7 +20,7 @@ pub enum Narrowing {
     Marked,
     /// All of them.
     Everything,
-    /// The metadata of a single one, by its name, once somebody asks for it.
+    /// The metadata of a single one, by its name, once someone asks for it.
     Named,
     /// The operator's ConfigMap.
     Settings,

@@ -114,7 +114,7 @@ pub(super) fn site(mut site: FrappeSite) -> FrappeSite {
     site
 }
 
-/// A bench, likewise. Its spec is replaced by the smallest that there is.
+/// A bench, also. Its spec is replaced by the smallest that there is.
 pub(super) fn bench(mut bench: FrappeBench) -> FrappeBench {
     metadata(&mut bench);
     if weight::of(&bench.spec) > BENCH_SPEC_BYTES_MAX {
@@ -148,7 +148,7 @@ fn empty(spec: &mut FrappeSiteSpec) {
     }
 }
 
-/// The mark is made here and nowhere else: one that somebody wrote is taken off.
+/// The mark is made here and nowhere else: one that someone wrote is taken off.
 pub(super) fn mark(object: &mut impl Resource) {
     mark_as(object, "true");
 }

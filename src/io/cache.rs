@@ -22,7 +22,7 @@ const RECORD_LIFETIME: Duration = Duration::from_secs(30);
 /// Records that are kept before old ones are dropped.
 const RECORDS_KEPT: usize = 1024;
 
-/// Objects of nobody who is known that are noted: of more it is forgotten that the watch shows them.
+/// Objects of no one who is known that are noted: of more it is forgotten that the watch shows them.
 const STRANGERS_KEPT: usize = 10_000;
 
 /// A write of this process that the watch has not delivered yet.
@@ -45,7 +45,7 @@ pub struct Cache<K: Cached> {
     written: DashMap<Key, (Written<K::Form>, Instant)>,
     /// Objects that the watch does not show, because a label is missing or wrong.
     strays: DashMap<Key, Arc<K::Form>>,
-    /// Objects that the watch shows and that are not held, since they are of nobody who is known: at which version.
+    /// Objects that the watch shows and that are not held, since they are of no one who is known: at which version.
     strangers: DashMap<Key, u64>,
     synced: watch::Sender<SlotSet>,
     slot_of: fn(&K::Form) -> Option<Slot>,
@@ -218,7 +218,7 @@ impl<K: Cached> Cache<K> {
         taken
     }
 
-    /// An object that is of nobody who is known: it is noted, and goes if it was held.
+    /// An object that is of no one who is known: it is noted, and goes if it was held.
     fn turn_away(&self, object: &K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(object);
         let before = self.seen(&key);
@@ -232,7 +232,7 @@ impl<K: Cached> Cache<K> {
         before.map(Change::Deleted)
     }
 
-    /// Records that this process deleted an object for good.
+    /// Records that this process deleted an object permanently.
     pub fn deleted(&self, key: &Key, uid: &str) {
         self.record_gone(key, uid, u64::MAX);
     }
@@ -259,7 +259,7 @@ impl<K: Cached> Cache<K> {
         }
     }
 
-    /// Takes in what a watch delivered; nothing where something as new was known. A watch that went on from an older
+    /// Takes in what a watch delivered; None if something as new was known. A watch that went on from an older
     /// version tells things again.
     pub(super) fn apply(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
@@ -286,7 +286,7 @@ impl<K: Cached> Cache<K> {
         (!known).then_some(Change::Applied { now, before })
     }
 
-    /// Takes in that an object is gone; nothing where a newer one is known.
+    /// Takes in that an object is gone; None if a newer one is known.
     pub(super) fn remove(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
         let was_stranger = self.strangers.remove(&key).is_some();

@@ -1,5 +1,5 @@
 //! Clients: one for the work, whose writes pass the gate beneath the retry, one for Leases and slot map, which never
-//! retries, and one for the commands that people run.
+//! retries, and one for the commands that users run.
 
 use std::{sync::Arc, time::Duration};
 
@@ -64,7 +64,7 @@ pub fn gated(connection: &Connection, gate: Gate, meter: &MeterLayer) -> anyhow:
         .build())
 }
 
-/// The client of commands that people run. An API server that has just been given a CRD answers its first lists with 429.
+/// The client of commands that users run. An API server that has just been given a CRD answers its first lists with 429.
 pub fn for_commands(config: Config) -> anyhow::Result<Client> {
     Ok(ClientBuilder::try_from(config)?
         .with_layer(&BufferLayer::new(QUEUED_REQUESTS_MAX))

@@ -24,7 +24,7 @@ pub struct Compact {
 }
 
 impl Compact {
-    /// An object without what nobody reads; of one that is too large, its metadata alone.
+    /// An object without what no one reads; of one that is too large, its metadata alone.
     pub(super) fn of(mut object: Value) -> Self {
         bound::prune(&mut object);
         let json = object.to_string();

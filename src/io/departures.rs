@@ -75,7 +75,7 @@ impl Departures {
     }
 }
 
-/// Ends when a site is gone, or may be while nobody watched. A site of a bench may be in any namespace.
+/// Ends when a site is gone, or may be while no one watched. A site of a bench may be in any namespace.
 async fn departure(client: Client, query: Query, since: String) {
     let watch =
         |query| follow::<DynamicObject>(client.clone(), query, kube_sharding::watch::read, Some(since.clone())).boxed();

@@ -1,4 +1,4 @@
-//! Events, as people see them with `kubectl describe`: on transitions only.
+//! Events, as users see them with `kubectl describe`: on transitions only.
 
 use std::{
     collections::HashMap,
@@ -26,7 +26,7 @@ const RECORDER_EVENTS: usize = 256;
 /// One thing to tell. Part of a plan, so that what is told is decided where it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
-    /// Whether somebody should do something.
+    /// Whether someone should do something.
     pub warning: bool,
     /// A fixed reason, as in the conditions.
     pub reason: String,

@@ -23,7 +23,7 @@ use tower::{BoxError, Layer, Service};
 /// How long a request other than a watch may take.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Events belong to nobody: the gate lets them pass.
+/// Events belong to no one: the gate lets them pass.
 pub fn is_event(request: &Request<Body>) -> bool {
     request.uri().path().starts_with("/apis/events.k8s.io/")
 }

@@ -94,7 +94,7 @@ fn head(text: &str) -> Option<Head> {
     Head::of(text, labels::is_own)
 }
 
-/// Spec and status, of which what cannot be read is left out.
+/// Spec and status, of which what cannot be read is omitted.
 #[derive(Deserialize)]
 #[serde(bound = "S: DeserializeOwned + Default, T: DeserializeOwned")]
 struct Parts<S, T> {
@@ -174,7 +174,7 @@ struct BenchFields {
     storage_deletion_policy: Option<StorageDeletionPolicy>,
 }
 
-/// A field of its own: one that cannot be read is as if it were left out.
+/// A field of its own: one that cannot be read is as if it were omitted.
 fn field<'de, D: Deserializer<'de>, T: DeserializeOwned + Default>(deserializer: D) -> Result<T, D::Error> {
     let text = Box::<RawValue>::deserialize(deserializer)?;
     Ok(short(&text, FIELD_BYTES_MAX).unwrap_or_default())
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(bench.status.and_then(|it| it.redis_protected), Some(true));
     }
 
-    /// What is held compressed, and what a write answers, is read likewise.
+    /// What is held compressed, and what a write answers, is read also.
     #[test]
     fn of_any_other_kind_the_metadata_is_left() {
         for spec in [deep(), format!("[{}0]", r#"{"":0},"#.repeat(20_000))] {

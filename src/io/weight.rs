@@ -13,7 +13,7 @@ const MAP: usize = 640;
 const NAME: usize = 24;
 /// Room that a list has beside its first item: it begins with room for four.
 const LIST: usize = 96;
-/// A struct beside its fields, also where these are left out: the larger of those that lists of a spec have.
+/// A struct beside its fields, also where these are omitted: the larger of those that lists of a spec have.
 const STRUCT: usize = 160;
 
 /// Bytes that a value takes in memory, nearly.

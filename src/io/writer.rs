@@ -27,7 +27,7 @@ pub const REPLICAS_MANAGER: &str = "frappe-operator-replicas";
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Somebody else changed the object first, or an object of this name is there already.
+    /// Another owner changed the object first, or an object of this name is there already.
     #[error("{verb} {kind:?} {key}: conflict: modified concurrently")]
     Conflict {
         /// What was tried.
@@ -95,7 +95,7 @@ pub enum WriteError {
 }
 
 impl WriteError {
-    /// The object of this name is somebody else's.
+    /// The object of this name belongs to another owner.
     pub fn not_ours(verb: &'static str, desired: &Desired) -> Self {
         Self::Rejected { verb, kind: desired.kind, key: desired.key.clone(), message: NOT_OURS.to_owned() }
     }
@@ -117,7 +117,7 @@ impl Writer {
     /// Server-side apply: the object then has exactly our fields, and others' beside them.
     ///
     /// `known` says that the object is ours: then our values win. One that we do not know is only made, or taken
-    /// where nobody else set a field of it to another value, so that a namesake of somebody's is never overwritten.
+    /// where no one else set a field of it to another value, so that a namesake of someone's is never overwritten.
     pub async fn apply(&self, desired: &Desired, known: bool) -> Result<DynamicObject, WriteError> {
         let about = ("apply", desired.kind, &desired.key);
         let params = PatchParams { force: known, ..PatchParams::apply(MANAGER) };
@@ -149,7 +149,7 @@ impl Writer {
         self.send(about, request).await
     }
 
-    /// An object that no watch may show, or nothing.
+    /// An object that no watch may show, or None.
     pub async fn find(&self, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, WriteError> {
         let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
         let about = ("list", kind, key);
@@ -203,7 +203,7 @@ impl Writer {
         whole(&self.send_for_text(about, request).await?).map_err(|error| unread_answer(about, error))
     }
 
-    /// Deletes exactly this object: not one of the same name that was made anew. Nothing is returned where it is gone
+    /// Deletes exactly this object: not one of the same name that was made again. Nothing is returned where it is gone
     /// at once or was gone before.
     pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<Option<DynamicObject>, WriteError> {
         let key = Key::of(object);
@@ -265,7 +265,7 @@ fn is_status(text: &str) -> bool {
     serde_json::from_str::<TypeMeta>(text).is_ok_and(|it| it.kind == "Status")
 }
 
-/// Message of a [`WriteError::Rejected`] for an object that is somebody else's.
+/// Message of a [`WriteError::Rejected`] for an object that belongs to another owner.
 pub const NOT_OURS: &str = "an object of this name exists and was not created for this object: rename or remove it";
 
 fn builder(kind: Kind, key: &Key) -> Builder {
@@ -278,7 +278,7 @@ pub fn is_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && has_cause(status, "NamespaceTerminating"))
 }
 
-/// Whether the API server names this cause: what it says beside that is for people.
+/// Whether the API server names this cause: what it says beside that is for users.
 fn has_cause(status: &Status, cause: &str) -> bool {
     status.details.iter().flat_map(|it| &it.causes).any(|it| it.reason == cause)
 }

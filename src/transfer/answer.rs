@@ -87,7 +87,7 @@ pub enum Cause {
     Unresolved,
     /// Its certificate is not trusted.
     Untrusted,
-    /// Nobody listens there.
+    /// No one listens there.
     ConnectionRefused,
     /// It did not answer in time.
     TimedOut,
@@ -210,7 +210,7 @@ async fn judge(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpE
     if asked == Asked::Other && STORES_OWN.contains(&refusal.status) && !says_more {
         return Ok(HttpResponse::from_parts(parts, text.into()));
     }
-    // The store tries again by the status, and reads the body when it is done.
+    // The store retries by the status, and reads the body when it is done.
     let failed = stream::once(future::ready(Err(HttpError::new(HttpErrorKind::Unknown, refusal))));
     Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(failed))))
 }

@@ -37,7 +37,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Refuses what is no URL of a service, and no region.
+    /// Refuses what is not a URL of a service, and no region.
     pub fn new(endpoint: Option<&str>, region: Option<&str>, certificates: Option<&[u8]>) -> Result<Self, Failure> {
         let refused =
             |message: &str| Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() };

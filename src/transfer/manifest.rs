@@ -164,7 +164,7 @@ impl Manifest {
         self
     }
 
-    /// Whether it is what was written with this key; nothing where it does not say.
+    /// Whether it is what was written with this key; None if it does not say.
     pub fn is_authentic(&self, key: &Key) -> Option<bool> {
         self.authentication.as_ref().map(|it| key.authenticates(&self.authenticated(), it))
     }

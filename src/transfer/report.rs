@@ -1,4 +1,4 @@
-//! What went wrong, for people and for the operator, which reads it from the pod's termination message.
+//! What went wrong, for users and for the operator, which reads it from the pod's termination message.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ pub struct Failure {
     pub step: &'static str,
     /// Why it did not work.
     pub code: Code,
-    /// The same for people.
+    /// Message for users.
     pub message: String,
 }
 

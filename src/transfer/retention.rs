@@ -1,5 +1,5 @@
 //! Removes backups: only those that the same SiteBackup made of the same site; those that are old, and never the newest; or
-//! all of them, where a person asked for that.
+//! all of them, where a user asked for that.
 
 use std::collections::BTreeSet;
 
@@ -69,7 +69,7 @@ pub async fn remove_all(store: &Store, folder: &str, maker: &Maker) -> Result<Ve
 #[derive(Default)]
 struct Found {
     backups: Vec<Manifest>,
-    /// Names of tries that failed for good: only what this SiteBackup itself began, which its name tells.
+    /// Names of tries that failed permanently: only what this SiteBackup itself began, which its name tells.
     tries: Vec<String>,
 }
 

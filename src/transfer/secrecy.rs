@@ -29,7 +29,7 @@ const MANIFEST: &[u8] = b"frappe-operator backup manifest 1\0";
 pub struct Key(Identity);
 
 impl Key {
-    /// The key in a folder, or nothing where there is none. Comments and empty lines are passed over, as age does.
+    /// The key in a folder, or None where there is none. Comments and empty lines are passed over, as age does.
     pub fn read(folder: &Path) -> Result<Option<Self>, Failure> {
         let Ok(text) = std::fs::read_to_string(folder.join(FILE_NAME)) else { return Ok(None) };
         let line = text.lines().map(str::trim).find(|it| !it.is_empty() && !it.starts_with('#')).unwrap_or_default();

@@ -135,7 +135,7 @@ impl Store {
     }
 
     /// Stores a file, in pieces if it is large. `journal` is where an upload in pieces is written down, so that another
-    /// try can end it: pieces of one that nobody ends are paid for and never seen.
+    /// try can end it: pieces of one that no one ends are paid for and never seen.
     pub async fn send(&self, file: &FilePath, to: &Path, journal: &Path) -> Result<(), Failure> {
         let failed = |error: &std::io::Error| Failure::of_disk("upload", file, error);
         let mut content = staging::open(file).map_err(|it| failed(&it))?;
@@ -170,7 +170,7 @@ impl Store {
         store.delete(journal).await.map_err(|it| failed(&it))
     }
 
-    /// A small object, or nothing where there is none.
+    /// A small object, or None where there is none.
     pub async fn read(&self, path: &Path, most: u64) -> Result<Option<Vec<u8>>, Failure> {
         let mut content = Vec::new();
         let sink = |bytes: &[u8]| {

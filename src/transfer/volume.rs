@@ -1,4 +1,4 @@
-//! A folder of a volume. Somebody else may write to it too: nothing is read, written or removed through a link, so that none
+//! A folder of a volume. Another owner may write to it too: nothing is read, written or removed through a link, so that none
 //! leads out of it.
 
 use std::{

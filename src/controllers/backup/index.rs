@@ -28,7 +28,7 @@ impl By for BySite {
     type Note = BTreeSet<String>;
 
     /// The site that a SiteBackup is of. One that names a site of another namespace is looked at by a site of that name in its
-    /// own, which refuses it; where there is none, nobody has it.
+    /// own, which refuses it; where there is none, no one has it.
     fn of(backup: &DynamicObject) -> Option<Key> {
         Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
     }

@@ -127,7 +127,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
 fn budgeted(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
     let operation = plan.start.as_ref().and_then(|it| it.status.as_ref()?.backup.as_ref());
-    // What a person asked for comes before what a schedule did.
+    // What a user asked for comes before what a schedule did.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
     room::budgeted(context, observed, plan, Wants::Backup, scheduled)
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Reconciled for SiteBackup {
-    /// Why a Job failed for good.
+    /// Why a Job failed permanently.
     type Detail = Option<Code>;
     type Phase = BackupPhase;
     type Reason = Reason;

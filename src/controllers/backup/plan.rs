@@ -32,9 +32,9 @@ use crate::controllers::{
 /// A site and its SiteBackups.
 struct Look<'a> {
     observed: &'a Observed,
-    /// What Jobs are built of; nothing where none can be made.
+    /// What Jobs are built of; None if none can be made.
     input: Option<Subject<'a>>,
-    /// The operation that is under way.
+    /// The operation that is in progress.
     recorded: Option<BackupOperation>,
     /// What becomes of it.
     under_way: Plan,
@@ -87,13 +87,13 @@ impl<'a> Look<'a> {
         Self { observed, input, recorded, under_way: scene.plan, busy }
     }
 
-    /// The SiteBackup of the operation that is under way.
+    /// The SiteBackup of the operation that is in progress.
     fn uid(&self) -> Option<&str> {
         self.recorded.as_ref().map(|it| it.site_backup_uid.as_str())
     }
 }
 
-/// The operation that is under way goes on to its end.
+/// The operation that is in progress goes on to its end.
 fn operation(look: &Look) -> Next<SiteBackup> {
     Next::Go(look.under_way.clone())
 }

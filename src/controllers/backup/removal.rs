@@ -26,10 +26,10 @@ use crate::{
     domain::{code::Code, labels, metadata::MetadataPatch, object::finalizers_without, uid},
 };
 
-/// How a person lets a SiteBackup go whose backups cannot be removed.
+/// How a user lets a SiteBackup go whose backups cannot be removed.
 const OTHERWISE: &str = "to delete the SiteBackup and keep its backups, set deletionPolicy to Retain";
 
-/// Whether a SiteBackup takes its backups along. Before the site exists there can be none.
+/// Whether a SiteBackup deletes its backups too. Before the site exists there can be none.
 pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
     let created = observed.site.status.as_ref().is_some_and(|it| it.initialized);
     created && backup.spec.deletion_policy == Some(BackupDeletionPolicy::Delete)
@@ -50,7 +50,7 @@ fn let_go(backup: &Arc<SiteBackup>) -> Step {
     Step::Patch(backup.clone(), MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(others(backup)))
 }
 
-/// The time until it is tried anew, if it failed for good. Another spec is tried at once.
+/// The time until it is retried, if it failed permanently. Another spec is tried at once.
 fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     let status = backup.status.as_ref().filter(|it| it.observed_generation == backup.metadata.generation)?;
     let outcome = recorded(status).filter(|it| it.kind == BackupOperationKind::Remove)?;
@@ -97,7 +97,7 @@ impl Scene<'_> {
         Some(Due { backup: backup.clone(), operation })
     }
 
-    /// The removal that is under way; nothing where it is not wanted any more.
+    /// The removal that is in progress; None if it is not wanted any more.
     pub(super) fn leaver(&self, operation: &BackupOperation) -> Option<Arc<SiteBackup>> {
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
         self.observed.backups.iter().find(of).filter(|it| holds(it) && wanted(self.observed, it)).cloned()
@@ -113,7 +113,7 @@ impl Scene<'_> {
         self.record(None);
     }
 
-    /// Its Job failed for good: the site is free for other operations until the next try.
+    /// Its Job failed permanently: the site is free for other operations until the next try.
     pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, code: Code, why: &str) {
         let minutes = AGAIN_AFTER.as_secs() / 60;
         let message = format!("{why}; retried after {minutes} min, and when the spec changes; {OTHERWISE}");

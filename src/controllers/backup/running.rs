@@ -1,4 +1,4 @@
-//! The backup or restore that is under way: on to its end. Pure.
+//! The backup or restore that is in progress: on to its end. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Scene<'_> {
-    /// What is under way.
+    /// What is in progress.
     pub(super) fn go_on(&mut self, operation: BackupOperation) {
         let key = job_key(&Place::of(&self.observed.site), &operation);
         let job = self.observed.backup_job.clone();
@@ -130,7 +130,7 @@ impl Scene<'_> {
         self.again_after(wait.saturating_sub(elapsed));
     }
 
-    /// It failed for good.
+    /// It failed permanently.
     fn gave_up(
         &mut self,
         backup: &Arc<SiteBackup>,

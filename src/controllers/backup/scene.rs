@@ -24,7 +24,7 @@ pub(super) struct Scene<'a> {
     pub observed: &'a Observed,
     /// What is to be done so far.
     pub plan: Plan,
-    /// What Jobs are built of; nothing where the site's spec is refused.
+    /// What Jobs are built of; None if the site's spec is refused.
     pub input: Option<Subject<'a>>,
     /// Whether no operation may begin.
     pub busy: bool,
@@ -47,7 +47,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The write that says so; nothing where that stands there.
+    /// The write that says so; None if that stands there.
     pub(super) fn said(
         &self,
         backup: &Arc<SiteBackup>,
@@ -62,7 +62,7 @@ impl Scene<'_> {
         differs.then(|| Step::Status(backup.clone(), Box::new(next), notice))
     }
 
-    /// Records the operation that is under way from now on, or that none is.
+    /// Records the operation that is in progress from now on, or that none is.
     pub(super) fn record(&mut self, operation: Option<BackupOperation>) {
         self.plan.status = Some(self.recorded(operation));
     }

@@ -111,7 +111,7 @@ fn record(status: &mut SiteBackupStatus, run: BackupRun, is_backup: bool) {
     });
 }
 
-/// What people are told when a status changes: each reason once, and each run that ended.
+/// What is reported to users when a status changes: each reason once, and each run that ended.
 pub(super) fn notice(backup: &SiteBackup, report: &Report, ended: bool) -> Option<Notice> {
     let conditions = backup.status.as_ref().map(|it| it.conditions.as_slice()).unwrap_or_default();
     let is_new = report.reason.is_warning() && !report.is_known(conditions);

@@ -40,7 +40,7 @@ impl Storage {
     }
 }
 
-/// What stands in the way, for people.
+/// What stands in the way, for users.
 pub type Refusal = (Reason, String);
 
 /// No Job can be made: the image of its second container is the operator's own.
@@ -98,7 +98,7 @@ pub fn is_unseen(observed: &Observed, backup: &SiteBackup, refusal: &Refusal) ->
     refusal.0 == Reason::StorageSecretMissing || (refusal.0 == Reason::StorageRefused && named())
 }
 
-/// What a SiteBackup may not name: a Secret of another namespace, and what is somebody else's in the bench's.
+/// What a SiteBackup may not name: a Secret of another namespace, and what belongs to another owner in the bench's.
 fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let place = Place::of(&observed.site);
     let s3 = spec.s3.as_ref();

@@ -1,4 +1,4 @@
-//! SiteBackups of which none is under way: what each waits for, and which is next. Pure.
+//! SiteBackups of which none is in progress: what each waits for, and which is next. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// What a person waits for comes first, then what time waits for.
+/// What a user waits for comes first, then what time waits for.
 fn rank(kind: BackupOperationKind) -> u8 {
     match kind {
         BackupOperationKind::Restore => 0,
@@ -40,7 +40,7 @@ fn rank(kind: BackupOperationKind) -> u8 {
 }
 
 impl Scene<'_> {
-    /// The SiteBackups beside the one that is under way: what each waits for, and the one that is next.
+    /// The SiteBackups beside the one that is in progress: what each waits for, and the one that is next.
     pub(super) fn others(&mut self, under_way: Option<&str>, just_ended: bool) {
         let mut due = Vec::new();
         let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() && it.uid().as_deref() != under_way;
@@ -200,7 +200,7 @@ fn run_name(name: &str, due: Timestamp) -> String {
     format!("{name}-{}", due.strftime("%Y-%m-%d-%H%M"))
 }
 
-/// A SiteBackup without its site's slot is not seen by the watch; one that takes its backups along must wait for that.
+/// A SiteBackup without its site's slot is not seen by the watch; one that deletes its backups too must wait for that.
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];

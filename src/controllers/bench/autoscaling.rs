@@ -23,7 +23,7 @@ pub struct Autoscaling {
     pub works: Option<bool>,
     /// Why.
     pub reason: Reason,
-    /// The same for people.
+    /// Message for users.
     pub message: String,
     /// When it is known, if nothing changes before.
     pub again_after: Option<Duration>,
@@ -37,7 +37,7 @@ enum State {
     Fails(Reason, String),
 }
 
-/// What KEDA does about the workers that the bench wants scaled; nothing if it wants none scaled.
+/// What KEDA does about the workers that the bench wants scaled; None if it wants none scaled.
 pub fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<Autoscaling> {
     let wanted: Vec<_> = build::worker_scaling(&observed.bench.spec).iter().filter_map(|it| it.wanted).collect();
     let said = |works, reason, message, again_after| Some(Autoscaling { works, reason, message, again_after });

@@ -1,5 +1,5 @@
 //! Pods as versions before this one made them. They stay as they are while nothing else of them changes, so that an upgrade
-//! of the operator starts no pod anew. Pure.
+//! of the operator starts no pod again. Pure.
 
 use serde_json::{Value, json};
 

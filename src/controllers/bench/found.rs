@@ -1,6 +1,6 @@
 //! What another operator made of a bench, while it is taken over and after. Pure.
 //!
-//! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so for good: most of
+//! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so permanently: most of
 //! their fields can be set only when they are made.
 
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) fn ensure(observed: &Observed, desired: Desired) -> Option<Step> {
     if stays(observed, &desired) {
         return None;
     }
-    // Another's volume may be just as ours would be, and yet have an owner that takes it along.
+    // Another's volume may be just as ours would be, and yet have an owner that deletes it too.
     let theirs = is_asked(&observed.bench) || desired.kind == Kind::PersistentVolumeClaim;
     let taken = theirs && live(observed, desired.kind, &desired.key.name).is_none();
     Some(if taken { Step::TakeOver(desired) } else { Step::Ensure(desired) })

@@ -44,7 +44,7 @@ pub struct Input<'a> {
     pub config: &'a OperatorConfig,
     /// What the cluster offers.
     pub capabilities: Capabilities,
-    /// Version of the Secret that `build::redis_secret` names; nothing where there is none, or where it does not matter.
+    /// Version of the Secret that `build::redis_secret` names; None if there is none, or where it does not matter.
     pub redis_secret_version: Option<&'a str>,
     /// Servers of Redis that do not ask for the generated password yet, since not every component has it.
     pub open_servers: Vec<&'static str>,
@@ -83,7 +83,7 @@ impl Input<'_> {
         Object { key, metadata: self.metadata(labels::component(&self.name(), component)), spec }
     }
 
-    /// Metadata of an object of this bench that goes with it.
+    /// Metadata of an object of this bench that is deleted with it.
     pub fn metadata(&self, labels: BTreeMap<String, String>) -> ObjectMeta {
         ObjectMeta { labels: Some(labels), owner_references: Some(vec![self.owner()]), ..ObjectMeta::default() }
     }
@@ -205,7 +205,7 @@ pub enum Class {
 pub enum Detected {
     /// The Service is not known yet.
     NotYet,
-    /// The suffix; nothing if it names none, or none is asked for.
+    /// The suffix; None if it names none, or none is asked for.
     Suffix(Option<String>),
 }
 

@@ -71,7 +71,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
 }
 
 /// The suffix that the external-dns annotation of the ingress controller's Service names. The load balancer's own host
-/// name is the cloud's, under which nobody can have a name.
+/// name is the cloud's, under which no one can have a name.
 fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConfig) -> Detected {
     let domain = bench.spec.domain_config.clone().unwrap_or_default();
     let by_operator = || {
@@ -110,7 +110,7 @@ async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<A
     live::secret_metadata(&context.client, &key).await
 }
 
-/// Another content has another version; so has another label, which costs a restart nobody asked for and is rare. Our own
+/// Another content has another version; so has another label, which costs a restart no one asked for and is rare. Our own
 /// label is there before the version counts.
 fn version(secret: &DynamicObject) -> String {
     let version = secret.metadata.resource_version.clone().unwrap_or_default();
@@ -118,7 +118,7 @@ fn version(secret: &DynamicObject) -> String {
 }
 
 /// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench. A site
-/// for which nothing was made there, because the bench does not allow it or is not ready, holds nobody up.
+/// for which nothing was made there, because the bench does not allow it or is not ready, holds no one up.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
     let key = Key::new(namespace, bench);
     let here = |site: &FrappeSite| {

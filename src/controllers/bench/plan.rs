@@ -295,7 +295,7 @@ fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
     (build::is_autoscaled(desired) && !handed).then(|| found::hand_over(observed, live)).flatten()
 }
 
-/// What the bench has from other settings goes, if it is this bench's own. A server goes only when nobody can use it any
+/// What the bench has from other settings goes, if it is this bench's own. A server goes only when no one can use it any
 /// more.
 fn retire(observed: &Observed, in_use: bool) -> impl Iterator<Item = Step> {
     let own = |object: &DynamicObject| observed.bench.uid().is_some_and(|uid| is_controlled_by(object, &uid));

@@ -1,4 +1,4 @@
-//! What keeps a pod from running, as its status tells it: what a person would look for with `kubectl describe pod`.
+//! What keeps a pod from running, as its status tells it: what a user would look for with `kubectl describe pod`.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
     io::compact::Compact,
 };
 
-/// Why a container waits that nothing but a person changes.
+/// Why a container waits that nothing but a user changes.
 const IMAGE_REASONS: [&str; 4] = ["ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"];
 /// Why a container waits that ended again and again, or could not be made.
 const START_REASONS: [&str; 4] =

@@ -25,7 +25,7 @@ pub struct Sized {
     pub problem: Option<(Reason, String)>,
 }
 
-/// Brings the rendered claims to what can be applied. A claim that a StatefulSet makes is left out until it is there.
+/// Brings the rendered claims to what can be applied. A claim that a StatefulSet makes is omitted until it is there.
 pub fn sized(observed: &Observed, rendered: &Rendered) -> Sized {
     let mut problem = None;
     let mut claims = Vec::new();

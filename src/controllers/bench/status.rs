@@ -160,7 +160,7 @@ fn is_unready(observed: &Observed, component: &str, pods: &ComponentStatus, sett
 }
 
 /// Whether pods of every workload are of the present revision, also where its controller has not seen its spec: since the
-/// bench was Ready with all that it is made of now, nothing but a number of pods was changed, by KEDA or by hand. What this
+/// bench was Ready with all that it is made of now, nothing but a number of pods was changed, by KEDA or manually. What this
 /// operator changes it tells in the same step.
 fn is_settled(observed: &Observed, rendered: &Rendered) -> bool {
     let of_now = |status: &FrappeBenchStatus| {
@@ -272,7 +272,7 @@ fn worker_scaling(
     build::worker_scaling(&observed.bench.spec).into_iter().map(row).collect()
 }
 
-/// What people are told when a status changes: each phase and each reason once.
+/// What is reported to users when a status changes: each phase and each reason once.
 pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -> Vec<Notice> {
     let former = observed.bench.status.clone().unwrap_or_default();
     let word = |conditions: &[Condition], kind: &str| condition::find(conditions, kind).map(|it| it.reason.clone());

@@ -16,7 +16,7 @@ use crate::domain::{key::Key, labels};
 pub struct Problem {
     /// Why.
     pub reason: Reason,
-    /// The same for people.
+    /// Message for users.
     pub message: String,
 }
 

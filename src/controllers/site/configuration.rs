@@ -60,7 +60,7 @@ struct Read<'a> {
     admin: Option<&'a str>,
     /// Versions of the Secrets with settings.
     entries: Vec<String>,
-    /// What a person set to have it applied anew.
+    /// What a user set to have it applied again.
     asked: Option<&'a String>,
     /// The last restore.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -31,7 +31,7 @@ use crate::{
     },
 };
 
-/// What a person who set the annotation [`labels::FORCE_DELETE`] lets a deletion leave out.
+/// What a user who set the annotation [`labels::FORCE_DELETE`] lets a deletion omit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Force {
     /// Nothing.
@@ -66,7 +66,7 @@ fn finalizer(remains: &Remains) -> Next<FrappeSite> {
     if ours { Next::go() } else { Next::End(Plan::default()) }
 }
 
-/// A person said that nothing of it may be removed.
+/// A user said that nothing of it may be removed.
 fn protection(remains: &Remains) -> Next<FrappeSite> {
     if remains.observed.site.spec.deletion_protection != Some(true) {
         return Next::go();
@@ -141,7 +141,7 @@ fn database_objects(remains: &Remains) -> Next<FrappeSite> {
     Next::End(Plan { steps, ..Plan::report(observed, &report, None) })
 }
 
-/// A server that was made for this site alone goes with it.
+/// A server that was made for this site alone is deleted with it.
 fn server(remains: &Remains) -> Next<FrappeSite> {
     let dedicated = matches!(&remains.database, Some(Database::Made(server)) if server.dedicated);
     match remains.observed.own_server().filter(|_| dedicated && is_its_own(remains.observed)) {
@@ -150,7 +150,7 @@ fn server(remains: &Remains) -> Next<FrappeSite> {
     }
 }
 
-/// Its Secrets go, its hosts are given back, and it is let go.
+/// Its Secrets go, its hosts are released, and it is let go.
 fn released(remains: &Remains) -> Next<FrappeSite> {
     Next::End(release(remains.observed, secrets(remains.observed)))
 }
@@ -189,7 +189,7 @@ pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remai
 
 /// What is left for the final backup, or the plan of a site of which none can be made.
 fn can_be_backed_up(observed: &Observed) -> Result<Remains<'_>, Box<Plan>> {
-    // What a person lets the deletion leave out is no less worth a backup.
+    // What a user lets the deletion omit is no less worth a backup.
     let remains = Remains { skips_database: false, ..Remains::of(observed) };
     if observed.bench.is_none() {
         let name = &observed.site.spec.bench_ref.name;
@@ -263,7 +263,7 @@ fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
     operation::running_job(observed).filter(|_| operation.kind != OperationKind::Delete).cloned()
 }
 
-/// The plan while the delete Job is not done; nothing once it is.
+/// The plan while the delete Job is not done; None once it is.
 fn drop_by_job(remains: &Remains, bench: &FrappeBench) -> Option<Plan> {
     let observed = remains.observed;
     match operation::progress(observed, OperationKind::Delete, None) {
@@ -333,7 +333,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
         observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
     if Place::of(&observed.site).is_foreign() {
-        // No owner in their namespace takes them along.
+        // No owner in their namespace deletes them too.
         steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
     }
     let site = &observed.site;
@@ -347,11 +347,11 @@ pub(in crate::controllers) struct Remains<'a> {
     observed: &'a Observed,
     place: Place,
     known: Known,
-    /// Its database; nothing where it is not known any more where that is.
+    /// Its database; None if it is not known any more where that is.
     database: Option<Database>,
     /// Whether its server is gone.
     server_gone: bool,
-    /// Whether its Jobs do not log in at the database: its server is gone, or a person said to leave it out.
+    /// Whether its Jobs do not log in at the database: its server is gone, or a user said to leave it out.
     skips_database: bool,
     /// The bench on which a Job must drop the site.
     job_on: Option<&'a FrappeBench>,

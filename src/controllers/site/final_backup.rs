@@ -27,7 +27,7 @@ use crate::controllers::{
 };
 use crate::domain::uid;
 
-/// The plan while the last backup is not made; nothing once it is.
+/// The plan while the last backup is not made; None once it is.
 pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     let deleted_at = observed.site.metadata.deletion_timestamp.as_ref()?.0;
     if observed.backups.iter().any(|it| last_run(it, deleted_at).is_some_and(|run| run.succeeded)) {
@@ -82,7 +82,7 @@ fn waits(observed: &Observed, message: &str) -> Plan {
     Plan::report(observed, &report, None)
 }
 
-/// Nothing is removed, and a person must do something.
+/// Nothing is removed, and a user must do something.
 pub(super) fn blocked(observed: &Observed, why: &str) -> Plan {
     let message = format!(
         "final backup failed: {why}; deletion is paused: correct the cause, or set deletionPolicy to Delete or Retain"
@@ -128,7 +128,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
     }))
 }
 
-/// Why it failed for good, and the time until it is tried anew.
+/// Why it failed permanently, and the time until it is retried.
 fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Option<(String, Duration)> {
     let run = last_run(maker, deleted_at)?;
     let left = left_until_again(run.finished_at.as_ref()?.0, observed.now)?;

@@ -59,7 +59,7 @@ fn primary(spec: &FrappeSiteSpec, bench: Option<&FrappeBench>, config: &Operator
     )
 }
 
-/// Whether a site may want this host, whatever its bench says: no site that wants it is left out.
+/// Whether a site may want this host, whatever its bench says: no site that wants it is omitted.
 pub fn may_want(site: &FrappeSite, host: &str) -> bool {
     let spec = &site.spec;
     let suffixed =

@@ -208,7 +208,7 @@ impl JobBudget {
 
     fn wake(&self, sites: Vec<Key>) {
         for site in sites {
-            // Nobody listens any more when the process ends.
+            // No one listens any more when the process ends.
             let _ = self.wake.send(site);
         }
     }
@@ -360,7 +360,7 @@ mod tests {
         assert!(budget.take(&claim("two", 1), 1));
     }
 
-    /// A Job of a former attempt that is told of again gives nobody's room away.
+    /// A Job of a former attempt that is told of again gives no one's room away.
     #[test]
     fn the_end_of_a_former_attempt_frees_nothing() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
@@ -391,7 +391,7 @@ mod tests {
         assert!(budget.take(&claim("three", 3), 1), "what was lost is not counted");
     }
 
-    /// Who waits and goes, by whatever way, keeps nobody behind it waiting.
+    /// Who waits and goes, by whatever way, keeps no one behind it waiting.
     #[test]
     fn a_site_that_is_gone_or_moved_is_passed_over() {
         let (held, slots) = watch::channel(SlotSet::ALL);

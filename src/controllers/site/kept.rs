@@ -15,7 +15,7 @@ use crate::{
     io::live::secret_metadata,
 };
 
-/// A site in another namespace than its bench that is made anew has the names of the one whose objects were kept, where an
+/// A site in another namespace than its bench that is made again has the names of the one whose objects were kept, where an
 /// older version named them.
 pub(super) async fn with_former_names(
     context: &Context,

@@ -33,7 +33,7 @@ impl Locks {
 impl Drop for Locked {
     fn drop(&mut self) {
         self.guard = None;
-        // Whoever holds it or waits has it too, and nobody can take it out of the map meanwhile.
+        // Whoever holds it or waits has it too, and no one can take it out of the map meanwhile.
         self.locks.0.remove_if(&self.site, |_, lock| Arc::strong_count(lock) == 1);
     }
 }

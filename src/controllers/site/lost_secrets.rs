@@ -9,7 +9,7 @@ use super::{
 };
 use crate::domain::labels;
 
-/// A Secret that was there once and is gone: its password is in the database, so that another is made only where a person
+/// A Secret that was there once and is gone: its password is in the database, so that another is made only where a user
 /// asks for that.
 pub(super) fn lost_secret(observed: &Observed) -> Option<Report> {
     if replaces(observed) {
@@ -35,7 +35,7 @@ pub(super) fn lost_secret(observed: &Observed) -> Option<Report> {
     Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message))
 }
 
-/// Whether a person asked for lost Secrets to be replaced, and was not answered yet. Without the site's identity in its
+/// Whether a user asked for lost Secrets to be replaced, and was not answered yet. Without the site's identity in its
 /// status nothing could be replaced by something that fits.
 pub(super) fn replaces(observed: &Observed) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();

@@ -160,7 +160,7 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
     let status = site.status.clone().unwrap_or_default();
     let last = status.operation.map_or(1, |operation| operation.attempt);
     let place = Place::of(site);
-    // After a change of the kind of operation, numbers begin anew.
+    // After a change of the kind of operation, numbers begin again.
     let attempts = [1, last - 1, last, last + 1].into_iter().filter(|attempt| *attempt >= 1);
     let keys = attempts.flat_map(|attempt| ["init", "apply", "delete"].map(|verb| place.job(verb, attempt)));
     keys.filter_map(|key| context.site_children.get(Kind::Job, &key))

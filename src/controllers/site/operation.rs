@@ -17,7 +17,7 @@ use crate::{
     domain::{condition, labels},
 };
 
-/// How far the operation is, which is to bring `wanted` about.
+/// State of the operation, which is to bring `wanted` about.
 pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Configuration>) -> Progress {
     let asked = Asked { observed, kind, wanted };
     let status = observed.site.status.clone().unwrap_or_default();
@@ -82,7 +82,7 @@ fn failures(operation: &Operation) -> i32 {
     operation.attempt - operation.first_attempt + 1
 }
 
-/// What an operation is to bring about.
+/// What an operation is to achieve.
 struct Asked<'a> {
     observed: &'a Observed,
     kind: OperationKind,
@@ -114,7 +114,7 @@ impl Asked<'_> {
         Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
     }
 
-    /// A changed spec or a new value of the retry annotation begins anew.
+    /// A changed spec or a new value of the retry annotation begins again.
     fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
         let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
             || retry(self.observed) != operation.retry;
@@ -149,7 +149,7 @@ fn retry(observed: &Observed) -> Option<String> {
     observed.site.annotations().get(labels::RETRY).cloned()
 }
 
-/// What Ready says where an operation failed for good by its reason alone: a version that had no outcomes wrote it.
+/// What Ready says where an operation failed permanently by its reason alone: a version that had no outcomes wrote it.
 fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a Condition> {
     let reason = match operation.kind {
         OperationKind::Init => Reason::InitFailed,

@@ -43,7 +43,7 @@ pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
     Next::write([Step::Patch(observed.clone(), metadata)])
 }
 
-/// Claims the hosts that are wanted. Those that are wanted no longer are given back last, once nothing leads there.
+/// Claims the hosts that are wanted. Those that are wanted no longer are released last, once nothing leads there.
 pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
     if site.input.valid.withholds(Part::Route) {
         return Next::go();
@@ -152,7 +152,7 @@ fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step
     let config = observed.bench.as_deref().map(|bench| database::merged(observed, bench)).unwrap_or_default();
     let own = build::own_server(input, &config, &observed.config);
     let live = observed.own_server();
-    // Another configuration would have the server of a site that was taken over started anew.
+    // Another configuration would have the server of a site that was taken over started again.
     if !live.is_some_and(|it| is_as_found(it)) {
         steps.push(found::ensure(observed, own, live.map(|it| &**it)));
     }

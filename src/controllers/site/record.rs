@@ -86,7 +86,7 @@ pub fn is_own_secret(observed: &Observed) -> bool {
     observed.credentials.as_deref().is_some_and(|secret| is_own(observed, secret))
 }
 
-/// Whether a Secret is this site's, by its labels or, where a person took those, by the identity that the status has.
+/// Whether a Secret is this site's, by its labels or, where a user took those, by the identity that the status has.
 pub fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let identity = status.identity.or(status.database.map(|it| it.identity));

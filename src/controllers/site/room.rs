@@ -24,7 +24,7 @@ use crate::{
 enum Room {
     /// No Job is started.
     NotNeeded,
-    /// There is room, until it is given back or the Job ends.
+    /// There is room, until it is released or the Job ends.
     Taken(Claim),
     /// It is waited for.
     Full,

@@ -27,9 +27,9 @@ impl Way {
 /// What is used, and why something that is asked for is not.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The way; nothing where the spec wants none, or its API does not exist.
+    /// The way; None if the spec wants none, or its API does not exist.
     pub way: Option<Way>,
-    /// What is asked for and not used, for people.
+    /// What is asked for and not used, for users.
     pub unused: Vec<String>,
 }
 

@@ -1,4 +1,4 @@
-//! Reads the SiteBackups of a site, and the Job of what is under way.
+//! Reads the SiteBackups of a site, and the Job of what is in progress.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,7 +12,7 @@ use crate::{
     io::live,
 };
 
-/// The site's SiteBackups. That of what is under way is read live where no watch shows it: between two watches, when its label
+/// The site's SiteBackups. That of what is in progress is read live where no watch shows it: between two watches, when its label
 /// changes, it is in none, and it would be taken for deleted.
 pub(super) async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
     let key = Key::of(site);
@@ -43,7 +43,7 @@ pub(super) fn taken_claims(context: &Context, place: &Place, backups: &[Arc<Site
     storages.map(|it| it.claim_name.clone()).filter(is_taken).collect()
 }
 
-/// The Job of what is under way.
+/// The Job of what is in progress.
 pub(super) fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {
     let operation = site.status.as_ref()?.backup.as_ref()?;
     let job = context.site_children.get(Kind::Job, &job_key(&Place::of(site), operation))?;

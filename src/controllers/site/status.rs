@@ -101,7 +101,7 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     FrappeSiteStatus { conditions: conditions.finish(), operation: operation::ended(observed), ..former }
 }
 
-/// What people are told when a status changes: each phase and each reason once, but for steps on the way.
+/// What is reported to users when a status changes: each phase and each reason once, but for steps on the way.
 fn notice(observed: &Observed, next: &FrappeSiteStatus, report: &Report) -> Option<Notice> {
     let former = observed.site.status.clone().unwrap_or_default();
     if report.reason.is_step() || (former.phase == next.phase && report.is_known(&former.conditions)) {

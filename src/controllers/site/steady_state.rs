@@ -1,4 +1,4 @@
-//! What to do for a site that exists: its hosts lead to it, and it has the configuration that the spec asks for. Pure.
+//! What to do for a site that exists: its hosts are routed to it, and it has the configuration that the spec asks for. Pure.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -34,7 +34,7 @@ pub(super) fn route(site: &ValidSite) -> Next<FrappeSite> {
     Next::write(route_steps(site.observed, &site.input, route::choose(site.observed).way))
 }
 
-/// Hosts that are wanted no longer are given back, once nothing leads there.
+/// Hosts that are wanted no longer are released, once nothing leads there.
 pub(super) fn former_hosts(site: &ValidSite) -> Next<FrappeSite> {
     let withheld = site.input.valid.withholds(Part::Route);
     let former = site.observed.former_claims.iter().filter(|_| !withheld);
@@ -147,7 +147,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     }
 }
 
-/// The annotation that asks for everything anew was answered.
+/// The annotation that asks for everything again was answered.
 fn answered(observed: &Observed, mut plan: Plan) -> Plan {
     let annotations = observed.site.metadata.annotations.clone().unwrap_or_default();
     if let (Some(status), Some(asked)) = (plan.status.as_mut(), annotations.get(labels::RECONCILE)) {

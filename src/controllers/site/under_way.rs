@@ -1,4 +1,4 @@
-//! The backup, restore or removal of backups that is recorded as under way. Pure.
+//! The backup, restore or removal of backups that is recorded as in progress. Pure.
 
 use frappe_crds::site::{BackupOperation, BackupOperationKind};
 use kube::ResourceExt as _;
@@ -24,7 +24,7 @@ pub fn job_key(place: &Place, operation: &BackupOperation) -> Key {
     place.job(&format!("{verb}-{run}"), operation.attempt)
 }
 
-/// What is done to the site, for people: nothing else begins meanwhile.
+/// What is done to the site, for users: nothing else begins meanwhile.
 pub fn under_way(observed: &Observed) -> Option<String> {
     let operation = observed.site.status.as_ref()?.backup.as_ref()?;
     let does = match operation.kind {

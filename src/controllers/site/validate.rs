@@ -29,7 +29,7 @@ use crate::{
     domain::{condition, key::Key, labels, names::module},
 };
 
-/// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a person.
+/// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a user.
 const SPARE_CONNECTIONS: i32 = 10;
 
 /// What stands in the way of a site.
@@ -137,7 +137,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let name = &observed.site.spec.bench_ref.name;
     let place = Place::of(&observed.site);
     let pending = |reason, message| Report::pending(Stage::Bench, Stage::Bench, reason, message);
-    // One that does not exist is not told from one that does not allow it: that is nobody else's business.
+    // One that does not exist is not told from one that does not allow it: that is no one else's business.
     if place.is_foreign() && !observed.bench.as_deref().is_some_and(|bench| allows(observed, bench)) {
         let message = format!(
             "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: have its owner set \

@@ -17,7 +17,7 @@ pub fn lane(site: &FrappeSite) -> Key {
     Key::new(site.spec.bench_ref.namespace.clone().unwrap_or(own), &site.spec.bench_ref.name)
 }
 
-/// How soon a site must be looked at that changed itself: soon where a person waits for it.
+/// How soon a site must be looked at that changed itself: soon where a user waits for it.
 pub fn priority(change: &Change<FrappeSite>) -> Priority {
     let Change::Applied { now, before } = change else { return Priority::High };
     let Some(before) = before else {

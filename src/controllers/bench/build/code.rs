@@ -47,7 +47,7 @@ fn branch(app: &AppSource) -> Option<&str> {
     nested.or(app.git_branch.as_deref())
 }
 
-/// Revision of the copy that the pods run; nothing where they run the image's own code.
+/// Revision of the copy that the pods run; None if they run the image's own code.
 fn revision(input: &Input) -> Option<String> {
     let apps = cloned(input);
     (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), wire::text(&apps)), 16))

@@ -47,7 +47,7 @@ pub(super) struct Component<'a> {
     pub name: &'a str,
     /// The container: args, ports, probes, env.
     pub container: Container,
-    /// Replicas; nothing where another sets their number.
+    /// Replicas; None if another sets their number.
     pub replicas: Option<i32>,
     /// Requests and limits; the default if none.
     pub resources: Option<&'a Resources>,

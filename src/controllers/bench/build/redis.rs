@@ -95,7 +95,7 @@ pub fn is_protected(bench: &FrappeBench) -> bool {
     bench.status.as_ref().and_then(|status| status.redis_protected) == Some(true)
 }
 
-/// The Secret with a generated password, which goes with the bench. It carries the label by which its changes are seen.
+/// The Secret with a generated password, which is deleted with the bench. It carries the label by which its changes are seen.
 pub fn password_secret(input: &Input, password: &str) -> Desired {
     let key = Key::new(input.namespace(), child(&input.name(), "redis-password"));
     let mut labels = labels::component(&input.name(), "redis");
@@ -137,7 +137,7 @@ pub(super) fn keda(input: &Input) -> NetworkPolicyPeer {
     namespaces(matching(entry(NAMESPACE_NAME, &input.config.keda_namespace)))
 }
 
-/// Address of the queue's Redis for KEDA, which is in another namespace; nothing where a Secret holds it.
+/// Address of the queue's Redis for KEDA, which is in another namespace; None if a Secret holds it.
 pub(super) fn queue_address(input: &Input) -> Option<String> {
     let own = redis_secret(input.bench).is_none_or(|(external, _)| external != External::Urls);
     own.then(|| format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace()))

@@ -104,7 +104,7 @@ pub(super) fn objects(input: &Input) -> Vec<Desired> {
 }
 
 /// One trigger for the jobs that wait and one for those that run, of every queue that the workers serve. The list
-/// leaves out what runs: without the second trigger a long job would be ended by the cooldown. The number of workers is
+/// omits what runs: without the second trigger a long job would be ended by the cooldown. The number of workers is
 /// the greatest that a trigger asks for.
 fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Autoscaling) -> Desired {
     let name = child(&input.name(), worker.component);
@@ -124,7 +124,7 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
         // Else an object that has never been active yet is scaled to the least number at once.
         initial_cooldown_period: wanted.cooldown_seconds,
         // It keeps workers while Redis does not answer. From none it starts none, and KEDA 2.21 does not count failures of a
-        // server that it cannot reach: it makes its client anew before it does.
+        // server that it cannot reach: it makes its client again before it does.
         fallback: Fallback {
             failure_threshold: FAILURE_THRESHOLD,
             replicas: scaling.fixed.clamp(1, wanted.most),

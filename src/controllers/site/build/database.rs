@@ -125,7 +125,7 @@ pub struct DatabaseRequest<'a> {
     user: Option<&'a str>,
 }
 
-/// What a Job is told of the database: what is left out, the runner reads from the Secret that the site names.
+/// What a Job is told of the database: what is omitted, the runner reads from the Secret that the site names.
 pub fn database_request<'a>(database: &'a Database, name: &'a str, user: &'a str) -> DatabaseRequest<'a> {
     match database {
         Database::Made(server) => DatabaseRequest {

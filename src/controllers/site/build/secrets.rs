@@ -1,4 +1,4 @@
-//! The Secrets that hold what was decided once: created, never applied, so that nothing is decided anew.
+//! The Secrets that hold what was decided once: created, never applied, so that nothing is decided again.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::ObjectMeta};
@@ -50,7 +50,7 @@ pub fn admin_password(input: &Input, password: &str) -> Desired {
     typed::secret(key, secret(input, &[("password", password)]))
 }
 
-/// Likewise, with the password of another Secret; it is added when it is written.
+/// Also, with the password of another Secret; it is added when it is written.
 pub fn admin_password_copy(input: &Input) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     typed::secret_copy(key, secret(input, &[]), &["password"])

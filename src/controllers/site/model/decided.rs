@@ -41,7 +41,7 @@ pub enum Database {
 pub struct Server {
     /// Its namespace and name.
     pub key: Key,
-    /// Whether it is of this site alone, and goes with it.
+    /// Whether it is of this site alone, and is deleted with it.
     pub dedicated: bool,
     /// Host name.
     pub host: String,
@@ -99,7 +99,7 @@ pub struct Refusal {
     pub part: Part,
     /// Why, as conditions say it.
     pub reason: Reason,
-    /// The same for people.
+    /// Message for users.
     pub message: String,
 }
 

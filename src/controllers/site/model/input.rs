@@ -27,7 +27,7 @@ pub struct Subject<'a> {
     /// What was decided about it: the identity that its Secret, its Jobs and its directory on the volume agree on, and the
     /// names of its database and account, where this operator made them.
     pub known: &'a Known,
-    /// Its database; nothing where its Jobs have none to log in at.
+    /// Its database; None if its Jobs have none to log in at.
     pub database: Option<&'a Database>,
 }
 
@@ -66,12 +66,12 @@ impl Subject<'_> {
         self.place.key(suffix)
     }
 
-    /// An object that must outlive a mistake: labels, but no owner that would take it along.
+    /// An object that must outlive a mistake: labels, but no owner that would delete it too.
     pub fn kept<S>(&self, key: Key, spec: S) -> Object<S> {
         Object { key, metadata: self.kept_metadata(), spec }
     }
 
-    /// An object that goes with the site.
+    /// An object that is deleted with the site.
     pub fn owned<S>(&self, key: Key, spec: S) -> Object<S> {
         Object { key, metadata: self.owned_metadata(), spec }
     }
@@ -81,7 +81,7 @@ impl Subject<'_> {
         ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }
     }
 
-    /// Metadata of an object that goes with the site. An owner must be in the same namespace: an object in another is
+    /// Metadata of an object that is deleted with the site. An owner must be in the same namespace: an object in another is
     /// removed by the finalizer.
     fn owned_metadata(&self) -> ObjectMeta {
         if self.place.is_foreign() {

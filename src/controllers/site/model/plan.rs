@@ -54,13 +54,13 @@ pub enum Stage {
     Database,
     /// The site was created.
     Init,
-    /// The host leads to it.
+    /// The host is routed to it.
     Route,
     /// Nothing is left to do.
     Done,
 }
 
-/// How far a site is on its way.
+/// State of a site on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
     /// First stage that is not reached.
@@ -77,7 +77,7 @@ impl Report {
         Self { phase: SitePhase::Pending, reason, message, detail: Standing { reached, at, moving: false } }
     }
 
-    /// It cannot go on without a person.
+    /// It cannot go on without a user.
     pub fn failed(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
         Self { phase: SitePhase::Failed, ..Self::pending(reached, at, reason, message) }
     }
@@ -131,22 +131,22 @@ pub struct Configuration {
 pub enum Progress {
     /// It succeeded.
     Done,
-    /// This attempt is under way, or is to begin: it is recorded, then its Job is made if it is not there.
+    /// This attempt is in progress, or is to begin: it is recorded, then its Job is made if it is not there.
     Run(Operation),
-    /// It failed and is tried again after this time.
+    /// It failed and is retried after this time.
     Retry {
         /// The try, with how it ended.
         operation: Operation,
         /// Time until then.
         after: Duration,
-        /// What people are told.
+        /// What is reported to users.
         message: String,
     },
-    /// It failed for good.
+    /// It failed permanently.
     Failed {
         /// The last try, with how it ended.
         operation: Operation,
-        /// What people are told.
+        /// What is reported to users.
         message: String,
     },
 }

@@ -22,7 +22,7 @@ use crate::{
 /// Who holds a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// Nobody.
+    /// No one.
     Nobody,
     /// This site.
     Us,
@@ -125,7 +125,7 @@ pub struct Observed {
     pub failure: Option<job::Failure>,
     /// SiteBackups that name the site, by name.
     pub backups: Vec<Arc<SiteBackup>>,
-    /// The Job of the backup or restore that is under way.
+    /// The Job of the backup or restore that is in progress.
     pub backup_job: Option<Arc<DynamicObject>>,
     /// What that Job's pod left, where it has ended.
     pub backup_result: Option<job::Ended>,
@@ -207,7 +207,7 @@ pub struct Turn {
 pub enum Of {
     /// That of the site's own operation.
     Site,
-    /// That of the backup, restore or removal that is under way.
+    /// That of the backup, restore or removal that is in progress.
     Backups,
 }
 

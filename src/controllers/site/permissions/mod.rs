@@ -18,7 +18,7 @@ use crate::domain::{key::Key, site_config};
 
 pub use self::servers::{STORAGE_SIZE, may_use_server};
 
-/// Everything that is refused, what a person should cure first in front; `own_server` is the MariaDB of the site alone, where it
+/// Everything that is refused, what a user should cure first in front; `own_server` is the MariaDB of the site alone, where it
 /// has one.
 pub fn refusals(observed: &Observed, bench: &FrappeBench, own_server: Option<&Key>) -> Vec<Refusal> {
     let each = [

@@ -103,7 +103,7 @@ fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     })
 }
 
-/// A Route with wildcardPolicy subdomain takes hosts that nobody claimed: all of them must be the site's to have.
+/// A Route with wildcardPolicy subdomain takes hosts that no one claimed: all of them must be the site's to have.
 fn wildcard(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let route = observed.site.spec.route_config.as_ref().filter(|it| it.enabled)?;
     if route.wildcard_policy != Some(WildcardPolicy::Subdomain) {

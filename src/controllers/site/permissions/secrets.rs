@@ -27,7 +27,7 @@ pub(super) fn secrets(observed: &Observed) -> Option<Refusal> {
     })
 }
 
-/// Why a Secret that is named is not read; nothing where it may be, or does not exist.
+/// Why a Secret that is named is not read; None if it may be, or does not exist.
 pub fn refused(observed: &Observed, reference: &Reference) -> Option<(Reason, String)> {
     let Reference { field, name, .. } = reference;
     let secret = observed.secrets.get(name)?;
@@ -50,7 +50,7 @@ fn copy_message(observed: &Observed, field: &str, name: &str) -> String {
     )
 }
 
-/// Whether a Secret is nobody's to name: this operator made it, for this site or another, or it has the password of a server's
+/// Whether a Secret is no one's to name: this operator made it, for this site or another, or it has the password of a server's
 /// administrator. What it generated for this site's Administrator is the site's own.
 pub fn is_reserved(observed: &Observed, name: &str, secret: &DynamicObject) -> bool {
     let by_server = secret.owner_references().iter().any(|it| ["MariaDB", "MaxScale"].contains(&it.kind.as_str()));

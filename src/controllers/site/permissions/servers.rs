@@ -22,7 +22,7 @@ use crate::{
     },
 };
 
-/// Volume of a server of its own where nobody names a size.
+/// Volume of a server of its own where no one names a size.
 pub const STORAGE_SIZE: &str = "10Gi";
 
 /// Image, size and resources of a server of its own: a container that runs beside everybody else's.
