@@ -1,4 +1,4 @@
-//! What the plans of every kind are made of, as data: where an object stands, one write, and the order of writes.
+//! Data of a plan, for every kind: the report on an object, a single write (step), and the order of writes.
 
 use std::{fmt, sync::Arc, time::Duration};
 
@@ -24,31 +24,31 @@ use crate::{
 pub trait Reconciled: Resource<DynamicType = ()> + HasStatus<Status: Told> + Told {
     /// The kind.
     const KIND: Kind;
-    /// How far an object of it is.
+    /// Phase of an object.
     type Phase: Told;
-    /// Why.
+    /// Reason of a condition.
     type Reason: Reason;
-    /// What a report says beside that.
+    /// Details of a report that only this kind has.
     type Detail: Told;
-    /// The status that a plan writes: of SiteBackups that of their site, which records what is in progress.
+    /// The status that a plan writes. For SiteBackups it is their site's, which records the running operation.
     type Recorded: Told + Default + Serialize + DeserializeOwned;
 }
 
-/// What a plan may hold.
+/// Requirements of the data in a plan.
 pub trait Told: Clone + fmt::Debug + PartialEq {}
 
 impl<T: Clone + fmt::Debug + PartialEq> Told for T {}
 
-/// Where an object stands.
+/// Phase, reason and message of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Report<K: Reconciled> {
-    /// Its phase.
+    /// The phase.
     pub phase: K::Phase,
-    /// Why it stands there.
+    /// The reason.
     pub reason: K::Reason,
     /// Message for users: what is wrong and what to do.
     pub message: String,
-    /// What is said of its kind alone.
+    /// Details that only this kind has.
     pub detail: K::Detail,
 }
 
@@ -60,48 +60,48 @@ impl<K: Reconciled<Detail: Default>> Report<K> {
 }
 
 impl<K: Reconciled> Report<K> {
-    /// Whether the Ready condition gives this reason already.
+    /// Whether the Ready condition has this reason already.
     pub fn is_known(&self, conditions: &[Condition]) -> bool {
         condition::find(conditions, "Ready").is_some_and(|it| it.reason == self.reason.to_string())
     }
 
-    /// What is reported to users of it.
+    /// The Event for it.
     pub fn notice(&self) -> Notice {
         Notice { warning: self.reason.is_warning(), reason: self.reason.to_string(), note: self.message.clone() }
     }
 }
 
-/// One write.
+/// One write of a plan.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step<K: Reconciled> {
-    /// Change the metadata of an object of the kind itself.
+    /// Patch the metadata of an object of the reconciled kind.
     Patch(Arc<K>, MetadataPatch),
-    /// Write the status of such an object, if it differs, and then notify users.
+    /// Write the status of such an object if it differs, then publish the Events.
     Status(Arc<K>, Box<K::Status>, Option<Notice>),
-    /// A write for one of several that are reconciled together: what is refused of one stops no other.
+    /// A write for one of several objects that are reconciled together: a rejection affects only that object.
     For(Arc<K>, Box<Self>),
-    /// Create what must not be there yet.
+    /// Create an object that must not exist yet.
     Create(Desired),
-    /// Bring an object to what it should be, if it differs.
+    /// Apply an object if it differs.
     Ensure(Desired),
-    /// Take over what another operator made, or make it.
+    /// Take over an object of another operator, or create it.
     TakeOver(Desired),
-    /// Keep the replicas of a Deployment at what they are, whoever sets them next.
+    /// Keep the current replicas of a Deployment while their owner changes.
     HandOver(Arc<DynamicObject>),
-    /// Give a Secret the labels by which its changes are seen.
+    /// Set the labels of a Secret by which it is watched.
     LabelSecret(Arc<DynamicObject>, MetadataPatch),
-    /// Give a Secret of the user's the label by which its changes are seen.
+    /// Set the label of a user's Secret by which it is watched.
     WatchSecret(Arc<DynamicObject>),
-    /// Bring a copy of the Secret of this key to what that one holds.
+    /// Update the copy of a Secret.
     CopySecret(Key, Desired),
-    /// Give the Secret of another operator what this one's has, and its labels.
+    /// Add this operator's keys and labels to a Secret of another operator.
     AdoptSecret(Arc<DynamicObject>, Box<SecretAdoption>),
-    /// Delete exactly this object.
+    /// Delete this object, by uid.
     Delete(Kind, Arc<DynamicObject>),
 }
 
 impl<K: Reconciled> Step<K> {
-    /// The object of the kind itself that it is for.
+    /// The object that the step is for, if it is for one of several.
     pub fn of(&self) -> Option<&Arc<K>> {
         match self {
             Self::Patch(of, _) | Self::Status(of, ..) | Self::For(of, _) => Some(of),
@@ -109,7 +109,7 @@ impl<K: Reconciled> Step<K> {
         }
     }
 
-    /// Whether another step writes the same, for whomever.
+    /// Whether another step makes the same write, for any object.
     pub fn is_same_write(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::For(_, one), Self::For(_, other)) => one == other,
@@ -118,26 +118,26 @@ impl<K: Reconciled> Step<K> {
     }
 }
 
-/// What to do, in this order: steps, status, what prepares the Job, the Job, the last steps.
+/// Writes of a reconcile, in this order: steps, status, preparation of the Job, the Job, last steps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan<K: Reconciled> {
     /// Writes before the status.
     pub steps: Vec<Step<K>>,
-    /// The status. It records an operation before its Job is made.
+    /// The status, which records an operation before its Job is created.
     pub status: Option<K::Recorded>,
-    /// Writes before the Job. One that is refused stops the Job of the object that it is for.
+    /// Writes before the Job. If one is rejected, the Job of its object is not created.
     pub prepare: Vec<Step<K>>,
     /// The Job of the recorded operation.
     pub job: Option<Desired>,
-    /// A Job that is wanted, which takes room in the bench's budget. Without room the status above stands.
+    /// A Job that needs a job slot of the bench. Without a free slot the status above is written.
     pub start: Option<Box<Start<K>>>,
-    /// Writes after the status and the Job: a finalizer goes last.
+    /// Writes after the status and the Job, for example the removal of a finalizer.
     pub last: Vec<Step<K>>,
-    /// When to look again although nothing changed.
+    /// Time until the next reconcile if nothing changes.
     pub again_after: Option<Duration>,
-    /// Whether something is missing that no watch shows: look again with backoff.
+    /// Whether an object is missing that is not watched: reconcile again with backoff.
     pub missing: bool,
-    /// What to report to users.
+    /// Events to publish.
     pub notices: Vec<Notice>,
 }
 
@@ -157,23 +157,23 @@ impl<K: Reconciled> Default for Plan<K> {
     }
 }
 
-/// A Job that a plan wants, and what is said where there is room for it.
+/// A Job that needs a job slot, with the writes for either case.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Start<K: Reconciled> {
     /// The Job.
     pub job: Desired,
     /// The status, which records the operation.
     pub status: Option<K::Recorded>,
-    /// What to report to users.
+    /// Events to publish.
     pub notices: Vec<Notice>,
-    /// The last write where there is room.
+    /// Last write if there is a free job slot.
     pub runs: Option<Step<K>>,
-    /// The last write where there is none.
+    /// Last write if there is none.
     pub waits: Option<Step<K>>,
 }
 
 impl<K: Reconciled> Plan<K> {
-    /// The plan where there is room for the Job that it wants, or where the Job is there.
+    /// The plan if there is a free job slot, or if the Job exists.
     #[must_use]
     pub fn started(mut self) -> Self {
         if let Some(Start { job, status, notices, runs, .. }) = self.start.take().map(|it| *it) {
@@ -183,14 +183,14 @@ impl<K: Reconciled> Plan<K> {
         self
     }
 
-    /// The plan where there is no room for the Job that it wants.
+    /// The plan if there is no free job slot.
     #[must_use]
     pub fn waiting(mut self) -> Self {
         self.last.extend(self.start.take().and_then(|it| it.waits));
         self
     }
 
-    /// This, and then that: of what there can be one, that of the later counts.
+    /// This plan followed by the next one, whose status and Job take precedence.
     #[must_use]
     pub fn then(self, next: Self) -> Self {
         let joined = |mut first: Vec<Step<K>>, second: Vec<Step<K>>| {
@@ -210,7 +210,7 @@ impl<K: Reconciled> Plan<K> {
         }
     }
 
-    /// The status with room and without.
+    /// The statuses for both cases.
     pub fn statuses(&mut self) -> impl Iterator<Item = &mut K::Recorded> {
         self.status.iter_mut().chain(self.start.as_mut().and_then(|it| it.status.as_mut()))
     }

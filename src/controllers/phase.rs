@@ -1,28 +1,28 @@
-//! The phases of a plan: each looks at what is known by itself, and the plan is what they say one after the other. Pure.
+//! Phases of a plan: each is a function of the observed state, and the plan is their results in order. Pure.
 
 use super::model::{Plan, Reconciled, Step};
 
-/// What a phase says.
+/// Result of a phase.
 pub enum Next<K: Reconciled> {
-    /// This, and the next phase.
+    /// These writes; the next phase follows.
     Go(Plan<K>),
-    /// This, and no further phase.
+    /// These writes; no further phase follows.
     End(Plan<K>),
 }
 
 impl<K: Reconciled> Next<K> {
-    /// Nothing, and the next phase.
+    /// No writes; the next phase follows.
     pub fn go() -> Self {
         Self::Go(Plan::default())
     }
 
-    /// These writes, and the next phase.
+    /// These steps; the next phase follows.
     pub fn write(steps: impl IntoIterator<Item = Step<K>>) -> Self {
         Self::Go(Plan { steps: steps.into_iter().collect(), ..Plan::default() })
     }
 }
 
-/// A plan, and the phase that it ends in.
+/// A plan, with the phase that ended it.
 pub struct Planned<K: Reconciled> {
     /// Name of the phase.
     pub phase: &'static str,
@@ -30,10 +30,10 @@ pub struct Planned<K: Reconciled> {
     pub plan: Plan<K>,
 }
 
-/// A phase: its name, and what it says of what is known.
+/// A phase: its name and its function.
 pub type Phase<I, K> = (&'static str, fn(&I) -> Next<K>);
 
-/// What the phases say of what is known, up to the one that ends the plan.
+/// Runs the phases in order, up to the one that ends the plan.
 pub fn fold<I, K: Reconciled>(phases: &[Phase<I, K>], known: &I) -> Planned<K> {
     let mut plan = Plan::default();
     for (phase, says) in phases {

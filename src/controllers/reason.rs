@@ -1,28 +1,28 @@
-//! What the reasons of every kind have in common.
+//! Reasons of conditions and Events, for every kind.
 
 use std::fmt;
 
-/// What a reason says of the object that has it.
+/// Class of a reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// It is as it should be.
+    /// The object is in its desired state.
     Done,
-    /// Something of it is being made, changed or removed.
+    /// Something is being created, changed or removed.
     Working,
-    /// It waits for something that comes by itself, or was told to wait.
+    /// The object waits for something that happens by itself, or is suspended.
     Waiting,
-    /// It stays as it is until a user changes something.
+    /// A user must change something.
     Refused,
-    /// Something was tried and failed.
+    /// An attempt failed.
     Failed,
 }
 
-/// The fixed word of a condition or Event. Its name is what users and tools read.
+/// A reason of a condition or Event. Its name is shown to users and tools.
 pub trait Reason: Copy + Eq + fmt::Debug + fmt::Display {
-    /// What it says of the object that has it.
+    /// Its class.
     fn class(self) -> Class;
 
-    /// Whether a user should look at it.
+    /// Whether its Events are warnings.
     fn is_warning(self) -> bool {
         matches!(self.class(), Class::Refused | Class::Failed)
     }

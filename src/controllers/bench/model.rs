@@ -1,4 +1,4 @@
-//! What a bench is about, as data: what is known of the world, what it is made of, where it stands, what is to be written.
+//! Data of a bench: observed state, rendered objects, report, plan.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -29,24 +29,24 @@ use crate::{
     },
 };
 
-/// Path of the bench in every image.
+/// Path of the bench in the image.
 pub const BENCH_PATH: &str = "/home/frappe/frappe-bench";
 
 /// Volumes of the folders of the image in which a component writes, beside those that are volumes anyway, where it may write
 /// nowhere else: locks of Frappe's scheduler, and what nginx is configured with and keeps of large requests.
 pub const WRITTEN: [&str; 4] = ["config", "nginx-configuration", "nginx-state", "run"];
 
-/// What the builders need to know of a bench.
+/// Input of the builders of a bench's objects.
 pub struct Input<'a> {
     /// The bench.
     pub bench: &'a FrappeBench,
     /// The operator's settings.
     pub config: &'a OperatorConfig,
-    /// What the cluster offers.
+    /// Optional APIs of the cluster.
     pub capabilities: Capabilities,
-    /// Version of the Secret that `build::redis_secret` names; None if there is none, or where it does not matter.
+    /// Version of the Secret in `build::redis_secret`; None if there is none, or if it is not needed.
     pub redis_secret_version: Option<&'a str>,
-    /// Servers of Redis that do not ask for the generated password yet, since not every component has it.
+    /// Redis servers that do not require the generated password yet, because not every component has it.
     pub open_servers: Vec<&'static str>,
 }
 
@@ -72,23 +72,23 @@ impl Input<'_> {
         found.or(self.bench.spec.storage_access_mode) == Some(StorageAccessMode::ReadWriteOnce)
     }
 
-    /// How many pods each component has, as the spec has it.
+    /// Replicas of each component in the spec.
     pub fn replicas(&self) -> ComponentReplicas {
         self.bench.spec.component_replicas.clone().unwrap_or_default()
     }
 
-    /// An object of this bench: with its labels, owned by it.
+    /// An object with the bench's labels and an owner reference to the bench.
     pub fn object<S>(&self, suffix: &str, component: &str, spec: S) -> Object<S> {
         let key = Key::new(self.namespace(), child(&self.name(), suffix));
         Object { key, metadata: self.metadata(labels::component(&self.name(), component)), spec }
     }
 
-    /// Metadata of an object of this bench that is deleted with it.
+    /// Metadata with the bench's labels and an owner reference.
     pub fn metadata(&self, labels: BTreeMap<String, String>) -> ObjectMeta {
         ObjectMeta { labels: Some(labels), owner_references: Some(vec![self.owner()]), ..ObjectMeta::default() }
     }
 
-    /// Metadata of pods that hold a connection to Redis: those of another version of its Secret are other pods.
+    /// Metadata of pods with a connection to Redis: a new version of its Secret changes the pods.
     pub fn pod_metadata(&self, labels: BTreeMap<String, String>) -> ObjectMeta {
         let annotations = self.redis_secret_version.map(|version| entry(labels::REDIS_SECRET, version));
         ObjectMeta { labels: Some(labels), annotations, ..ObjectMeta::default() }
@@ -107,16 +107,16 @@ impl Input<'_> {
     }
 }
 
-/// Everything that a bench is made of.
+/// All objects of a bench.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
-    /// What it has before its `common_site_config.json` is written.
+    /// Objects applied before the configure Job.
     pub foundation: Vec<Desired>,
-    /// The Job that writes it.
+    /// The configure Job, which writes `common_site_config.json`.
     pub configure: Desired,
-    /// The components that need the configuration: they come after it, in this order.
+    /// Components, applied in this order after the configure Job has succeeded.
     pub components: Vec<Desired>,
-    /// Claims that a StatefulSet makes: once they exist, they are brought to this size.
+    /// Claims created by a StatefulSet: once they exist, they are resized.
     pub claims: Vec<Desired>,
 }
 
@@ -126,12 +126,12 @@ impl Rendered {
         self.foundation.iter().chain([&self.configure]).chain(&self.components).chain(&self.claims)
     }
 
-    /// Names what the components run: the image and what the configure Job makes of it.
+    /// Revision of image and configuration that the components run.
     pub fn revision(&self) -> &str {
         self.configure.annotation(labels::APPLIED_HASH).unwrap_or_default()
     }
 
-    /// Objects that a bench has at some settings and not at these: they go.
+    /// Objects that other settings need and these do not: they are deleted.
     pub fn retired(&self, input: &Input) -> Vec<(Kind, Key)> {
         let named = |suffix: &str| Key::new(input.namespace(), child(&input.name(), suffix));
         let of_deployments = self
@@ -154,15 +154,15 @@ impl Rendered {
     }
 }
 
-/// The world, as far as one bench is concerned.
+/// Observed state of a bench and everything that it depends on.
 pub struct Observed {
     /// The bench.
     pub bench: Arc<FrappeBench>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
-    /// What the cluster offers.
+    /// Optional APIs of the cluster.
     pub capabilities: Capabilities,
-    /// The Secret that it names for Redis: metadata.
+    /// Metadata of the Secret for Redis.
     pub redis_secret: Option<Arc<DynamicObject>>,
     /// Hash of the Secret's version.
     pub redis_secret_version: Option<String>,
@@ -170,42 +170,42 @@ pub struct Observed {
     pub fresh_password: String,
     /// Its objects, by kind and name.
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
-    /// Objects that it had at other settings.
+    /// Existing objects that only other settings need.
     pub retired: Vec<(Kind, Arc<DynamicObject>)>,
-    /// Names of the sites on it; read live while it is being deleted.
+    /// Names of its sites; read live during its deletion.
     pub sites: Vec<String>,
-    /// What the configure Job's pod said when it failed.
+    /// Failure reported by the configure Job.
     pub failure: Option<job::Failure>,
-    /// Apps that it found in the image, where the status does not hold them yet.
+    /// Apps found in the image by that Job, if they are not in the status yet.
     pub apps_found: Option<Vec<String>>,
-    /// What keeps pods from running.
+    /// Why pods do not run.
     pub troubles: Vec<Trouble>,
-    /// Storage classes of claims that are not bound or not as large as they should be, by the claims' names.
+    /// StorageClasses of claims that are not bound or have to be expanded, by the claims' names.
     pub classes: BTreeMap<String, Class>,
-    /// Suffix of hosts that the ingress controller's Service names.
+    /// Host suffix from the ingress controller's Service.
     pub detected_suffix: Detected,
     /// The time.
     pub now: Timestamp,
 }
 
-/// A storage class, as far as it matters.
+/// State of a StorageClass.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Class {
-    /// There is none of this name; without a name, none is the cluster's default.
+    /// It does not exist; without a name: there is no default.
     Missing(Option<String>),
-    /// It exists, and lets volumes grow or not.
+    /// It exists.
     Found {
-        /// Whether it does.
+        /// Whether it allows volume expansion.
         grows: bool,
     },
 }
 
-/// Suffix of hosts that an ingress controller's Service names.
+/// Host suffix from an ingress controller's Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Detected {
     /// The Service is not known yet.
     NotYet,
-    /// The suffix; None if it names none, or none is asked for.
+    /// The suffix; None if the Service has none, or if it is not needed.
     Suffix(Option<String>),
 }
 
@@ -220,20 +220,20 @@ impl Reconciled for FrappeBench {
 
 /// One write for a bench.
 pub type Step = model::Step<FrappeBench>;
-/// What to do for a bench.
+/// Plan of a bench.
 pub type Plan = model::Plan<FrappeBench>;
-/// Where a bench stands.
+/// Phase, reason and message of a bench.
 pub type Report = model::Report<FrappeBench>;
 
-/// What keeps one pod from running.
+/// Why a pod does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
     /// The pod.
     pub pod: Key,
-    /// The bench's component that it is of.
+    /// Component of the bench.
     pub component: String,
-    /// What it is.
+    /// The reason.
     pub reason: Reason,
-    /// What the kubelet or the scheduler says, of the container or the pod.
+    /// Message of the kubelet or the scheduler.
     pub message: String,
 }

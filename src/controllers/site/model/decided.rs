@@ -1,47 +1,47 @@
-//! What was decided of a site, and what of its spec is refused, as data.
+//! Data: the recorded decisions about a site's database, and refused parts of its spec.
 
 use super::plan::{Report, Stage};
 use crate::{controllers::site::reason::Reason, domain::key::Key};
 
-/// What is known of a site's database before the spec is asked.
+/// What is recorded of a site's database, independent of the spec.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// Identity of the site.
     pub identity: String,
-    /// Name of its database.
+    /// Name of the database.
     pub name: String,
-    /// Name of its account.
+    /// Name of the database user.
     pub user: String,
-    /// Where the database is, as far as that was decided.
+    /// Location of the database, if it was decided.
     pub choice: Option<Choice>,
 }
 
-/// Where a database is.
+/// Location of a database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// On a server of the site's own.
+    /// On a dedicated server.
     Dedicated,
-    /// On this server.
+    /// On this shared server.
     Shared(Key),
-    /// Wherever the Secret says that the site names.
+    /// An existing database, given by the referenced Secret.
     Existing(&'static str),
 }
 
 /// A site's database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Database {
-    /// The MariaDB operator makes it on a server.
+    /// Created by the MariaDB operator on a server.
     Made(Server),
-    /// It exists, with an account.
+    /// An existing database with an existing user.
     Existing(Existing),
 }
 
 /// A MariaDB object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: Key,
-    /// Whether it is of this site alone, and is deleted with it.
+    /// Whether it is dedicated to this site, and deleted with it.
     pub dedicated: bool,
     /// Host name.
     pub host: String,
@@ -49,12 +49,12 @@ pub struct Server {
     pub port: i64,
 }
 
-/// A database that exists.
+/// An existing database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Existing {
     /// `mariadb` or `postgres`, as Frappe calls it.
     pub engine: &'static str,
-    /// Secret with the account, in the site's namespace.
+    /// Secret with the user's credentials, in the site's namespace.
     pub secret: String,
     /// Host name, unless the Secret holds it.
     pub host: Option<String>,
@@ -63,7 +63,7 @@ pub struct Existing {
 }
 
 impl Database {
-    /// What is decided, as the annotation of the site's Secret repeats it.
+    /// The decision, as written into the annotation of the site's Secret.
     pub fn decision(&self) -> String {
         match self {
             Self::Made(server) if server.dedicated => "dedicated".to_owned(),
@@ -72,7 +72,7 @@ impl Database {
         }
     }
 
-    /// The account's Secret, where the site names it.
+    /// The Secret with the user's credentials, if the site references one.
     pub fn connection_secret(&self) -> Option<&str> {
         match self {
             Self::Made(_) => None,
@@ -81,23 +81,23 @@ impl Database {
     }
 }
 
-/// What is withheld of a site that exists while something of its spec is refused. Everything else of it goes on.
+/// The part of an existing site that is not changed while its spec is refused. Everything else is reconciled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Nothing but the Job that would change its settings.
+    /// Only the Job that changes the site's settings.
     Settings,
-    /// Its server is not changed either.
+    /// Also the database server.
     Server,
-    /// Its hosts and routes are not changed either.
+    /// Also hosts and routes.
     Route,
 }
 
-/// Something that a site asks for and that is not its own to decide.
+/// A part of a site's spec that is not allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What is withheld.
+    /// The part that is not changed.
     pub part: Part,
-    /// Why, as conditions say it.
+    /// Reason for the conditions.
     pub reason: Reason,
     /// Message for users.
     pub message: String,
@@ -109,23 +109,23 @@ impl Refusal {
         Self { part, reason, message }
     }
 
-    /// A site that is not there yet is not made.
+    /// The report for a new site, which is not created.
     pub fn stops(&self) -> Report {
         Report::failed(Stage::Database, self.stage(), self.reason, self.message.clone())
     }
 
-    /// A site that exists stays as it is, and is not given what it asks for.
+    /// The report for an existing site, which keeps its current configuration.
     pub fn withholds(&self) -> Report {
         let message = format!("{}; the site keeps its current configuration", self.message);
         Report::failed(Stage::Done, self.stage(), self.reason, message)
     }
 
-    /// A site that has what it asks for, since that was allowed when it was made, keeps it.
+    /// The report for an existing site that already has what is no longer allowed, and keeps it.
     pub fn tells(&self) -> Report {
         Report::ready(self.reason, format!("the site stays available, but changes are not applied: {}", self.message))
     }
 
-    /// The stage of the site's way that it is about.
+    /// The stage that the refusal is about.
     pub fn stage(&self) -> Stage {
         match self.part {
             Part::Settings => Stage::Init,

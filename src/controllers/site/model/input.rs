@@ -1,4 +1,4 @@
-//! What the builders need to know of a site, as data.
+//! Data: input of the builders of a site's objects.
 
 use std::{collections::BTreeMap, ops::Deref};
 
@@ -17,31 +17,31 @@ use crate::{
     },
 };
 
-/// What the objects of a site have in common, whether it is being made, changed or removed.
+/// Input that all objects of a site need, whether the site is created, changed or deleted.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
     /// The site.
     pub site: &'a FrappeSite,
-    /// Where its objects live.
+    /// Namespace and names of its objects.
     pub place: &'a Place,
-    /// What was decided about it: the identity that its Secret, its Jobs and its directory on the volume agree on, and the
-    /// names of its database and account, where this operator made them.
+    /// Recorded decisions: the identity, which its Secret, Jobs and directory on the volume share, and the names of its
+    /// database and user, if this operator created them.
     pub known: &'a Known,
-    /// Its database; None if its Jobs have none to log in at.
+    /// Its database; None if its Jobs do not connect to one.
     pub database: Option<&'a Database>,
 }
 
-/// What the builders need to know of a site whose spec is valid.
+/// Input of the builders, for a site with a valid spec.
 #[derive(Clone, Copy)]
 pub struct Input<'a> {
-    /// What all its objects have in common.
+    /// Input that all objects need.
     pub subject: Subject<'a>,
-    /// What validation made of its spec.
+    /// The validated spec.
     pub valid: &'a Validated,
 }
 
 impl<'a> Input<'a> {
-    /// The site, as validation found it.
+    /// Input for a validated site.
     pub fn new(site: &'a FrappeSite, valid: &'a Validated, known: &'a Known) -> Self {
         Self { subject: Subject { site, place: &valid.place, known, database: Some(&valid.database) }, valid }
     }
@@ -66,23 +66,23 @@ impl Subject<'_> {
         self.place.key(suffix)
     }
 
-    /// An object that must outlive a mistake: labels, but no owner that would delete it too.
+    /// An object that is not deleted with the site: it has labels, but no owner reference.
     pub fn kept<S>(&self, key: Key, spec: S) -> Object<S> {
         Object { key, metadata: self.kept_metadata(), spec }
     }
 
-    /// An object that is deleted with the site.
+    /// An object with an owner reference to the site.
     pub fn owned<S>(&self, key: Key, spec: S) -> Object<S> {
         Object { key, metadata: self.owned_metadata(), spec }
     }
 
-    /// Metadata of an object that must outlive a mistake.
+    /// Metadata without an owner reference.
     pub fn kept_metadata(&self) -> ObjectMeta {
         ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }
     }
 
-    /// Metadata of an object that is deleted with the site. An owner must be in the same namespace: an object in another is
-    /// removed by the finalizer.
+    /// Metadata with an owner reference, if the site is in the same namespace; objects in another namespace are deleted by
+    /// the finalizer.
     fn owned_metadata(&self) -> ObjectMeta {
         if self.place.is_foreign() {
             return self.kept_metadata();
@@ -98,7 +98,7 @@ impl Subject<'_> {
         ObjectMeta { owner_references: Some(vec![owner]), ..self.kept_metadata() }
     }
 
-    /// Annotation of what is this site's by its identity.
+    /// Annotation with the site's identity.
     pub fn identity(&self) -> BTreeMap<String, String> {
         entry(labels::IDENTITY, &self.known.identity)
     }

@@ -1,6 +1,6 @@
-//! What the rules and phases of a site are about, as data: nothing here decides, reads or writes.
+//! Data of the rules and phases of a site: nothing here decides, reads or writes.
 //!
-//! [`Observed`] is what is known of the world, [`Input`] what the builders make objects of, [`Plan`] what is to be done.
+//! [`Observed`] is the observed state, [`Input`] the input of the builders, [`Plan`] the result.
 
 pub mod decided;
 mod input;

@@ -1,4 +1,4 @@
-//! What a plan is made of: where a site stands, how far its operation is, what is to be written. Data alone.
+//! Data of a site's plan: report, state of the operation, writes.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,11 +28,11 @@ impl Reconciled for FrappeSite {
 
 /// One write for a site.
 pub type Step = model::Step<FrappeSite>;
-/// What to do for a site.
+/// Plan of a site.
 pub type Plan = model::Plan<FrappeSite>;
-/// A Job that a site wants.
+/// A Job of a site that needs a job slot.
 pub type Start = model::Start<FrappeSite>;
-/// Where a site stands.
+/// Phase, reason and message of a site.
 pub type Report = model::Report<FrappeSite>;
 
 /// Word for an operation in the names of its Jobs.
@@ -45,70 +45,70 @@ pub fn verb(kind: OperationKind) -> &'static str {
     }
 }
 
-/// The stages of a site's way, in order.
+/// Stages of a site, in order; each has a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
-    /// The bench is there and ready.
+    /// The bench is ready.
     Bench,
-    /// Database, account and rights are there.
+    /// Database, user and grants exist.
     Database,
     /// The site was created.
     Init,
-    /// The host is routed to it.
+    /// The host is routed to the site.
     Route,
-    /// Nothing is left to do.
+    /// The site is Ready.
     Done,
 }
 
-/// State of a site on its way.
+/// Progress of a site through its stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// First stage that is not reached.
+    /// First stage that is not complete.
     pub reached: Stage,
     /// Stage that the reason is about.
     pub at: Stage,
-    /// Whether something is being made or changed.
+    /// Whether something is being created or changed (condition Progressing).
     pub moving: bool,
 }
 
 impl Report {
-    /// It waits for something that is not its own.
+    /// The site waits for another object.
     pub fn pending(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
         Self { phase: SitePhase::Pending, reason, message, detail: Standing { reached, at, moving: false } }
     }
 
-    /// It cannot go on without a user.
+    /// A user must change something.
     pub fn failed(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
         Self { phase: SitePhase::Failed, ..Self::pending(reached, at, reason, message) }
     }
 
-    /// It is being made.
+    /// The site is being created.
     pub fn provisioning(at: Stage, reason: Reason, message: impl Into<String>) -> Self {
         Self { phase: SitePhase::Provisioning, ..Self::pending(at, at, reason, message.into()) }.moving()
     }
 
-    /// It is served.
+    /// The site is available.
     pub fn ready(reason: Reason, message: String) -> Self {
         Self { phase: SitePhase::Ready, ..Self::pending(Stage::Done, Stage::Done, reason, message) }
     }
 
-    /// Something of it is being made or changed.
+    /// The same, while something is being created or changed.
     #[must_use]
     pub fn moving(self) -> Self {
         Self { detail: Standing { moving: true, ..self.detail }, ..self }
     }
 }
 
-/// What the runner is told of a site's configuration.
+/// A site's configuration, as passed to the site runner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ConfigurationRequest {
     /// Apps to install, without frappe.
     pub apps: Vec<String>,
     /// Settings.
     pub config: BTreeMap<String, Value>,
-    /// Hosts that the site is reached at.
+    /// Hosts of the site.
     pub hosts: Vec<String>,
-    /// Apps that the site must not have.
+    /// Apps to uninstall.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub removed_apps: Vec<String>,
     /// Settings whose values are in Secrets.
@@ -118,35 +118,35 @@ pub struct ConfigurationRequest {
 /// The configuration of a site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
-    /// What the runner is told, without any secret.
+    /// The runner's request, without secrets.
     pub request: ConfigurationRequest,
-    /// Hash of it and of the versions of what it reads: another hash needs another run.
+    /// Hash of the request and of the versions of the Secrets that it reads; a new hash needs a new Job.
     pub hash: String,
     /// Version of the Secret with the password of Administrator.
     pub admin_password_version: Option<String>,
 }
 
-/// What is to be done next for an operation.
+/// Next action for an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// It succeeded.
     Done,
-    /// This attempt is in progress, or is to begin: it is recorded, then its Job is made if it is not there.
+    /// This attempt is running or starts now: it is recorded, then its Job is created if it does not exist.
     Run(Operation),
-    /// It failed and is retried after this time.
+    /// The attempt failed, and the operation is retried after a delay.
     Retry {
-        /// The try, with how it ended.
+        /// The failed attempt, with its outcome.
         operation: Operation,
-        /// Time until then.
+        /// The delay.
         after: Duration,
-        /// What is reported to users.
+        /// Message for users.
         message: String,
     },
-    /// It failed permanently.
+    /// The operation failed permanently.
     Failed {
-        /// The last try, with how it ended.
+        /// The last attempt, with its outcome.
         operation: Operation,
-        /// What is reported to users.
+        /// Message for users.
         message: String,
     },
 }

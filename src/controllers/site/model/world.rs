@@ -1,4 +1,4 @@
-//! What a plan knows of the world, as data. Read by `observe`.
+//! Data: the observed state, read by `observe`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,38 +19,38 @@ use crate::{
     domain::{capabilities::Capabilities, key::Key, object::Kind, owner::Owner},
 };
 
-/// Who holds a host name.
+/// Site that has claimed a host name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// No one.
+    /// None.
     Nobody,
     /// This site.
     Us,
-    /// Another site, which exists.
+    /// Another, existing site.
     Other(Key),
-    /// A site that is gone.
+    /// A site that no longer exists.
     Gone,
 }
 
-/// A host that the site wants.
+/// A host of the site's spec.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// The host.
     pub host: String,
     /// Its FrappeDomain.
     pub object: Option<Arc<DynamicObject>>,
-    /// Who holds it.
+    /// Site that has claimed it.
     pub holder: Holder,
 }
 
-/// Values that a plan may use if it must decide something for the first time.
+/// Random values, used for what is decided or generated for the first time.
 #[derive(Clone, Default)]
 pub struct Fresh {
     /// Identity of the site.
     pub identity: String,
-    /// Password of the database account.
+    /// Password of the database user.
     pub database_password: String,
-    /// Password of the administrator of a server of its own.
+    /// Administrator's password of a dedicated server.
     pub root_password: String,
     /// Frappe's encryption key.
     pub encryption_key: String,
@@ -58,14 +58,14 @@ pub struct Fresh {
     pub admin_password: String,
 }
 
-/// What leads hosts to the site.
+/// Routes of the site.
 #[derive(Clone, Debug, Default)]
 pub struct Routes {
     /// The Ingress.
     pub ingress: Option<Arc<DynamicObject>>,
     /// The Gateway API's HTTPRoute.
     pub http_route: Option<Arc<DynamicObject>>,
-    /// OpenShift's Routes, one for each host that the site holds or wants.
+    /// OpenShift's Routes, one for each current or desired host.
     pub routes: BTreeMap<String, Arc<DynamicObject>>,
 }
 
@@ -78,71 +78,70 @@ impl Routes {
     }
 }
 
-/// The world, as far as one site is concerned.
+/// Observed state of a site and everything that it depends on.
 pub struct Observed {
     /// The site.
     pub site: Arc<FrappeSite>,
     /// The operator's settings.
     pub config: Arc<OperatorConfig>,
-    /// What the cluster offers.
+    /// Optional APIs of the cluster.
     pub capabilities: Capabilities,
     /// Its bench.
     pub bench: Option<Arc<FrappeBench>>,
     /// Metadata of its namespace.
     pub namespace: Option<Arc<DynamicObject>>,
-    /// The hosts that it wants.
+    /// Hosts of the spec.
     pub hosts: Hosts,
     /// Their claims, in the same order.
     pub claims: Vec<Claim>,
-    /// Claims that the site holds and wants no longer.
+    /// Claims of hosts that are no longer in the spec.
     pub former_claims: Vec<Arc<DynamicObject>>,
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
-    /// What another operator made for it, as long as it is being taken over.
+    /// Objects of another operator, while the site is being taken over.
     pub found: Found,
-    /// Metadata of the Secrets in the site's own namespace that it reads, by name; with those of its SiteBackups' storages where
-    /// these are the matter.
+    /// Metadata of the referenced Secrets in the site's namespace, by name; for SiteBackups also those of their storages.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
-    /// Names of those that have the password of a server's administrator.
+    /// Names of Secrets with the password of a server's administrator.
     pub root_secrets: BTreeSet<String>,
-    /// Names of PersistentVolumeClaims that SiteBackups name and that are a bench's or a MariaDB's.
+    /// Names of PersistentVolumeClaims referenced by SiteBackups that belong to a bench or a MariaDB.
     pub taken_claims: BTreeSet<String>,
-    /// Metadata of their copies in another bench's namespace, by the copy's name.
+    /// Metadata of the Secrets' copies in the bench's namespace, by the copy's name.
     pub copies: BTreeMap<String, Arc<DynamicObject>>,
     /// Whether the MariaDB operator's kinds exist.
     pub mariadb_installed: bool,
     /// MariaDB objects of the cluster.
     pub servers: Vec<Arc<DynamicObject>>,
-    /// Metadata of the Secret of the administrator of its own MariaDB.
+    /// Metadata of the Secret with the administrator's password of the dedicated MariaDB.
     pub root_secret: Option<Arc<DynamicObject>>,
     /// Database, User and Grant.
     pub sql: [Option<Arc<DynamicObject>>; 3],
     /// The site's own Jobs by name.
     pub jobs: BTreeMap<String, Arc<DynamicObject>>,
-    /// What leads hosts to it.
+    /// Routes.
     pub routes: Routes,
-    /// What the runner said when the present operation's Job failed; read only where the status does not have it.
+    /// Failure reported by the current operation's Job; read only if the status does not have it.
     pub failure: Option<job::Failure>,
-    /// SiteBackups that name the site, by name.
+    /// SiteBackups of the site, by name.
     pub backups: Vec<Arc<SiteBackup>>,
-    /// The Job of the backup or restore that is in progress.
+    /// Job of the running backup operation.
     pub backup_job: Option<Arc<DynamicObject>>,
-    /// What that Job's pod left, where it has ended.
+    /// Result of that Job, if it has finished.
     pub backup_result: Option<job::Ended>,
-    /// Image of this operator.
+    /// The operator's image.
     pub operator_image: Option<String>,
-    /// Whether nothing can be made in the namespace any more.
+    /// Whether the namespace is being deleted.
     pub namespace_terminating: bool,
     /// Epoch of the slot's owner.
     pub epoch: i64,
-    /// Values for what is decided now.
+    /// Random values for new decisions.
     pub fresh: Fresh,
     /// The time.
     pub now: Timestamp,
 }
 
 impl Observed {
-    /// What the backup's Job left, if it succeeded.
+    /// Result of the backup Job, if it succeeded.
     pub fn backup_succeeded(&self) -> job::Success {
         match &self.backup_result {
             Some(job::Ended::Succeeded(result)) => result.clone(),
@@ -158,7 +157,7 @@ impl Observed {
         }
     }
 
-    /// What the builders need to know of the site's bench.
+    /// Input of the builders for the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> BenchInput<'a> {
         BenchInput {
             bench,
@@ -169,7 +168,7 @@ impl Observed {
         }
     }
 
-    /// Name of the Secret with the password of Administrator, in the site's own namespace.
+    /// Name of the Secret with Administrator's password, in the site's namespace.
     pub fn admin_secret_name(&self) -> String {
         admin_secret_name(&self.site)
     }
@@ -179,35 +178,35 @@ impl Observed {
         self.secrets.get(&self.admin_secret_name())
     }
 
-    /// The MariaDB of the site alone.
+    /// The site's dedicated MariaDB.
     pub fn own_server(&self) -> Option<&Arc<DynamicObject>> {
         self.namesake_server().filter(|it| Owner::site(self.site.as_ref()).has(it))
     }
 
-    /// The MariaDB of that name, whosever it is.
+    /// The MariaDB with that name, whatever its owner.
     pub fn namesake_server(&self) -> Option<&Arc<DynamicObject>> {
         let key = Place::of(&self.site).own_server();
         self.servers.iter().find(|server| Key::of(server.as_ref()) == key)
     }
 }
 
-/// What is known of one attempt before anything is read.
+/// Parameters of a reconcile, known before anything is read.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     /// Epoch of the slot's owner.
     pub epoch: i64,
-    /// Whether a write just said that the namespace is being deleted.
+    /// Whether a write has just failed because the namespace is being deleted.
     pub terminating: bool,
-    /// Whose turn it is.
+    /// The controller that reconciles.
     pub of: Of,
 }
 
-/// Whose Job's end is read.
+/// The Job whose result is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Of {
-    /// That of the site's own operation.
+    /// Job of the site's operation.
     Site,
-    /// That of the backup, restore or removal that is in progress.
+    /// Job of the running backup operation.
     Backups,
 }
 
@@ -216,12 +215,12 @@ fn admin_secret_name(site: &FrappeSite) -> String {
     named.unwrap_or_else(|| Place::of(site).generated_admin_password(&site.name_any()).name)
 }
 
-/// What is there and was made for this very site.
+/// Existing objects that were created for this site.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Found {
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
-    /// Whether `SITE-admin` is there, with the password of Administrator.
+    /// Whether the Secret `SITE-admin` with Administrator's password exists.
     pub has_admin_password: bool,
     /// The Database.
     pub database: Option<DynamicObject>,
