@@ -1,4 +1,4 @@
-//! What every reconcile is given: clients, caches, settings.
+//! The context of every reconcile: clients, caches, settings.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -45,7 +45,7 @@ impl Children {
         self.0.get(&kind).expect("every kind that a controller reads is watched")
     }
 
-    /// An object, as new as is known.
+    /// The newest known version of an object.
     pub fn get(&self, kind: Kind, key: &Key) -> Option<Arc<DynamicObject>> {
         self.cache(kind).get(key)
     }
@@ -56,15 +56,15 @@ impl Children {
     }
 }
 
-/// What every reconcile is given.
+/// Context of every reconcile: clients, caches, settings.
 pub struct Context {
-    /// Client whose writes pass the gate.
+    /// Client whose writes pass through the gate.
     pub client: Client,
-    /// Where Events go.
+    /// Publishes Events.
     pub events: Events,
     /// The wall clock.
     pub clock: WallClock,
-    /// The operator's settings, as the ConfigMap has them now.
+    /// Current settings of the operator's ConfigMap.
     pub settings: watch::Receiver<Arc<OperatorConfig>>,
     /// Sites.
     pub sites: Arc<Cache<FrappeSite>>,
@@ -74,43 +74,43 @@ pub struct Context {
     pub site_children: Children,
     /// Objects of benches.
     pub bench_children: Children,
-    /// Secrets of users that benches and sites read: metadata.
+    /// Metadata of users' Secrets that benches and sites reference.
     pub user_secrets: Arc<ChildCache>,
-    /// Services of ingress controllers, as benches and the ConfigMap name them.
+    /// Services of ingress controllers that benches and the ConfigMap reference.
     pub ingress_services: Named,
-    /// Which hosts each site holds.
+    /// Index of claimed hosts by site.
     pub claims: Arc<Claims>,
-    /// Which Secrets have the password of a MariaDB's administrator.
+    /// Index of Secrets with the password of a MariaDB administrator.
     pub root_secrets: Arc<RootSecrets>,
-    /// What the cluster offers beyond Kubernetes.
+    /// Optional APIs of the cluster.
     pub capabilities: watch::Receiver<Capabilities>,
     /// SiteBackups by site.
     pub backups: Indexes,
-    /// SiteBackups that carry no slot label yet, of all members.
+    /// SiteBackups without a slot label, of all replicas.
     pub new_backups: Arc<ChildCache>,
     /// Image of this operator.
     pub operator_image: Option<String>,
-    /// How many site Jobs may run.
+    /// Job slots.
     pub jobs: Arc<JobBudget>,
-    /// Sites of which something is reconciled: by one controller at a time.
+    /// Locks that let only one controller at a time reconcile a site.
     pub locks: Locks,
-    /// What keeps pods of benches from running.
+    /// Why pods of benches do not run.
     pub troubles: Arc<Troubles>,
-    /// Wakes a bench when a site of it is gone, and SiteBackups when their site is.
+    /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups when their site was.
     pub departures: Departures,
     /// Watched namespaces; all if empty.
     pub namespaces: Vec<String>,
 }
 
 impl Context {
-    /// A SiteBackup, as new as is known: while its label changes, either watch may be the later one.
+    /// The newest known version of a SiteBackup: while its label changes, either watch may be newer.
     pub fn backup(&self, key: &Key) -> Option<SiteBackup> {
         let both = [self.site_children.get(Kind::SiteBackup, key), self.new_backups.get(key)];
         let object = both.into_iter().flatten().max_by_key(|it| version_of(it.as_ref()))?;
         object.as_ref().clone().try_parse().ok()
     }
 
-    /// The SiteBackups that name a site, also those that have no slot's label, by name.
+    /// The SiteBackups of a site by name, including those without a slot label.
     pub fn backups_of(&self, site: &Key) -> Vec<Arc<SiteBackup>> {
         let found = self.backups.of(site).into_iter().filter_map(|name| self.backup(&Key::new(&site.namespace, name)));
         found.filter(|it| it.spec.site_ref.name == site.name).map(Arc::new).collect()
@@ -126,7 +126,7 @@ impl Context {
         self.settings.borrow().clone()
     }
 
-    /// What the cluster offers beyond Kubernetes.
+    /// Optional APIs of the cluster.
     pub fn capabilities(&self) -> Capabilities {
         *self.capabilities.borrow()
     }

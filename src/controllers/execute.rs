@@ -1,4 +1,4 @@
-//! Carries out what a plan decided, whichever kind it is for. No choices are made here.
+//! Executes plans of every kind. No decisions are made here.
 
 use std::sync::Arc;
 
@@ -29,64 +29,64 @@ use crate::{
     },
 };
 
-/// Where what is known of a kind is kept.
+/// Access to the caches of a kind.
 pub trait Held: Reconciled<Status: Default + Serialize + DeserializeOwned> + Serialize + DeserializeOwned {
     /// The kind whose status a plan writes.
     type Recorder: Held<Status = Self::Recorded>;
-    /// Whether several are reconciled together: what the API server refuses of one stops no other.
+    /// Whether several objects are reconciled together, so that a rejection affects only its object.
     const TOGETHER: bool = false;
 
-    /// The newest that is known of an object.
+    /// The newest known version of an object.
     fn newest(context: &Context, key: &Key) -> Option<Arc<Self>>;
 
-    /// The same, of one that was looked at; nothing of one that is gone.
+    /// The same, for an object that was observed; None if it no longer exists.
     fn newest_of(context: &Context, known: &Arc<Self>) -> Option<Arc<Self>> {
         Self::newest(context, &Key::of(known.as_ref()))
     }
 
-    /// Takes the answer to a write of an object in.
+    /// Caches the response to a write.
     fn wrote(context: &Context, written: DynamicObject);
 
-    /// Forgets an object that is gone with this answer.
+    /// Removes an object from the cache that was deleted by a write.
     fn gone(context: &Context, known: &Self, written: &DynamicObject);
 
-    /// The objects that are made for it.
+    /// Cache of the objects created for it.
     fn children(context: &Context) -> &Children;
 
-    /// The cache that shows the Secrets that are made for it.
+    /// Cache of the Secrets created for it.
     fn secrets(context: &Context) -> &ChildCache {
         Self::children(context).cache(Kind::Secret)
     }
 
-    /// Whose operation a status records, where it is one of several.
+    /// The object whose operation a status records, if several are reconciled together.
     fn recorded(_: &Context, _: &Key, _: &Self::Recorded) -> Option<Arc<Self>> {
         None
     }
 
-    /// Counts what is reported to users.
+    /// Counts published Events.
     fn count(_: &Notice) {}
 }
 
-/// One attempt to bring something a step further.
+/// Execution of one plan.
 pub struct Attempt<'a> {
-    /// What every reconcile is given.
+    /// Clients, caches and settings.
     pub context: &'a Context,
-    /// Its writes.
+    /// Writer for its scope.
     pub writer: &'a Writer,
-    /// What is reconciled.
+    /// Key of the reconciled object.
     pub key: &'a Key,
-    /// For whom objects are taken over: what is reconciled, where that is one object.
+    /// The object for which others are taken over, if a single object is reconciled.
     pub owner: Owner,
 }
 
-/// A write that failed, and the object that it was for where several are reconciled together.
+/// A failed write, with its object if several are reconciled together.
 pub type Refused<K> = (Option<Arc<K>>, WriteError);
 
-/// The writes that failed.
+/// Failed writes.
 pub struct Failed<K> {
-    /// The one that decides what becomes of the attempt: it ended the attempt, where one did.
+    /// The failure that decides about the retry: the one that ended the execution, if any.
     pub first: Refused<K>,
-    /// What was refused of others.
+    /// Rejected writes of other objects.
     pub others: Vec<Refused<K>>,
 }
 
@@ -97,7 +97,7 @@ impl<K> From<Refused<K>> for Failed<K> {
 }
 
 impl Attempt<'_> {
-    /// Carries a plan out, and notifies users. Room for its Job is released if the Job was not made.
+    /// Executes a plan and publishes its Events. The job slot is released if the Job was not created.
     pub async fn carry_out<K: Held>(&self, plan: &Plan<K>, room: Option<&Claim>) -> Result<Outcome, Failed<K>> {
         let done = self.execute(plan).await;
         if done.is_err()
@@ -118,7 +118,7 @@ impl Attempt<'_> {
         })
     }
 
-    /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is made.
+    /// Steps, status, Job, last steps: in this order, because the status records an operation before its Job is created.
     async fn execute<K: Held>(&self, plan: &Plan<K>) -> Result<(), Failed<K>> {
         let context = self.context;
         let recorded = plan.status.as_ref().and_then(|it| K::recorded(context, self.key, it));
@@ -150,7 +150,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Takes the steps of those of which nothing was refused.
+    /// Executes the steps of objects without a rejected write.
     async fn take_each<K: Held>(&self, steps: &[Step<K>], refused: &mut Vec<Refused<K>>) -> Result<(), Failed<K>> {
         for step in steps {
             if !step.of().is_some_and(|it| is_refused(refused, it)) {
@@ -192,7 +192,7 @@ impl Attempt<'_> {
         }
     }
 
-    /// Changes the metadata of an object of the kind itself, and remembers the answer.
+    /// Patches the metadata of an object of the reconciled kind, and caches the response.
     async fn patch<K: Held>(&self, of: &K, metadata: &MetadataPatch) -> Result<(), WriteError> {
         let key = Key::of(of);
         let written = self.writer.patch_metadata(K::KIND, &key, metadata).await?;
@@ -207,7 +207,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Writes the status if it differs, on the version of the object that is known; answers whether it did.
+    /// Writes the status if it differs, based on the known version of the object; returns whether it was written.
     pub async fn write_status<K: Held>(&self, known: &K, next: &K::Status) -> Result<bool, WriteError> {
         if known.status() == Some(next) {
             return Ok(false);
@@ -219,21 +219,21 @@ impl Attempt<'_> {
         Ok(true)
     }
 
-    /// Notifies users about an object.
+    /// Publishes Events of an object.
     pub async fn tell<K: Held>(&self, of: &K, notice: &Notice) {
         K::count(notice);
         self.context.events.publish(&reference(K::KIND, &Key::of(of), of.meta().uid.clone()), notice).await;
     }
 }
 
-/// Remembers the answer to a write in a cache of typed objects.
+/// Caches the response to a write in a cache of typed objects.
 pub fn remember<K: Cached + Resource<DynamicType = ()> + DeserializeOwned>(cache: &Cache<K>, written: DynamicObject) {
     if let Ok(object) = written.try_parse::<K>() {
         cache.wrote(object);
     }
 }
 
-/// Notes what the API server refuses of one of several; answers any other failure, which ends the attempt.
+/// Collects a rejected write of one of several objects; returns any other failure, which ends the execution.
 fn ends<K: Held>(done: Result<(), Refused<K>>, refused: &mut Vec<Refused<K>>) -> Option<Failed<K>> {
     match done.err()? {
         one @ (_, WriteError::Rejected { .. }) if K::TOGETHER => {

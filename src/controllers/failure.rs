@@ -1,4 +1,4 @@
-//! What becomes of a reconcile that did not come to its end.
+//! Errors of reconciles and their retries.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,29 +15,29 @@ use crate::{
     },
 };
 
-/// Reason of the Event about an object that the API server refused.
+/// Reason of the Event for a rejected write.
 pub const WRITE_REJECTED: &str = "WriteRejected";
-/// Wait before writes are retried while the member has no right to act.
+/// Delay before a retry while the gate is closed.
 pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
-/// Why a reconcile did not come to its end.
+/// Error of a reconcile.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Something could not be read.
+    /// A read failed.
     #[error("observe {0:?} {1}")]
     Observe(Kind, Key, #[source] kube::Error),
-    /// Something could not be written.
+    /// A write failed.
     #[error("write for {0:?} {1}")]
     Write(Kind, Key, #[source] WriteError),
 }
 
 impl Error {
-    /// Of the write that decides, for the object of this key.
+    /// The error of the write that decides about the retry.
     pub fn of<K: Held>(key: &Key, failed: Failed<K>) -> Self {
         Self::Write(K::KIND, key.clone(), failed.first.1)
     }
 
-    /// Whether the API server could not be reached, or was too busy: the same may well succeed once it is not.
+    /// Whether the API server was unreachable or overloaded, so that a retry may succeed soon.
     fn is_unanswered(&self) -> bool {
         match self {
             Self::Observe(_, _, kube::Error::Api(status)) => !(400..=428).contains(&status.code),
@@ -47,8 +47,8 @@ impl Error {
     }
 }
 
-/// A conflict is looked at again soon; a refusal is told to the object that it is about; what the API server did not answer
-/// is retried soon, everything else with backoff.
+/// Conflicts and requests without a response are retried soon, everything else with backoff; a rejection is reported on its
+/// object.
 pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, error: Error) -> Outcome {
     let Error::Write(_, _, write) = &error else { return retried(&error) };
     match write {
@@ -74,13 +74,13 @@ pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, er
     }
 }
 
-/// What was not answered is retried soon, everything else with backoff.
+/// Requests without a response are retried soon, everything else with backoff.
 pub fn retried(error: &Error) -> Outcome {
     tracing::warn!(error = chain(error), "reconcile failed, will be retried");
     if error.is_unanswered() { Outcome::Unavailable } else { Outcome::Failed }
 }
 
-/// Says in the Ready condition what the API server refused; everything else in the status stays.
+/// Reports the rejection in the Ready condition; the rest of the status is unchanged.
 async fn not_ready<K: Held>(attempt: &Attempt<'_>, about: &Arc<K>, message: &str) {
     let Some(known) = K::newest_of(attempt.context, about) else { return };
     let mut body = wire::json(&known.status().cloned().unwrap_or_default());

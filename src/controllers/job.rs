@@ -1,4 +1,4 @@
-//! State of a Job, and what its pod left behind. Pure.
+//! State of a Job, and the termination messages of its pod. Pure.
 
 use std::time::Duration;
 
@@ -9,18 +9,18 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use crate::domain::{code::Code, live};
 
-/// Attempts of one operation before it fails permanently.
+/// Attempts of an operation before it fails permanently.
 pub const ATTEMPTS_MAX: i32 = 3;
-/// Wait before the second attempt; each further wait is five times as long, to at most [`WAIT_MAX`].
+/// Delay before the second attempt; each further delay is five times as long, at most [`WAIT_MAX`].
 const FIRST_WAIT: Duration = Duration::from_secs(10);
-/// Longest wait between two attempts.
+/// Longest delay between two attempts.
 const WAIT_MAX: Duration = Duration::from_mins(5);
-/// Time from a backup or removal that failed permanently to the next try of it. Its Jobs, which are kept for an hour, are gone by
-/// then.
+/// Delay between a permanent failure of a final backup or removal and its next try. Its Jobs, which are kept for an hour, are
+/// deleted by then.
 pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
-/// Longest time in which a pod of a new Job is made, unless something refuses it.
+/// Time within which a new Job's pod is created, unless it is rejected.
 const POD_MADE_MAX: Duration = Duration::from_secs(20);
-/// Longest time in which it starts, unless something is missing: images are pulled in it.
+/// Time within which the pod starts, including image pulls, unless something is missing.
 const POD_STARTS_MAX: Duration = Duration::from_mins(1);
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
@@ -28,7 +28,7 @@ const MESSAGE_MAX_CHARACTERS: usize = 512;
 /// State of a Job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
-    /// It runs or waits to.
+    /// It is running, or waits to start.
     Running,
     /// It succeeded.
     Complete,
@@ -52,11 +52,11 @@ pub fn state(job: &DynamicObject) -> State {
 /// State of a Job's first pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Begin {
-    /// It works, or did.
+    /// It is running, or has run.
     Begun,
-    /// Not yet: if nothing changes before, look again after this time.
+    /// Not yet running: check again after this time if nothing changes.
     Soon(Duration),
-    /// Nothing but a user brings it about: why, and where to look.
+    /// A user must act: why, and where to look.
     Stuck(String),
 }
 
@@ -90,13 +90,13 @@ pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
     most.checked_sub(elapsed).filter(|left| !left.is_zero()).map_or(Begin::Stuck(why), Begin::Soon)
 }
 
-/// Wait after a number of failures, from 1.
+/// Delay after a number of failures, from 1.
 pub fn wait_after(failures: i32) -> Duration {
     let factor = 5_u32.saturating_pow(u32::try_from(failures - 1).unwrap_or(0));
     FIRST_WAIT.saturating_mul(factor).min(WAIT_MAX)
 }
 
-/// Time left until what failed permanently is retried; None once it is over.
+/// Time left until a permanent failure is retried; None if it has passed.
 pub fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration> {
     let elapsed = Duration::try_from(now.duration_since(failed_at)).unwrap_or_default();
     AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())
@@ -113,19 +113,19 @@ pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
 /// Why a Job failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// For the operator.
+    /// Code.
     pub code: Code,
-    /// For users.
+    /// Message for users.
     pub message: String,
 }
 
 impl Failure {
-    /// Of a Job whose containers left nothing: they were killed, or never began.
+    /// The failure of a Job whose containers wrote no termination message: they were killed, or never started.
     pub fn unknown() -> Self {
         Self { code: Code::Unknown, message: "see its log".to_owned() }
     }
 
-    /// What a container left. Text that is not the runner's, such as the kubelet's, is for users alone.
+    /// The failure in a termination message. Text that is not from the runner, such as the kubelet's, is only shown.
     fn parse(message: &str) -> Self {
         let left: Left = serde_json::from_str(message).unwrap_or_default();
         let code = left.code.as_deref().and_then(|word| word.parse().ok()).unwrap_or(Code::Unknown);
@@ -138,7 +138,7 @@ impl Failure {
     }
 }
 
-/// What a container leaves in its termination message.
+/// Termination message of a failed container.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Left {
@@ -156,17 +156,17 @@ enum Done {
     Other(IgnoredAny),
 }
 
-/// What a container leaves that did what it was asked for.
+/// Termination message of a successful container.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Success {
-    /// Apps that are in the image.
+    /// Apps in the image.
     pub apps: Option<Vec<String>>,
-    /// Bytes of a backup.
+    /// Size of a backup in bytes.
     pub bytes: Option<i64>,
-    /// Names of backups that were removed.
+    /// Names of removed backups.
     pub removed: Vec<String>,
-    /// What a user should know although it succeeded.
+    /// Warning for users.
     pub warning: Option<String>,
 }
 
@@ -175,10 +175,10 @@ pub fn failure(pods: &[Pod]) -> Option<Failure> {
     newest_message(pods).map(|message| Failure::parse(&message))
 }
 
-/// What became of a Job, by what its newest container left.
+/// Result of a Job, from the newest termination message.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ended {
-    /// It succeeded, with this result.
+    /// It succeeded.
     Succeeded(Success),
     /// It failed.
     Failed(Failure),

@@ -6,8 +6,8 @@
 //! | SiteBackup | [`backup::reconcile`] |
 //! | FrappeBench | [`bench::reconcile`] |
 //!
-//! What is watched and whom that wakes: the table of [`crate::domain::kinds`], for users in `docs/permissions.md`.
-//! Which change leads to which reconcile: `watch.rs` of each kind. Everything goes through the queue of
+//! Watches, and the reconciles that they trigger: the table of [`crate::domain::kinds`], also in `docs/permissions.md`.
+//! Which changes trigger a reconcile: `watch.rs` of each kind. Everything goes through the queue of
 //! [`kube_sharding::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 
 pub mod adoption;

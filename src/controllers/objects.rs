@@ -21,10 +21,10 @@ use crate::{
     io::writer::{WriteError, Writer},
 };
 
-/// The object of this name, where it is of whom it is to be made for. One that belongs to another owner is refused.
+/// The live object with this name, if it belongs to the same owner; an object of another owner is rejected.
 ///
-/// What no watch shows is looked for where another's name may have been made to be the same: an apply would not tell,
-/// since this operator made both.
+/// If another site's object may have the same name, an object that no watch shows is read live: an apply would not
+/// conflict, because this operator created both.
 async fn own(
     writer: &Writer,
     cache: &ChildCache,
@@ -41,7 +41,7 @@ async fn own(
     }
 }
 
-/// Of a Secret the metadata alone is read.
+/// Of a Secret only the metadata is read.
 async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObject>, WriteError> {
     if desired.kind != Kind::Secret {
         return writer.find(desired.kind, &desired.key).await;
@@ -53,7 +53,7 @@ async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObjec
     }
 }
 
-/// Brings an object to what it should be, if it differs. Costs nothing if it does not.
+/// Applies an object if it differs from the live one; otherwise sends no request.
 pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> Result<(), WriteError> {
     let cache = children.cache(desired.kind);
     let live = own(writer, cache, "apply", desired).await?;
@@ -74,8 +74,8 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     Ok(())
 }
 
-/// An object as it is compared with what is known. Of a ConfigMap that is which entries are as they were applied, and the hash
-/// of what was.
+/// The object as compared with the cached one. For a ConfigMap, whose data is not cached, the hash of the applied data is
+/// compared.
 fn compared(desired: &Desired) -> Value {
     let mut body = desired.stamped();
     if desired.kind == Kind::ConfigMap {
@@ -88,15 +88,15 @@ fn entries(data: &Value) -> Value {
     data.as_object().into_iter().flatten().map(|(name, _)| (name.clone(), json!(true))).collect::<Map<_, _>>().into()
 }
 
-/// Makes the number of replicas that a Deployment has this operator's in a second name, so that letting the field go in
-/// the first does not reset it. Whoever sets another number later takes it from both.
+/// Applies the current replicas of a Deployment with a second field manager, so that they are not reset when the first one
+/// stops applying the field. A later writer of the field takes it over from both.
 pub async fn hand_over_replicas(writer: &Writer, children: &Children, live: &DynamicObject) -> Result<(), WriteError> {
     let written = writer.apply_replicas(&Key::of(live), live).await?;
     children.cache(Kind::Deployment).wrote(written);
     Ok(())
 }
 
-/// What is changed of a user's Secret, so that the watch shows it.
+/// The patch that labels a user's Secret, so that it is watched.
 pub fn watched(secret: &DynamicObject) -> MetadataPatch {
     MetadataPatch::of(secret).with_labels([(labels::WATCHED, "true".to_owned())])
 }
@@ -112,7 +112,7 @@ pub async fn patch_secret(
     Ok(())
 }
 
-/// Takes over a Secret that another operator made.
+/// Takes over a Secret of another operator.
 pub async fn adopt_secret(
     writer: &Writer,
     cache: &ChildCache,
@@ -123,8 +123,7 @@ pub async fn adopt_secret(
     Ok(())
 }
 
-/// Brings a copy to what the Secret `from` holds now of the keys that `desired` has. What it holds is known here for as long
-/// as this takes.
+/// Updates a copy with the data of the Secret `from`, for the keys of `desired`. The data is held only during this call.
 pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desired: &Desired) -> Result<(), WriteError> {
     let known = own(writer, cache, "copy to", desired).await?.is_some();
     let source = writer.read(Kind::Secret, from).await?;
@@ -136,8 +135,8 @@ pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desire
     Ok(())
 }
 
-/// Creates an object that must not be there yet. One that is ours and lost its labels, so that no watch shows it, gets
-/// them back; one that belongs to another owner is refused.
+/// Creates an object that must not exist yet. An existing object of the same owner that lost its labels, so that no watch
+/// shows it, is labelled again; an object of another owner is rejected.
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
     let written = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
@@ -153,7 +152,7 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
     Ok(())
 }
 
-/// The object of this name, if it is ours: with our labels again.
+/// The existing object, labelled again, if it belongs to the same owner.
 async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
     let live = writer.get_metadata(desired.kind, &desired.key).await?;
     may_take_back(desired, &live).map_err(|error| *error)?;
@@ -161,10 +160,10 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
     writer.patch_metadata(desired.kind, &desired.key, &metadata).await
 }
 
-/// Whether an object that is there is what was to be created.
+/// Whether an existing object is the one to be created.
 ///
-/// It is by its labels, or by the identity that was decided before it was made. A Secret that was kept, or restored, for a
-/// site of this name has another identity: it is looked at again before anything is made by the one that was decided.
+/// It is if it has the owner's labels or the recorded identity. A Secret that was kept or restored for a site of this name
+/// has another identity: the site is reconciled again before anything is created with the recorded one.
 pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
     let has_identity = live.annotations().contains_key(labels::IDENTITY);
     let same = has_identity && identity_of(live) == wanted_identity(desired);
@@ -184,7 +183,7 @@ fn identity_of(object: &DynamicObject) -> Option<&str> {
     object.annotations().get(labels::IDENTITY).map(String::as_str)
 }
 
-/// Deletes exactly this object.
+/// Deletes this object, by uid.
 pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &DynamicObject) -> Result<(), WriteError> {
     match writer.delete(kind, object).await? {
         Some(left) if left.metadata.finalizers.as_ref().is_some_and(|it| !it.is_empty()) => cache.wrote(left),
@@ -193,7 +192,7 @@ pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &Dy
     Ok(())
 }
 
-/// The object as JSON, as it is compared. The items of a list come without apiVersion and kind.
+/// The object as JSON for comparison. Items of a list have no apiVersion and kind.
 fn as_value(kind: Kind, object: &DynamicObject) -> Value {
     let mut value = wire::json(object);
     let resource = kind.resource();
@@ -202,12 +201,12 @@ fn as_value(kind: Kind, object: &DynamicObject) -> Value {
     value
 }
 
-/// Names an object to users.
+/// Name of an object in messages.
 pub fn name(kind: Kind, key: &Key) -> String {
     format!("{} {key}", kind.resource().kind)
 }
 
-/// Names an object to Events.
+/// Reference to an object in Events.
 pub fn reference(kind: Kind, key: &Key, uid: Option<String>) -> ObjectReference {
     let resource = kind.resource();
     ObjectReference {

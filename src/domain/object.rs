@@ -1,4 +1,4 @@
-//! An object as it should be, and whose an object is.
+//! Desired objects, and owners of objects.
 
 use std::collections::BTreeMap;
 
@@ -18,12 +18,12 @@ use crate::domain::{
 /// Hex digits of the hash of an applied object.
 const APPLIED_HASH_DIGITS: usize = 16;
 
-/// An object as it should be: exactly the fields that this operator owns.
+/// A desired object: exactly the fields that this operator owns.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Desired {
-    /// Its kind.
+    /// The kind.
     pub kind: Kind,
-    /// Its namespace and name.
+    /// Namespace and name.
     pub key: Key,
     /// The whole object, with apiVersion, kind and metadata.
     pub body: Value,
@@ -52,34 +52,34 @@ impl Desired {
         BTreeMap::deserialize(&self.body["metadata"]["labels"]).unwrap_or_default()
     }
 
-    /// The value of a label that it has.
+    /// Value of a label.
     pub fn label(&self, name: &str) -> Option<&str> {
         self.body["metadata"]["labels"][name].as_str()
     }
 
-    /// The value of an annotation that it has.
+    /// Value of an annotation.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.body["metadata"]["annotations"][name].as_str()
     }
 
-    /// The objects that it goes with.
+    /// Its owner references.
     pub fn owners(&self) -> Vec<OwnerReference> {
         Vec::deserialize(&self.body["metadata"]["ownerReferences"]).unwrap_or_default()
     }
 
-    /// The bench's component that it is of.
+    /// Component of the bench.
     pub fn component(&self) -> &str {
         self.label("component").unwrap_or_default()
     }
 
-    /// The object as it is applied: with the hash of itself as an annotation.
+    /// The object with its hash as an annotation, as applied.
     pub fn stamped(&self) -> Value {
         let mut body = self.body.clone();
         body["metadata"]["annotations"][APPLIED_HASH] = json!(self.applied_hash());
         body
     }
 
-    /// Hash of what is applied, as the object carries it in `labels::APPLIED_HASH`.
+    /// Hash of the applied object, in the annotation `labels::APPLIED_HASH`.
     pub fn applied_hash(&self) -> String {
         hash_hex(&self.body.to_string(), APPLIED_HASH_DIGITS)
     }
@@ -90,22 +90,22 @@ pub fn is_controlled_by(object: &impl ResourceExt, uid: &str) -> bool {
     object.owner_references().iter().any(|it| it.controller == Some(true) && it.uid == uid)
 }
 
-/// The finalizers of an object without one of ours.
+/// The finalizers of an object without ours.
 pub fn finalizers_without(object: &impl ResourceExt, ours: &str) -> Vec<String> {
     object.finalizers().iter().filter(|it| *it != ours).cloned().collect()
 }
 
-/// Whether a write let an object go that was being deleted: nothing holds it any more.
+/// Whether a write removed the last finalizer of an object that was being deleted.
 pub fn is_let_go(written: &impl ResourceExt) -> bool {
     written.meta().deletion_timestamp.is_some() && written.finalizers().is_empty()
 }
 
-/// Whether an object carries the identity of a site, which this operator writes on what it makes and keeps.
+/// Whether an object has the annotation with this site's identity.
 pub fn is_made(metadata: &kube::api::ObjectMeta) -> bool {
     metadata.annotations.as_ref().is_some_and(|it| it.contains_key(IDENTITY))
 }
 
-/// Whether an object carries this operator's mark.
+/// Whether an object has this operator's managed-by label.
 pub fn is_ours(metadata: &kube::api::ObjectMeta) -> bool {
     metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).is_some_and(|value| value == MANAGER)
 }

@@ -1,7 +1,7 @@
-//! What is known of the world: what the watches delivered, what this process wrote and has not seen yet, and strays that
-//! the watch of their kind does not show. Each of the three may be late; what is read is the newest.
+//! Cache of one kind: objects delivered by the watch, own writes that the watch has not delivered yet, and strays that the
+//! watch does not show. Each may be outdated; reads return the newest.
 //!
-//! Without the second part, a reconcile that runs before the watch delivers its own last write would write again.
+//! Without own writes, a reconcile that runs before the watch delivers the last write would write again.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -17,25 +17,25 @@ use tokio::{sync::watch, time::Instant};
 use super::cached::{Cached, Sample};
 use crate::domain::key::Key;
 
-/// How long the answer to a write counts without the watch: longer than a watch is late.
+/// How long the response to a write is kept: longer than any delay of a watch.
 const RECORD_LIFETIME: Duration = Duration::from_secs(30);
-/// Records that are kept before old ones are dropped.
+/// Own writes that are kept before old ones are dropped.
 const RECORDS_KEPT: usize = 1024;
 
-/// Objects of no one who is known that are noted: of more it is forgotten that the watch shows them.
+/// Strangers that are noted; more are forgotten.
 const STRANGERS_KEPT: usize = 10_000;
 
-/// A write of this process that the watch has not delivered yet.
+/// An own write that the watch has not delivered yet.
 enum Written<K> {
     Object(Arc<K>),
-    /// With the version at which it went; the highest where only this process knows of it.
+    /// Deleted at this version; the highest if only this process knows of it.
     Deleted {
         uid: String,
         version: u64,
     },
 }
 
-/// Whether an object is one of those that are held.
+/// Predicate of the objects to keep.
 pub type Known<F> = Box<dyn Fn(&F) -> bool + Send + Sync>;
 
 /// Objects of one kind.
@@ -45,7 +45,7 @@ pub struct Cache<K: Cached> {
     written: DashMap<Key, (Written<K::Form>, Instant)>,
     /// Objects that the watch does not show, because a label is missing or wrong.
     strays: DashMap<Key, Arc<K::Form>>,
-    /// Objects that the watch shows and that are not held, since they are of no one who is known: at which version.
+    /// Versions of strangers: objects that the watch shows but that have no known owner, and are not kept.
     strangers: DashMap<Key, u64>,
     synced: watch::Sender<SlotSet>,
     slot_of: fn(&K::Form) -> Option<Slot>,
@@ -53,7 +53,7 @@ pub struct Cache<K: Cached> {
 }
 
 impl<K: Cached> Cache<K> {
-    /// An empty cache of objects whose slots `slot_of` tells.
+    /// An empty cache; `slot_of` returns an object's slot.
     pub fn new(slot_of: fn(&K::Form) -> Option<Slot>) -> Self {
         Self {
             objects: DashMap::new(),
@@ -67,16 +67,16 @@ impl<K: Cached> Cache<K> {
         }
     }
 
-    /// The same, which holds nothing but what is `known`.
+    /// The same, which keeps only objects that are `known`.
     ///
-    /// One whose owner becomes known later is taken in with the next write of it.
+    /// An object whose owner becomes known later is kept from its next write on.
     #[must_use]
     pub fn of_known(mut self, known: Known<K::Form>) -> Self {
         self.known = Some(known);
         self
     }
 
-    /// The object, as new as is known.
+    /// The newest known version of an object.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
         self.known(key).map(|form| K::open(&form))
     }
@@ -109,7 +109,7 @@ impl<K: Cached> Cache<K> {
         }
     }
 
-    /// Every object that the watch delivered, and the strays; where it is both, the newer.
+    /// All objects of the watch and all strays; the newer if it is both.
     pub fn all(&self) -> Vec<Arc<K>> {
         let mut strays: HashMap<Key, Arc<K::Form>> =
             self.strays.iter().map(|entry| (entry.key().clone(), Arc::clone(entry.value()))).collect();
@@ -121,7 +121,7 @@ impl<K: Cached> Cache<K> {
         all
     }
 
-    /// Takes in an object that is there although the watch does not show it.
+    /// Adds an existing object that the watch does not show.
     pub fn stray(&self, object: Arc<K::Form>) {
         let key = Key::of(object.as_ref());
         if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), object.as_ref())) {
@@ -139,12 +139,12 @@ impl<K: Cached> Cache<K> {
         }
     }
 
-    /// What was told of this object at its version is that it is no stray any more: it has its label, or is gone.
+    /// Removes a stray that has its label again or was deleted at this version.
     pub fn no_stray(&self, object: &K::Form) {
         self.strays.remove_if(&Key::of(object), |_, stray| !is_older(object, stray.as_ref()));
     }
 
-    /// The stray with this uid is gone.
+    /// Removes the stray with this uid.
     pub fn stray_gone(&self, key: &Key, uid: Option<&str>) {
         self.strays.remove_if(key, |_, stray| stray.meta().uid.as_deref() == uid);
     }
@@ -154,18 +154,18 @@ impl<K: Cached> Cache<K> {
         self.objects.len()
     }
 
-    /// The slots whose first list is in and was told of.
+    /// The slots whose first list is complete.
     pub fn synced(&self) -> watch::Receiver<SlotSet> {
         self.synced.subscribe()
     }
 
-    /// Waits until everything is listed.
+    /// Waits until all lists are complete.
     pub async fn wholly_synced(&self) {
         // It cannot fail: the sender is this cache's own.
         let _ = self.synced().wait_for(|slots| *slots == SlotSet::ALL).await;
     }
 
-    /// The first lists of these slots are in and were told of.
+    /// Marks the first lists of these slots as complete.
     pub(super) fn mark_synced(&self, slots: SlotSet) {
         self.synced.send_if_modified(|known| std::mem::replace(known, slots) != slots);
     }
@@ -175,8 +175,7 @@ impl<K: Cached> Cache<K> {
         (self.slot_of)(object)
     }
 
-    /// Records the answer to a write of this process. The watch may have been faster: what it told of already as
-    /// newer, or as gone, stays.
+    /// Records the response to an own write, unless the watch has already delivered a newer version or the deletion.
     pub fn wrote(&self, object: K) {
         let object = K::trim(object.close());
         let key = Key::of(&object);
@@ -207,7 +206,7 @@ impl<K: Cached> Cache<K> {
         self.known.as_ref().is_none_or(|known| known(object))
     }
 
-    /// Whether an object that the watch has shown as a stranger's, at this version or before, is held from now on.
+    /// Whether an object that was a stranger at this version or before is kept from now on.
     fn is_taken_in(&self, key: &Key, object: &K::Form) -> bool {
         let seen = self.strangers.get(key).map(|entry| *entry.value());
         let taken = seen.is_some_and(|seen| version_of(object) >= Some(seen)) && self.holds(object);
@@ -218,7 +217,7 @@ impl<K: Cached> Cache<K> {
         taken
     }
 
-    /// An object that is of no one who is known: it is noted, and goes if it was held.
+    /// Notes a stranger, and removes it if it was kept.
     fn turn_away(&self, object: &K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(object);
         let before = self.seen(&key);
@@ -232,7 +231,7 @@ impl<K: Cached> Cache<K> {
         before.map(Change::Deleted)
     }
 
-    /// Records that this process deleted an object permanently.
+    /// Records a deletion by this process.
     pub fn deleted(&self, key: &Key, uid: &str) {
         self.record_gone(key, uid, u64::MAX);
     }
@@ -259,8 +258,7 @@ impl<K: Cached> Cache<K> {
         }
     }
 
-    /// Takes in what a watch delivered; None if something as new was known. A watch that went on from an older
-    /// version tells things again.
+    /// Records an object delivered by the watch; None if the same or a newer version is known, as after a resumed watch.
     pub(super) fn apply(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
         if !self.holds(&object) {
@@ -286,7 +284,7 @@ impl<K: Cached> Cache<K> {
         (!known).then_some(Change::Applied { now, before })
     }
 
-    /// Takes in that an object is gone; None if a newer one is known.
+    /// Records a deletion delivered by the watch; None if a newer object is known.
     pub(super) fn remove(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
         let was_stranger = self.strangers.remove(&key).is_some();
@@ -305,7 +303,7 @@ impl<K: Cached> Cache<K> {
         Some(Change::Deleted(Arc::new(object)))
     }
 
-    /// Takes in everything there is of some slots at a version.
+    /// Records a complete list of some slots at a version.
     pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K::Form>, version: &str) -> Vec<Change<K::Form>> {
         let (objects, strange): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| self.holds(object));
         let turned_away: Vec<_> = strange.iter().filter_map(|object| self.turn_away(object)).collect();
@@ -360,7 +358,7 @@ fn is_older<K: Resource>(object: &K, than: &K) -> bool {
     version_of(object) < version_of(than)
 }
 
-/// The newer of two; the first of two that are equally new.
+/// The newer of two objects; the first if equal.
 fn newest<K: Resource>(one: Option<Arc<K>>, other: Option<Arc<K>>) -> Option<Arc<K>> {
     match (one, other) {
         (Some(one), Some(other)) => Some(if is_older(one.as_ref(), other.as_ref()) { other } else { one }),
@@ -373,7 +371,7 @@ pub fn version_of<K: Resource>(object: &K) -> Option<u64> {
     object.resource_version().and_then(|version| version.parse().ok())
 }
 
-/// Whether the object is one that went at `version`.
+/// Whether the object was deleted at `version`.
 fn is_gone<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
     object.meta().uid.as_deref() == Some(uid) && version_of(object).is_none_or(|it| it <= version)
 }
@@ -387,22 +385,22 @@ fn is_gone_astray<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
 #[cfg(test)]
 mod tests;
 
-/// What a watch saw.
+/// A change seen by the watch.
 #[derive(Clone, Debug)]
 pub enum Change<K> {
     /// The object is new or differs from `before`.
     Applied {
-        /// As it is now.
+        /// The new object.
         now: Arc<K>,
-        /// As the cache had it.
+        /// The previous object.
         before: Option<Arc<K>>,
     },
-    /// The object is gone.
+    /// The object was deleted.
     Deleted(Arc<K>),
 }
 
 impl<K> Change<K> {
-    /// The object, as it is or last was.
+    /// The object, or its last version.
     pub fn object(&self) -> &K {
         match self {
             Self::Applied { now, .. } | Self::Deleted(now) => now,

@@ -1,5 +1,5 @@
-//! Every write of a reconcile. Each carries its scope to the gate, and what makes it harmless if it comes late: a
-//! resourceVersion, a uid, or a content that both owners would write alike.
+//! Every write of a reconcile. Each passes its scope to the gate, and is harmless if it arrives late: it has a
+//! resourceVersion, a uid, or content that both owners would write.
 
 use http::Request;
 use kube::{
@@ -21,48 +21,48 @@ use crate::{
     io::unread,
 };
 
-/// Field manager of a number of replicas that is on its way to another owner.
+/// Field manager of replicas while their owner changes.
 pub const REPLICAS_MANAGER: &str = "frappe-operator-replicas";
 
-/// Why a write did not happen.
+/// Error of a write.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
-    /// Another owner changed the object first, or an object of this name is there already.
+    /// The object was modified concurrently, or an object with this name exists.
     #[error("{verb} {kind:?} {key}: conflict: modified concurrently")]
     Conflict {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
         /// The object.
         key: Key,
     },
-    /// The namespace is being deleted: nothing can be made in it.
+    /// The namespace is being deleted, so nothing can be created in it.
     #[error("{verb} {kind:?} {key}: the namespace is being deleted")]
     NamespaceTerminating {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
         /// The object.
         key: Key,
     },
-    /// The API server said no, and will say so again.
+    /// The API server rejected the write, and would reject it again.
     #[error("{verb} {kind:?} {key}: {message}")]
     Rejected {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
         /// The object.
         key: Key,
-        /// The server's words.
+        /// The API server's message.
         message: String,
     },
-    /// There is no such object.
+    /// The object does not exist.
     #[error("{verb} {kind:?} {key}: not found")]
     NotFound {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
@@ -72,23 +72,23 @@ pub enum WriteError {
     /// The gate was closed.
     #[error("{verb} {kind:?} {key}: this replica does not own the object")]
     NoRight {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
         /// The object.
         key: Key,
     },
-    /// The API server could not be reached, or was too busy.
+    /// The API server was unreachable or overloaded.
     #[error("{verb} {kind:?} {key}")]
     Transient {
-        /// What was tried.
+        /// Verb of the request.
         verb: &'static str,
         /// Kind of the object.
         kind: Kind,
         /// The object.
         key: Key,
-        /// What went wrong.
+        /// The error.
         #[source]
         source: kube::Error,
     },
@@ -114,10 +114,10 @@ impl Writer {
         Self { client, scope }
     }
 
-    /// Server-side apply: the object then has exactly our fields, and others' beside them.
+    /// Server-side apply: the object then has exactly our fields, and those of other field managers.
     ///
-    /// `known` says that the object is ours: then our values win. One that we do not know is only made, or taken
-    /// where no one else set a field of it to another value, so that a namesake of someone's is never overwritten.
+    /// `known` says that the object is ours: conflicts are then forced. Otherwise it is only created, or adopted without
+    /// conflicts, so that another owner's object with the same name is never overwritten.
     pub async fn apply(&self, desired: &Desired, known: bool) -> Result<DynamicObject, WriteError> {
         let about = ("apply", desired.kind, &desired.key);
         let params = PatchParams { force: known, ..PatchParams::apply(MANAGER) };
@@ -126,8 +126,7 @@ impl Writer {
         self.send(about, request).await
     }
 
-    /// Server-side apply of nothing but the number of replicas that `live` has, as [`REPLICAS_MANAGER`]. Refused if the
-    /// Deployment changed since.
+    /// Server-side apply of only the replicas of `live`, as [`REPLICAS_MANAGER`]. Rejected if the Deployment changed since.
     pub async fn apply_replicas(&self, key: &Key, live: &DynamicObject) -> Result<DynamicObject, WriteError> {
         let params = PatchParams { force: true, ..PatchParams::apply(REPLICAS_MANAGER) };
         let body = json!({
@@ -139,7 +138,7 @@ impl Writer {
         self.send(("apply", Kind::Deployment, key), request).await
     }
 
-    /// Creates an object; one of that name that is there already is a conflict.
+    /// Creates an object; an existing object with that name is a conflict.
     pub async fn create(&self, desired: &Desired) -> Result<DynamicObject, WriteError> {
         let about = ("create", desired.kind, &desired.key);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
@@ -149,7 +148,7 @@ impl Writer {
         self.send(about, request).await
     }
 
-    /// An object that no watch may show, or None.
+    /// Lists an object that may not be watched; None if it does not exist.
     pub async fn find(&self, kind: Kind, key: &Key) -> Result<Option<DynamicObject>, WriteError> {
         let params = ListParams::default().fields(&format!("metadata.name={}", key.name));
         let about = ("list", kind, key);
@@ -161,7 +160,7 @@ impl Writer {
         Ok(first.map(|it| without_secret(kind, DynamicObject { types: Some(types), ..it })))
     }
 
-    /// Changes an object; `body` holds the uid and resourceVersion that it is based on.
+    /// Patches an object; `body` has the uid and resourceVersion that it is based on.
     pub async fn patch(
         &self,
         kind: Kind,
@@ -172,7 +171,7 @@ impl Writer {
         self.send(("patch", kind, key), request).await
     }
 
-    /// Changes metadata.
+    /// Patches metadata.
     pub async fn patch_metadata(
         &self,
         kind: Kind,
@@ -182,7 +181,7 @@ impl Writer {
         self.patch(kind, key, &json!({ "metadata": metadata })).await
     }
 
-    /// Replaces the status; `object` holds the uid and resourceVersion that it is based on.
+    /// Replaces the status; `object` has the uid and resourceVersion that it is based on.
     pub async fn replace_status(&self, kind: Kind, key: &Key, object: &Value) -> Result<DynamicObject, WriteError> {
         let params = PostParams::default();
         let body = object.to_string().into_bytes();
@@ -190,21 +189,20 @@ impl Writer {
         self.send(("update status of", kind, key), request).await
     }
 
-    /// The metadata of an object, read live: for a write that met an object it did not know.
+    /// Reads the metadata of an object live, after a write met an unknown object.
     pub async fn get_metadata(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get_metadata(&key.name, &GetParams::default());
         self.send(("get", kind, key), request).await
     }
 
-    /// An object, read live: the whole of it, or an error. Of a Secret this alone answers what it holds.
+    /// Reads an object live. Only this returns the data of a Secret.
     pub async fn read(&self, kind: Kind, key: &Key) -> Result<DynamicObject, WriteError> {
         let request = builder(kind, key).get(&key.name, &GetParams::default());
         let about = ("get", kind, key);
         whole(&self.send_for_text(about, request).await?).map_err(|error| unread_answer(about, error))
     }
 
-    /// Deletes exactly this object: not one of the same name that was made again. Nothing is returned where it is gone
-    /// at once or was gone before.
+    /// Deletes this object by uid, not a new one with the same name. Returns None if it no longer exists.
     pub async fn delete(&self, kind: Kind, object: &DynamicObject) -> Result<Option<DynamicObject>, WriteError> {
         let key = Key::of(object);
         // A Job is gone only when its pods are: what comes after must not run beside them.
@@ -223,7 +221,7 @@ impl Writer {
         }
     }
 
-    /// Sends what is answered with an object. Of one that cannot be read whole, what was done counts all the same.
+    /// Sends a request whose response is an object. The write counts even if the response cannot be parsed.
     async fn send(
         &self,
         about: (&'static str, Kind, &Key),
@@ -246,12 +244,12 @@ impl Writer {
     }
 }
 
-/// What may be kept of an answer: of a Secret its metadata.
+/// The part of a response that may be kept: of a Secret only its metadata.
 fn without_secret(kind: Kind, object: DynamicObject) -> DynamicObject {
     if kind == Kind::Secret { DynamicObject { data: Value::Null, ..object } } else { object }
 }
 
-/// What was answered, all of it.
+/// The parsed response.
 fn whole<T: DeserializeOwned>(text: &str) -> Result<T, kube::Error> {
     serde_json::from_str(text).map_err(kube::Error::SerdeError)
 }
@@ -260,7 +258,7 @@ fn unread_answer((verb, kind, key): (&'static str, Kind, &Key), error: kube::Err
     classify(verb, kind, key, error)
 }
 
-/// Whether a deletion was answered with its result, and not with the object.
+/// Whether the response to a deletion is a Status and not the object.
 fn is_status(text: &str) -> bool {
     serde_json::from_str::<TypeMeta>(text).is_ok_and(|it| it.kind == "Status")
 }
@@ -273,17 +271,17 @@ fn builder(kind: Kind, key: &Key) -> Builder {
     Builder::new(<DynamicObject as kube::Resource>::url_path(&kind.resource(), namespace))
 }
 
-/// Whether an object was not made since its namespace is being deleted.
+/// Whether an object was not created because its namespace is being deleted.
 pub fn is_terminating(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && has_cause(status, "NamespaceTerminating"))
 }
 
-/// Whether the API server names this cause: what it says beside that is for users.
+/// Whether the API server's error has this cause.
 fn has_cause(status: &Status, cause: &str) -> bool {
     status.details.iter().flat_map(|it| &it.causes).any(|it| it.reason == cause)
 }
 
-/// What the API server said, or why it said nothing.
+/// The API server's message, or why there is none.
 pub fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) => status.message.clone(),

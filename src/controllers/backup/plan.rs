@@ -1,7 +1,7 @@
-//! What the SiteBackups of a site lead to. Pure: every choice is made here, none where the plan is carried out.
+//! The plan of a site's SiteBackups. Pure: every decision is made here, none in its execution.
 //!
-//! One operation of a site runs at a time: what runs is recorded in the site's status (`backup`) before its Job is made, and
-//! whatever else would be done to the site waits while it stands there.
+//! A site has one operation at a time: a backup operation is recorded in the site's status (`backup`) before its Job is
+//! created, and other operations wait until it is removed there.
 
 use std::sync::Arc;
 
@@ -32,27 +32,26 @@ use crate::controllers::{
 /// A site and its SiteBackups.
 struct Look<'a> {
     observed: &'a Observed,
-    /// What Jobs are built of; None if none can be made.
+    /// Input of Jobs; None if none can be created.
     input: Option<Subject<'a>>,
-    /// The operation that is in progress.
+    /// The running operation.
     recorded: Option<BackupOperation>,
-    /// What becomes of it.
+    /// Its state.
     under_way: Plan,
-    /// Whether no operation may begin.
+    /// Whether no operation may start.
     busy: bool,
 }
 
-/// A phase: its name, and what it says of what is known.
+/// A phase: its name and its function.
 type Phase = (&'static str, fn(&Look<'_>) -> Next<SiteBackup>);
 
 /// The phases of the SiteBackups of a site.
 const PHASES: &[Phase] = &[("operation", operation), ("others", others), ("secrets", secrets)];
 
-/// Those while the site itself cannot say what it does next. What ended is written down.
+/// The phases while the site's own plan is not known. Only results are recorded.
 const WAITING: &[Phase] = &[("operation", operation)];
 
-/// Those while the site is being deleted: nothing begins any more, but for the final backup, which the deletion itself records
-/// and waits for.
+/// The phases while the site is being deleted: no operation starts, except the final backup, which the deletion records.
 const DELETION: &[Phase] = &[("labels", labels), ("secrets", secrets_of_operation), ("operation", operation)];
 
 /// The plan of a site's SiteBackups.
@@ -87,18 +86,18 @@ impl<'a> Look<'a> {
         Self { observed, input, recorded, under_way: scene.plan, busy }
     }
 
-    /// The SiteBackup of the operation that is in progress.
+    /// The SiteBackup of the running operation.
     fn uid(&self) -> Option<&str> {
         self.recorded.as_ref().map(|it| it.site_backup_uid.as_str())
     }
 }
 
-/// The operation that is in progress goes on to its end.
+/// Continues the running operation.
 fn operation(look: &Look) -> Next<SiteBackup> {
     Next::Go(look.under_way.clone())
 }
 
-/// The others: what each waits for, and the one that is next.
+/// Reports what the other SiteBackups wait for, and starts the next one.
 fn others(look: &Look) -> Next<SiteBackup> {
     let Look { observed, input, busy, .. } = *look;
     let ended = look.recorded.is_some() && look.under_way.status.as_ref().is_some_and(|it| it.backup.is_none());
@@ -107,28 +106,28 @@ fn others(look: &Look) -> Next<SiteBackup> {
     Next::Go(scene.plan)
 }
 
-/// The Secrets of storages can be read.
+/// Labels and copies the Secrets of storages.
 fn secrets(look: &Look) -> Next<SiteBackup> {
     let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() || removal::holds(it);
     let steps = look.input.map(|input| read_secrets(look.observed, &input, live));
     Next::End(Plan { prepare: steps.unwrap_or_default(), ..Plan::default() })
 }
 
-/// The Secrets of that storage can be read where the final backup is kept.
+/// The same for the storage of the final backup.
 fn secrets_of_operation(look: &Look) -> Next<SiteBackup> {
     let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == look.uid();
     let steps = look.input.map(|input| read_secrets(look.observed, &input, of));
     Next::Go(Plan { prepare: steps.unwrap_or_default(), ..Plan::default() })
 }
 
-/// Those that are not being deleted too have the label of the site's slot, and the finalizer that they need.
+/// Sets the label of the site's slot, and the finalizer if it is needed.
 fn labels(look: &Look) -> Next<SiteBackup> {
     let live = look.observed.backups.iter().filter(|it| it.metadata.deletion_timestamp.is_none());
     let prepare = live.filter_map(|it| waiting::relabel(look.observed, it)).collect();
     Next::Go(Plan { prepare, ..Plan::default() })
 }
 
-/// What is done so that the Secrets of storages can be read, and changes of them are seen.
+/// Writes that make the Secrets of storages readable and watched.
 fn read_secrets(observed: &Observed, input: &Subject, of: impl Fn(&&Arc<SiteBackup>) -> bool) -> Vec<Step> {
     let named = observed
         .backups
@@ -149,7 +148,7 @@ fn read_secrets(observed: &Observed, input: &Subject, of: impl Fn(&&Arc<SiteBack
     steps
 }
 
-/// Whether the site exists and nothing else is being done to it, nor is about to be.
+/// Whether the site exists, and has no running or pending operation.
 fn is_free(observed: &Observed, own: &SitePlan) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let idle = own.status.as_ref().is_some_and(|next| next.operation == status.operation || next.operation.is_none());

@@ -1,5 +1,5 @@
-//! `deletionPolicy: Delete`: the backups that a SiteBackup made are removed by a Job before it goes. Its finalizer is there
-//! while the policy and the site are: without a site nothing can be removed, and nothing is. Pure.
+//! `deletionPolicy: Delete`: a Job removes the backups of a SiteBackup before it is deleted. It has the finalizer while the
+//! policy is set and the site exists: without a site nothing is removed. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,10 +26,10 @@ use crate::{
     domain::{code::Code, labels, metadata::MetadataPatch, object::finalizers_without, uid},
 };
 
-/// How a user lets a SiteBackup go whose backups cannot be removed.
+/// How to delete a SiteBackup whose backups cannot be removed.
 const OTHERWISE: &str = "to delete the SiteBackup and keep its backups, set deletionPolicy to Retain";
 
-/// Whether a SiteBackup deletes its backups too. Before the site exists there can be none.
+/// Whether the SiteBackup's backups are deleted with it. Before the site exists there are none.
 pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
     let created = observed.site.status.as_ref().is_some_and(|it| it.initialized);
     created && backup.spec.deletion_policy == Some(BackupDeletionPolicy::Delete)
@@ -45,12 +45,12 @@ pub fn others(backup: &SiteBackup) -> Vec<String> {
     finalizers_without(backup, labels::BACKUP_FINALIZER)
 }
 
-/// Lets a SiteBackup that is being deleted go. No finalizer can be added to it any more: the version may be any.
+/// Removes the finalizer of a SiteBackup that is being deleted. No finalizer can be added any more, so any version will do.
 fn let_go(backup: &Arc<SiteBackup>) -> Step {
     Step::Patch(backup.clone(), MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(others(backup)))
 }
 
-/// The time until it is retried, if it failed permanently. Another spec is tried at once.
+/// Time until the retry after a permanent failure. A changed spec is retried at once.
 fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     let status = backup.status.as_ref().filter(|it| it.observed_generation == backup.metadata.generation)?;
     let outcome = recorded(status).filter(|it| it.kind == BackupOperationKind::Remove)?;
@@ -58,7 +58,7 @@ fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
 }
 
 impl Scene<'_> {
-    /// SiteBackups that are being deleted: those whose backups are to be removed; the others go.
+    /// SiteBackups that are being deleted and whose backups must be removed; the others are released.
     pub(super) fn leaving(&mut self, under_way: Option<&str>) -> Vec<Due> {
         let leaves = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_some() && holds(it);
         let mut due = Vec::new();
@@ -97,13 +97,13 @@ impl Scene<'_> {
         Some(Due { backup: backup.clone(), operation })
     }
 
-    /// The removal that is in progress; None if it is not wanted any more.
+    /// The running removal; None if it is no longer requested.
     pub(super) fn leaver(&self, operation: &BackupOperation) -> Option<Arc<SiteBackup>> {
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
         self.observed.backups.iter().find(of).filter(|it| holds(it) && wanted(self.observed, it)).cloned()
     }
 
-    /// Its Job ended well: the SiteBackup goes.
+    /// The Job succeeded: the finalizer is removed.
     pub(super) fn removed(&mut self, backup: &Arc<SiteBackup>) {
         let count = self.observed.backup_succeeded().removed.len();
         let message = format!("backups removed: {count}");
@@ -113,7 +113,7 @@ impl Scene<'_> {
         self.record(None);
     }
 
-    /// Its Job failed permanently: the site is free for other operations until the next try.
+    /// The Job failed permanently: other operations of the site may run until the retry.
     pub(super) fn not_removed(&mut self, backup: &Arc<SiteBackup>, code: Code, why: &str) {
         let minutes = AGAIN_AFTER.as_secs() / 60;
         let message = format!("{why}; retried after {minutes} min, and when the spec changes; {OTHERWISE}");
@@ -122,7 +122,7 @@ impl Scene<'_> {
         self.record(None);
     }
 
-    /// Written down before the site forgets it.
+    /// Records the result before it is removed from the site's status.
     fn tell(&mut self, backup: &Arc<SiteBackup>, report: &Report) {
         let next = status::status(backup, report, &Times::default(), None, self.observed.now);
         if backup.status.as_ref() != Some(&next) {

@@ -1,4 +1,4 @@
-//! The backup or restore that is in progress: on to its end. Pure.
+//! The running backup or restore. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,7 +28,7 @@ use crate::{
 };
 
 impl Scene<'_> {
-    /// What is in progress.
+    /// The running operation.
     pub(super) fn go_on(&mut self, operation: BackupOperation) {
         let key = job_key(&Place::of(&self.observed.site), &operation);
         let job = self.observed.backup_job.clone();
@@ -64,7 +64,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The SiteBackup is gone: a backup is stopped; a restore goes on to its end, since it would leave half a site.
+    /// The SiteBackup was deleted: a backup is stopped; a restore continues, because the site would be left incomplete.
     fn abandon(&mut self, operation: &BackupOperation, job: Option<Arc<DynamicObject>>, state: Option<&State>) {
         let running = state == Some(&State::Running);
         if running && operation.kind == BackupOperationKind::Restore {
@@ -167,8 +167,8 @@ impl Scene<'_> {
         self.record(None);
     }
 
-    /// Has the Job of an operation run: it is recorded, then its Job is made if it is not there. `waiting` are its times while
-    /// there is no room for the Job.
+    /// Runs the Job of an operation: it is recorded, then its Job is created if it does not exist. `waiting` are its times while
+    /// there is no free job slot.
     pub(super) fn begin(
         &mut self,
         backup: &Arc<SiteBackup>,
@@ -212,7 +212,7 @@ impl Scene<'_> {
     }
 }
 
-/// Its Job runs.
+/// Report: the Job is running.
 fn runs(operation: &BackupOperation, job: &str) -> Report {
     let (reason, does) = match operation.kind {
         BackupOperationKind::Backup => (Reason::BackupRunning, format!("makes {}", operation.run)),

@@ -1,4 +1,4 @@
-//! One look at a site and its SiteBackups: what is found out about one after the other becomes one plan. Pure.
+//! Builds the plan of a site's SiteBackups, one SiteBackup after the other. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,20 +18,20 @@ use crate::controllers::site::{
     operation::waits_message,
 };
 
-/// One look at a site and its SiteBackups.
+/// The plan of a site's SiteBackups while it is being built.
 pub(super) struct Scene<'a> {
     /// The site and what it depends on.
     pub observed: &'a Observed,
-    /// What is to be done so far.
+    /// The plan so far.
     pub plan: Plan,
-    /// What Jobs are built of; None if the site's spec is refused.
+    /// Input of Jobs; None if the site's spec is refused.
     pub input: Option<Subject<'a>>,
-    /// Whether no operation may begin.
+    /// Whether no operation may start.
     pub busy: bool,
 }
 
 impl Scene<'_> {
-    /// Says where a SiteBackup stands, and in `ended` what ended with it.
+    /// Adds the report of a SiteBackup, with a finished run in `ended`.
     pub(super) fn step(
         &mut self,
         backup: &Arc<SiteBackup>,
@@ -47,7 +47,7 @@ impl Scene<'_> {
         }
     }
 
-    /// The write that says so; None if that stands there.
+    /// The write of that status; None if it does not differ.
     pub(super) fn said(
         &self,
         backup: &Arc<SiteBackup>,
@@ -62,7 +62,7 @@ impl Scene<'_> {
         differs.then(|| Step::Status(backup.clone(), Box::new(next), notice))
     }
 
-    /// Records the operation that is in progress from now on, or that none is.
+    /// Records the running operation, or that there is none.
     pub(super) fn record(&mut self, operation: Option<BackupOperation>) {
         self.plan.status = Some(self.recorded(operation));
     }
@@ -73,19 +73,19 @@ impl Scene<'_> {
         FrappeSiteStatus { backup: operation, ..self.plan.status.clone().unwrap_or_else(current) }
     }
 
-    /// Has the site looked at again after this time, or sooner.
+    /// Reconciles the site again after this time, or sooner.
     pub(super) fn again_after(&mut self, wait: Duration) {
         self.plan.again_after = Some(self.plan.again_after.map_or(wait, |known| known.min(wait)));
     }
 }
 
-/// It waits for the site.
+/// Report: the SiteBackup waits for the site.
 pub(super) fn busy() -> Report {
     let message = "waiting: site not initialized, suspended, or busy with another operation";
     Report::new(BackupPhase::Pending, Reason::SiteBusy, message)
 }
 
-/// It waits for room for its Job.
+/// Report: the SiteBackup waits for a job slot.
 pub(super) fn no_room(observed: &Observed) -> Report {
     Report::new(BackupPhase::Pending, Reason::WaitingForJobSlot, waits_message(observed))
 }

@@ -1,4 +1,4 @@
-//! What a SiteBackup says of itself. Pure.
+//! Status of a SiteBackup. Pure.
 
 use frappe_crds::{
     SiteBackup, SiteBackupStatus,
@@ -15,21 +15,21 @@ use crate::{
     io::events::Notice,
 };
 
-/// How many runs are kept in the history: of those that succeeded, and of those that failed.
+/// Successful runs that the history keeps.
 const SUCCEEDED_KEPT: usize = 10;
-/// Of those that failed.
+/// Failed runs that the history keeps.
 const FAILED_KEPT: usize = 5;
 
-/// What happened to the times of a schedule.
+/// Schedule times in a status.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Times {
-    /// Until when it was looked at, if that moved.
+    /// Time up to which the schedule was handled, if it changed.
     pub handled: Option<Timestamp>,
-    /// When it is due next.
+    /// Next scheduled time.
     pub next: Option<Timestamp>,
 }
 
-/// The status that a report leads to, with a run that ended.
+/// The status for a report, with a finished run.
 pub(super) fn status(
     backup: &SiteBackup,
     report: &Report,
@@ -66,7 +66,7 @@ pub(super) fn status(
     next
 }
 
-/// What the last operation came to, as it was recorded; by a version that had no outcomes, by the reason of Ready.
+/// Outcome of the last operation, as recorded; from the reason of Ready if a version without outcomes wrote it.
 pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
     let before = || {
         let ready = condition::find(&former.conditions, "Ready")?;
@@ -79,7 +79,7 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
     former.outcome.clone().or_else(before)
 }
 
-/// What the last operation came to. A report of a backup or restore says so as long as it stands; of a removal once.
+/// Outcome of the last operation, for a report.
 fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
     let Some((kind, state)) = report.reason.end() else { return former };
     let said_before = kind != BackupOperationKind::Remove;
@@ -94,7 +94,7 @@ fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Op
     former.filter(same).or_else(|| Some(next()))
 }
 
-/// Takes a run into the history, once. A restore makes no backup.
+/// Adds a run to the history, once.
 fn record(status: &mut SiteBackupStatus, run: BackupRun, is_backup: bool) {
     let known = |it: &BackupRun| it.name == run.name && it.scheduled_at == run.scheduled_at;
     status.history.retain(|it| !known(it));
@@ -111,7 +111,7 @@ fn record(status: &mut SiteBackupStatus, run: BackupRun, is_backup: bool) {
     });
 }
 
-/// What is reported to users when a status changes: each reason once, and each run that ended.
+/// Events for a change of the status: one for each new reason and each finished run.
 pub(super) fn notice(backup: &SiteBackup, report: &Report, ended: bool) -> Option<Notice> {
     let conditions = backup.status.as_ref().map(|it| it.conditions.as_slice()).unwrap_or_default();
     let is_new = report.reason.is_warning() && !report.is_known(conditions);

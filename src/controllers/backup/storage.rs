@@ -1,4 +1,4 @@
-//! Where a SiteBackup keeps its backups, and what a restore is restored from. Pure.
+//! Storage of a SiteBackup, and the source of a restore. Pure.
 
 use std::sync::Arc;
 
@@ -21,12 +21,12 @@ use crate::{
     transfer::request::{Bucket, Place as Kept},
 };
 
-/// A storage that can be used.
+/// A usable storage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Storage {
-    /// As the spec has it.
+    /// The storage in the spec.
     pub spec: BackupStorage,
-    /// As the Job's program is told.
+    /// The storage in the Job's request.
     pub place: Kept,
     /// Folder of the site's backups.
     pub folder: String,
@@ -40,16 +40,16 @@ impl Storage {
     }
 }
 
-/// What stands in the way, for users.
+/// Reason and message of a refusal.
 pub type Refusal = (Reason, String);
 
-/// No Job can be made: the image of its second container is the operator's own.
+/// No Job can be created, because the operator's image is unknown.
 pub fn image_unknown() -> Refusal {
     let message = "the operator was started without --image (OPERATOR_IMAGE), which backup Jobs need";
     (Reason::OperatorImageUnknown, message.to_owned())
 }
 
-/// The storage of a SiteBackup: its own; of a restore without one, that of the SiteBackup that made the backup.
+/// The storage of a SiteBackup; for a restore without one, that of the SiteBackup that made the backup.
 pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refusal> {
     let spec = match (&backup.spec.storage, &backup.spec.restore) {
         (Some(own), _) => own.clone(),
@@ -91,14 +91,15 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
     Ok(Storage { spec, place, folder })
 }
 
-/// Whether it is refused for a Secret that no watch shows: one that is missing, or that is not the site's to read.
+/// Whether it is refused because of a Secret that is not watched: a missing one, or one that may not be read.
 pub fn is_unseen(observed: &Observed, backup: &SiteBackup, refusal: &Refusal) -> bool {
     let reserved = |name: &str| observed.secrets.get(name).is_some_and(|it| is_reserved(observed, name, it));
     let named = || backup.spec.storage.iter().flat_map(of_storage).any(|it| reserved(&it.name));
     refusal.0 == Reason::StorageSecretMissing || (refusal.0 == Reason::StorageRefused && named())
 }
 
-/// What a SiteBackup may not name: a Secret of another namespace, and what belongs to another owner in the bench's.
+/// Refuses objects that a SiteBackup may not reference: Secrets of another namespace, and volumes and ServiceAccounts that are
+/// not allowed.
 fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let place = Place::of(&observed.site);
     let s3 = spec.s3.as_ref();
@@ -138,13 +139,13 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     Err((Reason::StorageRefused, message))
 }
 
-/// Why a Secret of a storage is not read. What was copied before that had to be allowed is.
+/// Why a Secret of a storage may not be read. Copies from before permissions were required are kept.
 fn not_readable(observed: &Observed, reference: &Reference) -> Option<(SiteReason, String)> {
     let copied = observed.copies.contains_key(&Place::of(&observed.site).mounted(&reference.name));
     refused(observed, reference).filter(|(reason, _)| *reason == SiteReason::SecretRefused || !copied)
 }
 
-/// The storage of the SiteBackup whose name the backup's begins with: of several the longest.
+/// The storage of the SiteBackup whose name is the longest prefix of the backup's name.
 fn maker(observed: &Observed, restore: &Restore) -> Result<BackupStorage, Refusal> {
     let begins = |it: &&Arc<SiteBackup>| {
         let rest = restore.backup_name.strip_prefix(&it.name_any());

@@ -1,4 +1,4 @@
-//! SiteBackups of which none is in progress: what each waits for, and which is next. Pure.
+//! SiteBackups without a running operation: what each waits for, and which is next. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
     },
 };
 
-/// What a user waits for comes first, then what time waits for.
+/// Restores and one-time backups come before scheduled ones.
 fn rank(kind: BackupOperationKind) -> u8 {
     match kind {
         BackupOperationKind::Restore => 0,
@@ -40,7 +40,7 @@ fn rank(kind: BackupOperationKind) -> u8 {
 }
 
 impl Scene<'_> {
-    /// The SiteBackups beside the one that is in progress: what each waits for, and the one that is next.
+    /// The SiteBackups without a running operation: what each waits for, and the next one.
     pub(super) fn others(&mut self, under_way: Option<&str>, just_ended: bool) {
         let mut due = Vec::new();
         let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() && it.uid().as_deref() != under_way;
@@ -67,7 +67,7 @@ impl Scene<'_> {
         }
     }
 
-    /// What is due of a SiteBackup; else where it stands.
+    /// The due operation of a SiteBackup, else its report.
     fn looked_at(&mut self, backup: &Arc<SiteBackup>) -> Result<Option<Due>, (Report, Times)> {
         let spec = &backup.spec;
         let refused =
@@ -114,7 +114,7 @@ impl Scene<'_> {
         parsed.map(Some).map_err(|error| (Reason::ScheduleInvalid, format!("spec.schedule: {error}")))
     }
 
-    /// What an operation that begins or ends says of the schedule.
+    /// Schedule times for an operation that starts or ends.
     pub(super) fn times_of(&self, backup: &SiteBackup, operation: &BackupOperation) -> Times {
         if operation.kind == BackupOperationKind::Remove {
             return Times::default();
@@ -127,7 +127,7 @@ impl Scene<'_> {
         self.schedule_of(backup).ok().flatten().filter(|_| !suspended).and_then(|it| it.next_after(self.observed.now))
     }
 
-    /// The last time that was due and not done, within its deadline; one look again is asked for when the next is.
+    /// The last scheduled time that is due and within its deadline; the site is reconciled again at the next one.
     fn due_by(&mut self, backup: &SiteBackup, schedule: &Schedule) -> Result<Timestamp, (Report, Times)> {
         let now = self.observed.now;
         let former = backup.status.clone().unwrap_or_default();
@@ -161,21 +161,21 @@ impl Scene<'_> {
     }
 }
 
-/// What a backup that is made once, or a restore, came to, if it ended. What becomes of its storage later is nothing to it.
+/// Report of a finished one-time backup or restore, whatever happens to its storage later.
 pub(super) fn ended_once(backup: &SiteBackup) -> Option<Report> {
     let status = backup.status.as_ref()?;
     status.history.first()?;
     kept(&backup.spec, status)
 }
 
-/// A schedule between two times: what was said of the last run stays.
+/// Report of a schedule between two runs: the last run's report is kept.
 fn idle(spec: &SiteBackupSpec, former: &SiteBackupStatus, next: Option<Timestamp>) -> Report {
     let message =
         next.map_or("the schedule has no next time".to_owned(), |it| format!("the first backup is due at {it}"));
     kept(spec, former).unwrap_or_else(|| Report::new(BackupPhase::Scheduled, Reason::BackupScheduled, message))
 }
 
-/// What the last backup or restore came to, as it was recorded; by a version that had no outcomes, in the history alone.
+/// Outcome of the last backup or restore, as recorded; from the history if a version without outcomes wrote it.
 fn kept(spec: &SiteBackupSpec, former: &SiteBackupStatus) -> Option<Report> {
     let recorded = recorded(former).filter(|it| it.kind != BackupOperationKind::Remove);
     let (kind, state, message) = match (recorded, former.history.first()) {
@@ -195,12 +195,12 @@ fn kept(spec: &SiteBackupSpec, former: &SiteBackupStatus) -> Option<Report> {
     Some(Report::new(phase, Reason::of_end(kind, state)?, message))
 }
 
-/// Name of the backup of a time: `NAME-2024-01-15-0200`, UTC.
+/// Name of the backup for a scheduled time: `NAME-2024-01-15-0200`, UTC.
 fn run_name(name: &str, due: Timestamp) -> String {
     format!("{name}-{}", due.strftime("%Y-%m-%d-%H%M"))
 }
 
-/// A SiteBackup without its site's slot is not seen by the watch; one that deletes its backups too must wait for that.
+/// Whether the SiteBackup has its slot label, and its finalizer if it needs one; no operation starts before.
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];

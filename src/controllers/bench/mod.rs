@@ -1,4 +1,4 @@
-//! What happens when a FrappeBench, or something it is made of, changes. Start at [`reconcile`].
+//! The controller of FrappeBenches. Start at [`reconcile`].
 
 pub mod autoscaling;
 pub mod build;
@@ -57,13 +57,13 @@ impl Held for FrappeBench {
         &context.bench_children
     }
 
-    /// Of Secrets, those are watched that a bench or a site reads.
+    /// Only Secrets that a bench or a site references are watched.
     fn secrets(context: &Context) -> &ChildCache {
         &context.user_secrets
     }
 }
 
-/// Brings one bench a step further: observe → validate → plan → build → apply → status.
+/// Reconciles one bench: observe → validate → plan → build → apply → status.
 pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let Some(bench) = context.benches.get(&key) else { return Outcome::Done };
     let writer = Writer::new(context.client.clone(), Scope::Coordinator);

@@ -1,4 +1,4 @@
-//! Everything a plan needs to know of the world, read once, from caches.
+//! Reads the observed state of a bench, once, from caches.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,7 +17,7 @@ use crate::{
     io::{live, named::Known, random},
 };
 
-/// Reads the world of one bench.
+/// Reads the observed state of a bench.
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
     let namespace = Key::of(bench.as_ref()).namespace;
     let (config, capabilities) = (context.config(), context.capabilities());

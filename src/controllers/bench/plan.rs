@@ -1,4 +1,4 @@
-//! What to do for a bench. Pure: every choice is made here, none where the plan is carried out.
+//! The plan of a bench. Pure: every decision is made here, none in its execution.
 
 use std::{sync::Arc, time::Duration};
 
@@ -29,7 +29,7 @@ use crate::{
     },
 };
 
-/// A bench as it is, and as its spec says, whether that is valid or not.
+/// A bench with its rendered objects; its spec may be invalid.
 struct Look<'a> {
     observed: &'a Observed,
     rendered: Rendered,
@@ -38,11 +38,11 @@ struct Look<'a> {
 /// A bench whose spec is valid.
 struct Bench<'a> {
     look: &'a Look<'a>,
-    /// What comes before the configuration, with volumes of the size that they can have.
+    /// Objects applied before the configure Job, with volumes of the possible size.
     foundation: Vec<Step>,
 }
 
-/// A phase of a valid bench: its name, and what it says of what is known.
+/// A phase of a valid bench: its name and its function.
 type Phase = (&'static str, fn(&Bench<'_>) -> Next<FrappeBench>);
 
 /// A phase of any bench.
@@ -62,7 +62,7 @@ const PHASES: &[Phase] = &[
 /// The phases of a bench that is being deleted.
 const DELETION: &[LookPhase] = &[("finalizer", held), ("sites", sites), ("release", release)];
 
-/// The plan, with the phase that it ends in.
+/// The plan, with the phase that ended it.
 pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
     if labels::has_unread_status(observed.bench.as_ref()) {
         // What was decided about the bench is not known: nothing is done, and nothing is written over it.
@@ -82,7 +82,7 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
     }
 }
 
-/// Nothing is made before it is decided how.
+/// Records decisions before anything is created.
 fn decision(bench: &Bench) -> Next<FrappeBench> {
     match protection::record(bench.look.observed) {
         Some(status) => Next::End(Plan {
@@ -94,7 +94,7 @@ fn decision(bench: &Bench) -> Next<FrappeBench> {
     }
 }
 
-/// While the Secret for Redis is missing, or is not watched yet, nothing else is touched.
+/// Waits while the Secret for Redis is missing or not watched yet.
 fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
     let observed = bench.look.observed;
     let Some((external, name)) = build::redis_secret(&observed.bench) else { return Next::go() };
@@ -124,17 +124,17 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
     Next::End(Plan { steps: vec![Step::WatchSecret(Arc::clone(secret))], ..Plan::default() })
 }
 
-/// From here on the bench has objects that must go before it does.
+/// Adds the finalizer: from here on the bench has objects that must be deleted before it.
 fn finalizer(bench: &Bench) -> Next<FrappeBench> {
     Next::write(adopt(bench.look.observed))
 }
 
-/// Volumes, Redis, and what else comes before the configuration.
+/// Applies volumes, Redis, and the other objects before the configure Job.
 fn foundation(bench: &Bench) -> Next<FrappeBench> {
     Next::write(bench.foundation.clone())
 }
 
-/// Nothing new begins before the configuration is written. What runs already goes on running, and is kept as it should be.
+/// Waits for the configure Job. Running components keep running and are still reconciled.
 fn configure(bench: &Bench) -> Next<FrappeBench> {
     let observed = bench.look.observed;
     let Some((mut steps, report)) = configuring(observed, &bench.look.rendered.configure) else {
@@ -148,12 +148,12 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
     Next::End(bench.look.told(steps, &report))
 }
 
-/// Before the first start of the components Redis answers.
+/// Waits for Redis before the first start of the components.
 fn redis(bench: &Bench) -> Next<FrappeBench> {
     awaits_redis(bench.look.observed, &bench.look.rendered).map_or_else(Next::go, |report| bench.look.stands(&report))
 }
 
-/// The components, stage by stage, and where the bench stands with them.
+/// Rolls out the components stage by stage, and reports the bench's state.
 fn components(bench: &Bench) -> Next<FrappeBench> {
     let Look { observed, rendered } = bench.look;
     let missing = status::missing_app(observed, rendered);
@@ -168,13 +168,13 @@ fn components(bench: &Bench) -> Next<FrappeBench> {
     Next::End(bench.look.told(steps, &report))
 }
 
-/// Nothing is done for a bench that has not, or no longer, our finalizer.
+/// Ends the plan of a bench without our finalizer.
 fn held(look: &Look) -> Next<FrappeBench> {
     let ours = look.observed.bench.finalizers().iter().any(|it| it == labels::BENCH_FINALIZER);
     if ours { Next::go() } else { Next::End(Plan::default()) }
 }
 
-/// A bench with sites is not deleted: its volume holds their files.
+/// Waits until the bench has no sites: its volume holds their files.
 fn sites(look: &Look) -> Next<FrappeBench> {
     let observed = look.observed;
     if observed.sites.is_empty() {
@@ -190,7 +190,7 @@ fn sites(look: &Look) -> Next<FrappeBench> {
     look.stands(&Report::new(phase, Reason::DependentSitesExist, message))
 }
 
-/// It is let go. What a volume's deletion policy says counts as it was said last, also if that was just before.
+/// Removes the finalizer. The latest deletion policy of the volumes applies, even if it was changed during the deletion.
 fn release(look: &Look) -> Next<FrappeBench> {
     let observed = look.observed;
     let holds_volume = |it: &Desired| matches!(it.kind, Kind::PersistentVolumeClaim | Kind::StatefulSet);
@@ -202,7 +202,7 @@ fn release(look: &Look) -> Next<FrappeBench> {
 }
 
 impl<'a> Bench<'a> {
-    /// What is decided of a bench only if its spec is valid.
+    /// Data of a bench with a valid spec.
     fn of(look: &'a Look<'a>, _: &Valid) -> Self {
         let founded = founded(look.observed, &look.rendered).into_iter();
         Self { look, foundation: founded.filter_map(|desired| found::ensure(look.observed, desired)).collect() }
@@ -210,7 +210,7 @@ impl<'a> Bench<'a> {
 }
 
 impl Look<'_> {
-    /// The plan that makes these writes and says where the bench stands.
+    /// A plan with these writes and a report.
     fn told(&self, steps: Vec<Step>, report: &Report) -> Plan {
         let status = status::status(self.observed, &self.rendered, report);
         let notices = status::notices(self.observed, &status, report);
@@ -218,13 +218,13 @@ impl Look<'_> {
         Plan { steps, status: Some(status), notices, again_after, ..Plan::default() }
     }
 
-    /// The plan that says where the bench stands, and does nothing.
+    /// A plan with only a report.
     fn stands(&self, report: &Report) -> Next<FrappeBench> {
         Next::End(self.told(Vec::new(), report))
     }
 }
 
-/// Before the first start of the components: workers and the websocket server end at once where Redis does not answer.
+/// Waits for Redis before the first start: workers and the websocket server exit if Redis does not respond.
 fn awaits_redis(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     let is_there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
     if rendered.components.iter().any(|it| it.kind == Kind::Deployment && is_there(it)) {
@@ -247,7 +247,7 @@ fn awaits_redis(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     Some(Report::new(BenchPhase::Progressing, reason, message))
 }
 
-/// The first workload that this plan changes: what is known of its pods was before.
+/// The first workload that this plan changes: the observed state of its pods is outdated then.
 fn changes<'a>(observed: &Observed, mut steps: impl Iterator<Item = &'a Step>) -> Option<String> {
     steps.find_map(|step| {
         let Step::Ensure(desired) = step else { return None };
@@ -256,20 +256,20 @@ fn changes<'a>(observed: &Observed, mut steps: impl Iterator<Item = &'a Step>) -
     })
 }
 
-/// Whether the object is there, and was applied with another content.
+/// Whether the object exists and was applied with other content.
 fn is_changed(observed: &Observed, desired: &Desired) -> bool {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()));
     live.is_some_and(|live| live.annotations().get(labels::APPLIED_HASH) != Some(&desired.applied_hash()))
 }
 
-/// What comes before the configuration, with volumes of the size that they can have.
+/// Objects applied before the configure Job, with volumes of the possible size.
 fn founded(observed: &Observed, rendered: &Rendered) -> Vec<Desired> {
     let claims = sizes::sized(observed, rendered).claims;
     let others = rendered.foundation.iter().filter(|it| it.kind != Kind::PersistentVolumeClaim).cloned();
     claims.into_iter().chain(others.map(|desired| sizes::keep_template(observed, desired))).collect()
 }
 
-/// What must go goes first: while a ScaledObject is there, KEDA takes a fixed number of workers back.
+/// Deletions come first: while a ScaledObject exists, KEDA resets a fixed number of workers.
 fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
     let components = rollout::staged(observed, rendered, held);
     let in_use = held || components.iter().any(|desired| is_changing(observed, desired));
@@ -287,16 +287,15 @@ fn is_changing(observed: &Observed, desired: &Desired) -> bool {
     desired.kind == Kind::Deployment && (is_changed(observed, desired) || is_rolling(observed, component))
 }
 
-/// A Deployment whose replicas are KEDA's from now on keeps the number that it has: were it the last field manager's to
-/// let the field go, the API server would set it to 1 and end workers.
+/// A Deployment that KEDA scales from now on keeps its current replicas: if the last field manager gave the field up, the API
+/// server would reset it to 1 and terminate workers.
 fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
     let handed = live.annotations().get(labels::REPLICAS).is_some_and(|it| it == labels::REPLICAS_BY_KEDA);
     (build::is_autoscaled(desired) && !handed).then(|| found::hand_over(observed, live)).flatten()
 }
 
-/// What the bench has from other settings goes, if it is this bench's own. A server goes only when no one can use it any
-/// more.
+/// Deletes the bench's objects that the settings no longer need. A Redis server is deleted only when no component uses it.
 fn retire(observed: &Observed, in_use: bool) -> impl Iterator<Item = Step> {
     let own = |object: &DynamicObject| observed.bench.uid().is_some_and(|uid| is_controlled_by(object, &uid));
     let leaves = move |object: &DynamicObject| object.metadata.deletion_timestamp.is_none() && own(object);
@@ -321,8 +320,7 @@ fn patch(observed: &Observed, finalizers: &[String]) -> Step {
     Step::Patch(Arc::clone(bench), metadata)
 }
 
-/// What is done while the configure Job has not ended well, and where the bench stands. It runs once for each content of the
-/// configuration and each image.
+/// The plan while the configure Job has not succeeded. It runs once for each configuration and image.
 fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Report)> {
     let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message);
     let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
@@ -349,13 +347,13 @@ fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Repo
     Some((Vec::new(), report))
 }
 
-/// How far the first pod of the configure Job is.
+/// State of the configure Job's first pod.
 fn begin(observed: &Observed, job: &DynamicObject, wanted: &Desired) -> Begin {
     let with_steps = wanted.body["spec"]["template"]["spec"]["initContainers"].is_array();
     job::begin(job, with_steps, observed.now)
 }
 
-/// When the bench must be looked at again though nothing changes: what does not happen is no event.
+/// Time until the next reconcile if nothing changes, to notice what did not happen in time.
 fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
     let wanted = &rendered.configure;
     let job = observed.live.get(&(Kind::Job, wanted.key.name.clone())).map(|job| begin(observed, job, wanted));

@@ -1,8 +1,8 @@
-//! In which order the components of a bench change over to another image, or another copy of its code. Pure.
+//! Rollout of a new image, or a new copy of the code, over the components of a bench. Pure.
 //!
-//! nginx first, since it serves the assets that pages of either image name; then what answers requests; then the workers;
-//! the scheduler, of which there is never more than one, last. Whoever has not had its turn keeps its image, and is kept
-//! as it should be otherwise. An image that does not come up stops there: what runs goes on running.
+//! nginx first, because it serves the assets of both images; then the web servers; then the workers; last the scheduler, of
+//! which there is never more than one. Components of later stages keep their image and are otherwise reconciled. If pods do
+//! not become ready, the rollout stops at that stage, and the other pods keep running.
 
 use std::fmt;
 
@@ -28,14 +28,14 @@ use crate::domain::{
 const STAGES: [&[&str]; 5] =
     [&["nginx"], &["gunicorn"], &["socketio"], &["worker-default", "worker-short", "worker-long"], &["scheduler"]];
 
-/// What changes over, and how far it is.
+/// A running rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rollout {
     /// What some components still run.
     pub from: Code,
-    /// What they are to run.
+    /// What they should run.
     pub to: Code,
-    /// Components that do not run it wholly yet, in their order.
+    /// Components that are not completely rolled out yet, in order.
     pub left: Vec<String>,
 }
 
@@ -54,7 +54,7 @@ impl fmt::Display for Code {
     }
 }
 
-/// The components as they should be now. While `held`, none changes its image.
+/// The desired components at this stage. While `held`, no image changes.
 pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desired> {
     let mut components = rendered.components.clone();
     let (mut wait, mut left) = (held, Vec::new());
@@ -82,7 +82,7 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
     components
 }
 
-/// What changes over, if anything does.
+/// The running rollout, if any.
 pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     let mut deployments: Vec<&Desired> = Vec::new();
     for stage in STAGES {
@@ -97,12 +97,12 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     Some(Rollout { from, to, left })
 }
 
-/// What makes pods other pods: their code, and the version of the Redis Secret, whose URLs the configure Job writes first.
+/// What distinguishes old pods from new ones: their code, and the version of the Redis Secret.
 fn revision(template: &PodTemplateSpec) -> (Code, Option<&String>) {
     (code(template), redis_secret(template))
 }
 
-/// Version of the Redis Secret that pods know.
+/// Version of the Redis Secret that pods use.
 fn redis_secret(template: &PodTemplateSpec) -> Option<&String> {
     template.metadata.as_ref()?.annotations.as_ref()?.get(labels::REDIS_SECRET)
 }

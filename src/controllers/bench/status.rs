@@ -33,7 +33,7 @@ use crate::{
 /// Priority of a repository that names none: the guide's.
 const FPM_PRIORITY: i32 = 50;
 
-/// Conditions beside those that say how far a bench is.
+/// Additional conditions of a bench.
 const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"];
 
 /// An app of the bench that its image does not have.
@@ -64,7 +64,7 @@ fn installed(observed: &Observed) -> Vec<String> {
     observed.apps_found.clone().unwrap_or(former.installed_apps)
 }
 
-/// Ready only when every pod is, of the present revision, and the volumes are bound.
+/// Ready only if all pods of the current revision are ready and the volumes are bound.
 pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     let table = components(observed, rendered);
     let settled = is_settled(observed, rendered);
@@ -95,7 +95,7 @@ pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
     Report::new(BenchPhase::Progressing, Reason::Starting, waiting.join(", "))
 }
 
-/// What keeps the bench from going on by itself, the cause before what follows from it.
+/// The obstacle that a user must remove, causes before their effects.
 pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     let unbound = unbound(observed);
     let missing = unbound.as_ref().filter(|(reason, _)| *reason == Reason::StorageClassMissing);
@@ -109,7 +109,7 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     missing.cloned().or_else(|| refused(observed)).or(trouble).or(unbound)
 }
 
-/// The first Deployment whose pods the API server refuses, as its controller says.
+/// The first Deployment whose pods the API server rejects, as reported by the Deployment controller.
 fn refused(observed: &Observed) -> Option<(Reason, String)> {
     observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment).find_map(|((_, name), live)| {
         let failure = live::conditions(live).into_iter().find(|it| it.holds("ReplicaFailure"))?;
@@ -139,7 +139,7 @@ fn unbound(observed: &Observed) -> Option<(Reason, String)> {
     })
 }
 
-/// Ready and desired pods of each Deployment and StatefulSet; −1 desired for one that was not made yet.
+/// Ready and desired pods of each Deployment and StatefulSet; −1 desired if it does not exist yet.
 fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, ComponentStatus> {
     let workloads = rendered.all().filter(|it| matches!(it.kind, Kind::Deployment | Kind::StatefulSet));
     let settled = is_settled(observed, rendered);
@@ -152,8 +152,7 @@ fn components(observed: &Observed, rendered: &Rendered) -> BTreeMap<String, Comp
         .collect()
 }
 
-/// Whether a component is not what it should be. Where KEDA sets the number of pods, how many are still starting says
-/// nothing about the bench.
+/// Whether a component is not ready. With KEDA, pods that are still starting do not count.
 fn is_unready(observed: &Observed, component: &str, pods: &ComponentStatus, settled: bool) -> bool {
     let rolls = workload(observed, component).is_some_and(|it| has_old_pods(it) || !(settled || is_seen(it)));
     rolls || (!scales(observed, component) && pods.ready < pods.desired)
@@ -177,7 +176,7 @@ fn scales(observed: &Observed, component: &str) -> bool {
     of_queue.is_some_and(|it| it.is_by_keda(observed.capabilities))
 }
 
-/// The status that a report leads to.
+/// The status for a report.
 pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> FrappeBenchStatus {
     let former = observed.bench.status.clone().unwrap_or_default();
     let generation = observed.bench.metadata.generation;
@@ -232,7 +231,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     }
 }
 
-/// Whether apps may come from Git: as the bench says, else the operator.
+/// Whether apps from Git are allowed: the bench's setting, else the operator's.
 pub fn git_enabled(observed: &Observed) -> bool {
     let own = observed.bench.spec.git_config.as_ref().and_then(|it| it.enabled);
     own.unwrap_or(observed.config.git_enabled)
@@ -272,7 +271,7 @@ fn worker_scaling(
     build::worker_scaling(&observed.bench.spec).into_iter().map(row).collect()
 }
 
-/// What is reported to users when a status changes: each phase and each reason once.
+/// Events for a change of the status: one for each new phase or reason.
 pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -> Vec<Notice> {
     let former = observed.bench.status.clone().unwrap_or_default();
     let word = |conditions: &[Condition], kind: &str| condition::find(conditions, kind).map(|it| it.reason.clone());
@@ -289,7 +288,7 @@ pub fn notices(observed: &Observed, next: &FrappeBenchStatus, report: &Report) -
     notices
 }
 
-/// How the configure Job of a revision failed, while that is how it stands: as its pod said now, else as it was recorded.
+/// Failure of the configure Job for a revision: as reported by its pod, else as recorded.
 pub fn configure_failure(observed: &Observed, revision: &str) -> Option<ConfigureFailure> {
     let job = configure_job(&observed.live, &observed.bench.name_any(), revision)?;
     if !matches!(job::state(job), job::State::Failed(_)) {

@@ -31,21 +31,21 @@ use crate::{
     },
 };
 
-/// What a user who set the annotation [`labels::FORCE_DELETE`] lets a deletion omit.
+/// What a deletion skips with the annotation [`labels::FORCE_DELETE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Force {
     /// Nothing.
     Nothing,
-    /// The Job does not log in at the database: the MariaDB operator drops it where it made it, else it stays.
+    /// The Job does not drop the database: the MariaDB operator drops it if it created it, else it stays.
     SkipDatabase,
-    /// There is no Job at all: files stay on the volume too.
+    /// No Job runs: the files stay on the volume too.
     SkipJob,
 }
 
-/// A phase: its name, and what it says of what is known.
+/// A phase: its name and its function.
 pub(super) type Phase = (&'static str, fn(&Remains<'_>) -> Next<FrappeSite>);
 
-/// The phases of a site that is being deleted. Each begins when what the one before does is seen to have ended.
+/// The phases of a site that is being deleted. Each starts when the previous one is observed to be complete.
 pub(super) const PHASES: &[Phase] = &[
     ("finalizer", finalizer),
     ("protection", protection),
@@ -60,13 +60,13 @@ pub(super) const PHASES: &[Phase] = &[
     ("release", released),
 ];
 
-/// Nothing is done for a site that has not, or no longer, our finalizer.
+/// Ends the plan of a site without our finalizer.
 fn finalizer(remains: &Remains) -> Next<FrappeSite> {
     let ours = remains.observed.site.finalizers().iter().any(|it| it == labels::SITE_FINALIZER);
     if ours { Next::go() } else { Next::End(Plan::default()) }
 }
 
-/// A user said that nothing of it may be removed.
+/// Blocks the deletion while `deletionProtection` is true.
 fn protection(remains: &Remains) -> Next<FrappeSite> {
     if remains.observed.site.spec.deletion_protection != Some(true) {
         return Next::go();
@@ -75,12 +75,12 @@ fn protection(remains: &Remains) -> Next<FrappeSite> {
     remains.ends(&blocked(Reason::DeletionBlocked, message.to_owned()))
 }
 
-/// Nothing leads to it any more.
+/// Deletes the routes.
 fn routes(remains: &Remains) -> Next<FrappeSite> {
     Next::write(remains.observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone())))
 }
 
-/// A site whose data stays is let go.
+/// With `deletionPolicy: Retain`, removes the finalizer.
 fn retention(remains: &Remains) -> Next<FrappeSite> {
     let observed = remains.observed;
     let stays = match observed.site.spec.deletion_policy.unwrap_or_default() {
@@ -92,7 +92,7 @@ fn retention(remains: &Remains) -> Next<FrappeSite> {
     if stays { Next::End(release(observed, copies(observed))) } else { Next::go() }
 }
 
-/// Nothing goes on until the backup that the policy asks for is made.
+/// Waits for the final backup, if the policy requires one.
 fn backed_up(remains: &Remains) -> Next<FrappeSite> {
     let observed = remains.observed;
     if observed.site.spec.deletion_policy.unwrap_or_default() != DeletionPolicy::Backup || !owes_backup(observed) {
@@ -105,7 +105,7 @@ fn backed_up(remains: &Remains) -> Next<FrappeSite> {
     plan.map_or_else(Next::go, Next::End)
 }
 
-/// The Job that drops it can log in at its database.
+/// Blocks the deletion if the delete Job could not log in to the database.
 fn account(remains: &Remains) -> Next<FrappeSite> {
     match remains.job_on.and_then(|_| lacks_secret(remains)) {
         Some(report) => Next::End(Plan { missing: true, ..Plan::report(remains.observed, &report, None) }),
@@ -113,7 +113,7 @@ fn account(remains: &Remains) -> Next<FrappeSite> {
     }
 }
 
-/// Nothing else runs beside that Job.
+/// Stops a running Job of the site.
 fn running(remains: &Remains) -> Next<FrappeSite> {
     match remains.job_on.and_then(|_| running_job(remains.observed)) {
         Some(job) => remains.waits(Kind::Job, &job, "stopping the running Job"),
@@ -121,13 +121,13 @@ fn running(remains: &Remains) -> Next<FrappeSite> {
     }
 }
 
-/// The delete Job drops the site.
+/// Runs the delete Job.
 fn delete_job(remains: &Remains) -> Next<FrappeSite> {
     let Some(bench) = remains.job_on else { return Next::go() };
     drop_by_job(remains, bench).map_or_else(Next::go, Next::End)
 }
 
-/// The MariaDB operator removes the account; the database only where no Job could do it.
+/// Deletes the database user, and the database if no Job could drop it.
 fn database_objects(remains: &Remains) -> Next<FrappeSite> {
     let observed = remains.observed;
     if matches!(remains.database, Some(Database::Existing(_))) {
@@ -141,7 +141,7 @@ fn database_objects(remains: &Remains) -> Next<FrappeSite> {
     Next::End(Plan { steps, ..Plan::report(observed, &report, None) })
 }
 
-/// A server that was made for this site alone is deleted with it.
+/// Deletes a dedicated server.
 fn server(remains: &Remains) -> Next<FrappeSite> {
     let dedicated = matches!(&remains.database, Some(Database::Made(server)) if server.dedicated);
     match remains.observed.own_server().filter(|_| dedicated && is_its_own(remains.observed)) {
@@ -150,7 +150,7 @@ fn server(remains: &Remains) -> Next<FrappeSite> {
     }
 }
 
-/// Its Secrets go, its hosts are released, and it is let go.
+/// Deletes Secrets and claims, and removes the finalizer.
 fn released(remains: &Remains) -> Next<FrappeSite> {
     Next::End(release(remains.observed, secrets(remains.observed)))
 }
@@ -171,14 +171,14 @@ fn force(observed: &Observed) -> Force {
     }
 }
 
-/// Whether there may be something to lose, and nothing of it was dropped yet.
+/// Whether the site may have data, of which nothing was dropped yet.
 fn owes_backup(observed: &Observed) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let begun = status.operation.is_some_and(|it| it.kind == OperationKind::Delete);
     (status.initialized || is_restored(observed)) && !begun
 }
 
-/// What of the site is left for the final backup, while the deletion waits for that and it can be made.
+/// The site's remains for the final backup, while the deletion waits for it.
 pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remains<'_>> {
     let spec = &observed.site.spec;
     let asked = spec.deletion_policy == Some(DeletionPolicy::Backup) && spec.deletion_protection != Some(true);
@@ -187,7 +187,7 @@ pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remai
     can.then(|| can_be_backed_up(observed).ok()).flatten()
 }
 
-/// What is left for the final backup, or the plan of a site of which none can be made.
+/// The site's remains for the final backup, or the plan if none can be made.
 fn can_be_backed_up(observed: &Observed) -> Result<Remains<'_>, Box<Plan>> {
     // What a user lets the deletion omit is no less worth a backup.
     let remains = Remains { skips_database: false, ..Remains::of(observed) };
@@ -205,7 +205,7 @@ fn can_be_backed_up(observed: &Observed) -> Result<Remains<'_>, Box<Plan>> {
     }
 }
 
-/// Whether the MariaDB of the site's own name was made for this site.
+/// Whether the MariaDB with the name of the site's dedicated one was created for this site.
 fn is_its_own(observed: &Observed) -> bool {
     let uid = observed.own_server().and_then(|it| it.labels().get(labels::SITE_UID));
     uid.is_some() && uid == observed.site.uid().as_ref()
@@ -234,7 +234,7 @@ fn is_dropped(observed: &Observed) -> bool {
     deleting && operation::progress(observed, OperationKind::Delete, None) == Progress::Done
 }
 
-/// A Secret without which no Job can log in at the database.
+/// The missing Secret without which no Job can log in to the database.
 fn lacks_secret(remains: &Remains) -> Option<Report> {
     if remains.skips_database {
         return None;
@@ -263,7 +263,7 @@ fn running_job(observed: &Observed) -> Option<Arc<DynamicObject>> {
     operation::running_job(observed).filter(|_| operation.kind != OperationKind::Delete).cloned()
 }
 
-/// The plan while the delete Job is not done; None once it is.
+/// The plan until the delete Job has succeeded; None afterwards.
 fn drop_by_job(remains: &Remains, bench: &FrappeBench) -> Option<Plan> {
     let observed = remains.observed;
     match operation::progress(observed, OperationKind::Delete, None) {
@@ -312,7 +312,7 @@ fn drop_objects(remains: &Remains) -> Vec<Step> {
     steps
 }
 
-/// The Secrets that this operator made; a Secret that the user named stays.
+/// Secrets created by this operator; a user's Secrets are kept.
 fn secrets(observed: &Observed) -> Vec<Step> {
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
     let admin = observed.admin_secret().cloned().filter(|_| generated);
@@ -327,7 +327,7 @@ fn copies(observed: &Observed) -> Vec<Step> {
     observed.copies.values().map(|copy| Step::Delete(Kind::Secret, copy.clone())).collect()
 }
 
-/// Gives the hosts back and lets the site go.
+/// Releases the hosts and removes the finalizer.
 fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     let ours =
         observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
@@ -342,23 +342,23 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
     Plan { steps, last: vec![Step::Patch(site.clone(), metadata)], ..Plan::default() }
 }
 
-/// What is left of a site: its names, and its database as it was decided.
+/// Remains of a site that is being deleted: its names, and its recorded database.
 pub(in crate::controllers) struct Remains<'a> {
     observed: &'a Observed,
     place: Place,
     known: Known,
-    /// Its database; None if it is not known any more where that is.
+    /// Its database; None if its location is not known any more.
     database: Option<Database>,
-    /// Whether its server is gone.
+    /// Whether its server no longer exists.
     server_gone: bool,
-    /// Whether its Jobs do not log in at the database: its server is gone, or a user said to leave it out.
+    /// Whether the delete Job skips the database: its server no longer exists, or a user requested it.
     skips_database: bool,
-    /// The bench on which a Job must drop the site.
+    /// The bench on which the delete Job runs.
     job_on: Option<&'a FrappeBench>,
 }
 
 impl<'a> Remains<'a> {
-    /// What is left of a site.
+    /// The remains of a site.
     pub(super) fn of(observed: &'a Observed) -> Self {
         let database = database::remaining(observed);
         let dedicated = matches!(&database, Some(Database::Made(server)) if server.dedicated);
@@ -375,18 +375,18 @@ impl<'a> Remains<'a> {
         }
     }
 
-    /// What its Jobs are built of.
+    /// Input of its Jobs.
     pub(in crate::controllers) fn subject(&self) -> Subject<'_> {
         let database = self.database.as_ref().filter(|_| !self.skips_database);
         Subject { site: &self.observed.site, place: &self.place, known: &self.known, database }
     }
 
-    /// The plan of a site that stands there.
+    /// A plan with only a report.
     fn ends(&self, report: &Report) -> Next<FrappeSite> {
         Next::End(Plan::report(self.observed, report, None))
     }
 
-    /// The plan while an object is going.
+    /// The plan while an object is being deleted.
     fn waits(&self, kind: Kind, object: &Arc<DynamicObject>, message: &str) -> Next<FrappeSite> {
         let stop = object.metadata.deletion_timestamp.is_none().then(|| Step::Delete(kind, object.clone()));
         let plan = Plan::report(self.observed, &deleting(message), None);

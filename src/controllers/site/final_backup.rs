@@ -1,5 +1,5 @@
-//! The final backup, which `deletionPolicy: Backup` asks for: made once the site is being deleted and nothing leads to it any more,
-//! before anything of it is removed. Its evidence is the history of the SiteBackup that made it. Pure.
+//! The final backup of `deletionPolicy: Backup`: made after the routes are deleted, and before anything else is removed. Its
+//! success is recorded in the history of the SiteBackup that made it. Pure.
 
 use std::{cmp::Reverse, sync::Arc, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::controllers::{
 };
 use crate::domain::uid;
 
-/// The plan while the last backup is not made; None once it is.
+/// The plan until the final backup has succeeded; None afterwards.
 pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     let deleted_at = observed.site.metadata.deletion_timestamp.as_ref()?.0;
     if observed.backups.iter().any(|it| last_run(it, deleted_at).is_some_and(|run| run.succeeded)) {
@@ -54,7 +54,7 @@ pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     Some(begin(observed, &maker, deleted_at))
 }
 
-/// Records the final backup: its SiteBackup carries it out, and the site waits for that.
+/// Records the final backup: the SiteBackup controller executes it, and the site waits.
 fn begin(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Plan {
     let operation = BackupOperation {
         kind: BackupOperationKind::Backup,
@@ -82,7 +82,7 @@ fn waits(observed: &Observed, message: &str) -> Plan {
     Plan::report(observed, &report, None)
 }
 
-/// Nothing is removed, and a user must do something.
+/// Pauses the deletion until a user acts.
 pub(super) fn blocked(observed: &Observed, why: &str) -> Plan {
     let message = format!(
         "final backup failed: {why}; deletion is paused: correct the cause, or set deletionPolicy to Delete or Retain"
@@ -90,7 +90,7 @@ pub(super) fn blocked(observed: &Observed, why: &str) -> Plan {
     Plan::report(observed, &Report::failed(Stage::Done, Stage::Done, Reason::FinalBackupFailed, message), None)
 }
 
-/// Name of the last backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
+/// Name of the final backup: `NAME-final-2024-01-15-0200`, UTC, after the time at which the site was deleted.
 fn name(maker: &SiteBackup, deleted_at: Timestamp) -> String {
     format!("{}-final-{}", maker.name_any(), deleted_at.strftime("%Y-%m-%d-%H%M"))
 }
@@ -100,7 +100,7 @@ fn last_run(backup: &SiteBackup, deleted_at: Timestamp) -> Option<&BackupRun> {
     backup.status.as_ref()?.history.iter().find(|run| run.name == name && run.scheduled_at == at)
 }
 
-/// The SiteBackup that makes it: one with a storage that can be used, not one that has failed, a schedule before others.
+/// The SiteBackup that makes it: one with a usable storage, preferably one that has not failed and has a schedule.
 fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, Refusal> {
     if observed.operator_image.is_none() {
         return Err(image_unknown());
@@ -128,7 +128,7 @@ fn maker(observed: &Observed, deleted_at: Timestamp) -> Result<Arc<SiteBackup>, 
     }))
 }
 
-/// Why it failed permanently, and the time until it is retried.
+/// Why it failed permanently, and the time until its retry.
 fn failed(observed: &Observed, maker: &SiteBackup, deleted_at: Timestamp) -> Option<(String, Duration)> {
     let run = last_run(maker, deleted_at)?;
     let left = left_until_again(run.finished_at.as_ref()?.0, observed.now)?;

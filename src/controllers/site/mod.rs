@@ -1,4 +1,4 @@
-//! What happens when a FrappeSite, or something it depends on, changes. Start at [`reconcile`].
+//! The controller of FrappeSites. Start at [`reconcile`].
 
 pub mod annotations;
 pub mod build;
@@ -82,9 +82,9 @@ impl Held for FrappeSite {
     }
 }
 
-/// Brings one site a step further: observe → validate → plan → build → apply → status.
+/// Reconciles one site: observe → validate → plan → build → apply → status.
 ///
-/// `epoch` is that of the slot's owner when this began.
+/// `epoch` is the epoch of the slot's owner at the start.
 pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
     let _alone = context.locks.lock(&key).await;
     let Some(site) = context.sites.get(&key) else {
@@ -123,7 +123,7 @@ async fn once(attempt: &Attempt<'_>, turn: Turn) -> Result<Outcome, Error> {
     Ok(done)
 }
 
-/// A step on the way, which is no Event: one line.
+/// Logs an intermediate step, which has no Event.
 fn log_step(key: &Key, former: Option<&FrappeSiteStatus>, next: Option<&FrappeSiteStatus>) {
     let ready = |status: &FrappeSiteStatus| condition::find(&status.conditions, "Ready").cloned();
     let before = former.and_then(ready).map(|it| it.reason);

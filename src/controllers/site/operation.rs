@@ -1,4 +1,4 @@
-//! How far an operation is: recorded in the status, carried out by a Job, tried a few times. Pure.
+//! State of an operation: recorded in the status, executed by a Job, with a few attempts. Pure.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     domain::{condition, labels},
 };
 
-/// State of the operation, which is to bring `wanted` about.
+/// Next action for the operation that applies `wanted`.
 pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Configuration>) -> Progress {
     let asked = Asked { observed, kind, wanted };
     let status = observed.site.status.clone().unwrap_or_default();
@@ -47,8 +47,8 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     }
 }
 
-/// The recorded operation, with how its try ended: that is written down with whatever is said of the site next, since Job and
-/// pod are gone after an hour.
+/// The recorded operation with the outcome of its attempt, which is written with the next status, because Job and pod are
+/// deleted after an hour.
 pub(super) fn ended(observed: &Observed) -> Option<Operation> {
     let operation = observed.site.status.as_ref()?.operation.clone()?;
     let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
@@ -62,7 +62,7 @@ pub(super) fn ended(observed: &Observed) -> Option<Operation> {
     Some(Operation { outcome, ..operation })
 }
 
-/// How a try ended that is not recorded yet, by what its pod left.
+/// Outcome of an attempt that is not recorded yet, from its pod.
 fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> Outcome {
     let before = ended_before(observed, operation);
     let last = failures(operation) >= ATTEMPTS_MAX || before.is_some();
@@ -77,12 +77,12 @@ fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> O
     }
 }
 
-/// Tries of the operation that failed, with this one.
+/// Number of failed attempts, including this one.
 fn failures(operation: &Operation) -> i32 {
     operation.attempt - operation.first_attempt + 1
 }
 
-/// What an operation is to achieve.
+/// Goal of an operation.
 struct Asked<'a> {
     observed: &'a Observed,
     kind: OperationKind,
@@ -114,7 +114,7 @@ impl Asked<'_> {
         Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
     }
 
-    /// A changed spec or a new value of the retry annotation begins again.
+    /// Whether a changed spec or a new value of the retry annotation starts it again.
     fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
         let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
             || retry(self.observed) != operation.retry;
@@ -149,7 +149,7 @@ fn retry(observed: &Observed) -> Option<String> {
     observed.site.annotations().get(labels::RETRY).cloned()
 }
 
-/// What Ready says where an operation failed permanently by its reason alone: a version that had no outcomes wrote it.
+/// The message of Ready for a permanent failure recorded by a version without outcomes.
 fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a Condition> {
     let reason = match operation.kind {
         OperationKind::Init => Reason::InitFailed,

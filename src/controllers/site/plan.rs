@@ -1,4 +1,4 @@
-//! What to do for a site. Pure: every choice is made here and in the phases, none where the plan is carried out.
+//! The plan of a site. Pure: every decision is made here and in the phases, none in its execution.
 
 use frappe_crds::FrappeSite;
 
@@ -15,7 +15,7 @@ use crate::{
     domain::labels,
 };
 
-/// A phase: its name, and what it says of what is known.
+/// A phase: its name and its function.
 type Phase = (&'static str, fn(&ValidSite<'_>) -> Next<FrappeSite>);
 
 /// The phases of a site whose spec is valid.
@@ -38,7 +38,7 @@ pub fn plan(observed: &Observed) -> Plan {
     planned(observed).0.plan
 }
 
-/// The plan, and what validation made of the spec where a Job beside the site's own could be made by it.
+/// The plan, and the validated spec if a backup Job could be created with it.
 pub fn planned(observed: &Observed) -> (Planned<FrappeSite>, Option<Validated>) {
     if labels::has_unread_status(observed.site.as_ref()) {
         // What was decided about the site is not known: nothing is done, and nothing is written over it.

@@ -1,4 +1,4 @@
-//! What is done for a site until it exists: it is taken in, its hosts are claimed, its database is made, and the site in it. Pure.
+//! Phases of a new site: finalizer, claims of hosts, database, init Job. Pure.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-/// Slot, bench and finalizer, in one patch.
+/// Sets the labels of slot and bench, and the finalizer, in one patch.
 pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
     let observed = &site.observed.site;
     let slot = uid::slot_of(observed.as_ref()).to_string();
@@ -43,7 +43,7 @@ pub(super) fn labels(site: &ValidSite) -> Next<FrappeSite> {
     Next::write([Step::Patch(observed.clone(), metadata)])
 }
 
-/// Claims the hosts that are wanted. Those that are wanted no longer are released last, once nothing leads there.
+/// Claims the hosts of the spec. Former hosts are released last, when they have no route.
 pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
     if site.input.valid.withholds(Part::Route) {
         return Next::go();
@@ -64,7 +64,7 @@ pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
     Next::write(steps)
 }
 
-/// What is decided is written down before anything is made by it.
+/// Records decisions in the status before anything is created.
 pub(super) fn decision(site: &ValidSite) -> Next<FrappeSite> {
     if site.is_recorded {
         return Next::go();
@@ -75,17 +75,17 @@ pub(super) fn decision(site: &ValidSite) -> Next<FrappeSite> {
     Next::End(Plan { last, again_after, ..Plan::report(site.observed, &report, None) })
 }
 
-/// Its Secrets are made, labelled, watched and copied.
+/// Creates, labels and copies Secrets.
 pub(super) fn secrets(site: &ValidSite) -> Next<FrappeSite> {
     Next::write(site.secrets.clone())
 }
 
-/// Its server, database, account and rights are kept as they should be.
+/// Applies server, database, user and grants.
 pub(super) fn database_objects(site: &ValidSite) -> Next<FrappeSite> {
     Next::write(made_objects(site))
 }
 
-/// Nothing goes on until the MariaDB operator has made the database.
+/// Waits until the MariaDB operator has created the database.
 pub(super) fn database(site: &ValidSite) -> Next<FrappeSite> {
     match &site.database {
         Some(report) => Next::End(Plan::report(site.observed, report, None)),
@@ -93,7 +93,7 @@ pub(super) fn database(site: &ValidSite) -> Next<FrappeSite> {
     }
 }
 
-/// The versions of Secrets that are made or labelled now are known only afterwards.
+/// Waits for the versions of Secrets that were just created or labelled.
 pub(super) fn versions(site: &ValidSite) -> Next<FrappeSite> {
     if site.secrets.is_empty() {
         return Next::go();
@@ -101,7 +101,7 @@ pub(super) fn versions(site: &ValidSite) -> Next<FrappeSite> {
     Next::End(Plan { again_after: Some(Duration::ZERO), ..Plan::default() })
 }
 
-/// Creates the site, once. From then on it is served, and its configuration kept.
+/// Runs the init Job, once.
 pub(super) fn init(site: &ValidSite) -> Next<FrappeSite> {
     let (observed, input) = (site.observed, &site.input);
     if observed.site.status.as_ref().is_some_and(|status| status.initialized) {
@@ -129,7 +129,7 @@ pub(super) fn init(site: &ValidSite) -> Next<FrappeSite> {
     })
 }
 
-/// Database, account and rights, with the server where it is the site's own.
+/// Database, user and grants, and the server if it is dedicated.
 fn made_objects(site: &ValidSite) -> Vec<Step> {
     let (observed, input) = (site.observed, &site.input);
     let Database::Made(server) = &input.valid.database else { return Vec::new() };
@@ -140,7 +140,7 @@ fn made_objects(site: &ValidSite) -> Vec<Step> {
     steps
 }
 
-/// A server of the site's own, with its administrator's password.
+/// A dedicated server, with its administrator's password.
 fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step> {
     if !server.dedicated || input.valid.withholds(Part::Server) {
         return Vec::new();

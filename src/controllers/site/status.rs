@@ -1,4 +1,4 @@
-//! Phase and conditions of a site, from where its plan stands. Pure.
+//! Phase and conditions of a site. Pure.
 
 use frappe_crds::{
     FrappeSiteStatus,
@@ -20,7 +20,7 @@ use crate::{
     io::events::Notice,
 };
 
-/// The conditions of the stages: type, reason when reached, message when reached.
+/// The conditions of the stages: type, reason and message when complete.
 const STAGES: [(Stage, &str, Reason, &str); 4] = [
     (Stage::Bench, "BenchReady", Reason::BenchReady, "bench is ready"),
     (Stage::Database, "DatabaseReady", Reason::DatabaseReady, "database, user and grants exist"),
@@ -28,7 +28,7 @@ const STAGES: [(Stage, &str, Reason, &str); 4] = [
     (Stage::Route, "RouteReady", Reason::RouteApplied, ""),
 ];
 
-/// The status that a report leads to; what the report says nothing of is kept from the former status.
+/// The status for a report; the rest is kept from the previous status.
 pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     let former = observed.site.status.clone().unwrap_or_default();
     let generation = observed.site.metadata.generation;
@@ -73,13 +73,13 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     }
 }
 
-/// The condition that the reason is about; else that of the first stage that is not reached.
+/// The condition that the reason is about; else that of the first incomplete stage.
 fn blocker(report: &Report) -> &'static str {
     let kind = |stage: Stage| STAGES.iter().find(|it| it.0 == stage).map(|it| it.1);
     kind(report.detail.at).or_else(|| kind(report.detail.reached)).unwrap_or("Ready")
 }
 
-/// What routes to the site, and what of the spec is not used.
+/// The route in use, and unused routes of the spec.
 fn led(observed: &Observed) -> (Reason, String) {
     let choice = route::choose(observed);
     let (reason, begin) = match choice.way {
@@ -89,7 +89,7 @@ fn led(observed: &Observed) -> (Reason, String) {
     (reason, std::iter::once(begin).chain(choice.unused).collect::<Vec<_>>().join("; "))
 }
 
-/// Nothing is done for a site that is suspended; what it is stays as it was written.
+/// The status of a suspended site, of which the rest is unchanged.
 pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     let former = observed.site.status.clone().unwrap_or_default();
     let mut conditions = Conditions::new(&former.conditions, observed.site.metadata.generation, observed.now);
@@ -101,7 +101,7 @@ pub fn suspended(observed: &Observed) -> FrappeSiteStatus {
     FrappeSiteStatus { conditions: conditions.finish(), operation: operation::ended(observed), ..former }
 }
 
-/// What is reported to users when a status changes: each phase and each reason once, but for steps on the way.
+/// Events for a change of the status: one for each new phase or reason, except for intermediate steps.
 fn notice(observed: &Observed, next: &FrappeSiteStatus, report: &Report) -> Option<Notice> {
     let former = observed.site.status.clone().unwrap_or_default();
     if report.reason.is_step() || (former.phase == next.phase && report.is_known(&former.conditions)) {
@@ -117,7 +117,7 @@ fn notice(observed: &Observed, next: &FrappeSiteStatus, report: &Report) -> Opti
 }
 
 impl Plan {
-    /// A plan that only says where the site stands, with the operation that it records.
+    /// A plan with only a status, which may record an operation.
     pub fn report(observed: &Observed, report: &Report, operation: Option<Operation>) -> Self {
         let mut next = status(observed, report);
         if operation.is_some() {
@@ -127,7 +127,7 @@ impl Plan {
         Self { status: Some(next), notices, ..Self::default() }
     }
 
-    /// A plan that wants a Job: `waits` is said without room for it, `runs` with, when the operation is recorded.
+    /// A plan with a Job that needs a job slot: it reports `waits` without one, and `runs` with one.
     pub fn start(observed: &Observed, waits: &Report, runs: &Report, operation: Operation, job: Desired) -> Self {
         let begin = observed.jobs.get(&job.key.name).map(|it| job::begin(it, false, observed.now));
         let mut runs = runs.clone();

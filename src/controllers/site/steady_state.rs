@@ -1,4 +1,4 @@
-//! What to do for a site that exists: its hosts are routed to it, and it has the configuration that the spec asks for. Pure.
+//! Phases of an initialized site: its route and its configuration. Pure.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -26,7 +26,7 @@ use crate::{
     },
 };
 
-/// The route that was chosen is kept as it should be; the others go.
+/// Applies the chosen route and deletes the others.
 pub(super) fn route(site: &ValidSite) -> Next<FrappeSite> {
     if site.input.valid.withholds(Part::Route) {
         return Next::go();
@@ -34,14 +34,14 @@ pub(super) fn route(site: &ValidSite) -> Next<FrappeSite> {
     Next::write(route_steps(site.observed, &site.input, route::choose(site.observed).way))
 }
 
-/// Hosts that are wanted no longer are released, once nothing leads there.
+/// Releases former hosts when they have no route.
 pub(super) fn former_hosts(site: &ValidSite) -> Next<FrappeSite> {
     let withheld = site.input.valid.withholds(Part::Route);
     let former = site.observed.former_claims.iter().filter(|_| !withheld);
     Next::write(former.map(|claim| Step::Delete(Kind::Domain, claim.clone())))
 }
 
-/// The site has the configuration that the spec asks for, or is given it.
+/// Applies the site's configuration if it differs.
 pub(super) fn configuration(site: &ValidSite) -> Next<FrappeSite> {
     let (observed, input) = (site.observed, &site.input);
     let mut plan = configure(observed, input, &site.wanted);
@@ -64,7 +64,7 @@ fn installed(input: &Input) -> Vec<String> {
     ["frappe".to_owned()].into_iter().chain(input.valid.apps.iter().cloned()).collect()
 }
 
-/// The route that was chosen; the others go.
+/// Writes for the chosen route, and deletions of the others.
 fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step> {
     let wanted: Vec<Desired> = match way {
         Some(Way::Ingress) => vec![build::ingress(input)],
@@ -89,7 +89,7 @@ fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step
     wanted.into_iter().map(step).chain(former).collect()
 }
 
-/// Brings the site's configuration to what is asked for; says whether it is served.
+/// Plans the configure Job; reports whether the site is available.
 fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan {
     let status = observed.site.status.clone().unwrap_or_default();
     let current = if status.initialized {
@@ -147,7 +147,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     }
 }
 
-/// The annotation that asks for everything again was answered.
+/// Records the handled value of the reconcile annotation.
 fn answered(observed: &Observed, mut plan: Plan) -> Plan {
     let annotations = observed.site.metadata.annotations.clone().unwrap_or_default();
     if let (Some(status), Some(asked)) = (plan.status.as_mut(), annotations.get(labels::RECONCILE)) {
@@ -156,12 +156,12 @@ fn answered(observed: &Observed, mut plan: Plan) -> Plan {
     plan
 }
 
-/// It is served, and something of it is being changed.
+/// Report: the site is available, and is being changed.
 fn moving(reason: Reason, message: String) -> Report {
     Report::ready(reason, message).moving()
 }
 
-/// Where the site stands once it has the configuration that it can have.
+/// Report for a site whose configuration is applied.
 fn settled(observed: &Observed, input: &Input) -> Report {
     let report = keeps_apps(observed).unwrap_or_else(|| served(observed));
     match input.valid.refused.first() {
@@ -170,7 +170,7 @@ fn settled(observed: &Observed, input: &Input) -> Report {
     }
 }
 
-/// An app is not removed from a site, with all its data, by a word that is missing in a list.
+/// Report for an app that is no longer in `apps`: it is not uninstalled, which would delete its data.
 fn keeps_apps(observed: &Observed) -> Option<Report> {
     let status = observed.site.status.clone().unwrap_or_default();
     let spec = &observed.site.spec;
@@ -184,7 +184,7 @@ fn keeps_apps(observed: &Observed) -> Option<Report> {
     Some(Report::failed(Stage::Done, Stage::Init, Reason::AppNotRemoved, message))
 }
 
-/// Ready, unless what leads the host to it is missing or was refused.
+/// Ready, unless the route is missing or was rejected.
 fn served(observed: &Observed) -> Report {
     let choice = route::choose(observed);
     if choice.way.is_none() && !choice.unused.is_empty() {
@@ -200,7 +200,7 @@ fn served(observed: &Observed) -> Report {
     Report::ready(Reason::Ready, "site is initialized and routed".to_owned())
 }
 
-/// What a Gateway or a router says against the route.
+/// The message of a Gateway or router that rejected the route.
 fn refused(observed: &Observed, way: Option<Way>) -> Option<String> {
     let routes = &observed.routes;
     let (objects, condition): (Vec<_>, &str) = match way? {
