@@ -1,4 +1,4 @@
-//! Takes an object over that another operator made, or makes it where there is none.
+//! Takes over an object of another operator, or creates it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{ResourceExt, core::DynamicObject};
@@ -14,7 +14,7 @@ use crate::{
     io::writer::{NOT_OURS, WriteError, Writer},
 };
 
-/// Takes an object over, or makes it where there is none. An object of another owner is refused.
+/// Takes over an object, or creates it. An object of another owner is rejected.
 pub async fn take_over(
     writer: &Writer,
     children: &Children,
@@ -45,13 +45,13 @@ pub async fn take_over(
     Ok(())
 }
 
-/// Whether an object is of another site or bench of this operator.
+/// Whether an object belongs to another site or bench of this operator.
 pub fn is_of_other(live: &DynamicObject, desired: &Desired) -> bool {
     let wanted = &desired.body["metadata"]["labels"][labels::SITE_UID];
     wanted.is_string() && live.labels().get(labels::SITE_UID).map(String::as_str) != wanted.as_str()
 }
 
-/// What changes of an object that is taken over: labels, by which it is seen, and who it goes with.
+/// The metadata patch of a takeover: labels, by which the object is watched, and owner references.
 pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> MetadataPatch {
     MetadataPatch {
         annotations: [(labels::ADOPTED.to_owned(), owner.generation.to_string())].into(),
@@ -62,8 +62,8 @@ pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> Metad
     }
 }
 
-/// The fields that the other operator set become this one's, so that those that it does not want go when it applies its
-/// own: an apply leaves alone what another has set. Kubernetes' own controllers keep theirs.
+/// Moves the other operator's managed fields to this operator, so that unwanted fields are removed by the next apply. Fields of
+/// Kubernetes' controllers are kept.
 pub fn inherited(entries: &[ManagedFieldsEntry]) -> Vec<ManagedFieldsEntry> {
     let of_operator = |it: &&ManagedFieldsEntry| {
         let manager = it.manager.as_deref().unwrap_or_default();
@@ -83,7 +83,7 @@ pub fn inherited(entries: &[ManagedFieldsEntry]) -> Vec<ManagedFieldsEntry> {
     ours.into_iter().chain(others.into_iter().cloned()).collect()
 }
 
-/// The fields of both sets.
+/// Union of two sets of fields.
 pub fn unite(into: &mut Value, from: &Value) {
     let (Some(into), Some(from)) = (into.as_object_mut(), from.as_object()) else { return };
     for (key, value) in from {

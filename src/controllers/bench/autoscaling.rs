@@ -1,4 +1,4 @@
-//! Whether KEDA scales the workers of a bench, as its ScaledObjects tell. Pure.
+//! State of the autoscaling of a bench's workers, from the conditions of its ScaledObjects. Pure.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use super::{
 };
 use crate::domain::object::{Desired, Kind};
 
-/// How long KEDA may say nothing about an object that is new, or that it is to let go.
+/// Time within which KEDA processes a new ScaledObject, or removes its finalizer from a deleted one.
 const SILENCE_MAX: SignedDuration = SignedDuration::from_secs(60);
 
-/// What is known of the scaling.
+/// State of the autoscaling.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Autoscaling {
-    /// Whether KEDA scales; nothing while it is not known yet.
+    /// Whether KEDA scales; None while unknown.
     pub works: Option<bool>,
     /// Why.
     pub reason: Reason,
     /// Message for users.
     pub message: String,
-    /// When it is known, if nothing changes before.
+    /// Time until it is known, if nothing changes before.
     pub again_after: Option<Duration>,
 }
 
-/// What one ScaledObject tells.
+/// State of one ScaledObject.
 enum State {
     Scales,
-    /// Nothing yet, for at most so long; without a time, it has still to be made.
+    /// Not processed yet; with the time until it counts as not responding, or None if it does not exist yet.
     Starts(Option<Duration>),
     Fails(Reason, String),
 }
 
-/// What KEDA does about the workers that the bench wants scaled; None if it wants none scaled.
+/// State of the autoscaling; None if the bench has no autoscaled workers.
 pub fn autoscaling(observed: &Observed, rendered: &Rendered) -> Option<Autoscaling> {
     let wanted: Vec<_> = build::worker_scaling(&observed.bench.spec).iter().filter_map(|it| it.wanted).collect();
     let said = |works, reason, message, again_after| Some(Autoscaling { works, reason, message, again_after });
@@ -115,7 +115,7 @@ fn state(live: &DynamicObject, now: Timestamp) -> State {
     }
 }
 
-/// Nothing was heard since then.
+/// Whether KEDA has not responded since then.
 fn silent(since: Timestamp, now: Timestamp, why: &str) -> State {
     let left = SILENCE_MAX - now.duration_since(since);
     match Duration::try_from(left) {

@@ -1,5 +1,5 @@
-//! Pods as versions before this one made them. They stay as they are while nothing else of them changes, so that an upgrade
-//! of the operator starts no pod again. Pure.
+//! Pod templates of earlier versions. They are kept while nothing else changes, so that an upgrade of the operator restarts no
+//! pod. Pure.
 
 use serde_json::{Value, json};
 

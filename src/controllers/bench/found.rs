@@ -1,7 +1,7 @@
-//! What another operator made of a bench, while it is taken over and after. Pure.
+//! Objects of another operator, during and after the takeover of a bench. Pure.
 //!
-//! A workload stays as it was found until the bench's spec is changed. Servers of Redis and volumes stay so permanently: most of
-//! their fields can be set only when they are made.
+//! A workload is kept unchanged until the bench's spec changes. Redis servers and volumes are kept permanently: most of their
+//! fields are immutable.
 
 use std::sync::Arc;
 
@@ -23,8 +23,7 @@ use crate::{
     },
 };
 
-/// Brings an object to what it should be; one that may be another's is taken over first, and then stays as it was found for a
-/// while.
+/// Applies an object; one of another operator is taken over first, and kept unchanged for a while.
 pub(super) fn ensure(observed: &Observed, desired: Desired) -> Option<Step> {
     if stays(observed, &desired) {
         return None;
@@ -35,19 +34,19 @@ pub(super) fn ensure(observed: &Observed, desired: Desired) -> Option<Step> {
     Some(if taken { Step::TakeOver(desired) } else { Step::Ensure(desired) })
 }
 
-/// Creates an object, once it is known where its pod may run: that depends on the volume that is found.
+/// Creates an object when it is known where its pod may run, which depends on the volume.
 pub(super) fn create(observed: &Observed, desired: Desired) -> Option<Step> {
     let waits = is_asked(&observed.bench) && !knows_volume(observed);
     (!waits).then_some(Step::Create(desired))
 }
 
-/// Keeps the replicas of a Deployment, unless that stays as it was found.
+/// Keeps the replicas of a Deployment, unless it is kept unchanged.
 pub(super) fn hand_over(observed: &Observed, live: &Arc<DynamicObject>) -> Option<Step> {
     let stays = is_as_found(live) && is_of_now(observed, live);
     (!stays).then(|| Step::HandOver(Arc::clone(live)))
 }
 
-/// How the volume is mounted, where it was taken over. Of one that is not seen now, what was known stays.
+/// Access mode of a volume that was taken over; the recorded one if the volume is not observed.
 pub(super) fn volume(observed: &Observed) -> Option<StorageAccessMode> {
     let Some(claim) = live(observed, Kind::PersistentVolumeClaim, &claim_name(observed)) else {
         return observed.bench.status.as_ref()?.adopted_volume;
@@ -60,7 +59,7 @@ pub(super) fn volume(observed: &Observed) -> Option<StorageAccessMode> {
     Some(if many { StorageAccessMode::ReadWriteMany } else { StorageAccessMode::ReadWriteOnce })
 }
 
-/// Whether the volume is there, and the status says how it is mounted if it was taken over.
+/// Whether the volume exists, and its access mode is recorded if it was taken over.
 fn knows_volume(observed: &Observed) -> bool {
     let said = observed.bench.status.as_ref().and_then(|status| status.adopted_volume);
     live(observed, Kind::PersistentVolumeClaim, &claim_name(observed)).is_some() && volume(observed) == said
@@ -70,7 +69,7 @@ fn claim_name(observed: &Observed) -> String {
     child(&observed.bench.name_any(), "sites")
 }
 
-/// Whether an object stays as it was found.
+/// Whether an object is kept unchanged.
 pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
     let name = &desired.key.name;
     let Some(object) = live(observed, desired.kind, name).filter(|it| is_as_found(it)) else { return false };
@@ -87,12 +86,12 @@ pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
     }
 }
 
-/// Whether a workload is as it was found, whatever it should be.
+/// Whether a workload was taken over and has not been applied since.
 pub(super) fn is_found(observed: &Observed, desired: &Desired) -> bool {
     live(observed, desired.kind, &desired.key.name).is_some_and(is_as_found)
 }
 
-/// Whether the bench's spec is the one at which an object was taken over.
+/// Whether the bench's spec is unchanged since an object was taken over.
 fn is_of_now(observed: &Observed, object: &DynamicObject) -> bool {
     let generation = observed.bench.metadata.generation.unwrap_or_default().to_string();
     object.annotations().get(labels::ADOPTED) == Some(&generation)

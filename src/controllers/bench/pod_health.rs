@@ -1,4 +1,4 @@
-//! What keeps a pod from running, as its status tells it: what a user would look for with `kubectl describe pod`.
+//! Why a pod does not run, from its status: what a user would look for with `kubectl describe pod`.
 
 use std::{
     collections::BTreeMap,
@@ -17,15 +17,15 @@ use crate::{
     io::compact::Compact,
 };
 
-/// Why a container waits that nothing but a user changes.
+/// Waiting reasons of a container that a user must fix.
 const IMAGE_REASONS: [&str; 4] = ["ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"];
-/// Why a container waits that ended again and again, or could not be made.
+/// Waiting reasons of a container that crashes repeatedly or cannot be created.
 const START_REASONS: [&str; 4] =
     ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
-/// Longest part of what a kubelet or scheduler says that is passed on, in characters.
+/// Maximum length of a kubelet's or scheduler's message, in characters.
 const SAID_CHARACTERS: usize = 300;
 
-/// What keeps a pod from running, if anything does. Pure.
+/// Why a pod does not run, if so. Pure.
 pub fn trouble(pod: &DynamicObject) -> Option<Trouble> {
     let status: PodStatus = live::status(pod);
     let containers = [&status.init_container_statuses, &status.container_statuses];
@@ -62,12 +62,12 @@ fn short(text: &str) -> String {
     text.chars().take(SAID_CHARACTERS).collect()
 }
 
-/// The troubles of all benches' pods: few, whatever the number of pods.
+/// Pods of all benches that do not run.
 #[derive(Default)]
 pub struct Troubles(Mutex<BTreeMap<Key, BTreeMap<String, Trouble>>>);
 
 impl Troubles {
-    /// Takes in a pod, or that it is gone; answers the bench whose troubles changed by that.
+    /// Records a change or the deletion of a pod; returns its bench if the result changed.
     pub fn saw(&self, pod: &Compact, is_there: bool) -> Option<Key> {
         let bench = watch::owner(pod)?;
         let found = if is_there { trouble(&pod.open()) } else { None };
@@ -84,7 +84,7 @@ impl Troubles {
         changed.then_some(bench)
     }
 
-    /// The troubles of a bench's pods, by name.
+    /// Pods of a bench that do not run, by name.
     pub fn of(&self, bench: &Key) -> Vec<Trouble> {
         let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         troubles.get(bench).map(|it| it.values().cloned().collect()).unwrap_or_default()

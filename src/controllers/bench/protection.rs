@@ -1,9 +1,8 @@
-//! Whether Redis of a bench has a generated password and a NetworkPolicy, and how a bench that runs without them takes them.
-//! Pure.
+//! Protection of a bench's Redis by a generated password and a NetworkPolicy, also of existing benches. Pure.
 //!
-//! It is decided when the bench is made, and recorded before anything is. A bench that was made without is left as it is
-//! until `redisConfig.protected` asks for it. Then the components learn the password one stage after the other, while
-//! Redis lets in whoever names it and whoever does not, and last Redis itself asks for it.
+//! It is decided when the bench is created, and recorded before anything is created. An unprotected bench stays so until
+//! `redisConfig.protected` is set. The components then get the password stage by stage, while Redis accepts connections with
+//! and without it; finally Redis requires it.
 
 use frappe_crds::FrappeBenchStatus;
 use kube::{ResourceExt, core::DynamicObject};
@@ -23,12 +22,12 @@ use crate::{
     },
 };
 
-/// What is decided; nothing while it is not recorded.
+/// The recorded decision; None if there is none.
 pub(super) fn decided(observed: &Observed) -> Option<bool> {
     observed.bench.status.as_ref().and_then(|status| status.redis_protected)
 }
 
-/// What is to be decided: a bench that is made now is protected, one that is there already when it asks for it.
+/// The decision to record: a new bench is protected, an existing one if its spec requests it.
 pub(super) fn decision(observed: &Observed) -> bool {
     let asks = observed.bench.spec.redis_config.as_ref().and_then(|it| it.protected) == Some(true);
     match decided(observed) {
@@ -37,13 +36,13 @@ pub(super) fn decision(observed: &Observed) -> bool {
     }
 }
 
-/// Whether nothing of the bench was made yet, by this operator or another.
+/// Whether the bench has no objects yet, of this operator or another.
 fn is_new(observed: &Observed) -> bool {
     let made = observed.bench.status.as_ref().is_some_and(|status| status.desired_revision.is_some());
     !made && !observed.live.keys().any(|(kind, _)| *kind == Kind::StatefulSet) && !is_asked(&observed.bench)
 }
 
-/// The status with which a decision is recorded, where it differs from what is. What is decided counts only then.
+/// The status that records the decision, if it differs. The decision takes effect afterwards.
 pub(super) fn record(observed: &Observed) -> Option<FrappeBenchStatus> {
     let decision = Some(decision(observed));
     let protects = decision == Some(true) && decided(observed) != decision;
@@ -51,7 +50,7 @@ pub(super) fn record(observed: &Observed) -> Option<FrappeBenchStatus> {
         .then(|| FrappeBenchStatus { redis_protected: decision, ..observed.bench.status.clone().unwrap_or_default() })
 }
 
-/// Whether the Secret of the generated password's name is one that was made for this bench.
+/// Whether the Secret with the generated password's name was created for this bench.
 pub(super) fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
     observed
         .bench
@@ -59,7 +58,7 @@ pub(super) fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
         .is_some_and(|uid| is_controlled_by(secret, &uid) && secret.annotations().get(labels::IDENTITY) == Some(&uid))
 }
 
-/// Servers that run without a password while a component may not have it.
+/// Servers that do not require the password while a component may not have it.
 pub(super) fn open_servers(observed: &Observed) -> Vec<&'static str> {
     if !matches!(build::redis_secret(&observed.bench), Some((External::Generated, _))) || !lags(observed) {
         return Vec::new();
@@ -75,7 +74,7 @@ fn runs_open(observed: &Observed, server: &str) -> bool {
     })
 }
 
-/// Whether a component runs that may not have the password yet.
+/// Whether a running component may not have the password yet.
 fn lags(observed: &Observed) -> bool {
     let version = observed.redis_secret_version.as_deref();
     let mut deployments = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment);
@@ -87,7 +86,7 @@ fn lags(observed: &Observed) -> bool {
     })
 }
 
-/// What is said of it; nothing of Redis that is not the bench's.
+/// The report; None for an external Redis.
 pub(super) fn condition(observed: &Observed) -> Option<(bool, Reason, String)> {
     let said = |protected, reason, message: &str| Some((protected, reason, message.to_owned()));
     match build::redis_secret(&observed.bench) {

@@ -1,4 +1,4 @@
-//! How large the volumes of a bench may become: they grow where their class can, and never shrink. Pure.
+//! Sizes of a bench's volumes: expanded if their StorageClass allows it, never shrunk. Pure.
 
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PersistentVolumeClaimStatus, VolumeResourceRequirements};
 use kube::core::DynamicObject;
@@ -17,15 +17,15 @@ use crate::domain::{
     typed::storage,
 };
 
-/// The claims as they can be, with what stands in the way of one that cannot be as it should.
+/// Claims with possible sizes, and the problem of one that cannot have its size.
 pub struct Sized {
     /// The claims, in the order of the rendered objects.
     pub claims: Vec<Desired>,
-    /// Why one is not as large as the bench asks for.
+    /// Why a claim does not have the requested size.
     pub problem: Option<(Reason, String)>,
 }
 
-/// Brings the rendered claims to what can be applied. A claim that a StatefulSet makes is omitted until it is there.
+/// Adapts the rendered claims to what can be applied. A claim of a StatefulSet is omitted until it exists.
 pub fn sized(observed: &Observed, rendered: &Rendered) -> Sized {
     let mut problem = None;
     let mut claims = Vec::new();
@@ -78,19 +78,19 @@ fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, Str
     desired.clone().with_spec(&spec)
 }
 
-/// What a claim asks for of its storage, and nothing else.
+/// Only the storage request of a claim.
 fn requested(claim: &PersistentVolumeClaimSpec) -> Option<VolumeResourceRequirements> {
     let requests = claim.resources.as_ref()?.requests.as_ref()?;
     requests.get("storage").map(|size| storage(&size.0))
 }
 
-/// Bytes that a bound claim has; all that it asks for where its volume does not say.
+/// Capacity of a bound claim in bytes; its request if the volume does not report it.
 fn granted(claim: &DynamicObject, asked: i128) -> i128 {
     let status: PersistentVolumeClaimStatus = live::status(claim);
     status.capacity.and_then(|it| quantity::bytes(&it.get("storage")?.0)).unwrap_or(asked)
 }
 
-/// What of a StatefulSet cannot be changed, and everything else.
+/// The immutable and mutable parts of a StatefulSet's spec.
 #[derive(Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Template {
@@ -102,7 +102,7 @@ struct Template {
     others: Map<String, Value>,
 }
 
-/// What of a StatefulSet cannot be changed stays as it was made.
+/// Keeps the immutable fields of an existing StatefulSet.
 pub fn keep_template(observed: &Observed, desired: Desired) -> Desired {
     if desired.kind != Kind::StatefulSet {
         return desired;

@@ -1,4 +1,4 @@
-//! Whether a bench asks for what this version does. Pure.
+//! Validation of a bench's spec: whether this version supports it. Pure.
 
 use frappe_crds::{
     FrappeBench,
@@ -11,20 +11,20 @@ use kube::ResourceExt;
 use super::reason::Reason;
 use crate::domain::{key::Key, labels};
 
-/// What is wrong and what to do.
+/// A problem of the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Why.
+    /// The reason.
     pub reason: Reason,
     /// Message for users.
     pub message: String,
 }
 
-/// That a bench's spec is valid: only [`validate`] makes it.
+/// Proof that a bench's spec is valid; only [`validate`] creates it.
 #[derive(Debug)]
 pub struct Valid(());
 
-/// What this version does not do is refused, never half done; so is an object that is not read whole.
+/// Refuses unsupported settings, which are never partly applied, and objects that are too large.
 pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem> {
     let (spec, namespace) = (&bench.spec, Key::of(bench).namespace);
     let problem = |reason, message: String| Err(Problem { reason, message });

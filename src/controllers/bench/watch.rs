@@ -1,4 +1,4 @@
-//! Which benches a change concerns. Pure.
+//! Benches that a change affects. Pure.
 
 use frappe_crds::FrappeBench;
 use kube::ResourceExt;
@@ -9,7 +9,7 @@ use crate::{
     io::compact::Compact,
 };
 
-/// What the names of a bench's objects end with.
+/// Suffixes of the names of a bench's objects.
 const PARTS: [&str; 14] = [
     "sites",
     "site-runner",
@@ -27,19 +27,19 @@ const PARTS: [&str; 14] = [
     "worker-long",
 ];
 
-/// Whether a bench reads this Secret.
+/// Whether a bench references this Secret.
 pub fn reads_secret(bench: &FrappeBench, secret: &Key) -> bool {
     bench.namespace().as_deref() == Some(secret.namespace.as_str())
         && build::redis_secret(bench).is_some_and(|(_, name)| name == secret.name)
 }
 
-/// The bench that a child belongs to, by its labels.
+/// The bench that an object belongs to, by its labels.
 pub fn owner(child: &Compact) -> Option<Key> {
     let bench = child.label("bench")?;
     child.namespace().map(|namespace| Key::new(namespace, bench))
 }
 
-/// Whether an object that carries a bench's labels is one that the bench has, by its name. Pods have names of their own.
+/// Whether an object with a bench's labels belongs to the bench, by its name; pods are not checked.
 pub fn is_part(bench: &str, kind: Kind, name: &str) -> bool {
     let of = |part: &&str| child(bench, part) == name;
     let claim = || name == format!("data-{}-0", child(bench, "redis-queue"));

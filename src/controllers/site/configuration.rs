@@ -1,4 +1,4 @@
-//! What a site's Job brings about in the site: settings, hosts, password and apps. Pure.
+//! The configuration that a site's Job applies: settings, hosts, password and apps. Pure.
 
 use kube::{ResourceExt, core::DynamicObject};
 use serde::Serialize;
@@ -13,7 +13,7 @@ use crate::domain::{labels, names::hash_hex, wire};
 /// Hex digits of the hash of a configuration.
 const HASH_DIGITS: usize = 16;
 
-/// The configuration that the spec asks for.
+/// The desired configuration.
 pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
     let valid = input.valid;
     let spec = &observed.site.spec;
@@ -49,18 +49,18 @@ pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
     Configuration { request, hash, admin_password_version: admin }
 }
 
-/// What else the hash of a configuration is made of.
+/// Versions and values that are part of a configuration's hash.
 #[derive(Serialize)]
 struct Read<'a> {
-    /// Version of the account's Secret.
+    /// Version of the generated Secret with the database user.
     account: Option<String>,
-    /// Version of the account's Secret, where the site names it.
+    /// Version of the referenced Secret with the database user.
     connection: Option<String>,
-    /// Version of the Secret with the password of Administrator.
+    /// Version of the Secret with Administrator's password.
     admin: Option<&'a str>,
     /// Versions of the Secrets with settings.
     entries: Vec<String>,
-    /// What a user set to have it applied again.
+    /// Value of the reconcile annotation.
     asked: Option<&'a String>,
     /// The last restore.
     #[serde(skip_serializing_if = "Option::is_none")]

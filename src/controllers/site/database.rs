@@ -1,4 +1,4 @@
-//! Which database a site has: decided once, from the site's `dbConfig` over the bench's. Pure.
+//! The database of a site: decided once, from the site's `dbConfig` merged over the bench's. Pure.
 
 use frappe_crds::{
     FrappeBench,
@@ -19,10 +19,10 @@ use crate::{
     io::writer::NOT_OURS,
 };
 
-/// Port of a MariaDB that names none.
+/// Default port of a MariaDB.
 const MARIADB_PORT: i64 = 3306;
 
-/// The site's `dbConfig` over the bench's, field by field.
+/// The site's `dbConfig` merged over the bench's, field by field.
 pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
     let site = observed.site.spec.db_config.clone().unwrap_or_default();
     let shared = bench.spec.db_config.clone().unwrap_or_default();
@@ -43,7 +43,7 @@ pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
     }
 }
 
-/// The database. What was decided when the site was made counts, whatever a bench's default says later.
+/// The database, as decided when the site was created; later changes of the bench's default have no effect.
 pub fn choose(observed: &Observed, bench: &FrappeBench) -> Result<Database, Report> {
     let config = merged(observed, bench);
     match record::known(observed).choice {
@@ -79,8 +79,8 @@ fn dedicated(observed: &Observed) -> Result<Database, Report> {
     Ok(Database::Made(Server { key, dedicated: true, host, port }))
 }
 
-/// The MariaDB that was decided, else that of the site, else of the bench, else of the operator's ConfigMap, else the only
-/// one of the namespace.
+/// The recorded MariaDB, else that of the site, of the bench, of the operator's ConfigMap, else the only one in the
+/// namespace.
 fn shared(
     observed: &Observed,
     bench: &FrappeBench,
@@ -127,7 +127,7 @@ fn shared(
     Ok(Database::Made(Server { key, dedicated: false, host, port }))
 }
 
-/// Host name and port of a MariaDB: of its primary where it has replicas.
+/// Host name and port of a MariaDB; of its primary if it has replicas.
 fn address(key: &Key, server: Option<&DynamicObject>) -> (String, i64) {
     let number = |pointer| server.and_then(|it| live::field::<i64>(it, pointer));
     let is_on = |pointer| server.and_then(|it| live::field(it, pointer)).unwrap_or(false);
@@ -154,7 +154,7 @@ fn existing(observed: &Observed, config: &DatabaseConfig, engine: &'static str) 
     Ok(Database::Existing(Existing { engine, secret: reference.name.clone(), host: config.host.clone(), port }))
 }
 
-/// The database of a site that is being deleted, as far as it is known: by what was decided and what exists.
+/// The database of a site that is being deleted, if known: from the record and from existing objects.
 pub fn remaining(observed: &Observed) -> Option<Database> {
     let stand_in = FrappeBench::default();
     let bench = observed.bench.as_deref().unwrap_or(&stand_in);

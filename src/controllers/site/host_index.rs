@@ -1,5 +1,5 @@
-//! Which hosts each site holds, by what the watch of FrappeDomains shows: a site that wants a host no longer must find
-//! the claim that it made for it, also after a crash.
+//! Index of claimed hosts by site, from the watch of FrappeDomains: a site must find the claims of its former hosts, also after
+//! a crash.
 
 use kube::core::DynamicObject;
 
@@ -8,7 +8,7 @@ use crate::{
     io::index::{By, Index},
 };
 
-/// FrappeDomains, which are named like their hosts, by the uid of the site that holds them.
+/// FrappeDomains, which are named like their hosts, by the uid of their site.
 pub struct ByHolder;
 
 /// Hosts by the uid of the site that holds them.

@@ -1,4 +1,4 @@
-//! Which hosts a site is reached at. Pure.
+//! The hosts of a site. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite, FrappeSiteSpec};
 
@@ -9,9 +9,9 @@ use crate::config::OperatorConfig;
 pub struct Hosts {
     /// The host of its URL.
     pub primary: String,
-    /// Where that came from, as the status says it.
+    /// Source of that host, for the status.
     pub source: &'static str,
-    /// More hosts, without the first.
+    /// Additional hosts.
     pub additional: Vec<String>,
 }
 
@@ -59,7 +59,7 @@ fn primary(spec: &FrappeSiteSpec, bench: Option<&FrappeBench>, config: &Operator
     )
 }
 
-/// Whether a site may want this host, whatever its bench says: no site that wants it is omitted.
+/// Whether a site may use this host, whatever its bench's settings; true for all sites that do.
 pub fn may_want(site: &FrappeSite, host: &str) -> bool {
     let spec = &site.spec;
     let suffixed =

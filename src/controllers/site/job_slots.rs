@@ -1,5 +1,5 @@
-//! How many site Jobs of a bench run at once in the cluster: each replica has the share of the bench's limit that belongs
-//! to its slots, and counts its own Jobs. Sites without a Job slot queue by age, and are woken when another's Job ends.
+//! Job slots: the limit of concurrent site Jobs of a bench in the cluster. Each replica has the share of the bench's limit that
+//! belongs to its slots, and counts its own Jobs. Sites without a job slot queue by age, and are reconciled when one is released.
 //!
 //! The limit's units lie evenly over the 256 slots, and a replica on whose slots none lies has one of the replica with most.
 //! So the shares of all replicas are the limit exactly, or one for each replica if that is more. Jobs that moved in a
@@ -22,16 +22,16 @@ use crate::{
     io::compact::Compact,
 };
 
-/// Which of a site's controllers wants a Job.
+/// The controller of a site that needs a job slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Wants {
-    /// That of the site.
+    /// The site controller.
     Site,
-    /// That of its SiteBackups.
+    /// The SiteBackup controller.
     Backup,
 }
 
-/// A site that wants to start a Job.
+/// A request for a job slot.
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// Its bench.
@@ -40,34 +40,34 @@ pub struct Claim {
     pub site: Key,
     /// Its uid.
     pub uid: String,
-    /// For what.
+    /// The requesting controller.
     pub wants: Wants,
     /// Name of the Job.
     pub job: String,
-    /// When the site was created: older ones come first.
+    /// Creation time of the site; older sites come first.
     pub since: Timestamp,
 }
 
 /// A site with its uid.
 type Holder = (Key, String);
 
-/// Whether there is a site of this key and uid on a bench.
+/// Whether a site with this key and uid is on a bench.
 type Known = dyn Fn(&Key, &str, &Key) -> bool + Send + Sync;
 
-/// One bench.
+/// Job slots of one bench.
 #[derive(Default)]
 struct Lane {
     limit: usize,
-    /// Jobs that run, or are about to be made, by whom they say they are of: anybody can say that of a Job.
+    /// Running and starting Jobs, by the site in their labels, which is not trusted.
     busy: BTreeMap<Holder, String>,
-    /// Sites that wait, the oldest first.
+    /// Waiting sites, oldest first.
     waiting: BTreeMap<(Timestamp, Key, Wants), Slot>,
 }
 
-/// The budgets of all benches, as far as this replica is concerned.
+/// Job slots of all benches in this replica.
 pub struct JobBudget {
     lanes: Mutex<BTreeMap<Key, Lane>>,
-    /// Slots of which every Job is known.
+    /// Slots whose Jobs are all known.
     slots: watch::Receiver<SlotSet>,
     /// Slots of each other replica.
     others: watch::Receiver<Vec<SlotSet>>,
@@ -109,7 +109,7 @@ impl JobBudget {
         (Self { lanes: Mutex::default(), slots, others, wake, known: Box::new(known) }, woken)
     }
 
-    /// Takes room for a Job, or waits for it.
+    /// Takes a job slot, or waits for one.
     pub fn take(&self, claim: &Claim, limit: usize) -> bool {
         let holder = (claim.site.clone(), claim.uid.clone());
         self.with(&claim.bench, |lane| {
@@ -125,7 +125,7 @@ impl JobBudget {
         })
     }
 
-    /// The Job could not be made.
+    /// Releases the job slot of a Job that could not be created.
     pub fn give_back(&self, claim: &Claim) {
         self.with(&claim.bench, |lane| {
             let holder = (claim.site.clone(), claim.uid.clone());
@@ -137,7 +137,7 @@ impl JobBudget {
         });
     }
 
-    /// No Job is wanted for that now: who waits behind it may go on.
+    /// Withdraws a request, so that the next site may continue.
     pub fn leave(&self, bench: &Key, site: &Key, wants: Wants) {
         self.with(bench, |lane| {
             let before = lane.waiting.len();
@@ -147,8 +147,7 @@ impl JobBudget {
         });
     }
 
-    /// The site is not known: it waits for nothing any more, on whatever bench it was. A Job of it that runs counts again where
-    /// the site comes back, and goes with itself.
+    /// Withdraws all requests of an unknown site. A running Job of it counts again if the site becomes known again.
     pub fn forget(&self, site: &Key) {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         for (bench, lane) in &mut *lanes {
@@ -161,7 +160,7 @@ impl JobBudget {
         lanes.retain(|_, lane| !lane.is_idle());
     }
 
-    /// Takes in a Job of a site, or that it is gone.
+    /// Records a change or the deletion of a site's Job.
     pub fn saw(&self, object: &Compact, is_there: bool) {
         let Some((bench, holder)) = about(object) else { return };
         let runs = is_there && job::state(&object.open()) == State::Running;
@@ -179,7 +178,7 @@ impl JobBudget {
         });
     }
 
-    /// Slots came or went, of this replica or of others: who has room now is woken.
+    /// Updates the slots of this replica and of others; sites that get a job slot are reconciled.
     pub fn slots_changed(&self) {
         let slots = *self.slots.borrow();
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -198,7 +197,7 @@ impl JobBudget {
             .saturating_sub(lane.busy.keys().filter(|it| counts(it)).count())
     }
 
-    /// As many of those that wait as there is room for: each asks again, so one that is gone costs its place only.
+    /// Waiting sites that get a free job slot: each requests it again, so that one that no longer exists only loses its place.
     fn next(&self, bench: &Key, lane: &Lane) -> Vec<Key> {
         if lane.waiting.is_empty() {
             return Vec::new();

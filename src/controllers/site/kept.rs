@@ -1,4 +1,4 @@
-//! What was kept of a site of this namespace and name that is gone: looked for where no watch shows it.
+//! Finds objects kept from a deleted site with the same namespace and name, which no watch shows.
 
 use std::sync::Arc;
 
@@ -15,8 +15,7 @@ use crate::{
     io::live::secret_metadata,
 };
 
-/// A site in another namespace than its bench that is made again has the names of the one whose objects were kept, where an
-/// older version named them.
+/// A recreated site in another namespace than its bench uses the names of the kept objects, if an older version named them.
 pub(super) async fn with_former_names(
     context: &Context,
     mut site: Arc<FrappeSite>,
@@ -31,8 +30,8 @@ pub(super) async fn with_former_names(
     Ok(site)
 }
 
-/// Database, User and Grant of the site. Of a site whose Secret was kept they may carry the label of another slot, by which
-/// no watch shows them: then they are read.
+/// Database, User and Grant of the site. If the site's Secret was kept, they may have the label of another slot, so that no watch
+/// shows them: they are then read live.
 pub(super) async fn sql(
     context: &Context,
     site: &FrappeSite,
@@ -67,7 +66,7 @@ pub(super) async fn live(context: &Context, kind: Kind, key: &Key) -> Result<Opt
     Ok(list.items.into_iter().next())
 }
 
-/// Looks for what was made for a site that has nothing of this operator's yet, where its bench is taken over.
+/// Finds objects of another operator for a new site whose bench is being taken over.
 pub(super) async fn found(
     context: &Context,
     site: &FrappeSite,

@@ -1,4 +1,4 @@
-//! Secrets of a site that are not there: those that were made for it and are gone, and those that it names. Pure.
+//! Missing Secrets of a site: deleted generated ones, and referenced ones that do not exist. Pure.
 
 use kube::ResourceExt;
 
@@ -9,8 +9,7 @@ use super::{
 };
 use crate::domain::labels;
 
-/// A Secret that was there once and is gone: its password is in the database, so that another is made only where a user
-/// asks for that.
+/// Report for a deleted generated Secret: its password is in use, so a new one is generated only if a user requests it.
 pub(super) fn lost_secret(observed: &Observed) -> Option<Report> {
     if replaces(observed) {
         return None;
@@ -35,8 +34,7 @@ pub(super) fn lost_secret(observed: &Observed) -> Option<Report> {
     Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretLost, message))
 }
 
-/// Whether a user asked for lost Secrets to be replaced, and was not answered yet. Without the site's identity in its
-/// status nothing could be replaced by something that fits.
+/// Whether a user requested to replace lost Secrets, and that was not handled yet. It requires the identity in the status.
 pub(super) fn replaces(observed: &Observed) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let asked = observed.site.annotations().get(labels::REPLACE_SECRETS);
@@ -44,7 +42,7 @@ pub(super) fn replaces(observed: &Observed) -> bool {
     asked.is_some() && asked != status.last_replaced_secrets_at.as_ref() && known
 }
 
-/// A Secret that the site names and that does not exist.
+/// Report for a referenced Secret that does not exist.
 pub(super) fn missing_secret(observed: &Observed, database: &Database) -> Option<Report> {
     let spec = &observed.site.spec;
     let lacks = |name: &str| !observed.secrets.contains_key(name);

@@ -1,4 +1,4 @@
-//! Everything a plan needs to know of the world, read once. Almost all of it comes from caches.
+//! Reads the observed state of a site, once, mostly from caches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +24,7 @@ use crate::{
 };
 
 impl Fresh {
-    /// New ones.
+    /// New random values.
     fn draw() -> Self {
         Self {
             identity: random::id(),
@@ -36,7 +36,7 @@ impl Fresh {
     }
 }
 
-/// Reads the world of one site.
+/// Reads the observed state of a site.
 pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
     let site = with_former_names(context, site).await?;
     let place = Place::of(&site);
@@ -107,7 +107,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     })
 }
 
-/// The MariaDB objects that may serve the site: where that is decided, only the one.
+/// The MariaDB objects that the site may use; only the recorded one if it is decided.
 fn servers(context: &Context, place: &Place, status: Option<&FrappeSiteStatus>) -> Vec<Arc<DynamicObject>> {
     let get = |key: &Key| context.site_children.get(Kind::MariaDb, key).into_iter().collect();
     let decided = status.filter(|it| it.identity.is_some()).and_then(|it| it.database.as_ref());
@@ -129,7 +129,7 @@ async fn claims(context: &Context, site: &FrappeSite, hosts: &Hosts) -> Result<V
     Ok(claims)
 }
 
-/// Reads the holder of the claim live if it is another: a cache might not know that it is gone.
+/// The site of a claim; another site is read live, because a cache may not know that it was deleted.
 async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObject>) -> Result<Holder, kube::Error> {
     let Some(claim) = claim else { return Ok(Holder::Nobody) };
     let parsed: Option<FrappeDomain> = claim.clone().try_parse().ok();
@@ -155,7 +155,7 @@ fn routes<'a>(context: &Context, site: &FrappeSite, hosts: impl Iterator<Item = 
     }
 }
 
-/// Jobs that belong to this very site, not to one of the same name before it.
+/// Jobs of this site, not of a former one with the same name.
 fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<DynamicObject>> {
     let status = site.status.clone().unwrap_or_default();
     let last = status.operation.map_or(1, |operation| operation.attempt);
@@ -169,8 +169,8 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
         .collect()
 }
 
-/// A Secret that the operator made for the site. Where the cache has none although the site had one, its label may have
-/// been removed: then it is read live.
+/// A generated Secret of the site. If the cache has none although the site had one, its label may have been removed: it is then
+/// read live.
 async fn own_secret(
     context: &Context,
     site: &FrappeSite,
@@ -186,8 +186,8 @@ async fn own_secret(
 
 type ByName = BTreeMap<String, Arc<DynamicObject>>;
 
-/// The Secrets that the site and the storages of SiteBackups name in its own namespace, and their copies where the bench is in
-/// another.
+/// The Secrets that the site and the storages of its SiteBackups reference, and their copies if the bench is in another
+/// namespace.
 async fn secrets(
     context: &Context,
     site: &FrappeSite,
@@ -223,7 +223,7 @@ async fn secrets(
     Ok((found, copies))
 }
 
-/// Why the operation's Job failed, where the status does not hold it yet.
+/// The failure of the operation's Job, if the status does not have it yet.
 async fn failure(
     context: &Context,
     site: &FrappeSite,

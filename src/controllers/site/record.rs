@@ -1,8 +1,8 @@
-//! What was decided about a site when it was made: its identity, and the server, name and account of its database. Pure.
+//! Recorded decisions about a site: its identity, and the server, name and user of its database. Pure.
 //!
-//! The status holds it, which no tenant may write. What the site's Secret says of it is a copy by which watches go: it is
-//! followed only for a site that has no status yet (its Secret was kept, or restored), and then only in what proves itself: the
-//! MariaDB operator's objects of this very site, which tenants may not write either, or a name that follows from the identity.
+//! They are in the status, which no tenant may write. The annotations of the site's Secret are a copy, which is used only for a
+//! site without a status (its Secret was kept or restored), and only if verified: by the MariaDB operator's objects of this site,
+//! which tenants may not write either, or by a name derived from the identity.
 
 use frappe_crds::{
     common::NamespacedReference,
@@ -17,8 +17,8 @@ use super::{
 };
 use crate::domain::{key::Key, labels, live, names, owner::Owner};
 
-/// What is known: by the status, else by what a site of an older version has, else by what was kept or restored of one, else
-/// decided now.
+/// The decisions: from the status, else from the objects of a site of an older version, else from what was kept or restored,
+/// else made now.
 pub fn known(observed: &Observed) -> Known {
     let status = observed.site.status.clone().unwrap_or_default();
     let of_secret = annotation(observed, labels::IDENTITY).filter(|_| is_own_secret(observed));
@@ -61,7 +61,7 @@ fn recorded(observed: &Observed, database: &SiteDatabase) -> Known {
     Known { identity: database.identity.clone(), name, user, choice: Some(choice) }
 }
 
-/// The record of what was decided.
+/// The record for the status.
 pub fn record(known: &Known, database: &Database) -> SiteDatabase {
     let nothing = SiteDatabase { identity: known.identity.clone(), ..SiteDatabase::default() };
     match database {
@@ -81,12 +81,12 @@ pub fn record(known: &Known, database: &Database) -> SiteDatabase {
     }
 }
 
-/// Whether the Secret of the account is this site's, by its labels or by the identity that the status has.
+/// Whether the Secret of the database user belongs to this site, by its labels or by the recorded identity.
 pub fn is_own_secret(observed: &Observed) -> bool {
     observed.credentials.as_deref().is_some_and(|secret| is_own(observed, secret))
 }
 
-/// Whether a Secret is this site's, by its labels or, where a user took those, by the identity that the status has.
+/// Whether a Secret belongs to this site, by its labels or, if they were removed, by the recorded identity.
 pub fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
     let status = observed.site.status.clone().unwrap_or_default();
     let identity = status.identity.or(status.database.map(|it| it.identity));
@@ -94,7 +94,7 @@ pub fn is_own(observed: &Observed, secret: &DynamicObject) -> bool {
     same || Owner::site(observed.site.as_ref()).has(secret)
 }
 
-/// A Secret of the name that this operator needs, which is not the site's, or says what was not decided for it.
+/// Report for a Secret with a needed name that does not belong to the site, or that contradicts the record.
 pub fn foreign_secret(observed: &Observed, known: &Known, database: &Database) -> Option<Report> {
     let failed = |message| Some(Report::failed(Stage::Database, Stage::Database, Reason::SecretForeign, message));
     let generated = observed.site.spec.admin_password_secret_ref.is_none();
@@ -128,8 +128,8 @@ fn annotation(observed: &Observed, name: &str) -> Option<String> {
     observed.credentials.as_ref().and_then(|it| it.annotations().get(name).cloned())
 }
 
-/// Which client speaks to the database of a site of an older version, whose database exists: such a site names the Secret of
-/// its account, and no database. Nothing but the client depends on it.
+/// Engine of the existing database of a site of an older version, which references a Secret and no database. Only the choice of
+/// the client depends on it.
 fn engine(observed: &Observed) -> Option<&'static str> {
     let status = observed.site.status.as_ref().filter(|it| it.database_name.is_none())?;
     status.database_credentials_secret.as_ref()?;
@@ -141,7 +141,7 @@ fn word(engine: Option<&str>) -> &'static str {
     if engine == Some("postgres") { "postgres" } else { "mariadb" }
 }
 
-/// The server that the MariaDB operator's objects of this site name.
+/// The server referenced by the MariaDB operator's objects of this site.
 fn on_server_of_objects(observed: &Observed) -> Option<Choice> {
     let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
     let reference: NamespacedReference = live::field(object, "/spec/mariaDbRef")?;

@@ -1,8 +1,8 @@
-//! Which of the ways that the spec asks for leads hosts to the site. Pure.
+//! Choice of the site's route. Pure.
 
 use super::model::Observed;
 
-/// A way to the site.
+/// Kind of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     /// OpenShift's Route.
@@ -24,17 +24,16 @@ impl Way {
     }
 }
 
-/// What is used, and why something that is asked for is not.
+/// The chosen route, and why others of the spec are not used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Choice {
-    /// The way; None if the spec wants none, or its API does not exist.
+    /// The chosen route; None if the spec has none, or its API does not exist.
     pub way: Option<Way>,
-    /// What is asked for and not used, for users.
+    /// Message about unused routes of the spec.
     pub unused: Vec<String>,
 }
 
-/// One way of those that are asked for and exist: Route, HTTPRoute, Ingress, in this order. An Ingress is asked for unless
-/// it is turned off.
+/// The first of Route, HTTPRoute and Ingress that is configured and whose API exists. The Ingress is enabled by default.
 pub fn choose(observed: &Observed) -> Choice {
     let spec = &observed.site.spec;
     let ingress = spec.ingress.as_ref().and_then(|ingress| ingress.enabled);
@@ -69,7 +68,7 @@ pub fn url(host: &str, encrypted: bool) -> String {
     format!("{scheme}://{host}")
 }
 
-/// Whether the site is reached by TLS: where the spec says so, and by a Route always.
+/// Whether the site uses TLS: if the spec says so, and always with a Route.
 pub fn encrypted(observed: &Observed) -> bool {
     let asked = observed.site.spec.tls.as_ref().is_some_and(|tls| tls.enabled);
     asked || choose(observed).way == Some(Way::Route)

@@ -6,7 +6,7 @@ use kube::ResourceExt as _;
 use super::{model::Observed, place::Place};
 use crate::domain::{key::Key, names::hash_hex};
 
-/// Hex digits that tell the Jobs of one site apart.
+/// Hex digits of the hash in a Job's name.
 const RUN_HASH_DIGITS: usize = 8;
 
 /// Name of the Job of an operation.
@@ -24,7 +24,7 @@ pub fn job_key(place: &Place, operation: &BackupOperation) -> Key {
     place.job(&format!("{verb}-{run}"), operation.attempt)
 }
 
-/// What is done to the site, for users: nothing else begins meanwhile.
+/// Message about the running operation, which blocks others.
 pub fn under_way(observed: &Observed) -> Option<String> {
     let operation = observed.site.status.as_ref()?.backup.as_ref()?;
     let does = match operation.kind {

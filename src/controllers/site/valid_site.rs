@@ -1,4 +1,4 @@
-//! A site whose spec is valid, and what follows from that for every phase of its plan. Pure.
+//! A site with a valid spec, and the data that its phases share. Pure.
 
 use frappe_crds::{
     FrappeSiteStatus,
@@ -17,26 +17,26 @@ use super::{
 };
 use crate::domain::{labels, live};
 
-/// A site whose spec is valid.
+/// A site with a valid spec.
 pub(super) struct ValidSite<'a> {
-    /// What is known of the world.
+    /// The observed state.
     pub observed: &'a Observed,
-    /// What the builders need.
+    /// Input of the builders.
     pub input: Input<'a>,
-    /// What was decided about its database, as the status records it.
+    /// The recorded decision about its database.
     pub decided: SiteDatabase,
-    /// Whether the status does, where anything is to be made by it.
+    /// Whether the status has that record, if anything is to be created with it.
     pub is_recorded: bool,
-    /// What the MariaDB operator has not done yet.
+    /// Report while the MariaDB operator has not finished.
     pub database: Option<Report>,
-    /// What is to be done about its Secrets.
+    /// Steps for its Secrets.
     pub secrets: Vec<Step>,
-    /// The configuration that its spec asks for.
+    /// The desired configuration.
     pub wanted: Configuration,
 }
 
 impl<'a> ValidSite<'a> {
-    /// What follows from a valid spec.
+    /// The data that the phases share.
     pub fn of(observed: &'a Observed, valid: &'a Validated, known: &'a Known) -> Self {
         let input = Input::new(&observed.site, valid, known);
         let decided = record::record(known, &valid.database);
@@ -55,7 +55,7 @@ impl<'a> ValidSite<'a> {
         }
     }
 
-    /// What the status has of it, whatever phase the plan ends in.
+    /// Fields of the status that do not depend on the phase.
     pub fn record(&self, status: &mut FrappeSiteStatus) {
         let Input { valid, subject: Subject { known, site, .. } } = self.input;
         let made = matches!(valid.database, Database::Made(_));
@@ -75,7 +75,7 @@ impl<'a> ValidSite<'a> {
     }
 }
 
-/// What the MariaDB operator has not done yet, if anything.
+/// Report while the MariaDB operator has not finished, if so.
 fn database_report(observed: &Observed) -> Option<Report> {
     let served = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     for (object, kind) in observed.sql.iter().zip(["Database", "User", "Grant"]) {
@@ -100,7 +100,7 @@ fn database_report(observed: &Observed) -> Option<Report> {
     None
 }
 
-/// The MariaDB operator is at it.
+/// Report: the MariaDB operator is working.
 pub(super) fn creating_database() -> Report {
     let message = "the MariaDB operator is creating the database, its user and grants";
     Report::provisioning(Stage::Database, Reason::CreatingDatabase, message)

@@ -1,4 +1,4 @@
-//! Whether the spec and the world it names make sense, and the answers that building needs. Pure.
+//! Validation of a site's spec against the observed state, with the results that the builders need. Pure.
 
 pub mod validated;
 
@@ -29,14 +29,14 @@ use crate::{
     domain::{condition, key::Key, labels, names::module},
 };
 
-/// Connections of a site's account beside those of gunicorn and the workers: scheduler, Jobs, a user.
+/// Connections of a site's database user in addition to those of gunicorn and the workers: scheduler, Jobs, a user.
 const SPARE_CONNECTIONS: i32 = 10;
 
-/// What stands in the way of a site.
+/// Why a spec is not valid.
 pub struct Refused {
-    /// The same, as its status says it.
+    /// The report.
     pub report: Report,
-    /// Whether it is something that no watch shows.
+    /// Whether the cause is not watched.
     pub missing: bool,
 }
 
@@ -46,7 +46,7 @@ impl Refused {
     }
 }
 
-/// Judges the spec, then the world.
+/// Validates the spec, then the objects that it depends on.
 pub fn validate(observed: &Observed) -> Result<Validated, Refused> {
     // No watch shows a Secret before it is read for a site.
     let of_secret = |it: &Report| matches!(it.reason, Reason::SecretRefused | Reason::SecretCopyRefused);
@@ -61,7 +61,7 @@ pub fn validate(observed: &Observed) -> Result<Validated, Refused> {
     }
 }
 
-/// What the spec and the world say of a site, but for its hosts and Secrets.
+/// Validates everything except hosts and Secrets.
 fn judge(observed: &Observed) -> Result<Validated, Report> {
     refuse(observed)?;
     let site_name = &observed.site.spec.site_name;
@@ -95,7 +95,7 @@ fn judge(observed: &Observed) -> Result<Validated, Report> {
     })
 }
 
-/// A host that another site holds.
+/// A host that another site has claimed.
 fn taken_host(observed: &Observed) -> Option<Report> {
     let (host, holder) = observed.claims.iter().find_map(|claim| match &claim.holder {
         Holder::Other(holder) => Some((&claim.host, holder)),
@@ -108,7 +108,7 @@ fn taken_host(observed: &Observed) -> Option<Report> {
     Some(Report::pending(Stage::Database, Stage::Route, Reason::HostClaimed, message))
 }
 
-/// What cannot be, whatever the world is.
+/// Errors of the spec alone.
 fn refuse(observed: &Observed) -> Result<(), Report> {
     let spec = &observed.site.spec;
     let own = Key::of(observed.site.as_ref()).namespace;
@@ -132,7 +132,7 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     Ok(())
 }
 
-/// The bench, if the site can go on with it. A site that is served already does not follow a bench that rolls over.
+/// The bench, if the site can use it. An available site does not wait for a bench's rollout.
 fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let name = &observed.site.spec.bench_ref.name;
     let place = Place::of(&observed.site);
@@ -162,7 +162,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     Ok(bench)
 }
 
-/// Whether a bench takes sites of another namespace.
+/// Whether a bench admits sites of another namespace.
 fn allows(observed: &Observed, bench: &FrappeBench) -> bool {
     let allowed = bench.spec.allowed_sites.clone().unwrap_or_default().namespaces.unwrap_or_default();
     let AllowedNamespaces { from, selector } = allowed;
@@ -177,8 +177,8 @@ fn allows(observed: &Observed, bench: &FrappeBench) -> bool {
     }
 }
 
-/// Hosts that are none. The API server judges each field; with a suffix, and with fields of an older definition, only the
-/// whole tells.
+/// Invalid hosts. The API server validates each field; only here the host with its suffix, and fields stored under an older CRD,
+/// are checked.
 fn hosts(observed: &Observed) -> Result<Hosts, Report> {
     let hosts = observed.hosts.clone();
     let Some(host) = hosts.all().find(|host| !is_name(host)) else { return Ok(hosts) };
@@ -214,8 +214,8 @@ fn modules(apps: &[String]) -> Vec<String> {
     apps.iter().map(|app| module(app)).filter(|app| app != "frappe").collect()
 }
 
-/// The site's apps, else the bench's, without those that are to be removed; each must be one of the bench's. A site that
-/// exists and names none keeps what it has: an app that is added to a bench is not installed in every site of it.
+/// The site's apps, else the bench's, without removed ones; each must be one of the bench's. An existing site without `apps`
+/// keeps its installed apps: an app that is added to a bench is not installed in all its sites.
 fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report> {
     let status = observed.site.status.clone().unwrap_or_default();
     let spec = &observed.site.spec;

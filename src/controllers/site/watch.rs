@@ -1,4 +1,4 @@
-//! Which sites a change concerns. Pure.
+//! Sites that a change affects. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{ResourceExt, core::DynamicObject};
@@ -17,7 +17,7 @@ pub fn lane(site: &FrappeSite) -> Key {
     Key::new(site.spec.bench_ref.namespace.clone().unwrap_or(own), &site.spec.bench_ref.name)
 }
 
-/// How soon a site must be looked at that changed itself: soon where a user waits for it.
+/// Priority of a changed site: higher if a user waits for it.
 pub fn priority(change: &Change<FrappeSite>) -> Priority {
     let Change::Applied { now, before } = change else { return Priority::High };
     let Some(before) = before else {
@@ -29,7 +29,7 @@ pub fn priority(change: &Change<FrappeSite>) -> Priority {
     if edited { Priority::High } else { Priority::Normal }
 }
 
-/// The site that a child belongs to, by its labels.
+/// The site that an object belongs to, by its labels.
 pub fn owner(child: &Compact) -> Option<Key> {
     child.label(labels::SLOT)?;
     let site = child.label("site")?;
@@ -37,8 +37,8 @@ pub fn owner(child: &Compact) -> Option<Key> {
     Some(Key::new(namespace, site))
 }
 
-/// Whether an object that carries a site's labels is one that this site has: by the uid, and by its name where it has one of
-/// the kind.
+/// Whether an object with a site's labels belongs to this site: by the uid, and by its name if the site has one object of the
+/// kind.
 pub fn is_part(site: &FrappeSite, kind: Kind, child: &Compact) -> bool {
     let part = match kind {
         Kind::Ingress => Some("ingress"),
@@ -52,17 +52,17 @@ pub fn is_part(site: &FrappeSite, kind: Kind, child: &Compact) -> bool {
     named && child.label(labels::SITE_UID) == site.uid()
 }
 
-/// Whether a site reads this Secret of its own namespace.
+/// Whether a site references this Secret in its namespace.
 pub fn reads_secret(site: &FrappeSite, bench: Option<&FrappeBench>, secret: &Key) -> bool {
     Key::of(site).namespace == secret.namespace && named_secrets(site, bench).contains(&secret.name)
 }
 
-/// Whether a site is concerned when this namespace changes: it is its own, or its bench's.
+/// Whether a change of this namespace affects a site: it is the site's or its bench's.
 pub fn in_namespace(site: &FrappeSite, namespace: &str) -> bool {
     site.namespace().as_deref() == Some(namespace) || lane(site).namespace == namespace
 }
 
-/// Whether sites must look at a bench again: not at every pod that starts.
+/// Whether a change of a bench affects its sites; a starting pod does not.
 pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let ready = |bench: &FrappeBench| {
@@ -78,17 +78,17 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         || ready(now) != ready(before)
 }
 
-/// The site that holds a FrappeDomain.
+/// The site of a FrappeDomain.
 pub fn holder(domain: &Compact) -> Option<Key> {
     foreign::holder(&domain.open()).map(|it| Key::new(it.namespace, it.name))
 }
 
-/// Whether a site may wait for this FrappeDomain, or hold it.
+/// Whether a site has this FrappeDomain or may wait for it.
 pub fn wants_host(site: &FrappeSite, domain: &Compact) -> bool {
     hosts::may_want(site, &domain.name_any())
 }
 
-/// Whether a site must look at its Job again: at its end, and when its pod is made and starts, but not at every count.
+/// Whether a change of a Job affects its site: its end, and the creation and start of its pod, but not every count.
 pub fn job_matters(change: &Change<Compact>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let (now, before) = (now.open(), before.open());
@@ -111,7 +111,7 @@ pub fn job_matters(change: &Change<Compact>) -> bool {
         || kept(&now) != kept(&before)
 }
 
-/// Whether sites must look at a MariaDB again: it came, went, moved, or is for others now.
+/// Whether a change of a MariaDB affects sites: it was created, deleted or moved, or its permissions changed.
 pub fn server_matters(change: &Change<Compact>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
     let kept = |server: &DynamicObject| {

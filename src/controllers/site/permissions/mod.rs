@@ -1,8 +1,8 @@
-//! What a site asks for that is its bench's or the platform's to decide. Pure.
+//! Permissions: what a site may request only if its bench or the platform allows it. Pure.
 //!
 //! There are three levels: the platform (the operator's ConfigMap), the bench (`allowedSites` and its own defaults), the site.
-//! A site's own fields reach its own data. What reaches further is allowed by a list on a level above; a site of another
-//! namespace than its bench has what such a list names and nothing else.
+//! A site decides about its own data. Anything else must be in a list of a level above; a site of another namespace than its
+//! bench gets only what such a list contains.
 
 mod routes;
 pub mod secrets;
@@ -18,8 +18,7 @@ use crate::domain::{key::Key, site_config};
 
 pub use self::servers::{STORAGE_SIZE, may_use_server};
 
-/// Everything that is refused, what a user should cure first in front; `own_server` is the MariaDB of the site alone, where it
-/// has one.
+/// All refusals, the most important one first; `own_server` is the site's dedicated MariaDB, if any.
 pub fn refusals(observed: &Observed, bench: &FrappeBench, own_server: Option<&Key>) -> Vec<Refusal> {
     let each = [
         secrets::secrets(observed),

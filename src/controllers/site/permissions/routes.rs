@@ -1,4 +1,4 @@
-//! Which hosts a site may have, and what may lead there. Pure.
+//! Permissions for hosts and routes. Pure.
 
 use frappe_crds::{
     FrappeBench,
@@ -13,7 +13,7 @@ use crate::controllers::site::{
     reason::Reason,
 };
 
-/// What is refused of hosts and routes, if anything.
+/// The first refusal of hosts and routes.
 pub(super) fn route(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     annotation(observed)
         .or_else(|| host(observed, bench))
@@ -25,7 +25,7 @@ fn refusal(reason: Reason, message: String) -> Refusal {
     Refusal { part: Part::Route, reason, message }
 }
 
-/// Annotations of all routes that the spec has, with their field.
+/// Annotations of all routes in the spec, with their field.
 fn annotations(observed: &Observed) -> Vec<(&'static str, &String, &String)> {
     let spec = &observed.site.spec;
     let all = [
@@ -57,7 +57,7 @@ fn annotation(observed: &Observed) -> Option<Refusal> {
     })
 }
 
-/// Whether a host is one of these suffixes, or below one.
+/// Whether a host is one of these suffixes or a subdomain of one.
 fn is_under(host: &str, suffixes: &[String]) -> bool {
     let mut suffixes = suffixes.iter().map(|suffix| suffix.trim_start_matches('.'));
     suffixes.any(|suffix| host == suffix || host.strip_suffix(suffix).is_some_and(|rest| rest.ends_with('.')))
@@ -67,8 +67,8 @@ fn suffixes_of(bench: &FrappeBench) -> Vec<String> {
     bench.spec.domain_config.clone().unwrap_or_default().allowed_suffixes
 }
 
-/// A host must be one of the platform's list for the site's namespace, where there is one, and of the bench's, where it has
-/// one. A site of another namespace than its bench needs one of them, unless the platform or the bench made the host.
+/// A host must be in the platform's list for the site's namespace, if there is one, and in the bench's, if it has one. A site of
+/// another namespace needs one of the lists, unless the host has the suffix of the bench or the operator.
 fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let place = Place::of(&observed.site);
     let of_bench = suffixes_of(bench);
@@ -103,7 +103,7 @@ fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     })
 }
 
-/// A Route with wildcardPolicy subdomain takes hosts that no one claimed: all of them must be the site's to have.
+/// A Route with wildcardPolicy subdomain serves hosts that no site has claimed: all of them must be allowed.
 fn wildcard(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let route = observed.site.spec.route_config.as_ref().filter(|it| it.enabled)?;
     if route.wildcard_policy != Some(WildcardPolicy::Subdomain) {
@@ -124,8 +124,8 @@ fn wildcard(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     Some(refusal(Reason::RouteNotAllowed, message))
 }
 
-/// The issuer that an annotation names. One that has another kind of issuer used, or cert-manager's default one, stands for
-/// that by its own name.
+/// The issuer in an annotation. An annotation that selects another kind of issuer, or cert-manager's default issuer, counts as
+/// an issuer with the annotation's name.
 fn issuer(name: &str, value: &str) -> Option<String> {
     match name {
         "cert-manager.io/cluster-issuer" | "cert-manager.io/issuer" => Some(value.to_owned()),
@@ -136,8 +136,8 @@ fn issuer(name: &str, value: &str) -> Option<String> {
     }
 }
 
-/// Ingress class, issuers and Gateways: those of the platform's list, where there is one; for a site of another namespace, only
-/// those of a list.
+/// Ingress class, issuers and Gateways must be in the platform's list, if there is one; for a site of another namespace, in one
+/// of the lists.
 fn way(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let spec = &observed.site.spec;
     let config = &observed.config;

@@ -1,4 +1,4 @@
-//! Which Secrets a site may name, and which of them leave their namespace. Pure.
+//! Permissions for references to Secrets, and for copying them to another namespace. Pure.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// What is refused of the Secrets that the spec names, if anything.
+/// The first refusal of the referenced Secrets.
 pub(super) fn secrets(observed: &Observed) -> Option<Refusal> {
     let named = of_site(&observed.site, observed.bench.as_deref());
     named.iter().find_map(|it| {
@@ -27,7 +27,7 @@ pub(super) fn secrets(observed: &Observed) -> Option<Refusal> {
     })
 }
 
-/// Why a Secret that is named is not read; None if it may be, or does not exist.
+/// Why a referenced Secret may not be read; None if it may, or if it does not exist.
 pub fn refused(observed: &Observed, reference: &Reference) -> Option<(Reason, String)> {
     let Reference { field, name, .. } = reference;
     let secret = observed.secrets.get(name)?;
@@ -50,22 +50,22 @@ fn copy_message(observed: &Observed, field: &str, name: &str) -> String {
     )
 }
 
-/// Whether a Secret is no one's to name: this operator made it, for this site or another, or it has the password of a server's
-/// administrator. What it generated for this site's Administrator is the site's own.
+/// Whether a Secret may never be referenced: it was created by this operator, or has the password of a server's administrator.
+/// The generated password of this site's Administrator is an exception.
 pub fn is_reserved(observed: &Observed, name: &str, secret: &DynamicObject) -> bool {
     let by_server = secret.owner_references().iter().any(|it| ["MariaDB", "MaxScale"].contains(&it.kind.as_str()));
     let made = is_ours(&secret.metadata) || is_made(&secret.metadata);
     !is_own_admin(observed, name, secret) && (made || by_server || observed.root_secrets.contains(name))
 }
 
-/// The generated password of Administrator of this very site.
+/// Whether it is the generated password of this site's Administrator.
 fn is_own_admin(observed: &Observed, name: &str, secret: &DynamicObject) -> bool {
     let site = observed.site.name_any();
     let own = Place::of(&observed.site).generated_admin_password(&site).name;
     own == *name && is_ours(&secret.metadata) && Owner::site(observed.site.as_ref()).has(secret)
 }
 
-/// Whether what a Secret holds may be where the bench is: in its own namespace, or where its owner says so.
+/// Whether a Secret may be copied to the bench's namespace: it is the same one, or the Secret's owner allows it.
 pub fn may_copy(observed: &Observed, name: &str, secret: &DynamicObject) -> bool {
     let place = Place::of(&observed.site);
     !place.is_foreign()
@@ -74,7 +74,7 @@ pub fn may_copy(observed: &Observed, name: &str, secret: &DynamicObject) -> bool
             && names_namespace(secret, labels::ALLOWED_NAMESPACES, &place.namespace))
 }
 
-/// The keys of a Secret that site and SiteBackups read: no other is copied.
+/// The keys of a Secret that the site and its SiteBackups reference: only these are copied.
 pub fn keys(observed: &Observed, name: &str) -> BTreeSet<String> {
     let mut references = of_site(&observed.site, observed.bench.as_deref());
     references.extend(observed.backups.iter().filter_map(|it| it.spec.storage.as_ref()).flat_map(of_storage));
@@ -85,7 +85,7 @@ pub fn keys(observed: &Observed, name: &str) -> BTreeSet<String> {
     keys
 }
 
-/// Whether a backup may read the account of the site's database: the Secret is not refused, or was copied when it was not.
+/// Whether a backup may read the credentials of the database user: the Secret is allowed, or was copied when it was.
 pub fn may_read_account(observed: &Observed, secret: &str) -> bool {
     let Some(found) = observed.secrets.get(secret) else { return true };
     let copied = observed.copies.contains_key(&Place::of(&observed.site).mounted(secret));

@@ -1,4 +1,4 @@
-//! Which servers a site may have its database on, and what a server of its own may be. Pure.
+//! Permissions for database servers. Pure.
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ use crate::{
     },
 };
 
-/// Volume of a server of its own where no one names a size.
+/// Default volume size of a dedicated server.
 pub const STORAGE_SIZE: &str = "10Gi";
 
-/// Image, size and resources of a server of its own: a container that runs beside everybody else's.
+/// Permissions for image, size and resources of a dedicated server, which shares the nodes with all others.
 pub(super) fn own_server(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let asked = observed.site.spec.db_config.as_ref()?;
     let of_bench = bench.spec.db_config.clone().unwrap_or_default();
@@ -114,8 +114,8 @@ fn refused_resource(
     ))
 }
 
-/// Whether a site may have its database on the server that its own `mariadbRef` names: one of its own namespace, of its bench's,
-/// or one whose owner says so. A server that another site has for itself serves no other.
+/// Whether a site may use the server in its `mariadbRef`: it is in the site's namespace, the bench's server, or allowed by a list
+/// or its owner. A dedicated server of another site is never allowed.
 pub fn may_use_server(observed: &Observed, bench: &FrappeBench, key: &Key) -> bool {
     let place = Place::of(&observed.site);
     let server = observed.servers.iter().find(|it| Key::of(it.as_ref()) == *key);
