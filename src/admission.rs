@@ -1,23 +1,22 @@
-//! ValidatingAdmissionPolicies by which the API server lets no one name in a bench, site or backup what he may not read
-//! himself. Pure.
+//! ValidatingAdmissionPolicies that let users reference in benches, sites and backups only what they may read themselves. Pure.
 //!
-//! The operator reads Secrets with its own rights for whoever names them. So the API server's authorizer is asked whether who
-//! writes may `get` each Secret, MariaDB and PersistentVolumeClaim that is named, and act as each ServiceAccount. Only what is new
-//! or changed is asked about: metadata, statuses and edits of other fields pass, also the operator's own.
-//! A policy evaluates about 28 questions before its budget is spent (350,000 units each of 10,000,000), one kind has one policy,
-//! and a write has room for [`SECRETS_MAX`] new Secrets.
+//! The operator reads referenced Secrets with its own permissions. The policies therefore ask the API server's authorizer whether
+//! the user may `get` each referenced Secret, MariaDB and PersistentVolumeClaim, and act as each ServiceAccount. Only new and
+//! changed references are checked; metadata, statuses and other fields are not.
+//! The cost limit of a policy allows about 28 authorizer checks (350,000 units each of 10,000,000). Each kind has one policy, and
+//! one write may add [`SECRETS_MAX`] references to Secrets.
 
 use serde_json::{Value, json};
 
-/// Most Secrets that one write may newly name.
+/// Maximum number of new references to Secrets in one write.
 pub const SECRETS_MAX: usize = 20;
 
-/// What a field names.
+/// Kind of a referenced object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Named {
     /// A Secret of the object's namespace.
     Secret,
-    /// A MariaDB, in the namespace that is given beside it.
+    /// A MariaDB, in the namespace of the reference.
     MariaDb,
     /// A PersistentVolumeClaim of the object's namespace.
     Claim,
@@ -25,11 +24,12 @@ pub enum Named {
     ServiceAccount,
 }
 
-/// A field that names something: its kind's plural, its path below `spec` (`[]` for the items of a list, `*` for the values of a
-/// map), what it names, and the field whose change is asked about: with another host beside it, a password goes elsewhere.
+/// A field with a reference: resource, path below `spec` (`[]` for the items of a list, `*` for the values of a map), kind of the
+/// referenced object, and the field whose change is checked too: with another host, a password is sent elsewhere.
 pub type Reference = (&'static str, &'static str, Named, &'static str);
 
-/// Every field that names what is read or run with the operator's rights. A test holds the definitions against it.
+/// All fields with references to objects that are read or used with the operator's permissions. A test compares them with the
+/// CRDs.
 #[rustfmt::skip]
 pub const REFERENCES: [Reference; 16] = [
     ("frappesites", "adminPasswordSecretRef.name", Named::Secret, "adminPasswordSecretRef"),
@@ -50,12 +50,12 @@ pub const REFERENCES: [Reference; 16] = [
     ("frappebenches", "dbConfig.mariadbRef.name", Named::MariaDb, "dbConfig.mariadbRef"),
 ];
 
-/// A field of an object that may be absent, down to its last part.
+/// CEL access to an optional field.
 fn optional(object: &str, path: &str) -> String {
     format!("{object}.spec.?{}", path.replace('.', ".?"))
 }
 
-/// Names that are new in a field, or stand beside something that changed, as a list.
+/// CEL list of names that are new in a field, or whose related field changed.
 fn new_names(plural: &str, path: &str, named: Named, unit: &str) -> String {
     let (now, before) = (optional("object", unit), optional("oldObject", unit));
     if let Some((_, rest)) = path.split_once("[].") {
@@ -86,11 +86,11 @@ fn new_names(plural: &str, path: &str, named: Named, unit: &str) -> String {
     format!("(oldObject != null && {now}.orValue(null) == {before}.orValue(null) ? [] : [{name}])")
 }
 
-/// Entries of a site's configuration that say where its secret ones are sent, such as the password of a mail server.
+/// Entries of a site's configuration that decide where secret entries are sent, such as the mail server.
 const DESTINATIONS: [&str; 5] = ["mail_server", "mail_port", "mail_login", "use_ssl", "use_tls"];
 
-/// Keys of a map's entries that are new or other than before: the same Secret in another entry is told to others. All are
-/// where what they are sent to changed.
+/// CEL list of keys of a map's new or changed entries, because a Secret in another entry is sent elsewhere; all keys if the
+/// destination changed.
 fn new_entries(unit: &str) -> String {
     let (now, before) = (optional("object", unit), optional("oldObject", unit));
     let entry = |object: &str, name: &str| format!("{object}.spec.?siteConfig[?'{name}'].orValue(null)");

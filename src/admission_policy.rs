@@ -1,11 +1,10 @@
-//! The admission fence: a ValidatingAdmissionPolicy by which the API server itself refuses writes of a replica that does
-//! not own what it writes. Pure.
+//! The admission fence: a ValidatingAdmissionPolicy that rejects writes of a replica that does not own the object. Pure.
 //!
-//! It closes what no client can: a write that was sent in time and arrives late. It compares the pod in the token of the
-//! request with the slot map's owner of the object's slot label; objects without one are the coordinator's. Its parameter
-//! is the slot map; the binding must never be deleted, since the server would go on by an old copy (kubernetes#130887). While there is no map
-//! no one acts, so the server lets pass what comes: it asks for the map before it asks who writes, and a refusal would
-//! stop everybody's writes.
+//! It rejects what no client can prevent: a write that was sent in time and arrives late. It compares the pod in the request's
+//! token with the slot map's owner of the object's slot label; objects without one belong to the coordinator. Its parameter is the
+//! slot map; the binding must never be deleted, because the API server would continue with an old copy (kubernetes#130887). Without
+//! a slot map no replica acts, and the policy allows all writes: the API server evaluates the parameter before the user, so a
+//! rejection would block all users.
 
 use kube_sharding::SLOTS;
 use serde_json::{Value, json};
@@ -18,7 +17,7 @@ use crate::{
 /// Name of policy and binding.
 const NAME: &str = "frappe-operator-owns-what-it-writes";
 
-/// What replicas write, with the operations that are judged.
+/// Resources that replicas write, with the checked operations.
 fn rules() -> Vec<Value> {
     let rule = |(group, resources): (String, Vec<String>)| {
         json!({"apiGroups": [group], "apiVersions": ["*"], "resources": resources, "scope": "*",

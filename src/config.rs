@@ -1,4 +1,4 @@
-//! The operator's ConfigMap `frappe-operator-config`: what its keys mean, and what is wrong with a value. Pure.
+//! The operator's ConfigMap `frappe-operator-config`: its keys and their validation. Pure.
 
 use std::collections::BTreeMap;
 
@@ -10,14 +10,14 @@ use crate::domain::key::Key;
 /// Name of the ConfigMap, in the operator's own namespace.
 pub const CONFIG_MAP: &str = "frappe-operator-config";
 
-/// Settings that may change while the operator runs. `Default` holds what counts where a key is missing.
+/// Settings that take effect without a restart. `Default` has the defaults of missing keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OperatorConfig {
-    /// `defaultFrappeImage`: image of benches that name no repository.
+    /// `defaultFrappeImage`: image of benches without a repository.
     pub default_frappe_image: Option<String>,
     /// `defaultMariaDBImage`.
     pub default_mariadb_image: String,
-    /// `defaultMariaDB`: namespace and name of the MariaDB of sites for which neither site nor bench names one.
+    /// `defaultMariaDB`: namespace and name of the MariaDB of sites for which neither site nor bench sets one.
     pub default_mariadb: Option<Key>,
     /// `defaultPostgresImage`.
     pub default_postgres_image: String,
@@ -31,31 +31,31 @@ pub struct OperatorConfig {
     pub ingress_controller_service: Option<String>,
     /// `ingressControllerNamespace`.
     pub ingress_controller_namespace: Option<String>,
-    /// `kedaNamespace`: namespace of KEDA, which may reach the queues' Redis.
+    /// `kedaNamespace`: namespace of KEDA, which may connect to the queues' Redis.
     pub keda_namespace: String,
     /// `gitEnabled`: whether apps may be installed from Git.
     pub git_enabled: bool,
-    /// `maxConcurrentSiteReconciles`: sites of one bench that are reconciled at once, 1 to 1000.
+    /// `maxConcurrentSiteReconciles`: concurrent reconciles of one bench's sites, 1 to 1000.
     pub max_concurrent_site_reconciles: usize,
-    /// `maxConcurrentSiteJobs`: site Jobs of one bench that run at once in the cluster, 1 to 1000.
+    /// `maxConcurrentSiteJobs`: concurrent site Jobs of one bench in the cluster, 1 to 1000.
     pub max_concurrent_site_jobs: usize,
-    /// `siteReconcileConcurrencyScope`: whether the limit of a bench counts in each member, or is shared by all.
+    /// `siteReconcileConcurrencyScope`: whether the limit of a bench applies to each replica, or is shared by all.
     pub concurrency_scope: ConcurrencyScope,
-    /// `memberReconcilesPerSecond`: reconciles of sites that a member starts in a second; 0 for as many as come.
+    /// `memberReconcilesPerSecond`: site reconciles that a replica starts per second; 0 for no limit.
     pub member_reconciles_per_second: u32,
-    /// `benchReconcilesPerSecond`: also of one bench's sites, in each member.
+    /// `benchReconcilesPerSecond`: the same for the sites of one bench.
     pub bench_reconciles_per_second: u32,
     /// `fpmCliPath`.
     pub fpm_cli_path: String,
-    /// `allowedRouteAnnotations`: annotations that sites may give to their routes beyond the known ones.
+    /// `allowedRouteAnnotations`: annotations of routes that sites may set, beyond the harmless ones.
     pub allowed_route_annotations: Vec<String>,
-    /// `allowedSiteConfigKeys`: entries of `siteConfig` that every site may set beside the harmless ones.
+    /// `allowedSiteConfigKeys`: entries of `siteConfig` that every site may set, beyond the harmless ones.
     pub allowed_site_config_keys: Vec<String>,
-    /// `allowedDatabaseImages`: images that a site may choose for a server of its own.
+    /// `allowedDatabaseImages`: images that a site may choose for a dedicated server.
     pub allowed_database_images: Vec<String>,
-    /// `allowedDomainSuffixes`: hosts that sites may have, by their namespace, `*` for all; any where there is no such key.
+    /// `allowedDomainSuffixes`: allowed hosts by the site's namespace, `*` for all; None allows any.
     pub allowed_domain_suffixes: Option<BTreeMap<String, Vec<String>>>,
-    /// `allowedIngressClasses`: those that sites may name; any where there is no such key. Also the next two.
+    /// `allowedIngressClasses`: allowed ingress classes; None allows any, also for the next two.
     pub allowed_ingress_classes: Option<Vec<String>>,
     /// `allowedIssuers`: issuers of cert-manager.
     pub allowed_issuers: Option<Vec<String>>,
@@ -65,34 +65,34 @@ pub struct OperatorConfig {
     pub fpm_repositories: Vec<FpmRepository>,
 }
 
-/// What stands for the site's namespace in a suffix.
+/// Placeholder for the site's namespace in a suffix.
 const OWN_NAMESPACE: &str = "{namespace}";
 
-/// What a bench's limit of reconciles at once is of.
+/// Scope of a bench's limit of concurrent reconciles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcurrencyScope {
-    /// Of each member: the default.
+    /// Each replica: the default.
     #[default]
     Member,
-    /// Of all members together: each has the share of its slots, and at least one.
+    /// All replicas together: each has the share of its slots, and at least one.
     Cluster,
 }
 
 impl OperatorConfig {
-    /// The suffixes of hosts that sites of a namespace may have; None if the platform leaves that open.
+    /// The allowed suffixes for sites of a namespace; None if the platform allows any.
     pub fn suffixes_of(&self, namespace: &str) -> Option<Vec<String>> {
         let all = self.allowed_domain_suffixes.as_ref()?;
         let named = [namespace, "*"].into_iter().filter_map(|it| all.get(it)).flatten();
         Some(named.map(|suffix| suffix.replace(OWN_NAMESPACE, namespace)).collect())
     }
 
-    /// How many site Jobs of a bench run at once in the cluster: the bench's own number, else the ConfigMap's.
+    /// Limit of concurrent site Jobs of a bench: the bench's own, else the ConfigMap's.
     pub fn site_job_limit(&self, own: Option<i32>) -> usize {
         own.and_then(|number| usize::try_from(number).ok()).unwrap_or(self.max_concurrent_site_jobs).max(1)
     }
 
-    /// How many sites of a bench a member reconciles at once: the greater of the ConfigMap's and the bench's own
-    /// number, or the share of it that belongs to `slots` of the 256.
+    /// Limit of concurrent reconciles of a bench's sites in a replica: the greater of the ConfigMap's and the bench's, or the
+    /// share of it for `slots` of the 256.
     pub fn site_limit(&self, own: Option<i32>, slots: usize) -> usize {
         let own = own.and_then(|number| usize::try_from(number).ok()).unwrap_or(0);
         let limit = self.max_concurrent_site_reconciles.max(own);
@@ -110,7 +110,7 @@ pub struct FpmRepository {
     pub name: String,
     /// URL of the repository.
     pub url: String,
-    /// Higher is asked first.
+    /// Repositories with a higher priority are used first.
     #[serde(default = "default_priority")]
     pub priority: i32,
 }
@@ -151,16 +151,16 @@ impl Default for OperatorConfig {
     }
 }
 
-/// A value that was not taken.
+/// An invalid value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadValue {
     /// Key of the ConfigMap.
     pub key: String,
-    /// What is wrong and what would be right.
+    /// What is wrong and how to correct it.
     pub problem: String,
 }
 
-/// Reads a ConfigMap's data. A key with a bad value keeps its value of `last_good`; a missing key has its default.
+/// Parses a ConfigMap's data. A key with an invalid value keeps its value of `last_good`; a missing key has its default.
 pub fn parse(data: &BTreeMap<String, String>, last_good: &OperatorConfig) -> (OperatorConfig, Vec<BadValue>) {
     let mut config = OperatorConfig::default();
     let mut bad = Vec::new();
@@ -252,12 +252,12 @@ fn suffixes(value: &str) -> Result<BTreeMap<String, Vec<String>>, String> {
     Ok(found)
 }
 
-/// Whether a text has nothing but what names of objects and hosts have.
+/// Whether a text has only characters of object and host names.
 fn is_name(text: &str) -> bool {
     !text.is_empty() && text.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || "-.".contains(it))
 }
 
-/// Names with commas or new lines between.
+/// Names separated by commas or new lines.
 fn list(value: &str) -> Vec<String> {
     value.split([',', '\n']).map(str::trim).filter(|it| !it.is_empty()).map(str::to_owned).collect()
 }

@@ -1,4 +1,4 @@
-//! Who owns what, for users: the report behind /shards and `frappe-operator shards`. Pure.
+//! The report of `/shards` and `frappe-operator shards`: replicas and their slots. Pure.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -11,10 +11,10 @@ use kube_sharding::{
 };
 use serde::Serialize;
 
-/// Characters of the column of replicas, unless a name is longer.
+/// Minimum width of the column of replicas.
 const MEMBER_WIDTH_MIN: usize = 36;
 
-/// The names that the replicas of this operator share.
+/// Names shared by the replicas of this operator.
 pub fn names(namespace: &str) -> Names {
     Names {
         group: "vyogo.tech".to_owned(),
@@ -24,17 +24,17 @@ pub fn names(namespace: &str) -> Names {
     }
 }
 
-/// Who owns what.
+/// Report on replicas and slots.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Changes of the slot map so far.
+    /// Generation of the slot map.
     pub generation: u64,
-    /// The pod that is coordinator.
+    /// Pod of the coordinator.
     pub coordinator: Option<String>,
-    /// Slots that no one alive owns: no site of them is reconciled.
+    /// Slots without a live owner, whose sites are not reconciled.
     pub unowned_slots: usize,
-    /// Every replica, by its pod's name.
+    /// All replicas, by pod name.
     pub members: Vec<MemberReport>,
 }
 
@@ -42,36 +42,36 @@ pub struct Report {
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MemberReport {
-    /// Name of its pod: whose logs to read.
+    /// Name of its pod.
     pub pod: String,
-    /// Which life of it.
+    /// Its incarnation.
     pub incarnation: String,
     /// Its pod-template-hash.
     pub template: String,
-    /// joining, ready, leaving; expired, where it did not renew its Lease in time; gone, where it was fenced.
+    /// joining, ready, leaving; expired if it did not renew its Lease in time; gone if it was fenced.
     pub state: String,
     /// Slots that it owns.
     pub slots: usize,
     /// Slots that it owns, as ranges: `0-50,77`.
     pub slot_ranges: String,
-    /// Sites in them.
+    /// Sites in these slots.
     pub sites: u64,
     /// Seconds since its Lease was renewed.
     pub lease_age_seconds: u64,
-    /// Handovers by it so far.
+    /// Number of its handovers.
     pub handovers: u64,
-    /// Generation of the newest slot map it saw.
+    /// Generation of the newest slot map that it has read.
     pub seen_generation: u64,
 }
 
 impl MemberReport {
-    /// Whether it may own slots: one whose Lease ran out ends by itself, and others take its slots over.
+    /// Whether it may own slots; a replica whose Lease has expired may not, and others take its slots over.
     pub fn is_alive(&self) -> bool {
         !["gone", "expired"].contains(&self.state.as_str())
     }
 }
 
-/// The report on a map and the Leases, each with its age in seconds.
+/// The report for a slot map and Leases, each with its age in seconds.
 pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)]) -> Report {
     let mut slots: BTreeMap<&Incarnation, Vec<u16>> = BTreeMap::new();
     let entries = map.into_iter().flat_map(|map| map.content.entries());
@@ -123,7 +123,7 @@ fn owner(names: &Names, map: &SlotMap, entry: Entry, leases: &[(LeaseRecord, u64
     lease.map(|(lease, _)| names.pod(&lease.name).to_owned())
 }
 
-/// Neighbours as a range: `0-50,77`.
+/// Slots as ranges: `0-50,77`.
 fn ranges(numbers: &[u16]) -> String {
     let mut found: Vec<(u16, u16)> = Vec::new();
     for number in numbers {

@@ -1,7 +1,7 @@
-//! A Kubernetes operator that runs Frappe and ERPNext: all of the program `frappe-operator`.
+//! A Kubernetes operator for Frappe and ERPNext: the program `frappe-operator`.
 //!
-//! Start at `controllers`: its table says what is watched and what a change leads to. Nothing is published of this crate but
-//! [`main`], and [`parts`] for this repository's own tests, so that the compiler sees what is used nowhere.
+//! Start at `controllers`. The crate exports only [`main`], and [`parts`] for this repository's tests, so that the compiler
+//! reports unused code.
 
 #![allow(
     unreachable_pub,
@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-/// What the tests and benchmarks of this repository ask besides the program as a whole.
+/// Parts that the tests and benchmarks of this repository use.
 pub mod parts {
     pub use kube_sharding::lanes::{Lanes, Priority};
 
@@ -80,7 +80,7 @@ pub mod parts {
     }
 }
 
-/// Does what the command line asks for; the exit code says whether that went well.
+/// Runs the command of the command line and returns the exit code.
 pub async fn main() -> ExitCode {
     let ended = match cli::Cli::parse().command {
         cli::Command::Run(arguments) => {

@@ -1,6 +1,6 @@
 //! The binary `frappe-operator`.
 
-/// Lists of thousands come and go beside a cache of small objects: this allocator releases what they took
+/// Large lists are allocated and freed beside a cache of small objects: this allocator returns their memory
 /// (settings: `.cargo/config.toml`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -1,5 +1,5 @@
-//! Metrics: the recorder, and what each metric means. Names are controller-runtime's where it has one; no label holds
-//! an object's name.
+//! Metrics: recorder and descriptions. Names follow controller-runtime where it has the same metric; no label has an object's
+//! name.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 /// Upper bounds of durations, in seconds: controller-runtime's.
 const SECONDS: [f64; 14] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
-/// How often samples are sorted into buckets. No request is made.
+/// Interval in which samples are sorted into buckets.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Installs the recorder for the whole process.
@@ -23,7 +23,7 @@ pub fn install() -> anyhow::Result<PrometheusHandle> {
     Ok(handle)
 }
 
-/// Sorts samples into their buckets, for ever: where no one scrapes, every one would be kept.
+/// Sorts samples into buckets periodically: without scrapes, all samples would be kept.
 pub async fn upkeep(handle: PrometheusHandle) {
     let mut ticks = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
@@ -45,24 +45,24 @@ fn describe() {
 /// A metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// What it is.
+    /// Its type.
     pub kind: MetricKind,
     /// Its name; a counter's ends with `_total`, a duration's with `_seconds`.
     pub name: &'static str,
     /// Its labels.
     pub labels: &'static [&'static str],
-    /// What it says.
+    /// Its description (HELP).
     pub help: &'static str,
 }
 
-/// What a metric is.
+/// Type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MetricKind {
-    /// It only grows.
+    /// Counter.
     Counter,
-    /// It goes up and down.
+    /// Gauge.
     Gauge,
-    /// Durations in seconds, by buckets.
+    /// Histogram of durations in seconds.
     Histogram,
 }
 use MetricKind::{Counter, Gauge, Histogram};

@@ -5,71 +5,71 @@ use std::collections::BTreeMap;
 use kube::{ResourceExt, core::DynamicObject};
 use kube_sharding::Slot;
 
-/// Label that marks everything this operator makes.
+/// Label of every object that this operator creates.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Value of [`MANAGED_BY`], and the field manager of every server-side apply.
 pub const MANAGER: &str = "frappe-operator";
-/// Annotation by which external-dns is told the host names of a Service.
+/// Annotation of external-dns with the host names of a Service.
 pub const EXTERNAL_DNS: &str = "external-dns.alpha.kubernetes.io/hostname";
-/// Label with a site's slot, on the site and on its children: routes watches, decides nothing.
+/// Label with a site's slot, on the site and its objects: selects watches, decides nothing.
 pub const SLOT: &str = "frappe.vyogo.tech/slot";
 /// Label of a site with its bench's name, so that a bench's sites can be listed.
 pub const BENCH_OF_SITE: &str = "frappe.vyogo.tech/bench";
-/// Label of a site with its bench's namespace, where that is not its own.
+/// Label of a site with its bench's namespace, if different.
 pub const BENCH_NAMESPACE: &str = "frappe.vyogo.tech/bench-namespace";
-/// Label with the uid of the site that a child belongs to.
+/// Label with the uid of the site that an object belongs to.
 pub const SITE_UID: &str = "frappe.vyogo.tech/site-uid";
-/// Annotation with the hash of what was last applied: tells a field that we no longer want from one that is not ours.
+/// Annotation with the hash of the last applied object, which distinguishes removed fields from other managers' fields.
 pub const APPLIED_HASH: &str = "frappe.vyogo.tech/applied";
 /// Annotation with a site's identity, on its Secret and its Jobs.
 pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 /// Annotation with a site's database name, on its Secret.
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
-/// Annotation with the name of a site's account at its database, where it is not the database's, on its Secret.
+/// Annotation with the name of a site's database user, if different from the database's, on its Secret.
 pub const DATABASE_USER: &str = "frappe.vyogo.tech/database-user";
-/// Annotation by which a user has a bench and its sites taken over from the operator that made them: `true`.
+/// Annotation that requests the takeover of a bench and its sites from another operator: `true`.
 pub const ADOPT: &str = "frappe.vyogo.tech/adopt";
-/// Annotation of an object that was taken over, with the generation that its bench or site had.
+/// Annotation of an object that was taken over, with the generation of its bench or site at that time.
 pub const ADOPTED: &str = "frappe.vyogo.tech/adopted";
-/// Annotation with what kind of database a site has and on which server, on its Secret.
+/// Annotation with the kind and server of a site's database, on its Secret.
 pub const DATABASE_KIND: &str = "frappe.vyogo.tech/database-kind";
-/// Annotation of a copied Secret with the version of what it was copied from.
+/// Annotation of a copied Secret with the version of the original.
 pub const COPIED_VERSION: &str = "frappe.vyogo.tech/copied-version";
 /// Label of a site's objects in another namespace than its own, with that namespace.
 pub const SITE_NAMESPACE: &str = "frappe.vyogo.tech/site-namespace";
-/// Annotation that a user sets to any new value to have a site's configuration applied again.
+/// Annotation that a user sets to any new value to apply a site's configuration again.
 pub const RECONCILE: &str = "frappe.vyogo.tech/reconcile";
-/// Annotation that a user sets to any new value to have lost passwords replaced.
+/// Annotation that a user sets to any new value to replace lost passwords.
 pub const REPLACE_SECRETS: &str = "frappe.vyogo.tech/replace-secrets";
-/// Annotation by which a user lets a deletion go on that cannot: `skip-database` or `skip-job`.
+/// Annotation that lets a blocked deletion continue: `skip-database` or `skip-job`.
 pub const FORCE_DELETE: &str = "frappe.vyogo.tech/force-delete";
-/// Annotation that a user sets to any new value to have a failed operation retried.
+/// Annotation that a user sets to any new value to retry a failed operation.
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
-/// Annotation of a Deployment whose number of replicas another sets.
+/// Annotation of a Deployment whose replicas are set by another owner.
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
-/// Value of [`REPLICAS`] where it is KEDA.
+/// Value of [`REPLICAS`] for KEDA.
 pub const REPLICAS_BY_KEDA: &str = "keda";
-/// Label of a user's Secret that a bench reads: by it the Secret's changes are seen.
+/// Label of a user's Secret that a bench or site references, by which it is watched.
 pub const WATCHED: &str = "frappe.vyogo.tech/watched";
-/// Annotation of pods with a hash of the version of the Redis Secret: another version, other pods.
+/// Annotation of pods with a hash of the Redis Secret's version: a new version replaces the pods.
 pub const REDIS_SECRET: &str = "frappe.vyogo.tech/redis-secret";
 /// Label of pods that must run on the node where the bench's ReadWriteOnce volume is.
 pub const SINGLE_NODE: &str = "frappe.vyogo.tech/single-node";
-/// Annotation of a MariaDB by which its owner lets sites of other namespaces use it: their names, or `*`.
+/// Annotation of a MariaDB or Secret with the namespaces that may use it, or `*`.
 pub const ALLOWED_NAMESPACES: &str = "frappe.vyogo.tech/allowed-namespaces";
-/// Annotation of a site or bench whose spec is too large to be kept: it is only in memory. Its value is [`UNREAD_STATUS`] where
-/// the status could not be read either.
+/// Annotation, only in memory, of a site or bench whose spec is too large to be kept. Its value is [`UNREAD_STATUS`] if the
+/// status could not be parsed either.
 pub const TOO_LARGE: &str = "frappe.vyogo.tech/too-large";
-/// See [`TOO_LARGE`]: nothing is done for such an object, since what was decided about it is not known.
+/// Value of [`TOO_LARGE`]: such an object is not reconciled, because its recorded decisions are not known.
 pub const UNREAD_STATUS: &str = "status";
-/// Whether the status of an object could not be read, by its mark.
+/// Whether the status of an object could not be parsed.
 pub fn has_unread_status(object: &impl ResourceExt) -> bool {
     object.annotations().get(TOO_LARGE).is_some_and(|it| it == UNREAD_STATUS)
 }
 
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
-/// Every label and annotation that this operator writes or reads, by name: what others call alike is not kept.
+/// Names of all labels and annotations that this operator writes or reads: others with its prefix are not kept.
 const KNOWN: [&str; 30] = [
     "app",
     "bench",
@@ -104,7 +104,7 @@ const KNOWN: [&str; 30] = [
 ];
 /// Finalizer of a site.
 pub const SITE_FINALIZER: &str = "vyogo.tech/site-finalizer";
-/// Finalizer of a SiteBackup whose backups are removed with it.
+/// Finalizer of a SiteBackup whose backups are deleted with it.
 pub const BACKUP_FINALIZER: &str = "vyogo.tech/backup-finalizer";
 /// Finalizer of a bench.
 pub const BENCH_FINALIZER: &str = "vyogo.tech/bench-finalizer";
@@ -128,14 +128,14 @@ pub fn component(bench_name: &str, component: &str) -> BTreeMap<String, String> 
     labels
 }
 
-/// Labels by which Services and Deployments find a component's pods. They are immutable, so these never change.
+/// Selector labels of a component's pods in Services and Deployments. They are immutable, so these never change.
 pub fn selector(bench: &str, component: &str) -> BTreeMap<String, String> {
     let mut labels = pods(bench);
     labels.insert("component".to_owned(), component.to_owned());
     labels
 }
 
-/// Labels by which all pods of a bench are found.
+/// Selector labels of all pods of a bench.
 pub fn pods(bench: &str) -> BTreeMap<String, String> {
     [("app", "frappe"), ("bench", bench)].map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
@@ -149,7 +149,7 @@ pub fn site(bench_name: &str, site: &str, site_uid: &str) -> BTreeMap<String, St
     labels
 }
 
-/// Whether an annotation of an object, a list with commas between, has a namespace; `*` stands for all.
+/// Whether an annotation of an object, a comma-separated list, contains a namespace; `*` stands for all.
 pub fn names_namespace(object: &DynamicObject, annotation: &str, namespace: &str) -> bool {
     let list = object.annotations().get(annotation).map(String::as_str).unwrap_or_default();
     list.split(',').map(str::trim).any(|it| it == namespace || it == "*")

@@ -1,22 +1,21 @@
-//! What is read of objects that are there, as types. What an object does not have, or has in another form than is read here, is
-//! not there. Pure.
+//! Typed access to fields of live objects. A field that is missing or has another form is None. Pure.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::core::DynamicObject;
 use serde::{Deserialize, de::DeserializeOwned};
 
-/// The spec of an object, as far as it is read.
+/// The spec of an object.
 pub fn spec<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
     S::deserialize(&object.data["spec"]).unwrap_or_default()
 }
 
-/// The status of an object, as far as it is read.
+/// The status of an object.
 pub fn status<S: DeserializeOwned + Default>(object: &DynamicObject) -> S {
     S::deserialize(&object.data["status"]).unwrap_or_default()
 }
 
-/// One field of an object, by its JSON pointer, such as `/spec/name`. A field beside it that cannot be read does not matter.
+/// One field of an object by its JSON pointer, such as `/spec/name`, even if other fields cannot be parsed.
 pub fn field<T: DeserializeOwned>(object: &DynamicObject, pointer: &str) -> Option<T> {
     T::deserialize(object.data.pointer(pointer)?).ok()
 }
@@ -39,27 +38,27 @@ impl Condition {
         self.type_.as_deref() == Some(type_)
     }
 
-    /// Whether it is of this type, and holds.
+    /// Whether it is of this type and True.
     pub fn holds(&self, type_: &str) -> bool {
         self.is(type_) && self.status.as_deref() == Some("True")
     }
 
-    /// Whether it is of this type, and does not hold.
+    /// Whether it is of this type and False.
     pub fn fails(&self, type_: &str) -> bool {
         self.is(type_) && self.status.as_deref() == Some("False")
     }
 
-    /// Why.
+    /// The reason.
     pub fn reason(&self) -> &str {
         self.reason.as_deref().unwrap_or_default()
     }
 
-    /// Message for users, if it says anything.
+    /// The message, if any.
     pub fn message(&self) -> Option<&str> {
         self.message.as_deref()
     }
 
-    /// Since when.
+    /// Last transition time.
     pub fn since(&self) -> Option<Timestamp> {
         self.last_transition_time.as_ref()?.parse().ok()
     }
@@ -77,7 +76,7 @@ pub fn conditions(object: &DynamicObject) -> Vec<Condition> {
     status::<Conditions>(object).conditions
 }
 
-/// What a route is told by those that it is attached to.
+/// Conditions of a route, per parent.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Parents {
@@ -85,20 +84,20 @@ struct Parents {
     ingress: Vec<Conditions>,
 }
 
-/// What the Gateways of an HTTPRoute, or the routers of a Route, say of it.
+/// Conditions that the Gateways of an HTTPRoute, or the routers of a Route, have set.
 pub fn conditions_of_parents(route: &DynamicObject) -> impl Iterator<Item = Condition> {
     let Parents { parents, ingress } = status(route);
     parents.into_iter().chain(ingress).flat_map(|it| it.conditions)
 }
 
-/// A spec with a template of pods.
+/// A spec with a pod template.
 #[derive(Default, Deserialize)]
 struct Workload {
     #[serde(default)]
     template: PodTemplateSpec,
 }
 
-/// The template of a workload's pods.
+/// The pod template of a workload.
 pub fn template(workload: &DynamicObject) -> PodTemplateSpec {
     spec::<Workload>(workload).template
 }

@@ -1,4 +1,4 @@
-//! Changes of an object's metadata, and of Secrets that another operator made, as JSON merge patches. Pure.
+//! JSON merge patches of metadata, and of Secrets of another operator. Pure.
 
 use std::collections::BTreeMap;
 
@@ -6,58 +6,58 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, OwnerRe
 use kube::{ResourceExt, api::ObjectMeta};
 use serde::Serialize;
 
-/// What changes of an object's metadata. What is not named stays.
+/// Patch of an object's metadata. Fields that are not set stay unchanged.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MetadataPatch {
-    /// The object that is meant: another one of its name is not changed.
+    /// Uid of the object: another one with the same name is not patched.
     pub uid: Option<String>,
-    /// The version that the change is based on; any version where there is none.
+    /// The resourceVersion that the patch is based on; None for any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resource_version: Option<String>,
-    /// All of its finalizers.
+    /// All finalizers.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finalizers: Option<Vec<String>>,
-    /// Labels that are set, or removed where there is no value.
+    /// Labels to set, or to remove if None.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, Option<String>>,
-    /// Annotations that are set.
+    /// Annotations to set.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// All of its owners.
+    /// All owner references.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub owner_references: Option<Vec<OwnerReference>>,
-    /// Which field manager set which fields.
+    /// Managed fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub managed_fields: Option<Vec<ManagedFieldsEntry>>,
 }
 
 impl MetadataPatch {
-    /// A change of this very object at the version that is known of it.
+    /// A patch of this object at its known version.
     pub fn of(object: &impl ResourceExt) -> Self {
         Self { resource_version: object.resource_version(), ..Self::at_any_version(object) }
     }
 
-    /// A change of this very object, whatever its version is by now.
+    /// A patch of this object at any version.
     pub fn at_any_version(object: &impl ResourceExt) -> Self {
         Self { uid: object.uid(), ..Self::default() }
     }
 
-    /// With these finalizers and no others.
+    /// The patch with exactly these finalizers.
     #[must_use]
     pub fn with_finalizers(mut self, finalizers: impl IntoIterator<Item = String>) -> Self {
         self.finalizers = Some(finalizers.into_iter().collect());
         self
     }
 
-    /// With these labels beside those that the object has.
+    /// The patch with these additional labels.
     #[must_use]
     pub fn with_labels(mut self, labels: impl IntoIterator<Item = (impl Into<String>, String)>) -> Self {
         self.labels.extend(labels.into_iter().map(|(name, value)| (name.into(), Some(value))));
         self
     }
 
-    /// Without these labels.
+    /// The patch without these labels.
     #[must_use]
     pub fn without_labels<const N: usize>(mut self, labels: [&str; N]) -> Self {
         self.labels.extend(labels.map(|name| (name.to_owned(), None)));
@@ -65,21 +65,21 @@ impl MetadataPatch {
     }
 }
 
-/// What changes of a Secret that another operator made, when it is taken over.
+/// Patch of another operator's Secret for its takeover.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretAdoption {
-    /// Its metadata.
+    /// Metadata.
     pub metadata: AdoptedMetadata,
-    /// Keys that are added or replaced.
+    /// Keys to add or replace.
     pub string_data: BTreeMap<String, String>,
 }
 
-/// Metadata of an object that is taken over: without an owner that would delete it too.
+/// Metadata of an object that is taken over: without owner references that would delete it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdoptedMetadata {
-    /// Labels, annotations, and the version that the change is based on.
+    /// Labels, annotations, and the resourceVersion that the patch is based on.
     #[serde(flatten)]
     pub metadata: ObjectMeta,
     owner_references: (),

@@ -1,8 +1,8 @@
-//! Names of the objects that this operator makes, and of databases.
+//! Names of created objects and of databases.
 
 use sha2::{Digest, Sha256};
 
-/// Longest name of an object whose name becomes a label or a DNS label.
+/// Maximum length of a name that becomes a label or a DNS label.
 const NAME_MAX_CHARACTERS: usize = 63;
 /// Hex digits of the hash in a shortened name.
 const SHORT_HASH_DIGITS: usize = 8;
@@ -11,7 +11,7 @@ const DATABASE_STEM_CHARACTERS: usize = 8;
 /// Hex digits of the hash in a database name.
 const DATABASE_HASH_DIGITS: usize = 24;
 
-/// Name of an app's Python module, which is what Frappe knows it by: a repository may be called `custom-app`.
+/// Name of an app's Python module, which Frappe uses: the repository may be named `custom-app`.
 pub fn module(app: &str) -> String {
     app.replace('-', "_")
 }
@@ -43,8 +43,8 @@ pub fn child(owner: &str, suffix: &str) -> String {
     format!("{}-{}-{suffix}", stem.trim_end_matches(['-', '.']), hash_hex(&whole, SHORT_HASH_DIGITS))
 }
 
-/// Whether a name has a part that looks like the hash of a shortened name, or of a namespace: another object's name may
-/// have been made to be the same.
+/// Whether a name has a part that looks like the hash of a shortened name or of a namespace: another object may have been named
+/// to collide with it.
 pub fn has_short_hash(name: &str) -> bool {
     let is_hash = |part: &str| {
         part.len() == SHORT_HASH_DIGITS && part.bytes().all(|it| it.is_ascii_digit() || (b'a'..=b'f').contains(&it))
@@ -52,16 +52,16 @@ pub fn has_short_hash(name: &str) -> bool {
     name.split(['-', '.']).any(is_hash)
 }
 
-/// Name of the Job that does an operation for the n-th time: `SITE-init`, then `SITE-init-2`.
+/// Name of the Job for the n-th attempt of an operation: `SITE-init`, then `SITE-init-2`.
 pub fn operation_job(site: &str, operation: &str, attempt: i32) -> String {
     if attempt <= 1 { child(site, operation) } else { child(site, &format!("{operation}-{attempt}")) }
 }
 
-/// Name of a site's database and of its account, the same for both: `[a-z][a-z0-9]*`, at most 32 characters.
+/// Name of a site's database and its user: `[a-z][a-z0-9]*`, at most 32 characters.
 ///
-/// Frappe before version 16 takes the account's name to be the database's. An underscore would be a wildcard in a
-/// MariaDB grant. The hash is of namespace, name and the random identity, so that no one can find a site's name whose
-/// database is another's, and a name proves that it was made with an identity.
+/// Frappe before version 16 uses one name for both. An underscore would be a wildcard in a MariaDB grant. The hash is of
+/// namespace, name and the random identity, so that no site can be named to collide with another site's database, and a name
+/// proves its identity.
 pub fn database(namespace: &str, site: &str, identity: &str) -> String {
     let letters: String = site.chars().filter(char::is_ascii_alphanumeric).collect();
     let lower = letters.to_ascii_lowercase();

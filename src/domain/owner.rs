@@ -1,8 +1,7 @@
-//! Whose an object is: the one place where that is answered. Pure.
+//! Ownership of objects; decided only here. Pure.
 //!
-//! An object is a site's or a bench's by the uid that it carries, never by its name. Who may write in the namespace of a
-//! bench can give his own objects any label, and so take part in what is his already; he cannot give them to, or take them
-//! from, anybody in another namespace.
+//! An object belongs to a site or bench by the uid that it carries, never by its name. A user who may write in a bench's
+//! namespace can label objects there at will, but cannot give objects to, or take them from, owners in another namespace.
 
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -14,18 +13,18 @@ use super::{
     uid,
 };
 
-/// How an object stands to a site or a bench.
+/// Relation of an object to a site or bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// It is this very one's.
+    /// It belongs to this site or bench.
     Own,
-    /// It was made for one of this namespace and name that is gone, so that this one may have it.
+    /// It was created for a deleted one with the same namespace and name, and may be used.
     Former,
     /// It belongs to another owner: it is not used, not changed, not labelled and not deleted.
     Other,
 }
 
-/// A site or a bench, as its objects name it.
+/// A site or bench as an owner of objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Whether it is a site.
@@ -54,7 +53,7 @@ impl Owner {
         }
     }
 
-    /// Whom an object is to be made for, as it says itself.
+    /// The owner of a desired object, from its labels and owner references.
     pub fn of(desired: &Desired) -> Self {
         let owned = |it: &str| it.to_owned();
         let namespace = desired.label(SITE_NAMESPACE).unwrap_or(&desired.key.namespace).to_owned();
@@ -66,12 +65,12 @@ impl Owner {
         Self { is_site: false, uid, name: desired.label("bench").map(owned).unwrap_or_default(), namespace }
     }
 
-    /// How an object stands to it.
+    /// Relation of an object to this owner.
     pub fn standing(&self, object: &DynamicObject) -> Standing {
         if self.is_site { self.standing_of_sites(object) } else { self.standing_of_benches(object) }
     }
 
-    /// Whether an object is its own, or was that of one of its name that is gone.
+    /// Whether an object belongs to it, or to a deleted one with the same name.
     pub fn has(&self, object: &DynamicObject) -> bool {
         self.standing(object) != Standing::Other
     }
@@ -106,7 +105,7 @@ impl Owner {
     }
 }
 
-/// Whether an object carries a mark of this operator's.
+/// Whether an object has a label of this operator.
 fn is_marked(object: &DynamicObject) -> bool {
     is_ours(&object.metadata) || object.annotations().contains_key(labels::APPLIED_HASH)
 }

@@ -1,77 +1,77 @@
-//! The columns of the table of kinds ([`super::kinds`]): what is watched, for whom, and what may be done.
+//! Columns of the table of kinds ([`super::kinds`]): watches, triggered reconciles, permissions.
 
 use kube::core::ApiResource;
 
 use super::capabilities::{Api, Reader};
 
-/// Which objects of a kind one watch shows.
+/// Objects of a kind that a watch selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Narrowing {
-    /// Those of the slots that this replica holds: by the slot's label, sites by the hash of their uid where the server
-    /// can.
+    /// Objects of the slots that this replica owns: by the slot label; sites by the hash of their uid if the API server
+    /// supports it.
     Slots,
-    /// Objects of the sites that this replica knows, by the slot's label: it begins when the sites are listed.
+    /// Objects of the sites that this replica knows, by the slot label; it starts when the sites are listed.
     OfSites,
-    /// Those that have no slot's label yet.
+    /// Objects without a slot label.
     Unlabelled,
-    /// Objects of benches, by this operator's label and without a slot's: for the coordinator alone.
+    /// Objects of benches, by this operator's label and without a slot label; only by the coordinator.
     OfBenches,
-    /// Those with the label of Secrets that a bench or a site reads.
+    /// Secrets with the label that a bench or site references them.
     Marked,
-    /// All of them.
+    /// All objects.
     Everything,
-    /// The metadata of a single one, by its name, once someone asks for it.
+    /// The metadata of single objects, by name, from their first use on.
     Named,
     /// The operator's ConfigMap.
     Settings,
 }
 
 impl Narrowing {
-    /// Whether it follows the slots that this replica holds.
+    /// Whether it depends on the slots that this replica owns.
     pub fn is_by_slot(self) -> bool {
         matches!(self, Self::Slots | Self::OfSites)
     }
 }
 
-/// Whom a change of an object wakes.
+/// Reconciles that a change of an object triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wakes {
-    /// The site itself; where it goes, its SiteBackups, and its bench if that is being deleted.
+    /// The site; after its deletion, its SiteBackups, and its bench if that is being deleted.
     Site,
-    /// The bench itself, and its sites where it matters to them.
+    /// The bench, and its sites if the change affects them.
     Bench,
     /// The site that it belongs to.
     ItsSite,
     /// The bench that it belongs to.
     ItsBench,
-    /// The bench that it belongs to, where it is a pod that cannot run.
+    /// The bench that it belongs to, if it is a pod that cannot run.
     BenchInTrouble,
-    /// The SiteBackups of the site that it names.
+    /// The SiteBackups of its site.
     Backups,
-    /// The site that holds the host; where it goes, those that want the host.
+    /// The site that has claimed the host; after a deletion, the sites that want the host.
     SitesOfHost,
-    /// The sites in the namespace, or of benches in it, where its labels changed or it is being deleted.
+    /// The sites in the namespace or on its benches, if its labels changed or it is being deleted.
     SitesOfNamespace,
-    /// The site that it belongs to; where it belongs to none, every site.
+    /// The site that it belongs to; if none, every site.
     SitesOfServer,
-    /// The benches, sites and SiteBackups that name it.
+    /// The benches, sites and SiteBackups that reference it.
     WhoNamesIt,
-    /// The sites, or the benches, that an optional API concerns.
+    /// The sites or benches that use an optional API.
     WhoUsesTheApi,
     /// Every bench.
     Benches,
-    /// Whom a setting in it concerns.
+    /// The benches and sites that the changed settings affect.
     WhoUsesTheSetting,
 }
 
 /// One watch of a kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watch {
-    /// Which objects it shows.
+    /// Selected objects.
     pub narrowing: Narrowing,
-    /// Whom a change of one wakes.
+    /// Reconciles that a change triggers.
     pub wakes: Wakes,
-    /// Who is not reconciled, or what does not begin, before its first list is in.
+    /// Reconciles that wait for its first list.
     pub awaited_by: &'static [Reader],
 }
 
@@ -84,47 +84,47 @@ impl Watch {
         Self { narrowing: Narrowing::OfBenches, wakes: Wakes::ItsBench, awaited_by: &[Reader::Benches] };
 }
 
-/// What the operator may do with a kind, or with a part of its objects.
+/// Permission for a kind or a subresource.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Right {
-    /// The part; the object itself if empty.
+    /// Subresource; empty for the object itself.
     pub subresource: &'static str,
-    /// Verbs of Kubernetes.
+    /// Verbs.
     pub verbs: &'static [&'static str],
-    /// What for.
+    /// Purpose.
     pub why: &'static str,
 }
 
-/// To look at what others make.
+/// Verbs for objects of other owners.
 pub const READ: &[&str] = &["list", "watch"];
-/// To make and change; who owns it deletes it. (A server-side apply of a new object is a create and a patch.)
+/// Verbs to create and change; deleted by the garbage collector. (Server-side apply of a new object needs create and patch.)
 pub const MAKE: &[&str] = &["list", "watch", "create", "patch"];
-/// To make, change and delete.
+/// Verbs to create, change and delete.
 pub const OWN: &[&str] = &["list", "watch", "create", "patch", "delete"];
-/// The same, and to read single ones.
+/// The same, and get.
 pub const OWN_AND_GET: &[&str] = &["get", "list", "watch", "create", "patch", "delete"];
 
-/// What is to be known of a kind.
+/// Row of the table of kinds.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// How the API server names it.
+    /// API resource.
     pub resource: fn() -> ApiResource,
-    /// Whether the cluster has one collection of it, in no namespace.
+    /// Whether it is cluster-scoped.
     pub is_of_cluster: bool,
-    /// Whether its watches transfer metadata alone.
+    /// Whether only its metadata is watched.
     pub metadata_only: bool,
-    /// The API that must exist; where it does not, the kind is not watched and nothing of it is made.
+    /// Optional API that it needs; without it, the kind is not watched and no objects are created.
     pub needs: Option<Api>,
-    /// What is watched of it.
+    /// Its watches.
     pub watches: &'static [Watch],
-    /// What the operator may do with its objects.
+    /// Permission for its objects.
     pub right: Right,
-    /// What it may do with parts of them.
+    /// Permissions for its subresources.
     pub parts: &'static [Right],
 }
 
 impl Row {
-    /// A kind with objects in namespaces, with what may be done with them and what for.
+    /// Row of a namespaced kind, with permission and purpose.
     pub const fn new(resource: fn() -> ApiResource, verbs: &'static [&'static str], why: &'static str) -> Self {
         Self {
             resource,
@@ -137,12 +137,12 @@ impl Row {
         }
     }
 
-    /// One that some clusters do not have.
+    /// The row with a required optional API.
     pub const fn needs(self, api: Api) -> Self {
         Self { needs: Some(api), ..self }
     }
 
-    /// What is watched of it.
+    /// The row with its watches.
     pub const fn watched(self, watches: &'static [Watch]) -> Self {
         Self { watches, ..self }
     }

@@ -1,4 +1,4 @@
-//! Objects read live. Of sites, anybody may make one that cannot be read whole: whoever asks is answered with what can.
+//! Objects read live. A site that cannot be parsed completely is returned with the parts that can.
 
 use std::sync::Arc;
 
@@ -15,8 +15,7 @@ use serde_json::Value;
 use super::cached::Cached;
 use crate::domain::key::Key;
 
-/// The sites with these labels, of these namespaces or, where there are none, of all; and the oldest version at which they
-/// were listed.
+/// The sites with these labels in these namespaces, or in all if empty; and the oldest version at which they were listed.
 pub async fn sites(
     client: &Client,
     namespaces: &[String],
@@ -38,12 +37,12 @@ pub async fn site(client: &Client, key: &Key) -> Result<Option<FrappeSite>, kube
     one(client, named(key), FrappeSite::read).await
 }
 
-/// The metadata of a site, if it exists, without labels and annotations where there are very many.
+/// The metadata of a site, if it exists; without labels and annotations if there are very many.
 pub async fn site_metadata(client: &Client, key: &Key) -> Result<Option<PartialObjectMeta<FrappeSite>>, kube::Error> {
     Ok(site_metadata_at(client, key).await?.0)
 }
 
-/// The same, and the version of the world at which it was so: a watch goes on from there.
+/// The same, with the list's resourceVersion, from which a watch continues.
 pub async fn site_metadata_at(
     client: &Client,
     key: &Key,
@@ -52,7 +51,7 @@ pub async fn site_metadata_at(
     Ok((found.into_iter().next(), version))
 }
 
-/// The metadata of a Secret, if it exists: nothing else of it is read.
+/// Only the metadata of a Secret, if it exists.
 pub async fn secret_metadata(client: &Client, key: &Key) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &key.namespace);
     let found = api.get_opt(&key.name).await?;
@@ -66,7 +65,7 @@ pub async fn pods_of(client: &Client, job: &Key) -> Result<Vec<Pod>, kube::Error
     Ok(api.list(&selector).await?.items)
 }
 
-/// A list of one, since what reads a list looks at each object's text first.
+/// A list of one object, because the list parser checks each object's text first.
 async fn one<K: kube::Resource + Send + 'static>(
     client: &Client,
     query: Query,

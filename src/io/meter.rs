@@ -1,4 +1,4 @@
-//! The meter: a layer of the client, above the gate and beneath the retry, that counts requests and bounds their time.
+//! The meter: a client layer between gate and retry that counts requests and limits their duration.
 
 use std::{
     future::Future,
@@ -20,23 +20,22 @@ use kube_sharding::layer::Stopped;
 use metrics::{counter, histogram};
 use tower::{BoxError, Layer, Service};
 
-/// How long a request other than a watch may take.
+/// Timeout of a request other than a watch.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Events belong to no one: the gate lets them pass.
+/// Scope of Events, which pass the gate without an owner.
 pub fn is_event(request: &Request<Body>) -> bool {
     request.uri().path().starts_with("/apis/events.k8s.io/")
 }
 
-/// Puts the meter into a client's stack.
+/// Layer that adds the meter to a client.
 #[derive(Clone, Default)]
 pub struct MeterLayer {
     crash: Option<Arc<AtomicI64>>,
 }
 
 impl MeterLayer {
-    /// With `crash_after_writes` the process aborts when the answer to that many writes has arrived: a test of what a
-    /// crash at this point leaves behind.
+    /// With `crash_after_writes` the process aborts when the response to that many writes has arrived, to test crashes.
     pub fn new(crash_after_writes: Option<i64>) -> Self {
         Self { crash: crash_after_writes.map(|writes| Arc::new(AtomicI64::new(writes))) }
     }
@@ -102,10 +101,10 @@ where
 }
 
 type Count = Box<dyn FnMut(Frame<Bytes>) -> Frame<Bytes> + Send>;
-/// A body whose bytes are counted as they come.
+/// A response body whose bytes are counted.
 type Counted<B> = MapFrame<B, Count>;
 
-/// What metrics say of a request: never an object's name.
+/// Labels of a request in metrics; never an object's name.
 struct About {
     verb: &'static str,
     resource: String,
@@ -141,7 +140,7 @@ impl About {
     }
 }
 
-/// Plural (and subresource) of a request path, and whether it names one object.
+/// Resource (and subresource) of a request path, and whether it is of a single object.
 fn resource_of(path: &str) -> (String, bool) {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let prefix = if parts.first() == Some(&"api") { 2 } else { 3 };

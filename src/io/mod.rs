@@ -1,4 +1,4 @@
-//! The only modules that speak to the API server: client, gate, caches, watches, writes, events.
+//! All access to the API server: client, gate, caches, watches, writes, Events.
 
 mod bound;
 pub mod cache;

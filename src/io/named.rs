@@ -1,4 +1,4 @@
-//! Watches of single objects by name, begun when they are first asked for.
+//! Watches of single objects by name, started at their first use.
 
 use std::sync::Arc;
 
@@ -17,10 +17,10 @@ use crate::{
     },
 };
 
-/// What is known of an object.
+/// State of an object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Known {
-    /// Nothing yet: its watch has only begun.
+    /// Unknown: its watch has just started.
     NotYet,
     /// It does not exist.
     Absent,
@@ -28,7 +28,7 @@ pub enum Known {
     There(Arc<DynamicObject>),
 }
 
-/// Metadata of single objects of one kind. One that was asked for once is watched until this is dropped: they are few.
+/// Metadata of single objects of one kind. Each is watched from its first use on: they are few.
 pub struct Named {
     client: Client,
     kind: Kind,
@@ -37,7 +37,7 @@ pub struct Named {
 }
 
 impl Named {
-    /// Objects of `kind`; `changed` is called when one of them is known for the first time, and when it changes.
+    /// Objects of `kind`; `changed` is called when one is known for the first time and when it changes.
     pub fn new(client: Client, kind: Kind, changed: impl Fn() + Send + Sync + 'static) -> Self {
         Self { client, kind, changed: Arc::new(changed), watched: DashMap::new() }
     }

@@ -1,4 +1,4 @@
-//! Watches: one task for each kind keeps a cache and says which objects changed.
+//! Watches: one task for each kind updates a cache and reports changed objects.
 
 use std::sync::{Arc, LazyLock};
 
@@ -14,22 +14,22 @@ use tokio::sync::watch;
 use super::{cache::Change, cached::Cached};
 use crate::io::cache::Cache;
 
-/// Which objects are watched, and of which slots.
+/// Scope of a watch.
 #[derive(Clone)]
 pub struct Scope {
-    /// What is asked for.
+    /// Query.
     pub query: Query,
-    /// How it is narrowed to slots.
+    /// Selection by slots.
     pub selection: Selection,
-    /// The slots that are owned now.
+    /// Currently owned slots.
     pub owned: watch::Receiver<SlotSet>,
 }
 
-/// What is owned of kinds that are not shared.
+/// Slots of kinds that are not sharded.
 static EVERYTHING: LazyLock<watch::Sender<SlotSet>> = LazyLock::new(|| watch::Sender::new(SlotSet::ALL));
 
 impl Scope {
-    /// All objects that `query` asks for, in whatever slot.
+    /// All objects of `query`, in any slot.
     pub fn everything(query: Query) -> Self {
         Self { query, selection: Selection::Everything, owned: EVERYTHING.subscribe() }
     }
@@ -74,7 +74,7 @@ where
     }
 }
 
-/// Watches objects of one kind, keeps `cache` and calls `changed` for each change, until the task is dropped.
+/// Watches objects of one kind, updates `cache` and calls `changed` for each change, until the task is dropped.
 pub async fn run<K, F>(client: Client, scope: Scope, cache: Arc<Cache<K>>, changed: F)
 where
     K: Cached,
@@ -85,7 +85,7 @@ where
     Groups::new(client, scope.query, scope.selection, Feed { cache, changed }).run(scope.owned).await;
 }
 
-/// The same while the kind exists: when it goes, so does what is kept of it.
+/// The same while the kind exists; its objects are dropped when it is removed.
 pub async fn run_while_present<K, F>(
     mut present: watch::Receiver<bool>,
     client: Client,
