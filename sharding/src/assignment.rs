@@ -1,8 +1,8 @@
-//! Which member should own which slot: sticky and balanced. Pure.
+//! Assignment of slots to members: sticky and balanced. Pure.
 //!
-//! From the present owners, the loads come within one slot of each other by the fewest moves; rendezvous hashing breaks
-//! ties and spreads the first map. While two builds are in the fleet (a rollout), slots move to members of the newest
-//! build only, so that a slot moves about once; balance is made when one build is left.
+//! From the current owners, the loads are balanced to within one slot with the fewest moves; rendezvous hashing breaks ties
+//! and spreads the first map. During a rollout (two builds in the fleet), slots move only to members of the newest build, so
+//! that a slot moves about once; the loads are balanced when one build is left.
 
 use std::io::Write;
 
@@ -14,15 +14,15 @@ use crate::{
 /// A member that may own slots.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Who it is.
+    /// The member.
     pub incarnation: Incarnation,
     /// Whether it is of the newest build in the fleet.
     pub newest: bool,
 }
 
-/// The owner that each slot should have, as an index into `candidates`; nobody only where there is no candidate.
+/// The desired owner of each slot, as an index into `candidates`; None only if there are no candidates.
 ///
-/// `present` has each slot's owner now, likewise; nobody where it is free or its owner may own nothing any more.
+/// `present` has the current owner of each slot in the same form; None if the slot is unowned or its owner may own nothing.
 pub fn assign(present: &[Option<usize>], candidates: &[Candidate]) -> Vec<Option<usize>> {
     if candidates.is_empty() {
         return vec![None; present.len()];
@@ -37,9 +37,9 @@ struct Planner<'a> {
     candidates: &'a [Candidate],
     /// Hash of each candidate's name and a slash.
     hashes: Vec<u64>,
-    /// Indexes of those that may be given slots.
+    /// Indexes of members that may get slots.
     receivers: Vec<usize>,
-    /// Indexes of those that are asked for slots.
+    /// Indexes of members that give slots.
     donors: Vec<usize>,
     owners: Vec<Option<usize>>,
     loads: Vec<usize>,
@@ -88,7 +88,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Of the slots of the most loaded donors, the one that likes the receiver best.
+    /// The slot of the most loaded donors with the highest rendezvous hash for the receiver.
     fn best_move(&self, load: usize, to: usize) -> Option<(usize, usize)> {
         let movable = self.owners.iter().enumerate().filter_map(|(slot, owner)| Some((slot, (*owner)?)));
         movable
@@ -102,8 +102,8 @@ impl<'a> Planner<'a> {
         best.unwrap_or(0)
     }
 
-    /// Rendezvous hashing: how much a slot likes a member: FNV-1a-64 of `<member>/<slot>`. A plan asks it thousands of times,
-    /// so nothing is allocated.
+    /// Rendezvous hash of a slot and a member: FNV-1a-64 of `<member>/<slot>`. It is computed thousands of times for a plan, so
+    /// nothing is allocated.
     fn affinity(&self, slot: usize, member: usize) -> u64 {
         let mut digits = [0; 20];
         let mut rest = &mut digits[..];

@@ -9,17 +9,17 @@ use rustix::time::{ClockId, clock_gettime};
 
 use crate::timing::Now;
 
-/// Tells a member the time. Must never go back.
+/// Clock of a member. Must never go back.
 pub trait Clock: Send + Sync + 'static {
-    /// The time now.
+    /// The current time.
     fn now(&self) -> Now;
 }
 
 /// The machine's clocks.
 ///
-/// What may have gone by is the largest advance of the monotonic, the boot-time and the wall clock since the last look:
-/// a suspended machine stops the first, a paused virtual machine can stop the first two. A wall clock that is set back
-/// counts as standing still.
+/// The elapsed time is at most the largest advance of the monotonic, the boot-time and the wall clock since the last reading: a
+/// suspended machine stops the first, a paused virtual machine may stop the first two. A wall clock that is set back counts as
+/// stopped.
 pub struct SystemClock(Mutex<Elapsed>);
 
 impl Default for SystemClock {
@@ -28,18 +28,18 @@ impl Default for SystemClock {
     }
 }
 
-/// What three clocks show at one look.
+/// One reading of the three clocks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// Stands still while the machine is suspended; never set.
+    /// Monotonic clock: stops while the machine is suspended.
     pub monotonic: Duration,
-    /// Goes on while the machine is suspended, but not while a hypervisor pauses it; never set.
+    /// Boot-time clock: continues while the machine is suspended, but not while a hypervisor pauses it.
     pub boot: Duration,
-    /// May be set, forward and back.
+    /// Wall clock: may be set forward and back.
     pub wall: Duration,
 }
 
-/// Time since a first look at three clocks: pure, so that suspended machines and clocks that are set can be tested.
+/// Time since a first reading of the three clocks. Pure, so that suspended machines and changed clocks can be tested.
 #[derive(Clone, Debug)]
 pub struct Elapsed {
     last: Reading,
@@ -47,12 +47,12 @@ pub struct Elapsed {
 }
 
 impl Elapsed {
-    /// Time since this look.
+    /// Starts at this reading.
     pub fn since(first: Reading) -> Self {
         Self { last: first, now: Now::default() }
     }
 
-    /// The time at another look.
+    /// The time at another reading.
     pub fn at(&mut self, next: Reading) -> Now {
         let last = std::mem::replace(&mut self.last, next);
         let certain = next.monotonic.saturating_sub(last.monotonic);

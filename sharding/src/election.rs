@@ -1,7 +1,7 @@
-//! Who should be coordinator: kube-leader-election on a Lease that people can look at.
+//! Election of the coordinator, by kube-leader-election on a Lease.
 //!
-//! It says who should, the slot map says who may: the crate compares wall clocks and writes without resourceVersion, so
-//! its mistakes must cost time only.
+//! The election only proposes a coordinator; the slot map decides. The crate compares wall clocks and writes without
+//! resourceVersion, so that its mistakes must cost no more than time.
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
@@ -10,26 +10,26 @@ use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 
 use crate::wire::Names;
 
-/// A future that may be sent between threads.
+/// A boxed future that can be sent between threads.
 pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// Says which member should be coordinator.
+/// Proposes the coordinator.
 pub trait Election: Send + Sync + 'static {
-    /// Stands for election, or keeps the office: the name of the elected member's Lease, if that is known.
+    /// Takes part in the election, or renews; returns the name of the elected member's Lease, if known.
     fn stand(&self) -> Boxed<Option<Arc<str>>>;
 
-    /// Gives the office back.
+    /// Steps down.
     fn withdraw(&self) -> Boxed<()>;
 }
 
-/// The election of a fleet.
+/// Election with a Lease.
 pub struct LeaseElection {
     lock: Arc<LeaseLock>,
     timeout: Duration,
 }
 
 impl LeaseElection {
-    /// `member` stands, by the name of its Lease. `client` must not retry.
+    /// An election in which `member`, the name of its Lease, takes part. `client` must not retry.
     pub fn new(client: Client, names: &Names, member: &str, lease_duration: Duration, timeout: Duration) -> Self {
         let params = LeaseLockParams {
             lease_name: names.coordinator_lease(),

@@ -1,7 +1,7 @@
-//! The gate: whether this member may act on an entry, asked in front of the queue, at dequeue, and before each write.
+//! The gate: whether this member may act on an entry, checked before the queue, at dequeue, and before each write.
 //!
-//! Cheap to ask from any thread. [`crate::runtime`] sets it from the protocol's state; work on an entry holds a
-//! [`Permit`], so that a handover can wait for its end.
+//! Cheap to check from any thread. [`crate::runtime`] sets it from the protocol's state; work on an entry holds a [`Permit`], so
+//! that a handover can wait for it.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,20 +22,20 @@ use crate::{
     map::Entry,
 };
 
-/// Entries of a map: the slots, and the coordinator's place.
+/// Entries of a map: the slots and the coordinator.
 const ENTRIES: usize = SLOTS + 1;
 
 /// Map entry a request belongs to: carried from where the request is made to the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// Of the owner of a slot.
+    /// The owner of a slot.
     Slot(Slot),
-    /// Of the coordinator.
+    /// The coordinator.
     Coordinator,
 }
 
 impl Scope {
-    /// The entry of the map that decides.
+    /// The entry of the map.
     pub fn entry(self) -> Entry {
         match self {
             Self::Slot(slot) => slot.into(),
@@ -47,54 +47,54 @@ impl Scope {
 /// Why the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The Lease was not renewed, or the map not read, in time: nothing is lost, it may open again.
+    /// The Lease was not renewed, or the map not read, in time; the gate may open again.
     #[error("the member's Lease was not renewed in time")]
     Suspended,
-    /// Another member owns it, or it is being given away.
+    /// Another member owns the entry, or it is being handed over.
     #[error("this member does not own the slot")]
     NotOwner,
 }
 
-/// What is open now.
+/// State of the gate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Opening {
-    /// Until when, in `possible` time; nothing where the member may not act at all.
+    /// Until when, in `possible` time; None if the member may not act.
     pub until: Option<Duration>,
-    /// Entries on which work may begin, with their epochs.
+    /// Entries on which work may start, with their epochs.
     pub entries: BTreeMap<Entry, i64>,
-    /// Entries whose work is coming to its end: what has begun may still write.
+    /// Draining entries: work that has started may still write.
     pub draining: BTreeSet<Entry>,
 }
 
 impl Opening {
-    /// The slots on which work may begin.
+    /// The slots on which work may start.
     pub fn slots(&self) -> SlotSet {
         self.entries.keys().copied().filter_map(slot).collect()
     }
 
-    /// The slots whose objects are still needed: those, and the ones whose work is coming to its end.
+    /// The slots whose objects are still needed: those, and draining ones.
     pub fn held_slots(&self) -> SlotSet {
         self.entries.keys().chain(&self.draining).copied().filter_map(slot).collect()
     }
 
-    /// Whether the coordinator's place is among the entries.
+    /// Whether this member is the coordinator.
     pub fn coordinates(&self) -> bool {
         self.entries.contains_key(&Entry::COORDINATOR)
     }
 
-    /// Whether the coordinator's objects are still needed: its work may be coming to its end.
+    /// Whether the coordinator's objects are still needed, also while draining.
     pub fn holds_coordination(&self) -> bool {
         self.coordinates() || self.draining.contains(&Entry::COORDINATOR)
     }
 }
 
-/// How often each entry was opened. Who looks seldom, and finds open what was open before, learns from it that it was
-/// closed in between, and so that something may have been turned away.
+/// Number of openings of each entry. A reader learns from it that an open entry was closed in between, so that work may have
+/// been rejected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Openings(BTreeMap<Entry, u64>);
 
 impl Openings {
-    /// The slots that were opened since then.
+    /// The slots that were opened since.
     pub fn since(&self, before: &Self) -> SlotSet {
         self.0
             .iter()
@@ -103,7 +103,7 @@ impl Openings {
             .collect()
     }
 
-    /// Whether the coordinator's place was opened since then.
+    /// Whether the coordinator's entry was opened since.
     pub fn coordination_since(&self, before: &Self) -> bool {
         self.0.get(&Entry::COORDINATOR) != before.0.get(&Entry::COORDINATOR)
     }
@@ -120,9 +120,9 @@ struct Shared {
     doors: Vec<Door>,
     idle: Notify,
     cancels: Mutex<BTreeMap<Entry, CancellationToken>>,
-    /// What is open, for who waits for changes. `until` is left out: it changes with every renewal.
+    /// The state, for receivers of changes; without `until`, which changes with every renewal.
     opening: watch::Sender<Arc<Opening>>,
-    /// How often each entry was opened.
+    /// Openings of each entry.
     openings: watch::Sender<Arc<Openings>>,
     /// Whether the member may act at all; sent when it changes.
     acts: watch::Sender<bool>,
@@ -147,7 +147,7 @@ impl Gate {
         }))
     }
 
-    /// A gate that is open for everything and stays so, for a process that shares with nobody.
+    /// A gate that is always open for everything, for a process without other members.
     pub fn open_for_all(clock: Arc<dyn Clock>) -> Self {
         let gate = Self::new(clock);
         let entries = (0..=Entry::COORDINATOR.0).map(|entry| (Entry(entry), 1)).collect();
@@ -155,12 +155,12 @@ impl Gate {
         gate
     }
 
-    /// Begins work on an entry, where that may be.
+    /// Starts work on an entry, if allowed.
     pub fn admit(&self, scope: Scope) -> Result<Permit, Refusal> {
         self.count_in(scope, Door::epoch)
     }
 
-    /// Begins a write for work that has begun.
+    /// Starts a write for work that has started.
     pub fn admit_write(&self, scope: Scope) -> Result<(Permit, Duration), Refusal> {
         let permit = self.count_in(scope, Door::write_epoch)?;
         Ok((permit, self.left().ok_or(Refusal::Suspended)?))
@@ -176,38 +176,38 @@ impl Gate {
         })
     }
 
-    /// Whether something of this member may act on it now, and for how long at most.
+    /// Whether the member may act on the entry now, and for how long at most.
     pub fn check(&self, scope: Scope) -> Result<Duration, Refusal> {
         let left = self.left().ok_or(Refusal::Suspended)?;
         if self.door(scope.entry()).write_epoch() == 0 { Err(Refusal::NotOwner) } else { Ok(left) }
     }
 
-    /// Whether it is this member's, also while it is suspended.
+    /// Whether the member owns the entry, also while suspended.
     pub fn owns(&self, scope: Scope) -> bool {
         self.door(scope.entry()).epoch() != 0
     }
 
-    /// Whether the member may act at all now.
+    /// Whether the member may act at all.
     pub fn acts(&self) -> bool {
         self.left().is_some()
     }
 
-    /// What is open; a receiver learns of every change.
+    /// The state; a receiver gets every change.
     pub fn opening(&self) -> watch::Receiver<Arc<Opening>> {
         self.0.opening.subscribe()
     }
 
-    /// How often each entry was opened; a receiver learns of every opening.
+    /// Openings of each entry; a receiver gets every change.
     pub fn openings(&self) -> watch::Receiver<Arc<Openings>> {
         self.0.openings.subscribe()
     }
 
-    /// Whether the member may act; a receiver learns of suspension and resumption.
+    /// Whether the member may act; a receiver gets suspension and resumption.
     pub fn acting(&self) -> watch::Receiver<bool> {
         self.0.acts.subscribe()
     }
 
-    /// Sets what is open. Work on what is closed may come to its end if it drains; else it is cancelled.
+    /// Sets the state. Work on closed entries may finish if they drain; else it is cancelled.
     pub(crate) fn set(&self, opening: &Opening) {
         let mut opened = Vec::new();
         for (entry, door) in (0..=Entry::COORDINATOR.0).map(Entry).zip(&self.0.doors) {
@@ -240,7 +240,7 @@ impl Gate {
         self.0.acts.send_if_modified(|known| std::mem::replace(known, acts) != acts);
     }
 
-    /// Closes for good; all work is cancelled.
+    /// Closes permanently; all work is cancelled.
     pub(crate) fn close(&self) {
         self.set(&Opening::default());
         let entries: Vec<Entry> = self.cancels().keys().copied().collect();
@@ -257,7 +257,7 @@ impl Gate {
         }
     }
 
-    /// Waits until no work on these entries is left, and lets none write any more.
+    /// Waits until these entries have no work, and closes them for writes.
     pub(crate) async fn idle(&self, entries: &BTreeSet<Entry>) {
         loop {
             let ended = self.0.idle.notified();
@@ -307,12 +307,12 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The epoch under which the work began.
+    /// The epoch under which the work started.
     pub fn epoch(&self) -> i64 {
         self.epoch
     }
 
-    /// Ends when the work must end.
+    /// Completes when the work must end.
     pub fn cancelled(&self) -> impl Future<Output = ()> + Send + 'static {
         self.cancelled.clone().cancelled_owned()
     }

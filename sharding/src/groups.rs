@@ -1,8 +1,8 @@
-//! Watches of one kind, narrowed by the API server to the slots that a member owns.
+//! Watches of one kind, selected by the API server for the slots that a member owns.
 //!
-//! Slots that are gained are listed and watched by a group of their own, so that what is kept is not listed again. Slots
-//! that are lost go from the cache at once, and from the watch later. When there are many groups and it is quiet they
-//! become one, which goes on from the oldest version: again without a list.
+//! Gained slots are listed and watched by a separate group, so that existing slots are not listed again. Lost slots are removed
+//! from the cache at once, and from the watch later. When there are many groups and no changes of slots, they are merged into
+//! one, which continues from the oldest version, without a list.
 
 use std::{pin::Pin, task::Poll, time::Duration};
 
@@ -21,21 +21,21 @@ use crate::{
     watch::{Query, Read, Seen, read},
 };
 
-/// Groups that may stand before they are merged.
+/// Number of groups above which they are merged.
 const GROUPS_MAX: usize = 3;
-/// How long nothing must have been gained or lost before groups are merged.
+/// Time without changes of slots before groups are merged.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How the API server is asked for slots.
+/// How the API server selects objects by slot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection {
-    /// By a label that holds the slot.
+    /// By a label with the slot.
     Label(String),
-    /// By such a label, unless all slots are owned: then not at all, so that objects without it are seen too.
+    /// By such a label, unless all slots are owned: then without selection, so that objects without the label are included.
     LabelUnlessAll(String),
-    /// By ranges of the hash of the uid: for servers that select them, and objects whose own uid decides.
+    /// By ranges of the hash of the uid, if the API server supports it and the object's own uid decides.
     Shards,
-    /// Not at all: the kind is not shared.
+    /// No selection: the kind is not sharded.
     Everything,
 }
 
@@ -55,33 +55,33 @@ impl Selection {
     }
 }
 
-/// Where objects go.
+/// Receiver of objects.
 pub trait Sink<K>: Send {
-    /// How an object is read, and what of it is kept: all of it unless told otherwise.
+    /// Parses an object, and drops the parts that are not needed. Default: all of it is kept.
     fn reader(&self) -> Read<K>
     where
         K: DeserializeOwned,
     {
         read
     }
-    /// The slot of an object; one without is nobody's.
+    /// The slot of an object; None if it has none.
     fn slot_of(&self, object: &K) -> Option<Slot>;
-    /// Everything there is of these slots, at this version.
+    /// A complete list of these slots, at this version.
     fn listed(&self, slots: &SlotSet, objects: Vec<K>, version: &str);
-    /// An object is new or changed. It may come twice, and after a newer one.
+    /// An object was created or changed. It may come twice, and after a newer one.
     fn applied(&self, object: K);
-    /// An object is gone.
+    /// An object was deleted.
     fn deleted(&self, object: K);
-    /// These slots are lost: their objects are nobody's here any more.
+    /// These slots were lost, and their objects are dropped.
     fn dropped(&self, slots: &SlotSet);
-    /// These slots, and no others, were listed.
+    /// Exactly these slots are listed.
     fn synced(&self, slots: SlotSet);
 }
 
 struct Group<K> {
-    /// Slots whose objects are taken from it.
+    /// Slots whose objects are used.
     slots: SlotSet,
-    /// Slots that the server was asked for.
+    /// Slots that the API server selects.
     asked: SlotSet,
     synced: bool,
     version: String,
@@ -102,12 +102,12 @@ where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug + Send + 'static,
     S: Sink<K>,
 {
-    /// Watches of what `query` selects, narrowed by `selection`.
+    /// Watches of `query`, selected by `selection`.
     pub fn new(client: Client, query: Query, selection: Selection, sink: S) -> Self {
         Self { client, query, selection, sink, parts: Vec::new() }
     }
 
-    /// Follows what is owned, for ever.
+    /// Follows the owned slots until it is dropped.
     pub async fn run(mut self, mut owned: watch::Receiver<SlotSet>) {
         let mut quiet_at = Instant::now() + QUIET;
         loop {
@@ -131,7 +131,7 @@ where
         }
     }
 
-    /// Answers whether anything was gained or lost.
+    /// Returns whether slots were gained or lost.
     fn follow_ownership(&mut self, owned: SlotSet) -> bool {
         let have = self.slots();
         let (lost, gained) = (have.difference(&owned), owned.difference(&have));
@@ -167,8 +167,8 @@ where
         self.sink.synced(synced.fold(SlotSet::NONE, |all, group| all.union(&group.slots)));
     }
 
-    /// Many groups, or one that is asked for more than an eighth above what is taken from it. Several namespaces have no
-    /// version that all of them could go on from: their groups stay.
+    /// Whether there are many groups, or one that selects more than an eighth beyond the slots that are used. Groups of several
+    /// namespaces are not merged, because there is no version from which all could continue.
     fn should_merge(&self) -> bool {
         if self.query.namespaces.len() > 1 {
             return false;
@@ -217,7 +217,7 @@ where
     }
 }
 
-/// The next thing that any group sees.
+/// The next event of any group.
 async fn next<K>(groups: &mut [Group<K>]) -> (usize, Result<Seen<K>, kube::Error>) {
     std::future::poll_fn(|context| {
         for (index, group) in groups.iter_mut().enumerate() {

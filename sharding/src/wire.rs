@@ -1,4 +1,4 @@
-//! How Leases and the slot map are stored in the API server. Pure.
+//! Storage format of Leases and the slot map in the API server. Pure.
 
 #[cfg(test)]
 mod tests;
@@ -26,10 +26,10 @@ use crate::{
     timing::Timing,
 };
 
-/// Finalizer of the slot map, against a delete by mistake.
+/// Finalizer of the slot map, which prevents an accidental deletion.
 const FINALIZER: &str = "slot-map";
 
-/// The names that a user of this crate chooses.
+/// Names chosen by the user of this crate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Names {
     /// API group of the slot map's CustomResourceDefinition.
@@ -38,7 +38,7 @@ pub struct Names {
     pub prefix: String,
     /// Namespace of Leases and slot map.
     pub namespace: String,
-    /// Name of the slot map, and what the names of the Leases begin with.
+    /// Name of the slot map, and prefix of the Leases' names.
     pub name: String,
 }
 
@@ -63,7 +63,7 @@ impl Names {
         lease.strip_prefix(&self.name).and_then(|it| it.strip_prefix('-')).unwrap_or(lease)
     }
 
-    /// Name of the Lease of the coordinator's election: what people look at.
+    /// Name of the Lease of the coordinator's election.
     pub fn coordinator_lease(&self) -> String {
         format!("{}-coordinator", self.name)
     }
@@ -79,19 +79,19 @@ impl Names {
     }
 }
 
-/// Why names cannot be used.
+/// Error of invalid names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidName {
-    /// Not a name as DNS has them.
+    /// Not a DNS name.
     #[error("{what} {value:?} is not {form} of at most {most} bytes")]
     Form {
-        /// What it is a name of.
+        /// Which name it is.
         what: &'static str,
         /// The name.
         value: String,
-        /// What it must be.
+        /// Required form.
         form: &'static str,
-        /// Most bytes.
+        /// Maximum bytes.
         most: usize,
     },
     /// The member's Lease would be that of the coordinator's election.
@@ -126,7 +126,7 @@ fn check_subdomain(what: &'static str, name: &str, most: usize) -> Result<(), In
 }
 
 impl Names {
-    /// Whether the API server takes objects with these names from a member that is called `member`.
+    /// Whether the API server accepts objects with these names from the member named `member`.
     pub fn check(&self, member: &str) -> Result<(), InvalidName> {
         // The definition is called slotmaps.GROUP, the name is a label's value as well.
         check_subdomain("the group", &self.group, 253 - "slotmaps.".len())?;
@@ -141,23 +141,23 @@ impl Names {
     }
 }
 
-/// What is written into a Lease.
+/// Content of a Lease to write.
 pub struct LeaseToWrite<'a> {
     /// Its name.
     pub name: &'a str,
-    /// The version that is replaced; nothing to create it.
+    /// The version to replace; None to create it.
     pub on: Option<&'a Version>,
-    /// Its holder; nobody to fence.
+    /// Its holder; None to fence.
     pub holder: Option<&'a Incarnation>,
     /// Number of the attempt.
     pub attempt: u64,
-    /// The incarnation that is dead.
+    /// The dead incarnation.
     pub ended: Option<&'a Incarnation>,
-    /// What it tells.
+    /// Report of the member.
     pub facts: &'a Facts,
-    /// When the holder took it: for people, no decision uses it.
+    /// When the holder acquired it; only informative.
     pub acquired: Timestamp,
-    /// When it is written: for people, no decision uses it.
+    /// When it is written; only informative.
     pub renewed: Timestamp,
 }
 
@@ -196,7 +196,7 @@ impl Names {
         }
     }
 
-    /// Reads a Lease; nothing where it has no version.
+    /// Parses a Lease; None if it has no version.
     pub fn read_lease(&self, lease: &Lease) -> Option<LeaseRecord> {
         let spec = lease.spec.clone().unwrap_or_default();
         let note = |word: &str| lease.annotations().get(&self.key(word)).map_or("", String::as_str);
@@ -228,22 +228,22 @@ fn created(metadata: &ObjectMeta) -> i64 {
     metadata.creation_timestamp.as_ref().map_or(0, |it| it.0.as_second())
 }
 
-/// Most members that a map names, and the longest name: an [`Incarnation`]'s.
+/// Maximum number of members in a map, and maximum length of a name: an [`Incarnation`]'s.
 const MEMBERS_MAX: usize = 1024;
 
-/// The slot map's spec. Members are named once and referred to by index, so that it stays at a few kilobytes.
+/// The slot map's spec. Members are listed once and referenced by index, so that it has only a few kilobytes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Stored {
     generation: i64,
     members: Vec<String>,
-    /// For each slot in order, and last for the coordinator, the index of its owner; -1 where it is free.
+    /// For each slot in order, and last for the coordinator, the index of its owner; -1 if there is none.
     owners: Vec<i64>,
     /// Epoch of each slot and of the coordinator.
     epochs: Vec<i64>,
 }
 
 impl Names {
-    /// The slot map as the API server stores it, to replace `on`, or to be created.
+    /// The slot map as stored in the API server, to replace `on` or to be created.
     pub fn render_map(&self, on: Option<&Version>, content: &Content) -> DynamicObject {
         let mut members: Vec<String> = Vec::new();
         let mut index_of = |owner: &Incarnation| {
@@ -269,16 +269,16 @@ impl Names {
         object
     }
 
-    /// Reads a slot map; nothing where it has no version.
+    /// Parses a slot map; None if it has no version.
     ///
-    /// A person may have written anything into it. What makes no sense is read as free, so that it is taken and the
-    /// next change of the map puts it right; [`Names::corrections`] says what.
+    /// A user may have edited it. Invalid entries are read as unowned, so that the next change of the map corrects them;
+    /// [`Names::corrections`] lists them.
     pub fn read_map(&self, object: &DynamicObject) -> Option<SlotMap> {
         let (content, _) = read_content(object);
         Some(SlotMap { version: version(&object.metadata)?, created_seconds: created(&object.metadata), content })
     }
 
-    /// What in a stored map makes no sense, and so is read as something else.
+    /// Invalid entries of a stored map, which are corrected on read.
     pub fn corrections(&self, object: &DynamicObject) -> Vec<Correction> {
         read_content(object).1
     }
@@ -286,7 +286,7 @@ impl Names {
     /// The slot map's CustomResourceDefinition.
     ///
     /// # Panics
-    /// Never: what is written here is one.
+    /// Never: the definition is fixed at compile time.
     pub fn definition(&self) -> CustomResourceDefinition {
         let integers = |text: &str, least: i64, most: i64| {
             json!({"type": "array", "description": text, "minItems": SLOTS + 1, "maxItems": SLOTS + 1,
@@ -329,7 +329,7 @@ impl Names {
     }
 }
 
-/// What a stored map says, and what in it makes no sense.
+/// The parsed map, and its invalid entries.
 fn read_content(object: &DynamicObject) -> (Content, Vec<Correction>) {
     let entries = SLOTS + 1;
     let Some(stored) = object.data.get("spec").and_then(|spec| Stored::deserialize(spec).ok()) else {

@@ -1,7 +1,7 @@
-//! A member at work: carries out the effects of [`crate::step`] on a `kube::Client`, and brings back what came of them.
+//! Runtime of a member: executes the effects of [`crate::step`] with a `kube::Client`, and passes the responses back.
 //!
-//! One future does it all and spawns nothing, so that a member stops when it is not polled. The client that is passed
-//! in must not retry: a request that is sent again later would count from the wrong time.
+//! It is a single future that spawns nothing, so that a member stops when it is not polled. The client must not retry, because a
+//! request that is sent again later would count from the wrong time.
 
 mod requests;
 mod settings;
@@ -40,28 +40,28 @@ use crate::{
     wire::{InvalidName, Names},
 };
 
-/// Longest time of one watch request for Leases and map, in seconds: their silence must be noticed soon.
+/// Timeout of a watch request for Leases and map, in seconds, so that a dead connection is detected soon.
 const WATCH_TIMEOUT_SECONDS: u32 = 25;
 
-/// One member as another sees it.
+/// A member as seen by another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Peer {
     /// Its Lease.
     pub lease: LeaseRecord,
-    /// How long its Lease is at this version.
+    /// How long its Lease has had this version.
     pub lease_age: Duration,
 }
 
-/// What a member knows.
+/// Known state of a member.
 #[derive(Clone, Debug, Default)]
 pub struct View {
     /// Whether it holds its Lease.
     pub joined: bool,
-    /// The newest slot map that it saw.
+    /// The newest known slot map.
     pub map: Option<Arc<SlotMap>>,
-    /// Every member, itself too.
+    /// All members, including itself.
     pub peers: Vec<Peer>,
-    /// Entries that it is giving away.
+    /// Entries that it is handing over.
     pub draining: BTreeSet<Entry>,
 }
 
@@ -70,7 +70,7 @@ enum Command {
     Stop,
 }
 
-/// Where a member is spoken to. Cheap to clone.
+/// Handle to a running member. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     commands: mpsc::UnboundedSender<Command>,
@@ -80,22 +80,22 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Tells the others, with the next renewal, how many objects are in this member's slots.
+    /// Reports, with the next renewal, the number of objects in this member's slots.
     pub fn count_objects(&self, objects: u64) {
         self.objects.store(objects, Ordering::Relaxed);
     }
 
-    /// Says that the shared caches are synced: the member may be given slots.
+    /// Reports that the shared caches are synced, so that the member may get slots.
     pub fn synced(&self) {
         let _ = self.commands.send(Command::Synced);
     }
 
-    /// Asks the member to give everything away and to end.
+    /// Requests the member to hand everything over and stop.
     pub fn stop(&self) {
         let _ = self.commands.send(Command::Stop);
     }
 
-    /// What the member knows; changes with every input.
+    /// Known state of the member; changes with every input.
     pub fn view(&self) -> watch::Receiver<Arc<View>> {
         self.view.clone()
     }
@@ -106,7 +106,7 @@ impl Handle {
     }
 }
 
-/// A member that is to be run.
+/// A member to run.
 pub struct Runtime {
     member: Member,
     settings: Settings,
@@ -119,7 +119,7 @@ pub struct Runtime {
     synced: bool,
 }
 
-/// Makes a member of `client`'s cluster, and the handle to it; refuses names that the API server would refuse.
+/// Creates a member for `client`'s cluster, and its handle; fails for names that the API server would reject.
 pub fn member(
     client: Client,
     settings: Settings,
@@ -152,10 +152,10 @@ pub fn member(
     Ok((Handle { commands: sender, view, gate, objects }, runtime))
 }
 
-/// When a member stands for election.
+/// When a member takes part in the election.
 struct Standing {
     next: Instant,
-    /// Whether it could when it was last asked; nothing before it ever could.
+    /// Whether it could at the last check; None before it ever could.
     stood: Option<bool>,
 }
 
@@ -166,9 +166,8 @@ impl Default for Standing {
 }
 
 impl Standing {
-    /// After an outage of the API server every term has ended, and the first who stands is elected: members let the
-    /// coordinator stand before them, so that an outage moves nothing (O-5). A free place is asked for at once all the
-    /// same, by [`Effect::Elect`].
+    /// After an outage of the API server every term has ended, and the first candidate is elected: members let the coordinator go
+    /// first, so that an outage moves nothing (O-5). A vacant place is still requested at once, by [`Effect::Elect`].
     fn follow(&mut self, stands: bool, coordinates: bool, lease_duration: Duration) {
         if stands && self.stood == Some(false) && !coordinates {
             self.next = self.next.max(Instant::now() + lease_duration);
@@ -179,21 +178,21 @@ impl Standing {
     }
 }
 
-/// What a finished request or drain brings.
+/// Result of a request or drain.
 type Pending = FuturesUnordered<Boxed<Option<Input>>>;
 
 impl Runtime {
-    /// Runs in a task of its own, until the incarnation ends. Dropping what this answers ends the task, and so the
-    /// member: one that nobody waits for must not go on renewing while nobody works.
+    /// Runs in a separate task until the incarnation ends. Dropping the returned value aborts the task and so the member: it must
+    /// not renew its Lease while no one works.
     #[must_use = "dropping it ends the member"]
     pub fn spawn(self) -> AbortOnDropHandle<End> {
         AbortOnDropHandle::new(tokio::spawn(self.run()))
     }
 
-    /// Runs until the incarnation ends: fenced, or stopped after everything was given away. Where every [`Handle`] is
-    /// dropped, it stops too.
+    /// Runs until the incarnation ends: fenced, or stopped after everything was handed over. It also stops if every [`Handle`] is
+    /// dropped.
     ///
-    /// A member that is dropped before that leaves its Lease as it is: the others fence it when its time is over.
+    /// A member that is dropped before leaves its Lease unchanged: the others fence it when it expires.
     pub async fn run(mut self) -> End {
         let mut pending: Pending = FuturesUnordered::new();
         let mut leases = Box::pin(self.watch_leases());
@@ -228,7 +227,7 @@ impl Runtime {
         end
     }
 
-    /// One step of the protocol, and the beginning of what it wants done.
+    /// Runs one step of the protocol and starts its effects.
     fn turn(&mut self, input: Input, pending: &mut Pending) -> Option<End> {
         let effects = self.member.step(input, self.settings.clock.now());
         // The gate first: what is to be given must be closed before its work is waited for.
@@ -276,7 +275,7 @@ impl Runtime {
         pending.push(Box::pin(async move { standing.await.map(|name| Input::Preferred(Some(name))) }));
     }
 
-    /// Work that does not end in time is cancelled; what it has sent is waited for all the same.
+    /// Work that does not end in time is cancelled; its sent writes are still waited for.
     fn drain(&self, drain: u64, entries: BTreeSet<Entry>) -> Boxed<Option<Input>> {
         let (gate, most) = (self.gate.clone(), self.settings.timing.drain_max);
         Box::pin(async move {
@@ -355,7 +354,7 @@ impl Runtime {
     }
 }
 
-/// A version of the map; what a person wrote into it that makes no sense is said.
+/// Parses a version of the map; invalid entries are logged.
 fn seen(names: &Names, map: &DynamicObject) -> Option<Input> {
     for correction in names.corrections(map) {
         tracing::warn!(%correction, version = map.resource_version(), "the slot map makes no sense: it was not a member that wrote this");

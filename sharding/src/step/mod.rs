@@ -1,15 +1,15 @@
-//! What one member does, as a function: `(state, input, now) → (state, effects)`.
+//! The protocol of one member as a function: `(state, input, now) → (state, effects)`.
 //!
-//! Pure: no client, no clock, no randomness. [`crate::runtime`] carries the effects out and brings their answers back
-//! as inputs; tests bring them in every order. The rules (M-1 to M-4, O-1 to O-5) are in `PROTOCOL.md`.
+//! Pure: no client, no clock, no randomness. [`crate::runtime`] executes the effects and passes their responses back as inputs;
+//! tests pass them in every order. The rules (M-1 to M-4, O-1 to O-5) are in `PROTOCOL.md`.
 //!
 //! | file | owns |
 //! |---|---|
-//! | `model.rs` | the state of a member, what it takes in, what is to be done: data |
-//! | `own.rs` | this member's Lease: joining, renewing, judging a lost answer (M-1, M-2, M-4) |
-//! | `others.rs` | the others' Leases: who is dead, and fencing (M-3) |
-//! | `moves.rs` | the map: making it, taking, draining, giving (O-2, O-3, §5) |
-//! | `reads.rs` | what a read was asked with, by which its answer is judged |
+//! | `model.rs` | state, inputs and effects of a member: data |
+//! | `own.rs` | this member's Lease: joining, renewing, lost responses (M-1, M-2, M-4) |
+//! | `others.rs` | the other members' Leases: detecting dead members, fencing (M-3) |
+//! | `moves.rs` | the map: creating it, taking over, draining, handing over (O-2, O-3, §5) |
+//! | `reads.rs` | matching of read responses to their requests |
 
 mod model;
 mod moves;
@@ -34,7 +34,7 @@ pub use model::{Effect, End, Failure, Handover, Input, Member, Setup};
 pub use reads::{LeaseRequest, LeasesRequest, MapRequest};
 
 impl Member {
-    /// A member that is about to join.
+    /// A member that has not joined yet.
     pub fn new(setup: Setup) -> Self {
         Self {
             setup: Arc::new(setup),
@@ -47,7 +47,7 @@ impl Member {
         }
     }
 
-    /// Takes an input in, and says what is to be done now.
+    /// Processes an input and returns the effects.
     pub fn step(&mut self, input: Input, now: Now) -> Vec<Effect> {
         let mut effects = Vec::new();
         if self.end.is_some() {
@@ -109,15 +109,15 @@ impl Member {
         }
     }
 
-    /// Until when this member may act, in `possible` time: A after the earlier of when it sent its last successful
-    /// renewal and its last successful read of the map (M-2).
+    /// Until when this member may act, in `possible` time: A after the earlier of the send times of its last successful renewal
+    /// and its last successful read of the map (M-2).
     pub fn right_until(&self) -> Option<Duration> {
         let renewed = self.own.renewed?;
         let read = self.moves.read?;
         Some(renewed.min(read) + self.setup.timing.right())
     }
 
-    /// Whether this member may act at all now.
+    /// Whether this member may act now.
     pub fn acts(&self, now: Now) -> bool {
         self.end.is_none() && self.own.joined && self.right_until().is_some_and(|until| now.possible < until)
     }
@@ -128,7 +128,7 @@ impl Member {
         renewed && (self.moves.map.is_none() || self.acts(now))
     }
 
-    /// Entries on which new work may begin, with their epochs, as long as [`Member::acts`].
+    /// Entries on which work may start, with their epochs, while [`Member::acts`].
     pub fn open(&self) -> Vec<(Entry, i64)> {
         let Some(map) = self.moves.map.as_ref().filter(|_| self.end.is_none() && self.own.joined) else {
             return Vec::new();
@@ -136,17 +136,17 @@ impl Member {
         map.owned_by(&self.setup.incarnation).filter(|(entry, _)| !self.moves.is_closed(*entry)).collect()
     }
 
-    /// The newest map that was seen.
+    /// The newest known map.
     pub fn map(&self) -> Option<&Arc<SlotMap>> {
         self.moves.map.as_ref()
     }
 
-    /// Leases of all members, as last seen, with since when in `certain` time.
+    /// Newest known Leases of all members, with the time since when, in `certain` time.
     pub fn members(&self) -> impl Iterator<Item = (&LeaseRecord, Duration)> {
         self.others.seen.values().map(|seen| (&seen.lease, seen.since))
     }
 
-    /// Who this member is.
+    /// This member.
     pub fn incarnation(&self) -> &Incarnation {
         &self.setup.incarnation
     }
@@ -156,7 +156,7 @@ impl Member {
         self.own.joined
     }
 
-    /// What this member tells of itself.
+    /// Report of this member, written into its Lease.
     pub fn facts(&self) -> Facts {
         let readiness = match (self.stopping, self.synced) {
             (true, _) => Readiness::Leaving,
@@ -173,17 +173,17 @@ impl Member {
         }
     }
 
-    /// What is being given away now.
+    /// Entries that are being handed over.
     pub fn handover(&self) -> Option<&Handover> {
         self.moves.handover.as_ref()
     }
 
-    /// The place of the coordinator in the map.
+    /// The coordinator's entry of the map.
     pub fn coordinator_entry(&self) -> Entry {
         Entry(self.setup.slots)
     }
 
-    /// How long this member may wait for an input before it must be told the time again, in `certain` time.
+    /// How long this member may wait for an input before it needs a time input, in `certain` time.
     pub fn next_tick(&self, now: Now) -> Duration {
         let timing = &self.setup.timing;
         let mut wait = timing.renew_interval.min(timing.attempt_timeout);

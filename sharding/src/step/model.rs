@@ -1,4 +1,4 @@
-//! The state of one member, what it takes in and what is to be done: data alone.
+//! State, inputs and effects of one member: data only.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,105 +14,104 @@ use crate::{
     timing::Timing,
 };
 
-/// What a member is and how the protocol runs.
+/// Settings of a member and of the protocol.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Setup {
-    /// Who this member is.
+    /// This member.
     pub incarnation: Incarnation,
     /// Name of its Lease.
     pub lease_name: Arc<str>,
-    /// Which build it is.
+    /// Its build.
     pub template: String,
     /// Number of slots of the map.
     pub slots: u16,
-    /// Times of the protocol.
+    /// Timing of the protocol.
     pub timing: Timing,
 }
 
-/// Why a request has no answer that says what became of it.
+/// Failure of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// The object is at another version, or is there already: the write did not happen.
+    /// The object has another version, or exists already: the write did not happen.
     Conflict,
-    /// There is no such object.
+    /// The object does not exist.
     NotFound,
-    /// Nothing is known: the write may have happened, or may happen yet.
+    /// Unknown: the write may have happened, or may still happen.
     Unknown,
 }
 
-/// What a member learns.
+/// Input of a member.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Input {
-    /// Time went by.
+    /// Time has passed.
     Tick,
-    /// The shared caches are synced: the member may be given slots.
+    /// The shared caches are synced: the member may get slots.
     Synced,
-    /// The member is to end: it gives everything away first.
+    /// The member must stop, after handing everything over.
     Stop,
-    /// Answer to [`Effect::Renew`] of this attempt.
+    /// Response to [`Effect::Renew`] of this attempt.
     Renewed(u64, Result<LeaseRecord, Failure>),
-    /// Answer to [`Effect::ReadLease`]; nothing where there is no Lease.
+    /// Response to [`Effect::ReadLease`]; None if there is no Lease.
     LeaseRead(LeaseRequest, Result<Option<LeaseRecord>, Failure>),
-    /// Answer to [`Effect::Fence`] of the Lease with this name.
+    /// Response to [`Effect::Fence`] of the Lease with this name.
     Fenced(Arc<str>, Result<LeaseRecord, Failure>),
-    /// Answer to [`Effect::ReadLeases`].
+    /// Response to [`Effect::ReadLeases`].
     LeasesRead(LeasesRequest, Result<Vec<LeaseRecord>, Failure>),
-    /// Every member's Lease, from the watch's list.
+    /// All members' Leases, from the watch's list.
     LeasesListed(Vec<LeaseRecord>),
     /// A Lease, from the watch.
     LeaseSeen(LeaseRecord),
-    /// A Lease is gone, from the watch.
+    /// A Lease was deleted, from the watch.
     LeaseGone(Arc<str>),
-    /// Answer to [`Effect::ReadMap`]; nothing where there is no map.
+    /// Response to [`Effect::ReadMap`]; None if there is no map.
     MapRead(MapRequest, Result<Option<SlotMap>, Failure>),
-    /// Answer to [`Effect::WriteMap`].
+    /// Response to [`Effect::WriteMap`].
     MapWritten(Result<SlotMap, Failure>),
     /// The map, from the watch.
     MapSeen(SlotMap),
-    /// The map is gone, from the watch, since this resourceVersion.
+    /// The map was deleted, from the watch, at this resourceVersion.
     MapGone(u64),
     /// All work of this drain has ended.
     Drained(u64),
-    /// Name of the Lease of the member that should be coordinator, as the election says.
+    /// Name of the Lease of the elected coordinator.
     Preferred(Option<Arc<str>>),
 }
 
-/// What is to be done.
+/// Effect for the runtime to execute.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Effect {
-    /// Write this member's Lease: create it where `on` is nothing, else replace that version. `ended` is the
-    /// incarnation that this ends.
+    /// Write this member's Lease: create it if `on` is None, else replace that version. `ended` is the incarnation that this ends.
     Renew {
         /// Number of the attempt, to be written into the Lease.
         attempt: u64,
-        /// The version that is replaced.
+        /// The version to replace.
         on: Option<Version>,
-        /// What the Lease tells.
+        /// Report of the member.
         facts: Facts,
-        /// The former holder.
+        /// The previous holder.
         ended: Option<Incarnation>,
     },
     /// Read this member's Lease, consistently.
     ReadLease(LeaseRequest),
-    /// List every member's Lease, consistently.
+    /// List all members' Leases, consistently.
     ReadLeases(LeasesRequest),
-    /// Replace this version of another member's Lease by one without holder.
+    /// Replace this version of another member's Lease with one without a holder.
     Fence(Box<LeaseRecord>),
-    /// Delete exactly this version of a Lease that nobody holds.
+    /// Delete this version of a Lease without a holder.
     DeleteLease(Arc<str>, Version),
     /// Read the map, consistently.
     ReadMap(MapRequest),
-    /// Write the map: create it where `on` is nothing, else replace that version.
+    /// Write the map: create it if `on` is None, else replace that version.
     WriteMap {
-        /// The version that is replaced.
+        /// The version to replace.
         on: Option<Version>,
-        /// What it will say.
+        /// The new map.
         content: Content,
     },
-    /// Let the work on these entries end, cancel it when it takes too long, then answer [`Input::Drained`] with this
-    /// number. No new work begins, since the view does not hold them any more.
+    /// Wait for the work on these entries, cancel it if it takes too long, then pass [`Input::Drained`] with this number. No new
+    /// work starts, because the view does not contain them any more.
     Drain(u64, BTreeSet<Entry>),
-    /// Ask the election at once who should be coordinator.
+    /// Query the election for the coordinator at once.
     Elect,
     /// This incarnation has ended.
     End(End),
@@ -121,11 +120,11 @@ pub enum Effect {
 /// Why an incarnation ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum End {
-    /// Another took or removed its Lease: everything is dropped, the process joins again.
+    /// Another member took or deleted its Lease: everything is dropped, and the process joins again.
     Fenced,
-    /// The API server's store went back in time: nothing that was known counts any more.
+    /// The API server's store was restored to an earlier state: all known state is invalid.
     WentBack,
-    /// It gave everything away and was told to end.
+    /// It was stopped, and has handed everything over.
     Stopped,
 }
 
@@ -147,19 +146,19 @@ pub(super) struct Attempt {
     pub(super) number: u64,
     /// When it was sent, in `possible` time.
     pub(super) sent: Duration,
-    /// Whether its answer is still waited for.
+    /// Whether its response is outstanding.
     pub(super) waiting: bool,
 }
 
-/// Another's Lease of this member's name, while joining.
+/// Another member's Lease with this member's name, while joining.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Former {
     pub(super) lease: LeaseRecord,
-    /// Since when it is at this version, in `certain` time.
+    /// Since when it has this version, in `certain` time.
     pub(super) since: Duration,
 }
 
-/// What is known of this member's Lease.
+/// Known state of this member's Lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Own {
     pub(super) joined: bool,
@@ -168,67 +167,67 @@ pub(super) struct Own {
     /// When its Lease was created, in seconds since 1970.
     pub(super) created_seconds: i64,
     pub(super) version: Option<Version>,
-    /// Whether the Lease was read since this member began.
+    /// Whether the Lease was read since this member started.
     pub(super) looked: bool,
     pub(super) former: Option<Former>,
     pub(super) attempts: Vec<Attempt>,
     pub(super) number: u64,
     pub(super) told: Facts,
-    /// The newest read of the Lease, while its answer is waited for; an older one's answer counts by its own request.
+    /// The newest read of the Lease while its response is outstanding; responses to older reads are matched to their own request.
     pub(super) reading: Option<LeaseRequest>,
     pub(super) must_read: bool,
     pub(super) next: Duration,
 }
 
-/// A Lease and since when it is at this version, in `certain` time.
+/// A Lease, and since when it has this version, in `certain` time.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
     pub(super) lease: LeaseRecord,
     pub(super) since: Duration,
-    /// When a fence of this version was sent last, in `certain` time.
+    /// When this version was last fenced, in `certain` time.
     pub(super) fenced_at: Option<Duration>,
 }
 
-/// What is known of the Leases.
+/// Known state of all Leases.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Others {
     pub(super) seen: BTreeMap<Arc<str>, Seen>,
-    /// Whether every Lease was listed once.
+    /// Whether all Leases were listed once.
     pub(super) listed: bool,
-    /// Incarnations that are dead for good.
+    /// Dead incarnations.
     pub(super) ended: BTreeSet<Incarnation>,
-    /// Owners in the map whose Lease was not seen: since when a consistent list confirms that, in `certain` time.
+    /// Owners in the map without a Lease: since when a consistent list confirms that, in `certain` time.
     pub(super) absent: BTreeMap<Incarnation, Option<Duration>>,
-    /// The newest such list, while its answer is waited for; an older one's answer counts by its own request.
+    /// The newest such list while its response is outstanding; responses to older lists are matched to their own request.
     pub(super) listing: Option<LeasesRequest>,
-    /// How many Leases were seen to go: a list that was sent before may show them yet.
+    /// Number of deleted Leases: a list that was sent before may still contain them.
     pub(super) went: u64,
-    /// Since when the members that may own slots are the same, in `certain` time.
+    /// Since when the set of members that may own slots is unchanged, in `certain` time.
     pub(super) unchanged: Duration,
 }
 
-/// Entries that are being given away: no new work begins on them.
+/// Entries that are being handed over: no new work starts on them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Handover {
-    /// Number of the drain: an answer to another counts for nothing.
+    /// Number of the drain; responses to other drains are ignored.
     pub drain: u64,
-    /// The entries, at the epochs they had when the drain began.
+    /// The entries, with their epochs at the start of the drain.
     pub entries: BTreeMap<Entry, i64>,
     /// Whether their work has ended.
     pub drained: bool,
 }
 
-/// A change of the map that was sent.
+/// A sent change of the map.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Swap {
     pub(super) on: Option<Version>,
     pub(super) gives: BTreeSet<Entry>,
     pub(super) sent: Duration,
-    /// Whether it may be sent again: its answer said nothing, or is overdue and the map was read since.
+    /// Whether it may be sent again: its response was inconclusive, or is overdue and the map was read since.
     pub(super) again: bool,
 }
 
-/// What is known of the map, and what is being moved.
+/// Known state of the map, and current handovers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Moves {
     pub(super) map: Option<Arc<SlotMap>>,
@@ -236,14 +235,14 @@ pub(super) struct Moves {
     pub(super) read: Option<Duration>,
     pub(super) preferred: Option<Arc<str>>,
     pub(super) handover: Option<Handover>,
-    /// Swaps that gave something to another.
+    /// Number of handovers to other members.
     pub(super) handovers: u64,
-    /// The newest read, while its answer is waited for; an older one's answer counts by its own request.
+    /// The newest read while its response is outstanding; responses to older reads are matched to their own request.
     pub(super) reading: Option<MapRequest>,
     pub(super) must_read: bool,
-    /// A consistent read found no map.
+    /// Whether a consistent read found no map.
     pub(super) absent: bool,
-    /// Since when the present map is known, in `certain` time.
+    /// Since when the current map is known, in `certain` time.
     pub(super) known_since: Duration,
     pub(super) swap: Option<Swap>,
     pub(super) drains: u64,
