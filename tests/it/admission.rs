@@ -215,7 +215,7 @@ fn as_many_as_there_is_budget_for(users: &Users<'_>) {
     };
     assert_eq!(users.tries("reader", &entries(SECRETS_MAX)), Ok(()));
     let message = users.tries("reader", &entries(SECRETS_MAX + 1)).expect_err("too many");
-    assert!(message.contains("at most 20 Secrets"), "{message}");
+    assert!(message.contains("at most 20 references to Secrets"), "{message}");
     let message = users.tries("siteonly", &entries(SECRETS_MAX)).expect_err("not readable");
     assert!(message.contains("the user may not get Secret secret-"), "{message}");
     let pulls: Vec<Value> = (0..16).map(|it| json!({"name": format!("pull-{it}")})).collect();
