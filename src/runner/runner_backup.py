@@ -22,7 +22,7 @@ import zlib
 
 from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe, has_code, refuse_lost_apps, refuse_without_code
 from runner_bench import list_apps
-from runner_common import APP_NAME, Failure, frappe_version, open_plain, read_file, replace_file
+from runner_common import APP_NAME, Failure, frappe_version, numbers, open_plain, read_file, replace_file
 from runner_database import database as open_database
 from runner_jobs import jobs_of
 from runner_maintenance import begin_to_touch, discard, maintain, restoring, serve_again, settle_restore, stop_jobs
@@ -289,11 +289,6 @@ def refuse_misfit(contents, database, with_database):
     missing = [app for app in contents["apps"] if not has_code(app)]
     if missing:
         raise Failure("AppsMissing", "apps", f"the backup has {', '.join(missing)}, and the image does not")
-
-
-def numbers(version):
-    """`15.1.0` as numbers; what is none counts nothing."""
-    return [int(part) if part.isdigit() else 0 for part in re.split(r"[.-]", version)]
 
 
 def check_part(staging, contents, part):

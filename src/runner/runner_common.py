@@ -212,3 +212,8 @@ def frappe_version():
     sys.path.insert(0, "apps/frappe")
     import frappe as installed
     return str(installed.__version__)
+
+
+def numbers(version):
+    """`15.1.0` as numbers; what is none counts nothing."""
+    return [int(part) if part.isdigit() else 0 for part in re.split(r"[.-]", version)]

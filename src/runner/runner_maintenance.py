@@ -11,7 +11,7 @@ import os
 import signal
 import time
 
-from runner_common import ENDED, Failure, frappe_version, read_file, replace_file
+from runner_common import ENDED, Failure, frappe_version, numbers, read_file, replace_file
 from runner_jobs import Told, jobs_of
 
 # Web workers of version 16 keep a site's configuration for so long: until then they might write to the database.
@@ -51,7 +51,7 @@ def maintain(site, run):
         put_restoring(site, {"run": run, "before": {key: config[key] for key in MAINTENANCE if key in config}, "waiting": True})
     if any(config.get(key) != value for key, value in MAINTENANCE.items()):
         site.put_config({**config, **MAINTENANCE})
-    if int(frappe_version().split(".")[0]) >= CACHING_VERSION:
+    if numbers(frappe_version())[0] >= CACHING_VERSION:
         time.sleep(MAINTENANCE_WAIT_SECONDS)
 
 

@@ -11,7 +11,7 @@ import traceback
 
 from runner_apps import check_removed, frappe, install_missing, refuse_lost_apps, refuse_needed, remove_apps, removed_apps, wanted_apps
 from runner_bench import list_apps
-from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, locked, read_file, replace_file, secret
+from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
 from runner_database import database as open_database
 from runner_jobs import jobs_of
 from runner_maintenance import settle_restore
@@ -222,7 +222,7 @@ def refuse_other_account(database):
     if database.user == database.name:
         return
     version = frappe_version()
-    if int(version.split(".")[0]) < 16:
+    if numbers(version)[0] < 16:
         raise Failure("ConnectionInvalid", "database", f"Frappe {version} takes account and database to have one name: name the database like "
                       "the account")
 

@@ -15,8 +15,8 @@ use crate::{
 
 /// Whether the bench's image lacks an app of the bench: no pod of it starts, and those of the former image run on.
 pub fn lacks_app(bench: &FrappeBench) -> bool {
-    let status = bench.status.clone().unwrap_or_default();
-    condition::find(&status.conditions, "Ready").is_some_and(|it| it.reason == Reason::AppMissing.to_string())
+    let ready = bench.status.as_ref().and_then(|status| condition::find(&status.conditions, "Ready"));
+    ready.is_some_and(|it| it.reason == Reason::AppMissing.to_string())
 }
 
 /// The configure Job of a bench, if it is that of this revision.
