@@ -350,7 +350,7 @@ fn context(worker: &Worker, watches: Watches, wake: &Wake, settings: watch::Rece
         site_children: watches.site_children,
         bench_children: watches.bench_children,
         capabilities: watches.readiness.capabilities,
-        troubles: watches.troubles,
+        pod_problems: watches.pod_problems,
         user_secrets: watches.user_secrets,
         ingress_services: watches.ingress_services,
         claims: watches.claims,

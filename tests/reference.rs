@@ -206,7 +206,7 @@ fn woken(wakes: Wakes) -> &'static str {
         Wakes::Bench => "the bench; its sites if spec, readiness, suffix or deletion changed",
         Wakes::ItsSite => "its site",
         Wakes::ItsBench => "its bench",
-        Wakes::BenchInTrouble => "its bench, if the pod cannot run",
+        Wakes::BenchOfFailingPod => "its bench, if the pod cannot run",
         Wakes::Backups => "the SiteBackups of its site",
         Wakes::SitesOfHost => "the site that uses the host; after a deletion, the sites that want the host",
         Wakes::SitesOfNamespace => "sites in it or on its benches, if its labels changed or it is being deleted",

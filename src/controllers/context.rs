@@ -8,7 +8,7 @@ use kube::{Client, core::DynamicObject};
 use tokio::sync::watch;
 
 use super::{
-    bench::pod_health::Troubles,
+    bench::pod_health::PodProblems,
     site::{host_index::Claims, job_slots::JobBudget},
 };
 use crate::{
@@ -95,7 +95,7 @@ pub struct Context {
     /// Locks that let only one controller at a time reconcile a site.
     pub locks: Locks,
     /// Why pods of benches do not run.
-    pub troubles: Arc<Troubles>,
+    pub pod_problems: Arc<PodProblems>,
     /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups when their site was.
     pub departures: Departures,
     /// Watched namespaces; all if empty.

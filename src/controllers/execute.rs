@@ -18,7 +18,7 @@ use crate::{
     domain::{
         key::Key,
         metadata::MetadataPatch,
-        object::{Kind, is_let_go},
+        object::{Kind, is_released},
         wire,
     },
     io::{
@@ -196,7 +196,7 @@ impl Attempt<'_> {
     async fn patch<K: Held>(&self, of: &K, metadata: &MetadataPatch) -> Result<(), WriteError> {
         let key = Key::of(of);
         let written = self.writer.patch_metadata(K::KIND, &key, metadata).await?;
-        if is_let_go(&written) {
+        if is_released(&written) {
             if !K::TOGETHER {
                 log_line(&name(K::KIND, &key), false, "Deleted", "finalizer removed, object deleted");
             }

@@ -21,23 +21,23 @@ use crate::{
 };
 
 /// A kind that is reconciled by plans.
-pub trait Reconciled: Resource<DynamicType = ()> + HasStatus<Status: Told> + Told {
+pub trait Reconciled: Resource<DynamicType = ()> + HasStatus<Status: PlanData> + PlanData {
     /// The kind.
     const KIND: Kind;
     /// Phase of an object.
-    type Phase: Told;
+    type Phase: PlanData;
     /// Reason of a condition.
     type Reason: Reason;
     /// Details of a report that only this kind has.
-    type Detail: Told;
+    type Detail: PlanData;
     /// The status that a plan writes. For SiteBackups it is their site's, which records the running operation.
-    type Recorded: Told + Default + Serialize + DeserializeOwned;
+    type Recorded: PlanData + Default + Serialize + DeserializeOwned;
 }
 
 /// Requirements of the data in a plan.
-pub trait Told: Clone + fmt::Debug + PartialEq {}
+pub trait PlanData: Clone + fmt::Debug + PartialEq {}
 
-impl<T: Clone + fmt::Debug + PartialEq> Told for T {}
+impl<T: Clone + fmt::Debug + PartialEq> PlanData for T {}
 
 /// Phase, reason and message of an object.
 #[derive(Clone, Debug, PartialEq)]

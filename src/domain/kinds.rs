@@ -159,7 +159,7 @@ kinds! {
     /// core/v1 Pod, never made by this operator itself
     Pod => Row::new(|| ApiResource::erase::<Pod>(&()), READ,
             "read why pods of benches do not run, and termination messages of Jobs")
-        .watched(&[Watch { wakes: Wakes::BenchInTrouble, ..Watch::OF_A_BENCH }]);
+        .watched(&[Watch { wakes: Wakes::BenchOfFailingPod, ..Watch::OF_A_BENCH }]);
     /// core/v1 Namespace, of which only the metadata is watched
     Namespace => Row {
         is_of_cluster: true,

@@ -96,7 +96,7 @@ pub fn finalizers_without(object: &impl ResourceExt, ours: &str) -> Vec<String> 
 }
 
 /// Whether a write removed the last finalizer of an object that was being deleted.
-pub fn is_let_go(written: &impl ResourceExt) -> bool {
+pub fn is_released(written: &impl ResourceExt) -> bool {
     written.meta().deletion_timestamp.is_some() && written.finalizers().is_empty()
 }
 

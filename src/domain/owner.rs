@@ -15,7 +15,7 @@ use super::{
 
 /// Relation of an object to a site or bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Relation {
     /// It belongs to this site or bench.
     Own,
     /// It was created for a deleted one with the same namespace and name, and may be used.
@@ -66,41 +66,41 @@ impl Owner {
     }
 
     /// Relation of an object to this owner.
-    pub fn standing(&self, object: &DynamicObject) -> Standing {
-        if self.is_site { self.standing_of_sites(object) } else { self.standing_of_benches(object) }
+    pub fn relation(&self, object: &DynamicObject) -> Relation {
+        if self.is_site { self.relation_to_site(object) } else { self.relation_to_bench(object) }
     }
 
     /// Whether an object belongs to it, or to a deleted one with the same name.
     pub fn has(&self, object: &DynamicObject) -> bool {
-        self.standing(object) != Standing::Other
+        self.relation(object) != Relation::Other
     }
 
-    fn standing_of_sites(&self, object: &DynamicObject) -> Standing {
+    fn relation_to_site(&self, object: &DynamicObject) -> Relation {
         let label = |key: &str| object.labels().get(key);
         // A FrappeDomain, which no tenant may write, says it in its spec.
         if let Some(holder) = foreign::holder(object) {
-            return if holder.uid == self.uid { Standing::Own } else { Standing::Other };
+            return if holder.uid == self.uid { Relation::Own } else { Relation::Other };
         }
         if label(SITE_UID) == Some(&self.uid) || (is_marked(object) && is_controlled_by(object, &self.uid)) {
-            return Standing::Own;
+            return Relation::Own;
         }
         let namespace = label(SITE_NAMESPACE).cloned().or_else(|| object.namespace());
         let is_namesake = label("site") == Some(&self.name) && namespace.as_ref() == Some(&self.namespace);
         let was_a_sites = label(SITE_UID).is_some() || is_marked(object);
-        if is_namesake && was_a_sites { Standing::Former } else { Standing::Other }
+        if is_namesake && was_a_sites { Relation::Former } else { Relation::Other }
     }
 
-    fn standing_of_benches(&self, object: &DynamicObject) -> Standing {
+    fn relation_to_bench(&self, object: &DynamicObject) -> Relation {
         let controller = object.owner_references().iter().find(|it| it.controller == Some(true));
         let is_namesake = object.labels().get("bench") == Some(&self.name) && is_marked(object);
         match controller {
-            _ if object.labels().contains_key(SITE_UID) => Standing::Other,
-            Some(controller) if controller.uid == self.uid => Standing::Own,
+            _ if object.labels().contains_key(SITE_UID) => Relation::Other,
+            Some(controller) if controller.uid == self.uid => Relation::Own,
             // A volume that is to outlive its bench names no owner.
-            None if is_namesake => Standing::Own,
-            Some(_) if is_namesake && self.uid.is_empty() => Standing::Own,
-            Some(controller) if is_namesake && controller.name == self.name => Standing::Former,
-            _ => Standing::Other,
+            None if is_namesake => Relation::Own,
+            Some(_) if is_namesake && self.uid.is_empty() => Relation::Own,
+            Some(controller) if is_namesake && controller.name == self.name => Relation::Former,
+            _ => Relation::Other,
         }
     }
 }
@@ -126,10 +126,10 @@ mod tests {
 
     #[test]
     fn a_host_is_held_by_the_uid_in_its_claim() {
-        for (holder, expected) in [("mine", Standing::Own), ("other", Standing::Other)] {
+        for (holder, expected) in [("mine", Relation::Own), ("other", Relation::Other)] {
             let mut claim = object(&json!({"name": "shop.example.com"}));
             claim.data = json!({"spec": {"site": {"namespace": "a", "name": "shop", "uid": holder}}});
-            assert_eq!(owner(true).standing(&claim), expected);
+            assert_eq!(owner(true).relation(&claim), expected);
         }
     }
 
@@ -143,19 +143,19 @@ mod tests {
         let uid = "frappe.vyogo.tech/site-uid";
         let namespace = "frappe.vyogo.tech/site-namespace";
         for (labels, expected) in [
-            (json!({uid: "mine", "site": "shop"}), Standing::Own),
-            (json!({uid: "gone", "site": "shop"}), Standing::Former),
-            (json!({uid: "other", "site": "shop", namespace: "b"}), Standing::Other),
-            (json!({uid: "other", "site": "other"}), Standing::Other),
-            (json!({"site": "shop"}), Standing::Former),
-            (json!({}), Standing::Other),
+            (json!({uid: "mine", "site": "shop"}), Relation::Own),
+            (json!({uid: "gone", "site": "shop"}), Relation::Former),
+            (json!({uid: "other", "site": "shop", namespace: "b"}), Relation::Other),
+            (json!({uid: "other", "site": "other"}), Relation::Other),
+            (json!({"site": "shop"}), Relation::Former),
+            (json!({}), Relation::Other),
         ] {
-            assert_eq!(owner(true).standing(&marked(labels.clone())), expected, "{labels}");
+            assert_eq!(owner(true).relation(&marked(labels.clone())), expected, "{labels}");
         }
         let persons = object(&json!({"name": "shop-db", "namespace": "a", "labels": {"site": "shop"}}));
         assert_eq!(
-            owner(true).standing(&persons),
-            Standing::Other,
+            owner(true).relation(&persons),
+            Relation::Other,
             "its name and a label of a person's are no identity"
         );
     }
@@ -165,16 +165,16 @@ mod tests {
         let of = |uid: &str, name: &str| json!([{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "name": name, "uid": uid, "controller": true}]);
         let labels = json!({"app.kubernetes.io/managed-by": "frappe-operator", "bench": "shop"});
         for (owners, expected) in [
-            (of("mine", "shop"), Standing::Own),
-            (of("gone", "shop"), Standing::Former),
-            (of("other", "other"), Standing::Other),
-            (json!([]), Standing::Own),
+            (of("mine", "shop"), Relation::Own),
+            (of("gone", "shop"), Relation::Former),
+            (of("other", "other"), Relation::Other),
+            (json!([]), Relation::Own),
         ] {
             let found =
                 object(&json!({"name": "shop-nginx", "namespace": "a", "labels": labels, "ownerReferences": owners}));
-            assert_eq!(owner(false).standing(&found), expected, "{owners}");
+            assert_eq!(owner(false).relation(&found), expected, "{owners}");
         }
         let persons = object(&json!({"name": "shop-nginx", "namespace": "a", "labels": {"bench": "shop"}}));
-        assert_eq!(owner(false).standing(&persons), Standing::Other);
+        assert_eq!(owner(false).relation(&persons), Relation::Other);
     }
 }

@@ -45,7 +45,7 @@ pub enum Wakes {
     /// The bench that it belongs to.
     ItsBench,
     /// The bench that it belongs to, if it is a pod that cannot run.
-    BenchInTrouble,
+    BenchOfFailingPod,
     /// The SiteBackups of its site.
     Backups,
     /// The site that has claimed the host; after a deletion, the sites that want the host.

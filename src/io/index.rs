@@ -32,7 +32,7 @@ impl<B: By> Default for Index<B> {
 
 impl<B: By> Index<B> {
     /// Takes a change in.
-    pub fn saw(&self, change: &Change<Compact>) {
+    pub fn update(&self, change: &Change<Compact>) {
         match change {
             Change::Applied { now, before } => {
                 let now = now.open();
@@ -114,17 +114,17 @@ mod tests {
         let first = object("first", &json!({"of": "one"}));
         let second = object("second", &json!({"of": "one", "note": "x"}));
         for it in [&first, &second] {
-            index.saw(&Change::Applied { now: Arc::clone(it), before: None });
+            index.update(&Change::Applied { now: Arc::clone(it), before: None });
         }
-        index.saw(&Change::Applied { now: object("third", &json!({})), before: None });
+        index.update(&Change::Applied { now: object("third", &json!({})), before: None });
         assert_eq!(names("one"), ["first", "second"]);
         assert_eq!(index.filter(|_, notes| notes.values().any(Option::is_some)), ["one"]);
         let moved = object("second", &json!({"of": "other"}));
-        index.saw(&Change::Applied { now: Arc::clone(&moved), before: Some(second) });
+        index.update(&Change::Applied { now: Arc::clone(&moved), before: Some(second) });
         assert_eq!((names("one"), names("other")), (vec!["first".to_owned()], vec!["second".to_owned()]));
         assert!(index.filter(|_, notes| notes.values().any(Option::is_some)).is_empty(), "its note is another now");
-        index.saw(&Change::Deleted(first));
-        index.saw(&Change::Applied { now: object("second", &json!({})), before: Some(moved) });
+        index.update(&Change::Deleted(first));
+        index.update(&Change::Applied { now: object("second", &json!({})), before: Some(moved) });
         assert!(!has("one") && !has("other") && index.0.is_empty(), "nothing is kept of what is found by nothing");
     }
 }

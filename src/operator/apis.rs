@@ -28,7 +28,7 @@ impl Definitions {
     }
 
     /// A definition came or went, as [`serves`] says.
-    pub(super) fn saw(&mut self, definition: String, is_there: bool) {
+    pub(super) fn update(&mut self, definition: String, is_there: bool) {
         let changed = if is_there { self.seen.insert(definition) } else { self.seen.remove(&definition) };
         if !changed {
             return;
@@ -72,11 +72,11 @@ mod tests {
     fn an_api_comes_and_goes_with_its_definitions() {
         let (mut definitions, present) = Definitions::new();
         let keda = &present[&Api::Keda];
-        definitions.saw("scaledobjects.keda.sh".to_owned(), true);
+        definitions.update("scaledobjects.keda.sh".to_owned(), true);
         assert!(!*keda.borrow(), "one of two is missing");
-        definitions.saw("triggerauthentications.keda.sh".to_owned(), true);
+        definitions.update("triggerauthentications.keda.sh".to_owned(), true);
         assert!(*keda.borrow());
-        definitions.saw("scaledobjects.keda.sh".to_owned(), false);
+        definitions.update("scaledobjects.keda.sh".to_owned(), false);
         assert!(!*keda.borrow());
     }
 }

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     controllers::{
         backup::index::site_of,
-        bench::{pod_health::Troubles, watch as bench_watch},
+        bench::{pod_health::PodProblems, watch as bench_watch},
         site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
     domain::{
@@ -36,7 +36,7 @@ pub(super) struct Reactions {
     definitions: Arc<Mutex<Definitions>>,
     pub(super) claims: Arc<Claims>,
     pub(super) root_secrets: Arc<RootSecrets>,
-    pub(super) troubles: Arc<Troubles>,
+    pub(super) pod_problems: Arc<PodProblems>,
 }
 
 impl Reactions {
@@ -49,7 +49,7 @@ impl Reactions {
             definitions: Arc::new(Mutex::new(definitions)),
             claims: Arc::default(),
             root_secrets: Arc::default(),
-            troubles: Arc::default(),
+            pod_problems: Arc::default(),
         }
     }
 
@@ -96,7 +96,7 @@ impl Reactions {
         let reaction = match watch.wakes {
             Wakes::ItsSite => self.to_part_of_site(kind),
             Wakes::ItsBench => self.to_part_of_bench(),
-            Wakes::BenchInTrouble => self.to_pod(),
+            Wakes::BenchOfFailingPod => self.to_pod(),
             Wakes::Backups => self.to_backup(watch.narrowing.is_by_slot()),
             Wakes::SitesOfHost => self.to_domain(),
             Wakes::SitesOfNamespace => self.to_namespace(),
@@ -112,7 +112,7 @@ impl Reactions {
         let (wake, budget) = (self.wake.clone(), Arc::clone(&self.jobs));
         Box::new(move |change| {
             if kind == Kind::Job {
-                budget.saw(change.object(), matches!(change, Change::Applied { .. }));
+                budget.update(change.object(), matches!(change, Change::Applied { .. }));
                 if !site_watch::job_matters(&change) {
                     return;
                 }
@@ -134,9 +134,9 @@ impl Reactions {
 
     /// A pod that comes or goes wakes nobody, one that cannot run does.
     fn to_pod(&self) -> Reaction {
-        let (wake, troubles) = (self.wake.clone(), Arc::clone(&self.troubles));
+        let (wake, pod_problems) = (self.wake.clone(), Arc::clone(&self.pod_problems));
         Box::new(move |change| {
-            if let Some(bench) = troubles.saw(change.object(), matches!(change, Change::Applied { .. })) {
+            if let Some(bench) = pod_problems.update(change.object(), matches!(change, Change::Applied { .. })) {
                 wake.bench(bench);
             }
         })
@@ -149,7 +149,7 @@ impl Reactions {
         let index = Arc::clone(if labelled { &indexes.labelled } else { &indexes.new });
         let wake = self.wake.clone();
         Box::new(move |change| {
-            index.saw(&change);
+            index.update(&change);
             if let Some(site) = site_of(change.object()) {
                 wake.backups_of(&site);
             }
@@ -160,7 +160,7 @@ impl Reactions {
     fn to_domain(&self) -> Reaction {
         let (wake, claims) = (self.wake.clone(), Arc::clone(&self.claims));
         Box::new(move |change| {
-            claims.saw(&change);
+            claims.update(&change);
             match &change {
                 Change::Applied { now, .. } => {
                     if let Some(holder) = site_watch::holder(now) {
@@ -190,7 +190,7 @@ impl Reactions {
     fn to_server(&self) -> Reaction {
         let (wake, root_secrets) = (self.wake.clone(), Arc::clone(&self.root_secrets));
         Box::new(move |change| {
-            root_secrets.saw(&change);
+            root_secrets.update(&change);
             if change.object().label(labels::SITE_UID).is_some() {
                 // Of one site alone.
                 if let Some(site) = site_watch::owner(change.object()) {
@@ -221,7 +221,7 @@ impl Reactions {
         let definitions = Arc::clone(&self.definitions);
         Box::new(move |change| {
             let mut definitions = definitions.lock().unwrap_or_else(PoisonError::into_inner);
-            definitions.saw(change.object().name_any(), serves(&change));
+            definitions.update(change.object().name_any(), serves(&change));
         })
     }
 }

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     controllers::{
-        bench::{pod_health::Troubles, watch as bench_watch},
+        bench::{pod_health::PodProblems, watch as bench_watch},
         context::{ChildCache, Children},
         site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
@@ -47,7 +47,7 @@ pub(super) struct Watches {
     pub(super) site_children: Children,
     pub(super) bench_children: Children,
     pub(super) readiness: Readiness,
-    pub(super) troubles: Arc<Troubles>,
+    pub(super) pod_problems: Arc<PodProblems>,
     pub(super) jobs: Arc<JobBudget>,
     pub(super) user_secrets: Arc<ChildCache>,
     pub(super) claims: Arc<Claims>,
@@ -121,7 +121,7 @@ pub(super) async fn start(
         site_children: children(&caches, &[Narrowing::OfSites, Narrowing::Slots, Narrowing::Everything]),
         bench_children: children(&caches, &[Narrowing::OfBenches]),
         readiness,
-        troubles: reactions.troubles,
+        pod_problems: reactions.pod_problems,
         jobs,
         user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)]),
         claims: reactions.claims,

@@ -97,7 +97,7 @@ mod tests {
                     "s3": {"bucket": "b", "credentialsSecretRef": {"name": secret}}}},
             });
             let now = Arc::new(serde_json::from_value::<DynamicObject>(made).expect("a SiteBackup").close());
-            index.saw(&Change::Applied { now, before: None });
+            index.update(&Change::Applied { now, before: None });
         };
         backup("one", "shop", "keys");
         backup("two", "shop", "others");

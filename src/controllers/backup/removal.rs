@@ -46,7 +46,7 @@ pub fn others(backup: &SiteBackup) -> Vec<String> {
 }
 
 /// Removes the finalizer of a SiteBackup that is being deleted. No finalizer can be added any more, so any version will do.
-fn let_go(backup: &Arc<SiteBackup>) -> Step {
+fn release(backup: &Arc<SiteBackup>) -> Step {
     Step::Patch(backup.clone(), MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(others(backup)))
 }
 
@@ -64,7 +64,7 @@ impl Scene<'_> {
         let mut due = Vec::new();
         for backup in self.observed.backups.iter().filter(leaves).filter(|it| it.uid().as_deref() != under_way) {
             if !wanted(self.observed, backup) {
-                self.plan.prepare.push(let_go(backup));
+                self.plan.prepare.push(release(backup));
             } else if let Some(left) = failed(self.observed, backup) {
                 self.again_after(left);
             } else {
@@ -109,7 +109,7 @@ impl Scene<'_> {
         let message = format!("backups removed: {count}");
         let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
         self.tell(backup, &report);
-        self.plan.steps.push(let_go(backup));
+        self.plan.steps.push(release(backup));
         self.record(None);
     }
 

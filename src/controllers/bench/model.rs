@@ -179,7 +179,7 @@ pub struct Observed {
     /// Apps found in the image by that Job, if they are not in the status yet.
     pub apps_found: Option<Vec<String>>,
     /// Why pods do not run.
-    pub troubles: Vec<Trouble>,
+    pub pod_problems: Vec<PodProblem>,
     /// StorageClasses of claims that are not bound or have to be expanded, by the claims' names.
     pub classes: BTreeMap<String, Class>,
     /// Host suffix from the ingress controller's Service.
@@ -227,7 +227,7 @@ pub type Report = model::Report<FrappeBench>;
 
 /// Why a pod does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trouble {
+pub struct PodProblem {
     /// The pod.
     pub pod: Key,
     /// Component of the bench.

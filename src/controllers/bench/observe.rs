@@ -7,7 +7,7 @@ use k8s_openapi::api::{core::v1::PersistentVolumeClaimSpec, storage::v1::Storage
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
 use super::{
-    model::{Class, Detected, Input, Observed, Rendered, Trouble},
+    model::{Class, Detected, Input, Observed, PodProblem, Rendered},
     seen::{End, configure_job, is_pending, size_bytes, unread_end},
 };
 use crate::{
@@ -45,12 +45,12 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
-    let told = told(context, &bench, rendered.revision(), &live).await?;
+    let configured = finished(context, &bench, rendered.revision(), &live).await?;
     let classes = classes(context, &rendered, &live).await?;
     // Of pods that went while another replica watched them nothing is left but the note.
-    let exists = |it: &Trouble| context.bench_children.get(Kind::Pod, &it.pod).is_some();
-    let mut troubles = context.troubles.of(&Key::of(bench.as_ref()));
-    troubles.retain(exists);
+    let exists = |it: &PodProblem| context.bench_children.get(Kind::Pod, &it.pod).is_some();
+    let mut pod_problems = context.pod_problems.of(&Key::of(bench.as_ref()));
+    pod_problems.retain(exists);
     Ok(Observed {
         detected_suffix: detected_suffix(context, &bench, &config),
         redis_secret,
@@ -59,9 +59,9 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         live,
         retired,
         sites,
-        failure: told.failure,
-        apps_found: told.apps,
-        troubles,
+        failure: configured.failure,
+        apps_found: configured.apps,
+        pod_problems,
         classes,
         capabilities,
         config,
@@ -140,30 +140,30 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
 
 /// What the configure Job's pod said.
 #[derive(Default)]
-struct Told {
+struct Finished {
     failure: Option<job::Failure>,
     apps: Option<Vec<String>>,
 }
 
 /// What the configure Job's pod said, where the status does not hold it yet.
-async fn told(
+async fn finished(
     context: &Context,
     bench: &FrappeBench,
     revision: &str,
     live: &BTreeMap<(Kind, String), Arc<DynamicObject>>,
-) -> Result<Told, kube::Error> {
+) -> Result<Finished, kube::Error> {
     let job = configure_job(live, &bench.name_any(), revision);
     let status = bench.status.clone().unwrap_or_default();
-    let Some(end) = unread_end(job, &status, revision) else { return Ok(Told::default()) };
+    let Some(end) = unread_end(job, &status, revision) else { return Ok(Finished::default()) };
     let name = job.map(ResourceExt::name_any).unwrap_or_default();
     let key = Key::new(Key::of(bench).namespace, name);
     let pods = live::pods_of(&context.client, &key).await?;
     Ok(match end {
         // A pod that left nothing is not asked again.
         End::Failure => {
-            Told { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Told::default() }
+            Finished { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Finished::default() }
         }
-        End::Apps => Told { apps: job::apps_found(&pods), ..Told::default() },
+        End::Apps => Finished { apps: job::apps_found(&pods), ..Finished::default() },
     })
 }
 

@@ -8,7 +8,7 @@ use std::{
 use k8s_openapi::api::core::v1::{ContainerStatus, PodStatus};
 use kube::{ResourceExt, core::DynamicObject};
 
-use super::{model::Trouble, reason::Reason, watch};
+use super::{model::PodProblem, reason::Reason, watch};
 use crate::{
     domain::{
         key::Key,
@@ -26,13 +26,13 @@ const START_REASONS: [&str; 4] =
 const SAID_CHARACTERS: usize = 300;
 
 /// Why a pod does not run, if so. Pure.
-pub fn trouble(pod: &DynamicObject) -> Option<Trouble> {
+pub fn problem(pod: &DynamicObject) -> Option<PodProblem> {
     let status: PodStatus = live::status(pod);
     let containers = [&status.init_container_statuses, &status.container_statuses];
     let waiting = containers.into_iter().flatten().flatten().find_map(waits);
     let (reason, message) = waiting.or_else(|| unschedulable(&live::conditions(pod)))?;
     let component = pod.labels().get("component").cloned().unwrap_or_default();
-    Some(Trouble { pod: Key::of(pod), component, reason, message })
+    Some(PodProblem { pod: Key::of(pod), component, reason, message })
 }
 
 fn waits(container: &ContainerStatus) -> Option<(Reason, String)> {
@@ -64,30 +64,30 @@ fn short(text: &str) -> String {
 
 /// Pods of all benches that do not run.
 #[derive(Default)]
-pub struct Troubles(Mutex<BTreeMap<Key, BTreeMap<String, Trouble>>>);
+pub struct PodProblems(Mutex<BTreeMap<Key, BTreeMap<String, PodProblem>>>);
 
-impl Troubles {
+impl PodProblems {
     /// Records a change or the deletion of a pod; returns its bench if the result changed.
-    pub fn saw(&self, pod: &Compact, is_there: bool) -> Option<Key> {
+    pub fn update(&self, pod: &Compact, is_there: bool) -> Option<Key> {
         let bench = watch::owner(pod)?;
-        let found = if is_there { trouble(&pod.open()) } else { None };
-        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = if is_there { problem(&pod.open()) } else { None };
+        let mut pod_problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let name = pod.name_any();
         let changed = match found {
             Some(found) => {
-                let of_bench = troubles.entry(bench.clone()).or_default();
+                let of_bench = pod_problems.entry(bench.clone()).or_default();
                 of_bench.insert(name, found.clone()).is_none_or(|before| before.reason != found.reason)
             }
-            None => troubles.get_mut(&bench).is_some_and(|of_bench| of_bench.remove(&name).is_some()),
+            None => pod_problems.get_mut(&bench).is_some_and(|of_bench| of_bench.remove(&name).is_some()),
         };
-        troubles.retain(|_, of_bench| !of_bench.is_empty());
+        pod_problems.retain(|_, of_bench| !of_bench.is_empty());
         changed.then_some(bench)
     }
 
     /// Pods of a bench that do not run, by name.
-    pub fn of(&self, bench: &Key) -> Vec<Trouble> {
-        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        troubles.get(bench).map(|it| it.values().cloned().collect()).unwrap_or_default()
+    pub fn of(&self, bench: &Key) -> Vec<PodProblem> {
+        let pod_problems = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        pod_problems.get(bench).map(|it| it.values().cloned().collect()).unwrap_or_default()
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn each_trouble_has_its_reason() {
+    fn each_problem_has_its_reason() {
         let waiting =
             |word: &str| json!({"containerStatuses": [{"state": {"waiting": {"reason": word, "message": "m"}}}]});
         let table = [
@@ -135,7 +135,7 @@ mod tests {
             (json!({}), None),
         ];
         for (status, wanted) in table {
-            let found = trouble(&pod(&status)).map(|it| (it.reason, it.message));
+            let found = problem(&pod(&status)).map(|it| (it.reason, it.message));
             assert_eq!(found, wanted.map(|(reason, message)| (reason, message.to_owned())), "{status}");
         }
     }

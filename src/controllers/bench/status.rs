@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use super::{
     autoscaling::autoscaling,
     build, found,
-    model::{Class, Detected, Observed, Rendered, Report, Trouble},
+    model::{Class, Detected, Observed, PodProblem, Rendered, Report},
     protection,
     reason::Reason,
     rollout,
@@ -100,13 +100,13 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     let unbound = unbound(observed);
     let missing = unbound.as_ref().filter(|(reason, _)| *reason == Reason::StorageClassMissing);
     // A pod whose volume is not bound is unschedulable for that.
-    let follows = |it: &&Trouble| it.reason != Reason::PodUnschedulable || unbound.is_none();
-    let trouble = observed.troubles.iter().find(follows).map(|first| {
-        let more = observed.troubles.len() - 1;
+    let follows = |it: &&PodProblem| it.reason != Reason::PodUnschedulable || unbound.is_none();
+    let problem = observed.pod_problems.iter().find(follows).map(|first| {
+        let more = observed.pod_problems.len() - 1;
         let rest = if more > 0 { format!("; {more} more pods are failing") } else { String::new() };
         (first.reason, format!("{}: pod {}: {}{rest}", first.component, first.pod.name, first.message))
     });
-    missing.cloned().or_else(|| refused(observed)).or(trouble).or(unbound)
+    missing.cloned().or_else(|| refused(observed)).or(problem).or(unbound)
 }
 
 /// The first Deployment whose pods the API server rejects, as reported by the Deployment controller.

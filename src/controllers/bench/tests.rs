@@ -66,7 +66,7 @@ fn observed(spec: Value) -> Observed {
         sites: Vec::new(),
         failure: None,
         apps_found: None,
-        troubles: Vec::new(),
+        pod_problems: Vec::new(),
         classes: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
     }

@@ -161,7 +161,7 @@ impl JobBudget {
     }
 
     /// Records a change or the deletion of a site's Job.
-    pub fn saw(&self, object: &Compact, is_there: bool) {
+    pub fn update(&self, object: &Compact, is_there: bool) {
         let Some((bench, holder)) = about(object) else { return };
         let runs = is_there && job::state(&object.open()) == State::Running;
         let name = object.name_any();
@@ -279,7 +279,7 @@ mod tests {
             "metadata": {"name": name, "namespace": "a", "labels": all},
         }))
         .expect("a Job");
-        budget.saw(&object.close(), true);
+        budget.update(&object.close(), true);
     }
 
     fn woken(receiver: &mut mpsc::UnboundedReceiver<Key>) -> Vec<String> {

@@ -49,12 +49,12 @@ mod tests {
         let (first, second) = (server("first", "root"), server("second", "root"));
         let has = |namespace: &str, name: &str| index.has(&Key::new(namespace, name));
         for it in [&first, &second] {
-            index.saw(&Change::Applied { now: Arc::clone(it), before: None });
+            index.update(&Change::Applied { now: Arc::clone(it), before: None });
         }
         assert!(has("a", "root") && !has("b", "root"));
-        index.saw(&Change::Deleted(first));
+        index.update(&Change::Deleted(first));
         assert!(has("a", "root"));
-        index.saw(&Change::Applied { now: server("second", "other"), before: Some(second) });
+        index.update(&Change::Applied { now: server("second", "other"), before: Some(second) });
         assert!(!has("a", "root") && has("a", "other"));
     }
 

@@ -102,7 +102,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         return answered(observed, Plan::report(observed, &settled(observed, input), None));
     }
     if let Some(refusal) = input.valid.refused.first() {
-        return Plan::report(observed, &refusal.withholds(), None);
+        return Plan::report(observed, &refusal.existing_site_report(), None);
     }
     if let Some(message) = under_way(observed) {
         let report = moving(Reason::WaitingForBackup, format!("site is available; {message}"));
@@ -165,7 +165,7 @@ fn moving(reason: Reason, message: String) -> Report {
 fn settled(observed: &Observed, input: &Input) -> Report {
     let report = keeps_apps(observed).unwrap_or_else(|| served(observed));
     match input.valid.refused.first() {
-        Some(refusal) if report.phase == SitePhase::Ready => refusal.tells(),
+        Some(refusal) if report.phase == SitePhase::Ready => refusal.kept_report(),
         _ => report,
     }
 }

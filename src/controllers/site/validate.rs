@@ -80,7 +80,7 @@ fn judge(observed: &Observed) -> Result<Validated, Report> {
     let refused = permissions::refusals(observed, bench, own_server);
     let exists = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     if let Some(first) = refused.first().filter(|_| !exists) {
-        return Err(first.stops());
+        return Err(first.new_site_report());
     }
     Ok(Validated {
         hosts,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::controllers::bench::{
-    model::{Class, Trouble},
+    model::{Class, PodProblem},
     reason::Reason,
 };
 
@@ -259,13 +259,13 @@ fn what_keeps_a_bench_from_running_is_said() {
     let mut world = observed(json!({}));
     converge(&mut world);
     rolling(&mut world, "nginx");
-    let trouble = |pod: &str| Trouble {
+    let problem = |pod: &str| PodProblem {
         pod: Key::new("default", pod),
         component: "nginx".into(),
         reason: Reason::ImagePullFailed,
         message: "ErrImagePull: not found".into(),
     };
-    world.troubles = vec![trouble("prod-nginx-1"), trouble("prod-nginx-2")];
+    world.pod_problems = vec![problem("prod-nginx-1"), problem("prod-nginx-2")];
     let (_, reason, message) = ready(&world);
     assert_eq!(reason, "ImagePullFailed");
     assert_eq!(message, "nginx: pod prod-nginx-1: ErrImagePull: not found; 1 more pods are failing");

@@ -110,18 +110,18 @@ impl Refusal {
     }
 
     /// The report for a new site, which is not created.
-    pub fn stops(&self) -> Report {
+    pub fn new_site_report(&self) -> Report {
         Report::failed(Stage::Database, self.stage(), self.reason, self.message.clone())
     }
 
     /// The report for an existing site, which keeps its current configuration.
-    pub fn withholds(&self) -> Report {
+    pub fn existing_site_report(&self) -> Report {
         let message = format!("{}; the site keeps its current configuration", self.message);
         Report::failed(Stage::Done, self.stage(), self.reason, message)
     }
 
     /// The report for an existing site that already has what is no longer allowed, and keeps it.
-    pub fn tells(&self) -> Report {
+    pub fn kept_report(&self) -> Report {
         Report::ready(self.reason, format!("the site stays available, but changes are not applied: {}", self.message))
     }
 

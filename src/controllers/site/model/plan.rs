@@ -18,7 +18,7 @@ use crate::{
 };
 
 impl Reconciled for FrappeSite {
-    type Detail = Standing;
+    type Detail = StageProgress;
     type Phase = SitePhase;
     type Reason = Reason;
     type Recorded = FrappeSiteStatus;
@@ -62,7 +62,7 @@ pub enum Stage {
 
 /// Progress of a site through its stages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Standing {
+pub struct StageProgress {
     /// First stage that is not complete.
     pub reached: Stage,
     /// Stage that the reason is about.
@@ -74,7 +74,7 @@ pub struct Standing {
 impl Report {
     /// The site waits for another object.
     pub fn pending(reached: Stage, at: Stage, reason: Reason, message: String) -> Self {
-        Self { phase: SitePhase::Pending, reason, message, detail: Standing { reached, at, moving: false } }
+        Self { phase: SitePhase::Pending, reason, message, detail: StageProgress { reached, at, moving: false } }
     }
 
     /// A user must change something.
@@ -95,7 +95,7 @@ impl Report {
     /// The same, while something is being created or changed.
     #[must_use]
     pub fn moving(self) -> Self {
-        Self { detail: Standing { moving: true, ..self.detail }, ..self }
+        Self { detail: StageProgress { moving: true, ..self.detail }, ..self }
     }
 }
 
