@@ -258,7 +258,7 @@ const WAY_FILES_MAX: usize = 8;
 
 /// `a.rs` → `b.rs` of a line of ARCHITECTURE.md that begins with the word.
 fn way(line: &str) -> Option<Vec<PathBuf>> {
-    let files = line.strip_prefix("The way: ")?;
+    let files = line.strip_prefix("Path: ")?;
     Some(files.split(" → ").map(|it| PathBuf::from(it.trim_matches(['`', '.']))).collect())
 }
 

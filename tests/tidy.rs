@@ -208,7 +208,9 @@ const PHRASES: [(&str, &str); 20] = [
 
 /// Files whose whole text users read.
 fn for_users() -> Vec<PathBuf> {
-    let mut found = ["README.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|it| root().join(it)).to_vec();
+    let mut found = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
+        .map(|it| root().join(it))
+        .to_vec();
     found.extend(files(&root().join("docs"), "md").into_iter().filter(|it| !shown(it).starts_with("docs/adr/")));
     for extension in ["yaml", "txt", "json", "tpl"] {
         found.extend(files(&root().join("helm"), extension));
