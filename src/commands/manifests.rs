@@ -1,4 +1,4 @@
-//! What is printed without a cluster: `crds`, `render`, `admission-fence`, `admission-references`, `completions`.
+//! Commands that need no cluster: `crds`, `render`, `admission-fence`, `admission-references`, `completions`.
 
 use std::{collections::BTreeMap, io::Read as _, path::Path};
 
@@ -22,7 +22,7 @@ use crate::{
     fleet_report::names,
 };
 
-/// Every CustomResourceDefinition of this program: the API's, and that of the slot map.
+/// All CustomResourceDefinitions of this program: the API's and the slot map's.
 pub(super) fn definitions() -> Vec<CustomResourceDefinition> {
     let mut definitions = frappe_crds::manifest::definitions();
     definitions.push(names("").definition());
@@ -53,7 +53,7 @@ pub fn admission_references() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints completions.
+/// Prints shell completions.
 pub fn completions(shell: clap_complete::Shell) -> anyhow::Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "frappe-operator", &mut text);

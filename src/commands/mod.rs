@@ -1,4 +1,4 @@
-//! The commands that look and change nothing: everything of the program but `run`.
+//! The read-only commands: all except `run`.
 
 pub mod advice;
 pub mod check;

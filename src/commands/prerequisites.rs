@@ -1,4 +1,4 @@
-//! What a cluster must have and should have. Pure: what was read goes in, findings come out.
+//! Prerequisites of the operator in a cluster. Pure: facts in, findings out.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,29 +18,29 @@ use crate::{
     fleet_report::Report,
 };
 
-/// Oldest Kubernetes whose API servers know everything that the CRDs' rules use: 1.30, as in the chart.
+/// Oldest Kubernetes version whose API server supports the CRDs' rules: 1.30, as in the chart.
 const KUBERNETES_MINOR_MIN: u32 = 30;
-/// Since Kubernetes 1.32 tokens name their pod by default, which the admission fence needs.
+/// Kubernetes version since which tokens are bound to their pod by default, which the admission fence needs.
 const KUBERNETES_MINOR_FENCE: u32 = 32;
-/// Sites from which on one reconcile at a time in the MariaDB operator is what new sites wait for.
+/// Number of sites above which one concurrent reconcile of the MariaDB operator is too slow.
 const SITES_MANY: u64 = 100;
-/// Benches that are named where there may be many.
+/// Maximum number of benches that a finding names.
 const BENCHES_SHOWN: usize = 5;
-/// Reconciles at once in the MariaDB operator that many sites need.
+/// Concurrent reconciles of the MariaDB operator that many sites need.
 const MARIADB_RECONCILES_MIN: u32 = 10;
 /// MariaDB's own default of `max_connections`.
 const MARIADB_CONNECTIONS_DEFAULT: u32 = 151;
 
-/// Generation of a slot map of which no slot ever had an owner.
+/// Generation of a slot map without any owner so far.
 const GENERATION_OF_A_NEW_MAP: u64 = 1;
 
-/// How much a finding matters.
+/// Severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
-    /// As it should be.
+    /// No problem.
     Good,
-    /// Something does not work, or not at this size.
+    /// Something does not work, or not at this scale.
     Warning,
     /// The operator does not work.
     Bad,
@@ -49,22 +49,22 @@ pub enum Level {
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// How much it matters.
+    /// Severity.
     pub level: Level,
-    /// What it is about.
+    /// Subject.
     pub subject: &'static str,
     /// What was found, and what to do.
     pub message: String,
 }
 
-/// A CustomResourceDefinition of this operator in the cluster.
+/// State of one of this operator's CRDs in the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Definition {
-    /// There is none.
+    /// It does not exist.
     Missing,
-    /// It is another version's.
+    /// It is of another version.
     Differs,
-    /// It is this version's.
+    /// It is of this version.
     Same,
 }
 
@@ -79,35 +79,35 @@ pub struct Server {
     pub connections_max: Option<u32>,
 }
 
-/// What was read of a cluster. What could not be read is an error in words.
+/// Facts of a cluster. A fact that could not be read is an error message.
 pub struct Facts {
-    /// Minor version of the API server, and its version in full.
+    /// Minor version and full version of the API server.
     pub version: (u32, String),
-    /// Definitions of this operator, by name.
+    /// This operator's CRDs, by name.
     pub definitions: BTreeMap<String, Definition>,
-    /// Names of all definitions that there are.
+    /// Names of all CRDs.
     pub optional: BTreeSet<String>,
-    /// Name of the default storage class.
+    /// Name of the default StorageClass.
     pub default_storage_class: Option<String>,
-    /// Storage classes there are.
+    /// Number of StorageClasses.
     pub storage_classes: usize,
-    /// Rights that the operator's account lacks, of how many.
+    /// Permissions that the operator's ServiceAccount lacks, and the number of checked ones.
     pub rights: Result<(Vec<String>, usize), String>,
     /// The replicas.
     pub replicas: Result<Report, String>,
-    /// Sites there are.
+    /// Number of sites.
     pub sites: u64,
-    /// Benches there are.
+    /// The benches.
     pub benches: Vec<FrappeBench>,
     /// The operator's settings.
     pub config: OperatorConfig,
-    /// The MariaDB operators, with their reconciles at once.
+    /// The MariaDB operators, with their concurrent reconciles.
     pub mariadb_operators: Vec<(Key, u32)>,
     /// The MariaDB objects.
     pub servers: Vec<Server>,
 }
 
-/// What the facts mean.
+/// The findings for these facts.
 pub fn findings(facts: &Facts) -> Vec<Finding> {
     let mut found = vec![version(facts)];
     found.extend(definitions(facts));
@@ -222,7 +222,7 @@ fn storage(facts: &Facts) -> Finding {
     }
 }
 
-/// The optional APIs, and who misses those that do not exist.
+/// Findings about the optional APIs.
 fn optional(facts: &Facts) -> Vec<Finding> {
     let of = |api: &Api| {
         let row = api.row();
@@ -246,7 +246,7 @@ fn optional(facts: &Facts) -> Vec<Finding> {
     Api::ALL.iter().map(of).collect()
 }
 
-/// Benches whose workers KEDA is to scale and does not.
+/// Benches whose workers KEDA should scale but does not.
 fn not_scaled(facts: &Facts) -> Option<Finding> {
     let told = |bench: &FrappeBench| {
         let status = bench.status.clone().unwrap_or_default();
@@ -318,8 +318,8 @@ fn databases(facts: &Facts) -> Vec<Finding> {
     found
 }
 
-/// Whether a bench's shared sites are on a server: the one that it names; else the operator's default; else the only one
-/// of its namespace.
+/// Whether a bench's shared sites use a server: the one that the bench references, else the operator's default, else the only one
+/// in its namespace.
 fn served_by(bench: &FrappeBench, server: &Server, facts: &Facts) -> bool {
     let own = Key::of(bench).namespace;
     let named_by_bench = bench.spec.db_config.as_ref().and_then(|it| it.mariadb_ref.as_ref());

@@ -30,11 +30,11 @@ pub struct JobFacts {
     pub state: Option<String>,
 }
 
-/// What is known of one object.
+/// Facts about one object.
 pub struct Facts {
-    /// The object itself.
+    /// Its row in the table.
     pub row: Row,
-    /// What the names of its objects begin with.
+    /// Prefix of the names of its objects.
     pub stem: String,
     /// Its conditions.
     pub conditions: Vec<Condition>,
@@ -106,7 +106,7 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     text
 }
 
-/// An advice with the names of a site's or bench's own objects in place of `SITE-init`, `BENCH-configure` and the like.
+/// The advice with the object's names in place of `SITE-init`, `BENCH-configure` and the like.
 fn with_names(advice: &str, kind: &str, stem: &str) -> String {
     let placeholder = format!("{}-", kind.to_uppercase());
     let mut parts = advice.split(&placeholder);
@@ -119,7 +119,7 @@ fn with_names(advice: &str, kind: &str, stem: &str) -> String {
     text
 }
 
-/// A SiteBackup: where it stands, how old what it made last is, and when the next is due.
+/// A SiteBackup: its state, the age of its newest backup, and when the next one is due.
 fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
     let status = backup.status.clone().unwrap_or_default();
     let mut text = format!("  {}", backup.name_any());

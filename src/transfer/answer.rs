@@ -1,6 +1,6 @@
-//! What a bucket's service answered, or why it did not: read once, where the answer comes in, and carried on as data.
+//! Responses and errors of a storage service, parsed once into data.
 //!
-//! An answer is whatever stands at the URL of a SiteBackup. Of it only the status and a code that S3 has are kept.
+//! A response is not trusted: only its status and known S3 error codes are kept.
 
 use std::{error::Error, io};
 
@@ -11,13 +11,13 @@ use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, 
 use serde::Deserialize;
 use strum::{Display, EnumString};
 
-/// Bytes of an answer that are read for its code.
+/// Maximum bytes of a response that are searched for its code.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Bytes of an answer about a thousand objects that were to be removed.
+/// Maximum bytes of the response to the deletion of a thousand objects.
 const REMOVED_BYTES_MAX: usize = 8 << 20;
 
-/// Codes of S3 that are told as they are.
+/// S3 error codes that are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
 pub enum S3Code {
     AccessDenied,
@@ -54,53 +54,53 @@ pub enum S3Code {
     XMinioStorageFull,
 }
 
-/// An answer that is an error.
+/// An error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the storage service returned {status}")]
 pub struct Refusal {
-    /// Its HTTP status.
+    /// HTTP status.
     pub status: u16,
-    /// Its code, where it is one of S3's.
+    /// S3 error code, if known.
     pub code: Option<S3Code>,
 }
 
-/// A service's name resolves only to addresses that are not allowed.
+/// The host name resolves only to addresses that are not allowed.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name resolves only to addresses that are not allowed")]
 pub struct NothingToReach;
 
-/// The name of a service does not resolve.
+/// The host name does not resolve.
 #[derive(Debug, thiserror::Error)]
 #[error("the host name does not resolve")]
 pub struct Unresolved;
 
-/// Why a request came to nothing.
+/// Cause of a failed request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The service answered with an error.
+    /// The service returned an error.
     Refused(Refusal),
-    /// The service has no such object.
+    /// The object does not exist.
     NotFound,
-    /// Its name leads to no address that may be reached.
+    /// The host name resolves only to addresses that are not allowed.
     NothingToReach,
-    /// Its name does not resolve.
+    /// The host name does not resolve.
     Unresolved,
-    /// Its certificate is not trusted.
+    /// The certificate is not trusted.
     Untrusted,
-    /// No one listens there.
+    /// Connection refused.
     ConnectionRefused,
-    /// It did not answer in time.
+    /// Timeout.
     TimedOut,
-    /// The connection did not come about, or broke.
+    /// The connection failed or broke.
     Unreachable,
-    /// No room is left on the pod's disk, or on a volume.
+    /// The pod's disk or a volume is full.
     DiskFull,
-    /// It answered, and not as S3 does.
+    /// The response is not an S3 response.
     Unreadable,
 }
 
 impl Cause {
-    /// The most exact cause that an error has. Each is told by the type of what failed.
+    /// The most specific cause of an error, by the types in its chain.
     pub fn of(error: &object_store::Error) -> Self {
         match error {
             object_store::Error::NotFound { .. } => return Self::NotFound,
@@ -143,7 +143,7 @@ impl Cause {
     }
 }
 
-/// An error and what lies under it. An `io::Error` hides what it was made of from `source`.
+/// The chain of an error, including the inner error of an `io::Error`, which `source` skips.
 fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)> {
     let mut found = Vec::new();
     let mut next = Some(error);
@@ -155,7 +155,7 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> Vec<&'a (dyn Error + 'static)>
     found
 }
 
-/// A client whose answers that are errors are [`Refusal`]s.
+/// A client that returns error responses as [`Refusal`]s.
 #[derive(Debug)]
 pub struct Judged(pub reqwest::Client);
 
@@ -167,12 +167,12 @@ impl HttpService for Judged {
     }
 }
 
-/// What a request asks for, as far as its answers differ.
+/// Kind of a request, by the form of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
     /// A list.
     List,
-    /// The removal of objects: an answer of 200 may say that one was not removed.
+    /// The deletion of objects: a response with status 200 may report a failure.
     Removal,
     /// Anything else.
     Other,
@@ -191,8 +191,7 @@ impl Asked {
     }
 }
 
-/// Statuses whose meaning the store knows, where nothing more is said: nothing there, there already, not what was expected,
-/// unchanged, not allowed.
+/// Statuses that the store handles itself: not found, exists already, precondition failed, not modified, forbidden.
 const STORES_OWN: [u16; 6] = [404, 409, 412, 304, 401, 403];
 
 async fn judge(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
@@ -215,7 +214,7 @@ async fn judge(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpE
     Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(failed))))
 }
 
-/// The answer to a removal; an error where it says that something was not removed.
+/// The response to a deletion; an error if it reports a failure.
 async fn removed(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
     #[derive(Default, Deserialize)]
     struct Removed {
@@ -240,7 +239,7 @@ async fn removed(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
     }
 }
 
-/// The code of an answer, where it is one of S3's.
+/// The S3 error code of a response, if known.
 fn code(text: &Bytes) -> Option<S3Code> {
     #[derive(Deserialize)]
     #[serde(rename_all = "PascalCase")]

@@ -1,5 +1,5 @@
-//! How a bucket's service is reached. Its URL is a SiteBackup's, whose pod stands where that of a bench stands: it leads to a
-//! service and to nothing that a node or a cloud answers for its machines, also by no redirect and by no name.
+//! Connections to a storage service. The URL is from a SiteBackup and not trusted: link-local and metadata addresses of nodes and
+//! clouds are not reached, neither by redirects nor by names.
 
 use std::{
     net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
@@ -23,21 +23,21 @@ use super::{
 };
 use crate::domain::code::Code;
 
-/// How long a service may be silent while it is read from.
+/// Read timeout.
 const SILENCE_MAX: Duration = Duration::from_mins(5);
-/// How long a connection may take.
+/// Connect timeout.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// Where AWS answers its machines, beside the link-local addresses.
+/// Metadata address of AWS that is not link-local.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Makes the clients of a bucket.
+/// Creates HTTP clients of a storage service.
 #[derive(Debug)]
 pub struct Connector {
     certificates: Vec<Certificate>,
 }
 
 impl Connector {
-    /// Refuses what is not a URL of a service, and no region.
+    /// Rejects an invalid endpoint or region.
     pub fn new(endpoint: Option<&str>, region: Option<&str>, certificates: Option<&[u8]>) -> Result<Self, Failure> {
         let refused =
             |message: &str| Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() };
@@ -84,8 +84,7 @@ impl HttpConnector for Connector {
     }
 }
 
-/// Names, as the pod resolves them, but for those of what only machines are answered at. A cloud's own services for the
-/// identity of a pod are asked by their addresses, and so are not concerned.
+/// Resolver that drops addresses that are not allowed. A cloud's identity services are reached by address, and not affected.
 #[derive(Debug)]
 struct Resolver;
 
@@ -103,7 +102,7 @@ impl Resolve for Resolver {
     }
 }
 
-/// Whether an address is one that a node or a cloud answers its own machines at.
+/// Whether an address is link-local or a metadata address.
 fn is_of_the_machine(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(it) => it.is_link_local() || it.is_unspecified(),

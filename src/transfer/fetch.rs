@@ -1,5 +1,5 @@
-//! Brings a backup to the pod, and checks that it is what was stored. Where the storage has a key, that is only what was made
-//! with it: who can write to a bucket decides nothing of what a site becomes.
+//! Downloads and verifies a backup. With a key, only backups made with that key are accepted: write access to the bucket is not
+//! enough to change a site.
 
 use std::{io::Write as _, path::Path as FilePath};
 
@@ -12,16 +12,16 @@ use super::{
 };
 use crate::domain::{code::Code, wire};
 
-/// The storage's key, and what is taken without it.
+/// The storage's key, and exceptions.
 #[derive(Clone, Copy)]
 pub struct Trust<'a> {
     /// The key.
     pub key: Option<&'a Key>,
-    /// Whether encrypted parts are taken as a manifest names them that is not authenticated, as those of earlier versions.
+    /// Whether encrypted parts of an unauthenticated manifest are accepted, as of earlier versions.
     pub unauthenticated: bool,
 }
 
-/// Fetches a backup into the folder `into`, which is emptied first.
+/// Downloads a backup into the folder `into`, which is emptied first.
 pub async fn fetch(
     store: &Store,
     folder: &str,
@@ -121,7 +121,7 @@ fn judge(title: &str, name: &str, seen: &(u64, String), wanted: (u64, &String)) 
     Err(Failure::broken("fetch", message))
 }
 
-/// Decrypts a file into another, and removes it; answers what came out.
+/// Decrypts a file into another, and removes it; returns the size and digest of the result.
 fn open(key: &Key, from: &FilePath, to: &FilePath, most: u64) -> Result<(u64, String), Failure> {
     let failed = |error: &std::io::Error| Failure::of_disk("decrypt", to, error);
     let mut file = staging::create(to).map_err(|it| failed(&it))?;
@@ -134,7 +134,7 @@ fn open(key: &Key, from: &FilePath, to: &FilePath, most: u64) -> Result<(u64, St
     Ok(digest.finish())
 }
 
-/// The backup of this name, or the newest whose name begins with it.
+/// The backup with this name, or the newest whose name begins with it.
 async fn find(store: &Store, folder: &str, name: &str) -> Result<Manifest, Failure> {
     let begins = |it: &String| it.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'));
     let names = manifest::names(store, folder).await?;

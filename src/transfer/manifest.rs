@@ -1,4 +1,4 @@
-//! What a backup consists of.
+//! Manifest of a backup.
 
 use std::collections::BTreeMap;
 
@@ -13,18 +13,18 @@ use super::{
 };
 use crate::domain::wire;
 
-/// Version of the manifest's form.
+/// Version of the manifest's format.
 pub const FORMAT: u32 = 1;
 /// Name of the manifest.
 pub const FILE_NAME: &str = "manifest.json";
-/// Name of the file by which the site runner tells what it made.
+/// Name of the file in which the site runner lists the parts.
 pub const CONTENTS: &str = "contents.json";
 
-/// Largest manifest that is read.
+/// Maximum size of a manifest.
 pub const BYTES_MAX: u64 = 1 << 20;
-/// The part with the keys by which a site's stored passwords are read.
+/// The part with the keys that decrypt a site's stored passwords.
 pub const KEYS: &str = "keys";
-/// Every part that a backup may have, and the only name that its file may have.
+/// All parts of a backup, with their fixed file names.
 pub const PARTS: [(&str, &str); 4] = [
     ("database", "database.sql.gz"),
     (KEYS, "keys.json"),
@@ -32,7 +32,7 @@ pub const PARTS: [(&str, &str); 4] = [
     ("public-files", "public-files.tgz"),
 ];
 
-/// One part, as it was made.
+/// One part, before encryption.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Part {
     /// Its file.
@@ -41,15 +41,15 @@ pub struct Part {
     pub bytes: u64,
     /// Its SHA-256, in hex.
     pub sha256: String,
-    /// How many bytes it unpacks to. Backups of earlier versions do not tell.
+    /// Unpacked size in bytes; None in backups of earlier versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unpacked: Option<u64>,
-    /// As what it is stored, where it is encrypted.
+    /// The stored file, if encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub encrypted: Option<Stored>,
 }
 
-/// A file as it is stored.
+/// A stored file.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Stored {
     /// Its name.
@@ -61,14 +61,14 @@ pub struct Stored {
 }
 
 impl Part {
-    /// The file that is stored.
+    /// The stored file.
     pub fn stored(&self) -> Stored {
         let plain = || Stored { file: self.file.clone(), bytes: self.bytes, sha256: self.sha256.clone() };
         self.encrypted.clone().unwrap_or_else(plain)
     }
 }
 
-/// What the site runner made.
+/// Contents of a backup, as listed by the site runner.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 pub struct Contents {
     /// The site's name on its bench.
@@ -77,7 +77,7 @@ pub struct Contents {
     pub engine: String,
     /// Version of Frappe.
     pub frappe: String,
-    /// Apps that the site had.
+    /// Installed apps.
     pub apps: Vec<String>,
     /// The parts.
     pub parts: BTreeMap<String, Part>,
@@ -106,30 +106,30 @@ impl Contents {
     }
 }
 
-/// A backup that was found to be whole where it is kept.
+/// Manifest of a backup that was verified in storage.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
-    /// Version of this form.
+    /// Version of the format.
     pub format: u32,
     /// Name of the backup.
     pub name: String,
-    /// The SiteBackup that asked for it.
+    /// The SiteBackup that made it.
     pub site_backup: String,
     /// The site: namespace/name.
     pub site: String,
     /// The site's identity.
     pub identity: String,
-    /// When it was due.
+    /// Scheduled time.
     pub scheduled_at: Timestamp,
-    /// When it was found to be whole.
+    /// Time at which it was verified.
     pub finished_at: Timestamp,
-    /// Whether it is being removed: its parts may be gone.
+    /// Whether it is being removed, so that parts may be missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removing: bool,
-    /// What it consists of.
+    /// Contents.
     pub contents: Contents,
-    /// By what the storage's key tells that all of the above is as it was written.
+    /// HMAC with the storage's key over all other fields.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub authentication: Option<String>,
 }
@@ -157,26 +157,26 @@ impl Manifest {
         parsed.map(Some).map_err(broken)
     }
 
-    /// Authenticates it by a key.
+    /// Adds the authentication with a key.
     #[must_use]
     pub fn signed(mut self, key: &Key) -> Self {
         self.authentication = Some(key.authentication(&self.authenticated()));
         self
     }
 
-    /// Whether it is what was written with this key; None if it does not say.
+    /// Whether it is authentic for this key; None if it has no authentication.
     pub fn is_authentic(&self, key: &Key) -> Option<bool> {
         self.authentication.as_ref().map(|it| key.authenticates(&self.authenticated(), it))
     }
 
-    /// What is authenticated: the values, however they are written.
+    /// The authenticated values, independent of formatting.
     fn authenticated(&self) -> Vec<u8> {
         let bare = Self { authentication: None, ..self.clone() };
         wire::in_order(&bare).into_bytes()
     }
 }
 
-/// Names of everything that lies in a site's folder.
+/// Names of all backups in a site's folder.
 pub async fn names(store: &Store, site_folder: &str) -> Result<Vec<String>, Failure> {
     store.folders(&Path::from(site_folder)).await
 }

@@ -1,8 +1,8 @@
-//! Carries backups between the folder where a site's pod has them and where they are kept. It runs in the Jobs of backups
-//! and restores, never in the operator itself; the site runner (`runner/runner_backup.py`) makes and reads what is carried.
+//! Uploads and downloads backups. It runs in the Jobs of backups and restores, never in the operator itself; the site runner
+//! (`runner/runner_backup.py`) creates and loads the parts.
 //!
 //! A backup NAME is the folder `FOLDER/NAME` with the parts and `manifest.json`. The manifest is written last, after every
-//! part was read back and had its checksum: without one there is no backup. It may be killed anywhere and run again.
+//! part was read back and verified: without a manifest there is no backup. It may be killed at any point and run again.
 
 pub mod answer;
 pub mod connect;
@@ -28,7 +28,7 @@ use crate::{
     transfer::request::{Folders, Request},
 };
 
-/// The command `transfer`: leaves its result where the kubelet finds it, and prints it.
+/// The command `transfer`: writes its result to the termination message, and prints it.
 pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
     // The clients of object stores take the process's own.
     let _ = rustls::crypto::ring::default_provider().install_default();
@@ -51,7 +51,7 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
     ended.map(|_| ()).map_err(|failure| anyhow::anyhow!("{}: {failure}", failure.step))
 }
 
-/// Does what the request asks for; answers what was done.
+/// Executes the request and returns the result.
 pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result<Value, Failure> {
     let store = Store::open(&request.place, folders)?;
     let key = Key::read(&folders.credentials)?;

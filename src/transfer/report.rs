@@ -1,4 +1,4 @@
-//! What went wrong, for users and for the operator, which reads it from the pod's termination message.
+//! Failures of a transfer, written to the pod's termination message.
 
 use std::fmt;
 
@@ -7,33 +7,33 @@ use serde_json::{Value, json};
 use super::answer::{Cause, Refusal, S3Code};
 use crate::domain::code::Code;
 
-/// Most characters of an error that are left: as JSON one takes at most 6 bytes.
+/// Maximum characters of an error message; each takes at most 6 bytes as JSON.
 const ERROR_MAX_CHARACTERS: usize = 600;
 
-/// A step that did not work.
+/// A failed step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// What was being done.
+    /// Name of the step.
     pub step: &'static str,
-    /// Why it did not work.
+    /// Code.
     pub code: Code,
     /// Message for users.
     pub message: String,
 }
 
 impl Failure {
-    /// What was stored is not what was made.
+    /// The backup is corrupt.
     pub fn broken(step: &'static str, message: impl Into<String>) -> Self {
         Self { step, code: Code::BackupBroken, message: message.into() }
     }
 
-    /// The store answered with an error. What else it answered is not told: it is whatever stands at that URL.
+    /// The storage failed. Its response is not included, because it is not trusted.
     pub fn of_store(step: &'static str, error: &object_store::Error) -> Self {
         let cause = Cause::of(error);
         Self { step, code: code_of(cause), message: describe(cause) }
     }
 
-    /// The volume that backups are kept on did.
+    /// The backup volume failed.
     pub fn of_volume(step: &'static str, path: impl fmt::Display, error: &std::io::Error) -> Self {
         let code = match error.kind() {
             std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => Code::StorageFull,
@@ -43,7 +43,7 @@ impl Failure {
         Self { step, code, message: format!("{path}: {error}") }
     }
 
-    /// The pod's own disk did.
+    /// The pod's disk failed.
     pub fn of_disk(step: &'static str, path: &std::path::Path, error: &std::io::Error) -> Self {
         let full = error.kind() == std::io::ErrorKind::StorageFull;
         let code = if full { Code::StagingFull } else { Code::StagingFailed };
@@ -52,7 +52,7 @@ impl Failure {
 }
 
 impl Failure {
-    /// What is left for the operator in the termination message, within the 4096 bytes that the kubelet keeps of one.
+    /// The termination message, within the kubelet's limit of 4096 bytes.
     pub fn left(&self) -> Value {
         let error: String = self.message.chars().take(ERROR_MAX_CHARACTERS).collect();
         json!({"step": self.step, "code": self.code.to_string(), "error": error})
@@ -90,7 +90,7 @@ fn describe(cause: Cause) -> String {
     }
 }
 
-/// Who must act.
+/// Code of a cause.
 fn code_of(cause: Cause) -> Code {
     match cause {
         Cause::Refused(refusal) => code_of_answer(refusal),

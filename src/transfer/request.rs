@@ -1,49 +1,48 @@
-//! What a transfer is asked for, and where it finds its files.
+//! Request and file paths of a transfer.
 
 use std::path::PathBuf;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Folder of the backup on its way, in the Job's pod.
+/// Staging directory in the Job's pod.
 pub const STAGING: &str = "/run/frappe-backup";
 
-/// Folder with `accessKey`, `secretKey`, `sessionToken`, `ca.crt` and `identity`, as far as they are given.
+/// Directory with `accessKey`, `secretKey`, `sessionToken`, `ca.crt` and `identity`, if given.
 pub const CREDENTIALS: &str = "/run/frappe-storage";
 
-/// Where the volume that backups are kept on is mounted.
+/// Mount path of the backup volume.
 pub const VOLUME: &str = "/run/frappe-backups";
 
-/// What is to be done, in this order: a backup is stored, old ones are removed, one is fetched; or all of a SiteBackup are
-/// removed. Has no secret.
+/// Request, in this order: upload a backup, remove old ones, download one; or remove all of a SiteBackup. Contains no secret.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Request {
-    /// Where backups are kept.
+    /// Storage.
     pub place: Place,
-    /// Folder of the site's backups there.
+    /// Folder of the site's backups in the storage.
     pub folder: String,
-    /// What is stored.
+    /// Backup to upload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub store: Option<Storing>,
-    /// What is removed.
+    /// Backups to remove.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
-    /// Name of the backup that is fetched, or the beginning of its name: then the newest of those.
+    /// Name or name prefix of the backup to download; the newest if several match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch: Option<String>,
-    /// Folder that it is fetched from, where it is another site's.
+    /// Folder to download from, if it is another site's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fetch_folder: Option<String>,
-    /// Whether an encrypted backup is fetched whose manifest the key does not authenticate.
+    /// Whether an encrypted backup with an unauthenticated manifest is accepted.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unauthenticated: bool,
-    /// Whose backups are removed, all of them.
+    /// Owner whose backups are all removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Maker>,
 }
 
-/// Who made backups: a SiteBackup, of a site.
+/// Owner of backups: a SiteBackup of a site.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Maker {
@@ -53,61 +52,61 @@ pub struct Maker {
     pub identity: String,
 }
 
-/// A backup that is stored.
+/// A backup to upload.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Storing {
     /// Its name.
     pub name: String,
-    /// The SiteBackup that asks for it.
+    /// The SiteBackup that makes it.
     pub site_backup: String,
     /// The site: namespace/name.
     pub site: String,
     /// The site's identity.
     pub identity: String,
-    /// When it was due.
+    /// Scheduled time.
     pub scheduled_at: Timestamp,
-    /// Whether the pod may have made none because the backup is stored already.
+    /// Whether the parts may be missing because the backup is already uploaded.
     #[serde(default)]
     pub may_be_stored: bool,
 }
 
-/// Which backups of a SiteBackup go.
+/// Retention of a SiteBackup's backups.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Retention {
-    /// Who made them.
+    /// Owner.
     #[serde(flatten)]
     pub maker: Maker,
-    /// Days that one is kept.
+    /// Days to keep a backup.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub days: Option<i32>,
-    /// How many of the newest are kept in any case.
+    /// Number of newest backups to keep.
     pub keep_last: usize,
 }
 
-/// Folders of the pod.
+/// Directories of the pod.
 #[derive(Clone, Debug)]
 pub struct Folders {
-    /// Of the backup on its way.
+    /// Staging directory.
     pub staging: PathBuf,
-    /// Of keys.
+    /// Keys.
     pub credentials: PathBuf,
-    /// Of the volume that backups are kept on.
+    /// Backup volume.
     pub volume: PathBuf,
 }
 
-/// A place.
+/// A storage.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub enum Place {
     /// A bucket.
     S3(Bucket),
-    /// The volume that is mounted.
+    /// The mounted volume.
     Volume,
 }
 
-/// A bucket that speaks S3's protocol.
+/// A bucket of Amazon S3 or a compatible service.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Bucket {
@@ -117,7 +116,7 @@ pub struct Bucket {
     /// Its region.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region: Option<String>,
-    /// URL of the service, if it is not Amazon's.
+    /// URL of the service. Default: Amazon S3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoint: Option<String>,
     /// Whether the bucket is in the path instead of the host name.

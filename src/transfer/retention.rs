@@ -1,5 +1,4 @@
-//! Removes backups: only those that the same SiteBackup made of the same site; those that are old, and never the newest; or
-//! all of them, where a user asked for that.
+//! Removes backups of the same SiteBackup and site: outdated ones, never the newest; or all of them, if a user requested it.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +13,7 @@ use super::{
 };
 use crate::domain::code::Code;
 
-/// Names of the backups that go. Pure. `backups` are those of the SiteBackup.
+/// Names of the backups to remove. Pure. `backups` are those of the SiteBackup.
 pub fn outdated(backups: &[Manifest], rule: &Retention, now: Timestamp) -> BTreeSet<String> {
     let mut newest_first: Vec<&Manifest> = backups.iter().filter(|it| !it.removing).collect();
     newest_first.sort_by_key(|it| std::cmp::Reverse((it.scheduled_at, it.name.clone())));
@@ -28,8 +27,8 @@ pub fn outdated(backups: &[Manifest], rule: &Retention, now: Timestamp) -> BTree
     beyond.filter(old).chain(interrupted).map(|it| it.name.clone()).collect()
 }
 
-/// Removes what is outdated, and what tries of this SiteBackup left that never became a backup; answers the names.
-/// `present` is the one that was stored just now.
+/// Removes outdated backups and remains of failed attempts of this SiteBackup; returns the names. `present` is the backup that was
+/// just uploaded.
 pub async fn retain(
     store: &Store,
     folder: &str,
@@ -53,7 +52,7 @@ pub async fn retain(
     Ok(removed)
 }
 
-/// Removes every backup that the SiteBackup made of the site, and what its tries left; answers the names.
+/// Removes all backups of the SiteBackup and site, and remains of failed attempts; returns the names.
 pub async fn remove_all(store: &Store, folder: &str, maker: &Maker) -> Result<Vec<String>, Failure> {
     let found = found(store, folder, maker).await?;
     for name in &found.tries {
@@ -65,11 +64,11 @@ pub async fn remove_all(store: &Store, folder: &str, maker: &Maker) -> Result<Ve
     Ok(found.tries.into_iter().chain(found.backups.into_iter().map(|it| it.name)).collect())
 }
 
-/// What lies in a site's folder and is of one SiteBackup.
+/// Backups of one SiteBackup in a site's folder.
 #[derive(Default)]
 struct Found {
     backups: Vec<Manifest>,
-    /// Names of tries that failed permanently: only what this SiteBackup itself began, which its name tells.
+    /// Names of failed attempts of this SiteBackup.
     tries: Vec<String>,
 }
 
@@ -96,7 +95,7 @@ async fn remove_try(store: &Store, folder: &str, name: &str) -> Result<(), Failu
     store.remove(&left).await
 }
 
-/// First it is none any more, then its parts go, then what says so.
+/// Removes a backup: marks its manifest, deletes the parts, then the manifest.
 async fn remove(store: &Store, folder: &str, backup: &Manifest) -> Result<(), Failure> {
     upload::put(store, folder, &Manifest { removing: true, authentication: None, ..backup.clone() }).await?;
     for part in backup.contents.parts.values() {
@@ -105,14 +104,14 @@ async fn remove(store: &Store, folder: &str, backup: &Manifest) -> Result<(), Fa
     store.remove(&manifest::folder(folder, &backup.name)).await
 }
 
-/// Whether a name is one that a SiteBackup gives to what it makes, before a restore and before a deletion too.
+/// Whether a name is a SiteBackup's name of a backup, including safety and final backups.
 fn began(name: &str, site_backup: &str) -> bool {
     [site_backup.to_owned(), format!("{site_backup}-before"), format!("{site_backup}-final")]
         .iter()
         .any(|it| is_run_of(name, it))
 }
 
-/// Whether a name is one that a SiteBackup gives: `NAME-2024-01-15-0200`.
+/// Whether a name has the form `NAME-2024-01-15-0200`.
 pub fn is_run_of(name: &str, site_backup: &str) -> bool {
     let rest = name.strip_prefix(site_backup).and_then(|it| it.strip_prefix('-'));
     let form = |rest: &str| {

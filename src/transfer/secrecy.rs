@@ -1,6 +1,5 @@
-//! Encryption at rest, in the format of age (age-encryption.org/v1): a part can be opened with `age --decrypt` and the key
-//! alone, without this operator. What no part of a backup tells by itself, that it is of this backup and that there are no
-//! others, the manifest tells, which the key authenticates.
+//! Encryption at rest, in the format of age (age-encryption.org/v1): a part can be decrypted with `age --decrypt` and the key,
+//! without this operator. The manifest, which the key authenticates, lists the parts of the backup.
 
 use std::{
     io::{self, BufReader, BufWriter, Read, Write as _},
@@ -17,19 +16,19 @@ use crate::domain::code::Code;
 
 /// File with the key, an X25519 identity as `age-keygen` writes it.
 pub const FILE_NAME: &str = "identity";
-/// What the name of an encrypted file ends with.
+/// Suffix of an encrypted file's name.
 pub const SUFFIX: &str = ".age";
-/// Bytes that are copied at once.
+/// Size of the copy buffer.
 const BUFFER_BYTES: usize = 1 << 20;
 
-/// What is authenticated by a key is a manifest, and nothing else that may one day be.
+/// Domain separation: what the key authenticates is a manifest.
 const MANIFEST: &[u8] = b"frappe-operator backup manifest 1\0";
 
 /// The key of a storage.
 pub struct Key(Identity);
 
 impl Key {
-    /// The key in a folder, or None where there is none. Comments and empty lines are passed over, as age does.
+    /// The key in a directory, or None. Comments and empty lines are skipped, as age does.
     pub fn read(folder: &Path) -> Result<Option<Self>, Failure> {
         let Ok(text) = std::fs::read_to_string(folder.join(FILE_NAME)) else { return Ok(None) };
         let line = text.lines().map(str::trim).find(|it| !it.is_empty() && !it.starts_with('#')).unwrap_or_default();
@@ -41,7 +40,7 @@ impl Key {
         line.parse().map(|it| Some(Self(it))).map_err(wrong)
     }
 
-    /// By what is told that a manifest is as it was written.
+    /// Authentication code of a manifest.
     pub fn authentication(&self, manifest: &[u8]) -> String {
         let mut context = hmac::Context::with_key(&self.of_manifests());
         context.update(MANIFEST);
@@ -49,7 +48,7 @@ impl Key {
         STANDARD.encode(context.sign())
     }
 
-    /// Whether a manifest is what was written with this key.
+    /// Whether a manifest is authentic for this key.
     pub fn authenticates(&self, manifest: &[u8], authentication: &str) -> bool {
         let Ok(tag) = STANDARD.decode(authentication) else { return false };
         hmac::verify(&self.of_manifests(), &[MANIFEST, manifest].concat(), &tag).is_ok()
@@ -92,7 +91,7 @@ impl Key {
     }
 }
 
-/// The backup is encrypted, and no key was given.
+/// Failure: the backup is encrypted, but there is no key.
 pub fn missing() -> Failure {
     let message = "the backup is encrypted: set storage.encryptionKeySecretRef to the Secret with its key".to_owned();
     Failure { step: "decrypt", code: Code::EncryptionKeyMissing, message }

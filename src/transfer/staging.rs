@@ -1,5 +1,5 @@
-//! The folder of a backup on its way. Code of the bench wrote there before: what is read is a plain file of that very name,
-//! never what a link leads to, and what is written is new.
+//! The staging directory. Code of the bench may write there: only regular files are read, never through a link, and only new files
+//! are written.
 
 use std::{
     fs::{File, OpenOptions},
@@ -20,7 +20,7 @@ pub fn open(path: &Path) -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, "is not a regular file"))
 }
 
-/// Opens a new file for writing, in the place of whatever has its name.
+/// Opens a new file for writing, replacing any existing one.
 pub fn create(path: &Path) -> io::Result<File> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -29,7 +29,7 @@ pub fn create(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).open(path)
 }
 
-/// Empties the folder. It may be a mount, which cannot be removed itself.
+/// Empties the directory, which may be a mount.
 pub fn empty(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     for entry in std::fs::read_dir(folder)? {

@@ -1,4 +1,4 @@
-//! Where backups are kept: a bucket, or a folder of a volume.
+//! Storage of backups: a bucket, or a directory of a volume.
 
 use std::{
     fs::File,
@@ -27,27 +27,27 @@ use super::{
 };
 use crate::domain::{code::Code, names::hex, wire};
 
-/// Least size of a piece of a large object: S3 takes at most 10,000 pieces of at least 5 MiB.
+/// Minimum part size of a multipart upload: S3 accepts at most 10,000 parts of at least 5 MiB.
 const PIECE_BYTES: u64 = 16 << 20;
-/// Most pieces of an object.
+/// Maximum parts of a multipart upload.
 const PIECES_MAX: u64 = 9000;
-/// Pieces on their way at once: their memory is the pod's.
+/// Concurrent part uploads, which bound the memory.
 const PIECES_AT_ONCE: usize = 2;
 
-/// Bytes that are read at once from a volume.
+/// Size of the read buffer for a volume.
 const BUFFER_BYTES: usize = 1 << 20;
-/// Largest note of an unfinished upload.
+/// Maximum size of the record of an unfinished upload.
 const NOTE_BYTES_MAX: u64 = 1 << 16;
 
-/// An open place.
+/// An open storage.
 pub enum Store {
     /// A bucket.
     S3(AmazonS3),
-    /// A folder of a volume.
+    /// A directory of a volume.
     Volume(Volume),
 }
 
-/// Size and SHA-256 of what goes by.
+/// Running size and SHA-256.
 #[derive(Default)]
 pub struct Digest {
     hash: Sha256,
@@ -55,13 +55,13 @@ pub struct Digest {
 }
 
 impl Digest {
-    /// Takes bytes in.
+    /// Adds bytes.
     pub fn add(&mut self, bytes: &[u8]) {
         self.hash.update(bytes);
         self.bytes += bytes.len() as u64;
     }
 
-    /// Takes bytes in, but no more than there may be altogether.
+    /// Adds bytes, up to a maximum size.
     pub fn add_at_most(&mut self, bytes: &[u8], most: u64) -> Result<(), Failure> {
         self.add(bytes);
         if self.bytes > most {
@@ -78,7 +78,7 @@ impl Digest {
         (self.bytes, hex(&self.hash.finalize()))
     }
 
-    /// Those of a file.
+    /// Size and SHA-256 of a file.
     pub fn of(mut file: File) -> std::io::Result<(u64, String)> {
         let mut digest = Self::default();
         let mut buffer = vec![0; BUFFER_BYTES];
@@ -91,7 +91,7 @@ impl Digest {
     }
 }
 
-/// What an upload that did not end left at the bucket: written down before its first piece is sent.
+/// Record of an unfinished upload, written before its first part is sent.
 #[derive(Deserialize, Serialize)]
 struct Unfinished {
     path: String,
@@ -99,7 +99,7 @@ struct Unfinished {
 }
 
 impl Store {
-    /// Opens a place. Of a bucket nothing is asked yet.
+    /// Opens a storage, without a request.
     pub fn open(place: &Place, folders: &Folders) -> Result<Self, Failure> {
         match place {
             Place::Volume => {
