@@ -16,10 +16,10 @@ pub type Boxed<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 /// Proposes the coordinator.
 pub trait Election: Send + Sync + 'static {
     /// Takes part in the election, or renews; returns the name of the elected member's Lease, if known.
-    fn stand(&self) -> Boxed<Option<Arc<str>>>;
+    fn campaign(&self) -> Boxed<Option<Arc<str>>>;
 
     /// Steps down.
-    fn withdraw(&self) -> Boxed<()>;
+    fn step_down(&self) -> Boxed<()>;
 }
 
 /// Election with a Lease.
@@ -41,7 +41,7 @@ impl LeaseElection {
 }
 
 impl Election for LeaseElection {
-    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let (lock, limit) = (Arc::clone(&self.lock), self.timeout);
         Box::pin(async move {
             match tokio::time::timeout(limit, lock.try_acquire_or_renew()).await {
@@ -57,10 +57,10 @@ impl Election for LeaseElection {
         })
     }
 
-    fn withdraw(&self) -> Boxed<()> {
+    fn step_down(&self) -> Boxed<()> {
         let (lock, limit) = (Arc::clone(&self.lock), self.timeout);
         Box::pin(async move {
-            // One that does not hold the office is told so, and that is all right.
+            // An error because this member does not hold the Lease is harmless.
             let _ = tokio::time::timeout(limit, lock.step_down()).await;
         })
     }

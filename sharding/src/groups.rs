@@ -147,7 +147,7 @@ where
         if lost.is_empty() && gained.is_empty() {
             return false;
         }
-        self.tell_synced();
+        self.publish_synced();
         true
     }
 
@@ -162,7 +162,7 @@ where
         self.parts.iter().fold(SlotSet::NONE, |all, group| all.union(&group.slots))
     }
 
-    fn tell_synced(&self) {
+    fn publish_synced(&self) {
         let synced = self.parts.iter().filter(|group| group.synced);
         self.sink.synced(synced.fold(SlotSet::NONE, |all, group| all.union(&group.slots)));
     }
@@ -194,7 +194,7 @@ where
                 self.sink.listed(&group.slots, objects, &version);
                 group.version = version;
                 group.synced = true;
-                self.tell_synced();
+                self.publish_synced();
             }
             Ok(Seen::Applied(object)) => {
                 group.version = object.meta().resource_version.clone().unwrap_or_default();

@@ -109,7 +109,7 @@ impl Server {
         let version = state.version;
         state.objects.retain(|(other, _)| other != name);
         state.objects.push((name.to_owned(), version));
-        state.tell("MODIFIED", &object(name, version));
+        state.send("MODIFIED", &object(name, version));
         version
     }
 
@@ -126,21 +126,21 @@ impl Server {
         state.version += 1;
         let version = state.version;
         state.objects.retain(|(other, _)| other != name);
-        state.tell("DELETED", &object(name, version));
+        state.send("DELETED", &object(name, version));
     }
 
     /// Nothing changed up to now, as watch number so much is told.
     pub(crate) fn bookmark(&self, watch: usize, version: u64) {
         let bookmark =
             json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"resourceVersion": version.to_string()}});
-        self.state().tell_one(watch, "BOOKMARK", &bookmark);
+        self.state().send_one(watch, "BOOKMARK", &bookmark);
     }
 
     /// A watch is told that its version is too old.
     pub(crate) fn expire(&self, watch: usize) {
         let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
                             "message": "too old", "reason": "Expired", "code": 410});
-        self.state().tell_one(watch, "ERROR", &status);
+        self.state().send_one(watch, "ERROR", &status);
     }
 
     /// The connections of all watches end.
@@ -192,13 +192,13 @@ impl Server {
 }
 
 impl State {
-    fn tell(&mut self, kind: &str, object: &Value) {
+    fn send(&mut self, kind: &str, object: &Value) {
         for watch in 0..self.watches.len() {
-            self.tell_one(watch, kind, object);
+            self.send_one(watch, kind, object);
         }
     }
 
-    fn tell_one(&mut self, watch: usize, kind: &str, object: &Value) {
+    fn send_one(&mut self, watch: usize, kind: &str, object: &Value) {
         // Whose request has ended hears nothing.
         let _ = self.watches[watch].send(line(kind, object));
     }

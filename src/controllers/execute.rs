@@ -98,13 +98,13 @@ impl<K> From<Refused<K>> for Failed<K> {
 
 impl Attempt<'_> {
     /// Executes a plan and publishes its Events. The job slot is released if the Job was not created.
-    pub async fn carry_out<K: Held>(&self, plan: &Plan<K>, room: Option<&Claim>) -> Result<Outcome, Failed<K>> {
+    pub async fn carry_out<K: Held>(&self, plan: &Plan<K>, slot: Option<&Claim>) -> Result<Outcome, Failed<K>> {
         let done = self.execute(plan).await;
         if done.is_err()
-            && let Some(room) = room
+            && let Some(slot) = slot
             && plan.job.as_ref().is_none_or(|job| K::children(self.context).get(Kind::Job, &job.key).is_none())
         {
-            self.context.jobs.give_back(room);
+            self.context.jobs.release(slot);
         }
         done?;
         for notice in &plan.notices {
@@ -123,7 +123,7 @@ impl Attempt<'_> {
         let context = self.context;
         let recorded = plan.status.as_ref().and_then(|it| K::recorded(context, self.key, it));
         for step in &plan.steps {
-            self.take(step).await.map_err(|error| (step.of().cloned(), error))?;
+            self.run_step(step).await.map_err(|error| (step.of().cloned(), error))?;
         }
         if let Some(next) = &plan.status
             && let Some(known) = K::Recorder::newest(context, self.key)
@@ -132,7 +132,7 @@ impl Attempt<'_> {
             written.map_err(|error| (recorded.clone(), error))?;
         }
         let mut refused = Vec::new();
-        self.take_each(&plan.prepare, &mut refused).await?;
+        self.run_steps(&plan.prepare, &mut refused).await?;
         if let Some(job) = &plan.job
             && K::children(context).get(Kind::Job, &job.key).is_none()
             && !recorded.as_ref().is_some_and(|it| is_refused(&refused, it))
@@ -142,7 +142,7 @@ impl Attempt<'_> {
                 return Err(failed);
             }
         }
-        self.take_each(&plan.last, &mut refused).await?;
+        self.run_steps(&plan.last, &mut refused).await?;
         let mut refused = refused.into_iter();
         match refused.next() {
             Some(first) => Err(Failed { first, others: refused.collect() }),
@@ -151,10 +151,10 @@ impl Attempt<'_> {
     }
 
     /// Executes the steps of objects without a rejected write.
-    async fn take_each<K: Held>(&self, steps: &[Step<K>], refused: &mut Vec<Refused<K>>) -> Result<(), Failed<K>> {
+    async fn run_steps<K: Held>(&self, steps: &[Step<K>], refused: &mut Vec<Refused<K>>) -> Result<(), Failed<K>> {
         for step in steps {
             if !step.of().is_some_and(|it| is_refused(refused, it)) {
-                let done = self.take(step).await;
+                let done = self.run_step(step).await;
                 if let Some(failed) = ends(done.map_err(|error| (step.of().cloned(), error)), refused) {
                     return Err(failed);
                 }
@@ -163,7 +163,7 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    async fn take<K: Held>(&self, step: &Step<K>) -> Result<(), WriteError> {
+    async fn run_step<K: Held>(&self, step: &Step<K>) -> Result<(), WriteError> {
         let (context, writer, children) = (self.context, self.writer, K::children(self.context));
         let secrets = K::secrets(context);
         match step {
@@ -172,11 +172,11 @@ impl Attempt<'_> {
                 let Some(known) = K::newest_of(context, of) else { return Ok(()) };
                 let written = self.write_status::<K>(&known, next).await?;
                 if let Some(notice) = notice.as_ref().filter(|_| written) {
-                    self.tell::<K>(of, notice).await;
+                    self.publish::<K>(of, notice).await;
                 }
                 Ok(())
             }
-            Step::For(_, write) => Box::pin(self.take(write)).await,
+            Step::For(_, write) => Box::pin(self.run_step(write)).await,
             Step::Create(desired) if desired.kind == Kind::Secret => objects::create(writer, secrets, desired).await,
             Step::Create(desired) => objects::create(writer, children.cache(desired.kind), desired).await,
             Step::Ensure(desired) => objects::ensure(writer, children, desired).await,
@@ -220,7 +220,7 @@ impl Attempt<'_> {
     }
 
     /// Publishes Events of an object.
-    pub async fn tell<K: Held>(&self, of: &K, notice: &Notice) {
+    pub async fn publish<K: Held>(&self, of: &K, notice: &Notice) {
         K::count(notice);
         self.context.events.publish(&reference(K::KIND, &Key::of(of), of.meta().uid.clone()), notice).await;
     }

@@ -62,7 +62,7 @@ pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, er
                 // In a namespace that is going no Event can be made.
                 if !matches!(write, WriteError::NamespaceTerminating { .. }) {
                     // The Event is the line.
-                    attempt.tell::<K>(about, &notice).await;
+                    attempt.publish::<K>(about, &notice).await;
                 }
                 not_ready(attempt, about, &notice.note).await;
             } else {

@@ -104,7 +104,7 @@ impl<K: Cached> Cache<K> {
             },
             Some((Written::Deleted { uid, version }, _)) => newest(
                 seen.filter(|object| !is_gone(object.as_ref(), &uid, version)),
-                stray.filter(|object| !is_gone_astray(object.as_ref(), &uid, version)),
+                stray.filter(|object| !is_gone_stray(object.as_ref(), &uid, version)),
             ),
         }
     }
@@ -179,7 +179,7 @@ impl<K: Cached> Cache<K> {
     pub fn wrote(&self, object: K) {
         let object = K::trim(object.close());
         let key = Key::of(&object);
-        if self.is_taken_in(&key, &object) {
+        if self.accept_known(&key, &object) {
             return;
         }
         if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), &object)) {
@@ -206,8 +206,8 @@ impl<K: Cached> Cache<K> {
         self.known.as_ref().is_none_or(|known| known(object))
     }
 
-    /// Whether an object that was a stranger at this version or before is kept from now on.
-    fn is_taken_in(&self, key: &Key, object: &K::Form) -> bool {
+    /// Caches an object that was a stranger at this version or before and has a known owner now; returns whether it did.
+    fn accept_known(&self, key: &Key, object: &K::Form) -> bool {
         let seen = self.strangers.get(key).map(|entry| *entry.value());
         let taken = seen.is_some_and(|seen| version_of(object) >= Some(seen)) && self.holds(object);
         if taken {
@@ -218,7 +218,7 @@ impl<K: Cached> Cache<K> {
     }
 
     /// Notes a stranger, and removes it if it was kept.
-    fn turn_away(&self, object: &K::Form) -> Option<Change<K::Form>> {
+    fn reject(&self, object: &K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(object);
         let before = self.seen(&key);
         if before.as_ref().is_some_and(|before| version_of(before.as_ref()) > version_of(object)) {
@@ -262,7 +262,7 @@ impl<K: Cached> Cache<K> {
     pub(super) fn apply(&self, object: K::Form) -> Option<Change<K::Form>> {
         let key = Key::of(&object);
         if !self.holds(&object) {
-            return self.turn_away(&object);
+            return self.reject(&object);
         }
         self.strangers.remove(&key);
         let gone = |written: &Written<K::Form>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
@@ -306,7 +306,7 @@ impl<K: Cached> Cache<K> {
     /// Records a complete list of some slots at a version.
     pub(super) fn list(&self, slots: &SlotSet, objects: Vec<K::Form>, version: &str) -> Vec<Change<K::Form>> {
         let (objects, strange): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| self.holds(object));
-        let turned_away: Vec<_> = strange.iter().filter_map(|object| self.turn_away(object)).collect();
+        let rejected: Vec<_> = strange.iter().filter_map(|object| self.reject(object)).collect();
         let listed: HashSet<Key> = objects.iter().map(Key::of).collect();
         let mine = |object: &K::Form| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
         let at = version.parse::<u64>().ok();
@@ -314,7 +314,7 @@ impl<K: Cached> Cache<K> {
             Written::Object(object) => listed.contains(key) || !mine(object) || version_of(object.as_ref()) > at,
             Written::Deleted { .. } => true,
         });
-        let mut gone = turned_away;
+        let mut gone = rejected;
         self.objects.retain(|key, held| {
             let object = (!listed.contains(key)).then(|| K::form(held)).filter(|object| mine(object));
             let keep = object.is_none();
@@ -332,16 +332,16 @@ impl<K: Cached> Cache<K> {
         let before = self.objects.len();
         self.objects.retain(|_, held| !lost(&K::form(held)));
         if before > 2 * self.objects.len() {
-            self.move_together();
+            self.defragment();
         }
         self.strays.retain(|_, object| !lost(object));
         self.written.retain(|_, (written, _)| !matches!(written, Written::Object(object) if lost(object)));
     }
 
-    /// What is kept of many lies scattered over the pages of all of them: copied together, it leaves those pages free.
-    /// All copies are made before the first original goes, since the allocator would put a copy where the last original
-    /// was. Called by the watch only, like everything that changes `objects`.
-    fn move_together(&self) {
+    /// Copies the remaining objects next to each other: after many removals they are scattered over pages that could be
+    /// freed. All copies are made before the first original is dropped, since the allocator would otherwise reuse its
+    /// place. Called only by the watch, like everything that changes `objects`.
+    fn defragment(&self) {
         let copies: Vec<(Key, K::Held)> =
             self.objects.iter().map(|entry| (entry.key().clone(), K::copy(entry.value()))).collect();
         for (key, copy) in copies {
@@ -376,9 +376,9 @@ fn is_gone<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
     object.meta().uid.as_deref() == Some(uid) && version_of(object).is_none_or(|it| it <= version)
 }
 
-/// The same of a stray: the version at which an object left its watch is that at which it lost its label, and so the
-/// first one of the stray.
-fn is_gone_astray<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
+/// The same for a stray: the version at which an object left its watch is the one at which it lost its label, and therefore
+/// the stray's first version.
+fn is_gone_stray<K: Resource>(object: &K, uid: &str, version: u64) -> bool {
     is_gone(object, uid, version) && (version == u64::MAX || version_of(object) != Some(version))
 }
 

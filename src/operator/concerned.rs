@@ -46,7 +46,7 @@ impl Concerned {
         let sites = *default_mariadb_image != after.default_mariadb_image
             || *default_mariadb != after.default_mariadb
             || *default_domain_suffix != after.default_domain_suffix
-            // Those that wait for room ask again.
+            // Sites that wait for a job slot request it again.
             || *max_concurrent_site_jobs != after.max_concurrent_site_jobs
             || *allowed_route_annotations != after.allowed_route_annotations
             || *allowed_site_config_keys != after.allowed_site_config_keys

@@ -54,7 +54,7 @@ impl Fleet {
                     _ = looks.tick() => self.look_at_sites(&mut waiting),
                 }
                 let now = view.borrow_and_update().clone();
-                self.tell(&now);
+                self.publish(&now);
                 let elected = self.handle.gate().opening().borrow().coordinates();
                 if elected != std::mem::replace(&mut coordinates, elected) {
                     tracing::info!(
@@ -72,7 +72,7 @@ impl Fleet {
         });
     }
 
-    fn tell(&self, view: &View) {
+    fn publish(&self, view: &View) {
         let leases: Vec<_> = view.peers.iter().map(|peer| (peer.lease.clone(), peer.lease_age.as_secs())).collect();
         let report = report(&self.names, view.map.as_deref(), &leases);
         let gate: &Gate = self.handle.gate();

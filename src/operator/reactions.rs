@@ -63,7 +63,7 @@ impl Reactions {
                 wake.backups_of(&Key::of(site));
                 // A bench that is being deleted waits for its sites.
                 wake.leaving_bench(&site_watch::lane(site));
-                wake.astray(&client, site);
+                wake.relabel_stray(&client, site);
             }
         }
     }

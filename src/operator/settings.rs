@@ -45,7 +45,7 @@ pub(super) fn start(
         let former = std::mem::replace(&mut *known.lock().unwrap_or_else(PoisonError::into_inner), data.clone());
         let last_good = settings.borrow().clone();
         let (next, bad) = config::parse(&data, &last_good);
-        tell(&events, change.object(), &bad);
+        report_bad_values(&events, change.object(), &bad);
         report(&next);
         if next != *last_good {
             tracing::info!(keys = changed_keys(&former, &data), "configuration changed");
@@ -72,7 +72,7 @@ fn report(config: &OperatorConfig) {
 }
 
 /// Says what was not taken where people look: Event, log, metric.
-fn tell(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
+fn report_bad_values(events: &Events, map: &ConfigMap, bad: &[BadValue]) {
     gauge!("frappe_operator_config_bad_values").set(f64::from(u32::try_from(bad.len()).unwrap_or(u32::MAX)));
     for value in bad {
         let about = reference(Kind::ConfigMap, &Key::of(map), map.uid());

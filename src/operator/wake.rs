@@ -115,7 +115,7 @@ impl Wake {
         }
     }
 
-    /// A site without the slot label: the owner of its slot takes it in, and gives it the label first of all.
+    /// Adds a site without the slot label to the cache, if this replica owns its slot; its reconcile sets the label first.
     pub(super) fn unlabelled(&self, site: &Arc<FrappeSite>, priority: Priority) {
         if self.gate.owns(scope_of(site)) {
             self.sites.stray(Arc::clone(site));
@@ -123,9 +123,9 @@ impl Wake {
         }
     }
 
-    /// A site went from the watch although nobody deleted it: its label may have been altered. No watch shows such a
-    /// site to its owner: it is looked for until it has its label back, or is gone.
-    pub(super) fn astray(&self, client: &Client, site: &FrappeSite) {
+    /// A site left the watch without being deleted: its slot label may have been changed, and then no watch of its owner
+    /// shows it. Reads the site and has it reconciled until it has its label again or is deleted.
+    pub(super) fn relabel_stray(&self, client: &Client, site: &FrappeSite) {
         if site.metadata.deletion_timestamp.is_some() || !self.gate.owns(scope_of(site)) {
             return;
         }

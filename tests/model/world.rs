@@ -81,12 +81,12 @@ struct Office {
 }
 
 impl Election for Office {
-    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let lease = frappe_operator::parts::names("system").lease(&self.named.lock().unwrap());
         Box::pin(async move { Some(lease.into()) })
     }
 
-    fn withdraw(&self) -> Boxed<()> {
+    fn step_down(&self) -> Boxed<()> {
         Box::pin(async {})
     }
 }

@@ -134,7 +134,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// How often the members' logs say this.
-    pub(super) fn said(&self, word: &str) -> usize {
+    pub(super) fn count_log_lines(&self, word: &str) -> usize {
         let of = |path: &PathBuf| {
             std::fs::read_to_string(path).unwrap_or_default().lines().filter(|it| it.contains(word)).count()
         };
@@ -142,7 +142,7 @@ impl<'a> Fleet<'a> {
     }
 
     /// One fault.
-    pub(super) async fn suffer(&mut self, planned: Planned) -> anyhow::Result<()> {
+    pub(super) async fn inject(&mut self, planned: Planned) -> anyhow::Result<()> {
         // One that stands still is left alone until it goes on.
         let awake: Vec<usize> =
             (0..self.members.len()).filter(|it| !self.members[*it].stands_still.load(Ordering::SeqCst)).collect();

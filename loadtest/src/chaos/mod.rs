@@ -64,7 +64,7 @@ impl Chaos {
             self.sites, self.members, self.duration, self.seed
         );
         let work = tokio::spawn(users.clone().work(self.seed + 1, self.edits_per_second, self.sites));
-        let trouble = self.trouble(&mut fleet).await;
+        let injected = self.inject_faults(&mut fleet).await;
         users.busy.store(false, Ordering::SeqCst);
         fleet.heal().await?;
         let observed = async || users.unobserved().await.is_ok_and(|(waiting, _)| waiting == 0);
@@ -72,7 +72,7 @@ impl Chaos {
         // Slots without a site are taken over as the others are, maybe later.
         let owned = until(SETTLE_WITHIN, "every slot has an owner", async || fleet.owns_everything().await).await;
         work.abort();
-        trouble?;
+        injected?;
         for error in [settled.err(), owned.err()].into_iter().flatten() {
             println!("{error:#}");
         }
@@ -83,14 +83,14 @@ impl Chaos {
         Ok(Report::new(self, (begun, ended), &found, &fleet, ends))
     }
 
-    async fn trouble(&self, fleet: &mut Fleet<'_>) -> anyhow::Result<()> {
+    async fn inject_faults(&self, fleet: &mut Fleet<'_>) -> anyhow::Result<()> {
         let end = Instant::now() + self.duration;
         for planned in faults::plan(self.seed, self.map_by_hand) {
             tokio::time::sleep(planned.wait).await;
             if Instant::now() >= end {
                 return Ok(());
             }
-            fleet.suffer(planned).await?;
+            fleet.inject(planned).await?;
         }
         Ok(())
     }

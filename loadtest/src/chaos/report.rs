@@ -56,9 +56,9 @@ impl Report {
         this.row("slots without one at the end", &left.to_string());
         this.must_be_none("slots have no owner at the end", left, &[]);
         this.row("members that were told to end: clean / not", &format!("{} / {}", ends.clean, ends.other));
-        let said = |word| fleet.said(word);
-        let (fenced, back) = (said("end=Fenced"), said("end=WentBack"));
-        let panics = said("panicked");
+        let lines = |word| fleet.count_log_lines(word);
+        let (fenced, back) = (lines("end=Fenced"), lines("end=WentBack"));
+        let panics = lines("panicked");
         this.row("incarnations fenced / map went back / panics", &format!("{fenced} / {back} / {panics}"));
         this.must_be_none("panics", panics, &[]);
         this.must_be_none("members did not end well", fleet.unclean().len(), fleet.unclean());

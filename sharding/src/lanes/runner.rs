@@ -196,7 +196,7 @@ where
                     }
                 }
                 message = self.receiver.recv() => match message {
-                    Some(message) => self.take(message),
+                    Some(message) => self.handle(message),
                     None => break,
                 },
                 Ok(()) = terms.acting.changed() => {}
@@ -241,7 +241,7 @@ where
         None
     }
 
-    fn take(&mut self, first: Message<L, K>) {
+    fn handle(&mut self, first: Message<L, K>) {
         let mut next = Some(first);
         while let Some(message) = next {
             match message {

@@ -197,7 +197,7 @@ impl Runtime {
         let mut pending: Pending = FuturesUnordered::new();
         let mut leases = Box::pin(self.watch_leases());
         let mut maps = Box::pin(self.watch_map());
-        let mut standing = Standing::default();
+        let mut campaign = Standing::default();
         let mut input = Input::Tick;
         let end = loop {
             if let Some(end) = self.turn(input, &mut pending) {
@@ -205,15 +205,15 @@ impl Runtime {
             }
             let tick = Instant::now() + self.member.next_tick(self.settings.clock.now());
             let stands = self.synced && !self.stopping && self.member.acts(self.settings.clock.now());
-            standing.follow(stands, self.gate.opening().borrow().coordinates(), self.settings.timing.lease_duration);
+            campaign.follow(stands, self.gate.opening().borrow().coordinates(), self.settings.timing.lease_duration);
             input = tokio::select! {
                 biased;
                 command = self.commands.recv() => self.command(command.as_ref(), &mut pending),
                 Some(answer) = pending.next(), if !pending.is_empty() => answer.unwrap_or(Input::Tick),
                 Some(seen) = leases.next() => seen,
                 Some(seen) = maps.next() => seen,
-                () = sleep_until(standing.next), if stands => {
-                    standing.next = Instant::now() + self.settings.timing.lease_duration / 3;
+                () = sleep_until(campaign.next), if stands => {
+                    campaign.next = Instant::now() + self.settings.timing.lease_duration / 3;
                     self.elect(&mut pending);
                     Input::Tick
                 }
@@ -236,7 +236,7 @@ impl Runtime {
         let entries = self.member.open().into_iter().collect();
         let until = self.member.right_until().filter(|_| self.member.joined());
         self.gate.set(&Opening { until, entries, draining: draining.clone() });
-        self.tell(draining);
+        self.publish(draining);
         let mut end = None;
         for effect in effects {
             match effect {
@@ -260,9 +260,9 @@ impl Runtime {
                 if std::mem::replace(&mut self.stopping, true) {
                     return Input::Tick;
                 }
-                let withdrawn = self.election.withdraw();
+                let stepped_down = self.election.step_down();
                 pending.push(Box::pin(async move {
-                    withdrawn.await;
+                    stepped_down.await;
                     None
                 }));
                 Input::Stop
@@ -271,8 +271,8 @@ impl Runtime {
     }
 
     fn elect(&self, pending: &mut Pending) {
-        let standing = self.election.stand();
-        pending.push(Box::pin(async move { standing.await.map(|name| Input::Preferred(Some(name))) }));
+        let campaign = self.election.campaign();
+        pending.push(Box::pin(async move { campaign.await.map(|name| Input::Preferred(Some(name))) }));
     }
 
     /// Work that does not end in time is cancelled; its sent writes are still waited for.
@@ -290,7 +290,7 @@ impl Runtime {
         })
     }
 
-    fn tell(&self, draining: BTreeSet<Entry>) {
+    fn publish(&self, draining: BTreeSet<Entry>) {
         let now = self.settings.clock.now();
         let peers = self
             .member

@@ -19,11 +19,11 @@ const SCOPE: Scope = Scope::Slot(Slot::new(3));
 struct Nobody;
 
 impl Election for Nobody {
-    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         Box::pin(async { None })
     }
 
-    fn withdraw(&self) -> Boxed<()> {
+    fn step_down(&self) -> Boxed<()> {
         Box::pin(async {})
     }
 }

@@ -56,7 +56,7 @@ impl Member {
         // What was counted while this member itself did not act counts for nothing: an outage of the API server must
         // not end in mutual fencing (M-3).
         let acted = self.acts(now);
-        self.take(input, now);
+        self.handle(input, now);
         if self.others.is_ended(&self.setup.incarnation) {
             self.end = Some(End::Fenced);
         }
@@ -72,7 +72,7 @@ impl Member {
         effects
     }
 
-    fn take(&mut self, input: Input, now: Now) {
+    fn handle(&mut self, input: Input, now: Now) {
         match input {
             Input::Tick => {}
             Input::Synced => self.synced = true,

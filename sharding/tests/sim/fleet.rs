@@ -146,7 +146,7 @@ struct Whim {
 }
 
 impl Election for Whim {
-    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let alive: Vec<String> = self.processes.lock().unwrap().values().map(|it| it.name.clone()).collect();
         let mut dice = self.dice.lock().unwrap();
         let some = if dice.random_range(0..10) == 0 { dice.random_range(0..alive.len().max(1)) } else { 0 };
@@ -154,7 +154,7 @@ impl Election for Whim {
         Box::pin(async move { name })
     }
 
-    fn withdraw(&self) -> Boxed<()> {
+    fn step_down(&self) -> Boxed<()> {
         Box::pin(async {})
     }
 }
@@ -170,7 +170,7 @@ struct Terms {
 type Office = Arc<Mutex<Option<(usize, Instant)>>>;
 
 impl Election for Terms {
-    fn stand(&self) -> Boxed<Option<Arc<str>>> {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         if self.sky.of(self.process).cut {
             return Box::pin(async { None });
         }
@@ -184,7 +184,7 @@ impl Election for Terms {
         Box::pin(async move { name })
     }
 
-    fn withdraw(&self) -> Boxed<()> {
+    fn step_down(&self) -> Boxed<()> {
         self.office.lock().unwrap().take_if(|(holder, _)| *holder == self.process);
         Box::pin(async {})
     }

@@ -4,6 +4,7 @@
 //! those of sites. SiteBackups whose site does not exist are looked at under its key too.
 
 pub mod build;
+mod draft;
 pub mod index;
 pub mod model;
 pub mod orphan;
@@ -11,7 +12,6 @@ pub mod plan;
 pub mod reason;
 pub mod removal;
 mod running;
-mod scene;
 pub mod schedule;
 pub mod status;
 pub mod storage;
@@ -36,7 +36,7 @@ use crate::{
         context::{ChildCache, Children, Context},
         execute::{Attempt, Held, Refused},
         failure::{self, Error},
-        site::{observe::observe, room},
+        site::{observe::observe, slot_grant},
     },
     domain::{key::Key, labels, object::Kind, uid},
     io::{events::Notice, writer::Writer},
@@ -94,13 +94,13 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
     let writer = Writer::new(context.client.clone(), scope);
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner: Owner::default() };
     let read = |source| Error::Observe(Kind::SiteBackup, key.clone(), source);
-    let (plan, room) = match context.sites.get(&key) {
+    let (plan, slot) = match context.sites.get(&key) {
         // It came meanwhile: what is done for it is done as its slot's owner.
         Some(site) if scope != Scope::Slot(uid::slot_of(site.as_ref())) => return Outcome::Conflict,
         Some(site) => {
             let turn = Turn { epoch, terminating: false, of: Of::Backups };
             match observe(&context, site, turn).await {
-                Ok(observed) => budgeted(&context, &observed),
+                Ok(observed) => with_job_slot(&context, &observed),
                 Err(source) => return failure::retried(&read(source)),
             }
         }
@@ -112,7 +112,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
             }
         }
     };
-    match attempt.carry_out(&plan, room.as_ref()).await {
+    match attempt.carry_out(&plan, slot.as_ref()).await {
         Ok(outcome) => outcome,
         Err(failed) => {
             for one in failed.others.into_iter().rev() {
@@ -123,13 +123,13 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
     }
 }
 
-/// The plan, with room for the Job that it starts; or the plan of a site that waits for room.
-fn budgeted(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
+/// The plan with its Job if the bench has a free job slot; otherwise the plan that reports the wait.
+fn with_job_slot(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
     let operation = plan.start.as_ref().and_then(|it| it.status.as_ref()?.backup.as_ref());
     // What a user asked for comes before what a schedule did.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
-    room::budgeted(context, observed, plan, Wants::Backup, scheduled)
+    slot_grant::with_job_slot(context, observed, plan, Wants::Backup, scheduled)
 }
 
 /// The cache whose watch shows a SiteBackup: it has a slot's label, or none yet.

@@ -65,20 +65,20 @@ fn step(
         }
         // Its owner looks at it; or it is going, and this is looked at again when it is gone.
         (Some(_), None) => None,
-        (None, Some(_)) => Some(Step::Patch(backup.clone(), free(backup, removal::holds(backup)))),
-        (None, None) if removal::holds(backup) => Some(Step::Patch(backup.clone(), free(backup, true))),
-        (None, None) => tell(backup, site, now),
+        (None, Some(_)) => Some(Step::Patch(backup.clone(), free(backup, removal::has_finalizer(backup)))),
+        (None, None) if removal::has_finalizer(backup) => Some(Step::Patch(backup.clone(), free(backup, true))),
+        (None, None) => report_missing_site(backup, site, now),
     }
 }
 
 /// The metadata of a SiteBackup that is of no site of this replica. Without a site no backup can be removed: the finalizer goes.
 fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
     let metadata = MetadataPatch::of(backup).without_labels([labels::SLOT, "site"]);
-    if without_finalizer { metadata.with_finalizers(removal::others(backup)) } else { metadata }
+    if without_finalizer { metadata.with_finalizers(removal::other_finalizers(backup)) } else { metadata }
 }
 
 /// Says that the site does not exist, unless the SiteBackup has nothing to do any more.
-fn tell(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
+fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
     let over = backup.spec.schedule.is_none() && ended_once(backup).is_some();
     let message = format!("FrappeSite {site} not found; the backup starts once it exists");
     let report = Report::new(BackupPhase::Pending, Reason::SiteNotFound, message);

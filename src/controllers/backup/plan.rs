@@ -12,10 +12,9 @@ use frappe_crds::{
 use kube::ResourceExt as _;
 
 use super::{
+    draft::Draft,
     model::{Plan, Step},
-    removal,
-    scene::Scene,
-    waiting,
+    removal, waiting,
 };
 use crate::controllers::{
     phase::{Next, fold},
@@ -79,11 +78,11 @@ pub fn plan(observed: &Observed) -> Plan {
 
 impl<'a> Look<'a> {
     fn of(observed: &'a Observed, input: Option<Subject<'a>>, recorded: Option<BackupOperation>, busy: bool) -> Self {
-        let mut scene = Scene { observed, plan: Plan::default(), input, busy };
+        let mut draft = Draft { observed, plan: Plan::default(), input, busy };
         if let Some(operation) = recorded.clone() {
-            scene.go_on(operation);
+            draft.continue_operation(operation);
         }
-        Self { observed, input, recorded, under_way: scene.plan, busy }
+        Self { observed, input, recorded, under_way: draft.plan, busy }
     }
 
     /// The SiteBackup of the running operation.
@@ -101,14 +100,14 @@ fn operation(look: &Look) -> Next<SiteBackup> {
 fn others(look: &Look) -> Next<SiteBackup> {
     let Look { observed, input, busy, .. } = *look;
     let ended = look.recorded.is_some() && look.under_way.status.as_ref().is_some_and(|it| it.backup.is_none());
-    let mut scene = Scene { observed, plan: Plan::default(), input, busy };
-    scene.others(look.uid(), ended);
-    Next::Go(scene.plan)
+    let mut draft = Draft { observed, plan: Plan::default(), input, busy };
+    draft.waiting_backups(look.uid(), ended);
+    Next::Go(draft.plan)
 }
 
 /// Labels and copies the Secrets of storages.
 fn secrets(look: &Look) -> Next<SiteBackup> {
-    let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() || removal::holds(it);
+    let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() || removal::has_finalizer(it);
     let steps = look.input.map(|input| read_secrets(look.observed, &input, live));
     Next::End(Plan { prepare: steps.unwrap_or_default(), ..Plan::default() })
 }

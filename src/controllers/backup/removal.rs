@@ -12,9 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
+    draft::Draft,
     model::{Due, Report, Step},
     reason::Reason,
-    scene::Scene,
     status::{self, Times, recorded},
     storage::{image_unknown, is_unseen, storage},
 };
@@ -36,18 +36,21 @@ pub(super) fn wanted(observed: &Observed, backup: &SiteBackup) -> bool {
 }
 
 /// Whether our finalizer is set.
-pub fn holds(backup: &SiteBackup) -> bool {
+pub fn has_finalizer(backup: &SiteBackup) -> bool {
     backup.finalizers().iter().any(|it| it == labels::BACKUP_FINALIZER)
 }
 
 /// Finalizers of a SiteBackup without ours.
-pub fn others(backup: &SiteBackup) -> Vec<String> {
+pub fn other_finalizers(backup: &SiteBackup) -> Vec<String> {
     finalizers_without(backup, labels::BACKUP_FINALIZER)
 }
 
 /// Removes the finalizer of a SiteBackup that is being deleted. No finalizer can be added any more, so any version will do.
 fn release(backup: &Arc<SiteBackup>) -> Step {
-    Step::Patch(backup.clone(), MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(others(backup)))
+    Step::Patch(
+        backup.clone(),
+        MetadataPatch::at_any_version(backup.as_ref()).with_finalizers(other_finalizers(backup)),
+    )
 }
 
 /// Time until the retry after a permanent failure. A changed spec is retried at once.
@@ -57,10 +60,10 @@ fn failed(observed: &Observed, backup: &SiteBackup) -> Option<Duration> {
     left_until_again(outcome.finished_at.0, observed.now)
 }
 
-impl Scene<'_> {
+impl Draft<'_> {
     /// SiteBackups that are being deleted and whose backups must be removed; the others are released.
-    pub(super) fn leaving(&mut self, under_way: Option<&str>) -> Vec<Due> {
-        let leaves = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_some() && holds(it);
+    pub(super) fn removals(&mut self, under_way: Option<&str>) -> Vec<Due> {
+        let leaves = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_some() && has_finalizer(it);
         let mut due = Vec::new();
         for backup in self.observed.backups.iter().filter(leaves).filter(|it| it.uid().as_deref() != under_way) {
             if !wanted(self.observed, backup) {
@@ -98,9 +101,9 @@ impl Scene<'_> {
     }
 
     /// The running removal; None if it is no longer requested.
-    pub(super) fn leaver(&self, operation: &BackupOperation) -> Option<Arc<SiteBackup>> {
+    pub(super) fn being_removed(&self, operation: &BackupOperation) -> Option<Arc<SiteBackup>> {
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
-        self.observed.backups.iter().find(of).filter(|it| holds(it) && wanted(self.observed, it)).cloned()
+        self.observed.backups.iter().find(of).filter(|it| has_finalizer(it) && wanted(self.observed, it)).cloned()
     }
 
     /// The Job succeeded: the finalizer is removed.
@@ -108,7 +111,7 @@ impl Scene<'_> {
         let count = self.observed.backup_succeeded().removed.len();
         let message = format!("backups removed: {count}");
         let report = Report::new(BackupPhase::Succeeded, Reason::BackupsRemoved, message);
-        self.tell(backup, &report);
+        self.record_result(backup, &report);
         self.plan.steps.push(release(backup));
         self.record(None);
     }
@@ -118,12 +121,12 @@ impl Scene<'_> {
         let minutes = AGAIN_AFTER.as_secs() / 60;
         let message = format!("{why}; retried after {minutes} min, and when the spec changes; {OTHERWISE}");
         let report = Report::new(BackupPhase::Failed, Reason::BackupRemovalFailed, message);
-        self.tell(backup, &Report { detail: Some(code), ..report });
+        self.record_result(backup, &Report { detail: Some(code), ..report });
         self.record(None);
     }
 
     /// Records the result before it is removed from the site's status.
-    fn tell(&mut self, backup: &Arc<SiteBackup>, report: &Report) {
+    fn record_result(&mut self, backup: &Arc<SiteBackup>, report: &Report) {
         let next = status::status(backup, report, &Times::default(), None, self.observed.now);
         if backup.status.as_ref() != Some(&next) {
             let notice = status::notice(backup, report, true);

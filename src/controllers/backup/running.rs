@@ -13,9 +13,9 @@ use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     build,
+    draft::{Draft, busy, no_job_slot},
     model::{Report, Start, Step},
     reason::Reason,
-    scene::{Scene, busy, no_room},
     status::Times,
     storage::storage,
 };
@@ -27,16 +27,16 @@ use crate::{
     domain::{code::Code, live, object::Kind},
 };
 
-impl Scene<'_> {
+impl Draft<'_> {
     /// The running operation.
-    pub(super) fn go_on(&mut self, operation: BackupOperation) {
+    pub(super) fn continue_operation(&mut self, operation: BackupOperation) {
         let key = job_key(&Place::of(&self.observed.site), &operation);
         let job = self.observed.backup_job.clone();
         let state = job.as_deref().map(job::state);
         let of = |it: &&Arc<SiteBackup>| it.uid().as_deref() == Some(operation.site_backup_uid.as_str());
         let removes = operation.kind == BackupOperationKind::Remove;
         let backup = if removes {
-            self.leaver(&operation)
+            self.being_removed(&operation)
         } else {
             self.observed.backups.iter().find(of).filter(|it| it.metadata.deletion_timestamp.is_none()).cloned()
         };
@@ -190,8 +190,8 @@ impl Scene<'_> {
             return self.step(backup, &busy(), waiting, None);
         };
         let job = build::job(&input, &self.observed.bench_input(bench), image, backup, &storage, operation);
-        let runs = self.said(backup, &runs(operation, &job.key.name), times, None);
-        let waits = self.said(backup, &no_room(self.observed), waiting, None);
+        let runs = self.status_step(backup, &runs(operation, &job.key.name), times, None);
+        let waits = self.status_step(backup, &no_job_slot(self.observed), waiting, None);
         let status = Some(self.recorded(Some(operation.clone())));
         self.plan.start = Some(Box::new(Start { job, status, notices: Vec::new(), runs, waits }));
     }

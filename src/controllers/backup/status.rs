@@ -82,8 +82,8 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
 /// Outcome of the last operation, for a report.
 fn outcome(former: Option<BackupOutcome>, report: &Report, now: Timestamp) -> Option<BackupOutcome> {
     let Some((kind, state)) = report.reason.end() else { return former };
-    let said_before = kind != BackupOperationKind::Remove;
-    let same = |it: &BackupOutcome| said_before && (it.kind, it.state, &it.message) == (kind, state, &report.message);
+    let is_kept = kind != BackupOperationKind::Remove;
+    let same = |it: &BackupOutcome| is_kept && (it.kind, it.state, &it.message) == (kind, state, &report.message);
     let next = || BackupOutcome {
         kind,
         state,

@@ -12,10 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
+    draft::{Draft, busy},
     model::{Due, Report, Step},
     reason::Reason,
     removal,
-    scene::{Scene, busy},
     schedule::Schedule,
     status::{Times, recorded},
     storage::{image_unknown, is_unseen, storage},
@@ -39,19 +39,19 @@ fn rank(kind: BackupOperationKind) -> u8 {
     }
 }
 
-impl Scene<'_> {
+impl Draft<'_> {
     /// The SiteBackups without a running operation: what each waits for, and the next one.
-    pub(super) fn others(&mut self, under_way: Option<&str>, just_ended: bool) {
+    pub(super) fn waiting_backups(&mut self, under_way: Option<&str>, just_ended: bool) {
         let mut due = Vec::new();
         let live = |it: &&Arc<SiteBackup>| it.metadata.deletion_timestamp.is_none() && it.uid().as_deref() != under_way;
         for backup in self.observed.backups.iter().filter(live) {
             self.plan.prepare.extend(relabel(self.observed, backup));
-            match self.looked_at(backup) {
+            match self.due_or_report(backup) {
                 Ok(found) => due.extend(found),
                 Err((report, times)) => self.step(backup, &report, &times, None),
             }
         }
-        due.extend(self.leaving(under_way));
+        due.extend(self.removals(under_way));
         due.sort_by_key(|it: &Due| (rank(it.operation.kind), it.operation.scheduled_at.0));
         let may_begin = under_way.is_none() && !just_ended && !self.busy;
         for (place, it) in due.into_iter().enumerate() {
@@ -68,7 +68,7 @@ impl Scene<'_> {
     }
 
     /// The due operation of a SiteBackup, else its report.
-    fn looked_at(&mut self, backup: &Arc<SiteBackup>) -> Result<Option<Due>, (Report, Times)> {
+    fn due_or_report(&mut self, backup: &Arc<SiteBackup>) -> Result<Option<Due>, (Report, Times)> {
         let spec = &backup.spec;
         let refused =
             |(reason, message): (Reason, String)| (Report::new(BackupPhase::Failed, reason, message), Times::default());
@@ -204,14 +204,14 @@ fn run_name(name: &str, due: Timestamp) -> String {
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
     let slot = uid::slot_of(observed.site.as_ref()).to_string();
     let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
-    let (holds, must) = (removal::holds(backup), removal::wanted(observed, backup));
+    let (holds, must) = (removal::has_finalizer(backup), removal::wanted(observed, backup));
     if has_labels(backup, &wanted) && holds == must {
         return None;
     }
     let mut metadata = MetadataPatch::of(backup).with_labels(wanted);
     if holds != must {
         let own = must.then(|| labels::BACKUP_FINALIZER.to_owned());
-        metadata = metadata.with_finalizers(removal::others(backup).into_iter().chain(own));
+        metadata = metadata.with_finalizers(removal::other_finalizers(backup).into_iter().chain(own));
     }
     Some(Step::Patch(Arc::new(backup.clone()), metadata))
 }

@@ -4,20 +4,20 @@
 use serde_json::{Value, json};
 
 use super::{
-    build::{LED_TO_SECONDS, WHILE_LED_TO},
+    build::{DRAIN, DRAIN_SECONDS},
     model::WRITTEN,
 };
 use crate::domain::diff::first_difference;
 
-/// Each earlier form of a template, made of the one after it, and whether a live one lacks what came later: a comparison does
-/// not see what the live one has beyond it.
+/// An earlier form of a template, derived from the next newer one, and whether a live template lacks what the newer one added:
+/// a comparison ignores additional fields of the live one.
 type Form = (fn(&Value) -> Value, fn(&Value) -> bool);
 
 /// The earlier forms, the newest first.
 const FORMS: [Form; 2] = [(stopped_at_once, lacks_pause), (run_by_entrypoint, lacks_command)];
 
-/// The template as an earlier version made it, if the live one is just that.
-pub(super) fn still(template: &Value, live: &Value) -> Option<Value> {
+/// The template of an earlier version, if the live one equals it.
+pub(super) fn unchanged_since(template: &Value, live: &Value) -> Option<Value> {
     first_difference(template, live)?;
     let lacks = FORMS.iter().map(|(_, lacks)| lacks(live));
     let mut found = forms(template).into_iter().zip(lacks);
@@ -33,7 +33,7 @@ pub(super) fn forms(template: &Value) -> [Value; FORMS.len()] {
     })
 }
 
-/// What answers requests was told to stop while requests were still led to it.
+/// Pods that serve requests were stopped while requests were still routed to them.
 fn stopped_at_once(template: &Value) -> Value {
     let mut template = template.clone();
     let spec = &mut template["spec"];
@@ -42,11 +42,11 @@ fn stopped_at_once(template: &Value) -> Value {
         return template;
     }
     if let Some(seconds) = spec["terminationGracePeriodSeconds"].as_i64() {
-        spec["terminationGracePeriodSeconds"] = json!(seconds - LED_TO_SECONDS);
+        spec["terminationGracePeriodSeconds"] = json!(seconds - DRAIN_SECONDS);
     }
     let Some(container) = spec["containers"][0].as_object_mut() else { return template };
     let script = container.get("lifecycle").and_then(|it| it.pointer("/preStop/exec/command/2")?.as_str());
-    match script.and_then(|it| it.strip_prefix(WHILE_LED_TO)).map(str::to_owned) {
+    match script.and_then(|it| it.strip_prefix(DRAIN)).map(str::to_owned) {
         Some(rest) => container["lifecycle"]["preStop"]["exec"]["command"][2] = json!(rest),
         None => drop(container.remove("lifecycle")),
     }

@@ -25,7 +25,7 @@ use crate::{
 
 /// Applies an object; one of another operator is taken over first, and kept unchanged for a while.
 pub(super) fn ensure(observed: &Observed, desired: Desired) -> Option<Step> {
-    if stays(observed, &desired) {
+    if is_kept(observed, &desired) {
         return None;
     }
     // Another's volume may be just as ours would be, and yet have an owner that deletes it too.
@@ -70,12 +70,12 @@ fn claim_name(observed: &Observed) -> String {
 }
 
 /// Whether an object is kept unchanged.
-pub(super) fn stays(observed: &Observed, desired: &Desired) -> bool {
+pub(super) fn is_kept(observed: &Observed, desired: &Desired) -> bool {
     let name = &desired.key.name;
     let Some(object) = live(observed, desired.kind, name).filter(|it| is_as_found(it)) else { return false };
     match desired.kind {
         Kind::StatefulSet | Kind::PersistentVolumeClaim => true,
-        // It leads to ports by the names that our pods give them: until those run it must not.
+        // It routes to ports by the names in our pods: it must not change before those run.
         Kind::Service => {
             let workload =
                 [Kind::Deployment, Kind::StatefulSet].into_iter().find_map(|kind| live(observed, kind, name));

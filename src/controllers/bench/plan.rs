@@ -76,7 +76,7 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
         Ok(valid) => fold(PHASES, &Bench::of(&look, &valid)),
         // What this version does not do, or does not read whole, is refused.
         Err(Problem { reason, message }) => {
-            let plan = look.told(Vec::new(), &Report::new(BenchPhase::Failed, reason, message));
+            let plan = look.report(Vec::new(), &Report::new(BenchPhase::Failed, reason, message));
             Planned { phase: "validation", plan }
         }
     }
@@ -99,7 +99,7 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
     let observed = bench.look.observed;
     let Some((external, name)) = build::redis_secret(&observed.bench) else { return Next::go() };
     let missing = |phase, reason, message: String| {
-        Next::End(Plan { missing: true, ..bench.look.told(Vec::new(), &Report::new(phase, reason, message)) })
+        Next::End(Plan { missing: true, ..bench.look.report(Vec::new(), &Report::new(phase, reason, message)) })
     };
     let Some(secret) = &observed.redis_secret else {
         let keys = match external {
@@ -145,12 +145,13 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
     }
     let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
     let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
-    Next::End(bench.look.told(steps, &report))
+    Next::End(bench.look.report(steps, &report))
 }
 
 /// Waits for Redis before the first start of the components.
 fn redis(bench: &Bench) -> Next<FrappeBench> {
-    awaits_redis(bench.look.observed, &bench.look.rendered).map_or_else(Next::go, |report| bench.look.stands(&report))
+    awaits_redis(bench.look.observed, &bench.look.rendered)
+        .map_or_else(Next::go, |report| bench.look.only_report(&report))
 }
 
 /// Rolls out the components stage by stage, and reports the bench's state.
@@ -165,7 +166,7 @@ fn components(bench: &Bench) -> Next<FrappeBench> {
         }
         _ => report,
     };
-    Next::End(bench.look.told(steps, &report))
+    Next::End(bench.look.report(steps, &report))
 }
 
 /// Ends the plan of a bench without our finalizer.
@@ -187,7 +188,7 @@ fn sites(look: &Look) -> Next<FrappeBench> {
     let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
     let message = format!("the bench has {} sites ({shown}{rest}): delete them first", names.len());
     let phase = observed.bench.status.clone().unwrap_or_default().phase;
-    look.stands(&Report::new(phase, Reason::DependentSitesExist, message))
+    look.only_report(&Report::new(phase, Reason::DependentSitesExist, message))
 }
 
 /// Removes the finalizer. The latest deletion policy of the volumes applies, even if it was changed during the deletion.
@@ -211,7 +212,7 @@ impl<'a> Bench<'a> {
 
 impl Look<'_> {
     /// A plan with these writes and a report.
-    fn told(&self, steps: Vec<Step>, report: &Report) -> Plan {
+    fn report(&self, steps: Vec<Step>, report: &Report) -> Plan {
         let status = status::status(self.observed, &self.rendered, report);
         let notices = status::notices(self.observed, &status, report);
         let again_after = again_after(self.observed, &self.rendered);
@@ -219,8 +220,8 @@ impl Look<'_> {
     }
 
     /// A plan with only a report.
-    fn stands(&self, report: &Report) -> Next<FrappeBench> {
-        Next::End(self.told(Vec::new(), report))
+    fn only_report(&self, report: &Report) -> Next<FrappeBench> {
+        Next::End(self.report(Vec::new(), report))
     }
 }
 

@@ -23,7 +23,7 @@ const IMAGE_REASONS: [&str; 4] = ["ImagePullBackOff", "ErrImagePull", "InvalidIm
 const START_REASONS: [&str; 4] =
     ["CrashLoopBackOff", "CreateContainerConfigError", "CreateContainerError", "RunContainerError"];
 /// Maximum length of a kubelet's or scheduler's message, in characters.
-const SAID_CHARACTERS: usize = 300;
+const MESSAGE_CHARACTERS: usize = 300;
 
 /// Why a pod does not run, if so. Pure.
 pub fn problem(pod: &DynamicObject) -> Option<PodProblem> {
@@ -59,7 +59,7 @@ fn unschedulable(conditions: &[Condition]) -> Option<(Reason, String)> {
 }
 
 fn short(text: &str) -> String {
-    text.chars().take(SAID_CHARACTERS).collect()
+    text.chars().take(MESSAGE_CHARACTERS).collect()
 }
 
 /// Pods of all benches that do not run.

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::{
     earlier,
-    found::{is_found, stays},
+    found::{is_found, is_kept},
     model::{Observed, Rendered},
     seen::{is_rolling, lacks_pods},
 };
@@ -61,7 +61,9 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
     for stage in STAGES {
         let mut changing = false;
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
-            let Some(present) = template_now(observed, desired).filter(|_| !stays(observed, desired)) else { continue };
+            let Some(present) = template_now(observed, desired).filter(|_| !is_kept(observed, desired)) else {
+                continue;
+            };
             let other = revision(&present) != revision(&template(desired));
             changing |= other || unready(observed, desired);
             if wait && other && is_found(observed, desired) {
@@ -88,7 +90,7 @@ pub fn rollout(observed: &Observed, rendered: &Rendered) -> Option<Rollout> {
     for stage in STAGES {
         deployments.extend(rendered.components.iter().filter(|it| is_of(it, stage)));
     }
-    deployments.retain(|it| !stays(observed, it));
+    deployments.retain(|it| !is_kept(observed, it));
     let others =
         |it: &&&Desired| template_now(observed, it).is_some_and(|now| revision(&now) != revision(&template(it)));
     let first = deployments.iter().find(others)?;
@@ -164,7 +166,7 @@ fn template_now(observed: &Observed, desired: &Desired) -> Option<PodTemplateSpe
 /// The template as an earlier version made it, if the live one is just that.
 fn earlier_now(observed: &Observed, desired: &Desired) -> Option<Value> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-    earlier::still(&desired.body["spec"]["template"], &live.data["spec"]["template"])
+    earlier::unchanged_since(&desired.body["spec"]["template"], &live.data["spec"]["template"])
 }
 
 fn unready(observed: &Observed, desired: &Desired) -> bool {

@@ -32,17 +32,18 @@ pub fn sized(observed: &Observed, rendered: &Rendered) -> Sized {
     for desired in rendered.foundation.iter().filter(|it| it.kind == Kind::PersistentVolumeClaim) {
         claims.push(fit(observed, desired, &mut problem));
     }
-    let made = |it: &&Desired| there(observed, it).is_some();
+    let made = |it: &&Desired| live_claim(observed, it).is_some();
     claims.extend(rendered.claims.iter().filter(made).map(|desired| fit(observed, desired, &mut problem)));
     Sized { claims, problem }
 }
 
-fn there<'a>(observed: &'a Observed, desired: &Desired) -> Option<&'a DynamicObject> {
+fn live_claim<'a>(observed: &'a Observed, desired: &Desired) -> Option<&'a DynamicObject> {
     observed.live.get(&(desired.kind, desired.key.name.clone())).map(|it| &**it)
 }
 
 fn fit(observed: &Observed, desired: &Desired, problem: &mut Option<(Reason, String)>) -> Desired {
-    let (Some(claim), Some(mut spec)) = (there(observed, desired), desired.spec::<PersistentVolumeClaimSpec>()) else {
+    let (Some(claim), Some(mut spec)) = (live_claim(observed, desired), desired.spec::<PersistentVolumeClaimSpec>())
+    else {
         return desired.clone();
     };
     let found: PersistentVolumeClaimSpec = live::spec(claim);
@@ -107,7 +108,7 @@ pub fn keep_template(observed: &Observed, desired: Desired) -> Desired {
     if desired.kind != Kind::StatefulSet {
         return desired;
     }
-    let (Some(made), Some(spec)) = (there(observed, &desired), desired.spec::<Template>()) else { return desired };
+    let (Some(made), Some(spec)) = (live_claim(observed, &desired), desired.spec::<Template>()) else { return desired };
     let former: Template = live::spec(made);
     desired.with_spec(&Template {
         volume_claim_templates: former.volume_claim_templates.or(spec.volume_claim_templates),

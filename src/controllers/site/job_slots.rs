@@ -98,7 +98,7 @@ pub fn share(limit: usize, mine: &SlotSet, others: &[SlotSet]) -> usize {
 }
 
 impl JobBudget {
-    /// Budgets for the Jobs of `slots`, beside replicas that own those of `others`; sites that may go on are sent to the receiver. A Job takes room only where `known`
+    /// Budgets for the Jobs of `slots`, beside replicas that own those of `others`; sites that may continue are sent to the receiver. A Job takes room only where `known`
     /// has its site on the bench beside it.
     pub fn new(
         slots: watch::Receiver<SlotSet>,
@@ -110,12 +110,12 @@ impl JobBudget {
     }
 
     /// Takes a job slot, or waits for one.
-    pub fn take(&self, claim: &Claim, limit: usize) -> bool {
+    pub fn acquire(&self, claim: &Claim, limit: usize) -> bool {
         let holder = (claim.site.clone(), claim.uid.clone());
         self.with(&claim.bench, |lane| {
             lane.limit = limit;
             let has = lane.busy.contains_key(&holder);
-            if !has && self.room(&claim.bench, lane) == 0 {
+            if !has && self.free(&claim.bench, lane) == 0 {
                 lane.waiting.insert((claim.since, claim.site.clone(), claim.wants), Slot::of_uid(&claim.uid));
                 return (false, Vec::new());
             }
@@ -126,10 +126,10 @@ impl JobBudget {
     }
 
     /// Releases the job slot of a Job that could not be created.
-    pub fn give_back(&self, claim: &Claim) {
+    pub fn release(&self, claim: &Claim) {
         self.with(&claim.bench, |lane| {
             let holder = (claim.site.clone(), claim.uid.clone());
-            // Another Job of the site may have the room since.
+            // Another Job of the site may hold it by now.
             if lane.busy.get(&holder) == Some(&claim.job) {
                 lane.busy.remove(&holder);
             }
@@ -138,7 +138,7 @@ impl JobBudget {
     }
 
     /// Withdraws a request, so that the next site may continue.
-    pub fn leave(&self, bench: &Key, site: &Key, wants: Wants) {
+    pub fn withdraw(&self, bench: &Key, site: &Key, wants: Wants) {
         self.with(bench, |lane| {
             let before = lane.waiting.len();
             lane.waiting.retain(|(_, other, for_what), _| other != site || *for_what != wants);
@@ -190,7 +190,7 @@ impl JobBudget {
         lanes.retain(|_, lane| !lane.is_idle());
     }
 
-    fn room(&self, bench: &Key, lane: &Lane) -> usize {
+    fn free(&self, bench: &Key, lane: &Lane) -> usize {
         let slots = *self.slots.borrow();
         let counts = |(site, uid): &Holder| slots.contains(Slot::of_uid(uid)) && (self.known)(site, uid, bench);
         share(lane.limit, &slots, &self.others.borrow())
@@ -202,7 +202,7 @@ impl JobBudget {
         if lane.waiting.is_empty() {
             return Vec::new();
         }
-        lane.waiting.keys().take(self.room(bench, lane)).map(|(_, site, _)| site.clone()).collect()
+        lane.waiting.keys().take(self.free(bench, lane)).map(|(_, site, _)| site.clone()).collect()
     }
 
     fn wake(&self, sites: Vec<Key>) {
@@ -291,19 +291,19 @@ mod tests {
     fn who_finds_no_room_waits_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.take(&claim("one", 9), 2) && budget.take(&claim("two", 8), 2));
-        assert!(budget.take(&claim("one", 9), 2), "who has room has it still");
-        assert!(!budget.take(&claim("late", 5), 2) && !budget.take(&claim("early", 3), 2));
+        assert!(budget.acquire(&claim("one", 9), 2) && budget.acquire(&claim("two", 8), 2));
+        assert!(budget.acquire(&claim("one", 9), 2), "who has room has it still");
+        assert!(!budget.acquire(&claim("late", 5), 2) && !budget.acquire(&claim("early", 3), 2));
         seen(&budget, "one", "one-init", false);
         assert_eq!(woken(&mut receiver), [""; 0]);
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), ["early"]);
-        assert!(budget.take(&claim("early", 3), 2) && !budget.take(&claim("late", 5), 2));
+        assert!(budget.acquire(&claim("early", 3), 2) && !budget.acquire(&claim("late", 5), 2));
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), [""; 0], "it ended once");
-        budget.give_back(&claim("early", 3));
+        budget.release(&claim("early", 3));
         assert_eq!(woken(&mut receiver), ["late"], "its Job could not be made");
-        budget.leave(&Key::new("a", "bench"), &Key::new("a", "late"), Wants::Site);
+        budget.withdraw(&Key::new("a", "bench"), &Key::new("a", "late"), Wants::Site);
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
 
@@ -313,16 +313,16 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let bench = Key::new("a", "bench");
-        assert!(budget.take(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), 1));
         let backup = Claim { wants: Wants::Backup, ..claim("two", 3) };
         for waiting in [claim("two", 2), backup, claim("three", 4)] {
-            assert!(!budget.take(&waiting, 1));
+            assert!(!budget.acquire(&waiting, 1));
         }
-        budget.give_back(&claim("one", 1));
+        budget.release(&claim("one", 1));
         assert_eq!(woken(&mut receiver), ["two"]);
-        budget.leave(&bench, &Key::new("a", "two"), Wants::Site);
+        budget.withdraw(&bench, &Key::new("a", "two"), Wants::Site);
         assert_eq!(woken(&mut receiver), ["two"], "its backup is next");
-        budget.leave(&bench, &Key::new("a", "two"), Wants::Backup);
+        budget.withdraw(&bench, &Key::new("a", "two"), Wants::Backup);
         assert_eq!(woken(&mut receiver), ["three"]);
     }
 
@@ -332,11 +332,11 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
-        assert!(budget.take(&foreign, 1) && !budget.take(&claim("two", 2), 1));
+        assert!(budget.acquire(&foreign, 1) && !budget.acquire(&claim("two", 2), 1));
         let of =
             json!({"bench": "bench", "site": "one", labels::SITE_UID: uid_in(1), labels::SITE_NAMESPACE: "tenant"});
         seen_as(&budget, "one-x-init", false, of.clone());
-        assert!(!budget.take(&claim("two", 2), 1));
+        assert!(!budget.acquire(&claim("two", 2), 1));
         seen_as(&budget, "one-x-init", true, of);
         assert_eq!(woken(&mut receiver), ["two"]);
     }
@@ -352,11 +352,11 @@ mod tests {
             let of = json!({"bench": "bench", "site": name, labels::SITE_UID: "unknown"});
             seen_as(&budget, &name, false, of);
         }
-        assert!(budget.take(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), 1));
         // It names a site that exists: that one's own Job counts, and its end.
         seen_as(&budget, "forged", false, json!({"bench": "bench", "site": "one", labels::SITE_UID: "unknown"}));
         seen(&budget, "one", "one-init", true);
-        assert!(budget.take(&claim("two", 1), 1));
+        assert!(budget.acquire(&claim("two", 1), 1));
     }
 
     /// A Job of a former attempt that is told of again gives no one's room away.
@@ -365,7 +365,7 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let second = Claim { job: "one-init-2".into(), ..claim("one", 1) };
-        assert!(budget.take(&second, 1) && !budget.take(&claim("two", 2), 1));
+        assert!(budget.acquire(&second, 1) && !budget.acquire(&claim("two", 2), 1));
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), [""; 0]);
         seen(&budget, "one", "one-init-2", true);
@@ -376,18 +376,20 @@ mod tests {
     fn more_slots_are_more_room() {
         let (held, slots) = watch::channel(SlotSet::from_iter([Slot::new(1)]));
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.take(&claim("one", 1), 4) && !budget.take(&claim("two", 2), 4));
+        assert!(budget.acquire(&claim("one", 1), 4) && !budget.acquire(&claim("two", 2), 4));
         held.send_replace(SlotSet::ALL);
         budget.slots_changed();
         assert_eq!(woken(&mut receiver), ["two"]);
         assert!(
-            budget.take(&claim("two", 2), 4) && budget.take(&claim("more", 2), 4) && budget.take(&claim("yet", 2), 4)
+            budget.acquire(&claim("two", 2), 4)
+                && budget.acquire(&claim("more", 2), 4)
+                && budget.acquire(&claim("yet", 2), 4)
         );
-        assert!(!budget.take(&claim("moves", 0), 4));
+        assert!(!budget.acquire(&claim("moves", 0), 4));
         held.send_replace(SlotSet::NONE);
         budget.slots_changed();
         held.send_replace(SlotSet::ALL);
-        assert!(budget.take(&claim("three", 3), 1), "what was lost is not counted");
+        assert!(budget.acquire(&claim("three", 3), 1), "what was lost is not counted");
     }
 
     /// Who waits and goes, by whatever way, keeps no one behind it waiting.
@@ -395,9 +397,13 @@ mod tests {
     fn a_site_that_is_gone_or_moved_is_passed_over() {
         let (held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.take(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), 1));
         let moves = Claim { uid: uid_in(9), ..claim("moves", 2) };
-        assert!(!budget.take(&moves, 1) && !budget.take(&claim("goes", 3), 1) && !budget.take(&claim("stays", 4), 1));
+        assert!(
+            !budget.acquire(&moves, 1)
+                && !budget.acquire(&claim("goes", 3), 1)
+                && !budget.acquire(&claim("stays", 4), 1)
+        );
         held.send_replace(SlotSet::ALL.difference(&SlotSet::from_iter([Slot::new(9)])));
         budget.slots_changed();
         budget.forget(&Key::new("a", "goes"));
@@ -411,12 +417,12 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, _receiver) = JobBudget::new(slots, alone(), |_, _, _| true);
         let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };
-        assert!(budget.take(&backup, 1) && budget.take(&claim("one", 1), 1));
-        budget.give_back(&backup);
+        assert!(budget.acquire(&backup, 1) && budget.acquire(&claim("one", 1), 1));
+        budget.release(&backup);
         budget.forget(&backup.site);
-        assert!(!budget.take(&claim("two", 2), 1), "the Job of the site has its room");
-        budget.give_back(&claim("one", 1));
-        assert!(budget.take(&claim("two", 2), 1));
+        assert!(!budget.acquire(&claim("two", 2), 1), "the Job of the site has its room");
+        budget.release(&claim("one", 1));
+        assert!(budget.acquire(&claim("two", 2), 1));
     }
 
     proptest! {

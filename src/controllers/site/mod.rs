@@ -23,11 +23,11 @@ mod provision;
 pub mod reason;
 pub mod record;
 pub mod references;
-pub mod room;
 pub mod root_secrets;
 pub mod route;
 pub mod secrets;
 mod sitebackups;
+pub mod slot_grant;
 pub mod status;
 mod steady_state;
 pub mod under_way;
@@ -44,7 +44,7 @@ use frappe_crds::{FrappeSite, FrappeSiteStatus};
 use job_slots::Wants;
 use kube::core::DynamicObject;
 use kube_sharding::{gate::Scope, lanes::runner::Outcome};
-use room::budgeted;
+use slot_grant::with_job_slot;
 
 use super::site::model::{Of, Turn};
 use crate::{
@@ -115,8 +115,8 @@ async fn once(attempt: &Attempt<'_>, turn: Turn) -> Result<Outcome, Error> {
         .map_err(|source| Error::Observe(Kind::Site, key.clone(), source))?;
     let planned = plan::planned(&observed).0;
     tracing::trace!(site = %key, phase = planned.phase, "planned");
-    let (plan, room) = budgeted(context, &observed, planned.plan, Wants::Site, None);
-    let done = attempt.carry_out(&plan, room.as_ref()).await.map_err(|failed| Error::of(key, failed))?;
+    let (plan, slot) = with_job_slot(context, &observed, planned.plan, Wants::Site, None);
+    let done = attempt.carry_out(&plan, slot.as_ref()).await.map_err(|failed| Error::of(key, failed))?;
     if plan.notices.is_empty() {
         log_step(key, observed.site.status.as_ref(), plan.status.as_ref());
     }

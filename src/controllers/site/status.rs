@@ -48,7 +48,8 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
             let state = stage == Stage::Init && former.initialized;
             conditions.set(kind, Some(state), &report.reason.to_string(), &report.message);
         } else if reached(stage) {
-            let (reason, message) = if stage == Stage::Route { led(observed) } else { (reason, message.to_owned()) };
+            let (reason, message) =
+                if stage == Stage::Route { route_state(observed) } else { (reason, message.to_owned()) };
             conditions.set(kind, Some(true), &reason.to_string(), &message);
         } else {
             let message = format!("not started: blocked by {}", blocker(report));
@@ -80,7 +81,7 @@ fn blocker(report: &Report) -> &'static str {
 }
 
 /// The route in use, and unused routes of the spec.
-fn led(observed: &Observed) -> (Reason, String) {
+fn route_state(observed: &Observed) -> (Reason, String) {
     let choice = route::choose(observed);
     let (reason, begin) = match choice.way {
         Some(way) => (Reason::RouteApplied, format!("{} routes to the site", way.name())),

@@ -87,7 +87,7 @@ impl<'a> Run<'a> {
         let generator = Generator::start(scenario, cluster, &client, tracker.clone())?;
         let sampler = Sampler::start(tracker.clone());
         let doing = Arc::new(Mutex::new(String::from("begin")));
-        tokio::spawn(tell(Arc::clone(&doing), tracker.clone()));
+        tokio::spawn(report_progress(Arc::clone(&doing), tracker.clone()));
         let members = Members::new(fleet, cluster, client.clone());
         let found = Found::default();
         Ok(Self {
@@ -410,7 +410,7 @@ fn both(buckets: &[(f64, f64)]) -> Option<[f64; 2]> {
 }
 
 /// Says every ten seconds how it goes.
-async fn tell(doing: Arc<Mutex<String>>, tracker: Tracker) {
+async fn report_progress(doing: Arc<Mutex<String>>, tracker: Tracker) {
     let begun = Instant::now();
     loop {
         tokio::time::sleep(Duration::from_secs(10)).await;

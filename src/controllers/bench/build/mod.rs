@@ -17,7 +17,7 @@ pub(in crate::controllers) use configure::{bare_pod, for_job, runner_container, 
 pub use configure::{configure_job, runner_config_map};
 pub(in crate::controllers) use network::NGINX_PORT;
 pub(in crate::controllers) use pod::container_security;
-pub(in crate::controllers) use process::{LED_TO_SECONDS, WHILE_LED_TO};
+pub(in crate::controllers) use process::{DRAIN, DRAIN_SECONDS};
 pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, password_secret, redis_secret};
 pub use scaling::{Scaling, worker_scaling};
 pub(in crate::controllers) use web::GUNICORN_WORKERS_AND_THREADS;

@@ -102,8 +102,8 @@ pub(super) fn pod_labels(input: &Input, component: &str) -> BTreeMap<String, Str
     labels
 }
 
-/// A ReadWriteOnce volume is on one node: pods that mount it go where the first of them went.
-fn together(input: &Input) -> Affinity {
+/// A ReadWriteOnce volume is mounted on one node: all pods that mount it are scheduled to the node of the first.
+fn same_node(input: &Input) -> Affinity {
     let mut labels = labels::pods(&input.name());
     let mut expressions = None;
     if input.bench.status.as_ref().is_some_and(|status| status.adopted_volume.is_some()) {
@@ -169,7 +169,7 @@ pub(super) fn empty_pod(input: &Input, grace_seconds: i64) -> Pod {
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(grace_seconds),
         security_context: Some(pod_security(&security(input), input.capabilities.openshift)),
-        affinity: input.single_node().then(|| together(input)),
+        affinity: input.single_node().then(|| same_node(input)),
         image_pull_secrets: (!secrets.is_empty()).then_some(secrets),
         ..PodSpec::default()
     })

@@ -10,45 +10,45 @@
 use k8s_openapi::api::core::v1::{ExecAction, Lifecycle, LifecycleHandler};
 
 /// Whether process 1 handles SIGTERM, or blocks it to pass it on as an init program does. Both are masks in hexadecimal,
-/// in which signal 15 is the bit 4 of the fourth digit from the right. A sandbox whose kernel does not tell of them is not
-/// waited for.
-const HEARS: &str = "grep -qE '^Sig(Cgt|Blk):[[:space:]]*[0-9a-f]*[4-7c-f][0-9a-f]{3}$' /proc/1/status \
+/// in which signal 15 is bit 4 of the fourth digit from the right. If the kernel of a sandbox does not report them, there is
+/// no wait.
+const HANDLES_SIGTERM: &str = "grep -qE '^Sig(Cgt|Blk):[[:space:]]*[0-9a-f]*[4-7c-f][0-9a-f]{3}$' /proc/1/status \
     || ! grep -q ^SigCgt: /proc/1/status";
-/// Longest wait for that, in seconds: one that never handles it is stopped all the same.
-const HEARS_SECONDS_MAX: i64 = 60;
+/// Longest wait for that, in seconds: a process that never handles it is stopped anyway.
+const HANDLER_SECONDS_MAX: i64 = 60;
 
-/// Seconds for which a pod that is to end goes on with requests that are still led to it.
-pub(in crate::controllers) const LED_TO_SECONDS: i64 = 10;
+/// Seconds for which a terminating pod continues to serve requests that are still routed to it.
+pub(in crate::controllers) const DRAIN_SECONDS: i64 = 10;
 /// The same, in a shell, before something else.
-pub(in crate::controllers) const WHILE_LED_TO: &str = "sleep 10; ";
+pub(in crate::controllers) const DRAIN: &str = "sleep 10; ";
 
 /// The command of a probe: whether the main process can be stopped. A worker handles SIGTERM once it has registered itself
 /// at Redis, just before it takes its first job.
 pub(super) fn catches_termination() -> [&'static str; 3] {
-    ["sh", "-c", HEARS]
+    ["sh", "-c", HANDLES_SIGTERM]
 }
 
-/// The hook that lets SIGTERM wait until it is heard, for at most half of the time that a pod has to end.
-pub(super) fn until_it_can_be_stopped(grace_seconds: i64) -> Lifecycle {
-    before_the_end(&until_heard(grace_seconds))
+/// The hook that delays SIGTERM until the process handles it, for at most half of the termination grace period.
+pub(super) fn await_termination_handler(grace_seconds: i64) -> Lifecycle {
+    pre_stop(&handler_wait(grace_seconds))
 }
 
-/// The hook that lets SIGTERM wait while requests are led to the pod.
-pub(super) fn while_it_is_led_to() -> Lifecycle {
-    before_the_end(WHILE_LED_TO.trim_end_matches("; "))
+/// The hook that delays SIGTERM while requests are still routed to the pod.
+pub(super) fn drain_requests() -> Lifecycle {
+    pre_stop(DRAIN.trim_end_matches("; "))
 }
 
-/// The hook of both, whose `grace_seconds` are those that remain after the first.
-pub(super) fn while_it_is_led_to_and_until_it_can_be_stopped(grace_seconds: i64) -> Lifecycle {
-    before_the_end(&format!("{WHILE_LED_TO}{}", until_heard(grace_seconds)))
+/// Both hooks, one after the other; `grace_seconds` is what remains after the first.
+pub(super) fn drain_and_await_termination_handler(grace_seconds: i64) -> Lifecycle {
+    pre_stop(&format!("{DRAIN}{}", handler_wait(grace_seconds)))
 }
 
-fn until_heard(grace_seconds: i64) -> String {
-    let most = (grace_seconds / 2).min(HEARS_SECONDS_MAX);
-    format!("left={most}; until {HEARS} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done")
+fn handler_wait(grace_seconds: i64) -> String {
+    let most = (grace_seconds / 2).min(HANDLER_SECONDS_MAX);
+    format!("left={most}; until {HANDLES_SIGTERM} || [ $left -le 0 ]; do left=$((left - 1)); sleep 1; done")
 }
 
-fn before_the_end(script: &str) -> Lifecycle {
+fn pre_stop(script: &str) -> Lifecycle {
     let exec = ExecAction { command: Some(["sh", "-c", script].map(str::to_owned).into()) };
     let pre_stop = LifecycleHandler { exec: Some(exec), ..LifecycleHandler::default() };
     Lifecycle { pre_stop: Some(pre_stop), ..Lifecycle::default() }
@@ -65,7 +65,7 @@ mod tests {
 
     /// How many seconds the hook waits, with this text in place of the file of process 1.
     fn waited(grace_seconds: i64, status: &str) -> usize {
-        seconds_of(until_it_can_be_stopped(grace_seconds), status)
+        seconds_of(await_termination_handler(grace_seconds), status)
     }
 
     fn seconds_of(hook: Lifecycle, status: &str) -> usize {
@@ -98,10 +98,10 @@ mod tests {
     fn what_answers_requests_goes_on_while_it_is_led_to() {
         let deaf = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000000002\n";
         let hears = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000004002\n";
-        assert_eq!(WHILE_LED_TO, format!("sleep {LED_TO_SECONDS}; "));
-        assert_eq!(seconds_of(while_it_is_led_to(), deaf), 10);
-        assert_eq!(seconds_of(while_it_is_led_to_and_until_it_can_be_stopped(20), hears), 10);
-        assert_eq!(seconds_of(while_it_is_led_to_and_until_it_can_be_stopped(20), deaf), 20);
+        assert_eq!(DRAIN, format!("sleep {DRAIN_SECONDS}; "));
+        assert_eq!(seconds_of(drain_requests(), deaf), 10);
+        assert_eq!(seconds_of(drain_and_await_termination_handler(20), hears), 10);
+        assert_eq!(seconds_of(drain_and_await_termination_handler(20), deaf), 20);
     }
 
     /// What the masks say of a process that really does or does not handle it.
@@ -114,7 +114,7 @@ mod tests {
             let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");
             let mut line = String::new();
             BufReader::new(process.stdout.take().expect("its output")).read_line(&mut line).expect("a line");
-            let own = HEARS.replace("/proc/1/", &format!("/proc/{}/", process.id()));
+            let own = HANDLES_SIGTERM.replace("/proc/1/", &format!("/proc/{}/", process.id()));
             let status = Command::new("sh").args(["-c", &own]).status();
             process.kill().and_then(|()| process.wait()).expect("its end");
             assert_eq!(status.expect("a shell").success(), heard, "{script}");

@@ -13,7 +13,7 @@ use super::{
     configure::{runner_command, runner_volume},
     network::{NGINX_PORT, SOCKETIO_PORT},
     pod::{Component, deployment},
-    process::{LED_TO_SECONDS, while_it_is_led_to, while_it_is_led_to_and_until_it_can_be_stopped},
+    process::{DRAIN_SECONDS, drain_and_await_termination_handler, drain_requests},
 };
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
@@ -52,7 +52,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let web = input.bench.spec.web.clone().unwrap_or_default();
     let timeout_seconds = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS);
     let request_seconds = i64::from(timeout_seconds) + 10;
-    let grace_seconds = LED_TO_SECONDS + request_seconds;
+    let grace_seconds = DRAIN_SECONDS + request_seconds;
     vec![
         deployment(
             input,
@@ -110,7 +110,7 @@ fn gunicorn(web: &WebConfig, request_seconds: i64) -> Container {
     Container {
         command: Some(["sh", "-c", GUNICORN].map(str::to_owned).into()),
         working_dir: Some(BENCH_PATH.to_owned()),
-        lifecycle: Some(while_it_is_led_to_and_until_it_can_be_stopped(request_seconds)),
+        lifecycle: Some(drain_and_await_termination_handler(request_seconds)),
         ports: Some(vec![port("http", GUNICORN_PORT)]),
         env: Some(vec![
             variable("GUNICORN_WORKERS", text(web.gunicorn_workers, workers)),
@@ -133,7 +133,7 @@ fn nginx(input: &Input, web: &WebConfig) -> Container {
         // The runner runs the image's own script, and tells nginx of changed hosts.
         command: Some(runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect()),
         working_dir: Some(BENCH_PATH.to_owned()),
-        lifecycle: Some(while_it_is_led_to()),
+        lifecycle: Some(drain_requests()),
         ports: Some(vec![port("http", NGINX_PORT)]),
         env: Some(vec![
             variable("BACKEND", backend),

@@ -8,7 +8,7 @@ use k8s_openapi::api::{
 
 use super::{
     pod::{Component, deployment},
-    process::{catches_termination, until_it_can_be_stopped},
+    process::{await_termination_handler, catches_termination},
     scaling::{WORKERS, Worker, worker_scaling},
 };
 use crate::{
@@ -38,7 +38,7 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Ob
             name: worker.component,
             container: Container {
                 command: Some(["bench", "worker", "--queue", &worker.queues.join(",")].map(str::to_owned).into()),
-                lifecycle: Some(until_it_can_be_stopped(worker.grace_seconds)),
+                lifecycle: Some(await_termination_handler(worker.grace_seconds)),
                 startup_probe: Some(Probe {
                     period_seconds: Some(2),
                     failure_threshold: Some(150),

@@ -19,7 +19,7 @@ use crate::controllers::site::{
 };
 
 /// The plan of a site's SiteBackups while it is being built.
-pub(super) struct Scene<'a> {
+pub(super) struct Draft<'a> {
     /// The site and what it depends on.
     pub observed: &'a Observed,
     /// The plan so far.
@@ -30,7 +30,7 @@ pub(super) struct Scene<'a> {
     pub busy: bool,
 }
 
-impl Scene<'_> {
+impl Draft<'_> {
     /// Adds the report of a SiteBackup, with a finished run in `ended`.
     pub(super) fn step(
         &mut self,
@@ -41,14 +41,14 @@ impl Scene<'_> {
     ) {
         // What ended is written down before the site forgets it; what begins, after the site has it.
         if ended.is_some() {
-            self.plan.steps.extend(self.said(backup, report, times, ended));
+            self.plan.steps.extend(self.status_step(backup, report, times, ended));
         } else {
-            self.plan.last.extend(self.said(backup, report, times, None));
+            self.plan.last.extend(self.status_step(backup, report, times, None));
         }
     }
 
     /// The write of that status; None if it does not differ.
-    pub(super) fn said(
+    pub(super) fn status_step(
         &self,
         backup: &Arc<SiteBackup>,
         report: &Report,
@@ -86,6 +86,6 @@ pub(super) fn busy() -> Report {
 }
 
 /// Report: the SiteBackup waits for a job slot.
-pub(super) fn no_room(observed: &Observed) -> Report {
+pub(super) fn no_job_slot(observed: &Observed) -> Report {
     Report::new(BackupPhase::Pending, Reason::WaitingForJobSlot, waits_message(observed))
 }
