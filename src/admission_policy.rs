@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_of_the_namespace_and_the_service_account() {
+    fn the_policy_names_the_namespace_and_the_service_account() {
         let [policy, binding] = policy("platform", "operator");
         let condition = policy["spec"]["matchConditions"][0]["expression"].as_str().unwrap();
         assert!(condition.ends_with("'system:serviceaccount:platform:operator'"), "{condition}");

@@ -337,7 +337,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_keeps_the_last_good_one_and_says_so() {
+    fn an_invalid_value_is_reported_and_the_last_valid_one_kept() {
         let (good, _) = parse(&data(&[("maxConcurrentSiteReconciles", "25")]), &OperatorConfig::default());
         for value in ["", "0", "1001", "many", "-1", "1.5"] {
             let (config, bad) = parse(&data(&[("maxConcurrentSiteReconciles", value)]), &good);

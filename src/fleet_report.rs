@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_who_owns_what_and_what_nobody_owns() {
+    fn the_report_has_owners_and_unowned_slots() {
         let (map, leases, _) = world();
         let report = report(&names("system"), Some(&map), &leases);
         assert_eq!((report.unowned_slots, report.coordinator.as_deref()), (6, Some("b")));

@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_election_says_is_debug_and_no_line_has_a_path() {
+    fn messages_of_the_election_are_debug_and_no_line_has_a_path() {
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = logged(format, "info");
             assert_eq!(text.lines().count(), 2, "{text}");

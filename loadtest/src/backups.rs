@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_runs_at_once_is_counted() {
+    fn concurrent_jobs_are_counted() {
         let mut jobs = Occupancy::default();
         jobs.see(&job("1", "a", COMPONENT, false), false);
         jobs.see(&job("1", "a", COMPONENT, true), false);

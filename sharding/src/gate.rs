@@ -364,7 +364,7 @@ mod tests {
 
     /// S-7: who looks only after it is over sees that it was closed.
     #[test]
-    fn what_was_closed_and_is_open_again_is_counted() {
+    fn slots_that_were_closed_and_reopened_are_counted() {
         let gate = Gate::new(Arc::new(Fixed(AtomicU64::new(0))));
         let openings = gate.openings();
         open(&gate, 12);

@@ -117,7 +117,7 @@ async fn slots_are_synced_after_their_list_and_what_is_kept_is_not_listed_again(
 
 /// The server was asked for more than is owned, and may answer more than it was asked for.
 #[tokio::test(start_paused = true)]
-async fn nothing_is_told_of_slots_that_are_not_owned() {
+async fn events_of_slots_that_are_not_owned_are_dropped() {
     let world = World::new(query(), Selection::Everything);
     world.own(&["one", "two"]).await;
     for name in ["one", "two", "three"] {
@@ -171,7 +171,7 @@ async fn many_groups_become_one_that_misses_nothing() {
 
 /// S-8: what bookmarks told of all parts is not asked for again.
 #[tokio::test(start_paused = true)]
-async fn what_all_parts_have_passed_is_not_told_again() {
+async fn events_that_all_parts_have_passed_are_not_repeated() {
     let world = World::new(query(), Selection::Everything);
     for names in [&["one"][..], &["one", "two"], &["one", "two", "three"], &["one", "two", "three", "four"]] {
         world.own(names).await;

@@ -181,7 +181,7 @@ mod tests {
 
     /// Reads and reviews belong to nobody: they pass a closed gate.
     #[tokio::test]
-    async fn what_changes_nothing_passes() {
+    async fn a_read_passes() {
         let gate = Gate::new(Arc::new(SystemClock::default()));
         let server = service_fn(|_: Request<Body>| async { Ok::<_, BoxError>(Response::new(Body::empty())) });
         let layered = GateLayer::new(gate, Duration::from_secs(10), |_| false).layer(server);

@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn lives_in_one_pod_are_told_whatever_the_pod_is_called() {
+    fn incarnations_of_one_pod_are_recognized_whatever_its_name() {
         let (first, second) = (Incarnation::new("my_pod", "1"), Incarnation::new("my_pod", "2"));
         assert!(first.same_pod(&second) && !first.same_pod(&Incarnation::new("my", "1")));
         assert_eq!(second.pod(), "my_pod");

@@ -82,7 +82,7 @@ async fn a_key_is_worked_on_once_however_often_it_is_pushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_pushed_while_it_is_worked_on_is_worked_on_again() {
+async fn a_key_pushed_while_it_runs_runs_again() {
     let world = World::new();
     world.queue.push(SLOT, "a");
     let pushes = async {
@@ -95,7 +95,7 @@ async fn what_is_pushed_while_it_is_worked_on_is_worked_on_again() {
 
 /// S-7: a suspension costs time only.
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_the_member_may_not_act_is_worked_on_after() {
+async fn keys_pushed_while_the_member_may_not_act_run_later() {
     let world = World::new();
     world.clock.0.store(13, Ordering::SeqCst);
     world.queue.push(SLOT, "a");
@@ -110,7 +110,7 @@ async fn what_comes_while_the_member_may_not_act_is_worked_on_after() {
 
 /// S-7: what was turned away while a slot was about to go is worked on when it is kept.
 #[tokio::test(start_paused = true)]
-async fn what_comes_while_a_slot_drains_is_worked_on_when_it_opens_again() {
+async fn keys_pushed_while_a_slot_drains_run_when_it_reopens() {
     let world = World::new();
     world.drain();
     world.queue.push(SLOT, "a");
@@ -139,7 +139,7 @@ async fn work_that_was_cancelled_is_begun_again_where_the_slot_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_is_tried_again() {
+async fn a_failed_key_is_retried() {
     let world = World::new();
     world.fails.set(3);
     world.queue.push(SLOT, "a");
@@ -150,7 +150,7 @@ async fn what_fails_is_tried_again() {
 
 /// O-4: nothing is worked on before everything of its slot is listed.
 #[tokio::test(start_paused = true)]
-async fn what_is_not_listed_waits_and_what_is_lost_is_forgotten() {
+async fn keys_of_unlisted_slots_wait_and_of_lost_slots_are_dropped() {
     let world = World::new();
     world.queue.synced(SlotSet::NONE);
     world.queue.push(SLOT, "a");

@@ -248,7 +248,7 @@ mod tests {
 
     /// What the API server takes, a parser may not: neither the object nor its managedFields, which follow it.
     #[test]
-    fn of_an_object_that_is_nested_too_deeply_the_head_is_read() {
+    fn the_metadata_of_an_object_that_is_nested_too_deeply_is_read() {
         let (deep, fields) = (nested(200), format!("{}0{}", r#"{"f:a":"#.repeat(200), "}".repeat(200)));
         let text = format!(
             r#"{{"apiVersion": "v1", "kind": "A", "spec": {{"a": {deep}}}, "metadata": {{"name": "a", "uid": "u",
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_head_is_nothing() {
+    fn an_object_without_metadata_is_none() {
         for text in ["5", "[5]", r#"{"metadata": 5}"#, r#"{"metadata": {"name": "a", "uid": 5}}"#] {
             assert!(read::<DynamicObject>(text).is_none(), "{text}");
         }
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_owners_and_finalizers_the_first_are_read() {
+    fn the_first_of_many_owners_and_finalizers_are_read() {
         let finalizers = serde_json::to_string(&vec!["a"; 30_000]).expect("JSON");
         let text = format!(r#"{{"metadata": {{"name": "a", "finalizers": {finalizers}}}}}"#);
         let object: DynamicObject = read(&text).expect("a head");

@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_are_told_is_read() {
+    fn reports_of_other_operators_are_read() {
         let of = |arguments: &[&str]| {
             let owned: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
             reconciles(&owned.iter().collect::<Vec<_>>())

@@ -197,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_longest_comes_first_and_the_settled_are_counted_only() {
+    fn the_longest_waiting_come_first_and_ready_ones_are_only_counted() {
         let sites = [
             site("served", 1, &condition("True", "Ready")),
             site("edited", 2, &condition("True", "Ready")),
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fleet_that_is_served_is_two_lines() {
+    fn a_fleet_without_problems_is_two_lines() {
         let rows = [of_site(&site("served", 1, &condition("True", "Ready")))];
         assert_eq!(table(&rows, Timestamp::UNIX_EPOCH, false), "0 benches\n1 site: 1 Ready\n");
     }

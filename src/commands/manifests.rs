@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_its_place() {
+    fn an_error_is_reported_with_its_position() {
         let bench = |spec: &str| format!("kind: FrappeBench\nmetadata: {{name: b}}\nspec: {spec}");
         let says = |text: &str| rendered(text).expect_err("it is wrong").to_string();
         assert_eq!(

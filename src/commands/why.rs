@@ -253,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn it_names_the_reason_the_cure_the_bench_the_job_and_the_replica() {
+    fn why_has_reason_remedy_bench_job_and_replica() {
         let facts = Facts {
             row: row("site", false, "HostClaimed"),
             stem: "one".into(),
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_served_there_is_nothing_to_say() {
+    fn nothing_is_reported_about_a_ready_object() {
         let facts = Facts {
             row: row("site", true, "Ready"),
             stem: "one".into(),

@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_did_not_answer_is_told_from_what_it_refused() {
+    fn a_missing_answer_is_distinguished_from_a_rejection() {
         let key = Key::new("default", "shop");
         let answer = |code| kube::Error::Api(kube::core::Status::failure("no", "").with_code(code).boxed());
         let observe = |source| Error::Observe(Kind::Site, key.clone(), source);

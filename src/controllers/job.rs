@@ -226,7 +226,7 @@ mod tests {
 
     /// Of a Job that cannot begin its own conditions say nothing, for as long as its deadline is.
     #[test]
-    fn a_job_that_cannot_begin_says_so() {
+    fn a_job_that_cannot_start_has_a_report() {
         let at = |seconds: i64, status: serde_json::Value, with_steps: bool| {
             let job = serde_json::json!({"status": status,
                 "metadata": {"name": "shop-init", "creationTimestamp": "1970-01-01T00:00:00Z"}});

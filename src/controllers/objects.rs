@@ -233,7 +233,7 @@ mod tests {
     /// What is there in the place of an object that was to be made is this site's by the identity that was decided, or was that
     /// of one of its name that is gone; of a Job the identity alone counts.
     #[test]
-    fn what_is_there_is_taken_back_by_identity() {
+    fn an_existing_secret_is_adopted_by_its_identity() {
         let cases = [
             (Kind::Secret, "mine", "decided", true),
             (Kind::Secret, "gone", "kept", true),

@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_or_not_as_it_should_be_is_nothing() {
+    fn a_missing_or_malformed_field_is_none() {
         for data in [json!(null), json!({"status": 1}), json!({"status": {"conditions": {}}})] {
             assert_eq!(conditions(&object(data)), []);
         }

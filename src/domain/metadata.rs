@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_taken_over_loses_its_owners() {
+    fn an_object_that_is_taken_over_loses_its_owners() {
         let adopted = AdoptedMetadata::from(ObjectMeta { owner_references: Some(Vec::new()), ..secret().metadata });
         let body = wire::json(&adopted);
         assert_eq!((&body["ownerReferences"], &body["uid"]), (&json!(null), &json!("u")));

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_with_a_hash_is_told() {
+    fn a_name_with_a_hash_is_recognized() {
         assert!(has_short_hash("shop-80a707af-db") && has_short_hash(&child(&"a".repeat(63), "db")));
         assert!(
             !has_short_hash("shop-db") && !has_short_hash("shop-mariadb-root") && !has_short_hash("shop-database-db")

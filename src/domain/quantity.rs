@@ -56,7 +56,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_quantity_is_none() {
+    fn an_invalid_quantity_is_none() {
         for text in ["", "x", "10GB", "-1", ".", "1e99", "default"] {
             assert_eq!(milli(text), None, "{text}");
         }

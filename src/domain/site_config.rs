@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_runs_code_or_leads_elsewhere_is_not_harmless() {
+    fn keys_that_run_code_or_point_elsewhere_are_not_harmless() {
         for entry in [
             "extra_config",
             "developer_mode",
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_the_operators_or_no_word_is_reserved() {
+    fn keys_of_the_operator_and_invalid_keys_are_reserved() {
         for entry in ["db_host", "encryption_key", "redis_cache", "", "a b", "1a", "a-b", "ä", "mute_emails\n"] {
             assert!(is_reserved(entry), "{entry:?}");
         }

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_lacks_name_namespace_or_uid_is_told() {
+    fn a_missing_name_namespace_or_uid_is_an_error() {
         let whole = ObjectMeta {
             name: Some("shop".into()),
             namespace: Some("a".into()),

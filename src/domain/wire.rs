@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_equal_is_equal_text() {
+    fn equal_objects_have_equal_text() {
         let data = Data { second: 2, first: 1 };
         assert_eq!(text(&data), r#"{"first":1,"second":2}"#);
         assert_eq!(in_order(&data), r#"{"second":2,"first":1}"#);

@@ -193,7 +193,7 @@ mod tests {
 
     /// What arrives is as small as what is read of it, whatever was written beside that.
     #[test]
-    fn of_a_large_object_little_is_kept() {
+    fn little_of_a_large_object_is_kept() {
         let noise = "x".repeat(200 << 10);
         let table = [
             json!({"metadata": {"name": "a", "annotations": {"theirs": noise}}}),
@@ -216,7 +216,7 @@ mod tests {
 
     /// An entry that another changed is not ours any more, so that it is applied again.
     #[test]
-    fn of_a_config_map_it_is_known_which_entries_are_as_applied() {
+    fn a_config_maps_unchanged_entries_are_known() {
         let fields = |names: &[&str]| {
             let names = names.iter().map(|name| (format!("f:{name}"), json!({}))).collect::<Map<_, _>>();
             json!({"f:data": names})
@@ -259,7 +259,7 @@ mod tests {
 
     /// Many small maps are little text and much memory.
     #[test]
-    fn what_a_spec_takes_in_memory_counts() {
+    fn the_size_of_a_spec_in_memory_counts() {
         let site_with = |config: Value| -> FrappeSite {
             let spec = json!({"siteName": "a", "benchRef": {"name": "b"}, "siteConfig": config});
             site(serde_json::from_value(json!({"metadata": {"name": "shop"}, "spec": spec})).expect("a site"))
@@ -297,7 +297,7 @@ mod tests {
 
     /// Whoever calls his labels and annotations as this operator does its own has none of them kept.
     #[test]
-    fn what_only_looks_like_ours_is_not_kept() {
+    fn an_object_that_only_looks_owned_is_not_kept() {
         let theirs: Map<_, _> = (0..1000).map(|at| (format!("frappe.vyogo.tech/{at}"), json!("x"))).collect();
         let with = |name: &str| -> Map<String, Value> {
             theirs.clone().into_iter().chain([(name.to_owned(), json!("1"))]).collect()

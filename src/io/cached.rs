@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_alike_is_held_once() {
+    fn equal_objects_are_held_once() {
         let sample = Sample::default();
         let held: Vec<Packed> = ["1", "2", "3"]
             .map(|uid| {
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn a_value_that_is_not_an_object_is_refused() {
         assert!(serde_json::from_value::<Compact>(json!({"kind": "Status"})).is_err());
     }
 }

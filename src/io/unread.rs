@@ -215,7 +215,7 @@ mod tests {
 
     /// What is deep hides neither the site nor what its owner said of its deletion, nor what was decided about it.
     #[test]
-    fn something_stands_for_a_site_that_is_nested_too_deeply() {
+    fn a_site_that_is_nested_too_deeply_has_a_placeholder() {
         let spec = format!(
             r#"{{"siteName": "shop.example.com", "benchRef": {{"name": "b"}}, "deletionPolicy": "Retain",
                  "deletionProtection": true, "suspend": "maybe", "siteConfig": {{"mute_emails": {}}}}}"#,
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn something_stands_for_whatever_a_spec_is() {
+    fn a_spec_of_any_type_has_a_placeholder() {
         for spec in ["5", "null", "{}", r#"{"siteName": 5, "frappeVersion": []}"#, &deep()] {
             let text = text(spec, &deep());
             let site = FrappeSite::read(&text).expect("a site");
@@ -256,7 +256,7 @@ mod tests {
 
     /// What is held compressed, and what a write answers, is read also.
     #[test]
-    fn of_any_other_kind_the_metadata_is_left() {
+    fn only_metadata_of_any_other_kind_is_kept() {
         for spec in [deep(), format!("[{}0]", r#"{"":0},"#.repeat(20_000))] {
             let text = text(&spec, "{}");
             let compact = DynamicObject::read(&text).expect("an object");

@@ -81,7 +81,7 @@ mod tests {
 
     /// Each key of the ConfigMap alone: who looks at it wakes, and nobody wakes for what nothing reads.
     #[test]
-    fn a_setting_wakes_whom_it_concerns() {
+    fn a_setting_triggers_only_affected_reconciles() {
         let (sites, benches, queues, nobody) = ("sites", "benches", "queues", "");
         let table = [
             ("defaultFrappeImage", "example.com/erpnext", vec![sites, benches]),

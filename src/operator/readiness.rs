@@ -282,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn an_api_wakes_whom_it_concerns() {
+    fn an_api_triggers_only_affected_reconciles() {
         let with = |api: Api| Capabilities::of(|it| it == api);
         for api in Api::ALL {
             let woken = [Reader::Sites, Reader::Benches].map(|it| concerns(it, Capabilities::default(), with(*api)));

@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn of_an_answer_the_status_and_a_code_of_s3_are_kept() {
+    async fn only_the_status_and_s3_code_of_an_answer_are_kept() {
         let missing = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>no</Message></Error>";
         let quota = "<Error><Code>XMinioAdminBucketQuotaExceeded</Code></Error>";
         let refusal = |status, code| Some(Refusal { status, code });
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_removed_is_an_error() {
+    async fn an_object_that_was_not_removed_is_an_error() {
         let whole = "<DeleteResult xmlns=\"a\"><Deleted><Key>a</Key></Deleted></DeleteResult>";
         assert_eq!(refused(Asked::Removal, 200, whole).await, None);
         let kept = "<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_the_store_knows_itself_stays() {
+    async fn errors_of_the_store_itself_are_kept() {
         for status in [200, 206, 304, 401, 403, 404, 409, 412] {
             let text = "<Error><Code>NoSuchKey</Code></Error>";
             let kept = judge(answer(status, text), Asked::Other).await.expect("an answer");
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cause_is_told_by_its_type() {
+    fn a_cause_is_recognized_by_its_type() {
         let generic = |source: Box<dyn Error + Send + Sync>| object_store::Error::Generic { store: "S3", source };
         let transport = |kind, cause: io::Error| generic(Box::new(HttpError::new(kind, cause)));
         let io = |kind: io::ErrorKind| io::Error::from(kind);

@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_code_says_who_must_act() {
+    fn the_code_shows_who_must_act() {
         let refused = |status, code| Cause::Refused(Refusal { status, code });
         for (cause, code) in [
             (refused(404, Some(S3Code::NoSuchBucket)), Code::BucketMissing),
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_told_of_an_answer_but_its_status_and_codes_of_s3() {
+    fn only_the_status_and_s3_code_of_an_answer_are_reported() {
         let refused = |status, code| describe(Cause::Refused(Refusal { status, code }));
         assert_eq!(refused(403, None), "the storage service returned 403 without an S3 error code");
         assert_eq!(refused(403, Some(S3Code::AccessDenied)), "the storage service returned 403 AccessDenied");

@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_older_goes_but_for_the_newest() {
+    fn older_backups_are_removed_except_the_newest() {
         assert_eq!(gone(&[0, 1, 2, 3], &rule(Some(2), 1)), ["b02", "b03"]);
         assert_eq!(gone(&[40, 50], &rule(Some(30), 1)), ["b50"]);
         assert_eq!(gone(&[40, 50, 60], &rule(Some(30), 2)), ["b60"]);
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_tells_whose_run_it_is() {
+    fn the_sitebackup_of_a_run_is_known_by_its_name() {
         assert!(is_run_of("daily-2026-11-26-0200", "daily"));
         for other in [
             "daily-backup-2026-11-26-0200",

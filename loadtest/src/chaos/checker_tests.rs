@@ -63,7 +63,7 @@ fn a_write_of_who_is_not_the_owner_is_found() {
 }
 
 #[test]
-fn what_a_person_takes_its_owner_may_not_know_at_once() {
+fn an_owner_may_not_know_at_once_of_a_slot_taken_by_hand() {
     let events = |late| {
         [
             event("update", "slotmaps", &member("a"), 1, map_of(1, 1, "a_1", 1)),
@@ -78,7 +78,7 @@ fn what_a_person_takes_its_owner_may_not_know_at_once() {
 
 /// An epoch of 0 written by hand makes a slot free: another may take it before its owner hears of that.
 #[test]
-fn what_a_person_makes_free_another_may_have_taken_since() {
+fn a_slot_freed_by_hand_may_have_a_new_owner() {
     let by_hand = |agent: &str| {
         [
             event("update", "slotmaps", &member("a"), 1, map_of(1, 1, "a_1", 5)),

@@ -183,7 +183,7 @@ mod tests {
     /// A checker that cannot fail proves nothing: a stranger's write, an edit that nobody observed and a Job made twice
     /// are said, and make the run fail.
     #[test]
-    fn what_must_not_be_is_said() {
+    fn violations_are_reported() {
         let job = |uid: &str, version: &str| {
             let owner = serde_json::json!({"kind": "FrappeSite", "uid": "u"});
             serde_json::json!({"metadata": {

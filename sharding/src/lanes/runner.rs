@@ -401,7 +401,7 @@ mod tests {
 
     /// A burst of changes that no person waits for is one reconcile; what a person waits for is not held up by it.
     #[tokio::test(start_paused = true)]
-    async fn a_burst_is_gathered_and_a_person_does_not_wait_for_it() {
+    async fn a_burst_is_batched_and_edits_by_users_do_not_wait() {
         let (queue, runner) = Runner::<&str, u8>::new("test", 4);
         let (sender, mut started) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();

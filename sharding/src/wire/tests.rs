@@ -61,7 +61,7 @@ fn stored(change: impl FnOnce(&mut serde_json::Value)) -> DynamicObject {
 /// S-4: whatever a person wrote, what is read has an entry for each slot, what is owned has an epoch that opens the
 /// gate, and what is written next is stored by the API server.
 #[test]
-fn what_makes_no_sense_in_a_map_is_free_and_said() {
+fn invalid_entries_of_a_map_are_unowned_and_reported() {
     type Edit = fn(&mut serde_json::Value);
     let edits: [(Edit, Option<Correction>); 13] = [
         (|_| (), None),

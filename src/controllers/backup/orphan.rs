@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_a_site_that_is_gone_is_given_free_and_then_told() {
+    fn a_sitebackup_without_a_site_is_unlabelled_and_then_reported() {
         let (key, now) = (Key::new("a", "shop"), Timestamp::UNIX_EPOCH);
         let slot = Slot::of_uid("former").to_string();
         let labelled = backup(&json!({labels::SLOT: slot, "site": "shop"}));
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn one_of_another_site_of_the_name_loses_the_label_alone() {
+    fn a_sitebackup_of_a_namesake_site_loses_only_its_label() {
         let (key, now) = (Key::new("a", "shop"), Timestamp::UNIX_EPOCH);
         let labelled = backup(&json!({labels::SLOT: Slot::of_uid("former").to_string(), "site": "shop"}));
         assert_eq!(step(&labelled, &key, Some(&site("former")), now), None, "its watch has not shown it yet");

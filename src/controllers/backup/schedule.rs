@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_schedule_is_refused_with_a_reason() {
+    fn an_invalid_schedule_is_refused_with_a_reason() {
         for text in ["61 * * * *", "* * * *", "H/0 * * * *", "H/90 * * * *", "* * * H *", "1H * * * *", "0 2 * * * UTC"]
         {
             let error = Schedule::parse(text, None, "").expect_err(text);

@@ -304,7 +304,7 @@ fn configure_failed(world: &mut Observed, cause: Option<&str>) -> Option<String>
 
 /// What is recorded is the failure of the Job that there is: not that of one before, and none where it succeeded.
 #[test]
-fn why_the_configure_job_failed_stands_as_long_as_it_stands() {
+fn the_cause_of_a_failed_configure_job_is_reported_until_it_is_replaced() {
     let mut world = observed(json!({}));
     converge(&mut world);
     assert_eq!(world.bench.status.as_ref().and_then(|it| it.configure_failure.clone()), None);
@@ -364,7 +364,7 @@ fn a_changed_configuration_runs_the_configure_job_again() {
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_and_touches_nothing() {
+fn an_unsupported_spec_is_refused_and_changes_nothing() {
     let table = [
         (json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}), "GitDisabled"),
         (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),

@@ -135,7 +135,7 @@ mod names {
     use super::*;
 
     #[test]
-    fn what_is_known_to_be_harmless_and_what_the_platform_adds() {
+    fn harmless_annotations_and_those_the_platform_adds() {
         let more = ["alb.ingress.kubernetes.io/*".to_owned(), "example.com/team".to_owned()];
         for name in [
             "cert-manager.io/cluster-issuer",

@@ -288,7 +288,7 @@ mod tests {
 
     /// never more than the share, the oldest first, and each end wakes the next.
     #[test]
-    fn who_finds_no_room_waits_in_order_of_age() {
+    fn sites_without_a_job_slot_wait_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.acquire(&claim("one", 9), 2) && budget.acquire(&claim("two", 8), 2));
@@ -309,7 +309,7 @@ mod tests {
 
     /// one that was woken and wants no Job any more lets the next go on; what it wants for its backups stays in the queue.
     #[test]
-    fn who_leaves_lets_the_next_go_on() {
+    fn a_withdrawn_request_lets_the_next_site_continue() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let bench = Key::new("a", "bench");
@@ -413,7 +413,7 @@ mod tests {
 
     /// Two controllers of a site want Jobs: what one could not make takes nothing from the other.
     #[test]
-    fn who_gives_back_gives_back_their_own() {
+    fn only_the_job_slot_of_that_job_is_released() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, _receiver) = JobBudget::new(slots, alone(), |_, _, _| true);
         let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };

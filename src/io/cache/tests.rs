@@ -119,7 +119,7 @@ fn a_stray_is_seen_until_it_has_its_label_or_was_deleted() {
 
 /// S-8: a merged watch goes on from the oldest version of its parts.
 #[test]
-fn what_is_told_again_changes_nothing() {
+fn a_repeated_event_changes_nothing() {
     let cache = cache();
     assert!(cache.apply(object("u", 2)).is_some());
     assert!(cache.apply(object("u", 1)).is_none());
@@ -132,7 +132,7 @@ fn what_is_told_again_changes_nothing() {
 
 /// A list after a lost watch: what changed, what went and what came is told; what stayed the same is not.
 #[test]
-fn a_list_tells_what_the_watch_missed_in_its_slots_only() {
+fn a_list_finds_changes_that_the_watch_missed_only_in_its_slots() {
     let cache = cache();
     let other = named("other", "other", 3);
     for it in [named("same", "s", 1), named("changed", "c", 2), named("gone", "g", 3), other.clone()] {
@@ -157,7 +157,7 @@ fn a_list_tells_what_the_watch_missed_in_its_slots_only() {
 
 /// S-7: an edit of a site without its slot's label that comes soon after this process wrote its status.
 #[test]
-fn a_stray_is_as_new_as_it_was_told_of_whatever_was_written_before() {
+fn an_own_write_does_not_make_a_stray_newer() {
     let cache = cache();
     cache.stray(Arc::new(object("u", 1)));
     cache.wrote(object("u", 2));
@@ -186,7 +186,7 @@ fn an_own_write_is_not_forgotten_for_an_older_stray() {
 
 /// Two watches show an object whose label comes and goes; each may be late.
 #[test]
-fn of_two_watches_the_later_version_counts() {
+fn the_later_version_of_two_watches_counts() {
     let cache = cache();
     cache.apply(object("u", 2));
     cache.stray(Arc::new(object("u", 5)));
@@ -253,7 +253,7 @@ fn nothing_of_a_lost_slot_is_kept() {
 
 /// The watch tells of the deletion after this process has made an object of the same name again.
 #[test]
-fn a_deletion_that_is_told_late_does_not_hide_the_successor() {
+fn a_late_deletion_event_does_not_hide_the_successor() {
     let cache = cache();
     cache.apply(object("u", 1));
     cache.deleted(&Key::new("n", "a"), "u");
@@ -269,7 +269,7 @@ fn a_deletion_that_is_told_late_does_not_hide_the_successor() {
 
 /// S-7: another object of a stray's name that is gone takes the stray not along.
 #[test]
-fn a_stray_goes_by_its_uid() {
+fn a_stray_is_removed_by_its_uid() {
     let cache = cache();
     cache.stray(Arc::new(object("u", 5)));
     cache.stray_gone(&Key::new("n", "a"), Some("former"));

@@ -74,14 +74,14 @@ fn another_pods_lease_that_is_renewed_is_left_to_it() {
 
 /// A former life in the same pod is dead, since the kubelet saw it end.
 #[test]
-fn the_lease_of_a_former_life_is_taken_at_once() {
+fn the_lease_of_a_former_incarnation_is_taken_over_at_once() {
     let (_, effects) = meets("me_0", 0);
     assert_eq!(takes(&effects), Some((5, incarnation("me_0"))));
 }
 
 /// O-1: what a former life of this pod owns is not this one's until it was taken, with another epoch.
 #[test]
-fn the_slots_of_a_former_life_are_not_open() {
+fn the_slots_of_a_former_incarnation_are_not_open() {
     let mut member = owner();
     member.step(Input::MapSeen(map(12, ["me_0", ME, ME])), at(4));
     assert_eq!(member.open().iter().map(|(entry, _)| entry.0).collect::<Vec<_>>(), [1, 2]);
@@ -129,7 +129,7 @@ fn a_receiver_that_is_silent_is_given_nothing() {
 
 /// M-3: a Lease that is renewed is not fenced, however long ago it was seen first.
 #[test]
-fn who_renews_is_not_fenced() {
+fn a_member_that_renews_is_not_fenced() {
     let mut member = owner();
     for second in (6..60).step_by(3) {
         let mut effects = keep(&mut member, second, &map(10, [ME, ME, ME]));
@@ -242,7 +242,7 @@ fn a_read_counts_from_when_it_was_sent() {
 
 /// M-3: who was suspended itself begins to count anew: an outage must not end in mutual fencing.
 #[test]
-fn who_comes_back_from_an_outage_fences_nobody_at_once() {
+fn a_member_that_returns_from_an_outage_fences_none_at_once() {
     let mut member = owner();
     let owned = map(12, ["other_1", ME, ME]);
     member.step(Input::MapSeen(owned.clone()), at(4));
@@ -256,7 +256,7 @@ fn who_comes_back_from_an_outage_fences_nobody_at_once() {
 
 /// M-3: likewise, it holds nobody dead at once whose Lease it had missed before.
 #[test]
-fn who_comes_back_from_an_outage_waits_for_the_absent_anew() {
+fn a_member_that_returns_from_an_outage_waits_again_for_absent_members() {
     let mut member = owner();
     let owned = map(12, ["gone_1", ME, ME]);
     member.step(Input::MapSeen(owned.clone()), at(4));

@@ -79,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_told_to_stop_once_it_listens_and_within_a_minute() {
+    fn sigterm_is_delayed_until_it_is_handled_for_at_most_a_minute() {
         let status = |caught: &str, blocked: &str| {
             format!("Name:\tpython\nSigBlk:\t{blocked}\nSigIgn:\t0000000001005000\nSigCgt:\t{caught}\n")
         };
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn what_answers_requests_goes_on_while_it_is_led_to() {
+    fn servers_continue_while_requests_are_routed_to_them() {
         let deaf = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000000002\n";
         let hears = "SigBlk:\t0000000000000000\nSigCgt:\t0000000000004002\n";
         assert_eq!(DRAIN, format!("sleep {DRAIN_SECONDS}; "));

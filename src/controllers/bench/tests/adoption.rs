@@ -61,7 +61,7 @@ fn edit(world: &mut Observed, change: impl FnOnce(&mut FrappeBench)) {
 
 ///
 #[test]
-fn it_is_taken_over_as_it_is() {
+fn a_bench_is_taken_over_unchanged() {
     let world = taken_over();
     assert_eq!(ready(&world).0, BenchPhase::Ready, "{:?}", ready(&world));
     let kinds: std::collections::BTreeSet<_> = world.live.keys().map(|(kind, _)| format!("{kind:?}")).collect();
@@ -73,7 +73,7 @@ fn it_is_taken_over_as_it_is() {
 
 /// unasked, nothing is taken over.
 #[test]
-fn unasked_it_is_not() {
+fn a_bench_is_not_taken_over_without_a_request() {
     let steps = plan(&observed(json!({}))).steps;
     let looked_at = |it: &&Step| matches!(it, Step::TakeOver(_));
     let names: Vec<_> = steps.iter().filter(looked_at).collect();
@@ -97,7 +97,7 @@ fn the_first_change_brings_it_to_its_spec() {
 
 /// what is kept as it was found holds no deletion up.
 #[test]
-fn it_can_be_deleted() {
+fn a_bench_that_was_taken_over_can_be_deleted() {
     let mut world = taken_over();
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
     Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(now);

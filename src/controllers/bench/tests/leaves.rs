@@ -299,7 +299,7 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
 /// A stage that waits for the one before keeps what it mounts together with the volumes, and whose its processes are: one half
 /// of a pod's security is none.
 #[test]
-fn what_a_waiting_stage_mounts_has_its_volume() {
+fn volumes_that_a_waiting_stage_mounts_exist() {
     let mut world = observed(base());
     let read_only = json!({"security": {
         "podSecurityContext": {"runAsNonRoot": false}, "securityContext": {"readOnlyRootFilesystem": true, "runAsUser": 0},

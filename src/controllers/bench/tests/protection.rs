@@ -79,7 +79,7 @@ fn a_bench_that_is_made_now_is_protected_before_anything_is_made() {
 
 /// An upgrade of the operator restarts nothing: what is there stays as it is, and the bench is told.
 #[test]
-fn a_bench_that_was_made_before_is_told_and_nothing_of_it_changes() {
+fn an_unprotected_bench_is_reported_and_not_changed() {
     let mut world = old(json!({"workerAutoscaling": {"default": {}}}));
     let next = plan(&world);
     assert_eq!(changed(&world, &next), Vec::<String>::new());
@@ -142,7 +142,7 @@ fn roll(world: &mut Observed, name: &str, ready: i64) {
 }
 
 #[test]
-fn a_secret_of_that_name_that_is_somebody_elses_is_refused() {
+fn a_foreign_secret_of_that_name_is_refused() {
     let mut world = new(json!({}));
     let first = plan(&world);
     apply(&mut world, &first);

@@ -18,7 +18,7 @@ fn give(world: &mut Observed, secret: Arc<DynamicObject>) {
 }
 
 #[test]
-fn a_missing_secret_is_said_and_touches_nothing() {
+fn a_missing_secret_is_reported_and_changes_nothing() {
     let mut world = observed(json!({}));
     converge(&mut world);
     let spec = json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}});
@@ -98,7 +98,7 @@ fn a_server_goes_when_nobody_uses_it_any_more() {
 }
 
 #[test]
-fn redis_of_somebody_elses_is_used_and_none_is_run() {
+fn an_external_redis_is_used_and_none_is_created() {
     let mut world = observed(json!({
         "redisConfig": {"connectionSecretRef": {"name": "urls"}}, "workerAutoscaling": {"default": {}},
     }));

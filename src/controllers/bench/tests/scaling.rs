@@ -151,7 +151,7 @@ fn scaled(seconds_old: i64, status: Value) -> Observed {
 
 /// As KEDA 2.21 writes them: `Ready` alone stays True through most of what stops the scaling.
 #[test]
-fn what_keda_tells_of_its_objects_is_told() {
+fn the_state_that_keda_reports_is_in_the_status() {
     let of = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "m", "reason": "r"});
     let with = |kind: &str, status: &str| json!({"conditions": [of("Ready", "True"), of(kind, status)]});
     let health = |status: &str| json!({"conditions": [of("Ready", "True")], "health": {"s0-redis": {"numberOfFailures": 1, "status": status}}});
@@ -177,7 +177,7 @@ fn what_keda_tells_of_its_objects_is_told() {
 
 /// That KEDA is installed and does not run no event tells: the bench is looked at again when its time is over.
 #[test]
-fn a_keda_that_says_nothing_is_told_after_a_minute() {
+fn a_silent_keda_is_reported_after_a_minute() {
     let unknown =
         json!({"conditions": [{"type": "Ready", "status": "Unknown"}, {"type": "Paused", "status": "False"}]});
     for status in [json!(null), json!({"conditions": []}), unknown] {

@@ -178,7 +178,7 @@ fn comes_up_to_date_in_turn(mut world: Observed) {
 
 /// nginx ended with 30 where it could not write its configuration; the scheduler where it could not write its lock.
 #[test]
-fn what_is_written_is_a_volume_where_the_image_is_read_only() {
+fn written_folders_are_volumes_if_the_root_is_read_only() {
     let paths = |spec: Value, name: &str| {
         let made = converge(&mut observed(spec));
         let pod = find(&made, Kind::Deployment, name)["spec"]["template"]["spec"].clone();
@@ -196,7 +196,7 @@ fn what_is_written_is_a_volume_where_the_image_is_read_only() {
 
 /// A quota leaves a Deployment without pods; its controller says why, and nothing else does.
 #[test]
-fn pods_that_are_refused_are_told_with_the_servers_words() {
+fn rejected_pods_are_reported_with_the_api_servers_message() {
     let mut world = observed(json!({}));
     converge(&mut world);
     let refused = json!({"observedGeneration": 1, "conditions": [
@@ -210,7 +210,7 @@ fn pods_that_are_refused_are_told_with_the_servers_words() {
 
 /// The configure Job's deadline is ten minutes; that no pod of it is made is known long before.
 #[test]
-fn a_configure_job_without_a_pod_is_told_in_time() {
+fn a_configure_job_without_a_pod_is_reported_in_time() {
     let mut world = observed(json!({}));
     let first = plan(&world);
     apply(&mut world, &first);

@@ -239,7 +239,7 @@ fn the_queues_volume_grows_beside_its_stateful_set() {
 }
 
 #[test]
-fn what_keeps_a_bench_from_running_is_said() {
+fn obstacles_of_a_bench_are_reported() {
     let pending = |class: Class| {
         let mut world = observed(json!({}));
         converge(&mut world);

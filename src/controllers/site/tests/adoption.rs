@@ -102,7 +102,7 @@ fn a_site_that_is_another_is_not_served() {
 
 /// unasked, nothing is looked for and nothing is taken.
 #[test]
-fn unasked_nothing_is_taken_over() {
+fn a_site_is_not_taken_over_without_a_request() {
     let mut world = found();
     world.bench = Some(Arc::new(bench()));
     world.found = Found::default();

@@ -111,7 +111,7 @@ fn a_removal_that_is_not_wanted_any_more_is_stopped() {
 
 /// the site is not held up by a storage that is away.
 #[test]
-fn a_removal_that_failed_leaves_the_site_free_and_is_tried_anew() {
+fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     let (mut world, _) = leaving();
     let failure = json!({"step": "list", "code": "CredentialsRefused", "error": "403"});
     end(&mut world, "Failed", failure.clone());
@@ -137,7 +137,7 @@ fn a_removal_that_failed_leaves_the_site_free_and_is_tried_anew() {
 
 /// a storage that cannot be used is said where a person looks, and what it lacks is waited for.
 #[test]
-fn a_removal_without_a_storage_says_so() {
+fn a_removal_without_a_storage_is_reported() {
     let mut world = served(vec![daily("Delete")]);
     settle(&mut world);
     edit(&mut world, |it| {

@@ -291,7 +291,7 @@ fn a_failed_backup_is_tried_three_times_and_then_when_it_is_due_again() {
 
 /// A version before wrote no outcome: what a SiteBackup came to stood in its history.
 #[test]
-fn what_ended_under_a_version_without_outcomes_is_not_done_again() {
+fn a_backup_that_ended_under_a_version_without_outcomes_is_not_repeated() {
     for (result, left, phase, word) in [
         ("Complete", done(), BackupPhase::Succeeded, "BackupSucceeded"),
         (
@@ -317,7 +317,7 @@ fn what_ended_under_a_version_without_outcomes_is_not_done_again() {
 }
 
 #[test]
-fn what_no_further_try_mends_is_not_tried_again() {
+fn a_failure_that_a_retry_cannot_fix_is_not_retried() {
     for word in ["CredentialsRefused", "BucketMissing", "StorageFull"] {
         let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
         settle(&mut world);
@@ -386,7 +386,7 @@ fn a_backup_of_another_site_is_fetched_from_its_folder_and_stored_to_the_sites_o
 }
 
 #[test]
-fn what_cannot_be_done_is_refused_with_a_reason() {
+fn an_unsupported_sitebackup_is_refused_with_a_reason() {
     for (spec, word) in [
         (json!({}), Word::StorageMissing),
         (json!({"restore": {"backupName": "unknown-2024-01-15"}}), Word::StorageMissing),

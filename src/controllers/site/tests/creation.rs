@@ -52,7 +52,7 @@ fn a_jobs_argument_holds_no_secret() {
 
 /// What this version does not do, and what is missing: nothing is made, and the reason says why.
 #[test]
-fn what_cannot_be_done_is_refused_and_nothing_is_made() {
+fn an_unsupported_spec_is_refused_and_nothing_is_created() {
     let table = [
         (json!({"benchRef": {"name": "bench", "namespace": "x"}}), Reason::BenchNotPermitted, SitePhase::Failed),
         (
@@ -134,7 +134,7 @@ fn a_site_waits_for_its_bench_and_does_not_follow_it_once_served() {
 }
 
 #[test]
-fn a_lost_secret_is_not_invented_anew() {
+fn a_lost_secret_is_not_generated_again() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     world.credentials = None;
@@ -144,7 +144,7 @@ fn a_lost_secret_is_not_invented_anew() {
 }
 
 #[test]
-fn a_failed_init_is_tried_three_times_and_anew_when_asked() {
+fn a_failed_init_is_attempted_three_times_and_again_on_request() {
     let mut world = observed(json!({}));
     for _ in 0..6 {
         let next = plan(&world);
@@ -176,7 +176,7 @@ fn failed_for_good() -> Observed {
 }
 
 #[test]
-fn what_failed_for_good_stays_so_whatever_else_is_said_meanwhile() {
+fn a_permanent_failure_survives_other_reports() {
     let mut world = failed_for_good();
     let bench = world.bench.take();
     let next = plan(&world);
@@ -192,7 +192,7 @@ fn what_failed_for_good_stays_so_whatever_else_is_said_meanwhile() {
 
 /// The status of a version that had no outcomes: also where the bench is not ready when the new one first looks.
 #[test]
-fn what_failed_for_good_under_a_version_without_outcomes_stays_so() {
+fn a_permanent_failure_of_a_version_without_outcomes_is_kept() {
     for is_ready in [true, false] {
         let mut world = failed_for_good();
         let status = Arc::make_mut(&mut world.site).status.as_mut().expect("a status");
@@ -225,7 +225,7 @@ fn nothing_is_done_for_a_site_whose_status_cannot_be_read() {
 
 /// A try that fails while something else stands in the way is written down all the same, before Job and pod are gone.
 #[test]
-fn a_try_that_fails_while_something_else_is_said_counts() {
+fn an_attempt_that_fails_during_another_report_counts() {
     let mut world = observed(json!({}));
     for _ in 0..6 {
         let next = plan(&world);
@@ -273,7 +273,7 @@ fn an_operation_is_recorded_in_the_plan_that_makes_its_job() {
 }
 
 #[test]
-fn what_the_mariadb_operator_says_is_passed_on() {
+fn messages_of_the_mariadb_operator_are_reported() {
     let mut world = observed(json!({}));
     let first = plan(&world);
     apply(&mut world, &first, "Complete");

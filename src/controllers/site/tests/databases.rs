@@ -101,7 +101,7 @@ fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
 
 /// a default of the bench's counts for sites that are made after it was set: data does not move by an edit.
 #[test]
-fn what_was_decided_is_kept_when_the_benchs_default_changes() {
+fn decisions_are_kept_when_the_benchs_default_changes() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     for config in [
@@ -152,7 +152,7 @@ fn a_server_that_a_site_has_for_itself_serves_no_other() {
 
 /// Lost passwords are replaced only where a person asks; the encryption key is not, since it is in the site's own file.
 #[test]
-fn a_lost_secret_is_replaced_when_asked_for_and_the_site_told() {
+fn a_lost_secret_is_replaced_on_request_and_the_site_configured() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     let before = world.site.status.clone().expect("a status");

@@ -68,7 +68,7 @@ fn a_failed_delete_job_keeps_the_finalizer() {
 }
 
 #[test]
-fn in_a_namespace_that_is_going_the_mariadb_operator_drops_the_database() {
+fn in_a_terminating_namespace_the_mariadb_operator_drops_the_database() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     being_deleted(&mut world);
@@ -84,7 +84,7 @@ fn in_a_namespace_that_is_going_the_mariadb_operator_drops_the_database() {
 }
 
 #[test]
-fn a_deletion_without_its_secret_waits_for_it_and_leaves_nothing_behind_unsaid() {
+fn a_deletion_without_its_secret_waits_and_reports_what_remains() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     being_deleted(&mut world);

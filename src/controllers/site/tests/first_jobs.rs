@@ -66,7 +66,7 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
 
 /// A Job whose pod is refused, or fits no node, does nothing until its deadline an hour later: the site says so long before.
 #[test]
-fn a_job_that_cannot_begin_is_told() {
+fn a_job_that_cannot_start_is_reported() {
     let told = |seconds: i64, status: Value| {
         let mut world = observed(json!({}));
         while plan(&world).job.is_none() {
@@ -112,7 +112,7 @@ fn a_dead_claim_is_replaced() {
 
 /// What failed for good is tried anew when the spec changes, whatever of it.
 #[test]
-fn another_generation_tries_anew_what_failed_for_good() {
+fn another_generation_retries_a_permanent_failure() {
     let mut world = observed(json!({}));
     while plan(&world).job.is_none() {
         let next = plan(&world);

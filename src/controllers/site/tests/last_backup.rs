@@ -146,7 +146,7 @@ fn without_a_place_for_it_nothing_is_removed() {
 }
 
 #[test]
-fn one_that_fails_holds_the_deletion_and_is_made_anew_later() {
+fn a_failed_final_backup_blocks_the_deletion_and_is_retried() {
     let mut world = deleted(vec![daily()]);
     settle(&mut world);
     end(
@@ -177,7 +177,7 @@ fn one_that_fails_holds_the_deletion_and_is_made_anew_later() {
 }
 
 #[test]
-fn what_was_never_created_or_cannot_be_backed_up_any_more_goes_without_one() {
+fn a_site_that_cannot_be_backed_up_is_deleted_without_a_final_backup() {
     let mut young = observed(json!({"deletionPolicy": "Backup"}));
     for _ in 0..2 {
         let next = plan(&young);
@@ -195,7 +195,7 @@ fn what_was_never_created_or_cannot_be_backed_up_any_more_goes_without_one() {
 }
 
 #[test]
-fn a_site_that_goes_stops_its_backup() {
+fn deleting_a_site_stops_its_backup() {
     let mut world = served(vec![backup("it", json!({"storage": bucket()}))]);
     settle(&mut world);
     Arc::make_mut(&mut world.site).metadata.deletion_timestamp = Some(Time(world.now));

@@ -17,7 +17,7 @@ fn message(plan: &Plan) -> String {
 
 /// a server of the name that a site's own would have is neither changed nor taken along.
 #[test]
-fn a_server_of_somebody_elses_is_refused() {
+fn another_owners_server_is_refused() {
     for labels in [
         json!({}),
         json!({"site": "shop"}),

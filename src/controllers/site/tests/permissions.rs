@@ -39,7 +39,7 @@ fn edit(world: &mut Observed, change: impl Fn(&mut frappe_crds::FrappeSiteSpec))
 
 /// A new site with what it may not ask for is not made; with the list on the bench it is.
 #[test]
-fn what_a_site_may_not_ask_for_is_opened_by_a_list_on_its_bench() {
+fn a_list_on_the_bench_allows_what_a_site_may_not_request() {
     let dedicated = |more: Value| {
         let mut config = json!({"mode": "dedicated"});
         config.as_object_mut().expect("an object").extend(more.as_object().cloned().expect("an object"));

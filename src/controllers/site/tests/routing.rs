@@ -55,7 +55,7 @@ fn a_host_that_another_holds_stops_the_site_before_anything_is_made() {
 }
 
 #[test]
-fn one_way_is_used_and_changes_with_spec_and_cluster() {
+fn one_kind_of_route_is_used_and_follows_spec_and_cluster() {
     let spec = json!({
         "routeConfig": {"enabled": true, "host": "shop.apps.com", "annotations": {"haproxy.router.openshift.io/timeout": "300s"}},
         "httpRoute": {"enabled": true, "parentRefs": [{"name": "public", "namespace": "gateways"}]},
