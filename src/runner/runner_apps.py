@@ -42,8 +42,8 @@ def refuse_lost_apps():
     Frappe imports every app that is listed, and would end in the middle."""
     lost = [app for app in words(LISTED_APPS) if app != "frappe" and not has_code(app)]
     if lost:
-        raise Failure("AppsMissing", "apps", f"the bench has {', '.join(lost)}, and the image does not: build it with {', '.join(lost)}, or take them "
-                      "out of the bench's apps")
+        raise Failure("AppsMissing", "apps", f"the bench has {', '.join(lost)}, but the image does not: build the image with {', '.join(lost)}, or "
+                      "remove them from the bench's apps")
 
 
 def has_code(app):
@@ -91,7 +91,7 @@ def removed_apps(request):
     if not all(APP_NAME.fullmatch(app) for app in apps):
         raise Failure("RequestInvalid", "request", "removed_apps must be app names")
     if "frappe" in apps or set(apps) & set(request.get("apps", [])):
-        raise Failure("RequestInvalid", "request", "removed_apps must not have frappe nor one of apps")
+        raise Failure("RequestInvalid", "request", "removed_apps must not contain frappe or an app that is in apps")
     return apps
 
 
@@ -160,7 +160,7 @@ def install_missing(site, database, apps):
             os.unlink(site.removing_path)
         said = frappe(site, f"install-app {app}", "install-app", *(["--force"] if app in half else []), app)
         if not is_listed(database, app):
-            raise Failure("CommandFailed", f"install-app {app}", f"Frappe ended well and does not list {app}: {last_words(said)}")
+            raise Failure("CommandFailed", f"install-app {app}", f"Frappe reported success but does not list {app}: {last_words(said)}")
         unfinished.end(app)
     if unfinished.migrate:
         frappe(site, "migrate", "migrate")
@@ -171,7 +171,7 @@ def refuse_without_code(installed):
     """Refuses a migrate where the image lacks an app that the site has: it would remove the app's DocTypes."""
     missing = [app for app in installed if app != "frappe" and not has_code(app)]
     if missing:
-        raise Failure("AppsMissing", "apps", f"the site has {', '.join(missing)}, and the image does not: build it with {', '.join(missing)}")
+        raise Failure("AppsMissing", "apps", f"the site has {', '.join(missing)}, but the image does not: build the image with {', '.join(missing)}")
 
 
 def is_listed(database, app):
@@ -191,7 +191,7 @@ def remove_apps(site, database, apps):
             if not is_listed(database, app) and app not in Unfinished(site).begun:
                 continue
             if not has_code(app):
-                raise Failure("AppsMissing", "apps", f"to uninstall {app} the image must have it")
+                raise Failure("AppsMissing", "apps", f"the image must contain {app} to uninstall it")
             backup = back_up(site, database, app)
             replace_file(site.removing_path, f"{app} {backup}\n", 0o640)
         print(f"{app} is removed; backup: {backup}")
@@ -213,7 +213,7 @@ def uninstall(site, database, app):
         said = frappe(site, f"uninstall-app {app}", *command, "--force", app)
     frappe(site, "clear-cache", "clear-cache")
     if is_listed(database, app):
-        raise Failure("CommandFailed", f"uninstall-app {app}", f"Frappe ended well and still lists {app}: {last_words(said)}")
+        raise Failure("CommandFailed", f"uninstall-app {app}", f"Frappe reported success but still lists {app}: {last_words(said)}")
 
 
 def back_up(site, database, app):
@@ -248,12 +248,12 @@ def check_dump(path, code="SiteIncomplete", what="nothing was removed, since the
             while block := file.read(READ_BYTES):
                 end = (end + block)[-TRAILER_BYTES:]
                 if most is not None and file.tell() > most:
-                    raise Failure(code, "backup", f"{what} unpacks to more than the {most} bytes that were made")
+                    raise Failure(code, "backup", f"{what} unpacks to more than the expected {most} bytes")
             length = file.tell()
     except (OSError, EOFError, zlib.error) as error:
         raise Failure(code, "backup", f"{what} cannot be read: {error}") from None
     if not any(trailer.encode() in end for trailer in DUMP_TRAILERS):
-        raise Failure(code, "backup", f"{what} is not whole: its last line is missing")
+        raise Failure(code, "backup", f"{what} is incomplete: its last line is missing")
     return length
 
 

@@ -1,12 +1,12 @@
-"""A site's backup on its way: dumped to a folder that goes with the pod, and brought back from there.
+"""Backup and restore of a site, by way of a folder that exists as long as the pod.
 
-The folder `staging` has `contents.json` and the parts that it tells of, each with its size and SHA-256: `database.sql.gz`,
-`public-files.tgz` and `private-files.tgz`, whose members are named as Frappe's own backups name them, and `keys.json` with
-what stored passwords are encrypted with, where the request asks for that.
+The folder `staging` contains `contents.json` and the parts that it lists, each with its size and SHA-256: `database.sql.gz`,
+`public-files.tgz` and `private-files.tgz`, whose members are named as in Frappe's own backups, and, if requested, `keys.json`
+with the keys that encrypt stored passwords.
 
-What comes back was somewhere else meanwhile. Parts are read by their fixed names and through no link, archives have only
-folders and plain files under the one folder that they are for, and nothing unpacks to more than was made or than the
-volume has room for.
+A backup that is restored was stored elsewhere and is not trusted. Parts are read by their fixed names and never through a link,
+archives may contain only directories and regular files below the one directory that they are for, and nothing unpacks to more
+than the manifest or the volume's free space allows.
 """
 
 import errno
@@ -30,8 +30,8 @@ from runner_site import ready_site
 
 # Keys of a site's configuration without which stored passwords cannot be read.
 KEYS = ("encryption_key", "backup_encryption_key")
-KEYS_WARNING = ("the backup is another site's and has no keys: passwords that are stored in it (of mail accounts and the like) cannot be read, "
-                "enter them anew")
+KEYS_WARNING = ("the backup is of another site and has no keys: passwords stored in it (of mail accounts, for example) cannot be decrypted; "
+                "enter them again")
 # What a key looks like: Frappe gives one of them to a shell.
 KEY_VALUE = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 FILES = {"public-files": ("public-files.tgz", "public/files"), "private-files": ("private-files.tgz", "private/files")}
@@ -44,7 +44,7 @@ FREE_PERCENT_MIN = 5
 
 
 def backup(request):
-    """Dumps database and files. Nothing is called a part before it was read again from beginning to end."""
+    """Dumps database and files. A file counts as a part only after it was read from beginning to end."""
     site = ready_site(request)
     staging = request["staging"]
     shutil.rmtree(staging, ignore_errors=True)
@@ -90,7 +90,7 @@ def pack(site, folder, path):
 
 
 def open_folder(site, folder):
-    """A folder of the site, or nothing where there is none. One that a link leads to is refused: it is not the site's."""
+    """A folder of the site, or None if it does not exist. A folder behind a link is rejected: it is not part of the site."""
     handle = os.open(site.path, os.O_RDONLY | os.O_DIRECTORY)
     for name in folder.split("/"):
         above = handle
@@ -101,20 +101,20 @@ def open_folder(site, folder):
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-            raise Failure("SiteIncomplete", "files", f"{site.name}/{folder} is no folder, or a link leads there: what it leads to is not the site's") from None
+            raise Failure("SiteIncomplete", "files", f"{site.name}/{folder} is not a directory or is reached through a link, whose target is not part of the site") from None
         finally:
             os.close(above)
     return handle
 
 
 def add(archive, member, name, folder):
-    """One folder or file, as it is when it is opened. What went meanwhile is none of the backup's."""
+    """Adds one folder or file as it is when opened. One that was deleted in the meantime is skipped."""
     try:
         handle = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
     except FileNotFoundError:
         return
     except OSError as error:
-        print(f"left out, no plain file: {member}: {error.strerror}")
+        print(f"skipped, not a regular file: {member}: {error.strerror}")
         return
     try:
         seen = os.fstat(handle)
@@ -127,7 +127,7 @@ def add(archive, member, name, folder):
             entry.size = seen.st_size
             archive.addfile(entry, os.fdopen(handle, "rb", closefd=False))
         else:
-            print(f"left out, no plain file: {member}")
+            print(f"skipped, not a regular file: {member}")
     except OSError as error:
         raise Failure("CommandFailed", "files", f"{member} changed while it was read: {error}") from None
     finally:
@@ -144,7 +144,7 @@ def described(path):
 
 
 class Unpacked:
-    """What an archive has in it, at most so many bytes of it, and never much at once: names too are only read so."""
+    """Contents of an archive, up to a number of bytes and in small pieces, names included."""
 
     def __init__(self, file, most):
         self.file, self.most = file, most
@@ -169,12 +169,12 @@ class Unpacked:
 
 
 class TooLarge(Exception):
-    """More than there may be."""
+    """The archive is larger than allowed."""
 
 
 def read_archive(path, folder, most=None, members_max=None):
-    """Reads every member to its end; answers how many bytes it unpacks to. Refuses what would land outside of the folder
-    of the site, and what has more bytes or members than there may be."""
+    """Reads every member to its end; returns the unpacked size. Rejects members outside of the site's folder, and archives
+    with more bytes or members than allowed."""
     name, members = os.path.basename(path), 0
     try:
         with open_plain(path) as packed, gzip.open(packed) as file:
@@ -186,7 +186,7 @@ def read_archive(path, folder, most=None, members_max=None):
                     if members_max is not None and members > members_max:
                         raise TooLarge
                     if not fits(member, folder):
-                        raise Failure("BackupBroken", "verify", f"{name} has the member {member.name!r}, which no backup has")
+                        raise Failure("BackupBroken", "verify", f"{name} has the member {member.name!r}, which is not allowed")
                     content = archive.extractfile(member) if member.isfile() else None
                     while content and content.read(READ_BYTES):
                         pass
@@ -195,14 +195,14 @@ def read_archive(path, folder, most=None, members_max=None):
                     raise TooLarge
             return file.tell()
     except TooLarge:
-        raise Failure("BackupTooLarge", "verify", f"{name} unpacks to more than was made, or than the volume has room for "
+        raise Failure("BackupTooLarge", "verify", f"{name} unpacks to more than the manifest or the volume's free space allows "
                       f"({most} bytes in {members_max} files)") from None
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise Failure("BackupBroken", "verify", f"{name} cannot be read: {error}") from None
 
 
 def fits(member, folder):
-    """Whether a member is one of `./SITE/FOLDER` or below it, and a plain file or a folder."""
+    """Whether a member is `./SITE/FOLDER` or below it, and a regular file or a directory."""
     parts = member.name.split("/")
     inside = parts[0] == "." and parts[2:4] == folder.split("/") and not {"", ".", ".."}.intersection(parts[1:])
     plain = member.isdir() or (member.isfile() and not member.issparse() and len(parts) > 4)
@@ -210,18 +210,18 @@ def fits(member, folder):
 
 
 def restore(request):
-    """Brings the site to what the backup holds. Until the backup was found to be whole and to fit, nothing is touched.
-    From then on the site is in maintenance until all is done: a restore that failed is run again from its beginning."""
+    """Restores the backup into the site. Nothing is changed until the backup is verified to be complete and to fit. From then
+    on the site is in maintenance mode until the restore is complete; a failed restore is repeated from the beginning."""
     site = ready_site(request)
     staging, run = request["staging"], request["run"]
     under = restoring(site)
     if not under or under.get("waiting"):
         settle_restore(site)
     elif under["run"] != run:
-        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({under['run']}): restore that one first")
+        raise Failure("SiteIncomplete", "state", f"{site.name} is only partly restored ({under['run']}): complete that restore first")
     contents = json.loads(read_file(os.path.join(staging, "contents.json")) or "{}")
     if not contents.get("parts"):
-        raise Failure("BackupBroken", "verify", "the backup says nothing of its parts")
+        raise Failure("BackupBroken", "verify", "the backup does not list its parts")
     refuse_lost_apps()
     database = open_database(request["database"])
     with_database, with_files = request.get("restore_database", True), request.get("restore_files", True)
@@ -258,7 +258,7 @@ def restore(request):
 
 
 def put_database(site, database, dump, keys):
-    """Replaces the database by what the dump holds, and the keys by those of the backup."""
+    """Replaces the database by the dump, and the keys by those of the backup."""
     database.wipe()
     database.load(dump)
     if database.administrators() != "1":
@@ -268,7 +268,7 @@ def put_database(site, database, dump, keys):
 
 
 def keys_are_missing(site, contents, with_database, keys):
-    """Whether the database is another site's, whose stored passwords nothing here can read."""
+    """Whether the database is of another site, so that its stored passwords cannot be decrypted."""
     missing = with_database and contents["site"] != site.name and not keys
     if missing:
         print(f"warning: {KEYS_WARNING}")
@@ -276,7 +276,7 @@ def keys_are_missing(site, contents, with_database, keys):
 
 
 def refuse_misfit(contents, database, with_database):
-    """A dump of a newer Frappe, of an app that the image does not have, or of another kind of database."""
+    """Rejects a dump of a newer Frappe, of an app that the image lacks, or of another kind of database."""
     if not with_database:
         return
     if contents["engine"] != database.engine:
@@ -285,14 +285,14 @@ def refuse_misfit(contents, database, with_database):
     if numbers(theirs)[:1] > numbers(ours)[:1]:
         raise Failure("BackupNewer", "verify", f"the backup was made with Frappe {theirs}, the bench has {ours}: upgrade the bench first")
     if not all(APP_NAME.fullmatch(app) for app in contents["apps"]):
-        raise Failure("BackupBroken", "verify", "the backup has an app whose name is none")
+        raise Failure("BackupBroken", "verify", "the backup has an invalid app name")
     missing = [app for app in contents["apps"] if not has_code(app)]
     if missing:
-        raise Failure("AppsMissing", "apps", f"the backup has {', '.join(missing)}, and the image does not")
+        raise Failure("AppsMissing", "apps", f"the backup has {', '.join(missing)}, but the image does not")
 
 
 def check_part(staging, contents, part):
-    """The part is there as it was made, and can be read to its end."""
+    """Checks that the part is unchanged and can be read to its end."""
     path = part_path(staging, contents, part)
     made = contents["parts"][part].get("unpacked")
     if part == "database":
@@ -312,32 +312,32 @@ def room():
 
 
 def part_path(staging, contents, part):
-    """Where the part is, which must be what was made."""
+    """Path of the part, whose checksum must match."""
     wanted = contents["parts"].get(part)
     path = os.path.join(staging, PARTS[part])
     if not wanted or os.path.islink(path) or not os.path.isfile(path):
         raise Failure("BackupBroken", "verify", f"{part} is missing")
     if any(wanted.get(key) != value for key, value in described(path).items()):
-        raise Failure("BackupBroken", "verify", f"{part} is not what was made: its checksum differs")
+        raise Failure("BackupBroken", "verify", f"{part} is corrupt: its checksum differs")
     return path
 
 
 def read_keys(staging, contents, request):
-    """The keys by which the restored database's stored passwords can be read. They come encrypted only: whoever could put
-    keys of his own beside a backup in clear would read what the site encrypts from then on."""
+    """The keys that decrypt the stored passwords of the restored database. They are accepted only if encrypted: an attacker who
+    could add keys to an unencrypted backup could read everything that the site encrypts from then on."""
     if "keys" not in contents["parts"]:
         return {}
     if not request.get("keys"):
-        raise Failure("BackupBroken", "verify", "the backup has keys in clear, which no backup has")
+        raise Failure("BackupBroken", "verify", "the backup contains keys that are not encrypted, which is not allowed")
     with open_plain(part_path(staging, contents, "keys")) as file:
         found = {key: value for key, value in json.loads(file.read(RECORD_BYTES_MAX)).items() if key in KEYS}
     if not all(isinstance(value, str) and KEY_VALUE.fullmatch(value) for value in found.values()):
-        raise Failure("BackupBroken", "verify", "keys.json has what is no key")
+        raise Failure("BackupBroken", "verify", "keys.json contains an invalid key")
     return found
 
 
 def put_files(site, staging, contents, part):
-    """Unpacks files beside those of the site, and puts them in their place as a whole."""
+    """Unpacks files next to those of the site, and replaces them as a whole."""
     folder = FILES[part][1]
     fresh = os.path.join(site.path, ".operator-restored", folder)
     target = os.path.join(site.path, folder)
@@ -365,7 +365,7 @@ def put_files(site, staging, contents, part):
 
 
 def unpack(archive, member, path):
-    """One file, with its time and what its owner may do."""
+    """Unpacks one file, with its time and its owner's permissions."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with open(path, "wb") as file:
         shutil.copyfileobj(archive.extractfile(member), file, READ_BYTES)

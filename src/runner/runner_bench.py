@@ -112,7 +112,7 @@ def install_app(app):
     if not REPOSITORY.fullmatch(app["repository"]):
         raise Failure("RequestInvalid", "request", f"the repository of {app['name']} must be a URL that begins with https://, http://, ssh:// or git://, or USER@HOST:PATH")
     if app.get("branch") and not BRANCH.fullmatch(app["branch"]):
-        raise Failure("RequestInvalid", "request", f"the branch of {app['name']} is not the name of one")
+        raise Failure("RequestInvalid", "request", f"the branch of {app['name']} is not a valid branch name")
     module = app["name"].replace("-", "_")
     keep_token(app["repository"])
     target, part = os.path.join("apps", module), os.path.join("apps", f".{module}.part")
@@ -120,7 +120,7 @@ def install_app(app):
     branch = ["--branch", app["branch"]] if app.get("branch") else []
     step(f"clone {app['name']}", ["git", "clone", "--quiet", "--depth", "1", *branch, "--", app["repository"], part])
     if not os.path.isfile(os.path.join(part, module, "hooks.py")):
-        raise Failure("CommandFailed", f"clone {app['name']}", f"{app['repository']} is no Frappe app {module}: it has no {module}/hooks.py")
+        raise Failure("CommandFailed", f"clone {app['name']}", f"{app['repository']} is not the Frappe app {module}: it has no {module}/hooks.py")
     shutil.rmtree(target, ignore_errors=True)
     os.rename(part, target)
     step(f"install {app['name']}", [os.path.join("env", "bin", "python"), "-m", "pip", "install", "--quiet",
@@ -259,7 +259,7 @@ def secret_urls(request, config):
     urls = {key: secret(name) for key, name in request.get("secret_urls", {}).items()}
     for key, url in urls.items():
         if not url.startswith(("redis://", "rediss://", "unix://")):
-            raise Failure("SecretInvalid", "secrets", f"the secret for {key} is no redis:// URL")
+            raise Failure("SecretInvalid", "secrets", f"the Secret's value for {key} is not a redis:// URL")
     for key in request.get("password_urls", []):
         password = urllib.parse.quote(secret("redis-password"), safe="")
         urls[key] = config[key].replace("redis://", f"redis://{request.get('redis_user', '')}:{password}@", 1)

@@ -1,4 +1,4 @@
-"""What the runner's files share: failures, secrets that never show, files that are replaced whole."""
+"""Shared by the runner's files: failures, redacted secrets, atomic writes."""
 
 import contextlib
 import errno
@@ -54,7 +54,7 @@ CODES = {
 
 
 class Failure(Exception):
-    """A step that failed: with a word of `CODES` for the operator, and an error for people."""
+    """A failed step, with a code of `CODES` for the operator and an error for users."""
 
     def __init__(self, code, step, error):
         super().__init__(error)
@@ -62,8 +62,7 @@ class Failure(Exception):
 
 
 class Redacting:
-    """A stream that never lets a secret through. It keeps the end of what was written, in case that is the reason of a
-    failure that says none itself."""
+    """A stream that redacts secrets. It keeps the end of the output, for failures without a message of their own."""
 
     def __init__(self, stream):
         self.stream, self.end = stream, ""
@@ -78,12 +77,12 @@ class Redacting:
 
 
 def secret(name):
-    """The secret in the file of this name; it is known to `redact` from then on."""
+    """The secret in the file of this name; `redact` removes it from then on."""
     try:
         with open(os.path.join(SECRETS, name), encoding="utf-8") as file:
             value = file.read().rstrip("\n")
     except OSError as error:
-        raise Failure("SecretInvalid", "secrets", f"cannot read the secret {name}: {error.strerror}") from None
+        raise Failure("SecretInvalid", "secrets", f"cannot read the Secret's key {name}: {error.strerror}") from None
     if value:
         secret.known.add(value)
     return value
@@ -93,14 +92,14 @@ secret.known = set()
 
 
 def redact(text):
-    """The text without any secret that was read."""
+    """The text without any secret that has been read."""
     for value in sorted(secret.known, key=len, reverse=True):
         text = text.replace(value, "[secret]")
     return text
 
 
 def last_words(text):
-    """The end of what a program said, for people: its last lines, from a word's beginning."""
+    """The end of a program's output, for users: its last lines, from the beginning of a word."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     words = " ".join(lines[-WORDS_LINES:])
     if len(words) <= WORDS_MAX:
@@ -109,8 +108,8 @@ def last_words(text):
 
 
 def end_when_told():
-    """Has SIGTERM end this process and its children at once. Frappe and what it imports catch SystemExit now and then, and
-    all that the runner does may be cut short anywhere."""
+    """Makes SIGTERM end this process and its children at once. Frappe and its imports sometimes catch SystemExit, and the
+    runner may be interrupted anywhere."""
     def end(*_):
         for child in children():
             try:
@@ -132,7 +131,7 @@ def children():
 
 @contextlib.contextmanager
 def locked(path, what, seconds=LOCK_WAIT_SECONDS):
-    """Holds the lock that the file stands for, or says what another pod works on for too long."""
+    """Holds the lock of the file; fails if another pod holds it for too long."""
     with open(path, "w", encoding="utf-8") as handle:
         end = time.monotonic() + seconds
         while True:
@@ -141,13 +140,13 @@ def locked(path, what, seconds=LOCK_WAIT_SECONDS):
                 break
             except BlockingIOError:
                 if time.monotonic() >= end:
-                    raise Failure("SiteLocked", "lock", f"another pod has worked on {what} for {int(seconds)} s") from None
+                    raise Failure("SiteLocked", "lock", f"another pod has been working on {what} for {int(seconds)} s") from None
             time.sleep(LOCK_LOOK_SECONDS)
         yield
 
 
 def replace_file(path, content, mode=0o644):
-    """Writes a file so that a reader sees the old content or the new, and a crash leaves one of them."""
+    """Writes a file so that readers see either the old or the new content, also after a crash."""
     part = os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.part")
     flags = os.O_CREAT | os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW
     try:
@@ -165,7 +164,7 @@ def replace_file(path, content, mode=0o644):
 
 
 def read_file(path):
-    """Content of a file, or nothing where there is none."""
+    """Content of a file; empty if it does not exist."""
     try:
         with open(path, encoding="utf-8") as file:
             return file.read()
@@ -174,16 +173,16 @@ def read_file(path):
 
 
 def open_plain(path, directory=None):
-    """A regular file for reading, never what a link leads to, and never one that has no end or waits for a writer."""
+    """Opens a regular file for reading; never the target of a link, a device or a pipe."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise OSError(errno.EINVAL, "is no plain file", path)
+        raise OSError(errno.EINVAL, "is not a regular file", path)
     return os.fdopen(handle, "rb")
 
 
 def secret_or_none(name, hidden=True):
-    """Likewise, or nothing where there is no such file; what is `hidden` never shows in any output."""
+    """The same, or None if there is no such file; with `hidden` it is redacted in any output."""
     if not os.path.exists(os.path.join(SECRETS, name)):
         return None
     value = secret(name)
@@ -194,7 +193,7 @@ def secret_or_none(name, hidden=True):
 
 def keep_password_off(database_module):
     """Frappe gives the password of the database to its child processes as an argument; they read their option file
-    instead. Answers whether this version has the function for it."""
+    instead. Returns whether this version has the function for it."""
     if not hasattr(database_module, "get_command"):
         return False
     original = database_module.get_command
@@ -215,5 +214,5 @@ def frappe_version():
 
 
 def numbers(version):
-    """`15.1.0` as numbers; what is none counts nothing."""
+    """`15.1.0` as numbers; parts that are not numbers count as 0."""
     return [int(part) if part.isdigit() else 0 for part in re.split(r"[.-]", version)]

@@ -64,14 +64,14 @@ class Database:
             self.user = request.get("user", self.name)
             self.host, self.port, self.password = request["host"], str(request["port"]), secret("password")
             if not (OWN_NAME.fullmatch(self.name) and OWN_NAME.fullmatch(self.user)):
-                raise Failure("RequestInvalid", "request", "names of database and account must be lower-case letters, digits and _")
+                raise Failure("RequestInvalid", "request", "names of database and user must consist of lower-case letters, digits and _")
         else:
             self.connect(request)
         self.home = os.environ["HOME"]
         os.makedirs(self.home, exist_ok=True)
         self.client = next((found for found in map(shutil.which, self.programs) if found), None)
         if not self.client:
-            raise Failure("ProgramMissing", "database", f"the image has no program {' or '.join(self.programs)}")
+            raise Failure("ProgramMissing", "database", f"the image has none of the programs {' or '.join(self.programs)}")
         self.write_options()
 
     def connect(self, request):
@@ -88,11 +88,11 @@ class Database:
         if not self.host:
             raise Failure("ConnectionInvalid", "database", "no host: set dbConfig.host, or the key host of the connection Secret")
         if not HOST.fullmatch(self.host) or not PORT.fullmatch(self.port):
-            raise Failure("ConnectionInvalid", "database", "host or port of the connection Secret is not one")
+            raise Failure("ConnectionInvalid", "database", "host or port of the connection Secret is invalid")
         if not GIVEN_USER.fullmatch(self.user):
-            raise Failure("SecretInvalid", "secrets", "username of the connection Secret is no name: it has a control character, or more than 128")
+            raise Failure("SecretInvalid", "secrets", "username of the connection Secret is invalid: it has a control character, or more than 128 characters")
         if not GIVEN_NAME.fullmatch(self.name):
-            raise Failure("SecretInvalid", "secrets", "database of the connection Secret is no name: it must not begin with -, and must have no =, "
+            raise Failure("SecretInvalid", "secrets", "database of the connection Secret is invalid: it must not begin with -, and must have no =, "
                           "slash, backslash or control character, and at most 128 characters")
 
     def wait(self):
@@ -117,7 +117,7 @@ class Database:
         """Writes all of the database into a file as statements."""
         program = next((found for found in map(shutil.which, self.dump_programs) if found), None)
         if not program:
-            raise Failure("ProgramMissing", "dump", f"the image has no program {' or '.join(self.dump_programs)}")
+            raise Failure("ProgramMissing", "dump", f"the image has none of the programs {' or '.join(self.dump_programs)}")
         with tempfile.TemporaryFile(dir=self.home) as errors:
             process = subprocess.Popen([program, *self.dump_options()], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors)
             with process.stdout as output:
@@ -201,8 +201,8 @@ class MariaDb(Database):
         known = subprocess.run([self.client, "--no-defaults", *COMMANDLESS, "--version"], stdin=subprocess.DEVNULL,
                                capture_output=True, text=True, check=False)
         if known.returncode:
-            raise Failure("ClientTooOld", "database", f"{os.path.basename(self.client)} of the image cannot be kept from running commands "
-                          f"that a dump has ({last_words(known.stderr)}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
+            raise Failure("ClientTooOld", "database", f"{os.path.basename(self.client)} of the image cannot disable client commands "
+                          f"in a dump ({last_words(known.stderr)}): use an image with a MariaDB client of 10.6.18, 10.11.8 or later")
 
     @staticmethod
     def statements(pieces):
@@ -282,7 +282,7 @@ class Postgres(Database):
         except Failure as failure:
             if "restrict" not in failure.error:
                 raise
-            raise Failure("ClientTooOld", "database", f"psql of the image cannot be kept from running commands that a dump has "
+            raise Failure("ClientTooOld", "database", f"psql of the image cannot disable client commands in a dump "
                           f"({failure.error}): use an image with psql 13.22, 14.19, 15.14, 16.10, 17.6 or later") from None
 
     @staticmethod

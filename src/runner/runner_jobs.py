@@ -50,7 +50,7 @@ SITE_OF_ID = re.compile(r"([^:|]+)(?:::|\|\|)")
 
 
 def jobs_of(site):
-    """The site's jobs; nothing where the bench has no queues."""
+    """The site's jobs; None if the bench has no queues."""
     config = json.loads(read_file(os.path.join("sites", "common_site_config.json")) or "{}")
     url = config.get("redis_queue")
     return Jobs(site.name, url, config.get("bench_id", "")) if url else None
@@ -71,14 +71,14 @@ class Jobs:
         self.aside = f"frappe-operator:set-aside:{bench}:{site}"
 
     def reached(self, action):
-        """What the action answers; a server that does not is said."""
+        """Result of the action; fails if Redis does not respond."""
         try:
             return action()
         except self.error as error:
             raise Failure("QueueUnreachable", "jobs", f"Redis of the bench's queues: {type(error).__name__}: {error}") from None
 
     def set_aside(self):
-        """Takes what is queued from its queues, and answers how many jobs that were."""
+        """Moves queued jobs out of the queues; returns their number."""
         moved = 0
         for queue in self.queues():
             for job in self.redis.lrange(queue, 0, -1):
@@ -88,8 +88,8 @@ class Jobs:
         return moved
 
     def stop(self, is_ending=lambda: False):
-        """Sets aside what is queued and waits until nothing runs; a job may queue another meanwhile. Where the
-        pod is ending it waits no more."""
+        """Sets queued jobs aside and waits until none runs; a running job may queue another. Stops waiting when the
+        pod is stopped."""
         begun = quiet_since = time.monotonic()
         told = None
         while True:
@@ -100,25 +100,25 @@ class Jobs:
             elif now - quiet_since >= QUIET_SECONDS:
                 return
             if running and running != told:
-                print(f"waiting for {len(running)} jobs of {self.site} that run: {', '.join(sorted(running))}", flush=True)
+                print(f"waiting for {len(running)} running jobs of {self.site}: {', '.join(sorted(running))}", flush=True)
                 told = running
             if is_ending():
                 raise Told
             if now - begun >= WAIT_SECONDS:
-                left = f"{len(running)} jobs of {self.site} still run: {', '.join(sorted(running))[:200]}" if running else f"{self.site} still queues jobs"
+                left = f"{len(running)} jobs of {self.site} are still running: {', '.join(sorted(running))[:200]}" if running else f"{self.site} still queues jobs"
                 raise Failure("JobsRunning", "jobs", f"after {int(now - begun)} s {left}")
             time.sleep(min(LOOK_SECONDS, QUIET_SECONDS))
 
     def put_back(self):
-        """Brings what was set aside to the head of its queues, in its order. One that a queue has already stays there."""
+        """Moves the jobs that were set aside to the head of their queues, in order. A job that is queued already stays there."""
         entries = [json.loads(entry) for entry in dict.fromkeys(self.redis.lrange(self.aside, 0, -1))]
         keys = [self.aside, *dict.fromkeys(queue for queue, _ in entries)]
         jobs = [text for queue, job in reversed(entries) for text in (keys.index(queue) + 1, job)]
         self.redis.eval(PUT_BACK, len(keys), *keys, *jobs)
 
     def discard(self):
-        """Forgets what was set aside, its data first: while that is there, Frappe takes a scheduled job for queued, and does
-        not queue it again. Answers how many jobs that were."""
+        """Discards the jobs that were set aside, their data first: while it exists, Frappe treats a scheduled job as queued
+        and does not queue it again. Returns their number."""
         jobs = {json.loads(entry)[1] for entry in self.redis.lrange(self.aside, 0, -1)}
         for job in jobs:
             self.redis.delete(f"rq:job:{job}", f"rq:job:{job}:dependents", f"rq:results:{job}")
@@ -126,12 +126,11 @@ class Jobs:
         return len(jobs)
 
     def queues(self):
-        """Keys of the bench's queues: others may have the server too."""
+        """Keys of the bench's queues; the server may have other users."""
         return sorted(queue for queue in self.redis.smembers("rq:queues") if queue.startswith(f"rq:queue:{self.bench}:".encode()))
 
     def running(self):
-        """Ids of the site's jobs that a worker has taken and not ended. What a worker that is gone has left there counts
-        no more once it has expired."""
+        """Ids of the site's running jobs. Entries of a dead worker no longer count once they have expired."""
         found = set()
         now = int(time.time())
         for queue in self.queues():
@@ -158,11 +157,11 @@ class Jobs:
 
 
 class Told(Exception):
-    """The pod was told to end."""
+    """The pod received SIGTERM."""
 
 
 class Inert:
-    """In place of whatever a pickle names."""
+    """Placeholder for any class or function that a pickle names."""
 
     def __init__(self, *_args, **_kwargs):
         pass
@@ -172,7 +171,7 @@ class Inert:
 
 
 class Reader(pickle.Unpickler):
-    """Reads a pickle without importing or calling anything of what it names."""
+    """Reads a pickle without importing or calling anything that it names."""
 
     def find_class(self, _module, _name):
         return Inert
@@ -184,5 +183,5 @@ def site_of(data):
         _, _, _, keywords = Reader(io.BytesIO(zlib.decompress(data))).load()
         return keywords.get("site")
     except Exception as error:  # Whatever is in there may be anybody's.
-        print(f"a job that cannot be read is left alone: {type(error).__name__}")
+        print(f"skipping a job that cannot be parsed: {type(error).__name__}")
         return None

@@ -1,9 +1,9 @@
-"""A site that is out of service while it is restored, and its jobs with it: what was done to it is written down before it is
-done, so that whoever comes next brings it to an end.
+"""Maintenance mode and background jobs of a site during a restore. Each step is recorded before it is done, so that the next
+run completes or reverts it.
 
-Two files of the site's directory tell of it. `.operator-restoring` has what is being restored (`run`), the configuration as it
-was `before`, and whether the restore is `waiting`: until it is no longer, nothing of the site was touched. `.operator-set-aside`
-says that jobs of the site may be in a list of their own in Redis (runner_jobs), by the name of that list.
+Two files in the site's directory record it. `.operator-restoring` has the restored backup (`run`), the configuration `before`
+the restore, and whether the restore is still `waiting`: until then nothing of the site was changed. `.operator-set-aside`
+contains the name of the separate list in Redis (runner_jobs) that may hold jobs of the site.
 """
 
 import json
@@ -14,15 +14,15 @@ import time
 from runner_common import ENDED, Failure, frappe_version, numbers, read_file, replace_file
 from runner_jobs import Told, jobs_of
 
-# Web workers of version 16 keep a site's configuration for so long: until then they might write to the database.
+# Web workers of version 16 cache a site's configuration for this long: until then they may write to the database.
 MAINTENANCE_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_MAINTENANCE_WAIT_SECONDS", "60"))
 CACHING_VERSION = 16
-# What a site under restore has in its configuration.
+# Entries in the configuration of a site that is being restored.
 MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
 
 
 def restoring(site):
-    """What is being restored, where that began and did not end; nothing otherwise."""
+    """State of the unfinished restore; empty if there is none."""
     return json.loads(read_file(site.restoring_path) or "{}")
 
 
@@ -31,11 +31,11 @@ def put_restoring(site, state):
 
 
 def settle_restore(site):
-    """Has a site served as before that a restore left when it had touched nothing yet, and brings jobs back that one set
-    aside. Refuses a site that is half restored."""
+    """Ends maintenance mode and moves jobs back to their queues, if a restore was stopped before it changed anything.
+    Rejects a site that is only partly restored."""
     begun = restoring(site)
     if begun and not begun.get("waiting"):
-        raise Failure("SiteIncomplete", "state", f"{site.name} is half restored ({begun['run']}): restore it first")
+        raise Failure("SiteIncomplete", "state", f"{site.name} is only partly restored ({begun['run']}): complete the restore first")
     if begun:
         print(f"the restore {begun['run']} was stopped while it waited: nothing was changed, and the site is available again")
     if begun or os.path.exists(site.aside_path):
@@ -45,7 +45,7 @@ def settle_restore(site):
 
 
 def maintain(site, run):
-    """Takes the site out of service, and writes down how it was before."""
+    """Starts maintenance mode, and records the previous configuration."""
     config = json.loads(read_file(site.config_path))
     if not restoring(site):
         put_restoring(site, {"run": run, "before": {key: config[key] for key in MAINTENANCE if key in config}, "waiting": True})
@@ -56,7 +56,7 @@ def maintain(site, run):
 
 
 def serve_again(site):
-    """Brings maintenance back to what it was. The marker goes last: until then a second run does all of it again."""
+    """Restores the previous configuration. The marker is removed last, so that an interrupted run is repeated."""
     config = json.loads(read_file(site.config_path))
     for key in MAINTENANCE:
         config.pop(key, None)
@@ -65,14 +65,14 @@ def serve_again(site):
 
 
 def begin_to_touch(site):
-    """From here on the site is half restored until all is done."""
+    """From here on the site counts as only partly restored until the restore is complete."""
     if restoring(site).get("waiting"):
         put_restoring(site, {**restoring(site), "waiting": False})
 
 
 def stop_jobs(site, jobs):
-    """Sees to it that no job of the site runs while its database is replaced. Where one does not end, the site is served
-    as before, unless it was touched by a restore that was cut short; so it is where the pod is told to end meanwhile."""
+    """Ensures that no job of the site runs while its database is replaced. If a job does not end, or the pod is stopped
+    while it waits, the site is made available again, unless an interrupted restore already changed it."""
     if not jobs:
         return
     replace_file(site.aside_path, jobs.aside + "\n", 0o640)
@@ -87,9 +87,9 @@ def stop_jobs(site, jobs):
         os._exit(ENDED)
     except Failure as failure:
         if not restoring(site).get("waiting"):
-            # Another try is due: only of a site that was not touched nothing more is to be done.
+            # The site was changed: the restore must be retried.
             code = "SiteIncomplete" if failure.code == "JobsRunning" else failure.code
-            raise Failure(code, failure.step, f"{failure.error}; {site.name} is half restored") from None
+            raise Failure(code, failure.step, f"{failure.error}; {site.name} is only partly restored") from None
         left = give_back(site, jobs)
         serve_again(site)
         raise Failure(failure.code, failure.step, failure.error + left) from None
@@ -98,13 +98,13 @@ def stop_jobs(site, jobs):
 
 
 def give_back(site, jobs):
-    """Brings the site's jobs back to their queues, where that can be had; else the next Job of the site does, and what is
-    answered says so."""
+    """Moves the site's jobs back to their queues. If that fails, the next Job of the site does it; returns a message
+    about that."""
     try:
         if jobs:
             jobs.reached(jobs.put_back)
     except Failure as failure:
-        left = f"; background jobs of the site may stay in a list of their own in Redis ({jobs.aside}) until its next backup, restore or change"
+        left = f"; background jobs of the site may remain in a separate list in Redis ({jobs.aside}) until its next backup, restore or change"
         print(f"{failure.error}{left}")
         replace_file(site.aside_path, jobs.aside + "\n", 0o640)
         return left
@@ -113,11 +113,11 @@ def give_back(site, jobs):
 
 
 def discard(site, jobs):
-    """Forgets jobs that were queued before, with what requests that were under way have queued since."""
+    """Discards jobs that were queued before the restore, and those that running requests have queued since."""
     if not jobs:
         return
     jobs.reached(jobs.set_aside)
-    print(f"{jobs.reached(jobs.discard)} jobs that were queued before are discarded")
+    print(f"{jobs.reached(jobs.discard)} queued jobs from before the restore were discarded")
     forget_aside(site)
 
 

@@ -34,7 +34,7 @@ KNOWN_ORIGINS = ("$host", "$http_host", "$http_origin")
 
 
 def serve(_request):
-    """Runs nginx until told to stop; it ends as nginx ends."""
+    """Runs nginx until it is stopped, and returns its exit code."""
     try:
         link_assets(LINK_WAIT_SECONDS)
     except (OSError, Failure) as error:
@@ -63,7 +63,7 @@ def serve(_request):
 
 
 def look():
-    """The time of the last change of the folder; one that is missing, or cannot be looked at, has none."""
+    """Time of the last change of the folder; 0 if it is missing or cannot be read."""
     try:
         return os.stat(HOSTS, follow_symlinks=False).st_mtime_ns
     except OSError:
@@ -79,14 +79,14 @@ def write_map():
 
 
 def led():
-    """Hosts and the sites that they lead to. The volume may have anything: what is none of it is left out, and said."""
+    """Hosts and their sites. The volume may contain anything: invalid entries are skipped and logged."""
     found = {}
     try:
         folder = os.open(HOSTS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except FileNotFoundError:
         return found
     except OSError as error:
-        print(f"no host was read: {HOSTS}: {error.strerror}", flush=True)
+        print(f"cannot read hosts: {HOSTS}: {error.strerror}", flush=True)
         return found
     try:
         for host in os.listdir(folder):
@@ -100,12 +100,12 @@ def led():
                     raise ValueError("is too long")
                 site = text.decode().strip()
             except (OSError, ValueError) as error:
-                print(f"host left out: {host!r}: {getattr(error, 'strerror', None) or error}", flush=True)
+                print(f"host skipped: {host!r}: {getattr(error, 'strerror', None) or error}", flush=True)
                 continue
             if SITE_NAME.fullmatch(host) and SITE_NAME.fullmatch(site):
                 found[host] = site
             else:
-                print(f"host left out: {host!r}: it is no host name, or leads to no site's name", flush=True)
+                print(f"host skipped: {host!r}: it is not a host name, or its site's name is invalid", flush=True)
     finally:
         os.close(folder)
     return found
@@ -124,19 +124,19 @@ def correct_origin():
 
 
 def tell_unknown_origin(text):
-    """Says once that the origin of websockets is set to what is not known here."""
+    """Logs once that the image sets an unknown origin for websockets."""
     unknown = [found for found in ORIGIN.findall(text) if not any(known in found for known in KNOWN_ORIGINS)]
     if unknown and unknown[0] not in tell_unknown_origin.told:
         tell_unknown_origin.told.add(unknown[0])
         print(f"the image's template sets {unknown[0]!r}, which this runner does not know: websockets of hosts other than the site's name may "
-              "be refused (Invalid origin)", flush=True)
+              "be rejected (Invalid origin)", flush=True)
 
 
 tell_unknown_origin.told = set()
 
 
 def stop(server):
-    """Lets the requests that run end."""
+    """Stops nginx after the running requests."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if subprocess.run(["nginx", "-s", "quit"], check=False).returncode:
         server.terminate()

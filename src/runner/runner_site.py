@@ -51,12 +51,12 @@ class Site:
         self.handle = None
 
     def lock(self):
-        """Held until the process ends, however it ends."""
+        """Locks the site until the process ends."""
         self.handle = os.open(os.path.join(self.path, ".operator-lock"), os.O_CREAT | os.O_RDWR, 0o640)
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Failure("SiteLocked", "lock", f"another pod works on {self.name}") from None
+            raise Failure("SiteLocked", "lock", f"another pod is working on {self.name}") from None
 
     def state(self):
         """`creating`, `ready`, `dropping` or nothing; refuses a directory of another identity."""
@@ -76,7 +76,7 @@ def ready_site(request):
     """The site, locked, which must have been created completely."""
     site = Site(request)
     if not os.path.isdir(site.path):
-        raise Failure("SiteIncomplete", "state", f"{site.path} is gone: restore the volume")
+        raise Failure("SiteIncomplete", "state", f"{site.path} does not exist: restore the volume")
     site.lock()
     if site.state() != "ready":
         raise Failure("SiteIncomplete", "state", f"{site.name} was never created completely")
@@ -86,16 +86,16 @@ def ready_site(request):
 
 
 def refuse_reserved(site):
-    """A name that Frappe, or the bench's directory, uses for something else; an app's would take its place as a Python
-    module, since the folder of sites is searched for these."""
+    """Rejects a name that Frappe or the bench's directory uses for something else. The name of an app would shadow its Python
+    module, because Python also searches the folder of sites."""
     name = site.name
     taken = name in (*RESERVED, EVERY_SITE) or name.endswith(RESERVED_ENDS) or os.path.isdir(os.path.join("apps", name.replace("-", "_")))
     if taken or os.path.isdir(os.path.join("apps", name)):
-        raise Failure("SiteNameReserved", "request", f"{name} is a name that Frappe or the bench's directory uses for itself: name the site otherwise")
+        raise Failure("SiteNameReserved", "request", f"{name} is reserved by Frappe or the bench: choose another siteName")
 
 
 def init(request):
-    """Creates the site, from whatever an earlier attempt of the same identity left."""
+    """Creates the site, whatever an earlier attempt of the same identity has left."""
     site = Site(request)
     if read_file(site.state_path).partition(" ")[0] != "ready" or site.name == EVERY_SITE:
         refuse_reserved(site)
@@ -118,9 +118,9 @@ def init(request):
     if not state:
         count = database.tables()
         if count:
-            raise Failure("DatabaseNotEmpty", "state", f"database {database.name} has {count} tables that no FrappeSite made: empty or drop it")
+            raise Failure("DatabaseNotEmpty", "state", f"database {database.name} has {count} tables that no FrappeSite created: empty or drop it")
         if os.path.exists(site.config_path):
-            raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and no FrappeSite made it: move it away")
+            raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and was not created by a FrappeSite: move it away")
     refuse_other_account(database)
     site.put_state("creating")
     database.wipe()
@@ -136,24 +136,24 @@ def init(request):
 
 
 def adopt(site, database):
-    """Takes a site over that another operator made: its configuration must name this very database, account and password."""
+    """Takes over a site that another operator created: its configuration must name this database, account and password."""
     try:
         config = json.loads(read_file(site.config_path))
         found = {"db_name": config["db_name"], "db_user": config.get("db_user", config["db_name"]), "db_password": config["db_password"]}
     except (ValueError, KeyError, AttributeError, TypeError):
-        raise Failure("SiteDirectoryTaken", "adopt", f"{site.config_path} is no configuration of a site") from None
+        raise Failure("SiteDirectoryTaken", "adopt", f"{site.config_path} is not the configuration of a site") from None
     wanted = database.config()
     other = [key for key, value in found.items() if value != wanted[key]]
     if other:
-        raise Failure("SiteMismatch", "adopt", f"{', '.join(other)} of {site.config_path} is not what the site's Secret and objects "
-                      "say: it is not the site that is to be taken over")
+        raise Failure("SiteMismatch", "adopt", f"{', '.join(other)} of {site.config_path} differs from the site's Secret and objects: "
+                      "it is not the site to take over")
     if database.administrators() != "1":
         raise Failure("SiteMismatch", "adopt", f"database {database.name} has no site")
     site.put_state("ready")
 
 
 def apply(request):
-    """Brings a site that exists to what is asked for: its configuration, its hosts, its password, its apps."""
+    """Applies the request to an existing site: its configuration, hosts, password and apps."""
     site = ready_site(request)
     settle_restore(site)
     refuse_lost_apps()
@@ -174,13 +174,13 @@ def apply(request):
 
 
 def settle(site, database, request):
-    """Writes the site's configuration and where its hosts lead. What it wrote once and is no longer asked for goes;
-    what Frappe or a person wrote stays."""
+    """Writes the site's configuration and hosts. Entries that it wrote earlier and that are no longer requested are removed;
+    those of Frappe or a user stay."""
     wanted = dict(request.get("config", {}))
     if not all(KEY.fullmatch(key) for key in [*wanted, *request.get("secret_config", [])]):
         raise Failure("RequestInvalid", "request", "keys of config must be letters, digits and _")
     if not {*wanted, *request.get("secret_config", [])}.isdisjoint(OWN_KEYS):
-        raise Failure("RequestInvalid", "request", "config must not have the keys of the database and of the encryption")
+        raise Failure("RequestInvalid", "request", "config must not contain keys of the database or of encryption")
     wanted.update({key: secret(f"config/{key}") for key in request.get("secret_config", [])})
     hosts = [host for host in request.get("hosts", []) if host != site.name]
     if not all(SITE_NAME.fullmatch(host) for host in hosts):
@@ -201,7 +201,7 @@ def settle(site, database, request):
 
 
 def put_hosts(site, hosts, former):
-    """Has nginx lead hosts to the site, and former ones no more unless they lead to another by now."""
+    """Routes hosts to the site in nginx, and removes former hosts unless they belong to another site now."""
     if not hosts and not former:
         return
     os.makedirs(HOSTS, exist_ok=True)
@@ -223,8 +223,8 @@ def refuse_other_account(database):
         return
     version = frappe_version()
     if numbers(version)[0] < 16:
-        raise Failure("ConnectionInvalid", "database", f"Frappe {version} takes account and database to have one name: name the database like "
-                      "the account")
+        raise Failure("ConnectionInvalid", "database", f"Frappe {version} requires the same name for database and user: give the database "
+                      "the user's name")
 
 
 def new_site(site, database, apps):
@@ -243,7 +243,7 @@ def new_site(site, database, apps):
         elif database.engine == "mariadb":
             bootstrap_only(frappe)
         else:
-            raise Failure("ConnectionInvalid", "database", "Frappe 14 cannot create a site on a PostgreSQL database that exists: use 15 or later")
+            raise Failure("ConnectionInvalid", "database", "Frappe 14 cannot create a site on an existing PostgreSQL database: use 15 or later")
         frappe.installer._new_site(database.name, site.name, **options)
         frappe.init(site.name)
         frappe.connect()
@@ -264,7 +264,7 @@ def new_site(site, database, apps):
 
 
 def reason_of(error):
-    """Why Frappe ended: what the error says, or, where that is nothing, what was printed last."""
+    """Why Frappe failed: the error's text or, if it has none, the last output."""
     name = type(error).__name__
     if name == "CommandFailedError":
         outputs = [getattr(error, part, b"") or b"" for part in ("out", "err")]
@@ -300,7 +300,7 @@ def bootstrap_only(frappe):
 
 
 def check(database, apps):
-    """What a finished site has. Frappe itself calls a site installed long before that."""
+    """Checks that the site is complete. Frappe itself calls a site installed long before that."""
     if database.administrators() != "1":
         raise Failure("SiteIncomplete", "check", "the site has no password for Administrator")
     installed = database.installed_apps()
@@ -310,14 +310,13 @@ def check(database, apps):
 
 
 def forget_jobs(site):
-    """Takes the site's jobs from the queues of its bench, where these can be reached: a site made anew under the name would
-    get them."""
+    """Removes the site's jobs from the queues of its bench, if Redis responds: a new site of this name would run them."""
     try:
         if jobs := jobs_of(site):
             jobs.reached(jobs.set_aside)
             jobs.reached(jobs.discard)
     except Failure as failure:
-        print(f"jobs of the site stay queued: {failure.error}")
+        print(f"queued jobs of the site were not removed: {failure.error}")
 
 
 def drop(request):
@@ -328,7 +327,7 @@ def drop(request):
         site.lock()
         if not site.state():
             if os.path.exists(site.config_path):
-                raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and no FrappeSite made it: nothing was dropped")
+                raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and was not created by a FrappeSite: nothing was dropped")
         else:
             site.put_state("dropping")
             forget_jobs(site)

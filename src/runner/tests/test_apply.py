@@ -159,7 +159,7 @@ class ApplyTest(ServerTest):
         wanted = self.request(apps=["erpnext", "hrms"])
         self.assertEqual(self.bench.run("apply", wanted, STAND_IN_FAILS="before_install:hrms").returncode, 30)
         self.assertEqual(self.bench.termination()["error"],
-                         "Frappe ended well and does not list hrms: Installing hrms... hrms wants another one first")
+                         "Frappe reported success but does not list hrms: Installing hrms... hrms wants another one first")
         self.done("apply", wanted)
         self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 1})
 

@@ -119,7 +119,7 @@ class Apps(unittest.TestCase):
         self.assertIn("absent", self.bench.termination()["error"])
         done = self.run_in_pod(self.request(), folder=self.no_app())
         self.assertEqual(done.returncode, 30)
-        self.assertIn("is no Frappe app custom_app", self.bench.termination()["error"])
+        self.assertIn("is not the Frappe app custom_app", self.bench.termination()["error"])
 
     def test_a_token_in_a_repositorys_address_is_not_told(self):
         for address in ("https://Token0123456789@127.0.0.1:1/a", "https://git:Token0123456789@127.0.0.1:1/a"):
@@ -131,7 +131,7 @@ class Apps(unittest.TestCase):
         more = {"GIT_CONFIG_KEY_0": f"url.file://{self.no_app()}.insteadOf", "GIT_CONFIG_VALUE_0": address}
         done = self.run_in_pod(self.request(repository=address), **more)
         self.assertEqual(done.returncode, 30, done.stdout + done.stderr)
-        self.assertTrue(self.bench.termination()["error"].startswith("https://[secret]@git.example.com/a is no Frappe app"))
+        self.assertTrue(self.bench.termination()["error"].startswith("https://[secret]@git.example.com/a is not the Frappe app"))
 
     def no_app(self):
         """A repository without one."""

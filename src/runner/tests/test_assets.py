@@ -103,7 +103,7 @@ class Assets(unittest.TestCase):
             done = self.run_runner(SITE_RUNNER_LOCK_WAIT_SECONDS="1")
         self.assertEqual(done.returncode, 75, done.stdout + done.stderr)
         said = json.loads((self.folder / "termination").read_text())
-        self.assertEqual(said, {"step": "lock", "code": "SiteLocked", "error": "another pod has worked on what the bench's sites share for 1 s"})
+        self.assertEqual(said, {"step": "lock", "code": "SiteLocked", "error": "another pod has been working on what the bench's sites share for 1 s"})
 
     def test_seven_at_once_all_succeed(self):
         with concurrent.futures.ThreadPoolExecutor(7) as pool:

@@ -151,7 +151,7 @@ class BackupTest(BackupCase):
         statements = dump.split(b";\n")
         for name, part, data, words in [
             ("cut gzip", "database", (whole / "database.sql.gz").read_bytes()[:-2000], "cannot be read"),
-            ("cut between two statements", "database", gzip.compress(b";\n".join(statements[:-6]) + b";\n"), "not whole"),
+            ("cut between two statements", "database", gzip.compress(b";\n".join(statements[:-6]) + b";\n"), "is incomplete"),
             ("no gzip", "database", b"-- Dump completed", "cannot be read"),
             ("cut archive", "public-files", (whole / "public-files.tgz").read_bytes()[:-50], "cannot be read"),
         ]:
@@ -173,12 +173,12 @@ class BackupTest(BackupCase):
         with self.subTest("no contents"):
             anew()
             (self.staging / "contents.json").unlink()
-            self.refused(33, "says nothing of its parts")
+            self.refused(33, "does not list its parts")
 
     def test_a_dump_that_is_cut_is_no_backup(self):
         failed = self.bench.run("backup", self.request(), PATH=self.bench.cut_dumps())
         self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
-        self.assertIn("not whole", self.bench.termination()["error"])
+        self.assertIn("is incomplete", self.bench.termination()["error"])
         self.assertFalse((self.staging / "contents.json").exists())
 
     def test_an_archive_that_reaches_outside_of_the_site_is_refused(self):
@@ -193,7 +193,7 @@ class BackupTest(BackupCase):
                 member.type, member.linkname = kind, "/etc/passwd"
                 archive.addfile(member)
             self.put_part("public-files", data.getvalue())
-            self.refused(33, "which no backup has")
+            self.refused(33, "which is not allowed")
 
     def test_a_backup_that_does_not_fit_is_refused_and_nothing_is_touched(self):
         self.done("backup", self.request(), STAND_IN_VERSION="16.0.0")
@@ -227,7 +227,7 @@ class BackupTest(BackupCase):
         self.assertEqual(json.loads((self.staging / "keys.json").read_text()), {"encryption_key": ENCRYPTION_KEY})
         path = self.bench.site("site_config.json")
         path.write_text(json.dumps({**self.config(), "encryption_key": OTHER_KEY, "mine": 1}))
-        self.refused(33, "keys in clear")
+        self.refused(33, "keys that are not encrypted")
         self.done("restore", self.restoration(keys=True))
         self.assertEqual((self.config()["encryption_key"], self.config()["mine"]), (ENCRYPTION_KEY, 1))
 
@@ -239,8 +239,8 @@ class BackupTest(BackupCase):
         self.done("restore", self.restoration(restore_database=False))
         self.assertEqual(self.bench.termination()["result"], "restored")
         said = self.done("restore", self.restoration())
-        self.assertIn("enter them anew", self.bench.termination()["result"]["warning"])
-        self.assertIn("warning: the backup is another site's and has no keys", said.stdout)
+        self.assertIn("enter them again", self.bench.termination()["result"]["warning"])
+        self.assertIn("warning: the backup is of another site and has no keys", said.stdout)
         self.done("backup", self.request(keys=True))
         (self.staging / "contents.json").write_text(json.dumps({**self.contents(), "site": "production.example.com"}))
         self.done("restore", self.restoration(keys=True))
@@ -261,10 +261,10 @@ class BackupTest(BackupCase):
         self.assertEqual(self.config()["maintenance_mode"], 1)
         other = self.bench.run("restore", self.restoration(run="another"))
         self.assertEqual(other.returncode, 31)
-        self.assertIn("half restored (nightly-1)", self.bench.termination()["error"])
+        self.assertIn("only partly restored (nightly-1)", self.bench.termination()["error"])
         self.assertEqual(self.bench.run("apply", self.bench.request()).returncode, 31, "nothing else is done to it")
         kept = shutil.copytree(self.staging, self.bench.folder / "kept")
-        self.assertEqual(self.bench.run("backup", self.request()).returncode, 31, "a half restored site is not backed up")
+        self.assertEqual(self.bench.run("backup", self.request()).returncode, 31, "a partly restored site is not backed up")
         self.assertIn("is kept", self.done("backup", self.request(before="nightly-1")).stdout)
         self.assertFalse((self.staging / "contents.json").exists(), "the safety backup is not done over")
         shutil.copytree(kept, self.staging, dirs_exist_ok=True)

@@ -67,7 +67,7 @@ class Existing:
         connection(self.bench, username=DATABASE, password=HOSTILE, database="shopdata")
         request = self.request(host="127.0.0.1", port=self.server.port)
         self.assertEqual(self.bench.run("init", request).returncode, 2)
-        self.assertIn("name the database like the account", self.bench.termination()["error"])
+        self.assertIn("give the database the user's name", self.bench.termination()["error"])
         self.assertFalse(self.bench.site(".operator-state").exists(), "nothing was begun")
         self.assert_done(self.bench.run("init", request, STAND_IN_VERSION="16.0.0-dev"))
         self.assertIn("tabDefaultValue", tables())

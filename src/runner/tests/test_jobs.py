@@ -132,7 +132,7 @@ class JobsTest(BackupCase):
                 self.assertEqual([job for job in self.failed() if job.startswith(SITE)], [])
                 names = [row.split("\t")[0] for row in self.rows().splitlines()]
                 self.assertEqual([name for name in names if name.startswith(SITE)], [], "nothing of the state before")
-                self.assertIn("jobs that were queued before are discarded", said.stdout)
+                self.assertIn("queued jobs from before the restore were discarded", said.stdout)
                 self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
                 kept = [key for key in self.redis("KEYS", f"rq:job:{SITE}*").split() if self.redis("HGET", key, "status") == "queued"]
                 self.assertEqual(kept, [], "Frappe would take a scheduled job for queued, and never queue it again")
@@ -157,7 +157,7 @@ class JobsTest(BackupCase):
                 release.touch()
                 said = restoring.communicate(timeout=120)[0].decode()
                 self.assertEqual(restoring.returncode, 0, said)
-                self.assertIn(f"waiting for 1 jobs of {SITE} that run: {SITE}{self.separator}held", said)
+                self.assertIn(f"waiting for 1 running jobs of {SITE}: {SITE}{self.separator}held", said)
                 self.assertEqual(self.failed(), [])
 
     def test_a_job_that_does_not_end_keeps_the_site_as_it_was(self):
@@ -221,7 +221,7 @@ class JobsTest(BackupCase):
                 said = restoring.communicate(timeout=120)[0].decode()
                 self.assertEqual(restoring.returncode, 30, said)
                 self.assertEqual(self.bench.termination()["code"], "QueueUnreachable")
-                self.assertIn(f"background jobs of the site may stay in a list of their own in Redis (frappe-operator:set-aside:{BENCH_ID}:{SITE}) until its next",
+                self.assertIn(f"background jobs of the site may remain in a separate list in Redis (frappe-operator:set-aside:{BENCH_ID}:{SITE}) until its next",
                               self.bench.termination()["error"])
                 self.assertNotIn("maintenance_mode", self.config(), "it is served")
                 self.done(command, self.request())
@@ -293,7 +293,7 @@ class JobsTest(BackupCase):
         self.pretend_to_run()
         self.assertEqual(self.restore(SITE_RUNNER_JOBS_WAIT_SECONDS="2").returncode, 31)
         self.assertEqual(self.bench.termination()["code"], "SiteIncomplete")
-        self.assertTrue(self.bench.termination()["error"].endswith(f"{SITE} is half restored"))
+        self.assertTrue(self.bench.termination()["error"].endswith(f"{SITE} is only partly restored"))
         self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
         self.redis("DEL", f"rq:wip:{BENCH_ID}:long")
         self.restored()
@@ -328,7 +328,7 @@ class JobsTest(BackupCase):
     def test_a_site_is_dropped_although_the_queues_cannot_be_reached(self):
         config = {"redis_queue": f"redis://127.0.0.1:{free_port()}", "bench_id": BENCH_ID}
         (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
-        self.assertIn("jobs of the site stay queued", self.done("drop", self.bench.request()).stdout)
+        self.assertIn("queued jobs of the site were not removed", self.done("drop", self.bench.request()).stdout)
 
     def test_files_alone_leave_the_jobs(self):
         self.enqueue(*self.inserts(3))

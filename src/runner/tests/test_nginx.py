@@ -121,7 +121,7 @@ class NginxTest(unittest.TestCase):
         self.begin()
         self.until("origin https://example.com", "shop.com", "/socket.io")
         time.sleep(1)
-        self.assertEqual((self.folder / "said").read_text().count("websockets of hosts other than the site's name may be refused"), 1)
+        self.assertEqual((self.folder / "said").read_text().count("websockets of hosts other than the site's name may be rejected"), 1)
 
     def test_what_is_no_host_or_no_site_is_left_out(self):
         self.until("site shop.example.com", "shop.com")
@@ -150,7 +150,7 @@ class NginxTest(unittest.TestCase):
             self.assertEqual(self.ask(host), f"site {host}")
         said = (self.folder / "said").read_text()
         for host in ("folder.com", "binary.com", "link.com", "pipe.com", "long.com"):
-            self.assertIn(f"host left out: '{host}'", said)
+            self.assertIn(f"host skipped: '{host}'", said)
 
     def test_it_begins_with_what_cannot_be_read(self):
         """Pods that start meet what is there already; the folder itself may be none."""
@@ -164,7 +164,7 @@ class NginxTest(unittest.TestCase):
         (self.folder / "sites/.hosts").symlink_to("/etc")
         self.begin()
         self.until("site shop.com", "shop.com")
-        self.assertIn("no host was read", (self.folder / "said").read_text())
+        self.assertIn("cannot read hosts", (self.folder / "said").read_text())
 
     def test_it_ends_when_told_to(self):
         self.until("site shop.example.com", "shop.com")

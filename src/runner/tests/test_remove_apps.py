@@ -55,7 +55,7 @@ class RemoveAppsTest(ServerTest):
     def test_a_backup_that_is_cut_removes_nothing(self):
         failed = self.bench.run("apply", self.removal(), PATH=self.bench.cut_dumps())
         self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
-        self.assertIn("not whole", self.bench.termination()["error"])
+        self.assertIn("is incomplete", self.bench.termination()["error"])
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
         self.assertIn("hook_hrms", self.tables())
         self.assertEqual(self.backups(), [])
@@ -144,7 +144,7 @@ class RemoveAppsTest(ServerTest):
         for _ in range(2):
             failed = self.bench.run("apply", self.removal(), STAND_IN_FAILS="before_uninstall:hrms")
             self.assertEqual(failed.returncode, 30)
-            self.assertEqual(self.bench.termination()["error"], "Frappe ended well and still lists hrms: hrms is still needed by somebody")
+            self.assertEqual(self.bench.termination()["error"], "Frappe reported success but still lists hrms: hrms is still needed by somebody")
             self.assertEqual(len(self.backups()), 1)
         self.done("apply", self.removal())
         self.assertEqual(len(self.backups()), 1)

@@ -276,7 +276,7 @@ class RunnerTest(ServerTest):
                 result = self.bench.run(command, self.bench.request(staging=staging, run="nightly-1", set_admin_password=True))
                 self.assertEqual(result.returncode, 2, result.stdout + result.stderr)
                 self.assertEqual(self.bench.termination()["code"], "AppsMissing")
-                self.assertTrue(self.bench.termination()["error"].startswith("the bench has hrms, and the image does not"))
+                self.assertTrue(self.bench.termination()["error"].startswith("the bench has hrms, but the image does not"))
         self.assertEqual(self.bench.calls(), [])
         self.assertFalse(self.bench.site(".operator-restoring").exists())
         self.assert_done(self.bench.run("drop"), "dropped")
@@ -315,7 +315,7 @@ class RunnerTest(ServerTest):
         (self.bench.folder / "apps/hrms").rmdir()
         self.assert_done(self.bench.run("apply"), "applied")
         self.assertEqual(self.bench.run("apply", self.bench.request(apps=["erpnext", "payroll"])).returncode, 2)
-        self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing", "error": "the site has hrms, and the image does not: build it with hrms"})
+        self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing", "error": "the site has hrms, but the image does not: build the image with hrms"})
         self.assertIn("tabhrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
 
     def test_configure_puts_redis_passwords_and_urls_from_secrets(self):
