@@ -86,7 +86,7 @@ class Assets(unittest.TestCase):
             if not killed:
                 break
             steps += 1
-        self.assertGreater(steps, 10)
+        self.assertGreater(steps, 6)
 
     def test_what_an_earlier_version_left_goes(self):
         sites = self.folder / "sites"
