@@ -13,6 +13,7 @@
 mod cluster;
 mod crash;
 mod effects;
+mod fleet;
 mod handover;
 mod journey;
 mod races;
