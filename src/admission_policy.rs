@@ -50,7 +50,7 @@ pub fn policy(namespace: &str, service_account: &str) -> [Value; 2] {
                 {"name": "slot", "expression": format!(
                     "has(variables.subject.metadata.labels) && '{slot}' in variables.subject.metadata.labels \
                      ? int(variables.subject.metadata.labels['{slot}']) : {SLOTS}")},
-                // A Secret of a user's, which gets a label so that its changes are seen: whoever reads it gives it.
+                // A user's Secret, which gets a label so that its changes are watched; the replica that reads it sets the label.
                 {"name": "of_a_user", "expression": format!(
                     "request.resource.resource == 'secrets' && request.operation == 'UPDATE' && \
                      !(has(oldObject.metadata.labels) && '{}' in oldObject.metadata.labels)", labels::MANAGED_BY)},

@@ -68,7 +68,7 @@ pub struct Surroundings {
     pub connection: Connection,
     /// The clock that its right to act is counted by.
     pub clock: Arc<dyn Clock>,
-    /// The clock that times in objects are told by.
+    /// The clock for times in objects.
     pub wall_clock: WallClock,
     /// Who elects the coordinator, where that is not done by a Lease.
     pub election: Option<Arc<dyn Election>>,

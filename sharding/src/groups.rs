@@ -119,7 +119,7 @@ where
             tokio::select! {
                 biased;
                 changed = owned.changed() => if changed.is_err() {
-                    // Nobody tells any more what is owned: the incarnation has ended.
+                    // The sender of owned slots is gone: the incarnation has ended.
                     return;
                 },
                 (index, item) = next(groups) => self.take(index, item),

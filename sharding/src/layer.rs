@@ -46,8 +46,8 @@ pub struct GateLayer {
 }
 
 impl GateLayer {
-    /// Writes must pass `gate`, and are waited for `request_timeout` at most; those that `exempt` names belong to
-    /// nobody (such as Events).
+    /// Writes must pass `gate` and time out after `request_timeout`; those that `exempt` names have no owner (such as
+    /// Events).
     pub fn new(gate: Gate, request_timeout: Duration, exempt: fn(&Request<Body>) -> bool) -> Self {
         Self { gate, request_timeout, exempt }
     }
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(landed.load(Ordering::SeqCst), 1);
     }
 
-    /// Reads and reviews belong to nobody: they pass a closed gate.
+    /// Reads and reviews have no owner: they pass a closed gate.
     #[tokio::test]
     async fn a_read_passes() {
         let gate = Gate::new(Arc::new(SystemClock::default()));

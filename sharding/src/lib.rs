@@ -42,7 +42,7 @@ pub mod timing;
 pub mod watch;
 pub mod wire;
 
-/// What [`doors`] is made of: the test of its threads has its own.
+/// The primitives of [`doors`], which the test of its threads replaces.
 mod sync {
     pub(crate) use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 }

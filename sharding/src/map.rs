@@ -25,7 +25,7 @@ impl From<Slot> for Entry {
 /// Who holds an entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Holding {
-    /// The owner; nobody where it is free.
+    /// The owner; None if it is free.
     pub owner: Option<Incarnation>,
     /// Rises with every owner; 0 where there was none yet.
     pub epoch: i64,
@@ -41,7 +41,7 @@ pub enum Correction {
     Unreadable,
     /// It has this number of entries: what is missing is free, what is too much is nothing.
     Length(usize),
-    /// The owner of this entry is nobody who is named: it is free.
+    /// The owner of this entry is not a listed member: it is free.
     Owner(Entry),
     /// The epoch of this entry is out of bounds: the entry is free.
     Epoch(Entry, i64),
@@ -120,11 +120,11 @@ impl Content {
 /// Bits that an epoch has for changes of owner, beneath the second in which its map was made: about a million.
 const EPOCH_CHANGE_BITS: u32 = 20;
 
-/// The epoch after `epoch` in a map that was created at `created_seconds` since 1970: epochs go on rising when a map
-/// is lost and made anew.
+/// The epoch after `epoch` in a map that was created at `created_seconds` since 1970: epochs keep rising when a map
+/// is lost and recreated.
 ///
-/// What a person wrote may leave no epoch after it, or be none. Then the next is above all that members gave in this
-/// map, since each change of an epoch is a generation too.
+/// A manual edit may leave no next epoch, or an invalid one. Then the next is above all epochs that members assigned in this
+/// map, since each change of an epoch is also a generation.
 fn next_epoch(epoch: i64, created_seconds: i64, generation: u64) -> i64 {
     let first = (created_seconds << EPOCH_CHANGE_BITS) + 1;
     if (1..NUMBER_MAX).contains(&epoch) {
@@ -162,7 +162,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// S-5: epochs rise, also over a map that was lost and made anew a second or more later.
+        /// S-5: epochs rise, also across a map that was lost and recreated a second or more later.
         #[test]
         fn epochs_rise_in_one_map_and_over_a_new_one(changes in 1..1000u16, again in 1..1000u16, seconds in 1..10_000i64) {
             let created = 1_760_000_000;

@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc};
 
 /// One life of one member: the pod it runs in, and a random id that is new at every start.
 ///
-/// An incarnation that was fenced is dead for good; the process joins again as another. Cheap to clone.
+/// An incarnation that was fenced is permanently dead; the process joins again as another. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Incarnation(Arc<str>);
 
@@ -121,7 +121,7 @@ pub struct LeaseRecord {
     pub created_seconds: i64,
     /// How long it counts after it was renewed, in seconds, as its holder says; 0 where it says nothing.
     pub duration_seconds: u32,
-    /// Who holds it; nobody after a fence.
+    /// The holder; None after a fence.
     pub holder: Option<Incarnation>,
     /// The attempt that wrote it last.
     pub attempt: u64,

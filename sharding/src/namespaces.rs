@@ -118,7 +118,7 @@ mod tests {
         }
     }
 
-    /// A list of one namespace alone is never told: whoever takes it for everything would drop the others' objects.
+    /// A list of one namespace alone is never returned: a reader that takes it for all would drop the other objects.
     #[tokio::test(start_paused = true)]
     async fn a_list_is_always_of_every_namespace() {
         let begun = Arc::new(AtomicUsize::new(0));

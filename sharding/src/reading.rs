@@ -1,9 +1,9 @@
 //! How objects are read from what the API server sends: one that cannot be read never stops the others.
 //!
-//! Whoever may write one object decides what is in it: values nested beyond what a parser follows, or so many of them
-//! that their tree takes a hundred times the memory of the text. So each object is taken out of a list or an event as
-//! text, is judged by a scan, and only then read. Of one that is not, [`Head`] reads what the API server itself has
-//! checked: apiVersion, kind and metadata.
+//! A user who may write an object decides what is in it: values nested deeper than a parser follows, or so many that their
+//! tree takes a hundred times the memory of the text. Therefore each object is taken from a list or an event as text,
+//! scanned, and only then parsed. Of one that fails the scan, [`Head`] reads what the API server itself has validated:
+//! apiVersion, kind and metadata.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -14,8 +14,8 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// How an object is read from its text, and what of it is kept, as soon as it arrives: the rest of it is never held
-/// beside others. Nothing where not even its metadata can be read; whoever answers that says so in the log.
+/// Reads an object from its text when it arrives, and returns the parts to keep; the rest is never cached. None if not even
+/// its metadata can be read, which the function logs.
 pub type Read<K> = fn(&str) -> Option<K>;
 
 /// Longest text of an object that is read whole, in bytes.
@@ -26,7 +26,7 @@ const NODES_MAX: usize = 20_000;
 /// Most owners and finalizers that [`Head`] reads.
 const REFERENCES_MAX: usize = 64;
 
-/// Whether a tree may be made of an object, by its text alone.
+/// Whether an object may be parsed into a tree, by its text alone.
 pub fn is_moderate(text: &str) -> bool {
     text.len() <= TEXT_BYTES_MAX && nodes(text) <= NODES_MAX
 }
@@ -272,7 +272,7 @@ mod tests {
         }
     }
 
-    /// A tree is made of no object that would take many times its text.
+    /// An object whose tree would take many times its text is not parsed.
     #[test]
     fn an_object_of_many_or_long_values_is_not_read_whole() {
         assert_eq!(nodes(r#"{"a,[{\"\\": [1, {"": 0}], "\\": ","}"#), 5);

@@ -129,10 +129,10 @@ fn encode(text: &str) -> String {
         .collect()
 }
 
-/// Whether the server selects by hash ranges, by the first of these collections that has objects: a list of an empty
-/// range has none of them only then. (Lists of custom resources do not say so themselves.) Where all are empty the answer
-/// is no. One server may select some kinds and not others; what is watched by a range that the server does not heed is
-/// still right, since every object is judged again when it comes.
+/// Whether the server selects by hash ranges, determined with the first of these collections that has objects: only then a
+/// list of an empty range is empty. (Lists of custom resources do not show it themselves.) False if all are empty. A server
+/// may select some kinds and not others; a watch by a range that the server ignores is still correct, since every object is
+/// checked again when it arrives.
 pub async fn server_selects_shards(client: &Client, paths: &[String]) -> Result<bool, kube::Error> {
     let empty = "shardRange(object.metadata.uid,'0x0000000000000000','0x0000000000000001')".to_owned();
     let any = async |path: &String, shards: String| {
@@ -303,7 +303,7 @@ struct Watcher<K> {
     backoff: Option<ExponentialBackoff>,
 }
 
-/// Watches for ever: lists first, unless it is to go on `from` a version. Errors are told and tried again with backoff.
+/// Watches forever: lists first, unless it continues `from` a version. Errors are returned and retried with backoff.
 pub fn follow<K>(
     client: Client,
     query: Query,
@@ -355,7 +355,7 @@ where
         while let Some(page) = next.take() {
             let read = match self.page(&page).await {
                 Ok(read) => read,
-                // Also where the version of the first page is forgotten: the list begins anew.
+                // Also if the version of the first page has expired: the list starts again.
                 Err(error) => return Err(self.failed(error, Phase::List).await),
             };
             next = match read {
@@ -453,7 +453,8 @@ where
     }
 }
 
-/// A version that is too old must be listed anew, whether the answer says so or its first event: kube tells both as errors.
+/// After a version that is too old a new list is needed, whether the response or the first event says so: kube returns both
+/// as errors.
 fn after(error: &kube::Error) -> Phase {
     if matches!(error, kube::Error::Api(status) if status.code == 410) { Phase::List } else { Phase::Watch }
 }

@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(apps_found(&[]), None);
     }
 
-    /// A container that cannot say more says so in a word; what it does not say is not there.
+    /// A result may be a single word; fields that it lacks are empty.
     #[test]
     fn a_result_may_be_a_word() {
         let whole = Success { bytes: Some(7), ..Success::default() };

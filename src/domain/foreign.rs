@@ -340,7 +340,7 @@ pub struct HttpRouteRule {
     pub backend_refs: Vec<BackendReference>,
 }
 
-/// A Service that an HTTPRoute leads to.
+/// A Service that an HTTPRoute routes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct BackendReference {
     /// Its name.
@@ -355,7 +355,7 @@ pub struct BackendReference {
 pub struct RouteSpec {
     /// The host.
     pub host: String,
-    /// The Service that it leads to.
+    /// The Service that it routes to.
     pub to: RouteTarget,
     /// The port there.
     pub port: RoutePort,
@@ -365,7 +365,7 @@ pub struct RouteSpec {
     pub wildcard_policy: &'static str,
 }
 
-/// What a Route leads to.
+/// The target of a Route.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct RouteTarget {
     /// Its kind.
@@ -376,7 +376,7 @@ pub struct RouteTarget {
     pub weight: i32,
 }
 
-/// The port that a Route leads to.
+/// The port that a Route routes to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoutePort {

@@ -35,7 +35,7 @@ impl Desired {
         Self { kind, key, body: wire::json(object) }
     }
 
-    /// Its spec, as a type that it is made of.
+    /// Its spec as this type.
     pub fn spec<S: DeserializeOwned>(&self) -> Option<S> {
         S::deserialize(&self.body["spec"]).ok()
     }

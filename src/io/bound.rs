@@ -1,5 +1,5 @@
-//! What of an object is kept when it arrives. Whoever may write objects decides how large they are: what is kept of each is
-//! bounded here, before it lies beside others.
+//! The parts of an object that are kept when it arrives. Users who may write objects decide how large they are: here the kept
+//! parts are bounded, before they are cached.
 
 use frappe_crds::{FrappeBench, FrappeBenchSpec, FrappeSite, FrappeSiteSpec};
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -24,8 +24,8 @@ const OWN_VALUE_BYTES_MAX: usize = 4 << 10;
 const REFERENCES_MAX: usize = 16;
 /// Most finalizers that are kept. They are written back with ours: one beyond these would be lost, and no object has as many.
 const FINALIZERS_MAX: usize = 64;
-/// Largest specs of a site and of a bench, by what they take in memory, in bytes. A larger one is not kept, and the object
-/// says so.
+/// Largest specs of a site and of a bench, by their size in memory, in bytes. A larger one is not kept, and the object
+/// reports it.
 pub(super) const SITE_SPEC_BYTES_MAX: usize = 64 << 10;
 /// The same of a bench.
 pub(super) const BENCH_SPEC_BYTES_MAX: usize = 128 << 10;
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(peers.spec.frappe_version, "15");
     }
 
-    /// Whoever calls his labels and annotations as this operator does its own has none of them kept.
+    /// Labels and annotations of a user that only begin like this operator's are not kept.
     #[test]
     fn an_object_that_only_looks_owned_is_not_kept() {
         let theirs: Map<_, _> = (0..1000).map(|at| (format!("frappe.vyogo.tech/{at}"), json!("x"))).collect();

@@ -1,4 +1,4 @@
-//! The wall clock, by which times in objects are told.
+//! The wall clock, for times in objects.
 #![allow(clippy::disallowed_methods, reason = "this is where the time is read")]
 
 use std::sync::Arc;

@@ -23,7 +23,7 @@ const NOTE_MAX_BYTES: usize = 1000;
 /// and looks through all of them at each. Without this it held 15 MB when 2,000 sites had been made.
 const RECORDER_EVENTS: usize = 256;
 
-/// One thing to tell. Part of a plan, so that what is told is decided where it is known.
+/// One Event. It is part of a plan, so that it is decided where its cause is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Notice {
     /// Whether someone should do something.

@@ -1,8 +1,8 @@
-//! Objects that cannot be read whole, or must not be: too large, or nested too deeply. Something stands for each, so that
-//! what has its name goes on as it is, and its owner is told.
+//! Objects that cannot or must not be read completely: too large, or nested too deeply. A placeholder is kept for each, so
+//! that what runs for it continues unchanged, and its owner gets a report.
 //!
-//! What decides what becomes of an object, such as whether its data is kept when it is deleted, is read all the same:
-//! each field on its own.
+//! Fields that decide what happens to an object, such as whether its data is kept when it is deleted, are read anyway, each
+//! on its own.
 
 use frappe_crds::{
     FrappeBench, FrappeBenchSpec, FrappeSite, FrappeSiteSpec,

@@ -142,7 +142,7 @@ impl ser::Serializer for &mut Weight {
     }
 }
 
-/// What is made of items, or of fields whose names take no memory.
+/// A list, or a struct, whose field names take no memory.
 macro_rules! parts {
     ($($kind:ident, $method:ident $(, $name:ty)?;)*) => {$(
         impl ser::$kind for &mut Weight {

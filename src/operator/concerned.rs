@@ -1,15 +1,15 @@
-//! Whom a change of the operator's settings concerns: nobody else is woken. Pure.
+//! The reconciles that a change of the operator's settings triggers. Pure.
 
 use crate::config::OperatorConfig;
 
-/// Whom a change of settings concerns.
+/// What a change of settings affects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Concerned {
-    /// Sites: what may be theirs, or made for them, is another.
+    /// Sites: what they may request, or what is created for them, differs.
     pub sites: bool,
-    /// Benches: what they are made of, or may have, is another.
+    /// Benches: their objects, or what they may request, differ.
     pub benches: bool,
-    /// The queues: how many reconciles run at once, or begin in a second.
+    /// The queues: the limits of concurrent reconciles, or of reconciles per second.
     pub queues: bool,
 }
 
@@ -79,7 +79,7 @@ mod tests {
     use super::*;
     use crate::config;
 
-    /// Each key of the ConfigMap alone: who looks at it wakes, and nobody wakes for what nothing reads.
+    /// Each key of the ConfigMap alone triggers its readers; a key without readers triggers nothing.
     #[test]
     fn a_setting_triggers_only_affected_reconciles() {
         let (sites, benches, queues, nobody) = ("sites", "benches", "queues", "");

@@ -1,4 +1,4 @@
-//! What a change of an object leads to: what is noted of it, and which keys go into the queues.
+//! Reactions to changes of objects: updates of indexes, and the keys that enter the queues.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -132,7 +132,7 @@ impl Reactions {
         })
     }
 
-    /// A pod that comes or goes wakes nobody, one that cannot run does.
+    /// A new or deleted pod triggers no reconcile, a pod that cannot run does.
     fn to_pod(&self) -> Reaction {
         let (wake, pod_problems) = (self.wake.clone(), Arc::clone(&self.pod_problems));
         Box::new(move |change| {
@@ -142,8 +142,8 @@ impl Reactions {
         })
     }
 
-    /// SiteBackups that are new have no label yet: every member looks, and the owner of their site gives it to them. One
-    /// whose site does not exist is told so by the coordinator.
+    /// New SiteBackups have no label yet: every member watches them, and the owner of their site sets it. If the site does
+    /// not exist, the coordinator reports that.
     fn to_backup(&self, labelled: bool) -> Reaction {
         let indexes = &self.wake.backups;
         let index = Arc::clone(if labelled { &indexes.labelled } else { &indexes.new });

@@ -64,9 +64,8 @@ impl Sources {
         self
     }
 
-    /// What was opened since this was asked last. A slot that was about to be given away and is kept after all opens
-    /// again: what came in between was turned away at the gate, so its sites are looked at, also where nobody looked
-    /// while it was closed.
+    /// Slots that were opened since the last call. A slot whose handover was cancelled opens again: the gate rejected its
+    /// sites in between, so they are reconciled, even if no one asked while it was closed.
     fn opened(&mut self, known: &mut Arc<Openings>) -> (SlotSet, bool) {
         let before = std::mem::replace(known, Arc::clone(&self.openings.borrow_and_update()));
         (known.since(&before), known.coordination_since(&before))
@@ -188,8 +187,7 @@ mod tests {
         .unwrap()
     }
 
-    /// S-7: an edit that came while a slot was about to be given away is not lost when the slot is kept, also where nobody
-    /// looked while it was closed.
+    /// S-7: an edit during a handover is not lost if the slot is kept, even if no one asked while it was closed.
     #[tokio::test]
     async fn a_slot_that_opens_again_has_its_sites_looked_at() {
         let slots = SlotSet::from_iter([Slot::of_uid("u")]);

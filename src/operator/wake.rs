@@ -45,7 +45,7 @@ pub(super) fn scope_of(site: &FrappeSite) -> Scope {
 }
 
 impl Wake {
-    /// The site itself changed: soon, if a person changed it.
+    /// The site itself changed: high priority if a user changed it.
     pub(super) fn site_itself(&self, site: &FrappeSite, change: &Change<FrappeSite>) {
         self.wake_site(site, site_watch::priority(change));
     }

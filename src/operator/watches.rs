@@ -203,7 +203,7 @@ pub(super) fn caches() -> WakeCaches {
 }
 
 impl Starter<'_> {
-    /// Starts one watch; gives what it has listed. Those of single objects begin when somebody names one.
+    /// Starts one watch; returns the slots that it has listed. Watches of single objects start when an object references one.
     fn start(&mut self, kind: Kind, watch: &Watch, caches: &mut Caches) -> Option<watch::Receiver<SlotSet>> {
         if let Some(changed) = self.reactions.to_object(kind, watch) {
             let cache = self.watch_objects(kind, watch.narrowing, changed);

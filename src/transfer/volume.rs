@@ -134,7 +134,7 @@ fn kind(folder: &OwnedFd, name: &OsStr) -> io::Result<FileType> {
     Ok(FileType::from_raw_mode(statat(folder, name, AtFlags::SYMLINK_NOFOLLOW)?.st_mode))
 }
 
-/// Removes what has this name in a folder. A link goes itself, not what it leads to.
+/// Removes the entry of this name in a folder. Of a link only the link itself is removed.
 fn remove(folder: &OwnedFd, name: &OsStr, depth_left: u8) -> io::Result<()> {
     if kind(folder, name)? != FileType::Directory {
         return Ok(unlinkat(folder, name, AtFlags::empty())?);

@@ -18,7 +18,7 @@ use std::{
 /// came within its head start, so that nothing starves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Priority {
-    /// A person waits for it: a deletion, an edited spec.
+    /// A user waits for it: a deletion, an edited spec.
     High,
     /// Something of it changed.
     Normal,

@@ -126,7 +126,7 @@ impl<L, K> Queue<L, K> {
     }
 }
 
-/// What a runner is told while it runs.
+/// A message to a running runner.
 pub struct Terms<L> {
     /// How many of a lane may run at once.
     pub limit: Box<dyn Fn(&L) -> usize + Send + Sync>,
@@ -399,7 +399,7 @@ mod tests {
         assert!(longest <= 2 * BACKOFF_UNAVAILABLE.1 + SETTLE, "{longest:?}");
     }
 
-    /// A burst of changes that no person waits for is one reconcile; what a person waits for is not held up by it.
+    /// A burst of changes that no user waits for is one reconcile; an edit by a user is not delayed by it.
     #[tokio::test(start_paused = true)]
     async fn a_burst_is_batched_and_edits_by_users_do_not_wait() {
         let (queue, runner) = Runner::<&str, u8>::new("test", 4);

@@ -255,7 +255,7 @@ impl Runtime {
                 self.synced = true;
                 Input::Synced
             }
-            // Nobody holds a handle any more: that is a stop too.
+            // No handle is left: that is a stop too.
             Some(Command::Stop) | None => {
                 if std::mem::replace(&mut self.stopping, true) {
                     return Input::Tick;

@@ -102,7 +102,7 @@ impl Requests {
         })
     }
 
-    /// Deletes the member's own Lease, so that nobody waits for it.
+    /// Deletes the member's own Lease, so that no one waits for it.
     pub(super) async fn release(&self, me: &Incarnation) {
         for _ in 0..RELEASE_ATTEMPTS {
             match self.read_lease().await {

@@ -186,7 +186,7 @@ impl Member {
         }
     }
 
-    /// Who should own each entry; where that is nobody's business now, who owns it.
+    /// The desired owner of each entry; its present owner if this member does not decide about it now.
     fn wanted(&mut self, map: &SlotMap, now: Now, effects: &mut Vec<Effect>) -> Vec<Option<Incarnation>> {
         let candidates = self.candidates();
         let index: BTreeMap<&Incarnation, usize> =
@@ -207,8 +207,8 @@ impl Member {
         wanted
     }
 
-    /// Members that may own slots, in the order of their Leases' names. This one counts by what it knows of itself, not
-    /// by what its watch has told yet: else it would give back at once what it was just given.
+    /// Members that may own slots, in the order of their Leases' names. This one counts by its own state,
+    /// not by what its watch has shown so far: otherwise it would return at once what it was just assigned.
     fn candidates(&self) -> Vec<Candidate> {
         let me = &self.setup.incarnation;
         let others = self.others.candidates().filter(|seen| seen.lease.holder.as_ref() != Some(me));
@@ -323,7 +323,7 @@ impl Member {
         let mut gives = self.moves.swap.take().map(|swap| swap.gives).unwrap_or_default();
         let mut handover = self.moves.handover.take();
         if let Some(drained) = handover.as_mut().filter(|it| it.drained) {
-            // What nobody can take any more is open again.
+            // Entries without a receiver are open again.
             drained.entries.retain(|entry, _| self.receiver(*entry, wanted, now).is_some());
             for entry in drained.entries.keys() {
                 let receiver = match self.receiver(*entry, wanted, now) {

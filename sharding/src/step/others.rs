@@ -1,4 +1,4 @@
-//! The others' Leases: who is alive, who is dead for good, and fencing (M-3).
+//! The other members' Leases: which are alive, which are permanently dead, and fencing (M-3).
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 

@@ -95,8 +95,8 @@ impl Member {
         }
     }
 
-    /// What was sent and is not there now may have been there: others may have fenced it since, and hold this
-    /// incarnation dead for good. Then only another incarnation can join.
+    /// A Lease that was sent and is missing now may have existed: others may have fenced it since, and consider this
+    /// incarnation permanently dead. Then only another incarnation can join.
     fn look_before_joining(&mut self, request: &LeaseRequest, found: Option<LeaseRecord>, now: Now) {
         let sent = self.own.attempts.iter().any(|it| it.number <= request.attempt);
         let sent_since = self.own.number > request.attempt;
@@ -156,7 +156,7 @@ impl Member {
             return;
         }
         let Some((on, ended)) = self.what_to_replace(now) else {
-            // Somebody else's: look again, it may end or have ended.
+            // Another member's: read it again, it may end or have ended.
             self.own.must_read |= self.own.looked;
             return;
         };
@@ -174,8 +174,8 @@ impl Member {
         }
     }
 
-    /// The version that the next renewal replaces (nothing: it creates) and whom it ends, or nothing where the Lease
-    /// is somebody's who may be alive.
+    /// The version that the next renewal replaces (None: it creates the Lease) and the incarnation that it ends; None if the
+    /// Lease belongs to a member that may be alive.
     fn what_to_replace(&self, now: Now) -> Option<(Option<Version>, Option<Incarnation>)> {
         if self.own.joined {
             return Some((self.own.version.clone(), None));

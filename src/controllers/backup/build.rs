@@ -41,7 +41,7 @@ pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))
 }
 
-/// What the runner is told of a backup or a restore.
+/// The runner's request for a backup or a restore.
 #[derive(Clone, Default, Serialize)]
 struct More<'a> {
     staging: &'a str,
@@ -84,7 +84,7 @@ pub(super) fn job(
     job_of(input, job_key(input.place, operation), component, &time, pod)
 }
 
-/// A command of the site runner, with what it is told.
+/// A command of the site runner, with its request.
 type Command = (&'static str, String);
 
 /// What the runner does before the transfer, and after.
@@ -203,7 +203,7 @@ impl Transfer<'_> {
         let s3 = spec.s3.as_ref();
         let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
             let items = ["accessKey", "secretKey", "sessionToken"].map(|key| item(key, key));
-            // Optional as a whole: of the keys one is. Which of the others is missing is said by the transfer.
+            // Optional as a whole, because one of the keys is. The transfer reports which of the others is missing.
             projected_if_there(named(&it.name), items.into())
         });
         let one = |name: &str, key: &str| projected(named(name), Some(vec![item(key, key)]));

@@ -138,8 +138,8 @@ fn cache_of<'a>(context: &'a Context, backup: &impl ResourceExt) -> &'a ChildCac
     if labelled { context.site_children.cache(Kind::SiteBackup) } else { &context.new_backups }
 }
 
-/// What becomes of a write that failed. What the API server refused is told to the SiteBackup that it was for: the site is
-/// served all the same. What was for none of them is told to the one whose operation is recorded.
+/// The outcome of a failed write. A rejection is reported on the SiteBackup that the write was for, not on the site; if it was
+/// for none of them, on the one whose operation is recorded.
 async fn conclude(attempt: &Attempt<'_>, (about, error): Refused<SiteBackup>) -> Outcome {
     let recorded = || {
         let site = attempt.context.sites.get(attempt.key)?;

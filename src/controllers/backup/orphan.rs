@@ -1,7 +1,7 @@
-//! SiteBackups whose site is not among those of this replica: the site does not exist, or it is another's.
+//! SiteBackups whose site this replica does not own: the site does not exist, or another replica owns it.
 //!
-//! One with a slot's label is looked at by the owner of that slot, which gives it free; one without is told by the
-//! coordinator that its site does not exist, once it is seen that it does not.
+//! If such a SiteBackup has the label of a slot, the owner of that slot removes the label. If it has none, the coordinator
+//! reports that its site does not exist, once it has verified that.
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -53,7 +53,7 @@ fn waits(container: &ContainerStatus) -> Option<(Reason, String)> {
 
 fn unschedulable(conditions: &[Condition]) -> Option<(Reason, String)> {
     let scheduled = conditions.iter().find(|it| it.fails("PodScheduled"))?;
-    // Where a claim of the bench is not bound, its own state says so, and this follows from it.
+    // If a claim of the bench is not bound, its own state is reported, and this follows from it.
     let unschedulable = scheduled.reason() == "Unschedulable";
     unschedulable.then(|| (Reason::PodUnschedulable, short(scheduled.message().unwrap_or_default())))
 }

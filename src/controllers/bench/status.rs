@@ -158,9 +158,9 @@ fn is_unready(observed: &Observed, component: &str, pods: &ComponentStatus, sett
     rolls || (!scales(observed, component) && pods.ready < pods.desired)
 }
 
-/// Whether pods of every workload are of the present revision, also where its controller has not seen its spec: since the
-/// bench was Ready with all that it is made of now, nothing but a number of pods was changed, by KEDA or manually. What this
-/// operator changes it tells in the same step.
+/// Whether the pods of every workload are of the present revision, even if a workload's controller has not observed its spec:
+/// since the bench was Ready with its present objects, only numbers of pods were changed, by KEDA or manually. This
+/// operator's own changes are reported in the same step.
 fn is_settled(observed: &Observed, rendered: &Rendered) -> bool {
     let of_now = |status: &FrappeBenchStatus| {
         status.phase == BenchPhase::Ready

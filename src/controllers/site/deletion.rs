@@ -1,5 +1,5 @@
 //! What to do for a site that is being deleted: route, then database and files, then secrets and claims, then the
-//! finalizer. Nothing is dropped unless the policy says so, and nothing of another identity. Pure.
+//! finalizer. Data is dropped only if the policy says so, and never that of another identity. Pure.
 
 use std::sync::Arc;
 

@@ -359,7 +359,7 @@ mod tests {
         assert!(budget.acquire(&claim("two", 1), 1));
     }
 
-    /// A Job of a former attempt that is told of again gives no one's room away.
+    /// A repeated event of a Job of a former attempt releases no job slot.
     #[test]
     fn the_end_of_a_former_attempt_frees_nothing() {
         let (_held, slots) = watch::channel(SlotSet::ALL);

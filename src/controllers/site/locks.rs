@@ -33,7 +33,7 @@ impl Locks {
 impl Drop for Locked {
     fn drop(&mut self) {
         self.guard = None;
-        // Whoever holds it or waits has it too, and no one can take it out of the map meanwhile.
+        // A holder or waiter has its own reference, and the map cannot change in the meantime.
         self.locks.0.remove_if(&self.site, |_, lock| Arc::strong_count(lock) == 1);
     }
 }

@@ -68,7 +68,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
         resolved_domain: known.then(|| hosts.primary.clone()).or(former.resolved_domain),
         domain_source: known.then(|| hosts.source.to_owned()).or(former.domain_source),
         observed_generation: generation,
-        // Whatever else is said of the site meanwhile.
+        // Kept whatever else is reported.
         operation: operation::ended(observed),
         ..former
     }

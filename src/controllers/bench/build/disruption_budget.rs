@@ -1,4 +1,4 @@
-//! Disruption budgets: whoever drains nodes takes one pod of a component at a time.
+//! Disruption budgets: draining nodes evicts one pod of a component at a time.
 
 use k8s_openapi::{
     api::{apps::v1::DeploymentSpec, policy::v1::PodDisruptionBudgetSpec},
@@ -7,8 +7,8 @@ use k8s_openapi::{
 
 use crate::domain::{object::Desired, typed::Object};
 
-/// A budget for each Deployment of several pods, or of as many as KEDA sets. One of a single pod needs none: whoever drains
-/// its node takes that pod. Pods that are not ready anyway may always go.
+/// A budget for each Deployment of several pods, or of as many as KEDA sets. A single pod has none:
+/// draining its node evicts it. Pods that are not ready may always be evicted.
 pub(super) fn budgets(deployments: &[Object<DeploymentSpec>]) -> impl Iterator<Item = Desired> {
     let several = deployments.iter().filter(|it| it.spec.replicas.is_none_or(|number| number > 1));
     several.map(|deployment| budget(deployment).into())

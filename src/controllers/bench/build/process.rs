@@ -1,11 +1,11 @@
-//! How the main process of a container comes up and is told to stop.
+//! Start and termination of a container's main process.
 //!
-//! It is process 1, for which the kernel drops every signal that it neither handles nor blocks: a SIGTERM that comes while
-//! Python still imports is lost, and the pod works on as a terminating one until it is killed in the middle of a job. So the
-//! kubelet sends it only once it is heard.
+//! It is process 1, for which the kernel drops every signal that it neither handles nor blocks: a SIGTERM that arrives while
+//! Python still imports is lost, and the terminating pod continues until it is killed in the middle of a job. Therefore the
+//! kubelet sends SIGTERM only after it is handled.
 //!
-//! A pod that is to end is led to for a while yet: each node, and each ingress controller, learns that it is none of its
-//! Service any more in its own time. So what answers requests goes on before it is told to stop.
+//! Requests are still routed to a terminating pod for a while, until each node and each ingress controller knows that it has
+//! left its Service. Therefore pods that serve requests continue for that time before they receive SIGTERM.
 
 use k8s_openapi::api::core::v1::{ExecAction, Lifecycle, LifecycleHandler};
 

@@ -28,7 +28,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     objects
 }
 
-/// Without a number of replicas where KEDA sets it; an annotation says so, since nothing in the field itself does.
+/// Without a number of replicas if KEDA sets it; an annotation records that, since the field itself cannot.
 fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Object<DeploymentSpec> {
     let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
     let autoscaled = scaling.is_some_and(|it| it.is_by_keda(input.capabilities));

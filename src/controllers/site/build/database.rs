@@ -1,4 +1,4 @@
-//! The MariaDB operator's objects for a site, and what a Job is told of a database.
+//! The MariaDB operator's objects for a site, and the database in a Job's request.
 
 use frappe_crds::common::DatabaseConfig;
 use k8s_openapi::api::core::v1::SecretKeySelector;
@@ -108,7 +108,7 @@ pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorCon
     input.kept(input.valid.place.own_server(), spec).into()
 }
 
-/// What a Job is told of the database.
+/// The database in a Job's request.
 #[derive(Serialize)]
 pub struct DatabaseRequest<'a> {
     #[serde(rename = "type")]
@@ -125,7 +125,7 @@ pub struct DatabaseRequest<'a> {
     user: Option<&'a str>,
 }
 
-/// What a Job is told of the database: what is omitted, the runner reads from the Secret that the site names.
+/// The database in a Job's request; the runner reads omitted fields from the Secret that the site names.
 pub fn database_request<'a>(database: &'a Database, name: &'a str, user: &'a str) -> DatabaseRequest<'a> {
     match database {
         Database::Made(server) => DatabaseRequest {

@@ -1,4 +1,4 @@
-//! What validation made of a spec: a phase that is given one knows that it is valid. Pure.
+//! The result of validation: a phase that receives one knows that the spec is valid. Pure.
 
 use crate::controllers::site::{
     hosts::Hosts,
