@@ -10,13 +10,18 @@
     reason = "tests"
 )]
 
+mod backups;
 mod cluster;
 mod crash;
 mod effects;
+mod failures;
+mod faults;
 mod fleet;
 mod handover;
 mod journey;
+mod lives;
 mod races;
+mod replicas;
 mod rest;
 mod slots;
 mod world;

@@ -37,7 +37,7 @@ const MAPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/system/slotmaps";
 /// Kinds of the sharding protocol, and Events: no work.
 const NO_WORK: [&str; 3] = ["leases", "slotmaps", "events"];
 /// Time without a request after which a replica is at rest.
-const QUIET: Duration = Duration::from_secs(8);
+pub(crate) const QUIET: Duration = Duration::from_secs(8);
 
 /// Runs a test in virtual time; a test that waits for ever ends after a virtual week.
 pub(crate) fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
@@ -197,6 +197,11 @@ impl World {
 
     /// Waits until no replica has asked for anything for a while.
     pub(crate) async fn rest(&self) {
+        self.quiet(QUIET).await;
+    }
+
+    /// Waits until no replica has asked for anything for this time.
+    pub(crate) async fn quiet(&self, time: Duration) {
         let mut known = usize::MAX;
         loop {
             let asked = self.work().len();
@@ -204,7 +209,7 @@ impl World {
                 return;
             }
             known = asked;
-            tokio::time::sleep(QUIET).await;
+            tokio::time::sleep(time).await;
         }
     }
 

@@ -63,6 +63,8 @@ pub enum Fault {
     Lost,
     /// It is carried out, and never answered.
     AnswerLost,
+    /// It is carried out only after this time, whatever became of its sender.
+    Late(Duration),
     /// It is carried out, and its sender is dead from then on.
     Crash,
 }
@@ -268,6 +270,9 @@ impl Network {
         let fault = self.sky.fault_of(&call);
         if fault == Fault::Lost {
             return None;
+        }
+        if let Fault::Late(time) = fault {
+            sleep(time).await;
         }
         let answer = match fault {
             Fault::Refused(code) => return Some(status(code)),

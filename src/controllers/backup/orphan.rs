@@ -77,13 +77,16 @@ fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
     if without_finalizer { metadata.with_finalizers(removal::other_finalizers(backup)) } else { metadata }
 }
 
-/// Says that the site does not exist, unless the SiteBackup has nothing to do any more.
+/// Says that the site does not exist, or how the SiteBackup ended if it has nothing to do any more: a write for it that was
+/// rejected is in its conditions.
 fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
-    let over = backup.spec.schedule.is_none() && ended_once(backup).is_some();
-    let message = format!("FrappeSite {site} not found; the backup starts once it exists");
-    let report = Report::new(BackupPhase::Pending, Reason::SiteNotFound, message);
+    let ended = if backup.spec.schedule.is_none() { ended_once(backup) } else { None };
+    let report = ended.unwrap_or_else(|| {
+        let message = format!("FrappeSite {site} not found; the backup starts once it exists");
+        Report::new(BackupPhase::Pending, Reason::SiteNotFound, message)
+    });
     let next = status::status(backup, &report, &Times::default(), None, now);
-    let differs = !over && backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref() != Some(&next);
+    let differs = backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref() != Some(&next);
     differs.then(|| Step::Status(backup.clone(), Box::new(next), None))
 }
 
@@ -132,6 +135,26 @@ mod tests {
         let Some(Step::Status(_, status, None)) = told else { panic!("{told:?}") };
         free.status = Some(*status);
         assert_eq!(step(&Arc::new(free), &key, None, now), None, "it is told once");
+    }
+
+    #[test]
+    fn a_finished_sitebackup_reports_its_outcome_after_a_rejected_write() {
+        let (key, now) = (Key::new("a", "shop"), Timestamp::UNIX_EPOCH);
+        let mut ended = SiteBackup::clone(&backup(&json!({})));
+        ended.metadata.finalizers = None;
+        let status = json!({"phase": "Succeeded", "history": [{"name": "nightly-1", "succeeded": true}],
+                            "outcome": {"kind": "Backup", "state": "Succeeded", "message": "completed", "finishedAt": now}});
+        ended.status = Some(serde_json::from_value(status).expect("a status"));
+        let Some(Step::Status(_, status, None)) = step(&Arc::new(ended.clone()), &key, None, now) else {
+            panic!("a status")
+        };
+        ended.status = Some(*status);
+        assert_eq!(step(&Arc::new(ended.clone()), &key, None, now), None, "it is told once");
+        let told = ended.clone();
+        let rejected = ended.status.as_mut().and_then(|it| it.conditions.iter_mut().find(|it| it.type_ == "Ready"));
+        "WriteRejected".clone_into(&mut rejected.expect("Ready").reason);
+        let Some(Step::Status(_, status, None)) = step(&Arc::new(ended), &key, None, now) else { panic!("a status") };
+        assert_eq!((status.phase, Some(*status)), (BackupPhase::Succeeded, told.status));
     }
 
     #[test]

@@ -1,0 +1,108 @@
+//! Two replicas of which one is late: what it knows is old, or what it wrote arrives after another owns the site.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use kube_sharding_sim::{Call, Fault, Weather};
+use serde_json::json;
+
+use crate::world::{INGRESSES, SITES, World, counts, in_parallel, run, site};
+
+/// How much later a write arrives than it was sent: its sender's Lease ran out long ago.
+const LATE: Duration = Duration::from_mins(4);
+/// Writes of a site until it is Ready.
+const WRITES: usize = 12;
+
+/// S-2: a write of a former owner that arrives when another has done everything changes nothing.
+#[test]
+fn a_write_that_arrives_late_changes_nothing() {
+    in_parallel(1..=WRITES, |number| {
+        run(number as u64, async {
+            let (world, one) = World::with_bench(number as u64).await;
+            let replicas = [one, world.replica(1, "two")];
+            world.until("both share the slots", |it| it.owners() == 2).await;
+            world.rest().await;
+            let (count, there) = (AtomicUsize::new(0), world.clone());
+            let late = Arc::new(AtomicUsize::new(usize::MAX));
+            let sender = Arc::clone(&late);
+            world.sky.intercept(move |call: &Call| {
+                if !counts(call) || !call.is_write() || count.fetch_add(1, Ordering::SeqCst) + 1 != number {
+                    return Fault::None;
+                }
+                sender.store(call.sender, Ordering::SeqCst);
+                ["two", "one"][call.sender].clone_into(&mut there.office.lock().unwrap());
+                replicas[call.sender].kill(&there);
+                Fault::Late(LATE)
+            });
+            world.server.create_by_hand(SITES, &site("shop"));
+            world.until(&format!("Ready, write {number} being late"), |it| it.phase(SITES, "shop") == "Ready").await;
+            world.rest().await;
+            let before = (world.inventory(), world.server.get(SITES, "shop").unwrap());
+            let dead = late.load(Ordering::SeqCst);
+            let arrived = |it: &World| it.work().iter().rev().find(|it| it.sender == dead).map(|it| (it.at, it.code));
+            let former = arrived(&world);
+            tokio::time::sleep(2 * LATE).await;
+            let write = arrived(&world);
+            assert!(write > former, "write {number} did not arrive after the site was Ready");
+            let after = (world.inventory(), world.server.get(SITES, "shop").unwrap());
+            assert_eq!(after.0, before.0, "after write {number}, which was answered {write:?}");
+            assert_eq!(after.1["status"], before.1["status"], "after write {number}, which was answered {write:?}");
+            assert_eq!(world.jobs_made(), ["bench-configure", "shop-init"], "after write {number}");
+        });
+    });
+}
+
+/// S-7: what a replica knows is old, since its watches break, fall silent and repeat themselves, and answers come late or not at
+/// all: every edit is applied in the end, and no Job is made twice.
+#[test]
+fn what_is_known_late_is_applied() {
+    const SITE_COUNT: usize = 5;
+    for seed in 1..=3 {
+        run(seed, async {
+            let (world, _one) = World::with_bench(seed).await;
+            let _two = world.replica(1, "two");
+            world.until("both share the slots", |it| it.owners() == 2).await;
+            let bad = Weather {
+                watch: 300,
+                answer_lost: 30,
+                refused: 60,
+                late: 30,
+                slow: Duration::from_secs(2),
+                ..Weather::default()
+            };
+            for process in [0, 1] {
+                world.sky.set(process, bad);
+            }
+            let names: Vec<String> = (0..SITE_COUNT).map(|number| format!("site-{number}")).collect();
+            for name in &names {
+                world.server.create_by_hand(SITES, &site(name));
+                tokio::time::sleep(Duration::from_secs(7)).await;
+            }
+            for name in &names {
+                let host = format!("www.{name}.example.com");
+                world.server.change(SITES, name, |it| it["spec"]["additionalDomains"] = json!([host]));
+                tokio::time::sleep(Duration::from_secs(7)).await;
+            }
+            for process in [0, 1] {
+                world.sky.set(process, Weather::default());
+            }
+            let applied = |it: &World, name: &str| {
+                let ingress = it.server.get(INGRESSES, &format!("{name}-ingress"));
+                it.is_settled(SITES, name) && ingress.is_some_and(|it| it.to_string().contains(&format!("www.{name}")))
+            };
+            world.until("every edit is applied", |it| names.iter().all(|name| applied(it, name))).await;
+            world.rest().await;
+            let mut made = world.jobs_made();
+            let all = made.len();
+            made.sort();
+            made.dedup();
+            assert_eq!(made.len(), all, "a Job was made twice: {:?}", world.jobs_made());
+            assert!(world.sky.faults().len() > 3, "{:?}", world.sky.faults());
+        });
+    }
+}
