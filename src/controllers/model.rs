@@ -215,3 +215,57 @@ impl<K: Reconciled> Plan<K> {
         self.status.iter_mut().chain(self.start.as_mut().and_then(|it| it.status.as_mut()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use frappe_crds::{FrappeSite, FrappeSiteStatus};
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(database_name: &str) -> FrappeSiteStatus {
+        FrappeSiteStatus { database_name: Some(database_name.to_owned()), ..FrappeSiteStatus::default() }
+    }
+
+    fn write(name: &str) -> Step<FrappeSite> {
+        Step::Delete(Kind::Job, Arc::new(DynamicObject::new(name, &Kind::Job.resource())))
+    }
+
+    #[test]
+    fn of_two_plans_the_later_status_and_the_earlier_time_count() {
+        let after = |seconds| Some(Duration::from_secs(seconds));
+        let plan = |name: &str, seconds, missing| Plan::<FrappeSite> {
+            status: Some(status(name)),
+            again_after: after(seconds),
+            missing,
+            steps: vec![write(name)],
+            ..Plan::default()
+        };
+        let joined = plan("first", 9, true).then(plan("second", 5, false));
+        assert_eq!((&joined.status, joined.again_after, joined.missing), (&Some(status("second")), after(5), true));
+        assert_eq!(joined.steps, [write("first"), write("second")]);
+        let kept = plan("first", 5, false).then(Plan { again_after: after(9), ..Plan::default() });
+        assert_eq!((kept.status, kept.again_after, kept.missing), (Some(status("first")), after(5), false));
+    }
+
+    #[test]
+    fn the_last_write_says_whether_there_was_a_job_slot() {
+        let job = Desired { kind: Kind::Job, key: Key::new("a", "shop-init"), body: json!({}) };
+        let start = Start {
+            job: job.clone(),
+            status: Some(status("recorded")),
+            notices: Vec::new(),
+            runs: Some(write("runs")),
+            waits: Some(write("waits")),
+        };
+        let plan =
+            Plan::<FrappeSite> { status: Some(status("waits")), start: Some(Box::new(start)), ..Plan::default() };
+        let started = plan.clone().started();
+        assert_eq!(
+            (started.job, started.status, started.last),
+            (Some(job), Some(status("recorded")), vec![write("runs")])
+        );
+        let waiting = plan.waiting();
+        assert_eq!((waiting.job, waiting.status, waiting.last), (None, Some(status("waits")), vec![write("waits")]));
+    }
+}

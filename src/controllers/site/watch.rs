@@ -147,6 +147,23 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_edit_comes_before_other_changes() {
+        let site = |generation: i64, deleted: Option<&str>| -> Arc<FrappeSite> {
+            let metadata = json!({"name": "shop", "namespace": "a", "generation": generation, "deletionTimestamp": deleted,
+                                  "finalizers": [labels::SITE_FINALIZER]});
+            let spec = json!({"siteName": "shop", "benchRef": {"name": "bench"}});
+            let site =
+                json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": metadata, "spec": spec});
+            Arc::new(serde_json::from_value(site).expect("a site"))
+        };
+        let changed = |now| priority(&Change::Applied { now, before: Some(site(1, None)) });
+        assert_eq!(changed(site(1, None)), Priority::Normal);
+        assert_eq!(changed(site(2, None)), Priority::High);
+        assert_eq!(changed(site(1, Some("2026-01-01T00:00:00Z"))), Priority::High);
+        assert_eq!(priority(&Change::Applied { now: site(1, None), before: None }), Priority::Low, "listed again");
+    }
+
     /// A Job's counts of pods change several times while it runs; most of that is nothing to a site.
     #[test]
     fn a_site_looks_at_its_job_when_it_begins_ends_or_is_edited() {
@@ -166,6 +183,8 @@ mod tests {
         assert!(!changed("/status", json!({"active": 2, "conditions": [{"type": "Complete", "status": "False"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Complete", "status": "True"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Failed", "status": "True"}]})));
+        let stopped = json!({"active": 1, "conditions": [{"type": "Failed", "status": "True"}]});
+        assert!(changed("/status", stopped), "its deadline passed, its pod ends later");
         assert!(changed("/spec/suspend", json!(true)));
         assert!(changed("/metadata/labels/site", json!("other")));
         assert!(changed("/metadata/uid", json!("another")));

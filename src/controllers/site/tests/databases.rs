@@ -99,6 +99,22 @@ fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
     assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is untouched");
 }
 
+/// A server that a deleted site of the same name kept has that site's data.
+#[test]
+fn the_server_of_a_deleted_namesake_is_kept() {
+    let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}}));
+    converge(&mut world, "Complete");
+    let own = world.servers.iter_mut().find(|it| it.name_any() == "shop-mariadb").expect("a MariaDB");
+    Arc::make_mut(own).labels_mut().insert("frappe.vyogo.tech/site-uid".to_owned(), "former".to_owned());
+    being_deleted(&mut world);
+    for _ in 0..8 {
+        let next = plan(&world);
+        apply(&mut world, &next, "Complete");
+    }
+    assert!(world.site.finalizers().is_empty(), "{:?}", plan(&world).steps);
+    assert!(world.servers.iter().any(|it| it.name_any() == "shop-mariadb"));
+}
+
 /// a default of the bench's counts for sites that are made after it was set: data does not move by an edit.
 #[test]
 fn decisions_are_kept_when_the_benchs_default_changes() {
