@@ -46,6 +46,11 @@ pub(crate) fn ends_well(job: &Value) -> Outcome {
     Outcome::Succeeds(Duration::from_secs(2), result)
 }
 
+/// Whether a Job has ended, well or not.
+pub(crate) fn ended(job: &Value) -> bool {
+    job["status"]["conditions"].as_array().into_iter().flatten().any(|it| it["status"] == "True")
+}
+
 impl Cluster {
     /// Begins to look after a server's objects.
     pub(crate) fn start(server: &Server) -> Self {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Outcome, ends_well},
-    world::{BACKUPS, BENCHES, Replica, SITES, World, backup, run, site},
+    world::{BACKUPS, BENCHES, Replica, SITES, World, backup, restore, run, site},
 };
 
 /// A Job that fails, and what it is part of.
@@ -41,12 +41,6 @@ fn retry(world: &World) {
 fn made_again(world: &World, object: &Value) {
     world.server.remove(BACKUPS, object["metadata"]["name"].as_str().unwrap());
     world.server.create_by_hand(BACKUPS, object);
-}
-
-fn restore() -> Value {
-    let mut restore = backup("back", "shop");
-    restore["spec"]["restore"] = json!({"backupName": "once-20251009-085320"});
-    restore
 }
 
 const CASES: [Case; 4] = [
@@ -92,13 +86,13 @@ const CASES: [Case; 4] = [
         component: "site-restore",
         on_site: true,
         begin: |world| {
-            world.server.create_by_hand(BACKUPS, &restore());
+            world.server.create_by_hand(BACKUPS, &restore("back", "shop"));
         },
         of: (BACKUPS, "back"),
         retrying: "RestoreRetrying",
         failed: "RestoreFailed",
         done: |world| world.phase(BACKUPS, "back") == "Succeeded",
-        again: |world| made_again(world, &restore()),
+        again: |world| made_again(world, &restore("back", "shop")),
     },
 ];
 

@@ -7,11 +7,11 @@ use std::{
 
 use jiff::{SignedDuration, Timestamp};
 use kube_sharding_sim::{Change, Written};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Outcome, ends_well},
+    cluster::{Outcome, ended, ends_well},
     world::{BACKUPS, Replica, SITES, World, backup, in_parallel, run, site},
 };
 
@@ -26,10 +26,6 @@ fn is_of_backup(write: &Written) -> bool {
 
 fn is_of_site(write: &Written) -> bool {
     write.place.plural() == "jobs" && write.object["metadata"]["labels"]["site"].is_string()
-}
-
-fn ended(job: &Value) -> bool {
-    job["status"]["conditions"].as_array().into_iter().flatten().any(|it| it["status"] == "True")
 }
 
 /// A Ready site with a SiteBackup that is due each minute, for each number.

@@ -12,7 +12,7 @@ use std::{
 use kube_sharding_sim::{Call, Fault};
 use serde_json::{Value, json};
 
-use crate::world::{BACKUPS, BENCHES, INGRESSES, SITES, World, backup, bench, counts, run, site};
+use crate::world::{BACKUPS, BENCHES, INGRESSES, SITES, World, backup, bench, counts, restore, run, site};
 
 /// Time that a new process of the pod takes to start.
 const RESTART: Duration = Duration::from_millis(300);
@@ -201,9 +201,7 @@ pub(crate) fn of_backup() -> Life {
     let restored = Act {
         what: "the backup is restored",
         does: |world| {
-            let mut restore = backup("back", "shop");
-            restore["spec"]["restore"] = json!({"backupName": "once-20251009-085320"});
-            world.server.create_by_hand(BACKUPS, &restore);
+            world.server.create_by_hand(BACKUPS, &restore("back", "shop"));
         },
         done: |world| world.phase(BACKUPS, "back") == "Succeeded" && world.is_settled(SITES, "shop"),
     };

@@ -3,16 +3,15 @@
 use std::collections::BTreeSet;
 
 use kube_sharding_sim::Change;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use crate::world::{BENCHES, SITES, World, run, site};
+use crate::{
+    cluster::ended,
+    world::{BENCHES, SITES, World, run, site},
+};
 
 const SITE_COUNT: usize = 40;
 const LIMIT: usize = 4;
-
-fn ended(job: &Value) -> bool {
-    job["status"]["conditions"].as_array().into_iter().flatten().any(|it| it["status"] == "True")
-}
 
 /// The most site Jobs that ran at once, exactly: after each write. And how many were made.
 fn most_at_once(world: &World, after: u64) -> (usize, usize) {

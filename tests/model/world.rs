@@ -332,3 +332,10 @@ pub(crate) fn backup(name: &str, site: &str) -> Value {
     json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": name},
            "spec": {"siteRef": {"name": site}, "storage": {"s3": {"bucket": "backups", "region": "us-east-1"}}}})
 }
+
+/// A SiteBackup that restores a backup of the SiteBackup `once`.
+pub(crate) fn restore(name: &str, site: &str) -> Value {
+    let mut object = backup(name, site);
+    object["spec"]["restore"] = json!({"backupName": "once-20251009-085320"});
+    object
+}

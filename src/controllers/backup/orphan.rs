@@ -80,8 +80,7 @@ fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
 /// Says that the site does not exist, or how the SiteBackup ended if it has nothing to do any more: a write for it that was
 /// rejected is in its conditions.
 fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
-    let ended = if backup.spec.schedule.is_none() { ended_once(backup) } else { None };
-    let report = ended.unwrap_or_else(|| {
+    let report = ended_once(backup).unwrap_or_else(|| {
         let message = format!("FrappeSite {site} not found; the backup starts once it exists");
         Report::new(BackupPhase::Pending, Reason::SiteNotFound, message)
     });

@@ -77,9 +77,7 @@ impl Draft<'_> {
             let message = "siteRef.namespace must be the SiteBackup's own namespace: create the SiteBackup in the namespace of its site";
             return Err(refused((Reason::SiteNamespaceRefused, message.to_owned())));
         }
-        if spec.schedule.is_none()
-            && let Some(report) = ended_once(backup)
-        {
+        if let Some(report) = ended_once(backup) {
             return Err((report, Times::default()));
         }
         let schedule = self.schedule_of(backup).map_err(refused)?;
@@ -163,7 +161,7 @@ impl Draft<'_> {
 
 /// Report of a finished one-time backup or restore, whatever happens to its storage later.
 pub(super) fn ended_once(backup: &SiteBackup) -> Option<Report> {
-    let status = backup.status.as_ref()?;
+    let status = backup.status.as_ref().filter(|_| backup.spec.schedule.is_none())?;
     status.history.first()?;
     kept(&backup.spec, status)
 }
