@@ -3,7 +3,6 @@
 mod apis;
 mod concerned;
 mod fleet;
-mod ownership;
 mod reactions;
 mod readiness;
 pub mod reason;

@@ -17,20 +17,28 @@
 //! | [`queue`] | keys that wait until they were worked on, whatever becomes of the member |
 //! | [`reading`] | objects from their text, of which none stops the others |
 //! | [`watch`], [`groups`] | watches that go on from a version, by hash range, in groups of slots |
+//! | [`key`], [`uid`] | namespace and name of an object, and its uid |
+//! | [`cache`], [`keep`], [`feed`] | objects of one kind, how they are kept, and the watch that delivers them |
+//! | [`ownership`] | the slots that watches follow |
 #![deny(missing_docs)]
 
 pub mod assignment;
+pub mod cache;
 pub mod clock;
 mod doors;
 pub mod election;
+pub mod feed;
 pub mod gate;
 pub mod groups;
 pub mod hash;
+pub mod keep;
+pub mod key;
 pub mod lanes;
 pub mod layer;
 pub mod map;
 pub mod member;
 pub mod namespaces;
+pub mod ownership;
 pub mod queue;
 pub mod reading;
 pub mod runtime;
@@ -39,6 +47,7 @@ mod scripted;
 pub mod slot;
 pub mod step;
 pub mod timing;
+pub mod uid;
 pub mod watch;
 pub mod wire;
 

@@ -6,7 +6,6 @@ pub mod condition;
 pub mod diff;
 pub mod foreign;
 pub mod image;
-pub mod key;
 pub mod kinds;
 pub mod labels;
 pub mod live;
@@ -20,6 +19,7 @@ pub mod quantity;
 pub mod rights;
 pub mod site_config;
 pub mod typed;
-pub mod uid;
 pub mod watches;
 pub mod wire;
+
+pub use kube_sharding::{key, uid};

@@ -10,13 +10,16 @@ use std::{
 use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, core::DynamicObject};
-use kube_sharding::reading;
+use kube_sharding::{
+    keep::{Keep, is_whole},
+    reading,
+};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::de::DeserializeOwned;
 
 use super::compact::Compact;
 use crate::{
-    domain::{key::Key, uid, wire},
+    domain::wire,
     io::{bound, unread},
 };
 
@@ -51,13 +54,41 @@ pub trait Cached: Sized + Send + Sync + 'static {
     fn copy(held: &Self::Held) -> Self::Held;
 }
 
-/// The door: an object without a name or a uid is not taken in. No API server has one.
-fn is_whole(object: &impl Resource, namespaced: bool) -> bool {
-    let lacking = uid::lacking(object.meta(), namespaced);
-    if let Some(field) = lacking {
-        tracing::warn!(key = %Key::of(object), field, "an object that lacks a field is not taken in");
+/// The caches of this operator keep objects as [`Cached`] says.
+pub struct Kept;
+
+impl<K: Cached> Keep<K> for Kept {
+    type Form = K::Form;
+    type Held = K::Held;
+    type Sample = Sample;
+
+    fn close(object: K) -> K::Form {
+        object.close()
     }
-    lacking.is_none()
+
+    fn read(text: &str) -> Option<K::Form> {
+        K::read(text)
+    }
+
+    fn trim(form: K::Form) -> K::Form {
+        K::trim(form)
+    }
+
+    fn open(form: &Arc<K::Form>) -> Arc<K> {
+        K::open(form)
+    }
+
+    fn hold(form: &Arc<K::Form>, sample: &Sample) -> K::Held {
+        K::hold(form, sample)
+    }
+
+    fn form(held: &K::Held) -> Arc<K::Form> {
+        K::form(held)
+    }
+
+    fn copy(held: &K::Held) -> K::Held {
+        K::copy(held)
+    }
 }
 
 /// One object of a kind, the first that was held: what the others have in common with it is not held again.

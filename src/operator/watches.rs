@@ -7,6 +7,7 @@ use kube::{Client, Resource, ResourceExt, core::DynamicObject};
 use kube_sharding::{
     Incarnation, Slot, SlotSet,
     groups::Selection,
+    ownership::Ownership,
     runtime::Handle,
     watch::{Query, server_selects_shards},
 };
@@ -14,7 +15,6 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     apis::{Definitions, Present},
-    ownership::Ownership,
     reactions::{Reaction, Reactions},
     readiness::{Readiness, Source, Sources},
     wake::Wake,

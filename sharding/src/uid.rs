@@ -2,7 +2,8 @@
 //! not taken in, so that nothing is named, owned, counted or put into a slot by an absent one. Pure.
 
 use kube::{Resource, api::ObjectMeta};
-use kube_sharding::Slot;
+
+use crate::Slot;
 
 /// The field that an object lacks, if it lacks one; `namespaced` says whether its kind has a namespace.
 pub fn lacking(metadata: &ObjectMeta, namespaced: bool) -> Option<&'static str> {
@@ -20,9 +21,9 @@ pub fn of(object: &impl Resource) -> &str {
     object.meta().uid.as_deref().unwrap_or_default()
 }
 
-/// The slot of a site that was taken in.
-pub fn slot_of(site: &impl Resource) -> Slot {
-    Slot::of_uid(of(site))
+/// The slot of an object that was taken in.
+pub fn slot_of(object: &impl Resource) -> Slot {
+    Slot::of_uid(of(object))
 }
 
 #[cfg(test)]

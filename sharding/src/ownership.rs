@@ -2,26 +2,27 @@
 
 use std::collections::BTreeMap;
 
-use kube_sharding::{Incarnation, Slot, SlotSet, map::SlotMap, runtime::Handle};
 use tokio::{sync::watch, task::JoinSet};
 
+use crate::{Incarnation, Slot, SlotSet, map::SlotMap, runtime::Handle};
+
 /// Sets of slots that follow the gate.
-pub(super) struct Ownership {
+pub struct Ownership {
     /// Slots whose objects this member needs.
-    pub(super) held: watch::Receiver<SlotSet>,
+    pub held: watch::Receiver<SlotSet>,
     /// Slots on which work may begin: those but the ones that are being given away.
-    pub(super) open: watch::Receiver<SlotSet>,
+    pub open: watch::Receiver<SlotSet>,
     /// Everything while work of the coordinator may begin, else nothing.
-    pub(super) coordinating: watch::Receiver<SlotSet>,
+    pub coordinating: watch::Receiver<SlotSet>,
     /// Everything while this member is coordinator, else nothing.
-    pub(super) coordinates: watch::Receiver<SlotSet>,
+    pub coordinates: watch::Receiver<SlotSet>,
     /// Slots of each other member, as the slot map has them.
-    pub(super) others: watch::Receiver<Vec<SlotSet>>,
+    pub others: watch::Receiver<Vec<SlotSet>>,
 }
 
 impl Ownership {
     /// Follows gate and slot map until the tasks are dropped.
-    pub(super) fn follow(tasks: &mut JoinSet<()>, handle: &Handle, me: &Incarnation) -> Self {
+    pub fn follow(tasks: &mut JoinSet<()>, handle: &Handle, me: &Incarnation) -> Self {
         let senders = [(); 4].map(|()| watch::Sender::new(SlotSet::NONE));
         let [held, coordinates, open, coordinating] = [0, 1, 2, 3].map(|index| senders[index].subscribe());
         let mut opening = handle.gate().opening();
