@@ -17,15 +17,14 @@ use crate::{
     Slot, SlotSet,
     keep::{Keep, Whole},
     key::Key,
+    strangers::Strangers,
 };
 
-/// How long the response to a write is kept: longer than any delay of a watch.
-const RECORD_LIFETIME: Duration = Duration::from_secs(30);
+/// How long the response to a write is kept: longer than a watch is silent before it is begun again, which takes a minute, and
+/// a second one if the request that begins it is lost.
+const RECORD_LIFETIME: Duration = Duration::from_mins(5);
 /// Own writes that are kept before old ones are dropped.
 const RECORDS_KEPT: usize = 1024;
-
-/// Strangers that are noted; more are forgotten.
-const STRANGERS_KEPT: usize = 10_000;
 
 /// An own write that the watch has not delivered yet.
 enum Written<K> {
@@ -37,8 +36,19 @@ enum Written<K> {
     },
 }
 
-/// Predicate of the objects to keep.
-pub type Known<F> = Box<dyn Fn(&F) -> bool + Send + Sync>;
+/// What becomes of an object that the watch delivers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// It is kept.
+    Keep,
+    /// It is not kept, whatever becomes known later.
+    Drop,
+    /// It is not kept, since its owner is not known; it is noted until [`Cache::strangers_of`] this owner are read.
+    Note(String),
+}
+
+/// Decides about each object.
+pub type Decide<F> = Box<dyn Fn(&F) -> Decision + Send + Sync>;
 
 /// Objects of one kind.
 pub struct Cache<K, P: Keep<K> = Whole> {
@@ -47,11 +57,11 @@ pub struct Cache<K, P: Keep<K> = Whole> {
     written: DashMap<Key, (Written<P::Form>, Instant)>,
     /// Objects that the watch does not show, because a label is missing or wrong.
     strays: DashMap<Key, Arc<P::Form>>,
-    /// Versions of strangers: objects that the watch shows but that have no known owner, and are not kept.
-    strangers: DashMap<Key, u64>,
+    /// Objects that the watch shows but that have no known owner, and are not kept.
+    strangers: Strangers,
     synced: watch::Sender<SlotSet>,
     slot_of: fn(&P::Form) -> Option<Slot>,
-    known: Option<Known<P::Form>>,
+    decide: Option<Decide<P::Form>>,
 }
 
 impl<K, P: Keep<K>> Cache<K, P> {
@@ -62,19 +72,17 @@ impl<K, P: Keep<K>> Cache<K, P> {
             sample: P::Sample::default(),
             written: DashMap::new(),
             strays: DashMap::new(),
-            strangers: DashMap::new(),
+            strangers: Strangers::default(),
             synced: watch::Sender::default(),
             slot_of,
-            known: None,
+            decide: None,
         }
     }
 
-    /// The same, which keeps only objects that are `known`.
-    ///
-    /// An object whose owner becomes known later is kept from its next write on.
+    /// The same, which keeps only some objects.
     #[must_use]
-    pub fn of_known(mut self, known: Known<P::Form>) -> Self {
-        self.known = Some(known);
+    pub fn deciding(mut self, decide: Decide<P::Form>) -> Self {
+        self.decide = Some(decide);
         self
     }
 
@@ -186,7 +194,7 @@ impl<K, P: Keep<K>> Cache<K, P> {
     pub fn wrote(&self, object: K) {
         let object = P::trim(P::close(object));
         let key = Key::of(&object);
-        if self.accept_known(&key, &object) {
+        if self.accept(&key, &object).is_some() {
             return;
         }
         if self.seen(&key).is_some_and(|seen| !is_older(seen.as_ref(), &object)) {
@@ -209,33 +217,69 @@ impl<K, P: Keep<K>> Cache<K, P> {
         }
     }
 
-    fn holds(&self, object: &P::Form) -> bool {
-        self.known.as_ref().is_none_or(|known| known(object))
+    fn decide(&self, object: &P::Form) -> Decision {
+        self.decide.as_ref().map_or(Decision::Keep, |decide| decide(object))
     }
 
-    /// Caches an object that was a stranger at this version or before and has a known owner now; returns whether it did.
-    fn accept_known(&self, key: &Key, object: &P::Form) -> bool {
-        let seen = self.strangers.get(key).map(|entry| *entry.value());
-        let taken = seen.is_some_and(|seen| version_of(object) >= Some(seen)) && self.holds(object);
-        if taken {
-            self.strangers.remove(key);
-            self.objects.insert(key.clone(), P::hold(&Arc::new(object.clone()), &self.sample));
-        }
-        taken
+    /// Objects that the watch delivered when this owner was not known: each is to be read and passed to [`Self::read`].
+    pub fn strangers_of(&self, owner: &str) -> Vec<Key> {
+        self.strangers.lock().of(owner)
     }
 
-    /// Notes a stranger, and removes it if it was kept.
-    fn reject(&self, object: &P::Form) -> Option<Change<P::Form>> {
-        let key = Key::of(object);
-        let before = self.seen(&key);
-        if before.as_ref().is_some_and(|before| version_of(before.as_ref()) > version_of(object)) {
+    /// Records that a stranger was read: the object, or that it does not exist.
+    pub fn read(&self, key: &Key, found: Option<P::Form>) -> Option<Change<P::Form>> {
+        let Some(object) = found else {
+            self.strangers.lock().remove(key);
+            return None;
+        };
+        self.accept(key, &object)
+    }
+
+    /// Caches an object that was a stranger at this version or before, if it is kept now.
+    fn accept(&self, key: &Key, object: &P::Form) -> Option<Change<P::Form>> {
+        // Locked to the end: a deletion that the watch delivers meanwhile comes after it.
+        let mut strangers = self.strangers.lock();
+        if strangers.version(key).is_none_or(|noted| version_of(object) < Some(noted)) {
             return None;
         }
-        if self.strangers.len() < STRANGERS_KEPT {
-            self.strangers.insert(key.clone(), version_of(object).unwrap_or(u64::MAX));
+        let decision = self.decide(object);
+        if !matches!(decision, Decision::Note(_)) {
+            strangers.remove(key);
+        }
+        if decision != Decision::Keep {
+            return None;
+        }
+        let now = Arc::new(object.clone());
+        self.objects.insert(key.clone(), P::hold(&now, &self.sample));
+        Some(Change::Applied { now, before: None })
+    }
+
+    /// Whether an object that the watch delivers is kept; notes it if its owner is not known.
+    fn admits(&self, object: &P::Form) -> bool {
+        if self.decide.is_none() {
+            return true;
+        }
+        let key = Key::of(object);
+        // Decided while locked: if the owner becomes known after the decision, its reconcile finds the note.
+        let mut strangers = self.strangers.lock();
+        let decision = self.decide(object);
+        if let Decision::Note(owner) = decision {
+            strangers.note(key, version_of(object).unwrap_or(u64::MAX), self.slot_of(object), owner);
+            return false;
+        }
+        strangers.remove(&key);
+        decision == Decision::Keep
+    }
+
+    /// Removes an object that is not kept any more.
+    fn reject(&self, object: &P::Form) -> Option<Change<P::Form>> {
+        let key = Key::of(object);
+        let before = self.seen(&key)?;
+        if version_of(before.as_ref()) > version_of(object) {
+            return None;
         }
         self.objects.remove(&key);
-        before.map(Change::Deleted)
+        Some(Change::Deleted(before))
     }
 
     /// Records a deletion by this process.
@@ -267,11 +311,12 @@ impl<K, P: Keep<K>> Cache<K, P> {
 
     /// Records an object delivered by the watch; None if the same or a newer version is known, as after a resumed watch.
     pub fn apply(&self, object: P::Form) -> Option<Change<P::Form>> {
+        if self.admits(&object) { self.put(object) } else { self.reject(&object) }
+    }
+
+    /// Puts in an object that is kept.
+    fn put(&self, object: P::Form) -> Option<Change<P::Form>> {
         let key = Key::of(&object);
-        if !self.holds(&object) {
-            return self.reject(&object);
-        }
-        self.strangers.remove(&key);
         let gone = |written: &Written<P::Form>| matches!(written, Written::Deleted { uid, version } if is_gone(&object, uid, *version));
         if self.written.get(&key).is_some_and(|entry| gone(&entry.value().0)) {
             return None;
@@ -294,8 +339,9 @@ impl<K, P: Keep<K>> Cache<K, P> {
     /// Records a deletion delivered by the watch; None if a newer object is known.
     pub fn remove(&self, object: P::Form) -> Option<Change<P::Form>> {
         let key = Key::of(&object);
-        let was_stranger = self.strangers.remove(&key).is_some();
-        if (was_stranger || !self.holds(&object)) && !self.objects.contains_key(&key) {
+        let was_stranger = self.strangers.lock().remove(&key).is_some();
+        let is_kept = || self.decide(&object) == Decision::Keep;
+        if (was_stranger || !is_kept()) && !self.objects.contains_key(&key) {
             self.written.remove(&key);
             return None;
         }
@@ -312,7 +358,7 @@ impl<K, P: Keep<K>> Cache<K, P> {
 
     /// Records a complete list of some slots at a version.
     pub fn list(&self, slots: &SlotSet, objects: Vec<P::Form>, version: &str) -> Vec<Change<P::Form>> {
-        let (objects, strange): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| self.holds(object));
+        let (objects, strange): (Vec<_>, Vec<_>) = objects.into_iter().partition(|object| self.admits(object));
         let rejected: Vec<_> = strange.iter().filter_map(|object| self.reject(object)).collect();
         let listed: HashSet<Key> = objects.iter().map(Key::of).collect();
         let mine = |object: &P::Form| self.slot_of(object).is_some_and(|slot| slots.contains(slot));
@@ -328,14 +374,14 @@ impl<K, P: Keep<K>> Cache<K, P> {
             gone.extend(object.map(Change::Deleted));
             keep
         });
-        gone.extend(objects.into_iter().filter_map(|object| self.apply(object)));
+        gone.extend(objects.into_iter().filter_map(|object| self.put(object)));
         gone
     }
 
     /// Forgets the objects of some slots.
     pub fn drop_slots(&self, slots: &SlotSet) {
         let lost = |object: &P::Form| self.slot_of(object).is_none_or(|slot| slots.contains(slot));
-        self.strangers.clear();
+        self.strangers.lock().drop_slots(slots);
         let before = self.objects.len();
         self.objects.retain(|_, held| !lost(&P::form(held)));
         if before > 2 * self.objects.len() {

@@ -46,6 +46,7 @@ pub mod runtime;
 mod scripted;
 pub mod slot;
 pub mod step;
+mod strangers;
 pub mod timing;
 pub mod uid;
 pub mod watch;

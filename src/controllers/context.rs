@@ -19,35 +19,51 @@ use crate::{
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind},
     io::{
-        cache::{Cache, version_of},
+        cache::{Cache, Change, version_of},
         clock::WallClock,
+        compact::Compact,
         departures::Departures,
         events::Events,
+        live,
         named::Named,
     },
 };
 
-/// Caches of several kinds.
+/// What is called with each change of an object.
+pub type Reaction = Arc<dyn Fn(Change<Compact>) + Send + Sync>;
+
+/// Caches of several kinds, and the reaction to changes of each.
 #[derive(Default)]
-pub struct Children(BTreeMap<Kind, Arc<Cache<DynamicObject>>>);
+pub struct Children(BTreeMap<Kind, (Arc<ChildCache>, Reaction)>);
 
 impl Children {
     /// Adds the cache of a kind.
-    pub fn insert(&mut self, kind: Kind, cache: Arc<Cache<DynamicObject>>) {
-        self.0.insert(kind, cache);
+    pub fn insert(&mut self, kind: Kind, cache: Arc<ChildCache>, changed: Reaction) {
+        self.0.insert(kind, (cache, changed));
     }
 
     /// The cache of a kind.
     ///
     /// # Panics
     /// If the kind is not watched: the tables of `operator.rs` and of the controllers disagree.
-    pub fn cache(&self, kind: Kind) -> &Arc<Cache<DynamicObject>> {
-        self.0.get(&kind).expect("every kind that a controller reads is watched")
+    pub fn cache(&self, kind: Kind) -> &Arc<ChildCache> {
+        &self.0.get(&kind).expect("every kind that a controller reads is watched").0
     }
 
     /// The newest known version of an object.
     pub fn get(&self, kind: Kind, key: &Key) -> Option<Arc<DynamicObject>> {
         self.cache(kind).get(key)
+    }
+
+    /// Reads the objects that their watch delivered before this owner was known: one request for each, none if there are none.
+    pub async fn read_strangers(&self, client: &Client, owner: &str) -> Result<(), kube::Error> {
+        for (kind, (cache, changed)) in &self.0 {
+            for key in cache.strangers_of(owner) {
+                let found = live::object(client, *kind, &key).await?;
+                cache.read(&key, found).into_iter().for_each(|change| changed(change));
+            }
+        }
+        Ok(())
     }
 
     /// Every object of a kind.

@@ -184,7 +184,11 @@ mod tests {
     use super::*;
     use crate::{
         domain::key::Key,
-        io::{cache::Cache, cached::Cached, compact::Compact},
+        io::{
+            cache::{Cache, Decision},
+            cached::Cached,
+            compact::Compact,
+        },
     };
 
     fn arrived(object: Value) -> Compact {
@@ -325,8 +329,13 @@ mod tests {
     /// A stream of 10,000 objects of 64 KiB that name a site which is not there, and one that names a site which is.
     #[test]
     fn a_stream_of_objects_of_nobody_is_not_held() {
-        let cache = Cache::<DynamicObject>::new(|_| Some(Slot::new(0)))
-            .of_known(Box::new(|child: &Compact| child.label(labels::SITE_UID).as_deref() == Some("known")));
+        let cache =
+            Cache::<DynamicObject>::new(|_| Some(Slot::new(0))).deciding(Box::new(|child: &Compact| {
+                match child.label(labels::SITE_UID) {
+                    Some(uid) if uid != "known" => Decision::Note(uid),
+                    _ => Decision::Keep,
+                }
+            }));
         let object = |name: &str, uid: &str, noise: &str, version: u64| {
             let text = format!(
                 r#"{{"metadata": {{"name": "{name}", "namespace": "a", "uid": "{name}", "resourceVersion": "{version}",

@@ -1,6 +1,6 @@
 //! Caches of this operator: [`kube_sharding::cache`], with the parts of each object that [`Kept`] keeps.
 
-pub use kube_sharding::cache::{Change, version_of};
+pub use kube_sharding::cache::{Change, Decision, version_of};
 
 use super::cached::Kept;
 

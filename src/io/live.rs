@@ -12,8 +12,8 @@ use kube::{
 use kube_sharding::watch::{Query, Read, list, read};
 use serde_json::Value;
 
-use super::cached::Cached;
-use crate::domain::key::Key;
+use super::{cached::Cached, compact::Compact};
+use crate::domain::{key::Key, kinds::Kind};
 
 /// The sites with these labels in these namespaces, or in all if empty; and the oldest version at which they were listed.
 pub async fn sites(
@@ -56,6 +56,14 @@ pub async fn secret_metadata(client: &Client, key: &Key) -> Result<Option<Arc<Dy
     let api: Api<PartialObjectMeta<Secret>> = Api::namespaced(client.clone(), &key.namespace);
     let found = api.get_opt(&key.name).await?;
     Ok(found.map(|it| Arc::new(DynamicObject { types: it.types, metadata: it.metadata, data: Value::Null })))
+}
+
+/// An object of a watched kind, as its watch delivers it, if it exists.
+pub async fn object(client: &Client, kind: Kind, key: &Key) -> Result<Option<Compact>, kube::Error> {
+    let namespace = (!kind.row().is_of_cluster).then_some(key.namespace.as_str());
+    let query = Query::of::<DynamicObject>(&kind.resource(), namespace);
+    let fields = format!("metadata.name={}", key.name);
+    one(client, Query { fields, metadata_only: kind.row().metadata_only, ..query }, DynamicObject::read).await
 }
 
 /// The pods of a Job.

@@ -14,6 +14,7 @@ use crate::{
     controllers::{
         backup::index::site_of,
         bench::{pod_health::PodProblems, watch as bench_watch},
+        context::Reaction,
         site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
     domain::{
@@ -24,9 +25,6 @@ use crate::{
     },
     io::{cache::Change, compact::Compact},
 };
-
-/// What is called with each change of an object.
-pub(super) type Reaction = Box<dyn Fn(Change<Compact>) + Send + Sync>;
 
 /// Makes what is called with each change, and keeps what is noted meanwhile.
 pub(super) struct Reactions {
@@ -110,7 +108,7 @@ impl Reactions {
 
     fn to_part_of_site(&self, kind: Kind) -> Reaction {
         let (wake, budget) = (self.wake.clone(), Arc::clone(&self.jobs));
-        Box::new(move |change| {
+        Arc::new(move |change| {
             if kind == Kind::Job {
                 budget.update(change.object(), matches!(change, Change::Applied { .. }));
                 if !site_watch::job_matters(&change) {
@@ -125,7 +123,7 @@ impl Reactions {
 
     fn to_part_of_bench(&self) -> Reaction {
         let wake = self.wake.clone();
-        Box::new(move |change| {
+        Arc::new(move |change| {
             if let Some(key) = bench_watch::owner(change.object()) {
                 wake.bench(key);
             }
@@ -135,7 +133,7 @@ impl Reactions {
     /// A new or deleted pod triggers no reconcile, a pod that cannot run does.
     fn to_pod(&self) -> Reaction {
         let (wake, pod_problems) = (self.wake.clone(), Arc::clone(&self.pod_problems));
-        Box::new(move |change| {
+        Arc::new(move |change| {
             if let Some(bench) = pod_problems.update(change.object(), matches!(change, Change::Applied { .. })) {
                 wake.bench(bench);
             }
@@ -148,7 +146,7 @@ impl Reactions {
         let indexes = &self.wake.backups;
         let index = Arc::clone(if labelled { &indexes.labelled } else { &indexes.new });
         let wake = self.wake.clone();
-        Box::new(move |change| {
+        Arc::new(move |change| {
             index.update(&change);
             if let Some(site) = site_of(change.object()) {
                 wake.backups_of(&site);
@@ -159,7 +157,7 @@ impl Reactions {
     /// A site waits for the claim of another.
     fn to_domain(&self) -> Reaction {
         let (wake, claims) = (self.wake.clone(), Arc::clone(&self.claims));
-        Box::new(move |change| {
+        Arc::new(move |change| {
             claims.update(&change);
             match &change {
                 Change::Applied { now, .. } => {
@@ -175,7 +173,7 @@ impl Reactions {
     /// Labels of a namespace say whose sites a bench takes.
     fn to_namespace(&self) -> Reaction {
         let wake = self.wake.clone();
-        Box::new(move |change| {
+        Arc::new(move |change| {
             let Change::Applied { now, before: Some(before) } = change else { return };
             let of = |namespace: &Compact| {
                 let metadata = namespace.open().metadata;
@@ -189,7 +187,7 @@ impl Reactions {
 
     fn to_server(&self) -> Reaction {
         let (wake, root_secrets) = (self.wake.clone(), Arc::clone(&self.root_secrets));
-        Box::new(move |change| {
+        Arc::new(move |change| {
             root_secrets.update(&change);
             if change.object().label(labels::SITE_UID).is_some() {
                 // Of one site alone.
@@ -205,7 +203,7 @@ impl Reactions {
     /// A Secret may be read by several, of any slot, so that no label could tell whose it is.
     fn to_secret(&self) -> Reaction {
         let wake = self.wake.clone();
-        Box::new(move |change| {
+        Arc::new(move |change| {
             let secret = Key::of(change.object());
             wake.benches_that(|bench| bench_watch::reads_secret(bench, &secret));
             wake.sites_that(Priority::Normal, |site| {
@@ -219,7 +217,7 @@ impl Reactions {
     /// Whom an API concerns is woken once its objects are listed: `readiness.rs`.
     fn to_definition(&self) -> Reaction {
         let definitions = Arc::clone(&self.definitions);
-        Box::new(move |change| {
+        Arc::new(move |change| {
             let mut definitions = definitions.lock().unwrap_or_else(PoisonError::into_inner);
             definitions.update(change.object().name_any(), serves(&change));
         })

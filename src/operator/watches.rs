@@ -15,14 +15,14 @@ use tokio::{sync::watch, task::JoinSet};
 
 use super::{
     apis::{Definitions, Present},
-    reactions::{Reaction, Reactions},
+    reactions::Reactions,
     readiness::{Readiness, Source, Sources},
     wake::Wake,
 };
 use crate::{
     controllers::{
         bench::{pod_health::PodProblems, watch as bench_watch},
-        context::{ChildCache, Children},
+        context::{ChildCache, Children, Reaction},
         site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
     domain::{
@@ -33,7 +33,7 @@ use crate::{
         watches::{Narrowing, Wakes, Watch},
     },
     io::{
-        cache::Cache,
+        cache::{Cache, Decision},
         compact::Compact,
         named::Named,
         watch::{self as watcher, Scope},
@@ -73,7 +73,7 @@ struct Starter<'a> {
 }
 
 /// Caches of objects, by what they show.
-type Caches = BTreeMap<(Kind, Narrowing), Arc<ChildCache>>;
+type Caches = BTreeMap<(Kind, Narrowing), (Arc<ChildCache>, Reaction)>;
 
 /// Starts every watch, of these namespaces only unless there are none.
 pub(super) async fn start(
@@ -123,11 +123,11 @@ pub(super) async fn start(
         readiness,
         pod_problems: reactions.pod_problems,
         jobs,
-        user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)]),
+        user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)].0),
         claims: reactions.claims,
         root_secrets: reactions.root_secrets,
         ingress_services: Named::new(client.clone(), Kind::Service, move || woken.benches()),
-        new_backups: Arc::clone(&caches[&(Kind::SiteBackup, Narrowing::Unlabelled)]),
+        new_backups: Arc::clone(&caches[&(Kind::SiteBackup, Narrowing::Unlabelled)].0),
         sites: wake.sites,
         benches: wake.benches,
         before_owning,
@@ -147,8 +147,8 @@ impl Watches {
 /// The caches with these narrowings, by kind.
 fn children(caches: &Caches, narrowings: &[Narrowing]) -> Children {
     let mut children = Children::default();
-    for ((kind, _), cache) in caches.iter().filter(|((_, narrowing), _)| narrowings.contains(narrowing)) {
-        children.insert(*kind, Arc::clone(cache));
+    for ((kind, _), (cache, changed)) in caches.iter().filter(|((_, narrowing), _)| narrowings.contains(narrowing)) {
+        children.insert(*kind, Arc::clone(cache), Arc::clone(changed));
     }
     children
 }
@@ -206,9 +206,9 @@ impl Starter<'_> {
     /// Starts one watch; returns the slots that it has listed. Watches of single objects start when an object references one.
     fn start(&mut self, kind: Kind, watch: &Watch, caches: &mut Caches) -> Option<watch::Receiver<SlotSet>> {
         if let Some(changed) = self.reactions.to_object(kind, watch) {
-            let cache = self.watch_objects(kind, watch.narrowing, changed);
+            let cache = self.watch_objects(kind, watch.narrowing, Arc::clone(&changed));
             let synced = cache.synced();
-            caches.insert((kind, watch.narrowing), cache);
+            caches.insert((kind, watch.narrowing), (cache, changed));
             return Some(synced);
         }
         match (watch.wakes, watch.narrowing) {
@@ -251,6 +251,7 @@ impl Starter<'_> {
         let cache = Arc::new(self.cache(kind, narrowing));
         let (client, scope, held) = (self.client.clone(), self.scope(kind, narrowing), Arc::clone(&cache));
         let present = kind.row().needs.map(|api| self.present[&api].clone());
+        let changed = move |change| changed(change);
         self.tasks.spawn(async move {
             match present {
                 Some(present) => watcher::run_while_present(present, client, scope, held, changed).await,
@@ -292,23 +293,27 @@ impl Starter<'_> {
         match narrowing {
             Narrowing::OfSites => {
                 let (sites, unlabelled) = (Arc::clone(&self.wake.sites), Arc::clone(&self.wake.unlabelled));
-                let known = move |child: &Compact| {
-                    let Some(key) = site_watch::owner(child) else { return false };
-                    let of = |cache: &Cache<FrappeSite>| {
-                        cache.get(&key).is_some_and(|it| site_watch::is_part(&it, kind, child))
-                    };
-                    of(&sites) || of(&unlabelled)
+                let decide = move |child: &Compact| {
+                    let claimed = site_watch::owner(child).zip(child.label(labels::SITE_UID));
+                    let Some((key, uid)) = claimed else { return Decision::Drop };
+                    let of = |cache: &Cache<FrappeSite>| cache.get(&key).filter(|it| it.uid().as_ref() == Some(&uid));
+                    let Some(site) = of(&sites).or_else(|| of(&unlabelled)) else { return Decision::Note(uid) };
+                    if site_watch::is_part(&site, kind, child) { Decision::Keep } else { Decision::Drop }
                 };
-                Cache::new(slot_of_child).of_known(Box::new(known))
+                Cache::new(slot_of_child).deciding(Box::new(decide))
             }
-            // Benches are listed before a member may coordinate.
             Narrowing::OfBenches => {
                 let benches = Arc::clone(&self.wake.benches);
-                let known = move |child: &Compact| {
-                    let bench = bench_watch::owner(child).filter(|bench| benches.get(bench).is_some());
-                    bench.is_some_and(|bench| bench_watch::is_part(&bench.name, kind, &child.name_any()))
+                let decide = move |child: &Compact| {
+                    let Some(bench) = bench_watch::owner(child) else { return Decision::Drop };
+                    let is_part = bench_watch::is_part(&bench.name, kind, &child.name_any());
+                    match (is_part, benches.get(&bench)) {
+                        (true, Some(_)) => Decision::Keep,
+                        (true, None) => Decision::Note(bench.to_string()),
+                        (false, _) => Decision::Drop,
+                    }
                 };
-                Cache::new(one_slot).of_known(Box::new(known))
+                Cache::new(one_slot).deciding(Box::new(decide))
             }
             Narrowing::Slots => Cache::new(slot_of_child),
             Narrowing::Unlabelled

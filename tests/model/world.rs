@@ -31,6 +31,7 @@ pub(crate) const BACKUPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/sit
 pub(crate) const JOBS: &str = "/apis/batch/v1/namespaces/shops/jobs";
 pub(crate) const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/shops/ingresses";
 pub(crate) const SECRETS: &str = "/api/v1/namespaces/shops/secrets";
+pub(crate) const USERS: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/users";
 const MARIADBS: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/mariadbs";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const MAPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/system/slotmaps";

@@ -277,3 +277,74 @@ fn a_stray_is_removed_by_its_uid() {
     cache.stray_gone(&Key::new("n", "a"), Some("u"));
     assert_eq!(version(&cache), None);
 }
+
+/// A cache of objects with a label `owner`, which keeps those of known owners.
+fn owned(known: &Arc<std::sync::Mutex<Vec<&'static str>>>) -> Cache<ConfigMap> {
+    let known = Arc::clone(known);
+    cache().deciding(Box::new(move |object: &ConfigMap| match object.labels().get("owner") {
+        None => Decision::Drop,
+        Some(owner) if known.lock().unwrap().contains(&owner.as_str()) => Decision::Keep,
+        Some(owner) => Decision::Note(owner.clone()),
+    }))
+}
+
+fn of_owner(owner: &str, version: u64) -> ConfigMap {
+    let mut object = object("u", version);
+    object.labels_mut().insert("owner".into(), owner.into());
+    object
+}
+
+/// The watches of two kinds are not ordered: without this an object that is delivered before its owner would never be seen.
+#[test]
+fn what_was_delivered_before_its_owner_is_read_when_the_owner_is_known() {
+    let known = Arc::default();
+    let cache = owned(&known);
+    let key = Key::new("n", "a");
+    assert!(cache.apply(of_owner("shop", 3)).is_none());
+    assert_eq!((cache.strangers_of("shop"), version(&cache)), (vec![key.clone()], None));
+    assert!(cache.read(&key, Some(of_owner("shop", 3))).is_none(), "its owner is still unknown");
+    known.lock().unwrap().push("shop");
+    assert!(cache.read(&key, Some(of_owner("shop", 2))).is_none(), "an answer that is older than the watch");
+    assert_eq!(cache.strangers_of("shop").len(), 1, "is no reason to forget it");
+    assert!(matches!(cache.read(&key, Some(of_owner("shop", 4))), Some(Change::Applied { before: None, .. })));
+    assert_eq!((cache.strangers_of("shop").len(), version(&cache).as_deref()), (0, Some("4")));
+    assert!(cache.read(&key, Some(of_owner("shop", 5))).is_none(), "it is read once");
+}
+
+#[test]
+fn a_stranger_that_is_gone_is_not_brought_back() {
+    let known = Arc::default();
+    let cache = owned(&known);
+    let key = Key::new("n", "a");
+    cache.apply(of_owner("shop", 3));
+    known.lock().unwrap().push("shop");
+    cache.remove(of_owner("shop", 4));
+    assert!(cache.read(&key, Some(of_owner("shop", 3))).is_none(), "the answer was on its way when the deletion came");
+    cache.apply(of_owner("other", 5));
+    assert!(cache.read(&key, None).is_none());
+    assert!(cache.strangers_of("other").is_empty(), "it does not exist");
+    cache.apply(object("u", 6));
+    assert_eq!(version(&cache), None, "one that has no owner is neither kept nor noted");
+}
+
+#[test]
+fn strangers_of_slots_that_stay_are_not_forgotten() {
+    let cache = owned(&Arc::default());
+    cache.apply(of_owner("shop", 3));
+    let slot = Slot::of_uid("u");
+    cache.drop_slots(&SlotSet::ALL.difference(&[slot].into_iter().collect()));
+    assert_eq!(cache.strangers_of("shop").len(), 1);
+    cache.drop_slots(&[slot].into_iter().collect());
+    assert!(cache.strangers_of("shop").is_empty());
+}
+
+/// As long as a watch may be silent, an own write is what is known.
+#[tokio::test(start_paused = true)]
+async fn an_own_write_is_known_while_a_watch_is_silent() {
+    let cache = cache();
+    cache.wrote(object("u", 3));
+    tokio::time::advance(Duration::from_mins(3)).await;
+    assert_eq!(version(&cache).as_deref(), Some("3"));
+    tokio::time::advance(Duration::from_mins(3)).await;
+    assert_eq!(version(&cache), None, "the watch does not show it");
+}

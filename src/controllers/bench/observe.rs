@@ -19,7 +19,9 @@ use crate::{
 
 /// Reads the observed state of a bench.
 pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Observed, kube::Error> {
-    let namespace = Key::of(bench.as_ref()).namespace;
+    let key = Key::of(bench.as_ref());
+    context.bench_children.read_strangers(&context.client, &key.to_string()).await?;
+    let namespace = key.namespace;
     let (config, capabilities) = (context.config(), context.capabilities());
     let redis_secret = redis_secret(context, &bench).await?;
     let redis_secret_version = redis_secret.as_ref().map(|it| version(it));

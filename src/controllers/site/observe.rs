@@ -38,6 +38,7 @@ impl Fresh {
 
 /// Reads the observed state of a site.
 pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Result<Observed, kube::Error> {
+    context.site_children.read_strangers(&context.client, uid::of(site.as_ref())).await?;
     let site = with_former_names(context, site).await?;
     let place = Place::of(&site);
     let children = &context.site_children;
@@ -176,7 +177,9 @@ async fn own_secret(
     site: &FrappeSite,
     key: &Key,
 ) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
-    let had = site.status.as_ref().is_some_and(|status| status.identity.is_some());
+    let user = context.site_children.get(Kind::User, &Place::of(site).key("user"));
+    let had = site.status.as_ref().is_some_and(|status| status.identity.is_some())
+        || user.is_some_and(|user| Owner::site(site).has(&user));
     match context.site_children.get(Kind::Secret, key) {
         Some(cached) => Ok(Some(cached)),
         None if had => live::secret_metadata(&context.client, key).await,
