@@ -5,7 +5,7 @@ use std::{
     ops::RangeInclusive,
     path::Path,
     sync::{
-        Arc, Mutex,
+        Arc, LazyLock, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -119,17 +119,17 @@ impl Replica {
 }
 
 /// The definitions of this API, from the files that are installed.
-fn definitions() -> Vec<Value> {
+static DEFINED: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     let kinds = ["frappebenches", "frappedomains", "frappesites", "sitebackups", "slotmaps"];
     let read = |kind: &str| std::fs::read_to_string(folder.join(format!("vyogo.tech_{kind}.yaml"))).unwrap();
     kinds.iter().map(|kind| serde_yaml_ng::from_str(&read(kind)).unwrap()).collect()
-}
+});
 
 impl World {
     /// A cluster with the MariaDB operator, one MariaDB and a namespace for benches and sites.
     pub(crate) fn new(seed: u64) -> Self {
-        let server = definitions().iter().fold(Server::new().with_field_managers(), Server::with_definition);
+        let server = DEFINED.iter().fold(Server::new().with_field_managers(), Server::with_definition);
         for namespace in ["system", NAMESPACE] {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.create_by_hand("/api/v1/namespaces", &object);

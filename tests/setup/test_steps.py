@@ -123,6 +123,11 @@ class Steps(unittest.TestCase):
         self.assertEqual(terminal.end(), 0)
         self.assertNotIn("\x1b", terminal.text)
 
+    def test_of_several_steps_at_once_none_redraws_the_line_of_another(self):
+        terminal = Terminal([STEP, "clippy", "sleep", "1"], self.environment | {"STEP_PARALLEL": "1"})
+        self.assertEqual(terminal.end(), 0)
+        self.assertNotIn("\x1b[K", terminal.text)
+
     def test_ctrl_c_ends_the_command_and_all_that_it_started(self):
         mark = f"mark-{os.getpid()}-all"
         # One that heeds no signal, and one in the background, which shells let ignore Ctrl-C.

@@ -1,6 +1,6 @@
 //! The site runner's ConfigMap and the Job that merges `common_site_config.json`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::{
     api::{
@@ -87,9 +87,10 @@ fn seed(configure: &Container, code: String) -> Container {
 
 /// Names what the components run: the image and what the configure Job makes of it.
 fn revision(input: &Input) -> String {
+    static RUNNER: LazyLock<String> =
+        LazyLock::new(|| hash_hex(&runner::FILES.iter().map(|(_, source)| *source).collect::<String>(), 16));
     let secret = input.redis_secret_version.unwrap_or_default();
-    let runner: String = runner::FILES.iter().map(|(_, source)| *source).collect();
-    hash_hex(&format!("{}{}{runner}{secret}", wire::text(&request(input)), input.image()), 16)
+    hash_hex(&format!("{}{}{}{secret}", wire::text(&request(input)), input.image(), *RUNNER), 16)
 }
 
 /// The Redis Secret as the runner reads it.
