@@ -223,3 +223,82 @@ impl Reactions {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::atomic::Ordering, time::Duration};
+
+    use jiff::Timestamp;
+    use kube::client::Body;
+    use kube_sharding::SlotSet;
+    use serde_json::{Value, json};
+    use tokio::sync::{mpsc, watch};
+    use tower::{BoxError, service_fn};
+
+    use super::*;
+    use crate::{
+        controllers::site::job_slots::{Claim, Wants},
+        operator::wake::tests::{Replica, bench, keys, owns_all, site},
+    };
+
+    /// Reactions of a replica, and the sites that get a job slot.
+    fn reactions(replica: &Replica) -> (Reactions, mpsc::UnboundedReceiver<Key>) {
+        let server = service_fn(|_| async { Err::<http::Response<Body>, BoxError>("no server".into()) });
+        let (slots, others) = (watch::channel(SlotSet::ALL).1, watch::channel(Vec::new()).1);
+        let (budget, continues) = JobBudget::new(slots, others, |_, _, _| true);
+        let client = Client::new(server, "a");
+        (Reactions::new(client, replica.wake.clone(), Arc::new(budget), Definitions::new().0), continues)
+    }
+
+    fn compact(object: Value) -> Arc<Compact> {
+        Arc::new(serde_json::from_value(object).expect("an object"))
+    }
+
+    #[tokio::test]
+    async fn the_secrets_of_administrators_are_known() {
+        let (reactions, _) = reactions(&Replica::owner());
+        let server = compact(json!({"metadata": {"name": "main", "namespace": "a"}, "spec": {}}));
+        reactions.to_server()(Change::Applied { now: server, before: None });
+        assert!(reactions.root_secrets.has(&Key::new("a", "main-root")));
+    }
+
+    ///
+    #[tokio::test]
+    async fn a_deleted_job_releases_its_slot() {
+        let (reactions, mut continues) = reactions(&Replica::owner());
+        let claim = |name: &str| Claim {
+            bench: Key::new("a", "b"),
+            site: Key::new("a", name),
+            uid: name.to_owned(),
+            wants: Wants::Site,
+            job: format!("{name}-init"),
+            since: Timestamp::UNIX_EPOCH,
+        };
+        assert!(reactions.jobs.acquire(&claim("first"), 1) && !reactions.jobs.acquire(&claim("second"), 1));
+        let labels = json!({"bench": "b", "site": "first", labels::SITE_UID: "first", labels::SLOT: "1"});
+        let job = compact(json!({"apiVersion": "batch/v1", "kind": "Job",
+                                 "metadata": {"name": "first-init", "namespace": "a", "labels": labels}}));
+        let changed = reactions.to_part_of_site(Kind::Job);
+        changed(Change::Applied { now: Arc::clone(&job), before: None });
+        assert!(continues.try_recv().is_err(), "it runs");
+        changed(Change::Deleted(job));
+        assert_eq!(continues.try_recv(), Ok(Key::new("a", "second")));
+    }
+
+    /// although no reconcile of the bench ends or is queued.
+    #[tokio::test(start_paused = true)]
+    async fn a_raised_limit_of_a_bench_is_used_at_once() {
+        let mut replica = Replica::new(owns_all(), Duration::from_hours(1));
+        let (reactions, _) = reactions(&replica);
+        replica.limit.store(1, Ordering::Relaxed);
+        for name in ["first", "second"] {
+            replica.wake.sites.stray(site(name, None));
+            replica.wake.site_now(&Key::new("a", name));
+        }
+        assert_eq!(replica.started().await, keys(&[("site", "first")]));
+        replica.limit.store(2, Ordering::Relaxed);
+        reactions.to_bench()(Change::Applied { now: bench(None), before: None });
+        let started = replica.started().await;
+        assert!(started.contains(&("site", "second".to_owned())), "{started:?}");
+    }
+}

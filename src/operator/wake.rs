@@ -215,3 +215,209 @@ impl Wake {
         under_way || self.backups.has(&Key::of(site))
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use kube_sharding::{
+        clock::SystemClock,
+        lanes::{
+            rates::Rates,
+            runner::{Outcome, Runner, Terms},
+        },
+    };
+    use serde::de::DeserializeOwned;
+    use serde_json::{Value, json};
+    use tokio::{
+        sync::{mpsc, watch},
+        task::JoinSet,
+    };
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::io::compact::Compact;
+
+    /// Name of a queue and a key that it started.
+    type Started = (&'static str, Key);
+
+    /// The queues of a replica, and what they start.
+    pub(in crate::operator) struct Replica {
+        pub(in crate::operator) wake: Wake,
+        /// How many keys of a lane run at once.
+        pub(in crate::operator) limit: Arc<AtomicUsize>,
+        started: mpsc::UnboundedReceiver<Started>,
+        _tasks: JoinSet<()>,
+    }
+
+    impl Replica {
+        /// One with this gate, whose reconciles take this long.
+        pub(in crate::operator) fn new(gate: Gate, takes: Duration) -> Self {
+            let (mut tasks, (sender, started)) = (JoinSet::new(), mpsc::unbounded_channel());
+            let limit = Arc::new(AtomicUsize::new(4));
+            let mut run = Run { tasks: &mut tasks, started: sender, limit: Arc::clone(&limit), takes };
+            let wake = Wake {
+                sites: Arc::new(Cache::new(|_| None)),
+                unlabelled: Arc::new(Cache::new(|_| None)),
+                benches: Arc::new(Cache::new(|_| None)),
+                site_queue: run.queue("site"),
+                backup_queue: run.queue("backup"),
+                bench_queue: run.queue("bench"),
+                backups: Indexes::default(),
+                gate,
+            };
+            Self { wake, limit, started, _tasks: tasks }
+        }
+
+        /// The owner of everything, whose reconciles take no time.
+        pub(in crate::operator) fn owner() -> Self {
+            Self::new(owns_all(), Duration::ZERO)
+        }
+
+        /// What was started since the last call: queue and name, sorted.
+        pub(in crate::operator) async fn started(&mut self) -> Vec<(&'static str, String)> {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let mut all: Vec<_> =
+                std::iter::from_fn(|| self.started.try_recv().ok()).map(|(queue, key)| (queue, key.name)).collect();
+            all.sort();
+            all
+        }
+    }
+
+    /// A gate that is open for everything.
+    pub(in crate::operator) fn owns_all() -> Gate {
+        Gate::open_for_all(Arc::new(SystemClock::default()))
+    }
+
+    /// Starts queues.
+    struct Run<'a> {
+        tasks: &'a mut JoinSet<()>,
+        started: mpsc::UnboundedSender<Started>,
+        limit: Arc<AtomicUsize>,
+        takes: Duration,
+    }
+
+    impl Run<'_> {
+        fn queue<L>(&mut self, name: &'static str) -> Queue<L, Key>
+        where
+            L: Clone + Eq + std::hash::Hash + Ord + Send + Sync + 'static,
+        {
+            let (queue, runner) = Runner::new(name, 4);
+            let (rates, acting) = (watch::channel(Rates::default()).1, watch::channel(true).1);
+            let (limit, takes, started) = (Arc::clone(&self.limit), self.takes, self.started.clone());
+            let terms = Terms {
+                limit: Box::new(move |_| limit.load(Ordering::Relaxed)),
+                rates,
+                acting,
+                stop: CancellationToken::new(),
+            };
+            self.tasks.spawn(runner.run(terms, move |key| {
+                let _ = started.send((name, key));
+                async move {
+                    tokio::time::sleep(takes).await;
+                    Outcome::Done
+                }
+            }));
+            queue
+        }
+    }
+
+    /// An object of this API in namespace `a`, which has the name as uid.
+    pub(in crate::operator) fn object<K: DeserializeOwned>(
+        kind: &str,
+        name: &str,
+        deleted: Option<&str>,
+        spec: &Value,
+    ) -> Arc<K> {
+        let metadata = json!({"name": name, "namespace": "a", "uid": name, "deletionTimestamp": deleted});
+        let object = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec});
+        Arc::new(serde_json::from_value(object).expect("an object"))
+    }
+
+    /// A site of the bench `b`.
+    pub(in crate::operator) fn site(name: &str, deleted: Option<&str>) -> Arc<FrappeSite> {
+        object("FrappeSite", name, deleted, &json!({"siteName": "shop.example.com", "benchRef": {"name": "b"}}))
+    }
+
+    /// The bench `b`.
+    pub(in crate::operator) fn bench(deleted: Option<&str>) -> Arc<FrappeBench> {
+        object("FrappeBench", "b", deleted, &json!({"frappeVersion": "15", "apps": []}))
+    }
+
+    /// A SiteBackup of a site, seen by the watch of labelled ones.
+    fn has_backup(wake: &Wake, site: &str) {
+        let now: Arc<Compact> = object("SiteBackup", "nightly", None, &json!({"siteRef": {"name": site}}));
+        wake.backups.labelled.update(&Change::Applied { now, before: None });
+    }
+
+    /// Queues and names.
+    pub(in crate::operator) fn keys(all: &[(&'static str, &str)]) -> Vec<(&'static str, String)> {
+        all.iter().map(|(queue, name)| (*queue, (*name).to_owned())).collect()
+    }
+
+    const DELETED: Option<&str> = Some("2026-01-01T00:00:00Z");
+
+    #[tokio::test(start_paused = true)]
+    async fn only_the_owner_queues_a_key() {
+        let closed = Replica::new(Gate::new(Arc::new(SystemClock::default())), Duration::ZERO);
+        let all = keys(&[("backup", "shop"), ("bench", "b"), ("site", "shop")]);
+        for (mut replica, wanted) in [(Replica::owner(), all), (closed, Vec::new())] {
+            replica.wake.sites.stray(site("shop", None));
+            replica.wake.site(&Key::new("a", "shop"));
+            replica.wake.backups_of(&Key::new("a", "shop"));
+            replica.wake.bench(Key::new("a", "b"));
+            assert_eq!(replica.started().await, wanted);
+        }
+    }
+
+    /// A deletion may wait for a SiteBackup that can make the final backup.
+    #[tokio::test(start_paused = true)]
+    async fn a_sitebackup_reconciles_its_site_while_that_is_being_deleted() {
+        for (deleted, wanted) in [(None, &[("backup", "shop")][..]), (DELETED, &[("backup", "shop"), ("site", "shop")])]
+        {
+            let mut replica = Replica::owner();
+            replica.wake.sites.stray(site("shop", deleted));
+            replica.wake.backups_of(&Key::new("a", "shop"));
+            assert_eq!(replica.started().await, keys(wanted), "{deleted:?}");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_site_reconciles_its_sitebackups() {
+        let mut replica = Replica::owner();
+        replica.wake.sites.stray(site("shop", None));
+        has_backup(&replica.wake, "shop");
+        for now in [false, true] {
+            let key = Key::new("a", "shop");
+            if now {
+                replica.wake.site_now(&key);
+            } else {
+                replica.wake.site(&key);
+            }
+            assert_eq!(replica.started().await, keys(&[("backup", "shop"), ("site", "shop")]), "{now}");
+        }
+    }
+
+    /// S-7: so are sites without a label, and SiteBackups whose site does not exist.
+    #[tokio::test(start_paused = true)]
+    async fn gained_slots_are_reconciled() {
+        let mut replica = Replica::owner();
+        replica.wake.sites.stray(site("shop", None));
+        replica.wake.unlabelled.stray(site("new", None));
+        has_backup(&replica.wake, "gone");
+        replica.wake.slots(&SlotSet::NONE);
+        assert_eq!(replica.started().await, []);
+        replica.wake.slots(&SlotSet::ALL);
+        assert_eq!(replica.started().await, keys(&[("backup", "gone"), ("site", "new"), ("site", "shop")]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bench_that_is_being_deleted_is_reconciled_when_a_site_is_gone() {
+        for (deleted, wanted) in [(None, &[][..]), (DELETED, &[("bench", "b")])] {
+            let mut replica = Replica::owner();
+            replica.wake.benches.stray(bench(deleted));
+            replica.wake.leaving_bench(&Key::new("a", "b"));
+            assert_eq!(replica.started().await, keys(wanted), "{deleted:?}");
+        }
+    }
+}
