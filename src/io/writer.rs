@@ -316,6 +316,8 @@ fn classify(verb: &'static str, kind: Kind, key: &Key, source: kube::Error) -> W
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use http::Response;
     use kube::{ResourceExt as _, client::Body};
     use tower::{BoxError, service_fn};
@@ -358,5 +360,84 @@ mod tests {
             assert_eq!((object.name_any(), object.data), ("s".to_owned(), Value::Null), "{number}");
         }
         assert_eq!(writer.read(Kind::Secret, &key).await.expect("a Secret").data["data"], secret()["data"]);
+    }
+
+    /// Query and body of a request.
+    type Asked = Arc<Mutex<Vec<(String, Value)>>>;
+
+    /// A writer to a server that answers every request with this code and body, and what it was asked.
+    fn answered(code: u16, answer: Value) -> (Writer, Asked) {
+        let asked = Asked::default();
+        let seen = Arc::clone(&asked);
+        let server = service_fn(move |request: Request<Body>| {
+            let (seen, answer) = (Arc::clone(&seen), answer.to_string());
+            async move {
+                let query = request.uri().query().unwrap_or_default().to_owned();
+                let body = request.into_body().collect_bytes().await?;
+                let body = serde_json::from_slice(&body).unwrap_or_default();
+                seen.lock().expect("no test failed").push((query, body));
+                Response::builder().status(code).body(Body::from(answer.into_bytes())).map_err(BoxError::from)
+            }
+        });
+        (Writer::new(Client::new(server, "n"), Scope::Coordinator), asked)
+    }
+
+    fn status(code: u16, cause: Option<&str>) -> Value {
+        let causes: Vec<_> = cause.into_iter().map(|it| json!({"reason": it})).collect();
+        json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": "m",
+               "details": {"causes": causes}})
+    }
+
+    #[tokio::test]
+    async fn an_object_is_deleted_by_its_uid_and_a_job_after_its_pods() {
+        let held: DynamicObject = serde_json::from_value(secret()).expect("a Secret");
+        for (kind, propagation) in [(Kind::Job, "Foreground"), (Kind::Secret, "Background")] {
+            let (writer, asked) = answered(200, secret());
+            writer.delete(kind, &held).await.expect("an answer");
+            let (_, body) = asked.lock().expect("no test failed").remove(0);
+            assert_eq!(
+                (&body["preconditions"], &body["propagationPolicy"]),
+                (&json!({"uid": "u"}), &json!(propagation))
+            );
+        }
+        let (writer, _) = answered(404, status(404, None));
+        assert!(writer.delete(Kind::Job, &held).await.expect("it is gone").is_none());
+    }
+
+    #[tokio::test]
+    async fn only_a_known_object_is_overwritten() {
+        let desired = Desired { kind: Kind::Ingress, key: Key::new("n", "s"), body: secret() };
+        for known in [false, true] {
+            let (writer, asked) = answered(200, secret());
+            writer.apply(&desired, known).await.expect("an answer");
+            let (query, _) = asked.lock().expect("no test failed").remove(0);
+            assert_eq!(query.contains("force=true"), known, "{query}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_is_classified_by_code_and_cause() {
+        let table = [
+            (409, None, "conflict"),
+            (409, Some("FieldManagerConflict"), "rejected"),
+            (404, None, "not found"),
+            (403, None, "rejected"),
+            (403, Some("NamespaceTerminating"), "terminating"),
+            (422, Some("FieldValueInvalid"), "rejected"),
+            (429, None, "transient"),
+            (500, None, "transient"),
+        ];
+        for (code, cause, wanted) in table {
+            let (writer, _) = answered(code, status(code, cause));
+            let found = match writer.patch(Kind::Ingress, &Key::new("n", "s"), &json!({})).await {
+                Err(WriteError::Conflict { .. }) => "conflict",
+                Err(WriteError::Rejected { .. }) => "rejected",
+                Err(WriteError::NotFound { .. }) => "not found",
+                Err(WriteError::NamespaceTerminating { .. }) => "terminating",
+                Err(WriteError::Transient { .. }) => "transient",
+                Err(WriteError::NoRight { .. }) | Ok(_) => "another",
+            };
+            assert_eq!(found, wanted, "{code} {cause:?}");
+        }
     }
 }
