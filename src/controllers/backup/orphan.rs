@@ -128,7 +128,10 @@ mod tests {
         let labelled = backup(&json!({labels::SLOT: slot, "site": "shop"}));
         let freed = patched(step(&labelled, &key, None, now)).expect("a patch");
         assert_eq!((&freed["labels"][labels::SLOT], &freed["finalizers"]), (&json!(null), &json!([])));
-        let mut free = SiteBackup::clone(&backup(&json!({})));
+        let held = backup(&json!({}));
+        let released = patched(step(&held, &key, None, now)).expect("a patch");
+        assert_eq!(released["finalizers"], json!([]), "without a site no backups can be removed");
+        let mut free = SiteBackup::clone(&held);
         free.metadata.finalizers = None;
         let told = step(&Arc::new(free.clone()), &key, None, now);
         let Some(Step::Status(_, status, None)) = told else { panic!("{told:?}") };

@@ -96,6 +96,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::io::cached::Cached as _;
 
     fn pod(status: &Value) -> DynamicObject {
         serde_json::from_value(json!({
@@ -137,6 +138,26 @@ mod tests {
         for (status, wanted) in table {
             let found = problem(&pod(&status)).map(|it| (it.reason, it.message));
             assert_eq!(found, wanted.map(|(reason, message)| (reason, message.to_owned())), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_bench_is_reconciled_when_the_problem_of_a_pod_changes() {
+        let problems = PodProblems::default();
+        let change = |word: &str, is_there: bool| {
+            let pod = pod(&json!({"containerStatuses": [{"state": {"waiting": {"reason": word}}}]}));
+            problems.update(&pod.close(), is_there).is_some()
+        };
+        let changes = [
+            ("ContainerCreating", true, false),
+            ("ErrImagePull", true, true),
+            ("ImagePullBackOff", true, false),
+            ("CrashLoopBackOff", true, true),
+            ("CrashLoopBackOff", false, true),
+            ("CrashLoopBackOff", false, false),
+        ];
+        for (word, is_there, wanted) in changes {
+            assert_eq!(change(word, is_there), wanted, "{word} {is_there}");
         }
     }
 }

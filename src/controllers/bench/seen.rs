@@ -140,3 +140,21 @@ pub fn count(workload: &DynamicObject, settled: bool) -> ComponentStatus {
     let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);
     ComponentStatus { ready: narrow(ready), desired: narrow(wanted.replicas.unwrap_or(1)) }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// During a rollout an old pod may be available beside a new one that is not.
+    #[test]
+    fn pods_of_an_old_revision_are_not_counted_as_ready() {
+        let ready = |pods: i64| {
+            let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "prod-nginx"},
+                "spec": {"replicas": 3}, "status": {"replicas": pods, "updatedReplicas": 3, "availableReplicas": 3}});
+            count(&serde_json::from_value(deployment).expect("a Deployment"), false).ready
+        };
+        assert_eq!((ready(3), ready(4)), (3, 2));
+    }
+}

@@ -45,3 +45,22 @@ pub fn is_part(bench: &str, kind: Kind, name: &str) -> bool {
     let claim = || name == format!("data-{}-0", child(bench, "redis-queue"));
     kind == Kind::Pod || PARTS.iter().chain(&["pods"]).any(of) || claim()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_bench_references_secrets_of_its_own_namespace() {
+        let bench: FrappeBench = serde_json::from_value(json!({
+            "apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "metadata": {"name": "prod", "namespace": "a"},
+            "spec": {"frappeVersion": "15", "apps": [], "redisConfig": {"passwordSecretRef": {"name": "redis"}}},
+        }))
+        .expect("a bench");
+        for (namespace, name, wanted) in [("a", "redis", true), ("b", "redis", false), ("a", "other", false)] {
+            assert_eq!(reads_secret(&bench, &Key::new(namespace, name)), wanted, "{namespace}/{name}");
+        }
+    }
+}

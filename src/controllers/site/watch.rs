@@ -164,6 +164,36 @@ mod tests {
         assert_eq!(priority(&Change::Applied { now: site(1, None), before: None }), Priority::Low, "listed again");
     }
 
+    #[test]
+    fn a_bench_affects_its_sites_by_its_spec_its_readiness_its_suffix_and_a_takeover() {
+        let bench = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench",
+                           "metadata": {"name": "bench", "namespace": "a", "generation": 1},
+                           "spec": {"frappeVersion": "15", "apps": []},
+                           "status": {"phase": "Ready", "components": {"nginx": {"ready": 1, "desired": 1}}}});
+        let seen = |bench: &serde_json::Value| -> Arc<FrappeBench> {
+            Arc::new(serde_json::from_value(bench.clone()).expect("a bench"))
+        };
+        let ready = |status: &str, reason: &str| {
+            json!([{"type": "Ready", "status": status, "reason": reason, "message": "",
+                    "lastTransitionTime": "2026-01-01T00:00:00Z"}])
+        };
+        let table = [
+            ("status", "components", json!({"nginx": {"ready": 0, "desired": 1}}), false),
+            ("status", "conditions", ready("True", "Ready"), true),
+            ("status", "conditions", ready("False", "AppMissing"), true),
+            ("status", "detectedDomainSuffix", json!(".example.com"), true),
+            ("metadata", "generation", json!(2), true),
+            ("metadata", "deletionTimestamp", json!("2026-01-01T00:00:00Z"), true),
+            ("metadata", "annotations", json!({labels::ADOPT: "true"}), true),
+        ];
+        for (part, field, value, wanted) in table {
+            let mut now = bench.clone();
+            now[part][field] = value;
+            let change = Change::Applied { now: seen(&now), before: Some(seen(&bench)) };
+            assert_eq!(bench_matters(&change), wanted, "{part}.{field}");
+        }
+    }
+
     /// A Job's counts of pods change several times while it runs; most of that is nothing to a site.
     #[test]
     fn a_site_looks_at_its_job_when_it_begins_ends_or_is_edited() {

@@ -77,6 +77,16 @@ fn a_bench_that_is_made_now_is_protected_before_anything_is_made() {
     assert_eq!(said(&world), ("True".to_owned(), "RedisProtected".to_owned()));
 }
 
+/// Redis of another operator has no password, and is taken over as it is.
+#[test]
+fn a_bench_that_is_taken_over_stays_unprotected() {
+    let mut world = new(json!({}));
+    Arc::make_mut(&mut world.bench).annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
+    let first = plan(&world);
+    assert_eq!(first.status.as_ref().and_then(|it| it.redis_protected), Some(false));
+    assert!(!changed(&world, &first).contains(&"Secret prod-redis-password".to_owned()));
+}
+
 /// An upgrade of the operator restarts nothing: what is there stays as it is, and the bench is told.
 #[test]
 fn an_unprotected_bench_is_reported_and_not_changed() {

@@ -269,4 +269,12 @@ fn obstacles_of_a_bench_are_reported() {
     let (_, reason, message) = ready(&world);
     assert_eq!(reason, "ImagePullFailed");
     assert_eq!(message, "nginx: pod prod-nginx-1: ErrImagePull: not found; 1 more pods are failing");
+    let key = (Kind::Deployment, "prod-nginx".to_owned());
+    let mut deployment = DynamicObject::clone(&world.live[&key]);
+    deployment.data["status"]["conditions"] =
+        json!([{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]);
+    world.live.insert(key, Arc::new(deployment));
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "PodsNotStarting");
+    assert_eq!(message, "Deployment prod-nginx: its pods are rejected: exceeded quota");
 }

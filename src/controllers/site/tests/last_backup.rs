@@ -130,6 +130,8 @@ fn without_a_place_for_it_nothing_is_removed() {
     assert!(locked.missing && message(&locked).contains("SiteBackup locked: Secret keys"), "{}", message(&locked));
     world.backups.push(backup("open", json!({"storage": bucket()})));
     assert!(records(&plan(&world)), "one that can be used is enough");
+    edit_backup(&mut world, "open", |it| it.metadata.deletion_timestamp = Some(Time(at("2026-01-02T00:00:00Z"))));
+    assert!(!records(&plan(&world)), "but none that is being deleted");
 
     for lost in ["bench", "image", "secret"] {
         let mut world = deleted(vec![daily()]);
@@ -209,4 +211,17 @@ fn deleting_a_site_stops_its_backup() {
     }
     assert!(world.backup_job.is_none(), "nothing is dropped beside it");
     assert!(world.site.finalizers().is_empty());
+}
+
+/// Half of a site is not worth a backup: what has begun goes on, whatever the policy is by then.
+#[test]
+fn a_site_that_is_being_dropped_is_not_backed_up() {
+    let mut world = deleted(vec![daily()]);
+    Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Delete);
+    let next = plan(&world);
+    apply(&mut world, &next, "Running");
+    assert!(world.jobs.contains_key("shop-delete"));
+    Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Backup);
+    let next = plan(&world);
+    assert_eq!(next.job.as_ref().map(|it| it.key.name.as_str()), Some("shop-delete"), "{}", message(&next));
 }

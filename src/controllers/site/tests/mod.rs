@@ -7,6 +7,7 @@ mod backups;
 mod creation;
 mod databases;
 mod deletion;
+mod due;
 mod first_jobs;
 mod hostile;
 mod last_backup;

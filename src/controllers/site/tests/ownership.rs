@@ -1,7 +1,7 @@
 //! Whose an object is decides, never its name.
 
 use super::*;
-use crate::domain::labels;
+use crate::domain::labels::{self, SITE_UID};
 
 fn server(name: &str, labels: Value) -> Arc<DynamicObject> {
     object(json!({
@@ -50,4 +50,19 @@ fn a_server_that_was_kept_is_used_again() {
     world.servers.push(server("shop-mariadb", kept));
     converge(&mut world, "Complete");
     assert_eq!(world.site.status.as_ref().map(|it| it.phase), Some(SitePhase::Ready));
+}
+
+/// Without the uid its watch would not count the Secret as the site's.
+#[test]
+fn a_kept_secret_is_labelled_with_the_uid_of_the_new_site() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    let mut kept = DynamicObject::clone(world.credentials.as_ref().expect("a Secret"));
+    kept.labels_mut().insert(SITE_UID.to_owned(), "former".to_owned());
+    world.credentials = Some(Arc::new(kept));
+    let labelled = plan(&world).steps.into_iter().find_map(|step| match step {
+        Step::LabelSecret(_, metadata) => labels_of(&metadata).remove(SITE_UID),
+        _ => None,
+    });
+    assert_eq!((labelled.is_some(), labelled), (true, world.site.uid()));
 }

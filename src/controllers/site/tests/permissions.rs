@@ -307,6 +307,23 @@ fn secrets_are_copied_by_key_where_their_owner_says_so_and_never_what_an_operato
     assert_eq!(reason(&plan(&world)), "SecretRefused", "a server names it as its administrator's");
 }
 
+/// A Secret that a SiteBackup's storage references is copied only if its owner allows it.
+#[test]
+fn a_secret_of_a_storage_is_copied_where_its_owner_says_so() {
+    let mut world = foreign(json!({}));
+    converge(&mut world, "Complete");
+    let storage = json!({"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "keys"}}});
+    world.backups = vec![super::backups::backup("once", json!({"storage": storage}))];
+    for (namespace, wanted) in [("another", 0), ("platform", 1)] {
+        let metadata = json!({"name": "keys", "namespace": "default", "resourceVersion": "1",
+                              "annotations": {"frappe.vyogo.tech/allowed-namespaces": namespace}});
+        let secret = object(json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata}));
+        world.secrets.insert("keys".to_owned(), secret);
+        let copies = |step: &&BackupStep| matches!(step, BackupStep::For(_, write) if matches!(**write, BackupStep::CopySecret(..)));
+        assert_eq!(backup_plan(&world).prepare.iter().filter(copies).count(), wanted, "{namespace}");
+    }
+}
+
 /// What a SiteBackup names of the bench's namespace, and what a Job has without keys.
 #[test]
 fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
