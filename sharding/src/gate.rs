@@ -243,10 +243,6 @@ impl Gate {
     /// Closes permanently; all work is cancelled.
     pub(crate) fn close(&self) {
         self.set(&Opening::default());
-        let entries: Vec<Entry> = self.cancels().keys().copied().collect();
-        for entry in entries {
-            self.cancel(entry);
-        }
     }
 
     /// Cancels the work on an entry: it ends at its next await.
@@ -362,6 +358,15 @@ mod tests {
         assert_eq!(gate.check(SLOT), Ok(Duration::from_secs(18)));
     }
 
+    /// S-3: what drains may still write, so that its objects are needed.
+    #[test]
+    fn draining_entries_are_held() {
+        let draining = [SLOT.entry(), Entry::COORDINATOR].into();
+        let opening = Opening { until: None, entries: BTreeMap::new(), draining };
+        assert_eq!((opening.slots(), opening.held_slots()), (SlotSet::NONE, SlotSet::from_iter([Slot::new(7)])));
+        assert_eq!((opening.coordinates(), opening.holds_coordination()), (false, true));
+    }
+
     /// S-7: who looks only after it is over sees that it was closed.
     #[test]
     fn slots_that_were_closed_and_reopened_are_counted() {
@@ -405,13 +410,20 @@ mod tests {
         drop(first);
         tokio::task::yield_now().await;
         assert!(!waiting.is_finished());
+        assert!(gate.admit_write(SLOT).is_ok(), "work that is waited for still writes");
         drop(second);
         waiting.await.unwrap();
         assert!(gate.admit_write(SLOT).is_err(), "after that nothing writes");
-        open(&gate, 12);
-        let third = gate.admit(SLOT).unwrap();
-        gate.set(&Opening::default());
-        let cancelled = tokio::time::timeout(Duration::from_secs(5), third.cancelled()).await;
-        assert!(cancelled.is_ok(), "work on what is lost is cancelled");
+        for drains in [false, true] {
+            open(&gate, 12);
+            let third = gate.admit(SLOT).unwrap();
+            if drains {
+                let draining = [SLOT.entry()].into();
+                gate.set(&Opening { until, entries: BTreeMap::new(), draining });
+            }
+            gate.close();
+            let cancelled = tokio::time::timeout(Duration::from_secs(5), third.cancelled()).await;
+            assert!(cancelled.is_ok(), "work on what is lost is cancelled, draining: {drains}");
+        }
     }
 }

@@ -142,6 +142,7 @@ mod tests {
         assert_eq!(life.pod(), "f81d4fae-7dec");
         assert_eq!(Incarnation::parse(""), None);
         assert_eq!(Incarnation::parse("no-nonce"), None);
+        assert!(Incarnation::parse(&format!("{}_1", "a".repeat(126))).is_some());
         assert_eq!(Incarnation::parse(&format!("{}_1", "a".repeat(127))), None, "it could not be stored");
     }
 
