@@ -1,4 +1,4 @@
-//! The admission policies about what objects name, on a real API server: who may not read it cannot name it, who may can.
+//! The admission policies for references, on a real API server: a user can reference only objects that the user may read.
 
 use std::{collections::BTreeSet, process::Command};
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use crate::support::{World, program};
 
 const SPACE: &str = "named";
-/// What is named, whatever its kind; a MariaDB in another namespace.
+/// Name of every referenced object; also of a MariaDB in another namespace.
 const NAME: &str = "treasure";
 
-/// The least that an object of a kind needs.
+/// Kind of a resource, and its smallest valid spec.
 fn base(plural: &str) -> (&'static str, Value) {
     match plural {
         "frappesites" => ("FrappeSite", json!({"siteName": "a.example.com", "benchRef": {"name": "bench"}})),
@@ -21,7 +21,7 @@ fn base(plural: &str) -> (&'static str, Value) {
     }
 }
 
-/// What names something, for each reference.
+/// The change of a spec that sets a reference.
 fn change(plural: &str, path: &str, name: &str) -> Value {
     match (plural, path) {
         (_, "adminPasswordSecretRef.name") => json!({"adminPasswordSecretRef": {"name": name}}),
@@ -59,7 +59,7 @@ fn object(plural: &str, name: &str, change: &Value) -> String {
     json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec}).to_string()
 }
 
-/// Two roles: both write every kind of ours, and one reads what is named.
+/// Two roles: both write every kind of this API; one may also read the referenced objects.
 fn users() -> String {
     let role = |name: &str, namespace: &str, rules: Value| {
         let subject = |kind: &str, name: &str| {
@@ -103,15 +103,15 @@ fn users() -> String {
 struct Users<'a>(&'a World);
 
 impl Users<'_> {
-    /// Writes as a user: what the API server says against it, if anything.
-    fn writes(&self, user: &str, arguments: &[&str], text: &str) -> Result<(), String> {
+    /// Writes as a user; fails with the API server's message.
+    fn write(&self, user: &str, arguments: &[&str], text: &str) -> Result<(), String> {
         let output = self.0.cluster.kubectl(&[arguments, &["--as", user, "-n", SPACE]].concat(), text).unwrap();
         if output.success { Ok(()) } else { Err(output.errors.trim().to_owned()) }
     }
 
-    /// What the API server would say.
-    fn tries(&self, user: &str, text: &str) -> Result<(), String> {
-        self.writes(user, &["create", "--dry-run=server", "-f", "-"], text)
+    /// Creates as a user, as a dry run; fails with the API server's message.
+    fn try_create(&self, user: &str, text: &str) -> Result<(), String> {
+        self.write(user, &["create", "--dry-run=server", "-f", "-"], text)
     }
 }
 
@@ -122,19 +122,19 @@ async fn world() -> World {
     let printed = Command::new(program()).arg("admission-references").output().unwrap();
     world.cluster.apply(&String::from_utf8(printed.stdout).unwrap()).unwrap();
     let text = object("frappesites", "probe", &change("frappesites", "tls.secretName", NAME));
-    let enforced = || async { Users(&world).tries("siteonly", &text).is_err().then_some(()) };
+    let enforced = || async { Users(&world).try_create("siteonly", &text).is_err().then_some(()) };
     world.until("the policies are enforced", 30, enforced).await;
     world
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_may_not_read_it_cannot_name_it() {
+async fn a_user_references_only_readable_objects() {
     let world = world().await;
     let users = Users(&world);
     let gitops = format!("system:serviceaccount:{SPACE}:gitops");
     for (plural, path, named, _) in REFERENCES {
         let text = object(plural, "probe", &change(plural, path, NAME));
-        let message = users.tries("siteonly", &text).expect_err(path);
+        let message = users.try_create("siteonly", &text).expect_err(path);
         let verb = if named == Named::ServiceAccount { "impersonate" } else { "get" };
         assert!(
             message.contains(NAME) && message.contains(verb) && message.contains("must not be referenced"),
@@ -142,69 +142,72 @@ async fn who_may_not_read_it_cannot_name_it() {
         );
         println!("{plural} {path}: {}", message.rsplit(": ").next().unwrap_or_default());
         for user in ["reader", gitops.as_str()] {
-            assert_eq!(users.tries(user, &text), Ok(()), "{path} as {user}");
+            assert_eq!(users.try_create(user, &text), Ok(()), "{path} as {user}");
         }
     }
     for plural in REFERENCES.iter().map(|it| it.0).collect::<BTreeSet<_>>() {
         assert_eq!(
-            users.tries("siteonly", &object(plural, "plain", &json!({}))),
+            users.try_create("siteonly", &object(plural, "plain", &json!({}))),
             Ok(()),
-            "{plural} that names nothing"
+            "{plural} without references"
         );
     }
     let elsewhere = json!({"dbConfig": {"mariadbRef": {"name": NAME, "namespace": "vault"}}});
-    let judged = users.tries("siteonly", &object("frappesites", "elsewhere", &elsewhere));
-    assert_eq!(judged, Ok(()), "what of another namespace a site may use is of the bench's and the platform's lists");
-    only_new_names_are_asked_about(&world, &users);
-    what_is_beside_a_name_counts(&world, &users);
-    as_many_as_there_is_budget_for(&users);
-    gitops_brings_a_site_to_ready(&world, &users, &gitops).await;
+    let judged = users.try_create("siteonly", &object("frappesites", "elsewhere", &elsewhere));
+    assert_eq!(
+        judged,
+        Ok(()),
+        "which MariaDBs of other namespaces a site may use is decided by the lists of the bench and the platform"
+    );
+    only_new_references_are_checked(&world, &users);
+    fields_beside_a_reference_are_checked(&world, &users);
+    references_are_limited_by_the_cost_budget(&users);
+    a_site_created_by_gitops_becomes_ready(&world, &users, &gitops).await;
 }
 
-/// Metadata, statuses and edits of other fields pass for who may not read what is named already.
-fn only_new_names_are_asked_about(world: &World, users: &Users<'_>) {
+/// A user who may not read the objects that are already referenced can change metadata, the status and other fields.
+fn only_new_references_are_checked(world: &World, users: &Users<'_>) {
     let named = json!({"adminPasswordSecretRef": {"name": NAME}, "suspend": true});
     world.cluster.apply(&object("frappesites", "kept", &named)).unwrap();
-    let patch = |spec: Value| {
-        users.writes("siteonly", &["patch", "fs", "kept", "--type", "merge", "-p", &spec.to_string()], "")
-    };
+    let patch =
+        |spec: Value| users.write("siteonly", &["patch", "fs", "kept", "--type", "merge", "-p", &spec.to_string()], "");
     assert_eq!(patch(json!({"metadata": {"labels": {"a": "b"}}})), Ok(()));
     assert_eq!(patch(json!({"spec": {"maintenanceMode": true}})), Ok(()));
     let other = patch(json!({"spec": {"adminPasswordSecretRef": {"name": "another"}}}));
     assert!(other.expect_err("another name").contains("the user may not get Secret another"));
     let elsewhere = patch(json!({"spec": {"siteConfigSecretRefs": {"mail_password": {"name": NAME, "key": "k"}}}}));
-    assert!(elsewhere.is_err(), "the same name in another field is read for something else");
-    assert_eq!(patch(json!({"spec": {"adminPasswordSecretRef": null}})), Ok(()), "what is taken out");
+    assert!(elsewhere.is_err(), "the same name in another field is another reference");
+    assert_eq!(patch(json!({"spec": {"adminPasswordSecretRef": null}})), Ok(()), "a removed reference");
 }
 
-/// A password that is named already is not sent to another server, nor another key of its Secret read.
-fn what_is_beside_a_name_counts(world: &World, users: &Users<'_>) {
+/// A referenced password is not sent to another server, and no other key of its Secret is read.
+fn fields_beside_a_reference_are_checked(world: &World, users: &Users<'_>) {
     let account = json!({"provider": "postgres", "host": "db.example.com", "connectionSecretRef": {"name": NAME}});
     let entries = json!({"mail_password": {"name": NAME, "key": "k"}});
     let spec = json!({"dbConfig": account, "siteConfigSecretRefs": entries, "suspend": true});
     world.cluster.apply(&object("frappesites", "beside", &spec)).unwrap();
     let patch = |user: &str, spec: Value| {
-        users.writes(user, &["patch", "fs", "beside", "--type", "merge", "-p", &json!({"spec": spec}).to_string()], "")
+        users.write(user, &["patch", "fs", "beside", "--type", "merge", "-p", &json!({"spec": spec}).to_string()], "")
     };
     for spec in [
         json!({"dbConfig": {"host": "attacker.example"}}),
         json!({"siteConfigSecretRefs": {"mail_password": {"key": "other"}}}),
         json!({"siteConfigSecretRefs": {"mail_login": {"name": NAME, "key": "third"}}}),
-        // The same Secret's key where everybody reads it.
+        // A key of the same Secret in an entry that every visitor reads.
         json!({"siteConfigSecretRefs": {"email_sender_name": {"name": NAME, "key": "third"}}}),
-        // The password of the mail server, to another.
+        // The password is sent to another mail server.
         json!({"siteConfig": {"mail_server": "attacker.example"}}),
         json!({"siteConfig": {"use_tls": 0}}),
     ] {
-        let message = patch("siteonly", spec.clone()).expect_err("beside a name");
+        let message = patch("siteonly", spec.clone()).expect_err("a field beside a reference");
         assert!(message.contains("the user may not get Secret treasure"), "{spec}: {message}");
         assert_eq!(patch("reader", spec.clone()), Ok(()), "{spec}");
     }
     assert_eq!(patch("siteonly", json!({"maintenanceMode": true, "siteConfig": {"mute_emails": 1}})), Ok(()));
 }
 
-/// Every question that a write may lead to is within the server's budget; one more Secret is refused in words.
-fn as_many_as_there_is_budget_for(users: &Users<'_>) {
+/// The checks of the largest allowed write are within the API server's cost budget; one more Secret is rejected with a message.
+fn references_are_limited_by_the_cost_budget(users: &Users<'_>) {
     let entries = |number: usize| {
         let entries: serde_json::Map<String, Value> = (0..number)
             .map(|it| (format!("entry_{it}"), json!({"name": format!("secret-{it}"), "key": "k"})))
@@ -213,18 +216,18 @@ fn as_many_as_there_is_budget_for(users: &Users<'_>) {
         json_patch::merge(&mut spec, &json!({"siteConfigSecretRefs": entries}));
         object("frappesites", "many", &spec)
     };
-    assert_eq!(users.tries("reader", &entries(SECRETS_MAX)), Ok(()));
-    let message = users.tries("reader", &entries(SECRETS_MAX + 1)).expect_err("too many");
+    assert_eq!(users.try_create("reader", &entries(SECRETS_MAX)), Ok(()));
+    let message = users.try_create("reader", &entries(SECRETS_MAX + 1)).expect_err("too many");
     assert!(message.contains("at most 20 references to Secrets"), "{message}");
-    let message = users.tries("siteonly", &entries(SECRETS_MAX)).expect_err("not readable");
+    let message = users.try_create("siteonly", &entries(SECRETS_MAX)).expect_err("not readable");
     assert!(message.contains("the user may not get Secret secret-"), "{message}");
     let pulls: Vec<Value> = (0..16).map(|it| json!({"name": format!("pull-{it}")})).collect();
     let bench = json!({"imageConfig": {"pullSecrets": pulls}, "redisConfig": {"passwordSecretRef": {"name": "redis"}}});
-    assert_eq!(users.tries("reader", &object("frappebenches", "many", &bench)), Ok(()));
+    assert_eq!(users.try_create("reader", &object("frappebenches", "many", &bench)), Ok(()));
 }
 
-/// A ServiceAccount with the rights brings a site; the operator's own writes pass.
-async fn gitops_brings_a_site_to_ready(world: &World, users: &Users<'_>, gitops: &str) {
+/// A ServiceAccount with the permissions creates a site, and the operator's own writes are admitted.
+async fn a_site_created_by_gitops_becomes_ready(world: &World, users: &Users<'_>, gitops: &str) {
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": NAME, "namespace": SPACE}, "stringData": {"password": "p"}});
     world.cluster.apply(&secret.to_string()).unwrap();
     let text = object(
@@ -232,6 +235,6 @@ async fn gitops_brings_a_site_to_ready(world: &World, users: &Users<'_>, gitops:
         "brought",
         &json!({"adminPasswordSecretRef": {"name": NAME}, "siteName": "brought.example.com"}),
     );
-    assert_eq!(users.writes(gitops, &["apply", "-f", "-"], &text), Ok(()));
-    world.site_in(SPACE, "brought", SitePhase::Ready).await;
+    assert_eq!(users.write(gitops, &["apply", "-f", "-"], &text), Ok(()));
+    world.wait_for_site_phase(SPACE, "brought", SitePhase::Ready).await;
 }

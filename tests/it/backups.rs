@@ -1,5 +1,5 @@
-//! Backups on a real API server: the guide's two examples as they are, a site that is missing, and a fleet whose members die
-//! while its sites are backed up every minute. What the Jobs do is tested by the runner's own tests and by `tests/transfer`.
+//! Backups on a real API server: the guide's two examples, a missing site, and a fleet whose replicas are killed while its sites
+//! are backed up every minute. The Jobs' work is tested by the runner's tests and `tests/transfer`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ use serde_json::json;
 
 use crate::support::{World, program, site};
 
-/// As the guide has them.
+/// The guide's examples.
 const DAILY_BACKUP: &str = r#"
 apiVersion: vyogo.tech/v1alpha1
 kind: SiteBackup
@@ -59,11 +59,11 @@ fn backups(world: &World, namespace: &str) -> Api<SiteBackup> {
     Api::namespaced(world.client.clone(), namespace)
 }
 
-/// Waits until a SiteBackup's Ready has a reason.
-async fn says(world: &World, name: &str, reason: &str) -> SiteBackup {
+/// Waits until the Ready condition of a SiteBackup has this reason.
+async fn wait_for_reason(world: &World, name: &str, reason: &str) -> SiteBackup {
     let api = backups(world, "default");
     world
-        .until(&format!("{name} says {reason}"), 120, || async {
+        .until(&format!("{name} has reason {reason}"), 120, || async {
             let found = api.get(name).await.ok()?;
             let ready = found.status.as_ref()?.conditions.iter().find(|it| it.type_ == "Ready")?.clone();
             (ready.reason == reason).then_some(found)
@@ -71,38 +71,39 @@ async fn says(world: &World, name: &str, reason: &str) -> SiteBackup {
         .await
 }
 
-/// R-18: the guide's examples. A backup and a restore are made, at rest nothing is asked, and the site's end is seen.
+/// R-18: the guide's examples. A backup and a restore succeed, an unchanged SiteBackup costs no requests, and the deletion of the
+/// site is reported.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_guides_backup_and_restore() {
+async fn the_backup_and_restore_of_the_guide_succeed() {
     let world = World::start("backups").await;
     world.cluster.apply(DAILY_BACKUP).unwrap();
-    says(&world, "daily-backup", "SiteNotFound").await;
+    wait_for_reason(&world, "daily-backup", "SiteNotFound").await;
     world.with_bench("default").await;
     world.cluster.apply(&site("default", "customer-site")).unwrap();
-    let ready = world.site_in("default", "customer-site", SitePhase::Ready).await;
-    let daily = says(&world, "daily-backup", "BackupScheduled").await;
+    let ready = world.wait_for_site_phase("default", "customer-site", SitePhase::Ready).await;
+    let daily = wait_for_reason(&world, "daily-backup", "BackupScheduled").await;
     let slot = ready.labels()["frappe.vyogo.tech/slot"].clone();
     assert_eq!(daily.labels()["frappe.vyogo.tech/slot"], slot);
     let next = daily.status.unwrap().next_schedule_time.unwrap().0;
     assert_eq!(next.strftime("%H:%M").to_string(), "02:00");
 
     world.cluster.apply(RESTORE_JOB).unwrap();
-    let restored = says(&world, "restore-job", "RestoreSucceeded").await;
+    let restored = wait_for_reason(&world, "restore-job", "RestoreSucceeded").await;
     let run = restored.status.unwrap().history[0].clone();
     assert_eq!((run.name.as_str(), run.succeeded), ("daily-backup-2024-01-15", true));
-    // The site is brought to its spec afterwards.
+    // Afterwards, the site's spec is applied.
     let applied = async || {
         let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-o", "name"]);
         let site = world.sites("default").get("customer-site").await.ok()?.status?;
         (jobs.contains("customer-site-apply") && site.phase == SitePhase::Ready && site.last_restore.is_some())
             .then_some(())
     };
-    world.until("the restored site was brought to its spec", 60, applied).await;
+    world.until("the spec is applied to the restored site", 60, applied).await;
 
     let once = DAILY_BACKUP.replace("daily-backup", "once");
     let once = once.lines().filter(|line| !["schedule", "retention", "days"].iter().any(|it| line.contains(it)));
     world.cluster.apply(&once.collect::<Vec<_>>().join("\n")).unwrap();
-    let made = says(&world, "once", "BackupSucceeded").await.status.unwrap();
+    let made = wait_for_reason(&world, "once", "BackupSucceeded").await.status.unwrap();
     assert!(made.last_successful_backup.is_some_and(|it| it.name.starts_with("once-20")));
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();
@@ -110,26 +111,26 @@ async fn the_guides_backup_and_restore() {
     let asked = audit::requests(&world.cluster.logs, begun).unwrap();
     let asked: Vec<String> =
         asked.iter().filter(|it| it.is_work() && it.verb != "watch").map(ToString::to_string).collect();
-    assert_eq!(asked, Vec::<String>::new(), "at rest nothing is asked");
+    assert_eq!(asked, Vec::<String>::new(), "requests while nothing changes");
 
-    stopped_by_deletion(&world).await;
-    backed_up_before_it_goes(&world).await;
-    taking_its_backups_along(&world).await;
+    deletion_stops_a_backup(&world).await;
+    deletion_makes_a_final_backup(&world).await;
+    deletion_removes_the_backups(&world).await;
     world.kubectl(&["delete", "frappesite", "-n", "default", "customer-site"]);
-    world.site_gone("default", "customer-site").await;
-    says(&world, "daily-backup", "SiteNotFound").await;
+    world.wait_for_site_deletion("default", "customer-site").await;
+    wait_for_reason(&world, "daily-backup", "SiteNotFound").await;
     let released = backups(&world, "default").get("daily-backup").await.unwrap();
-    assert!(!released.labels().contains_key("frappe.vyogo.tech/slot"), "it is of no site any more");
+    assert!(!released.labels().contains_key("frappe.vyogo.tech/slot"), "the label of the site's slot is removed");
 }
 
-/// A backup whose SiteBackup is deleted is stopped, and its site is free again.
-async fn stopped_by_deletion(world: &World) {
+/// Deleting a SiteBackup stops its running backup, and its site can start other operations.
+async fn deletion_stops_a_backup(world: &World) {
     world.cluster.apply(&site("default", "slow-site")).unwrap();
-    world.site_in("default", "slow-site", SitePhase::Ready).await;
+    world.wait_for_site_phase("default", "slow-site", SitePhase::Ready).await;
     let once = DAILY_BACKUP.replace("daily-backup", "stopped").replace("customer-site", "slow-site");
     let once = once.lines().filter(|line| !["schedule", "retention", "days"].iter().any(|it| line.contains(it)));
     world.cluster.apply(&once.collect::<Vec<_>>().join("\n")).unwrap();
-    says(world, "stopped", "BackupRunning").await;
+    wait_for_reason(world, "stopped", "BackupRunning").await;
     world.kubectl(&["delete", "sitebackup", "-n", "default", "stopped"]);
     let free = async || {
         let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-o", "name"]);
@@ -139,10 +140,10 @@ async fn stopped_by_deletion(world: &World) {
     world.until("the backup was stopped", 60, free).await;
 }
 
-/// R-20: `deletionPolicy: Backup` waits for a place to keep the last backup, makes it, and lets the site go.
-async fn backed_up_before_it_goes(world: &World) {
+/// R-20: with `deletionPolicy: Backup`, the deletion waits for a storage, makes the final backup there and then removes the site.
+async fn deletion_makes_a_final_backup(world: &World) {
     world.cluster.apply(&site("default", "last-site")).unwrap();
-    world.site_in("default", "last-site", SitePhase::Ready).await;
+    world.wait_for_site_phase("default", "last-site", SitePhase::Ready).await;
     let api = world.sites("default");
     let policy = Patch::Merge(json!({"spec": {"deletionPolicy": "Backup"}}));
     api.patch("last-site", &PatchParams::default(), &policy).await.unwrap();
@@ -151,50 +152,51 @@ async fn backed_up_before_it_goes(world: &World) {
         let status = api.get("last-site").await.ok()?.status?;
         status.conditions.iter().any(|it| it.reason == "FinalBackupFailed").then_some(())
     };
-    world.until("the deletion waits for a backup", 60, held).await;
+    world.until("the deletion waits for a final backup", 60, held).await;
     let kept = world.kubectl(&["get", "database,secret,job", "-n", "default", "-o", "name"]);
     assert!(kept.contains("last-site-db-password") && !kept.contains("last-site-delete"), "{kept}");
     let keeper = DAILY_BACKUP.replace("daily-backup", "keeper").replace("customer-site", "last-site");
     world.cluster.apply(&keeper).unwrap();
-    world.site_gone("default", "last-site").await;
-    let keeper = says(world, "keeper", "SiteNotFound").await.status.unwrap();
-    let last = keeper.last_successful_backup.expect("the last backup");
+    world.wait_for_site_deletion("default", "last-site").await;
+    let keeper = wait_for_reason(world, "keeper", "SiteNotFound").await.status.unwrap();
+    let last = keeper.last_successful_backup.expect("the final backup");
     assert!(last.name.starts_with("keeper-final-20"), "{}", last.name);
     let left = world.kubectl(&["get", "database,secret", "-n", "default", "-o", "name"]);
     assert!(!left.contains("last-site"), "{left}");
 }
 
-/// R-21: with `deletionPolicy: Delete` a Job removes the backups, then the SiteBackup goes; without its site it goes at once.
-async fn taking_its_backups_along(world: &World) {
+/// R-21: with `deletionPolicy: Delete`, a Job removes the backups before the SiteBackup is deleted; if the site does not exist, the
+/// SiteBackup is deleted at once.
+async fn deletion_removes_the_backups(world: &World) {
     let api = backups(world, "default");
     let taken = DAILY_BACKUP.replace("daily-backup", "taken");
     let taken = taken.replace("  storage:", "  deletionPolicy: Delete\n  storage:");
     world.cluster.apply(&taken).unwrap();
-    let held = says(world, "taken", "BackupScheduled").await;
+    let held = wait_for_reason(world, "taken", "BackupScheduled").await;
     assert_eq!(held.finalizers(), ["vyogo.tech/backup-finalizer"]);
     world.kubectl(&["delete", "sitebackup", "-n", "default", "taken", "--timeout=60s"]);
     let jobs = world.kubectl(&["get", "jobs", "-n", "default", "-l", "component=site-backup-removal", "-o", "name"]);
     assert_eq!(jobs.lines().count(), 1, "{jobs}");
     let free = async || world.sites("default").get("customer-site").await.ok()?.status?.backup.is_none().then_some(());
-    world.until("the site is free again", 60, free).await;
+    world.until("the site has no running operation", 60, free).await;
 
     world.cluster.apply(&taken.replace("name: taken", "name: orphan").replace("customer-site", "slow-site")).unwrap();
-    says(world, "orphan", "BackupScheduled").await;
-    // Somebody takes a site away by force; nobody is left to remove backups.
+    wait_for_reason(world, "orphan", "BackupScheduled").await;
+    // A user removes the site's finalizers: no replica can remove its backups.
     let sites = world.sites("default");
     let finalizers = Patch::Merge(json!({"metadata": {"finalizers": ["example.com/held"]}}));
     sites.patch("slow-site", &PatchParams::default(), &finalizers).await.unwrap();
     world.kubectl(&["delete", "frappesite", "-n", "default", "slow-site", "--wait=false"]);
     let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
     sites.patch("slow-site", &PatchParams::default(), &none).await.unwrap();
-    world.site_gone("default", "slow-site").await;
+    world.wait_for_site_deletion("default", "slow-site").await;
     world.kubectl(&["delete", "sitebackup", "-n", "default", "orphan", "--timeout=60s"]);
     assert!(api.get_opt("orphan").await.unwrap().is_none());
 }
 
-/// Far below what a bench's ten Jobs at a time do in a minute, so that a machine that is busy does them too.
+/// Far fewer than a bench's ten concurrent Jobs complete in a minute, so that a busy machine completes them too.
 const SITES: usize = 24;
-/// So many of them, whose Jobs take five seconds, are edited whenever a minute turns, when their backups begin.
+/// Sites that are edited at the start of each minute, when their backups start. Their Jobs take five seconds.
 const EDITED: usize = 6;
 const MINUTES: i64 = 2;
 
@@ -234,7 +236,7 @@ fn with_backups(world: &World) {
     world.cluster.apply(&manifest).unwrap();
 }
 
-/// Changes sites while their backups are about to begin: a change and a backup want the site at the same moment.
+/// Changes sites just before their backups start, so that a change and a backup compete for the site.
 async fn edit(sites: Api<FrappeSite>, end: Timestamp) {
     for change in 0_u64.. {
         let now = Timestamp::now();
@@ -252,7 +254,7 @@ async fn edit(sites: Api<FrappeSite>, end: Timestamp) {
     }
 }
 
-/// Jobs of one site that ran at the same time, by their whole seconds. Answers how many Jobs were looked at too.
+/// The number of Jobs, and the pairs of Jobs of one site that ran at the same time (in whole seconds).
 async fn overlaps(world: &World) -> (usize, Vec<String>) {
     let jobs: Api<Job> = Api::namespaced(world.client.clone(), "fleet");
     let mut runs: BTreeMap<String, Vec<(Timestamp, Timestamp, String)>> = BTreeMap::new();
@@ -271,10 +273,10 @@ async fn overlaps(world: &World) -> (usize, Vec<String>) {
     (count, beside.collect())
 }
 
-/// R-1, R-18, R-19: every minute's backup of every site is made, made once, and never beside a change of the site, while
-/// members are killed and added.
+/// R-1, R-18, R-19: each site is backed up exactly once in each minute, and never during a change of the site, while replicas are
+/// killed and added.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
+async fn backups_are_made_exactly_once_while_replicas_are_killed_and_added() {
     let world = World::start_with("backup-fleet", &member("one")).await;
     let mut others = BTreeMap::new();
     for name in ["two", "three"] {
@@ -282,7 +284,7 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
     }
     world.with_bench("fleet").await;
     with_sites(&world).await;
-    // The minute may turn while the SiteBackups are made.
+    // The next minute may start while the SiteBackups are created.
     let before = Timestamp::now();
     with_backups(&world);
     let begun = Timestamp::now();
@@ -302,7 +304,7 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
         let sites = world.sites("fleet").list(&ListParams::default()).await.ok()?;
         sites.items.iter().all(|it| it.status.as_ref().is_some_and(|it| it.backup.is_none())).then_some(())
     };
-    world.until("no backup is under way", 120, idle).await;
+    world.until("no backup is running", 120, idle).await;
     edits.await.unwrap();
     let (looked_at, beside) = overlaps(&world).await;
     assert!(looked_at > SITES && beside.is_empty(), "of {looked_at} Jobs: {beside:#?}");
@@ -335,8 +337,8 @@ async fn no_backup_is_lost_or_doubled_while_members_die_and_come() {
     assert!(doubled.is_empty(), "{doubled:?}");
     assert_eq!(jobs.len(), made, "a Job for each backup, and a backup for each Job");
     println!(
-        "{made} backups of {SITES} sites in {MINUTES} minutes, each once and none left out, beside {} changes; a member was killed \
-         and one was added",
+        "{made} backups of {SITES} sites in {MINUTES} minutes, each once and none missing, during {} changes; a replica was killed \
+                 and one was added",
         changed.len()
     );
 }

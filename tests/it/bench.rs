@@ -1,4 +1,4 @@
-//! A bench against a real API server: what its spec adds and takes away, and what is changed by hand.
+//! A bench on a real API server: objects that its spec adds and removes, and manual changes.
 
 use frappe_crds::FrappeBench;
 use frappe_loadtest::audit;
@@ -12,9 +12,9 @@ use serde_json::json;
 
 use crate::support::World;
 
-/// A field of a bench adds an object, and its revert takes it away again; R-6 (drift) in between.
+/// A field of a bench adds an object, and reverting the field removes it; R-6 (drift) in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_budget_comes_is_kept_and_goes_with_the_second_pod() {
+async fn a_pod_disruption_budget_exists_while_a_component_has_two_pods() {
     let world = World::start("bench").await;
     world.with_bench("ground").await;
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), "ground");
@@ -25,22 +25,25 @@ async fn a_budget_comes_is_kept_and_goes_with_the_second_pod() {
         benches.patch("bench", &PatchParams::default(), &patch).await.unwrap();
     };
     let present = || async { budgets.get_opt("bench-gunicorn").await.unwrap() };
-    assert!(budgets.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty(), "one pod of each");
+    assert!(
+        budgets.list(&kube::api::ListParams::default()).await.unwrap().items.is_empty(),
+        "each component has one pod"
+    );
 
     scale(json!(2)).await;
-    let budget = world.until("the budget is there", 20, present).await;
+    let budget = world.until("the PodDisruptionBudget exists", 20, present).await;
     let deployment = deployments.get("bench-gunicorn").await.unwrap();
     assert_eq!(budget.spec.unwrap().selector, Some(deployment.spec.unwrap().selector));
 
     budgets.delete("bench-gunicorn", &DeleteParams::default()).await.unwrap();
-    world.until("it is there again", 20, present).await;
+    world.until("it is restored", 20, present).await;
 
     scale(serde_json::Value::Null).await;
     let gone = || async { present().await.is_none().then_some(()) };
-    world.until("the budget is gone", 20, gone).await;
+    world.until("the PodDisruptionBudget is deleted", 20, gone).await;
 }
 
-/// A bench, and what its Ready condition and an Event say when something is wrong.
+/// Benches with errors: their conditions and Events are checked.
 struct Wrong<'a> {
     world: &'a World,
     benches: Api<FrappeBench>,
@@ -62,13 +65,13 @@ impl Wrong<'_> {
         self.world.cluster.apply(&bench.to_string()).unwrap();
     }
 
-    async fn says(&self, name: &str, kind: &str, reason: &str) {
+    async fn wait_for_reason(&self, name: &str, kind: &str, reason: &str) {
         let said = || async {
             let conditions = self.benches.get(name).await.ok()?.status?.conditions;
             let found = conditions.into_iter().find(|it| it.type_ == kind)?;
             (found.reason == reason).then_some(found.message)
         };
-        let message = self.world.until(&format!("{name} says {reason}"), 90, said).await;
+        let message = self.world.until(&format!("{name} has reason {reason}"), 90, said).await;
         let events: Api<Event> = Api::namespaced(self.world.client.clone(), "wrong");
         let told = || async {
             let list = events.list(&kube::api::ListParams::default()).await.ok()?;
@@ -90,9 +93,10 @@ impl Wrong<'_> {
     }
 }
 
-/// R-8, of what goes wrong below a bench: each has a condition with a reason and an Event, and heals by itself.
+/// R-8, for errors in a bench's objects: each is reported by a condition and an Event, and the bench recovers once its cause is
+/// removed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_goes_wrong_below_a_bench_is_said_and_heals() {
+async fn errors_of_a_benchs_objects_are_reported_and_recovered_from() {
     let world = World::start("below").await;
     world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
     let wrong = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
@@ -107,8 +111,8 @@ async fn what_goes_wrong_below_a_bench_is_said_and_heals() {
     default("false");
     wrong.make("classless", &json!({}));
     wrong.make("nowhere", &json!({"storageClassName": "nowhere"}));
-    wrong.says("classless", "Ready", "StorageClassMissing").await;
-    wrong.says("nowhere", "Ready", "StorageClassMissing").await;
+    wrong.wait_for_reason("classless", "Ready", "StorageClassMissing").await;
+    wrong.wait_for_reason("nowhere", "Ready", "StorageClassMissing").await;
     default("true");
     wrong.ready("classless").await;
 
@@ -116,9 +120,9 @@ async fn what_goes_wrong_below_a_bench_is_said_and_heals() {
     wrong.make("pulls", &json!({"imageConfig": {"repository": "example.com/unpullable"}}));
     wrong.make("lacks", &json!({"apps": [{"name": "absent", "source": "image"}]}));
     wrong.make("runs", &json!({"storageSize": "20Gi"}));
-    wrong.says("pending", "Ready", "VolumePending").await;
-    wrong.says("pulls", "Ready", "ImagePullFailed").await;
-    wrong.says("lacks", "Ready", "AppMissing").await;
+    wrong.wait_for_reason("pending", "Ready", "VolumePending").await;
+    wrong.wait_for_reason("pulls", "Ready", "ImagePullFailed").await;
+    wrong.wait_for_reason("lacks", "Ready", "AppMissing").await;
     wrong.ready("runs").await;
 
     wrong.edit("pulls", json!({"imageConfig": {"repository": "example.com/pullable"}})).await;
@@ -128,17 +132,17 @@ async fn what_goes_wrong_below_a_bench_is_said_and_heals() {
     }
 
     wrong.edit("runs", json!({"redisConfig": {"image": "example.com/crashing"}})).await;
-    wrong.says("runs", "Ready", "ContainerFailing").await;
+    wrong.wait_for_reason("runs", "Ready", "ContainerFailing").await;
     wrong.edit("runs", json!({"redisConfig": null, "storageSize": "10Gi"})).await;
     wrong.ready("runs").await;
-    wrong.says("runs", "VolumesSized", "VolumeCannotShrink").await;
+    wrong.wait_for_reason("runs", "VolumesSized", "VolumeCannotShrink").await;
     wrong.edit("runs", json!({"storageSize": "30Gi"})).await;
-    wrong.says("runs", "VolumesSized", "VolumeCannotGrow").await;
+    wrong.wait_for_reason("runs", "VolumesSized", "VolumeCannotGrow").await;
 }
 
-/// R-12 on a real API server, and what is left of a bench that is deleted.
+/// R-12 on a real API server, and the objects that remain after a bench is deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
+async fn an_image_rolls_out_in_order_and_volumes_outlive_the_bench() {
     let world = World::start("rolls").await;
     world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
     let bench = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
@@ -148,7 +152,7 @@ async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
     bench.ready("gone").await;
     let begun = Timestamp::now();
     bench.edit("kept", json!({"imageConfig": {"tag": "16"}})).await;
-    bench.says("kept", "Ready", "Rolling").await;
+    bench.wait_for_reason("kept", "Ready", "Rolling").await;
     let rolled = || async {
         let status = bench.benches.get("kept").await.ok()?.status?;
         let over = status.running_revision == status.desired_revision && status.image?.ends_with(":16");
@@ -176,12 +180,12 @@ async fn an_image_rolls_in_order_and_the_volumes_outlive_the_bench() {
         let kept = ["persistentvolumeclaim/data-kept-redis-queue-0", "persistentvolumeclaim/kept-sites"];
         (names == kept).then_some(())
     };
-    world.until("nothing is left but the volumes that are to be kept", 90, left).await;
+    world.until("only the retained volumes are left", 90, left).await;
 }
 
-/// R-6, of every object that a bench has: deleted, relabelled or scaled by hand, it comes back.
+/// R-6, for every object of a bench: it is restored after it was deleted, relabelled or scaled manually.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_object_that_is_changed_by_hand_comes_back() {
+async fn every_manually_changed_object_is_restored() {
     let world = World::start("hands").await;
     world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
     world.cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
@@ -201,12 +205,12 @@ async fn every_object_that_is_changed_by_hand_comes_back() {
         world.cluster.kubectl(&["get", name, "-n", "wrong", "-o", &output], "").ok().map(|it| it.out)
     };
     for name in &names {
-        // A Job is made, not kept: what it ran is done.
+        // A finished Job is not recreated.
         if !name.starts_with("job") {
             let component = get(name, ".metadata.labels.component");
             world.kubectl(&["label", name, "-n", "wrong", "--overwrite", "component=edited"]);
             let back = || async { (get(name, ".metadata.labels.component") == component).then_some(()) };
-            world.until(&format!("{name} has its label again"), 30, back).await;
+            world.until(&format!("the label of {name} is restored"), 30, back).await;
         }
         let uid = get(name, ".metadata.uid");
         world.kubectl(&["delete", name, "-n", "wrong", "--wait=false"]);
@@ -214,20 +218,20 @@ async fn every_object_that_is_changed_by_hand_comes_back() {
             let now = get(name, ".metadata.uid").filter(|it| !it.is_empty());
             (now.is_some() && now != uid).then_some(())
         };
-        world.until(&format!("{name} is there again"), 60, anew).await;
+        world.until(&format!("{name} is recreated"), 60, anew).await;
     }
     for name in names.iter().filter(|it| it.starts_with("deployment")) {
         let before = get(name, ".spec.replicas");
         world.kubectl(&["scale", name, "-n", "wrong", "--replicas=9"]);
         if name.ends_with("worker-long") {
             tokio::time::sleep(std::time::Duration::from_secs(3)).await;
-            assert_eq!(get(name, ".spec.replicas").as_deref(), Some("9"), "KEDA's number is left alone");
+            assert_eq!(get(name, ".spec.replicas").as_deref(), Some("9"), "KEDA's number of replicas is kept");
             continue;
         }
         let back = || async { (get(name, ".spec.replicas") == before).then_some(()) };
-        world.until(&format!("{name} has its replicas again"), 30, back).await;
+        world.until(&format!("the replicas of {name} are restored"), 30, back).await;
     }
     bench.ready("whole").await;
-    println!("{} objects were relabelled, deleted and scaled by hand, and came back", names.len());
+    println!("{} objects were relabelled, deleted and scaled manually, and restored", names.len());
     assert!(names.len() >= 20, "{names:?}");
 }

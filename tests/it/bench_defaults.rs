@@ -1,5 +1,5 @@
-//! What of a bench's spec governs sites that exist: each leaf is changed, and a site shows it. Defaults of new sites:
-//! `src/controllers/site/tests/leaves.rs`.
+//! Fields of a bench's spec that apply to existing sites: each leaf is changed, and the effect on a site is checked. Defaults of
+//! new sites: `src/controllers/site/tests/leaves.rs`.
 
 use frappe_crds::FrappeBench;
 use kube::{
@@ -10,13 +10,13 @@ use serde_json::{Value, json};
 
 use crate::site_fields::{object, settled, shown, spec, world};
 
-/// Namespace of the site that is placed on the bench from outside.
+/// Namespace of the site in another namespace than the bench.
 const TENANT: &str = "tenant";
 
-/// What a leaf is changed from and to, both over the bench's own spec.
+/// A leaf, and the specs that it is changed from and to, each merged into the bench's spec.
 type Row = (&'static str, Value, Value);
 
-/// Leaves that count for sites that exist.
+/// Leaves that apply to existing sites.
 #[rustfmt::skip]
 fn of_existing() -> Vec<Row> {
     let detected = json!({"domainConfig": {"ingressControllerRef": {"name": "controller", "namespace": "fields"}}});
@@ -25,7 +25,7 @@ fn of_existing() -> Vec<Row> {
         json_patch::merge(&mut whole, &json!({"domainConfig": more}));
         whole
     };
-    // Hosts of other namespaces' sites are named too.
+    // Hosts of sites in other namespaces use it too.
     let tenants = |namespaces: Value| {
         json!({"domainConfig": {"allowedSuffixes": ["example.com"]}, "allowedSites": {"namespaces": namespaces}})
     };
@@ -63,9 +63,9 @@ fn service(name: &str, namespace: &str, host: &str) -> String {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [{"port": 80}]}}).to_string()
 }
 
-/// what a bench says about sites reaches them.
+/// fields of a bench that concern sites have an effect on them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_leaf_of_a_bench_about_sites_reaches_them() {
+async fn every_leaf_of_a_bench_that_concerns_sites_has_an_effect_on_them() {
     let world = world("defaults").await;
     let tenant = format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {TENANT}, labels: {{tier: gold}}}}\n");
     world.cluster.apply(&tenant).unwrap();
@@ -95,7 +95,7 @@ async fn every_leaf_of_a_bench_about_sites_reaches_them() {
             let mut whole = database.clone();
             json_patch::merge(&mut whole, more);
             bench.set(&whole).await;
-            // The bench is seen first, then the site.
+            // The bench is reconciled first, then the site.
             tokio::time::sleep(std::time::Duration::from_millis(700)).await;
             pictures.push(settled(&world, &world.sites(namespace), name, leaf).await);
         }
@@ -104,9 +104,9 @@ async fn every_leaf_of_a_bench_about_sites_reaches_them() {
         if changed.is_empty() {
             wrong.push(format!("{leaf} has no effect on a site"));
         }
-        // What a site was once given it keeps where the right to more is withdrawn.
+        // A site keeps what it was granted after the permission is withdrawn.
         let mut left = pictures[2].against(&pictures[0]);
-        // The first Job, which creates the site, also mounts the password of Administrator.
+        // The first Job, which creates the site, also mounts the Administrator's password.
         left.retain(|it| !it.starts_with("newest Job: volumes"));
         if !left.is_empty() && !leaf.starts_with("allowedSites") {
             wrong.push(format!("{leaf}: its revert left {left:?}"));

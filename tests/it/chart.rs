@@ -1,4 +1,4 @@
-//! The Helm chart: sound, strict about its values, and enough to run the operator with its account and nothing more.
+//! The Helm chart: it is valid, rejects invalid values, and grants exactly the permissions that the operator needs.
 
 use std::{collections::BTreeSet, path::Path, process::Command};
 
@@ -14,10 +14,10 @@ use serde_json::Value;
 use crate::support::{World, ground, kubeconfig_of_pod, kubectl, program, site};
 
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/helm/frappe-operator");
-/// Not the one that everything has as its default.
+/// Differs from the default namespace.
 const SYSTEM: &str = "my-frappe-system";
 
-/// Runs helm: whether it ended well, its output and its errors.
+/// Runs helm; returns whether it succeeded, its output and its errors.
 fn helm(arguments: &[&str]) -> (bool, String, String) {
     let output = Command::new("helm").args(arguments).output().expect("helm on PATH: make test builds it");
     let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -40,7 +40,7 @@ fn named<'a>(objects: &'a [serde_yaml_ng::Value], kind: &str, name: &str) -> &'a
 }
 
 #[test]
-fn the_chart_is_sound_and_the_guides_arguments_work() {
+fn the_chart_is_valid_and_the_guides_arguments_work() {
     let (ok, out, errors) = helm(&["lint", "--strict", CHART]);
     assert!(ok, "{out}{errors}");
     let plain = rendered(&[]);
@@ -61,7 +61,7 @@ fn the_chart_is_sound_and_the_guides_arguments_work() {
         "--set",
         "operatorConfig.gitEnabled=true",
     ]);
-    // The name that the guide's commands have.
+    // The name in the guide's commands.
     let deployment = named(&guide, "Deployment", "frappe-operator-controller-manager");
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
     assert_eq!(container["image"], "myregistry.com/frappe-operator:v2.5.0");
@@ -91,23 +91,26 @@ fn the_chart_is_sound_and_the_guides_arguments_work() {
     ] {
         named(&all, kind, name);
     }
-    assert!(!all.iter().any(|it| it["kind"] == "PodDisruptionBudget"), "one replica could never be moved");
+    assert!(
+        !all.iter().any(|it| it["kind"] == "PodDisruptionBudget"),
+        "a PodDisruptionBudget would block the eviction of a single replica"
+    );
     let crd = named(&all, "CustomResourceDefinition", "frappesites.vyogo.tech");
     assert!(crd["metadata"]["annotations"].is_null());
 }
 
-/// The policy in the chart is the one that the program prints.
+/// The policy in the chart equals the one that the program prints.
 #[test]
-fn the_charts_fence_is_the_programs() {
+fn the_charts_admission_fence_equals_the_programs() {
     let account = ["--namespace", "NAMESPACE-OF-THE-RELEASE", "--service-account", "ACCOUNT-OF-THE-RELEASE"];
     let printed = Command::new(program()).arg("admission-fence").args(account).output().unwrap();
     let committed = std::fs::read_to_string(Path::new(CHART).join("files/admission-fence.yaml")).unwrap();
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
 }
 
-/// Likewise the policies about what objects name, which are on unless they are turned off.
+/// The policies for references equal those that the program prints, and are enabled by default.
 #[test]
-fn the_charts_policies_about_references_are_the_programs() {
+fn the_charts_reference_policies_equal_the_programs() {
     let printed = Command::new(program()).arg("admission-references").output().unwrap();
     let committed = std::fs::read_to_string(Path::new(CHART).join("files/admission-references.yaml")).unwrap();
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
@@ -120,9 +123,9 @@ fn the_charts_policies_about_references_are_the_programs() {
     assert!(!off.iter().any(|it| it["kind"] == "ValidatingAdmissionPolicy"));
 }
 
-/// What stands in a status was decided by the operator: no role that the chart gives to people may write one, nor a claim of a host.
+/// The operator trusts statuses: none of the chart's roles for users may write a status or a claim of a host.
 #[test]
-fn the_charts_roles_write_no_status() {
+fn the_charts_roles_may_not_write_statuses() {
     let objects = rendered(&[]);
     let roles: Vec<_> = objects.iter().filter(|it| it["kind"] == "ClusterRole").collect();
     let people: Vec<_> = roles.iter().filter(|it| it["metadata"]["name"] != "frappe-operator").collect();
@@ -137,9 +140,9 @@ fn the_charts_roles_write_no_status() {
     }
 }
 
-/// With namespaces named, what is of a namespace may be done there only.
+/// With `watchNamespaces`, permissions on namespaced objects are granted only in those namespaces.
 #[test]
-fn rights_follow_the_watched_namespaces() {
+fn permissions_are_limited_to_the_watched_namespaces() {
     let some = rendered(&["--set", "watchNamespaces={shops,databases}"]);
     let of_cluster = named(&some, "ClusterRole", "frappe-operator")["rules"].as_sequence().unwrap().len();
     let everywhere = rendered(&[]);
@@ -158,8 +161,8 @@ fn rights_follow_the_watched_namespaces() {
     );
 }
 
-/// Every metric that an expression names is one that the operator has.
-fn knows_metrics_of(expression: &str) {
+/// Every metric in an expression exists.
+fn assert_metrics_exist(expression: &str) {
     let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
     let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_", "frappe_backup_"];
     let named: Vec<_> = words.filter(|it| ours.iter().any(|prefix| it.starts_with(prefix))).collect();
@@ -177,12 +180,12 @@ fn knows_metrics_of(expression: &str) {
 }
 
 #[test]
-fn alerts_and_dashboard_are_about_metrics_that_there_are() {
+fn alerts_and_dashboard_use_existing_metrics() {
     let alerts: Value = serde_yaml_ng::from_str(include_str!("../../helm/frappe-operator/files/alerts.yaml")).unwrap();
     let rules = alerts["groups"][0]["rules"].as_array().unwrap();
     assert!(rules.len() >= 8);
     for rule in rules {
-        knows_metrics_of(rule["expr"].as_str().unwrap());
+        assert_metrics_exist(rule["expr"].as_str().unwrap());
         assert!(rule["annotations"]["description"].is_string() && rule["labels"]["severity"].is_string());
     }
     let config = rendered(&["--set", "dashboard.enabled=true"]);
@@ -192,13 +195,13 @@ fn alerts_and_dashboard_are_about_metrics_that_there_are() {
     let panels = dashboard["panels"].as_array().unwrap();
     assert!(panels.len() >= 15);
     for target in panels.iter().flat_map(|panel| panel["targets"].as_array().unwrap()) {
-        knows_metrics_of(target["expr"].as_str().unwrap());
+        assert_metrics_exist(target["expr"].as_str().unwrap());
     }
 }
 
-/// kube-state-metrics is told of fields that the CRDs have.
+/// The fields in the configuration of kube-state-metrics exist in the CRDs.
 #[test]
-fn what_kube_state_metrics_reads_is_there() {
+fn fields_for_kube_state_metrics_exist() {
     let config = rendered(&["--set", "kubeStateMetrics.enabled=true"]);
     let map = named(&config, "ConfigMap", "frappe-operator-kube-state-metrics");
     let config: Value = serde_yaml_ng::from_str(map["data"]["config.yaml"].as_str().unwrap()).unwrap();
@@ -226,7 +229,7 @@ fn what_kube_state_metrics_reads_is_there() {
 }
 
 #[test]
-fn bad_values_are_refused_with_their_place() {
+fn invalid_values_are_rejected_with_their_path() {
     let table = [
         ("operator.replicaCount=0", "replicaCount"),
         ("operator.replicaCount=many", "replicaCount"),
@@ -258,13 +261,13 @@ fn bad_values_are_refused_with_their_place() {
     ];
     for (value, place) in table {
         let (ok, _, errors) = helm(&["template", "frappe-operator", CHART, "--set", value]);
-        assert!(!ok && errors.contains(place), "{value} is taken, or its refusal does not name {place}: {errors}");
+        assert!(!ok && errors.contains(place), "{value} is accepted, or the error does not name {place}: {errors}");
     }
-    println!("{} bad values are refused", table.len());
+    println!("{} invalid values are rejected", table.len());
 }
 
-/// Starts the operator as a pod of the Deployment has it: its arguments, its environment, its account. Only the port of
-/// the metrics is another, since all run on one machine.
+/// Starts the operator with the arguments, environment and account of a pod of the Deployment. Only the port for metrics differs,
+/// because all replicas run on one machine.
 fn start(cluster: &Cluster, deployment: &Value, pod: &Value) -> Operator {
     let name = pod["metadata"]["name"].as_str().unwrap();
     let container = &deployment["spec"]["template"]["spec"]["containers"][0];
@@ -299,7 +302,7 @@ fn json(cluster: &Cluster, arguments: &[&str]) -> Value {
     serde_json::from_str(&kubectl(cluster, &[arguments, &["-o", "json"]].concat(), "")).unwrap()
 }
 
-/// A copy of the chart whose CRD of sites has another description.
+/// A copy of the chart whose CRD of sites has another short name.
 fn next_chart(folder: &Path) -> String {
     let copy = folder.join("next-chart");
     let status = Command::new("cp").args(["-rL", CHART]).arg(&copy).status().unwrap();
@@ -312,7 +315,7 @@ fn next_chart(folder: &Path) -> String {
     copy.display().to_string()
 }
 
-/// Does something with the release, by a chart.
+/// Runs `helm VERB` for the release with a chart; returns the output.
 fn release(cluster: &Cluster, verb: &str, chart: &[&str], more: &[&str]) -> String {
     let path = cluster.kubeconfig.display().to_string();
     let place = ["--kubeconfig", &path, "--namespace", SYSTEM];
@@ -321,9 +324,9 @@ fn release(cluster: &Cluster, verb: &str, chart: &[&str], more: &[&str]) -> Stri
     out
 }
 
-/// A cluster with the chart in a namespace that takes restricted pods only.
+/// A cluster with the chart installed in a namespace that enforces the restricted Pod Security Standard.
 fn with_release(purpose: &str, values: &str) -> Cluster {
-    // The chart brings the CRDs.
+    // The chart installs the CRDs.
     let stand_ins = concat!(env!("CARGO_MANIFEST_DIR"), "/loadtest/controlplane/crds");
     let cluster = Cluster::start_with(purpose, 3, &[("CRDS", stand_ins)]).unwrap();
     let restricted = "pod-security.kubernetes.io/enforce: restricted";
@@ -338,7 +341,7 @@ fn with_release(purpose: &str, values: &str) -> Cluster {
     cluster
 }
 
-/// Such a cluster with the operator of each of the release's three pods.
+/// Such a cluster, with a running operator for each of the release's three pods.
 async fn installed() -> (World, Vec<Operator>) {
     let cluster = with_release("chart", "operator.replicaCount=3");
     let mut operators = replicas(&cluster, 3).await;
@@ -346,7 +349,7 @@ async fn installed() -> (World, Vec<Operator>) {
     (World { operator: operators.remove(0), client, cluster }, operators)
 }
 
-/// The operator of each pod of the Deployment that is not ending.
+/// A running operator for each pod of the Deployment that is not being deleted.
 async fn replicas(cluster: &Cluster, count: usize) -> Vec<Operator> {
     let deployment = json(cluster, &["get", "deployment", "frappe-operator-controller-manager", "-n", SYSTEM]);
     let image = &deployment["spec"]["template"]["spec"]["containers"][0]["image"];
@@ -363,8 +366,8 @@ async fn replicas(cluster: &Cluster, count: usize) -> Vec<Operator> {
     operators
 }
 
-/// No reconcile of a replica failed or panicked.
-async fn nothing_failed(operator: &Operator) {
+/// Asserts that no reconcile of a replica failed or panicked.
+async fn assert_nothing_failed(operator: &Operator) {
     let metrics = operator.http("/metrics").await.unwrap();
     let failed = metrics.lines().filter(|line| {
         let counted = ["controller_runtime_reconcile_errors_total", "controller_runtime_reconcile_panics_total"];
@@ -373,17 +376,17 @@ async fn nothing_failed(operator: &Operator) {
     assert_eq!(failed.collect::<Vec<_>>(), Vec::<&str>::new(), "{}", operator.log_tail());
 }
 
-/// uids of the pods of the bench, but for those of Jobs.
+/// uids of the bench's pods, except those of Jobs.
 fn pods_of_bench(cluster: &Cluster) -> BTreeSet<String> {
     let selector = "bench=bench,!batch.kubernetes.io/job-name";
     let pods = json(cluster, &["get", "pods", "-n", "demo", "-l", selector]);
     pods["items"].as_array().unwrap().iter().map(|it| it["metadata"]["uid"].to_string()).collect()
 }
 
-/// With the rights of the chart, and no others, three replicas bring sites up; an upgrade restarts no bench; what is
-/// uninstalled leaves sites and data.
+/// With only the chart's permissions, three replicas create sites; an upgrade restarts no bench; uninstalling keeps sites and
+/// data.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_the_chart_installs_runs_and_goes_without_harm() {
+async fn the_chart_installs_upgrades_and_uninstalls_without_restarts() {
     const SITES: usize = 200;
     let (mut world, mut others) = installed().await;
     world.with_bench("demo").await;
@@ -391,12 +394,12 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
     world.kubectl(&["patch", "frappebench", "bench", "-n", "demo", "--type", "merge", "-p", many]);
     world.cluster.apply(&(0..SITES).map(|index| site("demo", &format!("site-{index}"))).collect::<String>()).unwrap();
     for index in 0..SITES {
-        world.site_in("demo", &format!("site-{index}"), SitePhase::Ready).await;
+        world.wait_for_site_phase("demo", &format!("site-{index}"), SitePhase::Ready).await;
     }
     let requests = || audit::requests(&world.cluster.logs, jiff::Timestamp::UNIX_EPOCH).unwrap();
     let statuses = requests().into_iter().filter(|it| it.resource == "frappesites/status");
     let owners: BTreeSet<String> = statuses.map(|it| it.pod).collect();
-    assert_eq!(owners.len(), 3, "each replica has a share: {owners:?}");
+    assert_eq!(owners.len(), 3, "each replica owns sites: {owners:?}");
     world.kubectl(&["delete", "frappesite", "site-0", "-n", "demo", "--timeout=60s"]);
 
     let before = pods_of_bench(&world.cluster);
@@ -408,37 +411,37 @@ async fn what_the_chart_installs_runs_and_goes_without_harm() {
     let config = json(&world.cluster, &["get", "configmap", "frappe-operator-config", "-n", SYSTEM]);
     assert_eq!(config["data"]["maxConcurrentSiteJobs"], "7");
     world.cluster.apply(&site("demo", "later")).unwrap();
-    world.site_in("demo", "later", SitePhase::Ready).await;
-    // With another image the Deployment replaces its pods. Their tokens end with them, so the old replicas end first.
+    world.wait_for_site_phase("demo", "later", SitePhase::Ready).await;
+    // With another image, the Deployment replaces its pods. Their tokens become invalid, so the old replicas stop first.
     others.push(world.operator);
     for operator in &mut others {
-        nothing_failed(operator).await;
+        assert_nothing_failed(operator).await;
         assert!(operator.stop().await.unwrap().success());
     }
     release(&world.cluster, "upgrade", &[&next], &["--reuse-values", "--set", "operator.image.tag=next", "--wait"]);
     let mut newer = replicas(&world.cluster, 3).await;
     world.operator = newer.remove(0);
     world.cluster.apply(&site("demo", "newest")).unwrap();
-    world.site_in("demo", "newest", SitePhase::Ready).await;
+    world.wait_for_site_phase("demo", "newest", SitePhase::Ready).await;
     assert_eq!(pods_of_bench(&world.cluster), before, "no pod of a bench was restarted");
     let refused: Vec<String> = requests().iter().filter(|it| it.code == 403).map(ToString::to_string).collect();
-    assert!(refused.is_empty(), "rights are missing: {refused:?}");
-    println!("{} requests with the chart's rights, none refused", requests().len());
+    assert!(refused.is_empty(), "permissions are missing: {refused:?}");
+    println!("{} requests with the chart's permissions, none forbidden", requests().len());
 
     newer.push(world.operator);
     for operator in &mut newer {
-        nothing_failed(operator).await;
+        assert_nothing_failed(operator).await;
         assert!(operator.stop().await.unwrap().success());
     }
     release(&world.cluster, "uninstall", &[], &[]);
     let sites = json(&world.cluster, &["get", "frappesites", "-n", "demo"]);
-    assert_eq!(sites["items"].as_array().unwrap().len(), SITES + 1, "the sites are still there");
-    assert_eq!(pods_of_bench(&world.cluster), before, "and so are the benches' pods");
+    assert_eq!(sites["items"].as_array().unwrap().len(), SITES + 1, "the sites still exist");
+    assert_eq!(pods_of_bench(&world.cluster), before, "the benches' pods still exist");
 }
 
-/// A release of some namespaces works with rights in those, and asks for nothing of others.
+/// With `watchNamespaces`, the operator works with permissions in those namespaces and sends no request for others.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_release_of_some_namespaces_sees_no_other() {
+async fn a_release_with_watch_namespaces_accesses_no_other() {
     let cluster = with_release("namespaces", "operator.replicaCount=1,watchNamespaces={left,right}");
     let operator = replicas(&cluster, 1).await.remove(0);
     let client = cluster.client().await.unwrap();
@@ -447,14 +450,16 @@ async fn a_release_of_some_namespaces_sees_no_other() {
     for namespace in ["left", "right"] {
         world.with_bench(namespace).await;
         world.cluster.apply(&site(namespace, "shop")).unwrap();
-        world.site_in(namespace, "shop", SitePhase::Ready).await;
+        world.wait_for_site_phase(namespace, "shop", SitePhase::Ready).await;
     }
-    // What goes is noticed in each of them, and a bench waits for its sites.
+    // Deletions are observed in each of them, and a bench waits for its sites.
     for namespace in ["left", "right"] {
         world.kubectl(&["delete", "ingress", "shop-ingress", "-n", namespace, "--wait=false"]);
         let get = ["get", "ingress", "shop-ingress", "-n", namespace, "-o", "name"];
         world
-            .until("the Ingress is back", 30, || async { world.cluster.kubectl(&get, "").ok()?.success.then_some(()) })
+            .until("the Ingress is restored", 30, || async {
+                world.cluster.kubectl(&get, "").ok()?.success.then_some(())
+            })
             .await;
         world.kubectl(&["delete", "frappebench", "bench", "-n", namespace, "--wait=false"]);
         world.kubectl(&["delete", "frappesite", "shop", "-n", namespace, "--timeout=60s"]);
@@ -474,5 +479,5 @@ async fn a_release_of_some_namespaces_sees_no_other() {
         .map(ToString::to_string)
         .collect();
     assert!(astray.is_empty(), "{astray:#?}");
-    println!("{} requests, all of them in two namespaces and the operator's own", requests.len());
+    println!("{} requests, all in the two namespaces and the operator's own", requests.len());
 }

@@ -1,4 +1,4 @@
-//! A cluster of the tests or of the demo does not outlive them, however they end.
+//! A cluster of a test or of the demo is removed however the test or the demo ends.
 
 use std::{
     io::{BufRead, BufReader},
@@ -15,7 +15,7 @@ fn hold(name: &str) -> Child {
     command.args(["hold", name]).env("NODES", "0").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-/// Ctrl-C reaches what is to remove the cluster too, and then the one who holds it ends.
+/// Ctrl-C is also sent to the process that removes the cluster, and then the process that holds the cluster ends.
 #[test]
 fn an_interrupted_test_leaves_no_cluster() {
     let name = format!("held-{}", std::process::id());
@@ -26,17 +26,17 @@ fn an_interrupted_test_leaves_no_cluster() {
     let kubeconfig = Path::new(kubeconfig.trim());
     let folder = kubeconfig.with_file_name("clusters").join(&name);
     let ids: Vec<String> = folder.join("pids").read_dir().unwrap().map(|it| it.unwrap().path()).map(read).collect();
-    assert!(ids.len() >= 4 && ids.iter().all(|id| lives(id)), "{ids:?}");
+    assert!(ids.len() >= 4 && ids.iter().all(|id| is_running(id)), "{ids:?}");
 
     kill_process(Pid::from_child(&holder), Signal::INT).unwrap();
     drop(holder.stdin.take());
     holder.wait().unwrap();
     assert!(!folder.exists() && !kubeconfig.exists(), "{} is left", folder.display());
-    let left: Vec<_> = ids.iter().filter(|id| lives(id)).collect();
+    let left: Vec<_> = ids.iter().filter(|id| is_running(id)).collect();
     assert!(left.is_empty(), "processes are left: {left:?}");
 }
 
-/// Then nobody reads what the script prints, either.
+/// The script's output has no reader then.
 #[test]
 fn a_test_that_is_killed_while_its_cluster_starts_leaves_none() {
     let name = format!("orphan-{}", std::process::id());
@@ -53,7 +53,7 @@ fn read(path: impl AsRef<Path>) -> String {
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }
 
-/// Whether a process runs; one that ended and is not collected yet does not.
-fn lives(id: &str) -> bool {
+/// Whether a process is running; a zombie is not.
+fn is_running(id: &str) -> bool {
     std::fs::read(format!("/proc/{id}/cmdline")).is_ok_and(|it| !it.is_empty())
 }

@@ -1,5 +1,5 @@
-//! Three crashes on a real API server: the process is killed after a write, and another converges. Every other point is
-//! `tests/model/crash.rs`.
+//! Three crashes on a real API server: the process is killed after a write, and its successor converges. All other points are
+//! tested by `tests/model/crash.rs`.
 
 use std::time::Duration;
 
@@ -8,19 +8,19 @@ use frappe_loadtest::process::{Operator, Options};
 
 use crate::support::{World, inventory, program, site, until};
 
-/// Writes after which the process dies on a site's way to Ready: its Secret is made, its Job is about to be.
+/// Numbers of writes after which the process is killed while it creates a site: after the Secret, and before the Job.
 const TO_READY: [i64; 2] = [3, 9];
-/// The same on the way out: the delete Job is made.
-const TO_GONE: i64 = 3;
-/// One pod whose container restarts: it takes its own Lease over at once.
+/// The same for a deletion: after the delete Job was created.
+const TO_DELETED: i64 = 3;
+/// One pod whose container restarts: the new process takes over its own Lease at once.
 const POD: &str = "11111111-2222-3333-4444-555555555555";
 
 fn options(crash_after_writes: Option<i64>) -> Options {
     Options { crash_after_writes, pod_uid: Some(POD.to_owned()), ..Options::default() }
 }
 
-/// Runs the operator until it dies after so many writes, which it must; then another.
-async fn crash_and_go_on(world: &mut World, writes: i64) {
+/// Runs the operator until it crashes after so many writes, then starts another.
+async fn crash_and_restart(world: &mut World, writes: i64) {
     world.operator = Operator::start(program(), &world.cluster, &options(Some(writes))).unwrap();
     let mut died = false;
     for _ in 0..1200 {
@@ -38,7 +38,7 @@ async fn crash_and_go_on(world: &mut World, writes: i64) {
 
 ///
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_crash_converges() {
+async fn the_operator_converges_after_a_crash() {
     let mut world = World::start_with("crash", &options(None)).await;
     world.with_bench("sweep").await;
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -47,18 +47,18 @@ async fn a_crash_converges() {
     for (round, writes) in TO_READY.into_iter().enumerate() {
         world.operator.kill().unwrap();
         world.cluster.apply(&site("sweep", "victim")).unwrap();
-        crash_and_go_on(&mut world, writes).await;
-        let site = world.site_in("sweep", "victim", SitePhase::Ready).await;
+        crash_and_restart(&mut world, writes).await;
+        let site = world.wait_for_site_phase("sweep", "victim", SitePhase::Ready).await;
         assert!(site.status.unwrap().initialized);
         let now = inventory(&world, "sweep");
         if round == 0 {
             whole.clone_from(&now);
         }
-        assert_eq!(now, whole, "after a crash at write {writes} on the way to Ready");
+        assert_eq!(now, whole, "after a crash at write {writes} of the creation");
         world.operator.kill().unwrap();
         world.kubectl(&["delete", "frappesite", "victim", "-n", "sweep", "--wait=false"]);
-        crash_and_go_on(&mut world, TO_GONE).await;
-        world.site_gone("sweep", "victim").await;
+        crash_and_restart(&mut world, TO_DELETED).await;
+        world.wait_for_site_deletion("sweep", "victim").await;
         let left = || async { (inventory(&world, "sweep") == bare).then_some(()) };
         assert!(until("nothing is left", 30, left).await.is_some(), "left: {:#?}", inventory(&world, "sweep"));
     }

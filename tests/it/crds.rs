@@ -1,4 +1,4 @@
-//! The API server accepts what the guide shows and refuses what is wrong, with words that help.
+//! The API server accepts the guide's objects and rejects invalid ones with useful messages.
 
 use std::fs;
 
@@ -7,12 +7,12 @@ use serde_yaml_ng::Value;
 
 use crate::support::shared;
 
-/// YAML blocks of the guide that are objects of this API, as they stand there.
+/// YAML blocks of the guide that are objects of this API, unchanged.
 pub(crate) fn guide_blocks(text: &str) -> Vec<String> {
     guide_documents(text, |it| it["apiVersion"] == "vyogo.tech/v1alpha1")
 }
 
-/// Documents of the guide's YAML blocks that are wanted.
+/// Documents of the guide's YAML blocks that match.
 pub(crate) fn guide_documents(text: &str, wanted: impl Fn(&Value) -> bool) -> Vec<String> {
     let mut blocks = Vec::new();
     for block in text.split("```yaml").skip(1) {
@@ -41,18 +41,18 @@ fn every_object_of_the_guide_is_accepted_verbatim() {
             refused.push(format!("{block}\n{}", output.errors));
         }
     }
-    assert!(refused.is_empty(), "refused:\n{}", refused.join("\n"));
+    assert!(refused.is_empty(), "rejected:\n{}", refused.join("\n"));
     println!("accepted verbatim: {} objects of the guide", blocks.len());
 }
 
-/// One bad object: what is changed in a good one, and what the refusal must say.
+/// One invalid object: the change of a valid one, and what the rejection must contain.
 struct Bad {
     kind: &'static str,
     change: String,
     says: Vec<String>,
 }
 
-/// The corpus: a kind in brackets, then lines `path = value => part | part` (see the file).
+/// The test data: a kind in brackets, then lines `path = value => part | part` (see the file).
 fn corpus() -> Vec<Bad> {
     let mut kind = "";
     let mut found = Vec::new();
@@ -104,7 +104,7 @@ fn set(object: &mut Value, change: &str) {
 }
 
 #[test]
-fn every_bad_object_is_refused_with_the_field_and_the_remedy() {
+fn every_invalid_object_is_rejected_with_the_field_and_the_remedy() {
     let cluster = Cluster::start("bad", 0).expect("a cluster");
     let corpus = corpus();
     assert!(corpus.len() >= 40, "the corpus has {} objects", corpus.len());
@@ -132,5 +132,5 @@ fn every_bad_object_is_refused_with_the_field_and_the_remedy() {
         }
     }
     assert!(wrong.is_empty(), "{} of {} wrong:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
-    println!("refused as they should be: {} objects", corpus.len());
+    println!("rejected as expected: {} objects", corpus.len());
 }

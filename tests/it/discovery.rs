@@ -1,4 +1,4 @@
-//! The MariaDB operator may be installed after this operator: that is noticed without a restart.
+//! The MariaDB operator may be installed after this operator: it is detected without a restart.
 
 use frappe_loadtest::{
     cluster::Cluster,
@@ -10,7 +10,7 @@ use crate::support::{World, program, site};
 const KINDS: [&str; 4] = ["databases", "users", "grants", "mariadbs"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kinds_that_appear_later_are_noticed() {
+async fn kinds_that_are_installed_later_are_detected() {
     let cluster = Cluster::start("discovery", 3).unwrap();
     for kind in KINDS {
         assert!(cluster.kubectl(&["delete", "crd", &format!("{kind}.k8s.mariadb.com")], "").unwrap().success);
@@ -23,12 +23,12 @@ async fn kinds_that_appear_later_are_noticed() {
                  apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {name: bench, namespace: early}\n\
                  spec: {frappeVersion: \"15\"}\n";
     world.cluster.apply(&format!("{bench}{}", site("early", "shop"))).unwrap();
-    println!("{}", world.site_says("early", "shop", "MariaDbOperatorMissing").await);
+    println!("{}", world.wait_for_site_reason("early", "shop", "MariaDbOperatorMissing").await);
     world.cluster.apply(include_str!("../../loadtest/controlplane/crds/mariadb-stand-in.yaml")).unwrap();
-    println!("{}", world.site_says("early", "shop", "DatabaseServerNotFound").await);
+    println!("{}", world.wait_for_site_reason("early", "shop", "DatabaseServerNotFound").await);
     let server =
         "apiVersion: k8s.mariadb.com/v1alpha1\nkind: MariaDB\nmetadata: {name: late, namespace: early}\nspec: {}\n";
     world.cluster.apply(server).unwrap();
-    println!("{}", world.site_says("early", "shop", "CreatingDatabase").await);
+    println!("{}", world.wait_for_site_reason("early", "shop", "CreatingDatabase").await);
     world.kubectl(&["get", "database.k8s.mariadb.com/shop-db", "-n", "early"]);
 }

@@ -1,4 +1,4 @@
-//! Every file of `examples`, applied as a user would: `kubectl apply -f FILE`, and brought to what its comment says.
+//! Every file in `examples`, applied as a user would: `kubectl apply -f FILE`. Each reaches the state that its comment describes.
 
 use std::path::Path;
 
@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use crate::support::{World, kubectl, until};
 
-/// The files that stand for themselves, with one MariaDB in their namespace; `sites` comes on top of `basic`, and
-/// `restore-drill` on top of `backup`. A file that is not here fails the test.
+/// The files that need only a MariaDB in their namespace; `sites` needs `basic`, and `restore-drill` needs `backup`. A file that is
+/// not listed fails the test.
 const ALONE: [&str; 14] = [
     "air-gapped",
     "autoscaling",
@@ -34,7 +34,7 @@ fn folder() -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("examples")
 }
 
-/// The class that an example names, and volumes of it.
+/// The StorageClass that an example references, and volumes of it.
 fn fast_volumes() -> String {
     let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "fast-ssd"},
                        "provisioner": "kubernetes.io/no-provisioner"});
@@ -47,7 +47,7 @@ fn fast_volumes() -> String {
     json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()
 }
 
-/// Applies a file in a namespace of its own; answers kind, namespace and name of its benches and sites.
+/// Applies a file in its own namespace; returns kind, namespace and name of its benches and sites.
 fn apply(world: &World, name: &str) -> Vec<[String; 3]> {
     let namespace = format!("example-{name}");
     kubectl(&world.cluster, &["create", "namespace", &namespace], "");
@@ -56,7 +56,7 @@ fn apply(world: &World, name: &str) -> Vec<[String; 3]> {
         kubectl(&world.cluster, &["apply", "-f", "-"], &fast_volumes());
     }
     let file = folder().join(format!("{name}.yaml"));
-    // As a user's kubeconfig has a namespace: `-n` would refuse a file that names others.
+    // The namespace is set in the kubeconfig, because `-n` rejects a file that contains other namespaces.
     kubectl(&world.cluster, &["config", "set-context", "--current", "--namespace", &namespace], "");
     kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
     let text = std::fs::read_to_string(&file).unwrap();
@@ -74,7 +74,7 @@ fn get(world: &World, [kind, namespace, name]: &[String; 3]) -> Value {
     serde_json::from_str(&kubectl(&world.cluster, &["get", kind, "-n", namespace, name, "-o", "json"], "")).unwrap()
 }
 
-/// The condition of a type: its status and reason.
+/// Status and reason of the condition of a type.
 fn condition(object: &Value, kind: &str) -> Option<(String, String)> {
     let found = object["status"]["conditions"].as_array()?.iter().find(|it| it["type"] == kind)?;
     Some((found["status"].as_str()?.to_owned(), found["reason"].as_str()?.to_owned()))
@@ -85,7 +85,7 @@ fn message(object: &Value, kind: &str) -> String {
     found["message"].as_str().unwrap().to_owned()
 }
 
-async fn says(world: &World, object: &[String; 3], kind: &str, status: &str, reason: &str) {
+async fn wait_for_condition(world: &World, object: &[String; 3], kind: &str, status: &str, reason: &str) {
     let wanted = Some((status.to_owned(), reason.to_owned()));
     let found = until(&format!("{object:?}: {kind} {status} {reason}"), 120, || async {
         (condition(&get(world, object), kind) == wanted).then_some(())
@@ -103,7 +103,7 @@ fn templates(world: &World, namespace: &str) -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_example_comes_to_what_it_says() {
+async fn every_example_reaches_the_described_state() {
     let world = World::start("examples").await;
     let mut files: Vec<String> = std::fs::read_dir(folder())
         .unwrap()
@@ -112,17 +112,17 @@ async fn every_example_comes_to_what_it_says() {
     files.sort();
     let mut known = [&ALONE[..], &["restore-drill", "sites"]].concat();
     known.sort_unstable();
-    assert_eq!(files, known, "files of examples, and those that this test knows");
+    assert_eq!(files, known, "the files of examples, and those that this test lists");
     for name in ALONE {
         for object in apply(&world, name) {
             let reason = if object[0] == "SiteBackup" { "BackupScheduled" } else { "Ready" };
-            says(&world, &object, "Ready", "True", reason).await;
+            wait_for_condition(&world, &object, "Ready", "True", reason).await;
         }
-        looks_as_asked(&world, name);
+        assert_objects_of(&world, name);
     }
     a_backup_is_restored_into_another_site(&world).await;
-    optional_apis_are_taken_up(&world).await;
-    sites_wait_for_what_they_name(&world).await;
+    optional_apis_are_used_once_installed(&world).await;
+    sites_wait_for_referenced_secrets(&world).await;
 }
 
 async fn a_backup_is_restored_into_another_site(world: &World) {
@@ -130,15 +130,15 @@ async fn a_backup_is_restored_into_another_site(world: &World) {
     let file = folder().join("restore-drill.yaml");
     kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
     let named = |kind: &str, name: &str| [kind, "example-backup", name].map(str::to_owned);
-    says(world, &named("SiteBackup", "drill"), "Ready", "True", "RestoreSucceeded").await;
-    says(world, &named("FrappeSite", "drill-site"), "Ready", "True", "Ready").await;
+    wait_for_condition(world, &named("SiteBackup", "drill"), "Ready", "True", "RestoreSucceeded").await;
+    wait_for_condition(world, &named("FrappeSite", "drill-site"), "Ready", "True", "Ready").await;
     kubectl(&world.cluster, &["delete", "-f", file.to_str().unwrap(), "--wait"], "");
     let left = kubectl(&world.cluster, &["get", "frappesites,sitebackups", "-o", "name"], "");
     assert_eq!(left, "frappesite.vyogo.tech/backup-site\nsitebackup.vyogo.tech/nightly\n");
 }
 
-/// What an example is about is in the objects that it leads to.
-fn looks_as_asked(world: &World, name: &str) {
+/// Asserts that the objects of a bench have the settings that the example shows.
+fn assert_objects_of(world: &World, name: &str) {
     let templates = templates(world, &format!("example-{name}"));
     let each = |path: &str, wanted: &Value| {
         assert!(!templates.is_empty());
@@ -168,11 +168,11 @@ fn looks_as_asked(world: &World, name: &str) {
     }
 }
 
-/// KEDA, and OpenShift's Route, come after the examples that ask for them.
-async fn optional_apis_are_taken_up(world: &World) {
+/// KEDA and OpenShift's Route are installed after the examples that use them.
+async fn optional_apis_are_used_once_installed(world: &World) {
     let named = |kind: &str, example: &str, name: &str| [kind, &format!("example-{example}"), name].map(str::to_owned);
     let bench = named("FrappeBench", "autoscaling", "autoscaled-bench");
-    says(world, &bench, "WorkersAutoscaled", "False", "KedaMissing").await;
+    wait_for_condition(world, &bench, "WorkersAutoscaled", "False", "KedaMissing").await;
     let site = named("FrappeSite", "openshift", "ocp-site");
     let before = get(world, &site);
     println!("without Routes: {} {:?}", before["status"]["route"], condition(&before, "RouteReady"));
@@ -190,21 +190,21 @@ async fn optional_apis_are_taken_up(world: &World) {
     assert!(routed.await.is_some(), "{:#}", get(world, &site)["status"]);
 }
 
-/// `sites.yaml` comes on top of `basic.yaml`, and names Secrets of the user.
-async fn sites_wait_for_what_they_name(world: &World) {
+/// `sites.yaml` needs `basic.yaml`, and references Secrets of the user.
+async fn sites_wait_for_referenced_secrets(world: &World) {
     let namespace = "example-basic";
     kubectl(&world.cluster, &["config", "set-context", "--current", "--namespace", namespace], "");
     let file = folder().join("sites.yaml");
     kubectl(&world.cluster, &["apply", "--validate=strict", "-f", file.to_str().unwrap()], "");
     let named = |name: &str| ["FrappeSite", namespace, name].map(str::to_owned);
-    says(world, &named("shop"), "Ready", "False", "SiteConfigSecretMissing").await;
-    says(world, &named("external"), "Ready", "False", "ConnectionSecretMissing").await;
+    wait_for_condition(world, &named("shop"), "Ready", "False", "SiteConfigSecretMissing").await;
+    wait_for_condition(world, &named("external"), "Ready", "False", "ConnectionSecretMissing").await;
     let secret = |name: &str, keys: &[&str]| {
         kubectl(&world.cluster, &[&["create", "secret", "generic", name], keys].concat(), "");
     };
     secret("shop-mail", &["--from-literal=password=p"]);
     secret("external-account", &["--from-literal=username=u", "--from-literal=password=p"]);
     for name in ["shop", "apart", "external"] {
-        says(world, &named(name), "Ready", "True", "Ready").await;
+        wait_for_condition(world, &named(name), "Ready", "True", "Ready").await;
     }
 }

@@ -1,4 +1,4 @@
-//! The admission fence on a real API server: it refuses a replica that does not own what it writes, and nobody else.
+//! The admission fence on a real API server: it rejects only writes of replicas that do not own the object.
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
@@ -10,7 +10,7 @@ use frappe_loadtest::{
 
 use crate::support::{World, kubeconfig_of_pod, kubectl, program, site};
 
-/// Account, rights and pods of two replicas.
+/// ServiceAccount, permissions and pods of two replicas.
 fn account() -> String {
     let pod = |name: &str| {
         format!(
@@ -35,9 +35,9 @@ fn identity(cluster: &Cluster, pod: &str) -> (PathBuf, String) {
     (kubeconfig_of_pod(cluster, NAMESPACE, pod), uid)
 }
 
-/// S-9: with the fence, the API server itself refuses what comes from a replica that does not own it.
+/// S-9: with the admission fence, the API server itself rejects a write by a replica that does not own the object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_api_server_refuses_who_does_not_own() {
+async fn the_api_server_rejects_replicas_that_do_not_own_the_object() {
     let cluster = Cluster::start("fence", 3).unwrap();
     cluster.apply(&account()).unwrap();
     let fence = Command::new(program()).args(["admission-fence", "--namespace", NAMESPACE]).output().unwrap();
@@ -56,14 +56,14 @@ async fn the_api_server_refuses_who_does_not_own() {
     let mut world = World { operator, client, cluster };
     world.with_bench("fenced").await;
     world.cluster.apply(&site("fenced", "shop")).unwrap();
-    world.site_in("fenced", "shop", SitePhase::Ready).await;
+    world.wait_for_site_phase("fenced", "shop", SitePhase::Ready).await;
 
     let path = second.1.0.display().to_string();
     let as_second = ["--kubeconfig", &path, "label", "frappesite", "shop", "-n", "fenced", "late=write"];
     let refused = world.cluster.kubectl(&as_second, "").unwrap();
     assert!(!refused.success && refused.errors.contains("this replica does not own entry"), "{}", refused.errors);
     println!("{}", refused.errors.trim());
-    world.kubectl(&["label", "frappesite", "shop", "-n", "fenced", "a=person"]);
+    world.kubectl(&["label", "frappesite", "shop", "-n", "fenced", "a=user"]);
 
     let mut other = Operator::start(program(), &world.cluster, &options(&second)).unwrap();
     other.ready().await.unwrap();
@@ -71,7 +71,7 @@ async fn the_api_server_refuses_who_does_not_own() {
     let sites: String = (0..8).map(|index| site("fenced", &format!("site-{index}"))).collect();
     world.cluster.apply(&sites).unwrap();
     for index in 0..8 {
-        world.site_in("fenced", &format!("site-{index}"), SitePhase::Ready).await;
+        world.wait_for_site_phase("fenced", &format!("site-{index}"), SitePhase::Ready).await;
     }
     let backup = |index: usize| {
         format!(
@@ -86,16 +86,16 @@ async fn the_api_server_refuses_who_does_not_own() {
         let shown = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", slots]);
         (shown.split_whitespace().count() == 8).then_some(())
     };
-    world.until("every SiteBackup is of its site's owner", 60, labelled).await;
+    world.until("every SiteBackup belongs to the owner of its site", 60, labelled).await;
     world.kubectl(&["delete", "frappesite", "--all", "-n", "fenced", "--timeout=60s"]);
-    // Who had the label takes it off, and the coordinator says what is missing.
+    // The owner of the slot removes the label, and the coordinator reports the missing site.
     let reasons = r#"jsonpath={.items[*].status.conditions[?(@.type=="Ready")].reason}"#;
     let free = || async {
         let said = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", reasons]);
         let left = world.kubectl(&["get", "sitebackups", "-n", "fenced", "-o", slots]);
         (said.split_whitespace().filter(|it| *it == "SiteNotFound").count() == 8 && left.is_empty()).then_some(())
     };
-    world.until("every SiteBackup is free", 60, free).await;
+    world.until("no SiteBackup has a label", 60, free).await;
     world.kubectl(&["delete", "sitebackups", "--all", "-n", "fenced", "--timeout=60s"]);
     assert!(other.stop().await.unwrap().success() && world.operator.stop().await.unwrap().success());
 }

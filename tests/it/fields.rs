@@ -1,5 +1,5 @@
-//! What only a real API server shows of a bench's fields: which changes it refuses, and that a reverted edit of many at once
-//! leaves nothing behind in any object. What each field changes: `src/controllers/bench/tests/leaves.rs`.
+//! Fields of a bench, as far as a test needs a real API server: changes that it rejects, and a reverted edit of many fields at
+//! once, which must restore every object. Effects of single fields: `src/controllers/bench/tests/leaves.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::support::World;
 
 const SPACE: &str = "fields";
-/// Kinds that a bench has.
+/// Kinds of a bench's objects.
 const KINDS: &str = "persistentvolumeclaims,services,deployments,statefulsets,configmaps,jobs,poddisruptionbudgets,\
                      networkpolicies,scaledobjects,triggerauthentications,servicemonitors";
 
-/// Changes that are refused, with the field that the answer names.
-fn refused() -> [(&'static str, Value); 3] {
+/// Changes that are rejected, with the field in the message.
+fn rejected() -> [(&'static str, Value); 3] {
     [
         ("componentReplicas.scheduler", json!({"componentReplicas": {"scheduler": 2}})),
         ("storageClassName", json!({"storageClassName": "other"})),
@@ -26,7 +26,7 @@ fn refused() -> [(&'static str, Value); 3] {
     ]
 }
 
-/// Specs, each of which changes many fields of the base at once.
+/// Specs that each change many fields of the base at once.
 fn changes() -> [Value; 3] {
     let cpu = |count: &str| json!({"requests": {"cpu": count}, "limits": {"cpu": count}});
     let named = ["gunicorn", "nginx", "scheduler", "socketio", "worker-default", "workerLong", "workerShort"];
@@ -64,7 +64,7 @@ fn changes() -> [Value; 3] {
     ]
 }
 
-/// What a bench's objects and its status are, field by field.
+/// The fields of a bench's objects and status.
 struct Seen(BTreeMap<String, String>);
 
 impl Seen {
@@ -74,7 +74,7 @@ impl Seen {
         let mut fields = BTreeMap::new();
         for item in list["items"].as_array().unwrap() {
             let name = format!("{} {}", item["kind"].as_str().unwrap(), item["metadata"]["name"].as_str().unwrap());
-            // What Kubernetes' own controllers write: nothing of it is ours.
+            // Written by Kubernetes' own controllers.
             for part in ["spec", "data"] {
                 flatten(&item[part], &format!("{name}: {part}"), &mut fields);
             }
@@ -93,7 +93,7 @@ impl Seen {
             match part.as_str() {
                 "observedGeneration" | "components" | "workerScaling" => {}
                 "conditions" => {
-                    // What KEDA says, or does not say for a minute, is no effect of a field.
+                    // Reported by KEDA, or changed by a minute without a report: not the effect of a field.
                     for it in value.as_array().unwrap().iter().filter(|it| it["type"] != "WorkersAutoscaled") {
                         let text = |field: &str| it[field].as_str().unwrap_or_default().to_owned();
                         fields.insert(format!("status: {}", text("type")), text("reason"));
@@ -112,9 +112,9 @@ impl Seen {
     }
 }
 
-/// What a value is made of, field by field.
+/// Adds the leaves of a value, by path.
 pub(crate) fn flatten(value: &Value, path: &str, fields: &mut BTreeMap<String, String>) {
-    // Set by Kubernetes when it makes or binds an object anew: they name that one object.
+    // Set by Kubernetes when it creates or binds an object: they identify that object.
     let fresh = ["clusterIP", "clusterIPs", "volumeName", "controller-uid", "job-name"];
     match value {
         Value::Object(map) => {
@@ -141,7 +141,7 @@ struct Report<'a> {
 }
 
 impl Report<'_> {
-    /// Replaces the spec, or only asks whether that would be taken; answers what the API server refuses.
+    /// Replaces the spec, or checks by a dry run whether it would be accepted; fails with the API server's message.
     async fn set(&self, spec: &Value, dry_run: bool) -> Result<(), String> {
         let mut whole = self.base.clone();
         json_patch::merge(&mut whole, spec);
@@ -152,7 +152,7 @@ impl Report<'_> {
         self.benches.patch("bench", &parameters, &patch).await.map(drop).map_err(|it| it.to_string())
     }
 
-    /// Waits until the operator has done all that it can now, and looks.
+    /// Waits until the operator has finished, and reads the fields.
     async fn settled(&self, what: &str) -> Seen {
         let mut before: Option<Vec<String>> = None;
         for _ in 0..120 {
@@ -174,9 +174,9 @@ impl Report<'_> {
     }
 }
 
-/// R-14: what is refused says which field, and a reverted edit of many fields at once restores every object exactly.
+/// R-14: a rejection names the field, and a reverted edit of many fields at once restores every object exactly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reverted_edit_of_a_bench_leaves_nothing_behind() {
+async fn a_reverted_edit_of_a_bench_restores_every_object() {
     let world = World::start("fields").await;
     world.cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
     let on = json!({"enabled": true});
@@ -192,7 +192,7 @@ async fn a_reverted_edit_of_a_bench_leaves_nothing_behind() {
     world.cluster.apply(&ground.to_string()).unwrap();
     let report = Report { world: &world, benches: Api::namespaced(world.client.clone(), SPACE), base };
     let before = report.settled("the base").await;
-    for (field, spec) in refused() {
+    for (field, spec) in rejected() {
         let message = report.set(&spec, true).await.expect_err(field);
         assert!(message.contains(field), "{field}: {message}");
     }
@@ -203,7 +203,7 @@ async fn a_reverted_edit_of_a_bench_leaves_nothing_behind() {
         assert!(changed.len() > 20, "{changed:#?}");
         report.set(&json!({}), false).await.unwrap();
         let mut left = report.settled(&format!("change {number} reverted")).await.against(&before);
-        // KEDA gets the workers as they are.
+        // KEDA takes over the current number of workers.
         left.retain(|it| !(it.contains("worker-") && it.ends_with("spec.replicas")));
         assert!(left.is_empty(), "the revert of change {number} left {left:#?}");
     }

@@ -1,4 +1,4 @@
-//! The image: its last stage, built as the Dockerfile says, and the program run in it.
+//! The image: the last stage of the Dockerfile is built, and the program is run in it.
 
 use std::{
     path::{Path, PathBuf},
@@ -7,7 +7,7 @@ use std::{
 
 use frappe_loadtest::cluster::Cluster;
 
-/// What is removed when the test ends, also when it fails.
+/// Container and image, which are removed when the test ends, also if it fails.
 struct Built {
     container: String,
     image: String,
@@ -31,7 +31,7 @@ fn buildah(arguments: &[&str]) -> String {
     text(&output.stdout).trim().to_owned()
 }
 
-/// The program for the image, which `make static` builds; nothing where that cannot be.
+/// The program for the image, which `make static` builds; None if it cannot be built.
 fn static_program() -> Option<PathBuf> {
     let built = std::env::var_os("FRAPPE_STATIC_PROGRAM").map(PathBuf::from).filter(|it| it.exists());
     let has_buildah = Command::new("buildah").arg("--version").output().is_ok_and(|it| it.status.success());
@@ -46,10 +46,10 @@ fn static_program() -> Option<PathBuf> {
     }
 }
 
-/// Builds the Dockerfile's last stage around a program that is built already.
+/// Builds the Dockerfile's last stage with an existing program.
 fn build(program: &Path) -> Built {
     let dockerfile = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("Dockerfile")).unwrap();
-    let (_, last) = dockerfile.split_once("\nFROM scratch\n").expect("the last stage is of scratch");
+    let (_, last) = dockerfile.split_once("\nFROM scratch\n").expect("the last stage is FROM scratch");
     let folder = std::env::temp_dir().join(format!("frappe-operator-image-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::copy(program, folder.join("frappe-operator")).unwrap();
@@ -83,14 +83,14 @@ async fn the_program_runs_in_an_empty_image() {
     files.sort();
     assert_eq!(files, ["etc", "frappe-operator", "licenses"], "nothing else is in the image");
     let notice = std::fs::read_to_string(Path::new(&root).join("licenses/NOTICE")).unwrap();
-    assert!(notice.contains("\nkube-client ") && notice.contains("musl"), "it names what the image consists of");
+    assert!(notice.contains("\nkube-client ") && notice.contains("musl"), "it lists the image's contents");
     buildah(&["umount", &built.container]);
 
     let run = ["run", "--isolation", "chroot"];
     let version = buildah(&[&run[..], &[&built.container, "--", "/frappe-operator", "--version"]].concat());
     assert_eq!(version, format!("frappe-operator {}", env!("CARGO_PKG_VERSION")));
 
-    // Without certificates of the system, and as nobody: it talks to an API server by what its kubeconfig holds.
+    // Without the system's certificates, and as an unprivileged user: the kubeconfig is all that it needs for an API server.
     let cluster = Cluster::start("image", 1).unwrap();
     let flat = cluster.kubectl(&["config", "view", "--raw", "--flatten"], "").unwrap().out;
     let kubeconfig = built.folder.join("kubeconfig");

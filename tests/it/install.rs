@@ -1,4 +1,4 @@
-//! `install.sh` and `helm/install.yaml`: as the chart, idempotent, and harmless when they go.
+//! `install.sh` and `helm/install.yaml`: they equal the chart, are idempotent, and uninstall without harm.
 
 use std::{path::Path, process::Command};
 
@@ -13,7 +13,7 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Runs install.sh: whether it ended well, and all that it said.
+/// Runs install.sh; returns whether it succeeded, and its output.
 fn script(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
     let kubeconfig = &cluster.kubeconfig;
     let output =
@@ -23,26 +23,26 @@ fn script(cluster: &Cluster, arguments: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// The file is what the chart renders.
+/// The file equals what the chart renders.
 #[test]
-fn the_manifest_is_the_chart() {
+fn the_manifest_equals_the_chart() {
     let written = std::fs::read_to_string(root().join("helm/install.yaml")).unwrap();
     let made = Command::new("make").args(["--silent", "print-manifests"]).current_dir(root()).output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     assert!(String::from_utf8_lossy(&made.stdout) == written, "helm/install.yaml is out of date: make manifests");
 }
 
-/// The script names the release and what its manifest is.
+/// The script has the release's version and the checksum of its manifest.
 #[test]
 fn the_script_has_the_checksum_of_the_manifest() {
     let script = std::fs::read_to_string(root().join("install.sh")).unwrap();
     let manifest = std::fs::read(root().join("helm/install.yaml")).unwrap();
     let sum = frappe_operator::parts::hex(&sha2::Sha256::digest(manifest));
     assert!(script.contains(&format!("\nsha256={sum}\n")), "install.sh is out of date: make manifests");
-    assert!(script.contains(&format!("\nrelease={}\n", env!("CARGO_PKG_VERSION"))), "install.sh is of another release");
+    assert!(script.contains(&format!("\nrelease={}\n", env!("CARGO_PKG_VERSION"))), "install.sh has another version");
 }
 
-/// A folder in which somebody left what the script would look for, and a `curl` that answers with a file.
+/// A folder with planted files of the names that the script looks for, and a `curl` that returns a file.
 struct Trap(std::path::PathBuf);
 
 impl Trap {
@@ -51,7 +51,7 @@ impl Trap {
         std::fs::create_dir_all(folder.join("helm")).unwrap();
         std::fs::create_dir_all(folder.join("bin")).unwrap();
         std::fs::write(folder.join("helm/install.yaml"), "PLANTED\n").unwrap();
-        // What the name of the function is to a script from a pipe.
+        // A file of the function's name, which is `$0` in a script from a pipe.
         std::fs::write(folder.join("main"), "").unwrap();
         let curl = "#!/bin/sh\nfor it in \"$@\"; do url=$it; done\necho \"$url\" >>asked\ncat published\n";
         std::fs::write(folder.join("bin/curl"), curl).unwrap();
@@ -60,7 +60,7 @@ impl Trap {
         Self(folder)
     }
 
-    /// The script, as `curl … | bash` runs it.
+    /// Runs the script as `curl … | bash` does.
     fn piped(&self, environment: &[(&str, &str)]) -> (bool, String) {
         let path = format!("{}:{}", self.0.join("bin").display(), std::env::var("PATH").unwrap());
         let script = std::fs::File::open(root().join("install.sh")).unwrap();
@@ -79,7 +79,7 @@ impl Drop for Trap {
 }
 
 #[test]
-fn from_a_pipe_only_the_manifest_of_the_release_is_taken() {
+fn from_a_pipe_only_the_manifest_of_the_release_is_used() {
     let trap = Trap::new("pipe");
     let published = std::fs::read_to_string(root().join("helm/install.yaml")).unwrap();
     std::fs::write(trap.0.join("published"), &published).unwrap();
@@ -88,18 +88,18 @@ fn from_a_pipe_only_the_manifest_of_the_release_is_taken() {
     let asked = std::fs::read_to_string(trap.0.join("asked")).unwrap();
     let release = format!("frappe-operator/v{}/helm/install.yaml", env!("CARGO_PKG_VERSION"));
     assert!(asked.lines().count() == 1 && asked.contains(&release), "{asked}");
-    // What was changed where it is published.
+    // The published manifest was changed.
     std::fs::write(trap.0.join("published"), published.replacen("replicas: 2", "replicas: 1", 1)).unwrap();
     let (ok, said) = trap.piped(&[]);
     assert!(!ok && said.contains("does not match the SHA-256 in this script") && !said.contains("kind:"), "{said}");
 }
 
 #[test]
-fn a_manifest_of_ones_own_is_held_against_its_checksum() {
+fn a_local_manifest_is_compared_with_its_checksum() {
     let trap = Trap::new("own");
     let own = [("FRAPPE_OPERATOR_MANIFEST", "helm/install.yaml")];
     let (ok, said) = trap.piped(&own);
-    assert!(ok && said == "PLANTED\n", "asked for by name it is taken: {said}");
+    assert!(ok && said == "PLANTED\n", "the manifest is used if it is named: {said}");
     let sum = frappe_operator::parts::hex(&sha2::Sha256::digest("PLANTED\n"));
     for (sum, fits) in [(sum.as_str(), true), ("0123", false)] {
         let (ok, said) = trap.piped(&[own[0], ("FRAPPE_OPERATOR_MANIFEST_SHA256", sum)]);
@@ -108,9 +108,9 @@ fn a_manifest_of_ones_own_is_held_against_its_checksum() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_script_installs_twice_and_leaves_what_is_served() {
+async fn the_script_is_idempotent_and_uninstalls_without_removing_sites() {
     let cluster = Cluster::start("install", 2).unwrap();
-    refuses_what_is_wrong(&cluster);
+    rejects_invalid_arguments(&cluster);
     let asked = ["--namespace", SYSTEM, "--replicas", "3", "--image", "registry.example.com/frappe-operator:9"];
     let (ok, said) = script(&cluster, &asked);
     assert!(ok, "{said}");
@@ -127,14 +127,14 @@ async fn the_script_installs_twice_and_leaves_what_is_served() {
     assert_eq!(first, "1 3 registry.example.com/frappe-operator:9");
     let binding = "jsonpath={.subjects[0].namespace}";
     let subject = kubectl(&cluster, &["get", "clusterrolebinding", "frappe-operator", "-o", binding], "");
-    assert_eq!(subject, SYSTEM, "the rights are those of the account in this namespace");
+    assert_eq!(subject, SYSTEM, "the permissions are bound to the account in this namespace");
 
     let (ok, said) = script(&cluster, &asked);
     assert!(ok, "{said}");
     assert_eq!(kubectl(&cluster, &look, ""), first, "a second run changes nothing");
     let (ok, said) = script(&cluster, &["--namespace", "another"]);
     assert!(!ok && said.contains("runs in the namespace my-frappe-system already"), "{said}");
-    rights_are_whole(&cluster);
+    check_reports_permissions(&cluster);
 
     kubectl(&cluster, &["apply", "-f", "-"], &site("default", "kept"));
     let (ok, said) = script(&cluster, &["--namespace", SYSTEM, "--uninstall"]);
@@ -144,10 +144,10 @@ async fn the_script_installs_twice_and_leaves_what_is_served() {
     assert!(!left.contains("frappe-operator"), "{left}");
     assert_eq!(kubectl(&cluster, &["get", "frappesites", "-o", "name"], ""), "frappesite.vyogo.tech/kept\n");
     let (ok, said) = script(&cluster, &["--namespace", SYSTEM, "--uninstall"]);
-    assert!(ok, "what is gone may be removed again: {said}");
+    assert!(ok, "uninstalling twice succeeds: {said}");
 }
 
-fn refuses_what_is_wrong(cluster: &Cluster) {
+fn rejects_invalid_arguments(cluster: &Cluster) {
     for (arguments, says) in [
         (&["--namespace", "Not_a_name"][..], "is not a valid namespace name"),
         (&["--replicas", "0"], "is not a number from 1 to 99"),
@@ -171,8 +171,8 @@ fn refuses_what_is_wrong(cluster: &Cluster) {
     kubectl(cluster, &["delete", "deployment", "-n", "default", "frappe-operator-manager"], "");
 }
 
-/// `check` asks the API server for each right of the installed account.
-fn rights_are_whole(cluster: &Cluster) {
+/// `check` asks the API server for each permission of the installed account.
+fn check_reports_permissions(cluster: &Cluster) {
     let check = |account: &str| {
         let output = Command::new(program())
             .args(["check", "--operator-namespace", SYSTEM, "--service-account", account])

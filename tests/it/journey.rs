@@ -1,4 +1,4 @@
-//! A site's whole life: to Ready, at rest, disturbed, deleted. What it costs, and what it shows of its secrets.
+//! The whole life of a site: creation, no changes, drift, deletion. The requests that each costs, and that no secret is exposed.
 
 use std::{collections::BTreeMap, fs, time::Duration};
 
@@ -13,9 +13,9 @@ use kube::{Api, ResourceExt, api::ListParams};
 
 use crate::support::{World, inventory, program, site, until};
 
-/// How long nothing may happen when nothing changes, in seconds.
+/// Seconds without a request while nothing changes.
 const QUIET_SECONDS: u64 = 10;
-/// Requests of a site from creation to Ready on shared MariaDB, Events aside: ARCHITECTURE.md names each.
+/// Requests of a site from creation to Ready on shared MariaDB, Events aside. R-4 in ARCHITECTURE.md lists them.
 const REQUESTS_PER_SITE_MAX: usize = 12;
 
 fn print(title: &str, requests: &[Request]) {
@@ -25,7 +25,7 @@ fn print(title: &str, requests: &[Request]) {
     }
 }
 
-/// Waits until a site's operator has been silent for a second.
+/// Waits until the operator has sent no request for a second.
 async fn settled(world: &World) {
     let mut last = usize::MAX;
     for _ in 0..60 {
@@ -37,12 +37,12 @@ async fn settled(world: &World) {
         last = now;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    panic!("the operator does not come to rest");
+    panic!("the operator does not stop sending requests");
 }
 
-/// R-4 (a site's way to Ready), R-5 (quiescence), R-6 (drift), R-9 (secrets), R-10 (deletion).
+/// R-4 (requests to Ready), R-5 (no changes), R-6 (drift), R-9 (secrets), R-10 (deletion).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_site_is_made_kept_and_removed() {
+async fn a_site_is_created_kept_and_deleted() {
     let mut world = World::start("journey").await;
     world.with_bench("life").await;
     settled(&world).await;
@@ -53,7 +53,7 @@ async fn a_site_is_made_kept_and_removed() {
         world.cluster.apply(&site("life", name)).unwrap();
     }
     for name in names {
-        let ready = world.site_in("life", name, SitePhase::Ready).await;
+        let ready = world.wait_for_site_phase("life", name, SitePhase::Ready).await;
         let status = ready.status.unwrap();
         assert_eq!(status.site_url.as_deref(), Some(format!("http://{name}.life.example.com").as_str()));
         assert!(status.bench_ready && status.database_ready && status.initialized);
@@ -86,12 +86,12 @@ async fn at_rest(world: &World) {
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(QUIET_SECONDS)).await;
     let requests = audit::requests(&world.cluster.logs, begun).unwrap();
-    print(&format!("{QUIET_SECONDS} s with nothing changing"), &requests);
+    print(&format!("{QUIET_SECONDS} s without a change"), &requests);
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
-    assert!(rest.is_empty(), "an unchanged world cost {rest:?}");
+    assert!(rest.is_empty(), "requests without a change: {rest:?}");
 }
 
-/// R-5: a new process lists once and finds everything as it should be.
+/// R-5: a new process lists once and writes nothing.
 async fn a_restart_writes_nothing(world: &mut World) {
     assert!(world.operator.stop().await.unwrap().success());
     let begun = Timestamp::now();
@@ -104,7 +104,7 @@ async fn a_restart_writes_nothing(world: &mut World) {
     assert!(writes.is_empty(), "a restart wrote {writes:?}");
 }
 
-/// Every generated password, looked for everywhere but in Secrets.
+/// Searches for every generated password everywhere except in Secrets.
 async fn no_secret_shows(world: &World) {
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "life");
     let mut values: BTreeMap<String, String> = BTreeMap::new();
@@ -142,7 +142,7 @@ async fn no_secret_shows(world: &World) {
     }
 }
 
-/// Logs of every operator that ran against the cluster.
+/// Logs of every operator that ran in the cluster.
 fn logs(world: &World) -> String {
     let files = fs::read_dir(&world.cluster.logs).unwrap().filter_map(Result::ok);
     let ours = files.filter(|it| it.file_name().to_string_lossy().starts_with("operator-"));
@@ -153,7 +153,7 @@ fn base64(text: &str) -> String {
     serde_json::to_value(ByteString(text.as_bytes().to_vec())).unwrap().as_str().unwrap().to_owned()
 }
 
-/// What is edited in each kind of object: namespace `life`, kind and name, patch, and whether it is deleted too.
+/// Objects in namespace `life` that are edited: kind and name, patch, and whether the object is deleted too.
 const EDITS: [(&str, &str, bool); 13] = [
     ("ingress/shop-ingress", r#"{"spec":{"rules":[{"host":"evil.example.com"}]}}"#, true),
     ("databases.k8s.mariadb.com/shop-db", r#"{"spec":{"cleanupPolicy":"Delete"}}"#, true),
@@ -170,7 +170,7 @@ const EDITS: [(&str, &str, bool); 13] = [
     ("job/bench-configure", r#"{"metadata":{"annotations":{"frappe.vyogo.tech/applied":"other"}}}"#, true),
 ];
 
-/// One of each kind is edited, then deleted; all come back.
+/// One object of each kind is edited, then deleted; each is restored.
 async fn drift(world: &World) {
     for (object, patch, delete) in EDITS {
         let look = |what: &'static str| world.cluster.kubectl(&["get", object, "-n", "life", "-o", what], "").unwrap();
@@ -189,13 +189,13 @@ async fn drift(world: &World) {
         let back = until(object, 20, same).await;
         assert!(
             back.is_some(),
-            "{object} was edited and did not come back: {}\n{}",
+            "{object} was edited and not restored: {}\n{}",
             look(whole).out,
             world.operator.log_tail()
         );
         settled(world).await;
-        println!("drift {object}: edited, back with {}", listed(&writes(edited)));
-        assert!(!writes(edited).is_empty(), "{object}: the edit was not seen");
+        println!("drift {object}: edited, restored with {}", listed(&writes(edited)));
+        assert!(!writes(edited).is_empty(), "{object}: the edit was not observed");
         if !delete {
             continue;
         }
@@ -209,13 +209,13 @@ async fn drift(world: &World) {
         };
         assert!(
             until(object, 30, made_anew).await.is_some(),
-            "{object} was deleted and did not come back\n{}",
+            "{object} was deleted and not recreated\n{}",
             world.operator.log_tail()
         );
         settled(world).await;
-        println!("drift {object}: deleted, back with {}", listed(&writes(deleted)));
+        println!("drift {object}: deleted, recreated with {}", listed(&writes(deleted)));
     }
-    let site = world.site_in("life", "shop", SitePhase::Ready).await;
+    let site = world.wait_for_site_phase("life", "shop", SitePhase::Ready).await;
     assert!(site.status.unwrap().initialized);
     lost_secret(world).await;
 }
@@ -228,7 +228,7 @@ fn listed(writes: &[Request]) -> String {
     format!("{} writes ({})", writes.len(), table.join(", "))
 }
 
-/// Without what the cluster gives a Service or a Job anew each time.
+/// Without the fields that the cluster sets in each new Service or Job.
 fn normal(spec: &str) -> String {
     if let Some((head, rest)) = spec.split_once("\"clusterIP\"") {
         return format!("{head}{}", rest.split_once("\"internalTrafficPolicy\"").map_or(rest, |it| it.1));
@@ -238,7 +238,7 @@ fn normal(spec: &str) -> String {
     uid.map_or_else(|| spec.to_owned(), |uid| spec.replace(uid, "UID"))
 }
 
-/// A password that is lost is not invented anew; it is taken back when it is restored.
+/// A lost password is not replaced; the site continues once it is restored.
 async fn lost_secret(world: &World) {
     let saved = world.kubectl(&["get", "secret", "news-db-password", "-n", "life", "-o", "json"]);
     let mut secret: serde_json::Value = serde_json::from_str(&saved).unwrap();
@@ -246,18 +246,18 @@ async fn lost_secret(world: &World) {
         secret["metadata"].as_object_mut().unwrap().remove(field);
     }
     world.kubectl(&["delete", "secret", "news-db-password", "-n", "life"]);
-    let message = world.site_says("life", "news", "SecretLost").await;
+    let message = world.wait_for_site_reason("life", "news", "SecretLost").await;
     assert!(message.contains("news-db-password") && message.contains("restore the Secret"), "{message}");
     tokio::time::sleep(Duration::from_secs(5)).await;
     let again = world.cluster.kubectl(&["get", "secret", "news-db-password", "-n", "life"], "").unwrap();
-    assert!(!again.success, "a lost password was invented anew");
+    assert!(!again.success, "a lost password was replaced");
     let restored = world.cluster.kubectl(&["apply", "-f", "-"], &secret.to_string()).unwrap();
     assert!(restored.success, "{}", restored.errors);
-    world.site_in("life", "news", SitePhase::Ready).await;
+    world.wait_for_site_phase("life", "news", SitePhase::Ready).await;
     println!("drift secret/news-db-password: SecretLost, and Ready again when it was restored");
 }
 
-/// The operator is killed in the middle; another finishes; the neighbours are untouched.
+/// The operator is killed during the deletion; another completes it; other sites are not changed.
 async fn deletion_with_a_kill(world: &mut World) {
     let untouched =
         |lines: Vec<String>| -> Vec<String> { lines.into_iter().filter(|it| !it.contains(" shop")).collect() };
@@ -272,9 +272,9 @@ async fn deletion_with_a_kill(world: &mut World) {
     world.operator =
         Operator::start(program(), &world.cluster, &Options { lease_seconds: Some(3), ..Options::default() }).unwrap();
     world.operator.ready().await.unwrap();
-    world.site_gone("life", "shop").await;
+    world.wait_for_site_deletion("life", "shop").await;
     let settled = || async { inventory(world, "life").iter().all(|it| !it.contains(" shop")).then_some(()) };
     assert!(until("nothing is left of shop", 30, settled).await.is_some(), "left: {:#?}", inventory(world, "life"));
-    assert_eq!(before, untouched(inventory(world, "life")), "a neighbour was touched");
-    println!("deletion: {} objects of other sites untouched, none of shop left", before.len());
+    assert_eq!(before, untouched(inventory(world, "life")), "an object of another site was changed");
+    println!("deletion: {} objects of other sites unchanged, none of shop left", before.len());
 }

@@ -1,4 +1,4 @@
-//! The log at its default level: quiet at rest, one line for each thing that happened.
+//! The log at its default level: no lines while nothing changes, one line for each event.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -7,15 +7,15 @@ use serde_json::Value;
 
 use crate::support::{World, program, site};
 
-/// Short, so that a Lease is renewed each second, and a replica that is not the coordinator stands for election as often.
+/// Short, so that a Lease is renewed each second, and as often a replica that is not the coordinator tries to become it.
 const LEASE_SECONDS: u64 = 5;
-/// For which replicas that own their slots are watched.
+/// How long replicas are observed after the slots are distributed.
 const REST: Duration = Duration::from_secs(6);
-/// Lines of a replica that starts, takes slots over and gives half of them away.
+/// Lines of a replica that starts, takes over slots and hands half of them over.
 const LINES_TO_START_MAX: usize = 8;
-/// Lines of both replicas at rest: one is for an answer that a slow machine gave too late.
+/// Lines of both replicas while nothing changes: one is for a response that a slow machine sent too late.
 const LINES_AT_REST_MAX: usize = 1;
-/// Sites that come up on one bench.
+/// Sites that are created on one bench.
 const SITES: usize = 4;
 
 fn options(pod: &str) -> Options {
@@ -27,7 +27,7 @@ fn options(pod: &str) -> Options {
     }
 }
 
-/// The lines of all replicas, each of which is a JSON object that names no file of a library's source.
+/// The lines of all replicas. Each is a JSON object, without a path of a library's source file.
 fn lines(replicas: &[&Operator]) -> Vec<Value> {
     let parse = |line: String| {
         for path in [".rs", "/registry/", "log.file"] {
@@ -44,7 +44,7 @@ fn reasons(lines: &[Value], object: &str) -> Vec<String> {
     of_object.map(|it| it["reason"].as_str().unwrap_or_default().to_owned()).collect()
 }
 
-/// Slots of each replica, as it says itself.
+/// Slots of each replica, as the operator reports them.
 async fn slots(operator: &Operator) -> BTreeMap<String, u64> {
     let answer = operator.http("/shards").await.unwrap_or_default();
     let body = answer.split_once("\r\n\r\n").map_or("", |it| it.1);
@@ -54,11 +54,11 @@ async fn slots(operator: &Operator) -> BTreeMap<String, u64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_replica_at_rest_is_quiet_and_what_happens_is_one_line() {
+async fn a_replica_logs_one_line_for_each_event_and_none_without_changes() {
     let world = World::start_with("logs", &options("first")).await;
     let own = |pod: &'static str, number: u64| {
         let operator = &world.operator;
-        world.until("a replica owns its share", 60, move || async move {
+        world.until("a replica owns its slots", 60, move || async move {
             (slots(operator).await.get(pod) == Some(&number)).then_some(())
         })
     };
@@ -66,7 +66,7 @@ async fn a_replica_at_rest_is_quiet_and_what_happens_is_one_line() {
     let mut second = Operator::start(program(), &world.cluster, &options("second")).unwrap();
     second.ready().await.unwrap();
     own("second", 128).await;
-    // What is told of the handover itself.
+    // Lines about the handover itself.
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     let replicas = [&world.operator, &second];
@@ -86,7 +86,7 @@ async fn a_replica_at_rest_is_quiet_and_what_happens_is_one_line() {
     world.with_bench("shops").await;
     let manifests: String = (0..SITES).map(|number| site("shops", &format!("site-{number}"))).collect();
     world.cluster.apply(&manifests).unwrap();
-    // A line follows the write that it tells of.
+    // A line is written after the write that it reports.
     for (number, steps) in (0..SITES).map(|number| (number, &["CreatingDatabase", "Initializing", "Ready"])) {
         world
             .until(&format!("the lines of site-{number}"), 60, || async {

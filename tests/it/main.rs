@@ -1,6 +1,6 @@
 //! Integration tests: the operator's own binary against a real kube-apiserver.
 //!
-//! Each test starts a cluster of its own and removes it, also when it fails.
+//! Each test starts its own cluster and removes it, also if the test fails.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod admission;
@@ -9,6 +9,7 @@ mod bench;
 mod bench_defaults;
 mod chart;
 mod clusters;
+mod commands;
 mod crash;
 mod crds;
 mod discovery;
@@ -21,15 +22,14 @@ mod journey;
 mod logs;
 mod memory;
 mod migration;
+mod permissions;
 mod published;
 mod redis;
 mod refusals;
 mod removal;
-mod say;
 mod scaling;
 mod sharding;
 mod site_fields;
 mod sites;
 mod support;
 mod tenancy;
-mod tool;

@@ -1,7 +1,7 @@
-//! Large objects of anybody's make do not fill the operator: not while it runs, and not when it starts.
+//! Large objects of any user do not exhaust the operator's memory, neither while it runs nor when it starts.
 //!
-//! HOSTILE_OBJECTS says how many ConfigMaps, sites and Jobs there are each, HOSTILE_SITES how many sites if not as many,
-//! OPERATOR_PROGRAM which build is measured. etcd holds 2 GiB unless ETCD_BYTES_MAX says how much it may.
+//! HOSTILE_OBJECTS is the number of ConfigMaps, sites and Jobs each, HOSTILE_SITES another number of sites, OPERATOR_PROGRAM the
+//! measured build. etcd is limited to ETCD_BYTES_MAX, by default 2 GiB.
 
 use std::path::PathBuf;
 
@@ -16,13 +16,13 @@ use serde_json::{Value, json};
 use crate::support::{World, kubectl, program, until};
 
 const SPACE: &str = "crowd";
-/// Objects of each kind where HOSTILE_OBJECTS says nothing.
+/// Objects of each kind unless HOSTILE_OBJECTS is set.
 const OBJECTS: usize = 60;
-/// From so many on, nothing holds copies of them but the API server, etcd and the operator.
+/// From this number on, only the API server, etcd and the operator hold copies of the objects.
 const MANY: usize = 500;
-/// Characters of each: an API server takes one and a half million.
+/// Characters of each object: an API server accepts one and a half million.
 const CHARACTERS: usize = 900_000;
-/// By how much what is resident may grow, in kB.
+/// How much the resident memory may grow, in kB.
 const GROWTH_MAX_KB: u64 = 20 << 10;
 /// The chart's limit, in kB.
 const LIMIT_KB: u64 = 256 << 10;
@@ -43,7 +43,7 @@ fn memory_kb(operator: &Operator, field: &str) -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
-/// What is resident once that no longer changes.
+/// The resident memory once it no longer changes, in kB.
 async fn settled_kb(operator: &Operator) -> u64 {
     let mut last = 0;
     for _ in 0..60 {
@@ -66,7 +66,7 @@ where
     let create = |number: usize| {
         let (api, object): (Api<K>, K) = (api.clone(), serde_json::from_value(object(number)).unwrap());
         async move {
-            // An etcd that takes in gigabytes is late now and then: what was not answered is asked for again.
+            // etcd is sometimes late while it stores gigabytes: a request without a response is retried.
             while let Err(error) = api.create(&PostParams::default(), &object).await {
                 match error {
                     kube::Error::Api(status) if status.code == 409 => break,
@@ -79,7 +79,7 @@ where
     stream::iter(0..count).for_each_concurrent(4, create).await;
 }
 
-/// Objects as a tenant may write them: with the labels of this operator, of a bench that is not there, and of one that is.
+/// Objects as a tenant may write them: with the labels of this operator, of a bench that does not exist, and of one that does.
 async fn crowd(client: &Client, count: usize, sites: usize) {
     let labels = |bench: &str| json!({"app.kubernetes.io/managed-by": "frappe-operator", "bench": bench});
     make::<ConfigMap>(client, count, |number| {
@@ -107,7 +107,7 @@ async fn crowd(client: &Client, count: usize, sites: usize) {
     .await;
 }
 
-/// A site whose configuration is nested beyond what a parser follows. No client that has types can make it, or read it.
+/// A site whose configuration is nested deeper than a parser allows. No typed client can create or read it.
 fn make_deep(world: &World) {
     let (open, close) = ("[".repeat(130), "]".repeat(130));
     let object = format!(
@@ -118,9 +118,9 @@ fn make_deep(world: &World) {
     kubectl(&world.cluster, &["create", "-n", SPACE, "-f", "-"], &object);
 }
 
-/// A namespace cannot fill the operator of the cluster, nor keep it from starting.
+/// A namespace cannot exhaust the memory of the cluster's operator, nor prevent its start.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn large_objects_of_anybody_do_not_fill_the_operator() {
+async fn large_objects_do_not_exhaust_the_operators_memory() {
     let asked = |name: &str| std::env::var(name).ok().and_then(|it| it.parse().ok());
     let count = asked("HOSTILE_OBJECTS").unwrap_or(OBJECTS);
     let sites = asked("HOSTILE_SITES").unwrap_or(count);
@@ -140,7 +140,7 @@ async fn large_objects_of_anybody_do_not_fill_the_operator() {
     let after = settled_kb(&world.operator).await;
     let highest = memory_kb(&world.operator, "VmHWM");
     println!(
-        "{count} ConfigMaps, {sites} sites, {count} Jobs: {before} kB before, {during} just after, {after} then, {highest} at most"
+        "{count} ConfigMaps, {sites} sites, {count} Jobs: {before} kB before, {during} just after, {after} later, {highest} at most"
     );
     world.operator.stop().await.unwrap();
     let chosen = std::env::var("OPERATOR_PROGRAM").map_or_else(|_| program().to_owned(), PathBuf::from);
@@ -151,14 +151,14 @@ async fn large_objects_of_anybody_do_not_fill_the_operator() {
     assert!(after < before + GROWTH_MAX_KB, "{before} kB became {after}");
     assert!(restarted < before + GROWTH_MAX_KB, "{before} kB became {restarted} with a restart");
     assert!(highest.max(highest_of_start) < LIMIT_KB, "{highest} kB, {highest_of_start} kB at the start");
-    let told = until("a site says that it is too large", 60, || async {
+    let told = until("a site reports that it is too large", 60, || async {
         let site = world.sites(SPACE).get("site-0").await.ok()?;
         let ready = site.status?.conditions.into_iter().find(|it| it.type_ == "Ready")?;
         (ready.reason == "SpecTooLarge").then_some(())
     });
     assert!(told.await.is_some());
     let path = r#"jsonpath={.status.conditions[?(@.type=="Ready")].reason}"#;
-    let told = until("a site says that it is nested too deeply", 60, || async {
+    let told = until("a site reports that it is nested too deeply", 60, || async {
         (world.kubectl(&["get", "frappesite", "deep", "-n", SPACE, "-o", path]) == "SpecTooLarge").then_some(())
     });
     assert!(told.await.is_some());

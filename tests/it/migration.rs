@@ -1,5 +1,5 @@
-//! Objects as the Go operator leaves them: unasked none of them is touched; where a person asks, they are taken over and nothing
-//! that serves is deleted, renamed or started anew.
+//! Objects as the Go operator leaves them: without a request none of them is changed; if a user requests it, they are taken over,
+//! and no serving object is deleted, renamed or restarted.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use frappe_loadtest::{
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{kubectl, program, until};
 
-/// Bench and site, which both operators answer to.
+/// Bench and site, which both operators reconcile.
 const OWNERS: &str = "
 apiVersion: k8s.mariadb.com/v1alpha1
 kind: MariaDB
@@ -28,7 +28,7 @@ metadata: {name: shop, finalizers: [vyogo.tech/site-finalizer]}
 spec: {siteName: shop.example.com, benchRef: {name: old}}
 ";
 
-/// What the Go operator made of them: names, labels, selectors and owners are its own.
+/// The objects that the Go operator created for them, with its names, labels, selectors and owners.
 fn left_behind(cluster: &Cluster, mode: &str) -> Vec<Value> {
     let owner = |kind: &str, name: &str| {
         let uid = kubectl(cluster, &["get", kind, name, "-o", "jsonpath={.metadata.uid}"], "");
@@ -93,7 +93,7 @@ fn left_behind(cluster: &Cluster, mode: &str) -> Vec<Value> {
     all
 }
 
-/// A cluster that the Go operator left, with its pods.
+/// A cluster in which the Go operator ran, with its pods.
 async fn left_cluster(name: &str, mode: &str) -> Cluster {
     let cluster = Cluster::start(name, 3).unwrap();
     kubectl(&cluster, &["apply", "-f", "-"], OWNERS);
@@ -103,7 +103,7 @@ async fn left_cluster(name: &str, mode: &str) -> Cluster {
     cluster
 }
 
-/// The pods that run.
+/// The running pods.
 fn pods(cluster: &Cluster) -> Vec<String> {
     let columns = "custom-columns=U:.metadata.uid,N:.metadata.name";
     let running = "--field-selector=status.phase=Running";
@@ -118,7 +118,7 @@ fn pods(cluster: &Cluster) -> Vec<String> {
 const KINDS: &str = "persistentvolumeclaims,statefulsets,deployments,services,secrets,ingresses,pods,\
                      mariadbs.k8s.mariadb.com,databases.k8s.mariadb.com,users.k8s.mariadb.com";
 
-/// What serves: uid, and what of it a user or an operator wrote.
+/// The serving objects: uid, and the fields that a user or an operator wrote.
 fn serving(cluster: &Cluster) -> Vec<String> {
     let list = kubectl(cluster, &["get", KINDS, "-n", "default", "-o", "json"], "");
     let list: Value = serde_json::from_str(&list).unwrap();
@@ -138,24 +138,24 @@ fn ready(cluster: &Cluster, kind: &str, name: &str) -> Option<(String, String)> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
+async fn without_a_request_objects_of_the_go_operator_are_not_changed() {
     let cluster = left_cluster("migration", "ReadWriteMany").await;
     let before = serving(&cluster);
     assert!(before.len() > 25, "{before:#?}");
 
     let mut operator = Operator::start(program(), &cluster, &Options::default()).unwrap();
     operator.ready().await.unwrap();
-    let bench = until("the bench is refused", 60, || async { ready(&cluster, "frappebench", "old") }).await;
-    let site = until("the site is answered", 60, || async { ready(&cluster, "frappesite", "shop") }).await;
+    let bench = until("the bench is rejected", 60, || async { ready(&cluster, "frappebench", "old") }).await;
+    let site = until("the site is rejected", 60, || async { ready(&cluster, "frappesite", "shop") }).await;
     println!("bench: {bench:?}\nsite: {site:?}");
-    // Some more looks at both, with the waits between them.
+    // Wait for some more reconciles of both.
     tokio::time::sleep(std::time::Duration::from_secs(10)).await;
     let bench = ready(&cluster, "frappebench", "old").unwrap();
     let site = ready(&cluster, "frappesite", "shop").unwrap();
     println!("bench: {bench:?}\nsite: {site:?}");
     let after = serving(&cluster);
     for it in &before {
-        assert!(after.contains(it), "changed or gone: {it}\n{after:#?}");
+        assert!(after.contains(it), "changed or deleted: {it}\n{after:#?}");
     }
     assert_eq!(bench.0, "WriteRejected", "{bench:?}");
     assert!(bench.1.contains("created by another operator: see docs/migration.md"), "{bench:?}");
@@ -163,7 +163,7 @@ async fn unasked_what_the_go_operator_made_is_refused_and_left_alone() {
     assert_eq!(
         labels,
         json!({"app": "frappe", "bench": "old"}),
-        "a volume that is as ours would be is not taken either"
+        "a volume with the desired spec is not taken over either"
     );
     assert_eq!(site.0, "BenchNotReady", "{site:?}");
 }
@@ -184,9 +184,9 @@ async fn is_ready(cluster: &Cluster, kind: &str, name: &str) {
     assert!(found.is_some(), "{kind} {name}: {}", object(cluster, kind, name)["status"]);
 }
 
-/// R-22: taken over as it is; the first change brings it to its spec; and it can be deleted like any other.
+/// R-22: objects are taken over unchanged; the first change of the bench applies its spec; and the bench can be deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
+async fn objects_of_the_go_operator_are_taken_over_without_a_restart() {
     let cluster = left_cluster("adoption", "ReadWriteOnce").await;
     let (pods_before, uids_before) = (pods(&cluster), uids(&cluster));
     let workloads = "deployments,statefulsets,services,persistentvolumeclaims,ingresses";
@@ -204,12 +204,12 @@ async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
     is_ready(&cluster, "frappesite", "shop").await;
     tokio::time::sleep(std::time::Duration::from_secs(5)).await;
 
-    assert_eq!(pods(&cluster), pods_before, "no pod was started anew");
+    assert_eq!(pods(&cluster), pods_before, "no pod was restarted");
     let uids_after = uids(&cluster);
     assert!(uids_before.iter().all(|it| uids_after.contains(it)), "{uids_before:#?}\n{uids_after:#?}");
     let specs_after = specs();
     for (name, spec) in specs_before.iter().filter(|(name, _)| !name.contains("Ingress")) {
-        assert_eq!(&specs_after[name], spec, "{name} is as it was found");
+        assert_eq!(&specs_after[name], spec, "{name} is unchanged");
     }
     let ingress = object(&cluster, "ingress", "shop-ingress");
     assert_eq!(ingress["spec"]["ingressClassName"], "theirs");
@@ -226,7 +226,7 @@ async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
     {
         assert!(
             object(&cluster, kind, name)["metadata"]["ownerReferences"].is_null(),
-            "{kind} {name} outlives a mistake"
+            "{kind} {name} is kept after an accidental deletion of its owner"
         );
     }
     assert_eq!(object(&cluster, "grant", "shop-grant")["spec"]["username"], "shop_user");
@@ -234,14 +234,15 @@ async fn asked_for_what_the_go_operator_made_is_taken_over_without_a_restart() {
     assert!(jobs.contains("shop-init-2") && jobs.contains("old-configure"), "{jobs}");
     assert_eq!(object(&cluster, "frappebench", "old")["status"]["adoptedVolume"], "ReadWriteOnce");
     let affinity = object(&cluster, "job", "shop-init-2")["spec"]["template"]["spec"]["affinity"].to_string();
-    assert!(affinity.contains("worker-default"), "it goes where the volume is: {affinity}");
+    assert!(affinity.contains("worker-default"), "it is scheduled to the node of the volume: {affinity}");
 
     edited(&cluster, &pods_before).await;
     kubectl(&cluster, &["delete", "frappesite", "shop", "--timeout=90s"], "");
     kubectl(&cluster, &["delete", "frappebench", "old", "--timeout=90s"], "");
 }
 
-/// The first change of the bench: its components roll, with nothing left of their former templates; Redis and the volume stay.
+/// The first change of the bench: its components are rolled out without anything of their former templates; Redis and the volume
+/// are kept.
 async fn edited(cluster: &Cluster, pods_before: &[String]) {
     let patch = r#"{"spec": {"web": {"gunicornThreads": 8}}}"#;
     kubectl(cluster, &["patch", "frappebench", "old", "--type=merge", "-p", patch], "");
@@ -254,7 +255,7 @@ async fn edited(cluster: &Cluster, pods_before: &[String]) {
     .expect("other pods");
     is_ready(cluster, "frappebench", "old").await;
     let redis = |pods: &[String]| pods.iter().filter(|it| it.contains("redis")).cloned().collect::<Vec<_>>();
-    assert_eq!(redis(&rolled), redis(pods_before), "Redis was not started anew");
+    assert_eq!(redis(&rolled), redis(pods_before), "Redis was not restarted");
     for component in ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-long", "worker-short"] {
         let spec = object(cluster, "deployment", &format!("old-{component}"))["spec"]["template"]["spec"].clone();
         let containers = spec["containers"].as_array().unwrap();
@@ -265,7 +266,7 @@ async fn edited(cluster: &Cluster, pods_before: &[String]) {
             "{component}: {text}"
         );
     }
-    let port = until("the Service leads to the port by its name", 30, || async {
+    let port = until("the Service has the port by its name", 30, || async {
         let port = object(cluster, "service", "old-nginx")["spec"]["ports"][0]["targetPort"].clone();
         (port == "http").then_some(port)
     });

@@ -1,4 +1,4 @@
-//! What the operator renders, held against the CRDs that the MariaDB operator publishes.
+//! The objects that the operator renders, validated by the CRDs that the MariaDB operator publishes.
 
 use std::fs;
 
@@ -13,12 +13,12 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rendered_objects_satisfy_the_published_definitions() {
+async fn rendered_objects_satisfy_the_published_crds() {
     let Some(folder) = shared("crds") else { return };
     let world = World::start("published").await;
     world.with_bench("strict").await;
     world.cluster.apply(&site("strict", "shop")).unwrap();
-    world.site_in("strict", "shop", SitePhase::Ready).await;
+    world.wait_for_site_phase("strict", "shop", SitePhase::Ready).await;
     let kinds = "databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
     let rendered = world.kubectl(&["get", kinds, "-n", "strict", "-o", "json"]);
     let mut list: serde_json::Value = serde_json::from_str(&rendered).unwrap();
@@ -36,17 +36,17 @@ async fn rendered_objects_satisfy_the_published_definitions() {
             assert!(output.success, "{name}: {}", output.errors);
         }
     }
-    // The API server serves a changed definition after a moment.
+    // The API server serves a changed CRD with a delay.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let count = list["items"].as_array().unwrap().len();
     assert_eq!(count, 3);
     world.cluster.apply(&list.to_string()).unwrap();
-    println!("accepted with strict validation by the published definitions: {count} objects");
+    println!("accepted with strict validation by the published CRDs: {count} objects");
 }
 
-/// What every bench of the guide is rendered to, with everything optional there, is accepted as it stands.
+/// The objects of every bench of the guide, rendered with all optional APIs, are accepted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_guides_benches_render_to_what_the_definitions_want() {
+async fn rendered_benches_of_the_guide_satisfy_the_crds() {
     let (Some(folder), Some(guide)) = (shared("crds"), shared("guide/frappe-operator-guide.txt")) else { return };
     let cluster = Cluster::start("strict", 0).unwrap();
     cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
@@ -55,7 +55,7 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
         let output = cluster.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", "-"], &text).unwrap();
         assert!(output.success, "{kind}: {}", output.errors);
     }
-    // The API server serves a changed definition after a moment.
+    // The API server serves a changed CRD with a delay.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     let mut benches: Vec<FrappeBench> = Vec::new();
     for block in guide_blocks(&fs::read_to_string(guide).unwrap()) {
@@ -85,7 +85,7 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
         count += items.len();
         let list = serde_json::json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
         let strict = ["apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-"];
-        // The queue's claim is a part of one that its StatefulSet makes: alone it lacks what that one has.
+        // The claim of the Redis queue is only a part of the one that its StatefulSet creates, so required fields are missing.
         let output = cluster.kubectl(&strict, &list).unwrap();
         let errors: Vec<&str> = output.errors.lines().filter(|it| !it.contains("data-")).collect();
         assert!(errors.is_empty(), "{}: {errors:?}", each.metadata.name.clone().unwrap_or_default());
@@ -94,13 +94,13 @@ async fn the_guides_benches_render_to_what_the_definitions_want() {
     assert!(benches.len() >= 10 && count > 200);
 }
 
-/// The namespaces of these tests really refuse what does not pass: else that pods start in them would prove nothing.
+/// The namespaces of these tests reject pods that violate the standard; otherwise, pods that start in them would prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn pods_are_held_to_the_restricted_standard() {
+async fn namespaces_enforce_the_restricted_standard() {
     let world = World::start("standard").await;
     world.with_bench("held").await;
     world.cluster.apply(&site("held", "shop")).unwrap();
-    world.site_in("held", "shop", SitePhase::Ready).await;
+    world.wait_for_site_phase("held", "shop", SitePhase::Ready).await;
     let pod = "apiVersion: v1\nkind: Pod\nmetadata: {name: root, namespace: held}\nspec: {containers: [{name: a, image: a}]}\n";
     let refused = world.cluster.kubectl(&["apply", "-f", "-"], pod).unwrap();
     assert!(!refused.success && refused.errors.contains("PodSecurity"), "{}", refused.errors);

@@ -1,4 +1,5 @@
-//! Redis of a bench on a real API server: protected from the start, and on a bench that was made before that.
+//! Redis of a bench on a real API server: protected from the start, and on a bench that was created by a version without
+//! protection.
 
 use frappe_crds::{FrappeBench, bench::BenchPhase};
 use frappe_loadtest::{
@@ -15,7 +16,7 @@ use serde_json::json;
 
 use crate::support::{World, ground, program};
 
-/// What was written since then, in the order in which the API server was asked for it first.
+/// The objects that were written since then, in the order of their first write.
 fn changed(world: &World, since: Timestamp) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
     for request in audit::requests(&world.cluster.logs, since).unwrap().iter().filter(|it| it.is_work_write()) {
@@ -27,22 +28,22 @@ fn changed(world: &World, since: Timestamp) -> Vec<String> {
     order
 }
 
-async fn says(world: &World, namespace: &str, reason: &str) {
+async fn wait_for_reason(world: &World, namespace: &str, reason: &str) {
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), namespace);
     let said = || async {
         let status = benches.get("bench").await.ok()?.status?;
         let found = status.conditions.iter().find(|it| it.type_ == "RedisProtected")?;
         (found.reason == reason && status.phase == BenchPhase::Ready).then_some(())
     };
-    world.until(&format!("the bench is Ready and says {reason}"), 120, said).await;
+    world.until(&format!("the bench is Ready and has reason {reason}"), 120, said).await;
 }
 
-/// A bench that is made now has its password before it has anything else, and the password is in no other object.
+/// The Secret with the password is a new bench's first object, and no other object contains the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bench_is_made_with_a_password_that_is_in_its_secret_only() {
+async fn a_new_benchs_redis_password_is_only_in_its_secret() {
     let world = World::start("redis").await;
     world.with_bench("guarded").await;
-    says(&world, "guarded", "RedisProtected").await;
+    wait_for_reason(&world, "guarded", "RedisProtected").await;
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "guarded");
     let data = secrets.get("bench-redis-password").await.unwrap().data.unwrap();
     let password = String::from_utf8(data["password"].0.clone()).unwrap();
@@ -58,14 +59,14 @@ async fn a_bench_is_made_with_a_password_that_is_in_its_secret_only() {
         let data = secrets.get_opt("bench-redis-password").await.ok()??.data?;
         (data["password"].0 != password.as_bytes()).then_some(())
     };
-    world.until("a lost password is made anew", 30, another).await;
-    says(&world, "guarded", "RedisProtected").await;
+    world.until("a lost password is regenerated", 30, another).await;
+    wait_for_reason(&world, "guarded", "RedisProtected").await;
 }
 
-/// A bench of a version before goes on as it is. When it asks, its components change one stage after the other, and its
+/// A bench of an earlier version is not changed. If it enables protection, its components change stage by stage, and its Redis
 /// servers last.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bench_that_was_made_before_takes_its_password_in_stages() {
+async fn a_bench_of_an_earlier_version_gets_its_redis_password_in_stages() {
     let mut world = World::start("redis-later").await;
     world.operator.stop().await.unwrap();
     world.cluster.apply(&ground("open")).unwrap();
@@ -83,14 +84,14 @@ async fn a_bench_that_was_made_before_takes_its_password_in_stages() {
     ]);
     world.operator = Operator::start(program(), &world.cluster, &Options::default()).unwrap();
     world.operator.ready().await.unwrap();
-    says(&world, "open", "RedisOpen").await;
+    wait_for_reason(&world, "open", "RedisOpen").await;
     assert_eq!(world.kubectl(&["get", "networkpolicies", "-n", "open", "-o", "name"]), "");
 
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), "open");
     let ask = Patch::Merge(json!({"spec": {"redisConfig": {"protected": true}}}));
     let begun = Timestamp::now();
     benches.patch("bench", &PatchParams::default(), &ask).await.unwrap();
-    says(&world, "open", "RedisProtected").await;
+    wait_for_reason(&world, "open", "RedisProtected").await;
     let order = changed(&world, begun);
     println!("{order:#?}");
     let place = |name: &str| order.iter().position(|it| it == name).unwrap_or_else(|| panic!("{name} in {order:?}"));

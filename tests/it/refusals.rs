@@ -1,4 +1,4 @@
-//! What a user sees when something is wrong: condition, reason and Event of each.
+//! What a user sees of an error: condition, reason and Event.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use kube::{Api, api::ListParams};
 
 use crate::support::{World, ground, site};
 
-/// What `kubectl describe` shows of an object, printed for the record; its conditions and Events must name the reason.
+/// Prints `kubectl describe` of an object, whose conditions and Events must contain the reason.
 async fn described(world: &World, namespace: &str, object: &str, reason: &str) {
     let name = object.split_once('/').map_or(object, |it| it.1);
     let events: Api<Event> = Api::namespaced(world.client.clone(), namespace);
@@ -34,7 +34,7 @@ async fn described(world: &World, namespace: &str, object: &str, reason: &str) {
 
 /// R-8.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_wrong_is_said_where_the_user_looks() {
+async fn errors_are_reported_by_conditions_and_events() {
     let world = World::start("refuse").await;
     world.with_bench("wrong").await;
     world.cluster.apply(&site("wrong", "failing-init")).unwrap();
@@ -46,10 +46,10 @@ async fn what_is_wrong_is_said_where_the_user_looks() {
     refused_backup(&world).await;
     failing_init(&world).await;
     namesake(&world).await;
-    namespace_that_goes(&world).await;
+    deleted_namespace(&world).await;
 }
 
-/// A Service of somebody else's that has a name we need is neither overwritten nor removed.
+/// A user's Service that has the name of a bench's Service is neither overwritten nor removed.
 async fn namesake(world: &World) {
     world.cluster.apply(&ground("namesake").replace("name: bench,", "name: other,")).unwrap();
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: bench-nginx, namespace: namesake}\n\
@@ -74,18 +74,18 @@ async fn namesake(world: &World) {
         let bench = benches.get("bench").await.ok()?;
         (bench.status?.phase == frappe_crds::bench::BenchPhase::Ready).then_some(())
     };
-    world.until("the bench is Ready once the name is free", 60, ready).await;
+    world.until("the bench is Ready once the other Service is deleted", 60, ready).await;
 }
 
-/// A namespace that is deleted with a bench and a site in it goes, and the MariaDB operator drops the database.
-async fn namespace_that_goes(world: &World) {
+/// A namespace with a bench and a site can be deleted, and the MariaDB operator drops the database.
+async fn deleted_namespace(world: &World) {
     world.with_bench("going").await;
     world.cluster.apply(&site("going", "shop")).unwrap();
-    world.site_in("going", "shop", SitePhase::Ready).await;
+    world.wait_for_site_phase("going", "shop", SitePhase::Ready).await;
     world.kubectl(&["delete", "namespace", "going", "--wait=false"]);
     let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "going"], "").ok()?.success).then_some(()) };
-    world.until("the namespace is gone", 180, gone).await;
-    println!("a namespace with a bench and a site was deleted and is gone");
+    world.until("the namespace is deleted", 180, gone).await;
+    println!("a namespace with a bench and a site was deleted");
 }
 
 async fn bad_config_value(world: &World) {
@@ -113,51 +113,51 @@ async fn bad_config_value(world: &World) {
     let good = || async {
         world.operator.http("/metrics").await.ok()?.contains("frappe_operator_config_bad_values 0").then_some(())
     };
-    world.until("the value is good again", 10, good).await;
+    world.until("the value is valid again", 10, good).await;
 }
 
 async fn missing_bench(world: &World) {
     let other = site("wrong", "lonely").replace("{name: bench}", "{name: nowhere}");
     world.cluster.apply(&other).unwrap();
-    let message = world.site_says("wrong", "lonely", "BenchNotFound").await;
+    let message = world.wait_for_site_reason("wrong", "lonely", "BenchNotFound").await;
     assert!(message.contains("FrappeBench nowhere does not exist"), "{message}");
     described(world, "wrong", "frappesite/lonely", "BenchNotFound").await;
     let bench = "apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {name: nowhere, namespace: wrong}\n\
                  spec: {frappeVersion: \"15\"}\n";
     world.cluster.apply(bench).unwrap();
-    world.site_in("wrong", "lonely", SitePhase::Ready).await;
+    world.wait_for_site_phase("wrong", "lonely", SitePhase::Ready).await;
 }
 
 async fn missing_secret(world: &World) {
     let secret_site = format!("{}  adminPasswordSecretRef: {{name: my-admin}}\n", site("wrong", "keyless"));
     world.cluster.apply(&secret_site).unwrap();
-    let message = world.site_says("wrong", "keyless", "AdminPasswordSecretMissing").await;
+    let message = world.wait_for_site_reason("wrong", "keyless", "AdminPasswordSecretMissing").await;
     assert!(message.contains("Secret my-admin does not exist: create it with the key password"), "{message}");
     described(world, "wrong", "frappesite/keyless", "AdminPasswordSecretMissing").await;
     let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: my-admin, namespace: wrong}\nstringData: {password: chosen-by-me}\n";
     world.cluster.apply(secret).unwrap();
-    world.site_in("wrong", "keyless", SitePhase::Ready).await;
+    world.wait_for_site_phase("wrong", "keyless", SitePhase::Ready).await;
     let made = world.cluster.kubectl(&["get", "secret", "keyless-admin-password", "-n", "wrong"], "").unwrap();
-    assert!(!made.success, "a password was generated beside the user's own");
+    assert!(!made.success, "a password was generated although the user set one");
     world.kubectl(&["delete", "frappesite", "keyless", "-n", "wrong"]);
     world.kubectl(&["get", "secret", "my-admin", "-n", "wrong"]);
 }
 
 async fn taken_host(world: &World) {
     world.cluster.apply(&site("wrong", "first")).unwrap();
-    world.site_in("wrong", "first", SitePhase::Ready).await;
+    world.wait_for_site_phase("wrong", "first", SitePhase::Ready).await;
     let thief = site("wrong", "second").replace("second.wrong.example.com", "first.wrong.example.com");
     world.cluster.apply(&thief).unwrap();
-    let message = world.site_says("wrong", "second", "HostClaimed").await;
+    let message = world.wait_for_site_reason("wrong", "second", "HostClaimed").await;
     assert!(message.contains("host first.wrong.example.com is already used by FrappeSite wrong/first"), "{message}");
     described(world, "wrong", "frappesite/second", "HostClaimed").await;
     let none = world.cluster.kubectl(&["get", "secret", "second-db-password", "-n", "wrong"], "").unwrap();
-    assert!(!none.success, "something was made for a site without a host");
+    assert!(!none.success, "an object was created for a site without a host");
     world.kubectl(&["delete", "frappesite", "first", "-n", "wrong"]);
-    world.site_in("wrong", "second", SitePhase::Ready).await;
+    world.wait_for_site_phase("wrong", "second", SitePhase::Ready).await;
 }
 
-/// What is not there yet is refused with a reason, and nothing is made.
+/// Invalid specs and references to missing objects are reported with a reason, and nothing is created.
 async fn refused_specs(world: &World) {
     let table = [
         ("  dbConfig: {provider: postgres, connectionSecretRef: {name: a}}\n", "ConnectionSecretMissing"),
@@ -171,7 +171,7 @@ async fn refused_specs(world: &World) {
     for (number, (spec, reason)) in table.iter().enumerate() {
         let name = format!("refused-{number}");
         world.cluster.apply(&format!("{}{spec}", site("wrong", &name))).unwrap();
-        let message = world.site_says("wrong", &name, reason).await;
+        let message = world.wait_for_site_reason("wrong", &name, reason).await;
         println!("{reason}: {message}");
         let listed =
             world.kubectl(&["get", "secrets,jobs,ingresses,databases.k8s.mariadb.com", "-n", "wrong", "-o", "name"]);
@@ -179,11 +179,11 @@ async fn refused_specs(world: &World) {
     }
     let foreign = site("wrong", "foreign").replace("{name: bench}", "{name: bench, namespace: elsewhere}");
     world.cluster.apply(&foreign).unwrap();
-    println!("BenchNotPermitted: {}", world.site_says("wrong", "foreign", "BenchNotPermitted").await);
+    println!("BenchNotPermitted: {}", world.wait_for_site_reason("wrong", "foreign", "BenchNotPermitted").await);
 }
 
-/// What the API server refuses of a backup is told to the SiteBackup: the site is Ready all the same, and free once the
-/// SiteBackup is gone.
+/// A write for a backup that the API server rejects is reported on the SiteBackup: the site stays Ready, and its operation ends
+/// with the SiteBackup.
 async fn refused_backup(world: &World) {
     let policy = "apiVersion: admissionregistration.k8s.io/v1\nkind: ValidatingAdmissionPolicy\nmetadata: {name: no-backups}\n\
                   spec:\n  matchConstraints: {resourceRules: [{apiGroups: [batch], apiVersions: [v1], operations: [CREATE], resources: [jobs]}]}\n\
@@ -197,7 +197,7 @@ async fn refused_backup(world: &World) {
         let answer = world.cluster.kubectl(&["create", "--dry-run=server", "-f", "-"], probe).ok()?;
         (!answer.success).then_some(())
     };
-    world.until("the policy is in force", 60, in_force).await;
+    world.until("the policy is enforced", 60, in_force).await;
     let once = "apiVersion: vyogo.tech/v1alpha1\nkind: SiteBackup\nmetadata: {name: once, namespace: wrong}\n\
                 spec: {siteRef: {name: second}, storage: {s3: {bucket: backups, region: us-east-1}}}\n";
     world.cluster.apply(once).unwrap();
@@ -209,32 +209,32 @@ async fn refused_backup(world: &World) {
     assert_eq!(site.phase, SitePhase::Ready, "{:?}", site.conditions);
     world.kubectl(&["delete", "sitebackup", "once", "-n", "wrong"]);
     let free = || async { world.sites("wrong").get("second").await.ok()?.status?.backup.is_none().then_some(()) };
-    world.until("nothing is recorded as under way", 60, free).await;
+    world.until("no operation is recorded", 60, free).await;
     world.kubectl(&["delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", "no-backups"]);
 }
 
-/// Three attempts, then Failed with what the runner said; the annotation tries anew.
+/// Three attempts, then Failed with the runner's message; the annotation starts the operation again.
 async fn failing_init(world: &World) {
-    let site = world.site_in("wrong", "failing-init", SitePhase::Failed).await;
+    let site = world.wait_for_site_phase("wrong", "failing-init", SitePhase::Failed).await;
     let operation = site.status.unwrap().operation.unwrap();
     assert_eq!((operation.attempt, operation.first_attempt), (3, 1));
-    let message = world.site_says("wrong", "failing-init", "InitFailed").await;
+    let message = world.wait_for_site_reason("wrong", "failing-init", "InitFailed").await;
     assert!(
         message.contains("Job failing-init-init-3 failed: step new-site: stand-in: the database refused the import"),
         "{message}"
     );
     described(world, "wrong", "frappesite/failing-init", "InitFailed").await;
-    // Events of earlier attempts may still be on their way.
+    // Events of earlier attempts may still be sent.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let made: Vec<_> = audit::requests(&world.cluster.logs, begun).unwrap();
     let made: Vec<_> = made.iter().filter(|it| it.name.starts_with("failing-init") && it.verb != "watch").collect();
-    assert!(made.is_empty(), "a site that failed for good costs nothing: {made:?}");
+    assert!(made.is_empty(), "requests of a site that has failed permanently: {made:?}");
     world.kubectl(&["annotate", "frappesite", "failing-init", "-n", "wrong", "frappe.vyogo.tech/retry=1"]);
     let again = || async {
         let operation = world.sites("wrong").get("failing-init").await.ok()?.status?.operation?;
         (operation.attempt == 4 && operation.first_attempt == 4).then_some(())
     };
-    world.until("the annotation begins anew", 60, again).await;
+    world.until("the annotation starts the operation again", 60, again).await;
 }

@@ -1,19 +1,19 @@
-//! Deletion of a site when something that it needs is gone, and what is left behind.
+//! Deletion of a site while something that it needs does not exist, and which objects remain.
 
 use frappe_crds::site::SitePhase;
 use serde_json::json;
 
 use crate::support::{World, ground, inventory, site, until};
 
-/// What of a site is in the cluster, Events aside.
+/// The objects of a site in the cluster, Events aside.
 fn left(world: &World, namespace: &str, name: &str) -> Vec<String> {
     inventory(world, namespace).into_iter().filter(|line| line.contains(name)).collect()
 }
 
-/// Waits for what is left to be this: the cluster's garbage collector takes the Jobs of a site that is gone, in its time.
-async fn leaves(world: &World, namespace: &str, name: &str, expected: &[&str]) {
+/// Waits until only these objects of a site remain: the garbage collector deletes the Jobs of a deleted site later.
+async fn wait_until_left(world: &World, namespace: &str, name: &str, expected: &[&str]) {
     let settled = || async { (left(world, namespace, name) == expected).then_some(()) };
-    if until("the garbage collector has its share", 90, settled).await.is_none() {
+    if until("the garbage collector has finished", 90, settled).await.is_none() {
         assert_eq!(left(world, namespace, name), expected);
     }
 }
@@ -22,9 +22,9 @@ fn delete(world: &World, namespace: &str, name: &str) {
     world.kubectl(&["delete", "frappesite", name, "-n", namespace, "--wait=false"]);
 }
 
-/// R-10: whatever is missing, a deletion ends, or says what to do; it takes what it may and nothing else.
+/// R-10: whatever is missing, a deletion completes or reports what to do, and removes exactly what it may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_ends_whatever_is_missing() {
+async fn a_deletion_completes_whatever_is_missing() {
     let world = World::start("removal").await;
     world.with_bench("gone").await;
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "account", "namespace": "gone"},
@@ -44,19 +44,19 @@ async fn a_deletion_ends_whatever_is_missing() {
         world.cluster.apply(&format!("{}{spec}", site("gone", name))).unwrap();
     }
     for (name, _) in sites {
-        world.site_in("gone", name, SitePhase::Ready).await;
+        world.wait_for_site_phase("gone", name, SitePhase::Ready).await;
     }
     for name in ["plain", "dedicated", "external"] {
         delete(&world, "gone", name);
-        world.site_gone("gone", name).await;
-        leaves(&world, "gone", name, &[]).await;
+        world.wait_for_site_deletion("gone", name).await;
+        wait_until_left(&world, "gone", name, &[]).await;
         println!("{name}: nothing is left");
     }
     let servers = world.kubectl(&["get", "mariadbs.k8s.mariadb.com", "-n", "gone", "-o", "name"]);
     assert!(!servers.contains("dedicated-mariadb") && servers.contains("/shared"), "{servers}");
 
     delete(&world, "gone", "kept");
-    world.site_gone("gone", "kept").await;
+    world.wait_for_site_deletion("gone", "kept").await;
     println!("kept (Retain): {:?}", left(&world, "gone", "kept"));
     let expected = [
         "Database kept-db",
@@ -65,31 +65,31 @@ async fn a_deletion_ends_whatever_is_missing() {
         "Secret kept-db-password",
         "User kept-user",
     ];
-    leaves(&world, "gone", "kept", &expected).await;
+    wait_until_left(&world, "gone", "kept", &expected).await;
 
     world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", "serverless-mariadb", "-n", "gone", "--wait=false"]);
     delete(&world, "gone", "serverless");
-    // The operator makes the server anew, until the deletion is seen; then the files are removed and it goes too.
-    world.site_gone("gone", "serverless").await;
-    leaves(&world, "gone", "serverless", &[]).await;
+    // The operator recreates the server until it observes the deletion; then the files and the server are removed.
+    world.wait_for_site_deletion("gone", "serverless").await;
+    wait_until_left(&world, "gone", "serverless", &[]).await;
     println!("serverless: nothing is left");
 
     lost_secrets(&world, &secret.to_string()).await;
 }
 
-/// Without the account no Job can log in: the deletion waits for it, or for a word.
+/// Without the account no Job can log in: the deletion waits for the account or for the annotation.
 async fn lost_secrets(world: &World, account: &str) {
     world.kubectl(&["delete", "secret", "account", "-n", "gone"]);
     delete(world, "gone", "keyless");
-    println!("keyless: {}", world.site_says("gone", "keyless", "DeletionBlocked").await);
+    println!("keyless: {}", world.wait_for_site_reason("gone", "keyless", "DeletionBlocked").await);
     world.cluster.apply(account).unwrap();
-    world.site_gone("gone", "keyless").await;
-    leaves(world, "gone", "keyless", &[]).await;
+    world.wait_for_site_deletion("gone", "keyless").await;
+    wait_until_left(world, "gone", "keyless", &[]).await;
 
     world.kubectl(&["delete", "secret", "secretless-db-password", "-n", "gone"]);
-    world.site_says("gone", "secretless", "SecretLost").await;
+    world.wait_for_site_reason("gone", "secretless", "SecretLost").await;
     delete(world, "gone", "secretless");
-    println!("secretless: {}", world.site_says("gone", "secretless", "DeletionBlocked").await);
+    println!("secretless: {}", world.wait_for_site_reason("gone", "secretless", "DeletionBlocked").await);
     world.kubectl(&[
         "annotate",
         "frappesite",
@@ -98,21 +98,22 @@ async fn lost_secrets(world: &World, account: &str) {
         "gone",
         "frappe.vyogo.tech/force-delete=skip-database",
     ]);
-    world.site_gone("gone", "secretless").await;
-    leaves(world, "gone", "secretless", &[]).await;
+    world.wait_for_site_deletion("gone", "secretless").await;
+    wait_until_left(world, "gone", "secretless", &[]).await;
 }
 
-/// R-10: a Job that fails keeps the site, and says how to go on; a bench or a namespace that is gone holds nothing up.
+/// R-10: a failed delete Job blocks the deletion, and the site reports what to do; a missing bench or a deleted namespace does not
+/// block it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_whose_job_fails_waits_for_a_word() {
+async fn a_deletion_whose_job_fails_waits_for_the_user() {
     let world = World::start("forced").await;
     world.cluster.apply(&ground("forced")).unwrap();
     world.with_bench("forced").await;
     world.cluster.apply(&site("forced", "failing-stuck")).unwrap();
     world.cluster.apply(&site("forced", "orphan")).unwrap();
-    world.site_in("forced", "orphan", SitePhase::Ready).await;
-    // Every Job of this one fails.
-    world.site_says("forced", "failing-stuck", "InitRetrying").await;
+    world.wait_for_site_phase("forced", "orphan", SitePhase::Ready).await;
+    // Every Job of this site fails.
+    world.wait_for_site_reason("forced", "failing-stuck", "InitRetrying").await;
     delete(&world, "forced", "failing-stuck");
     let failed = || async {
         let jobs = world.kubectl(&["get", "jobs", "-n", "forced", "-o", "name"]);
@@ -135,7 +136,7 @@ async fn a_deletion_whose_job_fails_waits_for_a_word() {
         "forced",
         "frappe.vyogo.tech/force-delete=skip-job",
     ]);
-    world.site_gone("forced", "failing-stuck").await;
+    world.wait_for_site_deletion("forced", "failing-stuck").await;
     let after =
         || async { left(&world, "forced", "failing-stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
     world.until("nothing but finished Jobs is left", 60, after).await;
@@ -146,16 +147,16 @@ async fn a_deletion_whose_job_fails_waits_for_a_word() {
     world.cluster.apply(&ground("forced")).unwrap();
     world.with_bench("forced").await;
     world.cluster.apply(&site("forced", "last")).unwrap();
-    world.site_in("forced", "last", SitePhase::Ready).await;
+    world.wait_for_site_phase("forced", "last", SitePhase::Ready).await;
     world.kubectl(&["delete", "namespace", "forced", "--wait=false"]);
     let gone = || async { (!world.cluster.kubectl(&["get", "namespace", "forced"], "").ok()?.success).then_some(()) };
-    world.until("the namespace is gone, with its site", 120, gone).await;
+    world.until("the namespace and its site are deleted", 120, gone).await;
     let domains = world.kubectl(&["get", "frappedomains", "-o", "name"]);
     assert_eq!(domains.trim(), "", "a claim is left");
-    println!("a namespace that is deleted takes its site along: no claim is left");
+    println!("a deleted namespace: its site is deleted, no claim is left");
 }
 
-/// A bench whose finalizer was taken by force: no Job can run, so the MariaDB operator drops the database.
+/// A bench whose finalizer a user removed: no Job can run, so the MariaDB operator drops the database.
 async fn without_bench(world: &World) {
     world.cluster.apply(&site("forced", "benchless")).unwrap();
     world.kubectl(&["delete", "frappebench", "bench", "-n", "forced", "--wait=false"]);
@@ -170,10 +171,10 @@ async fn without_bench(world: &World) {
         "-p",
         r#"{"metadata":{"finalizers":null}}"#,
     ]);
-    world.site_says("forced", "benchless", "BenchNotFound").await;
+    world.wait_for_site_reason("forced", "benchless", "BenchNotFound").await;
     for name in ["benchless", "orphan"] {
         delete(world, "forced", name);
-        world.site_gone("forced", name).await;
+        world.wait_for_site_deletion("forced", name).await;
         let gone = || async { left(world, "forced", name).iter().all(|it| it.starts_with("Job")).then_some(()) };
         world.until("nothing but finished Jobs is left", 60, gone).await;
     }

@@ -1,4 +1,4 @@
-//! KEDA comes, owns the number of workers, and goes, while the operator runs.
+//! KEDA is installed, owns the number of workers, and is uninstalled, while the operator runs.
 
 use std::time::Duration;
 
@@ -17,10 +17,10 @@ use crate::support::{World, shared};
 
 const SPACE: &str = "scaled";
 const WORKERS: &str = "bench-worker-default";
-/// Seconds without a request of a world that does not change.
+/// Seconds without a request while nothing changes.
 const QUIET_SECONDS: u64 = 60;
 
-/// KEDA's definitions as they are published, or stand-ins where those are absent.
+/// KEDA's published CRDs, or stand-ins if they are absent.
 fn definitions() -> Vec<String> {
     let published =
         ["scaledobjects", "triggerauthentications"].map(|kind| shared(&format!("crds/keda.sh_{kind}.yaml")));
@@ -49,11 +49,11 @@ impl Bench<'_> {
         self.benches.patch("bench", &PatchParams::default(), &patch).await.unwrap();
     }
 
-    async fn says(&self, reason: Option<&str>) {
-        self.says_within(reason, 30).await;
+    async fn wait_for_reason(&self, reason: Option<&str>) {
+        self.wait_for_reason_within(reason, 30).await;
     }
 
-    async fn says_within(&self, reason: Option<&str>, seconds: u64) {
+    async fn wait_for_reason_within(&self, reason: Option<&str>, seconds: u64) {
         let said = || async {
             let conditions = self.benches.get("bench").await.ok()?.status?.conditions;
             let found = conditions.into_iter().find(|it| it.type_ == "WorkersAutoscaled").map(|it| it.reason);
@@ -80,11 +80,11 @@ impl Bench<'_> {
 
     async fn object(&self) -> DynamicObject {
         let found = || async { self.scaled.get_opt(WORKERS).await.ok().flatten() };
-        self.world.until("the ScaledObject is there", 30, found).await
+        self.world.until("the ScaledObject exists", 30, found).await
     }
 
-    /// Says what KEDA says of an object that it scales.
-    async fn keda_says(&self, kind: &str, status: &str) {
+    /// Sets a condition as KEDA does.
+    async fn set_keda_condition(&self, kind: &str, status: &str) {
         let conditions = json!([
             {"type": "Ready", "status": "True", "reason": "ScaledObjectReady", "message": "ready"},
             {"type": kind, "status": status, "reason": "Said", "message": "as KEDA has it"},
@@ -94,15 +94,15 @@ impl Bench<'_> {
         self.scaled.patch_status(WORKERS, &PatchParams::default(), &patch).await.unwrap();
     }
 
-    /// Removes KEDA's definitions as those are removed whose operator went first: nobody takes the finalizer off.
-    async fn definitions_hang(&self) {
+    /// Deletes KEDA's CRDs after KEDA itself was removed: no controller removes the finalizers.
+    async fn delete_crds_with_finalizers(&self) {
         let finalizer = |names: &Value| Patch::Merge(json!({"metadata": {"finalizers": names}}));
         self.scaled.patch(WORKERS, &PatchParams::default(), &finalizer(&json!(["finalizer.keda.sh"]))).await.unwrap();
         let crds = ["scaledobjects.keda.sh", "triggerauthentications.keda.sh"];
         for name in crds {
             self.world.kubectl(&["delete", "crd", name, "--wait=false"]);
         }
-        self.says(Some("KedaMissing")).await;
+        self.wait_for_reason(Some("KedaMissing")).await;
         self.has_replicas(3).await;
         self.scaled.patch(WORKERS, &PatchParams::default(), &finalizer(&Value::Null)).await.unwrap();
         self.world.kubectl(&["wait", "--for=delete", "crd/scaledobjects.keda.sh", "--timeout=30s"]);
@@ -111,7 +111,7 @@ impl Bench<'_> {
 
 ///
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn keda_comes_owns_the_workers_and_goes() {
+async fn keda_is_installed_owns_the_workers_and_is_uninstalled() {
     let world = World::start("keda").await;
     world.with_bench(SPACE).await;
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject"));
@@ -124,16 +124,16 @@ async fn keda_comes_owns_the_workers_and_goes() {
     bench
         .edit(json!({"workerAutoscaling": {"default": {"minReplicas": 0, "maxReplicas": 10, "staticReplicas": 3}}}))
         .await;
-    bench.says(Some("KedaMissing")).await;
+    bench.wait_for_reason(Some("KedaMissing")).await;
     bench.has_replicas(3).await;
 
     install(&world);
-    bench.says(Some("ScalingStarting")).await;
-    bench.keda_says("Paused", "False").await;
-    bench.says(Some("Autoscaled")).await;
+    bench.wait_for_reason(Some("ScalingStarting")).await;
+    bench.set_keda_condition("Paused", "False").await;
+    bench.wait_for_reason(Some("Autoscaled")).await;
     let object = bench.object().await;
     println!("{}", serde_json::to_string_pretty(&object.data["spec"]).unwrap());
-    assert_eq!(bench.replicas().await, 3, "handed over as they were");
+    assert_eq!(bench.replicas().await, 3, "KEDA takes over the current number");
 
     bench.scale(7).await;
     bench.edit(json!({"componentResources": {"worker-default": {"limits": {"memory": "3Gi"}}}})).await;
@@ -142,51 +142,51 @@ async fn keda_comes_owns_the_workers_and_goes() {
         let limits = pod.containers[0].resources.clone()?.limits?;
         (limits.get("memory")?.0 == "3Gi").then_some(())
     };
-    world.until("the edit reached the workers", 30, written).await;
-    assert_eq!(bench.replicas().await, 7, "what KEDA set is left alone");
+    world.until("the edit is applied to the workers", 30, written).await;
+    assert_eq!(bench.replicas().await, 7, "KEDA's number of replicas is kept");
     bench.scale(0).await;
 
     drift(&bench).await;
-    bench.keda_says("HPAActive", "False").await;
-    bench.says(Some("ScalingFailed")).await;
+    bench.set_keda_condition("HPAActive", "False").await;
+    bench.wait_for_reason(Some("ScalingFailed")).await;
     quiet(&world).await;
     assert_eq!(bench.replicas().await, 0);
 
-    bench.definitions_hang().await;
+    bench.delete_crds_with_finalizers().await;
     install(&world);
-    bench.says(Some("ScalingStarting")).await;
+    bench.wait_for_reason(Some("ScalingStarting")).await;
     let begun = std::time::Instant::now();
     bench.object().await;
-    bench.says_within(Some("KedaNotResponding"), 90).await;
-    println!("KEDA's silence was told after {:?}", begun.elapsed());
-    bench.keda_says("Paused", "True").await;
-    bench.says(Some("ScalingPaused")).await;
+    bench.wait_for_reason_within(Some("KedaNotResponding"), 90).await;
+    println!("a missing report by KEDA was reported after {:?}", begun.elapsed());
+    bench.set_keda_condition("Paused", "True").await;
+    bench.wait_for_reason(Some("ScalingPaused")).await;
 
     bench.scale(9).await;
     bench.edit(json!({"workerAutoscaling": null})).await;
-    bench.says(None).await;
+    bench.wait_for_reason(None).await;
     bench.has_replicas(1).await;
     let gone = || async { bench.scaled.get_opt(WORKERS).await.ok()?.is_none().then_some(()) };
-    world.until("the ScaledObject is gone", 30, gone).await;
+    world.until("the ScaledObject is deleted", 30, gone).await;
     let log = world.operator.log_tail();
-    assert!(!log.contains("does not keep this field"), "the published definition lacks a field: {log}");
+    assert!(!log.contains("does not keep this field"), "the published CRD lacks a field: {log}");
 }
 
-/// changed or deleted by hand, it comes back.
+/// a ScaledObject that was changed or deleted manually is restored.
 async fn drift(bench: &Bench<'_>) {
     let before = bench.object().await;
     let patch = Patch::Merge(json!({"spec": {"maxReplicaCount": 99}}));
     bench.scaled.patch(WORKERS, &PatchParams::default(), &patch).await.unwrap();
     let repaired =
         || async { (bench.scaled.get(WORKERS).await.ok()?.data["spec"] == before.data["spec"]).then_some(()) };
-    bench.world.until("the ScaledObject is as it was", 30, repaired).await;
+    bench.world.until("the ScaledObject is restored", 30, repaired).await;
     bench.scaled.delete(WORKERS, &kube::api::DeleteParams::default()).await.unwrap();
     let again =
         || async { (bench.scaled.get_opt(WORKERS).await.ok()??.metadata.uid != before.metadata.uid).then_some(()) };
-    bench.world.until("it is there again", 30, again).await;
+    bench.world.until("it is recreated", 30, again).await;
 }
 
-/// an unchanged bench costs nothing.
+/// an unchanged bench costs no requests.
 async fn quiet(world: &World) {
     tokio::time::sleep(Duration::from_secs(3)).await;
     let begun = Timestamp::now();

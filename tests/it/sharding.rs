@@ -1,4 +1,4 @@
-//! Several replicas against a real API server: they share, take over, and give back; nothing is written twice.
+//! Several replicas on a real API server: they share slots, take over and release them, and nothing is written twice.
 
 use std::{
     path::Path,
@@ -24,7 +24,7 @@ use crate::support::{World, kubectl, program, site, until};
 
 /// Seconds of the Leases in these tests.
 const LEASE_SECONDS: u64 = 4;
-/// Sites that are shared.
+/// Sites that the replicas share.
 const SITES: usize = 24;
 
 fn member(name: &str) -> Options {
@@ -42,14 +42,14 @@ fn command(world: &World, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// Slots of each member that is not gone, by its pod.
+/// Slots of each live member, by its pod.
 fn loads(report: &Value) -> Vec<(String, u64)> {
     let members = report["members"].as_array().unwrap().iter();
     let alive = members.filter(|it| it["state"] != "gone" && it["slots"] != 0);
     alive.map(|it| (it["pod"].as_str().unwrap().to_owned(), it["slots"].as_u64().unwrap())).collect()
 }
 
-/// Waits until the slots are shared by so many members, evenly, and somebody coordinates; answers how long it took.
+/// Waits until so many members own all slots evenly and there is a coordinator; returns how long it took.
 async fn shared_by(world: &World, members: usize, most_seconds: u64) -> Duration {
     let begun = Instant::now();
     let what = format!("{members} members share all slots evenly");
@@ -67,13 +67,13 @@ async fn shared_by(world: &World, members: usize, most_seconds: u64) -> Duration
 
 async fn all_ready(world: &World) {
     for index in 0..SITES {
-        world.site_in("fleet", &format!("site-{index}"), SitePhase::Ready).await;
+        world.wait_for_site_phase("fleet", &format!("site-{index}"), SitePhase::Ready).await;
     }
 }
 
-/// S-1, S-4, S-10: replicas share the sites, a handover writes to none, and a site's status is written by nobody else than its slot's owner.
+/// S-1, S-4, S-10: replicas share the sites, a handover writes to no site, and only the slot's owner writes a site's status.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn replicas_share_take_over_and_give_back() {
+async fn replicas_share_take_over_and_release_slots() {
     let mut world = World::start_with("sharding", &member("one")).await;
     world.with_bench("fleet").await;
     let growing = Timestamp::now();
@@ -81,25 +81,25 @@ async fn replicas_share_take_over_and_give_back() {
     let mut third = Operator::start(program(), &world.cluster, &member("three")).unwrap();
     println!("1 -> 3 members: {:?}", shared_by(&world, 3, 30).await);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(lists_by(&world, "one", growing), [], "what is kept is not listed again");
+    assert_eq!(lists_by(&world, "one", growing), [], "known objects are not listed again");
     let sites: String = (0..SITES).map(|index| site("fleet", &format!("site-{index}"))).collect();
     let begun = Timestamp::now();
     world.cluster.apply(&sites).unwrap();
     all_ready(&world).await;
     each_writes_its_own(&world, begun);
-    asked_who_owns_a_site(&world).await;
+    shards_command_shows_owners(&world).await;
 
-    labels_are_put_back(&world).await;
+    labels_are_restored(&world).await;
 
     let killed = Timestamp::now();
     second.kill().unwrap();
     let took = shared_by(&world, 2, LEASE_SECONDS + 10).await;
     println!("kill -9: {took:?} until two share evenly (lease: {LEASE_SECONDS} s)");
 
-    // Moved sites are looked at, and nothing of them is written.
+    // Moved sites are reconciled without a write.
     lists_are_over(&world, killed).await;
     let begun = Timestamp::now();
-    assert!(third.stop().await.unwrap().success(), "a clean stop ends well: {}", third.log_tail());
+    assert!(third.stop().await.unwrap().success(), "a clean stop succeeds: {}", third.log_tail());
     println!("clean stop: {:?} until one owns all", shared_by(&world, 1, 5).await);
     tokio::time::sleep(Duration::from_secs(1)).await;
     let written: Vec<_> = audit::requests(&world.cluster.logs, begun)
@@ -109,17 +109,17 @@ async fn replicas_share_take_over_and_give_back() {
         .collect();
     assert!(written.is_empty(), "a handover of settled sites wrote {written:?}");
     let lists = lists_by(&world, "one", begun);
-    println!("lists by who gained: {lists:?}");
-    assert!(lists.iter().all(|(_, count)| *count == 1), "what is gained is listed once: {lists:?}");
+    println!("lists by members that gained slots: {lists:?}");
+    assert!(lists.iter().all(|(_, count)| *count == 1), "gained slots are listed once: {lists:?}");
 
     a_paused_member_rejoins(&world).await;
     a_lost_lease_ends_an_incarnation(&world).await;
-    a_lost_map_is_made_anew(&world).await;
+    a_deleted_map_is_recreated(&world).await;
     world.cluster.apply("apiVersion: vyogo.tech/v1alpha1\nkind: FrappeSite\nmetadata: {name: late, namespace: fleet}\nspec: {siteName: late.example.com, benchRef: {name: bench}}\n").unwrap();
-    world.site_in("fleet", "late", SitePhase::Ready).await;
+    world.wait_for_site_phase("fleet", "late", SitePhase::Ready).await;
     assert!(world.operator.stop().await.unwrap().success());
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
-    assert!(leases.get_opt("frappe-operator-one").await.unwrap().is_none(), "a clean stop takes its Lease along");
+    assert!(leases.get_opt("frappe-operator-one").await.unwrap().is_none(), "a clean stop deletes its Lease");
 }
 
 /// How often a member listed each kind: S-8.
@@ -129,14 +129,14 @@ fn lists_by(world: &World, pod: &str, begun: Timestamp) -> Vec<(String, usize)> 
     audit::count(&lists).into_iter().map(|((_, resource), count)| (resource, count)).collect()
 }
 
-/// Waits until both members that are left have listed what they gained since then, and nothing for two seconds.
+/// Waits until both remaining members have listed the slots that they gained since then, and no list was sent for two seconds.
 async fn lists_are_over(world: &World, gained: Timestamp) {
     let quiet = || async {
         let lately = Timestamp::now() - jiff::SignedDuration::from_secs(2);
         let over = |pod: &&str| !lists_by(world, pod, gained).is_empty() && lists_by(world, pod, lately).is_empty();
         ["one", "three"].iter().all(over).then_some(())
     };
-    world.until("what was gained is listed", 60, quiet).await;
+    world.until("gained slots are listed", 60, quiet).await;
 }
 
 fn each_writes_its_own(world: &World, begun: Timestamp) {
@@ -146,13 +146,13 @@ fn each_writes_its_own(world: &World, begun: Timestamp) {
         *writers.entry(request.pod.clone()).or_default() += 1;
     }
     println!("status writes of {SITES} sites by member: {writers:?}");
-    assert_eq!(writers.len(), 3, "every member has its share");
+    assert_eq!(writers.len(), 3, "every member writes");
     let refused: Vec<_> = requests.iter().filter(|it| it.is_work_write() && it.code >= 400).collect();
-    assert!(refused.is_empty(), "members wrote against each other: {refused:?}");
+    assert!(refused.is_empty(), "conflicting writes of members: {refused:?}");
 }
 
-/// S-7: a label that is missing or wrong costs time, never a site: its owner puts it back.
-async fn labels_are_put_back(world: &World) {
+/// S-7: a missing or wrong label delays a site, but no change is lost: its owner restores the label.
+async fn labels_are_restored(world: &World) {
     let label = frappe_operator::parts::SLOT;
     for (name, change) in
         [("site-1", format!("{label}-")), ("site-2", format!("{label}=999")), ("site-3", format!("{label}=000"))]
@@ -161,7 +161,7 @@ async fn labels_are_put_back(world: &World) {
         let before = get();
         world.kubectl(&["label", "frappesite", name, "-n", "fleet", "--overwrite", &change]);
         let back =
-            until(&format!("the label of {name} is put back"), 10, || async { (get() == before).then_some(()) }).await;
+            until(&format!("the label of {name} is restored"), 10, || async { (get() == before).then_some(()) }).await;
         assert!(back.is_some(), "{change}: {}", get());
         let edited = Instant::now();
         world.kubectl(&[
@@ -174,12 +174,12 @@ async fn labels_are_put_back(world: &World) {
             "-p",
             r#"{"spec":{"deletionProtection":false}}"#,
         ]);
-        world.site_in("fleet", name, SitePhase::Ready).await;
+        world.wait_for_site_phase("fleet", name, SitePhase::Ready).await;
         assert!(edited.elapsed() < Duration::from_secs(10));
     }
 }
 
-async fn asked_who_owns_a_site(world: &World) {
+async fn shards_command_shows_owners(world: &World) {
     let table = command(world, &["shards", "--namespace", NAMESPACE]);
     println!("{table}");
     assert!(table.contains("* coordinator: "), "{table}");
@@ -198,7 +198,7 @@ async fn asked_who_owns_a_site(world: &World) {
     assert!(events.contains("slots over from"), "{events}");
 }
 
-/// M-3, M-4: a member that stood still for three lease durations was fenced: it comes back as another.
+/// M-3, M-4: a member that was paused for three lease durations is fenced, and joins again as a new incarnation.
 async fn a_paused_member_rejoins(world: &World) {
     let paused = Operator::start(program(), &world.cluster, &member("four")).unwrap();
     shared_by(world, 2, 20).await;
@@ -208,7 +208,7 @@ async fn a_paused_member_rejoins(world: &World) {
     tokio::time::sleep(Duration::from_secs(2 * LEASE_SECONDS)).await;
     paused.signal("CONT").unwrap();
     shared_by(world, 2, 20).await;
-    assert_ne!(incarnation(world, "four").await, before, "what was fenced never acts again");
+    assert_ne!(incarnation(world, "four").await, before, "a fenced incarnation never acts again");
     drop(paused);
     shared_by(world, 1, LEASE_SECONDS + 10).await;
 }
@@ -219,7 +219,7 @@ async fn incarnation(world: &World, pod: &str) -> String {
     lease.spec.unwrap().holder_identity.unwrap()
 }
 
-/// M-1: a Lease that was removed is not brought back by the PUT of who held it; the process joins as another.
+/// M-1: a PUT by its former holder does not recreate a deleted Lease; the process joins as a new incarnation.
 async fn a_lost_lease_ends_an_incarnation(world: &World) {
     let leases: Api<Lease> = Api::namespaced(world.client.clone(), NAMESPACE);
     let former = leases.get("frappe-operator-one").await.unwrap();
@@ -230,8 +230,8 @@ async fn a_lost_lease_ends_an_incarnation(world: &World) {
     assert_ne!(Some(incarnation(world, "one").await), former.spec.unwrap().holder_identity);
 }
 
-/// A map that was deleted, its finalizer too, is made anew, and grants nothing for a lease's duration.
-async fn a_lost_map_is_made_anew(world: &World) {
+/// A slot map that was deleted despite its finalizer is recreated, and grants no slots for one lease duration.
+async fn a_deleted_map_is_recreated(world: &World) {
     let names = frappe_operator::parts::names(NAMESPACE);
     let maps: Api<DynamicObject> = Api::namespaced_with(world.client.clone(), NAMESPACE, &names.map_resource());
     let former = maps.get("frappe-operator").await.unwrap();
@@ -243,22 +243,21 @@ async fn a_lost_map_is_made_anew(world: &World) {
     maps.patch("frappe-operator", &PatchParams::default(), &nothing).await.unwrap();
     let gone = Instant::now();
     shared_by(world, 1, 5 * LEASE_SECONDS).await;
-    assert!(gone.elapsed() >= Duration::from_secs(LEASE_SECONDS), "rights under the old map must have ended first");
+    assert!(gone.elapsed() >= Duration::from_secs(LEASE_SECONDS), "ownership under the old map must have ended first");
     let next = maps.get("frappe-operator").await.unwrap();
     assert_ne!(next.uid(), former.uid());
     let epoch = |map: &DynamicObject| map.data["spec"]["epochs"][0].as_i64().unwrap();
-    assert!(epoch(&next) > epoch(&former), "epochs go on rising");
+    assert!(epoch(&next) > epoch(&former), "epochs keep rising");
     let listed = Api::<Lease>::namespaced(world.client.clone(), NAMESPACE).list(&ListParams::default()).await.unwrap();
     println!("leases at the end: {:?}", listed.iter().map(ResourceExt::name_any).collect::<Vec<_>>());
     assert!(Path::new(&world.operator.log).exists());
 }
 
-/// Edits that follow each other soon, of sites that no watch by label shows since their bench is not there: how many of
-/// them in one go, unless `STRAY_ROUNDS` says so.
+/// How many sites are edited twice in quick succession, unless the variable `STRAY_ROUNDS` is set. No watch by label covers them,
+/// because their bench does not exist.
 const STRAY_ROUNDS: usize = 10;
 
-/// S-7: what was edited soon after the operator's own write of the status is reconciled too, also where no watch by label
-/// shows the site.
+/// S-7: an edit soon after the operator's own status write is reconciled, also if no watch by label covers the site.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_edit_soon_after_a_status_is_observed_of_a_site_without_a_label() {
     let mut world = World::start_with("strays", &member("one")).await;

@@ -1,5 +1,5 @@
-//! What only a real API server shows of a site's fields: which changes it refuses, and that a reverted edit of many at once
-//! leaves nothing behind. What each field changes: `src/controllers/site/tests/leaves.rs`.
+//! Fields of a site, as far as a test needs a real API server: changes that it rejects, and a reverted edit of many fields at
+//! once, which must restore every object. Effects of single fields: `src/controllers/site/tests/leaves.rs`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 use crate::{fields::flatten, support::World};
 
 const SPACE: &str = "fields";
-/// Kinds that a site has; of Secrets the names.
+/// Kinds of a site's objects; of Secrets only the names are compared.
 const KINDS: &str = "ingresses,httproutes,routes,databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com,\
                      mariadbs.k8s.mariadb.com,frappedomains,secrets";
 
-/// Changes of a site that are refused, with the field that the answer names.
-fn refused() -> [(&'static str, Value); 7] {
+/// Changes of a site that are rejected, with the field in the message.
+fn rejected() -> [(&'static str, Value); 7] {
     let database = |config: Value| json!({"dbConfig": config});
     [
         ("siteName", json!({"siteName": "other.example.com"})),
@@ -31,7 +31,7 @@ fn refused() -> [(&'static str, Value); 7] {
     ]
 }
 
-/// Sites, what each is changed to, and what its revert cannot take back.
+/// Sites: base, change, and the fields that a revert cannot restore.
 fn sites() -> Vec<(&'static str, Value, Value, &'static str)> {
     let parent = |name: &str| json!([{"name": name, "namespace": "gateways", "sectionName": "https"}]);
     let external = json!({"provider": "external", "host": "a.example.com", "connectionSecretRef": {"name": "first"}});
@@ -49,14 +49,14 @@ fn sites() -> Vec<(&'static str, Value, Value, &'static str)> {
             "",
         ),
         ("hidden", json!({}), json!({"ingress": {"enabled": false}}), ""),
-        // The Job that gives Administrator the first password again mounts it.
+        // The Job that sets the Administrator's first password again mounts it.
         (
             "admin",
             json!({"adminPasswordSecretRef": {"name": "first"}}),
             json!({"adminPasswordSecretRef": {"name": "second"}}),
             "newest Job",
         ),
-        // A site that names no apps keeps those that it has: what was removed does not come again.
+        // A site without `apps` keeps its current apps: a removed app is not installed again.
         ("removed", json!({}), json!({"removedApps": ["hrms"]}), "pps"),
         (
             "own",
@@ -102,7 +102,7 @@ fn sites() -> Vec<(&'static str, Value, Value, &'static str)> {
     ]
 }
 
-/// What a site's objects, its newest Job and its status are, field by field.
+/// The fields of a site's objects, newest Job and status.
 #[derive(Clone)]
 pub(crate) struct Picture(pub(crate) BTreeMap<String, String>);
 
@@ -155,14 +155,14 @@ impl Picture {
     }
 }
 
-/// Jobs of a site in the order in which they were made.
+/// The number of a Job's attempt, by which a site's Jobs are ordered.
 fn attempt(job: &Value) -> usize {
     let name = job["metadata"]["name"].as_str().unwrap();
     let number = name.rsplit('-').next().and_then(|it| it.parse().ok()).unwrap_or(1);
     if name.contains("-apply") { 1000 + number } else { number }
 }
 
-/// Replaces a site's spec, or only asks whether that would be taken; answers what the API server refuses.
+/// Replaces a site's spec, or checks by a dry run whether it would be accepted; fails with the API server's message.
 async fn set(sites: &Api<FrappeSite>, name: &str, spec: &Value, dry_run: bool) -> Result<(), String> {
     let patch = json!([{"op": "replace", "path": "/spec", "value": spec}]);
     let patch = Patch::Json::<()>(serde_json::from_value(patch).unwrap());
@@ -170,7 +170,7 @@ async fn set(sites: &Api<FrappeSite>, name: &str, spec: &Value, dry_run: bool) -
     sites.patch(name, &parameters, &patch).await.map(drop).map_err(|it| it.to_string())
 }
 
-/// Waits until the operator has done all that it can now, and looks.
+/// Waits until the operator has finished, and reads the fields.
 pub(crate) async fn settled(world: &World, sites: &Api<FrappeSite>, name: &str, what: &str) -> Picture {
     let mut before: Option<BTreeMap<String, String>> = None;
     for _ in 0..150 {
@@ -229,11 +229,11 @@ fn merged(base: &Value, change: &Value) -> Value {
     whole
 }
 
-/// R-14: what is refused says which field, and a reverted edit of many fields at once restores every object exactly.
+/// R-14: a rejection names the field, and a reverted edit of many fields at once restores every object exactly.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_reverted_edit_of_a_site_leaves_nothing_behind() {
+async fn a_reverted_edit_of_a_site_restores_every_object() {
     let world = world("sitefields").await;
-    // A Route for all hosts of a domain is for who may have the domain.
+    // A Route for all hosts of a domain needs the permission for that domain.
     let hosts = json!({"spec": {"domainConfig": {"allowedSuffixes": ["example.com", "shop.com"]}}});
     world.kubectl(&["patch", "frappebench", "bench", "-n", SPACE, "--type", "merge", "-p", &hosts.to_string()]);
     let api = world.sites(SPACE);
@@ -244,15 +244,15 @@ async fn a_reverted_edit_of_a_site_leaves_nothing_behind() {
     let mut before = BTreeMap::new();
     for name in bases.keys() {
         settled(&world, &api, name, name).await;
-        // What comes after the first Job is compared with what comes after another of its kind.
+        // A second Job of the same kind runs first, because the first one has other fields.
         world.kubectl(&["annotate", "frappesite", name, "-n", SPACE, "--overwrite", "frappe.vyogo.tech/reconcile=1"]);
     }
     for name in bases.keys() {
         let done = || async { (api.get(name).await.ok()?.status?.last_handled_reconcile_at? == "1").then_some(()) };
-        world.until("the base is applied anew", 60, done).await;
+        world.until("the base is applied again", 60, done).await;
         before.insert(*name, settled(&world, &api, name, name).await);
     }
-    for (field, change) in refused() {
+    for (field, change) in rejected() {
         let message = set(&api, "plain", &merged(&bases["plain"], &change), true).await.expect_err(field);
         assert!(message.contains(field), "{field}: {message}");
     }
@@ -264,7 +264,7 @@ async fn a_reverted_edit_of_a_site_leaves_nothing_behind() {
         let changed = settled(&world, &api, name, "the change").await.against(&before[name]);
         println!("{name}: {}", shown(&changed));
         if changed.is_empty() {
-            wrong.push(format!("{name} shows nothing of its change"));
+            wrong.push(format!("the change of {name} has no effect"));
         }
         set(&api, name, &bases[name], false).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Sites of every provider and every route: those of the guide, what each costs, races for hosts, other namespaces.
+//! Sites of every provider and every route: the guide's sites, their requests, races for hosts, other namespaces.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,9 +20,9 @@ use crate::{
     support::{World, inventory, shared, site},
 };
 
-/// Hosts that two sites of two namespaces race for.
+/// Hosts that two sites of two namespaces claim.
 const RACES: usize = 100;
-/// Requests to Ready beyond the common ones of a site on shared MariaDB, by provider.
+/// Requests from creation to Ready, by provider.
 const REQUESTS_MAX: [(&str, usize); 4] = [("shared", 12), ("dedicated", 14), ("external", 10), ("postgres", 10)];
 
 /// A Secret with an account.
@@ -32,7 +32,7 @@ fn account(namespace: &str, name: &str) -> String {
         .to_string()
 }
 
-/// Every site and Secret of the guide, as they stand there.
+/// Every site and Secret of the guide, unchanged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_guides_sites_become_ready() {
     let Some(guide) = shared("guide/frappe-operator-guide.txt") else { return };
@@ -75,7 +75,7 @@ async fn the_guides_sites_become_ready() {
         }
     }
     for name in applied.keys() {
-        let status = world.site_in("default", name, SitePhase::Ready).await.status.unwrap();
+        let status = world.wait_for_site_phase("default", name, SitePhase::Ready).await.status.unwrap();
         println!("{name}: {} by {}", status.site_url.unwrap_or_default(), status.route.unwrap_or_default());
     }
     let routed = world.kubectl(&["get", "routes.route.openshift.io", "-n", "default", "-o", "name"]);
@@ -83,9 +83,9 @@ async fn the_guides_sites_become_ready() {
     assert!(applied.len() >= 9, "{} sites", applied.len());
 }
 
-/// R-4: what a site of each provider costs from creation to Ready, and nothing from then on.
+/// R-4: the requests of a site of each provider from creation to Ready, and none afterwards.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_provider_costs_so_many_requests_and_none_at_rest() {
+async fn requests_of_each_provider_are_limited_and_none_without_changes() {
     let world = World::start("providers").await;
     world.with_bench("cost").await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -100,7 +100,7 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
         world.cluster.apply(&account("cost", &format!("account-{name}"))).unwrap();
         let begun = Timestamp::now();
         world.cluster.apply(&format!("{}{}", site("cost", name), database(name))).unwrap();
-        world.site_in("cost", name, SitePhase::Ready).await;
+        world.wait_for_site_phase("cost", name, SitePhase::Ready).await;
         tokio::time::sleep(Duration::from_secs(3)).await;
         let requests = audit::requests(&world.cluster.logs, begun).unwrap();
         let work: Vec<_> = requests.iter().filter(|it| it.is_work() && it.verb != "watch").collect();
@@ -115,17 +115,18 @@ async fn each_provider_costs_so_many_requests_and_none_at_rest() {
     tokio::time::sleep(Duration::from_secs(10)).await;
     let requests = audit::requests(&world.cluster.logs, begun).unwrap();
     let rest: Vec<_> = requests.iter().filter(|it| it.verb != "watch" && it.is_work()).collect();
-    assert!(rest.is_empty(), "10 s with nothing changing cost {rest:?}");
+    assert!(rest.is_empty(), "requests in 10 s without a change: {rest:?}");
     for (name, _) in REQUESTS_MAX {
         world.kubectl(&["delete", "frappesite", name, "-n", "cost", "--wait=false"]);
-        world.site_gone("cost", name).await;
+        world.wait_for_site_deletion("cost", name).await;
     }
-    every_right_is_listed(&world);
+    every_permission_is_listed(&world);
 }
 
-/// What the operator asked for, held against the table of what it may do.
-fn every_right_is_listed(world: &World) {
-    let (_, table) = include_str!("../../docs/permissions.md").split_once("## Permissions").expect("a table of them");
+/// Compares the operator's requests with the documented table of permissions.
+fn every_permission_is_listed(world: &World) {
+    let (_, table) =
+        include_str!("../../docs/permissions.md").split_once("## Permissions").expect("a table of permissions");
     let mut listed: BTreeSet<(String, String)> = BTreeSet::new();
     for row in table.lines().filter(|line| line.starts_with("| ")) {
         let cells: Vec<&str> = row.split('|').map(str::trim).collect();
@@ -137,13 +138,13 @@ fn every_right_is_listed(world: &World) {
     let requests = audit::requests(&world.cluster.logs, Timestamp::UNIX_EPOCH).unwrap();
     let asked: BTreeSet<(String, String)> = audit::count(&requests).into_keys().collect();
     let missing: Vec<_> = asked.difference(&listed).collect();
-    assert!(asked.len() > 40 && missing.is_empty(), "{} rights were used, and not listed are {missing:?}", asked.len());
-    println!("{} of {} listed rights were used, and none beside them", asked.len(), listed.len());
+    assert!(asked.len() > 40 && missing.is_empty(), "{} permissions were used; not listed: {missing:?}", asked.len());
+    println!("{} of {} listed permissions were used, and no others", asked.len(), listed.len());
 }
 
-/// R-16: one winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
+/// R-16: one site claims each host, the other reports it and claims the host once the first is deleted, and no claim is left.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_sites_race_for_one_host() {
+async fn two_sites_claim_the_same_host() {
     let world = World::start("races").await;
     for namespace in ["left", "right"] {
         world.with_bench(namespace).await;
@@ -152,7 +153,7 @@ async fn two_sites_race_for_one_host() {
         world.cluster.apply(&account(namespace, "account")).unwrap();
     }
     let racer = |namespace: &str, number: usize| {
-        // Hosts are what is raced for: no deletion here has to wait for a Job.
+        // The sites only claim hosts: no deletion waits for a Job.
         let annotations = json!({"frappe.vyogo.tech/force-delete": "skip-job"});
         let metadata = json!({"name": format!("racer-{number}"), "namespace": namespace, "annotations": annotations});
         let database = json!({"provider": "external", "connectionSecretRef": {"name": "account"}});
@@ -199,7 +200,7 @@ async fn two_sites_race_for_one_host() {
         let ours = held.iter().filter(|it| losers.contains(&it.spec.site.uid)).count();
         (ours == RACES && held.len() == RACES).then_some(())
     };
-    world.until("every loser follows", 400, followed).await;
+    world.until("every loser is Ready", 400, followed).await;
     for namespace in ["left", "right"] {
         let of_namespace: Api<FrappeSite> = Api::namespaced(world.client.clone(), namespace);
         of_namespace.delete_collection(&DeleteParams::default(), &ListParams::default()).await.unwrap();
@@ -209,12 +210,12 @@ async fn two_sites_race_for_one_host() {
         (all.is_empty() && held.is_empty()).then_some(())
     };
     world.until("nothing is left", 400, gone).await;
-    println!("{RACES} hosts given back and taken over, then given back: no claim left");
+    println!("{RACES} hosts released, claimed by the losers, and released again: no claim left");
 }
 
-/// A site of another namespace: only where the bench allows it, its objects apart from everybody's, gone with it.
+/// A site of another namespace: the bench must allow it; its objects are in the bench's namespace and are deleted with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
+async fn a_site_of_another_namespace_needs_the_benchs_permission() {
     let world = World::start("tenants").await;
     world.with_bench("platform").await;
     let tenants = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {tier: gold}}\n---\n\
@@ -233,16 +234,16 @@ async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
         let to_the_bench = "frappe.vyogo.tech/allowed-namespaces=platform";
         world.kubectl(&["annotate", "secret", "admin", "-n", namespace, to_the_bench]);
         world.cluster.apply(&tenant(namespace)).unwrap();
-        let message = world.site_says(namespace, "shop", "BenchNotPermitted").await;
+        let message = world.wait_for_site_reason(namespace, "shop", "BenchNotPermitted").await;
         assert!(message.contains("does not exist, or does not allow"), "{message}");
     }
-    assert_eq!(inventory(&world, "platform"), before, "something was made for a site that is not allowed");
+    assert_eq!(inventory(&world, "platform"), before, "an object was created for a site that is not allowed");
     let allow = json!({"spec": {"domainConfig": {"allowedSuffixes": ["example.com"]}, "allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}}});
     world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &allow.to_string()]);
     for namespace in ["a", "b"] {
-        world.site_in(namespace, "shop", SitePhase::Ready).await;
+        world.wait_for_site_phase(namespace, "shop", SitePhase::Ready).await;
         let own = world.kubectl(&["get", "jobs,secrets,ingresses", "-n", namespace, "-o", "name"]);
-        assert_eq!(own.trim(), "secret/admin", "the tenant's namespace has what the tenant made");
+        assert_eq!(own.trim(), "secret/admin", "the tenant's namespace has only the tenant's objects");
     }
     println!("in the bench's namespace: {:#?}", inventory(&world, "platform"));
     world.kubectl(&["delete", "frappebench", "bench", "-n", "platform", "--wait=false"]);
@@ -255,25 +256,25 @@ async fn a_site_of_another_namespace_is_allowed_by_the_bench_alone() {
     };
     world.until("the bench waits for its sites of other namespaces", 60, held).await;
     world.kubectl(&["label", "namespace", "a", "tier=silver", "--overwrite"]);
-    world.site_says("a", "shop", "BenchNotPermitted").await;
+    world.wait_for_site_reason("a", "shop", "BenchNotPermitted").await;
     let served = world.kubectl(&["get", "ingresses", "-n", "platform", "-o", "name"]);
-    assert_eq!(served.lines().count(), 2, "a right that is withdrawn destroys nothing: {served}");
+    assert_eq!(served.lines().count(), 2, "a withdrawn permission deletes nothing: {served}");
     for namespace in ["a", "b"] {
         world.kubectl(&["delete", "frappesite", "shop", "-n", namespace, "--wait=false"]);
-        world.site_gone(namespace, "shop").await;
+        world.wait_for_site_deletion(namespace, "shop").await;
         world.kubectl(&["get", "secret", "admin", "-n", namespace]);
     }
     let gone = || async { inventory(&world, "platform").iter().all(|line| !line.contains("shop")).then_some(()) };
-    world.until("nothing of them is left", 60, gone).await;
+    world.until("nothing of the sites is left", 60, gone).await;
 }
 
-/// A Job that is out of the operator's sight, because its label was taken by hand, gets it back: it is neither lost nor made
-/// twice. This alone uses the right to read one Job.
+/// A Job that the operator does not see because a user removed its label gets the label back: it is neither lost nor created
+/// twice. Only this case needs the permission to read a single Job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_that_lost_its_label_is_found_again() {
+async fn a_job_without_its_label_is_found_again() {
     let world = World::start("label").await;
     world.with_bench("shops").await;
-    // No node takes a pod: the Job stays under way.
+    // No node runs a pod: the Job stays active.
     let nodes = world.kubectl(&["get", "nodes", "-o", "name"]);
     for node in nodes.lines() {
         world.kubectl(&["cordon", node]);
@@ -285,15 +286,15 @@ async fn a_job_that_lost_its_label_is_found_again() {
         Some(found.out).filter(|it| found.success && !it.is_empty())
     };
     let label = r".metadata.labels.frappe\.vyogo\.tech/slot";
-    let slot = world.until("the Job is there", 60, || async { look(label) }).await;
+    let slot = world.until("the Job exists", 60, || async { look(label) }).await;
     let uid = look(".metadata.uid");
     world.kubectl(&["label", "job", "shop-init", "-n", "shops", "frappe.vyogo.tech/slot-"]);
-    let back = world.until("the Job has its label again", 60, || async { look(label) }).await;
+    let back = world.until("the Job's label is restored", 60, || async { look(label) }).await;
     assert_eq!((back, look(".metadata.uid")), (slot, uid));
     for node in nodes.lines() {
         world.kubectl(&["uncordon", node]);
     }
-    world.site_in("shops", "shop", SitePhase::Ready).await;
+    world.wait_for_site_phase("shops", "shop", SitePhase::Ready).await;
     let jobs = world.kubectl(&["get", "jobs", "-n", "shops", "-o", "name"]);
     assert_eq!(jobs.lines().filter(|it| it.contains("shop")).count(), 1, "{jobs}");
 }

@@ -1,4 +1,4 @@
-//! What the tests share: a cluster with a running operator, and waiting for conditions.
+//! Shared by the tests: a cluster with a running operator, and waiting for conditions.
 
 use std::{
     path::{Path, PathBuf},
@@ -12,7 +12,7 @@ use frappe_loadtest::{
 };
 use kube::{Api, Client};
 
-/// How long the Lease of a test's operator lasts: two cores that several tests share may stand still for seconds.
+/// Lease duration of a test's operator: while several tests share two cores, a process may not run for seconds.
 const LEASE_SECONDS: u64 = 6;
 
 /// The operator's binary.
@@ -20,17 +20,17 @@ pub(crate) fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_frappe-operator"))
 }
 
-/// The folder of documents beside the project, or nothing where it is absent: then the test says so and passes.
+/// A file in the folder of documents beside the project, or None if it is absent: then the test prints that and passes.
 pub(crate) fn shared(path: &str) -> Option<PathBuf> {
     let found = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared").join(path);
     if found.exists() {
         return Some(found);
     }
-    println!("SKIPPED: {} is absent, so what it holds was not tested", found.display());
+    println!("SKIPPED: {} is absent, so its contents were not tested", found.display());
     None
 }
 
-/// Runs kubectl, which must succeed; answers its output.
+/// Runs kubectl, which must succeed; returns its output.
 pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> String {
     let output = cluster.kubectl(arguments, input).unwrap();
     assert!(output.success, "kubectl {arguments:?}: {}", output.errors);
@@ -44,7 +44,7 @@ pub(crate) fn kubeconfig_of_pod(cluster: &Cluster, namespace: &str, pod: &str) -
     let path = cluster.logs.join(format!("{pod}.kubeconfig"));
     std::fs::copy(&cluster.kubeconfig, &path).unwrap();
     let own = path.display().to_string();
-    // The last --kubeconfig counts.
+    // The last --kubeconfig is used.
     let config = |arguments: &[&str]| {
         let text = kubectl(cluster, &[&["--kubeconfig", &own, "config"], arguments].concat(), "");
         text.trim().to_owned()
@@ -66,7 +66,7 @@ impl World {
         Self::start_with(purpose, &Options::default()).await
     }
 
-    /// A new installation waits for one Lease first, and so does each test: its Lease is a short one, where it does not say.
+    /// A new installation first waits for one lease duration. It is short here, unless the options set it.
     pub(crate) async fn start_with(purpose: &str, options: &Options) -> Self {
         let options = Options { lease_seconds: options.lease_seconds.or(Some(LEASE_SECONDS)), ..options.clone() };
         let cluster = Cluster::start(purpose, 3).expect("a cluster");
@@ -91,8 +91,8 @@ impl World {
         Api::namespaced(self.client.clone(), namespace)
     }
 
-    /// Waits until a site is in a phase.
-    pub(crate) async fn site_in(&self, namespace: &str, name: &str, phase: SitePhase) -> FrappeSite {
+    /// Waits until a site has this phase.
+    pub(crate) async fn wait_for_site_phase(&self, namespace: &str, name: &str, phase: SitePhase) -> FrappeSite {
         let sites = self.sites(namespace);
         let found = until(&format!("{name} is {phase:?}"), 120, || async {
             let site = sites.get(name).await.ok()?;
@@ -105,10 +105,10 @@ impl World {
         }
     }
 
-    /// Waits until the Ready condition of a site has a reason; answers its message.
-    pub(crate) async fn site_says(&self, namespace: &str, name: &str, reason: &str) -> String {
+    /// Waits until the Ready condition of a site has this reason; returns its message.
+    pub(crate) async fn wait_for_site_reason(&self, namespace: &str, name: &str, reason: &str) -> String {
         let sites = self.sites(namespace);
-        self.until(&format!("{name} says {reason}"), 120, || async {
+        self.until(&format!("{name} has reason {reason}"), 120, || async {
             let site = sites.get(name).await.ok()?;
             let ready = site.status?.conditions.into_iter().find(|it| it.type_ == "Ready")?;
             (ready.reason == reason).then_some(ready.message)
@@ -116,21 +116,21 @@ impl World {
         .await
     }
 
-    /// Waits until a site is gone.
-    pub(crate) async fn site_gone(&self, namespace: &str, name: &str) {
+    /// Waits until a site is deleted.
+    pub(crate) async fn wait_for_site_deletion(&self, namespace: &str, name: &str) {
         let sites = self.sites(namespace);
-        self.until(&format!("{name} is gone"), 120, || async {
+        self.until(&format!("{name} is deleted"), 120, || async {
             sites.get_opt(name).await.ok()?.is_none().then_some(())
         })
         .await;
     }
 
-    /// kubectl, which must succeed.
+    /// Runs kubectl, which must succeed; returns its output.
     pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         kubectl(&self.cluster, arguments, "")
     }
 
-    /// Polls from outside until `look` finds something; tests may wait, reconciles may not.
+    /// Polls until `look` returns a value.
     pub(crate) async fn until<T, F, R>(&self, what: &str, most_seconds: u64, look: F) -> T
     where
         F: Fn() -> R,
@@ -142,7 +142,7 @@ impl World {
     }
 }
 
-/// Polls until `look` finds something or the time is up.
+/// Polls until `look` returns a value or the time is over.
 pub(crate) async fn until<T, F, R>(what: &str, most_seconds: u64, look: F) -> Option<T>
 where
     F: Fn() -> R,
@@ -179,7 +179,7 @@ pub(crate) fn site(namespace: &str, name: &str) -> String {
     )
 }
 
-/// Names of all objects of the kinds that sites have, with their uids: to see what changed.
+/// Names and uids of all objects of the kinds that sites have.
 pub(crate) fn inventory(world: &World, namespace: &str) -> Vec<String> {
     let kinds = "jobs,ingresses,secrets,databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com";
     let columns = "custom-columns=KIND:.kind,NAME:.metadata.name";

@@ -36,7 +36,7 @@ async fn ready(world: &World, name: &str) {
 
 /// A Job that is out of sight, because its label was taken by hand, gets it back: it is neither lost nor made twice.
 #[test]
-fn a_job_that_lost_its_label_is_found_again() {
+fn a_job_without_its_label_is_found_again() {
     run(1, async {
         let (world, _replica) = World::with_bench(1).await;
         world.cluster.jobs(|_| Outcome::Succeeds(Duration::from_mins(3), json!({})));

@@ -87,7 +87,7 @@ fn each_provider_costs_so_many_requests() {
 
 /// one winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
 #[test]
-fn two_sites_race_for_one_host() {
+fn two_sites_claim_the_same_host() {
     const HOSTS: usize = 25;
     const DOMAINS: &str = "/apis/vyogo.tech/v1alpha1/frappedomains";
     for seed in 3..5 {

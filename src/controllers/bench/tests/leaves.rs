@@ -35,7 +35,7 @@ use Effect::{Bench, Elsewhere, Refused};
 
 /// The report of what a bench says about its sites.
 const SITES: Effect = Elsewhere("tests of sites: leaves.rs, tests/it/bench_defaults.rs");
-const SAY: Effect = Elsewhere("tests/it/say.rs");
+const PERMISSIONS: Effect = Elsewhere("tests/it/permissions.rs");
 
 /// A leaf, what it is set to over the base, and where its effect is to be seen.
 type Row = (&'static str, Value, Effect);
@@ -136,17 +136,17 @@ fn of_sites() -> Vec<Row> {
         ("domainConfig.ingressControllerRef.name", json!({"domainConfig": {"ingressControllerRef": {"name": "a"}}}), SITES),
         ("domainConfig.ingressControllerRef.namespace", json!({"domainConfig": {"ingressControllerRef": {"name": "a", "namespace": "b"}}}), SITES),
         ("domainConfig.allowedSuffixes", json!({"domainConfig": {"allowedSuffixes": [".example.com"]}}), SITES),
-        ("allowedSites.siteConfigKeys", json!({"allowedSites": {"siteConfigKeys": ["developer_mode"]}}), SAY),
-        ("allowedSites.databases.dedicated", json!({"allowedSites": {"databases": {"dedicated": true}}}), SAY),
-        ("allowedSites.databases.maxStorageSize", json!({"allowedSites": {"databases": {"maxStorageSize": "5Gi"}}}), SAY),
-        ("allowedSites.databases.maxResources", json!({"allowedSites": {"databases": {"maxResources": {"cpu": "1"}}}}), SAY),
-        ("allowedSites.databases.images", json!({"allowedSites": {"databases": {"images": ["mariadb:11"]}}}), SAY),
-        ("allowedSites.databases.servers", json!({"allowedSites": {"databases": {"servers": ["second"]}}}), SAY),
-        ("allowedSites.routes.ingressClasses", json!({"allowedSites": {"routes": {"ingressClasses": ["nginx"]}}}), SAY),
-        ("allowedSites.routes.issuers", json!({"allowedSites": {"routes": {"issuers": ["letsencrypt"]}}}), SAY),
-        ("allowedSites.routes.gateways", json!({"allowedSites": {"routes": {"gateways": ["gateways/public"]}}}), SAY),
-        ("allowedSites.backups.persistentVolumeClaims", json!({"allowedSites": {"backups": {"persistentVolumeClaims": ["a"]}}}), SAY),
-        ("allowedSites.backups.serviceAccounts", json!({"allowedSites": {"backups": {"serviceAccounts": ["a"]}}}), SAY),
+        ("allowedSites.siteConfigKeys", json!({"allowedSites": {"siteConfigKeys": ["developer_mode"]}}), PERMISSIONS),
+        ("allowedSites.databases.dedicated", json!({"allowedSites": {"databases": {"dedicated": true}}}), PERMISSIONS),
+        ("allowedSites.databases.maxStorageSize", json!({"allowedSites": {"databases": {"maxStorageSize": "5Gi"}}}), PERMISSIONS),
+        ("allowedSites.databases.maxResources", json!({"allowedSites": {"databases": {"maxResources": {"cpu": "1"}}}}), PERMISSIONS),
+        ("allowedSites.databases.images", json!({"allowedSites": {"databases": {"images": ["mariadb:11"]}}}), PERMISSIONS),
+        ("allowedSites.databases.servers", json!({"allowedSites": {"databases": {"servers": ["second"]}}}), PERMISSIONS),
+        ("allowedSites.routes.ingressClasses", json!({"allowedSites": {"routes": {"ingressClasses": ["nginx"]}}}), PERMISSIONS),
+        ("allowedSites.routes.issuers", json!({"allowedSites": {"routes": {"issuers": ["letsencrypt"]}}}), PERMISSIONS),
+        ("allowedSites.routes.gateways", json!({"allowedSites": {"routes": {"gateways": ["gateways/public"]}}}), PERMISSIONS),
+        ("allowedSites.backups.persistentVolumeClaims", json!({"allowedSites": {"backups": {"persistentVolumeClaims": ["a"]}}}), PERMISSIONS),
+        ("allowedSites.backups.serviceAccounts", json!({"allowedSites": {"backups": {"serviceAccounts": ["a"]}}}), PERMISSIONS),
         ("allowedSites.namespaces.from", json!({"allowedSites": {"namespaces": {"from": "All"}}}), SITES),
         ("allowedSites.namespaces.selector", json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}), SITES),
     ]

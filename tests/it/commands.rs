@@ -1,4 +1,4 @@
-//! The commands for people, against a cluster with a running operator.
+//! The commands for users, in a cluster with a running operator.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::{World, kubectl, program, site};
 
-/// Runs the program: whether it ended well, its output and its errors.
+/// Runs the program; returns whether it succeeded, its output and its errors.
 fn run(world: &World, arguments: &[&str], input: &str) -> (bool, String, String) {
     use std::io::Write as _;
     let mut child = Command::new(program())
@@ -24,7 +24,7 @@ fn run(world: &World, arguments: &[&str], input: &str) -> (bool, String, String)
     (output.status.success(), text(output.stdout), text(output.stderr))
 }
 
-fn says(world: &World, arguments: &[&str]) -> String {
+fn run_ok(world: &World, arguments: &[&str]) -> String {
     let (ok, out, errors) = run(world, arguments, "");
     assert!(ok, "{arguments:?}: {errors}");
     println!("$ frappe-operator {}\n{out}", arguments.join(" "));
@@ -44,31 +44,31 @@ fn as_plugin(world: &World, arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn people_are_told_what_waits_and_why() {
+async fn status_and_why_report_waiting_sites() {
     let world = World::start("tool").await;
-    assert_eq!(says(&world, &["status"]), "0 benches\n0 sites\n");
+    assert_eq!(run_ok(&world, &["status"]), "0 benches\n0 sites\n");
     world.with_bench("shops").await;
     kubectl(&world.cluster, &["apply", "-f", "-"], &site("shops", "one"));
     let stuck = site("shops", "two").replace("name: bench}", "name: absent}");
     kubectl(&world.cluster, &["apply", "-f", "-"], &stuck);
-    world.site_in("shops", "one", SitePhase::Ready).await;
-    world.site_says("shops", "two", "BenchNotFound").await;
+    world.wait_for_site_phase("shops", "one", SitePhase::Ready).await;
+    world.wait_for_site_reason("shops", "two", "BenchNotFound").await;
 
-    let table = says(&world, &["status"]);
+    let table = run_ok(&world, &["status"]);
     assert!(table.starts_with("1 bench: 1 Ready\n2 sites: 1 BenchNotFound, 1 Ready\n"), "{table}");
-    assert!(table.contains("shops/two") && !table.contains("shops/one"), "only what waits is listed: {table}");
-    assert!(says(&world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
-    let of_bench = says(&world, &["status", "--all", "--bench", "shops/bench"]);
+    assert!(table.contains("shops/two") && !table.contains("shops/one"), "only waiting sites are listed: {table}");
+    assert!(run_ok(&world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
+    let of_bench = run_ok(&world, &["status", "--all", "--bench", "shops/bench"]);
     assert!(of_bench.contains("shops/one") && !of_bench.contains("shops/two"), "{of_bench}");
-    let rows: Vec<Value> = serde_json::from_str(&says(&world, &["status", "--json"])).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&run_ok(&world, &["status", "--json"])).unwrap();
     assert_eq!(rows.iter().filter(|it| it["settled"] == true).count(), 2);
 
-    let why = says(&world, &["why", "shops/two"]);
+    let why = run_ok(&world, &["why", "shops/two"]);
     assert!(why.contains("site shops/two is not Ready") && why.contains("No FrappeBench has the name"), "{why}");
     assert!(why.contains("Owned by replica"), "{why}");
-    let why = says(&world, &["why", "shops/one"]);
+    let why = run_ok(&world, &["why", "shops/one"]);
     assert!(why.contains("site shops/one is Ready") && why.contains("Job shops/one-init is complete"), "{why}");
-    assert!(says(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
+    assert!(run_ok(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
     assert_eq!(as_plugin(&world, &["status"]).lines().nth(1), table.lines().nth(1));
     let (ok, _, errors) = run(&world, &["why", "shops/none"], "");
     assert!(!ok && errors.contains("FrappeSite shops/none not found"), "{errors}");
@@ -76,8 +76,8 @@ async fn people_are_told_what_waits_and_why() {
     assert!(ok, "{errors}");
 }
 
-/// What differs, but for the hash by which the operator knows what it applied, and that of the Secret with Redis' password,
-/// which is random: the only annotation of the pods that have it.
+/// Differing lines, except the hash of the applied object and the hash of the random Redis password, which is the pods' only
+/// annotation.
 fn changed(diff: &str) -> Vec<&str> {
     let is_change = |line: &&str| line.starts_with(['+', '-']) && !line.starts_with("---") && !line.starts_with("+++");
     let is_known = |line: &&str| {
@@ -90,9 +90,9 @@ fn changed(diff: &str) -> Vec<&str> {
     diff.lines().filter(is_change).filter(|line| !is_known(line)).collect()
 }
 
-/// What `render` prints of a bench is what runs; `crds` is what the cluster has; completions are of this program.
+/// `render` prints the objects that run in the cluster, `crds` the installed CRDs; completions contain the program's name.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_is_printed_is_what_runs() {
+async fn render_and_crds_print_what_runs_in_the_cluster() {
     let world = World::start("render").await;
     world.with_bench("shops").await;
     let live = kubectl(&world.cluster, &["get", "frappebench", "-n", "shops", "bench", "-o", "yaml"], "");

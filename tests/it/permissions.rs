@@ -1,5 +1,6 @@
-//! What a site may ask for beyond its own data: each attempt as a user who may write FrappeSites and SiteBackups of his
-//! namespace and nothing else, what he is told, and what opens it. The admission policies are not installed here.
+//! Settings of a site that need a permission of its bench: each is tried as a user who may only write FrappeSites and SiteBackups
+//! in one namespace; the test checks the reported reason, and which setting of the bench allows it. The admission policies are
+//! not installed here.
 
 use frappe_crds::site::SitePhase;
 use serde_json::{Value, json};
@@ -9,7 +10,7 @@ use crate::support::{World, inventory, kubectl};
 /// Namespace of the user.
 const TENANT: &str = "tenant";
 
-/// The user, and a role with sites and backups alone, as the chart's for `edit` has them.
+/// The user, and a role with the permissions on sites and backups of the chart's role for `edit`.
 pub(crate) fn siteonly(namespace: &str) -> String {
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\nmetadata: {{name: siteonly, namespace: {namespace}}}\nrules:\n\
@@ -37,7 +38,7 @@ fn patch_bench(world: &World, spec: &Value) {
     world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &patch]);
 }
 
-/// Takes everything back that was opened, in one write.
+/// Withdraws all permissions in one write.
 fn close_bench(world: &World) {
     let allowed = json!({"namespaces": {"from": "All"}, "siteConfigKeys": null, "databases": null, "routes": null, "backups": null});
     patch_bench(
@@ -46,7 +47,7 @@ fn close_bench(world: &World) {
     );
 }
 
-/// What a site of another namespace asks for, why it does not get it, and what of its bench opens that.
+/// A setting of a site in another namespace, the reason that rejects it, and the setting of its bench that allows it.
 type Asked = (&'static str, Value, &'static str, Value);
 
 #[rustfmt::skip]
@@ -71,7 +72,7 @@ fn of_databases_and_settings() -> Vec<Asked> {
         ("large", dedicated(json!({"storageSize": "50Ti"})), refused, databases(json!({"maxStorageSize": "50Ti"}))),
         ("busy", dedicated(json!({"resources": {"limits": {"cpu": "64"}}})), refused, databases(json!({"maxResources": {"cpu": "64"}}))),
         ("server", json!({"dbConfig": {"mariadbRef": {"name": "second"}}}), refused, databases(json!({"servers": ["second"]}))),
-        // After those that are tried while it is allowed.
+        // After the settings that are tried while it is allowed.
         ("own", dedicated(json!({})), refused, databases(json!({}))),
     ]
 }
@@ -94,7 +95,7 @@ fn of_routes() -> Vec<Asked> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_site_of_another_namespace_gets_what_its_bench_names_and_no_more() {
+async fn a_site_of_another_namespace_gets_only_what_its_bench_allows() {
     let world = World::start("say").await;
     world.with_bench("platform").await;
     let server = json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
@@ -114,33 +115,33 @@ async fn a_site_of_another_namespace_gets_what_its_bench_names_and_no_more() {
             patch_bench(&world, &json!({"allowedSites": {"databases": {"dedicated": true}}}));
         }
         apply_as_user(&world, &site_of(TENANT, name, &spec));
-        println!("{name}: {reason}: {}", world.site_says(TENANT, name, reason).await);
+        println!("{name}: {reason}: {}", world.wait_for_site_reason(TENANT, name, reason).await);
         close_bench(&world);
     }
-    assert_eq!(inventory(&world, "platform"), before, "something was made for what is refused");
+    assert_eq!(inventory(&world, "platform"), before, "an object was created for a rejected site");
     for (name, _, _, opens) in &asked {
         patch_bench(&world, opens);
-        world.site_in(TENANT, name, SitePhase::Ready).await;
+        world.wait_for_site_phase(TENANT, name, SitePhase::Ready).await;
         close_bench(&world);
         let told = ["get", "fs", name, "-n", TENANT, "-o", "jsonpath={.status.phase}"];
         let stays = || async { (world.kubectl(&told) == "Ready").then_some(()) };
-        world.until("it goes on being served where the right is taken back", 20, stays).await;
-        println!("{name}: opened by {opens}");
+        world.until("the site stays available after the permission is withdrawn", 20, stays).await;
+        println!("{name}: allowed by {opens}");
     }
-    mistakes_of_annotations(&world).await;
+    invalid_annotations(&world).await;
     backups_of_another_namespace(&world).await;
-    secrets_stay_where_they_are(&world).await;
+    secrets_stay_in_their_namespace(&world).await;
 }
 
-/// The value of an annotation that is allowed by its name.
-async fn mistakes_of_annotations(world: &World) {
+/// Invalid values of an annotation whose name is allowed.
+async fn invalid_annotations(world: &World) {
     let value = json!({"ingress": {"annotations": {"nginx.ingress.kubernetes.io/proxy-buffer-size": "4k;\n}\nlocation /x {"}},
                        "benchRef": {"namespace": "platform"}});
     apply_as_user(world, &site_of(TENANT, "snippet", &value));
-    println!("snippet: {}", world.site_says(TENANT, "snippet", "AnnotationRefused").await);
+    println!("snippet: {}", world.wait_for_site_reason(TENANT, "snippet", "AnnotationRefused").await);
 }
 
-async fn backup_says(world: &World, namespace: &str, name: &str, reason: &str) {
+async fn wait_for_backup_reason(world: &World, namespace: &str, name: &str, reason: &str) {
     let path = [
         "get",
         "sitebackup",
@@ -154,7 +155,7 @@ async fn backup_says(world: &World, namespace: &str, name: &str, reason: &str) {
         let text = world.cluster.kubectl(&path, "").ok()?.out;
         text.starts_with(reason).then_some(text)
     };
-    println!("{name}: {}", world.until(&format!("{name} says {reason}"), 60, said).await);
+    println!("{name}: {}", world.until(&format!("{name} has reason {reason}"), 60, said).await);
 }
 
 fn backup_of(namespace: &str, name: &str, site: &str, storage: &Value) -> String {
@@ -163,7 +164,7 @@ fn backup_of(namespace: &str, name: &str, site: &str, storage: &Value) -> String
     .to_string()
 }
 
-/// Volumes and accounts of the bench's namespace, and the account that a Job has without any.
+/// Volumes and ServiceAccounts of the bench's namespace, and the default account of a Job.
 async fn backups_of_another_namespace(world: &World) {
     let bucket = |more: Value| {
         let mut storage = json!({"s3": {"bucket": "backups"}});
@@ -176,7 +177,7 @@ async fn backups_of_another_namespace(world: &World) {
         ("keyless", bucket(json!({}))),
     ] {
         apply_as_user(world, &backup_of(TENANT, name, "host", &storage));
-        backup_says(world, TENANT, name, "StorageRefused").await;
+        wait_for_backup_reason(world, TENANT, name, "StorageRefused").await;
     }
     let listed = json!({"allowedSites": {"backups": {"serviceAccounts": ["bucket-writer"]}}});
     patch_bench(world, &listed);
@@ -191,17 +192,17 @@ async fn backups_of_another_namespace(world: &World) {
         ]);
         jobs.contains("bucket-writer").then_some(())
     };
-    world.until("the Job runs as the account that the bench lists", 60, jobs).await;
+    world.until("the Job runs with the account that the bench lists", 60, jobs).await;
     close_bench(world);
-    // Beside the bench: what is a bench's or a MariaDB's is nobody's to name.
+    // In the bench's namespace: volumes of a bench or a MariaDB may not be referenced.
     world.cluster.apply(&site_of("platform", "local", &json!({}))).unwrap();
-    world.site_in("platform", "local", SitePhase::Ready).await;
+    world.wait_for_site_phase("platform", "local", SitePhase::Ready).await;
     let other = "apiVersion: vyogo.tech/v1alpha1\nkind: FrappeBench\nmetadata: {name: prod, namespace: platform}\nspec: {frappeVersion: \"15\"}\n";
     world.cluster.apply(other).unwrap();
     for claim in ["bench-sites", "prod-sites", "data-prod-redis-queue-0", "storage-shared-0"] {
         let storage = json!({"persistentVolumeClaim": {"claimName": claim, "path": ".hosts"}});
         world.cluster.apply(&backup_of("platform", &format!("on-{claim}"), "local", &storage)).unwrap();
-        backup_says(world, "platform", &format!("on-{claim}"), "StorageRefused").await;
+        wait_for_backup_reason(world, "platform", &format!("on-{claim}"), "StorageRefused").await;
     }
 }
 
@@ -211,14 +212,14 @@ fn secret(namespace: &str, name: &str) -> String {
     .to_string()
 }
 
-/// Secrets: none leaves its namespace unless its owner says so, and then only the keys that are named; what the operator
-/// made, and what a server's administrator has, is read for nobody.
-async fn secrets_stay_where_they_are(world: &World) {
+/// A Secret is copied to another namespace only if its owner allows it, and then only the referenced keys; Secrets that an
+/// operator created or that belong to a server's administrator are never read for a site.
+async fn secrets_stay_in_their_namespace(world: &World) {
     world.cluster.apply(&secret(TENANT, "crown-jewels")).unwrap();
     let mail = json!({"siteConfigSecretRefs": {"mail_password": {"name": "crown-jewels", "key": "password"}},
                       "benchRef": {"namespace": "platform"}});
     apply_as_user(world, &site_of(TENANT, "reader", &mail));
-    println!("reader: {}", world.site_says(TENANT, "reader", "SecretCopyRefused").await);
+    println!("reader: {}", world.wait_for_site_reason(TENANT, "reader", "SecretCopyRefused").await);
     let copies = || {
         world.kubectl(&[
             "get",
@@ -238,7 +239,7 @@ async fn secrets_stay_where_they_are(world: &World) {
         TENANT,
         "frappe.vyogo.tech/allowed-namespaces=platform",
     ]);
-    world.site_in(TENANT, "reader", SitePhase::Ready).await;
+    world.wait_for_site_phase(TENANT, "reader", SitePhase::Ready).await;
     let copied = copies();
     let copied: Vec<&str> = copied.lines().filter(|it| it.starts_with("reader-") && it.contains("-copy-")).collect();
     assert!(
@@ -268,11 +269,11 @@ async fn secrets_stay_where_they_are(world: &World) {
         ),
     ] {
         apply_as_user(world, &site_of("platform", name, &more));
-        println!("{name}: {}", world.site_says("platform", name, "SecretRefused").await);
+        println!("{name}: {}", world.wait_for_site_reason("platform", name, "SecretRefused").await);
         let made = inventory(world, "platform");
         assert!(!made.iter().any(|line| line.contains(name)), "{made:?}");
     }
     let keys = json!({"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "local-db-password"}}});
     apply_as_user(world, &backup_of("platform", "thief-keys", "local", &keys));
-    backup_says(world, "platform", "thief-keys", "StorageRefused").await;
+    wait_for_backup_reason(world, "platform", "thief-keys", "StorageRefused").await;
 }
