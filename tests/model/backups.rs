@@ -1,4 +1,4 @@
-//! What becomes of backups: old ones go, those of a SiteBackup go with it, and a site that goes is backed up before.
+//! Removal of backups: by retention, with their SiteBackup, and the final backup of a deleted site.
 
 use std::{
     collections::BTreeSet,
@@ -10,20 +10,22 @@ use kube_sharding_sim::{Change, Written};
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Outcome, ends_well},
+    cluster::{Outcome, succeeds_after_two_seconds},
     world::{BACKUPS, SECRETS, SITES, World, backup, run, site},
 };
 
 const DATABASES: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/databases";
 
-/// Backups in a storage: folder, SiteBackup and name, which ends with its time.
+/// Backups in a storage: folder, SiteBackup and name, which ends with the backup's time.
 type Stored = Arc<Mutex<BTreeSet<[String; 3]>>>;
 
-/// Stands in for the command `transfer` of a Job: it does to the storage what it is asked for.
+/// Stand-in for the `transfer` container of a Job: it stores and removes backups as requested.
 fn transfer(stored: &Stored, job: &Value) -> Outcome {
     let pod = &job["spec"]["template"]["spec"];
     let containers = ["initContainers", "containers"].into_iter().filter_map(|it| pod[it].as_array()).flatten();
-    let Some(container) = containers.into_iter().find(|it| it["name"] == "transfer") else { return ends_well(job) };
+    let Some(container) = containers.into_iter().find(|it| it["name"] == "transfer") else {
+        return succeeds_after_two_seconds(job);
+    };
     let request: Value = serde_json::from_str(container["args"][1].as_str().unwrap()).unwrap();
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let folder = text(&request["folder"]);
@@ -45,10 +47,10 @@ fn transfer(stored: &Stored, job: &Value) -> Outcome {
     Outcome::Succeeds(Duration::from_secs(2), json!({"bytes": 1024, "removed": removed}))
 }
 
-/// each run of a schedule is made once, retention removes the oldest of the same SiteBackup and site, and
+/// each scheduled backup is made once, retention removes the oldest backups of the same SiteBackup and site, and
 /// `deletionPolicy: Delete` removes exactly the backups of its SiteBackup.
 #[test]
-fn exactly_those_backups_go_that_should() {
+fn retention_and_deletion_remove_exactly_their_backups() {
     run(1, async {
         let (world, _replica) = World::with_bench(1).await;
         let stored = Stored::default();
@@ -81,24 +83,24 @@ fn exactly_those_backups_go_that_should() {
         assert_eq!((&of("some")[..], &of("news")[..]), (&all[all.len() - 3..], &all[all.len() - 2..]));
         let made = world.jobs_made().len();
         world.server.remove(BACKUPS, "some");
-        world.until("the SiteBackup is gone", |it| !it.exists(BACKUPS, "some")).await;
+        world.until("the SiteBackup is deleted", |it| !it.exists(BACKUPS, "some")).await;
         world.rest().await;
         assert_eq!(world.jobs_made().len(), made + 1, "one Job removes them");
         assert_eq!((of("some").len(), of("all"), of("news").len()), (0, all, 2));
     });
 }
 
-/// A write of a Job that succeeded, whose component is this.
+/// Whether a write is the success of a Job with this component.
 fn succeeded(write: &Written, component: &str) -> bool {
     let conditions = write.object["status"]["conditions"].as_array();
     write.object["metadata"]["labels"]["component"] == component
         && conditions.is_some_and(|all| all.iter().any(|it| it["type"] == "Complete"))
 }
 
-/// `deletionPolicy: Backup`: nothing but the route is removed before the final backup succeeded; a failure pauses the
-/// deletion, and it goes on by itself.
+/// R-10, `deletionPolicy: Backup`: only the route is removed before the final backup has succeeded; a failure pauses the deletion,
+/// which later continues without a user.
 #[test]
-fn a_site_goes_after_its_final_backup() {
+fn a_site_is_removed_after_its_final_backup() {
     run(2, async {
         let (world, _replica) = World::with_bench(2).await;
         let mut shop = site("shop");
@@ -113,19 +115,23 @@ fn a_site_goes_after_its_final_backup() {
         let deleted = world.version();
         world.server.remove(SITES, "shop");
         world.until("the final backup failed", |it| it.reason(SITES, "shop", "Ready") == "FinalBackupFailed").await;
-        world.cluster.jobs(ends_well);
+        world.cluster.jobs(succeeds_after_two_seconds);
         tokio::time::sleep(Duration::from_hours(1)).await;
         assert_eq!(world.reason(SITES, "shop", "Ready"), "FinalBackupFailed");
         assert!(world.exists(DATABASES, "shop-db") && world.exists(SECRETS, "shop-db-password"));
-        assert!(world.comes(Duration::from_hours(1), |it| !it.exists(SITES, "shop")).await, "{}", world.story());
+        assert!(
+            world.holds_within(Duration::from_hours(1), |it| !it.exists(SITES, "shop")).await,
+            "{}",
+            world.report()
+        );
         let writes = world.server.written_after(deleted);
-        let backed_up = writes.iter().position(|it| succeeded(it, "site-backup")).expect("it was backed up");
+        let backed_up = writes.iter().position(|it| succeeded(it, "site-backup")).expect("a backup");
         let removes = |it: &Written| {
             let leaves = it.change == Change::Deleted || it.object["metadata"]["deletionTimestamp"].is_string();
             let made = it.change == Change::Added && it.place.name.starts_with("shop-delete");
             made || (leaves && ["databases", "users", "grants", "secrets"].contains(&it.place.plural()))
         };
-        let first = writes.iter().position(removes).expect("it was removed");
+        let first = writes.iter().position(removes).expect("a removal");
         assert!(backed_up < first, "{} {} was removed first", writes[first].place.plural(), writes[first].place.name);
     });
 }

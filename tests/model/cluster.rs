@@ -1,4 +1,4 @@
-//! What else is in a cluster: controllers of Deployments, volumes and Jobs, the garbage collector, the MariaDB operator.
+//! Stand-ins for a cluster's controllers: Deployments, volumes, Jobs, garbage collection and the MariaDB operator.
 
 use std::{
     collections::BTreeMap,
@@ -11,7 +11,7 @@ use kube_sharding_sim::{Change, Server};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, sleep_until};
 
-/// Between a change and what the cluster's controllers make of it.
+/// Delay between a change and the controllers' reaction.
 const DELAY: Duration = Duration::from_millis(40);
 
 /// How a Job ends.
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
     Fails(Duration, &'static str),
 }
 
-/// When something is due, and the collection and uid of the Job that it is about.
+/// When an action is due, and the collection and uid of its Job.
 type Due = (Instant, String, String);
 /// Decides how a Job ends.
 type Decide = Box<dyn Fn(&Value) -> Outcome + Send>;
@@ -33,12 +33,12 @@ type Decide = Box<dyn Fn(&Value) -> Outcome + Send>;
 pub(crate) struct Cluster {
     server: Server,
     outcome: Arc<Mutex<Decide>>,
-    /// Jobs by when they end, or are removed since they ended long ago.
+    /// Jobs by the time at which they end or, once finished, are removed.
     due: Arc<Mutex<BTreeMap<Due, Outcome>>>,
 }
 
-/// What most Jobs do: end well after two seconds.
-pub(crate) fn ends_well(job: &Value) -> Outcome {
+/// The outcome of most Jobs: success after two seconds.
+pub(crate) fn succeeds_after_two_seconds(job: &Value) -> Outcome {
     let result = match job["metadata"]["labels"]["component"].as_str() {
         Some("configure") => json!({"apps": ["erpnext", "frappe", "hrms"]}),
         _ => json!({"bytes": 1024}),
@@ -46,21 +46,24 @@ pub(crate) fn ends_well(job: &Value) -> Outcome {
     Outcome::Succeeds(Duration::from_secs(2), result)
 }
 
-/// Whether a Job has ended, well or not.
+/// Whether a Job has finished.
 pub(crate) fn ended(job: &Value) -> bool {
     job["status"]["conditions"].as_array().into_iter().flatten().any(|it| it["status"] == "True")
 }
 
 impl Cluster {
-    /// Begins to look after a server's objects.
+    /// Starts the controllers for a server's objects.
     pub(crate) fn start(server: &Server) -> Self {
-        let this =
-            Self { server: server.clone(), outcome: Arc::new(Mutex::new(Box::new(ends_well))), due: Arc::default() };
+        let this = Self {
+            server: server.clone(),
+            outcome: Arc::new(Mutex::new(Box::new(succeeds_after_two_seconds))),
+            due: Arc::default(),
+        };
         tokio::spawn(this.clone().run());
         this
     }
 
-    /// Decides how Jobs end that are made from now on.
+    /// Sets the outcome of Jobs that are created from now on.
     pub(crate) fn jobs(&self, outcome: impl Fn(&Value) -> Outcome + Send + 'static) {
         *self.outcome.lock().unwrap() = Box::new(outcome);
     }
@@ -81,18 +84,18 @@ impl Cluster {
                 () = timer => {}
             }
             sleep(DELAY).await;
-            seen = self.turn(seen);
+            seen = self.process(seen);
         }
     }
 
-    /// Acts on what was written after a version, and on what is due; answers the version that was looked at.
-    fn turn(&self, seen: u64) -> u64 {
+    /// Reacts to writes after a version, and executes actions that are due; returns the last processed version.
+    fn process(&self, seen: u64) -> u64 {
         let written = self.server.written_after(seen);
         let mut garbage = false;
         for write in &written {
-            let leaves = write.object["metadata"]["deletionTimestamp"].is_string();
+            let deleting = write.object["metadata"]["deletionTimestamp"].is_string();
             garbage |=
-                leaves || write.change == Change::Deleted || !write.object["metadata"]["ownerReferences"].is_null();
+                deleting || write.change == Change::Deleted || !write.object["metadata"]["ownerReferences"].is_null();
             if write.change != Change::Deleted {
                 let collection = match write.place.namespace.as_str() {
                     "" => write.place.resource.clone(),
@@ -101,7 +104,7 @@ impl Cluster {
                         format!("{parent}/namespaces/{namespace}/{plural}")
                     }
                 };
-                self.look_after(&collection, &write.place.name, leaves);
+                self.reconcile(&collection, &write.place.name, deleting);
             }
         }
         let now = Instant::now();
@@ -119,7 +122,7 @@ impl Cluster {
         written.last().map_or(seen, |it| it.version)
     }
 
-    fn look_after(&self, collection: &str, name: &str, leaves: bool) {
+    fn reconcile(&self, collection: &str, name: &str, deleting: bool) {
         let Some(object) = self.server.get(collection, name) else { return };
         let plural = collection.rsplit('/').next().unwrap_or_default();
         let set = |status: Value| {
@@ -132,8 +135,8 @@ impl Cluster {
         };
         let generation = &object["metadata"]["generation"];
         match plural {
-            "databases" | "users" | "grants" | "mariadbs" => self.mariadb(collection, &object, leaves),
-            _ if leaves => {}
+            "databases" | "users" | "grants" | "mariadbs" => self.mariadb(collection, &object, deleting),
+            _ if deleting => {}
             "deployments" | "statefulsets" => {
                 let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
                 set(json!({"observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
@@ -151,14 +154,14 @@ impl Cluster {
         }
     }
 
-    /// The MariaDB operator's part: its finalizer and Ready; the finalizer goes when the object is deleted.
-    fn mariadb(&self, collection: &str, object: &Value, leaves: bool) {
+    /// The MariaDB operator: sets a finalizer and Ready; removes the finalizer when the object is deleted.
+    fn mariadb(&self, collection: &str, object: &Value, deleting: bool) {
         let (name, stamp) = (object["metadata"]["name"].as_str().unwrap(), self.stamp());
         let finalizer = json!(["stand-in.k8s.mariadb.com/finalizer"]);
         let has = object["metadata"]["finalizers"] == finalizer;
-        if leaves && has {
+        if deleting && has {
             self.server.change(collection, name, |it| it["metadata"]["finalizers"] = json!([]));
-        } else if !leaves && !has {
+        } else if !deleting && !has {
             self.server.change(collection, name, |it| {
                 it["metadata"]["finalizers"] = finalizer;
                 it["status"]["conditions"] =
@@ -176,7 +179,7 @@ impl Cluster {
         self.due.lock().unwrap().insert((Instant::now() + after, collection.to_owned(), uid), outcome);
     }
 
-    /// Ends a Job: its pod says what came of it. One that ended an hour ago goes.
+    /// Ends a Job, whose pod gets the termination message; removes a Job that has been finished for its TTL.
     fn end(&self, collection: &str, uid: &str, outcome: &Outcome) {
         let Some(job) = self.server.all(collection).into_iter().find(|it| it["metadata"]["uid"] == uid) else { return };
         let name = job["metadata"]["name"].as_str().unwrap();
@@ -185,7 +188,9 @@ impl Cluster {
         }
         let (good, message) = match outcome {
             Outcome::Succeeds(_, result) => (true, json!({"result": result})),
-            Outcome::Fails(_, code) => (false, json!({"step": "stand-in", "code": code, "error": "as the test wants"})),
+            Outcome::Fails(_, code) => {
+                (false, json!({"step": "stand-in", "code": code, "error": "chosen by the test"}))
+            }
         };
         let now = self.stamp();
         let pods = format!("/api/v1/namespaces/{}/pods", job["metadata"]["namespace"].as_str().unwrap());
@@ -216,7 +221,7 @@ impl Cluster {
         }
     }
 
-    /// In whole seconds, as objects have it.
+    /// The time in whole seconds, as in objects.
     fn stamp(&self) -> String {
         Timestamp::from_second(self.server.now().as_second()).unwrap().to_string()
     }

@@ -1,5 +1,5 @@
-//! The crash sweep: the replica is killed after its n-th request, for every n of an object's whole life; each time all comes
-//! to the same end.
+//! The crash sweep: the replica is killed after its n-th request, for every n of an object's life cycle; the results must always
+//! be the same.
 
 use kube_sharding_sim::Fault;
 
@@ -8,19 +8,19 @@ use crate::{
     world::{QUIET, in_parallel},
 };
 
-/// More requests than any life has: the sweep must end before.
+/// More requests than any life cycle needs: the sweep must end earlier.
 const REQUESTS_MAX: usize = 250;
 
-/// Kills the replica after each request; a life has so many requests at least.
+/// Kills the replica after each request of a life cycle, which has at least this number of requests.
 fn sweep(life: &Life, least: usize) {
-    let (wanted, requests) = life.lead("undisturbed", QUIET, |_| Fault::None);
+    let (wanted, requests) = life.run("without faults", QUIET, |_| Fault::None);
     println!("{requests} requests, Jobs {:?}", wanted.jobs);
     assert!((least..REQUESTS_MAX).contains(&requests), "{requests} requests");
     in_parallel(1..=requests, |number| {
-        let told = format!("killed after request {number} of {requests}");
+        let label = format!("killed after request {number} of {requests}");
         let crash = move |it| if it == number { Fault::Crash } else { Fault::None };
-        let (found, _) = life.lead(&told, QUIET, crash);
-        assert_eq!(found, wanted, "{told}");
+        let (found, _) = life.run(&label, QUIET, crash);
+        assert_eq!(found, wanted, "{label}");
     });
 }
 

@@ -1,4 +1,4 @@
-//! Single effects that only somebody else's hand brings about: labels that are taken, objects of others, copies of Secrets.
+//! Single reactions to other writers: removed labels, objects of other owners, copies of Secrets.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use kube_sharding_sim::Change;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Outcome, ends_well},
+    cluster::{Outcome, succeeds_after_two_seconds},
     world::{BENCHES, INGRESSES, JOBS, NAMESPACE, SECRETS, SITES, World, run, site},
 };
 
@@ -15,14 +15,14 @@ const DATABASES: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/databas
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shops/deployments";
 const DOMAINS: &str = "/apis/vyogo.tech/v1alpha1/frappedomains";
 
-/// A collection, a name in it, and what is changed.
+/// A collection, an object's name, and a change.
 type Edit = (&'static str, &'static str, fn(&mut Value));
 
 fn label(world: &World, collection: &str, name: &str) -> Option<String> {
     world.server.get(collection, name)?["metadata"]["labels"][SLOT].as_str().map(str::to_owned)
 }
 
-fn take_label(world: &World, collection: &str, name: &str) {
+fn remove_label(world: &World, collection: &str, name: &str) {
     world.server.change(collection, name, |it| {
         it["metadata"]["labels"].as_object_mut().unwrap().remove(SLOT);
     });
@@ -34,44 +34,44 @@ async fn ready(world: &World, name: &str) {
     world.rest().await;
 }
 
-/// A Job that is out of sight, because its label was taken by hand, gets it back: it is neither lost nor made twice.
+/// A Job that is not watched because its label was removed gets the label back: it is neither lost nor created twice.
 #[test]
 fn a_job_without_its_label_is_found_again() {
     run(1, async {
         let (world, _replica) = World::with_bench(1).await;
         world.cluster.jobs(|_| Outcome::Succeeds(Duration::from_mins(3), json!({})));
         world.server.create_by_hand(SITES, &site("shop"));
-        world.until("the Job is there", |it| it.exists(JOBS, "shop-init")).await;
+        world.until("the Job exists", |it| it.exists(JOBS, "shop-init")).await;
         let (slot, uid) = (label(&world, JOBS, "shop-init"), world.uid(JOBS, "shop-init"));
-        take_label(&world, JOBS, "shop-init");
-        world.until("the label is back", |it| label(it, JOBS, "shop-init").is_some()).await;
+        remove_label(&world, JOBS, "shop-init");
+        world.until("the label is restored", |it| label(it, JOBS, "shop-init").is_some()).await;
         assert_eq!((label(&world, JOBS, "shop-init"), world.uid(JOBS, "shop-init")), (slot, uid));
         world.until("the site is Ready", |it| it.phase(SITES, "shop") == "Ready").await;
         assert_eq!(world.jobs_made(), ["bench-configure", "shop-init"]);
     });
 }
 
-/// S-7: so does a site, one of its Secrets, and its SiteBackup.
+/// S-7: also a site, one of its Secrets and its Ingress.
 #[test]
-fn what_lost_its_label_gets_it_back() {
+fn removed_labels_are_restored() {
     run(2, async {
         let (world, _replica) = World::with_bench(2).await;
         ready(&world, "shop").await;
         for (collection, name) in [(SITES, "shop"), (SECRETS, "shop-db-password"), (INGRESSES, "shop-ingress")] {
             let slot = label(&world, collection, name);
             assert!(slot.is_some(), "{name}");
-            take_label(&world, collection, name);
-            world.until(&format!("{name} has its label again"), |it| label(it, collection, name) == slot).await;
+            remove_label(&world, collection, name);
+            world.until(&format!("the label of {name} is restored"), |it| label(it, collection, name) == slot).await;
             world.rest().await;
         }
-        // The Secret has another version now, which might be another password: the configuration is applied again.
+        // The Secret has a new version, which could contain another password: the configuration is applied again.
         assert_eq!(world.jobs_made(), ["bench-configure", "shop-init", "shop-apply"]);
     });
 }
 
-/// R-6: an owned object that was edited or deleted comes back with one write.
+/// R-6: an owned object that was edited or deleted is restored with one write.
 #[test]
-fn what_was_edited_or_deleted_comes_back_with_one_write() {
+fn edited_and_deleted_objects_are_restored_with_one_write() {
     run(3, async {
         let (world, _replica) = World::with_bench(3).await;
         ready(&world, "shop").await;
@@ -103,15 +103,15 @@ fn what_was_edited_or_deleted_comes_back_with_one_write() {
     });
 }
 
-/// A password that is lost is not invented anew; it is taken back when it is restored.
+/// A lost password is not replaced; the site continues once it is restored.
 #[test]
-fn a_lost_secret_is_not_invented_anew() {
+fn a_lost_secret_is_not_replaced() {
     run(4, async {
         let (world, _replica) = World::with_bench(4).await;
         ready(&world, "shop").await;
         let mut saved = Value::clone(&world.server.get(SECRETS, "shop-db-password").unwrap());
         world.server.remove(SECRETS, "shop-db-password");
-        world.until("it is lost", |it| it.reason(SITES, "shop", "Ready") == "SecretLost").await;
+        world.until("the Secret is reported as lost", |it| it.reason(SITES, "shop", "Ready") == "SecretLost").await;
         tokio::time::sleep(Duration::from_hours(1)).await;
         assert!(!world.exists(SECRETS, "shop-db-password"));
         saved["metadata"]["resourceVersion"] = Value::Null;
@@ -120,25 +120,26 @@ fn a_lost_secret_is_not_invented_anew() {
     });
 }
 
-/// An object of somebody else's that has the name is neither changed nor taken, and the site says so.
+/// An existing object that has the name of a site's object is not changed, and the site reports it.
 #[test]
-fn an_object_of_somebody_else_is_left_alone() {
+fn an_object_of_another_owner_is_not_changed() {
     run(5, async {
         let (world, _replica) = World::with_bench(5).await;
         let other = json!({"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "shop-ingress"},
                            "spec": {"rules": [{"host": "mine.example.com"}]}});
         let made = world.server.create_by_hand(INGRESSES, &other);
         world.server.create_by_hand(SITES, &site("shop"));
-        world.until("it says so", |it| it.reason(SITES, "shop", "Ready") == "WriteRejected").await;
+        world.until("the conflict is reported", |it| it.reason(SITES, "shop", "Ready") == "WriteRejected").await;
         assert_eq!(world.server.get(INGRESSES, "shop-ingress"), Some(made));
         world.server.remove(INGRESSES, "shop-ingress");
         world.until("the site is Ready", |it| it.phase(SITES, "shop") == "Ready").await;
     });
 }
 
-/// R-22: what another operator made for the bench is refused unasked, and taken over with its metadata alone where asked.
+/// R-22: another operator's object of the bench is rejected without a request; with a request it is taken over, and only its
+/// metadata is changed.
 #[test]
-fn what_another_operator_made_is_taken_over_where_asked() {
+fn objects_of_another_operator_are_taken_over_only_on_request() {
     run(6, async {
         let (world, replica) = World::with_bench(6).await;
         replica.stop().await;
@@ -155,7 +156,7 @@ fn what_another_operator_made_is_taken_over_where_asked() {
         });
         let theirs = world.server.get(DEPLOYMENTS, &first).unwrap();
         let _next = world.replica(1, "one");
-        world.until("it is refused", |it| it.reason(BENCHES, "bench", "Ready") == "WriteRejected").await;
+        world.until("the conflict is reported", |it| it.reason(BENCHES, "bench", "Ready") == "WriteRejected").await;
         assert_eq!(world.server.get(DEPLOYMENTS, &first).unwrap()["spec"], theirs["spec"]);
         world.server.change(BENCHES, "bench", |it| {
             it["metadata"]["annotations"]["frappe.vyogo.tech/adopt"] = json!("true");
@@ -171,9 +172,9 @@ fn what_another_operator_made_is_taken_over_where_asked() {
     });
 }
 
-/// A copy of a tenant's Secret holds what the original holds, also after that changed.
+/// A copy of a tenant's Secret equals the original, also after the original changed.
 #[test]
-fn a_secret_of_another_namespace_is_copied_and_follows() {
+fn a_secret_of_another_namespace_is_copied_and_the_copy_updated() {
     run(7, async {
         let (world, _replica) = World::with_bench(7).await;
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tenant"}});
@@ -201,44 +202,44 @@ fn a_secret_of_another_namespace_is_copied_and_follows() {
         world.until("the site is Ready", |it| it.phase(sites, "shop") == "Ready").await;
         assert!(copied(&world, "Zmlyc3Q="), "{:#?}", world.server.all(SECRETS));
         world.server.change(tenant, "admin", |it| it["data"]["password"] = json!("c2Vjb25k"));
-        world.until("the copy follows", |it| copied(it, "c2Vjb25k")).await;
+        world.until("the copy is updated", |it| copied(it, "c2Vjb25k")).await;
     });
 }
 
-/// R-10: a deletion waits for what a finalizer of another holds, and for a Job that fails; it goes on by itself.
+/// R-10: a deletion waits for an object with another finalizer and for a failing Job, then continues without a user.
 #[test]
-fn a_deletion_waits_and_goes_on() {
+fn a_blocked_deletion_waits_and_continues() {
     run(8, async {
         let (world, _replica) = World::with_bench(8).await;
         let bare = world.inventory();
         ready(&world, "shop").await;
-        let held = json!(["somebody.example.com/keep", "stand-in.k8s.mariadb.com/finalizer"]);
+        let held = json!(["other.example.com/keep", "stand-in.k8s.mariadb.com/finalizer"]);
         world.server.change(DATABASES, "shop-db", |it| it["metadata"]["finalizers"] = held);
         world.cluster.jobs(|_| Outcome::Fails(Duration::from_secs(2), "CommandFailed"));
         world.server.remove(SITES, "shop");
         world.until("the delete Job failed", |it| it.jobs_made().contains(&"shop-delete".to_owned())).await;
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert!(world.exists(DATABASES, "shop-db"), "the account goes after the database");
-        world.cluster.jobs(ends_well);
+        assert!(world.exists(DATABASES, "shop-db"), "the account is removed after the database");
+        world.cluster.jobs(succeeds_after_two_seconds);
         let leaves = |it: &World| {
             it.server.get(DATABASES, "shop-db").is_none_or(|it| it["metadata"]["deletionTimestamp"].is_string())
         };
         world.until("the Database is deleted", leaves).await;
         world.server.change(DATABASES, "shop-db", |it| it["metadata"]["finalizers"] = json!([]));
-        world.until("the site is gone", |it| !it.exists(SITES, "shop")).await;
+        world.until("the site is deleted", |it| !it.exists(SITES, "shop")).await;
         world.rest().await;
         let left: Vec<_> = world.inventory().difference(&bare).cloned().collect();
         assert_eq!(left, Vec::<String>::new());
     });
 }
 
-/// A status is written on what is newest: who writes the object meanwhile is not overwritten.
+/// A status write is based on the newest version: concurrent writes of the object are not overwritten.
 #[test]
-fn a_status_is_written_on_what_is_newest() {
+fn a_status_write_overwrites_no_concurrent_write() {
     run(9, async {
         let (world, _replica) = World::with_bench(9).await;
         let server = world.server.clone();
-        world.sky.intercept(move |call| {
+        world.injector.intercept(move |call| {
             let status = call.place.plural() == "frappesites" && call.subresource.is_some();
             if status && call.is_write() {
                 server.change(SITES, "shop", |it| {
@@ -253,8 +254,8 @@ fn a_status_is_written_on_what_is_newest() {
         ready(&world, "shop").await;
         let found = world.server.get(SITES, "shop").unwrap();
         assert_eq!(found["metadata"]["annotations"]["edits"], "5");
-        let refused = world.server.asked().iter().filter(|it| it.code == 409).count();
-        assert!((1..=10).contains(&refused), "{refused} writes were refused");
+        let refused = world.server.requests().iter().filter(|it| it.code == 409).count();
+        assert!((1..=10).contains(&refused), "{refused} writes were rejected");
         let made = world.server.written().iter().filter(|it| it.change == Change::Added && it.sender == 0).count();
         assert!(made > 0 && world.jobs_made() == ["bench-configure", "shop-init"]);
     });

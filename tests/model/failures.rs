@@ -1,4 +1,4 @@
-//! Jobs that fail: how often each is tried, what is said, and that a final failure is neither forgotten nor keeps the Job slot.
+//! Failing Jobs: the number of attempts, the reported reason, and that a permanent failure is not forgotten and releases the job slot.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -10,25 +10,25 @@ use kube_sharding_sim::Change;
 use serde_json::{Value, json};
 
 use crate::{
-    cluster::{Outcome, ends_well},
+    cluster::{Outcome, succeeds_after_two_seconds},
     world::{BACKUPS, BENCHES, Replica, SITES, World, backup, restore, run, site},
 };
 
-/// A Job that fails, and what it is part of.
+/// A failing Job, and the operation that it belongs to.
 struct Case {
     what: &'static str,
     /// Component of the Job.
     component: &'static str,
-    /// Whether there is a site before.
+    /// Whether the site exists before.
     on_site: bool,
     begin: fn(&World),
-    /// What says how it ended, and how it does.
+    /// The object that reports the operation, and the reasons.
     of: (&'static str, &'static str),
     retrying: &'static str,
     failed: &'static str,
-    /// Whether it succeeded in the end.
+    /// Whether it succeeded.
     done: fn(&World) -> bool,
-    /// What a user does about a final failure.
+    /// What a user does after a permanent failure.
     again: fn(&World),
 }
 
@@ -97,7 +97,7 @@ const CASES: [Case; 4] = [
 ];
 
 impl Case {
-    /// A world in which one site Job runs at a time, and of these Jobs so many fail, with a code.
+    /// A cluster in which one site Job runs at a time, and this number of the case's Jobs fails, with this code.
     async fn world(&self, seed: u64, failures: usize, code: &'static str) -> (World, Replica) {
         let (world, replica) = World::with_bench(seed).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));
@@ -114,13 +114,13 @@ impl Case {
             if is_it && failed.fetch_add(1, Ordering::SeqCst) < failures {
                 return Outcome::Fails(Duration::from_secs(2), code);
             }
-            ends_well(job)
+            succeeds_after_two_seconds(job)
         });
         (self.begin)(&world);
         (world, replica)
     }
 
-    /// When each of its Jobs was made.
+    /// When each of its Jobs was created.
     fn made(&self, world: &World) -> Vec<Timestamp> {
         let jobs = world.server.written().into_iter().filter(|it| {
             let job = &it.object["metadata"];
@@ -132,16 +132,16 @@ impl Case {
         jobs.map(|it| it.object["metadata"]["creationTimestamp"].as_str().unwrap().parse().unwrap()).collect()
     }
 
-    /// Whether its object says so.
+    /// Whether its object has this reason.
     fn says(&self, world: &World, reason: &str) -> bool {
         let kinds = ["Ready", "Progressing", "Complete", "Succeeded", "Failed"];
         kinds.iter().any(|kind| world.reason(self.of.0, self.of.1, kind) == reason)
     }
 }
 
-/// A Job that failed is made again after a wait, with the next number; then all is as if it had never failed.
+/// A failed Job is retried after a delay, with the next number; afterwards everything is as if it had never failed.
 #[test]
-fn a_job_that_failed_is_made_again_after_a_wait() {
+fn a_failed_job_is_retried_after_a_delay() {
     for (seed, case) in (1..).zip(&CASES) {
         run(seed, async {
             let (world, _replica) = case.world(seed, 2, "CommandFailed").await;
@@ -155,26 +155,26 @@ fn a_job_that_failed_is_made_again_after_a_wait() {
     }
 }
 
-/// After three attempts, or a code that is final, it is over, however long one waits and whoever owns the site, and the Job
-/// slot is free; a user begins it anew.
+/// After three attempts or a permanent error code, the operation is not retried, even after hours or by another replica, and the job
+/// slot is released; a user can start it again.
 #[test]
-fn a_final_failure_is_not_forgotten_and_keeps_no_slot() {
+fn a_permanent_failure_is_not_forgotten_and_releases_the_job_slot() {
     for (seed, case) in (1..).zip(&CASES) {
         run(seed, async {
             let (world, replica) = case.world(seed, 3, "CommandFailed").await;
             world.server.create_by_hand(SITES, &site("other"));
-            world.until("the other site is Ready meanwhile", |it| it.is_settled(SITES, "other")).await;
+            world.until("another site is Ready in between", |it| it.is_settled(SITES, "other")).await;
             world.until(&format!("{} failed", case.what), |it| case.says(it, case.failed)).await;
             assert_eq!(case.made(&world).len(), 3, "{}", case.what);
             world.server.create_by_hand(SITES, &site("later"));
             world.until("another site is Ready", |it| it.is_settled(SITES, "later")).await;
-            // Meanwhile the Jobs go.
+            // The finished Jobs are removed.
             tokio::time::sleep(Duration::from_hours(2)).await;
             assert!(!world.jobs().iter().any(|it| it.starts_with("shop")), "{:?}", world.jobs());
             replica.stop().await;
             let _next = world.replica(1, "one");
             tokio::time::sleep(Duration::from_mins(5)).await;
-            assert!(case.says(&world, case.failed), "{}: {}", case.what, world.story());
+            assert!(case.says(&world, case.failed), "{}: {}", case.what, world.report());
             assert_eq!(case.made(&world).len(), 3, "{}", case.what);
             (case.again)(&world);
             world.until(&format!("{} succeeds", case.what), case.done).await;
@@ -184,9 +184,9 @@ fn a_final_failure_is_not_forgotten_and_keeps_no_slot() {
     }
 }
 
-/// What no retry can mend is not tried again.
+/// A permanent error is not retried.
 #[test]
-fn a_backup_whose_code_is_final_is_tried_once() {
+fn a_backup_with_a_permanent_error_is_tried_once() {
     for case in CASES.iter().filter(|it| it.of.0 == BACKUPS) {
         run(9, async {
             let (world, _replica) = case.world(9, usize::MAX, "BucketMissing").await;

@@ -1,4 +1,4 @@
-//! Backups of every minute for a fleet, beside changes of its sites, while replicas are killed and added.
+//! Backups in every minute for many sites, with concurrent changes of the sites, while replicas are killed and added.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,12 +11,12 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Outcome, ended, ends_well},
+    cluster::{Outcome, ended, succeeds_after_two_seconds},
     world::{BACKUPS, Replica, SITES, World, backup, in_parallel, run, site},
 };
 
 const SITE_COUNT: usize = 20;
-/// So many of them are edited whenever a minute turns, when their backups begin; each such Job takes 5 s.
+/// Sites that are edited at the start of each minute, when their backups start; each such Job takes 5 s.
 const EDITED: usize = 5;
 const MINUTES: i64 = 10;
 
@@ -28,7 +28,7 @@ fn is_of_site(write: &Written) -> bool {
     write.place.plural() == "jobs" && write.object["metadata"]["labels"]["site"].is_string()
 }
 
-/// A Ready site with a SiteBackup that is due each minute, for each number.
+/// Creates Ready sites, each with a SiteBackup that is due each minute.
 async fn ground(world: &World) {
     for number in 0..SITE_COUNT {
         world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
@@ -42,7 +42,7 @@ async fn ground(world: &World) {
     }
 }
 
-/// Waits until half a second before a minute turns, and changes some sites then.
+/// Waits until half a second before the next minute, and changes some sites.
 async fn edit_as_the_minute_turns(world: &World, change: i64) {
     let in_minute = world.server.now().as_millisecond().rem_euclid(60_000);
     sleep(Duration::from_millis((59_500 - in_minute).rem_euclid(60_000).unsigned_abs())).await;
@@ -54,7 +54,7 @@ async fn edit_as_the_minute_turns(world: &World, change: i64) {
     sleep(Duration::from_secs(1)).await;
 }
 
-/// A fleet's replicas: one is killed in minute 4, and two are added, one in minute 2 and one in minute 8.
+/// Runs the replicas: one is killed in minute 4, and two are added, one in minute 2 and one in minute 8.
 async fn minutes(world: &World, one: Replica) -> Vec<Replica> {
     let mut replicas = vec![one, world.replica(1, "two")];
     for minute in 0..MINUTES {
@@ -69,15 +69,15 @@ async fn minutes(world: &World, one: Replica) -> Vec<Replica> {
     replicas
 }
 
-/// Job names by whether they are of backups, each made once; and never two at a time for one site.
+/// Job names by whether they are of backups. Each Job is created once, and a site never has two at a time.
 fn jobs(world: &World) -> BTreeMap<bool, BTreeSet<String>> {
     let (mut made, mut running) = (BTreeMap::<bool, BTreeSet<String>>::new(), BTreeMap::<String, String>::new());
     for write in world.server.written().into_iter().filter(is_of_site) {
         let (name, site) = (write.place.name.clone(), write.object["metadata"]["labels"]["site"].to_string());
         if write.change == Change::Added {
-            assert!(made.entry(is_of_backup(&write)).or_default().insert(name.clone()), "{name} was made twice");
+            assert!(made.entry(is_of_backup(&write)).or_default().insert(name.clone()), "{name} was created twice");
             let beside = running.insert(site, name.clone());
-            assert_eq!(beside, None, "{name} began beside another");
+            assert_eq!(beside, None, "{name} started while another Job ran");
         } else if ended(&write.object) || write.change == Change::Deleted {
             running.retain(|_, it| *it != name);
         }
@@ -85,7 +85,7 @@ fn jobs(world: &World) -> BTreeMap<bool, BTreeSet<String>> {
     made
 }
 
-/// When the runs of each SiteBackup were due, of all that its history ever named; each must have succeeded.
+/// Due times of all backups that were ever in the history of each SiteBackup; each must have succeeded.
 fn runs(world: &World) -> BTreeMap<String, BTreeSet<Timestamp>> {
     let mut all = BTreeMap::<String, BTreeSet<Timestamp>>::new();
     for write in world.server.written().into_iter().filter(|it| it.place.plural() == "sitebackups") {
@@ -98,14 +98,14 @@ fn runs(world: &World) -> BTreeMap<String, BTreeSet<Timestamp>> {
     all
 }
 
-/// every minute's backup of every site is made, made once, and never beside a change of the site.
+/// each site is backed up exactly once in each minute, and never during a change of the site.
 #[test]
-fn no_backup_is_lost_or_doubled_while_replicas_die_and_come() {
+fn backups_are_made_exactly_once_while_replicas_are_killed_and_added() {
     in_parallel(1..=2, |number| {
         let seed = number as u64;
         run(seed, async move {
             let (world, one) = World::with_bench(seed).await;
-            world.cluster.jobs(|job| match ends_well(job) {
+            world.cluster.jobs(|job| match succeeds_after_two_seconds(job) {
                 Outcome::Succeeds(_, result) => Outcome::Succeeds(Duration::from_secs(5), result),
                 failed @ Outcome::Fails(..) => failed,
             });
@@ -127,10 +127,10 @@ fn no_backup_is_lost_or_doubled_while_replicas_die_and_come() {
                 let pairs = due.iter().zip(due.iter().skip(1));
                 let gap =
                     pairs.into_iter().find(|(one, next)| next.duration_since(**one) != SignedDuration::from_mins(1));
-                assert_eq!(gap, None, "seed {seed}: {name} left a minute out: {due:?}");
+                assert_eq!(gap, None, "seed {seed}: {name} missed a minute: {due:?}");
                 let first = due.first().unwrap().duration_since(begun);
                 let last = due.last().unwrap().duration_since(begun);
-                assert!(first <= SignedDuration::from_mins(1), "seed {seed}: {name} began late: {due:?}");
+                assert!(first <= SignedDuration::from_mins(1), "seed {seed}: {name} started late: {due:?}");
                 assert!(last >= SignedDuration::from_mins(MINUTES - 2), "seed {seed}: {name} ended early: {due:?}");
                 counted += due.len();
             }

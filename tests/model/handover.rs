@@ -1,4 +1,4 @@
-//! A slot is given over between any two requests: who had it writes nothing any more.
+//! A slot is handed over between any two requests: the former owner writes nothing afterwards.
 
 use std::{
     sync::{
@@ -12,31 +12,31 @@ use kube_sharding::Slot;
 use kube_sharding_sim::{BY_HAND, Call, Change, Fault, Written};
 use serde_json::Value;
 
-use crate::world::{SITES, World, counts, in_parallel, run, site};
+use crate::world::{SITES, World, in_parallel, is_counted, run, site};
 
 /// How the owner of the site leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaves {
-    /// It gives its slots back.
+    /// It releases its slots.
     Stopped,
-    /// It is gone at once; its Lease runs out.
+    /// It is killed; its Lease expires.
     Killed,
 }
 
-/// Pod of the owner of a slot, in a slot map.
+/// The pod of a slot's owner in a slot map.
 fn owner(map: &Value, slot: usize) -> Option<String> {
     let index = usize::try_from(map["spec"]["owners"][slot].as_i64()?).ok()?;
     let member = map["spec"]["members"][index].as_str()?;
     Some(member.split('_').next()?.to_owned())
 }
 
-/// Whether a write is work for the site.
+/// Whether a write belongs to the site.
 fn is_of_site(write: &Written) -> bool {
     let kinds = ["leases", "slotmaps", "events", "pods"];
     write.sender != BY_HAND && !kinds.contains(&write.place.plural()) && write.place.name.starts_with("shop")
 }
 
-/// S-1, S-3: the writes for the site, held against who owned it in the slot map at that moment.
+/// S-1, S-3: each write for the site must be by the owner in the slot map at that moment.
 fn only_owners_wrote(world: &World, slot: usize, what: &str) -> usize {
     let pods = ["uid-of-one", "uid-of-two"];
     let (mut owns, mut writers) = (None, Vec::new());
@@ -67,10 +67,10 @@ fn handed_over(number: usize, leaves: Leaves) {
         let (count, leaver) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(usize::MAX)));
         let (counted, left, all, there) =
             (Arc::clone(&count), Arc::clone(&leaver), Arc::clone(&replicas), world.clone());
-        world.sky.intercept(move |call: &Call| {
-            if counts(call) && counted.fetch_add(1, Ordering::SeqCst) + 1 == number {
+        world.injector.intercept(move |call: &Call| {
+            if is_counted(call) && counted.fetch_add(1, Ordering::SeqCst) + 1 == number {
                 left.store(call.sender, Ordering::SeqCst);
-                ["two", "one"][call.sender].clone_into(&mut there.office.lock().unwrap());
+                ["two", "one"][call.sender].clone_into(&mut there.coordinator.lock().unwrap());
                 if leaves == Leaves::Killed {
                     all[call.sender].kill(&there);
                     return Fault::Lost;
@@ -83,7 +83,7 @@ fn handed_over(number: usize, leaves: Leaves) {
         let what = format!("{leaves:?} at request {number}");
         world.until(&format!("Ready, the owner {what}"), |it| it.phase(SITES, "shop") == "Ready").await;
         tokio::time::sleep(Duration::from_mins(2)).await;
-        assert_ne!(leaver.load(Ordering::SeqCst), usize::MAX, "{what}: nobody left");
+        assert_ne!(leaver.load(Ordering::SeqCst), usize::MAX, "{what}: no replica left");
         let found = world.server.get(SITES, "shop").unwrap();
         let slot = Slot::of_uid(found["metadata"]["uid"].as_str().unwrap()).to_string().parse().unwrap();
         only_owners_wrote(&world, slot, &what);
@@ -93,7 +93,7 @@ fn handed_over(number: usize, leaves: Leaves) {
 }
 
 #[test]
-fn a_site_is_given_over_before_any_request() {
+fn a_site_is_handed_over_before_any_request() {
     in_parallel(1..=12, |number| handed_over(number, Leaves::Stopped));
 }
 

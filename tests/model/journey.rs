@@ -1,20 +1,20 @@
-//! What the way of a site costs, undisturbed, for each provider of its database.
+//! Requests that a site needs without faults, for each provider of its database.
 
-use kube_sharding_sim::Asked;
+use kube_sharding_sim::Requested;
 use serde_json::{Value, json};
 
 use crate::world::{SECRETS, SITES, World, run, site};
 
-fn shown(asked: &[Asked]) -> Vec<String> {
-    let status = |it: &Asked| it.subresource.as_ref().map_or("", |_| "/status");
+fn shown(asked: &[Requested]) -> Vec<String> {
+    let status = |it: &Requested| it.subresource.as_ref().map_or("", |_| "/status");
     let mut shown: Vec<String> =
         asked.iter().map(|it| format!("{} {}{}", it.verb, it.place.plural(), status(it))).collect();
     shown.sort();
     shown
 }
 
-/// Requests of a new site until it is Ready and all is quiet.
-async fn requests_of(world: &World, object: &Value) -> Vec<Asked> {
+/// Requests of a new site until it is Ready and no more are sent.
+async fn requests_of(world: &World, object: &Value) -> Vec<Requested> {
     let before = world.work().len();
     world.server.create_by_hand(SITES, object);
     let name = object["metadata"]["name"].as_str().unwrap();
@@ -23,7 +23,7 @@ async fn requests_of(world: &World, object: &Value) -> Vec<Asked> {
     world.work()[before..].to_vec()
 }
 
-/// twelve requests, and each is named in ARCHITECTURE.md.
+/// twelve requests, each listed in ARCHITECTURE.md.
 #[test]
 fn a_site_is_ready_with_twelve_requests() {
     run(1, async {
@@ -48,9 +48,9 @@ fn a_site_is_ready_with_twelve_requests() {
     });
 }
 
-/// what a site of each provider costs from creation to Ready; nothing of it is left when it was deleted.
+/// the requests of a site of each provider from creation to Ready; nothing of the site is left after its deletion.
 #[test]
-fn each_provider_costs_so_many_requests() {
+fn each_provider_needs_a_fixed_number_of_requests() {
     run(2, async {
         let (world, _replica) = World::with_bench(2).await;
         for name in ["account-external", "account-postgres"] {
@@ -78,14 +78,14 @@ fn each_provider_costs_so_many_requests() {
         }
         for (name, ..) in table {
             world.server.remove(SITES, name);
-            world.until(&format!("{name} is gone"), |it| !it.exists(SITES, name)).await;
+            world.until(&format!("{name} is deleted"), |it| !it.exists(SITES, name)).await;
         }
         world.rest().await;
         assert_eq!(world.inventory(), bare);
     });
 }
 
-/// one winner for each host, the loser says so and follows once the winner is gone, and no claim is left behind.
+/// one site claims each host, the other reports it and claims the host once the first is deleted, and no claim is left.
 #[test]
 fn two_sites_claim_the_same_host() {
     const HOSTS: usize = 25;
@@ -118,11 +118,11 @@ fn two_sites_claim_the_same_host() {
                     name(number, if side == "left" { "right" } else { "left" })
                 })
                 .collect();
-            world.until("every loser follows", |it| losers.iter().all(|name| it.phase(SITES, name) == "Ready")).await;
+            world.until("every loser is Ready", |it| losers.iter().all(|name| it.phase(SITES, name) == "Ready")).await;
             for name in &losers {
                 world.server.remove(SITES, name);
             }
-            world.until("all are gone", |it| it.server.all(SITES).is_empty()).await;
+            world.until("all sites are deleted", |it| it.server.all(SITES).is_empty()).await;
             world.rest().await;
             assert_eq!(world.server.all(DOMAINS).len(), 0, "a claim is left");
         });

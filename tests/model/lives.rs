@@ -1,4 +1,4 @@
-//! Whole lives of objects, step by step, and what each step leads to, whatever becomes of single requests on the way.
+//! Life cycles of objects, step by step, and their results, with faults of single requests.
 
 use std::{
     collections::BTreeSet,
@@ -12,43 +12,43 @@ use std::{
 use kube_sharding_sim::{Call, Fault};
 use serde_json::{Value, json};
 
-use crate::world::{BACKUPS, BENCHES, INGRESSES, SITES, World, backup, bench, counts, restore, run, site};
+use crate::world::{BACKUPS, BENCHES, INGRESSES, SITES, World, backup, bench, is_counted, restore, run, site};
 
-/// Time that a new process of the pod takes to start.
+/// Time that a new process of the pod needs to start.
 const RESTART: Duration = Duration::from_millis(300);
 
-/// What a user does, and what comes of it.
+/// A user's action, and when its effect is complete.
 #[derive(Clone)]
-struct Act {
+struct Step {
     what: &'static str,
     does: fn(&World),
     done: fn(&World) -> bool,
 }
 
-/// A whole life.
+/// A life cycle.
 pub(crate) struct Life {
-    /// What is there before.
-    before: Vec<Act>,
-    acts: Vec<Act>,
+    /// Steps before the tested ones.
+    before: Vec<Step>,
+    steps: Vec<Step>,
 }
 
-/// What is there after an act.
+/// The cluster's objects after a step.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Stand {
+pub(crate) struct Snapshot {
     what: &'static str,
     inventory: BTreeSet<String>,
     objects: Vec<String>,
 }
 
-/// What a life led to.
+/// The results of a life cycle.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Led {
-    pub(crate) stands: Vec<Stand>,
-    /// Every Job that was made, sorted.
+pub(crate) struct Results {
+    pub(crate) snapshots: Vec<Snapshot>,
+    /// Every Job that was created, sorted.
     pub(crate) jobs: Vec<String>,
 }
 
-/// A site, a bench or a SiteBackup, as far as it must be the same each time.
+/// The fields of a site, bench or SiteBackup that must be the same in each run.
 fn essence(object: &Value) -> String {
     let status = &object["status"];
     let conditions = status["conditions"].as_array().into_iter().flatten();
@@ -67,81 +67,81 @@ fn essence(object: &Value) -> String {
     )
 }
 
-fn stand(world: &World, what: &'static str) -> Stand {
+fn snapshot(world: &World, what: &'static str) -> Snapshot {
     let all = [SITES, BENCHES, BACKUPS].into_iter().flat_map(|it| world.server.all(it));
-    Stand { what, inventory: world.inventory(), objects: all.map(|it| essence(&it)).collect() }
+    Snapshot { what, inventory: world.inventory(), objects: all.map(|it| essence(&it)).collect() }
 }
 
-/// Replaces the process of the pod each time that it dies.
+/// Restarts the pod's process whenever it dies.
 async fn supervise(world: World) {
     for process in 0.. {
         let replica = world.replica(process, "one");
-        world.sky.death_of(process).await;
+        world.injector.death_of(process).await;
         replica.kill(&world);
         tokio::time::sleep(RESTART).await;
     }
 }
 
 impl Life {
-    /// What it leads to, and how many requests it took, where this becomes of its requests, which are counted from 1. An act is
-    /// over when nothing was asked for `quiet`.
-    pub(crate) fn lead(
+    /// Runs the life cycle and returns its results and the number of its requests, which are counted from 1 and have these faults. A
+    /// step is complete when no request was sent for `quiet`.
+    pub(crate) fn run(
         &self,
-        told: &str,
+        label: &str,
         quiet: Duration,
-        becomes: impl Fn(usize) -> Fault + Send + Sync + 'static,
-    ) -> (Led, usize) {
+        fault_of: impl Fn(usize) -> Fault + Send + Sync + 'static,
+    ) -> (Results, usize) {
         run(7, async {
             let world = World::new(7);
             let supervisor = tokio::spawn(supervise(world.clone()));
-            for act in &self.before {
-                (act.does)(&world);
-                world.until(act.what, act.done).await;
+            for step in &self.before {
+                (step.does)(&world);
+                world.until(step.what, step.done).await;
                 world.rest().await;
             }
             let count = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&count);
-            world.sky.intercept(move |call: &Call| {
-                if counts(call) { becomes(counted.fetch_add(1, Ordering::SeqCst) + 1) } else { Fault::None }
+            world.injector.intercept(move |call: &Call| {
+                if is_counted(call) { fault_of(counted.fetch_add(1, Ordering::SeqCst) + 1) } else { Fault::None }
             });
-            let mut stands = Vec::new();
-            for act in &self.acts {
-                (act.does)(&world);
-                world.until(&format!("{}, {told}", act.what), act.done).await;
+            let mut snapshots = Vec::new();
+            for step in &self.steps {
+                (step.does)(&world);
+                world.until(&format!("{}, {label}", step.what), step.done).await;
                 world.quiet(quiet).await;
-                stands.push(stand(&world, act.what));
+                snapshots.push(snapshot(&world, step.what));
             }
             let mut jobs = world.jobs_made();
             jobs.sort();
             supervisor.abort();
-            (Led { stands, jobs }, count.load(Ordering::SeqCst))
+            (Results { snapshots, jobs }, count.load(Ordering::SeqCst))
         })
     }
 }
 
-const BENCH_IS_READY: Act = Act {
+const BENCH_IS_READY: Step = Step {
     what: "the bench is Ready",
     does: |world| {
         world.server.create_by_hand(BENCHES, &bench());
     },
     done: |world| world.phase(BENCHES, "bench") == "Ready",
 };
-const SITE_IS_READY: Act = Act {
+const SITE_IS_READY: Step = Step {
     what: "the site is Ready",
     does: |world| {
         world.server.create_by_hand(SITES, &site("shop"));
     },
     done: |world| world.phase(SITES, "shop") == "Ready",
 };
-const SITE_IS_GONE: Act = Act {
-    what: "the site is gone",
+const SITE_IS_GONE: Step = Step {
+    what: "the site is deleted",
     does: |world| world.server.remove(SITES, "shop"),
     done: |world| !world.exists(SITES, "shop"),
 };
 
-/// A site is made, edited, backed up and deleted.
+/// A site is created, edited, backed up and deleted.
 pub(crate) fn of_site() -> Life {
-    let edited = Act {
+    let edited = Step {
         what: "the edit is applied",
         does: |world| {
             world.server.change(SITES, "shop", |it| it["spec"]["additionalDomains"] = json!(["www.shop.example.com"]));
@@ -152,19 +152,19 @@ pub(crate) fn of_site() -> Life {
             served && world.is_settled(SITES, "shop")
         },
     };
-    let backed_up = Act {
+    let backed_up = Step {
         what: "the backup succeeded",
         does: |world| {
             world.server.create_by_hand(BACKUPS, &backup("once", "shop"));
         },
         done: |world| world.phase(BACKUPS, "once") == "Succeeded",
     };
-    Life { before: vec![BENCH_IS_READY], acts: vec![SITE_IS_READY, edited, backed_up, SITE_IS_GONE] }
+    Life { before: vec![BENCH_IS_READY], steps: vec![SITE_IS_READY, edited, backed_up, SITE_IS_GONE] }
 }
 
-/// A bench is made, gets another image and is deleted.
+/// A bench is created, gets another image and is deleted.
 pub(crate) fn of_bench() -> Life {
-    let edited = Act {
+    let edited = Step {
         what: "the other image runs",
         does: |world| {
             world.server.change(BENCHES, "bench", |it| {
@@ -179,17 +179,17 @@ pub(crate) fn of_bench() -> Life {
                 && world.is_settled(BENCHES, "bench")
         },
     };
-    let gone = Act {
-        what: "the bench is gone",
+    let gone = Step {
+        what: "the bench is deleted",
         does: |world| world.server.remove(BENCHES, "bench"),
         done: |world| !world.exists(BENCHES, "bench"),
     };
-    Life { before: Vec::new(), acts: vec![BENCH_IS_READY, edited, gone] }
+    Life { before: Vec::new(), steps: vec![BENCH_IS_READY, edited, gone] }
 }
 
-/// A SiteBackup makes a backup, which is restored; then it goes with its backups.
+/// A SiteBackup makes a backup, which is restored; then it is deleted with its backups.
 pub(crate) fn of_backup() -> Life {
-    let backed_up = Act {
+    let backed_up = Step {
         what: "the backup succeeded",
         does: |world| {
             let mut once = backup("once", "shop");
@@ -198,17 +198,17 @@ pub(crate) fn of_backup() -> Life {
         },
         done: |world| world.phase(BACKUPS, "once") == "Succeeded",
     };
-    let restored = Act {
+    let restored = Step {
         what: "the backup is restored",
         does: |world| {
             world.server.create_by_hand(BACKUPS, &restore("back", "shop"));
         },
         done: |world| world.phase(BACKUPS, "back") == "Succeeded" && world.is_settled(SITES, "shop"),
     };
-    let removed = Act {
-        what: "the SiteBackup is gone, and its backups",
+    let removed = Step {
+        what: "the SiteBackup and its backups are deleted",
         does: |world| world.server.remove(BACKUPS, "once"),
         done: |world| !world.exists(BACKUPS, "once"),
     };
-    Life { before: vec![BENCH_IS_READY, SITE_IS_READY], acts: vec![backed_up, restored, removed] }
+    Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![backed_up, restored, removed] }
 }

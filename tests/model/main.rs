@@ -1,6 +1,6 @@
-//! Every effect of the controllers on a model API server, in virtual time: the whole replica (watches, queues, reconciles, the
-//! sharding protocol) beneath which a server stands that can refuse, lose answers and forget, and at which the replica can be
-//! killed after any request. What only a real API server shows is in `tests/it`.
+//! Every effect of the controllers, on a model API server in virtual time: the tests run whole replicas (watches, queues,
+//! reconciles, the sharding protocol) on a server that can reject requests, lose responses and forget versions, and can kill a
+//! replica after any request. What needs a real API server is in `tests/it`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! What comes in between any two requests: an edit, or the end of the namespace.
+//! Changes between any two requests: an edit, or the deletion of the namespace.
 
 use std::sync::{
     Arc,
@@ -8,14 +8,14 @@ use std::sync::{
 use kube_sharding_sim::{Call, Fault};
 use serde_json::json;
 
-use crate::world::{INGRESSES, NAMESPACE, SITES, World, counts, in_parallel, run, site};
+use crate::world::{INGRESSES, NAMESPACE, SITES, World, in_parallel, is_counted, run, site};
 
-/// Carries something out before the n-th request of a site's way to Ready; answers how many there are.
+/// Does something before the n-th request of a site's creation; returns the counter of requests.
 fn before_request(world: &World, number: usize, act: impl Fn() + Send + Sync + 'static) -> Arc<AtomicUsize> {
     let count = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&count);
-    world.sky.intercept(move |call: &Call| {
-        if counts(call) && counted.fetch_add(1, Ordering::SeqCst) + 1 == number {
+    world.injector.intercept(move |call: &Call| {
+        if is_counted(call) && counted.fetch_add(1, Ordering::SeqCst) + 1 == number {
             act();
         }
         Fault::None
@@ -50,9 +50,9 @@ fn an_edit_before_any_request_is_applied() {
     });
 }
 
-/// A namespace that is deleted at any moment takes its site along, and no claim of a host is left.
+/// A namespace can be deleted at any moment: its site is deleted, and no claim of a host is left.
 #[test]
-fn a_namespace_may_go_before_any_request() {
+fn a_namespace_may_be_deleted_before_any_request() {
     in_parallel(1..=14, |number| {
         run(number as u64, async {
             let (world, _replica) = World::with_bench(number as u64).await;
@@ -64,13 +64,13 @@ fn a_namespace_may_go_before_any_request() {
                 world.server.remove("/api/v1/namespaces", NAMESPACE);
             }
             world
-                .until(&format!("the namespace goes before request {number}"), |it| {
+                .until(&format!("the namespace is deleted before request {number}"), |it| {
                     !it.exists("/api/v1/namespaces", NAMESPACE)
                 })
                 .await;
             world.rest().await;
             let left: Vec<_> = world.inventory().into_iter().filter(|it| it.contains("shop")).collect();
-            assert_eq!(left, Vec::<String>::new(), "the namespace went before request {number}");
+            assert_eq!(left, Vec::<String>::new(), "the namespace was deleted before request {number}");
         });
     });
 }

@@ -1,4 +1,4 @@
-//! Two replicas of which one is late: what it knows is old, or what it wrote arrives after another owns the site.
+//! Two replicas, one of which is late: its caches are stale, or its write arrives after the other owns the site.
 
 use std::{
     sync::{
@@ -9,17 +9,17 @@ use std::{
 };
 
 use kube_sharding::Slot;
-use kube_sharding_sim::{Call, Fault, Server, Weather};
+use kube_sharding_sim::{Call, Fault, LinkFaults, Server};
 use serde_json::{Value, json};
 
-use crate::world::{INGRESSES, SECRETS, SITES, USERS, World, counts, in_parallel, run, site};
+use crate::world::{INGRESSES, SECRETS, SITES, USERS, World, in_parallel, is_counted, run, site};
 
-/// How much later a write arrives than it was sent: its sender's Lease ran out long ago.
+/// Delay of a write, longer than its sender's Lease.
 const LATE: Duration = Duration::from_mins(4);
 /// Writes of a site until it is Ready.
 const WRITES: usize = 12;
 
-/// S-2: a write of a former owner that arrives when another has done everything changes nothing.
+/// S-2: a late write of a former owner changes nothing after its successor has finished.
 #[test]
 fn a_write_that_arrives_late_changes_nothing() {
     in_parallel(1..=WRITES, |number| {
@@ -31,17 +31,17 @@ fn a_write_that_arrives_late_changes_nothing() {
             let (count, there) = (AtomicUsize::new(0), world.clone());
             let late = Arc::new(AtomicUsize::new(usize::MAX));
             let sender = Arc::clone(&late);
-            world.sky.intercept(move |call: &Call| {
-                if !counts(call) || !call.is_write() || count.fetch_add(1, Ordering::SeqCst) + 1 != number {
+            world.injector.intercept(move |call: &Call| {
+                if !is_counted(call) || !call.is_write() || count.fetch_add(1, Ordering::SeqCst) + 1 != number {
                     return Fault::None;
                 }
                 sender.store(call.sender, Ordering::SeqCst);
-                ["two", "one"][call.sender].clone_into(&mut there.office.lock().unwrap());
+                ["two", "one"][call.sender].clone_into(&mut there.coordinator.lock().unwrap());
                 replicas[call.sender].kill(&there);
                 Fault::Late(LATE)
             });
             world.server.create_by_hand(SITES, &site("shop"));
-            world.until(&format!("Ready, write {number} being late"), |it| it.phase(SITES, "shop") == "Ready").await;
+            world.until(&format!("Ready with write {number} late"), |it| it.phase(SITES, "shop") == "Ready").await;
             world.rest().await;
             let before = (world.inventory(), world.server.get(SITES, "shop").unwrap());
             let dead = late.load(Ordering::SeqCst);
@@ -51,8 +51,8 @@ fn a_write_that_arrives_late_changes_nothing() {
             let write = arrived(&world);
             assert!(write > former, "write {number} did not arrive after the site was Ready");
             let after = (world.inventory(), world.server.get(SITES, "shop").unwrap());
-            assert_eq!(after.0, before.0, "after write {number}, which was answered {write:?}");
-            assert_eq!(after.1["status"], before.1["status"], "after write {number}, which was answered {write:?}");
+            assert_eq!(after.0, before.0, "after write {number}, with response {write:?}");
+            assert_eq!(after.1["status"], before.1["status"], "after write {number}, with response {write:?}");
             assert_eq!(world.jobs_made(), ["bench-configure", "shop-init"], "after write {number}");
         });
     });
@@ -61,7 +61,7 @@ fn a_write_that_arrives_late_changes_nothing() {
 /// Objects of a site: collection and object.
 type Parts = Vec<(&'static str, Arc<Value>)>;
 
-/// A site that is Ready, and its Secrets and its user of the database.
+/// A Ready site, its Secrets and its database user.
 async fn ready_site() -> (Value, Parts) {
     let (world, _one) = World::with_bench(7).await;
     world.server.create_by_hand(SITES, &site("shop"));
@@ -71,7 +71,7 @@ async fn ready_site() -> (Value, Parts) {
     (Value::clone(&world.server.get(SITES, "shop").unwrap()), parts)
 }
 
-/// Creates a site that another replica has taken care of, and its objects: all carry the uid and the slot of the site.
+/// Creates a site that another replica has reconciled, and its objects, with the uid and the slot of the site.
 fn create_with_parts(server: &Server, site: &Value, parts: &Parts) {
     let former = site["metadata"]["uid"].as_str().unwrap().to_owned();
     let uid = server.create_by_hand(SITES, site)["metadata"]["uid"].as_str().unwrap().to_owned();
@@ -96,9 +96,9 @@ fn secrets_that_are_listed_before_their_site_are_not_lost() {
             }
             let (world, one) = World::with_bench(1).await;
             one.kill(&world);
-            "two".clone_into(&mut world.office.lock().unwrap());
+            "two".clone_into(&mut world.coordinator.lock().unwrap());
             let (listed, server) = (AtomicBool::new(false), world.server.clone());
-            world.sky.intercept(move |call: &Call| {
+            world.injector.intercept(move |call: &Call| {
                 let of_sites = call.parameter("labelSelector") == "frappe.vyogo.tech/slot" && !call.is_watch();
                 if call.place.plural() == "secrets" && of_sites && !listed.swap(true, Ordering::SeqCst) {
                     create_with_parts(&server, &site, &parts);
@@ -110,35 +110,35 @@ fn secrets_that_are_listed_before_their_site_are_not_lost() {
             let _two = world.replica(1, "two");
             world.until("the site is Ready", |it| it.is_settled(SITES, "shop")).await;
             world.rest().await;
-            assert!(world.is_settled(SITES, "shop"), "{}", world.story());
+            assert!(world.is_settled(SITES, "shop"), "{}", world.report());
             let asked = world.work().into_iter().filter(|it| it.sender == 1 && it.place.plural() == "secrets");
             let verbs: Vec<_> = asked.map(|it| it.verb).collect();
-            // Those that users mark and those of sites; then both of the site, once.
-            assert_eq!(verbs, ["list"; 4], "created: {is_created}\n{}", world.story());
+            // Labelled Secrets of users and Secrets of sites; then both of the site, once.
+            assert_eq!(verbs, ["list"; 4], "created: {is_created}\n{}", world.report());
         });
     }
 }
 
-/// S-7: what a replica knows is old, since its watches break, fall silent and repeat themselves, and answers come late or not at
-/// all: every edit is applied in the end, and no Job is made twice.
+/// S-7: caches are stale, because watches end, stall and send duplicates, and responses are late or lost: every edit is still
+/// applied, and no Job is created twice.
 #[test]
-fn what_is_known_late_is_applied() {
+fn edits_are_applied_despite_stale_caches() {
     const SITE_COUNT: usize = 5;
     for seed in 1..=3 {
         run(seed, async {
             let (world, _one) = World::with_bench(seed).await;
             let _two = world.replica(1, "two");
             world.until("both share the slots", |it| it.owners() == 2).await;
-            let bad = Weather {
+            let faults = LinkFaults {
                 watch: 300,
                 answer_lost: 30,
                 refused: 60,
                 late: 30,
                 slow: Duration::from_secs(2),
-                ..Weather::default()
+                ..LinkFaults::default()
             };
             for process in [0, 1] {
-                world.sky.set(process, bad);
+                world.injector.set(process, faults);
             }
             let names: Vec<String> = (0..SITE_COUNT).map(|number| format!("site-{number}")).collect();
             for name in &names {
@@ -151,7 +151,7 @@ fn what_is_known_late_is_applied() {
                 tokio::time::sleep(Duration::from_secs(7)).await;
             }
             for process in [0, 1] {
-                world.sky.set(process, Weather::default());
+                world.injector.set(process, LinkFaults::default());
             }
             let applied = |it: &World, name: &str| {
                 let ingress = it.server.get(INGRESSES, &format!("{name}-ingress"));
@@ -163,8 +163,8 @@ fn what_is_known_late_is_applied() {
             let all = made.len();
             made.sort();
             made.dedup();
-            assert_eq!(made.len(), all, "a Job was made twice: {:?}", world.jobs_made());
-            assert!(world.sky.faults().len() > 3, "{:?}", world.sky.faults());
+            assert_eq!(made.len(), all, "a Job was created twice: {:?}", world.jobs_made());
+            assert!(world.injector.faults().len() > 3, "{:?}", world.injector.faults());
         });
     }
 }

@@ -1,16 +1,16 @@
-//! an unchanged world costs nothing but watches, Leases and reads of the slot map.
+//! without changes, the only requests are watches, Lease renewals and reads of the slot map.
 
 use std::time::Duration;
 
-use kube_sharding_sim::Asked;
+use kube_sharding_sim::Requested;
 
 use crate::world::{BACKUPS, SITES, World, backup, run, site};
 
-fn shown(asked: &[Asked]) -> Vec<String> {
+fn shown(asked: &[Requested]) -> Vec<String> {
     asked.iter().map(|it| format!("{} {} {}", it.verb, it.place.plural(), it.place.name)).collect()
 }
 
-/// A world in which everything is done.
+/// A cluster in which every operation has finished.
 async fn settled(seed: u64) -> (World, crate::world::Replica) {
     let (world, replica) = World::with_bench(seed).await;
     for name in ["shop", "news"] {
@@ -26,7 +26,7 @@ async fn settled(seed: u64) -> (World, crate::world::Replica) {
 }
 
 #[test]
-fn an_hour_at_rest_costs_no_request() {
+fn an_hour_without_changes_costs_no_request() {
     run(1, async {
         let (world, _replica) = settled(1).await;
         let before = world.work().len();
@@ -35,26 +35,26 @@ fn an_hour_at_rest_costs_no_request() {
     });
 }
 
-/// Every object is told again, every watch begins anew, and what the Jobs left goes after its hour.
+/// Every object is sent again, every watch is restarted, and finished Jobs are removed after an hour.
 #[test]
-fn what_is_told_again_costs_no_request() {
+fn repeated_events_cost_no_request() {
     run(2, async {
         let (world, _replica) = settled(2).await;
         let before = world.work().len();
         world.server.replay();
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert_eq!(shown(&world.work()[before..]), Vec::<String>::new(), "told again");
+        assert_eq!(shown(&world.work()[before..]), Vec::<String>::new(), "repeated events");
         world.server.end_watches();
         tokio::time::sleep(Duration::from_mins(1)).await;
-        assert_eq!(shown(&world.work()[before..]), Vec::<String>::new(), "watched anew");
+        assert_eq!(shown(&world.work()[before..]), Vec::<String>::new(), "restarted watches");
         tokio::time::sleep(Duration::from_hours(3)).await;
         let since = shown(&world.work()[before..]);
-        assert_eq!(since, Vec::<String>::new(), "Jobs went");
+        assert_eq!(since, Vec::<String>::new(), "removed Jobs");
         assert!(!world.jobs().iter().any(|it| it.starts_with("shop")), "{:?}", world.jobs());
     });
 }
 
-/// A gap in what is remembered (410 Gone): everything is listed once, and nothing written.
+/// After a gap in the history (410 Gone), everything is listed once, and nothing is written.
 #[test]
 fn a_gap_costs_one_list_of_each_kind() {
     run(3, async {
@@ -68,9 +68,9 @@ fn a_gap_costs_one_list_of_each_kind() {
         let all = lists.len();
         lists.sort();
         lists.dedup();
-        // Secrets, Jobs and SiteBackups are watched by several selectors.
+        // Secrets, Jobs and SiteBackups are watched with several selectors.
         assert!(all <= lists.len() + 6, "{:?}", shown(&since));
-        // What changes after the gap is seen.
+        // Changes after the gap are observed.
         world.server.change(SITES, "shop", |it| it["spec"]["maintenanceMode"] = true.into());
         world.until("the edit after the gap is applied", |it| it.is_settled(SITES, "shop")).await;
     });

@@ -1,4 +1,4 @@
-//! Job slots: never more site Jobs than the limit, counted at each write.
+//! Job slots: never more site Jobs than the limit, counted after each write.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::{
 const SITE_COUNT: usize = 40;
 const LIMIT: usize = 4;
 
-/// The most site Jobs that ran at once, exactly: after each write. And how many were made.
+/// The largest number of concurrent site Jobs, counted after each write, and the number of Jobs that were created.
 fn most_at_once(world: &World, after: u64) -> (usize, usize) {
     let (mut running, mut most, mut made) = (BTreeSet::new(), 0, 0);
     for write in world.server.written_after(after).into_iter().filter(|it| it.place.plural() == "jobs") {
@@ -35,9 +35,9 @@ async fn all_ready(world: &World, replicas: &str) {
     world.until(&format!("{SITE_COUNT} sites are Ready, {replicas}"), ready).await;
 }
 
-/// with one replica exactly as many as the limit, and whoever waits says so.
+/// one replica runs exactly as many Jobs as the limit, and waiting sites report it.
 #[test]
-fn one_replica_runs_as_many_jobs_as_the_limit_and_no_more() {
+fn one_replica_runs_as_many_jobs_as_the_limit() {
     run(1, async {
         let (world, _replica) = World::with_bench(1).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(LIMIT));
@@ -50,15 +50,15 @@ fn one_replica_runs_as_many_jobs_as_the_limit_and_no_more() {
             let waiting = (0..SITE_COUNT).map(|number| it.reason(SITES, &format!("site-{number}"), "Ready"));
             waiting.filter(|it| it == "WaitingForJobSlot").count() >= SITE_COUNT / 2
         };
-        world.until("most sites say what they wait for", waits).await;
+        world.until("most sites report that they wait", waits).await;
         all_ready(&world, "one replica").await;
         assert_eq!(most_at_once(&world, before), (LIMIT, SITE_COUNT));
     });
 }
 
-/// a limit that is raised while sites wait is used at once.
+/// a limit that is raised while sites wait takes effect at once.
 #[test]
-fn a_raised_limit_is_used() {
+fn a_raised_limit_takes_effect_at_once() {
     run(2, async {
         let (world, _replica) = World::with_bench(2).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));

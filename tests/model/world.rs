@@ -1,4 +1,4 @@
-//! A cluster with its API server, and replicas of the operator in it.
+//! A cluster with a model API server and replicas of the operator.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,9 @@ use std::{
 
 use frappe_operator::parts::replica::{self, Connection, Surroundings};
 use kube_sharding::election::{Boxed, Election};
-use kube_sharding_sim::{Asked, Call, Change, Network, Server, Sky, VirtualClock, Written, in_virtual_time};
+use kube_sharding_sim::{
+    Call, Change, FaultInjector, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
+};
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
@@ -35,19 +37,19 @@ pub(crate) const USERS: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/
 const MARIADBS: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/mariadbs";
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const MAPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/system/slotmaps";
-/// Kinds of the sharding protocol, and Events: no work.
-const NO_WORK: [&str; 3] = ["leases", "slotmaps", "events"];
-/// Time without a request after which a replica is at rest.
+/// Kinds whose requests are not counted: those of the sharding protocol, and Events.
+const UNCOUNTED: [&str; 3] = ["leases", "slotmaps", "events"];
+/// Time without a request after which a replica is idle.
 pub(crate) const QUIET: Duration = Duration::from_secs(8);
 
-/// Runs a test in virtual time; a test that waits for ever ends after a virtual week.
+/// Runs a test in virtual time, for at most one virtual week.
 pub(crate) fn run<T>(seed: u64, test: impl Future<Output = T>) -> T {
     in_virtual_time(seed, async {
-        timeout(Duration::from_hours(7 * 24), test).await.expect("it ends within a virtual week")
+        timeout(Duration::from_hours(7 * 24), test).await.expect("the test ends within a virtual week")
     })
 }
 
-/// Runs something for each of these numbers, on all cores.
+/// Calls a function for each of these numbers, on all cores.
 pub(crate) fn in_parallel(numbers: RangeInclusive<usize>, what: impl Fn(usize) + Sync) {
     let threads = std::thread::available_parallelism().map_or(2, usize::from);
     let next = AtomicUsize::new(*numbers.start());
@@ -70,20 +72,20 @@ pub(crate) fn in_parallel(numbers: RangeInclusive<usize>, what: impl Fn(usize) +
 #[derive(Clone)]
 pub(crate) struct World {
     pub(crate) server: Server,
-    pub(crate) sky: Sky,
+    pub(crate) injector: FaultInjector,
     pub(crate) cluster: Cluster,
     /// Name of the coordinator's pod.
-    pub(crate) office: Arc<Mutex<String>>,
+    pub(crate) coordinator: Arc<Mutex<String>>,
 }
 
-/// Who is named in the office.
-struct Office {
-    named: Arc<Mutex<String>>,
+/// Elects the pod that a test names.
+struct FixedElection {
+    pod: Arc<Mutex<String>>,
 }
 
-impl Election for Office {
+impl Election for FixedElection {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
-        let lease = frappe_operator::parts::names("system").lease(&self.named.lock().unwrap());
+        let lease = frappe_operator::parts::names("system").lease(&self.pod.lock().unwrap());
         Box::pin(async move { Some(lease.into()) })
     }
 
@@ -100,26 +102,26 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// The process is gone at once: nothing of it reaches the server any more.
+    /// Kills the process: none of its requests reaches the server.
     pub(crate) fn kill(&self, world: &World) {
-        world.sky.kill(self.process);
+        world.injector.kill(self.process);
         self.stop.cancel();
     }
 
-    /// It is told to give everything back and to end.
+    /// Requests a clean stop.
     pub(crate) fn end(&self) {
         self.stop.cancel();
     }
 
-    /// It gives everything back and ends.
+    /// Stops the replica cleanly and waits for its end.
     pub(crate) async fn stop(self) {
         self.stop.cancel();
-        self.task.await.unwrap().expect("it ends well");
+        self.task.await.unwrap().expect("a clean stop succeeds");
     }
 }
 
-/// The definitions of this API, from the files that are installed.
-static DEFINED: LazyLock<Vec<Value>> = LazyLock::new(|| {
+/// The CRDs of this API, from the files that are installed.
+static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     let kinds = ["frappebenches", "frappedomains", "frappesites", "sitebackups", "slotmaps"];
     let read = |kind: &str| std::fs::read_to_string(folder.join(format!("vyogo.tech_{kind}.yaml"))).unwrap();
@@ -129,7 +131,7 @@ static DEFINED: LazyLock<Vec<Value>> = LazyLock::new(|| {
 impl World {
     /// A cluster with the MariaDB operator, one MariaDB and a namespace for benches and sites.
     pub(crate) fn new(seed: u64) -> Self {
-        let server = DEFINED.iter().fold(Server::new().with_field_managers(), Server::with_definition);
+        let server = DEFINITIONS.iter().fold(Server::new().with_field_managers(), Server::with_definition);
         for namespace in ["system", NAMESPACE] {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.create_by_hand("/api/v1/namespaces", &object);
@@ -143,7 +145,12 @@ impl World {
                                         "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
         server.create_by_hand("/apis/storage.k8s.io/v1/storageclasses", &class);
         let cluster = Cluster::start(&server);
-        let world = Self { server, sky: Sky::new(seed), cluster, office: Arc::new(Mutex::new("one".to_owned())) };
+        let world = Self {
+            server,
+            injector: FaultInjector::new(seed),
+            cluster,
+            coordinator: Arc::new(Mutex::new("one".to_owned())),
+        };
         let mariadb = json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "metadata": {"name": "shared"},
                              "spec": {"storage": {"size": "1Gi"}}});
         world.server.create_by_hand(MARIADBS, &mariadb);
@@ -155,10 +162,10 @@ impl World {
         let stop = CancellationToken::new();
         let server = self.server.clone();
         let surroundings = Surroundings {
-            connection: Connection::through(Network::new(&self.server, &self.sky, process)),
+            connection: Connection::through(Network::new(&self.server, &self.injector, process)),
             clock: Arc::new(VirtualClock::default()),
             wall_clock: Arc::new(move || server.now()),
-            election: Some(Arc::new(Office { named: Arc::clone(&self.office) })),
+            election: Some(Arc::new(FixedElection { pod: Arc::clone(&self.coordinator) })),
             stop: stop.clone(),
         };
         let (pod, uid) = (pod.to_owned(), format!("uid-of-{pod}"));
@@ -170,7 +177,7 @@ impl World {
         Replica { process, stop, task }
     }
 
-    /// A world with one replica and a bench that is Ready, at rest.
+    /// A cluster with one replica and a Ready bench.
     pub(crate) async fn with_bench(seed: u64) -> (Self, Replica) {
         let world = Self::new(seed);
         let replica = world.replica(0, "one");
@@ -180,13 +187,13 @@ impl World {
         (world, replica)
     }
 
-    /// Waits until something is so, for ten virtual minutes at most.
+    /// Waits until a condition is true, for at most ten virtual minutes.
     pub(crate) async fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
-        assert!(self.comes(Duration::from_mins(10), &is).await, "not in ten minutes: {what}\n{}", self.story());
+        assert!(self.holds_within(Duration::from_mins(10), &is).await, "not in ten minutes: {what}\n{}", self.report());
     }
 
-    /// Waits until something is so; answers whether it came to that in time.
-    pub(crate) async fn comes(&self, within: Duration, is: impl Fn(&Self) -> bool) -> bool {
+    /// Waits until a condition is true; returns whether that happened in time.
+    pub(crate) async fn holds_within(&self, within: Duration, is: impl Fn(&Self) -> bool) -> bool {
         let (mut changes, end) = (self.server.changes(), Instant::now() + within);
         while !is(self) {
             if timeout_at(end, changes.changed()).await.is_err() {
@@ -196,12 +203,12 @@ impl World {
         true
     }
 
-    /// Waits until no replica has asked for anything for a while.
+    /// Waits until no replica has sent a request for a while.
     pub(crate) async fn rest(&self) {
         self.quiet(QUIET).await;
     }
 
-    /// Waits until no replica has asked for anything for this time.
+    /// Waits until no replica has sent a request for this time.
     pub(crate) async fn quiet(&self, time: Duration) {
         let mut known = usize::MAX;
         loop {
@@ -214,9 +221,9 @@ impl World {
         }
     }
 
-    /// Requests of replicas that are work: no watches, none of the sharding protocol, no Events.
-    pub(crate) fn work(&self) -> Vec<Asked> {
-        self.server.asked().into_iter().filter(is_work).collect()
+    /// Requests of replicas, except watches, the sharding protocol and Events.
+    pub(crate) fn work(&self) -> Vec<Requested> {
+        self.server.requests().into_iter().filter(is_work).collect()
     }
 
     pub(crate) fn phase(&self, collection: &str, name: &str) -> String {
@@ -232,7 +239,7 @@ impl World {
         reason.unwrap_or_default().to_owned()
     }
 
-    /// Whether what is wanted of an object now is done.
+    /// Whether an object's current spec is applied.
     pub(crate) fn is_settled(&self, collection: &str, name: &str) -> bool {
         let found = self.server.get(collection, name);
         found.is_some_and(|it| {
@@ -240,7 +247,7 @@ impl World {
         })
     }
 
-    /// The newest version that was written.
+    /// The version of the last write.
     pub(crate) fn version(&self) -> u64 {
         *self.server.changes().borrow()
     }
@@ -249,19 +256,19 @@ impl World {
         self.server.get(collection, name)?["metadata"]["uid"].as_str().map(str::to_owned)
     }
 
-    /// Names of the Jobs that there are.
+    /// Names of the existing Jobs.
     pub(crate) fn jobs(&self) -> Vec<String> {
         let all = self.server.all(JOBS);
         all.iter().filter_map(|it| it["metadata"]["name"].as_str().map(str::to_owned)).collect()
     }
 
-    /// How many replicas own slots, evenly.
+    /// How many replicas own an even share of the slots.
     pub(crate) fn owners(&self) -> usize {
         let Some(map) = self.server.get(MAPS, "frappe-operator") else { return 0 };
         let owners = map["spec"]["owners"].as_array().cloned().unwrap_or_default();
         let mut counts = BTreeMap::new();
         owners.iter().filter_map(Value::as_i64).for_each(|it| *counts.entry(it).or_insert(0) += 1);
-        counts.retain(|owner, count| *owner >= 0 && *count >= owners.len() / (counts_of(&owners) + 1));
+        counts.retain(|owner, count| *owner >= 0 && *count >= owners.len() / (owner_count(&owners) + 1));
         counts.len()
     }
 
@@ -269,24 +276,24 @@ impl World {
         self.server.get(collection, name).is_some()
     }
 
-    /// Kinds and names of all objects but those of the sharding protocol, Events and pods; without hashes in the names of Jobs.
+    /// Kinds and names of all objects, except the sharding protocol, Events and pods; names of Jobs without hashes.
     pub(crate) fn inventory(&self) -> BTreeSet<String> {
         let all = self.server.everything().into_iter();
-        let wanted = all.filter(|(place, _)| ![&NO_WORK[..], &["pods"]].concat().contains(&place.plural()));
+        let wanted = all.filter(|(place, _)| ![&UNCOUNTED[..], &["pods"]].concat().contains(&place.plural()));
         wanted
             .map(|(place, _)| format!("{} {}/{}", place.plural(), place.namespace, without_hash(&place.name)))
             .collect()
     }
 
-    /// Every Job that was made, by name without a hash, in order.
+    /// Every Job that was created, by name without a hash, in order.
     pub(crate) fn jobs_made(&self) -> Vec<String> {
         let made = |it: &Written| it.change == Change::Added && it.place.plural() == "jobs";
         self.server.written().into_iter().filter(made).map(|it| without_hash(&it.place.name).to_owned()).collect()
     }
 
-    /// What happened, for who must find out why it went wrong.
-    pub(crate) fn story(&self) -> String {
-        let shown = |it: &Asked| {
+    /// The last requests and the objects, to explain a failure.
+    pub(crate) fn report(&self) -> String {
+        let shown = |it: &Requested| {
             let after = it.at.duration_since(self.server.begun()).as_secs_f64();
             let (place, sub) = (&it.place, it.subresource.clone().unwrap_or_default());
             format!("{after:9.3} {} {} {} {} {sub} {}", it.sender, it.verb, place.plural(), place.name, it.code)
@@ -299,24 +306,24 @@ impl World {
     }
 }
 
-/// A name without the hash at its end, which is of a time and a uid.
+/// A name without the hash of a time and a uid at its end.
 fn without_hash(name: &str) -> &str {
     let hash = |part: &str| part.len() == 8 && part.bytes().all(|it| it.is_ascii_hexdigit());
     name.rsplit_once('-').filter(|(_, end)| hash(end)).map_or(name, |(stem, _)| stem)
 }
 
-/// How many own slots at all.
-fn counts_of(owners: &[Value]) -> usize {
+/// How many replicas own slots.
+fn owner_count(owners: &[Value]) -> usize {
     owners.iter().filter_map(Value::as_i64).filter(|it| *it >= 0).collect::<BTreeSet<_>>().len()
 }
 
-/// Whether a request counts as one of an object's way: neither a watch, nor the protocol's, nor an Event.
-pub(crate) fn counts(call: &Call) -> bool {
-    !call.is_watch() && !NO_WORK.contains(&call.place.plural())
+/// Whether a request is counted: it is neither a watch, nor of the sharding protocol, nor an Event.
+pub(crate) fn is_counted(call: &Call) -> bool {
+    !call.is_watch() && !UNCOUNTED.contains(&call.place.plural())
 }
 
-fn is_work(asked: &Asked) -> bool {
-    asked.sender != kube_sharding_sim::BY_HAND && asked.verb != "watch" && !NO_WORK.contains(&asked.place.plural())
+fn is_work(asked: &Requested) -> bool {
+    asked.sender != kube_sharding_sim::BY_HAND && asked.verb != "watch" && !UNCOUNTED.contains(&asked.place.plural())
 }
 
 pub(crate) fn bench() -> Value {

@@ -1,4 +1,4 @@
-//! Server-side apply, and who set which field. Lists are one field each: nothing is merged by keys.
+//! Server-side apply, and the managers of fields. Lists are atomic: nothing is merged by keys.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,8 +9,8 @@ use crate::{call::Call, patch::set_or_remove};
 /// Keys from the root to a field.
 type Path = Vec<String>;
 
-/// What nobody owns: the object's identity, and what the server sets.
-const NOBODYS: [&str; 9] = [
+/// Fields without a manager: the object's identity, and those that the server sets.
+const UNMANAGED: [&str; 9] = [
     "name",
     "namespace",
     "uid",
@@ -22,7 +22,7 @@ const NOBODYS: [&str; 9] = [
     "selfLink",
 ];
 
-/// What one manager set by one kind of operation.
+/// The fields that one manager set by one kind of operation.
 #[derive(Clone, Debug)]
 struct Entry {
     manager: String,
@@ -75,7 +75,7 @@ fn paths_of_set(set: &Value, at: &mut Path, found: &mut BTreeSet<Path>) {
         return;
     };
     for (key, inner) in fields {
-        // What is below a list's items belongs to the list.
+        // Fields below a list's items belong to the list.
         let Some(key) = key.strip_prefix("f:") else {
             found.insert(at.clone());
             continue;
@@ -86,7 +86,7 @@ fn paths_of_set(set: &Value, at: &mut Path, found: &mut BTreeSet<Path>) {
     }
 }
 
-/// Every field that may be owned, with its value: whatever is no object, and empty objects.
+/// Every field that can have a manager, with its value: values other than objects, and empty objects.
 fn fields(object: &Value) -> BTreeMap<Path, Value> {
     fn walk(value: &Value, at: &mut Path, found: &mut BTreeMap<Path, Value>) {
         match value.as_object().filter(|it| !it.is_empty()) {
@@ -94,7 +94,7 @@ fn fields(object: &Value) -> BTreeMap<Path, Value> {
                 for (key, value) in inner {
                     let skip = match at.as_slice() {
                         [] => key == "apiVersion" || key == "kind",
-                        [root] if root == "metadata" => NOBODYS.contains(&key.as_str()),
+                        [root] if root == "metadata" => UNMANAGED.contains(&key.as_str()),
                         _ => false,
                     };
                     if !skip {
@@ -133,7 +133,7 @@ fn set(object: &mut Value, path: &[String], value: &Value) {
     }
 }
 
-/// Removes a field, and what is empty then.
+/// Removes a field, and parents that become empty.
 fn remove(object: &mut Value, path: &[String]) {
     match path {
         [] => {}
@@ -151,8 +151,8 @@ fn remove(object: &mut Value, path: &[String]) {
     }
 }
 
-/// Whether one path is the other, or leads to it.
-fn meet(one: &[String], other: &[String]) -> bool {
+/// Whether one path equals or contains the other.
+fn overlap(one: &[String], other: &[String]) -> bool {
     one.starts_with(other) || other.starts_with(one)
 }
 
@@ -181,7 +181,7 @@ pub(crate) fn apply(before: Option<&Value>, call: &Call, now: &str) -> Result<Va
         .iter()
         .filter(|entry| !own(entry))
         .flat_map(|entry| {
-            let contested = changed.iter().filter(|path| entry.fields.iter().any(|it| meet(it, path)));
+            let contested = changed.iter().filter(|path| entry.fields.iter().any(|it| overlap(it, path)));
             contested.map(|path| Conflict { manager: entry.manager.clone(), field: format!(".{}", path.join(".")) })
         })
         .collect();
@@ -199,7 +199,7 @@ pub(crate) fn apply(before: Option<&Value>, call: &Call, now: &str) -> Result<Va
         set(&mut object, path, value);
     }
     for entry in entries.iter_mut().filter(|it| !own(it)) {
-        entry.fields.retain(|it| !changed.iter().any(|path| meet(it, path)));
+        entry.fields.retain(|it| !changed.iter().any(|path| overlap(it, path)));
     }
     let applied: BTreeSet<Path> = wanted.into_keys().collect();
     let same = former == applied && changed.is_empty();
@@ -219,7 +219,7 @@ pub(crate) fn apply(before: Option<&Value>, call: &Call, now: &str) -> Result<Va
     Ok(object)
 }
 
-/// Notes who set what by a write that is no apply.
+/// Records the manager of the fields that a write other than an apply set.
 pub(crate) fn note(object: &mut Value, before: Option<&Value>, call: &Call, now: &str) {
     let said = &call.body["metadata"]["managedFields"];
     let base = if said.as_array().is_some_and(|it| !it.is_empty()) { &*object } else { before.unwrap_or(&Value::Null) };

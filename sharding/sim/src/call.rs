@@ -1,25 +1,25 @@
-//! A request as the server reads it.
+//! A request, as the server parses it.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-/// Sender of what a test does itself.
+/// Sender of requests by the test itself.
 pub const BY_HAND: usize = usize::MAX;
 
-/// Where an object is, or a collection if it has no name.
+/// The path of an object, or of a collection if it has no name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// Path of the kind's collection in the whole cluster: `/api/v1/configmaps`.
     pub resource: String,
-    /// Namespace; empty where the collection is that of the cluster.
+    /// Namespace; empty for the collection of the whole cluster.
     pub namespace: String,
-    /// Name; empty where it is a collection.
+    /// Name; empty for a collection.
     pub name: String,
 }
 
 impl Place {
-    /// Reads the path of a request, and its subresource.
+    /// Parses the path of a request, and its subresource.
     pub fn parse(path: &str) -> (Self, Option<String>) {
         let words: Vec<&str> = path.split('/').filter(|it| !it.is_empty()).collect();
         let group = if words.first() == Some(&"api") { 2 } else { 3 }.min(words.len());
@@ -33,7 +33,7 @@ impl Place {
         (Self { resource, namespace: namespace.to_owned(), name }, rest.get(2).map(|it| (*it).to_owned()))
     }
 
-    /// The same collection's object of this name.
+    /// The object of this name in the same collection.
     #[must_use]
     pub fn named(&self, name: &str) -> Self {
         Self { name: name.to_owned(), ..self.clone() }
@@ -49,7 +49,7 @@ impl Place {
         self.resource == other.resource && (self.namespace.is_empty() || self.namespace == other.namespace)
     }
 
-    /// Whether the kind is one of Kubernetes' own: their groups have no domain, or that of Kubernetes.
+    /// Whether the kind is built in: its group has no domain, or that of Kubernetes.
     pub(crate) fn is_built_in(&self) -> bool {
         let group = self.resource.split('/').nth(2).unwrap_or_default();
         !group.contains('.') || group.ends_with(".k8s.io")
@@ -59,26 +59,26 @@ impl Place {
 /// A request.
 #[derive(Clone, Debug)]
 pub struct Call {
-    /// Verb of HTTP.
+    /// HTTP method.
     pub method: http::Method,
     /// The object or collection.
     pub place: Place,
     /// Subresource, such as `status`.
     pub subresource: Option<String>,
-    /// Parameters.
+    /// Query parameters.
     pub query: BTreeMap<String, String>,
-    /// What was sent, or null.
+    /// The body, or null.
     pub body: Value,
     /// Whether the body is a server-side apply.
     pub applies: bool,
-    /// Whether only metadata is asked for.
+    /// Whether only metadata is requested.
     pub metadata_only: bool,
     /// The process that sent it.
     pub sender: usize,
 }
 
 impl Call {
-    /// What a test does itself.
+    /// A request by the test itself.
     pub(crate) fn by_hand(method: http::Method, place: Place, body: Value) -> Self {
         Self {
             method,
@@ -92,7 +92,7 @@ impl Call {
         }
     }
 
-    /// Reads a request of HTTP.
+    /// Parses an HTTP request.
     pub(crate) fn read(parts: &http::request::Parts, body: &[u8], sender: usize) -> Self {
         let (place, subresource) = Place::parse(parts.uri.path());
         let header = |name| parts.headers.get(name).and_then(|it| it.to_str().ok()).unwrap_or_default();
@@ -113,17 +113,17 @@ impl Call {
         self.query.get("watch").is_some_and(|it| it == "true" || it == "1")
     }
 
-    /// Whether it changes something.
+    /// Whether it is a write.
     pub fn is_write(&self) -> bool {
         self.method != http::Method::GET
     }
 
-    /// A parameter; empty if there is none.
+    /// A query parameter; empty if it is not set.
     pub fn parameter(&self, name: &str) -> &str {
         self.query.get(name).map(String::as_str).unwrap_or_default()
     }
 
-    /// By whose name fields are set.
+    /// The manager of the fields that the request sets.
     pub(crate) fn manager(&self) -> String {
         match self.parameter("fieldManager") {
             "" if self.sender == BY_HAND => "by-hand".to_owned(),
@@ -138,7 +138,7 @@ fn parameters(query: &str) -> BTreeMap<String, String> {
     pairs.map(|(key, value)| (decode(key), decode(value))).collect()
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn decode(text: &str) -> String {
     let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
     while let [first, after @ ..] = rest {

@@ -1,22 +1,22 @@
 //! A model API server beneath a `kube::Client`: tests of a controller that need no cluster and no time.
 //!
-//! [`Server`] keeps objects as an API server does: one counter of versions, preconditions, server-side apply with field
-//! managers, status apart from the spec, finalizers, watches that tell changes in order. What other controllers of a cluster
-//! do, it does when a test asks: [`Server::collect_garbage`], [`Server::compact`], [`Server::replay`].
+//! [`Server`] stores objects as an API server does: one counter of versions, preconditions, server-side apply with field
+//! managers, a status subresource, finalizers, watches that send changes in order. What happens in a cluster without a request, a
+//! test triggers: [`Server::collect_garbage`], [`Server::compact`], [`Server::replay`].
 //!
-//! [`Network`] is one client's way to it, a `tower` service: `Client::new(network, "default")`. What goes wrong there is
-//! drawn from a seed ([`Weather`]) or said request by request ([`Sky::intercept`]); also that the client is dead from then on.
+//! [`Network`] is one client's connection to it, a `tower` service: `Client::new(network, "default")`. Its faults are random, from a
+//! seed ([`LinkFaults`]), or chosen for each request ([`FaultInjector::intercept`]); one of them is the death of the client.
 //!
-//! [`in_virtual_time`] runs a test with Tokio's clock paused: hours cost nothing, and times come out the same on every run.
+//! [`in_virtual_time`] runs a test with Tokio's clock paused: hours pass at once, and times are the same in every run.
 //!
 //! ```
 //! use k8s_openapi::api::core::v1::ConfigMap;
 //! use kube::{Api, Client, api::PostParams};
-//! use kube_sharding_sim::{Network, Server, Sky, in_virtual_time};
+//! use kube_sharding_sim::{Network, Server, FaultInjector, in_virtual_time};
 //!
 //! in_virtual_time(1, async {
-//!     let (server, sky) = (Server::new(), Sky::new(1));
-//!     let client = Client::new(Network::new(&server, &sky, 0), "default");
+//!     let (server, injector) = (Server::new(), FaultInjector::new(1));
+//!     let client = Client::new(Network::new(&server, &injector, 0), "default");
 //!     let maps: Api<ConfigMap> = Api::namespaced(client, "default");
 //!     let map = serde_json::from_value(serde_json::json!({"metadata": {"name": "a"}})).unwrap();
 //!     let made = maps.create(&PostParams::default(), &map).await.unwrap();
@@ -27,7 +27,7 @@
     clippy::unwrap_used,
     clippy::missing_panics_doc,
     clippy::significant_drop_in_scrutinee,
-    reason = "a part of tests: what cannot be is a failure"
+    reason = "part of tests: an unexpected state is a failure"
 )]
 
 mod apply;
@@ -44,7 +44,7 @@ mod virtual_time;
 mod watch;
 
 pub use call::{BY_HAND, Call, Place};
-pub use network::{AnswerBody, Fault, Faults, Network, Sky, Weather};
+pub use network::{AnswerBody, Fault, FaultInjector, Faults, LinkFaults, Network};
 pub use server::{Answer, Server};
-pub use store::{Asked, Change, Written};
+pub use store::{Change, Requested, Written};
 pub use virtual_time::{VirtualClock, in_virtual_time};

@@ -1,4 +1,4 @@
-//! What lies between a process and the server: latency, and everything that can happen to a request on its way.
+//! The network between a process and the server: latency, and faults of requests, responses and watches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,75 +28,75 @@ use crate::{
     server::{Answer, Server},
 };
 
-/// How long a watch lasts where the client does not say.
+/// How long a watch lasts unless the client sets a timeout.
 const WATCH_SECONDS: u64 = 25;
-/// For how long nothing comes of what is never answered.
+/// After this time, the connection of a request without a response is reset.
 const SILENCE: Duration = Duration::from_mins(10);
 
-/// What may go wrong for one process, as chances of one in a thousand.
+/// Faults of one process's connection; numbers are chances in a thousand.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Weather {
-    /// A request never arrives, and is never answered.
+pub struct LinkFaults {
+    /// A request never arrives.
     pub request_lost: u32,
-    /// A request arrives, its answer is lost.
+    /// A request is executed, but its response is lost.
     pub answer_lost: u32,
-    /// A request stays on its way for up to 30 s.
+    /// A request is delayed by up to 30 s.
     pub late: u32,
-    /// The server answers 503.
+    /// The server responds with 503.
     pub refused: u32,
-    /// A watch breaks, goes silent, or tells an event twice.
+    /// A watch ends, stalls, or sends an event twice.
     pub watch: u32,
-    /// Nothing gets through at all.
+    /// The process is disconnected.
     pub cut: bool,
-    /// Answers come up to this much later, though the requests are carried out in time: they overtake each other.
+    /// Responses are delayed by up to this time, although the requests are executed in time: responses overtake each other.
     pub slow: Duration,
 }
 
-/// What becomes of one request.
+/// The fault of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing goes wrong.
+    /// No fault.
     None,
-    /// It is not carried out, and answered with this status code.
+    /// It is rejected with this status code.
     Refused(u16),
-    /// It never arrives, and is never answered.
+    /// It never arrives.
     Lost,
-    /// It is carried out, and never answered.
+    /// It is executed, but its response is lost.
     AnswerLost,
-    /// It is carried out only after this time, whatever became of its sender.
+    /// It is executed after this time, even if its sender has died.
     Late(Duration),
-    /// It is carried out, and its sender is dead from then on.
+    /// It is executed, and its sender is dead from then on.
     Crash,
 }
 
-/// What went wrong, and how often.
+/// Number of faults by kind.
 pub type Faults = BTreeMap<&'static str, usize>;
 
-/// Decides what becomes of each request, at the moment at which the server would carry it out.
+/// Chooses the fault of each request just before the server executes it.
 type Intercept = Arc<dyn Fn(&Call) -> Fault + Send + Sync>;
 
-/// Writes that their sender waits for, by process and entry.
+/// Writes whose sender waits for the response, by process and entry.
 type Writing = Arc<Mutex<BTreeMap<(usize, Scope), usize>>>;
 
-/// Weather by process, and the dice. Cheap to clone.
+/// Decides which requests fail, by a seed or by request. Cheap to clone.
 #[derive(Clone)]
-pub struct Sky {
-    weather: Arc<Mutex<BTreeMap<usize, Weather>>>,
+pub struct FaultInjector {
+    link: Arc<Mutex<BTreeMap<usize, LinkFaults>>>,
     dice: Arc<Mutex<StdRng>>,
     faults: Arc<Mutex<Faults>>,
     writing: Writing,
     intercept: Arc<Mutex<Option<Intercept>>>,
     dead: Arc<tokio::sync::watch::Sender<BTreeSet<usize>>>,
-    /// Chance of a thousand that any request stays on its way, whatever the weather.
+    /// Chance in a thousand that a request of any process is delayed.
     late_always: u32,
 }
 
-impl Sky {
-    /// Fair weather, and dice that this seed throws.
+impl FaultInjector {
+    /// No faults; random numbers are from this seed.
     pub fn new(seed: u64) -> Self {
         let dice = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)));
         Self {
-            weather: Arc::default(),
+            link: Arc::default(),
             dice,
             faults: Arc::default(),
             writing: Arc::default(),
@@ -106,56 +106,56 @@ impl Sky {
         }
     }
 
-    /// Requests of all are late now and then, in any weather.
+    /// Some requests of every process are delayed.
     #[must_use]
     pub fn with_late_requests(self) -> Self {
         Self { late_always: 50, ..self }
     }
 
-    /// What went wrong so far.
+    /// Number of faults so far, by kind.
     pub fn faults(&self) -> Faults {
         self.faults.lock().unwrap().clone()
     }
 
-    /// Whether a process waits for the answer to a write.
+    /// Whether a process waits for the response to a write.
     pub fn writes(&self, process: usize, scope: Scope) -> bool {
         self.writing.lock().unwrap().contains_key(&(process, scope))
     }
 
-    /// Sets the weather of one process.
-    pub fn set(&self, process: usize, weather: Weather) {
-        self.weather.lock().unwrap().insert(process, weather);
+    /// Sets the faults of one process's connection.
+    pub fn set(&self, process: usize, link: LinkFaults) {
+        self.link.lock().unwrap().insert(process, link);
     }
 
-    /// The weather of one process.
-    pub fn of(&self, process: usize) -> Weather {
-        let mut weather = self.weather.lock().unwrap().get(&process).copied().unwrap_or_default();
-        weather.cut |= self.dead.borrow().contains(&process);
-        weather
+    /// The faults of one process's connection.
+    pub fn of(&self, process: usize) -> LinkFaults {
+        let mut link = self.link.lock().unwrap().get(&process).copied().unwrap_or_default();
+        link.cut |= self.dead.borrow().contains(&process);
+        link
     }
 
-    /// From now on this decides about each request, of whatever process, just before the server would carry it out: it may
-    /// change objects by hand too.
+    /// From now on this function chooses the fault of each request of every process, just before the server executes it. It may
+    /// also change objects by hand.
     pub fn intercept(&self, what: impl Fn(&Call) -> Fault + Send + Sync + 'static) {
         *self.intercept.lock().unwrap() = Some(Arc::new(what));
     }
 
-    /// No request is decided about any more.
-    pub fn let_be(&self) {
+    /// Removes the function set by `intercept`.
+    pub fn stop_intercepting(&self) {
         *self.intercept.lock().unwrap() = None;
     }
 
-    /// The process is dead: nothing that it sends arrives, and nothing reaches it.
+    /// Marks the process as dead: none of its requests arrives, and it receives no responses.
     pub fn kill(&self, process: usize) {
         self.dead.send_modify(|dead| {
             dead.insert(process);
         });
     }
 
-    /// Ends once the process is dead.
+    /// Waits until the process is dead.
     pub async fn death_of(&self, process: usize) {
         let mut dead = self.dead.subscribe();
-        // The sender is this sky's own.
+        // The sender is a field of `self`, so it is not dropped.
         let _ = dead.wait_for(|dead| dead.contains(&process)).await;
     }
 
@@ -177,21 +177,21 @@ impl Sky {
     }
 }
 
-/// The way of one process to the server: a service to put beneath a `kube::Client`.
+/// The connection of one process to the server: a service for a `kube::Client`.
 #[derive(Clone)]
 pub struct Network {
     server: Server,
-    sky: Sky,
+    injector: FaultInjector,
     process: usize,
 }
 
-/// Body of an answer.
+/// Body of a response.
 pub type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
 
 impl Network {
-    /// The way of a process, which tests know by this number.
-    pub fn new(server: &Server, sky: &Sky, process: usize) -> Self {
-        Self { server: server.clone(), sky: sky.clone(), process }
+    /// The connection of the process with this number.
+    pub fn new(server: &Server, injector: &FaultInjector, process: usize) -> Self {
+        Self { server: server.clone(), injector: injector.clone(), process }
     }
 }
 
@@ -208,12 +208,12 @@ impl Service<Request<Body>> for Network {
         let (network, (sender, answer)) = (self.clone(), oneshot::channel());
         let scope = request.extensions().get::<Scope>().copied();
         let awaited = scope.map(|scope| Awaited::new(self, scope));
-        // What was sent goes its way, whatever becomes of who sent it.
+        // A sent request is executed even if its sender is gone.
         tokio::spawn(async move {
             if let Some(answer) = network.deliver(request).await {
                 let _ = sender.send(answer);
             } else {
-                // Never answered: who waits must have a limit of its own.
+                // Without a response, the client must have a timeout.
                 sleep(SILENCE).await;
                 drop(sender);
             }
@@ -225,12 +225,12 @@ impl Service<Request<Body>> for Network {
     }
 }
 
-/// A write, for as long as its sender waits for its answer.
+/// A write, while its sender waits for the response.
 struct Awaited(Writing, (usize, Scope));
 
 impl Awaited {
     fn new(network: &Network, scope: Scope) -> Self {
-        let (writing, key) = (Arc::clone(&network.sky.writing), (network.process, scope));
+        let (writing, key) = (Arc::clone(&network.injector.writing), (network.process, scope));
         *writing.lock().unwrap().entry(key).or_default() += 1;
         Self(writing, key)
     }
@@ -251,23 +251,23 @@ impl Network {
         let (parts, body) = request.into_parts();
         let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let call = Call::read(&parts, &bytes, self.process);
-        let weather = self.sky.of(self.process);
+        let link = self.injector.of(self.process);
         let write = call.is_write();
         let named = |read: &'static str, written: &'static str| if write { written } else { read };
-        sleep(self.sky.millis(1..8)).await;
-        if weather.cut || self.sky.chance(weather.request_lost) {
-            self.sky.count(named("reads lost", "writes lost"));
+        sleep(self.injector.millis(1..8)).await;
+        if link.cut || self.injector.chance(link.request_lost) {
+            self.injector.count(named("reads lost", "writes lost"));
             return None;
         }
-        if self.sky.chance(weather.late.max(self.sky.late_always)) {
-            self.sky.count(named("reads late", "writes late"));
-            sleep(self.sky.millis(1000..30_000)).await;
+        if self.injector.chance(link.late.max(self.injector.late_always)) {
+            self.injector.count(named("reads late", "writes late"));
+            sleep(self.injector.millis(1000..30_000)).await;
         }
-        if self.sky.chance(weather.refused) {
-            self.sky.count(named("reads refused", "writes refused"));
+        if self.injector.chance(link.refused) {
+            self.injector.count(named("reads refused", "writes refused"));
             return Some(status(503));
         }
-        let fault = self.sky.fault_of(&call);
+        let fault = self.injector.fault_of(&call);
         if fault == Fault::Lost {
             return None;
         }
@@ -279,15 +279,16 @@ impl Network {
             _ => self.server.answer(&call),
         };
         if fault == Fault::Crash {
-            self.sky.kill(self.process);
+            self.injector.kill(self.process);
         }
-        let lost = self.sky.chance(weather.answer_lost) || fault == Fault::AnswerLost;
+        let lost = self.injector.chance(link.answer_lost) || fault == Fault::AnswerLost;
         sleep(
-            self.sky.millis(1..8) + self.lateness(&weather, named("answers of reads late", "answers of writes late")),
+            self.injector.millis(1..8)
+                + self.lateness(&link, named("responses to reads late", "responses to writes late")),
         )
         .await;
-        if lost || self.sky.of(self.process).cut {
-            self.sky.count(named("answers of reads lost", "answers of writes lost"));
+        if lost || self.injector.of(self.process).cut {
+            self.injector.count(named("responses to reads lost", "responses to writes lost"));
             return None;
         }
         Some(match answer {
@@ -296,20 +297,20 @@ impl Network {
         })
     }
 
-    /// How much later than usual an answer comes: any two may overtake each other.
-    fn lateness(&self, weather: &Weather, what: &'static str) -> Duration {
-        let mut most = u64::try_from(weather.slow.as_millis()).unwrap();
-        if self.sky.chance(weather.late) {
+    /// How long a response is delayed: any two may overtake each other.
+    fn lateness(&self, link: &LinkFaults, what: &'static str) -> Duration {
+        let mut most = u64::try_from(link.slow.as_millis()).unwrap();
+        if self.injector.chance(link.late) {
             most = most.max(20_000);
         }
         if most == 0 {
             return Duration::ZERO;
         }
-        self.sky.count(what);
-        self.sky.millis(most / 3..most)
+        self.injector.count(what);
+        self.injector.millis(most / 3..most)
     }
 
-    /// A watch: in bad weather it breaks, goes silent, or tells an event twice. Before it ends by itself, a bookmark comes.
+    /// The response of a watch, which may end, stall, or send an event twice. If it ends by its timeout, a bookmark is sent first.
     fn events(&self, events: UnboundedReceiver<Bytes>, call: &Call) -> Response<AnswerBody> {
         let network = self.clone();
         let seconds = call.parameter("timeoutSeconds").parse().unwrap_or(WATCH_SECONDS);
@@ -325,16 +326,16 @@ impl Network {
                     Ok(next) => next?,
                     Err(_) => return Some((network.server.bookmark(), (None, None, end))),
                 };
-                let weather = network.sky.of(network.process);
-                sleep(network.sky.millis(1..30)).await;
-                if weather.cut {
-                    network.sky.count("watches cut");
-                    // Half-open: the connection stands, nothing comes.
+                let link = network.injector.of(network.process);
+                sleep(network.injector.millis(1..30)).await;
+                if link.cut {
+                    network.injector.count("watches cut");
+                    // Half-open: the connection exists, but no data arrives.
                     sleep(SILENCE).await;
                 }
-                if network.sky.chance(weather.watch) {
-                    network.sky.count("watches broken, silent or doubled");
-                    match network.sky.millis(0..3).as_millis() {
+                if network.injector.chance(link.watch) {
+                    network.injector.count("watches ended, stalled or with duplicates");
+                    match network.injector.millis(0..3).as_millis() {
                         0 => return None,
                         1 => sleep(SILENCE).await,
                         _ => twice = Some(next.clone()),

@@ -1,8 +1,8 @@
-//! Merge patches, and what of an object its writers cannot change.
+//! Merge patches, and the fields that writers of an object cannot change.
 
 use serde_json::{Map, Value};
 
-/// Fields of the metadata that the server alone sets.
+/// Fields of the metadata that only the server sets.
 const OWN: [&str; 5] = ["uid", "creationTimestamp", "deletionTimestamp", "generation", "resourceVersion"];
 
 /// RFC 7386.
@@ -24,14 +24,14 @@ pub(crate) fn merge(into: &mut Value, patch: &Value) {
     }
 }
 
-/// Gives an object what the server alone sets, as `before` has it.
+/// Copies the fields that only the server sets from `before`.
 pub(crate) fn keep_own(object: &mut Value, before: &Value) {
     for field in OWN {
         set_or_remove(&mut object["metadata"], field, &before["metadata"][field]);
     }
 }
 
-/// Sets a field of an object, or removes it where the value is null.
+/// Sets a field of an object, or removes it if the value is null.
 pub(crate) fn set_or_remove(object: &mut Value, field: &str, value: &Value) {
     if !value.is_null() {
         object[field] = value.clone();
@@ -40,7 +40,7 @@ pub(crate) fn set_or_remove(object: &mut Value, field: &str, value: &Value) {
     }
 }
 
-/// Whether what is wanted of an object has changed: all but metadata and status.
+/// Whether an object changed in anything but metadata and status.
 pub(crate) fn is_other_spec(object: &Value, before: &Value) -> bool {
     let fields = |it: &Value| it.as_object().into_iter().flatten().map(|(key, _)| key.clone()).collect::<Vec<_>>();
     let mut keys = fields(object);

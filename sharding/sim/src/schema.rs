@@ -1,8 +1,8 @@
-//! An OpenAPI schema, as far as it decides what may be written.
+//! An OpenAPI schema, as far as it validates writes.
 
 use serde_json::Value;
 
-/// Whether a value keeps to a schema's types, bounds, lengths and words.
+/// Whether a value satisfies a schema's types, bounds, lengths and enums.
 pub(crate) fn valid(schema: &Value, value: &Value) -> bool {
     let within = |number: f64, least: &str, most: &str| {
         schema[least].as_f64().is_none_or(|it| number >= it) && schema[most].as_f64().is_none_or(|it| number <= it)
@@ -35,7 +35,7 @@ pub(crate) fn valid(schema: &Value, value: &Value) -> bool {
     fits && listed
 }
 
-/// Sets what a schema has a default for and the value lacks.
+/// Sets a schema's defaults where the value has no field.
 pub(crate) fn set_defaults(schema: &Value, value: &mut Value) {
     for (key, inner) in schema["properties"].as_object().into_iter().flatten() {
         let Some(fields) = value.as_object_mut() else { return };
@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bounds_words_and_required_fields_are_kept() {
+    fn bounds_enums_and_required_fields_are_checked() {
         let schema = json!({"type": "object", "required": ["a"], "properties": {
             "a": {"type": "integer", "minimum": 1}, "b": {"type": "string", "enum": ["x", "y"]},
             "c": {"type": "array", "maxItems": 1, "items": {"type": "string"}}, "d": {"type": "boolean", "default": true},

@@ -1,4 +1,4 @@
-//! Which objects a list or watch asks for.
+//! Which objects a list or watch selects.
 
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ enum Requirement {
 pub(crate) struct Selector {
     collection: Place,
     labels: Vec<Requirement>,
-    /// Fields of the metadata, and what they must be.
+    /// Fields of the metadata, and their required values.
     fields: Vec<(String, String)>,
 }
 
@@ -42,7 +42,7 @@ impl Selector {
     }
 }
 
-/// Reads a label selector: commas between, but for those in parentheses.
+/// Parses a label selector: requirements are separated by commas outside of parentheses.
 fn requirements(text: &str) -> Vec<Requirement> {
     let (mut found, mut depth, mut part) = (Vec::new(), 0, String::new());
     for character in text.chars().chain([',']) {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_select_as_kubernetes_has_it() {
+    fn labels_select_as_in_kubernetes() {
         let object = json!({"metadata": {"labels": {"a": "1", "b": "2"}}});
         let table = [
             ("a=1", true),

@@ -1,4 +1,4 @@
-//! The server: carries requests out, one after the other.
+//! The server: executes requests, one after the other.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -13,18 +13,18 @@ use tokio::{
 use crate::{
     apply,
     call::{BY_HAND, Call, Place},
-    garbage::{FOREGROUND, NAMESPACES, finalizers, is_leaving},
+    garbage::{FOREGROUND, NAMESPACES, finalizers, is_deleting},
     patch::{is_other_spec, keep_own, merge, set_or_remove},
     schema,
     selector::Selector,
-    store::{Asked, Store, Written},
+    store::{Requested, Store, Written},
     watch::metadata_of,
 };
 
-/// Second at which the world begins.
+/// Second at which the wall clock starts.
 const EPOCH_SECONDS: i64 = 1_760_000_000;
 
-/// What the server answers.
+/// A response of the server.
 #[derive(Debug)]
 pub enum Answer {
     /// A status code and a body.
@@ -33,7 +33,7 @@ pub enum Answer {
     Events(mpsc::UnboundedReceiver<Bytes>),
 }
 
-/// Why a request was not carried out.
+/// Why a request was rejected.
 #[derive(Debug)]
 struct Refused {
     code: u16,
@@ -62,7 +62,7 @@ pub struct Server {
     changed: Arc<watch::Sender<u64>>,
     schemas: Arc<Vec<(String, Value)>>,
     tracks_managers: bool,
-    heedless_of: Option<String>,
+    without_version_checks_of: Option<String>,
 }
 
 impl Default for Server {
@@ -72,7 +72,7 @@ impl Default for Server {
 }
 
 impl Server {
-    /// A server without any object.
+    /// A server without objects.
     pub fn new() -> Self {
         Self {
             store: Arc::default(),
@@ -80,11 +80,11 @@ impl Server {
             changed: Arc::default(),
             schemas: Arc::default(),
             tracks_managers: false,
-            heedless_of: None,
+            without_version_checks_of: None,
         }
     }
 
-    /// The same with the schema of a CustomResourceDefinition's first version: what does not keep to it is refused (422).
+    /// The same with the schema of a CustomResourceDefinition's first version: invalid objects are rejected (422).
     #[must_use]
     pub fn with_definition(mut self, definition: &Value) -> Self {
         let spec = &definition["spec"];
@@ -97,44 +97,44 @@ impl Server {
         self
     }
 
-    /// The same, which keeps who set which field: what server-side apply needs to find conflicts.
+    /// The same with managers of fields, which server-side apply needs to find conflicts.
     #[must_use]
     pub fn with_field_managers(self) -> Self {
         Self { tracks_managers: true, ..self }
     }
 
-    /// A flaw for tests of tests: writes of these objects need not be based on the present version.
+    /// A flaw for tests of tests: the version in writes of these objects is not checked.
     #[must_use]
-    pub fn heedless_of(self, plural: &str) -> Self {
-        Self { heedless_of: Some(plural.to_owned()), ..self }
+    pub fn without_version_checks_of(self, plural: &str) -> Self {
+        Self { without_version_checks_of: Some(plural.to_owned()), ..self }
     }
 
     pub(crate) fn store(&self) -> MutexGuard<'_, Store> {
         self.store.lock().unwrap()
     }
 
-    /// The server's wall clock, which goes with virtual time.
+    /// The server's wall clock, which follows virtual time.
     pub fn now(&self) -> Timestamp {
         let gone = i64::try_from(self.begun.elapsed().as_millis()).unwrap();
         Timestamp::from_millisecond(EPOCH_SECONDS * 1000 + gone).unwrap()
     }
 
-    /// In whole seconds, as objects have it.
+    /// The time in whole seconds, as in objects.
     fn stamp(&self) -> String {
         Timestamp::from_second(self.now().as_second()).unwrap().to_string()
     }
 
-    /// When the server began.
+    /// When the server was created.
     pub fn begun(&self) -> Instant {
         self.begun
     }
 
-    /// Tells of every write, by its version.
+    /// The version of the last write.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Carries a request out at once.
+    /// Executes a request at once.
     pub fn answer(&self, call: &Call) -> Answer {
         let answer = if call.is_watch() {
             Answer::Events(self.store().watch(call))
@@ -143,14 +143,14 @@ impl Server {
         };
         let code = if let Answer::Whole(code, _) = &answer { *code } else { 200 };
         let (place, subresource) = (call.place.clone(), call.subresource.clone());
-        let asked = Asked { verb: verb(call), place, subresource, code, sender: call.sender, at: Instant::now() };
-        self.store().asked.push(asked);
-        self.tell_changes();
+        let asked = Requested { verb: verb(call), place, subresource, code, sender: call.sender, at: Instant::now() };
+        self.store().requests.push(asked);
+        self.notify_changes();
         answer
     }
 
-    /// Wakes who waits for changes.
-    pub(crate) fn tell_changes(&self) {
+    /// Wakes the receivers of `changes`.
+    pub(crate) fn notify_changes(&self) {
         let version = self.store().version;
         self.changed.send_if_modified(|known| std::mem::replace(known, version) != version);
     }
@@ -203,7 +203,7 @@ impl Server {
         Answer::Whole(200, json!({"kind": kind, "apiVersion": api_version, "metadata": metadata, "items": items}))
     }
 
-    /// Whether anything may be made in a namespace. One that nobody made is missed only where there are others.
+    /// Whether an object may be created in a namespace. The namespace must exist if there are any namespaces.
     fn may_create(&self, place: &Place) -> Result<(), Refused> {
         if place.namespace.is_empty() {
             return Ok(());
@@ -214,7 +214,7 @@ impl Server {
             None if store.within(&namespaces).next().is_some() => {
                 Err(refused(404, "NotFound", format!("namespaces {:?} not found", place.namespace)))
             }
-            Some(namespace) if is_leaving(namespace) => {
+            Some(namespace) if is_deleting(namespace) => {
                 let message = format!("unable to create new content in namespace {}", place.namespace);
                 let causes = vec![json!({"reason": "NamespaceTerminating", "field": "metadata.namespace"})];
                 Err(Refused { causes, ..refused(403, "Forbidden", message) })
@@ -239,11 +239,11 @@ impl Server {
         self.put(&place, None, object, call)
     }
 
-    /// The object that a write is based on, if it is the present one.
+    /// The object that a write is based on, if it is the current version.
     fn present(&self, call: &Call, needs_version: bool) -> Result<Arc<Value>, Refused> {
         let present = self.found(&call.place)?;
         let wanted = &call.body["metadata"];
-        let heedless = self.heedless_of.as_deref() == Some(call.place.plural());
+        let heedless = self.without_version_checks_of.as_deref() == Some(call.place.plural());
         let differs = |key: &str| !wanted[key].is_null() && wanted[key] != present["metadata"][key];
         let old = differs("resourceVersion") || (needs_version && wanted["resourceVersion"].is_null());
         if differs("uid") || (old && !heedless) {
@@ -301,7 +301,7 @@ impl Server {
         Ok((code, self.put(&call.place, before.as_deref(), object, call)?))
     }
 
-    /// Puts an object in place of the one before, with what the server itself decides of it.
+    /// Stores an object, with the fields that the server sets.
     fn put(
         &self,
         place: &Place,
@@ -323,7 +323,7 @@ impl Server {
         }
         if let Some((_, schema)) = self.schemas.iter().find(|(resource, _)| *resource == place.resource) {
             schema::set_defaults(schema, &mut object);
-            // What a test writes itself may be wrong, as a person's edit by another way may.
+            // A test may store invalid objects.
             if call.sender != BY_HAND && !schema::valid(schema, &object) {
                 return Err(refused(422, "Invalid", format!("{} {:?} is invalid", place.plural(), place.name)));
             }
@@ -334,7 +334,7 @@ impl Server {
         let Some(before) = before else {
             return Ok(self.store().commit(place, object, false, call.sender));
         };
-        if is_leaving(before) && finalizers(&object).iter().any(|it| !finalizers(before).contains(it)) {
+        if is_deleting(before) && finalizers(&object).iter().any(|it| !finalizers(before).contains(it)) {
             return Err(refused(422, "Invalid", "no new finalizers can be added if the object is being deleted"));
         }
         let mut store = self.store();
@@ -344,7 +344,7 @@ impl Server {
         if is_other_spec(&object, before) {
             object["metadata"]["generation"] = json!(before["metadata"]["generation"].as_i64().unwrap_or(0) + 1);
         }
-        let gone = is_leaving(before) && finalizers(&object).is_empty() && place.resource != NAMESPACES;
+        let gone = is_deleting(before) && finalizers(&object).is_empty() && place.resource != NAMESPACES;
         Ok(store.commit(place, object, gone, call.sender))
     }
 
@@ -362,14 +362,14 @@ impl Server {
     }
 }
 
-/// What tests see and do.
+/// Access for tests.
 impl Server {
-    /// An object, by the path of its collection and its name.
+    /// An object, by its collection's path and its name.
     pub fn get(&self, collection: &str, name: &str) -> Option<Arc<Value>> {
         self.store().objects.get(&Place::parse(collection).0.named(name)).cloned()
     }
 
-    /// All objects of a collection, by the path of that.
+    /// All objects of a collection, by its path.
     pub fn all(&self, collection: &str) -> Vec<Arc<Value>> {
         let collection = Place::parse(collection).0;
         self.store().within(&collection).map(|(_, object)| Arc::clone(object)).collect()
@@ -385,42 +385,42 @@ impl Server {
         self.store().written.clone()
     }
 
-    /// Those that came after a version.
+    /// Every write after a version.
     pub fn written_after(&self, version: u64) -> Vec<Written> {
         let store = self.store();
-        // Versions rise: what is new is at the end.
+        // Versions rise: new writes are at the end.
         let begin = store.written.partition_point(|it| it.version <= version);
         store.written[begin..].to_vec()
     }
 
-    /// Every request that was answered, in order.
-    pub fn asked(&self) -> Vec<Asked> {
-        self.store().asked.clone()
+    /// Every request that the server executed, in order.
+    pub fn requests(&self) -> Vec<Requested> {
+        self.store().requests.clone()
     }
 
-    /// Keeps what happened, to explain a failure.
+    /// Adds a note, which helps to explain a failure.
     pub fn note(&self, text: String) {
         self.store().notes.push((Instant::now(), text));
     }
 
-    /// What was noted, and when.
+    /// The notes and their times.
     pub fn notes(&self) -> Vec<(Instant, String)> {
         self.store().notes.clone()
     }
 
-    /// Somebody makes an object by hand; its status counts too.
+    /// Creates an object by hand, with its status.
     pub fn create_by_hand(&self, collection: &str, object: &Value) -> Arc<Value> {
         let call = Call::by_hand(http::Method::POST, Place::parse(collection).0, object.clone());
         assert!(matches!(self.answer(&call), Answer::Whole(201, _)), "{collection}: {object}");
         self.get(collection, object["metadata"]["name"].as_str().unwrap_or_default()).unwrap()
     }
 
-    /// Somebody removes an object by hand.
+    /// Deletes an object by hand.
     pub fn remove(&self, collection: &str, name: &str) {
         self.answer(&Call::by_hand(http::Method::DELETE, Place::parse(collection).0.named(name), Value::Null));
     }
 
-    /// Somebody changes an object by hand, if it is there; its status too.
+    /// Changes an object by hand, if it exists; its status too.
     pub fn change(&self, collection: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let Some(object) = self.get(collection, name) else { return };
         let mut object = Value::clone(&object);

@@ -1,4 +1,4 @@
-//! What happens in a cluster without a request, a step at a time, when a test asks.
+//! What happens in a cluster without a request; each step is triggered by a test.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -10,38 +10,38 @@ use crate::{
 };
 
 impl Server {
-    /// Forgets what led to the present version, and ends every watch: who watched must list again (410 Gone).
+    /// Forgets the history up to the current version, and ends every watch: clients must list again (410 Gone).
     pub fn compact(&self) {
         let mut store = self.store();
-        // The present version is too old too: what was seen last lies before it.
+        // The current version is too old, too: clients know only earlier ones.
         store.version += 1;
         store.compacted = store.version;
         store.history.clear();
         store.watchers.clear();
     }
 
-    /// Ends every watch: who watched goes on from what it saw last.
+    /// Ends every watch: clients continue from the last version that they received.
     pub fn end_watches(&self) {
         self.store().watchers.clear();
     }
 
-    /// Tells every watch of every object once more, at the version that it has.
+    /// Sends every object to its watches again, at its current version.
     pub fn replay(&self) {
         let store = self.store();
         for watcher in &store.watchers {
-            store.objects.iter().for_each(|(place, object)| watcher.show("MODIFIED", place, object));
+            store.objects.iter().for_each(|(place, object)| watcher.send_object("MODIFIED", place, object));
         }
     }
 
-    /// What a watch is told that has heard of everything: that nothing more happened up to this version.
+    /// A bookmark: no change up to this version is missing.
     pub(crate) fn bookmark(&self) -> Bytes {
         let metadata = json!({"resourceVersion": self.store().version.to_string()});
         let object = json!({"kind": "Bookmark", "apiVersion": "v1", "metadata": metadata});
         format!("{{\"type\":\"BOOKMARK\",\"object\":{object}}}\n").into()
     }
 
-    /// Deletes what has no owner left and what is in a namespace that is being deleted, ends foreground deletions whose
-    /// dependents are gone, and removes namespaces that are empty. Answers how many steps that took.
+    /// Deletes objects whose owners are deleted or whose namespace is being deleted, completes foreground deletions without
+    /// dependents, and removes empty namespaces that are being deleted. Returns the number of steps.
     pub fn collect_garbage(&self) -> usize {
         let (now, mut steps) = (self.now().to_string(), 0);
         let mut store = self.store();
@@ -58,7 +58,7 @@ impl Server {
             store.commit(&place, object, left.is_empty(), BY_HAND);
         }
         drop(store);
-        self.tell_changes();
+        self.notify_changes();
         steps
     }
 }

@@ -1,4 +1,4 @@
-//! What is stored, and what was written.
+//! The stored objects, and the log of writes and requests.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -14,40 +14,40 @@ use crate::{
     watch::{Step, Watcher},
 };
 
-/// What a write did to an object.
+/// The effect of a write on an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It was made.
+    /// It was created.
     Added,
     /// It was changed.
     Modified,
-    /// It is gone.
+    /// It was deleted.
     Deleted,
 }
 
 /// One write that took effect.
 #[derive(Clone, Debug)]
 pub struct Written {
-    /// The version that it made.
+    /// The new version.
     pub version: u64,
-    /// The object's place.
+    /// The object's path.
     pub place: Place,
-    /// The object after it; of one that is gone, as it was last.
+    /// The object after the write; for a deletion, the last object.
     pub object: Arc<Value>,
-    /// What was done.
+    /// The effect.
     pub change: Change,
-    /// The process that did it.
+    /// The process that sent it.
     pub sender: usize,
     /// When.
     pub at: Instant,
 }
 
-/// One request that was answered.
+/// One request that the server executed.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// Verb of Kubernetes: get, list, watch, create, update, patch, apply or delete.
+pub struct Requested {
+    /// Kubernetes verb: get, list, watch, create, update, patch, apply or delete.
     pub verb: &'static str,
-    /// What it was about.
+    /// The object or collection.
     pub place: Place,
     /// Subresource.
     pub subresource: Option<String>,
@@ -64,11 +64,11 @@ pub(crate) struct Store {
     pub(crate) version: u64,
     pub(crate) objects: BTreeMap<Place, Arc<Value>>,
     pub(crate) history: VecDeque<Step>,
-    /// Up to this version nothing is remembered.
+    /// Changes up to this version are forgotten.
     pub(crate) compacted: u64,
     pub(crate) watchers: Vec<Watcher>,
     pub(crate) written: Vec<Written>,
-    pub(crate) asked: Vec<Asked>,
+    pub(crate) requests: Vec<Requested>,
     pub(crate) notes: Vec<(Instant, String)>,
 }
 
@@ -79,7 +79,7 @@ impl Store {
         self.objects.range(first..).take_while(|(place, _)| collection.holds(place))
     }
 
-    /// Puts an object in at its next version, or takes it out; watches are told.
+    /// Stores an object at the next version, or removes it, and sends the change to watches.
     pub(crate) fn commit(&mut self, place: &Place, after: Value, gone: bool, sender: usize) -> Arc<Value> {
         self.version += 1;
         let version = self.version;
@@ -94,7 +94,7 @@ impl Store {
             (Some(_), false) => Change::Modified,
         };
         let step = Step { version, place: place.clone(), before, after: (!gone).then(|| Arc::clone(&object)) };
-        self.watchers.retain(|watcher| watcher.tell(&step));
+        self.watchers.retain(|watcher| watcher.send_step(&step));
         self.history.push_back(step);
         let (object, at) = (object, Instant::now());
         let write = Written { version, place: place.clone(), object: Arc::clone(&object), change, sender, at };
@@ -102,20 +102,20 @@ impl Store {
         object
     }
 
-    /// Begins a watch.
+    /// Starts a watch.
     pub(crate) fn watch(&mut self, call: &Call) -> mpsc::UnboundedReceiver<Bytes> {
         let (watcher, receiver) = Watcher::new(call);
         let from: u64 = call.parameter("resourceVersion").parse().unwrap_or(0);
         if from == 0 {
-            self.objects.iter().for_each(|(place, object)| watcher.show("ADDED", place, object));
+            self.objects.iter().for_each(|(place, object)| watcher.send_object("ADDED", place, object));
         } else if from < self.compacted {
-            watcher.refuse();
+            watcher.send_expired();
             return receiver;
         } else {
-            // Versions rise: what is new is at the end.
+            // Versions rise: new changes are at the end.
             let begin = self.history.partition_point(|step| step.version <= from);
             for step in self.history.range(begin..) {
-                watcher.tell(step);
+                watcher.send_step(step);
             }
         }
         self.watchers.push(watcher);

@@ -1,13 +1,13 @@
-//! Time that goes by only while everything waits.
+//! Virtual time, which passes only while every task waits.
 
 use std::time::Duration;
 
 use kube_sharding::{clock::Clock, timing::Now};
 use tokio::time::Instant;
 
-/// Runs a future on one thread with Tokio's clock paused: it jumps to the next timer whenever nothing else is to be done.
+/// Runs a future on one thread with Tokio's clock paused: the clock jumps to the next timer when no task can run.
 ///
-/// Who draws from `fastrand` draws from this seed.
+/// `fastrand` uses this seed.
 pub fn in_virtual_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     fastrand::seed(seed);
@@ -16,7 +16,7 @@ pub fn in_virtual_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
     result
 }
 
-/// A member's clock that shows virtual time since it was made.
+/// A member's clock, which shows the virtual time since it was created.
 #[derive(Clone, Debug)]
 pub struct VirtualClock(Instant);
 
@@ -28,7 +28,7 @@ impl Default for VirtualClock {
 
 impl Clock for VirtualClock {
     fn now(&self) -> Now {
-        // Nothing counts from zero: a Lease that was renewed at once is renewed at another time than never.
+        // Time does not start at zero, which means "never renewed".
         let gone = self.0.elapsed() + Duration::from_millis(1);
         Now { certain: gone, possible: gone }
     }

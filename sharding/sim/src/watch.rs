@@ -1,4 +1,4 @@
-//! Watches: what changed since a version, in order.
+//! Watches: changes since a version, in order.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) struct Step {
     pub(crate) after: Option<Arc<Value>>,
 }
 
-/// Who is told of changes.
+/// The server's side of a watch.
 pub(crate) struct Watcher {
     selector: Selector,
     metadata_only: bool,
@@ -27,16 +27,16 @@ pub(crate) struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher of what a request asks for, and where it is told.
+    /// The watcher for a request, and the receiver of its events.
     pub(crate) fn new(call: &Call) -> (Self, mpsc::UnboundedReceiver<Bytes>) {
         let (events, receiver) = mpsc::unbounded_channel();
         (Self { selector: Selector::of(call), metadata_only: call.metadata_only, events }, receiver)
     }
 
-    /// Tells a change where it concerns what is watched; answers whether anybody still listens.
+    /// Sends a change of a watched object; returns whether the watch still exists.
     ///
-    /// Of one that is gone, or is not selected any more, that is the object as it was last selected, at the version of the change.
-    pub(crate) fn tell(&self, step: &Step) -> bool {
+    /// For an object that was deleted or is no longer selected, the last selected object is sent, at the version of the change.
+    pub(crate) fn send_step(&self, step: &Step) -> bool {
         let selected = |object: &&Value| self.selector.selects(&step.place, object);
         let (before, after) = (step.before.as_deref().filter(selected), step.after.as_deref().filter(selected));
         match (before, after) {
@@ -51,15 +51,15 @@ impl Watcher {
         }
     }
 
-    /// Tells of an object as it is, where that is watched.
-    pub(crate) fn show(&self, kind: &str, place: &Place, object: &Value) {
+    /// Sends an object if it is watched.
+    pub(crate) fn send_object(&self, kind: &str, place: &Place, object: &Value) {
         if self.selector.selects(place, object) {
             self.send(kind, object);
         }
     }
 
-    /// Tells that the version from which it was to go on is forgotten.
-    pub(crate) fn refuse(&self) {
+    /// Sends that the requested version is too old.
+    pub(crate) fn send_expired(&self) {
         self.send("ERROR", &expired());
     }
 
@@ -71,12 +71,12 @@ impl Watcher {
         } else {
             object
         };
-        // In the order of a real server.
+        // Keys are in the order of a real server.
         self.events.send(format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n").into()).is_ok()
     }
 }
 
-/// The metadata of an object, as a list or watch of metadata has it.
+/// The metadata of an object, as in a list or watch of metadata.
 pub(crate) fn metadata_of(object: &Value) -> Value {
     json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"]})
 }

@@ -1,4 +1,4 @@
-//! What a real API server does, and a controller relies on, the model does too.
+//! The model behaves as a real API server where controllers rely on it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 
 use std::sync::{
@@ -13,7 +13,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions, PropagationPolicy, WatchParams},
     core::WatchEvent,
 };
-use kube_sharding_sim::{Call, Change, Fault, Network, Server, Sky, Weather, in_virtual_time};
+use kube_sharding_sim::{Call, Change, Fault, FaultInjector, LinkFaults, Network, Server, in_virtual_time};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
@@ -21,14 +21,14 @@ const MAPS: &str = "/api/v1/namespaces/a/configmaps";
 
 struct World {
     server: Server,
-    sky: Sky,
+    injector: FaultInjector,
     maps: Api<ConfigMap>,
 }
 
 fn world() -> World {
-    let (server, sky) = (Server::new().with_field_managers(), Sky::new(1));
-    let client = Client::new(Network::new(&server, &sky, 0), "a");
-    World { maps: Api::namespaced(client, "a"), server, sky }
+    let (server, injector) = (Server::new().with_field_managers(), FaultInjector::new(1));
+    let client = Client::new(Network::new(&server, &injector, 0), "a");
+    World { maps: Api::namespaced(client, "a"), server, injector }
 }
 
 fn map(name: &str, data: &Value) -> Value {
@@ -66,14 +66,14 @@ fn names_uids_and_versions_are_preconditions() {
         assert_eq!(code(world.maps.delete("one", &params).await), 409);
         let version = world.maps.get("one").await.unwrap().resource_version();
         assert_eq!(patch(json!({})).await, 200);
-        assert_eq!(world.maps.get("one").await.unwrap().resource_version(), version, "the same again is no change");
+        assert_eq!(world.maps.get("one").await.unwrap().resource_version(), version, "an equal patch changes nothing");
         let listed = world.maps.list_metadata(&ListParams::default().labels("!x")).await.unwrap().items;
         assert_eq!(listed.iter().map(ResourceExt::name_any).collect::<Vec<_>>(), ["one"]);
     });
 }
 
 #[test]
-fn an_apply_takes_nothing_from_others_unless_it_is_forced() {
+fn an_apply_takes_fields_of_others_only_if_it_is_forced() {
     in_virtual_time(1, async {
         let world = world();
         let apply = async |manager: &str, forced: bool, data: Value| {
@@ -86,20 +86,24 @@ fn an_apply_takes_nothing_from_others_unless_it_is_forced() {
         let causes: Vec<_> = status.details.iter().flat_map(|it| &it.causes).map(|it| it.reason.as_str()).collect();
         assert_eq!((status.code, causes), (409, vec!["FieldManagerConflict"]));
         apply("second", false, json!({"x": "1", "z": "1"})).await.unwrap();
-        // What both have stays when one of them lets it go; what one has goes.
+        // A field of both managers is kept when one of them removes it; a field of one manager is removed.
         let left = apply("first", false, json!({})).await.unwrap().data.unwrap_or_default();
         assert_eq!(left.into_iter().collect::<Vec<_>>(), [("x".into(), "1".into()), ("z".into(), "1".into())]);
         let taken = apply("first", true, json!({"x": "2"})).await.unwrap();
         assert_eq!(taken.data.unwrap_or_default()["x"], "2");
         let after = apply("second", false, json!({"z": "1"})).await.unwrap();
-        assert_eq!(after.data.unwrap_or_default()["x"], "2", "it was the first's alone");
+        assert_eq!(after.data.unwrap_or_default()["x"], "2", "only the first manager owned the field");
         world.server.change(MAPS, "one", |it| it["data"]["x"] = json!("3"));
-        assert_eq!(code(apply("first", false, json!({"x": "2"})).await), 409, "an edit by hand owns the field");
+        assert_eq!(
+            code(apply("first", false, json!({"x": "2"})).await),
+            409,
+            "the manager of the edit by hand owns the field"
+        );
     });
 }
 
 #[test]
-fn a_finalizer_holds_and_garbage_is_collected() {
+fn a_finalizer_delays_a_deletion_and_garbage_is_collected() {
     in_virtual_time(1, async {
         let world = world();
         let owner = create(&world, "owner").await;
@@ -143,10 +147,10 @@ fn a_foreground_deletion_ends_after_the_dependents() {
 }
 
 #[test]
-fn nothing_is_made_in_a_namespace_that_is_going() {
+fn nothing_is_created_in_a_namespace_that_is_being_deleted() {
     in_virtual_time(1, async {
         let world = world();
-        let client = Client::new(Network::new(&world.server, &world.sky, 0), "a");
+        let client = Client::new(Network::new(&world.server, &world.injector, 0), "a");
         let namespaces: Api<Namespace> = Api::all(client);
         let namespace = serde_json::from_value(json!({"metadata": {"name": "a"}})).unwrap();
         namespaces.create(&PostParams::default(), &namespace).await.unwrap();
@@ -163,7 +167,7 @@ fn nothing_is_made_in_a_namespace_that_is_going() {
 }
 
 #[test]
-fn a_watch_tells_what_comes_goes_and_is_forgotten() {
+fn a_watch_sends_changes_and_an_expired_version_ends_it() {
     in_virtual_time(1, async {
         let world = world();
         create(&world, "one").await;
@@ -175,9 +179,9 @@ fn a_watch_tells_what_comes_goes_and_is_forgotten() {
         world.server.change(MAPS, "one", |it| it["data"]["x"] = json!("2"));
         world.server.replay();
         world.server.change(MAPS, "one", |it| it["metadata"]["labels"] = json!({}));
-        let mut told = Vec::new();
+        let mut events = Vec::new();
         while let Some(event) = events.next().await {
-            told.push(match event.unwrap() {
+            events.push(match event.unwrap() {
                 WatchEvent::Added(_) => "added",
                 WatchEvent::Modified(_) => "modified",
                 WatchEvent::Deleted(_) => "deleted",
@@ -185,7 +189,7 @@ fn a_watch_tells_what_comes_goes_and_is_forgotten() {
                 WatchEvent::Error(_) => "error",
             });
         }
-        assert_eq!(told, ["added", "modified", "modified", "deleted", "bookmark"], "then its time was over");
+        assert_eq!(events, ["added", "modified", "modified", "deleted", "bookmark"], "then the watch timed out");
         world.server.compact();
         let mut events = world.maps.watch(&params, &version).await.unwrap().boxed();
         let gone = events.next().await.unwrap();
@@ -194,12 +198,12 @@ fn a_watch_tells_what_comes_goes_and_is_forgotten() {
 }
 
 #[test]
-fn a_request_may_be_refused_lost_or_the_last() {
+fn a_request_may_be_rejected_lost_or_kill_its_sender() {
     in_virtual_time(1, async {
         let world = world();
         let faults = [Fault::Refused(500), Fault::AnswerLost, Fault::None, Fault::Crash];
         let count = Arc::new(AtomicUsize::new(0));
-        world.sky.intercept(move |_: &Call| faults[count.fetch_add(1, Ordering::SeqCst)]);
+        world.injector.intercept(move |_: &Call| faults[count.fetch_add(1, Ordering::SeqCst)]);
         let object: ConfigMap = serde_json::from_value(map("one", &json!({}))).unwrap();
         assert_eq!(code(world.maps.create(&PostParams::default(), &object).await), 500);
         assert!(world.server.everything().is_empty());
@@ -209,19 +213,19 @@ fn a_request_may_be_refused_lost_or_the_last() {
         assert!(world.server.get(MAPS, "one").is_some());
         assert!(world.maps.get("one").await.is_ok());
         assert!(world.maps.delete("one", &DeleteParams::default()).await.is_err());
-        assert!(world.server.everything().is_empty(), "it was carried out");
-        world.sky.death_of(0).await;
-        assert!(world.sky.of(0).cut);
+        assert!(world.server.everything().is_empty(), "the request was executed");
+        world.injector.death_of(0).await;
+        assert!(world.injector.of(0).cut);
     });
 }
 
 #[test]
-fn the_same_seed_brings_the_same_weather() {
+fn the_same_seed_gives_the_same_faults() {
     let faults = |seed| {
         in_virtual_time(seed, async move {
-            let (server, sky) = (Server::new(), Sky::new(seed));
-            sky.set(0, Weather { refused: 300, ..Weather::default() });
-            let maps: Api<ConfigMap> = Api::namespaced(Client::new(Network::new(&server, &sky, 0), "a"), "a");
+            let (server, injector) = (Server::new(), FaultInjector::new(seed));
+            injector.set(0, LinkFaults { refused: 300, ..LinkFaults::default() });
+            let maps: Api<ConfigMap> = Api::namespaced(Client::new(Network::new(&server, &injector, 0), "a"), "a");
             let mut codes = Vec::new();
             for _ in 0..20 {
                 codes.push(code(maps.get("one").await));

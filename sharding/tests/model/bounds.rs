@@ -1,17 +1,17 @@
-//! How far an exploration goes, and what may go wrong in it.
+//! Bounds of an exploration, and its faults.
 
-/// A rule that is broken on purpose.
+/// A rule of the protocol that is broken on purpose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Broken {
-    /// Slots are given without closing them: new work begins while they are drained.
+    /// Slots are handed over without closing them: new work starts while they are drained.
     GrantWithoutDrain,
-    /// The end of work is confirmed while some is in flight.
+    /// The end of work is confirmed while work is in flight.
     ConfirmWhileInFlight,
-    /// The right is counted from when answers came.
+    /// The validity of the Lease is counted from the arrival of responses.
     RightFromAnswer,
-    /// A fence does not name the version that it replaces.
+    /// A fence has no precondition on the version.
     FenceWithoutVersion,
-    /// A write does not name the version that it is based on.
+    /// A write has no precondition on the version.
     WriteWithoutVersion,
 }
 
@@ -25,19 +25,19 @@ impl Broken {
     ];
 }
 
-/// How far the exploration goes.
+/// Bounds of an exploration.
 #[derive(Clone, Debug)]
 pub(crate) struct Bounds {
     pub(crate) members: usize,
     pub(crate) slots: u16,
-    /// Things that go wrong in one history.
+    /// Faults in one history.
     pub(crate) faults: u8,
     /// Clean stops in one history.
     pub(crate) stops: u8,
-    /// Pieces of work in one history.
+    /// Units of work in one history.
     pub(crate) works: u8,
     pub(crate) ticks: u8,
-    /// What may happen to a request.
+    /// Possible faults of a request.
     pub(crate) mishaps: &'static [Mishap],
     pub(crate) broken: Option<Broken>,
 }
@@ -48,29 +48,29 @@ impl Default for Bounds {
     }
 }
 
-/// What may happen to a request.
+/// A fault of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Mishap {
     /// It never arrives.
     Lost,
-    /// It stays on its way while time passes.
+    /// It is delayed while time passes.
     Held,
-    /// It arrives, its answer does not.
+    /// It arrives, but its response is lost.
     AnswerLost,
-    /// It arrives, its answer stays on its way.
+    /// It arrives, but its response is delayed.
     AnswerHeld,
-    /// It never arrives, and the sender is told at once that nothing is known of it.
+    /// It never arrives, and the sender gets an error with an unknown outcome at once.
     Broken,
-    /// It arrives, and the sender is told at once that nothing is known of it.
+    /// It arrives, and the sender gets an error with an unknown outcome at once.
     AnswerBroken,
-    /// The sender is told at once that nothing is known of it, and it stays on its way while time passes.
+    /// The sender gets an error with an unknown outcome at once, and the request is delayed while time passes.
     HeldBroken,
 }
 
 impl Mishap {
-    /// Those of which the sender hears nothing, or hears late.
+    /// Faults after which the sender gets no response or a late one.
     pub(crate) const SILENT: &'static [Self] = &[Self::Lost, Self::Held, Self::AnswerLost, Self::AnswerHeld];
 
-    /// Those of which the sender hears at once that nothing is known.
-    pub(crate) const TOLD: &'static [Self] = &[Self::Broken, Self::AnswerBroken, Self::HeldBroken];
+    /// Faults after which the sender gets an error with an unknown outcome.
+    pub(crate) const REPORTED: &'static [Self] = &[Self::Broken, Self::AnswerBroken, Self::HeldBroken];
 }

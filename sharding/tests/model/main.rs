@@ -1,8 +1,8 @@
-//! Exhaustive exploration of the protocol: the real `Member::step` of a few members over a model API server, through
-//! every order of requests, ticks, faults and work, within bounds.
+//! Exhaustive exploration of the protocol: the real `Member::step` of a few members on a model API server, in every order of
+//! requests, ticks, faults and work, within bounds.
 //!
 //! S-1 (at most one member may act on an entry) and S-3 (a late write of a former owner has no effect) must hold in
-//! every state; and each rule that is broken on purpose must be found out.
+//! every state; and the exploration must detect each rule that is broken on purpose.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -25,7 +25,7 @@ use bounds::{Bounds, Broken, Mishap};
 use stateright::{Checker, HasDiscoveries, Model};
 use world::World;
 
-/// Explores a world; answers the number of states and the names of violated properties.
+/// Explores a model; returns the number of states and the names of violated properties.
 fn explore(name: &str, bounds: Bounds) -> (usize, Vec<&'static str>) {
     let begun = Instant::now();
     let shown = format!("{bounds:?}");
@@ -45,17 +45,17 @@ fn explore(name: &str, bounds: Bounds) -> (usize, Vec<&'static str>) {
     (states, found)
 }
 
-/// Bounds that are asked for: `MODEL_BOUNDS=members,slots,faults,stops,works,ticks`.
-fn asked_for() -> Option<Bounds> {
+/// Bounds from the environment: `MODEL_BOUNDS=members,slots,faults,stops,works,ticks`.
+fn bounds_from_environment() -> Option<Bounds> {
     let text = std::env::var("MODEL_BOUNDS").ok()?;
     let numbers: Vec<u8> = text.split(',').map(|it| it.trim().parse().unwrap()).collect();
     let [members, slots, faults, stops, works, ticks] = numbers[..] else { panic!("MODEL_BOUNDS: six numbers") };
     Some(Bounds { members: members.into(), slots: slots.into(), faults, stops, works, ticks, ..Bounds::default() })
 }
 
-/// Bounds of every test run, and those of the whole exploration (`MODEL_WHOLE=1`, some minutes and gigabytes).
+/// Bounds of a normal test run, and of the whole exploration (`MODEL_WHOLE=1`: some minutes and gigabytes).
 fn histories(members: usize, slots: u16) -> Vec<Bounds> {
-    if let Some(bounds) = asked_for() {
+    if let Some(bounds) = bounds_from_environment() {
         return vec![bounds];
     }
     let whole = std::env::var_os("MODEL_WHOLE").is_some();
@@ -78,7 +78,7 @@ fn two_members_never_act_on_one_slot() {
     }
 }
 
-/// S-1, S-3: an error that says nothing of what became of its request decides nothing.
+/// S-1, S-3: an error with an unknown outcome does not change a decision.
 #[test]
 fn an_unknown_outcome_decides_nothing() {
     let bounds = |members, slots, faults, ticks| Bounds {
@@ -87,7 +87,7 @@ fn an_unknown_outcome_decides_nothing() {
         faults,
         ticks,
         stops: 0,
-        mishaps: Mishap::TOLD,
+        mishaps: Mishap::REPORTED,
         ..Bounds::default()
     };
     for bounds in [bounds(2, 1, 2, 10), bounds(3, 2, 1, 12)] {
@@ -97,7 +97,7 @@ fn an_unknown_outcome_decides_nothing() {
     }
 }
 
-/// S-1, S-3: three members, two slots, a slot moving because a member joined.
+/// S-1, S-3: three members, two slots, of which one moves because a member joins.
 #[test]
 fn three_members_never_act_on_one_slot() {
     for bounds in histories(3, 2) {
@@ -107,12 +107,12 @@ fn three_members_never_act_on_one_slot() {
     }
 }
 
-/// Each rule of the protocol is needed: without it the exploration finds a state in which two members act.
+/// Each rule of the protocol is necessary: without it, the exploration finds a state in which two members act.
 #[test]
-fn every_broken_rule_is_found_out() {
+fn every_broken_rule_is_detected() {
     for broken in Broken::EVERY {
         let bounds = Bounds { members: 2, slots: 1, faults: 2, ticks: 16, broken: Some(broken), ..Bounds::default() };
         let (_, found) = explore(&format!("{broken:?}"), bounds);
-        assert!(!found.is_empty(), "{broken:?} was not found out");
+        assert!(!found.is_empty(), "{broken:?} was not detected");
     }
 }

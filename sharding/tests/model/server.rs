@@ -1,4 +1,4 @@
-//! A model of the API server: Leases, the map, and one object in each slot; every change has the next version.
+//! A model of the API server: Leases, the slot map, and one object in each slot; every change increments the version.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,33 +9,32 @@ use kube_sharding::{
     step::{Effect, Failure, Input},
 };
 
-/// What the server stores.
+/// The server's objects.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Server {
-    /// Versions count on their own for Leases, maps and each object: only those are compared, and so that states that
-    /// differ in nothing else are one.
+    /// Leases, maps and each object have separate versions, because only those are compared: so that fewer states differ.
     pub(crate) lease_versions: BTreeMap<Arc<str>, u64>,
     pub(crate) map_version: u64,
     pub(crate) leases: BTreeMap<Arc<str>, LeaseRecord>,
     pub(crate) map: Option<SlotMap>,
-    /// For each entry, the version of its object and the epoch that wrote it last.
+    /// For each entry, the version of its object and the epoch of its last write.
     pub(crate) objects: Vec<(u64, i64)>,
-    /// Whether a write of an older epoch took effect after one of a newer.
+    /// Whether a write of an older epoch took effect after one of a newer epoch.
     pub(crate) overwritten: bool,
 }
 
-/// A request on its way.
+/// A request.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Request {
-    /// Of the protocol.
+    /// A request of the protocol.
     Protocol(Effect),
-    /// A write to the object of an entry, on a version of it, by the owner with this epoch.
+    /// A write to the object of an entry, based on a version, by the owner with this epoch.
     Write { entry: Entry, on: u64, epoch: i64 },
 }
 
 impl Request {
-    /// The answer that says nothing of what became of it.
-    pub(crate) fn nothing_known(&self) -> Option<Input> {
+    /// The error with an unknown outcome.
+    pub(crate) fn unknown_outcome(&self) -> Option<Input> {
         let nothing = Failure::Unknown;
         Some(match self {
             Self::Protocol(Effect::Renew { attempt, .. }) => Input::Renewed(*attempt, Err(nothing)),
@@ -50,8 +49,8 @@ impl Request {
 }
 
 impl Server {
-    /// Carries a request out. `heedless` ignores the version that a fence or a write is based on.
-    pub(crate) fn apply(&mut self, from: &Sender, request: &Request, heedless: Heedless) -> Option<Input> {
+    /// Executes a request. `ignored` are the preconditions that the server ignores.
+    pub(crate) fn apply(&mut self, from: &Sender, request: &Request, ignored: IgnoredPreconditions) -> Option<Input> {
         match request {
             Request::Protocol(Effect::Renew { attempt, on, facts, ended }) => {
                 let lease = LeaseRecord {
@@ -75,7 +74,7 @@ impl Server {
             Request::Protocol(Effect::Fence(seen)) => {
                 let mut lease = LeaseRecord::clone(seen);
                 lease.ended = lease.holder.take();
-                let on = match (heedless.fence, self.leases.get(&seen.name)) {
+                let on = match (ignored.fence, self.leases.get(&seen.name)) {
                     (true, Some(now)) => now.version.clone(),
                     _ => seen.version.clone(),
                 };
@@ -94,7 +93,7 @@ impl Server {
             Request::Protocol(Effect::Drain(..) | Effect::Elect | Effect::End(_)) => None,
             Request::Write { entry, on, epoch } => {
                 let object = &mut self.objects[usize::from(entry.0)];
-                if object.0 == *on || heedless.write {
+                if object.0 == *on || ignored.write {
                     self.overwritten |= *epoch < object.1;
                     *object = (object.0 + 1, *epoch);
                 }
@@ -136,9 +135,9 @@ pub(crate) struct Sender {
     pub(crate) lease: Arc<str>,
 }
 
-/// Which preconditions the server does not heed.
+/// Which preconditions the server ignores.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Heedless {
+pub(crate) struct IgnoredPreconditions {
     pub(crate) fence: bool,
     pub(crate) write: bool,
 }

@@ -1,4 +1,4 @@
-//! The world that is explored: members, their work, what is on its way, the server, and what may go wrong.
+//! The explored model: members, their work, requests in flight, the server, and faults.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -13,14 +13,14 @@ use stateright::{Model, Property};
 
 use crate::{
     bounds::{Bounds, Broken, Mishap},
-    server::{Heedless, Request, Sender, Server},
+    server::{IgnoredPreconditions, Request, Sender, Server},
 };
 
-/// Seconds of the model's Lease: a right of 8, so that clocks may run one tick in ten apart.
+/// Seconds of the model's Lease. A member may act for 8 of them, so that clock rates may differ by one tick in ten.
 const LEASE: Duration = Duration::from_secs(10);
 
-/// Most changes of the map in one history: more would mean that members give each other the same slot for ever.
-const REST: u64 = 20;
+/// Most changes of the map in one history: with more, members would move the same slot endlessly.
+const MAP_CHANGES_MAX: u64 = 20;
 
 /// One process.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -29,34 +29,34 @@ pub(crate) struct Process {
     sender: Sender,
     crashed: bool,
     paused: bool,
-    /// Ticks that its clock is ahead.
+    /// Ticks by which its clock is ahead.
     ahead: u8,
-    /// Whether its watch of the map has something to tell.
+    /// Whether its watch of the map has a new event.
     news: bool,
-    /// Fault: its watches tell nothing any more.
+    /// Fault: its watches are stalled.
     cut: bool,
-    /// Fault: what happens to its next request.
+    /// Fault of its next request.
     armed: Option<Mishap>,
-    /// Work in flight: its epoch, and the version of the object that it read.
+    /// Work in flight: its epoch, and the version of the object that was read.
     work: BTreeMap<Entry, (i64, u64)>,
     /// Drains whose work has not ended.
     drains: BTreeMap<u64, Vec<Entry>>,
-    /// When the last answers to a renewal and a read of the map came.
+    /// When the last responses to a renewal and a read of the map arrived.
     answered: Option<Duration>,
 }
 
-/// A request on its way.
+/// A request in flight.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Flight {
     from: usize,
     request: Request,
-    /// It may stay on its way while time passes.
+    /// It may be delayed while time passes.
     held: bool,
-    /// Who sent it was told already that nothing is known of it: its answer comes to nobody.
+    /// Its sender already has an error with an unknown outcome: the response is dropped.
     forgotten: bool,
 }
 
-/// Everything there is.
+/// A state of the model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct State {
     time: u8,
@@ -66,31 +66,31 @@ pub(crate) struct State {
     server: Server,
     processes: Vec<Process>,
     flights: Vec<Flight>,
-    /// Answers that are on their way for long.
+    /// Delayed responses.
     answers: Vec<(usize, Input)>,
 }
 
-/// What may happen.
+/// A transition.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Action {
     Tick,
     Apply(usize),
-    /// Fault: the next request of the process comes to grief.
+    /// Fault: the next request of the process has this fault.
     Arm(usize, Mishap),
     Answer(usize),
     Sync(usize),
     Begin(usize, Entry),
-    /// The work's write is sent, and the work ends.
+    /// Work sends its write and ends.
     Finish(usize, Entry),
     Stop(usize),
-    /// Fault: the process is gone.
+    /// Fault: the process is killed.
     Crash(usize),
-    /// Fault: it stands still.
+    /// Fault: it is paused.
     Pause(usize),
     Resume(usize),
     /// Fault: its clock gains a tick.
     Gain(usize),
-    /// Fault: its watches tell nothing any more.
+    /// Fault: its watches are stalled.
     Cut(usize),
 }
 
@@ -127,7 +127,7 @@ impl State {
         open
     }
 
-    /// Processes that may act on an entry now: with work in flight or by beginning some.
+    /// The number of processes that may act on an entry now: with work in flight, or by starting work.
     fn actors(&self, entry: Entry, broken: Option<Broken>) -> usize {
         (0..self.processes.len())
             .filter(|process| {
@@ -138,7 +138,7 @@ impl State {
             .count()
     }
 
-    /// Brings an input to a member, and sends what it wants sent.
+    /// Gives an input to a member, and executes its effects.
     fn input(&mut self, process: usize, input: Input, broken: Option<Broken>) {
         let now = self.now(process);
         if matches!(input, Input::Renewed(_, Ok(_))) {
@@ -151,7 +151,7 @@ impl State {
                     self.processes[process].drains.insert(drain, entries.into_iter().collect());
                 }
                 Effect::End(_) => {
-                    // Everything is dropped; what was sent stays sent.
+                    // Work is dropped; requests in flight remain.
                     self.processes[process].crashed = true;
                     self.processes[process].work.clear();
                 }
@@ -162,8 +162,8 @@ impl State {
         self.confirm(process, broken);
     }
 
-    /// Most requests are carried out at once, since their order among others is that of the steps that sent them. What
-    /// changes the map, or another's Lease, waits for its turn among its like; so does what a fault holds.
+    /// Executes most requests at once, since they are ordered by the steps that sent them. Requests that change the map or another
+    /// member's Lease are executed in any order; so are those that a fault delays.
     fn send(&mut self, from: usize, request: Request, broken: Option<Broken>) {
         let contested =
             matches!(&request, Request::Protocol(Effect::WriteMap { .. } | Effect::Fence(_) | Effect::DeleteLease(..)));
@@ -176,14 +176,14 @@ impl State {
                 let answer = self.carry_out(from, &request, broken);
                 self.answers.extend(answer.map(|answer| (from, answer)));
             }
-            Some(Mishap::Broken) => self.tell_nothing(from, &request, broken),
+            Some(Mishap::Broken) => self.fail_with_unknown_outcome(from, &request, broken),
             Some(Mishap::AnswerBroken) => {
                 self.carry_out(from, &request, broken);
-                self.tell_nothing(from, &request, broken);
+                self.fail_with_unknown_outcome(from, &request, broken);
             }
             Some(Mishap::HeldBroken) => {
                 self.flights.push(Flight { forgotten: true, ..flight(true) });
-                self.tell_nothing(from, &request, broken);
+                self.fail_with_unknown_outcome(from, &request, broken);
             }
             None if contested => self.flights.push(flight(false)),
             None => {
@@ -194,21 +194,21 @@ impl State {
         }
     }
 
-    /// The sender is told that nothing is known of its request.
-    fn tell_nothing(&mut self, from: usize, request: &Request, broken: Option<Broken>) {
-        if let Some(answer) = request.nothing_known() {
+    /// Gives the sender an error with an unknown outcome.
+    fn fail_with_unknown_outcome(&mut self, from: usize, request: &Request, broken: Option<Broken>) {
+        if let Some(answer) = request.unknown_outcome() {
             self.input(from, answer, broken);
         }
     }
 
     fn carry_out(&mut self, from: usize, request: &Request, broken: Option<Broken>) -> Option<Input> {
-        let heedless = Heedless {
+        let ignored = IgnoredPreconditions {
             fence: broken == Some(Broken::FenceWithoutVersion),
             write: broken == Some(Broken::WriteWithoutVersion),
         };
         let sender = self.processes[from].sender.clone();
         let before = self.server.map.as_ref().map(|map| map.version.number);
-        let answer = self.server.apply(&sender, request, heedless);
+        let answer = self.server.apply(&sender, request, ignored);
         if self.server.map.as_ref().map(|map| map.version.number) != before {
             self.processes.iter_mut().for_each(|one| one.news = true);
         }
@@ -229,8 +229,8 @@ impl State {
 
     fn confirm(&mut self, process: usize, broken: Option<Broken>) {
         let one = &self.processes[process];
-        let careless = matches!(broken, Some(Broken::ConfirmWhileInFlight | Broken::GrantWithoutDrain));
-        let done = |entries: &Vec<Entry>| careless || entries.iter().all(|it| !one.work.contains_key(it));
+        let unchecked = matches!(broken, Some(Broken::ConfirmWhileInFlight | Broken::GrantWithoutDrain));
+        let done = |entries: &Vec<Entry>| unchecked || entries.iter().all(|it| !one.work.contains_key(it));
         let ended: Vec<u64> = one.drains.iter().filter(|(_, entries)| done(entries)).map(|(drain, _)| *drain).collect();
         for drain in ended {
             self.processes[process].drains.remove(&drain);
@@ -245,7 +245,7 @@ impl State {
         self.input(process, told, broken);
     }
 
-    /// Watches are never later than a tick, unless they are cut.
+    /// Watches are at most one tick late, unless they are stalled.
     fn sync(&mut self, process: usize, broken: Option<Broken>) {
         let leases = self.server.leases.values().cloned().collect();
         self.input(process, Input::LeasesListed(leases), broken);
@@ -288,7 +288,7 @@ impl World {
     }
 }
 
-/// A map in which the first member owns everything: what comes before it is explored by the simulation.
+/// A map in which the first member owns everything: earlier states are covered by the simulation.
 fn begun(slots: u16, owner: &Incarnation) -> SlotMap {
     let holding = Holding { owner: Some(owner.clone()), epoch: 1 };
     SlotMap {
@@ -317,7 +317,7 @@ impl Model for World {
             flights: Vec::new(),
             answers: Vec::new(),
         };
-        // The first is a member already when the exploration begins.
+        // The first process is a member at the start of the exploration.
         state.input(0, Input::Synced, None);
         state.sync(0, None);
         vec![state]
@@ -341,7 +341,7 @@ impl Model for World {
                 actions.push(Action::Sync(index));
             }
             let acts = state.acts(index, self.bounds.broken);
-            // Work on the first slot: the others are alike.
+            // Work is only on the first slot: the others are equivalent.
             let open = state.open(index, self.bounds.broken);
             if acts
                 && state.works > 0
@@ -411,7 +411,9 @@ impl Model for World {
             Property::always("one member acts", |world: &World, state: &State| {
                 (0..=world.bounds.slots).all(|entry| state.actors(Entry(entry), world.bounds.broken) <= 1)
             }),
-            Property::always("the map comes to rest", |_: &World, state: &State| state.server.map_version < REST),
+            Property::always("the map stops changing", |_: &World, state: &State| {
+                state.server.map_version < MAP_CHANGES_MAX
+            }),
             Property::always("late writes have no effect", |_: &World, state: &State| !state.server.overwritten),
         ]
     }
@@ -425,7 +427,7 @@ impl World {
             if one.crashed || one.paused {
                 continue;
             }
-            // The second and later members begin one tick apart.
+            // The second and later members start one tick apart.
             if usize::from(state.time) < index {
                 continue;
             }

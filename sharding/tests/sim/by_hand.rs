@@ -1,4 +1,4 @@
-//! What a person may write into the slot map.
+//! Edits of the slot map by a user.
 
 use kube_sharding::map::NUMBER_MAX;
 use kube_sharding_sim::Server;
@@ -10,7 +10,7 @@ use crate::{fleet::names, script::MAPS};
 /// Entries of a map.
 const ENTRIES: usize = 257;
 
-/// One edit; answers what it was.
+/// Makes one edit; returns its description.
 pub(crate) fn edit_map(server: &Server, dice: &mut StdRng) -> String {
     let name = names().name;
     if dice.random_range(0..8) == 0 {
@@ -26,10 +26,10 @@ pub(crate) fn edit_map(server: &Server, dice: &mut StdRng) -> String {
             1 => spec["members"] = json!([]),
             2 => spec["owners"] = json!(vec![-1; ENTRIES]),
             3 => spec["owners"].as_array_mut().into_iter().for_each(|it| it.truncate(100)),
-            4 => spec["members"] = json!(["nobody_1", "nonsense", ""]),
+            4 => spec["members"] = json!(["unknown_1", "nonsense", ""]),
             5 => spec["generation"] = json!([0, -1, NUMBER_MAX, i64::MAX][dice.random_range(0..4)]),
             6 => {
-                // Every member twice.
+                // Every member is listed twice.
                 let members = spec["members"].as_array().cloned().unwrap_or_default();
                 let count = i64::try_from(members.len()).unwrap();
                 spec["members"] = json!([members.clone(), members].concat());
@@ -48,7 +48,7 @@ pub(crate) fn edit_map(server: &Server, dice: &mut StdRng) -> String {
     said
 }
 
-/// Writes another value into some entries.
+/// Changes some entries.
 fn some(spec: &mut Value, list: &str, dice: &mut StdRng, value: impl Fn(&mut StdRng) -> Value) {
     let every = dice.random_range(1..50);
     for entry in spec[list].as_array_mut().into_iter().flatten().step_by(every) {

@@ -1,4 +1,4 @@
-//! Processes of the simulation: the real runtime, gate and client, and a worker that does what a controller does.
+//! Processes of the simulation: the real runtime, gate and client, and a worker in place of a controller.
 
 use std::{
     collections::BTreeMap,
@@ -27,13 +27,13 @@ use kube_sharding::{
     timing::{Now, Timing},
     wire::Names,
 };
-use kube_sharding_sim::{Network, Server, Sky};
+use kube_sharding_sim::{FaultInjector, Network, Server};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 use tower::Layer;
 
-/// Collection of what is shared between the members.
+/// Collection of the objects that the members share.
 pub(crate) const ITEMS: &str = "/api/v1/namespaces/system/configmaps";
 
 pub(crate) fn names() -> Names {
@@ -45,51 +45,51 @@ pub(crate) fn timing() -> Timing {
     Timing::default()
 }
 
-/// The three clocks of a machine, which run at their own rate, and read as the machine's are.
+/// The three clocks of a machine, with their own rate and errors.
 pub(crate) struct SimClock {
     begun: Instant,
-    /// Thousandths by which they are faster or slower.
+    /// Their rate, in thousandths.
     per_mille: u64,
     errors: Mutex<ClockErrors>,
     elapsed: Mutex<Elapsed>,
 }
 
-/// What makes the clocks of one machine differ.
+/// Differences between the clocks of one machine.
 #[derive(Default)]
 struct ClockErrors {
-    /// How long the machine was suspended: its monotonic clock stood still.
+    /// How long the machine was suspended: its monotonic clock stopped.
     suspended: Duration,
-    /// How long its hypervisor paused it: only its wall clock went on, or was put right after.
+    /// How long its hypervisor paused it: only its wall clock continued, or was corrected afterwards.
     paused: Duration,
-    /// What stands still now, and since when.
-    still: Option<(Standstill, Instant)>,
-    /// How far the wall clock was set forward, and how far back.
+    /// What is stopped now, and since when.
+    still: Option<(Stopped, Instant)>,
+    /// How far the wall clock was set forward and back.
     forward: Duration,
     back: Duration,
 }
 
 impl ClockErrors {
-    /// For how long the machine was suspended, and paused, until now.
-    fn stood_still(&self, per_mille: u64) -> (Duration, Duration) {
+    /// How long the machine has been suspended and paused until now.
+    fn stopped_for(&self, per_mille: u64) -> (Duration, Duration) {
         let time = |what| match self.still {
             Some((still, since)) if still == what => scaled(since, per_mille),
             _ => Duration::ZERO,
         };
-        (self.suspended + time(Standstill::Machine), self.paused + time(Standstill::Hypervisor))
+        (self.suspended + time(Stopped::Machine), self.paused + time(Stopped::Hypervisor))
     }
 }
 
-/// Time since then on a clock that runs at this rate.
+/// The time since an instant on a clock with this rate.
 fn scaled(since: Instant, per_mille: u64) -> Duration {
     Duration::from_millis(u64::try_from(since.elapsed().as_millis()).unwrap() * per_mille / 1000)
 }
 
-/// What a wall clock shows when the simulation begins: enough to be set back by.
+/// Wall clock at the start of the simulation, late enough to be set back.
 const WALL: Duration = Duration::from_hours(1000);
 
-/// What stood still while a process did.
+/// What is stopped while a process is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standstill {
+pub(crate) enum Stopped {
     /// The process alone (SIGSTOP).
     Process,
     /// The machine was suspended to memory.
@@ -105,18 +105,18 @@ impl SimClock {
         Self { begun: Instant::now(), per_mille, errors: Mutex::default(), elapsed }
     }
 
-    fn stand_still(&self, what: Standstill) {
-        self.go_on();
+    fn stop_clocks(&self, what: Stopped) {
+        self.resume_clocks();
         self.errors.lock().unwrap().still = Some((what, Instant::now()));
     }
 
-    fn go_on(&self) {
+    fn resume_clocks(&self) {
         let mut errors = self.errors.lock().unwrap();
-        (errors.suspended, errors.paused) = errors.stood_still(self.per_mille);
+        (errors.suspended, errors.paused) = errors.stopped_for(self.per_mille);
         errors.still = None;
     }
 
-    /// Somebody sets the wall clock.
+    /// Sets the wall clock.
     pub(crate) fn set_wall(&self, forward: Duration, back: Duration) {
         let mut errors = self.errors.lock().unwrap();
         errors.forward += forward;
@@ -128,7 +128,7 @@ impl Clock for SimClock {
     fn now(&self) -> Now {
         let gone = scaled(self.begun, self.per_mille);
         let errors = self.errors.lock().unwrap();
-        let (suspended, paused) = errors.stood_still(self.per_mille);
+        let (suspended, paused) = errors.stopped_for(self.per_mille);
         let boot = gone.saturating_sub(paused);
         let reading = Reading {
             monotonic: boot.saturating_sub(suspended),
@@ -139,13 +139,13 @@ impl Clock for SimClock {
     }
 }
 
-/// Elects anybody, and another one now and then: its mistakes must cost time only.
-struct Whim {
+/// Elects any process, and sometimes another one: a wrong election must only cost time.
+struct RandomElection {
     processes: Processes,
     dice: Mutex<StdRng>,
 }
 
-impl Election for Whim {
+impl Election for RandomElection {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let alive: Vec<String> = self.processes.lock().unwrap().values().map(|it| it.name.clone()).collect();
         let mut dice = self.dice.lock().unwrap();
@@ -159,50 +159,50 @@ impl Election for Whim {
     }
 }
 
-/// Elects for a term who stands first after the last one, as kube-leader-election does.
-struct Terms {
+/// Elects the first candidate after the last term for one term, as kube-leader-election does.
+struct TermElection {
     process: usize,
-    sky: Sky,
-    office: Office,
+    injector: FaultInjector,
+    term: Term,
 }
 
-/// Who was elected, and when it stood last.
-type Office = Arc<Mutex<Option<(usize, Instant)>>>;
+/// The elected process, and its last candidacy.
+type Term = Arc<Mutex<Option<(usize, Instant)>>>;
 
-impl Election for Terms {
+impl Election for TermElection {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
-        if self.sky.of(self.process).cut {
+        if self.injector.of(self.process).cut {
             return Box::pin(async { None });
         }
-        let mut office = self.office.lock().unwrap();
-        let term = timing().lease_duration;
-        let over = office.is_none_or(|(holder, since)| holder == self.process || since.elapsed() > term);
+        let mut term = self.term.lock().unwrap();
+        let duration = timing().lease_duration;
+        let over = term.is_none_or(|(holder, since)| holder == self.process || since.elapsed() > duration);
         if over {
-            *office = Some((self.process, Instant::now()));
+            *term = Some((self.process, Instant::now()));
         }
-        let name = office.map(|(holder, _)| names().lease(&format!("member-{holder}")).into());
+        let name = term.map(|(holder, _)| names().lease(&format!("member-{holder}")).into());
         Box::pin(async move { name })
     }
 
     fn step_down(&self) -> Boxed<()> {
-        self.office.lock().unwrap().take_if(|(holder, _)| *holder == self.process);
+        self.term.lock().unwrap().take_if(|(holder, _)| *holder == self.process);
         Box::pin(async {})
     }
 }
 
-/// What the script knows of a process.
+/// A process, as the script knows it.
 pub(crate) struct Process {
     /// Name of the pod.
     pub(crate) name: String,
     pub(crate) clock: Arc<SimClock>,
-    /// The gate of its present incarnation, and who that is.
+    /// Its current incarnation and gate.
     pub(crate) gate: Option<(Incarnation, Gate)>,
     pub(crate) handle: Option<Handle>,
     pause: Arc<Pause>,
     task: tokio::task::JoinHandle<()>,
 }
 
-/// Processes that were not ended, by number.
+/// Live processes, by number.
 pub(crate) type Processes = Arc<Mutex<BTreeMap<usize, Process>>>;
 
 #[derive(Default)]
@@ -211,7 +211,7 @@ struct Pause {
     waker: Mutex<Option<Waker>>,
 }
 
-/// Stands still while it is paused, as a process does at SIGSTOP.
+/// A future that makes no progress while it is paused, as a process after SIGSTOP.
 struct Pausable<F> {
     inner: Pin<Box<F>>,
     pause: Arc<Pause>,
@@ -226,39 +226,39 @@ impl<F: Future<Output = ()>> Future for Pausable<F> {
     }
 }
 
-/// Where processes are started and ended.
+/// Starts and ends processes.
 #[derive(Clone)]
 pub(crate) struct Fleet {
     pub(crate) server: Server,
-    pub(crate) sky: Sky,
+    pub(crate) injector: FaultInjector,
     pub(crate) processes: Processes,
     seed: u64,
     started: Arc<AtomicU64>,
-    /// The office that is filled for terms; by whim if there is none.
-    office: Option<Office>,
+    /// The term of the coordinator; without it, elections are random.
+    term: Option<Term>,
 }
 
 impl Fleet {
-    pub(crate) fn new(seed: u64, server: Server, sky: Sky) -> Self {
-        Self { server, sky, processes: Arc::default(), seed, started: Arc::default(), office: None }
+    pub(crate) fn new(seed: u64, server: Server, injector: FaultInjector) -> Self {
+        Self { server, injector, processes: Arc::default(), seed, started: Arc::default(), term: None }
     }
 
     /// The coordinator is elected for terms.
     pub(crate) fn with_terms(self) -> Self {
-        Self { office: Some(Office::default()), ..self }
+        Self { term: Some(Term::default()), ..self }
     }
 
-    /// Numbers of the processes that were not ended.
+    /// Numbers of the live processes.
     pub(crate) fn ids(&self) -> Vec<usize> {
         self.processes.lock().unwrap().keys().copied().collect()
     }
 
     fn election(&self, process: usize, dice: &mut StdRng) -> Arc<dyn Election> {
-        // Drawn in any case: a seed means the same whoever elects.
+        // Always drawn, so that a seed gives the same history with both elections.
         let dice = Mutex::new(StdRng::seed_from_u64(dice.random()));
-        match &self.office {
-            Some(office) => Arc::new(Terms { process, sky: self.sky.clone(), office: Arc::clone(office) }),
-            None => Arc::new(Whim { processes: self.processes.clone(), dice }),
+        match &self.term {
+            Some(term) => Arc::new(TermElection { process, injector: self.injector.clone(), term: Arc::clone(term) }),
+            None => Arc::new(RandomElection { processes: self.processes.clone(), dice }),
         }
     }
 
@@ -267,13 +267,13 @@ impl Fleet {
         self.start_as(id, format!("member-{id}"), template)
     }
 
-    /// Another pod of the same name as one that may be alive, as when a stateful set's pod is deleted by force.
+    /// Starts another pod with the name of one that may be alive, as when the pod of a StatefulSet is deleted by force.
     pub(crate) fn start_twin(&self, of: usize, template: &str) {
         let id = usize::try_from(self.started.fetch_add(1, Ordering::SeqCst)).unwrap();
         self.start_as(id, self.name(of), template);
     }
 
-    /// Processes whose pods have the name of this one's.
+    /// Processes whose pods have the same name as this one's.
     pub(crate) fn of_one_name(&self, id: usize) -> Vec<usize> {
         let name = self.name(id);
         self.ids().into_iter().filter(|it| self.name(*it) == name).collect()
@@ -286,10 +286,10 @@ impl Fleet {
 
     fn start_as(&self, id: usize, name: String, template: &str) -> usize {
         let mut dice = StdRng::seed_from_u64(self.seed.wrapping_mul(1000) + id as u64);
-        // Up to 8 % apart: the protocol tolerates 11 %.
+        // Rates differ by up to 8 %: the protocol tolerates 11 %.
         let clock = Arc::new(SimClock::new(dice.random_range(960..=1040)));
         let pause = Arc::new(Pause::default());
-        let life = live(self.clone(), id, (name.clone(), template.to_owned()), Arc::clone(&clock), dice);
+        let life = run_process(self.clone(), id, (name.clone(), template.to_owned()), Arc::clone(&clock), dice);
         let task = tokio::spawn(Pausable { inner: Box::pin(life), pause: Arc::clone(&pause) });
         let process = Process { name, clock, gate: None, handle: None, pause, task };
         self.processes.lock().unwrap().insert(id, process);
@@ -302,16 +302,16 @@ impl Fleet {
         }
     }
 
-    pub(crate) fn pause(&self, id: usize, what: Standstill) {
+    pub(crate) fn pause(&self, id: usize, what: Stopped) {
         self.with(id, |process| {
-            process.clock.stand_still(what);
+            process.clock.stop_clocks(what);
             process.pause.paused.store(true, Ordering::SeqCst);
         });
     }
 
     pub(crate) fn resume(&self, id: usize) {
         self.with(id, |process| {
-            process.clock.go_on();
+            process.clock.resume_clocks();
             process.pause.paused.store(false, Ordering::SeqCst);
             if let Some(waker) = process.pause.waker.lock().unwrap().take() {
                 waker.wake();
@@ -330,11 +330,17 @@ impl Fleet {
     }
 }
 
-/// One process: one incarnation after the other, until it is stopped.
-async fn live(fleet: Fleet, id: usize, (name, template): (String, String), clock: Arc<SimClock>, mut dice: StdRng) {
+/// Runs one process: one incarnation after the other, until it is stopped.
+async fn run_process(
+    fleet: Fleet,
+    id: usize,
+    (name, template): (String, String),
+    clock: Arc<SimClock>,
+    mut dice: StdRng,
+) {
     for life in 0.. {
         let incarnation = Incarnation::new(&format!("pod-{id}"), &life.to_string());
-        let network = Network::new(&fleet.server, &fleet.sky, id);
+        let network = Network::new(&fleet.server, &fleet.injector, id);
         let settings = Settings {
             names: names(),
             member: name.clone(),
@@ -366,14 +372,14 @@ async fn live(fleet: Fleet, id: usize, (name, template): (String, String), clock
     fleet.processes.lock().unwrap().remove(&id);
 }
 
-/// What a controller does: looks at its items, and brings the status of each to its spec.
+/// Works as a controller: reads its items, and sets the status of each to its spec.
 async fn work(fleet: &Fleet, gate: &Gate, client: &Client, me: &Incarnation, dice: &mut StdRng) {
     loop {
         sleep(Duration::from_millis(dice.random_range(200..600))).await;
         for item in fleet.server.all(ITEMS) {
             let Ok(permit) = gate.admit(scope(&item)) else { continue };
             let name = item["metadata"]["name"].as_str().unwrap().to_owned();
-            // Mostly quick; now and then longer than a drain waits.
+            // Usually short; sometimes longer than a drain waits.
             let long = dice.random_range(0..200) == 0;
             let takes =
                 Duration::from_millis(if long { dice.random_range(10_000..30_000) } else { dice.random_range(0..200) });

@@ -1,8 +1,8 @@
-//! The real runtime, gate and client of a fleet over a model API server, in virtual time, with everything going wrong
-//! that the dice say. A seed that fails fails again: `SIM_SEED=<seed>`.
+//! The real runtime, gate and client of several processes on a model API server, in virtual time, with random faults. A failing seed
+//! can be repeated: `SIM_SEED=<seed>`.
 //!
-//! Checked all the time: S-1, at most one process may act on an entry; S-2, while one may, no other still works under
-//! its right or waits for a write. At the end: S-3, no late write of a former owner
+//! Always checked: S-1, at most one process may act on an entry; S-2, while one may, no other process still works on the entry
+//! or waits for a write. Checked at the end: S-3, no late write of a former owner
 //! took effect after one of its successor; S-4, every entry has an owner again; S-6, balance; S-7, every item was
 //! reconciled after its last change.
 #![allow(
@@ -27,7 +27,7 @@ use std::time::Instant;
 use kube_sharding_sim::in_virtual_time;
 use script::{Flaws, simulate};
 
-/// Seeds of every test run; `SIM_SEEDS` asks for another number, `SIM_SEED` for another first one.
+/// Number of seeds; `SIM_SEEDS` sets another number, `SIM_SEED` another first seed.
 const SEEDS: u64 = 400;
 
 fn number(name: &str) -> Option<u64> {
@@ -38,7 +38,7 @@ fn run(seed: u64, flaws: Flaws) -> Result<script::Summary, String> {
     in_virtual_time(seed, simulate(seed, flaws))
 }
 
-/// Runs seeds on all cores; answers what failed.
+/// Runs seeds on all cores; returns the totals and the failures.
 fn sweep(seeds: std::ops::Range<u64>) -> (script::Summary, Vec<String>) {
     let threads = std::thread::available_parallelism().map_or(2, usize::from) as u64;
     let results: Vec<_> = std::thread::scope(|scope| {
@@ -67,7 +67,7 @@ fn sweep(seeds: std::ops::Range<u64>) -> (script::Summary, Vec<String>) {
 
 /// S-1, S-2, S-3, S-4, S-6, S-7.
 #[test]
-fn whatever_goes_wrong_one_member_acts_and_all_is_owned_again() {
+fn one_member_acts_during_faults_and_every_slot_is_owned_afterwards() {
     let begun = Instant::now();
     let first = number("SIM_SEED");
     let many = number("SIM_SEEDS").unwrap_or(if first.is_some() { 1 } else { SEEDS });
@@ -83,9 +83,9 @@ fn whatever_goes_wrong_one_member_acts_and_all_is_owned_again() {
     );
 }
 
-/// S-4, O-5: an outage of the API server moves nothing, the coordinator's place neither.
+/// S-4, O-5: an outage of the API server moves neither slots nor the coordinator.
 #[test]
-fn an_outage_moves_nothing() {
+fn an_outage_moves_no_slots() {
     let failed: Vec<String> = (0..100)
         .filter_map(|seed| {
             in_virtual_time(seed, script::outage(seed)).err().map(|error| format!("seed {seed}: {error}"))
@@ -94,9 +94,9 @@ fn an_outage_moves_nothing() {
     assert!(failed.is_empty(), "{} of 100 seeds: {:?}", failed.len(), failed.first());
 }
 
-/// S-4, S-6, S-7: whatever a person writes into the map ends in slots that somebody owns.
+/// S-4, S-6, S-7: after any edit of the map by a user, every slot gets an owner again.
 #[test]
-fn whatever_is_written_into_the_map_by_hand_all_is_owned_again() {
+fn every_slot_is_owned_again_after_edits_of_the_map() {
     let first = number("SIM_SEED").unwrap_or(0);
     let many = number("SIM_SEEDS").unwrap_or(200).min(200);
     let failed: Vec<String> = (first..first + many)
@@ -116,12 +116,12 @@ fn a_seed_reproduces() {
     }
 }
 
-/// S-3 needs that a write names the version that it is based on: without that, some seed shows a late write.
+/// S-3 needs a precondition on the version in each write: without it, some seed has a late write.
 #[test]
-fn writes_without_a_version_are_found_out() {
-    let flaws = Flaws { heedless: true };
+fn writes_without_a_version_are_detected() {
+    let flaws = Flaws { without_version_checks: true };
     let found = (0..400).find_map(|seed| run(seed, flaws).err().map(|error| (seed, error)));
-    let (seed, error) = found.expect("no seed shows the missing precondition");
+    let (seed, error) = found.expect("some seed detects the missing precondition");
     println!("seed {seed}: {error}");
     assert!(error.contains("S-3"), "{error}");
 }

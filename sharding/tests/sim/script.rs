@@ -1,4 +1,4 @@
-//! What happens in one simulation, and what must hold.
+//! The events of one simulation, and its checks.
 
 use std::{
     collections::BTreeMap,
@@ -8,25 +8,24 @@ use std::{
 };
 
 use kube_sharding::gate::Scope;
-use kube_sharding_sim::{BY_HAND, Faults, Server, Sky, Weather};
+use kube_sharding_sim::{BY_HAND, FaultInjector, Faults, LinkFaults, Server};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
     by_hand::edit_map,
-    fleet::{Fleet, ITEMS, Standstill, names, scope},
+    fleet::{Fleet, ITEMS, Stopped, names, scope},
     trace::explain,
 };
 
-/// Items that are shared.
+/// Items that the processes share.
 const ITEM_COUNT: usize = 12;
-/// How long things go wrong.
-const TROUBLE: Duration = Duration::from_secs(80);
-/// How long the fleet has to get over it: the longest late request (30 s) and drain (20 s + 10 s), a lease, and time
-/// for the last reconciles.
+/// How long faults are injected.
+const FAULTY: Duration = Duration::from_secs(80);
+/// Time to recover: the longest late request (30 s) and drain (20 s + 10 s), a lease duration, and time for the last reconciles.
 const RECOVERY: Duration = Duration::from_secs(90);
-/// How long a planned handover may take: a drain, and what cancels it.
+/// How long a planned handover may take: a drain and its cancellation.
 const HANDOVER: Duration = Duration::from_secs(30);
 /// Collections of the protocol.
 pub(crate) const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
@@ -35,11 +34,11 @@ const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases";
 /// Rules that are broken on purpose.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Flaws {
-    /// The server does not heed the version that a write is based on.
-    pub(crate) heedless: bool,
+    /// The server does not check the version that a write is based on.
+    pub(crate) without_version_checks: bool,
 }
 
-/// What one simulation saw.
+/// Totals of one simulation.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Summary {
     writes: usize,
@@ -47,7 +46,7 @@ pub(crate) struct Summary {
     crashes: usize,
     stops: usize,
     pauses: usize,
-    troubles: usize,
+    injected: usize,
     faults: Faults,
     pub(crate) digest: u64,
 }
@@ -59,7 +58,7 @@ impl Summary {
         self.crashes += other.crashes;
         self.stops += other.stops;
         self.pauses += other.pauses;
-        self.troubles += other.troubles;
+        self.injected += other.injected;
         other.faults.iter().for_each(|(fault, count)| *self.faults.entry(fault).or_default() += count);
     }
 }
@@ -68,8 +67,8 @@ impl fmt::Display for Summary {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             formatter,
-            "{} writes of items, {} changes of the map, {} crashes, {} clean stops, {} pauses, {} troubles in all; {:?}",
-            self.writes, self.map_changes, self.crashes, self.stops, self.pauses, self.troubles, self.faults
+            "{} writes of items, {} changes of the map, {} crashes, {} clean stops, {} pauses, {} faults in total; {:?}",
+            self.writes, self.map_changes, self.crashes, self.stops, self.pauses, self.injected, self.faults
         )
     }
 }
@@ -78,11 +77,11 @@ impl fmt::Display for Summary {
 pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String> {
     let mut dice = StdRng::seed_from_u64(seed);
     let server = server();
-    let server = if flaws.heedless { server.heedless_of("configmaps") } else { server };
-    let sky = Sky::new(seed);
-    // What a missing version lets through takes a late request.
-    let sky = if flaws.heedless { sky.with_late_requests() } else { sky };
-    let fleet = Fleet::new(seed, server.clone(), sky);
+    let server = if flaws.without_version_checks { server.without_version_checks_of("configmaps") } else { server };
+    let injector = FaultInjector::new(seed);
+    // A missing precondition only matters for late requests.
+    let injector = if flaws.without_version_checks { injector.with_late_requests() } else { injector };
+    let fleet = Fleet::new(seed, server.clone(), injector);
     for index in 0..ITEM_COUNT {
         let name = if index == 0 { "fleet-wide".to_owned() } else { format!("item-{index}") };
         create(&server, &name);
@@ -91,30 +90,30 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
         fleet.start("a");
     });
     let mut summary = Summary::default();
-    let end = Instant::now() + TROUBLE;
-    let mut next_trouble = Instant::now() + Duration::from_secs(dice.random_range(1..25));
+    let end = Instant::now() + FAULTY;
+    let mut next_fault = Instant::now() + Duration::from_secs(dice.random_range(1..25));
     let mut due: Vec<(Instant, Repair)> = Vec::new();
     while Instant::now() < end {
         sleep(Duration::from_millis(100)).await;
         one_acts(&fleet).map_err(|error| explain(&fleet.server, &error))?;
         edit(&server, &mut dice);
-        if Instant::now() >= next_trouble {
-            next_trouble = Instant::now() + Duration::from_millis(dice.random_range(500..8000));
-            trouble(&fleet, &mut dice, &mut summary, &mut due);
+        if Instant::now() >= next_fault {
+            next_fault = Instant::now() + Duration::from_millis(dice.random_range(500..8000));
+            inject_fault(&fleet, &mut dice, &mut summary, &mut due);
         }
         let now = Instant::now();
         due.extract_if(.., |(at, _)| *at <= now).for_each(|(_, repair)| repair.carry_out(&fleet));
     }
     due.into_iter().for_each(|(_, repair)| repair.carry_out(&fleet));
     let ids = fleet.ids();
-    ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
+    ids.iter().for_each(|id| fleet.injector.set(*id, LinkFaults::default()));
     fleet.start("b");
-    let healed = Instant::now() + RECOVERY;
-    while Instant::now() < healed {
+    let end_of_recovery = Instant::now() + RECOVERY;
+    while Instant::now() < end_of_recovery {
         sleep(Duration::from_millis(100)).await;
         one_acts(&fleet).map_err(|error| explain(&fleet.server, &error))?;
     }
-    well_again(&fleet).await.map_err(|error| explain(&fleet.server, &error))?;
+    recovered(&fleet).await.map_err(|error| explain(&fleet.server, &error))?;
     epochs_rise(&server)?;
     let written = server.written();
     summary.writes = written.iter().filter(|it| it.place.plural() == "configmaps").count();
@@ -122,18 +121,18 @@ pub(crate) async fn simulate(seed: u64, flaws: Flaws) -> Result<Summary, String>
         server.get(MAPS, &names().name).and_then(|map| map["spec"]["generation"].as_u64()).unwrap_or(0);
     let mut hasher = DefaultHasher::new();
     for it in &written {
-        (it.version, it.sender, it.at.duration_since(end - TROUBLE), it.place.plural()).hash(&mut hasher);
+        (it.version, it.sender, it.at.duration_since(end - FAULTY), it.place.plural()).hash(&mut hasher);
     }
     summary.digest = hasher.finish();
-    summary.faults = fleet.sky.faults();
+    summary.faults = fleet.injector.faults();
     let ids = fleet.ids();
     ids.into_iter().for_each(|id| fleet.kill(id));
     Ok(summary)
 }
 
-/// A fleet at rest, and then nobody reaches the API server for a minute: answers how the map differs after it.
+/// The API server is unreachable for a minute, without other changes: fails if the map changed.
 pub(crate) async fn outage(seed: u64) -> Result<(), String> {
-    let fleet = Fleet::new(seed, server(), Sky::new(seed)).with_terms();
+    let fleet = Fleet::new(seed, server(), FaultInjector::new(seed)).with_terms();
     (0..4).for_each(|_| {
         fleet.start("a");
     });
@@ -141,9 +140,9 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
     let map = |fleet: &Fleet| fleet.server.get(MAPS, &names().name).map(|map| map["spec"].clone()).unwrap_or_default();
     let before = map(&fleet);
     let ids = fleet.ids();
-    ids.iter().for_each(|id| fleet.sky.set(*id, Weather { cut: true, ..Weather::default() }));
+    ids.iter().for_each(|id| fleet.injector.set(*id, LinkFaults { cut: true, ..LinkFaults::default() }));
     sleep(Duration::from_mins(1)).await;
-    ids.iter().for_each(|id| fleet.sky.set(*id, Weather::default()));
+    ids.iter().for_each(|id| fleet.injector.set(*id, LinkFaults::default()));
     sleep(Duration::from_secs(60)).await;
     let after = map(&fleet);
     ids.into_iter().for_each(|id| fleet.kill(id));
@@ -153,11 +152,11 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// A fleet whose slot map, and Leases, are edited by hand in every way for a while: answers what is not well after it.
+/// The slot map and Leases are edited by hand in random ways for a while: fails if the processes do not recover.
 pub(crate) async fn edited_by_hand(seed: u64) -> Result<(), String> {
     let mut dice = StdRng::seed_from_u64(seed);
     let server = server();
-    let fleet = Fleet::new(seed, server.clone(), Sky::new(seed));
+    let fleet = Fleet::new(seed, server.clone(), FaultInjector::new(seed));
     (0..ITEM_COUNT).for_each(|index| create(&server, &format!("item-{index}")));
     (0..dice.random_range(1..=3)).for_each(|_| {
         fleet.start("a");
@@ -172,14 +171,14 @@ pub(crate) async fn edited_by_hand(seed: u64) -> Result<(), String> {
         }
     }
     sleep(Duration::from_secs(60)).await;
-    let well = well_again(&fleet).await.map_err(|error| explain(&fleet.server, &error));
+    let well = recovered(&fleet).await.map_err(|error| explain(&fleet.server, &error));
     fleet.ids().into_iter().for_each(|id| fleet.kill(id));
     well
 }
 
-/// What ends a trouble.
+/// The end of a fault.
 enum Repair {
-    Weather(usize),
+    LinkFaults(usize),
     Resume(usize),
     Kill(usize),
 }
@@ -187,15 +186,15 @@ enum Repair {
 impl Repair {
     fn carry_out(self, fleet: &Fleet) {
         match self {
-            Self::Weather(id) => fleet.sky.set(id, Weather::default()),
+            Self::LinkFaults(id) => fleet.injector.set(id, LinkFaults::default()),
             Self::Resume(id) => fleet.resume(id),
             Self::Kill(id) => fleet.kill(id),
         }
     }
 }
 
-/// Something goes wrong.
-fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Vec<(Instant, Repair)>) {
+/// Injects a fault.
+fn inject_fault(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Vec<(Instant, Repair)>) {
     let ids = fleet.ids();
     let Some(&one) = ids.get(dice.random_range(0..ids.len().max(1))) else {
         fleet.start("a");
@@ -204,9 +203,9 @@ fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Ve
     let template = if dice.random_range(0..2) == 0 { "a" } else { "b" };
     let seconds = Duration::from_secs(dice.random_range(2..40));
     let at = Instant::now() + seconds;
-    summary.troubles += 1;
+    summary.injected += 1;
     let kind = dice.random_range(0..16_u32);
-    fleet.server.note(format!("trouble {kind} of process {one} for {seconds:?}, template {template}"));
+    fleet.server.note(format!("fault {kind} of process {one} for {seconds:?}, template {template}"));
     match kind {
         0 | 1 => {
             fleet.kill(one);
@@ -222,17 +221,17 @@ fn trouble(fleet: &Fleet, dice: &mut StdRng, summary: &mut Summary, due: &mut Ve
             fleet.start(template);
         }
         4 | 5 => {
-            let what = [Standstill::Process, Standstill::Machine, Standstill::Hypervisor];
+            let what = [Stopped::Process, Stopped::Machine, Stopped::Hypervisor];
             fleet.pause(one, what[dice.random_range(0..what.len())]);
             due.push((at, Repair::Resume(one)));
             summary.pauses += 1;
         }
-        _ => trouble_of_things(fleet, (kind, one, at, template), dice, due),
+        _ => inject_external_fault(fleet, (kind, one, at, template), dice, due),
     }
 }
 
-/// Something goes wrong with the network, with a clock, or by hand.
-fn trouble_of_things(
+/// Injects a fault of the network or a clock, or an edit by hand.
+fn inject_external_fault(
     fleet: &Fleet,
     (kind, one, at, template): (u32, usize, Instant, &str),
     dice: &mut StdRng,
@@ -240,53 +239,53 @@ fn trouble_of_things(
 ) {
     let ids = fleet.ids();
     let flaky =
-        Weather { request_lost: 100, answer_lost: 100, late: 50, refused: 100, watch: 100, ..Weather::default() };
+        LinkFaults { request_lost: 100, answer_lost: 100, late: 50, refused: 100, watch: 100, ..LinkFaults::default() };
     match kind {
         6 | 7 => {
-            fleet.sky.set(one, flaky);
-            due.push((at, Repair::Weather(one)));
+            fleet.injector.set(one, flaky);
+            due.push((at, Repair::LinkFaults(one)));
         }
         8 => {
-            fleet.sky.set(one, Weather { cut: true, ..Weather::default() });
-            due.push((at, Repair::Weather(one)));
+            fleet.injector.set(one, LinkFaults { cut: true, ..LinkFaults::default() });
+            due.push((at, Repair::LinkFaults(one)));
         }
         9 => {
-            // The API server is away for all, or slow to answer all.
-            let slow = Weather { slow: Duration::from_secs(dice.random_range(1..7)), ..Weather::default() };
-            let away = Weather { cut: true, ..Weather::default() };
-            let weather = if dice.random_range(0..2) == 0 { slow } else { away };
+            // The API server is unreachable or slow for all processes.
+            let slow = LinkFaults { slow: Duration::from_secs(dice.random_range(1..7)), ..LinkFaults::default() };
+            let away = LinkFaults { cut: true, ..LinkFaults::default() };
+            let link = if dice.random_range(0..2) == 0 { slow } else { away };
             for id in ids {
-                fleet.sky.set(id, weather);
-                due.push((at, Repair::Weather(id)));
+                fleet.injector.set(id, link);
+                due.push((at, Repair::LinkFaults(id)));
             }
         }
         10 => fleet.server.remove(MAPS, &names().name),
         11 => fleet.server.remove(LEASES, &names().lease(&fleet.name(one))),
         12 => {
-            // Its wall clock is set.
+            // The process's wall clock is set.
             let by = Duration::from_secs(dice.random_range(1..300));
             let (forward, back) =
                 if dice.random_range(0..2) == 0 { (by, Duration::ZERO) } else { (Duration::ZERO, by) };
             fleet.with(one, |process| process.clock.set_wall(forward, back));
         }
         13 if ids.len() < 6 => {
-            // Its node is away, and a pod of its name is started elsewhere: more than one of a name are alive for a
-            // while, and in the end the newest.
-            let away = Weather { cut: dice.random_range(0..2) == 0, ..flaky };
-            fleet.sky.set(one, away);
+            // The process's node is unreachable, and a pod of the same name is started on another node: several pods of one name
+            // are alive for a while, finally only the newest.
+            let away = LinkFaults { cut: dice.random_range(0..2) == 0, ..flaky };
+            fleet.injector.set(one, away);
             due.extend(fleet.of_one_name(one).into_iter().map(|id| (at, Repair::Kill(id))));
             fleet.start_twin(one, template);
         }
         _ => {
-            // Answers of one come late, those of reads too.
-            let slow = Weather { slow: Duration::from_secs(dice.random_range(1..20)), ..Weather::default() };
-            fleet.sky.set(one, slow);
-            due.push((at, Repair::Weather(one)));
+            // All responses to one process are late.
+            let slow = LinkFaults { slow: Duration::from_secs(dice.random_range(1..20)), ..LinkFaults::default() };
+            fleet.injector.set(one, slow);
+            due.push((at, Repair::LinkFaults(one)));
         }
     }
 }
 
-/// A server that judges slot maps by their schema.
+/// A server that validates slot maps by their schema.
 fn server() -> Server {
     Server::new().with_definition(&serde_json::to_value(names().definition()).unwrap())
 }
@@ -309,7 +308,7 @@ fn edit(server: &Server, dice: &mut StdRng) {
     }
 }
 
-/// S-1: at most one may act. S-2: while one may, no other still works under its right, or waits for a write.
+/// S-1: at most one process may act. S-2: while one may, no other still works or waits for a write.
 fn one_acts(fleet: &Fleet) -> Result<(), String> {
     let processes = fleet.processes.lock().unwrap();
     for item in fleet.server.all(ITEMS) {
@@ -320,7 +319,7 @@ fn one_acts(fleet: &Fleet) -> Result<(), String> {
             let Some((incarnation, gate)) = &process.gate else { continue };
             if gate.check(scope).is_ok() {
                 actors.push(incarnation.to_string());
-            } else if fleet.sky.writes(*id, scope) || (gate.acts() && gate.in_flight_on(scope) > 0) {
+            } else if fleet.injector.writes(*id, scope) || (gate.acts() && gate.in_flight_on(scope) > 0) {
                 busy.push(incarnation.to_string());
             }
         }
@@ -328,13 +327,13 @@ fn one_acts(fleet: &Fleet) -> Result<(), String> {
             return Err(format!("S-1: {actors:?} may act on {}", item["metadata"]["name"]));
         }
         if actors.len() + busy.len() > 1 {
-            return Err(format!("S-2: {busy:?} are not done with {}, {actors:?} may act", item["metadata"]["name"]));
+            return Err(format!("S-2: {busy:?} still work on {}, {actors:?} may act", item["metadata"]["name"]));
         }
     }
     Ok(())
 }
 
-/// S-3: of the writes of one item that took effect, none is of an older epoch than one before.
+/// S-3: epochs of the writes of one item that took effect never decrease.
 fn epochs_rise(server: &Server) -> Result<(), String> {
     let mut newest: BTreeMap<String, i64> = BTreeMap::new();
     for write in server.written().iter().filter(|it| it.place.plural() == "configmaps" && it.sender != BY_HAND) {
@@ -349,19 +348,19 @@ fn epochs_rise(server: &Server) -> Result<(), String> {
     Ok(())
 }
 
-/// S-4, S-6, S-7, soon: the coordinator's place may be on its way from one to another, since anybody may be elected.
-async fn well_again(fleet: &Fleet) -> Result<(), String> {
+/// S-4, S-6, S-7, after some time: the role of the coordinator may be moving, since any process can be elected.
+async fn recovered(fleet: &Fleet) -> Result<(), String> {
     let end = Instant::now() + HANDOVER;
     loop {
-        match all_is_well(fleet) {
+        match check_recovery(fleet) {
             Err(_) if Instant::now() < end => sleep(Duration::from_millis(100)).await,
             settled => return settled,
         }
     }
 }
 
-/// S-4, S-6, S-7, now.
-fn all_is_well(fleet: &Fleet) -> Result<(), String> {
+/// S-4, S-6, S-7, at this moment.
+fn check_recovery(fleet: &Fleet) -> Result<(), String> {
     let processes = fleet.processes.lock().unwrap();
     let gates: Vec<_> = processes.values().filter_map(|it| it.gate.as_ref()).collect();
     let scopes = (0..=u8::MAX).map(|slot| Scope::Slot(kube_sharding::Slot::new(slot))).chain([Scope::Coordinator]);

@@ -1,4 +1,4 @@
-//! What a failure is explained by, where `SIM_TRACE` is set.
+//! Prints the history of a failure if `SIM_TRACE` is set.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use kube_sharding_sim::{BY_HAND, Server};
 use serde_json::Value;
 use tokio::time::Instant;
 
-/// An error; where `SIM_TRACE` is set, with everything that happened before.
+/// Returns the error, and prints the history if `SIM_TRACE` is set.
 pub(crate) fn explain(server: &Server, error: &str) -> String {
     if std::env::var_os("SIM_TRACE").is_some() {
         let written = server.written();
@@ -40,5 +40,5 @@ fn brief(object: &Value) -> String {
 }
 
 fn sender(process: usize) -> String {
-    if process == BY_HAND { "of a person".to_owned() } else { process.to_string() }
+    if process == BY_HAND { "of the test".to_owned() } else { process.to_string() }
 }

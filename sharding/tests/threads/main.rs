@@ -1,13 +1,13 @@
-//! Threads that meet at a door of the gate, in every order that memory allows: the real code of `src/doors.rs`, with
-//! loom's atomics.
+//! Concurrent use of the gate's doors, in every order that the memory model allows: the real code of `src/doors.rs` with loom's
+//! atomics.
 //!
-//! S-2: what a handover saw end has ended, and what began meanwhile was seen.
+//! S-2: if a handover finds that no work is in flight, none is, and it finds all work that started before.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "tests")]
 
 #[path = "../../src/doors.rs"]
 mod doors;
 
-/// What the doors are made of here.
+/// The atomics of the doors: those of loom.
 mod sync {
     pub(crate) use loom::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 }
@@ -15,7 +15,7 @@ mod sync {
 use doors::{Door, settle};
 use loom::{cell::UnsafeCell, sync::Arc, thread};
 
-/// A door, and what only who may act touches: loom fails where two touch it at one time.
+/// A door, and an object that only a thread with permission may access: loom fails if two threads access it at the same time.
 struct Place {
     door: Door,
     object: UnsafeCell<u32>,
@@ -31,9 +31,9 @@ fn touch(place: &Place) {
     place.object.with_mut(|_| ());
 }
 
-/// New work on one thread, a handover on another: if the handover saw nobody, nobody began.
+/// New work on one thread, a handover on another: if the handover found no work, no work started.
 #[test]
-fn work_that_begins_is_seen_by_a_handover_or_sees_it() {
+fn new_work_and_a_handover_detect_each_other() {
     loom::model(|| {
         let place = place();
         let worker = thread::spawn({
@@ -53,9 +53,9 @@ fn work_that_begins_is_seen_by_a_handover_or_sees_it() {
     });
 }
 
-/// Work that has begun writes while its slot is drained: a write is let through and awaited, or refused.
+/// Running work writes while its slot is drained: the write is either allowed and awaited, or rejected.
 #[test]
-fn a_write_is_awaited_or_refused() {
+fn a_write_is_awaited_or_rejected() {
     loom::model(|| {
         let place = place();
         let worker = thread::spawn({
@@ -70,15 +70,15 @@ fn a_write_is_awaited_or_refused() {
         place.door.set(0, true);
         if settle(&[&place.door].into_iter()) {
             touch(&place);
-            assert_eq!(place.door.enter(Door::write_epoch), 0, "nothing writes any more");
+            assert_eq!(place.door.enter(Door::write_epoch), 0, "no more writes are allowed");
         }
         worker.join().unwrap();
     });
 }
 
-/// Work that has begun is not refused in the moment between open and draining.
+/// Running work is not rejected between open and draining.
 #[test]
-fn work_that_has_begun_meets_no_closed_door() {
+fn running_work_may_write_while_its_slot_starts_draining() {
     loom::model(|| {
         let place = place();
         assert_eq!(place.door.enter(Door::epoch), 1);
