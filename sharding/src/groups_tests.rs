@@ -1,4 +1,4 @@
-//! What a member is told of while slots come and go.
+//! What a member's watches report while it gains and loses slots.
 
 use std::sync::{Arc, Mutex};
 
@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use super::*;
 use crate::scripted::{Server, query, settle};
 
-/// What a sink was told, as words.
+/// The calls of a sink, as text.
 #[derive(Clone, Default)]
 struct Told(Arc<Mutex<Vec<String>>>);
 
@@ -93,13 +93,13 @@ impl Drop for World {
 }
 
 #[test]
-fn the_names_of_these_tests_are_in_slots_of_their_own() {
+fn the_names_of_these_tests_are_in_different_slots() {
     assert_eq!(slots(&["one", "two", "three", "four", "five"]).len(), 5);
 }
 
-/// O-4, S-8: a slot is said to be listed after it was told of, and what is kept is not listed again.
+/// O-4, S-8: a slot is synced after its list was reported, and kept slots are not listed again.
 #[tokio::test(start_paused = true)]
-async fn slots_are_synced_after_their_list_and_what_is_kept_is_not_listed_again() {
+async fn slots_are_synced_after_their_list_and_kept_slots_are_not_listed_again() {
     let world = World::new(query(), Selection::Everything);
     world.server.answer_lists(false);
     assert_eq!(world.own(&["one"]).await, ["synced "], "nothing is listed yet");
@@ -115,7 +115,7 @@ async fn slots_are_synced_after_their_list_and_what_is_kept_is_not_listed_again(
     assert_eq!(world.server.requests(), ["list", "5"]);
 }
 
-/// The server was asked for more than is owned, and may answer more than it was asked for.
+/// A watch may select more slots than are owned, and the server may send more than was selected.
 #[tokio::test(start_paused = true)]
 async fn events_of_slots_that_are_not_owned_are_dropped() {
     let world = World::new(query(), Selection::Everything);
@@ -136,9 +136,9 @@ async fn events_of_slots_that_are_not_owned_are_dropped() {
     assert_eq!(world.own(&[]).await, ["dropped one", "synced "]);
 }
 
-/// S-7: a slot that was lost and came back is listed anew.
+/// S-7: a slot that was lost and gained again is listed again.
 #[tokio::test(start_paused = true)]
-async fn a_slot_that_comes_back_is_listed() {
+async fn a_slot_that_is_gained_again_is_listed() {
     let world = World::new(query(), Selection::Everything);
     world.own(&["one"]).await;
     world.own(&[]).await;
@@ -146,15 +146,15 @@ async fn a_slot_that_comes_back_is_listed() {
     assert_eq!(world.own(&["one"]).await, ["synced ", "listed [one] of one at 6", "synced one"]);
 }
 
-/// S-7, S-8: the watch of all goes on from the oldest version of its parts, without a list.
+/// S-7, S-8: a merged watch continues from the oldest version of its parts, without a list.
 #[tokio::test(start_paused = true)]
-async fn many_groups_become_one_that_misses_nothing() {
+async fn merged_groups_miss_no_event() {
     let world = World::new(query(), Selection::Label("slot".to_owned()));
     for names in [&["one"][..], &["one", "two"], &["one", "two", "three"], &["one", "two", "three", "four"]] {
         world.own(names).await;
     }
     world.server.requests();
-    // All watches but the second are as far as the newest version; the second has not heard of the change of its slot.
+    // All watches but the second have received the newest version; the second has not received the change of its slot.
     let newest = world.server.change_unseen("two");
     for watch in [0, 2, 3] {
         world.server.bookmark(watch, newest);
@@ -169,7 +169,7 @@ async fn many_groups_become_one_that_misses_nothing() {
     assert_eq!(world.told.words(), ["+two"]);
 }
 
-/// S-8: what bookmarks told of all parts is not asked for again.
+/// S-8: events before the bookmarks of all parts are not requested again.
 #[tokio::test(start_paused = true)]
 async fn events_that_all_parts_have_passed_are_not_repeated() {
     let world = World::new(query(), Selection::Everything);
@@ -184,7 +184,7 @@ async fn events_that_all_parts_have_passed_are_not_repeated() {
     assert_eq!(world.server.requests(), ["9"]);
 }
 
-/// S-8: one part that is not listed yet has no version to go on from, and its slots are not synced.
+/// S-8: a part that is not listed yet has no version to continue from, and its slots are not synced.
 #[tokio::test(start_paused = true)]
 async fn groups_are_not_merged_before_all_are_listed() {
     let world = World::new(query(), Selection::Everything);
@@ -195,15 +195,15 @@ async fn groups_are_not_merged_before_all_are_listed() {
     assert_eq!(world.own(&["one", "two", "three", "four"]).await, ["synced one two three"]);
     world.server.requests();
     tokio::time::sleep(QUIET + Duration::from_secs(1)).await;
-    assert_eq!(world.server.requests(), [""; 0], "its list is waited for");
+    assert_eq!(world.server.requests(), [""; 0], "the merge waits for its list");
     assert_eq!(world.told.words(), [""; 0]);
     world.server.answer_lists(true);
     settle().await;
     assert_eq!(world.told.words(), ["listed [four] of four at 5", "synced one two three four"]);
-    assert_eq!(world.server.requests(), ["5"], "then there is one watch of all, from there");
+    assert_eq!(world.server.requests(), ["5"], "then one watch of everything continues from there");
 }
 
-/// A group whose slots mostly went is asked for less, and goes on from its version.
+/// The watch of a group that lost most of its slots is narrowed, and continues from its version.
 #[tokio::test(start_paused = true)]
 async fn a_watch_of_much_more_than_is_owned_is_narrowed() {
     let world = World::new(query(), Selection::Label("slot".to_owned()));
@@ -214,10 +214,10 @@ async fn a_watch_of_much_more_than_is_owned_is_narrowed() {
     settle().await;
     assert_eq!(world.server.requests(), [format!("5 {}", slots(&["one"]).label_selector("slot").replace(' ', "+"))]);
     tokio::time::sleep(QUIET * 3).await;
-    assert!(world.server.requests().iter().all(|it| !it.starts_with("list")), "and then it is left alone");
+    assert!(world.server.requests().iter().all(|it| !it.starts_with("list")), "and then it is not changed again");
 }
 
-/// Several namespaces have no version that all could go on from.
+/// Several namespaces have no common version from which one watch could continue.
 #[tokio::test(start_paused = true)]
 async fn groups_of_several_namespaces_are_not_merged() {
     let query = query().within(&["a".to_owned(), "b".to_owned()]);
@@ -229,7 +229,7 @@ async fn groups_of_several_namespaces_are_not_merged() {
     assert_eq!(world.server.requests(), [""; 0]);
 }
 
-/// A list after a lost watch is of the group's own slots only.
+/// The list after an expired watch selects only the group's own slots.
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_expired_lists_its_own_slots() {
     let world = World::new(query(), Selection::Everything);

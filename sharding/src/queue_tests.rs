@@ -1,4 +1,4 @@
-//! The queue of a member that is suspended, drained, kept, robbed and failing.
+//! The queue of a member that is suspended, drains slots, keeps or loses them, and fails.
 
 use std::{
     cell::{Cell, RefCell},
@@ -25,7 +25,7 @@ struct World {
     gate: Gate,
     queue: Queue<&'static str>,
     runs: RefCell<Vec<&'static str>>,
-    /// How the next works end.
+    /// Results of the next reconciles.
     fails: Cell<usize>,
 }
 
@@ -49,7 +49,7 @@ impl World {
         self.gate.set(&Opening { until, entries: BTreeMap::new(), draining: [SLOT.entry()].into() });
     }
 
-    /// Works for so many seconds; each key takes so many.
+    /// Works for so many seconds; each key takes `each_seconds`.
     async fn work(&self, seconds: u64, each_seconds: u64) {
         let work = |key| async move {
             tokio::time::sleep(Duration::from_secs(each_seconds)).await;
@@ -71,7 +71,7 @@ fn slots() -> SlotSet {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_is_worked_on_once_however_often_it_is_pushed() {
+async fn a_key_that_is_pushed_several_times_runs_once() {
     let world = World::new();
     for key in ["a", "b", "a"] {
         world.queue.push(SLOT, key);
@@ -93,7 +93,7 @@ async fn a_key_pushed_while_it_runs_runs_again() {
     assert_eq!(world.runs(), ["a", "a"]);
 }
 
-/// S-7: a suspension costs time only.
+/// S-7: a suspension only costs time.
 #[tokio::test(start_paused = true)]
 async fn keys_pushed_while_the_member_may_not_act_run_later() {
     let world = World::new();
@@ -102,13 +102,13 @@ async fn keys_pushed_while_the_member_may_not_act_run_later() {
     world.work(5, 0).await;
     assert_eq!(world.runs(), [""; 0]);
     world.clock.0.store(14, Ordering::SeqCst);
-    // It was renewed, and nothing else changed: no receiver of the gate learns of it.
+    // The Lease was renewed, and nothing else changed: the gate's receivers are not notified.
     world.open();
     world.work(5, 0).await;
     assert_eq!(world.runs(), ["a"]);
 }
 
-/// S-7: what was turned away while a slot was about to go is worked on when it is kept.
+/// S-7: keys that were rejected while a slot drained are reconciled if the slot is kept.
 #[tokio::test(start_paused = true)]
 async fn keys_pushed_while_a_slot_drains_run_when_it_reopens() {
     let world = World::new();
@@ -123,7 +123,7 @@ async fn keys_pushed_while_a_slot_drains_run_when_it_reopens() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn work_that_was_cancelled_is_begun_again_where_the_slot_stays() {
+async fn cancelled_work_is_restarted_if_the_slot_is_kept() {
     let world = World::new();
     world.queue.push(SLOT, "a");
     let cancels = async {
@@ -148,7 +148,7 @@ async fn a_failed_key_is_retried() {
     assert!(world.queue.is_empty());
 }
 
-/// O-4: nothing is worked on before everything of its slot is listed.
+/// O-4: keys are not reconciled before every kind of their slot is listed.
 #[tokio::test(start_paused = true)]
 async fn keys_of_unlisted_slots_wait_and_of_lost_slots_are_dropped() {
     let world = World::new();
@@ -167,5 +167,5 @@ async fn keys_of_unlisted_slots_wait_and_of_lost_slots_are_dropped() {
     world.open();
     world.queue.synced(slots());
     world.work(5, 0).await;
-    assert_eq!(world.runs(), [""; 0], "its list would have brought it");
+    assert_eq!(world.runs(), [""; 0], "a list of the slot would queue it");
 }

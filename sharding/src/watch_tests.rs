@@ -1,4 +1,4 @@
-//! A watch goes on where it was, whatever becomes of its connections.
+//! A watch continues from its last version after its connection was lost.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 
@@ -11,7 +11,7 @@ fn seeing(server: &Server, from: Option<&str>) -> Seeing {
     Box::pin(follow(server.client(), query(), read, from.map(str::to_owned)))
 }
 
-/// What it sees in the next seconds.
+/// The events of the next seconds.
 async fn seen(stream: &mut Seeing, seconds: u64) -> Vec<String> {
     let mut words = Vec::new();
     let end = Instant::now() + Duration::from_secs(seconds);
@@ -29,7 +29,7 @@ async fn seen(stream: &mut Seeing, seconds: u64) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_lists_and_goes_on_from_the_list() {
+async fn it_lists_and_continues_from_the_list() {
     let server = Server::new(&["one", "two"]);
     let mut stream = seeing(&server, None);
     assert_eq!(seen(&mut stream, 1).await, ["listed 2 at 2"]);
@@ -39,16 +39,16 @@ async fn it_lists_and_goes_on_from_the_list() {
     assert_eq!(server.requests(), ["list", "2"]);
 }
 
-/// S-8: what is known is not listed again.
+/// S-8: known objects are not listed again.
 #[tokio::test(start_paused = true)]
-async fn it_goes_on_from_a_known_version_without_a_list() {
+async fn it_continues_from_a_known_version_without_a_list() {
     let server = Server::new(&["one", "two"]);
     let mut stream = seeing(&server, Some("1"));
     assert_eq!(seen(&mut stream, 1).await, ["+two"]);
     assert_eq!(server.requests(), ["1"]);
 }
 
-/// S-7: a connection that ends, or is dead, or a server that errs, costs no event.
+/// S-7: no event is lost if a connection ends or is dead, or if the server responds with an error.
 #[tokio::test(start_paused = true)]
 async fn a_lost_connection_costs_no_event() {
     let server = Server::new(&["one"]);
@@ -61,15 +61,15 @@ async fn a_lost_connection_costs_no_event() {
     server.change("three");
     server.refuse(500);
     assert_eq!(seen(&mut stream, 5).await, ["error 500", "+three"]);
-    assert_eq!(server.requests(), ["list", "1", "2", "2"], "from the newest that it saw");
+    assert_eq!(server.requests(), ["list", "1", "2", "2"], "from the newest received version");
     server.change_unseen("four");
-    assert_eq!(seen(&mut stream, 30).await, [""; 0], "its connection is silent");
-    assert_eq!(seen(&mut stream, 60).await, ["+four"], "and was taken for dead after its time limit");
+    assert_eq!(seen(&mut stream, 30).await, [""; 0], "its connection is stalled");
+    assert_eq!(seen(&mut stream, 60).await, ["+four"], "and was closed after the timeout");
 }
 
-/// S-8: where nothing is selected for long, only bookmarks keep a version from becoming too old.
+/// S-8: if nothing is selected for a long time, only bookmarks prevent that a version becomes too old.
 #[tokio::test(start_paused = true)]
-async fn it_goes_on_from_the_newest_bookmark() {
+async fn it_continues_from_the_newest_bookmark() {
     let server = Server::new(&["one"]);
     let mut stream = seeing(&server, None);
     seen(&mut stream, 1).await;
@@ -81,7 +81,7 @@ async fn it_goes_on_from_the_newest_bookmark() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_version_that_is_too_old_leads_to_a_list() {
+async fn a_version_that_is_too_old_requires_a_list() {
     let server = Server::new(&["one"]);
     let mut stream = seeing(&server, None);
     seen(&mut stream, 1).await;
@@ -93,12 +93,12 @@ async fn a_version_that_is_too_old_leads_to_a_list() {
     assert_eq!(seen(&mut late, 5).await, ["error 410", "listed 2 at 2"]);
 }
 
-/// One object that cannot be read hides no other and stops nothing, in a list or on its way.
+/// An object that cannot be parsed hides no other object and stops neither a list nor a watch.
 #[tokio::test(start_paused = true)]
 async fn an_object_that_cannot_be_read_stops_nothing() {
     let server = Server::new(&["one", "deep", "broken", "two"]);
     let mut stream = seeing(&server, None);
-    assert_eq!(seen(&mut stream, 1).await, ["listed 3 at 4"], "one has no head");
+    assert_eq!(seen(&mut stream, 1).await, ["listed 3 at 4"], "one has no metadata");
     for name in ["three", "deep", "broken", "four"] {
         server.change(name);
     }
@@ -107,12 +107,12 @@ async fn an_object_that_cannot_be_read_stops_nothing() {
     server.delete("deep");
     server.expire(0);
     assert_eq!(seen(&mut stream, 5).await, ["-deep", "error 410", "listed 4 at 9"]);
-    assert_eq!(server.requests(), ["list", "4", "list", "9"], "nothing was asked for again");
+    assert_eq!(server.requests(), ["list", "4", "list", "9"], "nothing is requested again");
 }
 
-/// Large objects make pages small, whatever came before; small ones make them large again, not at once.
+/// Pages become small at once after large objects, and gradually large after small ones.
 #[test]
-fn pages_follow_the_size_of_what_is_listed() {
+fn pages_depend_on_the_size_of_the_listed_objects() {
     let token = || Some("next".to_owned());
     let page = Page::FIRST.after(500, 500 * 1024, token()).expect("there is more");
     assert_eq!(page.objects, 1000, "twice as many");
@@ -121,13 +121,13 @@ fn pages_follow_the_size_of_what_is_listed() {
     let page = page.after(15, 15 << 20, token()).expect("there is more");
     assert_eq!(page.objects, 3);
     let page = page.smaller();
-    assert_eq!((page.objects, page.bytes_max()), (1, usize::MAX), "one is read whatever its size");
+    assert_eq!((page.objects, page.bytes_max()), (1, usize::MAX), "a single object is read whatever its size");
     assert_eq!(page.after(1, 1000, Some(String::new())), None, "the last");
     assert_eq!(Page::FIRST.after(0, 100, None), None);
 }
 
 #[test]
-fn each_object_of_a_list_is_read_alone() {
+fn each_object_of_a_list_is_parsed_separately() {
     let read = |text: &str| {
         Reader::<u8>(|it| it.parse::<u8>().ok().map(|it| it / 2))
             .deserialize(&mut serde_json::Deserializer::from_str(text))

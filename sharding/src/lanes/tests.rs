@@ -1,5 +1,5 @@
 //! Tests of the queue: invariants of ARCHITECTURE.md.
-#![allow(clippy::single_match_else, reason = "both arms are of one weight")]
+#![allow(clippy::single_match_else, reason = "both arms are equally important")]
 
 use std::{
     collections::{HashMap, HashSet},
@@ -18,7 +18,7 @@ fn never(_: &&str) -> Option<Instant> {
     None
 }
 
-/// who waits longer than the head start of another priority is not overtaken any more.
+/// a key that has waited longer than the head start of another priority is not overtaken.
 #[test]
 fn higher_priorities_come_first_and_nothing_starves() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
@@ -33,22 +33,22 @@ fn higher_priorities_come_first_and_nothing_starves() {
 }
 
 #[test]
-fn a_key_that_waits_is_hurried_by_a_higher_priority_and_keeps_its_age() {
+fn a_higher_priority_speeds_up_a_waiting_key_which_keeps_its_age() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     lanes.push("a", 1, Priority::Low, now);
     lanes.push("a", 2, Priority::Normal, now);
     let later = now + Duration::from_millis(10);
     assert!(lanes.push("a", 1, Priority::High, later));
-    assert!(!lanes.push("a", 1, Priority::Low, later), "and is not held up again");
+    assert!(!lanes.push("a", 1, Priority::Low, later), "and is not delayed again");
     assert_eq!((lanes.depth(), lanes.oldest()), (2, Some(now)));
     assert_eq!(lanes.pop(unlimited, never), Some(Started { key: 1, queued_at: now }));
     assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(2));
     assert_eq!((lanes.depth(), lanes.oldest()), (0, None));
 }
 
-/// A lane whose rate is used up rests; others go on.
+/// A lane that has used up its rate waits; other lanes continue.
 #[test]
-fn a_lane_that_rests_holds_up_no_other() {
+fn a_lane_at_its_rate_limit_blocks_no_other() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     let until = now + Duration::from_secs(1);
     for (lane, key) in [("a", 1), ("a", 2), ("b", 10)] {
@@ -58,7 +58,7 @@ fn a_lane_that_rests_holds_up_no_other() {
     assert_eq!(lanes.pop(unlimited, rest).map(|it| it.key), Some(10));
     assert_eq!(lanes.pop(unlimited, rest), None);
     lanes.push("a", 3, Priority::High, now);
-    assert_eq!(lanes.pop(unlimited, never), None, "it rests, whatever comes");
+    assert_eq!(lanes.pop(unlimited, never), None, "the lane still waits");
     assert_eq!(lanes.next_timer(), Some(until));
     lanes.expire(until);
     assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(3));
@@ -87,7 +87,7 @@ fn a_key_that_changes_while_it_runs_runs_again_after() {
     assert_eq!(lanes.pop(unlimited, never), None);
 }
 
-/// a lane that floods the queue does not make another wait.
+/// a lane that floods the queue does not delay another.
 #[test]
 fn lanes_take_turns() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
@@ -100,7 +100,7 @@ fn lanes_take_turns() {
 }
 
 #[test]
-fn a_lane_at_its_limit_holds_up_no_other_and_goes_on_when_it_has_room() {
+fn a_lane_at_its_limit_blocks_no_other_and_continues_below_it() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     (0..3).for_each(|key| {
         lanes.push("a", key, Priority::Normal, now);
@@ -116,7 +116,7 @@ fn a_lane_at_its_limit_holds_up_no_other_and_goes_on_when_it_has_room() {
 
 /// limits are read when a key starts.
 #[test]
-fn a_raised_limit_counts_at_once() {
+fn a_raised_limit_takes_effect_at_once() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     (0..3).for_each(|key| {
         lanes.push("a", key, Priority::Normal, now);
@@ -128,7 +128,7 @@ fn a_raised_limit_counts_at_once() {
 }
 
 #[test]
-fn a_timer_queues_its_key_once_and_the_earlier_one_counts() {
+fn a_timer_queues_its_key_once_and_the_earlier_timer_is_used() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     let seconds = |count| now + Duration::from_secs(count);
     lanes.push_at("a", 1, seconds(10));
@@ -146,7 +146,7 @@ fn a_timer_queues_its_key_once_and_the_earlier_one_counts() {
 }
 
 #[test]
-fn a_change_makes_a_timer_needless() {
+fn a_change_cancels_a_timer() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());
     lanes.push_at("a", 1, now + Duration::from_secs(5));
     lanes.push("a", 1, Priority::Normal, now);
@@ -177,10 +177,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// whatever happens, no key runs twice at once, no lane exceeds its limit, no lane with work and room is
-    /// passed over, and every key that was queued runs in the end.
+        /// in any sequence, no key runs twice at the same time, no lane exceeds its limit, no lane with work below its limit is
+        /// skipped, and every queued key runs eventually.
     #[test]
-    fn the_queue_keeps_its_promises(steps in proptest::collection::vec(step(), 1..200)) {
+    fn the_queue_satisfies_its_invariants(steps in proptest::collection::vec(step(), 1..200)) {
         const LIMIT: usize = 2;
         let lane_of = |key: u8| key % 3;
         let mut now = Instant::now();

@@ -1,4 +1,4 @@
-//! What the runtime itself must keep: that a drain is awaited, and that a member ends with who waits for it.
+//! The runtime waits for drains, and a member ends when no task waits for it.
 
 use std::{
     collections::BTreeMap,
@@ -16,9 +16,9 @@ use crate::{Slot, clock::SystemClock, gate::Scope, map::Content, member::Version
 
 const SCOPE: Scope = Scope::Slot(Slot::new(3));
 
-struct Nobody;
+struct NoElection;
 
-impl Election for Nobody {
+impl Election for NoElection {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         Box::pin(async { None })
     }
@@ -40,7 +40,7 @@ fn settings(name: &str) -> Settings {
     }
 }
 
-/// A member of a cluster that never answers, and how many requests were sent.
+/// A member of a cluster that never responds, and the number of sent requests.
 fn unanswered(name: &str) -> (Result<(Handle, Runtime), InvalidName>, Arc<AtomicUsize>) {
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
@@ -48,7 +48,7 @@ fn unanswered(name: &str) -> (Result<(Handle, Runtime), InvalidName>, Arc<Atomic
         count.fetch_add(1, Ordering::SeqCst);
         std::future::pending::<Result<Response<Body>, BoxError>>()
     });
-    (member(Client::new(server, "system"), settings(name), Arc::new(Nobody)), sent)
+    (member(Client::new(server, "system"), settings(name), Arc::new(NoElection)), sent)
 }
 
 fn open(gate: &Gate) {
@@ -56,7 +56,7 @@ fn open(gate: &Gate) {
     gate.set(&Opening { until: Some(Duration::from_hours(1)), entries, draining: BTreeSet::new() });
 }
 
-/// S-2: work that does not end in time is cancelled, and what it has sent is awaited all the same.
+/// S-2: work that does not end in time is cancelled, and its sent writes are still awaited.
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_what_was_sent_after_it_cancelled_the_work() {
     let (handle, runtime) = unanswered("one").0.unwrap();
@@ -73,15 +73,15 @@ async fn a_drain_waits_for_what_was_sent_after_it_cancelled_the_work() {
     work.cancelled().now_or_never().expect("cancelled");
     drop(work);
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!((&mut drained).now_or_never().is_none(), "a write is on its way");
+    assert!((&mut drained).now_or_never().is_none(), "a write is in flight");
     drop(write);
     assert_eq!(drained.await.unwrap(), Some(Input::Drained(7)));
     assert!(gate.admit_write(SCOPE).is_err());
 }
 
-/// A member that nobody waits for must not go on renewing while nobody works.
+/// A member whose task was dropped must not keep renewing its Lease.
 #[tokio::test(start_paused = true)]
-async fn a_member_ends_with_who_waits_for_it() {
+async fn a_dropped_member_ends() {
     let (made, sent) = unanswered("one");
     let (handle, runtime) = made.unwrap();
     let running = runtime.spawn();
@@ -90,21 +90,21 @@ async fn a_member_ends_with_who_waits_for_it() {
     assert!(before > 0 && !running.is_finished());
     drop(running);
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(sent.load(Ordering::SeqCst), before, "it asks for nothing any more");
+    assert_eq!(sent.load(Ordering::SeqCst), before, "it sends no more requests");
     drop(handle);
-    // And where every handle is gone, it stops.
+    // It also stops when every handle is dropped.
     let (handle, runtime) = unanswered("one").0.unwrap();
     drop(handle);
     assert_eq!(runtime.run().await, End::Stopped);
 }
 
 #[tokio::test]
-async fn a_member_with_the_name_of_the_coordinators_lease_is_refused() {
+async fn a_member_with_the_name_of_the_coordinators_lease_is_rejected() {
     assert!(matches!(unanswered("coordinator").0, Err(InvalidName::Coordinator(_))));
     assert!(matches!(unanswered("One").0, Err(InvalidName::Form { .. })));
 }
 
-/// A write of the map is sent once, on the version that it was made for: a conflict is for the protocol to judge.
+/// A write of the map is sent once, based on its version: the protocol decides what to do after a conflict.
 #[tokio::test]
 async fn a_write_of_the_map_is_not_sent_again() {
     let sent = Arc::new(AtomicUsize::new(0));

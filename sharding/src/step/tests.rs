@@ -1,4 +1,4 @@
-//! Single rules of the protocol, one test each; their interplay is explored in `tests/model` and `tests/sim`.
+//! One test for each rule of the protocol; their combination is tested in `tests/model` and `tests/sim`.
 
 mod late;
 mod rules;
@@ -43,7 +43,7 @@ fn lease(name: &str, holder: Option<&str>, attempt: u64, number: u64) -> LeaseRe
     }
 }
 
-/// A map with these owners of two slots and the coordinator's place.
+/// A map with these owners of two slots and of the coordinator's entry.
 fn map(number: u64, owners: [&str; 3]) -> SlotMap {
     let holding = |owner: &&str| Holding { owner: Incarnation::parse(owner), epoch: i64::try_from(number).unwrap() };
     SlotMap {
@@ -53,17 +53,17 @@ fn map(number: u64, owners: [&str; 3]) -> SlotMap {
     }
 }
 
-/// A read of the map that was sent then, when this version was known.
+/// A read of the map, sent at this time when this version was known.
 fn asked(sent: u64, known: Option<u64>) -> MapRequest {
     MapRequest { sent: Duration::from_secs(sent), known }
 }
 
-/// A read of the member's own Lease that was sent then, after so many attempts.
+/// A read of the member's own Lease, sent at this time after so many attempts.
 fn looked(sent: u64, attempt: u64, joined: bool) -> LeaseRequest {
     LeaseRequest { sent: Duration::from_secs(sent), attempt, joined }
 }
 
-/// A member that joined at second 0 and owns everything; another is seen, ready.
+/// A member that joined at second 0 and owns everything; another member is ready.
 fn owner() -> Member {
     let mut member = new_member();
     member.step(Input::Synced, at(0));
@@ -76,7 +76,7 @@ fn owner() -> Member {
     member
 }
 
-/// A member renews and reads the map in time at this second; answers what it wants done.
+/// At this second, the member renews its Lease and reads the map in time; returns the effects.
 fn keep(member: &mut Member, second: u64, seen: &SlotMap) -> Vec<Effect> {
     let mut done = Vec::new();
     for effect in member.step(Input::Tick, at(second)) {
@@ -107,9 +107,9 @@ fn swap_of(effects: &[Effect]) -> Option<&Content> {
     })
 }
 
-/// S-2 (O-2): closed, drained, swapped, in this order.
+/// S-2 (O-2): a slot is closed, drained and handed over, in this order.
 #[test]
-fn a_slot_is_given_only_after_its_work_has_ended() {
+fn a_slot_is_handed_over_only_after_its_work_has_ended() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let effects = member.step(Input::Tick, at(6));
@@ -122,13 +122,13 @@ fn a_slot_is_given_only_after_its_work_has_ended() {
     assert_eq!(member.open().len(), 2);
 }
 
-/// Mutation: a confirmation that does not name its drain. One of an earlier drain must count for nothing.
+/// The confirmation of an earlier drain has no effect: a confirmation names its drain.
 #[test]
-fn a_stale_confirmation_counts_for_nothing() {
+fn a_stale_confirmation_has_no_effect() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (first, _) = drain_of(&member.step(Input::Tick, at(6))).unwrap();
-    // The slot went and came back before the answer to the first drain: its epoch is another.
+    // The slot was handed over and returned before the confirmation of the first drain: it has another epoch.
     member.step(Input::MapSeen(map(20, ["other_1", "other_1", ME])), at(6));
     let (second, _) = drain_of(&member.step(Input::MapSeen(map(30, [ME, ME, ME])), at(7))).expect("it is given again");
     assert_ne!(first, second);
@@ -136,9 +136,9 @@ fn a_stale_confirmation_counts_for_nothing() {
     assert!(swap_of(&member.step(Input::Drained(second), at(8))).is_some());
 }
 
-/// O-2: a swap whose answer is lost counts as given until the map has passed the version it replaced.
+/// O-2: a handover whose response is lost keeps its slots closed until the map has a later version than the one it replaces.
 #[test]
-fn a_swap_without_an_answer_keeps_its_slots_closed() {
+fn a_handover_without_a_response_keeps_its_slots_closed() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (drain, _) = drain_of(&member.step(Input::Tick, at(6))).unwrap();
@@ -147,41 +147,41 @@ fn a_swap_without_an_answer_keeps_its_slots_closed() {
     let effects = member.step(Input::MapWritten(Err(Failure::Unknown)), at(7));
     assert!(effects.contains(&Effect::ReadMap(asked(7, Some(10)))), "{effects:?}");
     assert_eq!(member.open().len(), 2);
-    // The map stands where it stood: the swap may land yet. It is sent again, on the same version.
+    // The map is unchanged: the write may still arrive. It is sent again, based on the same version.
     let effects = member.step(Input::MapRead(asked(7, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(7));
     assert!(swap_of(&effects).is_some());
     assert_eq!(member.open().len(), 2);
     member.step(Input::MapSeen(map(11, [ME, ME, ME])), at(8));
     let closed = member.handover().map_or(0, |it| it.entries.len());
-    assert_eq!(member.open().len() + closed, 3, "another change came first: that swap can never land");
+    assert_eq!(member.open().len() + closed, 3, "another change came first: the write can never succeed");
 }
 
-/// M-1: an answer that is late by much still counts, from when the renewal was sent; nobody is fenced by slowness.
+/// M-1: a very late response still counts, from when the renewal was sent; slowness fences no member.
 #[test]
-fn a_slow_store_suspends_at_most() {
+fn a_slow_api_server_only_suspends() {
     let mut member = owner();
     let sent = member.step(Input::Tick, at(6));
     assert!(sent.iter().any(|it| matches!(it, Effect::Renew { attempt: 2, .. })), "{sent:?}");
     let effects = member.step(Input::Tick, at(8));
-    assert!(effects.contains(&Effect::ReadLease(looked(8, 2, true))), "no answer: it is asked for another way");
+    assert!(effects.contains(&Effect::ReadLease(looked(8, 2, true))), "no response: the Lease is read");
     member.step(Input::LeaseRead(looked(8, 2, true), Ok(Some(lease("me", Some(ME), 1, 1)))), at(8));
     member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(8));
-    assert!(!member.acts(at(15)), "12 s after the last renewal that is known");
+    assert!(!member.acts(at(15)), "12 s after the last known renewal");
     member.step(Input::Renewed(2, Ok(lease("me", Some(ME), 2, 2))), at(16));
     assert!(member.acts(at(16)), "it was sent at second 6");
     assert!(!member.acts(at(18)));
-    assert_eq!(member.open().len(), 3, "what is suspended keeps what it has");
+    assert_eq!(member.open().len(), 3, "a suspended member keeps its slots");
 }
 
-/// M-1: the holder decides, not the error.
+/// M-1: the Lease's holder decides, not the error.
 #[test]
-fn a_conflict_alone_fences_nobody_and_another_holder_does() {
+fn another_holder_fences_and_a_conflict_alone_does_not() {
     let mut member = owner();
     member.step(Input::Tick, at(6));
     member.step(Input::Renewed(2, Err(Failure::Conflict)), at(6));
     member.step(Input::LeaseRead(looked(6, 2, true), Ok(Some(lease("me", Some(ME), 2, 2)))), at(6));
     member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(6));
-    assert!(member.acts(at(17)), "its own renewal came through");
+    assert!(member.acts(at(17)), "its own renewal succeeded");
     member.step(Input::Tick, at(9));
     member.step(Input::Renewed(3, Err(Failure::Conflict)), at(9));
     let effects = member.step(Input::LeaseRead(looked(9, 3, true), Ok(Some(lease("me", None, 2, 3)))), at(9));
@@ -189,15 +189,15 @@ fn a_conflict_alone_fences_nobody_and_another_holder_does() {
     assert!(!member.acts(at(9)) && member.open().is_empty());
 }
 
-/// M-1: what was sent before it joined and is not there may have been there and have been fenced: others hold this
-/// incarnation dead for good, so it must not come back (found by the simulation).
+/// M-1: if a Lease that was sent before joining does not exist, it may have existed and been fenced: other members then regard this
+/// incarnation as dead permanently, so it must not join.
 #[test]
 fn an_incarnation_that_may_have_been_fenced_before_it_joined_never_joins() {
     let sent = || {
         let mut member = new_member();
         member.step(Input::Synced, at(0));
         let effects = member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(0));
-        assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "nothing to wait for");
+        assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "it need not wait");
         assert!(!member.step(Input::Tick, at(3)).iter().any(|it| matches!(it, Effect::Renew { .. })), "one at a time");
         member
     };
@@ -208,24 +208,24 @@ fn an_incarnation_that_may_have_been_fenced_before_it_joined_never_joins() {
     }
     let mut member = sent();
     member.step(Input::LeaseRead(looked(3, 1, false), Ok(Some(lease("me", Some(ME), 1, 9)))), at(4));
-    assert!(member.joined(), "its answer was lost");
+    assert!(member.joined(), "its response was lost");
     let mut member = sent();
     member.step(Input::Renewed(1, Err(Failure::Conflict)), at(4));
     let effects = member.step(Input::LeaseRead(looked(3, 1, false), Ok(None)), at(4));
     assert!(!effects.contains(&Effect::End(End::Fenced)), "it did not happen");
 }
 
-/// M-3: who learns that another held it dead ends, however it learns it.
+/// M-3: an incarnation that learns that it was fenced ends.
 #[test]
-fn an_incarnation_that_was_held_dead_ends() {
+fn a_fenced_incarnation_ends() {
     let mut member = owner();
     let fenced = LeaseRecord { ended: Some(incarnation(ME)), ..lease("me", None, 1, 9) };
     assert!(member.step(Input::LeaseSeen(fenced), at(5)).contains(&Effect::End(End::Fenced)));
 }
 
-/// M-2: without a fresh look at the map there is no right, however well the Lease is renewed.
+/// M-2: without a recent read of the map, a member may not act, even if it renews its Lease.
 #[test]
-fn the_right_needs_the_map_too() {
+fn a_member_acts_only_with_a_recent_read_of_the_map() {
     let mut member = owner();
     for second in [6, 9, 12, 15] {
         member.step(Input::Tick, at(second));
@@ -236,9 +236,9 @@ fn the_right_needs_the_map_too() {
     assert!(!member.acts(at(16)));
 }
 
-/// M-3: who is not renewed for a lease's duration is fenced on the very version that was seen.
+/// M-3: a member that does not renew its Lease for a lease duration is fenced, at the observed version.
 #[test]
-fn a_silent_member_is_fenced_and_its_slots_are_taken() {
+fn an_expired_member_is_fenced_and_its_slots_are_taken_over() {
     let mut member = owner();
     member.step(Input::MapSeen(map(12, ["other_1", ME, ME])), at(4));
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 7)), at(4));
@@ -257,14 +257,14 @@ fn a_silent_member_is_fenced_and_its_slots_are_taken() {
     assert_eq!(seen.version.number, 7);
     let fenced = LeaseRecord { ended: Some(incarnation("other_1")), ..lease("other", None, 1, 8) };
     let effects = member.step(Input::Fenced(Arc::clone(&seen.name), Ok(fenced)), at(19));
-    let content = swap_of(&effects).expect("its slot is taken");
+    let content = swap_of(&effects).expect("its slot is taken over");
     assert!(content.holdings.iter().all(|it| it.owner == Some(incarnation(ME))));
     assert!(content.holdings[0].epoch > 12);
 }
 
-/// M-3: that a watch shows no Lease proves nothing. Only a consistent list, and a lease's duration after it, do.
+/// M-3: a missing Lease in a watch proves nothing: a consistent list without it, and a lease duration, do.
 #[test]
-fn an_owner_that_is_not_seen_is_asked_for_before_it_is_held_dead() {
+fn an_owner_without_a_lease_is_dead_only_after_a_list() {
     let mut member = owner();
     let effects = member.step(Input::MapSeen(map(12, ["unseen_1", ME, ME])), at(4));
     let request = LeasesRequest { sent: at(4).certain, missing: [incarnation("unseen_1")].into(), went: 0 };
@@ -281,18 +281,18 @@ fn an_owner_that_is_not_seen_is_asked_for_before_it_is_held_dead() {
     }
 }
 
-/// A store that went back in time makes everything that is known worthless.
+/// If the API server was restored to an earlier state, the incarnation ends.
 #[test]
-fn an_older_map_than_was_known_when_it_was_asked_for_ends_the_incarnation() {
+fn a_read_older_than_the_known_map_ends_the_incarnation() {
     let mut member = owner();
     assert!(member.step(Input::Tick, at(6)).contains(&Effect::ReadMap(asked(6, Some(10)))));
     let effects = member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(9, [ME, ME, ME])))), at(6));
     assert!(effects.contains(&Effect::End(End::WentBack)));
 }
 
-/// A map that nothing was granted in yet may be one that replaces a lost one: rights under that end first.
+/// A map without owners may replace a lost one: ownership under the lost map must end first.
 #[test]
-fn a_new_map_grants_nothing_for_a_leases_duration() {
+fn a_new_map_grants_nothing_for_a_lease_duration() {
     let mut member = owner();
     let fresh =
         SlotMap { version: Version { uid: "new".into(), number: 50 }, created_seconds: 0, content: Content::free(2) };
@@ -309,9 +309,9 @@ fn a_new_map_grants_nothing_for_a_leases_duration() {
     assert!(swap_of(&member.step(Input::Tick, at(19))).is_some());
 }
 
-/// A member that stops gives everything, to nobody where there is no other, and ends when it owns nothing.
+/// A member that stops hands over everything, or leaves it unowned if there is no other member, and ends when it owns nothing.
 #[test]
-fn a_member_that_stops_leaves_nothing_behind() {
+fn a_member_that_stops_hands_over_everything() {
     let mut member = owner();
     let (drain, entries) = drain_of(&member.step(Input::Stop, at(4))).expect("at once");
     assert_eq!(entries, 3);

@@ -1,4 +1,4 @@
-//! What is stored is read as it was written, and what a person wrote as far as it makes sense.
+//! Stored objects are parsed as they were written, and edits by users as far as they are valid.
 
 use proptest::prelude::*;
 
@@ -11,7 +11,7 @@ fn names() -> Names {
 
 proptest! {
     #[test]
-    fn a_map_is_read_as_it_was_written(owners in proptest::collection::vec(proptest::option::of(0..40u8), 257), generation in 0..1_000_000u64) {
+    fn a_map_is_parsed_as_it_was_written(owners in proptest::collection::vec(proptest::option::of(0..40u8), 257), generation in 0..1_000_000u64) {
         let owner = |index: u8| Incarnation::new(&format!("9f{index:034}"), "abcdefgh");
         let holdings = owners.iter().enumerate().map(|(epoch, it)| Holding { owner: it.map(owner), epoch: i64::try_from(epoch).unwrap() + 1 });
         let content = Content { generation, holdings: holdings.collect() };
@@ -25,7 +25,7 @@ proptest! {
 }
 
 #[test]
-fn names_that_the_api_server_would_refuse_are_refused_at_once() {
+fn invalid_names_are_rejected_before_a_request() {
     let with = |change: fn(&mut Names)| {
         let mut names = names();
         change(&mut names);
@@ -58,8 +58,8 @@ fn stored(change: impl FnOnce(&mut serde_json::Value)) -> DynamicObject {
     object
 }
 
-/// S-4: whatever a person wrote, what is read has an entry for each slot, what is owned has an epoch that opens the
-/// gate, and what is written next is stored by the API server.
+/// S-4: after any edit by a user, the parsed map has an entry for each slot, owned entries have an epoch that opens the gate, and the
+/// API server accepts the next write.
 #[test]
 fn invalid_entries_of_a_map_are_unowned_and_reported() {
     type Edit = fn(&mut serde_json::Value);
@@ -82,7 +82,7 @@ fn invalid_entries_of_a_map_are_unowned_and_reported() {
         let object = stored(edit);
         let said = names().corrections(&object);
         assert!(correction.map_or(said.is_empty(), |it| said.contains(&it)), "{correction:?}: {said:?}");
-        let mut content = names().read_map(&object).expect("it has a version").content;
+        let mut content = names().read_map(&object).expect("the map has a version").content;
         assert_eq!(content.holdings.len(), SLOTS + 1);
         for entry in (0..=Entry::COORDINATOR.0).map(Entry) {
             let held = content.holding(entry).unwrap().clone();
@@ -98,9 +98,9 @@ fn invalid_entries_of_a_map_are_unowned_and_reported() {
     assert_eq!(names().corrections(&stored(|it| *it = json!(null))), [Correction::Unreadable]);
 }
 
-/// A member that is named twice is one member, and the next write names it once.
+/// A member that is listed twice is one member, and the next write lists it once.
 #[test]
-fn a_member_that_is_named_twice_is_one() {
+fn a_member_that_is_listed_twice_is_one() {
     let object = stored(|it| {
         it["members"] = json!(["pod_1", "pod_1"]);
         it["owners"][0] = json!(1);
@@ -110,9 +110,9 @@ fn a_member_that_is_named_twice_is_one() {
     assert_eq!(names().render_map(None, &content).data["spec"]["members"], json!(["pod_1"]));
 }
 
-/// What the API server stores, from whomever.
+/// Bounds of the CRD's schema.
 #[test]
-fn the_definition_bounds_what_may_be_written() {
+fn the_crd_bounds_what_may_be_written() {
     let definition = serde_json::to_value(names().definition()).unwrap();
     let spec = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
     let bounds = |schema: &serde_json::Value| (schema["minimum"].as_f64(), schema["maximum"].as_f64());
@@ -124,7 +124,7 @@ fn the_definition_bounds_what_may_be_written() {
 }
 
 #[test]
-fn a_lease_is_read_as_it_was_written() {
+fn a_lease_is_parsed_as_it_was_written() {
     let facts =
         Facts { readiness: Readiness::Ready, template: "5d4".into(), generation: 12, handovers: 3, objects: 400 };
     let (me, former) = (Incarnation::new("pod", "1"), Incarnation::new("old", "9"));

@@ -1,4 +1,4 @@
-//! Answers that come late, are lost, or overtake each other: each is judged by its own request, and costs time only.
+//! Responses that are late, lost, or overtake each other: each is interpreted by its own request, and only costs time.
 
 use super::*;
 
@@ -9,9 +9,9 @@ fn list_of(effects: &[Effect]) -> Option<LeasesRequest> {
     })
 }
 
-/// M-1: a slow answer shows a map that was the newest when it was asked for. That is not a store that went back.
+/// M-1: a slow response has a map that was the newest when the request was sent. It does not prove an earlier state.
 #[test]
-fn a_late_read_of_the_map_is_not_a_store_that_went_back() {
+fn a_late_read_of_the_map_does_not_end_the_incarnation() {
     let mut member = owner();
     assert!(member.step(Input::Tick, at(6)).contains(&Effect::ReadMap(asked(6, Some(10)))));
     member.step(Input::MapSeen(map(11, [ME, ME, ME])), at(7));
@@ -20,10 +20,10 @@ fn a_late_read_of_the_map_is_not_a_store_that_went_back() {
     assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "{effects:?}");
     assert_eq!(member.map().unwrap().version.number, 11);
     let effects = member.step(Input::MapRead(asked(9, Some(11)), Ok(Some(map(10, [ME, ME, ME])))), at(9));
-    assert!(effects.contains(&Effect::End(End::WentBack)), "this one is");
+    assert!(effects.contains(&Effect::End(End::WentBack)), "this response does");
 }
 
-/// M-2: the right counts from when that read was sent whose answer came.
+/// M-2: a read counts from when it was sent.
 #[test]
 fn a_late_read_of_the_map_counts_from_when_it_was_sent() {
     let mut member = owner();
@@ -42,7 +42,7 @@ fn a_late_read_of_the_map_counts_from_when_it_was_sent() {
     assert!(member.acts(at(23)), "an older one takes nothing away");
 }
 
-/// M-1: the right counts from when that renewal was sent whose answer came.
+/// M-1: a renewal counts from when it was sent.
 #[test]
 fn a_late_renewal_counts_from_when_it_was_sent() {
     let mut member = owner();
@@ -61,15 +61,15 @@ fn a_late_renewal_counts_from_when_it_was_sent() {
     assert!(!member.acts(at(18)), "others may fence it from second 21 on");
 }
 
-/// M-3: a list that was asked for before a member was missed says nothing of it, whenever its answer comes.
+/// M-3: a list that was sent before a Lease was missing proves nothing about it, whenever the response arrives.
 #[test]
-fn a_late_list_holds_nobody_dead_whom_it_was_not_asked_for() {
+fn a_late_list_proves_no_death_of_a_newer_member() {
     let mut member = owner();
     let first = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
-    // Another joins and is given a slot; the watch of the Leases is silent.
+    // Another member joins and gets a slot; the watch of the Leases is stalled.
     let both = map(13, ["gone_1", "joined_1", ME]);
-    assert_eq!(list_of(&member.step(Input::MapSeen(both.clone()), at(5))), None, "one is on its way");
-    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no answer: it is asked again");
+    assert_eq!(list_of(&member.step(Input::MapSeen(both.clone()), at(5))), None, "a list is pending");
+    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no response: it is sent again");
     assert_eq!(second.missing, [incarnation("gone_1"), incarnation("joined_1")].into());
     member.step(Input::LeasesRead(first, Ok(vec![lease("me", Some(ME), 1, 1)])), at(6));
     let shown = vec![lease("me", Some(ME), 2, 2), lease("joined", Some("joined_1"), 1, 3)];
@@ -78,19 +78,19 @@ fn a_late_list_holds_nobody_dead_whom_it_was_not_asked_for() {
         assert_eq!(swap_of(&keep(&mut member, second, &both)), None, "{second}");
     }
     let effects = keep(&mut member, 21, &both);
-    let content = swap_of(&effects).expect("what is of the dead is taken");
+    let content = swap_of(&effects).expect("the dead member's slots are taken over");
     assert_eq!(content.holdings[0].owner, Some(incarnation(ME)));
     assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "it renews its Lease all the time");
 }
 
-/// M-3: nor where no answer comes to the list that was asked for it.
+/// M-3: the same if the response to the list for it is lost.
 #[test]
-fn a_late_list_holds_nobody_dead_where_the_next_is_lost() {
+fn a_late_list_proves_no_death_if_the_next_is_lost() {
     let mut member = owner();
     let first = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
     let both = map(13, ["gone_1", "joined_1", ME]);
     member.step(Input::MapSeen(both.clone()), at(5));
-    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no answer: it is asked again");
+    let second = list_of(&keep(&mut member, 6, &both)).expect("the first has no response: it is sent again");
     member.step(Input::LeasesRead(first, Ok(vec![lease("me", Some(ME), 1, 1)])), at(6));
     member.step(Input::LeasesRead(second, Err(Failure::Unknown)), at(6));
     let mut asked_again = 0;
@@ -99,14 +99,14 @@ fn a_late_list_holds_nobody_dead_where_the_next_is_lost() {
         asked_again += usize::from(list_of(&effects).is_some());
         assert_eq!(swap_of(&effects), None, "{second}");
     }
-    assert_eq!(asked_again, 4, "nothing is known yet of who joined");
+    assert_eq!(asked_again, 4, "nothing is known yet about the new member");
     let effects = keep(&mut member, 21, &both);
-    let content = swap_of(&effects).expect("what is of the dead is taken");
+    let content = swap_of(&effects).expect("the dead member's slots are taken over");
     assert_eq!(content.holdings[0].owner, Some(incarnation(ME)));
-    assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "no list said that it has no Lease");
+    assert_eq!(content.holdings[1].owner, Some(incarnation("joined_1")), "no list proved that it has no Lease");
 }
 
-/// M-3: the dead may have renewed until the list was served: the duration counts from when its answer came.
+/// M-3: a dead member may have renewed until the list was served: the duration counts from the arrival of the response.
 #[test]
 fn the_service_time_of_a_list_is_not_counted() {
     let mut member = owner();
@@ -121,9 +121,9 @@ fn the_service_time_of_a_list_is_not_counted() {
     assert!(swap_of(&member.step(Input::Tick, at(21))).is_some());
 }
 
-/// S-4: what a late list shows may have gone since. It must not come back: nobody could ever fence it.
+/// S-4: a Lease in a late list may have been deleted since. It must not be restored: no member could fence it.
 #[test]
-fn a_late_list_brings_no_lease_back() {
+fn a_late_list_restores_no_lease() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("ghost", Some("ghost_1"), 1, 5)), at(4));
     let request = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
@@ -131,7 +131,7 @@ fn a_late_list_brings_no_lease_back() {
     let shown = vec![lease("me", Some(ME), 1, 1), lease("ghost", Some("ghost_1"), 1, 5)];
     member.step(Input::LeasesRead(request, Ok(shown)), at(5));
     assert_eq!(member.members().count(), 1, "only its own");
-    // Made anew by another in the same pod: the older one does not replace it either.
+    // Recreated by another incarnation in the same pod: the older one does not replace it.
     let mut anew = lease("ghost", Some("ghost_2"), 1, 9);
     anew.version.uid = "another".into();
     member.step(Input::LeaseSeen(anew), at(6));
@@ -141,29 +141,29 @@ fn a_late_list_brings_no_lease_back() {
     assert!(member.members().any(|(lease, _)| lease.holder == Some(incarnation("ghost_2"))));
 }
 
-/// A list without an answer is asked for again, not at once and not never.
+/// A list without a response is sent again, but not at once.
 #[test]
-fn a_lost_list_is_asked_for_again() {
+fn a_lost_list_is_sent_again() {
     let mut member = owner();
     let request = list_of(&member.step(Input::MapSeen(map(12, ["gone_1", ME, ME])), at(4))).unwrap();
     assert_eq!(list_of(&member.step(Input::LeasesRead(request, Err(Failure::Unknown)), at(5))), None);
     assert!(list_of(&member.step(Input::Tick, at(6))).is_some());
 }
 
-/// M-1: a look at the Lease that was sent before this member joined says nothing of what it holds now.
+/// M-1: a read of the Lease that was sent before this member joined proves nothing about its current holder.
 #[test]
-fn a_look_from_before_it_joined_fences_nobody() {
+fn a_read_from_before_joining_does_not_fence() {
     let mut member = new_member();
     member.step(Input::Synced, at(0));
     assert!(member.step(Input::Tick, at(2)).contains(&Effect::ReadLease(looked(2, 0, false))), "the first is slow");
     let effects = member.step(Input::LeaseRead(looked(2, 0, false), Ok(None)), at(3));
     assert!(effects.iter().any(|it| matches!(it, Effect::Renew { attempt: 1, .. })), "{effects:?}");
     let effects = member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(4));
-    assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "it was looked at before the attempt was sent");
+    assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "the Lease was read before the attempt was sent");
     assert!(member.step(Input::Tick, at(5)).contains(&Effect::ReadLease(looked(5, 1, false))));
     member.step(Input::Renewed(1, Ok(lease("me", Some(ME), 1, 1))), at(6));
     assert!(member.joined());
-    // Served before the attempt arrived, or after it was fenced: it must look again.
+    // Served before the attempt arrived, or after it was fenced: the Lease must be read again.
     let effects = member.step(Input::LeaseRead(looked(5, 1, false), Ok(None)), at(6));
     assert!(!effects.iter().any(|it| matches!(it, Effect::End(_))), "{effects:?}");
     assert!(effects.contains(&Effect::ReadLease(looked(6, 2, true))), "{effects:?}");
@@ -171,9 +171,9 @@ fn a_look_from_before_it_joined_fences_nobody() {
     assert!(effects.contains(&Effect::End(End::Fenced)));
 }
 
-/// M-1: where every answer takes longer than it is waited for, a member joins all the same.
+/// M-1: a member joins even if every response takes longer than its timeout.
 #[test]
-fn a_slow_store_keeps_nobody_from_joining() {
+fn a_member_joins_with_a_slow_api_server() {
     let mut member = new_member();
     let mut flights: Vec<(u64, Effect)> = Vec::new();
     for second in 0..40 {
@@ -185,7 +185,7 @@ fn a_slow_store_keeps_nobody_from_joining() {
             _ => None,
         }));
         for input in inputs {
-            // What is read of the Lease once it is there is left out: it could only confirm.
+            // Reads of the existing Lease are omitted: they could only confirm.
             let sent = member.step(input, at(second));
             let effects =
                 sent.into_iter().filter(|it| !matches!(it, Effect::ReadLease(request) if request.attempt > 0));
@@ -198,18 +198,18 @@ fn a_slow_store_keeps_nobody_from_joining() {
     panic!("it never joined");
 }
 
-/// O-2: a swap whose answer is lost keeps its slots closed, also when whom it gives to is not fresh any more.
+/// O-2: a handover whose response is lost keeps its slots closed, also if the receiver has expired.
 #[test]
-fn a_swap_that_may_land_keeps_its_slots_closed_whatever_becomes_of_the_receiver() {
+fn a_pending_handover_keeps_its_slots_closed_if_the_receiver_expires() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (drain, _) = drain_of(&keep(&mut member, 6, &map(10, [ME, ME, ME]))).unwrap();
-    assert!(swap_of(&member.step(Input::Drained(drain), at(7))).is_some(), "it is on its way for long");
+    assert!(swap_of(&member.step(Input::Drained(drain), at(7))).is_some(), "its response is late");
     for second in [9, 12, 15] {
-        // The receiver does not renew: it is given nothing any more, and the map stands where it stood.
+        // The receiver does not renew: it gets nothing more, and the map is unchanged.
         keep(&mut member, second, &map(10, [ME, ME, ME]));
         assert_eq!(member.open().len(), 2, "{second}");
     }
     member.step(Input::MapSeen(map(11, ["other_1", ME, ME])), at(16));
-    assert_eq!(member.open().len(), 2, "it landed");
+    assert_eq!(member.open().len(), 2, "it arrived");
 }

@@ -1,4 +1,4 @@
-//! Rules whose breach takes a rare history to do harm: each has a test that needs no luck.
+//! Rules whose violation only matters in a rare history: each has a deterministic test.
 
 use super::*;
 
@@ -6,7 +6,7 @@ fn fences(effects: &[Effect]) -> usize {
     effects.iter().filter(|it| matches!(it, Effect::Fence(_))).count()
 }
 
-/// A look at a Lease of this member's name that another pod holds.
+/// A member that finds a Lease of its name with another pod as holder.
 fn meets(holder: &str, second: u64) -> (Member, Vec<Effect>) {
     let mut member = new_member();
     member.step(Input::Synced, at(0));
@@ -22,8 +22,8 @@ fn takes(effects: &[Effect]) -> Option<(u64, Incarnation)> {
     })
 }
 
-/// M-3: two pods of one name (a stateful set's pod that was deleted by force): the other may be alive, so its Lease is
-/// taken only after it stood still for its duration.
+/// M-3: two pods of one name (a StatefulSet's pod that was deleted by force): the other may be alive, so its Lease is taken only
+/// after it was not renewed for its duration.
 #[test]
 fn another_pods_lease_of_this_name_is_taken_only_after_its_duration() {
     let (mut member, effects) = meets("pod-a_1", 0);
@@ -39,7 +39,7 @@ fn another_pods_lease_of_this_name_is_taken_only_after_its_duration() {
             }
         }
     }
-    assert!(asked_at > 10, "it looks again all the time");
+    assert!(asked_at > 10, "it keeps reading the Lease");
     let mut taken = None;
     for second in 15..20 {
         for effect in member.step(Input::Tick, at(second)) {
@@ -55,9 +55,9 @@ fn another_pods_lease_of_this_name_is_taken_only_after_its_duration() {
     assert_eq!(taken, Some((5, incarnation("pod-a_1"))));
 }
 
-/// M-3: while the other of the same name renews, its Lease is not taken at all.
+/// M-3: while the other pod renews its Lease, it is not taken.
 #[test]
-fn another_pods_lease_that_is_renewed_is_left_to_it() {
+fn another_pods_renewed_lease_is_not_taken() {
     let (mut member, _) = meets("pod-a_1", 0);
     let mut version = 5;
     for second in 1..60 {
@@ -72,14 +72,14 @@ fn another_pods_lease_that_is_renewed_is_left_to_it() {
     }
 }
 
-/// A former life in the same pod is dead, since the kubelet saw it end.
+/// A former incarnation in the same pod is dead: the kubelet restarts a container only after its process ended.
 #[test]
 fn the_lease_of_a_former_incarnation_is_taken_over_at_once() {
     let (_, effects) = meets("me_0", 0);
     assert_eq!(takes(&effects), Some((5, incarnation("me_0"))));
 }
 
-/// O-1: what a former life of this pod owns is not this one's until it was taken, with another epoch.
+/// O-1: slots of a former incarnation of this pod are not open until they are taken over, with another epoch.
 #[test]
 fn the_slots_of_a_former_incarnation_are_not_open() {
     let mut member = owner();
@@ -87,9 +87,9 @@ fn the_slots_of_a_former_incarnation_are_not_open() {
     assert_eq!(member.open().iter().map(|(entry, _)| entry.0).collect::<Vec<_>>(), [1, 2]);
 }
 
-/// A member whose caches are not synced is given nothing, however long it is there.
+/// A member whose caches are not synced gets no slots.
 #[test]
-fn a_member_that_is_not_ready_is_given_nothing() {
+fn a_member_that_is_not_ready_gets_nothing() {
     for readiness in [Readiness::Joining, Readiness::Leaving] {
         let mut member = owner();
         for second in [6, 9, 12, 15, 18] {
@@ -102,7 +102,7 @@ fn a_member_that_is_not_ready_is_given_nothing() {
     }
 }
 
-/// It gives to nobody and takes nothing while its own caches are not synced.
+/// A member whose caches are not synced takes over nothing.
 #[test]
 fn a_member_that_is_not_synced_takes_nothing() {
     let mut member = new_member();
@@ -115,19 +115,19 @@ fn a_member_that_is_not_synced_takes_nothing() {
     assert!(swap_of(&member.step(Input::Synced, at(7))).is_some());
 }
 
-/// O-2: nothing is given to a member that may be dead: it would only be taken from it again.
+/// O-2: a member that may be dead gets no slots.
 #[test]
-fn a_receiver_that_is_silent_is_given_nothing() {
+fn an_expired_receiver_gets_nothing() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (drain, _) = drain_of(&keep(&mut member, 6, &map(10, [ME, ME, ME]))).unwrap();
     keep(&mut member, 9, &map(10, [ME, ME, ME]));
     let effects = member.step(Input::Drained(drain), at(12));
     assert_eq!(swap_of(&effects), None, "its Lease is 8 s old");
-    assert_eq!(member.open().len(), 3, "what nobody can take is open again");
+    assert_eq!(member.open().len(), 3, "slots without a receiver are open again");
 }
 
-/// M-3: a Lease that is renewed is not fenced, however long ago it was seen first.
+/// M-3: a renewed Lease is not fenced, however old it is.
 #[test]
 fn a_member_that_renews_is_not_fenced() {
     let mut member = owner();
@@ -139,9 +139,9 @@ fn a_member_that_renews_is_not_fenced() {
     }
 }
 
-/// M-3: only a fence that succeeded makes an incarnation dead: a lost answer or a conflict says nothing of it.
+/// M-3: only a successful fence proves that an incarnation is dead; a lost response or a conflict does not.
 #[test]
-fn a_fence_without_an_answer_takes_nothing() {
+fn a_fence_without_a_response_takes_nothing() {
     for answer in [Failure::Unknown, Failure::Conflict, Failure::NotFound] {
         let mut member = owner();
         let owned = map(12, ["other_1", ME, ME]);
@@ -154,11 +154,15 @@ fn a_fence_without_an_answer_takes_nothing() {
         let effects = member.step(Input::Fenced("lease-other".into(), Err(answer)), at(19));
         assert_eq!(swap_of(&effects), None, "{answer:?}");
         let again = fences(&keep(&mut member, 21, &owned));
-        assert_eq!(again, usize::from(answer == Failure::Unknown), "{answer:?}: another version is waited for anew");
+        assert_eq!(
+            again,
+            usize::from(answer == Failure::Unknown),
+            "{answer:?}: the wait starts again for another version"
+        );
     }
 }
 
-/// M-3: an owner without a Lease is not dead at once, not even where a list says so.
+/// M-3: an owner without a Lease is not dead at once, even if a list proves it.
 #[test]
 fn an_absent_owner_is_waited_for() {
     let mut member = owner();
@@ -174,9 +178,9 @@ fn an_absent_owner_is_waited_for() {
     assert!(swap_of(&member.step(Input::Tick, at(19))).is_some());
 }
 
-/// S-1: the coordinator's place is taken from nobody who is not proven dead.
+/// S-1: the coordinator's entry is taken only from a member that is proven dead.
 #[test]
-fn the_coordinators_place_is_left_to_its_owner() {
+fn the_coordinators_entry_is_kept_for_its_owner() {
     let mut member = owner();
     let owned = map(12, [ME, ME, "other_1"]);
     member.step(Input::MapSeen(owned.clone()), at(4));
@@ -189,31 +193,32 @@ fn the_coordinators_place_is_left_to_its_owner() {
     }
 }
 
-/// Of two versions of the map the higher counts, in whatever order they come.
+/// The higher of two versions of the map is used, in whatever order they arrive.
 #[test]
-fn an_older_version_of_the_map_counts_for_nothing() {
+fn an_older_version_of_the_map_has_no_effect() {
     let mut member = owner();
     member.step(Input::MapSeen(map(12, ["other_1", ME, ME])), at(4));
     member.step(Input::MapSeen(map(11, [ME, ME, ME])), at(4));
     member.step(Input::MapWritten(Ok(map(11, [ME, ME, ME]))), at(4));
     assert_eq!((member.map().unwrap().version.number, member.open().len()), (12, 2));
     member.step(Input::MapGone(11), at(4));
-    assert!(member.map().is_some(), "another was made since");
+    assert!(member.map().is_some(), "another map was created since");
 }
 
-/// O-2: a handover ends when its slot has another epoch: what was drained was drained of another time.
+/// O-2: a handover ends when its slot has another epoch.
 #[test]
 fn a_handover_does_not_outlive_its_epoch() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (first, _) = drain_of(&member.step(Input::Tick, at(6))).unwrap();
-    // It went and came back between two versions that were seen.
-    let (second, _) = drain_of(&member.step(Input::MapSeen(map(30, [ME, ME, ME])), at(7))).expect("it is drained anew");
+    // The slot was handed over and returned between two observed versions.
+    let (second, _) =
+        drain_of(&member.step(Input::MapSeen(map(30, [ME, ME, ME])), at(7))).expect("it is drained again");
     assert_ne!(first, second);
     assert_eq!(swap_of(&member.step(Input::Drained(first), at(7))), None);
 }
 
-/// M-2: what a watch tells proves no right: a connection may be dead, and another map be made meanwhile.
+/// M-2: an event of a watch does not count as a read: the connection may be dead, and the map may have been recreated.
 #[test]
 fn a_watch_is_not_a_read() {
     let mut member = owner();
@@ -227,7 +232,7 @@ fn a_watch_is_not_a_read() {
     assert!(!member.acts(at(15)), "12 s after the last read was sent");
 }
 
-/// M-2: a read counts from when it was sent, not from when it was answered.
+/// M-2: a read counts from when it was sent, not from its response.
 #[test]
 fn a_read_counts_from_when_it_was_sent() {
     let mut member = owner();
@@ -240,9 +245,9 @@ fn a_read_counts_from_when_it_was_sent() {
     assert!(member.acts(at(23)) && !member.acts(at(24)));
 }
 
-/// M-3: who was suspended itself begins to count anew: an outage must not end in mutual fencing.
+/// M-3: a member that was suspended restarts its timers: an outage must not end in mutual fencing.
 #[test]
-fn a_member_that_returns_from_an_outage_fences_none_at_once() {
+fn a_member_fences_none_at_once_after_an_outage() {
     let mut member = owner();
     let owned = map(12, ["other_1", ME, ME]);
     member.step(Input::MapSeen(owned.clone()), at(4));
@@ -254,9 +259,9 @@ fn a_member_that_returns_from_an_outage_fences_none_at_once() {
     assert_eq!(fences(&keep(&mut member, 57, &owned)), 1);
 }
 
-/// M-3: likewise, it holds nobody dead at once whose Lease it had missed before.
+/// M-3: it also waits again for members whose Leases were missing before.
 #[test]
-fn a_member_that_returns_from_an_outage_waits_again_for_absent_members() {
+fn a_member_waits_again_for_absent_members_after_an_outage() {
     let mut member = owner();
     let owned = map(12, ["gone_1", ME, ME]);
     member.step(Input::MapSeen(owned.clone()), at(4));
@@ -269,10 +274,10 @@ fn a_member_that_returns_from_an_outage_waits_again_for_absent_members() {
     assert!(swap_of(&keep(&mut member, 57, &owned)).is_some());
 }
 
-/// M-1: a Lease with its name and holder that is not the one it knows was made after that one went: others may have held
-/// it dead in between.
+/// M-1: another Lease with the same name and holder was created after the known one was deleted: others may have regarded the member
+/// as dead in between.
 #[test]
-fn another_lease_in_the_place_of_its_own_ends_it() {
+fn a_recreated_lease_ends_the_incarnation() {
     let mut member = owner();
     let mut anew = lease("me", Some(ME), 1, 9);
     anew.version.uid = "another".into();
@@ -280,20 +285,20 @@ fn another_lease_in_the_place_of_its_own_ends_it() {
     assert!(effects.contains(&Effect::End(End::Fenced)), "{effects:?}");
 }
 
-/// S-4: who stops waits for a swap that may yet give it slots: their owner would be dead as soon as it has them.
+/// S-4: a member that stops waits for a pending write that may give it slots, which would otherwise have a dead owner.
 #[test]
-fn a_member_that_stops_waits_for_what_it_asked_for() {
+fn a_member_that_stops_waits_for_its_pending_write() {
     let ends = |effects: &[Effect]| effects.iter().any(|it| matches!(it, Effect::End(_)));
     let mut member = owner();
     assert!(swap_of(&member.step(Input::MapSeen(map(12, ["", "", ""])), at(4))).is_some());
-    assert!(!ends(&member.step(Input::Stop, at(4))), "its swap is on its way");
+    assert!(!ends(&member.step(Input::Stop, at(4))), "its write is pending");
     let effects = member.step(Input::MapWritten(Ok(map(13, [ME, ME, ""]))), at(5));
-    assert!(drain_of(&effects).is_some() && !ends(&effects), "it gives back what it was given: {effects:?}");
+    assert!(drain_of(&effects).is_some() && !ends(&effects), "it releases the slots that it got: {effects:?}");
 }
 
-/// O-2: a swap without an answer is sent again only after a read of the map that was sent since.
+/// O-2: a write without a response is sent again only after a later read of the map.
 #[test]
-fn a_swap_is_not_sent_again_before_the_map_was_read() {
+fn a_write_is_not_sent_again_before_the_map_was_read() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let (drain, _) = drain_of(&member.step(Input::Tick, at(6))).unwrap();
@@ -301,16 +306,16 @@ fn a_swap_is_not_sent_again_before_the_map_was_read() {
     let effects = member.step(Input::Tick, at(9));
     assert!(effects.contains(&Effect::ReadMap(asked(9, Some(10)))), "{effects:?}");
     assert_eq!(swap_of(&effects), None);
-    // The answer to the read of before says nothing of the swap.
+    // The response to an earlier read proves nothing about the write.
     let effects = member.step(Input::MapRead(asked(6, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(9));
     assert_eq!(swap_of(&effects), None);
     let effects = member.step(Input::MapRead(asked(9, Some(10)), Ok(Some(map(10, [ME, ME, ME])))), at(10));
     assert!(swap_of(&effects).is_some());
 }
 
-/// A map is made once: the answer is waited for.
+/// A map is created once: the member waits for the response.
 #[test]
-fn a_map_is_not_made_twice() {
+fn a_map_is_not_created_twice() {
     let mut member = new_member();
     member.step(Input::LeaseRead(looked(0, 0, false), Ok(None)), at(0));
     member.step(Input::Renewed(1, Ok(lease("me", Some(ME), 1, 1))), at(0));
@@ -319,29 +324,29 @@ fn a_map_is_not_made_twice() {
     assert!(!made(&member.step(Input::Synced, at(1))));
 }
 
-/// Who stops takes nothing, and gives nothing before its work has ended.
+/// A member that stops takes over nothing, and hands over nothing before its work has ended.
 #[test]
 fn a_member_that_stops_takes_nothing_and_waits_for_its_work() {
     let mut member = owner();
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     let effects = member.step(Input::Stop, at(4));
-    assert_eq!(swap_of(&effects), None, "its work goes on");
+    assert_eq!(swap_of(&effects), None, "its work continues");
     let effects = member.step(Input::MapSeen(map(12, ["", ME, ME])), at(5));
     assert!(swap_of(&effects).is_none_or(|content| content.holdings[0].owner.is_none()), "{effects:?}");
 }
 
-/// Moves for balance wait until the fleet is the same for a second.
+/// Moves for balance wait until the members have not changed for a second.
 #[test]
-fn a_newcomer_is_given_its_share_when_the_fleet_is_quiet() {
+fn a_new_member_gets_slots_when_no_other_has_joined_for_a_second() {
     let mut member = owner();
     let effects = member.step(Input::LeaseSeen(lease("other", Some("other_1"), 1, 2)), at(4));
     assert_eq!(drain_of(&effects), None);
     assert!(drain_of(&member.step(Input::Tick, at(5))).is_some());
 }
 
-/// A coordinator stays for its tenure, whoever is elected.
+/// A coordinator keeps its role for a minimum time, whoever is elected.
 #[test]
-fn the_coordinators_place_does_not_flap() {
+fn the_coordinators_role_does_not_flap() {
     let place = Entry(2);
     let mut member = owner();
     let owned = map(12, ["other_1", ME, ME]);
@@ -354,16 +359,12 @@ fn the_coordinators_place_does_not_flap() {
     }
     member.step(Input::LeaseSeen(lease("other", Some("other_1"), 33, 33)), at(32));
     let effects = keep(&mut member, 33, &owned);
-    assert_eq!(
-        drain_of(&effects).map(|(_, entries)| entries),
-        Some(1),
-        "30 s after it was seen to gain it: {effects:?}"
-    );
+    assert_eq!(drain_of(&effects).map(|(_, entries)| entries), Some(1), "30 s after it gained the role: {effects:?}");
 }
 
-/// A fenced Lease is kept while its incarnation owns something: who joins learns from it that it is dead.
+/// A fenced Lease is kept while its incarnation owns something: a joining member learns from it that the incarnation is dead.
 #[test]
-fn the_lease_of_the_dead_is_kept_while_it_owns_slots() {
+fn a_fenced_lease_is_kept_while_its_incarnation_owns_slots() {
     let deletes = |effects: &[Effect]| effects.iter().any(|it| matches!(it, Effect::DeleteLease(..)));
     let mut member = owner();
     let fenced = LeaseRecord { ended: Some(incarnation("other_1")), ..lease("other", None, 1, 7) };
