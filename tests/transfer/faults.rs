@@ -1,11 +1,11 @@
-//! What is broken, missing or refused, and how it is called.
+//! Corrupt, missing and rejected objects, and their error codes.
 
 use serde_json::json;
 
 use crate::support::{Bed, Folder, NAME};
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_changed_where_it_is_kept_is_not_fetched() {
+async fn a_backup_that_changed_in_the_storage_is_not_fetched() {
     let bed = Bed::start().await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let part = format!("default/shop/{NAME}/database.sql.gz");
@@ -28,9 +28,9 @@ async fn a_backup_that_changed_where_it_is_kept_is_not_fetched() {
     assert!(failed.error().starts_with("BackupBroken: the manifest of"), "{failed:?}");
 }
 
-/// A manifest comes from outside of the pod.
+/// A manifest is untrusted input.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_manifest_names_no_file_outside_of_its_folder() {
+async fn a_manifest_references_no_file_outside_of_its_folder() {
     let bed = Bed::start().await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let key = format!("default/shop/{NAME}/manifest.json");
@@ -50,36 +50,36 @@ async fn a_manifest_names_no_file_outside_of_its_folder() {
     let failed = bed.run(&bed.fetch(NAME), &Folder::new());
     assert!(
         failed.error().contains("contains keys that are not encrypted"),
-        "who sets them reads what is encrypted from then on: {failed:?}"
+        "whoever sets these keys can read later encrypted data: {failed:?}"
     );
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_pod_made_is_checked_before_it_is_called_a_backup() {
+async fn staged_files_are_verified_before_they_become_a_backup() {
     let bed = Bed::start().await;
     let staging = Bed::staging_of(b"rows");
     std::fs::write(staging.path().join("database.sql.gz"), b"cut").unwrap();
     let failed = bed.run(&bed.store(NAME), &staging);
     assert!(failed.error().starts_with("BackupBroken: database.sql.gz differs from the 4 bytes"), "{failed:?}");
-    assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "it is no backup");
+    assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "it is not a backup");
     let nothing = bed.run(&bed.store(NAME), &Folder::new());
     assert!(!nothing.ok && nothing.error().starts_with("StagingFailed: "), "{nothing:?}");
 }
 
-/// A restore that began has no site to back up any more: the backup of before must be there.
+/// A restore that has started has no site to back up: the safety backup must exist.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_safety_backup_that_is_missing_stops_the_restore() {
+async fn a_missing_safety_backup_stops_the_restore() {
     let bed = Bed::start().await;
     let mut request = bed.store("restore-job-before-2026-11-26-0300");
     request["store"]["mayBeStored"] = json!(true);
     let failed = bed.run(&request, &Folder::new());
     assert!(failed.error().contains("was never stored"), "{failed:?}");
     assert!(bed.run(&request, &Bed::staging_of(b"before")).ok);
-    assert!(bed.run(&request, &Folder::new()).ok, "it is there");
+    assert!(bed.run(&request, &Folder::new()).ok, "it exists");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_namesake_of_another_site_is_not_overwritten() {
+async fn a_backup_of_the_same_name_of_another_site_is_not_overwritten() {
     let bed = Bed::start().await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let mut request = bed.store(NAME);
@@ -89,7 +89,7 @@ async fn a_namesake_of_another_site_is_not_overwritten() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_fault_of_the_storage_has_its_word_and_the_next_run_recovers() {
+async fn each_storage_error_has_its_code_and_the_next_run_recovers() {
     let mut bed = Bed::start().await;
     let staging = Bed::staging_of(b"rows");
     let mut request = bed.store(NAME);
@@ -107,7 +107,7 @@ async fn each_fault_of_the_storage_has_its_word_and_the_next_run_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_full_volume_has_its_word_and_leaves_no_backup() {
+async fn a_full_volume_has_its_code_and_leaves_no_backup() {
     let bed = Bed::start().await;
     let small = Folder::new();
     let mounted =

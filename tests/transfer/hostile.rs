@@ -1,4 +1,4 @@
-//! What code of the bench, a volume or a service at the URL of a bucket can have the program do: nothing but its work.
+//! Attacks on the program by the bench's code, a volume, or a service at the endpoint of a bucket.
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
@@ -14,22 +14,22 @@ use crate::support::{Bed, Folder, NAME, SECRET_KEY};
 
 const SECRET: &str = "SSRF-READS-THIS";
 
-fn tell(staging: &Folder, change: impl FnOnce(&mut Value)) {
+fn change_contents(staging: &Folder, change: impl FnOnce(&mut Value)) {
     let path = staging.path().join("contents.json");
     let mut contents: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
     change(&mut contents);
     std::fs::write(&path, contents.to_string()).unwrap();
 }
 
-/// A part that says that it is this content.
+/// The description of a part with this content.
 fn part(file: &str, content: &[u8]) -> Value {
     let sha256 = frappe_operator::parts::hex(&Sha256::digest(content));
     json!({"file": file, "bytes": content.len(), "sha256": sha256})
 }
 
-/// The key of the bucket is mounted where the program runs, and the bench's code tells it what to store.
+/// The bucket's key is mounted in the program's container, and the bench's code describes what to store.
 #[tokio::test(flavor = "multi_thread")]
-async fn code_of_the_bench_has_no_file_of_the_container_stored() {
+async fn code_of_the_bench_cannot_store_files_of_the_container() {
     let bed = Bed::start().await;
     let secret = bed.credentials().join("secretKey");
     let named = secret.to_str().unwrap();
@@ -42,16 +42,16 @@ async fn code_of_the_bench_has_no_file_of_the_container_stored() {
             let failed = bed.run(&bed.store(NAME), staging);
             assert!(!failed.ok, "{what}: {failed:?}");
             let hash = frappe_operator::parts::hex(&Sha256::digest(SECRET_KEY));
-            assert!(!failed.said.to_string().contains(&hash), "{what}: not by its hash either: {failed:?}");
+            assert!(!failed.said.to_string().contains(&hash), "{what}: its hash is not shown either: {failed:?}");
             assert!(bed.keys().await.iter().all(|key| !key.ends_with("manifest.json")), "{what}");
         }
         bed.no_identity();
     };
     for file in [named, climbing.as_str(), "secretKey"] {
         let staging = Bed::staging_of(b"rows");
-        tell(&staging, |it| it["parts"]["database"] = part(file, SECRET_KEY.as_bytes()));
+        change_contents(&staging, |it| it["parts"]["database"] = part(file, SECRET_KEY.as_bytes()));
         refused(file, &staging).await;
-        tell(&staging, |it| it["parts"]["loot"] = part(file, SECRET_KEY.as_bytes()));
+        change_contents(&staging, |it| it["parts"]["loot"] = part(file, SECRET_KEY.as_bytes()));
         refused(file, &staging).await;
     }
     let linked = |name: &str, to: &Path| {
@@ -62,17 +62,17 @@ async fn code_of_the_bench_has_no_file_of_the_container_stored() {
         staging
     };
     let staging = linked("database.sql.gz", &secret);
-    tell(&staging, |it| it["parts"]["database"] = part("database.sql.gz", SECRET_KEY.as_bytes()));
+    change_contents(&staging, |it| it["parts"]["database"] = part("database.sql.gz", SECRET_KEY.as_bytes()));
     refused("a link", &staging).await;
-    refused("a link in the place of what tells of parts", &linked("contents.json", &secret)).await;
+    refused("a link instead of contents.json", &linked("contents.json", &secret)).await;
     for key in bed.keys().await {
         assert_ne!(bed.get(&key).await, SECRET_KEY.as_bytes(), "{key}");
     }
 }
 
-/// What is written encrypted has a name that was there before.
+/// A file that the program writes encrypted has a name that already exists.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_link_of_the_benchs_is_not_written_through() {
+async fn a_link_of_the_bench_is_not_followed_for_writes() {
     let bed = Bed::start().await;
     bed.set_identity(&crate::secrecy::identity());
     let elsewhere = Folder::new();
@@ -86,11 +86,7 @@ async fn a_link_of_the_benchs_is_not_written_through() {
     symlink(elsewhere.path(), staging.path().join("folder")).unwrap();
     symlink(&file, staging.path().join("database.sql.gz")).unwrap();
     assert!(bed.run(&bed.fetch(NAME), &staging).ok);
-    assert_eq!(
-        std::fs::read_to_string(&file).unwrap(),
-        "as it was",
-        "the folder is emptied without what links lead to"
-    );
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), "as it was", "the folder is emptied without following links");
 }
 
 fn on_volume(mut request: Value) -> Value {
@@ -98,9 +94,9 @@ fn on_volume(mut request: Value) -> Value {
     request
 }
 
-/// A volume may be somebody else's to write to as well.
+/// Others may write to the volume, too.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_link_of_a_volume_leads_out_of_it() {
+async fn no_link_of_a_volume_is_followed() {
     let bed = Bed::start().await;
     let secret = bed.credentials().join("secretKey");
     let elsewhere = Folder::new();
@@ -109,7 +105,7 @@ async fn no_link_of_a_volume_leads_out_of_it() {
     let untouched =
         || std::fs::read_to_string(elsewhere.path().join("shop").join(NAME).join("kept")).unwrap() == "as it was";
 
-    // A part that is a link to the bucket's key, with a manifest that says so.
+    // A part that is a link to the bucket's key, with a manifest that describes it.
     let volume = Folder::new();
     assert!(bed.run_on(&on_volume(bed.store(NAME)), &Bed::staging_of(b"rows"), &volume).ok);
     let folder = volume.path().join("default/shop").join(NAME);
@@ -129,7 +125,7 @@ async fn no_link_of_a_volume_leads_out_of_it() {
     let failed = bed.run_on(&on_volume(bed.fetch(NAME)), &Folder::new(), &volume);
     assert!(failed.error().starts_with("StorageFailed: "), "{failed:?}");
 
-    // A folder on the way: nothing is written, listed or removed behind it.
+    // A link instead of a folder of the path: nothing is written, listed or removed behind it.
     let volume = Folder::new();
     symlink(elsewhere.path(), volume.path().join("default")).unwrap();
     let mut all = bed.store("daily-backup-2027-01-01-0200");
@@ -141,7 +137,7 @@ async fn no_link_of_a_volume_leads_out_of_it() {
     }
     assert_eq!(std::fs::read_dir(elsewhere.path()).unwrap().count(), 1);
 
-    // A link in the place of a backup, and in one: it goes, and what it leads to stays.
+    // A link instead of a backup, and one in a backup: the link is removed, its target is kept.
     let volume = Folder::new();
     let site = volume.path().join("default/shop");
     std::fs::create_dir_all(site.join("daily-backup-2020-02-01-0200")).unwrap();
@@ -152,7 +148,7 @@ async fn no_link_of_a_volume_leads_out_of_it() {
     assert!(untouched());
 }
 
-/// Answers every request so; tells the paths it was asked for.
+/// Responds to every request with this; the receiver gets the requested paths.
 fn service(answer: String) -> (u16, std::sync::mpsc::Receiver<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -187,9 +183,9 @@ fn http(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}", body.len())
 }
 
-/// What stands at an endpoint may be anybody's: of what it answers, nothing reaches a status.
+/// An endpoint may be any service: the text of its responses must not reach a status.
 #[tokio::test(flavor = "multi_thread")]
-async fn of_what_a_service_answers_only_codes_are_told() {
+async fn only_error_codes_of_a_services_responses_are_reported() {
     let bed = Bed::start().await;
     let token = format!("token={SECRET}");
     let listed = format!("<ListBucketResult><Loot>{SECRET}</Loot>");
@@ -222,7 +218,7 @@ async fn of_what_a_service_answers_only_codes_are_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_redirect_leads_nowhere_and_an_endpoint_to_no_machine() {
+async fn redirects_are_not_followed_and_endpoints_are_restricted() {
     let bed = Bed::start().await;
     let (target, asked_target) = service(http("200 OK", "", SECRET));
     let location = format!("location: http://127.0.0.1:{target}/latest/meta-data\r\n");
@@ -231,7 +227,7 @@ async fn a_redirect_leads_nowhere_and_an_endpoint_to_no_machine() {
     request["place"]["s3"]["endpoint"] = json!(format!("http://127.0.0.1:{port}"));
     let failed = bed.run(&request, &Folder::new());
     assert!(failed.error().contains("redirects are not followed"), "{failed:?}");
-    assert!(asked_target.try_recv().is_err(), "it was not asked");
+    assert!(asked_target.try_recv().is_err(), "it received no request");
     for endpoint in
         ["http://127.0.0.1:1/admin?x=", "http://user:pw@127.0.0.1:1", "http://169.254.169.254", "http://127.0.0.1:1/#"]
     {
@@ -241,9 +237,9 @@ async fn a_redirect_leads_nowhere_and_an_endpoint_to_no_machine() {
     }
 }
 
-/// A service that never ends, where a part of four bytes is.
+/// A service that sends data without end instead of a part of four bytes.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_more_is_read_than_was_stored() {
+async fn no_more_bytes_are_read_than_were_stored() {
     let bed = Bed::start().await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     bed.put(&format!("default/shop/{NAME}/database.sql.gz"), &vec![0; 8 << 20]).await;

@@ -1,4 +1,4 @@
-//! The program is killed at each of its requests, before the server has it and after, and run again.
+//! The program is killed at each of its requests, before and after the server receives it, and run again.
 
 use std::sync::{
     Arc,
@@ -12,19 +12,19 @@ use serde_json::json;
 
 use crate::support::{Bed, Ended, Folder, NAME};
 
-/// Two pieces and a small part.
+/// A multipart upload of two pieces, and a small part.
 const BYTES: usize = 20 << 20;
 
-/// Whom to kill, and at which request.
+/// Which process to kill, and at which request.
 #[derive(Default)]
 struct Plan {
     seen: AtomicUsize,
-    /// Twice the number of the request, and one more where the server is to have it first; 0 for never.
+    /// Twice the number of the request, plus one if the server receives it first; 0 for never.
     at: AtomicUsize,
     process: AtomicUsize,
-    /// Whether it was killed: nothing of a dead process reaches the server.
+    /// Whether it was killed: no request of a dead process reaches the server.
     dead: AtomicBool,
-    /// One request at a time, so that none is on its way when it is killed.
+    /// One request at a time, so that no other is in flight when the process is killed.
     turn: tokio::sync::Mutex<()>,
 }
 
@@ -41,14 +41,14 @@ impl Plan {
 }
 
 #[derive(Clone)]
-struct Between {
+struct Proxy {
     plan: Arc<Plan>,
     server: String,
     client: reqwest::Client,
 }
 
 async fn pass(
-    State(it): State<Between>,
+    State(it): State<Proxy>,
     method: Method,
     uri: Uri,
     headers: HeaderMap,
@@ -62,7 +62,7 @@ async fn pass(
     if it.plan.reached(2 * number) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
-    // With the host as it was signed.
+    // With the host of the signature.
     let answer =
         it.client.request(method, format!("{}{uri}", it.server)).headers(headers).body(body).send().await.unwrap();
     let (status, headers, body) = (answer.status(), answer.headers().clone(), answer.bytes().await.unwrap());
@@ -70,10 +70,10 @@ async fn pass(
     (status, headers, body).into_response()
 }
 
-/// A way to the server on which processes die.
-async fn between(bed: &Bed) -> (u16, Arc<Plan>) {
+/// A proxy of the server, which kills processes.
+async fn proxy(bed: &Bed) -> (u16, Arc<Plan>) {
     let plan = Arc::new(Plan::default());
-    let state = Between {
+    let state = Proxy {
         plan: plan.clone(),
         server: format!("http://127.0.0.1:{}", bed.port),
         client: reqwest::Client::builder().no_proxy().build().unwrap(),
@@ -91,7 +91,7 @@ fn through(mut request: serde_json::Value, port: u16) -> serde_json::Value {
     request
 }
 
-/// Runs the program, which is killed at that moment.
+/// Runs the program, which is killed at this moment.
 async fn killed_at(bed: &Bed, plan: &Plan, moment: usize, request: &serde_json::Value, staging: &Folder) -> Ended {
     let logs = Folder::new();
     let log = logs.path().join("termination");
@@ -107,9 +107,9 @@ async fn killed_at(bed: &Bed, plan: &Plan, moment: usize, request: &serde_json::
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_upload_killed_at_every_request_and_run_again_is_whole_and_leaves_nothing() {
+async fn an_upload_killed_at_every_request_and_run_again_is_complete_and_leaves_nothing() {
     let bed = Bed::start().await;
-    let (port, plan) = between(&bed).await;
+    let (port, plan) = proxy(&bed).await;
     let staging = Bed::staging(BYTES);
     let request = through(bed.store(NAME), port);
     let mut moments = 0;
@@ -134,13 +134,13 @@ async fn an_upload_killed_at_every_request_and_run_again_is_whole_and_leaves_not
     assert!(bed.run(&bed.fetch(NAME), &fetched).ok);
     assert_eq!(fetched.files(), staging.files());
     assert!(moments > 20, "{moments}");
-    println!("upload: killed at {moments} moments of its requests and run again, whole every time, nothing left");
+    println!("upload: killed at {moments} moments of its requests and run again, complete every time, nothing left");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_retention_killed_at_every_request_and_run_again_ends() {
+async fn a_retention_killed_at_every_request_and_run_again_succeeds() {
     let bed = Bed::start().await;
-    let (port, plan) = between(&bed).await;
+    let (port, plan) = proxy(&bed).await;
     let rule = json!({"siteBackup": "daily-backup", "identity": "id-1", "days": 30, "keepLast": 1});
     let mut request = through(bed.store(NAME), port);
     request.as_object_mut().unwrap().remove("store");
@@ -163,14 +163,14 @@ async fn a_retention_killed_at_every_request_and_run_again_ends() {
         moments += 1;
     }
     assert!(moments > 10, "{moments}");
-    println!("retention: killed at {moments} moments of its requests and run again, the same is left every time");
+    println!("retention: killed at {moments} moments of its requests and run again, the same result every time");
 }
 
 ///
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_removal_killed_at_every_request_and_run_again_leaves_nothing() {
     let bed = Bed::start().await;
-    let (port, plan) = between(&bed).await;
+    let (port, plan) = proxy(&bed).await;
     let request = through(bed.removal(), port);
     let mut moments = 0;
     for moment in 2.. {

@@ -1,7 +1,7 @@
-//! What carries backups, against a real S3 server: the operator's own binary as the Jobs run it.
+//! The command `transfer` with a real S3 server: the operator's binary, as the Jobs run it.
 //!
-//! The server is built by `loadtest/objectstore/build` (`make objectstore`). Each test starts one of its own on loopback, and
-//! removes it, also when it fails.
+//! The server is built by `loadtest/objectstore/build` (`make objectstore`). Each test starts its own server on loopback and removes
+//! it, also if the test fails.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod faults;
@@ -14,11 +14,11 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 use support::{Bed, Ended, Folder, NAME};
 
-/// A part that is sent in pieces, and small ones.
+/// Size of a part that is uploaded in pieces.
 const LARGE_BYTES: usize = 40 << 20;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_comes_back_is_what_was_stored_byte_for_byte() {
+async fn a_fetched_backup_equals_the_stored_one() {
     let bed = Bed::start().await;
     let staging = Bed::staging(LARGE_BYTES);
     let stored = bed.run(&bed.store(NAME), &staging);
@@ -28,12 +28,12 @@ async fn what_comes_back_is_what_was_stored_byte_for_byte() {
     assert_eq!(done.said["result"]["fetched"], NAME, "{done:?}");
     assert_eq!(fetched.files(), staging.files());
     let again = bed.run(&bed.store(NAME), &Folder::new());
-    assert!(again.ok, "what is stored is stored no second time: {again:?}");
+    assert!(again.ok, "a stored backup is not stored again: {again:?}");
     println!("stored, read back and fetched: {} bytes in {} objects", staging.bytes(), bed.keys().await.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_volume_keeps_backups_as_a_bucket_does() {
+async fn a_volume_stores_backups_as_a_bucket_does() {
     let bed = Bed::start().await;
     let staging = Bed::staging(LARGE_BYTES);
     let mut request = bed.store(NAME);
@@ -42,13 +42,13 @@ async fn a_volume_keeps_backups_as_a_bucket_does() {
     let fetched = Folder::new();
     let mut request = bed.fetch("daily-backup-2026-11-26");
     request["place"] = json!("volume");
-    assert!(bed.run(&request, &fetched).ok, "the beginning of a name finds it");
+    assert!(bed.run(&request, &fetched).ok, "it is found by the prefix of its name");
     assert_eq!(fetched.files(), staging.files());
 }
 
-/// What a copy that was killed left lies beside what it copied, and no list shows it.
+/// Temporary files of a killed copy are beside the copied files, and not listed.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_copy_left_on_a_volume_goes() {
+async fn files_of_a_killed_copy_are_removed_from_a_volume() {
     let bed = Bed::start().await;
     let on_volume = |name: &str| {
         let mut request = bed.store(name);
@@ -72,10 +72,10 @@ async fn what_a_killed_copy_left_on_a_volume_goes() {
     assert_eq!(names(&folder), [NAME]);
     assert_eq!(names(&folder.join(NAME)), ["database.sql.gz", "manifest.json", "public-files.tgz"]);
     assert!(bed.run_on(&on_volume("daily-backup-2026-11-27-0200"), &Bed::staging_of(b"more"), &volume).ok);
-    assert_eq!(names(&folder), ["daily-backup-2026-11-27-0200"], "an outdated one goes with its folder");
+    assert_eq!(names(&folder), ["daily-backup-2026-11-27-0200"], "an outdated backup is removed with its folder");
 }
 
-/// The guide asks for a backup by its day.
+/// A backup can be named by its day, as in the guide.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_of_a_day_is_fetched_and_no_others() {
     let bed = Bed::start().await;
@@ -103,7 +103,7 @@ async fn the_newest_of_a_day_is_fetched_and_no_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn old_backups_go_and_nothing_else_does() {
+async fn retention_removes_only_old_backups() {
     let bed = Bed::start().await;
     let now = Timestamp::now();
     let days_ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
@@ -119,7 +119,7 @@ async fn old_backups_go_and_nothing_else_does() {
     store("daily-2026-03-01-0200", "daily", "id-1", 5).await;
     store("weekly-2026-01-01-0200", "weekly", "id-1", 90).await;
     store("daily-2025-01-01-0200", "daily", "of-another-site", 400).await;
-    // A try that never became a backup, something of a person's, and a manifest that nobody can read.
+    // An incomplete backup, a user's file, and a manifest that cannot be parsed.
     bed.put("default/shop/daily-2026-02-15-0200/database.sql.gz", b"half").await;
     bed.put("default/shop/notes/readme.txt", b"mine").await;
     bed.put("default/shop/daily-2025-06-01-0200/manifest.json", b"{").await;
@@ -147,7 +147,7 @@ async fn old_backups_go_and_nothing_else_does() {
 
 ///
 #[tokio::test(flavor = "multi_thread")]
-async fn all_of_one_site_backup_go_and_nothing_else_does() {
+async fn removal_removes_only_the_backups_of_its_site_backup() {
     let bed = Bed::start().await;
     let made = [
         ("daily-backup-2026-01-01-0200", "daily-backup", "id-1"),
@@ -173,7 +173,7 @@ async fn all_of_one_site_backup_go_and_nothing_else_does() {
     assert_eq!(removed(&done), Some(4), "{done:?}");
     let left = ["daily-backup-2020-01-01-0200", "daily-backup-2025-06-01-0200", "notes", "weekly-2026-01-01-0200"];
     assert_eq!(bed.folders().await, left);
-    assert_eq!(removed(&bed.run(&bed.removal(), &Folder::new())), Some(0), "and once more nothing");
+    assert_eq!(removed(&bed.run(&bed.removal(), &Folder::new())), Some(0), "a second removal finds nothing");
     let mut request = bed.removal();
     request["place"] = json!("volume");
     assert_eq!(removed(&bed.run_on(&request, &Folder::new(), &volume)), Some(3));
@@ -184,7 +184,7 @@ async fn all_of_one_site_backup_go_and_nothing_else_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_last_good_backup_stays_however_old_it_is() {
+async fn the_last_complete_backup_is_kept_whatever_its_age() {
     let bed = Bed::start().await;
     let mut request = bed.store(NAME);
     request["store"]["scheduledAt"] = json!("2020-01-01T00:00:00Z");

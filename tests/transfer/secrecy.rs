@@ -2,7 +2,7 @@
 
 use crate::support::{Bed, Folder, NAME};
 
-/// As `age-keygen` writes it.
+/// An identity, as `age-keygen` writes it.
 pub(crate) fn identity() -> String {
     use age::secrecy::ExposeSecret as _;
     let key = age::x25519::Identity::generate();
@@ -10,10 +10,10 @@ pub(crate) fn identity() -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_encrypted_comes_back_and_lies_nowhere_in_clear() {
+async fn an_encrypted_backup_is_restored_and_nowhere_in_plain_text() {
     let bed = Bed::start().await;
     bed.set_identity(&identity());
-    let staging = Bed::staging_of(b"rows that nobody may read");
+    let staging = Bed::staging_of(b"rows that are confidential");
     let before = staging.files();
     assert!(bed.run(&bed.store(NAME), &staging).ok);
     let keys = bed.keys().await;
@@ -22,8 +22,8 @@ async fn what_is_encrypted_comes_back_and_lies_nowhere_in_clear() {
     for key in &keys {
         let object = object_store::ObjectStoreExt::get(&bed.store, &key.as_str().into()).await.unwrap();
         let text = String::from_utf8_lossy(&object.bytes().await.unwrap()).into_owned();
-        assert!(!text.contains("nobody may read") && !text.contains("AGE-SECRET-KEY"), "{key}");
-        assert!(key.contains("manifest") || text.starts_with("age-encryption.org/v1\n"), "age itself can open it");
+        assert!(!text.contains("confidential") && !text.contains("AGE-SECRET-KEY"), "{key}");
+        assert!(key.contains("manifest") || text.starts_with("age-encryption.org/v1\n"), "the age tool can decrypt it");
     }
     let fetched = Folder::new();
     assert!(bed.run(&bed.fetch(NAME), &fetched).ok);
@@ -35,7 +35,7 @@ async fn what_is_encrypted_comes_back_and_lies_nowhere_in_clear() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_wrong_key_and_none_open_nothing_and_say_so() {
+async fn a_wrong_or_missing_key_is_reported() {
     let bed = Bed::start().await;
     bed.set_identity(&identity());
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
@@ -54,11 +54,11 @@ async fn the_wrong_key_and_none_open_nothing_and_say_so() {
     assert!(failed.error().starts_with("EncryptionKeyMissing: "), "{failed:?}");
 }
 
-/// With a key nothing is followed that was not written with it: who can write to the bucket could say anything.
+/// With a key, only data that was written with it is used: others may write to the bucket.
 #[tokio::test(flavor = "multi_thread")]
-async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back() {
+async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_are_restored() {
     let bed = Bed::start().await;
-    assert!(bed.run(&bed.store("plain-2026-11-26-0200"), &Bed::staging_of(b"\\! in clear")).ok);
+    assert!(bed.run(&bed.store("plain-2026-11-26-0200"), &Bed::staging_of(b"\\! in plain text")).ok);
     bed.set_identity(&identity());
     let refused = async |name: &str, word: &str, says: &str| {
         let failed = bed.run(&bed.fetch(name), &Folder::new());
@@ -70,12 +70,12 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
     let whole = bed.get(&key).await;
     let manifest: serde_json::Value = serde_json::from_slice(&whole).unwrap();
 
-    // One part in clear, which the manifest says is right.
+    // One part in plain text, which matches the manifest.
     let mut one_plain = manifest.clone();
     one_plain["contents"]["parts"]["public-files"].as_object_mut().unwrap().remove("encrypted");
     bed.put(&key, one_plain.to_string().as_bytes()).await;
     refused(NAME, "BackupNotEncrypted: public-files", "is not encrypted").await;
-    // Another version of Frappe, no files: each a change of what is restored.
+    // Another version of Frappe, no files: each changes what is restored.
     for change in [
         serde_json::json!({"frappe": "14.0.0"}),
         serde_json::json!({"apps": []}),
@@ -86,10 +86,10 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
         bed.put(&key, changed.to_string().as_bytes()).await;
         refused(NAME, "EncryptionKeyWrong: ", "was modified").await;
     }
-    // Written otherwise, it says the same.
+    // The same manifest with another formatting.
     bed.put(&key, manifest.to_string().as_bytes()).await;
     assert!(bed.run(&bed.fetch(NAME), &Folder::new()).ok);
-    // That of another site of the same key.
+    // The manifest of another site with the same key.
     for (object, content) in [("manifest.json", whole.clone())]
         .into_iter()
         .chain([("database.sql.gz.age", bed.get(&format!("default/shop/{NAME}/database.sql.gz.age")).await)])
@@ -101,7 +101,7 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
     let failed = bed.run(&request, &Folder::new());
     assert!(failed.error().starts_with("BackupNotAuthentic: "), "{failed:?}");
     assert!(failed.error().contains("is a backup of default/shop"), "{failed:?}");
-    // One of another day in the place of this one.
+    // The manifest of another day instead of this one.
     bed.put("default/shop/daily-backup-2026-11-27-0200/manifest.json", &whole).await;
     let failed = bed.run(&bed.fetch("daily-backup-2026-11-27-0200"), &Folder::new());
     assert!(
@@ -110,9 +110,9 @@ async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_come_back(
     );
 }
 
-/// Those of the version before are encrypted, and their manifests are as they are.
+/// Backups of the previous version are encrypted, but their manifests are not authenticated.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_the_version_before_is_restored_where_a_person_says_so() {
+async fn a_backup_of_the_previous_version_is_restored_only_on_request() {
     let bed = Bed::start().await;
     bed.set_identity(&identity());
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
@@ -128,7 +128,7 @@ async fn a_backup_of_the_version_before_is_restored_where_a_person_says_so() {
     let fetched = Folder::new();
     assert!(bed.run(&request, &fetched).ok);
     assert_eq!(fetched.files()["database.sql.gz"], b"rows");
-    // Also then nothing in clear, and nothing that says it is authenticated and is not.
+    // Even then, plain text and invalid authentication are rejected.
     for (name, word) in [("encrypted", "BackupNotEncrypted: "), ("authentication", "EncryptionKeyWrong: ")] {
         let mut changed = manifest.clone();
         if name == "encrypted" {
@@ -140,7 +140,7 @@ async fn a_backup_of_the_version_before_is_restored_where_a_person_says_so() {
         let failed = bed.run(&request, &Folder::new());
         assert!(failed.error().starts_with(word), "{failed:?}");
     }
-    // A try that finds such a one in its place makes it anew, with the key.
+    // A backup that finds such a manifest in its place replaces it, with the key.
     bed.put(&key, manifest.to_string().as_bytes()).await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"new rows")).ok);
     let fetched = Folder::new();
@@ -148,9 +148,9 @@ async fn a_backup_of_the_version_before_is_restored_where_a_person_says_so() {
     assert_eq!(fetched.files()["database.sql.gz"], b"new rows");
 }
 
-/// A restore reads what was made, not how it was stored: the site runner compares it.
+/// A restore gets the original contents.json, which the site runner verifies.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_the_site_runner_is_told_is_what_it_made() {
+async fn the_site_runner_gets_the_contents_that_it_wrote() {
     let bed = Bed::start().await;
     bed.set_identity(&identity());
     let staging = Bed::staging_of(b"rows");
@@ -161,9 +161,9 @@ async fn what_the_site_runner_is_told_is_what_it_made() {
     assert_eq!(fetched.files(), made);
 }
 
-/// What is changed in the bucket by who can write its manifest too.
+/// A part is changed in the bucket, and its manifest is changed to match.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_part_that_was_cut_or_changed_does_not_open() {
+async fn a_truncated_or_changed_part_is_not_decrypted() {
     let bed = Bed::start().await;
     bed.set_identity(&identity());
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(&vec![7; 200_000])).ok);
@@ -180,7 +180,7 @@ async fn a_part_that_was_cut_or_changed_does_not_open() {
         bed.forge_manifest(&part, content).await;
         let failed = bed.run(&bed.fetch(NAME), &Folder::new());
         assert!(!failed.ok && failed.error().starts_with("EncryptionKeyWrong: "), "{failed:?}");
-        // Where nothing is authenticated, age itself tells.
+        // Without authentication, age detects it.
         bed.forget_authentication(&part).await;
         let mut request = bed.fetch(NAME);
         request["unauthenticated"] = serde_json::json!(true);

@@ -1,4 +1,4 @@
-//! An S3 server of its own, and the program as a Job runs it.
+//! An S3 server for each test, and the program as a Job runs it.
 
 use std::{
     collections::BTreeMap,
@@ -17,14 +17,14 @@ use object_store::{
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-/// Name of a backup, as the operator gives it.
+/// Name of a backup, as the operator chooses it.
 pub(crate) const NAME: &str = "daily-backup-2026-11-26-0200";
 const BUCKET: &str = "frappe-backups";
 const ACCESS_KEY: &str = "access";
-/// What must never be shown.
+/// Must never be printed.
 pub(crate) const SECRET_KEY: &str = "a-secret-key-of-the-bucket";
 
-/// A folder that goes with the test.
+/// A folder that is removed at the end of the test.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -46,7 +46,7 @@ impl Folder {
         let entries = std::fs::read_dir(&self.0).unwrap().map(Result::unwrap);
         entries
             .map(|it| (it.file_name().to_string_lossy().into_owned(), std::fs::read(it.path()).unwrap()))
-            // The same JSON, whatever the order of its keys.
+            // JSON is compared without the order of its keys.
             .map(|(name, content)| match serde_json::from_slice::<Value>(&content) {
                 Ok(json) if name == "contents.json" => (name, json.to_string().into_bytes()),
                 _ => (name, content),
@@ -66,7 +66,7 @@ impl Drop for Folder {
     }
 }
 
-/// What a run of the program came to.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) ok: bool,
@@ -77,7 +77,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// Its code and what it says to people, as they are shown together.
+    /// Its error code and message.
     pub(crate) fn error(&self) -> String {
         let text = |key: &str| self.said[key].as_str().unwrap_or_default();
         format!("{}: {}", text("code"), text("error"))
@@ -121,7 +121,7 @@ impl Bed {
         }
         let server = Command::new(server_program())
             .args(["--port", &format!("127.0.0.1:{port}"), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--quiet"])
-            // Not every file system keeps attributes of files: they are in files beside.
+            // Not every file system supports extended attributes: they are stored in separate files.
             .args(["posix", "--sidecar", data.path().join("metadata").to_str().unwrap()])
             .arg(data.path().join("objects"))
             .stdout(Stdio::null())
@@ -148,10 +148,10 @@ impl Bed {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("the S3 server does not answer");
+        panic!("the S3 server does not respond");
     }
 
-    /// The server stops, as it does when its machine goes.
+    /// Stops the server, as in an outage of its machine.
     pub(crate) fn stop(&mut self) {
         self.server.kill().unwrap();
         self.server.wait().unwrap();
@@ -174,7 +174,7 @@ impl Bed {
         request
     }
 
-    /// All of the SiteBackup daily-backup.
+    /// Request to remove all backups of the SiteBackup daily-backup.
     pub(crate) fn removal(&self) -> Value {
         let mut request = self.request();
         request["removal"] = json!({"siteBackup": "daily-backup", "identity": "id-1"});
@@ -187,7 +187,7 @@ impl Bed {
         request
     }
 
-    /// A backup as the site runner leaves it, with a large part of so many bytes.
+    /// A backup as the site runner stages it, with a large part of this size.
     pub(crate) fn staging(large_bytes: usize) -> Folder {
         let noise: Vec<u8> = (0..large_bytes).map(|index| u8::try_from(index * index % 251).unwrap()).collect();
         Self::staged([("database", "database.sql.gz", noise), ("public-files", "public-files.tgz", b"files".to_vec())])
@@ -265,7 +265,7 @@ impl Bed {
         std::fs::write(self.credentials.path().join("secretKey"), key).unwrap();
     }
 
-    /// The key with which parts are encrypted from now on.
+    /// Sets the key by which parts are encrypted from now on.
     pub(crate) fn set_identity(&self, identity: &str) {
         std::fs::write(self.credentials.path().join("identity"), identity).unwrap();
     }
@@ -274,7 +274,7 @@ impl Bed {
         std::fs::remove_file(self.credentials.path().join("identity")).unwrap();
     }
 
-    /// Has the manifest say that a part is what its content now is.
+    /// Changes the manifest so that a part has this content.
     pub(crate) async fn forge_manifest(&self, part: &str, content: &[u8]) {
         let (folder, file) = part.rsplit_once('/').unwrap();
         let key = format!("{folder}/manifest.json");
@@ -289,7 +289,7 @@ impl Bed {
         self.put(&key, manifest.to_string().as_bytes()).await;
     }
 
-    /// Has the manifest of a part's backup say nothing of a key.
+    /// Removes the authentication from the manifest of a part's backup.
     pub(crate) async fn forget_authentication(&self, part: &str) {
         let key = format!("{}/manifest.json", part.rsplit_once('/').unwrap().0);
         let mut manifest: Value = serde_json::from_slice(&self.get(&key).await).unwrap();
@@ -301,7 +301,7 @@ impl Bed {
         self.store.get(&key.into()).await.unwrap().bytes().await.unwrap().to_vec()
     }
 
-    /// What is mounted beside the backup, and none of its business.
+    /// The folder of credentials, which is mounted beside the backup.
     pub(crate) fn credentials(&self) -> &Path {
         self.credentials.path()
     }
@@ -318,7 +318,7 @@ impl Bed {
         keys
     }
 
-    /// Names of what is in the site's folder.
+    /// Names in the site's folder.
     pub(crate) async fn folders(&self) -> Vec<String> {
         let mut names: Vec<String> = self
             .keys()
@@ -330,7 +330,7 @@ impl Bed {
         names
     }
 
-    /// Uploads in pieces that nobody ended, as the server has them on its disk.
+    /// Incomplete multipart uploads on the server's disk.
     pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
         let mut found = Vec::new();
         let mut left = vec![self.data.path().join("objects").join(BUCKET).join(".sgwtmp/multipart")];
