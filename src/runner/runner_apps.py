@@ -1,4 +1,5 @@
-"""A site's apps: installed, and removed with their data after a backup. Nothing is judged by what Frappe reports alone."""
+"""Installs a site's apps, and removes them with their data after a backup. The result is always checked: Frappe's exit code is not
+trusted."""
 
 import ast
 import gzip
@@ -13,16 +14,16 @@ import zlib
 from runner_bench import LISTED_APPS, list_apps, words
 from runner_common import APP_NAME, Failure, frappe_version, last_words, open_plain, read_file, replace_file
 
-# What the last lines of a whole dump say: mariadb-dump's, pg_dump's.
+# The last line of a complete dump by mariadb-dump and pg_dump.
 DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
-# How much of a dump's end is searched for it: pg_dump may write a little more after it.
+# How many bytes of a dump's end are searched for it: pg_dump may write a few more lines.
 TRAILER_BYTES = 400
 READ_BYTES = 1 << 20
 COMPRESSION_LEVEL = 6
 
 
 def wanted_apps(request):
-    """Apps of a request, each after those that it requires. The image must have all of them."""
+    """Apps of a request, each after those that it requires. The image must contain all of them."""
     apps = [app for app in request.get("apps", []) if app != "frappe"]
     if not all(APP_NAME.fullmatch(app) for app in apps):
         raise Failure("RequestInvalid", "request", "apps must be app names")
@@ -38,8 +39,8 @@ def wanted_apps(request):
 
 
 def refuse_lost_apps():
-    """Refuses to begin where the bench lists an app that the image lacks, as it does while its pods run a former image:
-    Frappe imports every app that is listed, and would end in the middle."""
+    """Fails if the bench lists an app that the image does not have, for example while its pods run another image: Frappe imports
+    every listed app, and would fail later."""
     lost = [app for app in words(LISTED_APPS) if app != "frappe" and not has_code(app)]
     if lost:
         raise Failure("AppsMissing", "apps", f"the bench has {', '.join(lost)}, but the image does not: build the image with {', '.join(lost)}, or "
@@ -52,7 +53,7 @@ def has_code(app):
 
 
 def with_required(apps):
-    """The apps, each after those that it requires, at any depth."""
+    """The apps and all that they require, each after those that it requires."""
     found, visited = [], set()
 
     def visit(app):
@@ -69,7 +70,7 @@ def with_required(apps):
 
 
 def required_apps(app):
-    """What the app's hooks call required, by the names of the apps. Read, not run: Frappe wants a plain list there."""
+    """Names of the apps in required_apps of the app's hooks. The file is parsed, not executed: Frappe needs a literal list there."""
     path = os.path.join("apps", app, app, "hooks.py")
     try:
         statements = ast.parse(read_file(path)).body
@@ -80,7 +81,7 @@ def required_apps(app):
         targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
         if any(isinstance(target, ast.Name) and target.id == "required_apps" for target in targets):
             found = [it.value for it in getattr(statement.value, "elts", []) if isinstance(it, ast.Constant) and isinstance(it.value, str)]
-    # NAME, ORGANIZATION/NAME, a repository's URL; each perhaps with @ and a branch.
+    # NAME, ORGANIZATION/NAME or the URL of a repository, optionally with @ and a branch.
     names = [re.split(r"[/:]", name.rstrip("/"))[-1].partition("@")[0].removesuffix(".git") for name in found]
     return [name for name in names if APP_NAME.fullmatch(name) and name != "frappe"]
 
@@ -96,7 +97,7 @@ def removed_apps(request):
 
 
 def refuse_needed(database, apps, removed):
-    """Refuses to remove what an app requires that stays: Frappe does not remove it, and ends well."""
+    """Fails if a remaining app requires an app to remove: Frappe would report success without removing it."""
     stay = [app for app in dict.fromkeys([*json.loads(database.installed_apps()), *apps]) if app not in removed]
     for app in stay:
         needed = [it for it in required_apps(app) if it in removed]
@@ -105,29 +106,29 @@ def refuse_needed(database, apps, removed):
 
 
 class Unfinished:
-    """What was begun with a site's apps and has not ended, as its file on the volume has it: the apps whose installation
-    was begun, wanted still or not, and whether the site is to be migrated after one that ended."""
+    """Unfinished work on a site's apps, recorded in a file on the volume: apps whose installation was started, even if they are no
+    longer wanted, and whether the site must be migrated after a completed installation."""
 
     def __init__(self, site):
         self.path = site.installing_path
         text = read_file(self.path).strip()
-        # Versions before wrote the one app that was being installed.
+        # Earlier versions recorded only the app that was being installed.
         former = {"begun": text.split(), "migrate": bool(text)}
         known = json.loads(text) if text.startswith("{") else former
         self.begun, self.migrate = known["begun"], known["migrate"]
 
     def begin(self, app):
-        """An installation begins."""
+        """Records the start of an installation."""
         self.begun = [*self.without(app), app]
         self.put(True)
 
     def end(self, app):
-        """It ended."""
+        """Records the end of an installation."""
         self.begun = self.without(app)
         self.put(True)
 
     def forget(self, app):
-        """Its app is gone."""
+        """Removes an app that was uninstalled."""
         if app in self.begun:
             self.begun = self.without(app)
             self.put(self.migrate)
@@ -144,9 +145,9 @@ class Unfinished:
 
 
 def install_missing(site, database, apps):
-    """Installs what the site does not have, an app after those that it requires. Frappe writes an app's modules and
-    tables before it lists the app, and lists it before its hooks have run; it refuses to begin anew where modules are, and
-    what is listed it takes for installed. So what was begun is written down, and is installed over again with --force."""
+    """Installs missing apps, each after those that it requires. Frappe creates an app's modules and tables before it lists the app,
+    and lists it before its hooks have run. It does not install an app again if its modules exist, and regards a listed app as
+    installed. So each start is recorded, and an interrupted installation is repeated with --force."""
     unfinished = Unfinished(site)
     half_removed = read_file(site.removing_path).partition(" ")[0]
     half = {*unfinished.begun, half_removed}
@@ -168,22 +169,21 @@ def install_missing(site, database, apps):
 
 
 def refuse_without_code(installed):
-    """Refuses a migrate where the image lacks an app that the site has: it would remove the app's DocTypes."""
+    """Fails if the image does not have an app of the site: a migration would remove the app's DocTypes."""
     missing = [app for app in installed if app != "frappe" and not has_code(app)]
     if missing:
         raise Failure("AppsMissing", "apps", f"the site has {', '.join(missing)}, but the image does not: build the image with {', '.join(missing)}")
 
 
 def is_listed(database, app):
-    """Whether the site itself calls the app installed."""
+    """Whether the app is in the site's list of installed apps."""
     return app in json.loads(database.installed_apps())
 
 
 def remove_apps(site, database, apps):
-    """Uninstalls those of the apps that the site has, each with its data, each after a backup of the whole database that
-    was found to be whole, and each before those that it requires. Frappe takes an app from its list before the end: the
-    one that is being removed is written down with its backup, and done over if it was cut short, without another backup
-    of what is half gone."""
+    """Uninstalls those of the apps that the site has, with their data, each after a verified backup of the whole database, and each
+    before those that it requires. Frappe removes an app from its list before it has finished: so the app is recorded with its
+    backup, and an interrupted removal is repeated, without another backup of the partly removed data."""
     ordered = [app for app in reversed(with_required(apps)) if app in apps]
     for app in ordered:
         begun, _, backup = read_file(site.removing_path).strip().partition(" ")
@@ -201,8 +201,8 @@ def remove_apps(site, database, apps):
 
 
 def uninstall(site, database, app):
-    """Has Frappe uninstall the app. Hooks of it that Redis has kept may end that after it is off the list: then it is
-    done over without them."""
+    """Uninstalls the app with Frappe. Its hooks in the Redis cache can make that fail after the app was removed from the list: then
+    it is repeated without them."""
     command = ["uninstall-app", "--yes", "--no-backup"]
     try:
         said = frappe(site, f"uninstall-app {app}", *command, *([] if is_listed(database, app) else ["--force"]), app)
@@ -217,8 +217,7 @@ def uninstall(site, database, app):
 
 
 def back_up(site, database, app):
-    """A dump of the site's database outside the site's directory, where Frappe's own clearing does not reach; answers
-    its path."""
+    """Dumps the site's database to a file outside of the site's directory, which Frappe does not clean up; returns the path."""
     os.makedirs(site.backups_path, mode=0o750, exist_ok=True)
     part = os.path.join(site.backups_path, ".part-database.sql.gz")
     if os.path.exists(part):
@@ -231,7 +230,7 @@ def back_up(site, database, app):
 
 
 def dump_database(database, path, apps):
-    """A dump with the head by which Frappe's own restore tells its version."""
+    """Dumps a database, with the header that Frappe's restore uses to detect the version."""
     head = ["-- begin frappe metadata", *(f"-- [{app}]\n-- version = {frappe_version()}" for app in apps[:1]),
             "-- is_partial = False", "-- end frappe metadata", ""]
     with gzip.open(path, "wb", compresslevel=COMPRESSION_LEVEL) as file:
@@ -240,8 +239,8 @@ def dump_database(database, path, apps):
 
 
 def check_dump(path, code="SiteIncomplete", what="nothing was removed, since the backup", most=None):
-    """Refuses a dump that is cut, wherever it is: Frappe and gzip do not notice one that ends between two statements; and
-    one that has more bytes than `most`. Answers how many it has."""
+    """Fails for a truncated dump, because Frappe and gzip do not detect one that ends between two statements, and for one with more
+    bytes than `most`. Returns the number of bytes."""
     end = b""
     try:
         with open_plain(path) as packed, gzip.open(packed) as file:
@@ -258,15 +257,14 @@ def check_dump(path, code="SiteIncomplete", what="nothing was removed, since the
 
 
 def check_removed(database, apps):
-    """What Frappe must not list any more."""
+    """Fails if Frappe still lists one of the apps."""
     left = [app for app in apps if is_listed(database, app)]
     if left:
         raise Failure("SiteIncomplete", "check", f"still installed: {', '.join(left)}")
 
 
 def frappe(site, name, *arguments, stdin=""):
-    """One of Frappe's own commands for the site, in a process of its own; no password in its arguments. Answers what it
-    said."""
+    """Runs one of Frappe's commands for the site in a separate process, without a password in the arguments. Returns the output."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
     command = [sys.executable, "-u", program, "frappe", "--site", site.name, *arguments]
     done = subprocess.run(command, cwd="sites", input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,

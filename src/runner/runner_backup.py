@@ -1,4 +1,4 @@
-"""Backup and restore of a site, by way of a folder that exists as long as the pod.
+"""Backup and restore of a site, through a folder that exists as long as the pod.
 
 The folder `staging` contains `contents.json` and the parts that it lists, each with its size and SHA-256: `database.sql.gz`,
 `public-files.tgz` and `private-files.tgz`, whose members are named as in Frappe's own backups, and, if requested, `keys.json`
@@ -32,14 +32,14 @@ from runner_site import ready_site
 KEYS = ("encryption_key", "backup_encryption_key")
 KEYS_WARNING = ("the backup is of another site and has no keys: passwords stored in it (of mail accounts, for example) cannot be decrypted; "
                 "enter them again")
-# What a key looks like: Frappe gives one of them to a shell.
+# Pattern of a key: Frappe passes one of them to a shell.
 KEY_VALUE = re.compile(r"[A-Za-z0-9_=-]{1,128}")
 FILES = {"public-files": ("public-files.tgz", "public/files"), "private-files": ("private-files.tgz", "private/files")}
-# Every part, by the only name that its file may have.
+# All parts, with the only allowed name of their files.
 PARTS = {"database": "database.sql.gz", "keys": "keys.json", **{part: name for part, (name, _) in FILES.items()}}
-# What an archive's own records may have at once: names, which tarfile reads whole.
+# Maximum size of an archive's own records, such as names, which tarfile reads as a whole.
 RECORD_BYTES_MAX = 4 << 20
-# How much of the volume stays free, whatever an archive has.
+# How much of the volume must stay free.
 FREE_PERCENT_MIN = 5
 
 
@@ -180,7 +180,7 @@ def read_archive(path, folder, most=None, members_max=None):
         with open_plain(path) as packed, gzip.open(packed) as file:
             with tarfile.open(fileobj=Unpacked(file, most), mode="r:") as archive:
                 for member in archive:
-                    # Not kept: there may be millions.
+                    # Members are not kept in memory: there may be millions.
                     archive.members = []
                     members += 1
                     if members_max is not None and members > members_max:
@@ -247,7 +247,7 @@ def restore(request):
     if with_files:
         for part in FILES:
             put_files(site, staging, contents, part)
-    # Before the site queues anew: Frappe takes a job that is set aside for queued.
+    # Before the site queues new jobs: Frappe treats a job that is set aside as queued.
     discard(site, jobs)
     frappe(site, "clear-cache", "clear-cache")
     frappe(site, "migrate", "migrate")
@@ -299,7 +299,7 @@ def check_part(staging, contents, part):
         check_dump(path, "BackupBroken", "the dump", made)
         return
     free_bytes, free_files = room()
-    # Backups of earlier versions do not say what they unpack to.
+    # Backups of earlier versions do not contain their unpacked size.
     read_archive(path, FILES[part][1], free_bytes if made is None else min(made, free_bytes), free_files)
 
 
@@ -350,7 +350,7 @@ def put_files(site, staging, contents, part):
         with tarfile.open(fileobj=Unpacked(file, None), mode="r:") as archive:
             for member in archive:
                 archive.members = []
-                # ./SITE/public/files/…, of whichever site it was; all of it was looked at before.
+                # ./SITE/public/files/… of any site; all members were checked before.
                 path = os.path.join(fresh, *member.name.split("/")[4:])
                 if member.isdir():
                     os.makedirs(path, exist_ok=True)

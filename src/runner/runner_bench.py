@@ -1,4 +1,4 @@
-"""What is done for a whole bench: its code on the volume, apps from Git, the common configuration."""
+"""Work for a whole bench: its code on the volume, apps from Git, the common configuration."""
 
 import json
 import os
@@ -11,26 +11,25 @@ import urllib.parse
 from runner_common import APP_NAME, LOCK_WAIT_SECONDS, Failure, last_words, locked, read_file, replace_file, secret
 
 REVISION = re.compile(r"[0-9a-f]{8,64}")
-# What is cloned from: never a folder of the pod, nor what git runs a program of its own for.
+# Allowed repositories: no folder of the pod, and no transport for which git runs a helper program.
 REPOSITORY = re.compile(r"(https?|ssh|git)://[A-Za-z0-9\[][^\s\x00-\x20]*|[A-Za-z0-9_.][A-Za-z0-9_.-]*@[A-Za-z0-9][A-Za-z0-9.-]*:[^\s\x00-\x20-][^\s\x00-\x20]*")
-# A branch or tag, which git does not take for an option.
+# A branch or tag that git does not parse as an option.
 BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#-]*")
-# Shorter ones are names: they would take words out of every message.
+# Shorter values are likely to be names: redacting them would remove words from every message.
 TOKEN_CHARACTERS_MIN = 8
-# What of a bench is code: copied where apps are to be added to it.
+# The folders of a bench that contain code; they are copied if apps are added.
 CODE = ("apps", "env", "assets")
 CODE_KEPT_MAX = 3
 # Longest wait for another pod that copies code and installs apps.
 CODE_WAIT_SECONDS = 900
-# Folder of the copies on the volume, one for each revision, and the end of the name of one that is not whole.
+# Folder of the copies on the volume, one for each revision, and the suffix of an incomplete copy.
 COPIES = os.path.join("sites", ".apps")
 PART = ".part"
-# Apps that Frappe takes the bench to have, and those that any image of it ever had.
+# Apps of the bench according to Frappe, and apps that any of its images has had.
 LISTED_APPS = os.path.join("sites", "apps.txt")
 KNOWN_APPS = os.path.join("sites", ".operator-apps")
 
-# The link by which pods find their image's assets, and how names of files begin on the way to it: no site's name has a dot
-# there.
+# The link to the image's assets, and the prefix of temporary files for it: no site's name begins with a dot.
 LINK = os.path.join("sites", "assets")
 PART_OF_LINK = os.path.join("sites", ".assets")
 
@@ -42,21 +41,21 @@ def code_folder(revision):
 
 
 def locked_volume(seconds=LOCK_WAIT_SECONDS):
-    """One pod at a time changes what the bench's sites share: for a moment, since Jobs of sites wait for it."""
+    """Locks files that the bench's sites share. Hold it only briefly: Jobs of sites wait for it."""
     return locked(os.path.join("sites", ".operator-lock"), "what the bench's sites share", seconds)
 
 
 def locked_code():
-    """One pod at a time makes copies of the code, and installs apps in them: that may take long."""
+    """Locks the copies of the code, for the pod that creates a copy or installs apps in it. It may be held for a long time."""
     return locked(os.path.join("sites", ".operator-code-lock"), "the bench's code", CODE_WAIT_SECONDS)
 
 
 def seed(request):
-    """Copies the image's code to the volume, where apps can be added to it; a copy that was cut short is made anew."""
+    """Copies the image's code to the volume, where apps can be added; an interrupted copy is repeated."""
     folder = code_folder(request["revision"])
     with locked_code():
         if os.path.isdir(folder):
-            # It is the newest once more.
+            # It is the newest copy again.
             os.utime(folder)
             return "already copied"
         part = folder + PART
@@ -73,8 +72,8 @@ def seed(request):
 
 
 def forget_old_code(current):
-    """Copies beyond the newest few go, each at once: pods of the former revision run theirs until they are replaced. What
-    is left of one that was cut short, made or removed, goes too."""
+    """Removes old copies, each renamed first, and remains of interrupted copies and removals. The newest few are kept, because pods of
+    the previous revision use theirs until they are replaced."""
     others = [entry for entry in os.scandir(COPIES) if entry.is_dir() and entry.name != os.path.basename(current)]
     whole = [entry for entry in others if not entry.name.endswith(PART)]
     whole.sort(key=lambda entry: entry.stat().st_mtime, reverse=True)
@@ -85,7 +84,7 @@ def forget_old_code(current):
 
 
 def forget_parts_of_code():
-    """Removes copies that are not whole."""
+    """Removes incomplete copies."""
     for entry in os.scandir(COPIES):
         if entry.name.endswith(PART):
             shutil.rmtree(entry.path, ignore_errors=True)
@@ -94,7 +93,7 @@ def forget_parts_of_code():
 def install_apps(code):
     """Clones apps into the copy of the code that is mounted over the image's, and installs them there.
 
-    An app is done when its marker holds what was asked for; one that was cut short is cloned anew.
+    An app is complete when its marker contains its request; an interrupted one is cloned again.
     """
     markers = os.path.join(code_folder(code["revision"]), "installed")
     os.makedirs(markers, exist_ok=True)
@@ -131,7 +130,7 @@ def install_app(app):
 
 
 def keep_token(repository):
-    """Has no password or token of a repository's URL show in any output: git repeats the URL."""
+    """Redacts the password or token of a repository's URL, which git prints."""
     url = urllib.parse.urlsplit(repository)
     token = url.password or (url.username if url.scheme in ("http", "https") else None)
     if token and len(token) >= TOKEN_CHARACTERS_MIN:
@@ -139,7 +138,7 @@ def keep_token(repository):
 
 
 def step(name, command):
-    """Runs a program that asks nothing; its last words are told if it fails."""
+    """Runs a program without input; fails with the end of its output."""
     environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     done = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True, errors="replace", check=False)
@@ -149,9 +148,9 @@ def step(name, command):
 
 
 def configure(request):
-    """Merges keys into common_site_config.json and lists the image's apps in apps.txt; keeps what others wrote.
+    """Merges keys into common_site_config.json and lists the image's apps in apps.txt; other entries are kept.
 
-    The result names the apps that the image has.
+    The result contains the apps of the image.
     """
     path = os.path.join("sites", "common_site_config.json")
     if request.get("code"):
@@ -172,12 +171,12 @@ def configure(request):
 
 
 def list_found(found, wanted):
-    """Lists what the image has, and nothing else: Frappe imports every app that is listed, in each of its processes, and
-    one that is missing ends them all. So an app that no image had before is not listed yet, since pods of the former
-    image run on meanwhile: the first site that has it lists it, or the next run of this.
+    """Lists exactly the apps of the image: each Frappe process imports every listed app, and fails if one is missing. An app that
+    no earlier image had is not listed yet, because pods of the previous image still run: the first site with the app lists it,
+    or the next run of this function.
 
-    Where the image lacks one of the apps that the bench is to have, no pod of it starts, and those of the former image run
-    on: what they have stays listed."""
+    If the image does not have one of the bench's apps, none of its pods starts, and pods of the previous image continue: then
+    their apps stay listed."""
     known, listed = words(KNOWN_APPS), words(LISTED_APPS)
     known = put_words(KNOWN_APPS, known, [*known, *listed])
     if listed and not set(wanted) <= set(found):
@@ -188,12 +187,12 @@ def list_found(found, wanted):
 
 
 def words(path):
-    """Words of a file, or nothing where there is none."""
+    """Words of a file; empty if it does not exist."""
     return read_file(path).split()
 
 
 def put_words(path, present, wanted):
-    """Has a file hold these words, each once and on a line of its own; answers them."""
+    """Writes these words to a file, each once and on its own line; returns them."""
     wanted = list(dict.fromkeys(wanted))
     if wanted != present:
         replace_file(path, "\n".join(wanted) + "\n")
@@ -201,7 +200,7 @@ def put_words(path, present, wanted):
 
 
 def list_apps(apps):
-    """Lists apps of the image that a site is to have, where the bench has a list."""
+    """Adds a site's apps to the bench's list, if there is one."""
     if not words(LISTED_APPS) or set(apps) <= set(words(LISTED_APPS)):
         return
     with locked_volume():
@@ -210,17 +209,17 @@ def list_apps(apps):
 
 
 def link_assets(wait_seconds=LOCK_WAIT_SECONDS):
-    """Lets sites/assets lead to the built assets of the image, whatever else is there, as the image's entrypoint does.
+    """Makes sites/assets a link to the image's built assets, replacing anything else there, as the image's entrypoint does.
 
-    That removes the link before it makes it anew, which fails where several pods start at once; so no pod runs it. Here one
-    link takes the other's place, and where it leads there already nothing is done. The path is the same in every image: each
-    pod sees its own image's assets. A folder on the volume stays where the image has none built.
+    The entrypoint removes the link before it creates it again, which fails if several pods start at once; so no pod runs it. Here
+    a new link replaces the old one atomically, and a correct link is kept. The path is the same in every image: each pod sees the
+    assets of its own image. If the image has no built assets, a folder on the volume is kept.
     """
     target = os.path.abspath("assets")
     if not os.path.isdir(target) or is_linked(target):
         return
     with locked_volume(wait_seconds):
-        # Another pod may have made it meanwhile.
+        # Another pod may have created it in the meantime.
         if is_linked(target):
             return
         forget_parts_of_link()
@@ -229,21 +228,21 @@ def link_assets(wait_seconds=LOCK_WAIT_SECONDS):
             try:
                 os.rename(LINK, PART_OF_LINK + ".former")
             except FileNotFoundError:
-                # An image's entrypoint takes no lock.
+                # The image's entrypoint uses no lock.
                 pass
         os.rename(PART_OF_LINK + ".new", LINK)
         forget_parts_of_link()
 
 
 def is_linked(target):
-    """Whether sites/assets leads there, or is the volume's own beside an image without built assets."""
+    """Whether sites/assets is a link to the target, or a folder of the volume while the image has no built assets."""
     if os.path.islink(LINK) and os.readlink(LINK) == target:
         return True
     return os.path.lexists(LINK) and not os.path.isfile(os.path.join(target, "assets.json"))
 
 
 def forget_parts_of_link():
-    """Removes what one left that was killed while it made the link."""
+    """Removes temporary files of a run that was killed while it created the link."""
     home, name = os.path.split(PART_OF_LINK)
     for entry in os.scandir(home):
         if not entry.name.startswith(name):
@@ -255,7 +254,7 @@ def forget_parts_of_link():
 
 
 def secret_urls(request, config):
-    """URLs of Redis servers that are secrets, or have a secret in them."""
+    """URLs of Redis servers that are secret or contain a secret."""
     urls = {key: secret(name) for key, name in request.get("secret_urls", {}).items()}
     for key, url in urls.items():
         if not url.startswith(("redis://", "rediss://", "unix://")):

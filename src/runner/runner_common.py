@@ -11,21 +11,21 @@ import sys
 import time
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
-# Patterns are for `fullmatch`: with `match`, `$` lets a line feed at the end pass.
+# Patterns are for `fullmatch`: with `match`, `$` would allow a line feed at the end.
 APP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
-# A site name or a host: one DNS name in lower case.
+# A site name or host: a DNS name in lower case.
 SITE_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-# How much of what a program said is told: lines, and characters of them.
+# How much of a program's output is reported: lines and characters.
 WORDS_LINES = 3
 WORDS_MAX = 400
 END_CHARACTERS = 4000
-# Longest wait for a lock that is held for a moment at a time, or by a pod that is about to end.
+# Longest wait for a lock that is held only briefly, or by a pod that is ending.
 LOCK_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_LOCK_WAIT_SECONDS", "120"))
 LOCK_LOOK_SECONDS = 0.1
-# How a process ends that was told to.
+# Exit code of a process that SIGTERM ended.
 ENDED = 143
 
-# Why a step failed, for the operator, and the exit code. The operator's list (src/domain/code.rs) has the same words.
+# Error codes for the operator, with their exit codes. The operator has the same list (src/domain/code.rs).
 CODES = {
     "RequestInvalid": 2,
     "SecretInvalid": 2,

@@ -1,16 +1,16 @@
-"""A site's database, through the command line client of its server and the site's own account.
+"""A site's database, accessed by the server's command line client with the site's account.
 
-The account never needs rights beyond its own database. A database that the operator made is dropped and made anew as a
-whole; one that was there before is emptied, and stays.
+The account needs no privileges beyond its own database. A database that the operator created is dropped and recreated; an
+existing database of the user is emptied, and kept.
 
-A dump is somebody else's text. What the server makes of its statements is bounded by the account's rights; what the
-client would make of it is not, since both clients have commands of their own that run programs and read files. So each
-runs in a mode in which it has none, and a client that has no such mode loads nothing:
+A dump is untrusted. Its statements are limited by the account's privileges, but the client is not: both clients have
+commands that run programs and read files. So each client runs in a mode that disables its commands, and a client without such a
+mode loads nothing:
 
-- mariadb with `--sandbox`, which forbids what reaches files and programs but leaves the editor (`\\e`) and another server
-  (`\\r`), with `--binary-mode`, which forbids these and all other commands but DELIMITER, and with `--local-infile=0`;
-- psql after a `\\restrict` with a key that nobody can guess, which forbids all commands; the pair that the dump itself
-  has is left out.
+- mariadb with `--sandbox`, which disables commands that access files and programs, except the editor (`\\e`) and another server
+  (`\\r`), with `--binary-mode`, which disables these and all other commands except DELIMITER, and with `--local-infile=0`;
+- psql after a `\\restrict` with a random key, which disables all commands; the dump's own `\\restrict` and `\\unrestrict` are
+  removed.
 """
 
 import gzip
@@ -25,26 +25,26 @@ import time
 from runner_common import Failure, last_words, open_plain, replace_file, secret, secret_or_none
 
 DATABASE_WAIT_SECONDS = int(os.environ.get("SITE_RUNNER_DATABASE_WAIT_SECONDS", "120"))
-# Those that this operator chooses have no underscore; those that it took over may.
+# Names that this operator chooses have no underscore; names of databases that it took over may have one.
 OWN_NAME = re.compile(r"[a-z_][a-z0-9_]{0,63}")
-# Those of a connection Secret: no option, path or connection string of a client program.
+# Names in a connection Secret: a client must not parse them as an option, path or connection string.
 GIVEN_USER = re.compile(r"[^\x00-\x1f\x7f]{1,128}")
 GIVEN_NAME = re.compile(r"[^-=/\\\x00-\x1f\x7f][^=/\\\x00-\x1f\x7f]{0,127}")
 HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:_-]*[A-Za-z0-9])?")
 PORT = re.compile(r"[0-9]{1,5}")
 COPY_BYTES = 1 << 20
-# What keeps mariadb from running commands of its own that a dump has.
+# Options by which mariadb does not run client commands in a dump.
 COMMANDLESS = ("--sandbox", "--binary-mode", "--local-infile=0")
 SANDBOX = re.compile(rb"^/\*M?!999999")
 DEFINER = re.compile(rb"/\*!\d+ DEFINER=`[^`]*`@`[^`]*`( SQL SECURITY DEFINER)? ?\*/")
-# What pg_dump begins and ends with, so that psql runs no commands between.
+# The first and last lines of a dump by pg_dump, between which psql runs no client commands.
 RESTRICT = re.compile(rb"\\restrict ([A-Za-z0-9]+)")
 PORTS = {"mariadb": "3306", "postgres": "5432"}
 
 
 def database(request):
-    """The database of a request: `type`, `own`, and `host`, `port`, `name`; where it is not the operator's own, what the
-    request leaves out is in the files of the connection Secret."""
+    """The database of a request: `type`, `own`, `host`, `port`, `name`. For a database that the operator did not create, missing
+    fields are read from the files of the connection Secret."""
     engine = {"mariadb": MariaDb, "postgres": Postgres}.get(request.get("type", "mariadb"))
     if engine is None:
         raise Failure("RequestInvalid", "request", "database type must be mariadb or postgres")
@@ -52,7 +52,7 @@ def database(request):
 
 
 class Database:
-    """What both servers have in common."""
+    """Common to both servers."""
 
     engine = None
     programs = ()
@@ -75,8 +75,8 @@ class Database:
         self.write_options()
 
     def connect(self, request):
-        """Host and port of the request come before those of the Secret; the database is named like its account unless
-        the Secret says otherwise."""
+        """Host and port of the request have precedence over those of the Secret; the database has the name of its account unless the
+        Secret contains another name."""
         self.password = secret("connection/password")
         self.user = secret_or_none("connection/username", hidden=False)
         if not self.user:
@@ -96,7 +96,7 @@ class Database:
                           "slash, backslash or control character, and at most 128 characters")
 
     def wait(self):
-        """Until the account can log in: a grant may come late."""
+        """Waits until the account can log in: a grant may be created later."""
         end = time.monotonic() + DATABASE_WAIT_SECONDS
         while True:
             try:
@@ -114,7 +114,7 @@ class Database:
         return done.stdout.decode(errors="replace").strip()
 
     def dump(self, file):
-        """Writes all of the database into a file as statements."""
+        """Dumps the whole database to a file."""
         program = next((found for found in map(shutil.which, self.dump_programs) if found), None)
         if not program:
             raise Failure("ProgramMissing", "dump", f"the image has none of the programs {' or '.join(self.dump_programs)}")
@@ -125,7 +125,7 @@ class Database:
             self.ended(process, errors, "dump")
 
     def load(self, path):
-        """Executes a dump, without what an account of one database may not do, by a client that runs no commands."""
+        """Executes a dump, without statements that the account may not execute, by a client with its commands disabled."""
         with open_plain(path) as packed, gzip.open(packed) as dump:
             self.feed(self.statements(pieces(dump)), "load")
 
@@ -147,7 +147,7 @@ class Database:
             raise Failure("DatabaseFailed", step, last_words(errors.read().decode(errors="replace")) or f"exit code {process.returncode}")
 
     def config(self):
-        """What Frappe must know of it."""
+        """Entries for Frappe's configuration."""
         return {"db_type": self.engine, "db_host": self.host, "db_port": int(self.port), "db_name": self.name,
                 "db_user": self.user, "db_password": self.password}
 
@@ -156,7 +156,7 @@ class Database:
                         "AND fieldname = 'password'")
 
     def installed_apps(self):
-        """JSON list of the apps that the site itself calls installed."""
+        """The site's list of installed apps, as JSON."""
         return self.run(f"SELECT defvalue FROM {self.quoted('tabDefaultValue')} WHERE parent = '__global' "
                         "AND defkey = 'installed_apps'")
 
@@ -169,7 +169,7 @@ class MariaDb(Database):
     dump_programs = ("mariadb-dump", "mysqldump")
 
     def config(self):
-        # A server that is asked for a table answers with a wish for a file: never given one, whatever the bench says.
+        # A malicious server can respond to a query with a request for a local file: always disabled, whatever the bench sets.
         return {**super().config(), "local_infile": 0}
 
     def write_options(self):
@@ -182,13 +182,13 @@ class MariaDb(Database):
         return f"{identifier(self.name)}.{identifier(table)}"
 
     def run(self, statement, source=None):
-        """Rows of a statement, as text; or the content of the file `source` is executed."""
+        """Executes a statement and returns its rows as text; or executes the content of the file `source`."""
         command = [self.client, f"--defaults-extra-file={self.options}", "--batch", "--skip-column-names"]
         command += [f"--database={self.name}"] if source else ["--execute", statement]
         return self.execute(command, source)
 
     def dump_options(self):
-        """One moment of all tables, without a lock: what Frappe's own backup takes."""
+        """A consistent snapshot of all tables without a lock, as in Frappe's backup."""
         return [f"--defaults-extra-file={self.options}", "--single-transaction", "--quick", "--lock-tables=false",
                 "--no-tablespaces", "--default-character-set=utf8mb4", self.name]
 
@@ -197,7 +197,7 @@ class MariaDb(Database):
                 f"--database={self.name}"]
 
     def refuse_client(self):
-        """A client that would run a dump's commands."""
+        """Fails if the client cannot disable its commands."""
         known = subprocess.run([self.client, "--no-defaults", *COMMANDLESS, "--version"], stdin=subprocess.DEVNULL,
                                capture_output=True, text=True, check=False)
         if known.returncode:
@@ -206,8 +206,8 @@ class MariaDb(Database):
 
     @staticmethod
     def statements(pieces):
-        """A dump says who defined a view or a trigger, which only an administrator may; and newer ones begin with a line
-        that older clients refuse."""
+        """The dump without DEFINER clauses, which only an administrator may set, and without the sandbox line of newer dumps, which
+        older clients reject."""
         for piece, begins_line in pieces:
             if not begins_line or not piece.startswith(b"/*"):
                 yield piece
@@ -218,8 +218,7 @@ class MariaDb(Database):
         return int(self.run(f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {literal(self.name)}"))
 
     def wipe(self):
-        """An empty database, with Frappe's character set where it is the operator's own. The account may do this; it
-        needs no administrator."""
+        """Empties the database, and sets Frappe's character set if the operator created it. The account has the privileges for this."""
         if self.own:
             self.run(f"DROP DATABASE IF EXISTS {identifier(self.name)}; CREATE DATABASE {identifier(self.name)} "
                      "CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
@@ -246,7 +245,7 @@ class MariaDb(Database):
 
 
 class Postgres(Database):
-    """PostgreSQL. Its database and account always exist before."""
+    """PostgreSQL. The user always provides database and account."""
 
     engine = "postgres"
     programs = ("psql",)
@@ -275,7 +274,7 @@ class Postgres(Database):
         return [f"--host={self.host}", f"--port={self.port}", f"--username={self.user}", f"--dbname={self.name}"]
 
     def refuse_client(self):
-        """A client that would run a dump's commands."""
+        """Fails if the client cannot disable its commands."""
         key = secrets.token_hex(16).encode()
         try:
             self.feed([b"\\restrict " + key + b"\n\\unrestrict " + key + b"\n"], "database")
@@ -287,8 +286,8 @@ class Postgres(Database):
 
     @staticmethod
     def statements(pieces):
-        """The dump between a `\\restrict` that it cannot end and its end, without its own. One of its own comes before any
-        statement: further on, such a line is a row of a table."""
+        """The dump between a `\\restrict` with a random key and its end, without the dump's own `\\restrict`, which comes before any
+        statement: later, such a line is a row of a table."""
         yield b"\\restrict " + secrets.token_hex(16).encode() + b"\n"
         head, end = True, None
         for piece, begins_line in pieces:
@@ -322,7 +321,7 @@ class Postgres(Database):
 
 
 def pieces(file):
-    """Lines of a file, each with whether it is the beginning of one: longer ones come in pieces."""
+    """Pieces of a file's lines, each with whether it is the beginning of a line: long lines have several pieces."""
     begins_line = True
     while piece := file.readline(COPY_BYTES):
         yield piece, begins_line
@@ -330,16 +329,16 @@ def pieces(file):
 
 
 def identifier(name):
-    """A name in a MariaDB statement."""
+    """A quoted name in a MariaDB statement."""
     return "`" + name.replace("`", "``") + "`"
 
 
 def literal(text):
-    """A text in a MariaDB statement."""
+    """A quoted string in a MariaDB statement."""
     return f"CONVERT(0x{text.encode().hex()} USING utf8mb4)"
 
 
 def option(text):
-    """A value in an option file of MariaDB's."""
+    """A quoted value in a MariaDB option file."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'

@@ -19,20 +19,20 @@ import zlib
 
 from runner_common import Failure, read_file, secret
 
-# Longest time of a job in Frappe's long queue, and a minute: by then it has ended, or its worker has ended it.
+# Timeout of a job in Frappe's long queue, plus a minute: by then it has ended, or its worker has killed it.
 WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_WAIT_SECONDS", "1560"))
-# Between a worker's taking a job and its saying so nothing shows it: nothing must be seen for so long.
+# A worker registers a job only after it took it from the queue: no job may be found for this time.
 QUIET_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_QUIET_SECONDS", "3"))
 LOOK_SECONDS = 0.5
-# Redis carries each of these out as a whole: a job is in its queue or set aside, never in both nor in neither. Moves the job
-# ARGV[1] out of the queue KEYS[1] to the end of the list KEYS[2], with ARGV[2] for it; a worker may be faster.
+# Redis executes each of these scripts atomically: a job is either in its queue or set aside. Moves the job ARGV[1] from the queue
+# KEYS[1] to the end of the list KEYS[2], as ARGV[2], unless a worker was faster.
 SET_ASIDE = """
 local moved = redis.call('LREM', KEYS[1], 0, ARGV[1])
 if moved > 0 then redis.call('RPUSH', KEYS[2], ARGV[2]) end
 return moved
 """
-# Brings jobs to the heads of the queues KEYS[2], KEYS[3] …, unless they are there, and forgets the list KEYS[1]. ARGV has
-# the number of a key and a job in turns.
+# Moves jobs to the heads of the queues KEYS[2], KEYS[3] …, unless they are in the queue, and deletes the list KEYS[1]. ARGV
+# alternates between the number of a key and a job.
 PUT_BACK = """
 local queued = {}
 for number = 2, #KEYS do
@@ -66,7 +66,7 @@ class Jobs:
         self.error = redis.RedisError
         self.redis = redis.Redis.from_url(url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
         self.site, self.bench = site, bench
-        # Of ids that do not say it.
+        # Sites of jobs whose ids do not contain the site.
         self.sites = {}
         self.aside = f"frappe-operator:set-aside:{bench}:{site}"
 
@@ -148,7 +148,7 @@ class Jobs:
         """Whether a job is the site's, by its id or its arguments."""
         if named := SITE_OF_ID.match(job.decode(errors="replace")):
             return named[1] == self.site
-        # A run that rq's version 2 has registered has an id of its own after the job's.
+        # rq 2 registers a run with its own id after the job's.
         job = job.partition(b":")[0]
         if job not in self.sites:
             data = self.redis.hget(b"rq:job:" + job, "data")
@@ -178,10 +178,10 @@ class Reader(pickle.Unpickler):
 
 
 def site_of(data):
-    """The site that is in the arguments of a job, as rq keeps them: function, instance, arguments, keywords."""
+    """The site in the arguments of a job, as rq stores them: function, instance, arguments, keywords."""
     try:
         _, _, _, keywords = Reader(io.BytesIO(zlib.decompress(data))).load()
         return keywords.get("site")
-    except Exception as error:  # Whatever is in there may be anybody's.
+    except Exception as error:  # The data is untrusted.
         print(f"skipping a job that cannot be parsed: {type(error).__name__}")
         return None

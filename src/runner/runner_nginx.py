@@ -1,8 +1,8 @@
-"""nginx of a bench: which site a host leads to is looked up on the volume, and a change there needs no new pod.
+"""nginx of a bench: hosts are mapped to sites by files on the volume, and a change there needs no new pod.
 
-Frappe finds a site by its name, and a site's host may be another. The image's nginx takes the name from the variable
-`$frappe_site`, which is mapped from the host here; a host without an entry is its own site's name, and Frappe answers
-404 where there is none. The volume cannot tell of changes, so the folder's time is looked at once a second.
+Frappe finds a site by its name, but the site's host may differ. The image's nginx uses the variable `$frappe_site` as the name,
+which is mapped from the host here; a host without an entry is used as the site's name, and Frappe responds with 404 if there is
+no such site. Changes of the volume cannot be watched, so the folder's modification time is read once a second.
 """
 
 import os
@@ -18,16 +18,16 @@ from runner_site import HOSTS
 
 CONFIGURATION = os.environ.get("SITE_RUNNER_NGINX_CONFIGURATION", "/etc/nginx/conf.d")
 LOOK_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_LOOK_SECONDS", "1"))
-# Shortest time between two reloads: each leaves the former workers until their connections end.
+# Shortest time between two reloads: after each, the previous workers remain until their connections end.
 RELOAD_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_RELOAD_SECONDS", "5"))
-# Longest wait for a pod that makes the link of the assets: this one is to answer its probes meanwhile.
+# Longest wait for a pod that creates the link to the assets: this pod must soon answer its probes.
 LINK_WAIT_SECONDS = 10
-# Words that mean something in a map unless a backslash comes before them.
+# Words with a special meaning in a map unless a backslash precedes them.
 MAP_WORDS, BACKSLASH = ("default", "hostnames", "include", "volatile"), "\\"
-# Of a site's name and a line feed.
+# Maximum bytes of a site's name and a line feed.
 LINE_BYTES_MAX = 256
-# The image's template sends the site's name as the origin of a websocket, which the server holds against the host. What
-# comes before the name is the scheme, of which templates make differently much.
+# The image's template sends the site's name as the origin of a websocket, which the server compares with the host. Before the name
+# is the scheme, which differs between templates.
 STOCK_ORIGIN = re.compile(r"(\bproxy_set_header\s+Origin\s+\$\w+://)\$frappe_site\b")
 ORIGIN = re.compile(r"\bproxy_set_header\s+Origin\s+[^;]*")
 KNOWN_ORIGINS = ("$host", "$http_host", "$http_origin")
@@ -38,7 +38,7 @@ def serve(_request):
     try:
         link_assets(LINK_WAIT_SECONDS)
     except (OSError, Failure) as error:
-        # Without it nginx serves all but assets.
+        # Without the link, nginx serves everything except assets.
         print(f"sites/assets: {error}", flush=True)
     seen = look()
     write_map()
@@ -90,7 +90,7 @@ def led():
         return found
     try:
         for host in os.listdir(folder):
-            # The runner's own: its lock, and files on their way.
+            # The runner's lock and temporary files.
             if host.startswith("."):
                 continue
             try:

@@ -1,4 +1,4 @@
-"""One site: created, changed, dropped. Nothing is judged by what Frappe reports alone."""
+"""Creates, changes and drops one site. The result is always checked: Frappe's exit code is not trusted."""
 
 import fcntl
 import inspect
@@ -16,14 +16,14 @@ from runner_database import database as open_database
 from runner_jobs import jobs_of
 from runner_maintenance import settle_restore
 
-# Where nginx finds which site a host leads to: a file for each host, with the site's name in it.
+# Folder by which nginx maps hosts to sites: a file for each host that contains the site's name.
 HOSTS = os.path.join("sites", ".hosts")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# An identity becomes a part of names of folders.
+# An identity is used in names of folders.
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
-# Frappe's commands take this for the name of every site.
+# Frappe's commands treat this name as all sites.
 EVERY_SITE = "all"
-# What the folder of a bench's sites has beside sites, and files that Frappe looks for there.
+# Other names in the folder of a bench's sites, and files that Frappe reads there.
 RESERVED = ("assets", "archived")
 RESERVED_ENDS = (".txt", ".json", ".lock")
 # Keys of a site's configuration that only the runner writes.
@@ -163,7 +163,7 @@ def apply(request):
     settle(site, database, request)
     if request.get("set_admin_password"):
         password = secret("admin-password")
-        # Who knows the former password may be in one of its sessions.
+        # A user with the previous password may have a session.
         frappe(site, "set-admin-password", "set-admin-password", "--logout-all-sessions", stdin=f"{password}\n{password}\n")
     refuse_needed(database, apps, removed_apps(request))
     remove_apps(site, database, removed_apps(request))
@@ -205,7 +205,7 @@ def put_hosts(site, hosts, former):
     if not hosts and not former:
         return
     os.makedirs(HOSTS, exist_ok=True)
-    # Who takes a former host over may do so just now.
+    # Another site may take over a former host at the same time.
     with locked(os.path.join(HOSTS, ".lock"), "the hosts of the bench"):
         for host in hosts:
             path = os.path.join(HOSTS, host)
@@ -250,7 +250,7 @@ def new_site(site, database, apps):
         from frappe.utils.scheduler import enable_scheduler
         enable_scheduler()
         frappe.db.commit()
-        # What an app's hook has written since is not in the cache.
+        # The cache does not contain later changes by an app's hook.
         frappe.clear_cache()
         frappe.destroy()
     except Failure:

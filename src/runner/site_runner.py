@@ -1,19 +1,19 @@
-"""Does all work inside a bench's image: writes the common configuration; creates, changes and drops a site, backs it up and restores it.
+"""Does all work in a bench's image: writes the common configuration; creates, changes, drops, backs up and restores a site.
 
 Usage: env/bin/python site_runner.py seed|configure|init|apply|backup|restore|drop|nginx REQUEST
 
-REQUEST is a JSON object without secrets. Passwords are read from the files of the folder that SITE_RUNNER_SECRETS
-names (/run/frappe-secrets): `password` and `encryption-key` of the site, or `connection/` with the keys of the Secret
-of a database that exists; `admin-password`; `config/KEY` for secret entries of the site's configuration; for configure
-`redis-password`, or the URLs `redis-cache` and `redis-queue`.
+REQUEST is a JSON object without secrets. Passwords are read from files in the folder SITE_RUNNER_SECRETS
+(/run/frappe-secrets): `password` and `encryption-key` of the site, or `connection/` with the keys of the Secret of an existing
+database; `admin-password`; `config/KEY` for secret entries of the site's configuration; for configure `redis-password`, or
+the URLs `redis-cache` and `redis-queue`.
 
-Every command may be killed anywhere and run again, and may be run again after it succeeded. What a site's directory
-belongs to, and how far it is, stands in its file `.operator-state`; nothing is judged by what Frappe reports alone.
+Every command may be killed at any point and run again, and may be run again after it succeeded. The identity and state of a
+site's directory are in its file `.operator-state`; results are always checked, because Frappe's exit code is not trusted.
 No secret is ever in an argument, in the environment or in the output.
 
-Exit codes: 0 done; 2 the request is wrong; 10 the database cannot be reached; 20 the database has tables of somebody
-else; 21 the directory has a site of somebody else; 22 it belongs to another identity; 30 Frappe failed; 31 the site is
-not complete; 32 the backup does not fit the bench; 33 the backup is broken; 75 another pod, or a job, works on the site; 143 it was told to stop.
+Exit codes: 0 success; 2 invalid request; 10 the database cannot be reached; 20 the database has tables of another site;
+21 the directory has another site; 22 the directory belongs to another identity; 30 Frappe failed; 31 the site is incomplete;
+32 the backup does not fit the bench; 33 the backup is broken; 75 another pod or a job is working on the site; 143 stopped by SIGTERM.
 """
 
 import json
@@ -29,14 +29,14 @@ import runner_site
 from runner_common import CODES, Failure, Redacting, end_when_told, redact
 
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
-# The kubelet keeps 4096 bytes of a termination message: an error is cut, so that what it is in stays JSON.
+# The kubelet keeps 4096 bytes of a termination message: errors are truncated, so that the message stays valid JSON.
 ERROR_MAX_CHARACTERS = 600
 COMMANDS = {"seed": runner_bench.seed, "configure": runner_bench.configure, "init": runner_site.init,
             "apply": runner_site.apply, "backup": runner_backup.backup, "restore": runner_backup.restore, "drop": runner_site.drop, "nginx": runner_nginx.serve}
 
 
 def report(result):
-    """One JSON line for the operator, where the kubelet finds it."""
+    """Writes the termination message: one line of JSON for the operator."""
     if "error" in result:
         result = {**result, "error": redact(result["error"])[:ERROR_MAX_CHARACTERS]}
     text = redact(json.dumps(result, ensure_ascii=False))
@@ -49,7 +49,7 @@ def report(result):
 
 
 def cure(error):
-    """What to do about a file that this user may not write: who owns the folder that it is in."""
+    """Advice for a file that this user may not write, with the owner of its folder."""
     if not isinstance(error, PermissionError) or not error.filename:
         return ""
     folder = os.path.dirname(os.fsdecode(error.filename)) or "."

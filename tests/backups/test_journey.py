@@ -1,5 +1,5 @@
-"""A backup's whole way, with nothing in the place of anything but Frappe: the site runner dumps a site on a real MariaDB, the
-operator's program stores it in a real S3 server and fetches it again, and the runner restores it.
+"""Backup and restore with only Frappe replaced by a stand-in: the site runner dumps a site on a real MariaDB, the operator's
+program stores the dump in a real S3 server and fetches it again, and the runner restores it.
 
 OPERATOR is the path of the program `frappe-operator`, OBJECT_STORE that of the S3 server (`loadtest/objectstore/build`).
 """
@@ -26,13 +26,13 @@ from test_backup import BackupCase, tree  # noqa: E402
 
 KEYS = {"accessKey": "access", "secretKey": "a-secret-key-of-the-bucket"}
 NAME = "daily-backup-2026-11-26-0200"
-# A key of nobody's, as age-keygen writes it.
+# A key that is only used in this test, as age-keygen writes it.
 IDENTITY = "AGE-SECRET-KEY-1GFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPYYSJZGFPQ4EGAEX"
 OTHER_KEY = "b3RoZXIta2V5LW90aGVyLWtleS1vdGhlci1rZXktMTI="
 
 
 class ObjectStore:
-    """An S3 server of its own on loopback, with a bucket."""
+    """An S3 server on loopback, with a bucket."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="frappe-object-store-"))
@@ -53,7 +53,7 @@ class ObjectStore:
         raise RuntimeError("the S3 server does not answer")
 
     def objects(self):
-        """Every file of every backup, as the server has it on its disk."""
+        """Every file of every backup on the server's disk."""
         return {str(path.relative_to(self.folder / "objects/frappe-backups")): path
                 for path in (self.folder / "objects/frappe-backups/default").rglob("*") if path.is_file()}
 
@@ -74,7 +74,7 @@ class JourneyTest(BackupCase):
             (self.keys / name).write_text(value)
 
     def transfer(self, **what):
-        """The operator's program, as the second container of the Job runs it; answers its exit code and what it said."""
+        """Runs the operator's program as the Job's second container does; returns its exit code and output."""
         request = {"place": {"s3": {"bucket": "frappe-backups", "endpoint": f"http://127.0.0.1:{self.store.port}", "pathStyle": True}},
                    "folder": "default/shop", **what}
         log = self.bench.folder / "transferred"
@@ -96,30 +96,30 @@ class JourneyTest(BackupCase):
         self.assertEqual(code, 0, said)
         shutil.rmtree(self.staging)
 
-    def test_a_site_comes_back_byte_for_byte(self):
+    def test_a_restored_site_equals_the_original(self):
         before = self.rows(), self.files(), self.config()
         with Scanner() as scanner:
             self.backed_up()
             self.spoil()
             spoiled = self.rows(), self.files()
-            # As the Job of a restore does: the site as it is, then the backup of that day, then the restore.
+            # As the Job of a restore: a safety backup, then the backup of that day, then the restore.
             self.done("backup", self.request(before="restore-job"))
             code, said = self.transfer(**self.storing("restore-job-before-2026-11-26-0300", "restore-job", mayBeStored=True),
                                        fetch="daily-backup-2026-11-26")
             self.assertEqual((code, said["result"]["fetched"]), (0, NAME), said)
             self.done("restore", self.restoration(run="restore-job"))
         self.assertEqual((self.rows(), self.files(), self.config()), before)
-        # And back to what it was before the restore.
+        # And back to the state before the restore.
         self.assertEqual(self.transfer(fetch="restore-job-before")[0], 0)
         self.done("restore", self.restoration(run="undo"))
         self.assertEqual((self.rows(), self.files()), spoiled)
-        # The S3 server itself was started with its key.
+        # The S3 server was started with its key as an argument.
         shown = [it for it in scanner.seen if not it.startswith(os.environ["OBJECT_STORE"].encode())]
         everything = b"".join(shown) + b"".join(path.read_bytes() for path in self.store.objects().values())
         for value in (PASSWORD, ENCRYPTION_KEY, KEYS["secretKey"]):
             self.assertTrue(value.encode() not in everything, "a secret is shown")
 
-    def test_an_encrypted_site_comes_back_byte_for_byte_with_its_keys(self):
+    def test_a_site_is_restored_from_an_encrypted_backup_with_its_keys(self):
         (self.keys / "identity").write_text(IDENTITY)
         before = self.rows(), self.files(), self.config()
         self.done("backup", self.request(keys=True))
@@ -137,8 +137,8 @@ class JourneyTest(BackupCase):
         for value in (ENCRYPTION_KEY, IDENTITY, "note 17"):
             self.assertNotIn(value.encode(), everything)
 
-    def test_what_the_owner_of_the_bucket_puts_there_reaches_no_site_with_a_key(self):
-        """A dump with a command of the client's, right by its checksums, in the place of an encrypted backup."""
+    def test_with_a_key_files_of_the_buckets_owner_reach_no_site(self):
+        """A dump with a client command and correct checksums replaces an encrypted backup."""
         (self.keys / "identity").write_text(IDENTITY)
         self.done("backup", self.request(keys=True))
         self.assertEqual(self.transfer(**self.storing(NAME))[0], 0)
@@ -184,7 +184,7 @@ class JourneyTest(BackupCase):
         self.assertEqual(list((self.store.folder / "objects/frappe-backups/default").iterdir()),
                          [self.store.folder / "objects/frappe-backups/default/shop"])
 
-    def test_what_was_spoiled_in_the_bucket_reaches_no_site(self):
+    def test_corrupt_objects_in_the_bucket_reach_no_site(self):
         self.backed_up()
         before = self.rows(), self.files(), self.config()
         whole = {name: path.read_bytes() for name, path in self.store.objects().items()}
@@ -201,7 +201,7 @@ class JourneyTest(BackupCase):
                 path.write_bytes(whole[name])
         self.assertEqual(self.transfer(fetch=NAME)[0], 0, "as it was, it is whole")
 
-    def test_a_bucket_that_is_away_leaves_the_site_as_it_is_and_the_next_run_recovers(self):
+    def test_an_unreachable_bucket_leaves_the_site_unchanged_and_the_next_run_recovers(self):
         before = self.rows(), tree(self.bench.site())
         self.done("backup", self.request())
         (self.keys / "secretKey").write_text("wrong")
@@ -212,7 +212,7 @@ class JourneyTest(BackupCase):
         self.backed_up()
 
 
-# Its own tests are run where they are.
+# The tests of the base class run in its own module.
 del BackupCase
 
 if __name__ == "__main__":

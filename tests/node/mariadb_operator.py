@@ -1,9 +1,9 @@
-"""A stand-in for the MariaDB operator that does its SQL for real: Databases, Users and Grants on a server that is there already.
+"""A stand-in for the MariaDB operator that executes SQL: it creates Databases, Users and Grants on an existing server.
 
     python3 mariadb_operator.py
 
-It runs in the node's network with KUBECONFIG, and looks at all objects twice a second. The server of a MariaDB NAME is the pod NAME-0
-beside it, whose environment has the password of root.
+It runs in the node's network with KUBECONFIG, and lists all objects twice a second. The server of a MariaDB NAME is the pod NAME-0
+in its namespace, whose environment contains the password of root.
 """
 
 import base64
@@ -29,7 +29,7 @@ def account(spec, user):
 
 
 def wanted(found, password=None):
-    """The statements that make what an object asks for."""
+    """The statements that create what an object describes."""
     spec, own = found["spec"], found["spec"].get("name") or found["metadata"]["name"]
     if found["kind"] == "Database":
         return f"CREATE DATABASE IF NOT EXISTS {name(own)} CHARACTER SET {spec['characterSet']} COLLATE {spec['collate']}"
@@ -41,7 +41,7 @@ def wanted(found, password=None):
 
 
 def removal(found):
-    """The statements that remove it again; none where the object says so, or where they go with the user."""
+    """The statements that remove it; none if the object is to be kept, or is removed with the user."""
     spec, own = found["spec"], found["spec"].get("name") or found["metadata"]["name"]
     if spec.get("cleanupPolicy") == "Skip" or found["kind"] == "Grant":
         return None
@@ -73,7 +73,7 @@ def patch(found, change, *more):
 
 
 def reconcile(found, done):
-    """Does what an object asks for, once for each of its versions."""
+    """Reconciles an object, once for each of its versions."""
     metadata = found["metadata"]
     own = f"{found['kind'].lower()}.k8s.mariadb.com/finalizer"
     finalizers = metadata.get("finalizers", [])
@@ -96,7 +96,7 @@ if __name__ == "__main__":
     seen = {}
     while True:
         try:
-            # Users before the grants that name them.
+            # Users before the grants that reference them.
             objects = json.loads(kubectl("get", KINDS, "--all-namespaces", "--output", "json"))["items"]
             for each in sorted(objects, key=lambda it: ["Database", "User", "Grant"].index(it["kind"])):
                 reconcile(each, seen)

@@ -1,7 +1,7 @@
-"""The objects of a journey: a namespace with restricted pods, a MariaDB, a bench and a site."""
+"""The objects of the test: a namespace with restricted pods, a MariaDB, a bench and a site."""
 
 BENCH_IMAGE = "docker.io/frappe/erpnext:version-15"
-# On two cores the defaults leave no room for a site's Job.
+# On two cores, a site's Job does not fit beside pods with the default requests.
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
 COMPONENTS = ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-short", "worker-long"]
 
@@ -18,7 +18,7 @@ def namespace(name):
 
 
 def mariadb(where, password):
-    """A server with a volume, as the published image runs without root."""
+    """A server with a volume, with the published image as a non-root user."""
     labels = {"app": "mariadb"}
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     container = {

@@ -1,4 +1,4 @@
-"""A node for tests, and what of it could be left on the machine."""
+"""A node for tests, and everything that it could leave on the machine."""
 
 import json
 import os
@@ -9,12 +9,12 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODE = ROOT / "loadtest" / "node" / "node"
-# Folders outside of the node's own to which a kubelet, containerd or a network plugin of the machine itself would write.
+# Folders to which a kubelet, containerd or network plugin of the machine itself would write.
 FOLDERS = ["/etc/cni", "/opt/cni", "/run", "/run/containerd", "/run/netns", "/var/lib", "/var/lib/cni", "/var/lib/kubelet", "/var/log", "/var/log/pods"]
 
 
 class Node:
-    """A node that goes with the process that holds it."""
+    """A node that ends with the process that holds it."""
 
     def __init__(self, name):
         self.name = name
@@ -27,14 +27,14 @@ class Node:
         self.seconds_up = time.monotonic() - begun
 
     def run(self, *command, given=None, check=True):
-        """Runs a command in the node's network; answers what it printed."""
+        """Runs a command in the node's network; returns its output."""
         done = subprocess.run([NODE, "run", self.name, *command], input=given, text=True, capture_output=True, check=False)
         if check and done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
     def start(self, *command, given):
-        """Starts a program in the node's network, which goes with the node at the latest."""
+        """Starts a program in the node's network, which ends with the node at the latest."""
         with tempfile.TemporaryFile("w+") as text:
             text.write(given)
             text.seek(0)
@@ -60,7 +60,7 @@ class Node:
 
 
 def lines(*command):
-    """What a program lists, or nothing where the machine does not have it."""
+    """Lines of a program's output; empty if the machine does not have the program."""
     try:
         return set(subprocess.run(command, capture_output=True, text=True, check=False).stdout.splitlines())
     except FileNotFoundError:
@@ -68,7 +68,7 @@ def lines(*command):
 
 
 def settings():
-    """Every setting of the kernel that can be read and set; others are its counters."""
+    """Every kernel setting that can be read and written; the others are counters."""
     found = {}
     for path in pathlib.Path("/proc/sys").rglob("*"):
         try:
@@ -80,7 +80,7 @@ def settings():
 
 
 def processes():
-    """Command lines that name a node, by the number of the process."""
+    """Command lines that contain the name of a node, by process id."""
     found = {}
     for entry in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -93,7 +93,7 @@ def processes():
 
 
 def on_the_machine():
-    """What a node could leave, each kind by itself."""
+    """Everything that a node could leave behind, by kind."""
     return {
         "processes": set(processes().items()),
         "mounts": {line.split(" - ")[0].split(" ", 2)[2] for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()},

@@ -1,4 +1,4 @@
-"""A bench and a site as a user has them: the operator from its chart, real pods throughout, and pages asked for from outside of them.
+"""A bench and a site as a user has them: the operator installed from its chart, real pods, and pages requested from outside of the pods.
 
 Real are Kubernetes, containers, volumes, MariaDB, Redis, nginx, gunicorn and rq. Frappe is the stand-in of the runner's tests, and
 the MariaDB operator one that does its SQL on the server.
@@ -19,11 +19,11 @@ from support import ROOT, Node
 IMAGES = ROOT / "loadtest" / "node" / "images"
 OPERATOR = "ghcr.io/frappe-operator/frappe-operator:0.1.0"
 HOST = "shop.example.com"
-# What comes and goes by itself.
+# Objects that Kubernetes creates and deletes by itself.
 PASSING = {"events", "leases.coordination.k8s.io", "endpointslices.discovery.k8s.io", "endpoints", "events.events.k8s.io"}
 
 
-@unittest.skipUnless(os.path.exists(os.environ.get("OPERATOR", "")), "OPERATOR names no program")
+@unittest.skipUnless(os.path.exists(os.environ.get("OPERATOR", "")), "OPERATOR is not the path of a program")
 class JourneyTest(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -44,7 +44,7 @@ class JourneyTest(unittest.TestCase):
 
     @classmethod
     def timed(cls, what, act, *arguments):
-        """Says how long something took."""
+        """Prints how long something took."""
         begun = time.monotonic()
         done = act(*arguments)
         print(f"{time.monotonic() - begun:6.1f} s: {what}", flush=True)
@@ -62,48 +62,48 @@ class JourneyTest(unittest.TestCase):
             raise AssertionError(f"{error}\n{seen}\n{pods}\n{self.kubectl('get', 'events')}") from error
 
     def sql(self, statement):
-        """As the server's administrator, whose password stays inside of the pod."""
+        """Executes a statement as the server's administrator, whose password stays in the pod."""
         script = 'exec mariadb --user=root --password="$MARIADB_ROOT_PASSWORD" --batch --skip-column-names'
         return self.node.run("kubectl", "--namespace=shop", "exec", "--stdin", "mariadb-0", "--", "sh", "-c", script, given=statement)
 
     def ask(self, host, path="/"):
-        """What a user at this host gets from the bench: status and body."""
+        """The bench's response for this host: status and body."""
         address = self.node.get("service", "market-nginx", "--namespace=shop")["spec"]["clusterIP"]
         url = f"http://{address}:8080{path}"
         answer = self.node.run("curl", "--silent", "--max-time", "20", "--header", f"Host: {host}", "--write-out", "\n%{http_code}", url)
         body, _, status = answer.rpartition("\n")
         return int(status), body
 
-    def tell_deaths(self):
-        """Prints what containers of the bench said last that were started again."""
+    def print_restarts(self):
+        """Prints the last output of the bench's restarted containers."""
         for pod in self.node.get("pods", "--namespace=shop", "--selector=bench=market")["items"]:
             name = pod["metadata"]["name"]
             if any(it["restartCount"] for it in pod["status"]["containerStatuses"]):
                 said = self.node.run("kubectl", "--namespace=shop", "logs", "--previous", "--tail=3", name, check=False)
-                print(f"         started again: {name}: {said.strip()}", flush=True)
+                print(f"         restarted: {name}: {said.strip()}", flush=True)
 
     def objects(self):
-        """Everything that is in the namespace."""
+        """Every object in the namespace."""
         kinds = self.node.kubectl("api-resources", "--namespaced", "--verbs=list", "--output=name").split()
         listed = self.kubectl("get", ",".join(sorted(set(kinds) - PASSING)), "--output=name", "--ignore-not-found")
         return set(listed.split())
 
     def databases(self):
-        """Databases and accounts that are not the server's own."""
+        """Databases and accounts that are not the server's."""
         databases = self.sql("SELECT schema_name FROM information_schema.schemata").split()
         accounts = self.sql("SELECT DISTINCT user FROM mysql.user WHERE user NOT IN ('root', 'mariadb.sys', '')").split()
         return sorted({*databases} - {"information_schema", "mysql", "performance_schema", "sys"}), accounts
 
-    def test_a_site_from_its_bench_to_its_end(self):
+    def test_a_bench_and_a_site_are_created_and_deleted(self):
         self.node.apply(suite.namespace("shop"), *suite.mariadb("shop", secrets.token_hex(12)))
         self.timed("MariaDB is ready", self.kubectl, "rollout", "status", "statefulset/mariadb", "--timeout=120s")
         before, volumes = self.objects(), self.node.get("persistentvolumes")["items"]
 
         self.node.apply(suite.bench("market", "shop"))
         self.timed("the bench is ready", self.ready, "frappebench", "market", 240)
-        self.tell_deaths()
-        self.assertEqual(self.ask("nobody.example.com")[0], 404)
-        self.assertEqual(self.ask("nobody.example.com", "/assets/frappe/hello.txt"), (200, "served by nginx\n"))
+        self.print_restarts()
+        self.assertEqual(self.ask("unknown.example.com")[0], 404)
+        self.assertEqual(self.ask("unknown.example.com", "/assets/frappe/hello.txt"), (200, "served by nginx\n"))
 
         self.node.apply(suite.site("shop", "shop", "market", HOST))
         self.timed("the site is ready", self.ready, "frappesite", "shop", 240)
@@ -120,7 +120,7 @@ class JourneyTest(unittest.TestCase):
         self.settled(before, volumes)
 
     def settled(self, before, volumes):
-        """Kubernetes removes what belonged to the bench; then all is as it was."""
+        """Waits until Kubernetes has removed the bench's objects and everything is as before."""
         end = time.monotonic() + 180
         while time.monotonic() < end and (self.objects() != before or len(self.node.get("persistentvolumes")["items"]) != len(volumes)):
             time.sleep(1)

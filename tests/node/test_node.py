@@ -1,4 +1,4 @@
-"""The node itself: what pods get from it that a simulated one cannot give, that two do not meet, and that nothing is left of them.
+"""The node itself: features that a simulated node does not have, isolation of two nodes, and that a node leaves nothing behind.
 
 Needs root; `make node-test` runs it.
 """
@@ -10,12 +10,12 @@ import unittest
 from support import NODE, Node, on_the_machine, settings
 
 NAMES = [f"test-{time.time_ns() // 1_000_000 % 1_000_000}-{letter}" for letter in "ab"]
-# Any program will do that lies in an image of the node: this one waits.
+# Any program in an image of the node would do: this one waits.
 IMAGE = "node.local/pause:1"
 
 
 def pod(name, claim, **more):
-    """A pod of a user of its own that has a claim's volume by its group."""
+    """A pod with its own user, which may access a claim's volume by its group."""
     container = {
         "name": "pause",
         "image": IMAGE,
@@ -41,7 +41,7 @@ class NodeTest(unittest.TestCase):
     def setUpClass(cls):
         once = settings()
         time.sleep(2)
-        # Settings that are counters or clocks differ from one moment to the next.
+        # Settings that are counters or clocks change at any time.
         cls.steady = {name for name, value in settings().items() if once.get(name) == value}
         cls.settings, cls.before = settings(), on_the_machine()
         cls.nodes = []
@@ -52,7 +52,7 @@ class NodeTest(unittest.TestCase):
     def node(self):
         return self.nodes[0]
 
-    def test_1_pods_share_a_volume_that_belongs_to_their_group_and_goes_with_the_claim(self):
+    def test_1_pods_share_a_volume_of_their_group_which_is_deleted_with_the_claim(self):
         self.node.apply(claim("shared"), pod("one", "shared"), pod("two", "shared"))
         self.node.kubectl("wait", "--for=condition=Ready", "pod/one", "pod/two", "--timeout=60s")
         volume = self.node.get("persistentvolumeclaim", "shared")["spec"]["volumeName"]
@@ -71,18 +71,18 @@ class NodeTest(unittest.TestCase):
         ask = f"{question};s=socket.socket(2,2);s.settimeout(5);s.sendto(q,('{address}',53));print(socket.inet_ntoa(s.recv(512)[-4:]))"
         self.assertEqual(self.node.run("python3", "-c", ask).strip(), "10.96.0.1")
 
-    def test_3_an_image_that_is_not_there_is_told_as_kubernetes_tells_it(self):
+    def test_3_a_missing_image_is_reported_as_by_kubernetes(self):
         container = {"name": "it", "image": "node.local/absent:1", "imagePullPolicy": "Never"}
         self.node.apply(pod("absent", "absent", volumes=[{"name": "data", "emptyDir": {}}], containers=[container]))
         reason = "jsonpath={.status.containerStatuses[0].state.waiting.reason}=ErrImageNeverPull"
         self.node.kubectl("wait", f"--for={reason}", "pod/absent", "--timeout=60s")
 
-    def test_4_nodes_do_not_meet(self):
+    def test_4_nodes_are_isolated(self):
         self.nodes[0].kubectl("create", "namespace", "of-the-first")
         self.assertIn("of-the-first", self.nodes[0].kubectl("get", "namespaces"))
         self.assertNotIn("of-the-first", self.nodes[1].kubectl("get", "namespaces"))
 
-    def test_5_a_name_that_is_taken_is_refused_and_its_node_goes_on(self):
+    def test_5_a_name_in_use_is_rejected_and_its_node_continues(self):
         done = subprocess.run([NODE, "up", NAMES[1]], capture_output=True, text=True, check=False)
         self.assertEqual(done.returncode, 1)
         self.assertIn("is there already", done.stderr)
@@ -90,8 +90,8 @@ class NodeTest(unittest.TestCase):
 
     def test_9_nothing_is_left(self):
         while_up = on_the_machine()
-        self.assertTrue(while_up["processes"] - self.before["processes"], "the look sees a node's processes")
-        self.assertTrue(while_up["cgroups"] - self.before["cgroups"], "and its cgroups")
+        self.assertTrue(while_up["processes"] - self.before["processes"], "a running node's processes are found")
+        self.assertTrue(while_up["cgroups"] - self.before["cgroups"], "a running node's cgroups are found")
         for kind in set(while_up) - {"processes", "cgroups", "files"}:
             self.assertEqual(while_up[kind] - self.before[kind], set(), f"{kind} of the machine, while nodes are up")
         while self.nodes:

@@ -5,6 +5,6 @@ import time
 
 
 def hold(release):
-    """Runs until the file is there."""
+    """Runs until the file exists."""
     while not os.path.exists(release):
         time.sleep(0.02)

@@ -1,8 +1,8 @@
-"""The keys that KEDA's triggers name are those that real workers fill: queued and running.
+"""KEDA's triggers use the Redis keys of real workers: of queued and of running jobs.
 
 A real Redis, started with the arguments of the rendered StatefulSet, and real workers of the rq versions that Frappe 15
-and 16 pin. What is rendered is read from the snapshots of the Rust tests. RQ_VERSIONS names the versions, RQ_CACHE the
-folder that keeps them.
+and 16 pin. Rendered objects are read from the snapshots of the Rust tests. RQ_VERSIONS lists the versions, RQ_CACHE is the
+folder where they are installed.
 """
 
 import glob
@@ -20,7 +20,7 @@ import unittest
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", ".."))
 SNAPSHOTS = os.path.join(ROOT, "src", "controllers", "bench")
-# rq's version, and the client library's that Frappe pins with it.
+# Versions of rq and of the client library that Frappe pins with it.
 VERSIONS = {"1.15.1": "redis~=4.5.5", "2.6.1": "redis~=6.4"}
 CACHE = os.environ.get("RQ_CACHE", os.path.join(tempfile.gettempdir(), "rq-versions"))
 BENCH_ID = "default-prod"
@@ -37,7 +37,7 @@ def snapshot(name):
 
 
 def trigger_keys(worker):
-    """Keys in a rendered ScaledObject, in their order."""
+    """Keys in a rendered ScaledObject, in order."""
     return re.findall(r'listName: "?([^"\n]+)"?', snapshot(f"scaling__ScaledObject-{worker}"))
 
 
@@ -49,7 +49,7 @@ def redis_arguments(name="tests__StatefulSet-prod-redis-queue"):
 
 
 def environment(version):
-    """A virtual environment with that version of rq."""
+    """A virtual environment with this version of rq."""
     folder = os.path.join(CACHE, f"rq-{version}")
     python = os.path.join(folder, "bin", "python")
     if not os.path.exists(os.path.join(folder, "whole")):
@@ -109,7 +109,7 @@ class Queues(unittest.TestCase):
             env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
         )
 
-    def test_a_password_is_asked_for_and_shows_nowhere(self):
+    def test_a_password_is_required_and_not_shown_anywhere(self):
         name = "redis__StatefulSet-prod-redis-queue"
         command = re.search(r"command:\n((?: +- .*\n)+)", snapshot(name)).group(1)
         shell = [json.loads(it) if it.startswith('"') else it for it in re.findall(r"- (.*)\n", command)]
@@ -127,7 +127,7 @@ class Queues(unittest.TestCase):
                 self.assertNotIn(password.encode(), handle.read(), what)
 
     def protected(self, name):
-        """The server of a bench that is made now, with its password in a file; answers the password."""
+        """Starts the server of a new bench, with its password in a file; returns the password."""
         text = snapshot(name)
         command = re.search(r"command:\n((?: +- .*\n)+)", text).group(1)
         shell = [json.loads(it) if it.startswith('"') else it for it in re.findall(r"- (.*)\n", command)]
@@ -136,7 +136,7 @@ class Queues(unittest.TestCase):
         with open(file, "w", encoding="utf-8") as handle:
             handle.write(password)
         shell[2] = shell[2].replace("/run/redis-password/password", file)
-        # As it is where NetworkPolicies are not enforced: reachable, and its protected mode does not help.
+        # As without enforced NetworkPolicies: the server is reachable, and its protected mode is off.
         process = self.serve(name, *shell)
         with open(f"/proc/{process.pid}/cmdline", "rb") as handle:
             self.assertNotIn(password.encode(), handle.read())
@@ -147,8 +147,8 @@ class Queues(unittest.TestCase):
         done = subprocess.run([python, "-c", code, *arguments], env=environment, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout + done.stderr
 
-    def test_nobody_without_the_password_has_the_workers_run_code(self):
-        """What an unprotected server lets in: a job put into a queue by hand, whose pickle the worker runs."""
+    def test_without_the_password_no_client_runs_code_in_the_workers(self):
+        """An attack on an unprotected server: a forged job in a queue, whose pickle a worker executes."""
         password = self.protected("protection__StatefulSet-prod-redis-queue")
         attack = (
             "import sys; from redis import Redis; r = Redis(port=int(sys.argv[1])); "
@@ -163,7 +163,7 @@ class Queues(unittest.TestCase):
         self.assertEqual(self.redis("--no-auth-warning", "-a", password, "DBSIZE"), "0")
 
     def test_workers_and_enqueue_with_the_url_of_the_bench(self):
-        """The URL that the runner writes is accepted by a server with the password, and by one that asks for none yet."""
+        """The URL that the runner writes is accepted by a server with the password, and by one that requires none yet."""
         for name in ["protection__StatefulSet-prod-redis-queue", "tests__StatefulSet-prod-redis-queue"]:
             open_server = name.startswith("tests")
             password = secrets.token_hex(16) if open_server else self.protected(name)
@@ -177,12 +177,12 @@ class Queues(unittest.TestCase):
             self.setUp()
 
     def written_url(self, password):
-        """The URL as the runner writes it from the rendered request of the configure Job."""
+        """The URL that the runner writes for the rendered request of the configure Job."""
         sys.path.insert(0, os.path.join(ROOT, "src", "runner"))
         import runner_bench
 
         text = snapshot("protection__Job-prod-configure")
-        # A snapshot has the argument as text within quotes.
+        # In a snapshot, the argument is a quoted string.
         request = json.loads(json.loads(re.search(r'- ("\{.*\}")\n', text).group(1)))
         before, runner_bench.secret = runner_bench.secret, lambda name: password
         try:
@@ -209,9 +209,9 @@ class Queues(unittest.TestCase):
         self.assertIn("Job OK", worker.stdout + worker.stderr)
         print(f"rq {version}: enqueued and done through {url.split(':')[0]}://default:…", flush=True)
 
-    def test_a_worker_that_starts_is_told_to_stop_once_it_listens(self):
-        """The hook of the rendered pod, with the worker in the place of process 1. A signal that came sooner would end it here
-        at once, with another code; in a pod the kernel drops it."""
+    def test_a_starting_worker_is_stopped_once_it_listens(self):
+        """The hook of the rendered pod, with the worker as process 1. An earlier signal would end the worker here at once, with
+        another code; in a pod, the kernel ignores it."""
         self.serve("tests__StatefulSet-prod-redis-queue")
         hook = re.search(r'preStop:\n(?: +[^"\n]*\n){3} +- "-c"\n +- (".*")\n', snapshot("tests__Deployment-prod-worker-short"))
         for version in VERSIONS:
@@ -224,7 +224,7 @@ class Queues(unittest.TestCase):
             worker.terminate()
             self.assertEqual(worker.wait(WAIT_SECONDS), 0)
 
-    def test_the_triggers_name_the_keys_that_fill(self):
+    def test_the_triggers_use_the_keys_of_the_workers(self):
         self.serve("tests__StatefulSet-prod-redis-queue")
         keys = trigger_keys("prod-worker-long")
         self.assertEqual(len(keys), 6, keys)

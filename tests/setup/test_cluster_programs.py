@@ -1,4 +1,4 @@
-"""Where the cluster's script has its programs from: a folder that is named, ready-made ones, else Go."""
+"""Sources of the cluster script's programs: a given folder, ready-made programs, or Go."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import unittest
 
 from test_download import ALL, CONTROLPLANE, MACHINE, Server, program, published
 
-# A `go` that builds like the real one, as far as the script sees: it prints packages and writes programs.
+# A stand-in for `go`: it prints packages and writes programs.
 GO = """#!/bin/sh
 echo "$@" >>"$GO_CALLS"
 case $1 in
@@ -62,7 +62,7 @@ class Programs(unittest.TestCase):
         self.assertEqual(self.build("http://127.0.0.1:9").returncode, 0, "they are kept")
 
     @unittest.skipIf(MACHINE is None, "there are no ready-made programs for this machine")
-    def test_only_what_does_not_come_is_built(self):
+    def test_only_missing_programs_are_built(self):
         server = Server(published() | {"/etcd/SHA256SUMS": b"", "/kube/kube-scheduler": program("another")})
         self.addCleanup(server.close)
         done = self.build(server.url)
@@ -77,7 +77,7 @@ class Programs(unittest.TestCase):
         self.assertEqual((self.kept(), self.built()), (ALL, 1))
         self.assertRegex(done.stderr, r"control plane, once for this machine: 6 of 6 programs: done in")
 
-    def test_a_build_that_fails_says_where_its_log_is_and_keeps_nothing(self):
+    def test_a_failing_build_reports_its_log_and_keeps_nothing(self):
         (self.home / "bin" / "go").write_text('#!/bin/sh\n[ "$1" != build ] || { echo "no space left" >&2; exit 1; }\n')
         done = self.build("http://127.0.0.1:9")
         self.assertNotEqual(done.returncode, 0)
@@ -86,7 +86,7 @@ class Programs(unittest.TestCase):
         self.assertIn("no space left", pathlib.Path(log).read_text())
         self.assertFalse(any(it.name == "kube-apiserver" for it in (self.home / "the cache").rglob("*")))
 
-    def test_a_folder_that_is_named_comes_first(self):
+    def test_a_given_folder_has_precedence(self):
         named = self.home / "named"
         named.mkdir()
         for name in ALL:

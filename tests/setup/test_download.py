@@ -1,4 +1,4 @@
-"""The control plane's programs ready-made: taken only whole, with the checksum that is named, and within the time."""
+"""Ready-made programs of the control plane: accepted only completely, with the expected checksum, and within the timeout."""
 
 import hashlib
 import http.server
@@ -26,7 +26,7 @@ def program(name):
 
 
 def archive():
-    """etcd comes in an archive."""
+    """The archive that contains etcd."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as file:
         entry = tarfile.TarInfo(f"etcd-{ETCD}-linux-{MACHINE}/etcd")
@@ -36,7 +36,7 @@ def archive():
 
 
 def published():
-    """What the three release servers answer, by path."""
+    """Responses of the three release servers, by path."""
     answers = {}
     for name in ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]:
         answers[f"/kube/{name}"] = program(name)
@@ -57,7 +57,7 @@ def published():
 
 
 class Server:
-    """Answers by path; None for a path: keeps the connection and says nothing."""
+    """Responds by path; with None, it keeps the connection without a response."""
 
     def __init__(self, answers):
         over = self.over = threading.Event()
@@ -95,7 +95,7 @@ class Download(unittest.TestCase):
         self.folder = pathlib.Path(folder.name)
 
     def download(self, answers, **variables):
-        """Downloads from a server with these answers; says what came and what was said."""
+        """Downloads from a server with these responses; returns the programs and the output."""
         server = Server(answers)
         self.addCleanup(server.close)
         return self.download_from(server.url, **variables)
@@ -107,13 +107,13 @@ class Download(unittest.TestCase):
         done = subprocess.run([CONTROLPLANE / "download", self.folder], env=environment, check=True, capture_output=True, text=True)
         return {it.name for it in self.folder.iterdir()}, done.stderr
 
-    def test_every_program_with_its_checksum_is_taken_and_runs(self):
+    def test_every_program_with_its_checksum_is_accepted_and_runs(self):
         came, said = self.download(published())
         self.assertEqual((came, said), (ALL, ""))
         for name in ALL:
             self.assertEqual(subprocess.run([self.folder / name], check=True, capture_output=True, text=True).stdout, f"{name}\n")
 
-    def test_a_program_with_another_checksum_is_not_taken(self):
+    def test_a_program_with_another_checksum_is_rejected(self):
         for name, path in [("kube-scheduler", "/kube/kube-scheduler"), ("kwok", f"/kwok/kwok-linux-{MACHINE}")]:
             came, said = self.download(published() | {path: program("another")})
             self.assertEqual(came, ALL - {name})
@@ -127,12 +127,12 @@ class Download(unittest.TestCase):
         self.assertEqual(came, ALL - {"etcd"})
         self.assertIn("etcd is not taken", said)
 
-    def test_without_a_checksum_nothing_is_asked_for(self):
+    def test_without_a_checksum_nothing_is_requested(self):
         came, said = self.download(published() | {"/kube/kube-apiserver.sha256": b"<html>sign in</html>", "/api": b""})
         self.assertEqual(came, ALL - {"kube-apiserver", "kwok", "kwokctl"})
         self.assertIn("kube-apiserver is not downloaded: no checksum from its server", said)
 
-    def test_a_program_that_is_absent_is_left_out_and_the_others_come(self):
+    def test_a_missing_program_is_skipped_and_the_others_are_downloaded(self):
         came, said = self.download(published() | {"/kube/kube-apiserver": b""})
         self.assertEqual(came, ALL - {"kube-apiserver"})
         self.assertIn("kube-apiserver is not downloaded", said)
@@ -144,23 +144,23 @@ class Download(unittest.TestCase):
         self.assertLess(time.monotonic() - begun, 6)
         self.assertEqual(len(said.splitlines()), 6, said)
 
-    def test_a_download_that_stands_still_ends(self):
+    def test_a_stalled_download_ends(self):
         begun = time.monotonic()
         came, said = self.download(published() | {"/kube/kube-apiserver": None}, DOWNLOAD_SECONDS="3")
         self.assertEqual(came, ALL - {"kube-apiserver"}, said)
         self.assertLess(time.monotonic() - begun, 8)
 
-    def test_where_nobody_listens_it_says_so_at_once(self):
+    def test_a_refused_connection_is_reported_at_once(self):
         begun = time.monotonic()
         came, said = self.download_from("http://127.0.0.1:9")
         self.assertEqual(came, set())
         self.assertLess(time.monotonic() - begun, 3)
         self.assertEqual(len(said.splitlines()), 6, said)
 
-    def test_nobody_is_asked_where_that_is_not_wanted(self):
+    def test_no_request_is_sent_if_downloads_are_disabled(self):
         self.assertEqual(self.download(published(), CONTROLPLANE_DOWNLOAD="no"), (set(), ""))
 
-    def test_what_is_there_is_not_brought_again(self):
+    def test_existing_programs_are_not_downloaded_again(self):
         for name in ALL:
             (self.folder / name).write_bytes(program("mine"))
             (self.folder / name).chmod(0o755)

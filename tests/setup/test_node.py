@@ -1,4 +1,4 @@
-"""The node's scripts, as far as they need no node: its images, its volumes, its programs, and what they refuse."""
+"""The node's scripts without a node: images, volumes, programs, and rejected arguments."""
 
 import hashlib
 import importlib.machinery
@@ -21,7 +21,7 @@ NODE = ROOT / "loadtest" / "node"
 
 
 def script(path):
-    """A program in Python, as a module."""
+    """Loads a Python program as a module."""
     loader = importlib.machinery.SourceFileLoader(path.stem, str(path))
     module = importlib.util.module_from_spec(importlib.util.spec_from_loader(loader.name, loader))
     loader.exec_module(module)
@@ -43,7 +43,7 @@ class Image(Folder):
             self.assertEqual(len(names), len(set(names)))
             return {it.name: tar.extractfile(it).read() for it in tar}
 
-    def test_an_archive_leads_from_its_index_to_every_layer_by_digest(self):
+    def test_an_archives_index_references_every_layer_by_digest(self):
         (self.folder / "root/bin").mkdir(parents=True)
         (self.folder / "root/bin/program").write_text("one")
         (self.folder / "root/bin/program").chmod(0o755)
@@ -63,7 +63,7 @@ class Image(Folder):
         manifest, other = json.loads(members["index.json"])["manifests"]
         self.assertEqual(manifest["annotations"], {"io.containerd.image.name": "example.com/it:1"})
         layers = json.loads(blob(manifest))["layers"]
-        self.assertEqual(json.loads(blob(other))["layers"], layers[:1], "a layer of both is the same one")
+        self.assertEqual(json.loads(blob(other))["layers"], layers[:1], "a common layer is stored once")
         config = json.loads(blob(json.loads(blob(manifest))["config"]))
         self.assertEqual(config["config"], {"User": "7"})
         self.assertEqual(config["rootfs"]["diff_ids"], [it["digest"] for it in layers])
@@ -72,13 +72,13 @@ class Image(Folder):
         self.assertEqual((lower.extractfile(entry).read(), entry.mode, entry.uid, entry.uname), (b"one", 0o755, os.getuid(), ""))
         entry = upper.getmember("data")
         self.assertEqual((entry.uid, entry.mode), (999, 0o1777))
-        self.assertEqual({it.name for it in self.folder.iterdir()}, {"root", "upper.tar", "it.tar"}, "nothing is left beside it")
+        self.assertEqual({it.name for it in self.folder.iterdir()}, {"root", "upper.tar", "it.tar"}, "no temporary files are left")
 
 
 class Operator(Folder):
     operator = script(NODE / "images" / "operator")
 
-    def test_the_image_is_what_the_dockerfiles_last_stage_says(self):
+    def test_the_image_equals_the_dockerfiles_last_stage(self):
         program_ = self.folder / "program"
         program_.write_bytes(program("frappe-operator"))
         program_.chmod(0o755)
@@ -93,7 +93,7 @@ class Operator(Folder):
         wanted = {"User": "65532:65532", "ExposedPorts": {"8080/tcp": {}}, "Entrypoint": ["/frappe-operator"], "Cmd": ["run"]}
         self.assertEqual(config, wanted)
 
-    def test_a_last_stage_that_is_not_empty_is_refused(self):
+    def test_a_last_stage_that_is_not_empty_is_rejected(self):
         with self.assertRaises(ValueError):
             self.operator.last_stage("FROM rust AS build\nRUN true\nFROM alpine\nUSER 1\n")
 
@@ -109,25 +109,25 @@ class Provisioner(Folder):
         made = self.provisioner.volume_for(self.claim(), self.folder / "u-1")
         return made | {"spec": made["spec"] | spec, "status": {"phase": phase}}
 
-    def test_only_claims_of_the_class_that_wait_get_a_volume(self):
+    def test_only_pending_claims_of_the_class_get_a_volume(self):
         self.assertTrue(self.provisioner.wanted(self.claim()))
         self.assertFalse(self.provisioner.wanted(self.claim(volumeName="there")))
         self.assertFalse(self.provisioner.wanted(self.claim(storageClassName="another")))
         self.assertFalse(self.provisioner.wanted(self.claim() | {"metadata": {"deletionTimestamp": "2026-11-30T00:00:00Z"}}))
 
-    def test_a_volume_is_for_its_claim_alone_and_of_a_kind_that_has_groups(self):
+    def test_a_volume_is_bound_to_its_claim_and_supports_groups(self):
         made = self.provisioner.volume_for(self.claim(), "/folder/u-1")
         reference = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "namespace": "shop", "name": "sites", "uid": "u-1"}
         self.assertEqual(made["spec"]["claimRef"], reference)
         self.assertEqual((made["spec"]["local"], made["spec"]["accessModes"]), ({"path": "/folder/u-1"}, ["ReadWriteMany"]))
 
-    def test_only_a_released_volume_of_its_own_goes(self):
+    def test_only_its_own_released_volumes_are_deleted(self):
         self.assertTrue(self.provisioner.released(self.volume()))
         self.assertFalse(self.provisioner.released(self.volume("Bound")))
         self.assertFalse(self.provisioner.released(self.volume(storageClassName="another")))
         self.assertFalse(self.provisioner.released(self.volume(persistentVolumeReclaimPolicy="Retain")))
 
-    def test_objects_come_one_by_one_from_what_kubectl_prints(self):
+    def test_objects_are_parsed_one_by_one_from_kubectls_output(self):
         printed = "".join(json.dumps(it, indent=4) + "\n" for it in [{"a": {"b": "}"}}, {"c": []}])
         self.assertEqual(list(self.provisioner.objects(io.StringIO(printed))), [{"a": {"b": "}"}}, {"c": []}])
 
@@ -138,7 +138,7 @@ class MariadbOperator(unittest.TestCase):
     def made(self, kind, **spec):
         return {"kind": kind, "metadata": {"name": "it"}, "spec": {"name": "shop_1", "host": "%", "cleanupPolicy": "Delete"} | spec}
 
-    def test_each_kind_has_its_statement_and_nothing_in_a_name_or_password_ends_it(self):
+    def test_each_kind_has_its_statement_with_escaped_names_and_passwords(self):
         database = self.made("Database", characterSet="utf8mb4", collate="utf8mb4_unicode_ci")
         self.assertEqual(self.operator.wanted(database), "CREATE DATABASE IF NOT EXISTS `shop_1` CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci")
         user = self.operator.wanted(self.made("User", name="a'b", maxUserConnections=7), "p'\\")
@@ -146,7 +146,7 @@ class MariadbOperator(unittest.TestCase):
         grant = self.made("Grant", username="shop_1", database="a`b", table="*", privileges=["SELECT", "CREATE VIEW"])
         self.assertEqual(self.operator.wanted(grant), "GRANT SELECT, CREATE VIEW ON `a``b`.* TO 'shop_1'@'%'")
 
-    def test_what_is_to_be_kept_is_not_dropped(self):
+    def test_objects_to_keep_are_not_dropped(self):
         self.assertEqual(self.operator.removal(self.made("Database")), "DROP DATABASE IF EXISTS `shop_1`")
         self.assertEqual(self.operator.removal(self.made("User")), "DROP USER IF EXISTS 'shop_1'@'%'")
         for kind in ("Database", "User", "Grant"):
@@ -195,7 +195,7 @@ class Programs(Folder):
         self.assertIn("no space left", done.stderr)
         self.assertEqual(list((self.folder / "cache/node").glob("*[0-9a-f]")), [])
 
-    def test_all_are_of_the_control_planes_version(self):
+    def test_all_have_the_version_of_the_control_plane(self):
         def version(file):
             return re.search(r"k8s.io/kubernetes (v\S+)", file.read_text()).group(1)
 
@@ -214,23 +214,23 @@ class Refusals(Folder):
         (self.folder / name).chmod(0o755)
 
     def refused(self):
-        # Where it is not refused, at least nothing is built.
+        # If it is not rejected, at least nothing is built.
         self.program("go", "exit 1")
         done = self.node("up", "it", path=f"{self.folder}:{os.environ['PATH']}")
         self.assertEqual(done.returncode, 1)
-        self.assertFalse((self.folder / "cache/nodes/it").exists(), "nothing was begun")
+        self.assertFalse((self.folder / "cache/nodes/it").exists(), "nothing was started")
         return done.stderr
 
-    def test_without_root_it_says_so(self):
+    def test_missing_root_is_reported(self):
         self.program("id", "echo 1000")
         self.assertIn("a node needs root", self.refused())
 
-    def test_without_namespaces_it_says_so(self):
+    def test_missing_namespaces_are_reported(self):
         self.program("id", "echo 0")
         self.program("unshare", "exit 1")
         self.assertIn("namespaces cannot be made", self.refused())
 
-    def test_what_the_kernel_lacks_is_named(self):
+    def test_missing_kernel_features_are_reported(self):
         self.program("id", "echo 0")
         for name in ("ip", "nft", "mount"):
             self.program(name, "exit 1")
@@ -240,17 +240,17 @@ class Refusals(Folder):
             self.assertIn(wanted, said)
         self.assertEqual(list((self.folder / "cache/nodes").iterdir()), [], "the probe leaves nothing")
 
-    def test_names_that_are_none_are_refused(self):
+    def test_invalid_names_are_rejected(self):
         for name in ("../it", "It", "-it", "a b"):
             self.assertIn("NAME must have only", self.node("up", name).stderr)
 
-    def test_a_node_that_is_not_there_is_down(self):
+    def test_a_missing_node_is_down(self):
         done = self.node("down", "it")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
         self.assertIn("node it is not up", self.node("run", "it", "true").stderr)
         self.assertEqual(self.node("list").stdout, "")
 
-    def test_a_number_that_somebody_else_has_by_now_is_left_alone(self):
+    def test_a_reused_process_id_is_not_killed(self):
         (self.folder / "cache/nodes/it/run/node").mkdir(parents=True)
         with subprocess.Popen(["sleep", "60"]) as other:
             (self.folder / "cache/nodes/it/run/node/pid").write_text(f"{other.pid}\n")

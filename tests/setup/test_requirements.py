@@ -1,4 +1,5 @@
-"""What the two commands need: all that is missing at once, with one command; installed only where that needs no password."""
+"""Requirements of the two commands: everything missing is reported at once, with one command, and installed only if that needs no
+password."""
 
 import os
 import pathlib
@@ -9,7 +10,7 @@ import unittest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 REQUIRE = ROOT / "loadtest" / "setup" / "require"
-# What the script itself runs, and what `make demo` needs.
+# Programs that the script runs, and those that `make demo` needs.
 BASE = ["awk", "bash", "cat", "date", "dirname", "env", "grep", "head", "mkdir", "mv", "rm", "sed", "sh", "sleep", "sort", "tail", "tr", "uname"]
 DEMO = ["cc", "make", "flock"]
 TEST = ["git", "mariadbd", "mariadb", "mariadb-dump", "initdb", "psql", "nginx", "redis-server", "redis-cli", "musl-gcc"]
@@ -19,7 +20,7 @@ PROGRAMS = {
     "kubectl": "",
     "python3": 'echo "Python 3.12.0"',
 }
-# Installs: a package brings programs by its name.
+# A stand-in for apt-get: a package installs programs by its name.
 APT = """
 echo "$@" >>"$CALLS"
 [ "$1" = install ] || exit 0
@@ -62,7 +63,7 @@ class Requirements(unittest.TestCase):
         (self.bin / name).unlink()
 
     def require(self, purpose, **variables):
-        # A copy of the script that looks at this folder alone for programs.
+        # A copy of the script that searches only this folder for programs.
         place = self.folder / "project" / "loadtest" / "setup"
         place.mkdir(parents=True, exist_ok=True)
         folders = "/usr/local/sbin /usr/sbin /usr/lib/postgresql/*/bin"
@@ -80,12 +81,12 @@ class Requirements(unittest.TestCase):
         command = [shutil.which("bash"), place / "require", purpose]
         return subprocess.run(command, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL)
 
-    def test_the_demo_needs_nothing_of_the_tests_not_even_python(self):
+    def test_the_demo_does_not_need_the_tests_programs_such_as_python(self):
         self.without("python3")
         done = self.require("demo")
         self.assertEqual((done.returncode, done.stderr), (0, ""))
 
-    def test_all_that_is_missing_is_named_at_once_with_one_command(self):
+    def test_everything_missing_is_reported_at_once_with_one_command(self):
         self.program("apt-get", APT)
         done = self.require("test")
         self.assertEqual(done.returncode, 1)
@@ -106,7 +107,7 @@ class Requirements(unittest.TestCase):
             self.assertIn(f"Install with: {wanted}git mariadb", done.stderr)
             self.without(manager)
 
-    def test_toolchains_are_named_with_where_they_come_from(self):
+    def test_toolchains_are_reported_with_their_source(self):
         self.without("go")
         self.without("kubectl")
         self.program("cargo", 'echo "cargo 1.70.0 (abc 2023-01-01)"')
@@ -115,7 +116,7 @@ class Requirements(unittest.TestCase):
         for wanted in ["Go 1.26", "https://go.dev/dl", "kubectl: https://", "or later, here is 1.70.0"]:
             self.assertIn(wanted, done.stderr)
 
-    def test_root_with_apt_gets_them_installed_without_starting_services(self):
+    def test_as_root_with_apt_they_are_installed_without_starting_services(self):
         self.program("id", "echo 0")
         self.program("apt-get", APT)
         self.program("printf", f'exec {shutil.which("printf")} "$@"')
@@ -127,10 +128,10 @@ class Requirements(unittest.TestCase):
         calls = self.calls.read_text().splitlines()
         self.assertEqual(calls[0], "update")
         self.assertIn("--no-remove", calls[1])
-        self.assertFalse((self.folder / "policy").exists(), "it is there only meanwhile")
+        self.assertFalse((self.folder / "policy").exists(), "it exists only during the installation")
         self.assertEqual(len(done.stderr.splitlines()), 1, done.stderr)
 
-    def test_what_apt_does_not_bring_is_still_named(self):
+    def test_programs_that_apt_does_not_install_are_reported(self):
         self.program("id", "echo 0")
         (self.bin / "chmod").symlink_to(shutil.which("chmod"))
         (self.bin / "cp").symlink_to(shutil.which("cp"))
@@ -139,7 +140,7 @@ class Requirements(unittest.TestCase):
         self.assertEqual(done.returncode, 1)
         self.assertIn("make test needs more than is here:\n  nginx\nInstall with: apt-get install", done.stderr)
 
-    def test_another_system_is_told_so(self):
+    def test_another_system_is_reported(self):
         self.without("uname")
         self.program("uname", "echo Darwin")
         done = self.require("demo")
@@ -153,7 +154,7 @@ class Makefile(unittest.TestCase):
         command = ["make", "--dry-run", "--no-print-directory", *arguments]
         return subprocess.run(command, cwd=ROOT, env=environment | {"CARGO_TARGET_DIR": "/a b/c"}, check=True, capture_output=True, text=True).stdout
 
-    def test_the_demo_builds_and_asks_for_what_it_runs_alone(self):
+    def test_the_demo_builds_and_requires_only_what_it_runs(self):
         text = self.lines("demo", "ONCE=1")
         self.assertIn("require demo", text)
         self.assertNotIn("require test", text)
@@ -164,7 +165,7 @@ class Makefile(unittest.TestCase):
         lines = [line for line in (ROOT / ".ci" / "run").read_text().splitlines() if line and not line.startswith("#")]
         self.assertEqual(lines, ["set -e", 'cd "$(dirname "$0")/.."', "make demo ONCE=1", "make test"])
 
-    def test_dependencies_are_always_judged(self):
+    def test_dependencies_are_always_checked(self):
         self.assertIn("cargo deny --log-level error check bans licenses sources", self.lines("test"))
 
 

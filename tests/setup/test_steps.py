@@ -1,4 +1,4 @@
-"""What a person sees of a long step, and that nothing of it is left after Ctrl-C."""
+"""The output of a long step, and that no process of it is left after Ctrl-C."""
 
 import os
 import pathlib
@@ -16,7 +16,7 @@ STEP = SETUP / "step"
 
 
 def processes(text):
-    """Processes whose command line has this text, but for this one."""
+    """Other processes whose command line contains this text."""
     found = []
     for folder in pathlib.Path("/proc").glob("[0-9]*"):
         try:
@@ -29,12 +29,12 @@ def processes(text):
 
 
 class Terminal:
-    """A program with a terminal of its own."""
+    """A program with its own terminal."""
 
     def __init__(self, command, environment, folder=None):
         self.id, self.file = pty.fork()
         if self.id == 0:
-            # A person's shell ignores none of these, whoever started the tests did.
+            # The tests may be started with these signals ignored; a user's shell ignores none of them.
             for it in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
                 signal.signal(it, signal.SIG_DFL)
             if folder:
@@ -43,7 +43,7 @@ class Terminal:
         self.text = ""
 
     def read(self, seconds):
-        """Reads what comes within a time; whether there may be more."""
+        """Reads the output within a time; returns whether there may be more."""
         if not select.select([self.file], [], [], seconds)[0]:
             return True
         try:
@@ -63,7 +63,7 @@ class Terminal:
         os.write(self.file, b"\x03")
 
     def end(self):
-        """Waits for the end; answers how it ended, as a shell would."""
+        """Waits for the end; returns the exit code, as a shell does."""
         while self.read(1):
             pass
         _, status = os.waitpid(self.id, 0)
@@ -88,21 +88,21 @@ class Steps(unittest.TestCase):
         self.assertEqual((done.returncode, done.stdout), (0, ""))
         self.assertRegex(done.stderr, r"^\[ 0:0\d\] unit tests: done in \d s\n$")
 
-    def test_a_long_step_says_now_and_then_how_far_it_is(self):
-        # Each state lasts for two of the looks, so that a machine that is busy shows it too.
+    def test_a_long_step_reports_its_progress_regularly(self):
+        # Each state lasts for two polls, so that it is also seen on a busy machine.
         script = "echo running 3 tests; sleep 2.5; echo test a ... ok; sleep 2.5; echo test b ... ok; echo test c ... ok"
         done = self.step("unit tests", script, STEP_EVERY_SECONDS="1")
         self.assertRegex(done.stderr, r"unit tests: 0 of 3 tests \(\d s\)\n")
         self.assertRegex(done.stderr, r"unit tests: 1 of 3 tests \(\d s\)\n")
         self.assertRegex(done.stderr, r"unit tests: 3 of 3 tests: done in \d s\n$")
 
-    def test_crates_are_counted_by_cargos_own_progress(self):
+    def test_crates_are_counted_by_cargos_progress(self):
         script = "printf '   Compiling a\\n    Building [==>   ] 12/345: a, b\\r'; sleep 2.5"
         done = self.step("operator", script, STEP_EVERY_SECONDS="1")
         self.assertRegex(done.stderr, r"operator: 12 of 345 crates \(\d s\)")
         self.assertRegex(done.stderr, r"operator: 345 crates: done in \d s\n$")
 
-    def test_what_fails_shows_its_end_and_names_its_log(self):
+    def test_a_failing_step_prints_the_end_and_the_path_of_its_log(self):
         done = self.step("clippy", "printf '    Building [==>   ] 1/3: a\\r'; seq 100; echo the error; exit 7")
         self.assertEqual(done.returncode, 7)
         self.assertIn("clippy: failed after", done.stderr)
@@ -123,14 +123,14 @@ class Steps(unittest.TestCase):
         self.assertEqual(terminal.end(), 0)
         self.assertNotIn("\x1b", terminal.text)
 
-    def test_of_several_steps_at_once_none_redraws_the_line_of_another(self):
+    def test_parallel_steps_do_not_redraw_each_others_lines(self):
         terminal = Terminal([STEP, "clippy", "sleep", "1"], self.environment | {"STEP_PARALLEL": "1"})
         self.assertEqual(terminal.end(), 0)
         self.assertNotIn("\x1b[K", terminal.text)
 
-    def test_ctrl_c_ends_the_command_and_all_that_it_started(self):
+    def test_ctrl_c_ends_the_command_and_its_descendants(self):
         mark = f"mark-{os.getpid()}-all"
-        # One that heeds no signal, and one in the background, which shells let ignore Ctrl-C.
+        # A process that ignores signals, and one in the background, for which shells ignore Ctrl-C.
         script = f"trap '' INT TERM; sh -c 'sleep 300; : {mark}' & sh -c 'sleep 300; : {mark}'; : {mark}"
         terminal = Terminal([STEP, "build", "bash", "-c", script], self.environment)
         terminal.until("build")
@@ -141,7 +141,7 @@ class Steps(unittest.TestCase):
         self.assertEqual(processes(mark), [])
         self.assertIn("build: ended after", terminal.text)
 
-    def test_a_step_of_which_half_does_harm_comes_to_its_end_first(self):
+    def test_a_step_that_must_not_be_interrupted_is_completed_first(self):
         done = self.folder / "done"
         terminal = Terminal([STEP, "--finish", "install", "bash", "-c", f"sleep 2; touch '{done}'"], self.environment)
         terminal.until("install")
@@ -149,7 +149,7 @@ class Steps(unittest.TestCase):
         self.assertEqual(terminal.end(), 130)
         self.assertTrue(done.exists())
 
-    def test_ctrl_c_reaches_a_step_below_make_and_the_folder_is_free_again(self):
+    def test_ctrl_c_stops_a_step_below_make_and_unlocks_the_folder(self):
         mark = f"mark-{os.getpid()}-make"
         makefile = self.folder / "Makefile"
         makefile.write_text(f'all:\n\t@"{SETUP}/in-build-folder" $(MAKE) --no-print-directory inner\ninner:\n'
@@ -167,7 +167,7 @@ class Steps(unittest.TestCase):
         done = subprocess.run(again, env=environment, check=True, capture_output=True, text=True)
         self.assertEqual(done.stdout, f"{self.folder}/the cache/target\n")
 
-    def test_runs_beside_each_other_have_folders_of_their_own(self):
+    def test_concurrent_runs_have_separate_folders(self):
         environment = self.environment | {"FRAPPE_OPERATOR_CACHE": str(self.folder / "the cache")}
         del environment["CARGO_TARGET_DIR"]
         here = [SETUP / "in-build-folder", "sh", "-c", 'echo "$CARGO_TARGET_DIR"; read -r line']
@@ -184,7 +184,7 @@ class Steps(unittest.TestCase):
         cache = self.folder / "the cache"
         self.assertEqual((one, two, three), (f"{cache}/target\n", f"{cache}/target-2\n", f"{cache}/target\n"))
 
-    def test_a_run_that_is_told_to_end_ends_what_it_runs(self):
+    def test_a_stopped_run_ends_its_processes(self):
         mark = f"mark-{os.getpid()}-told"
         environment = self.environment | {"FRAPPE_OPERATOR_CACHE": str(self.folder / "the cache")}
         command = [SETUP / "in-build-folder", STEP, "build", "sh", "-c", f"sleep 300; : {mark}"]

@@ -1,1 +1,1 @@
-"""Tests of the site runner, against a real MariaDB and a stand-in for Frappe."""
+"""Tests of the site runner, with a real MariaDB and a stand-in for Frappe."""

@@ -1,4 +1,4 @@
-"""What the workers of the tests do: like Frappe's execute_job, with the site among its arguments."""
+"""Jobs for the workers of the tests: like Frappe's execute_job, with the site among the arguments."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import time
 
 
 def execute_job(site, method, kwargs):
-    """`insert` adds a row to the site's table, `hold` runs until the file is there."""
+    """`insert` adds a row to the site's table, `hold` runs until the file exists."""
     if method == "insert":
         insert(kwargs["name"])
     while method == "hold" and not os.path.exists(kwargs["release"]):
@@ -14,6 +14,6 @@ def execute_job(site, method, kwargs):
 
 
 def insert(name):
-    """A row in the site's database, by the client and the account that the test names."""
+    """Inserts a row into the site's database, with the client and account that the test chooses."""
     subprocess.run(["mariadb", f"--defaults-extra-file={os.environ['JOBS_OPTIONS']}", os.environ["JOBS_DATABASE"], "--execute",
                     f"INSERT INTO tabNote (name) VALUES ('{name}')"], check=True)

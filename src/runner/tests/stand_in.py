@@ -30,7 +30,7 @@ def record(*what):
     watch_processes()
 
 def moment(name, app):
-    """A point at which the test may have the app's code fail, or the pod killed."""
+    """A point at which a test can make the app's code fail, or kill the pod."""
     watch_processes()
     if os.environ.get("STAND_IN_DIES") in (name, f"{name}:{app}"):
         os.kill(os.getppid(), signal.SIGKILL)
@@ -40,7 +40,7 @@ def moment(name, app):
         sys.exit(1)
 
 def watch_processes():
-    """Everything that any process shows of itself, for the test to search."""
+    """Records what every process exposes, so that the test can search it."""
     with open(CALLS + ".proc", "ab") as seen:
         for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
             try:
@@ -104,7 +104,7 @@ def sql(statement):
 DATABASE_MODULE = '''
 import os
 def get_command(socket=None, host=None, port=None, user=None, password=None, db_name=None, extra=None, dump=False):
-    """Like Frappe's: puts the password on the command line if it is given one."""
+    """As in Frappe: puts a given password on the command line."""
     import frappe
     if frappe.conf.db_type == "postgres":
         secret = f":{password}" if password else ""
@@ -215,7 +215,7 @@ def _new_site(db_name, site, admin_password=None, install_apps=None, force=False
     frappe.record("apps", install_apps)
 '''
 
-# Version 14: no `setup_db`, no `get_command`; a setup that wants root, and an import that shows the password.
+# Version 14: no `setup_db`, no `get_command`; a setup that needs root, and an import that exposes the password.
 FRAPPE_14 = FRAPPE[:FRAPPE.index("def sql(")] + '''
 def sql(statement):
     subprocess.run(["mariadb", f"--defaults-extra-file={os.environ['HOME']}/.my.cnf", conf.db_name, "--execute", statement], check=True)

@@ -28,14 +28,14 @@ PASSWORD = "DbPassword" + secrets.token_hex(11)
 ADMIN_PASSWORD = "AdminPassword" + secrets.token_hex(9)
 ENCRYPTION_KEY = "c2VjcmV0LWtleS1zZWNyZXQta2V5LXNlY3JldC0xMjM="
 SECRETS = {"password": PASSWORD, "admin-password": ADMIN_PASSWORD, "encryption-key": ENCRYPTION_KEY}
-# Of six modules at a time, each with servers of its own.
+# For six concurrent modules, each with its own servers.
 MEMORY_BYTES_MIN = 2 << 30
-# The guide's list, as the operator grants it.
+# The guide's privileges, as the operator grants them.
 PRIVILEGES = ("SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES, "
               "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER")
 
-# Kills the runner before its n-th change of something outside it: of the disk, by a statement, by a command to Redis. What it left
-# behind the change before is what it leaves before this one, so that one point for each is enough.
+# Kills the runner before its n-th external change: of the disk, by a statement, or by a command to Redis. The state after a change
+# equals the state before the next one, so one point for each change is enough.
 KILLER = '''
 import os, runpy, shutil, signal, socket, subprocess, sys
 sys.path.insert(0, os.path.dirname(sys.argv[2]))
@@ -63,7 +63,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 def use_memory():
-    """Keeps the tests' folders in memory where there is room: each of thousands of runs waits for the disk several times.
+    """Keeps the tests' folders in memory if there is room: each of thousands of runs would wait for the disk several times.
 
     Not where programs may not run there, since the tests write some.
     """
@@ -79,14 +79,14 @@ use_memory()
 
 
 def must(command, **settings):
-    """Runs a command that prepares a server. Raises RuntimeError with all that it said, if it fails."""
+    """Runs a command that prepares a server. Raises RuntimeError with its output if it fails."""
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **settings)
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {done.returncode}:\n{done.stdout}")
 
 
 def initialized_data(server, install):
-    """A data folder as mariadb-install-db leaves it, made once for each version of the server and copied by every test."""
+    """A data folder by mariadb-install-db, created once for each version of the server and copied by every test."""
     version = subprocess.run([server, "--no-defaults", "--version"], check=True, capture_output=True, text=True).stdout
     cache = pathlib.Path(os.environ.get("FRAPPE_OPERATOR_CACHE") or pathlib.Path.home() / ".cache/frappe-operator") / "mariadb"
     cache.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def initialized_data(server, install):
             return folder
         with tempfile.TemporaryDirectory(dir=cache) as unfinished:
             data = pathlib.Path(unfinished) / "data"
-            # --force: the names of this machine are not looked up, only loopback and the socket are used.
+            # --force: the machine's names are not resolved; only loopback and the socket are used.
             must([install, "--no-defaults", f"--datadir={data}", "--auth-root-authentication-method=normal", "--force", "--skip-test-db",
                   "--innodb-log-file-size=16M", *(["--user=root"] if os.geteuid() == 0 else [])])
             data.rename(folder)
@@ -105,7 +105,7 @@ def initialized_data(server, install):
 
 
 class Server:
-    """A MariaDB of its own on loopback, with one account on one database."""
+    """A MariaDB on loopback, with one account on one database."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-mariadb-"))
@@ -133,7 +133,7 @@ class Server:
                               input=statement, check=check, capture_output=True, text=True)
 
     def reset(self):
-        """Account and empty database, as the MariaDB operator leaves them."""
+        """Creates account and empty database, as the MariaDB operator does."""
         databases = self.root("SHOW DATABASES").stdout.split()
         for name in databases:
             if name not in ("mysql", "sys", "information_schema", "performance_schema"):
@@ -149,7 +149,7 @@ class Server:
 
 
 class PostgresServer:
-    """A PostgreSQL of its own on loopback, with one account that owns one database."""
+    """A PostgreSQL on loopback, with one account that owns one database."""
 
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-postgres-"))
@@ -190,7 +190,7 @@ class PostgresServer:
 
 
 class ServerTest(unittest.TestCase):
-    """Tests that share a server of their own."""
+    """Tests that share a server."""
 
     make_server = Server
 
@@ -200,18 +200,18 @@ class ServerTest(unittest.TestCase):
         cls.addClassCleanup(cls.server.close)
 
     def new_bench(self, version=15):
-        """A bench that goes with the test."""
+        """A bench that is removed at the end of the test."""
         self.bench = Bench(self.server, version)
         self.addCleanup(self.bench.close)
 
     def done(self, command, request, **environment):
-        """What the runner said, which must have ended well."""
+        """The result of the runner, which must have succeeded."""
         result = self.bench.run(command, request, **environment)
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         return result
 
     def installed(self):
-        """Apps that the site on MariaDB itself calls installed."""
+        """The list of installed apps in the site's MariaDB database."""
         return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
 
 
@@ -249,7 +249,7 @@ class Bench:
                                 env=self.environment(**environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     def add_app(self, name, requires=()):
-        """An app in the image, whose hooks say what it requires."""
+        """Adds an app to the image, whose hooks contain what it requires."""
         package = self.folder / "apps" / name / name
         package.mkdir(parents=True, exist_ok=True)
         (package / "hooks.py").write_text(f"app_name = {name!r}\nrequired_apps = {list(requires)!r}\n")
@@ -271,7 +271,7 @@ class Bench:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def cut_dumps(self):
-        """A PATH on which the server's own program writes half of a dump and says that all is well."""
+        """A PATH with a dump program that writes half of a dump and reports success."""
         folder = self.folder / "bin"
         folder.mkdir()
         program = folder / "mariadb-dump"
@@ -281,7 +281,7 @@ class Bench:
 
 
 class Scanner:
-    """Looks at every process of the machine, all the time, while it is open."""
+    """Scans every process of the machine continuously while it is open."""
 
     def __init__(self):
         self.seen, self.rounds, self.stop = set(), 0, threading.Event()
@@ -292,7 +292,7 @@ class Scanner:
         while not self.stop.is_set():
             self.rounds += 1
             for entry in os.listdir("/proc"):
-                # A process shows other arguments once it has become another program.
+                # The arguments of a process change when it executes another program.
                 if not entry.isdigit() or (entry in known and self.rounds % 20):
                     continue
                 known.add(entry)

@@ -1,4 +1,4 @@
-"""A site that another operator made is taken over as it is: only if it is the one that is meant, and nothing of it is lost."""
+"""A site that another operator created is taken over unchanged, and only if it is the expected one."""
 
 import json
 import unittest
@@ -16,7 +16,7 @@ class AdoptionTest(ServerTest):
         self.made_elsewhere()
 
     def made_elsewhere(self):
-        """A site as the Go operator leaves it: with no file of this operator's, and something of its users in it."""
+        """A site as the Go operator leaves it: without files of this operator, and with data of its users."""
         done = self.bench.run("init")
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         for path in self.bench.site().glob(".operator-*"):
@@ -43,16 +43,16 @@ class AdoptionTest(ServerTest):
         self.assertNotIn("new_site", names)
         self.assertNotIn("set-admin-password", names)
 
-    def test_it_is_taken_over_as_it_is(self):
+    def test_it_is_taken_over_unchanged(self):
         done = self.adopt()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assert_adopted()
-        # From now on it is like any other.
+        # From now on it is like any other site.
         for command in ("apply", "drop"):
             done = self.bench.run(command)
             self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
-    def test_unasked_it_is_left_alone(self):
+    def test_without_a_request_it_is_not_changed(self):
         self.assertEqual(self.bench.run("init").returncode, 20)
         self.assertFalse(self.bench.site(".operator-state").exists())
 
@@ -71,7 +71,7 @@ class AdoptionTest(ServerTest):
         self.assertTrue(5 < step < STEPS_MAX - 1, f"{step} steps")
         print(f"adoption: killed at each of {step - 1} steps and run again, taken over as it is every time")
 
-    def test_another_site_than_the_one_that_is_meant_is_refused(self):
+    def test_another_site_than_the_expected_one_is_rejected(self):
         for key, value in (("db_name", "other"), ("db_password", "another"), ("db_user", "other")):
             before = {**self.config, key: value}
             self.bench.site("site_config.json").write_text(json.dumps(before))
@@ -86,7 +86,7 @@ class AdoptionTest(ServerTest):
             self.bench.site("site_config.json").write_text(text)
             self.assertEqual(self.adopt().returncode, 21, text)
 
-    def test_a_database_without_a_site_is_refused(self):
+    def test_a_database_without_a_site_is_rejected(self):
         self.server.root(f"DELETE FROM {DATABASE}.__Auth")
         self.assertEqual(self.adopt().returncode, 21)
         self.assertFalse(self.bench.site(".operator-state").exists())
@@ -108,7 +108,7 @@ class AdoptionTest(ServerTest):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assert_adopted()
 
-    def test_where_nothing_was_made_the_site_is_created(self):
+    def test_if_nothing_exists_the_site_is_created(self):
         self.server.reset()
         self.bench.close()
         self.new_bench()

@@ -1,4 +1,4 @@
-"""What the runner promises for a site that exists: settings, hosts, passwords and apps become what is asked for."""
+"""Changes of an existing site: the requested settings, hosts, passwords and apps are applied."""
 
 import hashlib
 import json
@@ -33,12 +33,12 @@ class ApplyTest(ServerTest):
         return {path.name: path.read_text().strip() for path in folder.iterdir() if not path.name.startswith(".")}
 
     def forget_hrms(self):
-        """As if the app had never been installed."""
+        """Resets the app to the state before its installation."""
         self.server.root(f"""USE {DATABASE}; DROP TABLE IF EXISTS hook_hrms, tabhrms; DELETE FROM `tabModule Def` WHERE name = 'hrms';
             DELETE FROM hooks WHERE app = 'hrms'; UPDATE tabDefaultValue SET defvalue = '["frappe", "erpnext"]'""")
 
     def hooks(self):
-        """How often each app's hook ran to its end, by app."""
+        """How often each app's hook completed, by app."""
         rows = self.server.root(f"SELECT app, COUNT(*) FROM {DATABASE}.hooks GROUP BY app").stdout.split("\n")
         return {app: int(count) for app, _, count in (row.partition("\t") for row in rows if row)}
 
@@ -47,7 +47,7 @@ class ApplyTest(ServerTest):
         self.assertEqual((self.config()["maintenance_mode"], self.config()["mail_password"]), (1, 'mail"pass\\word'))
         self.assertEqual(self.hosts(), {"shop.com": "shop.example.com", "www.shop.com": "shop.example.com"})
 
-    def test_settings_change_and_go_and_what_others_wrote_stays(self):
+    def test_settings_change_and_others_settings_are_kept(self):
         self.done("init", self.request())
         config = self.config()
         self.bench.site("site_config.json").write_text(json.dumps({**config, "by_hand": 7}))
@@ -61,7 +61,7 @@ class ApplyTest(ServerTest):
         self.done("apply", self.request(config={}, secret_config=[], hosts=[]))
         self.assertEqual(self.hosts(), {})
 
-    def test_a_host_that_leads_to_another_by_now_is_left(self):
+    def test_a_host_of_another_site_is_kept(self):
         self.done("init", self.request())
         (self.bench.folder / "sites/.hosts/shop.com").write_text("other.example.com\n")
         self.done("apply", self.request(hosts=[]))
@@ -69,7 +69,7 @@ class ApplyTest(ServerTest):
         self.done("drop", self.request())
         self.assertEqual(self.hosts(), {"shop.com": "other.example.com"})
 
-    def test_a_password_is_set_only_when_asked_for_and_never_shown(self):
+    def test_a_password_is_set_only_on_request_and_never_shown(self):
         self.done("init", self.request())
         self.done("apply", self.request())
         self.assertFalse(self.bench.site("admin-password-set").exists())
@@ -82,7 +82,7 @@ class ApplyTest(ServerTest):
             self.assertNotIn(value.encode(), seen)
             self.assertNotIn(value, result.stdout + result.stderr)
 
-    def test_a_rotated_database_password_is_taken_over(self):
+    def test_a_rotated_database_password_is_applied(self):
         self.done("init", self.request())
         self.server.root(f"ALTER USER '{DATABASE}'@'%' IDENTIFIED BY 'Rotated0123456789'")
         self.assertEqual(self.bench.run("apply", self.request()).returncode, 10)
@@ -112,8 +112,8 @@ class ApplyTest(ServerTest):
         self.assertIn(["install-app", "--force", "hrms"], self.bench.calls())
         self.assertIn("hook_hrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
 
-    def test_an_installation_that_ended_anywhere_inside_frappe_is_brought_to_its_end(self):
-        """Before Frappe lists the app it has written its modules already, and refuses to do so again unless it is forced to."""
+    def test_an_installation_that_stopped_anywhere_in_frappe_is_completed(self):
+        """Frappe creates an app's modules before it lists the app, and does not create them again unless --force is set."""
         self.done("init", self.request())
         wanted = self.request(apps=["erpnext", "hrms"])
         for how in ("STAND_IN_DIES", "STAND_IN_FAILS"):
@@ -123,11 +123,11 @@ class ApplyTest(ServerTest):
                     self.assertNotEqual(self.bench.run("apply", wanted, **{how: f"install-app:{moment}"}).returncode, 0)
                     self.done("apply", wanted)
                     self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
-                    # Its end is known only once the process has ended: what was killed in its last moment is done over.
+                    # The end is recorded after the process has ended: an installation that was killed just before is repeated.
                     self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 2 if moment == "installed" else 1})
                     self.assertFalse(self.bench.site(".operator-installing").exists())
 
-    def test_what_was_installed_is_not_installed_again_for_a_migrate_that_failed(self):
+    def test_installed_apps_are_not_installed_again_after_a_failed_migration(self):
         self.done("init", self.request())
         wanted = self.request(apps=["erpnext", "hrms"])
         for how in ("STAND_IN_DIES", "STAND_IN_FAILS"):
@@ -137,8 +137,8 @@ class ApplyTest(ServerTest):
         self.assertEqual([call[0] for call in self.bench.calls() if call[0] in ("install-app", "migrate")], ["migrate"])
         self.assertEqual(self.hooks(), {"erpnext": 1, "hrms": 1})
 
-    def test_a_required_app_is_installed_to_its_end_before_the_app_that_requires_it(self):
-        """Frappe installs it too, but does not force it, and calls it installed whatever became of it."""
+    def test_a_required_app_is_installed_completely_before_the_app_that_requires_it(self):
+        """Frappe installs it too, but without --force, and lists it even if its installation failed."""
         self.done("init", self.request())
         for app, requires in (("hrms", ["frappe/payroll", "frappe/erpnext@version-15"]), ("payroll", ["https://github.com/frappe/taxes.git"]), ("taxes", [])):
             self.bench.add_app(app, requires)
@@ -153,8 +153,8 @@ class ApplyTest(ServerTest):
         self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing",
                                                     "error": "payroll requires taxes, which the image does not have"})
 
-    def test_an_app_that_frappe_says_nothing_of_is_not_called_installed(self):
-        """An app's before_install may end an installation, and Frappe ends well."""
+    def test_an_app_that_frappe_does_not_list_is_not_reported_as_installed(self):
+        """An app's before_install can stop an installation, and Frappe reports success."""
         self.done("init", self.request())
         wanted = self.request(apps=["erpnext", "hrms"])
         self.assertEqual(self.bench.run("apply", wanted, STAND_IN_FAILS="before_install:hrms").returncode, 30)
@@ -180,12 +180,12 @@ class ApplyTest(ServerTest):
         self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
         print(f"apply: killed at each of {step - 1} steps and run again, as asked every time")
 
-    def test_a_site_that_is_not_there_is_refused(self):
+    def test_a_missing_site_is_rejected(self):
         self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
         self.bench.run("init", self.request(), STAND_IN_FAILS="no-administrator")
         self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
 
-    def test_hostile_settings_are_refused(self):
+    def test_hostile_settings_are_rejected(self):
         self.done("init", self.request())
         for bad in ({"hosts": ["../x"]}, {"hosts": ["a b"]}, {"hosts": ["a;}"]}, {"config": {"db_password": "x"}},
                     {"config": {"encryption_key": "x"}}, {"secret_config": ["../admin-password"]}):

@@ -100,7 +100,7 @@ class Apps(unittest.TestCase):
         self.run_in_pod(self.request())
         self.assertEqual(self.copy("apps/custom_app/custom_app/hooks.py").stat().st_mtime_ns, before, "not cloned anew")
 
-    def test_killed_at_every_step_it_ends_right(self):
+    def test_killed_at_every_step_it_succeeds_when_repeated(self):
         for step in range(1, STEPS_MAX):
             killed = self.run_in_pod(self.request(), kill_at=step).returncode == KILLED
             if not killed:
@@ -112,7 +112,7 @@ class Apps(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.whole()
 
-    def test_what_does_not_work_is_said(self):
+    def test_failures_are_reported(self):
         done = self.run_in_pod(self.request(branch="absent"))
         self.assertEqual(done.returncode, 30)
         self.assertEqual(self.bench.termination()["step"], "clone custom-app")
@@ -121,7 +121,7 @@ class Apps(unittest.TestCase):
         self.assertEqual(done.returncode, 30)
         self.assertIn("is not the Frappe app custom_app", self.bench.termination()["error"])
 
-    def test_a_token_in_a_repositorys_address_is_not_told(self):
+    def test_a_token_in_a_repositorys_url_is_redacted(self):
         for address in ("https://Token0123456789@127.0.0.1:1/a", "https://git:Token0123456789@127.0.0.1:1/a"):
             done = self.run_in_pod(self.request(repository=address))
             self.assertEqual(done.returncode, 30, done.stdout + done.stderr)
@@ -134,14 +134,14 @@ class Apps(unittest.TestCase):
         self.assertTrue(self.bench.termination()["error"].startswith("https://[secret]@git.example.com/a is not the Frappe app"))
 
     def no_app(self):
-        """A repository without one."""
+        """A repository without a Frappe app."""
         other = tempfile.TemporaryDirectory()
         self.addCleanup(other.cleanup)
         make_app(other.name, "something_else")
         return other.name
 
-    def test_what_is_cloned_is_on_a_server_and_no_option(self):
-        """git has ways to be told a program by a repository's name, and takes a folder of the pod for one."""
+    def test_repositories_are_on_servers_and_are_no_options(self):
+        """git can run programs that a repository's URL names, and accepts folders of the pod as repositories."""
         for repository in ("ext::sh -c touch% proof", "file:///etc", "/run/frappe-secrets", "../..", "--upload-pack=touch proof", "https://a b/c",
                            "https://git.example.com/a\n", "ssh://-oProxyCommand=touch/x", "-oProxyCommand@host:path", "git@-host:path", "git@host:-path"):
             with self.subTest(repository):
@@ -156,7 +156,7 @@ class Apps(unittest.TestCase):
             import runner_bench
             self.assertTrue(runner_bench.REPOSITORY.fullmatch(repository), repository)
 
-    def test_a_copy_that_is_run_again_is_among_the_newest(self):
+    def test_a_copy_that_is_used_again_is_among_the_newest(self):
         home = self.bench.folder / "sites" / ".apps"
         for number in range(4):
             folder = home / f"{number:08x}"
@@ -166,7 +166,7 @@ class Apps(unittest.TestCase):
         self.assertEqual(self.bench.run("seed", {"revision": REVISION}).returncode, 0)
         self.assertEqual(sorted(entry.name for entry in home.iterdir()), ["00000000", "00000003", REVISION], "its pods run until they are replaced")
 
-    def test_a_copy_whose_removal_was_cut_short_is_none(self):
+    def test_a_partly_removed_copy_is_not_used(self):
         home = self.bench.folder / "sites" / ".apps"
         shutil.rmtree(self.bench.folder / "env")
         for step in range(1, STEPS_MAX):
@@ -186,7 +186,7 @@ class Apps(unittest.TestCase):
         self.assertEqual(self.bench.run("seed", {"revision": "a" * 16}).returncode, 0)
         self.assertEqual([entry.name for entry in home.iterdir() if entry.name.endswith(".part")], [])
 
-    def test_old_copies_go_and_the_newest_stay(self):
+    def test_old_copies_are_removed_and_the_newest_kept(self):
         home = self.bench.folder / "sites" / ".apps"
         for number in range(5):
             folder = home / f"{number:08x}"

@@ -1,4 +1,4 @@
-"""The link by which pods find their image's assets: made once, without a moment in which it is missing."""
+"""The link to the image's assets: created once, and never missing in between."""
 
 import concurrent.futures
 import fcntl
@@ -42,13 +42,13 @@ class Assets(unittest.TestCase):
         self.configure()
         self.leads_to_the_image()
 
-    def test_what_leads_there_is_left_alone(self):
+    def test_a_correct_link_is_kept(self):
         self.configure()
         before = os.lstat(self.link).st_ino
         self.configure()
         self.assertEqual(os.lstat(self.link).st_ino, before)
 
-    def test_what_an_earlier_image_left_gives_way(self):
+    def test_assets_of_an_earlier_image_are_replaced(self):
         self.link.mkdir()
         (self.link / "old.css").write_text("b {}")
         self.configure()
@@ -58,7 +58,7 @@ class Assets(unittest.TestCase):
         self.configure()
         self.leads_to_the_image()
 
-    def test_the_volumes_own_assets_stay_where_the_image_has_none(self):
+    def test_the_volumes_assets_are_kept_if_the_image_has_none(self):
         (self.folder / "assets/assets.json").unlink()
         self.link.mkdir()
         self.configure()
@@ -71,7 +71,7 @@ class Assets(unittest.TestCase):
         self.configure()
         self.assertFalse(os.path.lexists(self.link))
 
-    def test_killed_at_every_step_it_ends_right_and_leaves_nothing(self):
+    def test_killed_at_every_step_it_succeeds_when_repeated_and_leaves_nothing(self):
         killer = self.folder / "killer.py"
         killer.write_text(KILLER)
         steps = 0
@@ -88,7 +88,7 @@ class Assets(unittest.TestCase):
             steps += 1
         self.assertGreater(steps, 6)
 
-    def test_what_an_earlier_version_left_goes(self):
+    def test_files_of_an_earlier_version_are_removed(self):
         sites = self.folder / "sites"
         (sites / ".assets-0123.former").mkdir()
         (sites / ".assets-0123.former/old.css").write_text("b {}")
@@ -97,7 +97,7 @@ class Assets(unittest.TestCase):
         self.leads_to_the_image()
         self.assertTrue((self.folder / "assets/assets.json").exists())
 
-    def test_a_lock_that_another_pod_keeps_is_said(self):
+    def test_a_lock_of_another_pod_is_reported(self):
         with open(self.folder / "sites/.operator-lock", "w", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
             done = self.run_runner(SITE_RUNNER_LOCK_WAIT_SECONDS="1")

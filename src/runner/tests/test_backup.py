@@ -1,4 +1,4 @@
-"""What the runner promises for backups: whole or none, and a site that is as it was when one is restored."""
+"""Backups are complete or fail, and a restore reproduces the site."""
 
 import gzip
 import hashlib
@@ -15,7 +15,7 @@ AWKWARD = "é 'quote\" \\\\ backslash \\n; -- /*!50017 DEFINER=`root`@`%` */ \u2
 
 
 def tree(folder):
-    """Every file of a folder with its content and what its owner may do, and every folder."""
+    """Every file of a folder with its content and its owner's permissions, and every folder."""
     found = {}
     for path in sorted(pathlib.Path(folder).rglob("*")):
         name = str(path.relative_to(folder))
@@ -68,7 +68,7 @@ class BackupCase(ServerTest):
         return self.request(**{"run": "nightly-1", **more})
 
     def spoil(self):
-        """What people do to a site after a backup."""
+        """Changes by users after a backup."""
         self.server.root(f"DELETE FROM {DATABASE}.tabNote WHERE name < 'note 3'; CREATE TABLE {DATABASE}.later (a int)")
         (self.bench.site("public/files") / "empty").unlink()
         (self.bench.site("public/files") / "later").write_text("later")
@@ -78,7 +78,7 @@ class BackupCase(ServerTest):
         return json.loads((self.staging / "contents.json").read_text())
 
     def put_part(self, part, data):
-        """Another part in the backup, whose checksum is right."""
+        """Replaces a part of the backup, with the correct checksum."""
         contents = self.contents()
         path = self.staging / contents["parts"][part]["file"]
         path.write_bytes(data)
@@ -86,7 +86,7 @@ class BackupCase(ServerTest):
         (self.staging / "contents.json").write_text(json.dumps(contents))
 
     def refused(self, code, words, **more):
-        """A restore that is refused, with nothing of the site touched."""
+        """Asserts that a restore is rejected and changes nothing of the site."""
         before = self.rows(), self.files(), self.config()
         result = self.bench.run("restore", self.restoration(**more))
         self.assertEqual(result.returncode, code, result.stdout + result.stderr)
@@ -97,7 +97,7 @@ class BackupCase(ServerTest):
 
 
 class BackupTest(BackupCase):
-    def test_what_is_restored_is_what_was_backed_up_byte_for_byte(self):
+    def test_a_restored_site_equals_the_backed_up_one(self):
         before = self.rows(), self.files(), self.config()
         with Scanner() as scanner:
             made = self.done("backup", self.request())
@@ -119,7 +119,7 @@ class BackupTest(BackupCase):
         self.assertNotIn(PASSWORD.encode(), everything)
         self.assertNotIn(ENCRYPTION_KEY.encode(), everything)
 
-    def test_only_what_is_asked_for_is_restored(self):
+    def test_only_the_requested_parts_are_restored(self):
         rows, files = self.rows(), self.files()
         self.done("backup", self.request())
         self.spoil()
@@ -133,12 +133,12 @@ class BackupTest(BackupCase):
     def spoil_again(self):
         self.server.root(f"DELETE FROM {DATABASE}.tabNote WHERE name < 'note 3'")
 
-    def test_frappes_own_restore_can_read_it(self):
+    def test_frappes_restore_can_read_it(self):
         self.done("backup", self.request())
         head = gzip.decompress((self.staging / "database.sql.gz").read_bytes())[:300].decode()
         self.assertTrue(head.startswith("-- begin frappe metadata\n-- [frappe]\n-- version = 15.1.0\n"), head)
 
-    def test_a_broken_backup_is_refused_and_nothing_is_touched(self):
+    def test_a_broken_backup_is_rejected_without_changes(self):
         self.done("backup", self.request())
         whole = self.bench.folder / "whole"
         shutil.copytree(self.staging, whole)
@@ -175,13 +175,13 @@ class BackupTest(BackupCase):
             (self.staging / "contents.json").unlink()
             self.refused(33, "does not list its parts")
 
-    def test_a_dump_that_is_cut_is_no_backup(self):
+    def test_a_truncated_dump_is_not_a_backup(self):
         failed = self.bench.run("backup", self.request(), PATH=self.bench.cut_dumps())
         self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
         self.assertIn("is incomplete", self.bench.termination()["error"])
         self.assertFalse((self.staging / "contents.json").exists())
 
-    def test_an_archive_that_reaches_outside_of_the_site_is_refused(self):
+    def test_an_archive_with_members_outside_of_the_site_is_rejected(self):
         import io
         import tarfile
         self.done("backup", self.request())
@@ -195,7 +195,7 @@ class BackupTest(BackupCase):
             self.put_part("public-files", data.getvalue())
             self.refused(33, "which is not allowed")
 
-    def test_a_backup_that_does_not_fit_is_refused_and_nothing_is_touched(self):
+    def test_a_backup_that_does_not_fit_is_rejected_without_changes(self):
         self.done("backup", self.request(), STAND_IN_VERSION="16.0.0")
         self.refused(32, "BackupNewer: the backup was made with Frappe 16.0.0, the bench has 15.1.0")
         contents = self.contents()
@@ -204,7 +204,7 @@ class BackupTest(BackupCase):
         (self.staging / "contents.json").write_text(json.dumps({**contents, "frappe": "15.0.0", "engine": "postgres"}))
         self.refused(32, "BackupMisfit")
 
-    def test_files_are_not_restored_where_the_image_lacks_an_app_of_the_site(self):
+    def test_files_are_not_restored_if_the_image_lacks_an_app_of_the_site(self):
         (self.bench.folder / "apps/hrms").mkdir()
         self.done("apply", self.bench.request(apps=["erpnext", "hrms"]))
         self.done("backup", self.request())
@@ -222,7 +222,7 @@ class BackupTest(BackupCase):
         self.done("restore", self.restoration())
         self.assertEqual((sites / "apps.txt").read_text().split(), ["frappe", "erpnext", "hrms"])
 
-    def test_keys_go_with_the_backup_only_when_asked_for_and_come_back(self):
+    def test_keys_are_backed_up_only_on_request_and_restored(self):
         self.done("backup", self.request(keys=True))
         self.assertEqual(json.loads((self.staging / "keys.json").read_text()), {"encryption_key": ENCRYPTION_KEY})
         path = self.bench.site("site_config.json")
@@ -246,14 +246,14 @@ class BackupTest(BackupCase):
         self.done("restore", self.restoration(keys=True))
         self.assertEqual(self.bench.termination()["result"], "restored")
 
-    def test_maintenance_of_before_is_kept(self):
+    def test_an_earlier_maintenance_mode_is_kept(self):
         self.done("backup", self.request())
         path = self.bench.site("site_config.json")
         path.write_text(json.dumps({**self.config(), "maintenance_mode": 1}))
         self.done("restore", self.restoration())
         self.assertEqual((self.config().get("maintenance_mode"), self.config().get("pause_scheduler")), (1, None))
 
-    def test_a_restore_that_failed_leaves_the_site_in_maintenance_and_is_run_again(self):
+    def test_a_failed_restore_leaves_the_site_in_maintenance_and_can_be_repeated(self):
         before = self.rows(), self.files(), self.config()
         self.done("backup", self.request())
         self.spoil()

@@ -1,4 +1,4 @@
-"""Databases that exist before the site: MariaDB and PostgreSQL, with an account that owns nothing else."""
+"""Existing databases: MariaDB and PostgreSQL, with an account that has no other privileges."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ def connection(bench, **keys):
 
 
 class Existing:
-    """What holds for both servers."""
+    """Tests for both servers."""
 
     def assert_done(self, result):
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
@@ -28,7 +28,7 @@ class Existing:
     def request(self, **more):
         return self.bench.request(database={"type": self.engine, "own": False, **more})
 
-    def test_created_killed_at_every_step_dropped_and_the_database_stays(self):
+    def test_created_killed_at_every_step_dropped_and_the_database_is_kept(self):
         for step in range(1, 200, STEPS):
             killed = self.bench.run("init", self.request(), kill_at=step).returncode == KILLED
             self.assert_done(self.bench.run("init", self.request()))
@@ -46,13 +46,13 @@ class Existing:
         self.assertTrue(20 < step < 190)
         print(f"{self.engine}, existing database: killed at every {STEPS}rd of {step - 1} steps, complete and then empty every time")
 
-    def test_tables_of_somebody_else_are_refused(self):
+    def test_a_database_with_other_tables_is_rejected(self):
         self.clutter()
         before = self.tables()
         self.assertEqual(self.bench.run("init", self.request()).returncode, 20)
         self.assertEqual(self.tables(), before)
 
-    def test_host_and_port_are_those_of_the_request_else_of_the_secret(self):
+    def test_host_and_port_are_from_the_request_or_else_from_the_secret(self):
         secret = {"username": DATABASE, "password": HOSTILE}
         connection(self.bench, **secret)
         result = self.bench.run("init", self.bench.request(database={"type": self.engine, "own": False}))
@@ -72,7 +72,7 @@ class Existing:
         self.assert_done(self.bench.run("init", request, STAND_IN_VERSION="16.0.0-dev"))
         self.assertIn("tabDefaultValue", tables())
 
-    def test_the_password_is_nowhere_shown(self):
+    def test_the_password_is_not_shown_anywhere(self):
         result = self.bench.run("init", self.request())
         self.assert_done(result)
         seen = (self.bench.folder / "calls.proc").read_bytes()
@@ -86,7 +86,7 @@ class MariaDbTest(Existing, ServerTest):
     def setUp(self):
         self.server.reset()
         quoted = HOSTILE.replace("\\", "\\\\").replace("'", "\\'")
-        # No right to make databases: only what the guide grants, on the one database.
+        # Without the privilege to create databases: only the guide's privileges on this database.
         self.server.root(f"CREATE OR REPLACE USER '{DATABASE}'@'%' IDENTIFIED BY '{quoted}'; "
                          f"GRANT {PRIVILEGES} ON `{DATABASE}`.* TO '{DATABASE}'@'%'")
         self.new_bench()
@@ -135,7 +135,7 @@ class PostgresTest(Existing, ServerTest):
         self.server.root(f"CREATE DATABASE shopdata OWNER {DATABASE}")
         return lambda: self.server.root("SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace", "shopdata").stdout
 
-    def test_version_14_is_refused_before_anything_is_made(self):
+    def test_version_14_is_rejected_before_anything_is_created(self):
         self.bench.close()
         self.new_bench(version=14)
         connection(self.bench, username=DATABASE, password=HOSTILE, host="127.0.0.1", port=str(self.server.port))

@@ -1,4 +1,4 @@
-"""What a site's account may do: the rendered Grant, executed in the MariaDB operator's form on a real server."""
+"""Privileges of a site's account: the rendered Grant, executed on a real server as the MariaDB operator does."""
 
 import pathlib
 import re
@@ -8,10 +8,10 @@ import unittest
 from support import PASSWORD, ServerTest
 
 SNAPSHOTS = pathlib.Path(__file__).resolve().parents[2] / "controllers/site/tests/snapshots"
-# Two sites with names as alike as can be, and the name of a table of each.
+# Two sites with very similar names, and the name of a table of each.
 OWN, OTHER = "shop0123456789ab", "shop0123456789abc"
 CAN, CANNOT = "can", "cannot"
-# What is tried, and what comes of it. In this order: later rows use what earlier ones made.
+# Statements and their results. The order matters: later statements use objects of earlier ones.
 TRIED = [
     ("CREATE TABLE t (a int PRIMARY KEY)", CAN),
     ("INSERT INTO t VALUES (1); UPDATE t SET a = 2; DELETE FROM t; SELECT * FROM t", CAN),
@@ -35,7 +35,7 @@ TRIED = [
     (f"SET PASSWORD FOR '{OTHER}'@'%' = PASSWORD('x')", CANNOT),
     ("SET GLOBAL max_connections = 1", CANNOT),
     ("SELECT 1 INTO OUTFILE '/tmp/out-of-the-database'", CANNOT),
-    # MariaDB has no right to drop tables that is not also one to drop their database.
+    # In MariaDB, the privilege to drop tables is also the privilege to drop their database.
     (f"DROP DATABASE {OWN}", CAN),
     (f"CREATE DATABASE {OWN}; CREATE TABLE {OWN}.t (a int)", CAN),
 ]
@@ -79,11 +79,11 @@ class GrantsTest(ServerTest):
             print(f"{found:<6} | {statement[:90]} {error[0].split(': ', 1)[0] if error else ''}")
         self.assertEqual(self.server.root(f"SELECT * FROM {OTHER}.t").stdout.strip(), "1", "the neighbour's data is whole")
 
-    def test_names_hold_no_wildcard(self):
+    def test_names_contain_no_wildcard(self):
         _, option, database, account = rendered()
         self.assertEqual((option, database), ("false", account), "one name for both, and no grant option")
         self.assertRegex(database, "^[a-z][a-z0-9]{1,31}$")
-        # What the rule is for: with an underscore, one account owns its neighbour.
+        # The reason for the rule: with an underscore, an account could access another database.
         for name in ("a_b", "axb"):
             self.server.root(f"CREATE OR REPLACE DATABASE {name}; CREATE TABLE {name}.t (a int)")
         grant(self.server, "a_b", "underscored")

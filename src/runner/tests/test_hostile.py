@@ -1,4 +1,4 @@
-"""What somebody else put into a backup, a volume or a Secret runs nothing, reaches nothing, and is said."""
+"""Hostile content of a backup, a volume or a Secret runs nothing, accesses nothing, and is reported."""
 
 import gzip
 import io
@@ -17,7 +17,7 @@ OTHER_DATABASE = "victim0123456789"
 
 
 def archive_of(*members):
-    """An archive with these members: names with contents, or members as they are."""
+    """An archive with these members: names with contents, or complete members."""
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w:gz") as archive:
         for name, content in members:
@@ -31,7 +31,7 @@ def archive_of(*members):
 
 
 class HostileDumpTest(BackupCase):
-    """A dump with commands of the client in it, as who can write to a bucket makes one."""
+    """Dumps with client commands, as an attacker who can write to the bucket would store them."""
 
     def setUp(self):
         super().setUp()
@@ -40,7 +40,7 @@ class HostileDumpTest(BackupCase):
         self.proof = self.bench.folder / "proof"
         self.statements = self.bench.folder / "statements"
         self.statements.write_text("SELECT 1;\n")
-        # What an editor would be, were one started.
+        # Would run as the editor if one were started.
         tools = self.bench.folder / "tools"
         tools.mkdir()
         for name in ("vi", "editor"):
@@ -49,17 +49,17 @@ class HostileDumpTest(BackupCase):
         self.path = f"{tools}{os.pathsep}{os.environ['PATH']}"
 
     def attempt(self, text):
-        """A restore of a dump that has this in it, after its head; answers how it ended."""
+        """Restores a dump with this after its header; returns the result."""
         contents = self.contents()
         contents["parts"]["database"].pop("unpacked", None)
         (self.staging / "contents.json").write_text(json.dumps(contents))
         self.put_part("database", gzip.compress(text.encode("latin-1")))
         return self.bench.run("restore", self.restoration(), PATH=self.path)
 
-    def test_no_command_of_the_client_runs(self):
+    def test_no_client_command_runs(self):
         sandbox = self.dump.index("/*M!999999") if "/*M!999999" in self.dump else 0
         rest = self.dump[self.dump.index("\n", sandbox) + 1:]
-        # Where the client would be sent with the account's name and what it proves itself by.
+        # The server to which the client would connect with the account's name and credentials.
         other = socket.create_server(("127.0.0.2", self.server.port))
         self.addCleanup(other.close)
         other.setblocking(False)
@@ -94,16 +94,16 @@ class HostileDumpTest(BackupCase):
         self.assertIn("local infile", self.bench.termination()["error"])
         self.assertEqual(self.server.root(f"SELECT * FROM {DATABASE}.loot", check=False).stdout, "")
 
-    def test_another_database_is_the_servers_to_refuse(self):
+    def test_the_server_rejects_access_to_another_database(self):
         self.server.root(f"CREATE DATABASE {OTHER_DATABASE}; CREATE TABLE {OTHER_DATABASE}.t (a int)")
         self.assertEqual(self.attempt(f"DROP TABLE `{OTHER_DATABASE}`.t;\n{self.dump}").returncode, 10)
         self.assertEqual(self.server.root(f"SHOW TABLES IN {OTHER_DATABASE}").stdout, "t\n")
 
-    def test_a_client_that_cannot_be_kept_from_it_loads_nothing(self):
+    def test_a_client_that_cannot_disable_its_commands_loads_nothing(self):
         before = self.rows(), self.files(), self.config()
         folder = self.bench.folder / "old"
         folder.mkdir()
-        # As one of before 10.6.18 says it.
+        # The output of a client before 10.6.18.
         (folder / "mariadb").write_text(f'#!/bin/sh\nfor it in "$@"; do [ "$it" != --sandbox ] || '
                                         f'exec {shutil.which("mariadb")} --no-defaults --not-known-here; done\nexec {shutil.which("mariadb")} "$@"\n')
         (folder / "mariadb").chmod(0o755)
@@ -114,7 +114,7 @@ class HostileDumpTest(BackupCase):
         self.assertEqual((self.rows(), self.files(), self.config()), before)
         self.assertFalse(self.bench.site(".operator-restoring").exists(), "the site is not in maintenance")
 
-    def test_a_dump_that_unpacks_to_more_than_was_made_is_refused(self):
+    def test_a_dump_that_unpacks_to_more_than_was_backed_up_is_rejected(self):
         self.put_part("database", gzip.compress(self.dump.encode("latin-1") + b"\n" * (32 << 20) + b"-- Dump completed\n"))
         self.refused(33, "unpacks to more than the")
 
@@ -124,19 +124,19 @@ class HostileArchiveTest(BackupCase):
         super().setUp()
         self.done("backup", self.request())
 
-    def test_an_archive_that_unpacks_to_more_than_was_made_is_refused(self):
+    def test_an_archive_that_unpacks_to_more_than_was_backed_up_is_rejected(self):
         bomb = archive_of(("./shop.example.com/public/files/zeros", b"\0" * (64 << 20)))
         self.assertLess(len(bomb), 1 << 20)
         self.put_part("public-files", bomb)
         self.refused(33, "BackupTooLarge: public-files.tgz")
 
-    def test_an_archive_that_the_volume_has_no_room_for_is_refused(self):
-        """Also where nothing says what was made: a manifest of before, or one that somebody else wrote."""
+    def test_an_archive_that_is_too_large_for_the_volume_is_rejected(self):
+        """Also without a size in the manifest: of an earlier version, or by an attacker."""
         room = os.statvfs(self.bench.folder / "sites")
         whole = room.f_bavail * room.f_frsize
         member = tarfile.TarInfo("./shop.example.com/public/files/zeros")
         member.size = whole + (1 << 30)
-        # The head of a member is enough: nothing of this size is written to find out.
+        # The header of a member is enough: nothing of this size is written.
         data = gzip.compress(member.tobuf() + b"\0" * 4096)
         contents = self.contents()
         contents["parts"]["public-files"].pop("unpacked")
@@ -144,7 +144,7 @@ class HostileArchiveTest(BackupCase):
         self.put_part("public-files", data)
         self.refused(33, "public-files.tgz")
 
-    def test_records_of_an_archive_are_no_way_to_fill_the_memory(self):
+    def test_records_of_an_archive_cannot_exhaust_the_memory(self):
         head = tarfile.TarInfo("long")
         head.type, head.size = tarfile.GNUTYPE_LONGNAME, 64 << 20
         self.put_part("public-files", gzip.compress(head.tobuf() + b"a" * (64 << 20)))
@@ -153,7 +153,7 @@ class HostileArchiveTest(BackupCase):
         (self.staging / "contents.json").write_text(json.dumps(contents))
         self.refused(33, "a record of")
 
-    def test_members_of_another_folder_are_refused(self):
+    def test_members_of_another_folder_are_rejected(self):
         for name in ("./shop.example.com/private/files/of-the-other", "./shop.example.com/site_config.json", "shop.example.com/public/files/a",
                      "./shop.example.com/public/filesystem/a", "./shop.example.com/public/files/./a", "./shop.example.com//public/files/a"):
             with self.subTest(name):
@@ -163,14 +163,14 @@ class HostileArchiveTest(BackupCase):
                 (self.staging / "contents.json").write_text(json.dumps(contents))
                 self.refused(33, "which is not allowed")
 
-    def test_keys_that_are_none_are_refused(self):
-        """Frappe gives one of them to a shell."""
+    def test_invalid_keys_are_rejected(self):
+        """Frappe passes one of them to a shell."""
         self.done("backup", self.request(keys=True))
         for value in ("$(touch proof)", {"a": 1}, "a b", "a\n"):
             self.put_part("keys", json.dumps({"backup_encryption_key": value}).encode())
             self.refused(33, "an invalid key", keys=True)
 
-    def test_parts_are_read_through_no_link_and_by_their_own_names(self):
+    def test_parts_are_read_by_their_fixed_names_and_not_through_links(self):
         other = self.bench.folder / "elsewhere"
         path = self.staging / "public-files.tgz"
         shutil.move(path, other)
@@ -185,7 +185,7 @@ class HostileArchiveTest(BackupCase):
 
 
 class HostileVolumeTest(BackupCase):
-    """Links that something on the bench left in a site's directory."""
+    """Links in a site's directory, created by code of the bench."""
 
     def victim(self):
         folder = self.bench.folder / "sites/victim.example.com/private/files"
@@ -198,7 +198,7 @@ class HostileVolumeTest(BackupCase):
         shutil.rmtree(path)
         path.symlink_to(to)
 
-    def test_a_folder_that_a_link_leads_to_is_neither_backed_up_nor_restored_into(self):
+    def test_the_target_of_a_link_is_neither_backed_up_nor_restored_into(self):
         self.done("backup", self.request())
         victim = self.victim()
         for name, to in (("public/files", victim), ("public", victim.parent), ("private/files", "/run")):
@@ -217,7 +217,7 @@ class HostileVolumeTest(BackupCase):
                 shutil.rmtree(self.bench.folder / "sites/shop.example.com")
                 shutil.move(kept, self.bench.folder / "sites/shop.example.com")
 
-    def test_what_is_written_on_its_way_is_written_through_no_link(self):
+    def test_temporary_files_are_not_written_through_links(self):
         victim = self.victim() / "secret.txt"
         self.bench.site(".site_config.json.part").symlink_to(victim)
         self.bench.site(".operator-restored").symlink_to(victim.parent)
@@ -244,7 +244,7 @@ class PostgresHostileTest(ServerTest):
         self.request = self.bench.request(
             staging=str(self.staging), run="r", database={"type": "postgres", "own": False, "host": "127.0.0.1", "port": self.server.port})
         self.done("init", self.request)
-        # Rows that look like what psql is told.
+        # Rows that look like commands of psql.
         self.server.root("SET ROLE theirs; CREATE TABLE note (name text); "
                          "INSERT INTO note VALUES (E'\\restrict abc'), (E'\\\\restrict abc'), (E'\\\\.'), (E'a\\n\\\\! b')", "theirs")
         self.done("backup", self.request)
@@ -260,7 +260,7 @@ class PostgresHostileTest(ServerTest):
         (self.staging / "contents.json").write_text(json.dumps(contents))
         return self.bench.run("restore", self.request, **environment)
 
-    def test_no_command_of_the_client_runs(self):
+    def test_no_client_command_runs(self):
         own = next((line for line in self.dump.splitlines() if line.startswith("\\restrict ")), "\\restrict abc")
         for name, text in {
             "system": f"\\! touch {self.proof}\n", "backticks": f"\\set a `touch {self.proof}`\n", "a program for rows": f"SELECT 1 \\g |touch {self.proof}\n",
@@ -275,24 +275,24 @@ class PostgresHostileTest(ServerTest):
                 self.assertEqual(ended.returncode, 10, ended.stdout + ended.stderr)
                 self.assertIn("restrict", self.bench.termination()["error"])
 
-    def test_its_own_dump_is_restored_as_it_was(self):
+    def test_its_own_dump_is_restored_unchanged(self):
         rows = self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout
         self.server.root("SET ROLE theirs; DELETE FROM note", "theirs")
         ended = self.attempt(self.dump)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         self.assertEqual(self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout, rows)
-        # One of pg_dump before it knew the pair.
+        # A dump by an earlier pg_dump, without `\\restrict`.
         older = "\n".join(line for line in self.dump.split("\n") if not line.startswith(("\\restrict ", "\\unrestrict ")))
         older = older.replace("COPY public.note (name) FROM stdin;\n", "COPY public.note (name) FROM stdin;\n\\restrict abc\n")
         ended = self.attempt(older)
         self.assertEqual(ended.returncode, 0, ended.stdout + ended.stderr)
         self.assertEqual(self.server.root("SELECT encode(convert_to(name, 'UTF8'), 'hex') FROM note ORDER BY 1", "theirs").stdout, rows)
 
-    def test_a_client_that_cannot_be_kept_from_it_loads_nothing(self):
+    def test_a_client_that_cannot_disable_its_commands_loads_nothing(self):
         before = self.server.root("SELECT * FROM note", "theirs").stdout
         folder = self.bench.folder / "old"
         folder.mkdir()
-        # As one of before 15.14 says it.
+        # The output of a client before 15.14.
         real = shutil.which("psql")
         (folder / "psql").write_text(f'#!/bin/sh\ncase "$*" in *--command=*) exec {real} "$@";; esac\n'
                                      + r"sed 's/^\\\(un\)\{0,1\}restrict/\\never\1restrict/' | " + f'{real} "$@"\n')
@@ -316,15 +316,15 @@ class HostileRequestTest(ServerTest):
         said = self.bench.termination()
         self.assertIn(words, f"{said['code']}: {said['error']}")
 
-    def test_names_that_frappe_or_the_bench_uses_for_itself_are_refused(self):
+    def test_names_that_frappe_or_the_bench_reserves_are_rejected(self):
         (self.bench.folder / "apps/some_app").mkdir()
         for name in ("currentsite.txt", "apps.txt", "common-site.json", "apps.json", "a.lock", "all", "assets", "archived", "frappe", "erpnext", "some-app"):
             with self.subTest(name):
                 self.refused("SiteNameReserved", site=name)
                 self.assertFalse((self.bench.folder / "sites" / name).exists())
 
-    def test_every_site_is_no_site(self):
-        """`--site all` is every site of the bench to Frappe."""
+    def test_the_name_for_all_sites_is_rejected(self):
+        """Frappe treats `--site all` as every site of the bench."""
         folder = self.bench.folder / "sites/all"
         folder.mkdir()
         (folder / ".operator-state").write_text("ready id-1\n")
@@ -335,7 +335,7 @@ class HostileRequestTest(ServerTest):
         self.done("drop", self.bench.request(site="all"))
         self.assertFalse(folder.exists(), "one that was made before can be deleted")
 
-    def test_a_line_feed_at_the_end_is_no_part_of_a_name(self):
+    def test_a_line_feed_at_the_end_of_a_name_is_rejected(self):
         self.refused("DNS name", site="shop.example.com\n")
         self.refused("hosts must be", hosts=["a.example.com\n"])
         self.refused("app names", apps=["erpnext\n"])
@@ -343,14 +343,14 @@ class HostileRequestTest(ServerTest):
         self.refused("names of database", database={"host": "127.0.0.1", "port": self.server.port, "name": DATABASE + "\n"})
         self.refused("identity", identity="id-1\n")
 
-    def test_an_identity_leads_nowhere(self):
+    def test_an_identity_is_not_a_path(self):
         victim = self.bench.folder / "sites/victim"
         victim.mkdir()
         (self.bench.folder / "sites/.removed-apps/shop.example.com-x").mkdir(parents=True)
         self.refused("identity", "drop", identity="x/../../victim")
         self.assertTrue(victim.exists())
 
-    def test_a_database_of_a_secret_is_no_option_and_no_connection_string(self):
+    def test_a_database_of_a_secret_must_not_be_an_option_or_connection_string(self):
         connection = self.bench.folder / "secrets/connection"
         connection.mkdir()
         for name in ("--result-file=proof", "-x", "host=evil dbname=x", "postgresql://evil/x", "a\nb", "../x"):
@@ -360,8 +360,8 @@ class HostileRequestTest(ServerTest):
         (connection / "database").write_text(DATABASE)
         self.done("init", self.bench.request(database={"own": False, "port": self.server.port}))
 
-    def test_a_site_sets_no_key_that_is_the_runners(self):
-        """What else a site may not set is refused before a Job is made."""
+    def test_a_site_may_not_set_keys_of_the_runner(self):
+        """Other forbidden keys are rejected before a Job is created."""
         self.done("init", self.bench.request(config={"mute_emails": 1, "host_name": "http://a"}))
         before = self.bench.site("site_config.json").read_text()
         for key in ("local_infile", "db_host", "encryption_key"):
@@ -370,8 +370,8 @@ class HostileRequestTest(ServerTest):
                 self.refused("config must not contain", "apply", secret_config=[key])
         self.assertEqual(self.bench.site("site_config.json").read_text(), before)
 
-    def test_a_server_is_never_given_a_file(self):
-        """Frappe's own client asks for `local_infile` in the site's configuration, and else in the bench's."""
+    def test_a_server_never_gets_a_local_file(self):
+        """Frappe's client reads `local_infile` from the site's configuration, or else from the bench's."""
         self.done("init", self.bench.request())
         path = self.bench.site("site_config.json")
         path.write_text(json.dumps({**json.loads(path.read_text()), "local_infile": 1}))
@@ -379,7 +379,7 @@ class HostileRequestTest(ServerTest):
         self.assertEqual(json.loads(path.read_text())["local_infile"], 0)
 
 
-# Its own tests are run where they are.
+# The tests of the base class run in its own module.
 del BackupCase
 
 if __name__ == "__main__":

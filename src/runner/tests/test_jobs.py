@@ -1,4 +1,4 @@
-"""A site's jobs in the bench's queues while it is restored: a real Redis, and real workers of the rq versions that Frappe pins."""
+"""A site's jobs in the bench's queues during a restore, with a real Redis and real workers of the rq versions that Frappe pins."""
 
 import fcntl
 import itertools
@@ -16,7 +16,7 @@ import unittest
 from support import DATABASE, KILLED, PASSWORD, free_port
 from test_backup import STEPS_MAX, BackupCase
 
-# rq's version, and the client library's that Frappe pins with it.
+# Versions of rq and of the client library that Frappe pins with it.
 VERSIONS = {"1.15.1": "redis~=4.5.5", "2.6.1": "redis~=6.4"}
 BENCH_ID, SITE, OTHER_SITE = "default-prod", "shop.example.com", "other.example.com"
 QUEUES = ("short", "default", "long")
@@ -33,7 +33,7 @@ for queue, job, site, method, kwargs in json.loads(sys.argv[2]):
 
 
 def environment(version):
-    """The interpreter of a virtual environment with that version of rq, made once."""
+    """The interpreter of a virtual environment with this version of rq, created once."""
     cache = pathlib.Path(os.environ.get("FRAPPE_OPERATOR_CACHE") or pathlib.Path.home() / ".cache/frappe-operator") / "rq"
     cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"rq-{version}"
@@ -63,7 +63,7 @@ class JobsTest(BackupCase):
         self.done("backup", self.request())
 
     def rq(self, version):
-        """The runner and the workers have this version of rq from now on; Frappe's ids of jobs are what it takes."""
+        """Uses this version of rq in the runner and the workers, with the ids of jobs that Frappe uses for it."""
         self.bench.python, self.separator = environment(version), "||" if version.startswith("2") else "::"
 
     def start(self, command, **options):
@@ -114,13 +114,13 @@ class JobsTest(BackupCase):
     def failed(self):
         return [job for queue in QUEUES for job in self.redis("ZRANGE", f"rq:failed:{BENCH_ID}:{queue}", "0", "-1").split()]
 
-    def test_jobs_of_the_site_neither_run_during_a_restore_nor_after_it(self):
+    def test_earlier_jobs_of_the_site_run_neither_during_nor_after_a_restore(self):
         for version in VERSIONS:
             with self.subTest(version):
                 self.rq(version)
                 before = self.rows()
                 self.redis("FLUSHALL")
-                # Of the other site, so that workers are busy all the while; the last two of ours are taken by nobody before.
+                # Jobs of another site keep the workers busy, so that the last two jobs of this site are not started before.
                 self.enqueue(*self.inserts(30, OTHER_SITE, prefix=f"other {version}"), *self.inserts(20))
                 workers = [self.work(), self.work()]
                 said = self.restored()
@@ -128,7 +128,7 @@ class JobsTest(BackupCase):
                 for worker in workers:
                     worker.terminate()
                     worker.wait(30)
-                # Those of the other site write into the same table here, which is away while it is restored.
+                # Jobs of the other site write to the same table here, which does not exist during the restore.
                 self.assertEqual([job for job in self.failed() if job.startswith(SITE)], [])
                 names = [row.split("\t")[0] for row in self.rows().splitlines()]
                 self.assertEqual([name for name in names if name.startswith(SITE)], [], "nothing of the state before")
@@ -139,7 +139,7 @@ class JobsTest(BackupCase):
                 self.server.root(f"DELETE FROM {DATABASE}.tabNote WHERE name LIKE 'other%'")
                 self.assertEqual(self.rows(), before)
 
-    def test_a_job_that_runs_is_waited_for(self):
+    def test_a_restore_waits_for_a_running_job(self):
         for version in VERSIONS:
             with self.subTest(version):
                 self.rq(version)
@@ -160,7 +160,7 @@ class JobsTest(BackupCase):
                 self.assertIn(f"waiting for 1 running jobs of {SITE}: {SITE}{self.separator}held", said)
                 self.assertEqual(self.failed(), [])
 
-    def test_a_job_that_does_not_end_keeps_the_site_as_it_was(self):
+    def test_a_job_that_does_not_end_leaves_the_site_unchanged(self):
         self.enqueue(("long", f"{SITE}{self.separator}held", SITE, "hold", {"release": str(self.bench.folder / "release")}))
         worker = self.work()
         self.until(lambda: not self.queued("long") and self.redis("ZCARD", f"rq:wip:{BENCH_ID}:long") == "1")
@@ -180,11 +180,11 @@ class JobsTest(BackupCase):
         worker.kill()
 
     def pretend_to_run(self):
-        """A job that a worker has taken, and does not end."""
+        """Starts a job that does not end."""
         self.redis("ZADD", f"rq:wip:{BENCH_ID}:long", str(int(time.time()) + 3600), f"{SITE}{self.separator}held")
 
     def begin_to_wait(self):
-        """A restore that has set jobs aside and waits for one that runs; and the site's jobs as they were queued."""
+        """A restore that has set jobs aside and waits for a running one, and the site's queued jobs."""
         self.enqueue(*self.inserts(7), *self.inserts(3, OTHER_SITE))
         before = {queue: self.ours(queue) for queue in QUEUES}
         self.pretend_to_run()
@@ -199,20 +199,20 @@ class JobsTest(BackupCase):
         return [job for job in self.queued(queue) if job.startswith(SITE)]
 
     def allow(self, commands):
-        """What the server answers from now on."""
+        """Sets the server's response."""
         self.redis("ACL", "SETUSER", "admin", "on", f">{REDIS_PASSWORD}", "~*", "+@all")
         subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "--user", "admin", "-a", REDIS_PASSWORD, "ACL", "SETUSER", "default",
                         commands], check=True, capture_output=True)
 
     def as_before(self, queued):
-        """The site is served, and its jobs are in their queues in their order."""
+        """Asserts that the site is available and its jobs are in their queues in order."""
         self.assertEqual({queue: self.ours(queue) for queue in QUEUES}, queued)
         self.assertNotIn("maintenance_mode", self.config())
         self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
         for marker in (".operator-restoring", ".operator-set-aside"):
             self.assertFalse(self.bench.site(marker).exists(), marker)
 
-    def test_jobs_that_stay_set_aside_since_redis_is_lost_are_brought_back_by_the_next_job(self):
+    def test_the_next_job_puts_jobs_back_after_a_loss_of_redis(self):
         for command in ("apply", "backup"):
             with self.subTest(command):
                 self.redis("FLUSHALL")
@@ -241,7 +241,7 @@ class JobsTest(BackupCase):
                 self.assertIn("nothing was changed, and the site is available again", self.done(command, self.request()).stdout)
                 self.as_before(queued)
 
-    def test_a_restore_that_is_told_to_end_while_it_waits_brings_all_back_itself(self):
+    def test_a_restore_that_is_stopped_while_it_waits_puts_all_jobs_back(self):
         restoring, queued = self.begin_to_wait()
         restoring.terminate()
         restoring.communicate(timeout=20)
@@ -259,7 +259,7 @@ class JobsTest(BackupCase):
         self.assertEqual((self.rows(), self.files(), self.config()), before)
         self.as_before({queue: [] for queue in QUEUES})
 
-    def test_jobs_that_come_all_the_time_are_not_waited_for_without_end(self):
+    def test_a_restore_does_not_wait_endlessly_for_new_jobs(self):
         self.enqueue(*self.inserts(3))
         stop, numbers = threading.Event(), itertools.count(1)
 
@@ -280,14 +280,14 @@ class JobsTest(BackupCase):
         self.assertEqual(queued["short"][:2], [f"{SITE}{self.separator}{SITE}-0", f"{SITE}{self.separator}new-1"])
         self.as_before(queued)
 
-    def test_jobs_of_before_are_gone_when_the_site_queues_anew(self):
+    def test_earlier_jobs_are_discarded_before_the_site_queues_new_ones(self):
         self.enqueue(*self.inserts(4))
         result = self.restore(STAND_IN_FAILS="migrating")
         self.assertEqual(result.returncode, 30, result.stdout + result.stderr)
         self.assertEqual(self.redis("KEYS", "frappe-operator:*") + self.redis("KEYS", f"rq:job:{SITE}*"), "")
         self.assertFalse(self.bench.site(".operator-set-aside").exists())
 
-    def test_a_job_that_runs_on_half_of_a_site_is_not_said_to_leave_it_as_it_was(self):
+    def test_a_job_during_a_partial_restore_is_not_reported_as_unchanged(self):
         self.assertEqual(self.restore(STAND_IN_FAILS="migrating").returncode, 30)
         self.enqueue(*self.inserts(3))
         self.pretend_to_run()
@@ -299,13 +299,13 @@ class JobsTest(BackupCase):
         self.restored()
         self.as_before({queue: [] for queue in QUEUES})
 
-    def test_a_site_whose_files_are_half_restored_was_touched(self):
+    def test_a_site_with_partly_restored_files_counts_as_changed(self):
         self.assertEqual(self.bench.run("restore", self.restoration(restore_database=False), STAND_IN_FAILS="migrating").returncode, 30)
         self.assertEqual(self.bench.run("apply", self.request()).returncode, 31)
         self.assertEqual(self.config()["maintenance_mode"], 1)
 
-    def test_a_job_says_its_site_in_its_arguments_where_its_id_does_not(self):
-        """As with version 14 of Frappe; a pickle that would do something does nothing."""
+    def test_the_site_of_a_job_is_in_its_arguments_if_not_in_its_id(self):
+        """As in version 14 of Frappe. A hostile pickle executes nothing."""
         proof = self.bench.folder / "proof"
         self.enqueue(("short", "ours", SITE, "insert", {"name": "late"}), ("short", "theirs", OTHER_SITE, "insert", {"name": "other"}),
                      ("short", "hostile", SITE, "insert", {"name": "late"}))
@@ -318,25 +318,25 @@ class JobsTest(BackupCase):
         self.assertFalse(proof.exists())
         self.assertEqual(self.redis("EXISTS", "rq:job:ours"), "0")
 
-    def test_a_dropped_site_leaves_no_job_for_one_that_is_made_anew(self):
+    def test_a_dropped_site_leaves_no_job_for_a_recreated_site(self):
         self.enqueue(*self.inserts(4), *self.inserts(2, OTHER_SITE))
         self.done("drop", self.bench.request())
         left = [job for queue in QUEUES for job in self.queued(queue)]
         self.assertEqual(sorted(left), [f"{OTHER_SITE}{self.separator}{OTHER_SITE}-{number}" for number in range(2)])
         self.assertEqual(self.redis("KEYS", f"rq:job:{SITE}*") + self.redis("KEYS", "frappe-operator:*"), "")
 
-    def test_a_site_is_dropped_although_the_queues_cannot_be_reached(self):
+    def test_a_site_is_dropped_even_if_the_queues_are_unreachable(self):
         config = {"redis_queue": f"redis://127.0.0.1:{free_port()}", "bench_id": BENCH_ID}
         (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
         self.assertIn("queued jobs of the site were not removed", self.done("drop", self.bench.request()).stdout)
 
-    def test_files_alone_leave_the_jobs(self):
+    def test_a_restore_of_files_keeps_the_jobs(self):
         self.enqueue(*self.inserts(3))
         self.done("restore", self.restoration(restore_database=False))
         self.assertEqual(len(self.queued()), 1)
         self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
 
-    def test_queues_that_cannot_be_reached_are_said_and_nothing_is_touched(self):
+    def test_unreachable_queues_are_reported_and_nothing_is_changed(self):
         config = {"redis_queue": self.url.replace(str(self.port), str(free_port())), "bench_id": BENCH_ID}
         (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
         self.refused(30, "QueueUnreachable: Redis of the bench's queues: ConnectionError")

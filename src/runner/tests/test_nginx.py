@@ -1,4 +1,4 @@
-"""A real nginx leads hosts to sites by what is on the volume, and takes changes over without being started anew."""
+"""A real nginx maps hosts to sites by files on the volume, and applies changes without a restart."""
 
 import os
 import pathlib
@@ -14,7 +14,7 @@ import urllib.request
 
 from support import RUNNER, free_port
 
-# What the image's template has of what matters here.
+# The relevant parts of the image's template.
 TEMPLATE = '''
 map $http_x_forwarded_proto $proxy_x_forwarded_proto { default $scheme; }
 map $http_x_forwarded_proto $http_scheme { default $scheme; }
@@ -45,7 +45,7 @@ class NginxTest(unittest.TestCase):
             """))
         self.script("nginx", f'exec {program} -c {self.folder}/nginx.conf "$@"')
         self.put_template("$scheme://$frappe_site")
-        # Like the image's: writes the configuration, then runs nginx as its child.
+        # As the image's script: writes the configuration, then runs nginx as its child.
         self.script("nginx-entrypoint.sh", f'cp {self.folder}/template {self.folder}/conf.d/frappe.conf\nnginx -g "daemon off;"')
         self.environment = {"PATH": f"{self.folder}/bin:{path}", "SITE_RUNNER_NGINX_CONFIGURATION": str(self.folder / "conf.d"),
                        "SITE_RUNNER_NGINX_LOOK_SECONDS": "0.1", "SITE_RUNNER_NGINX_RELOAD_SECONDS": "0.2"}
@@ -55,7 +55,7 @@ class NginxTest(unittest.TestCase):
         self.begin()
 
     def put_template(self, origin):
-        """The image's template. The websocket server is nginx itself, which answers with the origin."""
+        """The image's template. The websocket server is nginx itself, which responds with the origin."""
         (self.folder / "template").write_text(TEMPLATE.replace("@PORT@", str(self.port)).replace("@ORIGIN@", f"Origin {origin}"))
 
     def begin(self):
@@ -92,13 +92,13 @@ class NginxTest(unittest.TestCase):
             time.sleep(0.1)
         self.fail(f"{host}: {found}, not {expected}")
 
-    def test_hosts_lead_to_sites_and_changes_are_taken_over(self):
+    def test_hosts_are_mapped_to_sites_and_changes_are_applied(self):
         self.until("site shop.example.com", "shop.com")
         self.assertEqual(self.ask("unknown.com"), "site unknown.com", "Frappe answers 404 for a site that is not there")
         self.lead("www.shop.com", "shop.example.com")
         self.lead("include", "shop.example.com")
         self.until("site shop.example.com", "www.shop.com")
-        # Waited for as well: a reload may come between the two, and the workers before it answer a moment longer.
+        # Also polled: there may be a reload between the two, after which the old workers respond a moment longer.
         self.until("site shop.example.com", "include")
         (self.folder / "sites/.hosts/shop.com").unlink()
         self.until("site shop.com", "shop.com")
@@ -107,7 +107,7 @@ class NginxTest(unittest.TestCase):
         self.until("origin http://shop.com", "shop.com", "/socket.io")
 
     def test_the_origin_is_the_host_with_every_template(self):
-        """Templates take the scheme from a variable of their own since 2026-03."""
+        """Since 2026-03, templates have a separate variable for the scheme."""
         for origin in ("$proxy_x_forwarded_proto://$frappe_site", "$http_scheme://$frappe_site"):
             self.end()
             self.put_template(origin)
@@ -115,7 +115,7 @@ class NginxTest(unittest.TestCase):
             self.until("origin http://shop.com", "shop.com", "/socket.io")
             self.assertNotIn("Invalid origin", (self.folder / "said").read_text())
 
-    def test_an_origin_that_is_not_known_is_said_once(self):
+    def test_an_unknown_origin_is_logged_once(self):
         self.end()
         self.put_template("https://example.com")
         self.begin()
@@ -123,17 +123,17 @@ class NginxTest(unittest.TestCase):
         time.sleep(1)
         self.assertEqual((self.folder / "said").read_text().count("websockets of hosts other than the site's name may be rejected"), 1)
 
-    def test_what_is_no_host_or_no_site_is_left_out(self):
+    def test_invalid_hosts_and_sites_are_skipped(self):
         self.until("site shop.example.com", "shop.com")
-        # Before the good one, so that what is read with it has them.
+        # Before the valid file, so that they are read with it.
         for host, site in (("bad host;}", "a"), ("evil.com", 'a"; } server { listen 1; }')):
             self.lead(host, site)
         self.lead("good.com", "shop.example.com")
         self.until("site shop.example.com", "good.com")
         self.assertEqual(self.ask("evil.com"), "site evil.com")
 
-    def test_what_cannot_be_read_is_left_out_and_said(self):
-        """Somebody else's pod may have the volume too: a folder, a link, a pipe, bytes that are no text, and far too many."""
+    def test_unreadable_entries_are_skipped_and_logged(self):
+        """Other pods may write to the volume: a folder, a link, a pipe, bytes that are not text, and a file that is too large."""
         self.until("site shop.example.com", "shop.com")
         hosts = self.folder / "sites/.hosts"
         (hosts / "folder.com").mkdir()
@@ -152,8 +152,8 @@ class NginxTest(unittest.TestCase):
         for host in ("folder.com", "binary.com", "link.com", "pipe.com", "long.com"):
             self.assertIn(f"host skipped: '{host}'", said)
 
-    def test_it_begins_with_what_cannot_be_read(self):
-        """Pods that start meet what is there already; the folder itself may be none."""
+    def test_it_starts_with_unreadable_entries(self):
+        """Entries that exist before a pod starts; the folder itself may be something else."""
         self.until("site shop.example.com", "shop.com")
         self.end()
         (self.folder / "sites/.hosts/folder.com").mkdir()
@@ -166,7 +166,7 @@ class NginxTest(unittest.TestCase):
         self.until("site shop.com", "shop.com")
         self.assertIn("cannot read hosts", (self.folder / "said").read_text())
 
-    def test_it_ends_when_told_to(self):
+    def test_it_ends_at_sigterm(self):
         self.until("site shop.example.com", "shop.com")
         self.process.terminate()
         self.assertEqual(self.process.wait(20), 0)

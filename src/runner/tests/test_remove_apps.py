@@ -1,4 +1,4 @@
-"""What the runner promises for an app that is taken from a site: a whole backup first, then all of the app."""
+"""Removal of an app from a site: a complete backup first, then everything of the app."""
 
 import gzip
 import unittest
@@ -31,12 +31,12 @@ class RemoveAppsTest(ServerTest):
         return sorted((self.bench.folder / "sites/.removed-apps/shop.example.com-id-1").glob("hrms-*-database.sql.gz"))
 
     def restored(self, backup):
-        """The rows of the app, from a backup that is restored beside the site."""
+        """The rows of the app in a backup, which is restored to another database."""
         dump = gzip.decompress(backup.read_bytes()).decode()
         self.server.root(f"CREATE OR REPLACE DATABASE restored; USE restored;\n{dump}")
         return self.server.root("SELECT name FROM restored.hook_hrms").stdout.strip()
 
-    def test_an_app_goes_with_its_data_after_a_backup_that_restores(self):
+    def test_an_app_is_removed_with_its_data_after_a_restorable_backup(self):
         result = self.done("apply", self.removal())
         self.assertEqual(self.installed(), ["frappe", "erpnext"])
         self.assertNotIn("hook_hrms", self.tables())
@@ -52,7 +52,7 @@ class RemoveAppsTest(ServerTest):
         self.done("apply", self.removal())
         self.assertEqual([call[0] for call in self.bench.calls()], [], "nothing is left to do")
 
-    def test_a_backup_that_is_cut_removes_nothing(self):
+    def test_after_a_truncated_backup_nothing_is_removed(self):
         failed = self.bench.run("apply", self.removal(), PATH=self.bench.cut_dumps())
         self.assertEqual(failed.returncode, 31, failed.stdout + failed.stderr)
         self.assertIn("is incomplete", self.bench.termination()["error"])
@@ -62,7 +62,7 @@ class RemoveAppsTest(ServerTest):
         self.done("apply", self.removal())
         self.assertEqual(len(self.backups()), 1)
 
-    def test_an_app_whose_removal_failed_late_is_removed_again_with_its_first_backup(self):
+    def test_a_removal_that_failed_late_is_repeated_with_its_first_backup(self):
         self.assertEqual(self.bench.run("apply", self.removal(), STAND_IN_FAILS="uninstall-app:unlisted").returncode, 30)
         self.assertEqual(self.installed(), ["frappe", "erpnext"], "Frappe lies")
         first = self.backups()
@@ -73,7 +73,7 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(self.backups(), first)
         self.assertEqual(self.restored(first[0]), "an employee")
 
-    def test_an_app_that_is_wanted_again_after_half_a_removal_is_installed_again(self):
+    def test_a_partly_removed_app_that_is_requested_again_is_installed_again(self):
         for step in range(1, STEPS_MAX):
             killed = self.bench.run("apply", self.removal(), kill_at=step).returncode == KILLED
             self.done("apply", self.request(apps=["erpnext", "hrms"]))
@@ -113,13 +113,13 @@ class RemoveAppsTest(ServerTest):
         self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
         print(f"removal of an app: killed at each of {step - 1} steps and run again, removed and backed up every time")
 
-    def test_an_app_that_the_image_does_not_have_is_not_touched(self):
+    def test_an_app_that_the_image_does_not_have_is_not_changed(self):
         (self.bench.folder / "apps/hrms").rmdir()
         self.assertEqual(self.bench.run("apply", self.removal()).returncode, 2)
         self.assertEqual("AppsMissing", self.bench.termination()["code"])
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
 
-    def test_an_app_goes_before_those_that_it_requires(self):
+    def test_an_app_is_removed_before_those_that_it_requires(self):
         self.bench.add_app("hrms", ["frappe/payroll"])
         self.bench.add_app("payroll")
         self.done("apply", self.request(apps=["erpnext", "hrms"]))
@@ -128,8 +128,8 @@ class RemoveAppsTest(ServerTest):
         removed = [call[-1] for call in self.bench.calls() if call[0] == "uninstall-app"]
         self.assertEqual(removed, ["hrms", "payroll"])
 
-    def test_what_an_app_that_stays_requires_is_refused_before_the_dump(self):
-        """Frappe does not remove it either, and ends well."""
+    def test_an_app_that_another_requires_is_rejected_before_the_dump(self):
+        """Frappe does not remove it either, and reports success."""
         self.bench.add_app("hrms", ["frappe/payroll"])
         self.bench.add_app("payroll")
         self.done("apply", self.request(apps=["erpnext", "hrms"]))
@@ -140,7 +140,7 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms", "payroll"])
         self.assertFalse((self.bench.folder / "sites/.removed-apps").exists())
 
-    def test_an_app_that_frappe_ends_well_without_removing_is_not_dumped_again(self):
+    def test_a_removal_that_frappe_only_reported_is_repeated_without_another_dump(self):
         for _ in range(2):
             failed = self.bench.run("apply", self.removal(), STAND_IN_FAILS="before_uninstall:hrms")
             self.assertEqual(failed.returncode, 30)
@@ -150,14 +150,14 @@ class RemoveAppsTest(ServerTest):
         self.assertEqual(len(self.backups()), 1)
         self.assertEqual(self.restored(self.backups()[0]), "an employee")
 
-    def test_hooks_that_redis_has_kept_do_not_end_a_removal(self):
-        """Frappe runs hooks of the app on the last document that it saves, when the app is off the list."""
+    def test_cached_hooks_do_not_stop_a_removal(self):
+        """Frappe runs hooks of the app for the last document that it saves, after the app was removed from the list."""
         (self.bench.folder / "sites/cached-hooks").touch()
         self.done("apply", self.removal(), STAND_IN_FAILS="uninstall-app:cached")
         self.assertEqual(self.installed(), ["frappe", "erpnext"])
         self.assertIn("bye_hrms", self.tables())
 
-    def test_an_installation_that_was_begun_is_removed(self):
+    def test_a_started_installation_is_removed(self):
         self.done("apply", self.removal())
         self.assertEqual(self.bench.run("apply", self.request(apps=["erpnext", "hrms"]), STAND_IN_FAILS="install-app:synced").returncode, 30)
         self.done("apply", self.removal())
@@ -165,12 +165,12 @@ class RemoveAppsTest(ServerTest):
         self.assertFalse(self.bench.site(".operator-installing").exists())
         self.done("apply", self.request(apps=["erpnext", "hrms"]))
 
-    def test_what_cannot_be_meant_is_refused(self):
+    def test_contradictory_requests_are_rejected(self):
         for bad in (["frappe"], ["erpnext"], ["a;b"], ["--force"]):
             self.assertEqual(self.bench.run("apply", self.request(apps=["erpnext"], removed_apps=bad)).returncode, 2, bad)
         self.assertEqual(self.installed(), ["frappe", "erpnext", "hrms"])
 
-    def test_a_dropped_site_takes_its_backups_with_it(self):
+    def test_the_backups_of_a_dropped_site_are_removed(self):
         self.done("apply", self.removal())
         neighbour = self.bench.folder / "sites/.removed-apps/shop.example.com-id-2"
         neighbour.mkdir()
@@ -182,7 +182,7 @@ class RemoveAppsTest(ServerTest):
 class PostgresRemoveAppsTest(ServerTest):
     make_server = PostgresServer
 
-    def test_an_app_goes_after_a_backup(self):
+    def test_an_app_is_removed_after_a_backup(self):
         self.server.root(f"CREATE ROLE shop LOGIN PASSWORD '{PASSWORD}'")
         self.server.root("CREATE DATABASE shop OWNER shop")
         self.new_bench()

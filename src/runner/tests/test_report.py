@@ -1,4 +1,4 @@
-"""What the operator reads of a Job that ended: JSON within the kubelet's bound, whatever the error was."""
+"""The termination message of a Job: valid JSON within the kubelet's limit for every error."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import sys
 import tempfile
 import unittest
 
-# Bytes of a termination message that the kubelet keeps.
+# Maximum bytes of a termination message in the kubelet.
 KEPT_BYTES = 4096
 FOLDER = pathlib.Path(__file__).resolve().parent.parent
 PROGRAM = "import json, sys, site_runner; site_runner.report(json.loads(sys.argv[1]))"
@@ -23,13 +23,13 @@ class ReportTest(unittest.TestCase):
                            env={"SITE_RUNNER_TERMINATION_LOG": str(log), "PYTHONIOENCODING": "utf-8:replace"})
             return log.read_bytes()
 
-    def test_an_error_of_any_length_and_letters_leaves_its_code(self):
+    def test_an_error_of_any_length_and_characters_keeps_its_code(self):
         for error in ("no", "x" * 5000, "\N{PILE OF POO}" * 5000, "\x01" * 5000, '"' * 5000, "\udcff" * 5000):
             left = self.left(error)
             self.assertLess(len(left), KEPT_BYTES)
             self.assertEqual(json.loads(left)["code"], "CommandFailed")
 
-    def test_a_volume_of_another_user_is_named_with_its_cure(self):
+    def test_a_volume_of_another_user_is_reported_with_advice(self):
         with tempfile.TemporaryDirectory() as folder:
             sites, log = pathlib.Path(folder) / "sites", pathlib.Path(folder) / "log"
             sites.mkdir(mode=0o555)

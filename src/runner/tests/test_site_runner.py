@@ -1,4 +1,4 @@
-"""What the site runner promises: done or refused with a reason, killed anywhere and run again, no secret shown."""
+"""The site runner succeeds or fails with a reason, can be killed at any point and run again, and exposes no secret."""
 
 import json
 import pathlib
@@ -79,7 +79,7 @@ class RunnerTest(ServerTest):
         self.assertTrue(8 < step < STEPS_MAX - 1, f"{step} steps")
         print(f"drop: killed at each of {step - 1} steps and run again, nothing left every time")
 
-    def test_a_site_can_be_made_again_after_drop(self):
+    def test_a_site_can_be_created_again_after_drop(self):
         self.bench.run("init")
         self.bench.run("drop")
         self.assert_done(self.bench.run("init", self.bench.request(identity="id-2")), "created")
@@ -109,7 +109,7 @@ class RunnerTest(ServerTest):
         seen = pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()
         self.assertNotIn(PASSWORD.encode(), seen)
 
-    def test_another_sites_directory_is_refused(self):
+    def test_another_sites_directory_is_rejected(self):
         self.bench.run("init")
         for command in ("init", "drop"):
             result = self.bench.run(command, self.bench.request(identity="id-2"))
@@ -117,20 +117,20 @@ class RunnerTest(ServerTest):
             self.assertEqual("SiteNameTaken", self.bench.termination()["code"])
         self.assert_complete()
 
-    def test_a_directory_that_nobody_made_is_refused(self):
+    def test_an_unknown_directory_is_rejected(self):
         self.bench.site().mkdir()
         self.bench.site("site_config.json").write_text("{}")
         for command in ("init", "drop"):
             self.assertEqual(self.bench.run(command).returncode, 21)
         self.assertEqual(self.bench.site("site_config.json").read_text(), "{}")
 
-    def test_a_database_with_tables_that_nobody_made_is_refused(self):
+    def test_a_database_with_unknown_tables_is_rejected(self):
         self.server.root(f"CREATE TABLE {DATABASE}.precious (a int)")
         self.assertEqual(self.bench.run("init").returncode, 20)
         self.assertIn("1 tables", self.bench.termination()["error"])
         self.assertEqual(self.server.root(f"SHOW TABLES IN {DATABASE}").stdout.strip(), "precious")
 
-    def test_a_site_that_frappe_calls_installed_but_is_not_is_not_ready(self):
+    def test_an_incomplete_site_that_frappe_calls_installed_is_not_ready(self):
         result = self.bench.run("init", STAND_IN_FAILS="no-administrator")
         self.assertEqual(result.returncode, 31)
         self.assertEqual(self.bench.termination(), {"step": "check", "code": "SiteIncomplete", "error": "the site has no password for Administrator"})
@@ -138,7 +138,7 @@ class RunnerTest(ServerTest):
         self.assert_done(self.bench.run("init"), "created")
         self.assert_complete()
 
-    def test_a_wrong_password_is_said_without_showing_it(self):
+    def test_a_wrong_password_is_reported_without_showing_it(self):
         wrong = "WrongPassword0123456789abcdefghi"
         (self.bench.folder / "secrets/password").write_text(wrong)
         result = self.bench.run("init")
@@ -147,13 +147,13 @@ class RunnerTest(ServerTest):
         self.assertNotIn(wrong, result.stdout + result.stderr)
         self.assertFalse(self.bench.site("site_config.json").exists(), "nothing was begun")
 
-    def test_a_missing_secret_is_named(self):
+    def test_a_missing_secret_is_reported(self):
         (self.bench.folder / "secrets/admin-password").unlink()
         result = self.bench.run("init")
         self.assertEqual(result.returncode, 2)
         self.assertIn("admin-password", self.bench.termination()["error"])
 
-    def test_an_app_that_the_image_lacks_is_refused_before_anything_is_made(self):
+    def test_a_missing_app_is_rejected_before_anything_is_created(self):
         result = self.bench.run("init", self.bench.request(apps=["hrms"]))
         self.assertEqual(result.returncode, 2)
         self.assertEqual("AppsMissing", self.bench.termination()["code"])
@@ -166,7 +166,7 @@ class RunnerTest(ServerTest):
             fcntl.flock(handle, fcntl.LOCK_EX)
             self.assertEqual(self.bench.run("init").returncode, 75)
 
-    def test_hostile_requests_are_refused(self):
+    def test_hostile_requests_are_rejected(self):
         database = self.bench.request()["database"]
         for bad in ({"site": "../etc"}, {"site": "a/b"}, {"site": "a;b"}, {"apps": ["a b"]}, {"apps": ["../x"]},
                     {"database": {**database, "name": "a`; DROP DATABASE mysql; --"}}, {"database": {**database, "user": "a-b"}}):
@@ -178,14 +178,14 @@ class RunnerTest(ServerTest):
             process = self.bench.start("init")
             time.sleep(1)
             process.terminate()
-            # Its child waits for the server that is stopped.
+            # Its child waits for the stopped server.
         finally:
             self.server.process.send_signal(signal.SIGCONT)
         process.communicate(timeout=20)
         self.assertIn(process.returncode, (143, 10))
         self.assert_done(self.bench.run("init"), "created")
 
-    def test_sigterm_ends_it_and_its_children_whatever_swallows_it(self):
+    def test_sigterm_ends_it_and_its_children_even_if_it_is_caught(self):
         (self.bench.folder / "apps/hrms").mkdir()
         wanted = self.bench.request(apps=["erpnext", "hrms"])
         for command in ("init", "apply"):
@@ -206,7 +206,7 @@ class RunnerTest(ServerTest):
                 time.sleep(0.05)
             self.assertEqual([call[0] for call in self.bench.calls()], ["swallowing"], "nothing went on")
 
-    def test_a_failure_says_the_reason_that_was_only_printed(self):
+    def test_a_failure_contains_a_reason_that_was_only_printed(self):
         self.bench.run("init", STAND_IN_FAILS="install-app:begun")
         self.assertEqual(self.bench.termination()["error"].split(": ", 2)[:2], ["SystemExit", "1"])
         self.assertTrue(self.bench.termination()["error"].endswith("Installing erpnext... erpnext: the hook of the app failed"))
@@ -214,7 +214,7 @@ class RunnerTest(ServerTest):
         self.assertEqual(self.bench.termination()["error"], "CommandFailedError: Command failed: psql: error: password authentication failed")
         self.assert_done(self.bench.run("init"), "created")
 
-    def test_configure_merges_and_keeps(self):
+    def test_configure_merges_and_keeps_other_entries(self):
         sites = self.bench.folder / "sites"
         (sites / "common_site_config.json").write_text('{"mail_server": "mine", "socketio_port": 1}')
         (sites / "apps.txt").write_text("frappe\nlegacy\nerpnext\n")
@@ -228,8 +228,8 @@ class RunnerTest(ServerTest):
     def listed(self):
         return (self.bench.folder / "sites/apps.txt").read_text().split()
 
-    def test_an_app_that_the_image_lost_is_not_listed(self):
-        """Frappe imports every app that is listed: workers, scheduler and every Job would end."""
+    def test_an_app_missing_from_a_new_image_is_not_listed(self):
+        """Frappe imports every listed app: workers, scheduler and every Job would fail."""
         (self.bench.folder / "apps/hrms").mkdir()
         configure = lambda: self.assert_done(self.bench.run("configure", {"common_site_config": {}}), "apps")
         configure()
@@ -243,8 +243,8 @@ class RunnerTest(ServerTest):
         configure()
         self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms"], "the former image is back, and sites may have the app")
 
-    def test_an_app_of_the_bench_that_the_image_lost_stays_listed(self):
-        """No pod of that image starts: those of the former one run on, and its hooks with them."""
+    def test_an_app_of_the_bench_missing_from_a_new_image_stays_listed(self):
+        """No pod of this image starts: pods of the previous image continue, with its hooks."""
         for app in ("hrms", "payroll"):
             self.bench.add_app(app)
         configure = lambda *apps: self.assert_done(self.bench.run("configure", {"common_site_config": {}, "apps": apps}), "apps")
@@ -261,7 +261,7 @@ class RunnerTest(ServerTest):
         configure("erpnext")
         self.assertEqual(self.listed(), ["frappe", "erpnext", "crm"])
 
-    def test_while_the_bench_keeps_an_app_that_the_image_lost_no_job_begins(self):
+    def test_no_job_starts_while_the_image_lacks_an_app_of_the_bench(self):
         self.bench.add_app("hrms")
         request = {"common_site_config": {}, "apps": ["erpnext", "hrms"]}
         self.assert_done(self.bench.run("configure", request), "apps")
@@ -291,8 +291,8 @@ class RunnerTest(ServerTest):
         self.assertEqual(self.listed(), ["frappe", "erpnext", "legacy"], "pods of the former image had it, and sites may")
         self.assertEqual((self.bench.folder / "sites/.operator-apps").read_text().split(), ["frappe", "erpnext", "legacy"])
 
-    def test_an_app_that_the_image_gained_is_listed_once_a_site_has_it(self):
-        """Pods of the former image run on for a while, and would end if it were listed."""
+    def test_an_app_added_by_a_new_image_is_listed_once_a_site_has_it(self):
+        """Pods of the previous image continue for a while, and would fail if it were listed."""
         configure = lambda: self.assert_done(self.bench.run("configure", {"common_site_config": {}}), "apps")
         configure()
         self.assert_done(self.bench.run("init"), "created")
@@ -307,8 +307,8 @@ class RunnerTest(ServerTest):
         configure()
         self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms", "crm"])
 
-    def test_an_app_that_the_site_has_and_the_image_lacks_is_refused_before_a_migrate(self):
-        """A migrate would remove its DocTypes with all that is in them."""
+    def test_a_missing_app_of_the_site_is_rejected_before_a_migration(self):
+        """A migration would remove its DocTypes with their data."""
         (self.bench.folder / "apps/hrms").mkdir()
         (self.bench.folder / "apps/payroll").mkdir()
         self.assert_done(self.bench.run("init", self.bench.request(apps=["erpnext", "hrms"])), "created")
@@ -318,7 +318,7 @@ class RunnerTest(ServerTest):
         self.assertEqual(self.bench.termination(), {"step": "apps", "code": "AppsMissing", "error": "the site has hrms, but the image does not: build the image with hrms"})
         self.assertIn("tabhrms", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
 
-    def test_configure_puts_redis_passwords_and_urls_from_secrets(self):
+    def test_configure_writes_redis_passwords_and_urls_from_secrets(self):
         path = self.bench.folder / "sites" / "common_site_config.json"
         (self.bench.folder / "secrets" / "redis-password").write_text('p@ss"w/ord')
         url = "redis://bench-redis-cache:6379"
@@ -336,7 +336,7 @@ class RunnerTest(ServerTest):
         (self.bench.folder / "secrets" / "redis-queue").write_text("not a url")
         self.assertEqual(self.bench.run("configure", request).returncode, 2)
 
-    def test_configure_killed_at_every_step_leaves_whole_files(self):
+    def test_configure_killed_at_every_step_leaves_complete_files(self):
         sites = self.bench.folder / "sites"
         request = {"common_site_config": {"bench_id": "b"}}
         (sites / "common_site_config.json").write_text('{"mail_server": "mine"}')
