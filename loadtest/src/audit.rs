@@ -1,4 +1,4 @@
-//! The API server's audit log: which requests the operator made.
+//! The API server's audit log: the operator's requests.
 
 use std::{
     collections::BTreeMap,
@@ -11,12 +11,12 @@ use std::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-/// One answered request.
+/// One completed request.
 #[derive(Clone, Debug)]
 pub struct Request {
     /// get, list, watch, create, update, patch or delete.
     pub verb: String,
-    /// API group; empty for the core's.
+    /// API group; empty for the core group.
     pub group: String,
     /// API version.
     pub version: String,
@@ -30,14 +30,14 @@ pub struct Request {
     pub code: i64,
     /// When the server received it.
     pub at: Timestamp,
-    /// How long the server took to answer it, in milliseconds.
+    /// How long the server took to respond, in milliseconds.
     pub answered_milliseconds: f64,
     /// The pod whose process sent it.
     pub pod: String,
 }
 
 impl Request {
-    /// Whether it is of the operator's work: no Lease, no slot map, no Event.
+    /// Whether it is part of the operator's work: not a Lease, slot map or Event.
     pub fn is_work(&self) -> bool {
         !["leases", "slotmaps", "events"].contains(&self.resource.as_str())
     }
@@ -54,7 +54,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// Every event of the audit logs in a folder: the API server begins a new file at 100 MB.
+/// Every event of the audit logs in a folder: the API server starts a new file at 100 MB.
 pub fn events(folder: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>>> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(folder)? {
@@ -64,23 +64,23 @@ pub fn events(folder: &Path) -> anyhow::Result<impl Iterator<Item = anyhow::Resu
             files.push(path);
         }
     }
-    // Those with a time in their name come first, in their order; audit.log is the newest.
+    // Files with a time in their name are older, in order; audit.log is the newest.
     files.sort_by_key(|path| (path.ends_with("audit.log"), path.clone()));
     let files: Vec<File> = files.iter().map(File::open).collect::<Result<_, _>>()?;
     let lines = files.into_iter().flat_map(|file| BufReader::new(file).lines());
     Ok(lines.filter_map(|line| match line {
-        // The last line may be half written.
+        // The last line may be incomplete.
         Ok(line) => serde_json::from_str(&line).ok().map(Ok),
         Err(error) => Some(Err(error.into())),
     }))
 }
 
-/// Whose requests are wanted, by their user agents.
+/// Which clients' requests to read, by their user agents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Agents {
     /// This project's operator.
     Ours,
-    /// Whatever is no part of the cluster or of the load test: another operator.
+    /// Every client that is not part of the cluster or of the load test: another operator.
     Others,
 }
 
@@ -95,12 +95,12 @@ impl Agents {
     }
 }
 
-/// The operator's requests from `since` on, by the folder of a cluster's audit logs.
+/// The operator's requests since a time, from the folder of a cluster's audit logs.
 pub fn requests(logs: &Path, since: Timestamp) -> anyhow::Result<Vec<Request>> {
     Ok(requests_by(logs, &Agents::Ours)?.into_iter().filter(|request| request.at >= since).collect())
 }
 
-/// All requests of whom is wanted, in the order in which they were answered.
+/// All requests of these clients, in the order of their responses.
 pub fn requests_by(logs: &Path, agents: &Agents) -> anyhow::Result<Vec<Request>> {
     let mut found = Vec::new();
     for event in events(logs)? {
@@ -133,7 +133,7 @@ fn parse(event: &Value) -> Request {
     }
 }
 
-/// The pod that an audit event's user agent names: `frappe-operator/0.1.0 (pod; uid)`.
+/// The pod in an audit event's user agent: `frappe-operator/0.1.0 (pod; uid)`.
 pub fn pod_of(event: &Value) -> &str {
     let agent = event["userAgent"].as_str().unwrap_or_default();
     agent.split_once('(').and_then(|(_, rest)| rest.split_once(';')).map_or("", |(pod, _)| pod)

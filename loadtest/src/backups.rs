@@ -1,4 +1,4 @@
-//! What became of the backups of a fleet: none lost, none doubled, and what ran at once.
+//! The results of scheduled backups: lost and duplicate ones, and how many Jobs ran at the same time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,42 +13,42 @@ use crate::spread::Spread;
 /// Component of the Jobs that back a site up.
 const COMPONENT: &str = "site-backup";
 
-/// What was found.
+/// The results.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Backups {
-    /// Backups that were due, as the SiteBackups themselves had said before anything went wrong.
+    /// Backups that were due according to the SiteBackups' status before the faults.
     pub due: usize,
     /// Backups that were made.
     pub made: usize,
-    /// Due ones that were not made.
+    /// Due backups that were not made.
     pub lost: usize,
-    /// Those that were made more than once, and Jobs beyond one for each.
+    /// Backups that were made more than once, and additional Jobs of a backup.
     pub doubled: usize,
-    /// Those that failed.
+    /// Failed backups.
     pub failed: usize,
-    /// Job starts in the minutes in which backups were due: the fewest.
+    /// Fewest Job starts in a minute in which backups were due.
     pub starts_a_minute_least: usize,
-    /// The most.
+    /// Most Job starts in such a minute.
     pub starts_a_minute_most: usize,
-    /// Number of those minutes.
+    /// Number of such minutes.
     pub minutes: usize,
-    /// From the time at which a backup was due to its start.
+    /// Delay between the due time of a backup and its start.
     pub late: Spread,
-    /// Jobs of any kind that ran at once for one site, at most.
+    /// Most concurrent Jobs of any kind for one site.
     pub jobs_of_a_site_most: usize,
-    /// Jobs of any kind that ran at once for one bench, at most.
+    /// Most concurrent Jobs of any kind for one bench.
     pub jobs_of_a_bench_most: usize,
     /// Jobs of other kinds in the same time.
     pub other_jobs: usize,
 }
 
-/// Which Jobs run, told by a watch.
+/// The running Jobs, according to a watch.
 #[derive(Debug, Default)]
 pub struct Occupancy {
-    /// uid of each Job that runs: its bench and its site.
+    /// Bench and site of each running Job, by uid.
     running: BTreeMap<String, (String, String)>,
-    /// uids of all that were seen.
+    /// uids of all observed Jobs.
     seen: BTreeSet<String>,
     backups: usize,
     of_a_site_most: usize,
@@ -56,12 +56,12 @@ pub struct Occupancy {
 }
 
 impl Occupancy {
-    /// Whether none runs.
+    /// Whether no Job is running.
     pub fn is_idle(&self) -> bool {
         self.running.is_empty()
     }
 
-    /// A Job is as it is here, or gone.
+    /// Processes a change of a Job, or its deletion.
     pub fn see(&mut self, job: &Job, gone: bool) {
         let (Some(uid), labels) = (job.uid(), job.labels()) else { return };
         let (Some(bench), Some(site)) = (labels.get("bench"), labels.get("site")) else { return };
@@ -84,8 +84,8 @@ impl Occupancy {
     }
 }
 
-/// Compares what was due until some time with what the SiteBackups' histories and the Jobs say.
-pub fn judge(
+/// Compares the backups that were due until a time with the SiteBackups' histories and the Jobs.
+pub fn evaluate(
     due: &BTreeMap<String, Timestamp>,
     histories: &BTreeMap<String, Vec<BackupRun>>,
     jobs: &Occupancy,
@@ -119,14 +119,14 @@ pub fn judge(
     }
 }
 
-/// Starts in each minute from the first that was due to the last one.
+/// Starts in each minute between the first and the last due time.
 fn per_minute(due: impl Iterator<Item = Timestamp> + Clone, starts: &[Timestamp]) -> Vec<usize> {
     let minute = |at: Timestamp| at.as_second().div_euclid(60);
     let (Some(first), Some(last)) = (due.clone().map(minute).min(), due.map(minute).max()) else { return Vec::new() };
     (first..=last).map(|it| starts.iter().filter(|start| minute(**start) == it).count()).collect()
 }
 
-/// The minute of the hour that begins at least so many seconds after a moment.
+/// The minute of the hour that starts at least this many seconds after a time.
 pub fn minute_after(now: Timestamp, seconds: i64) -> i64 {
     let later = now.checked_add(jiff::SignedDuration::from_secs(seconds)).unwrap_or(now);
     let minute = later.round(Unit::Minute).unwrap_or(later);
@@ -190,9 +190,9 @@ mod tests {
         for uid in ["1", "2", "3", "4"] {
             jobs.see(&job(uid, uid, COMPONENT, false), false);
         }
-        let found = judge(&due, &histories, &jobs, at("2026-01-01T00:20:00Z"));
+        let found = evaluate(&due, &histories, &jobs, at("2026-01-01T00:20:00Z"));
         assert_eq!((found.due, found.made, found.lost, found.doubled), (3, 3, 1, 2), "d was not due yet");
-        assert_eq!((found.starts_a_minute_most, found.minutes), (0, 1), "all began a minute later");
+        assert_eq!((found.starts_a_minute_most, found.minutes), (0, 1), "all started a minute later");
         assert_eq!(found.late.max.to_bits(), 90_000.0_f64.to_bits());
     }
 

@@ -1,4 +1,4 @@
-//! A cluster of the test control plane: up when made, gone when dropped, and also when this process is killed.
+//! A cluster of the test control plane: it is removed when it is dropped, and also when this process is killed.
 
 use std::{
     io::{BufRead as _, BufReader},
@@ -17,7 +17,7 @@ use crate::{
     rights,
 };
 
-/// What starts and removes clusters.
+/// The script that starts and removes clusters.
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/controlplane/cluster");
 
 /// A real Kubernetes control plane with kwok's nodes.
@@ -25,20 +25,20 @@ pub struct Cluster {
     name: String,
     /// Its kubeconfig.
     pub kubeconfig: PathBuf,
-    /// Folder of its logs; `audit.log` has one line for each request.
+    /// Folder of its logs; `audit.log` contains one line for each request.
     pub logs: PathBuf,
-    /// Removes the cluster when its standard input ends, which only this process holds open.
+    /// Removes the cluster when its standard input is closed, which only this process holds open.
     holder: Child,
 }
 
 impl Cluster {
-    /// Starts a cluster whose name begins with `purpose`. Several may run side by side.
+    /// Starts a cluster whose name begins with `purpose`. Several can run at the same time.
     pub fn start(purpose: &str, nodes: u32) -> anyhow::Result<Self> {
         Self::start_with(purpose, nodes, &[])
     }
 
-    /// Like [`Cluster::start`], with variables for the script that starts it: `AUDIT_POLICY` names a file of its folder,
-    /// `FEATURE_GATES` are the API server's.
+    /// Like [`Cluster::start`], with variables for the script: `AUDIT_POLICY` is a file in its folder, `FEATURE_GATES` are the API
+    /// server's.
     pub fn start_with(purpose: &str, nodes: u32, variables: &[(&str, &str)]) -> anyhow::Result<Self> {
         let name = format!("{purpose}-{}", std::process::id());
         let mut holder = script(&["hold", &name])
@@ -63,7 +63,7 @@ impl Cluster {
         &self.name
     }
 
-    /// A client of the cluster's administrator.
+    /// A client with the permissions of the cluster's administrator.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
@@ -81,7 +81,7 @@ impl Cluster {
         Ok(text.trim().parse()?)
     }
 
-    /// Ends its controller manager and its scheduler, which hold copies of all objects: for a test with gigabytes of them.
+    /// Stops its controller manager and scheduler, which cache all objects: for a test with gigabytes of objects.
     pub fn end_controllers(&self) -> anyhow::Result<()> {
         for component in ["kube-controller-manager", "kube-scheduler"] {
             Command::new("kill").args(["-KILL".to_owned(), self.process_id(component)?.to_string()]).status()?;
@@ -89,13 +89,14 @@ impl Cluster {
         Ok(())
     }
 
-    /// Sends a signal to its API server: STOP lets it stand still, CONT go on.
+    /// Sends a signal to its API server: STOP pauses it, CONT resumes it.
     pub fn signal_api_server(&self, signal: &str) -> anyhow::Result<()> {
         Command::new("kill").args([format!("-{signal}"), self.api_server_id()?.to_string()]).status()?;
         Ok(())
     }
 
-    /// Kills its API server, which would otherwise wait a minute for its watches, and starts it again as it was; answers when it is ready.
+    /// Kills its API server, which would otherwise wait a minute for its watches, and restarts it with the same arguments; returns
+    /// once it is ready.
     pub async fn restart_api_server(&self) -> anyhow::Result<()> {
         let id = self.api_server_id()?;
         let line = std::fs::read(format!("/proc/{id}/cmdline"))?;
@@ -106,11 +107,11 @@ impl Cluster {
         let port =
             arguments.iter().find_map(|it| it.strip_prefix("--secure-port=")).context("the API server's port")?;
         let address = format!("127.0.0.1:{port}");
-        // It may be dead to /proc while one of its threads still holds the socket.
+        // The process may have no entry in /proc while one of its threads still holds the socket.
         while std::net::TcpListener::bind(&address).is_err() {
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        // A child of nobody, as kwokctl starts it: whoever removes the cluster finds it by the id that is written down.
+        // Not a child of this process, as with kwokctl: the cluster's removal finds it by the recorded process id.
         let start = "\"$@\" >>\"$LOG\" 2>&1 </dev/null & echo $! >\"$ID\"";
         let status = Command::new("setsid")
             .args(["sh", "-c", start, "sh"])
@@ -119,7 +120,7 @@ impl Cluster {
             .env("LOG", self.logs.join("kube-apiserver.log"))
             .env("ID", self.logs.join("../pids/kube-apiserver.pid"))
             .status()?;
-        anyhow::ensure!(status.success(), "the API server was not started again");
+        anyhow::ensure!(status.success(), "the API server was not restarted");
         for _ in 0..600 {
             if self.kubectl(&["get", "--raw", "/readyz"], "")?.success {
                 return Ok(());
@@ -128,10 +129,13 @@ impl Cluster {
         }
         let log = std::fs::read_to_string(self.logs.join("kube-apiserver.log")).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
-        bail!("the API server did not become ready again: {}", lines[lines.len().saturating_sub(5)..].join("\n"))
+        bail!(
+            "the API server did not become ready after the restart: {}",
+            lines[lines.len().saturating_sub(5)..].join("\n")
+        )
     }
 
-    /// Runs kubectl against the cluster, with `input` as its standard input: its exit status, output and errors.
+    /// Runs kubectl for the cluster, with `input` as its standard input; returns exit status, output and errors.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> anyhow::Result<Output> {
         use std::io::Write;
         let mut child = Command::new("kubectl")
@@ -163,7 +167,7 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// Writes down which rights the operator used here.
+    /// Records which permissions the operator used in this cluster.
     fn note_rights(&self, folder: &Path) -> anyhow::Result<()> {
         rights::note(&audit::requests_by(&self.logs, &Agents::Ours)?, &self.name, folder)
     }
@@ -174,7 +178,7 @@ impl Drop for Cluster {
         if let Some(folder) = std::env::var_os(rights::FOLDER)
             && let Err(error) = self.note_rights(Path::new(&folder))
         {
-            eprintln!("what the operator used in cluster {} was not noted: {error:#}", self.name);
+            eprintln!("permissions used in cluster {} were not recorded: {error:#}", self.name);
         }
         drop(self.holder.stdin.take());
         match self.holder.wait() {
@@ -184,10 +188,10 @@ impl Drop for Cluster {
     }
 }
 
-/// What a program said.
+/// The result of a program.
 #[derive(Debug)]
 pub struct Output {
-    /// Whether it ended well.
+    /// Whether it succeeded.
     pub success: bool,
     /// Its output.
     pub out: String,

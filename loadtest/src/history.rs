@@ -1,7 +1,7 @@
-//! The exact history check: did anybody but a slot's owner write to a site of it?
+//! The history check: did only a slot's owner write to its sites?
 //!
-//! No clock is compared: etcd numbers all writes. From the audit log (policy `audit-history.yaml`) every write to sites
-//! and their Jobs is taken with the version that it got and the pod that sent it, and is joined with the history of the
+//! No clocks are compared, because etcd numbers all writes. Every write to sites and their Jobs in the audit log (policy
+//! `audit-history.yaml`), with its version and the pod that sent it, is joined with the history of the
 //! slot map: at that version, the slot belonged to a member of that pod, or the write had no effect.
 
 use std::{
@@ -21,7 +21,7 @@ pub struct MapVersion {
     pub version: u64,
     /// When it was written.
     pub at: Timestamp,
-    /// uid of the pod of each slot's owner, and last the coordinator's; empty where it is free.
+    /// uid of the pod of each slot's owner, and last the coordinator's; empty if it is unowned.
     pub pods: Vec<String>,
 }
 
@@ -31,15 +31,15 @@ pub struct Effect {
     pub what: String,
     /// Namespace and name.
     pub object: String,
-    /// The resourceVersion that it got.
+    /// The resourceVersion that it created.
     pub version: u64,
     /// uid of the pod that sent it.
     pub pod: String,
-    /// The slot of what it wrote.
+    /// The slot of the object.
     pub slot: Slot,
 }
 
-/// What happened.
+/// The history of a cluster.
 #[derive(Default)]
 pub struct History {
     /// Versions of the map, in order.
@@ -99,7 +99,7 @@ impl History {
                 Some("slotmaps") => history.maps.extend(map_version(&event)),
                 Some("frappesites" | "jobs") => {
                     let Some(effect) = effect(&event) else { continue };
-                    // A write that changed nothing gets the version that was there.
+                    // A write that changed nothing returns the existing version.
                     let last = seen.insert(format!("{} {}", effect.what, effect.object), effect.version);
                     if !pod_of(&event).is_empty() && last != Some(effect.version) {
                         history.effects.push(effect);
@@ -113,8 +113,8 @@ impl History {
         Ok(history)
     }
 
-    /// Writes that took effect while their slot belonged to another pod, or to nobody.
-    pub fn trespasses(&self) -> Vec<String> {
+    /// Writes that took effect while their slot belonged to another pod, or was unowned.
+    pub fn violations(&self) -> Vec<String> {
         let by_version: BTreeMap<u64, &MapVersion> = self.maps.iter().map(|map| (map.version, map)).collect();
         let owner = |effect: &Effect| {
             let (_, map) = by_version.range(..effect.version).next_back()?;
@@ -132,20 +132,20 @@ impl History {
             .collect()
     }
 
-    /// Says what was found; an error where anybody wrote what was not its own.
-    pub fn judge(&self) -> anyhow::Result<String> {
-        let trespasses = self.trespasses();
+    /// Summary of the check; an error if a pod wrote to a site that it did not own.
+    pub fn check(&self) -> anyhow::Result<String> {
+        let violations = self.violations();
         let shown = format!(
             "{} writes to sites and their Jobs, {} versions of the map, {} writes by a non-owner that took effect",
             self.effects.len(),
             self.maps.len(),
-            trespasses.len()
+            violations.len()
         );
-        anyhow::ensure!(trespasses.is_empty(), "{shown}\n{}", trespasses.join("\n"));
+        anyhow::ensure!(violations.is_empty(), "{shown}\n{}", violations.join("\n"));
         Ok(shown)
     }
 
-    /// For each slot, how long in seconds from `since` until its owner was of none of `gone`.
+    /// For each slot, the seconds from `since` until its owner was none of the pods in `gone`.
     pub fn unowned(&self, since: Timestamp, gone: &[String]) -> Vec<f64> {
         let Some(before) = self.maps.iter().rfind(|map| map.at <= since) else { return Vec::new() };
         let lost = before.pods.iter().take(SLOTS).enumerate().filter(|(_, pod)| gone.contains(pod));
@@ -182,9 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn a_write_after_the_slot_went_is_found() {
-        assert_eq!(history(&[(1, "a"), (10, "b")], &[(5, "a"), (11, "b")]).trespasses(), Vec::<String>::new());
-        let found = history(&[(1, "a"), (10, "b")], &[(5, "a"), (11, "a"), (12, "b")]).trespasses();
+    fn a_write_after_the_loss_of_a_slot_is_found() {
+        assert_eq!(history(&[(1, "a"), (10, "b")], &[(5, "a"), (11, "b")]).violations(), Vec::<String>::new());
+        let found = history(&[(1, "a"), (10, "b")], &[(5, "a"), (11, "a"), (12, "b")]).violations();
         assert_eq!(found.len(), 1);
         assert!(found[0].contains("at 11 by a while \"b\" owned it"), "{found:?}");
     }

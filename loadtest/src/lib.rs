@@ -1,4 +1,4 @@
-//! The test control plane from Rust, the operator as a process beside it, and what its audit log says.
+//! The test control plane, the operator as a process, and the evaluation of its audit log.
 //!
 //! Used by the integration tests of the operator, by the demo, and by the load test.
 

@@ -1,4 +1,4 @@
-//! The replicas: started, ended, looked at.
+//! Starts, stops and inspects replicas.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -17,14 +17,14 @@ use crate::{
 pub struct Member {
     /// Its process.
     pub operator: Operator,
-    /// uid of the pod that it pretends to run in.
+    /// uid of its simulated pod.
     pub uid: String,
-    /// What it talks to the API server through, where it does.
+    /// The proxy between it and the API server, if it uses one.
     pub proxy: Option<Proxy>,
 }
 
 impl Member {
-    /// What its process has used so far, and what it says of itself: nothing where it does not answer.
+    /// What its process has used so far, and its metrics: empty if it does not respond.
     pub async fn meter(&self) -> anyhow::Result<(Process, Metrics)> {
         let text = tokio::time::timeout(Duration::from_secs(5), self.operator.http("/metrics")).await;
         let metrics = Metrics::parse(&text.ok().and_then(Result::ok).unwrap_or_default());
@@ -39,17 +39,17 @@ pub struct Fleet {
     pub program: PathBuf,
     /// Another operator, by a shell command: see [`Options::command`].
     pub command: Option<String>,
-    /// Whether each has a way of its own to the API server, which can be cut.
+    /// Whether each has its own proxy to the API server, which can be cut.
     pub proxied: bool,
 }
 
 /// The replicas by name.
 pub struct Members<'a> {
     fleet: Fleet,
-    /// Where they run.
+    /// Their cluster.
     pub cluster: &'a Cluster,
     client: Client,
-    /// Those that run.
+    /// The running replicas.
     pub running: BTreeMap<String, Member>,
     started: usize,
 }
@@ -65,12 +65,12 @@ pub fn names() -> Names {
 }
 
 impl<'a> Members<'a> {
-    /// None runs yet.
+    /// Without replicas.
     pub fn new(fleet: Fleet, cluster: &'a Cluster, client: Client) -> Self {
         Self { fleet, cluster, client, running: BTreeMap::new(), started: 0 }
     }
 
-    /// Starts a replica, and waits until it may be given slots.
+    /// Starts a replica, and waits until it can get slots.
     pub async fn start(&mut self, name: &str) -> anyhow::Result<()> {
         self.started += 1;
         let (proxy, kubeconfig) = if self.fleet.proxied { self.proxy(name).await? } else { (None, None) };
@@ -106,7 +106,7 @@ impl<'a> Members<'a> {
         Ok((Some(proxy), Some(path)))
     }
 
-    /// Ends a replica, and waits until it has.
+    /// Stops a replica, and waits for its end.
     pub async fn stop(&mut self, name: &str) -> anyhow::Result<()> {
         let mut member = self.running.remove(name).context("it runs")?;
         let status = member.operator.stop().await?;
@@ -114,7 +114,7 @@ impl<'a> Members<'a> {
         Ok(())
     }
 
-    /// Ends all.
+    /// Stops all replicas.
     pub async fn stop_all(&mut self) -> anyhow::Result<()> {
         for name in self.running.keys().cloned().collect::<Vec<_>>() {
             self.stop(&name).await?;
@@ -137,7 +137,7 @@ impl<'a> Members<'a> {
         found.map(|(name, _)| name.clone()).context("the coordinator runs")
     }
 
-    /// Waits until these replicas, and no others, share everything evenly.
+    /// Waits until exactly these replicas share all slots evenly.
     pub async fn settled(&self, most: Duration) -> anyhow::Result<()> {
         let begun = tokio::time::Instant::now();
         while begun.elapsed() < most {

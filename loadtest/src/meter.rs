@@ -1,19 +1,19 @@
-//! What a process uses, from /proc, and what it says of itself, from /metrics.
+//! A process's resource usage, from /proc, and its metrics, from /metrics.
 
 /// Clock ticks in a second of /proc/PID/stat (`getconf CLK_TCK` on Linux).
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// What a process has used.
+/// Resource usage of a process.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Process {
-    /// CPU time of it, in seconds.
+    /// Its CPU time, in seconds.
     pub cpu_seconds: f64,
-    /// Its memory as it is now, in MiB.
+    /// Its current memory, in MiB.
     pub resident_mebibytes: f64,
 }
 
 impl Process {
-    /// Reads /proc of a process that runs.
+    /// Reads /proc of a running process.
     pub fn read(id: u32) -> anyhow::Result<Self> {
         let stat = std::fs::read_to_string(format!("/proc/{id}/stat"))?;
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
@@ -25,20 +25,20 @@ impl Process {
     }
 }
 
-/// For how long some process of this machine has waited for the disk since it started, in seconds: `some` of
-/// `/proc/pressure/io`. Nothing where the kernel does not count it.
+/// Seconds for which some process of this machine has waited for the disk since the machine started: `some` in
+/// `/proc/pressure/io`. None if the kernel does not count it.
 pub fn disk_wait_seconds() -> Option<f64> {
     let text = std::fs::read_to_string("/proc/pressure/io").ok()?;
     let microseconds: f64 = text.lines().next()?.rsplit_once("total=")?.1.trim().parse().ok()?;
     Some(microseconds / 1e6)
 }
 
-/// One answer of /metrics.
+/// One response of /metrics.
 #[derive(Clone, Debug, Default)]
 pub struct Metrics(Vec<(String, f64)>);
 
 impl Metrics {
-    /// Reads the text format of Prometheus.
+    /// Parses the text format of Prometheus.
     pub fn parse(text: &str) -> Self {
         let series = text.lines().filter(|line| !line.starts_with('#'));
         Self(
@@ -49,7 +49,7 @@ impl Metrics {
         )
     }
 
-    /// Sum of a metric's series whose text is wanted.
+    /// Sum of a metric's series whose text matches.
     pub fn sum(&self, name: &str, wanted: impl Fn(&str) -> bool) -> f64 {
         let of = |series: &str| series.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with('{'));
         self.0.iter().filter(|(series, _)| of(series) && wanted(series)).map(|(_, value)| value).sum()
@@ -69,7 +69,7 @@ impl Metrics {
         })
     }
 
-    /// Cumulative counts of a histogram's buckets by their upper bound, of the series whose text is wanted.
+    /// Cumulative counts of a histogram's buckets by their upper bound, of the series whose text matches.
     pub fn buckets(&self, name: &str, wanted: impl Fn(&str) -> bool) -> Vec<(f64, f64)> {
         let mut buckets: Vec<(f64, f64)> = Vec::new();
         let prefix = format!("{name}_bucket{{");
@@ -86,8 +86,8 @@ impl Metrics {
     }
 }
 
-/// A quantile of a histogram's cumulative buckets, linear within a bucket as Prometheus' `histogram_quantile` has it;
-/// nothing where nothing was counted. Beyond the last bound it is that bound.
+/// A quantile of a histogram's cumulative buckets, linear within a bucket as in Prometheus' `histogram_quantile`;
+/// None if nothing was counted. Beyond the last bound it is that bound.
 pub fn quantile(buckets: &[(f64, f64)], share: f64) -> Option<f64> {
     let total = buckets.last().map(|(_, count)| *count).filter(|count| *count > 0.0)?;
     let rank = share * total;

@@ -8,12 +8,12 @@ use crate::report::Report;
 
 /// Width and height, in pixels.
 const SIZE: (u32, u32) = (900, 360);
-/// Points of a line, at most: a plot stays small.
+/// Maximum points of a line, so that a plot stays small.
 const POINTS_MAX: usize = 200;
 
 type Line = (String, Vec<(f64, f64)>);
 
-/// Writes the plots of a report into a folder; answers their file names.
+/// Writes the plots of a report into a folder; returns their file names.
 pub fn write(report: &Report, folder: &Path) -> anyhow::Result<Vec<String>> {
     let samples = &report.samples;
     let ready = samples.iter().map(|it| (it.seconds, crate::spread::exact(it.ready))).collect();

@@ -1,4 +1,4 @@
-//! The operator as a process beside a test cluster.
+//! The operator as a process that uses a test cluster.
 
 use std::{
     fs::File,
@@ -15,25 +15,25 @@ use crate::cluster::Cluster;
 /// Namespace of the operator in test clusters.
 pub const NAMESPACE: &str = "frappe-operator-system";
 
-/// How the operator is started.
+/// Options for starting the operator.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Abort after this many writes.
+    /// Crash after this many writes.
     pub crash_after_writes: Option<i64>,
-    /// uid of the pod it pretends to run in; a random one if none.
+    /// uid of its simulated pod; random if None.
     pub pod_uid: Option<String>,
-    /// Duration of the Lease, in seconds; 15 if none.
+    /// Lease duration, in seconds; 15 if None.
     pub lease_seconds: Option<u64>,
-    /// Name of the pod it pretends to run in; made up if none.
+    /// Name of its simulated pod; generated if None.
     pub pod_name: Option<String>,
     /// pod-template-hash of that pod.
     pub template: Option<String>,
     /// Kubeconfig other than the cluster administrator's.
     pub kubeconfig: Option<PathBuf>,
-    /// Level and format of its log; `info,frappe_operator=debug` and `text` if none.
+    /// Level and format of its log; `info,frappe_operator=debug` and `text` if None.
     pub log: Option<(&'static str, &'static str)>,
-    /// Another operator: a shell command that becomes it. `KUBECONFIG` is set; `{port}`, `{member}` and `{namespace}` are
-    /// replaced by a free port for its metrics, its own name, and the namespace that is kept for it.
+    /// Shell command that starts another operator instead. `KUBECONFIG` is set; `{port}`, `{member}` and `{namespace}` are
+    /// replaced by a free port for its metrics, its name, and its namespace.
     pub command: Option<String>,
 }
 
@@ -47,9 +47,9 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Starts the program against a cluster.
+    /// Starts the program in a cluster.
     pub fn start(program: &Path, cluster: &Cluster, options: &Options) -> anyhow::Result<Self> {
-        // Made by the operator's chart in a real cluster; here it may be there already.
+        // In a real cluster, the chart creates the namespace; here it may exist.
         cluster.kubectl(&["create", "namespace", NAMESPACE], "")?;
         let port = free_port()?;
         let log = cluster.logs.join(format!("operator-{port}.log"));
@@ -68,7 +68,7 @@ impl Operator {
         Ok(Self { child, port, log })
     }
 
-    /// Waits until /readyz says so.
+    /// Waits until /readyz reports that it is ready.
     pub async fn ready(&mut self) -> anyhow::Result<()> {
         for _ in 0..600 {
             if let Some(status) = self.child.try_wait()? {
@@ -82,7 +82,7 @@ impl Operator {
         bail!("the operator did not become ready: {}", self.log_tail())
     }
 
-    /// The answer to a GET, with its head.
+    /// The response to a GET, with its header.
     pub async fn http(&self, path: &str) -> anyhow::Result<String> {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await?;
@@ -94,12 +94,12 @@ impl Operator {
         Ok(answer)
     }
 
-    /// The exit status, once it has ended.
+    /// The exit status, if it has ended.
     pub fn ended(&mut self) -> anyhow::Result<Option<ExitStatus>> {
         Ok(self.child.try_wait()?)
     }
 
-    /// Waits until it ends by itself.
+    /// Waits until it ends without a signal.
     pub async fn wait(&mut self, most: Duration) -> anyhow::Result<ExitStatus> {
         let end = std::time::Instant::now() + most;
         while std::time::Instant::now() < end {
@@ -111,7 +111,7 @@ impl Operator {
         bail!("the operator did not end: {}", self.log_tail())
     }
 
-    /// SIGTERM, then waits.
+    /// Sends SIGTERM and waits for its end.
     pub async fn stop(&mut self) -> anyhow::Result<ExitStatus> {
         let id = self.child.id().to_string();
         Command::new("kill").args(["-TERM", &id]).status()?;
@@ -124,7 +124,7 @@ impl Operator {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill()?;
         self.child.wait()?;
@@ -157,7 +157,7 @@ impl Drop for Operator {
     }
 }
 
-/// This project's operator, with its flags.
+/// Command of this project's operator, with its flags.
 fn own(program: &Path, port: u16, options: &Options) -> Command {
     let mut command = Command::new(program);
     command
@@ -182,7 +182,7 @@ fn own(program: &Path, port: u16, options: &Options) -> Command {
     command
 }
 
-/// Another operator: the shell becomes it, so that its process id is the operator's.
+/// Command of another operator: the shell is replaced by it, so that the process id is the operator's.
 fn shell(text: &str, port: u16, options: &Options) -> Command {
     let member = options.pod_name.as_deref().unwrap_or("member");
     let text = text.replace("{port}", &port.to_string()).replace("{member}", member).replace("{namespace}", NAMESPACE);

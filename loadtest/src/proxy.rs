@@ -1,4 +1,4 @@
-//! A way to the API server that can be cut: for one member, both ways or the way back only.
+//! A proxy between one member and the API server that can drop traffic: in both directions, or only responses.
 
 use std::sync::{
     Arc,
@@ -14,11 +14,11 @@ use tokio::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Mode {
-    /// Passes them on.
+    /// Forwards everything.
     Open = 0,
-    /// Passes nothing, either way; connections stand.
+    /// Forwards nothing; connections stay open.
     Cut = 1,
-    /// Passes requests, and no answers.
+    /// Forwards requests, but no responses.
     HalfOpen = 2,
 }
 
@@ -30,7 +30,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Listens before an address such as `127.0.0.1:6443`.
+    /// Starts a proxy for an address such as `127.0.0.1:6443`.
     pub async fn start(server: String) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
@@ -53,13 +53,13 @@ impl Proxy {
         Ok(Self { port, mode })
     }
 
-    /// Changes what it does from now on.
+    /// Changes the mode.
     pub fn set(&self, mode: Mode) {
         self.mode.store(mode as u8, Ordering::SeqCst);
     }
 }
 
-/// Passes bytes on, but swallows what comes while `swallows` says so; what was swallowed has broken the connection.
+/// Forwards bytes, except while `swallows` returns true; a connection with missing bytes is then broken.
 async fn pump(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
@@ -71,7 +71,7 @@ async fn pump(
     while let Ok(count) = from.read(&mut buffer).await {
         broken |= swallows(mode.load(Ordering::SeqCst));
         if broken && !swallows(mode.load(Ordering::SeqCst)) {
-            // A hole in a TLS stream cannot be mended.
+            // A TLS stream with missing bytes cannot continue.
             return;
         }
         if count == 0 || (!broken && to.write_all(&buffer[..count]).await.is_err()) {

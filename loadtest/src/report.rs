@@ -1,4 +1,4 @@
-//! What a load test found: as data, and as Markdown.
+//! The results of a load test, as data and as Markdown.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -11,7 +11,7 @@ use crate::{
     spread::{Spread, exact},
 };
 
-/// What a member used during a step.
+/// Resource usage of a member during a step.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Cost {
@@ -19,57 +19,57 @@ pub struct Cost {
     pub cpu_seconds: f64,
     /// Memory at the step's end, in MiB.
     pub resident_mebibytes: f64,
-    /// Bytes received in watches and lists, in MB, as the member says itself.
+    /// Bytes received in watches and lists, in MB, from the member's metrics.
     pub watch_megabytes: f64,
 }
 
-/// What was measured during a step.
+/// The results of a step.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// What was done.
+    /// Name of the step.
     pub step: String,
-    /// When it began.
+    /// When it started.
     pub begun: Timestamp,
     /// When it ended.
     pub ended: Timestamp,
     /// How long it took.
     pub seconds: f64,
-    /// Sites that there were at its end.
+    /// Number of sites at its end.
     pub sites: usize,
-    /// From the request that makes a site until it is Ready.
+    /// From the request that creates a site until it is Ready.
     pub ready: Spread,
-    /// From the request that edits a site until its Ingress shows it.
+    /// From the request that edits a site until its Ingress is changed.
     pub edit: Spread,
-    /// From the request that deletes a site until it is gone.
+    /// From the request that deletes a site until it does not exist.
     pub delete: Spread,
-    /// What each member used.
+    /// Resource usage of each member.
     pub members: BTreeMap<String, Cost>,
-    /// How long sites waited for their reconcile, as the members say: p50 and p99 in milliseconds.
+    /// How long sites waited for their reconcile, from the members' metrics: p50 and p99 in milliseconds.
     pub queue: Option<[f64; 2]>,
-    /// How long reconciles took, likewise.
+    /// Duration of reconciles, from the members' metrics: p50 and p99 in milliseconds.
     pub reconcile: Option<[f64; 2]>,
-    /// From the API server's receipt of a write of the operator's work to its answer.
+    /// Time that the API server took to respond to the operator's writes.
     #[serde(default)]
     pub answer: Spread,
-    /// For how long some process waited for the disk, in seconds, as the kernel counts it (`some` of `/proc/pressure/io`).
+    /// Seconds for which some process waited for the disk, as counted by the kernel (`some` in `/proc/pressure/io`).
     #[serde(default)]
     pub disk_wait_seconds: Option<f64>,
-    /// The operator's requests by verb and resource, from the audit log. Of watches each one that ended.
+    /// The operator's requests by verb and resource, from the audit log. A watch is counted when it ends.
     pub requests: BTreeMap<String, usize>,
     /// Versions of the slot map that were written.
     pub map_writes: usize,
-    /// The longest time that a slot of a member that had died belonged to nobody.
+    /// The longest time for which a slot of a killed member was unowned.
     pub unowned_seconds_max: Option<f64>,
-    /// What became of the backups that were due.
+    /// The results of due backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<Backups>,
-    /// What else is to be said.
+    /// Further notes.
     pub notes: Vec<String>,
 }
 
 impl Row {
-    /// Requests of the operator's work: no Lease, no map, no watch, no Event.
+    /// Requests of the operator's work, without Leases, map, watches and Events.
     pub fn work_requests(&self) -> usize {
         let other = |name: &str| {
             ["leases", "slotmaps", "events"].iter().any(|it| name.ends_with(it)) || name.starts_with("watch ")
@@ -83,65 +83,65 @@ impl Row {
     }
 }
 
-/// The bare client beside the operator.
+/// The bare client, for comparison with the operator.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Floor {
-    /// Sites whose objects it made.
+    /// Sites whose objects it created.
     pub sites: usize,
     /// How long its writes took.
     pub write_seconds: f64,
-    /// How long until the cluster had also run the Jobs.
+    /// How long until the cluster had run the Jobs, too.
     pub seconds: f64,
-    /// Its writes for a site.
+    /// Its writes for each site.
     pub writes_per_site: usize,
-    /// CPU time of its process for a site, in milliseconds: its writes, and its watches of sites, Ingresses and Jobs.
+    /// CPU time of its process for each site, in milliseconds: its writes, and its watches of sites, Ingresses and Jobs.
     pub cpu_milliseconds_per_site: f64,
-    /// CPU time of the operator for a site, in the step that it is compared with.
+    /// CPU time of the operator for each site, in the compared step.
     pub operator_cpu_milliseconds_per_site: f64,
-    /// Sites a second of the operator, in the step that it is compared with.
+    /// Sites per second of the operator, in the compared step.
     pub operator_sites_per_second: f64,
-    /// The operator's writes for a site, in that step.
+    /// The operator's writes for each site, in that step.
     pub operator_writes_per_site: f64,
-    /// All of its requests for a site but for Leases, map, watches and Events, in that step.
+    /// All of its requests for each site, without Leases, map, watches and Events, in that step.
     pub operator_requests_per_site: f64,
 }
 
 impl Floor {
-    /// Sites a second of the operator against those of the bare client.
+    /// Sites per second of the operator divided by those of the bare client.
     #[allow(clippy::cast_precision_loss, reason = "a count of sites")]
     pub fn ratio(&self) -> f64 {
         self.operator_sites_per_second / (self.sites as f64 / self.seconds)
     }
 }
 
-/// How the world was at one moment.
+/// Measurements at one moment.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
-    /// Since the beginning.
+    /// Seconds since the start.
     pub seconds: f64,
     /// Sites that are Ready.
     pub ready: usize,
-    /// Edits that wait.
+    /// Pending edits.
     pub waiting: usize,
     /// Memory of each member, in MiB.
     pub resident_mebibytes: BTreeMap<String, f64>,
-    /// Cores that all members use.
+    /// Cores used by all members.
     pub operator_cores: f64,
-    /// Cores that the API server uses.
+    /// Cores used by the API server.
     pub api_server_cores: f64,
 }
 
-/// Where and when it was made.
+/// Where and when a report was created.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
-    /// The command that made it.
+    /// The command that created it.
     pub command: String,
     /// Day.
     pub date: String,
-    /// Commit of the checkout; `-dirty` where it had changes.
+    /// Commit of the checkout; `-dirty` if it had changes.
     pub commit: String,
     /// Processor, cores, memory.
     pub machine: String,
@@ -157,24 +157,24 @@ pub struct Report {
     pub name: String,
     /// Where and when.
     pub origin: Origin,
-    /// What was done.
+    /// The scenario.
     pub scenario: Scenario,
     /// Why it ended early, if it did.
     pub failure: Option<String>,
-    /// What was measured, step by step.
+    /// Results by step.
     pub rows: Vec<Row>,
-    /// Against a bare client.
+    /// Comparison with a bare client.
     pub floor: Option<Floor>,
-    /// The highest edits a second within the objective, by members.
+    /// The highest rate of edits per second within the objective, by number of members.
     pub capacity: BTreeMap<usize, u32>,
-    /// Figures against their targets.
+    /// Figures and their targets.
     pub targets: Vec<Target>,
-    /// How it went over time.
+    /// Measurements over time.
     pub samples: Vec<Sample>,
 }
 
 impl Report {
-    /// The whole report for a person.
+    /// The report as Markdown.
     pub fn markdown(&self, plots: &[String]) -> String {
         let mut text = format!("# Load test `{}`\n\n{}\n\n", self.name, self.scenario.about);
         let origin = &self.origin;
@@ -193,7 +193,7 @@ impl Report {
         if let Some(failure) = &self.failure {
             let _ = writeln!(text, "**It ended early: {failure}**\n");
         }
-        self.judged(&mut text);
+        self.write_targets(&mut text);
         self.times(&mut text);
         self.backed_up(&mut text);
         self.costs(&mut text);
@@ -205,7 +205,7 @@ impl Report {
         text
     }
 
-    fn judged(&self, text: &mut String) {
+    fn write_targets(&self, text: &mut String) {
         if self.targets.is_empty() {
             return;
         }
@@ -354,16 +354,16 @@ mod tests {
     }
 }
 
-/// A figure against its target.
+/// A figure and its target.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Target {
-    /// What is measured.
+    /// Name of the figure.
     pub figure: String,
-    /// What was.
+    /// The measured value.
     pub measured: f64,
-    /// What it may be at most, or must be at least.
+    /// Maximum or minimum.
     pub bound: f64,
-    /// Whether it is a bound from above.
+    /// Whether the bound is a maximum.
     pub most: bool,
     /// Unit.
     pub unit: String,

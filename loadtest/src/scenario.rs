@@ -1,4 +1,4 @@
-//! What a load test does: a file of steps in `loadtest/scenarios`.
+//! Scenarios of the load test: files of steps in `loadtest/scenarios`.
 
 use std::collections::BTreeMap;
 
@@ -8,26 +8,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Scenario {
-    /// What it is for.
+    /// Its purpose.
     pub about: String,
-    /// Sites: the meaning of `all`.
+    /// Number of sites: the value of `all`.
     pub sites: usize,
-    /// Benches that the sites are on, in turn.
+    /// Number of benches, to which the sites are assigned in turn.
     pub benches: usize,
-    /// Members: the meaning of `all`.
+    /// Number of members: the value of `all`.
     pub members: usize,
     /// Simulated nodes.
     #[serde(default = "nodes")]
     pub nodes: u32,
-    /// When the test is ended, done or not, in seconds.
+    /// Maximum duration of the test, in seconds.
     pub seconds_max: u64,
     /// The operator's ConfigMap.
     #[serde(default)]
     pub config: BTreeMap<String, String>,
-    /// How many of a hundred Jobs fail.
+    /// Percentage of Jobs that fail.
     #[serde(default)]
     pub failing_jobs_percent: u32,
-    /// What is done, in this order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
@@ -35,11 +35,11 @@ fn nodes() -> u32 {
     20
 }
 
-/// A number, or all that there are.
+/// A number, or all.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(untagged)]
 pub enum Amount {
-    /// So many.
+    /// This number.
     Number(usize),
     /// The scenario's number.
     All(All),
@@ -54,7 +54,7 @@ pub enum All {
 }
 
 impl Amount {
-    /// The number, where `all` are so many.
+    /// The number, given the value of `all`.
     pub fn of(self, all: usize) -> usize {
         match self {
             Self::Number(number) => number,
@@ -63,100 +63,100 @@ impl Amount {
     }
 }
 
-/// One step. What is measured during it is a row of the report.
+/// One step. Its results are a row of the report.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(tag = "step", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Step {
-    /// Members are started until so many run; ends when they share the sites evenly.
+    /// Starts members; ends when they share the slots evenly.
     Start {
-        /// How many.
+        /// Number of running members after it.
         members: Amount,
     },
-    /// Sites are made until there are so many; ends when they are Ready.
+    /// Creates sites; ends when they are Ready.
     Create {
-        /// How many there are then.
+        /// Number of sites after it.
         sites: Amount,
-        /// Creations in a second; as fast as the API server takes them if none.
+        /// Creations per second; by default as fast as the API server accepts them.
         #[serde(default)]
         per_second: u32,
     },
-    /// Sites are edited, made and deleted; ends when what was begun is done.
+    /// Edits, creates and deletes sites; ends when all of that is complete.
     Churn {
-        /// Edits in a second.
+        /// Edits per second.
         #[serde(default)]
         edits_per_second: u32,
-        /// Creations in a second.
+        /// Creations per second.
         #[serde(default)]
         creates_per_second: u32,
-        /// Deletions in a second.
+        /// Deletions per second.
         #[serde(default)]
         deletes_per_second: u32,
-        /// For so long.
+        /// Duration.
         seconds: u64,
     },
-    /// Nothing is done.
+    /// Waits without changes.
     Idle {
-        /// For so long, after a while of quiet.
+        /// Duration, after an initial time without changes.
         seconds: u64,
     },
-    /// Something goes wrong while sites are edited; ends when the members share evenly and every edit is done.
+    /// Injects a fault while sites are edited; ends when the members share the slots evenly and every edit is applied.
     Fault {
-        /// What goes wrong.
+        /// The fault.
         fault: Fault,
-        /// Edits in a second.
+        /// Edits per second.
         edits_per_second: u32,
-        /// For how long it does, where it does for a time.
+        /// Duration of the fault, if it has one.
         #[serde(default)]
         seconds: u64,
     },
-    /// Edits grow until the slowest hundredth waits longer than the objective; once for each number of members.
+    /// Increases the rate of edits until p99 is above the objective, once for each number of members.
     Ramp {
         /// Numbers of members.
         members: Vec<usize>,
-        /// Edits in a second, in this order.
+        /// Edits per second, in this order.
         edits_per_second: Vec<u32>,
-        /// For how long each.
+        /// Duration of each.
         seconds: u64,
         /// The objective for p99, in milliseconds.
         objective_milliseconds: f64,
     },
-    /// All members end; a bare client makes what the operator made and writes as often.
+    /// Stops all members; a bare client creates the same objects with the same number of writes.
     Floor {
-        /// For so many sites.
+        /// Number of sites.
         sites: Amount,
     },
-    /// Every site is backed up by one schedule while a member is killed, one is added and the coordinator is told to end; ends
-    /// when nothing runs any more.
+    /// Backs up every site by one schedule while a member is killed, one is added and the coordinator is stopped; ends when no
+    /// Job is running.
     Backups {
-        /// Cron's five fields; `SOON` is the minute of the hour that comes when all SiteBackups have been made.
+        /// The five fields of cron; `SOON` is the first minute of the hour after all SiteBackups have been created.
         schedule: String,
-        /// For how long they are let run.
+        /// How long schedules are active.
         seconds: u64,
-        /// Sites that are changed in a minute, each in a way that needs a Job.
+        /// Sites per minute that are changed such that each needs a Job.
         changes_per_minute: u32,
     },
 }
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub enum Fault {
-    /// Every member is replaced by a new one, one after the other, as a rollout does it.
+    /// Every member is replaced by a new one, one after the other, as in a rollout.
     Rollout,
-    /// A member is killed, and another started once its sites are taken over.
+    /// A member is killed, and another is started once its slots are taken over.
     Kill,
-    /// Likewise the coordinator.
+    /// The coordinator is killed, and another member is started once its slots are taken over.
     KillCoordinator,
-    /// A member stands still, then goes on.
+    /// A member is paused and resumed.
     Pause,
-    /// The API server stands still, then goes on.
+    /// The API server is paused and resumed.
     ApiServerPause,
-    /// The API server is ended and started again.
+    /// The API server is restarted.
     ApiServerRestart,
 }
 
 impl Scenario {
-    /// Reads a scenario, by its name or its path.
+    /// Reads a scenario by its name or path.
     pub fn read(name: &str) -> anyhow::Result<Self> {
         use anyhow::Context;
         let path = if name.contains('/') {
@@ -165,7 +165,7 @@ impl Scenario {
             format!("{}/scenarios/{name}.yaml", env!("CARGO_MANIFEST_DIR"))
         };
         let text = std::fs::read_to_string(&path).with_context(|| format!("read the scenario {path}"))?;
-        let this: Self = serde_yaml_ng::from_str(&text).with_context(|| format!("understand the scenario {path}"))?;
+        let this: Self = serde_yaml_ng::from_str(&text).with_context(|| format!("parse the scenario {path}"))?;
         anyhow::ensure!(this.benches > 0 && this.members > 0, "{path}: a scenario needs a bench and a member");
         anyhow::ensure!(this.failing_jobs_percent < 100, "{path}: failingJobsPercent must be below 100");
         Ok(this)
@@ -190,9 +190,9 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_no_step_knows_is_refused() {
+    fn an_unknown_field_of_a_step_is_rejected() {
         let text = "about: x\nsites: 1\nbenches: 1\nmembers: 1\nsecondsMax: 1\nsteps: [{step: idle, minutes: 2}]\n";
-        let error = serde_yaml_ng::from_str::<Scenario>(text).expect_err("minutes is no field");
+        let error = serde_yaml_ng::from_str::<Scenario>(text).expect_err("minutes is not a field");
         assert!(error.to_string().contains("minutes"), "{error}");
     }
 }

@@ -1,24 +1,24 @@
-//! Numbers of a sample: how they are spread.
+//! Percentiles of a sample.
 
 use serde::{Deserialize, Serialize};
 
-/// How long something took, in milliseconds.
+/// Percentiles of durations, in milliseconds.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 pub struct Spread {
-    /// How many were measured.
+    /// Number of measurements.
     pub count: usize,
-    /// Half of them took no longer.
+    /// Median.
     pub p50: f64,
-    /// Nine of ten.
+    /// 90th percentile.
     pub p90: f64,
-    /// Ninety-nine of a hundred.
+    /// 99th percentile.
     pub p99: f64,
-    /// None took longer.
+    /// Maximum.
     pub max: f64,
 }
 
 impl Spread {
-    /// Of measured times, in milliseconds: the smallest that is not below the share of them.
+    /// Percentiles of times in milliseconds: each is a measured value.
     pub fn of(mut times: Vec<f64>) -> Self {
         times.sort_by(f64::total_cmp);
         let at = |hundredths: usize| {
@@ -29,7 +29,7 @@ impl Spread {
     }
 }
 
-/// A count as a number with fractions.
+/// A count as a floating-point number.
 #[allow(clippy::cast_precision_loss, reason = "counts here are far below 2^52")]
 pub fn exact(count: usize) -> f64 {
     count as f64

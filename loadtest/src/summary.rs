@@ -1,4 +1,4 @@
-//! The table of `loadtest/README.md`: made from the reports in `loadtest/reports`, so that no figure is written by hand.
+//! The table in `loadtest/README.md`: generated from the reports in `loadtest/reports`, so that no figure is written by hand.
 
 use std::{fmt::Write, path::Path};
 
@@ -82,14 +82,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_that_of_the_reports() {
+    fn the_table_equals_the_reports() {
         let readme = std::fs::read_to_string(folder().join("README.md")).expect("loadtest/README.md");
         let reports = reports().expect("reports");
         assert_eq!(readme, filled(&readme, &reports).expect("a place for it"), "run: make loadtest-table");
     }
 
     #[test]
-    fn every_report_is_of_a_scenario_and_ended_well() {
+    fn every_report_has_a_scenario_and_succeeded() {
         for report in reports().expect("reports") {
             assert_eq!(report.failure, None, "{}", report.name);
             assert!(crate::scenario::Scenario::read(&report.name).is_ok(), "{}", report.name);

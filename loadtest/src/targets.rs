@@ -1,4 +1,4 @@
-//! What the operator is held to, and how it stands.
+//! Targets of the operator, and whether they are met.
 
 use crate::{
     backups::Backups,
@@ -10,8 +10,8 @@ fn memory(row: &Row) -> f64 {
     row.members.values().map(|cost| cost.resident_mebibytes).fold(0.0, f64::max)
 }
 
-/// The targets that this report can say something of.
-pub fn judge(report: &Report) -> Vec<Target> {
+/// The targets for which this report has figures.
+pub fn targets(report: &Report) -> Vec<Target> {
     let mut targets = Vec::new();
     let created: Vec<&Row> = report.rows.iter().filter(|row| row.step.starts_with("create")).collect();
     if let Some(row) = created.last().filter(|row| row.ready.count > 0 && report.scenario.failing_jobs_percent == 0) {
@@ -56,8 +56,8 @@ pub fn judge(report: &Report) -> Vec<Target> {
     targets
 }
 
-/// Every backup that was due is made, once, beside no other operation, and within the budget of Jobs. Of those that moved to
-/// another member in the meantime one for each member may run beside them.
+/// Every due backup is made once, never during another operation, and within the limit of Jobs. After a rebalance, one Job for each
+/// member may exceed the limit.
 fn backed_up(report: &Report, step: &str, backups: &Backups, targets: &mut Vec<Target>) {
     let figure = |what: &str| format!("{step}: {what}");
     targets.push(Target::at_least(&figure("made of those due"), exact(backups.made), exact(backups.due), ""));
@@ -71,7 +71,7 @@ fn backed_up(report: &Report, step: &str, backups: &Backups, targets: &mut Vec<T
     targets.push(Target::at_most(&figure("Jobs of one bench at once"), exact(backups.jobs_of_a_bench_most), most, ""));
 }
 
-/// Memory of one member with 300 sites, and what each further one takes.
+/// Memory of one member with 300 sites, and of each additional site.
 fn memory_alone(idle: &[&Row], targets: &mut Vec<Target>) {
     let Some(few) = idle.iter().find(|row| row.sites == 300) else { return };
     targets.push(Target::at_most("RSS of one member with 300 sites", memory(few), 40.0, "MiB"));

@@ -1,5 +1,5 @@
-//! The load test itself, small: every kind of step, and nothing left behind, also when it is told to end.
-#![allow(clippy::unwrap_used, reason = "a test and its helpers")]
+//! A small load test: every kind of step is executed, and nothing is left behind, even if it is terminated.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
     io::{BufRead, BufReader},
@@ -29,14 +29,14 @@ steps:
   - {step: floor, sites: 6}
 "#;
 
-/// The operator's program, which the workspace builds beside this package's.
+/// The operator's program, which the workspace builds into the same folder.
 fn operator() -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_loadtest")).with_file_name("frappe-operator");
     assert!(path.exists(), "{} is not built: cargo build -p frappe-operator", path.display());
     path
 }
 
-/// A folder that goes with the test.
+/// A folder that is removed at the end of the test.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -61,7 +61,7 @@ fn loadtest(folder: &Folder) -> Command {
     command
 }
 
-/// Processes whose command line has this text.
+/// Processes whose command line contains this text.
 fn processes(text: &str) -> Vec<String> {
     let lines = std::fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let line = std::fs::read(entry.ok()?.path().join("cmdline")).ok()?;
@@ -98,7 +98,7 @@ fn every_step_is_measured_and_reported() {
 }
 
 #[test]
-fn what_is_told_to_end_removes_its_cluster() {
+fn a_terminated_run_removes_its_cluster() {
     let folder = Folder::new("ended");
     let mut child = loadtest(&folder).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let cluster = format!("clusters/loadtest-{}/", child.id());
@@ -107,14 +107,14 @@ fn what_is_told_to_end_removes_its_cluster() {
     assert!(begun.is_some() && !processes(&cluster).is_empty(), "it never created a site");
     Command::new("kill").args(["-TERM", &child.id().to_string()]).status().unwrap();
     assert!(!child.wait().unwrap().success());
-    assert_eq!(processes(&cluster), Vec::<String>::new(), "its processes are gone");
-    assert!(!folder.0.join("small.json").exists(), "there is no report of half a run");
+    assert_eq!(processes(&cluster), Vec::<String>::new(), "its processes have ended");
+    assert!(!folder.0.join("small.json").exists(), "an incomplete run has no report");
 }
 
-/// S-1, S-3, S-4, S-5, S-7: random faults while users work, judged by the audit log. 2 minutes of them; `CHAOS_SEED` gives other
+/// S-1, S-3, S-4, S-5, S-7: two minutes of random faults while users work, evaluated by the audit log; `CHAOS_SEED` selects other
 /// faults.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_lost_or_doubled_whatever_goes_wrong() {
+async fn nothing_is_lost_or_duplicated_during_random_faults() {
     let seed = std::env::var("CHAOS_SEED").map_or(1, |it| it.parse().unwrap());
     let chaos = Chaos {
         operator: operator(),
@@ -125,7 +125,7 @@ async fn nothing_is_lost_or_doubled_whatever_goes_wrong() {
         seed,
         map_by_hand: true,
         edits_per_second: 2,
-        // Longer than a loaded machine keeps a process waiting.
+        // Longer than a process may wait for the CPU on a loaded machine.
         lease_seconds: 5,
     };
     let report = chaos.run().await.unwrap();

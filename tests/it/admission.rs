@@ -153,9 +153,9 @@ async fn a_user_references_only_readable_objects() {
         );
     }
     let elsewhere = json!({"dbConfig": {"mariadbRef": {"name": NAME, "namespace": "vault"}}});
-    let judged = users.try_create("siteonly", &object("frappesites", "elsewhere", &elsewhere));
+    let result = users.try_create("siteonly", &object("frappesites", "elsewhere", &elsewhere));
     assert_eq!(
-        judged,
+        result,
         Ok(()),
         "which MariaDBs of other namespaces a site may use is decided by the lists of the bench and the platform"
     );

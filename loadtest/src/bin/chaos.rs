@@ -1,42 +1,42 @@
-//! Replicas under random faults from a seed, judged by the audit log alone. Ends with 1 where anything was wrong.
-#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+//! Replicas with random faults from a seed, evaluated by the audit log. The exit code is 1 if there is a violation.
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::Parser;
 use frappe_loadtest::chaos::settings::Chaos;
 
-/// Lets faults come over replicas while users work, and says what came of it.
+/// Injects faults into replicas while users work, and reports violations.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The program frappe-operator.
     #[arg(long)]
     operator: PathBuf,
-    /// How long faults come.
+    /// How long faults are injected.
     #[arg(long, default_value_t = 600)]
     seconds: u64,
-    /// Sites at the beginning.
+    /// Initial number of sites.
     #[arg(long, default_value_t = 150)]
     sites: usize,
-    /// Benches that they are on; one site of ten is on one that does not exist.
+    /// Number of benches; one of ten sites is on a bench that does not exist.
     #[arg(long, default_value_t = 3)]
     benches: usize,
-    /// Replicas.
+    /// Number of replicas.
     #[arg(long, default_value_t = 4)]
     members: usize,
-    /// Where the faults come from.
+    /// Seed of the faults.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Whether the slot map is edited by hand too.
+    /// Also edit the slot map.
     #[arg(long)]
     map_by_hand: bool,
-    /// Edits of sites in a second.
+    /// Edits of sites per second.
     #[arg(long, default_value_t = 10)]
     edits_per_second: u32,
     /// Duration of the Leases.
     #[arg(long, default_value_t = 3)]
     lease_seconds: u64,
-    /// A file for the report, as Markdown.
+    /// File for the report, as Markdown.
     #[arg(long)]
     out: Option<PathBuf>,
 }
@@ -63,6 +63,6 @@ async fn main() -> anyhow::Result<()> {
     if let Some(out) = &arguments.out {
         std::fs::write(out, report.to_string())?;
     }
-    anyhow::ensure!(report.wrong.is_empty(), "{} things were wrong", report.wrong.len());
+    anyhow::ensure!(report.wrong.is_empty(), "{} violations", report.wrong.len());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! The demo: an empty machine, then a Kubernetes API server, the operator, one bench and 20 sites that become Ready.
-#![allow(clippy::print_stdout, reason = "the demo speaks to a person")]
+//! The demo: starts a Kubernetes API server and the operator, and creates one bench and 20 sites that become Ready.
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 use std::{
     collections::BTreeMap,
@@ -22,19 +22,19 @@ use kube::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Shows the operator at work on a real Kubernetes API server, with kwok in the place of nodes.
+/// Shows the operator with a real Kubernetes API server and nodes simulated by kwok.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// The program frappe-operator.
     #[arg(long)]
     operator: PathBuf,
-    /// Sites to make.
+    /// Number of sites to create.
     #[arg(long, default_value_t = 20)]
     sites: usize,
-    /// End when all sites are Ready, and fail if they are not in time; clean up in both cases.
+    /// End when all sites are Ready, or fail after the time limit; clean up in both cases.
     #[arg(long)]
     once: bool,
-    /// Seconds that the sites have.
+    /// Time limit in seconds.
     #[arg(long, default_value_t = 180)]
     timeout_seconds: u64,
 }
@@ -44,17 +44,19 @@ const NAMESPACE: &str = "demo";
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    println!("Frappe operator demo: a real kube-apiserver; kwok simulates nodes and pods, so no Frappe really runs.\n");
+    println!(
+        "Frappe operator demo: a real kube-apiserver; kwok simulates nodes and pods, so Frappe itself does not run.\n"
+    );
     let mut end = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()].map(signal);
-    let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut end else { bail!("no signal can be waited for: {end:?}") };
-    // Ctrl-C at any time removes what was started: dropping the cluster and the operator does it.
+    let [Ok(interrupt), Ok(terminate), Ok(hangup)] = &mut end else { bail!("cannot wait for signals: {end:?}") };
+    // Ctrl-C at any time removes everything, because the cluster and the operator are dropped.
     tokio::select! {
         result = demo(&arguments) => return result,
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
         _ = hangup.recv() => {}
     }
-    // There may be nobody left to read it.
+    // The output may have no reader.
     let _ = writeln!(std::io::stdout(), "\nremoving the cluster");
     Ok(())
 }
@@ -94,10 +96,10 @@ fn seconds(since: Instant) -> f64 {
     since.elapsed().as_secs_f64()
 }
 
-/// Lines with the time since the start. A terminal has what is going on now on its last line, which is written over.
+/// Prints lines with the time since the start. On a terminal, the last line shows the current state and is overwritten.
 struct Screen {
     begun: Instant,
-    /// Whether the last line may be written over.
+    /// Whether the last line may be overwritten.
     unfinished: bool,
 }
 
@@ -108,7 +110,7 @@ impl Screen {
         self.unfinished = false;
     }
 
-    /// What is going on: on a terminal until the next line; elsewhere a line like any other.
+    /// Shows the current state: on a terminal until the next line, otherwise as a normal line.
     fn now(&mut self, text: &str) {
         if !std::io::stdout().is_terminal() || std::env::var_os("TERM").is_some_and(|it| it == "dumb") {
             return self.line(text);
@@ -130,7 +132,7 @@ fn manifests(sites: usize) -> String {
     documents.join("---\n")
 }
 
-/// Shows the picture whenever it changes; ends when every site is Ready.
+/// Prints the state whenever it changes; ends when every site is Ready.
 async fn watch_until_ready(client: &Client, wanted: usize, screen: &mut Screen) -> anyhow::Result<()> {
     let benches = watcher(Api::<FrappeBench>::namespaced(client.clone(), NAMESPACE), watcher::Config::default())
         .default_backoff()
@@ -161,7 +163,7 @@ async fn watch_until_ready(client: &Client, wanted: usize, screen: &mut Screen) 
             screen.line(&line);
             return Ok(());
         }
-        // At most two a second.
+        // At most two lines per second.
         if line != shown && told.elapsed() > Duration::from_millis(500) {
             screen.now(&line);
             (shown, told) = (line, Instant::now());

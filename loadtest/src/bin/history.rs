@@ -1,6 +1,6 @@
-//! The exact history check by itself: `history FOLDER`, with the audit logs of a cluster whose API server ran with the
-//! policy `audit-history.yaml`.
-#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+//! The history check as a program: `history FOLDER`, with the audit logs of a cluster whose API server uses the policy
+//! `audit-history.yaml`.
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 use std::path::Path;
 
@@ -9,6 +9,6 @@ use frappe_loadtest::history::History;
 
 fn main() -> anyhow::Result<()> {
     let folder = std::env::args().nth(1).context("history FOLDER: the folder of the audit logs")?;
-    println!("{}", History::read(Path::new(&folder))?.judge()?);
+    println!("{}", History::read(Path::new(&folder))?.check()?);
     Ok(())
 }

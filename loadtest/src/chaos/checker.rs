@@ -1,7 +1,7 @@
-//! What the API server's audit log says of a run: who owned which slot when, who wrote what, and which edit was observed when.
+//! Evaluation of a run's audit log: who owned which slot at which time, who wrote what, and when each edit was observed.
 //!
-//! It shares no code with the operator: the slot of a uid and the form of the map are written down here a second time, and
-//! versions and times are the server's own. Writes are joined with the map by resourceVersion, since one store numbers both.
+//! It shares no code with the operator: the slot of a uid and the format of the map are implemented again, and versions and times
+//! are the server's. Writes are joined with the map by resourceVersion, since one store numbers both.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use crate::audit::events;
 
-/// Slots, and behind them the coordinator's place.
+/// Number of slots; the coordinator's entry follows them.
 const SLOTS: usize = 256;
 
-/// Top 8 bits of FNV-1a of 64 bits.
+/// Top 8 bits of the 64-bit FNV-1a hash.
 fn slot_of(uid: &str) -> usize {
     let hash = uid
         .bytes()
@@ -33,16 +33,16 @@ pub struct Map {
     pub at: Timestamp,
     /// Its uid.
     pub uid: String,
-    /// How often members had changed it.
+    /// Its generation.
     pub generation: i64,
-    /// Owner of each slot, as the map names it; empty where it is free.
+    /// Owner of each slot in the map; empty if it is unowned.
     pub owners: Vec<String>,
     epochs: Vec<i64>,
-    /// Whether a person wrote it.
+    /// Whether a user wrote it.
     pub by_person: bool,
 }
 
-/// A write of a member that changed something.
+/// A write of a member that changed an object.
 #[derive(Clone, Debug)]
 struct Effect {
     what: String,
@@ -52,69 +52,69 @@ struct Effect {
     slot: usize,
 }
 
-/// An edit of a site by a person.
+/// An edit of a site by a user.
 #[derive(Clone, Debug)]
 pub struct Edit {
     /// The site.
     pub site: String,
     /// Its slot.
     pub slot: usize,
-    /// What it made of the site.
+    /// The site's generation after it.
     pub generation: i64,
-    /// When it was answered.
+    /// When it was completed.
     pub at: Timestamp,
-    /// When a status said that it was observed.
+    /// When the status observed it.
     pub observed: Option<Timestamp>,
-    /// Whether it made the site.
+    /// Whether it created the site.
     pub creates: bool,
-    /// Whether the site was deleted, then or later.
+    /// Whether the site was deleted at that time or later.
     pub gone: bool,
 }
 
-/// What is known of one site.
+/// The state of one site.
 #[derive(Default)]
 struct Site {
     name: String,
-    /// Newest generation that a person made.
+    /// Newest generation by a user.
     generation: i64,
     observed: Vec<(i64, Timestamp)>,
     gone: bool,
 }
 
-/// What the log says.
+/// Contents of the log.
 #[derive(Default)]
 pub struct Findings {
     /// Versions of the map, in order.
     pub maps: Vec<Map>,
     /// Edits of sites, in order.
     pub edits: Vec<Edit>,
-    /// Sites that people made, and deleted.
+    /// Number of sites that users created.
     pub made: usize,
-    /// Likewise.
+    /// Number of sites that users deleted.
     pub deleted: usize,
-    /// Jobs made.
+    /// Number of created Jobs.
     pub jobs: usize,
-    /// Jobs whose name was made twice.
+    /// Jobs that were created twice.
     pub jobs_twice: Vec<String>,
-    /// Answers to members by code and resource.
+    /// Error responses to members, by code and resource.
     pub refused: BTreeMap<(i64, String), usize>,
     effects: Vec<Effect>,
 }
 
-/// What the versions of the map say of the writes.
+/// Writes of members, compared with the owners in the map.
 #[derive(Debug, Default)]
-pub struct Judgement {
-    /// Writes that changed something.
+pub struct Verdict {
+    /// Number of writes that changed an object.
     pub writes: usize,
-    /// By another than the owner at that version.
-    pub trespasses: Vec<String>,
-    /// By the owner from whom a person had just taken the slot.
+    /// Writes by a member that was not the owner at that version.
+    pub violations: Vec<String>,
+    /// Writes by an owner whose slot a user had just removed.
     pub after_hand: Vec<String>,
-    /// While a version of the map is missing in the log, since the API server was killed before it wrote it down.
+    /// Writes while a version of the map is missing in the log, because the API server was killed before it logged it.
     pub undecided: usize,
-    /// Changes of owner without a higher epoch.
+    /// Changes of an owner without a higher epoch.
     pub epochs: Vec<String>,
-    /// Likewise, where a person had written the epoch.
+    /// Changes of an owner without a higher epoch, after a user had changed the epoch.
     pub epochs_after_hand: usize,
 }
 
@@ -143,7 +143,7 @@ fn map(event: &Value) -> Option<Map> {
     let metadata = &object["metadata"];
     let gone = metadata["deletionTimestamp"].is_string() && metadata["finalizers"].as_array().is_none_or(Vec::is_empty);
     let epochs: Vec<i64> = spec["epochs"].as_array()?.iter().map(|it| it.as_i64().unwrap_or(0)).collect();
-    // What has no epoch is free, whoever is named as its owner.
+    // An entry without an epoch is unowned, whatever its owner is.
     let free = |slot: usize| gone || epochs.get(slot).is_none_or(|epoch| *epoch <= 0);
     let owners = spec["owners"].as_array()?.iter().enumerate();
     Some(Map {
@@ -174,18 +174,17 @@ impl Findings {
         Ok(reader.end())
     }
 
-    /// The map at the time.
+    /// The map at a time.
     pub fn map_at(&self, at: Timestamp) -> Option<&Map> {
         self.maps.iter().rfind(|map| map.at <= at)
     }
 
-    /// Edits that no status ever showed as observed, of sites that are left.
+    /// Edits of existing sites that were never observed.
     pub fn lost(&self) -> Vec<&Edit> {
         self.edits.iter().filter(|edit| edit.observed.is_none() && !edit.gone).collect()
     }
 
-    /// Edits of sites that were there, from a time on: those that were observed, with how long they waited in seconds, the
-    /// shortest first.
+    /// Observed edits of existing sites since a time, with their wait in seconds, the shortest first.
     pub fn waits(&self, since: Timestamp) -> Vec<(f64, &Edit)> {
         let edits = self.edits.iter().filter(|edit| !edit.creates && edit.at >= since);
         let mut waits: Vec<_> = edits.filter_map(|edit| wait(edit).map(|seconds| (seconds, edit))).collect();
@@ -193,18 +192,18 @@ impl Findings {
         waits
     }
 
-    /// Judges every write and every change of owner. `right_seconds`: for how long an owner may act without reading the map, and
-    /// so without hearing that a person took a slot from it.
-    pub fn judge(&self, right_seconds: f64) -> Judgement {
-        let mut judged = Judgement { writes: self.effects.len(), ..Judgement::default() };
+    /// Checks every write and every change of an owner. `right_seconds`: how long an owner may act without reading the map, and so
+    /// without noticing that a user removed its slot.
+    pub fn check(&self, right_seconds: f64) -> Verdict {
+        let mut verdict = Verdict { writes: self.effects.len(), ..Verdict::default() };
         for effect in &self.effects {
-            self.judge_write(effect, right_seconds, &mut judged);
+            self.check_write(effect, right_seconds, &mut verdict);
         }
-        self.judge_epochs(&mut judged);
-        judged
+        self.check_epochs(&mut verdict);
+        verdict
     }
 
-    fn judge_write(&self, effect: &Effect, right_seconds: f64, judged: &mut Judgement) {
+    fn check_write(&self, effect: &Effect, right_seconds: f64, verdict: &mut Verdict) {
         let next = self.maps.partition_point(|map| map.version < effect.version);
         let owner =
             |index: usize| self.maps.get(index).and_then(|map| map.owners.get(effect.slot)).map_or("", String::as_str);
@@ -215,28 +214,28 @@ impl Findings {
         let now = before.map_or("", owner);
         let shown = format!("{} at {} by {} while {now:?} owned it", effect.what, effect.version, effect.pod);
         let (Some(before), after) = (before, self.maps.get(next)) else {
-            judged.trespasses.push(shown);
+            verdict.violations.push(shown);
             return;
         };
         let missing = after.is_some_and(|after| {
             after.uid == self.maps[before].uid && after.generation > self.maps[before].generation + 1
         });
         if missing {
-            judged.undecided += 1;
+            verdict.undecided += 1;
             return;
         }
-        // When the writer lost the slot, and by whom: another may have taken since what a person made free.
+        // When the writer lost the slot, and to whom: another member may have taken over a slot that a user freed.
         let had = |index: usize| pod(owner(index)) == effect.pod;
         let lost = (1..=before).rev().find(|index| had(*index - 1) && !had(*index)).map(|index| &self.maps[index]);
         match lost.filter(|map| map.by_person).map(|map| effect.at.duration_since(map.at).as_secs_f64()) {
             Some(late) if late < right_seconds => {
-                judged.after_hand.push(format!("{shown}, {:.0} ms after a person took it", late * 1e3));
+                verdict.after_hand.push(format!("{shown}, {:.0} ms after a user removed it", late * 1e3));
             }
-            _ => judged.trespasses.push(shown),
+            _ => verdict.violations.push(shown),
         }
     }
 
-    fn judge_epochs(&self, judged: &mut Judgement) {
+    fn check_epochs(&self, verdict: &mut Verdict) {
         for slot in 0..=SLOTS {
             let (mut owner, mut highest, mut by_hand) = (String::new(), 0_i64, false);
             for (index, map) in self.maps.iter().enumerate() {
@@ -250,9 +249,9 @@ impl Findings {
                 if !next.is_empty() && *next != owner {
                     match (*epoch > highest, by_hand) {
                         (true, _) => {}
-                        (false, true) => judged.epochs_after_hand += 1,
+                        (false, true) => verdict.epochs_after_hand += 1,
                         (false, false) => {
-                            judged.epochs.push(format!("slot {slot} at {}: {epoch} after {highest}", map.version));
+                            verdict.epochs.push(format!("slot {slot} at {}: {epoch} after {highest}", map.version));
                         }
                     }
                     (highest, by_hand) = (*epoch, false);
@@ -263,17 +262,17 @@ impl Findings {
     }
 }
 
-/// How long an edit waited, in seconds.
+/// How long an edit waited to be observed, in seconds.
 pub fn wait(edit: &Edit) -> Option<f64> {
     edit.observed.map(|observed| observed.duration_since(edit.at).as_secs_f64().max(0.0))
 }
 
-/// Reads events in the order of the log.
+/// Processes events in the order of the log.
 #[derive(Default)]
 struct Reader {
     found: Findings,
     sites: HashMap<String, Site>,
-    /// Versions of objects that were seen: an answer with one of them changed nothing.
+    /// Known versions of objects: a response with one of them changed nothing.
     versions: HashSet<(String, u64)>,
     jobs: HashSet<(String, String)>,
 }
@@ -307,7 +306,7 @@ impl Reader {
         let object = &event["responseObject"];
         let metadata = &object["metadata"];
         if let ("delete", Some(uid)) = (verb, object["details"]["uid"].as_str()) {
-            // Nothing held it: it went at once, and the answer is no object.
+            // Without finalizers, the site is deleted at once, and the response is not an object.
             self.sites.entry(uid.to_owned()).or_default().gone = true;
             self.found.deleted += 1;
             return;
@@ -365,7 +364,7 @@ impl Reader {
         }
     }
 
-    /// Answers whether it changed something.
+    /// Returns whether it changed an object.
     fn effect(&mut self, object: &Value, uid: &str, what: String, at: Timestamp, pod: String, slot: usize) -> bool {
         let Some(version) = version(object) else { return false };
         let changed = self.versions.insert((uid.to_owned(), version));

@@ -1,4 +1,4 @@
-//! Events of an audit log, and what is made of them.
+//! Audit events, and their evaluation.
 
 use serde_json::json;
 
@@ -39,7 +39,7 @@ pub(in crate::chaos) fn found(events: &[Value]) -> Findings {
     reader.end()
 }
 
-/// Known values, so that a slip here does not agree with one there.
+/// Known values, so that both implementations cannot have the same error.
 #[test]
 fn slots_are_those_of_the_protocol() {
     assert_eq!(slot_of("00000000-0000-0000-0000-000000000000"), 0x7c);
@@ -47,23 +47,23 @@ fn slots_are_those_of_the_protocol() {
 }
 
 #[test]
-fn a_write_of_who_is_not_the_owner_is_found() {
+fn a_write_by_a_non_owner_is_found() {
     let write = |version, pod: &str, second| event("update", "frappesites", &member(pod), second, site(version, 1, 1));
     let map = |version, generation, owner, epoch, second| {
         event("update", "slotmaps", &member("a"), second, map_of(version, generation, owner, epoch))
     };
-    let good = found(&[map(1, 1, "a_1", 1, 1), write(2, "a", 2), map(3, 2, "b_1", 2, 3), write(4, "b", 4)]).judge(4.0);
-    assert_eq!((good.writes, good.trespasses.len(), good.epochs.len()), (2, 0, 0));
-    let bad = found(&[map(1, 1, "a_1", 1, 1), map(3, 2, "b_1", 1, 3), write(4, "a", 4)]).judge(4.0);
-    assert_eq!((bad.trespasses.len(), bad.epochs.len()), (1, 257), "{bad:?}");
-    let missing = found(&[map(1, 1, "a_1", 1, 1), write(4, "b", 4), map(5, 3, "c_1", 3, 5)]).judge(4.0);
-    assert_eq!((missing.trespasses.len(), missing.undecided), (0, 1), "b may have been the owner in between");
-    let nobody = found(&[write(4, "a", 4)]).judge(4.0);
-    assert_eq!(nobody.trespasses.len(), 1);
+    let good = found(&[map(1, 1, "a_1", 1, 1), write(2, "a", 2), map(3, 2, "b_1", 2, 3), write(4, "b", 4)]).check(4.0);
+    assert_eq!((good.writes, good.violations.len(), good.epochs.len()), (2, 0, 0));
+    let bad = found(&[map(1, 1, "a_1", 1, 1), map(3, 2, "b_1", 1, 3), write(4, "a", 4)]).check(4.0);
+    assert_eq!((bad.violations.len(), bad.epochs.len()), (1, 257), "{bad:?}");
+    let missing = found(&[map(1, 1, "a_1", 1, 1), write(4, "b", 4), map(5, 3, "c_1", 3, 5)]).check(4.0);
+    assert_eq!((missing.violations.len(), missing.undecided), (0, 1), "b may have been the owner in between");
+    let unowned = found(&[write(4, "a", 4)]).check(4.0);
+    assert_eq!(unowned.violations.len(), 1);
 }
 
 #[test]
-fn an_owner_may_not_know_at_once_of_a_slot_taken_by_hand() {
+fn an_owner_may_notice_late_that_a_user_removed_its_slot() {
     let events = |late| {
         [
             event("update", "slotmaps", &member("a"), 1, map_of(1, 1, "a_1", 1)),
@@ -71,12 +71,12 @@ fn an_owner_may_not_know_at_once_of_a_slot_taken_by_hand() {
             event("update", "frappesites", &member("a"), late, site(4, 1, 1)),
         ]
     };
-    let soon = found(&events(3)).judge(4.0);
-    assert_eq!((soon.trespasses.len(), soon.after_hand.len()), (0, 1), "{soon:?}");
-    assert_eq!(found(&events(7)).judge(4.0).trespasses.len(), 1);
+    let soon = found(&events(3)).check(4.0);
+    assert_eq!((soon.violations.len(), soon.after_hand.len()), (0, 1), "{soon:?}");
+    assert_eq!(found(&events(7)).check(4.0).violations.len(), 1);
 }
 
-/// An epoch of 0 written by hand makes a slot free: another may take it before its owner hears of that.
+/// An epoch of 0 that a user writes frees a slot: another member may take it over before its owner notices.
 #[test]
 fn a_slot_freed_by_hand_may_have_a_new_owner() {
     let by_hand = |agent: &str| {
@@ -87,18 +87,18 @@ fn a_slot_freed_by_hand_may_have_a_new_owner() {
             event("update", "frappesites", &member("a"), 4, site(4, 1, 1)),
         ]
     };
-    let judged = found(&by_hand("kubectl/1")).judge(4.0);
-    assert_eq!((judged.trespasses.len(), judged.after_hand.len()), (0, 1), "{judged:?}");
-    assert_eq!(found(&by_hand(&member("b"))).judge(4.0).trespasses.len(), 1, "no person did");
+    let verdict = found(&by_hand("kubectl/1")).check(4.0);
+    assert_eq!((verdict.violations.len(), verdict.after_hand.len()), (0, 1), "{verdict:?}");
+    assert_eq!(found(&by_hand(&member("b"))).check(4.0).violations.len(), 1, "no user did");
 }
 
 #[test]
-fn an_answer_that_changed_nothing_is_no_write() {
+fn a_response_that_changed_nothing_is_not_a_write() {
     let twice = [
         event("update", "frappesites", &member("a"), 1, site(2, 1, 1)),
         event("update", "frappesites", &member("b"), 2, site(2, 1, 1)),
     ];
-    assert_eq!(found(&twice).judge(4.0).writes, 1);
+    assert_eq!(found(&twice).check(4.0).writes, 1);
 }
 
 #[test]
@@ -115,5 +115,5 @@ fn an_edit_waits_until_a_status_shows_its_generation() {
     assert_eq!(lost.lost().len(), 1);
     let went = json!({"kind": "Status", "details": {"uid": "u"}});
     let gone = found(&[edit(1, 1, 1), edit(2, 2, 2), event("delete", "frappesites", "", 3, went)]);
-    assert_eq!((gone.lost().len(), gone.deleted), (0, 1), "a site that nothing holds goes at once");
+    assert_eq!((gone.lost().len(), gone.deleted), (0, 1), "a site without finalizers is deleted at once");
 }

@@ -1,69 +1,69 @@
-//! Which faults come, drawn from a seed, and how a map or a Lease is edited by hand.
+//! Random faults from a seed, and edits of the map and of Leases by users.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// What goes wrong.
+/// A fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// kill -9; the container is started again in its pod, or another pod comes.
+    /// kill -9; the container is restarted in its pod, or another pod is started.
     Kill {
-        /// In its pod.
+        /// Whether it is restarted in its pod.
         same_pod: bool,
     },
     /// SIGSTOP, and SIGCONT after this.
     Stop(Duration),
-    /// SIGTERM; another pod comes.
+    /// SIGTERM; another pod is started.
     Terminate,
     /// The Lease of a member is deleted.
     LeaseDeleted,
-    /// It is edited by hand.
+    /// The Lease of a member is edited.
     Lease(LeaseEdit),
-    /// The API server is killed and started again with its etcd.
+    /// The API server is killed and restarted with its etcd.
     ApiServerKilled,
-    /// The map is edited by hand.
+    /// The map is edited.
     Map(MapEdit),
 }
 
-/// What a person does to a Lease.
+/// An edit of a Lease by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LeaseEdit {
     /// It has no holder.
     NoHolder,
-    /// A stranger holds it.
+    /// It has an unknown holder.
     Stranger,
     /// It was renewed long ago.
     Old,
 }
 
-/// What a person does to the map.
+/// An edit of the map by a user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MapEdit {
-    /// What a member has is free.
+    /// A member's slots become unowned.
     MemberRemoved,
-    /// What a member has belongs to one that nobody knows.
+    /// A member's slots get an unknown owner.
     UnknownMember,
-    /// A member stands in the list a second time, and half of what it has belongs to that.
+    /// A member is listed twice, and the second entry has half of its slots.
     MemberTwice,
-    /// The epochs of a member's slots are this.
+    /// The epochs of a member's slots get this value.
     Epochs(i64),
-    /// The map is deleted, its finalizer too.
+    /// The map is deleted despite its finalizer.
     Deleted,
 }
 
-/// A fault, how long after the one before, and on which of the members.
+/// A fault, its delay after the previous one, and its member.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
-    /// Time to wait first.
+    /// Delay.
     pub wait: Duration,
-    /// Number of the member, modulo how many there are.
+    /// Number of the member, modulo the number of members.
     pub pick: usize,
-    /// What it is.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// Edits of the map, as often as they come.
+/// Edits of the map, repeated by their frequency.
 const MAP_EDITS: [MapEdit; 10] = [
     MapEdit::MemberRemoved,
     MapEdit::MemberRemoved,
@@ -71,15 +71,15 @@ const MAP_EDITS: [MapEdit; 10] = [
     MapEdit::MemberTwice,
     MapEdit::Epochs(1),
     MapEdit::Epochs(0),
-    // The definition of the map allows neither of these two: the API server refuses them.
+    // The CRD allows neither of these two: the API server rejects them.
     MapEdit::Epochs(-7),
     MapEdit::Epochs(i64::MAX),
-    // The largest that it allows.
+    // The largest allowed value.
     MapEdit::Epochs(9_007_199_254_740_991),
     MapEdit::Deleted,
 ];
 
-/// The faults of a seed, for ever.
+/// The endless sequence of faults of a seed.
 pub fn plan(seed: u64, map_by_hand: bool) -> impl Iterator<Item = Planned> + Send {
     let mut random = fastrand::Rng::with_seed(seed);
     std::iter::repeat_with(move || Planned {
@@ -102,12 +102,12 @@ fn draw(random: &mut fastrand::Rng, map_by_hand: bool) -> Fault {
 }
 
 impl LeaseEdit {
-    /// Whether its holder holds it no more.
-    pub fn ends_a_life(self) -> bool {
+    /// Whether the holder loses its Lease.
+    pub fn ends_an_incarnation(self) -> bool {
         self != Self::Old
     }
 
-    /// As a merge patch.
+    /// The edit as a merge patch.
     pub fn patch(self) -> Value {
         match self {
             Self::NoHolder => json!({"spec": {"holderIdentity": ""}}),
@@ -118,8 +118,8 @@ impl LeaseEdit {
 }
 
 impl MapEdit {
-    /// For people.
-    pub fn word(self) -> String {
+    /// The edit's name in the report.
+    pub fn name(self) -> String {
         match self {
             Self::MemberRemoved => "member removed".to_owned(),
             Self::UnknownMember => "unknown member".to_owned(),
@@ -129,7 +129,7 @@ impl MapEdit {
         }
     }
 
-    /// Edits a map's spec; `pick` says whose.
+    /// Edits a map's spec; `pick` is the member's index.
     pub fn apply(self, spec: &mut Value, pick: usize) {
         let members = spec["members"].as_array().map_or(0, Vec::len);
         if members == 0 {
@@ -139,7 +139,7 @@ impl MapEdit {
         let mine: Vec<usize> = positions(spec, chosen);
         match self {
             Self::MemberRemoved => set(spec, "owners", &mine, &json!(-1)),
-            Self::UnknownMember => spec["members"][pick % members] = json!("nobody_1"),
+            Self::UnknownMember => spec["members"][pick % members] = json!("unknown_1"),
             Self::MemberTwice => {
                 let again = spec["members"][pick % members].clone();
                 if let Some(list) = spec["members"].as_array_mut() {
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_map_is_edited_as_said() {
+    fn edits_of_the_map_are_applied() {
         let map = || json!({"members": ["a_1", "b_1"], "owners": [0, 1, 1, 0, 1], "epochs": [5, 5, 5, 5, 5]});
         let edited = |edit: MapEdit| {
             let mut map = map();
@@ -200,7 +200,7 @@ mod tests {
             map
         };
         assert_eq!(edited(MapEdit::MemberRemoved)["owners"], json!([0, -1, -1, 0, -1]));
-        assert_eq!(edited(MapEdit::UnknownMember)["members"], json!(["a_1", "nobody_1"]));
+        assert_eq!(edited(MapEdit::UnknownMember)["members"], json!(["a_1", "unknown_1"]));
         assert_eq!(edited(MapEdit::MemberTwice)["owners"], json!([0, 2, 1, 0, 2]));
         assert_eq!(edited(MapEdit::MemberTwice)["members"], json!(["a_1", "b_1", "b_1"]));
         assert_eq!(edited(MapEdit::Epochs(0))["epochs"], json!([5, 0, 0, 5, 0]));

@@ -1,4 +1,4 @@
-//! The members, and what is done to them.
+//! The members, and the faults that are injected into them.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -31,24 +31,24 @@ use crate::{
     process::{NAMESPACE, Operator, Options},
 };
 
-/// Name of the map, and what the names of the Leases begin with.
+/// Name of the map, and prefix of the Leases' names.
 const NAME: &str = "frappe-operator";
 
-/// A member that runs.
+/// A running member.
 struct Member {
     name: String,
     uid: String,
     operator: Operator,
-    /// Whether its process stands still.
+    /// Whether its process is paused.
     stands_still: Arc<AtomicBool>,
 }
 
-/// How members ended that were told to.
+/// How stopped members ended.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Ends {
-    /// They gave everything back.
+    /// Members that released everything.
     pub(super) clean: usize,
-    /// They could not.
+    /// Members that could not.
     pub(super) other: usize,
 }
 
@@ -61,11 +61,11 @@ pub(super) struct Fleet<'a> {
     members: Vec<Member>,
     started: usize,
     logs: Vec<PathBuf>,
-    /// Members that end.
+    /// Members that are stopping.
     ending: JoinSet<bool>,
     journal: Arc<Mutex<Journal>>,
     counts: BTreeMap<String, usize>,
-    /// Members that did not end well though nothing was wrong any more, or had ended before by themselves.
+    /// Members that failed to stop without a fault, or had ended before.
     unclean: Vec<String>,
 }
 
@@ -123,17 +123,17 @@ impl<'a> Fleet<'a> {
         self.note(|journal| journal.deaths.push(death));
     }
 
-    /// How often each fault came.
+    /// Number of faults by kind.
     pub(super) fn counts(&self) -> &BTreeMap<String, usize> {
         &self.counts
     }
 
-    /// Members that did not end well.
+    /// Members that did not stop cleanly.
     pub(super) fn unclean(&self) -> &[String] {
         &self.unclean
     }
 
-    /// How often the members' logs say this.
+    /// Number of lines with this text in the members' logs.
     pub(super) fn count_log_lines(&self, word: &str) -> usize {
         let of = |path: &PathBuf| {
             std::fs::read_to_string(path).unwrap_or_default().lines().filter(|it| it.contains(word)).count()
@@ -141,9 +141,9 @@ impl<'a> Fleet<'a> {
         self.logs.iter().map(of).sum()
     }
 
-    /// One fault.
+    /// Injects one fault.
     pub(super) async fn inject(&mut self, planned: Planned) -> anyhow::Result<()> {
-        // One that stands still is left alone until it goes on.
+        // A paused member gets no other fault until it is resumed.
         let awake: Vec<usize> =
             (0..self.members.len()).filter(|it| !self.members[*it].stands_still.load(Ordering::SeqCst)).collect();
         let Some(chosen) = awake.get(planned.pick % awake.len().max(1)).copied() else { return Ok(()) };
@@ -168,7 +168,9 @@ impl<'a> Fleet<'a> {
             Fault::Lease(edit) => {
                 let lease = format!("{NAME}-{}", self.members[chosen].name);
                 let patch = Patch::Merge(edit.patch());
-                if self.leases.patch(&lease, &PatchParams::default(), &patch).await.is_ok() && edit.ends_a_life() {
+                if self.leases.patch(&lease, &PatchParams::default(), &patch).await.is_ok()
+                    && edit.ends_an_incarnation()
+                {
                     self.died(&self.members[chosen].uid.clone(), true);
                 }
                 "Lease edited".to_owned()
@@ -177,7 +179,7 @@ impl<'a> Fleet<'a> {
                 self.kill_api_server().await?;
                 "API server killed".to_owned()
             }
-            Fault::Map(edit) => format!("map: {}{}", edit.word(), self.edit_map(edit, planned.pick).await),
+            Fault::Map(edit) => format!("map: {}{}", edit.name(), self.edit_map(edit, planned.pick).await),
         };
         println!("{} {shown}", Timestamp::now().strftime("%H:%M:%S"));
         *self.counts.entry(word).or_default() += 1;
@@ -234,7 +236,7 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Answers what came of it, where it was not done.
+    /// Returns a note if the edit was not made.
     async fn edit_map(&self, edit: MapEdit, pick: usize) -> &'static str {
         if edit == MapEdit::Deleted {
             let free = Patch::Merge(json!({"metadata": {"finalizers": null}}));
@@ -247,14 +249,14 @@ impl<'a> Fleet<'a> {
             edit.apply(&mut map.data["spec"], pick);
             match self.maps.replace(NAME, &PostParams::default(), &map).await {
                 Ok(_) => return "",
-                Err(kube::Error::Api(status)) if status.code == 422 => return " (refused by the API server)",
+                Err(kube::Error::Api(status)) if status.code == 422 => return " (rejected by the API server)",
                 Err(_) => {}
             }
         }
         " (failed)"
     }
 
-    /// Nothing is wrong any more, and there are as many members as at the beginning.
+    /// Ends all faults, and restores the initial number of members.
     pub(super) async fn heal(&mut self) -> anyhow::Result<()> {
         while self.members.iter().any(|it| it.stands_still.load(Ordering::SeqCst)) {
             tokio::time::sleep(Duration::from_millis(100)).await;
@@ -262,8 +264,7 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    /// Whether the map gives every slot, and the coordinator's place, to an incarnation that holds the Lease of a member
-    /// that runs.
+    /// Whether every slot and the coordinator's entry belong to an incarnation that holds the Lease of a running member.
     pub(super) async fn owns_everything(&self) -> bool {
         let Ok(map) = self.maps.get(NAME).await else { return false };
         let Ok(leases) = self.leases.list(&ListParams::default()).await else { return false };
@@ -277,7 +278,7 @@ impl<'a> Fleet<'a> {
             && owners.into_iter().all(|it| member(it).is_some_and(|it| holders.contains(it)))
     }
 
-    /// Ends all members. How those ended that were told to while faults came.
+    /// Stops all members. Returns how members that were stopped during faults ended.
     pub(super) async fn end(&mut self) -> anyhow::Result<Ends> {
         let mut ends = Ends::default();
         while let Some(clean) = self.ending.join_next().await {

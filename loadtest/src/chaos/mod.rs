@@ -1,6 +1,6 @@
-//! Chaos: replicas under random faults from a seed while users work, judged by what the audit log says.
+//! Chaos: replicas with random faults from a seed while users work, evaluated by the audit log.
 #![allow(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
-#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 pub mod checker;
 pub mod faults;
@@ -23,19 +23,19 @@ use users::Users;
 
 use crate::{chaos::settings::Chaos, cluster::Cluster};
 
-/// How long sites may take to become Ready before anything goes wrong.
+/// How long sites may take to become Ready before the first fault.
 const BEGIN_WITHIN: Duration = Duration::from_mins(6);
-/// How long after the last fault everything must be observed, and owned.
+/// Time after the last fault until everything must be observed and owned.
 const SETTLE_WITHIN: Duration = Duration::from_mins(3);
 
 impl Chaos {
-    /// For how long a member may act after it read the map: 12 of 15 parts of its Lease's duration.
+    /// How long a member may act after a read of the map: 12/15 of its Lease's duration.
     #[allow(clippy::cast_precision_loss, reason = "a few seconds")]
     fn right_seconds(&self) -> f64 {
         self.lease_seconds as f64 * 12.0 / 15.0
     }
 
-    /// Runs it in a cluster of its own. The report says what was seen, and whether anything was wrong.
+    /// Runs it in a new cluster. The report contains all violations.
     pub async fn run(&self) -> anyhow::Result<Report> {
         let cluster = tokio::task::spawn_blocking(|| {
             Cluster::start_with("chaos", 5, &[("AUDIT_POLICY", "audit-history.yaml"), ("LEADER_ELECT", "false")])
@@ -59,17 +59,14 @@ impl Chaos {
         until(BEGIN_WITHIN, "the sites are Ready", async || users.unobserved().await.is_ok_and(|(_, it)| it >= ready))
             .await?;
         let begun = Timestamp::now();
-        println!(
-            "{} sites, {} members; faults come for {:?}, seed {}",
-            self.sites, self.members, self.duration, self.seed
-        );
+        println!("{} sites, {} members; faults for {:?}, seed {}", self.sites, self.members, self.duration, self.seed);
         let work = tokio::spawn(users.clone().work(self.seed + 1, self.edits_per_second, self.sites));
         let injected = self.inject_faults(&mut fleet).await;
         users.busy.store(false, Ordering::SeqCst);
         fleet.heal().await?;
         let observed = async || users.unobserved().await.is_ok_and(|(waiting, _)| waiting == 0);
         let settled = until(SETTLE_WITHIN, "every edit is observed", observed).await;
-        // Slots without a site are taken over as the others are, maybe later.
+        // Slots without sites are taken over like the others, but perhaps later.
         let owned = until(SETTLE_WITHIN, "every slot has an owner", async || fleet.owns_everything().await).await;
         work.abort();
         injected?;
@@ -96,7 +93,7 @@ impl Chaos {
     }
 }
 
-/// Looks from outside until it is so.
+/// Polls until the condition is true.
 async fn until(most: Duration, what: &str, look: impl AsyncFn() -> bool) -> anyhow::Result<()> {
     let end = Instant::now() + most;
     while Instant::now() < end {

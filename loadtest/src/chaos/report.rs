@@ -1,4 +1,4 @@
-//! What a run showed, as Markdown, and what of it must not be.
+//! The results of a run as Markdown, and its violations.
 
 use std::{
     collections::BTreeMap,
@@ -8,27 +8,27 @@ use std::{
 use jiff::Timestamp;
 
 use super::{
-    checker::{Edit, Findings, Judgement},
+    checker::{Edit, Findings, Verdict},
     fleet::{Ends, Fleet},
     settings::Chaos,
     trace::{Journal, Span, Unowned, causes},
 };
 
-/// From how many seconds on an edit's wait is traced.
+/// Edits that wait longer are traced.
 const TAIL_SECONDS: f64 = 2.0;
-/// Edits that waited longest, each shown.
+/// Number of longest waits that are shown.
 const LONGEST: usize = 10;
 
-/// What a run showed.
+/// The results of a run.
 #[derive(Default)]
 pub struct Report {
     rows: Vec<(String, String)>,
     tail: String,
-    /// What must not be: nothing, if all is well.
+    /// Violations; empty if the run succeeded.
     pub wrong: Vec<String>,
 }
 
-/// Shares of an ordered list: p50, p90, p99 and the largest.
+/// Percentiles of an ordered list: p50, p90, p99 and the maximum.
 fn shares(ordered: &[f64]) -> String {
     let at = |share: usize| ordered.get((ordered.len().saturating_sub(1)) * share / 100).copied().unwrap_or(0.0);
     format!("{:.2}, {:.2}, {:.2}, {:.2}", at(50), at(90), at(99), at(100))
@@ -40,28 +40,28 @@ fn list(counts: &BTreeMap<String, usize>) -> String {
 }
 
 impl Report {
-    /// Of what was between two times.
+    /// The report of the time between two times.
     pub(super) fn new(chaos: &Chaos, (begun, ended): Span, found: &Findings, fleet: &Fleet<'_>, ends: Ends) -> Self {
-        let (journal, judged) = (fleet.journal(), found.judge(chaos.right_seconds()));
+        let (journal, verdict) = (fleet.journal(), found.check(chaos.right_seconds()));
         let unowned = Unowned::of(found, &journal);
         let waits = found.waits(begun);
         let mut this = Self { rows: Vec::new(), tail: tail(&waits, found, &journal, &unowned), wrong: Vec::new() };
         this.row("faults", &list(fleet.counts()));
         let away = journal.outages.iter().map(|(from, to)| format!("{:.0} s", to.duration_since(*from).as_secs_f64()));
-        this.row("API server away", &away.collect::<Vec<_>>().join(", "));
+        this.row("API server unavailable", &away.collect::<Vec<_>>().join(", "));
         this.edits(begun, found, &waits);
-        this.map(found, &judged);
+        this.map(found, &verdict);
         this.row("slots without a living owner, s: p50, p90, p99, max", &shares(&unowned.seconds((begun, ended))));
         let left = unowned.count_at(ended);
         this.row("slots without one at the end", &left.to_string());
         this.must_be_none("slots have no owner at the end", left, &[]);
-        this.row("members that were told to end: clean / not", &format!("{} / {}", ends.clean, ends.other));
+        this.row("stopped members: clean / not", &format!("{} / {}", ends.clean, ends.other));
         let lines = |word| fleet.count_log_lines(word);
         let (fenced, back) = (lines("end=Fenced"), lines("end=WentBack"));
         let panics = lines("panicked");
         this.row("incarnations fenced / map went back / panics", &format!("{fenced} / {back} / {panics}"));
         this.must_be_none("panics", panics, &[]);
-        this.must_be_none("members did not end well", fleet.unclean().len(), fleet.unclean());
+        this.must_be_none("members did not stop cleanly", fleet.unclean().len(), fleet.unclean());
         this.rows.insert(0, ("run".to_owned(), run(chaos)));
         this
     }
@@ -90,24 +90,21 @@ impl Report {
         self.must_be_none("edits were never observed", lost.len(), &lost);
     }
 
-    fn map(&mut self, found: &Findings, judged: &Judgement) {
+    fn map(&mut self, found: &Findings, verdict: &Verdict) {
         let mut uids: Vec<&str> = found.maps.iter().map(|map| map.uid.as_str()).collect();
         uids.dedup();
         self.row("versions of the map (maps)", &format!("{} ({})", found.maps.len(), uids.len()));
-        self.row("writes of members to sites, statuses and Jobs that changed something", &judged.writes.to_string());
-        self.row("of them by another than the slot's owner at that version", &judged.trespasses.len().to_string());
-        self.row(
-            "likewise, after a person took the slot from the writer, within the writer's right",
-            &judged.after_hand.len().to_string(),
-        );
-        self.row("likewise, while a version of the map is missing in the log", &judged.undecided.to_string());
-        let epochs = format!("{} ({})", judged.epochs.len(), judged.epochs_after_hand);
-        self.row("changes of owner without a higher epoch (where a person had written the epoch)", &epochs);
+        self.row("writes of members to sites, statuses and Jobs that changed something", &verdict.writes.to_string());
+        self.row("of them by another than the slot's owner at that version", &verdict.violations.len().to_string());
+        self.row("writes by a former owner soon after a user removed its slot", &verdict.after_hand.len().to_string());
+        self.row("writes while a version of the map is missing in the log", &verdict.undecided.to_string());
+        let epochs = format!("{} ({})", verdict.epochs.len(), verdict.epochs_after_hand);
+        self.row("changes of owner without a higher epoch (after a user had changed the epoch)", &epochs);
         self.row("Jobs made / name made twice", &format!("{} / {}", found.jobs, found.jobs_twice.len()));
         let refused = found.refused.iter().map(|((code, what), count)| format!("{code} {what} {count}"));
-        self.row("refused writes of members", &refused.collect::<Vec<_>>().join(", "));
-        self.must_be_none("writes by another than the owner", judged.trespasses.len(), &judged.trespasses);
-        self.must_be_none("changes of owner without a higher epoch", judged.epochs.len(), &judged.epochs);
+        self.row("rejected writes of members", &refused.collect::<Vec<_>>().join(", "));
+        self.must_be_none("writes by another than the owner", verdict.violations.len(), &verdict.violations);
+        self.must_be_none("changes of owner without a higher epoch", verdict.epochs.len(), &verdict.epochs);
         self.must_be_none("Jobs were made twice", found.jobs_twice.len(), &found.jobs_twice);
     }
 }
@@ -122,11 +119,11 @@ fn run(chaos: &Chaos) -> String {
         chaos.edits_per_second,
         chaos.lease_seconds,
         chaos.seed,
-        if chaos.map_by_hand { "edited by hand" } else { "left alone" }
+        if chaos.map_by_hand { "edited by hand" } else { "not edited" }
     )
 }
 
-/// What the edits that waited long waited for.
+/// The causes of long waits.
 fn tail(waits: &[(f64, &Edit)], found: &Findings, journal: &Journal, unowned: &Unowned) -> String {
     let long = waits.iter().filter(|(seconds, _)| *seconds > TAIL_SECONDS);
     let traced: Vec<_> = long.map(|(seconds, edit)| (*seconds, *edit, causes(edit, found, journal, unowned))).collect();
@@ -138,7 +135,7 @@ fn tail(waits: &[(f64, &Edit)], found: &Findings, journal: &Journal, unowned: &U
         }
     }
     let mut text = format!(
-        "{} of {} edits waited longer than {TAIL_SECONDS} s. What for:\n\n| cause | edits | seconds in all |\n|---|---|---|\n",
+        "{} of {} edits waited longer than {TAIL_SECONDS} s. Causes:\n\n| cause | edits | seconds in all |\n|---|---|---|\n",
         traced.len(),
         waits.len()
     );
@@ -180,8 +177,8 @@ mod tests {
         *,
     };
 
-    /// A checker that cannot fail proves nothing: a stranger's write, an edit that nobody observed and a Job made twice
-    /// are said, and make the run fail.
+    /// The checker reports a write by a non-owner, an edit that was not observed and a Job that was created twice, and the run
+    /// fails.
     #[test]
     fn violations_are_reported() {
         let job = |uid: &str, version: &str| {
@@ -197,18 +194,18 @@ mod tests {
             event("create", "jobs", &member("a"), 4, job("one", "4")),
             event("create", "jobs", &member("a"), 5, job("two", "5")),
         ];
-        let judged = |log: &[serde_json::Value]| {
+        let verdict = |log: &[serde_json::Value]| {
             let (found, mut report) = (found(log), Report::default());
-            report.map(&found, &found.judge(4.0));
+            report.map(&found, &found.check(4.0));
             report.edits(Timestamp::UNIX_EPOCH, &found, &[]);
             report
         };
-        let report = judged(&log);
+        let report = verdict(&log);
         let shown = report.to_string();
         for wrong in ["1 writes by another than the owner", "1 edits were never observed", "1 Jobs were made twice"] {
             assert!(shown.contains(&format!("WRONG: {wrong}")), "{wrong}: {shown}");
         }
         assert_eq!(report.wrong.len(), 3, "{shown}");
-        assert!(judged(&log[..1]).wrong.is_empty());
+        assert!(verdict(&log[..1]).wrong.is_empty());
     }
 }

@@ -1,25 +1,25 @@
-//! What a chaos run is.
+//! Settings of a chaos run.
 
 use std::{path::PathBuf, time::Duration};
 
-/// What is run.
+/// Settings.
 #[derive(Clone, Debug)]
 pub struct Chaos {
     /// The program frappe-operator.
     pub operator: PathBuf,
-    /// How long faults come.
+    /// How long faults are injected.
     pub duration: Duration,
-    /// Sites at the beginning.
+    /// Initial number of sites.
     pub sites: usize,
-    /// Benches that they are on.
+    /// Number of benches.
     pub benches: usize,
-    /// Members.
+    /// Number of members.
     pub members: usize,
-    /// Where the faults come from.
+    /// Seed of the faults.
     pub seed: u64,
-    /// Whether the map is edited by hand too.
+    /// Whether the map is edited, too.
     pub map_by_hand: bool,
-    /// Edits of sites in a second.
+    /// Edits of sites per second.
     pub edits_per_second: u32,
     /// Duration of the Leases, in seconds.
     pub lease_seconds: u64,

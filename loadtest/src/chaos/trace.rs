@@ -1,4 +1,4 @@
-//! What an edit waited for: the API server, an owner, its owner's process, or else.
+//! Why an edit waited: for the API server, an owner, the owner's process, or something else.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -6,14 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::checker::{Edit, Findings, pod};
 
-/// Steps in which a wait is looked at.
+/// Resolution of a wait.
 const STEP: SignedDuration = SignedDuration::from_millis(100);
-/// How long after an outage members may wait before they try again, lists and backoff.
+/// How long members may need to recover from an outage: lists and backoff.
 const AFTER_OUTAGE: SignedDuration = SignedDuration::from_secs(10);
-/// How long a new owner may take to list what it gained.
+/// How long a new owner may take to list its new slots.
 const AFTER_CHANGE: SignedDuration = SignedDuration::from_secs(2);
 
-/// From when to when.
+/// Start and end.
 pub type Span = (Timestamp, Timestamp);
 
 /// The end of a member's process, or of its Lease.
@@ -23,25 +23,25 @@ pub struct Death {
     pub pod: String,
     /// When.
     pub at: Timestamp,
-    /// Whether the pod lives on, as another incarnation.
+    /// Whether the pod continues, as another incarnation.
     pub joins_again: bool,
 }
 
-/// What the driver did, by the wall clock of the same machine.
+/// The injected faults, with the wall clock of the same machine.
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
-    /// Spans in which the API server was away.
+    /// Times without the API server.
     pub outages: Vec<Span>,
-    /// Spans in which a pod's process stood still.
+    /// Times in which a pod's process was paused.
     pub stops: Vec<(String, Span)>,
     /// Ends of members.
     pub deaths: Vec<Death>,
 }
 
-/// Spans in which nobody who was alive owned a slot.
+/// For each slot, times without a live owner.
 pub struct Unowned(Vec<Vec<(Timestamp, Option<Timestamp>)>>);
 
-/// Who is dead.
+/// Dead members.
 #[derive(Default)]
 struct Dead {
     pods: HashSet<String>,
@@ -55,7 +55,7 @@ impl Dead {
 }
 
 impl Unowned {
-    /// Follows map and deaths in the order of their times.
+    /// Processes versions of the map and deaths in order.
     pub fn of(found: &Findings, journal: &Journal) -> Self {
         let slots = found.maps.first().map_or(0, |map| map.owners.len());
         let mut spans: Vec<Vec<(Timestamp, Option<Timestamp>)>> = vec![Vec::new(); slots];
@@ -84,7 +84,7 @@ impl Unowned {
         Self(spans)
     }
 
-    /// How long slots were unowned, in seconds and in order, of what began between two times.
+    /// How long slots were unowned, in seconds and in order, for times that started between two times.
     pub fn seconds(&self, (since, until): Span) -> Vec<f64> {
         let slots = self.0.iter().take(256).flatten().filter(|(begun, _)| *begun >= since && *begun < until);
         let ended = slots.filter_map(|(begun, end)| Some(end.as_ref()?.duration_since(*begun).as_secs_f64()));
@@ -93,7 +93,7 @@ impl Unowned {
         seconds
     }
 
-    /// Slots, and the coordinator's place, that are unowned at a time.
+    /// Number of unowned slots, including the coordinator's entry, at a time.
     pub fn count_at(&self, at: Timestamp) -> usize {
         (0..self.0.len()).filter(|slot| self.at(*slot, at)).count()
     }
@@ -119,24 +119,24 @@ pub fn causes(edit: &Edit, found: &Findings, journal: &Journal, unowned: &Unowne
 fn cause(slot: usize, at: Timestamp, found: &Findings, journal: &Journal, unowned: &Unowned) -> &'static str {
     let within = |span: &Span, after: SignedDuration| span.0 <= at && at < span.1 + after;
     if journal.outages.iter().any(|outage| within(outage, SignedDuration::ZERO)) {
-        return "the API server was away";
+        return "the API server was unavailable";
     }
     if unowned.at(slot, at) {
-        return "nobody alive owned the slot";
+        return "the slot had no live owner";
     }
     let Some(map) = found.map_at(at) else { return "no map" };
     let owner = map.owners.get(slot).map_or("", String::as_str);
     let stood = |(stopped, span): &(String, Span)| stopped == pod(owner) && within(span, SignedDuration::ZERO);
     if journal.stops.iter().any(stood) {
-        return "the owner's process stood still";
+        return "the owner's process was paused";
     }
     if journal.outages.iter().any(|outage| within(outage, AFTER_OUTAGE)) {
-        return "the API server had just come back";
+        return "the API server had just recovered";
     }
     let former = found.maps.iter().rfind(|map| map.owners.get(slot).is_some_and(|it| it != owner) && map.at <= at);
     let since = former.and_then(|former| found.maps.iter().find(|map| map.version > former.version));
     if since.is_some_and(|since| at < since.at + AFTER_CHANGE) {
         return "the slot had just got its owner";
     }
-    "else: the owner's queue, lists and backoff"
+    "other: the owner's queue, lists and backoff"
 }

@@ -1,4 +1,4 @@
-//! The users: they edit, make and delete sites, on benches that are Ready and on one that does not exist.
+//! The users: they edit, create and delete sites, on benches that are Ready and on one that does not exist.
 
 use std::{
     sync::{
@@ -17,21 +17,21 @@ use serde_json::json;
 
 /// Namespace of the sites.
 pub const NAMESPACE: &str = "chaos";
-/// A bench that does not exist: its sites stay without their slot's label.
+/// A bench that does not exist: its sites have no slot label.
 const ABSENT_BENCH: &str = "absent";
-/// Of so many sites one is on it.
-const ONE_ASTRAY_OF: usize = 10;
-/// An edit, and now and then a site more or less: of so many.
+/// One of this number of sites is on it.
+const ONE_WITHOUT_BENCH_OF: usize = 10;
+/// One of this number of edits is the creation of a site instead; one of the next number is a deletion.
 const ONE_MADE_OF: u32 = 25;
 const ONE_DELETED_OF: u32 = 30;
 
-/// The sites that there are.
+/// The existing sites.
 #[derive(Clone)]
 pub struct Users {
     sites: Api<FrappeSite>,
     names: Arc<Mutex<Vec<String>>>,
     benches: usize,
-    /// Whether they edit.
+    /// Whether they are active.
     pub busy: Arc<AtomicBool>,
 }
 
@@ -53,7 +53,7 @@ pub fn ground(benches: usize) -> String {
 }
 
 impl Users {
-    /// Users of so many benches.
+    /// Users of this number of benches.
     pub fn new(client: Client, benches: usize) -> Self {
         Self {
             sites: Api::namespaced(client, NAMESPACE),
@@ -67,9 +67,9 @@ impl Users {
         self.names.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes site number so much.
+    /// Creates the site with this number.
     pub async fn make(&self, number: usize) -> kube::Result<()> {
-        let bench = if number % ONE_ASTRAY_OF == ONE_ASTRAY_OF - 1 {
+        let bench = if number % ONE_WITHOUT_BENCH_OF == ONE_WITHOUT_BENCH_OF - 1 {
             ABSENT_BENCH.to_owned()
         } else {
             format!("bench-{}", number % self.benches)
@@ -85,7 +85,7 @@ impl Users {
         Ok(())
     }
 
-    /// Edits and makes and deletes, so many times a second, until the task is dropped.
+    /// Edits, creates and deletes sites at this rate until the task is dropped.
     pub async fn work(self, seed: u64, per_second: u32, mut number: usize) {
         let mut random = fastrand::Rng::with_seed(seed);
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second.max(1));
@@ -129,7 +129,7 @@ impl Users {
         }
     }
 
-    /// Sites whose newest edit no status shows yet, and how many are Ready.
+    /// Number of sites whose newest edit is not observed yet, and number of Ready sites.
     pub async fn unobserved(&self) -> kube::Result<(usize, usize)> {
         let sites = self.sites.list(&ListParams::default()).await?.items;
         let observed = |site: &FrappeSite| site.status.as_ref().and_then(|status| status.observed_generation);
@@ -141,11 +141,11 @@ impl Users {
         Ok((waiting, sites.iter().filter(ready).count()))
     }
 
-    /// Has the audit log say of each site what it is now: a patch that changes nothing is answered with the object.
+    /// Writes each site's current state to the audit log: the response to an empty patch is the object.
     pub async fn write_down(&self) -> kube::Result<()> {
         for site in self.sites.list_metadata(&ListParams::default()).await?.items {
             match self.sites.patch(&site.name_any(), &PatchParams::default(), &Patch::Merge(&json!({}))).await {
-                // It was being deleted.
+                // It is being deleted.
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 written => _ = written?,
             }

@@ -1,4 +1,4 @@
-//! What replicas cost.
+//! Resource usage of replicas.
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
@@ -6,13 +6,13 @@ use frappe_loadtest::members::{Member, Members};
 
 use crate::editor::Editor;
 
-/// What a replica used.
+/// Resource usage of a replica.
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     cpu_seconds: f64,
     /// Received in watches and lists.
     megabytes: f64,
-    /// Requests but for Leases and map.
+    /// Requests, without Leases and map.
     requests: f64,
     resident_mebibytes: f64,
 }
@@ -29,7 +29,7 @@ impl Cost {
     }
 }
 
-/// What each replica costs in so many seconds.
+/// Resource usage of each replica in this number of seconds.
 pub(crate) async fn cost(members: &Members<'_>, editor: &Editor, seconds: u64) -> anyhow::Result<Costs> {
     editor.waits();
     let mut before = BTreeMap::new();
@@ -54,7 +54,7 @@ pub(crate) async fn cost(members: &Members<'_>, editor: &Editor, seconds: u64) -
     Ok(Costs { rows, edits: format!("{edits} edits waited p50 {p50} ms, p99 {p99} ms, at most {most} ms") })
 }
 
-/// What all replicas used.
+/// Resource usage of all replicas.
 pub(crate) struct Costs {
     rows: BTreeMap<String, Cost>,
     edits: String,
@@ -67,7 +67,7 @@ impl Costs {
         self.rows.values().map(of).sum::<f64>() / count
     }
 
-    /// Memory of a member that no site adds to: where the line through two numbers of sites meets none.
+    /// Memory of a member without sites: extrapolated from two numbers of sites.
     pub(crate) fn fixed_mebibytes(&self, sites: usize, few: &Self, few_sites: usize) -> f64 {
         let (most, least) = (self.mean(|it| it.resident_mebibytes), few.mean(|it| it.resident_mebibytes));
         #[allow(clippy::cast_precision_loss, reason = "a count of sites")]
@@ -75,7 +75,7 @@ impl Costs {
         least - few_sites * (most - least) / (sites - few_sites).max(1.0)
     }
 
-    /// A member's mean against that of a member alone; of memory, what is beyond a base.
+    /// Compares the mean of members with a single member; for memory, only the part above a base.
     pub(crate) fn against(&self, alone: &Self, base: &str, base_mebibytes: f64) -> String {
         let share = |of: fn(&Cost) -> f64| self.mean(of) / alone.mean(of).max(1e-9);
         #[allow(clippy::cast_precision_loss, reason = "a few replicas")]

@@ -1,4 +1,4 @@
-//! A platform's users: they make sites, edit them all the time, and wait until each edit is reconciled.
+//! Simulated users: they create sites, edit them continuously, and wait until each edit is reconciled.
 
 use std::{
     collections::HashMap,
@@ -27,17 +27,17 @@ const NAMESPACE: &str = "fleet";
 
 #[derive(Default)]
 struct Waiting {
-    /// Edits that are not reconciled yet: site, generation, since when.
+    /// Pending edits: site, generation, start.
     edits: HashMap<String, Vec<(i64, Instant)>>,
     /// How long edits waited.
     waits: Vec<Duration>,
     ready: HashMap<String, bool>,
-    /// Newest generation of each site that was seen reconciled.
+    /// Newest reconciled generation of each site.
     observed: HashMap<String, i64>,
 }
 
 impl Waiting {
-    /// The answer to an edit may come after the watch has shown that it was reconciled.
+    /// The response to an edit may arrive after the watch has shown that it was reconciled.
     fn edited(&mut self, name: String, generation: i64, sent: Instant) {
         if self.observed.get(&name).is_some_and(|observed| *observed >= generation) {
             self.waits.push(sent.elapsed());
@@ -56,10 +56,10 @@ impl Waiting {
     }
 }
 
-/// Edits sites until it is stopped.
+/// Edits sites until stopped.
 pub(crate) struct Editor {
     waiting: Arc<Mutex<Waiting>>,
-    /// The first so many sites are edited: 0 is a pause.
+    /// Number of sites that are edited; 0 is a pause.
     edited: Arc<AtomicUsize>,
 }
 
@@ -88,7 +88,7 @@ fn site(arguments: &Arguments, number: usize) -> String {
 }
 
 impl Editor {
-    /// Makes the benches; edits the sites that [`Self::grow`] makes.
+    /// Creates the benches, and edits the sites that [`Self::grow`] creates.
     pub(crate) fn start(arguments: &Arguments, cluster: &Cluster, client: Client) -> anyhow::Result<Self> {
         let this = Self { waiting: Arc::default(), edited: Arc::default() };
         cluster.apply(&ground(arguments))?;
@@ -97,7 +97,7 @@ impl Editor {
         Ok(this)
     }
 
-    /// Makes sites until there are so many, waits until they are Ready, and edits them all from then on.
+    /// Creates sites up to this number, waits until they are Ready, and edits all of them from then on.
     pub(crate) async fn grow(&self, arguments: &Arguments, cluster: &Cluster, sites: usize) -> anyhow::Result<()> {
         let begun = Instant::now();
         let numbers: Vec<usize> = (self.edited.swap(0, Ordering::SeqCst)..sites).collect();
@@ -128,7 +128,7 @@ impl Editor {
         self.with(|waiting| waiting.ready.values().filter(|ready| **ready).count())
     }
 
-    /// Edits that wait, and the age of the oldest.
+    /// Number of pending edits, and the age of the oldest.
     pub(crate) fn backlog(&self) -> (usize, Duration) {
         self.with(|waiting| {
             let edits = waiting.edits.values().flatten();
@@ -136,7 +136,7 @@ impl Editor {
         })
     }
 
-    /// How long edits waited since this was asked last: number, p50, p99, maximum in milliseconds.
+    /// How long edits waited since the last call: number, p50, p99, maximum in milliseconds.
     pub(crate) fn waits(&self) -> (usize, [u128; 3]) {
         let mut waits = self.with(|waiting| std::mem::take(&mut waiting.waits));
         waits.sort_unstable();
@@ -157,7 +157,7 @@ impl Editor {
         self.edited.store(0, Ordering::SeqCst);
     }
 
-    /// Every edit was reconciled.
+    /// Asserts that every edit was reconciled.
     pub(crate) fn all_reconciled(&self) -> anyhow::Result<()> {
         let (count, oldest) = self.backlog();
         anyhow::ensure!(count == 0, "{count} edits were never reconciled, the oldest is {oldest:?} old");
@@ -166,7 +166,7 @@ impl Editor {
     }
 }
 
-/// Edits sites in turn: what changes is small, what follows is a reconcile and a status.
+/// Edits sites in turn: each small change causes a reconcile and a status write.
 async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>, edited: Arc<AtomicUsize>) {
     let sites: Api<FrappeSite> = Api::namespaced(client, NAMESPACE);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / arguments.edits_per_second.max(1));
@@ -185,7 +185,7 @@ async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>
             let sent = Instant::now();
             if let Ok(site) = sites.patch(&name, &PatchParams::default(), &Patch::Merge(&protection)).await {
                 let observed = site.status.as_ref().and_then(|status| status.observed_generation);
-                // What changed nothing waits for nothing.
+                // An edit that changed nothing is not pending.
                 if let Some(generation) = site.metadata.generation.filter(|it| Some(*it) != observed) {
                     waiting.lock().unwrap_or_else(PoisonError::into_inner).edited(name, generation, sent);
                 }
@@ -194,7 +194,7 @@ async fn edit(client: Client, arguments: Arguments, waiting: Arc<Mutex<Waiting>>
     }
 }
 
-/// Notes what is Ready and which edits were reconciled.
+/// Records which sites are Ready and which edits were reconciled.
 async fn follow(client: Client, waiting: Arc<Mutex<Waiting>>) {
     let sites: Api<FrappeSite> = Api::namespaced(client, NAMESPACE);
     let mut stream = watcher(sites, watcher::Config::default()).default_backoff().applied_objects().boxed();

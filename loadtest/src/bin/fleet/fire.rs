@@ -1,4 +1,4 @@
-//! What goes wrong, one scenario after the other, while sites are edited.
+//! Fault scenarios, one after the other, while sites are edited.
 
 use std::time::Duration;
 
@@ -9,25 +9,25 @@ use crate::editor::Editor;
 
 /// Three lease durations.
 const PAUSE: Duration = Duration::from_secs(45);
-/// How long the API server is away.
+/// Duration of the API server's outage.
 const OUTAGE: Duration = Duration::from_mins(1);
-/// How long the fleet has to share evenly again.
+/// Time limit for sharing the slots evenly again.
 const SETTLE: Duration = Duration::from_secs(90);
 
-/// Measures one scenario from its beginning until everything is shared and reconciled again.
-struct Scene {
+/// Measures one scenario from its start until everything is shared and reconciled again.
+struct Measurement {
     name: String,
     begun: Timestamp,
 }
 
-impl Scene {
+impl Measurement {
     #[expect(clippy::disallowed_methods, reason = "the audit log has the wall clock's time")]
     fn begin(name: &str, editor: &Editor) -> Self {
         editor.waits();
         Self { name: name.to_owned(), begun: Timestamp::now() }
     }
 
-    /// `gone` are the uids of pods that are dead: for their slots the map tells how long nobody owned them.
+    /// `gone` are the uids of dead pods: the map shows how long their slots were unowned.
     async fn end(self, members: &Members<'_>, editor: &Editor, gone: &[String]) -> anyhow::Result<()> {
         members.settled(SETTLE).await?;
         let limit = tokio::time::Instant::now() + SETTLE;
@@ -40,7 +40,7 @@ impl Scene {
             .iter()
             .filter(|it| it.resource == "slotmaps" && !["get", "list", "watch"].contains(&it.verb.as_str()));
         let (landed, refused): (Vec<_>, Vec<_>) = swaps.partition(|it| it.code < 300);
-        // Edits lead to writes of the status only: any other write to a site would be one for the move.
+        // Edits only cause status writes: any other write to a site would be caused by the move.
         let site_writes = requests.iter().filter(|it| it.resource == "frappesites" && it.is_work_write()).count();
         let history = History::read(&members.cluster.logs)?;
         let mut unowned = history.unowned(self.begun, gone);
@@ -56,7 +56,7 @@ impl Scene {
             self.name,
             landed.len(),
             refused.len(),
-            history.trespasses().len()
+            history.violations().len()
         );
         Ok(())
     }
@@ -73,28 +73,28 @@ fn table_head() {
     println!("|---|---|---|---|---|---|---|---|");
 }
 
-/// From one replica to so many.
+/// Scales from one replica to this number.
 pub(crate) async fn scale(members: &mut Members<'_>, editor: &Editor, count: usize) -> anyhow::Result<()> {
     table_head();
-    let scene = Scene::begin(&format!("1 to {count} members"), editor);
+    let measurement = Measurement::begin(&format!("1 to {count} members"), editor);
     for index in 2..=count {
         members.start(&format!("member-{index}")).await?;
     }
-    scene.end(members, editor, &[]).await
+    measurement.end(members, editor, &[]).await
 }
 
-/// Everything that goes wrong.
+/// Runs all fault scenarios.
 pub(crate) async fn scenarios(members: &mut Members<'_>, editor: &Editor, only: &str) -> anyhow::Result<()> {
     table_head();
     let wanted = |name: &str| name.contains(only);
     if wanted("restart") {
-        let scene = Scene::begin("rolling restart of all", editor);
+        let measurement = Measurement::begin("rolling restart of all", editor);
         for name in members.running.keys().cloned().collect::<Vec<_>>() {
             let next = format!("{name}r");
             members.start(&next).await?;
             members.stop(&name).await?;
         }
-        scene.end(members, editor, &[]).await?;
+        measurement.end(members, editor, &[]).await?;
     }
     if wanted("kill") {
         let coordinator = members.coordinator().await?;
@@ -113,63 +113,63 @@ pub(crate) async fn scenarios(members: &mut Members<'_>, editor: &Editor, only: 
         outage(members, editor).await?;
     }
     if wanted("map") {
-        let scene = Scene::begin("map deleted by hand", editor);
+        let measurement = Measurement::begin("map deleted by hand", editor);
         let patch = r#"{"metadata":{"finalizers":null}}"#;
         members.cluster.kubectl(&["delete", "slotmap", "frappe-operator", "-n", NAMESPACE, "--wait=false"], "")?;
         members
             .cluster
             .kubectl(&["patch", "slotmap", "frappe-operator", "-n", NAMESPACE, "--type=merge", "-p", patch], "")?;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        scene.end(members, editor, &[]).await?;
+        measurement.end(members, editor, &[]).await?;
     }
     if wanted("scale") {
-        let scene = Scene::begin("5 to 2 members", editor);
+        let measurement = Measurement::begin("5 to 2 members", editor);
         for name in members.running.keys().skip(2).cloned().collect::<Vec<_>>() {
             members.stop(&name).await?;
         }
-        scene.end(members, editor, &[]).await?;
+        measurement.end(members, editor, &[]).await?;
     }
     Ok(())
 }
 
 async fn kill(members: &mut Members<'_>, editor: &Editor, name: &str, shown: &str) -> anyhow::Result<()> {
-    let scene = Scene::begin(shown, editor);
+    let measurement = Measurement::begin(shown, editor);
     let Some(mut member) = members.running.remove(name) else { return Ok(()) };
     member.operator.kill()?;
-    scene.end(members, editor, &[member.uid]).await?;
+    measurement.end(members, editor, &[member.uid]).await?;
     members.start(&format!("{name}k")).await?;
     members.settled(SETTLE).await
 }
 
 async fn pause(members: &mut Members<'_>, editor: &Editor) -> anyhow::Result<()> {
-    let scene = Scene::begin("SIGSTOP for 45 s, then SIGCONT", editor);
+    let measurement = Measurement::begin("SIGSTOP for 45 s, then SIGCONT", editor);
     let Some((_, member)) = members.running.iter().next() else { return Ok(()) };
     let gone = member.uid.clone();
     member.operator.signal("STOP")?;
     tokio::time::sleep(PAUSE).await;
     member.operator.signal("CONT")?;
-    scene.end(members, editor, &[gone]).await
+    measurement.end(members, editor, &[gone]).await
 }
 
 async fn cut(members: &mut Members<'_>, editor: &Editor, mode: Mode, shown: &str) -> anyhow::Result<()> {
-    let scene = Scene::begin(shown, editor);
+    let measurement = Measurement::begin(shown, editor);
     let Some((_, member)) = members.running.iter().next_back() else { return Ok(()) };
     let gone = member.uid.clone();
     let Some(proxy) = &member.proxy else { return Ok(()) };
     proxy.set(mode);
     tokio::time::sleep(PAUSE).await;
     proxy.set(Mode::Open);
-    scene.end(members, editor, &[gone]).await
+    measurement.end(members, editor, &[gone]).await
 }
 
-/// The API server stands still: requests hang, nothing is answered.
+/// Pauses the API server: requests get no response.
 async fn outage(members: &mut Members<'_>, editor: &Editor) -> anyhow::Result<()> {
-    let scene = Scene::begin("API server stopped for 60 s", editor);
+    let measurement = Measurement::begin("API server stopped for 60 s", editor);
     let before = members.map().await?.map(|map| map.content.generation);
     members.cluster.signal_api_server("STOP")?;
     tokio::time::sleep(OUTAGE).await;
     members.cluster.signal_api_server("CONT")?;
-    scene.end(members, editor, &[]).await?;
+    measurement.end(members, editor, &[]).await?;
     let after = members.map().await?.map(|map| map.content.generation);
     println!("  (generation of the map before and after the outage: {before:?}, {after:?})");
     Ok(())

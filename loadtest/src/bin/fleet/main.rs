@@ -1,6 +1,6 @@
-//! Replicas under fire: thousands of sites on a real API server, edited all the time, while replicas come, go, die, stand
-//! still or are cut off. Says what each costs, how long edits waited, and whether anybody wrote what was not its own.
-#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+//! Replicas with faults: thousands of sites on a real API server are edited continuously while replicas are added, stopped, killed,
+//! paused or disconnected. Reports resource usage, waits of edits, and writes by non-owners.
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 mod costs;
 mod editor;
@@ -19,25 +19,25 @@ use frappe_loadtest::{
 use costs::cost;
 use editor::Editor;
 
-/// Shows what replicas cost and how they behave when things go wrong.
+/// Measures the resource usage of replicas and their behaviour with faults.
 #[derive(Clone, Debug, Parser)]
 pub(crate) struct Arguments {
     /// The program frappe-operator.
     #[arg(long)]
     pub(crate) operator: PathBuf,
-    /// Sites to make.
+    /// Number of sites to create.
     #[arg(long, default_value_t = 2000)]
     pub(crate) sites: usize,
-    /// Benches that they are on.
+    /// Number of benches.
     #[arg(long, default_value_t = 10)]
     pub(crate) benches: usize,
-    /// Replicas to scale to.
+    /// Number of replicas to scale to.
     #[arg(long, default_value_t = 5)]
     pub(crate) members: usize,
-    /// Edits of sites in a second.
+    /// Edits of sites per second.
     #[arg(long, default_value_t = 50)]
     pub(crate) edits_per_second: u32,
-    /// Seconds for which costs are measured.
+    /// Seconds for which resource usage is measured.
     #[arg(long, default_value_t = 40)]
     pub(crate) cost_seconds: u64,
     /// Run only the scenarios whose names contain this.
@@ -48,7 +48,7 @@ pub(crate) struct Arguments {
     pub(crate) feature_gates: Option<String>,
 }
 
-/// Sites with which a replica shows what its work takes, whatever the number of sites.
+/// Number of sites for the measurement of the work that does not depend on the number of sites.
 const FEW_SITES: usize = 50;
 
 #[tokio::main]
@@ -87,7 +87,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let alone = cost(&members, &editor, arguments.cost_seconds).await?;
     println!("\n## Cost, 1 member, {} edits/s for {} s\n\n{alone}", arguments.edits_per_second, arguments.cost_seconds);
     fire::scale(&mut members, &editor, arguments.members).await?;
-    // Watches are narrowed when it has been quiet for 10 s.
+    // Watches are narrowed after 10 s without changes.
     tokio::time::sleep(Duration::from_secs(15)).await;
     let shared = cost(&members, &editor, arguments.cost_seconds).await?;
     println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
@@ -101,6 +101,6 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     editor.all_reconciled()?;
     members.stop_all().await?;
     let history = History::read(&cluster.logs).context("read the audit log")?;
-    println!("\n## History: {}", history.judge()?);
+    println!("\n## History: {}", history.check()?);
     Ok(())
 }

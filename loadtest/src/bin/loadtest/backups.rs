@@ -1,4 +1,4 @@
-//! Every site is backed up by one schedule while members are killed, added and ended, and sites are changed.
+//! Backs up every site by one schedule while members are killed, added and stopped, and sites are changed.
 
 use std::{
     collections::BTreeMap,
@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use frappe_crds::SiteBackup;
-use frappe_loadtest::backups::{Backups, Occupancy, judge, minute_after};
+use frappe_loadtest::backups::{Backups, Occupancy, evaluate, minute_after};
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use k8s_openapi::api::batch::v1::Job;
@@ -27,14 +27,14 @@ use crate::{
     tracker,
 };
 
-/// Requests that are under way at once, at most.
+/// Maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 16;
-/// Time until the minute that `SOON` stands for: SiteBackups are made and understood until then.
+/// Time until the minute for `SOON`, in which SiteBackups are created and reconciled.
 const SOON_SECONDS: i64 = 120;
-/// How long the operator has to say when each is due, and to end what runs at the end.
+/// Time limit for the operator to report when each is due, and to complete running backups at the end.
 const PATIENCE: Duration = Duration::from_mins(5);
 
-/// What a step measured.
+/// The results of a step.
 pub(crate) struct Measured {
     pub(crate) mark: Mark,
     /// When a member was killed, and the uid of its pod.
@@ -42,7 +42,7 @@ pub(crate) struct Measured {
     pub(crate) backups: Backups,
 }
 
-/// Makes a SiteBackup for each site, lets members come and go, and compares what was due with what was made.
+/// Creates a SiteBackup for each site, starts and stops members, and compares due with completed backups.
 pub(crate) async fn run(
     run: &mut Run<'_>,
     schedule: &str,
@@ -58,7 +58,7 @@ pub(crate) async fn run(
     create(&api, &sites, &schedule).await?;
     let due = promised(&api, sites.len()).await?;
     let changing = tokio::spawn(change(tracker::sites(&run.client), sites, changes_per_minute));
-    let gone = come_and_go(run, Duration::from_secs(seconds)).await;
+    let gone = change_members(run, Duration::from_secs(seconds)).await;
     changing.abort();
     let gone = gone?;
     let until = now();
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let histories = listed.iter().map(|it| (it.name_any(), it.status.clone().unwrap_or_default().history)).collect();
     let backups = {
         let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-        judge(&due, &histories, &jobs, until)
+        evaluate(&due, &histories, &jobs, until)
     };
     watching.abort();
     api.delete_collection(&DeleteParams::default(), &ListParams::default()).await?;
@@ -80,7 +80,7 @@ fn name(object: &DynamicObject) -> String {
     object.name_any()
 }
 
-/// Watches which Jobs run from now on.
+/// Starts a watch of running Jobs.
 fn watch(run: &Run<'_>) -> (Arc<Mutex<Occupancy>>, JoinHandle<()>) {
     let jobs = Arc::new(Mutex::new(Occupancy::default()));
     let api: Api<Job> = Api::namespaced(run.client.clone(), NAMESPACE);
@@ -111,7 +111,7 @@ async fn create(api: &Api<SiteBackup>, sites: &[String], schedule: &str) -> anyh
         .await
 }
 
-/// When each is due, by its own word.
+/// When each is due, according to its status.
 async fn promised(api: &Api<SiteBackup>, sites: usize) -> anyhow::Result<BTreeMap<String, Timestamp>> {
     let begun = Instant::now();
     while begun.elapsed() < PATIENCE {
@@ -123,10 +123,10 @@ async fn promised(api: &Api<SiteBackup>, sites: usize) -> anyhow::Result<BTreeMa
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    bail!("not every SiteBackup says when it is due")
+    bail!("not every SiteBackup reports when it is due")
 }
 
-/// Changes sites one after the other in a way that needs a Job each.
+/// Changes sites one after the other, such that each needs a Job.
 async fn change(api: Api<DynamicObject>, sites: Vec<String>, per_minute: u32) {
     if per_minute == 0 {
         return;
@@ -140,9 +140,9 @@ async fn change(api: Api<DynamicObject>, sites: Vec<String>, per_minute: u32) {
     }
 }
 
-/// A member is killed after a quarter of the time, one is added after half of it, the coordinator is told to end after three
-/// quarters; at the end there are as many as there were. Answers when the first died, and its uid.
-async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Timestamp, Vec<String>)> {
+/// Kills a member after a quarter of the time, adds one after half of it, stops the coordinator after three quarters, and restores the
+/// number of members at the end. Returns when the first was killed, and its uid.
+async fn change_members(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Timestamp, Vec<String>)> {
     let (begun, members) = (Instant::now(), run.members.running.len());
     let until = async |quarters: u32| {
         let at = time * quarters / 4;
@@ -154,7 +154,7 @@ async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Times
     let mut member = run.members.running.remove(&victim).context("it runs")?;
     let killed_at = now();
     member.operator.kill()?;
-    run.looks()?;
+    run.update_sampler()?;
     run.settled().await?;
     until(2).await;
     while run.members.running.len() <= members {
@@ -164,14 +164,14 @@ async fn come_and_go(run: &mut Run<'_>, time: Duration) -> anyhow::Result<(Times
     until(3).await;
     let chief = run.members.coordinator().await?;
     run.members.stop(&chief).await?;
-    run.looks()?;
+    run.update_sampler()?;
     run.settled().await?;
     until(4).await;
     Ok((killed_at, vec![member.uid]))
 }
 
-/// Waits until each that was due by then has begun: what is suspended before that is not made, and not lost. One that never
-/// begins is found by the judge.
+/// Waits until every backup that was due by then has started: a backup that is suspended before is neither made nor lost. A backup
+/// that never starts is found by the evaluation.
 async fn begun(api: &Api<SiteBackup>, due: &BTreeMap<String, Timestamp>, until: Timestamp) -> anyhow::Result<()> {
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
@@ -197,7 +197,7 @@ async fn suspend(api: &Api<SiteBackup>) -> anyhow::Result<()> {
         .await
 }
 
-/// Waits until no site is being backed up, and no Job runs.
+/// Waits until no backup and no Job is running.
 async fn at_rest(run: &Run<'_>, jobs: &Mutex<Occupancy>) -> anyhow::Result<()> {
     let (api, begun) = (tracker::sites(&run.client), Instant::now());
     while begun.elapsed() < PATIENCE {

@@ -1,4 +1,4 @@
-//! What goes wrong while sites are edited.
+//! Faults while sites are edited.
 
 use std::{
     sync::{
@@ -16,12 +16,12 @@ use crate::{
     run::{Mark, Run},
 };
 
-/// Edits before anything goes wrong.
+/// Duration of edits before the fault.
 const BEFORE: Duration = Duration::from_secs(3);
-/// How long everything may take to come right again.
+/// Time limit for the recovery.
 const RECOVERY: Duration = Duration::from_mins(3);
 
-/// Lets it go wrong and come right; answers since when it is measured, and the uids of pods that died.
+/// Injects a fault and waits for the recovery; returns the start of the measurement, and the uids of dead pods.
 pub(crate) async fn run(
     run: &mut Run<'_>,
     fault: Fault,
@@ -33,7 +33,7 @@ pub(crate) async fn run(
     let editing = tokio::spawn(Arc::clone(&run.generator).churn(pace, Arc::clone(&stopped)));
     tokio::time::sleep(BEFORE).await;
     let mark = run.mark().await;
-    let result = happen(run, fault, Duration::from_secs(seconds)).await;
+    let result = inject(run, fault, Duration::from_secs(seconds)).await;
     let settled = match &result {
         Ok(_) => run.settled().await,
         Err(_) => Ok(()),
@@ -46,20 +46,20 @@ pub(crate) async fn run(
     Ok((mark, gone))
 }
 
-async fn happen(run: &mut Run<'_>, fault: Fault, time: Duration) -> anyhow::Result<Vec<String>> {
+async fn inject(run: &mut Run<'_>, fault: Fault, time: Duration) -> anyhow::Result<Vec<String>> {
     match fault {
         Fault::Rollout => {
             for name in run.members.running.keys().cloned().collect::<Vec<_>>() {
                 run.start_one().await?;
                 run.members.stop(&name).await?;
-                run.looks()?;
+                run.update_sampler()?;
             }
             Ok(Vec::new())
         }
         Fault::Kill | Fault::KillCoordinator => {
             let name = victim(run, fault == Fault::KillCoordinator).await?;
             let mut member = run.members.running.remove(&name).context("it runs")?;
-            run.looks()?;
+            run.update_sampler()?;
             member.operator.kill()?;
             Ok(vec![member.uid])
         }
@@ -79,22 +79,22 @@ async fn happen(run: &mut Run<'_>, fault: Fault, time: Duration) -> anyhow::Resu
         }
         Fault::ApiServerRestart => {
             run.members.cluster.restart_api_server().await?;
-            run.looks()?;
+            run.update_sampler()?;
             Ok(Vec::new())
         }
     }
 }
 
-/// A member: the coordinator, or one that is not.
+/// The coordinator, or another member.
 async fn victim(run: &Run<'_>, coordinator: bool) -> anyhow::Result<String> {
     let first = || run.members.running.keys().next().cloned();
     if !run.members.is_ours() {
-        return first().context("a member runs");
+        return first().context("no member is running");
     }
     let chief = run.members.coordinator().await?;
     if coordinator {
         return Ok(chief);
     }
     let other = run.members.running.keys().find(|name| **name != chief).cloned();
-    other.or_else(first).context("a member runs")
+    other.or_else(first).context("no member is running")
 }

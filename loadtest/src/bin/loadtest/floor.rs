@@ -1,4 +1,4 @@
-//! The floor: a bare client that makes the objects which the operator made, and writes as often, with nothing in between.
+//! The floor: a bare client that creates the operator's objects with the same number of writes, and nothing else.
 
 use std::{
     collections::HashSet,
@@ -29,22 +29,22 @@ use serde_json::{Value, json};
 
 use crate::generator::NAMESPACE;
 
-/// Sites whose objects are made at once: more did not make it faster on two cores.
+/// Sites whose objects are created concurrently: more were not faster on two cores.
 const SITES_AT_ONCE: usize = 32;
-/// How long the cluster has to run the Jobs.
+/// Time limit for the cluster to run the Jobs.
 const JOBS_WAIT: Duration = Duration::from_mins(10);
 
 /// One write of the operator for the model site.
 #[derive(Clone)]
 struct Step {
     api: Api<DynamicObject>,
-    /// The object, where it is made.
+    /// The object, if the write creates one.
     object: Option<Value>,
     name: String,
     is_status: bool,
 }
 
-/// Makes what the operator made for one site, for so many.
+/// Creates the operator's objects of one site for this number of sites.
 pub(crate) async fn run(
     cluster: &Cluster,
     client: &Client,
@@ -95,7 +95,7 @@ pub(crate) async fn run(
         sites,
         write_seconds,
         seconds,
-        // The site itself is made by its user in both cases.
+        // In both cases, the user creates the site itself.
         writes_per_site: steps.len() - 1,
         cpu_milliseconds_per_site: cpu * 1000.0 / exact(sites),
         operator_cpu_milliseconds_per_site: row.cpu_seconds() * 1000.0 / made,
@@ -105,7 +105,7 @@ pub(crate) async fn run(
     })
 }
 
-/// The site, then the operator's writes for it, in their order.
+/// The site, then the operator's writes for it, in order.
 async fn model_steps(
     cluster: &Cluster,
     client: &Client,
@@ -135,7 +135,7 @@ async fn model_steps(
     Ok(steps)
 }
 
-/// What the site's user asked.
+/// The user's request.
 fn sites_request(model: &str) -> Request {
     let text = |it: &str| it.to_owned();
     Request {
@@ -161,7 +161,7 @@ fn kind_of(cluster: &Cluster, group: &str, plural: &str) -> anyhow::Result<Strin
     kind.with_context(|| format!("kind of {plural}"))
 }
 
-/// An object as a client would send it: without what the API server adds.
+/// An object as a client would send it, without fields that the API server sets.
 fn bare(mut object: Value, status: bool) -> Value {
     if status {
         return json!({"status": object["status"]});
@@ -206,7 +206,7 @@ async fn write(steps: &[Step], model: &str, name: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Notes the bare client's Jobs that have ended.
+/// Records finished Jobs of the bare client.
 async fn count_jobs(client: Client, done: Arc<Mutex<HashSet<String>>>) {
     let jobs: Api<Job> = Api::namespaced(client, NAMESPACE);
     let mut stream = watcher(jobs, watcher::Config::default()).default_backoff().applied_objects().boxed();

@@ -1,4 +1,4 @@
-//! A platform's users: they make sites, edit them and delete them, at a pace or as fast as they are answered.
+//! Simulated users: they create, edit and delete sites, at a fixed rate or as fast as they get responses.
 
 use std::{
     collections::HashSet,
@@ -23,19 +23,19 @@ use crate::tracker::{Tracker, sites};
 
 /// Namespace of benches and sites.
 pub(crate) const NAMESPACE: &str = "loadtest";
-/// Annotation of a site's Ingress that an edit changes: the operator has to carry it there.
+/// Annotation that an edit sets in the site's spec, and the operator in its Ingress.
 pub(crate) const EDIT_ANNOTATION: &str = "external-dns.alpha.kubernetes.io/ttl";
-/// Requests that are under way at once, at most.
+/// Maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 32;
 
-/// Makes, edits and deletes sites.
+/// Creates, edits and deletes sites.
 pub(crate) struct Generator {
     sites: Api<DynamicObject>,
     tracker: Tracker,
     benches: usize,
-    /// Numbers of the sites that there are.
+    /// Numbers of the existing sites.
     alive: Mutex<Vec<usize>>,
-    /// Sites whose edit is not answered yet: a second one could overtake it.
+    /// Sites with a running edit: a second one could overtake it.
     edited: Mutex<HashSet<usize>>,
     next: AtomicUsize,
     edits: AtomicU64,
@@ -43,7 +43,7 @@ pub(crate) struct Generator {
     permits: Arc<Semaphore>,
 }
 
-/// What is done in a second.
+/// Rates per second.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
     pub(crate) edits: u32,
@@ -77,7 +77,7 @@ fn ground(scenario: &Scenario) -> String {
 }
 
 impl Generator {
-    /// Makes namespaces, database server and benches.
+    /// Creates namespaces, database server and benches.
     pub(crate) fn start(
         scenario: &Scenario,
         cluster: &Cluster,
@@ -106,17 +106,17 @@ impl Generator {
         look(&mut self.edited.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Sites that there are.
+    /// Number of existing sites.
     pub(crate) fn count(&self) -> usize {
         self.alive(|alive| alive.len())
     }
 
-    /// Requests that failed since this was asked last.
+    /// Failed requests since the last call.
     pub(crate) fn failures(&self) -> usize {
         self.failed.swap(0, Ordering::SeqCst)
     }
 
-    /// Makes sites until there are so many; answers when every request was.
+    /// Creates sites up to this number; returns when every request has completed.
     pub(crate) async fn grow(self: &Arc<Self>, sites: usize, per_second: u32) {
         let mut ticks = (per_second > 0).then(|| ticks(per_second));
         let mut running = JoinSet::new();
@@ -134,7 +134,7 @@ impl Generator {
         running.join_all().await;
     }
 
-    /// Does what the pace says until it is told to stop; answers when every request was.
+    /// Sends requests at these rates until stopped; returns when every request has completed.
     pub(crate) async fn churn(self: Arc<Self>, pace: Pace, stopped: Arc<AtomicBool>) {
         let mut running = JoinSet::new();
         let all = [(pace.edits, 0_u8), (pace.creates, 1), (pace.deletes, 2)];

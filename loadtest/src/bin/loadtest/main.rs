@@ -1,5 +1,5 @@
-//! The load test: an operator brings sites up on a real API server with simulated nodes, and is measured from outside.
-#![allow(clippy::print_stdout, reason = "the program speaks to a person")]
+//! The load test: measures an operator that creates sites on a real API server with simulated nodes.
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 mod backups;
 mod faults;
@@ -59,8 +59,8 @@ pub(crate) struct RunArguments {
     /// The program frappe-operator.
     #[arg(long, default_value = "frappe-operator")]
     pub(crate) operator: PathBuf,
-    /// Another operator, by a shell command, for each member; KUBECONFIG is set, and {port}, {member} and {namespace} are
-    /// replaced.
+    /// Shell command that starts another operator, for each member; KUBECONFIG is set, and {port}, {member} and {namespace}
+    /// are replaced.
     #[arg(long)]
     pub(crate) operator_cmd: Option<String>,
     /// Folder with that operator's CRDs, instead of this project's.
@@ -69,7 +69,7 @@ pub(crate) struct RunArguments {
     /// Folder of the report.
     #[arg(long, default_value = "loadtest/reports")]
     pub(crate) out: PathBuf,
-    /// When the test is ended, done or not, in seconds, instead of the scenario's number.
+    /// Maximum duration of the test in seconds, instead of the scenario's number.
     #[arg(long)]
     pub(crate) seconds_max: Option<u64>,
 }
@@ -79,11 +79,11 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Run(arguments) => {
             let mut ended = signal(SignalKind::terminate())?;
-            // Whatever ends it, dropping the cluster and the members removes what was started.
+            // In all cases, everything is removed, because cluster and members are dropped.
             tokio::select! {
                 result = load(&arguments) => result,
                 _ = tokio::signal::ctrl_c() => anyhow::bail!("interrupted: the cluster is removed"),
-                _ = ended.recv() => anyhow::bail!("told to end: the cluster is removed"),
+                _ = ended.recv() => anyhow::bail!("terminated: the cluster is removed"),
             }
         }
         Command::Table => summary::write(),
@@ -112,7 +112,7 @@ async fn load(arguments: &RunArguments) -> anyhow::Result<()> {
     let failure = match outcome {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
-        Err(_) => Some(format!("it was not done after {} s", limit.as_secs())),
+        Err(_) => Some(format!("not complete after {} s", limit.as_secs())),
     };
     let found = run.end(failure.is_none()).await?;
     let kubernetes = origin::kubernetes(&cluster);
@@ -127,7 +127,7 @@ async fn load(arguments: &RunArguments) -> anyhow::Result<()> {
         targets: Vec::new(),
         samples: found.samples,
     };
-    report.targets = targets::judge(&report);
+    report.targets = targets::targets(&report);
     write(&report, arguments)?;
     match &report.failure {
         Some(failure) => anyhow::bail!("it ended early: {failure}"),
@@ -137,7 +137,7 @@ async fn load(arguments: &RunArguments) -> anyhow::Result<()> {
 
 async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Cluster> {
     let nodes = scenario.nodes;
-    // Who owned what, and when, stands in the bodies of requests.
+    // The owners of slots are in the bodies of requests.
     let faults = scenario.steps.iter().any(|step| matches!(step, Step::Fault { .. } | Step::Backups { .. }));
     let cluster = tokio::task::spawn_blocking(move || {
         let crds = crds.map(|folder| folder.canonicalize()).transpose()?.map(|it| it.to_string_lossy().into_owned());
@@ -153,7 +153,7 @@ async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Clu
     Ok(cluster)
 }
 
-/// Has so many of a hundred Jobs fail, by a second stage beside the one that lets them succeed.
+/// Makes this percentage of Jobs fail, by a second stage in addition to the one by which they succeed.
 fn fail_some(cluster: &Cluster, percent: u32) -> anyhow::Result<()> {
     let stage =
         include_str!("../../../controlplane/optional/failing-jobs.yaml").replace("WEIGHT", &percent.to_string());

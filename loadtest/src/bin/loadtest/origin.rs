@@ -1,4 +1,4 @@
-//! Where and when a report is made.
+//! Where and when a report is created.
 
 use std::process::Command;
 
@@ -10,7 +10,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     output.map_or(String::new(), |it| String::from_utf8_lossy(&it.stdout).trim().to_owned())
 }
 
-/// What is known before a cluster runs. Of the command, paths are left out.
+/// Everything that is known before a cluster runs. The command is without paths.
 #[expect(clippy::disallowed_methods, reason = "the day of a report")]
 pub(crate) fn read() -> anyhow::Result<Origin> {
     let file = |path: &str, key: &str| {

@@ -1,4 +1,4 @@
-//! Does the steps of a scenario and measures each.
+//! Executes and measures the steps of a scenario.
 
 use std::{
     collections::BTreeMap,
@@ -30,13 +30,13 @@ use crate::{
     tracker::Tracker,
 };
 
-/// How long members have to share evenly.
+/// Time limit for members to share the slots evenly.
 const SETTLE: Duration = Duration::from_mins(2);
-/// How long what was begun may take to its end.
+/// Time limit for pending work to complete.
 const DRAIN: Duration = Duration::from_mins(3);
-/// Quiet before an idle time is measured: watches are narrowed after 10 s of it.
+/// Time without changes before an idle step is measured: watches are narrowed after 10 s.
 const QUIET: Duration = Duration::from_secs(20);
-/// Samples that a report keeps, at most.
+/// Maximum number of samples in a report.
 const SAMPLES_MAX: usize = 240;
 
 /// One run of a scenario.
@@ -50,13 +50,13 @@ pub(crate) struct Run<'a> {
     sampler: Sampler,
     doing: Arc<Mutex<String>>,
     found: Found,
-    /// Members that were ever started.
+    /// Number of members that were started.
     started: usize,
-    /// When pods died, and their uids, by the index of their row.
+    /// When pods were killed, and their uids, by the index of their row.
     dead: BTreeMap<usize, (Timestamp, Vec<String>)>,
 }
 
-/// What was measured.
+/// The results.
 #[derive(Default)]
 pub(crate) struct Found {
     pub(crate) rows: Vec<Row>,
@@ -65,7 +65,7 @@ pub(crate) struct Found {
     pub(crate) samples: Vec<Sample>,
 }
 
-/// The beginning of what is measured.
+/// The start of a measurement.
 pub(crate) struct Mark {
     begun: Timestamp,
     since: Instant,
@@ -79,10 +79,10 @@ pub(crate) fn now() -> Timestamp {
 }
 
 impl<'a> Run<'a> {
-    /// Makes benches; no member runs yet.
+    /// Creates the benches; no member is running yet.
     pub(crate) async fn new(scenario: &'a Scenario, cluster: &'a Cluster, fleet: Fleet) -> anyhow::Result<Self> {
         let client = cluster.client().await?;
-        // Namespaces first: watches of a namespace that is not there would have to be begun again.
+        // Namespaces first: watches of a missing namespace would have to be restarted.
         let tracker = Tracker::start(&client);
         let generator = Generator::start(scenario, cluster, &client, tracker.clone())?;
         let sampler = Sampler::start(tracker.clone());
@@ -105,7 +105,7 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// All steps, in their order.
+    /// Executes all steps in order.
     pub(crate) async fn steps(&mut self) -> anyhow::Result<()> {
         for step in &self.scenario.steps {
             self.step(step).await?;
@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// Waits until the benches are Ready: a platform has them before it has sites.
+    /// Waits until the benches are Ready, before any site is created.
     async fn benches_ready(&self) -> anyhow::Result<()> {
         let benches = crate::tracker::benches(&self.client);
         let begun = Instant::now();
@@ -193,17 +193,17 @@ impl<'a> Run<'a> {
     pub(crate) async fn start_one(&mut self) -> anyhow::Result<()> {
         self.started += 1;
         self.members.start(&format!("member-{}", self.started)).await?;
-        self.looks()
+        self.update_sampler()
     }
 
-    /// Tells the sampler which processes there are.
-    pub(crate) fn looks(&self) -> anyhow::Result<()> {
+    /// Updates the sampler's list of processes.
+    pub(crate) fn update_sampler(&self) -> anyhow::Result<()> {
         let ids = self.members.running.iter().map(|(name, member)| (name.clone(), member.operator.id())).collect();
-        self.sampler.watches(ids, self.cluster.api_server_id()?);
+        self.sampler.set_processes(ids, self.cluster.api_server_id()?);
         Ok(())
     }
 
-    /// Waits until the members share everything evenly. Of another operator nothing is known: it is given a while.
+    /// Waits until the members share the slots evenly. For another operator, waits for a fixed time.
     pub(crate) async fn settled(&self) -> anyhow::Result<()> {
         if self.members.is_ours() {
             return self.members.settled(SETTLE).await;
@@ -216,7 +216,7 @@ impl<'a> Run<'a> {
         let step = format!("create to {sites} sites");
         let mark = self.begin(&step).mark().await;
         self.generator.grow(sites, per_second).await;
-        // No limit of its own: how long this takes is what is measured.
+        // Without a time limit: this duration is measured.
         while self.tracker.pending()[0] > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -240,7 +240,7 @@ impl<'a> Run<'a> {
         drained
     }
 
-    /// Waits until what was begun is done.
+    /// Waits until all pending work is complete.
     pub(crate) async fn drained(&self, most: Duration) -> anyhow::Result<()> {
         let begun = Instant::now();
         while begun.elapsed() < most {
@@ -250,7 +250,7 @@ impl<'a> Run<'a> {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let [creates, edits, deletes] = self.tracker.pending();
-        bail!("after {} s {creates} creations, {edits} edits and {deletes} deletions were not done", most.as_secs())
+        bail!("after {} s {creates} creations, {edits} edits and {deletes} deletions are pending", most.as_secs())
     }
 
     async fn ramp(&mut self, count: usize, paces: &[u32], seconds: u64, objective: f64) -> anyhow::Result<()> {
@@ -286,13 +286,13 @@ impl<'a> Run<'a> {
             bail!("there is nothing to compare a bare client with: no sites were created")
         };
         self.members.stop_all().await?;
-        self.looks()?;
+        self.update_sampler()?;
         let requests = audit::requests_by(&self.cluster.logs, &agents(&self.members))?;
         self.found.floor = Some(floor::run(self.cluster, &self.client, &requests, &row, sites).await?);
         Ok(())
     }
 
-    /// Begins to measure.
+    /// Starts a measurement.
     pub(crate) async fn mark(&self) -> Mark {
         self.tracker.take();
         self.generator.failures();
@@ -303,7 +303,7 @@ impl<'a> Run<'a> {
         Mark { begun: now(), since: Instant::now(), meters, disk_wait_seconds: meter::disk_wait_seconds() }
     }
 
-    /// Ends to measure: one more row.
+    /// Ends a measurement, and adds a row.
     async fn row(&mut self, step: String, mark: Mark) -> &mut Row {
         let (ended, seconds) = (now(), mark.since.elapsed().as_secs_f64());
         let waits = self.tracker.take();
@@ -349,7 +349,7 @@ impl<'a> Run<'a> {
         &mut self.found.rows[last]
     }
 
-    /// Ends the members, and reads what the API server wrote down.
+    /// Stops the members, and reads the API server's audit log.
     pub(crate) async fn end(mut self, ended_well: bool) -> anyhow::Result<Found> {
         self.begin("end");
         if ended_well {
@@ -376,9 +376,9 @@ impl<'a> Run<'a> {
                 let Some(row) = self.found.rows.get_mut(*index) else { continue };
                 row.unowned_seconds_max = history.unowned(*at, gone).into_iter().reduce(f64::max);
             }
-            let judged = history.judge()?;
+            let checked = history.check()?;
             if let Some(row) = self.found.rows.last_mut() {
-                row.notes.push(format!("the whole run: {judged}"));
+                row.notes.push(format!("the whole run: {checked}"));
             }
         }
         self.found.samples = self.sampler.samples(SAMPLES_MAX);
@@ -391,7 +391,7 @@ fn agents(members: &Members<'_>) -> audit::Agents {
     if members.is_ours() { audit::Agents::Ours } else { audit::Agents::Others }
 }
 
-/// Adds what a histogram of the site controller counted since.
+/// Adds the counts of a histogram of the site controller since then.
 fn add(sum: &mut Vec<(f64, f64)>, now: &Metrics, before: &Metrics, name: &str) {
     let of_sites = |series: &str| series.to_lowercase().contains("\"frappesite");
     let former = before.buckets(name, of_sites);
@@ -409,7 +409,7 @@ fn both(buckets: &[(f64, f64)]) -> Option<[f64; 2]> {
     Some([quantile(buckets, 0.5)? * 1000.0, quantile(buckets, 0.99)? * 1000.0])
 }
 
-/// Says every ten seconds how it goes.
+/// Prints the progress every ten seconds.
 async fn report_progress(doing: Arc<Mutex<String>>, tracker: Tracker) {
     let begun = Instant::now();
     loop {

@@ -1,4 +1,4 @@
-//! Looks at the processes once a second.
+//! Samples the processes once a second.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ struct State {
     samples: Vec<Sample>,
 }
 
-/// What it saw.
+/// The samples.
 #[derive(Clone, Default)]
 pub(crate) struct Sampler(Arc<Mutex<State>>);
 
 impl Sampler {
-    /// Looks until the process ends.
+    /// Samples until the process ends.
     pub(crate) fn start(tracker: Tracker) -> Self {
         let this = Self::default();
         let shared = this.clone();
@@ -35,7 +35,7 @@ impl Sampler {
                 tokio::time::sleep(Duration::from_secs(1)).await;
                 let passed = then.elapsed().as_secs_f64();
                 then = Instant::now();
-                shared.look(begun.elapsed().as_secs_f64(), passed, &mut before, &tracker);
+                shared.sample(begun.elapsed().as_secs_f64(), passed, &mut before, &tracker);
             }
         });
         this
@@ -45,7 +45,7 @@ impl Sampler {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn look(&self, seconds: f64, passed: f64, before: &mut BTreeMap<u32, f64>, tracker: &Tracker) {
+    fn sample(&self, seconds: f64, passed: f64, before: &mut BTreeMap<u32, f64>, tracker: &Tracker) {
         let [_, waiting, _] = tracker.pending();
         let mut sample = Sample { seconds, ready: tracker.ready(), waiting, ..Sample::default() };
         let mut cores = |id: u32| {
@@ -66,12 +66,12 @@ impl Sampler {
         });
     }
 
-    /// Which processes there are now.
-    pub(crate) fn watches(&self, members: BTreeMap<String, u32>, api_server: u32) {
+    /// Sets the current processes.
+    pub(crate) fn set_processes(&self, members: BTreeMap<String, u32>, api_server: u32) {
         self.with(|state| (state.members, state.api_server) = (members, api_server));
     }
 
-    /// At most so many samples, evenly spread.
+    /// At most this number of samples, evenly spread.
     pub(crate) fn samples(&self, most: usize) -> Vec<Sample> {
         self.with(|state| {
             let every = state.samples.len().div_ceil(most).max(1);

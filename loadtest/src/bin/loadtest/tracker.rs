@@ -1,4 +1,4 @@
-//! Watches what the operator brings about, from outside: it knows nothing of the operator but the objects' kinds.
+//! Watches the operator's results: it only knows the kinds of objects.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -16,10 +16,10 @@ use kube::{
 
 use crate::generator::{EDIT_ANNOTATION, NAMESPACE};
 
-/// Rest after a watch failed.
+/// Delay after a failed watch.
 const RETRY: Duration = Duration::from_millis(200);
 
-/// What was measured since it was taken last, in milliseconds.
+/// Durations since the last call of `take`, in milliseconds.
 #[derive(Default)]
 pub(crate) struct Waits {
     pub(crate) ready: Vec<f64>,
@@ -31,13 +31,13 @@ pub(crate) struct Waits {
 struct State {
     creating: HashMap<String, Instant>,
     deleting: HashMap<String, Instant>,
-    /// Edits that the Ingress does not show yet: their number, since when.
+    /// Edits that are not in the Ingress yet: their number and start.
     edits: HashMap<String, Vec<(u64, Instant)>>,
     ready: HashSet<String>,
     waits: Waits,
 }
 
-/// Notes when what was asked for has come about.
+/// Records when requested changes are applied.
 #[derive(Clone, Default)]
 pub(crate) struct Tracker(Arc<Mutex<State>>);
 
@@ -76,17 +76,17 @@ impl Tracker {
         look(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A site is about to be made.
+    /// Records that a site is about to be created.
     pub(crate) fn creates(&self, name: &str) {
         self.with(|state| state.creating.insert(name.to_owned(), Instant::now()));
     }
 
-    /// A site is about to be edited for the `number`-th time of all.
+    /// Records that a site is about to be edited; `number` counts all edits.
     pub(crate) fn edits(&self, name: &str, number: u64) {
         self.with(|state| state.edits.entry(name.to_owned()).or_default().push((number, Instant::now())));
     }
 
-    /// A site is about to be deleted. What was edited of it nobody waits for.
+    /// Records that a site is about to be deleted. Its edits are no longer pending.
     pub(crate) fn deletes(&self, name: &str) {
         self.with(|state| {
             state.edits.remove(name);
@@ -94,7 +94,7 @@ impl Tracker {
         });
     }
 
-    /// The request failed: nobody waits for what it asked.
+    /// Records that the request failed: its change is no longer pending.
     pub(crate) fn forget(&self, name: &str, edit: Option<u64>) {
         self.with(|state| match edit {
             Some(number) => {
@@ -140,17 +140,17 @@ impl Tracker {
         });
     }
 
-    /// Sites that became Ready and are there.
+    /// Number of existing sites that became Ready.
     pub(crate) fn ready(&self) -> usize {
         self.with(|state| state.ready.len())
     }
 
-    /// Sites that are being made, edits and deletions that wait.
+    /// Number of pending creations, edits and deletions.
     pub(crate) fn pending(&self) -> [usize; 3] {
         self.with(|state| [state.creating.len(), state.edits.values().map(Vec::len).sum(), state.deleting.len()])
     }
 
-    /// What was measured since this was asked last.
+    /// Durations since the last call.
     pub(crate) fn take(&self) -> Waits {
         self.with(|state| std::mem::take(&mut state.waits))
     }
@@ -166,7 +166,7 @@ async fn follow(
             Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => seen(&tracker, &object, false),
             Ok(watcher::Event::Delete(object)) => seen(&tracker, &object, true),
             Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-            // What is measured must not be this client's own patience.
+            // Measured durations must not contain this client's backoff.
             Err(_) => tokio::time::sleep(RETRY).await,
         }
     }
