@@ -47,8 +47,8 @@ pub trait Held: Reconciled<Status: Default + Serialize + DeserializeOwned> + Ser
     /// Caches the response to a write.
     fn wrote(context: &Context, written: DynamicObject);
 
-    /// Removes an object from the cache that was deleted by a write.
-    fn gone(context: &Context, known: &Self, written: &DynamicObject);
+    /// Removes an object from the cache that a write has deleted.
+    fn forget_deleted(context: &Context, known: &Self, written: &DynamicObject);
 
     /// Cache of the objects created for it.
     fn children(context: &Context) -> &Children;
@@ -200,7 +200,7 @@ impl Attempt<'_> {
             if !K::TOGETHER {
                 log_line(&name(K::KIND, &key), false, "Deleted", "finalizer removed, object deleted");
             }
-            K::gone(self.context, of, &written);
+            K::forget_deleted(self.context, of, &written);
         } else {
             K::wrote(self.context, written);
         }

@@ -53,15 +53,15 @@ pub async fn conclude<K: Held>(attempt: &Attempt<'_>, about: Option<&Arc<K>>, er
     let Error::Write(_, _, write) = &error else { return retried(&error) };
     match write {
         WriteError::Conflict { .. } => Outcome::Conflict,
-        // Of several that are reconciled together one is gone.
+        // One of several objects that are reconciled together was deleted.
         WriteError::NotFound { .. } if K::TOGETHER => Outcome::Conflict,
         WriteError::NoRight { .. } => Outcome::After(WAIT_FOR_RIGHT),
         WriteError::Rejected { .. } | WriteError::NotFound { .. } | WriteError::NamespaceTerminating { .. } => {
             let notice = Notice { warning: true, reason: WRITE_REJECTED.to_owned(), note: write.to_string() };
             if let Some(about) = about {
-                // In a namespace that is going no Event can be made.
+                // In a namespace that is being deleted, no Event can be created.
                 if !matches!(write, WriteError::NamespaceTerminating { .. }) {
-                    // The Event is the line.
+                    // The Event is logged as this line.
                     attempt.publish::<K>(about, &notice).await;
                 }
                 not_ready(attempt, about, &notice.note).await;
@@ -120,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_answer_is_distinguished_from_a_rejection() {
+    fn a_missing_response_is_distinguished_from_a_rejection() {
         let key = Key::new("default", "shop");
         let answer = |code| kube::Error::Api(kube::core::Status::failure("no", "").with_code(code).boxed());
         let observe = |source| Error::Observe(Kind::Site, key.clone(), source);

@@ -60,8 +60,8 @@ pub enum Begin {
     Stuck(String),
 }
 
-/// How far the first pod of a Job is, by the Job's own counts. A pod `with_steps` before its last container, which may take
-/// their time, is looked at no further once it is there.
+/// State of a Job's first pod, by the Job's counts. A pod `with_steps` before its last container, which have no time limit, is not
+/// checked further once it exists.
 pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
     let status = &job.data["status"];
     let count = |field: &str| status[field].as_i64().unwrap_or(0);
@@ -148,7 +148,7 @@ struct Left {
     result: Option<Done>,
 }
 
-/// What a container says that it did: with what the operator is to know, or otherwise, such as in a word.
+/// Result of a container: data for the operator, or any other text.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Done {
@@ -170,7 +170,7 @@ pub struct Success {
     pub warning: Option<String>,
 }
 
-/// Why the newest container failed that left something.
+/// The failure of the newest container with a termination message.
 pub fn failure(pods: &[Pod]) -> Option<Failure> {
     newest_message(pods).map(|message| Failure::parse(&message))
 }
@@ -185,7 +185,7 @@ pub enum Ended {
 }
 
 impl Ended {
-    /// What a container left.
+    /// Parses a termination message.
     pub fn parse(message: &str) -> Self {
         let left: Left = serde_json::from_str(message).unwrap_or_default();
         match left.result {
@@ -196,12 +196,12 @@ impl Ended {
     }
 }
 
-/// What the newest container of a Job left that left something.
+/// Result of the newest container of a Job with a termination message.
 pub fn ended(pods: &[Pod]) -> Option<Ended> {
     newest_message(pods).map(|message| Ended::parse(&message))
 }
 
-/// Of containers that ended in the same second the one that comes later in the pod.
+/// Of containers that ended in the same second, the later one in the pod counts.
 fn newest_message(pods: &[Pod]) -> Option<String> {
     let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| {
         let first = status.init_container_statuses.iter().flatten();
@@ -224,7 +224,7 @@ mod tests {
         assert_eq!(seconds, [10, 50, 250, 300]);
     }
 
-    /// Of a Job that cannot begin its own conditions say nothing, for as long as its deadline is.
+    /// The conditions of a Job that cannot start report nothing until its deadline.
     #[test]
     fn a_job_that_cannot_start_has_a_report() {
         let at = |seconds: i64, status: serde_json::Value, with_steps: bool| {

@@ -1,10 +1,10 @@
-//! For tests: the leaves of a definition's spec, and what a change of one changed.
+//! For tests: the leaves of a CRD's spec, and the effects of changing one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Every leaf of a definition's spec, by its path; `[]` stands for the items of a list. Fields named in `whole` are leaves.
+/// Every leaf of a CRD's spec, by its path; `[]` stands for the items of a list. Fields in `whole` are leaves.
 pub(super) fn leaves_of(definition: &Value, whole: &[&str]) -> BTreeSet<String> {
     fn walk(schema: &Value, path: &str, whole: &[&str], leaves: &mut BTreeSet<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
@@ -25,12 +25,12 @@ pub(super) fn leaves_of(definition: &Value, whole: &[&str]) -> BTreeSet<String> 
     found
 }
 
-/// Objects and statuses, field by field: each field's path, and what is there.
+/// Fields of objects and statuses: path and value.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Picture(pub(super) BTreeMap<String, String>);
 
 impl Picture {
-    /// Adds the fields of a value. Items of a list go by their name, where they have one.
+    /// Adds the fields of a value. Items of a list are identified by their name, if they have one.
     pub(super) fn add(&mut self, path: &str, value: &Value) {
         match value {
             Value::Object(map) => map.iter().for_each(|(key, value)| self.add(&format!("{path}.{key}"), value)),
@@ -46,7 +46,7 @@ impl Picture {
         }
     }
 
-    /// Adds status and reason of each condition, and the other fields of a status but for those named.
+    /// Adds status and reason of each condition, and the other fields of a status, except those in `without`.
     pub(super) fn add_status(&mut self, status: &Value, without: &[&str]) {
         for (part, value) in status.as_object().into_iter().flatten() {
             if part == "conditions" {
@@ -61,7 +61,7 @@ impl Picture {
         }
     }
 
-    /// Fields that differ, with what they were and are.
+    /// Fields that differ, with their previous and current values.
     pub(super) fn against(&self, former: &Self) -> Vec<String> {
         let names: BTreeSet<&String> = self.0.keys().chain(former.0.keys()).collect();
         let shown = |it: Option<&String>| it.map_or("-".to_owned(), |it| it.chars().take(60).collect());
@@ -73,7 +73,7 @@ impl Picture {
     }
 }
 
-/// The first of some changes, and how many more there are.
+/// The first changes, and the number of others.
 pub(super) fn brief(changes: &[String]) -> Vec<String> {
     let some = changes.iter().take(3).cloned();
     let more = changes.len().saturating_sub(3);

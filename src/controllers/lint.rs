@@ -1,4 +1,4 @@
-//! Rules that every rendered object keeps; tests run them over all snapshots.
+//! Rules for every rendered object; tests apply them to all snapshots.
 #![cfg(test)]
 
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::domain::{
     object::Desired,
 };
 
-/// What is wrong with a rendered object.
+/// Violations of a rendered object.
 pub(crate) fn lint(desired: &Desired) -> Vec<String> {
     let mut wrong = Vec::new();
     let body = &desired.body;

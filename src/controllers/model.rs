@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn of_two_plans_the_later_status_and_the_earlier_time_count() {
+    fn two_plans_combine_to_the_later_status_and_the_earlier_time() {
         let after = |seconds| Some(Duration::from_secs(seconds));
         let plan = |name: &str, seconds, missing| Plan::<FrappeSite> {
             status: Some(status(name)),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_write_says_whether_there_was_a_job_slot() {
+    fn the_last_write_depends_on_the_job_slot() {
         let job = Desired { kind: Kind::Job, key: Key::new("a", "shop-init"), body: json!({}) };
         let start = Start {
             job: job.clone(),

@@ -41,7 +41,7 @@ async fn own(
     }
 }
 
-/// Of a Secret only the metadata is read.
+/// The live object; only the metadata of a Secret is read.
 async fn found(writer: &Writer, desired: &Desired) -> Result<Option<DynamicObject>, WriteError> {
     if desired.kind != Kind::Secret {
         return writer.find(desired.kind, &desired.key).await;
@@ -140,7 +140,7 @@ pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desire
 pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
     let written = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
-            take_back(writer, desired).await?
+            relabel_existing(writer, desired).await?
         }
         other => other?,
     };
@@ -152,10 +152,10 @@ pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> R
     Ok(())
 }
 
-/// The existing object, labelled again, if it belongs to the same owner.
-async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
+/// The existing object with its labels restored, if it belongs to the same owner.
+async fn relabel_existing(writer: &Writer, desired: &Desired) -> Result<DynamicObject, WriteError> {
     let live = writer.get_metadata(desired.kind, &desired.key).await?;
-    may_take_back(desired, &live).map_err(|error| *error)?;
+    is_own_existing(desired, &live).map_err(|error| *error)?;
     let metadata = MetadataPatch::of(&live).with_labels(desired.labels());
     writer.patch_metadata(desired.kind, &desired.key, &metadata).await
 }
@@ -164,11 +164,11 @@ async fn take_back(writer: &Writer, desired: &Desired) -> Result<DynamicObject, 
 ///
 /// It is if it has the owner's labels or the recorded identity. A Secret that was kept or restored for a site of this name
 /// has another identity: the site is reconciled again before anything is created with the recorded one.
-pub fn may_take_back(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
+pub fn is_own_existing(desired: &Desired, live: &DynamicObject) -> Result<(), Box<WriteError>> {
     let has_identity = live.annotations().contains_key(labels::IDENTITY);
     let same = has_identity && identity_of(live) == wanted_identity(desired);
     if !same && desired.kind == Kind::Job && is_ours(&live.metadata) {
-        // The Job of a site of this name that is gone: the garbage collector is about to take it.
+        // The Job of a deleted site with this name: the garbage collector has not deleted it yet.
         return Err(Box::new(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() }));
     }
     let kept = desired.kind == Kind::Secret && has_identity && Owner::of(desired).has(live);
@@ -230,10 +230,10 @@ mod tests {
                             "annotations": {labels::IDENTITY: identity}}})
     }
 
-    /// What is there in the place of an object that was to be made is this site's by the identity that was decided, or was that
-    /// of one of its name that is gone; of a Job the identity alone counts.
+    /// An existing object with the name of an object to create is this site's if it has the recorded identity, or that of a deleted
+    /// site with the same name; for a Job, only the identity counts.
     #[test]
-    fn an_existing_secret_is_adopted_by_its_identity() {
+    fn an_existing_secret_is_recognized_by_its_identity() {
         let cases = [
             (Kind::Secret, "mine", "decided", true),
             (Kind::Secret, "gone", "kept", true),
@@ -248,13 +248,13 @@ mod tests {
             live["apiVersion"] = json!("v1");
             live["kind"] = json!("Secret");
             let live: DynamicObject = serde_json::from_value(live).expect("an object");
-            assert_eq!(may_take_back(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
+            assert_eq!(is_own_existing(&desired, &live).is_ok(), wanted, "{kind:?} {site_uid} {identity}");
         }
         let (kind, key) = (Kind::Secret, Key::new("a", "shop-db-password"));
         let desired = Desired { kind, key, body: secret("mine", "a", "decided") };
         let mut other = secret("other", "a", "theirs");
         other["metadata"]["labels"]["site"] = json!("other");
         let other: DynamicObject = serde_json::from_value(other).expect("an object");
-        assert!(may_take_back(&desired, &other).is_err(), "another site's Secret");
+        assert!(is_own_existing(&desired, &other).is_err(), "another site's Secret");
     }
 }

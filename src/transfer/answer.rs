@@ -163,7 +163,7 @@ pub struct Judged(pub reqwest::Client);
 impl HttpService for Judged {
     async fn call(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
         let asked = Asked::of(request.uri().query().unwrap_or_default());
-        judge(self.0.call(request).await?, asked).await
+        check_response(self.0.call(request).await?, asked).await
     }
 }
 
@@ -194,7 +194,7 @@ impl Asked {
 /// Statuses that the store handles itself: not found, exists already, precondition failed, not modified, forbidden.
 const STORES_OWN: [u16; 6] = [404, 409, 412, 304, 401, 403];
 
-async fn judge(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
+async fn check_response(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
     let status = answer.status();
     if status.is_success() {
         return if asked == Asked::Removal { removed(answer).await } else { Ok(answer) };
@@ -259,9 +259,9 @@ mod tests {
         http::Response::builder().status(status).body(body).expect("a response")
     }
 
-    /// What a store makes of an answer: the status is judged, then the body is read.
+    /// The store's result for a response: the status is checked, then the body is read.
     async fn refused(asked: Asked, status: u16, text: &'static str) -> Option<Refusal> {
-        let failed = match judge(answer(status, text), asked).await {
+        let failed = match check_response(answer(status, text), asked).await {
             Ok(answer) => answer.into_body().bytes().await.err()?,
             Err(error) => error,
         };
@@ -304,11 +304,11 @@ mod tests {
     async fn errors_of_the_store_itself_are_kept() {
         for status in [200, 206, 304, 401, 403, 404, 409, 412] {
             let text = "<Error><Code>NoSuchKey</Code></Error>";
-            let kept = judge(answer(status, text), Asked::Other).await.expect("an answer");
+            let kept = check_response(answer(status, text), Asked::Other).await.expect("an answer");
             assert_eq!(kept.status(), status);
             assert_eq!(kept.into_body().bytes().await.expect("its body"), text);
         }
-        let listed = judge(answer(404, "a page"), Asked::List).await.expect("an answer");
+        let listed = check_response(answer(404, "a page"), Asked::List).await.expect("an answer");
         assert!(listed.into_body().bytes().await.is_err(), "of a list a 404 is an error like any other");
     }
 

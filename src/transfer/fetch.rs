@@ -44,15 +44,15 @@ pub async fn fetch(
             Code::BackupBroken => Failure::broken("fetch", format!("{title} of {}: {}", found.name, failure.message)),
             _ => failure,
         })?;
-        judge(title, &found.name, &seen, (stored.bytes, &stored.sha256))?;
+        check_content(title, &found.name, &seen, (stored.bytes, &stored.sha256))?;
         if part.encrypted.is_some() {
             let key = trust.key.ok_or_else(secrecy::missing)?;
             let seen = open(key, &path, &into.join(&part.file), part.bytes)?;
-            judge(title, &found.name, &seen, (part.bytes, &part.sha256))?;
+            check_content(title, &found.name, &seen, (part.bytes, &part.sha256))?;
         }
     }
     let path = into.join(CONTENTS);
-    // As the site runner made it: how parts are stored is nothing to it.
+    // The original contents of the site runner, which does not depend on how parts are stored.
     let mut contents = found.contents.clone();
     contents.parts.values_mut().for_each(|part| part.encrypted = None);
     let text = wire::in_order(&contents).into_bytes();
@@ -61,7 +61,7 @@ pub async fn fetch(
     Ok(found)
 }
 
-/// Whether a manifest may be used.
+/// Rejects a manifest that may not be used.
 fn admit(found: &Manifest, folder: &str, trust: Trust<'_>) -> Result<(), Failure> {
     let name = &found.name;
     let refused = |code, message| Err(Failure { step: "fetch", code, message });
@@ -110,8 +110,8 @@ fn shown(text: &str) -> String {
     text.chars().take(64).filter(char::is_ascii_graphic).collect()
 }
 
-/// Whether the content read is the content stored.
-fn judge(title: &str, name: &str, seen: &(u64, String), wanted: (u64, &String)) -> Result<(), Failure> {
+/// Rejects content that differs from the stored content.
+fn check_content(title: &str, name: &str, seen: &(u64, String), wanted: (u64, &String)) -> Result<(), Failure> {
     if (seen.0, &seen.1) == wanted {
         return Ok(());
     }

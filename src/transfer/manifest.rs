@@ -149,7 +149,7 @@ impl Manifest {
     pub async fn read(store: &Store, site_folder: &str, name: &str) -> Result<Option<Self>, Failure> {
         let Some(text) = store.read(&file(site_folder, name, FILE_NAME), BYTES_MAX).await? else { return Ok(None) };
         let parsed = serde_json::from_slice(&text);
-        // Its place, without what is there: that may be anybody's.
+        // Only the path, without the untrusted content.
         let broken = |error: serde_json::Error| {
             let at = format!("line {}, column {}", error.line(), error.column());
             Failure::broken("read", format!("the manifest of {name} is invalid: {at}"))
@@ -185,7 +185,7 @@ pub async fn names(store: &Store, site_folder: &str) -> Result<Vec<String>, Fail
 mod tests {
     use super::*;
 
-    /// The site runner makes them and reads them.
+    /// The site runner writes and reads parts with the same names.
     #[test]
     fn the_runner_gives_parts_the_same_names() {
         let runner = include_str!("../runner/runner_backup.py");

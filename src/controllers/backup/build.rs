@@ -1,4 +1,4 @@
-//! The Jobs that back a site up, restore it and remove backups: the site runner and the transfer, one after the other in one pod. Pure.
+//! Jobs that back up or restore a site, or remove backups: site runner and transfer run one after the other in one pod. Pure.
 
 use frappe_crds::{
     SiteBackup,
@@ -36,7 +36,7 @@ use crate::{
 const DEADLINE_SECONDS: i64 = 6 * 3600;
 /// How long a finished Job is kept, in seconds.
 const KEPT_SECONDS: i32 = 3600;
-/// Name of the backup that is made before a restore.
+/// Name of the safety backup before a restore.
 pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))
 }
@@ -45,7 +45,7 @@ pub(super) fn safety_name(operation: &BackupOperation) -> String {
 #[derive(Clone, Default, Serialize)]
 struct More<'a> {
     staging: &'a str,
-    /// Whether what is stored is encrypted: in clear, keys never leave the volume.
+    /// Whether the storage is encrypted: unencrypted keys never leave the volume.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     keys: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,7 +87,7 @@ pub(super) fn job(
 /// A command of the site runner, with its request.
 type Command = (&'static str, String);
 
-/// What the runner does before the transfer, and after.
+/// Commands of the runner before and after the transfer.
 fn commands(
     input: &Subject,
     backup: &SiteBackup,
@@ -110,7 +110,7 @@ fn commands(
     [first, Some(("restore", told(after)))]
 }
 
-/// What the runner knows a restore by, over all of its tries.
+/// Identifier of a restore for the runner, the same for all attempts.
 fn run_of_restore(operation: &BackupOperation) -> String {
     format!("{} by {} {}", operation.run, operation.site_backup, operation.site_backup_uid)
 }
@@ -159,7 +159,7 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
     }
 }
 
-/// The container that carries, and what it needs to know.
+/// Input of the transfer's container.
 struct Transfer<'a> {
     input: &'a Subject<'a>,
     bench: &'a BenchInput<'a>,
@@ -169,7 +169,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// A pod that only reaches where backups are kept: it has nothing of the site.
+    /// A pod with only the transfer, without volumes of the site.
     fn alone(&self) -> PodSpec {
         let kept = self.volumes();
         let pod = bench::bare_pod(self.bench).then(self.container(&kept));
@@ -194,7 +194,7 @@ impl Transfer<'_> {
         PodSpec { service_account_name: self.storage.spec.service_account_name.clone(), ..bench::for_job(pod) }
     }
 
-    /// Volumes that only it mounts.
+    /// Volumes that only the transfer mounts.
     fn volumes(&self) -> Vec<Mounted> {
         let spec = &self.storage.spec;
         let claim = spec.persistent_volume_claim.as_ref();
@@ -203,7 +203,7 @@ impl Transfer<'_> {
         let s3 = spec.s3.as_ref();
         let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
             let items = ["accessKey", "secretKey", "sessionToken"].map(|key| item(key, key));
-            // Optional as a whole, because one of the keys is. The transfer reports which of the others is missing.
+            // Optional as a whole, because one key is optional. The transfer reports which of the others is missing.
             projected_if_there(named(&it.name), items.into())
         });
         let one = |name: &str, key: &str| projected(named(name), Some(vec![item(key, key)]));

@@ -39,7 +39,7 @@ impl Draft<'_> {
         times: &Times,
         ended: Option<(BackupRun, Option<String>)>,
     ) {
-        // What ended is written down before the site forgets it; what begins, after the site has it.
+        // A result is written before it is removed from the site's status; a start is written after the site's status.
         if ended.is_some() {
             self.plan.steps.extend(self.status_step(backup, report, times, ended));
         } else {
@@ -67,7 +67,7 @@ impl Draft<'_> {
         self.plan.status = Some(self.recorded(operation));
     }
 
-    /// The site's status with that.
+    /// The site's status with this operation.
     pub(super) fn recorded(&self, operation: Option<BackupOperation>) -> FrappeSiteStatus {
         let current = || self.observed.site.status.clone().unwrap_or_default();
         FrappeSiteStatus { backup: operation, ..self.plan.status.clone().unwrap_or_else(current) }

@@ -1,4 +1,4 @@
-//! Which SiteBackups each site has, by what their watch shows.
+//! Index of SiteBackups by site, from their watches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// SiteBackups by site, and the Secrets that the storage of each names: all are in one namespace.
+/// SiteBackups by site, with the Secrets that their storages reference; all are in one namespace.
 pub struct BySite;
 
 /// SiteBackups by site.
@@ -27,13 +27,13 @@ impl By for BySite {
     type Of = Key;
     type Note = BTreeSet<String>;
 
-    /// The site that a SiteBackup is of. One that names a site of another namespace is looked at by a site of that name in its
-    /// own, which refuses it; where there is none, no one has it.
+    /// The site of a SiteBackup. One that references a site of another namespace is indexed under the site of that name in its own
+    /// namespace, which rejects it.
     fn of(backup: &DynamicObject) -> Option<Key> {
         Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
     }
 
-    /// Names of the Secrets that its storage names. What cannot be read names none.
+    /// Names of the Secrets that its storage references; none if it cannot be parsed.
     fn note(backup: &DynamicObject) -> BTreeSet<String> {
         let storage: Option<BackupStorage> = live::field(backup, "/spec/storage");
         storage.iter().flat_map(of_storage).map(|it| it.name).collect()
@@ -41,25 +41,25 @@ impl By for BySite {
 }
 
 impl Backups {
-    /// The sites of whose SiteBackups the storage of one names this Secret.
+    /// The sites with a SiteBackup whose storage references this Secret.
     pub fn reading(&self, secret: &Key) -> Vec<Key> {
         self.filter(|site, backups| {
             site.namespace == secret.namespace && backups.values().any(|names| names.contains(&secret.name))
         })
     }
 
-    /// The sites that have SiteBackups.
+    /// The sites with SiteBackups.
     pub fn sites(&self) -> Vec<Key> {
         self.filter(|_, _| true)
     }
 }
 
-/// The SiteBackups that each of the two watches shows.
+/// The SiteBackups of each of the two watches.
 #[derive(Clone, Default)]
 pub struct Indexes {
-    /// Those with the label of their site's slot.
+    /// SiteBackups with the label of their site's slot.
     pub labelled: Arc<Backups>,
-    /// Those without, of all members.
+    /// SiteBackups without the label, of all members.
     pub new: Arc<Backups>,
 }
 
@@ -75,7 +75,7 @@ impl Indexes {
     }
 }
 
-/// The site that a SiteBackup is of.
+/// The site of a SiteBackup.
 pub fn site_of(backup: &Compact) -> Option<Key> {
     BySite::of(&backup.open())
 }
@@ -88,7 +88,7 @@ mod tests {
     use crate::io::{cache::Change, cached::Cached as _};
 
     #[test]
-    fn a_secret_is_of_those_whose_storage_names_it() {
+    fn sites_are_found_by_a_secret_of_their_storages() {
         let index = Backups::default();
         let backup = |name: &str, site: &str, secret: &str| {
             let made = json!({

@@ -1,7 +1,7 @@
-//! What happens when a SiteBackup, or something it depends on, changes. Start at [`reconcile`].
+//! The controller of SiteBackups. Start at [`reconcile`].
 //!
-//! The SiteBackups of one site are looked at together, since one operation of a site runs at a time: the queue's keys are
-//! those of sites. SiteBackups whose site does not exist are looked at under its key too.
+//! All SiteBackups of a site are reconciled together, because a site has one operation at a time: the queue's keys are keys of
+//! sites. SiteBackups whose site does not exist are reconciled under its key, too.
 
 pub mod build;
 mod draft;
@@ -45,7 +45,7 @@ use crate::{
 pub use orphan::scopes;
 
 impl Held for SiteBackup {
-    /// The site's status records an operation before its Job is made.
+    /// The site's status records an operation before its Job is created.
     type Recorder = FrappeSite;
 
     const TOGETHER: bool = true;
@@ -54,7 +54,7 @@ impl Held for SiteBackup {
         context.backup(key).map(Arc::new)
     }
 
-    /// Between two watches, when its label changes, none may show it.
+    /// While its label changes, it may be in neither of the two watches.
     fn newest_of(context: &Context, known: &Arc<Self>) -> Option<Arc<Self>> {
         let newest = context.backup(&Key::of(known.as_ref())).filter(|it| it.metadata.uid == known.metadata.uid);
         Some(newest.map_or_else(|| Arc::clone(known), Arc::new))
@@ -64,7 +64,7 @@ impl Held for SiteBackup {
         cache_of(context, &written).wrote(written);
     }
 
-    fn gone(context: &Context, known: &Self, written: &DynamicObject) {
+    fn forget_deleted(context: &Context, known: &Self, written: &DynamicObject) {
         cache_of(context, known).deleted(&Key::of(known), uid::of(written));
     }
 
@@ -86,16 +86,16 @@ impl Held for SiteBackup {
     }
 }
 
-/// Brings the SiteBackups of a site a step further: observe → plan → write.
+/// Reconciles the SiteBackups of a site: observe → plan → write.
 ///
-/// `epoch` is that of the slot's owner when this began.
+/// `epoch` is the epoch of the slot's owner at the start.
 pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64) -> Outcome {
     let _alone = context.locks.lock(&key).await;
     let writer = Writer::new(context.client.clone(), scope);
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner: Owner::default() };
     let read = |source| Error::Observe(Kind::SiteBackup, key.clone(), source);
     let (plan, slot) = match context.sites.get(&key) {
-        // It came meanwhile: what is done for it is done as its slot's owner.
+        // The site was created in the meantime: it must be reconciled by its slot's owner.
         Some(site) if scope != Scope::Slot(uid::slot_of(site.as_ref())) => return Outcome::Conflict,
         Some(site) => {
             let turn = Turn { epoch, terminating: false, of: Of::Backups };
@@ -127,19 +127,19 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
 fn with_job_slot(context: &Context, observed: &Observed) -> (Plan, Option<Claim>) {
     let plan = plan::plan(observed);
     let operation = plan.start.as_ref().and_then(|it| it.status.as_ref()?.backup.as_ref());
-    // What a user asked for comes before what a schedule did.
+    // Requests of a user have precedence over scheduled backups.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
     slot_grant::with_job_slot(context, observed, plan, Wants::Backup, scheduled)
 }
 
-/// The cache whose watch shows a SiteBackup: it has a slot's label, or none yet.
+/// The cache that contains a SiteBackup: with or without a slot label.
 fn cache_of<'a>(context: &'a Context, backup: &impl ResourceExt) -> &'a ChildCache {
     let labelled = backup.labels().contains_key(labels::SLOT);
     if labelled { context.site_children.cache(Kind::SiteBackup) } else { &context.new_backups }
 }
 
-/// The outcome of a failed write. A rejection is reported on the SiteBackup that the write was for, not on the site; if it was
-/// for none of them, on the one whose operation is recorded.
+/// The outcome of a failed write. A rejection is reported on the SiteBackup of the write, not on the site; without one, on the
+/// SiteBackup whose operation is recorded.
 async fn conclude(attempt: &Attempt<'_>, (about, error): Refused<SiteBackup>) -> Outcome {
     let recorded = || {
         let site = attempt.context.sites.get(attempt.key)?;

@@ -1,4 +1,4 @@
-//! What is to be done for the SiteBackups of a site, as data.
+//! Data of a site's SiteBackups: plan, report and due operations.
 
 use std::sync::Arc;
 
@@ -22,17 +22,17 @@ impl Reconciled for SiteBackup {
 
 /// One write for a SiteBackup.
 pub type Step = model::Step<SiteBackup>;
-/// What to do for the SiteBackups of a site.
+/// Plan of a site's SiteBackups.
 pub type Plan = model::Plan<SiteBackup>;
-/// A Job that a SiteBackup wants.
+/// A Job of a SiteBackup that needs a job slot.
 pub type Start = model::Start<SiteBackup>;
-/// Where a SiteBackup stands.
+/// Phase, reason and message of a SiteBackup.
 pub type Report = model::Report<SiteBackup>;
 
-/// What is due.
+/// A due operation.
 pub struct Due {
     /// The SiteBackup.
     pub backup: Arc<SiteBackup>,
-    /// What is to be done for it.
+    /// The operation.
     pub operation: BackupOperation,
 }

@@ -23,7 +23,7 @@ use crate::{
     io::live,
 };
 
-/// The plan of those that are looked at in this scope.
+/// The plan of the SiteBackups that this scope reconciles.
 pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<Plan, kube::Error> {
     let backups: Vec<Arc<SiteBackup>> =
         context.backups_of(site).into_iter().filter(|it| scope_of(it) == scope).collect();
@@ -40,17 +40,17 @@ pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<
     Ok(Plan { steps, ..Plan::default() })
 }
 
-/// In which scopes the SiteBackups of a site that is not known here are looked at.
+/// Scopes that reconcile the SiteBackups of a site that this replica does not know.
 pub fn scopes(context: &Context, site: &Key) -> BTreeSet<Scope> {
     context.backups_of(site).iter().map(|it| scope_of(it)).collect()
 }
 
-/// Who looks at a SiteBackup whose site is not known here.
+/// The scope that reconciles a SiteBackup whose site this replica does not know.
 fn scope_of(backup: &SiteBackup) -> Scope {
     slot_of(backup).map_or(Scope::Coordinator, Scope::Slot)
 }
 
-/// What is to be done with one. Pure.
+/// The step for one SiteBackup. Pure.
 fn step(
     backup: &Arc<SiteBackup>,
     site: &Key,
@@ -58,12 +58,12 @@ fn step(
     now: Timestamp,
 ) -> Option<Step> {
     match (found, slot_of(backup)) {
-        // A site of its name that is another than the one before: it is that one's owner who gives it a label.
+        // Another site with the same name: its owner sets the label.
         (Some(other), Some(slot)) => {
             let moved = Slot::of_uid(other.metadata.uid.as_deref()?) != slot;
             moved.then(|| Step::Patch(backup.clone(), free(backup, false)))
         }
-        // Its owner looks at it; or it is going, and this is looked at again when it is gone.
+        // The site's owner reconciles it; or the site is being deleted, and its deletion triggers another reconcile.
         (Some(_), None) => None,
         (None, Some(_)) => Some(Step::Patch(backup.clone(), free(backup, removal::has_finalizer(backup)))),
         (None, None) if removal::has_finalizer(backup) => Some(Step::Patch(backup.clone(), free(backup, true))),
@@ -71,14 +71,13 @@ fn step(
     }
 }
 
-/// The metadata of a SiteBackup that is of no site of this replica. Without a site no backup can be removed: the finalizer goes.
+/// The metadata of a SiteBackup without a site of this replica. Without a site no backup can be removed, so the finalizer is removed.
 fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
     let metadata = MetadataPatch::of(backup).without_labels([labels::SLOT, "site"]);
     if without_finalizer { metadata.with_finalizers(removal::other_finalizers(backup)) } else { metadata }
 }
 
-/// Says that the site does not exist, or how the SiteBackup ended if it has nothing to do any more: a write for it that was
-/// rejected is in its conditions.
+/// Reports that the site does not exist, or the result of a finished SiteBackup, whose conditions may report a rejected write.
 fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
     let report = ended_once(backup).unwrap_or_else(|| {
         let message = format!("FrappeSite {site} not found; the backup starts once it exists");
@@ -89,7 +88,7 @@ fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> 
     differs.then(|| Step::Status(backup.clone(), Box::new(next), None))
 }
 
-/// The slot in a SiteBackup's label: it only says whose watch the SiteBackup is in.
+/// The slot in a SiteBackup's label, which only determines the replica that watches the SiteBackup.
 pub fn slot_of(backup: &SiteBackup) -> Option<Slot> {
     backup.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
 }

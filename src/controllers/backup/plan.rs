@@ -67,7 +67,7 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let (own, valid) = site_plan::planned(observed);
     if own.plan.status.is_none() {
-        // Its own Secrets are being made or labelled: their watch wakes it when they are.
+        // The site's Secrets are being created or labelled; their watch triggers the next reconcile.
         return fold(WAITING, &Look::of(observed, None, recorded, true)).plan;
     }
     let known = record::known(observed);
@@ -137,7 +137,7 @@ fn read_secrets(observed: &Observed, input: &Subject, of: impl Fn(&&Arc<SiteBack
     let mut steps: Vec<Step> = Vec::new();
     for (backup, (name, secret)) in found {
         for write in read_secret(observed, input, name, secret) {
-            // Several may name one Secret.
+            // Several SiteBackups may reference the same Secret.
             let step = Step::For(backup.clone(), Box::new(write));
             if steps.iter().all(|known| !known.is_same_write(&step)) {
                 steps.push(step);

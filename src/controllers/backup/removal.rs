@@ -45,7 +45,7 @@ pub fn other_finalizers(backup: &SiteBackup) -> Vec<String> {
     finalizers_without(backup, labels::BACKUP_FINALIZER)
 }
 
-/// Removes the finalizer of a SiteBackup that is being deleted. No finalizer can be added any more, so any version will do.
+/// Removes the finalizer of a SiteBackup that is being deleted. No finalizer can be added then, so the version does not matter.
 fn release(backup: &Arc<SiteBackup>) -> Step {
     Step::Patch(
         backup.clone(),
@@ -90,7 +90,7 @@ impl Draft<'_> {
             kind: BackupOperationKind::Remove,
             site_backup: backup.name_any(),
             site_backup_uid: uid::of(backup.as_ref()).to_owned(),
-            // Another spec has Jobs of its own: those of the former may have failed.
+            // A changed spec has other Jobs: those of the previous spec may have failed.
             run: format!("removal-{}", backup.metadata.generation.unwrap_or_default()),
             scheduled_at: backup.metadata.deletion_timestamp.clone()?,
             started_at: Time(self.observed.now),

@@ -46,10 +46,10 @@ impl Draft<'_> {
             Some(State::Complete) if removes => self.removed(&backup),
             Some(State::Complete) => self.succeeded(&backup, &operation, &key.name, &times),
             Some(State::Failed(at)) => self.failed(&backup, operation, &key.name, at, &times),
-            // It runs, or was recorded and not made yet, or is gone after it was kept for an hour.
+            // The Job is running, was recorded and not created yet, or was removed after an hour.
             Some(State::Running) => {
                 let mut report = runs(&operation, &key.name);
-                // Its first containers dump or fetch, which takes as long as it takes.
+                // Its first containers dump or fetch, which has no time limit.
                 match job.as_deref().map(|job| job::begin(job, true, self.observed.now)) {
                     Some(Begin::Stuck(why)) => {
                         report.reason = Reason::JobNotStarting;
@@ -95,7 +95,7 @@ impl Draft<'_> {
         self.step(backup, &Report::new(phase, reason, message), times, Some((run, Some(job.to_owned()))));
         self.record(None);
         if restore && let Some(status) = self.plan.status.as_mut() {
-            // Apps, settings and password are those of the backup: another configuration is wanted now.
+            // Apps, settings and password are those of the backup now: the configuration must be applied again.
             status.last_restore = Some(format!("{} {}", operation.run, operation.started_at.0));
         }
     }
@@ -130,7 +130,7 @@ impl Draft<'_> {
         self.again_after(wait.saturating_sub(elapsed));
     }
 
-    /// It failed permanently.
+    /// The operation failed permanently.
     fn gave_up(
         &mut self,
         backup: &Arc<SiteBackup>,
@@ -178,7 +178,7 @@ impl Draft<'_> {
     ) {
         let storage = match storage(self.observed, backup) {
             Ok(storage) => storage,
-            // Nothing else could be done to the site for as long as it is recorded.
+            // While it is recorded, no other operation of the site can start.
             Err((reason, message)) => {
                 let why = (Code::StorageRefused, format!("{reason}: {message}"));
                 return self.gave_up(backup, operation, None, why, times);

@@ -5,7 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::domain::names::hash_hex;
 
-/// What the short names of cron stand for.
+/// Expansions of cron's short names.
 const NAMED: [(&str, &str); 7] = [
     ("@hourly", "0 * * * *"),
     ("@daily", "0 0 * * *"),
@@ -15,9 +15,9 @@ const NAMED: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
 ];
-/// Smallest and largest number that `H` stands for in each of the first three fields: a day that every month has.
+/// Smallest and largest number for `H` in each of the first three fields: a day that every month has.
 const CHOSEN: [(u64, u64); 3] = [(0, 59), (0, 23), (1, 28)];
-/// How far back the last time that was due is looked for, in hours: the first of these in which there is one.
+/// Periods in hours that are searched for the last due time, in this order.
 const LOOK_BACK_HOURS: [i64; 5] = [1, 24, 24 * 32, 24 * 367, 24 * 367 * 5];
 
 /// A schedule.
@@ -25,14 +25,14 @@ const LOOK_BACK_HOURS: [i64; 5] = [1, 24, 24 * 32, 24 * 367, 24 * 367 * 5];
 pub struct Schedule(Crontab);
 
 impl Schedule {
-    /// Reads cron's five fields. `seed` chooses what `H` stands for: another seed, another time.
+    /// Parses the five fields of cron. `seed` selects the values for `H`.
     pub fn parse(text: &str, time_zone: Option<&str>, seed: &str) -> Result<Self, String> {
         let named = NAMED.iter().find(|(name, _)| *name == text).map(|(_, fields)| *fields);
         let chosen = chosen(named.unwrap_or(text), seed)?;
         let mut options = ParseOptions::default();
         options.fallback_timezone_option = FallbackTimezoneOption::UTC;
         let with_zone = format!("{chosen} {}", time_zone.unwrap_or("UTC"));
-        // What the parser says is laid out over several lines, with an arrow beneath the place.
+        // The parser's message has several lines, with an arrow below the position.
         let short = |error: cronexpr::Error| error.to_string().lines().last().unwrap_or_default().trim().to_owned();
         cronexpr::parse_crontab_with(&with_zone, options).map(Self).map_err(short)
     }
@@ -42,7 +42,7 @@ impl Schedule {
         self.0.find_next(MakeTimestamp(time)).ok().map(|it| it.timestamp())
     }
 
-    /// The last time that was due after `since`, up to `until`.
+    /// The last due time after `since`, up to `until`.
     pub fn last_due(&self, since: Timestamp, until: Timestamp) -> Option<Timestamp> {
         for hours in LOOK_BACK_HOURS {
             let begin = until.checked_sub(SignedDuration::from_hours(hours)).unwrap_or(since).max(since);
@@ -56,7 +56,7 @@ impl Schedule {
     }
 }
 
-/// The fields with numbers in place of `H`, and of `H/15`: every fifteenth, from one that is chosen.
+/// The fields with numbers instead of `H` and `H/15`, which is every 15th from a selected number.
 fn chosen(fields: &str, seed: &str) -> Result<String, String> {
     let fields: Vec<String> = fields
         .split_whitespace()
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_time_that_was_missed_is_found_however_long_ago() {
+    fn the_last_due_time_is_found_however_long_ago() {
         let nightly = schedule("0 2 * * *");
         let now = at("2026-11-26T01:00:00Z");
         assert_eq!(nightly.last_due(at("2026-11-20T12:00:00Z"), now), Some(at("2026-11-25T02:00:00Z")));
@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_zone_counts_and_its_summer_too() {
+    fn time_zones_and_daylight_saving_time_are_used() {
         let berlin = Schedule::parse("0 2 * * *", Some("Europe/Berlin"), "").expect("a schedule");
         assert_eq!(berlin.next_after(at("2026-01-10T12:00:00Z")), Some(at("2026-01-11T01:00:00Z")));
         assert_eq!(berlin.next_after(at("2026-07-10T12:00:00Z")), Some(at("2026-07-11T00:00:00Z")));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_schedule_is_refused_with_a_reason() {
+    fn an_invalid_schedule_is_rejected_with_a_reason() {
         for text in ["61 * * * *", "* * * *", "H/0 * * * *", "H/90 * * * *", "* * * H *", "1H * * * *", "0 2 * * * UTC"]
         {
             let error = Schedule::parse(text, None, "").expect_err(text);
@@ -126,7 +126,7 @@ mod tests {
         }
     }
 
-    /// A thousand sites with one schedule do not all begin at once.
+    /// A thousand sites with the same schedule do not start at the same time.
     #[test]
     fn sites_are_spread_over_the_hour() {
         let now = at("2026-11-26T00:00:00Z");

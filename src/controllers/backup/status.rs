@@ -71,7 +71,7 @@ pub(super) fn recorded(former: &SiteBackupStatus) -> Option<BackupOutcome> {
     let before = || {
         let ready = condition::find(&former.conditions, "Ready")?;
         let (kind, state) = ready.reason.parse::<Reason>().ok()?.end()?;
-        // Of a removal Ready was false before too; it was moving until it failed.
+        // For a removal, Ready was false before, too; Progressing was true until it failed.
         let moved = condition::find(&former.conditions, "Progressing").filter(|_| kind == BackupOperationKind::Remove);
         let finished_at = moved.unwrap_or(ready).last_transition_time.clone();
         Some(BackupOutcome { kind, state, code: None, message: ready.message.clone(), finished_at })
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_history_is_bounded_and_a_run_is_in_it_once() {
+    fn the_history_is_bounded_and_contains_each_run_once() {
         let mut status = SiteBackupStatus::default();
         for number in 0..40 {
             let run = BackupRun { name: format!("r{number}"), succeeded: number % 2 == 0, ..BackupRun::default() };

@@ -110,7 +110,7 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let claim = spec.persistent_volume_claim.as_ref().map(|it| &it.claim_name);
     let sites = child(&observed.site.spec.bench_ref.name, "sites");
     let allowed = observed.bench.as_ref().and_then(|it| it.spec.allowed_sites.clone()?.backups).unwrap_or_default();
-    // A list counts for everybody; without one, what is beside the site may be named.
+    // A list applies to all sites; without a list, objects in the site's namespace may be referenced.
     let within = |list: &[String], name: &String| list.contains(name) || (list.is_empty() && !place.is_foreign());
     let account = spec.service_account_name.as_ref();
     let has_keys = s3.is_none_or(|it| it.credentials_secret_ref.is_some());

@@ -55,7 +55,7 @@ impl Draft<'_> {
         due.sort_by_key(|it: &Due| (rank(it.operation.kind), it.operation.scheduled_at.0));
         let may_begin = under_way.is_none() && !just_ended && !self.busy;
         for (place, it) in due.into_iter().enumerate() {
-            // What waits is due since then: by that it is seen to be late.
+            // The operation has been due since then, which shows how late it is.
             let scheduled = it.operation.kind == BackupOperationKind::Backup && it.backup.spec.schedule.is_some();
             let since = scheduled.then_some(it.operation.scheduled_at.0);
             let times = Times { handled: None, next: since };

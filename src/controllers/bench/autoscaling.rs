@@ -84,7 +84,7 @@ fn state(live: &DynamicObject, now: Timestamp) -> State {
         let why = "it is being deleted, but KEDA does not remove its finalizer: check that KEDA's operator runs";
         return silent(deleted.0, now, why);
     }
-    // Before it has looked, KEDA writes Unknown without a reason.
+    // Before it has processed the object, KEDA writes Unknown without a reason.
     let looked =
         |ready: &&Value| ready["status"] != "Unknown" || ready["reason"].as_str().is_some_and(|it| !it.is_empty());
     let Some(ready) = find("Ready").filter(looked) else {

@@ -33,7 +33,7 @@ pub(super) fn forms(template: &Value) -> [Value; FORMS.len()] {
     })
 }
 
-/// Pods that serve requests were stopped while requests were still routed to them.
+/// Before that, pods were stopped while requests were still routed to them.
 fn stopped_at_once(template: &Value) -> Value {
     let mut template = template.clone();
     let spec = &mut template["spec"];
@@ -58,9 +58,9 @@ fn lacks_pause(live: &Value) -> bool {
     container["name"] != "nginx" || container["lifecycle"].is_null()
 }
 
-/// The program was an argument of the image's entrypoint, and gunicorn's the image's own command; pods were stopped whether
-/// they listened or not; what has no port started as seldom as it is looked at later; and a root that is read-only had no
-/// folders to write in.
+/// Before that, the program was an argument of the image's entrypoint, and gunicorn's was the image's command; pods were stopped even
+/// before they handled SIGTERM; components without a port were probed as rarely at their start as later; and a read-only root file
+/// system had no writable folders.
 fn run_by_entrypoint(template: &Value) -> Value {
     let mut template = template.clone();
     let lacked = |it: &Value| WRITTEN.iter().any(|name| it["name"] == **name);

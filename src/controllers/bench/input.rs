@@ -1,4 +1,4 @@
-//! What the builders need to know of a bench, from what is observed of it. Pure.
+//! Input of the builders of a bench's objects, from the observed state. Pure.
 
 use super::{
     model::{Input, Observed},
@@ -6,7 +6,7 @@ use super::{
 };
 
 impl Observed {
-    /// What the builders need to know.
+    /// Input of the builders.
     pub fn input(&self) -> Input<'_> {
         Input {
             bench: &self.bench,

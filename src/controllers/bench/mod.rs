@@ -49,7 +49,7 @@ impl Held for FrappeBench {
         remember(&context.benches, written);
     }
 
-    fn gone(context: &Context, known: &Self, written: &DynamicObject) {
+    fn forget_deleted(context: &Context, known: &Self, written: &DynamicObject) {
         context.benches.deleted(&Key::of(known), uid::of(written));
     }
 
@@ -69,13 +69,13 @@ pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let writer = Writer::new(context.client.clone(), Scope::Coordinator);
     let owner = Owner::of(bench.as_ref(), is_asked(&bench));
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner };
-    match once(&attempt, Arc::clone(&bench)).await {
+    match reconcile_once(&attempt, Arc::clone(&bench)).await {
         Ok(outcome) => outcome,
         Err(error) => failure::conclude(&attempt, Some(&bench), error).await,
     }
 }
 
-async fn once(attempt: &Attempt<'_>, bench: Arc<FrappeBench>) -> Result<Outcome, Error> {
+async fn reconcile_once(attempt: &Attempt<'_>, bench: Arc<FrappeBench>) -> Result<Outcome, Error> {
     let read = |source| Error::Observe(Kind::Bench, attempt.key.clone(), source);
     let observed = observe::observe(attempt.context, bench).await.map_err(read)?;
     let planned = plan::planned(&observed);

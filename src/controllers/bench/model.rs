@@ -32,8 +32,8 @@ use crate::{
 /// Path of the bench in the image.
 pub const BENCH_PATH: &str = "/home/frappe/frappe-bench";
 
-/// Volumes of the folders of the image in which a component writes, beside those that are volumes anyway, where it may write
-/// nowhere else: locks of Frappe's scheduler, and what nginx is configured with and keeps of large requests.
+/// Volumes for folders of the image to which a component writes if its root file system is read-only: locks of Frappe's scheduler, and
+/// nginx's configuration and large requests.
 pub const WRITTEN: [&str; 4] = ["config", "nginx-configuration", "nginx-state", "run"];
 
 /// Input of the builders of a bench's objects.

@@ -49,7 +49,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
     let configured = finished(context, &bench, rendered.revision(), &live).await?;
     let classes = classes(context, &rendered, &live).await?;
-    // Of pods that went while another replica watched them nothing is left but the note.
+    // Pods that were deleted while another replica watched them are only recorded in the status.
     let exists = |it: &PodProblem| context.bench_children.get(Kind::Pod, &it.pod).is_some();
     let mut pod_problems = context.pod_problems.of(&Key::of(bench.as_ref()));
     pod_problems.retain(exists);
@@ -72,8 +72,8 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     })
 }
 
-/// The suffix that the external-dns annotation of the ingress controller's Service names. The load balancer's own host
-/// name is the cloud's, under which no one can have a name.
+/// The suffix in the external-dns annotation of the ingress controller's Service. The load balancer's host name is not used: it
+/// belongs to the cloud provider, and users cannot create names below it.
 fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConfig) -> Detected {
     let domain = bench.spec.domain_config.clone().unwrap_or_default();
     let by_operator = || {
@@ -94,15 +94,14 @@ fn detected_suffix(context: &Context, bench: &FrappeBench, config: &OperatorConf
     }
 }
 
-/// `*.apps.example.com` and `apps.example.com` both have sites below them.
+/// Both `*.apps.example.com` and `apps.example.com` are the suffix `apps.example.com`.
 fn suffix_of(hosts: &str) -> Option<String> {
     let first = hosts.split(',').next()?.trim().trim_start_matches("*.");
     let name = |host: &str| host.chars().all(|it| it.is_ascii_lowercase() || it.is_ascii_digit() || ".-".contains(it));
     (!first.is_empty() && name(first)).then(|| format!(".{first}"))
 }
 
-/// The Secret that the bench reads for Redis, of which nothing but the metadata is read: from the watch once it carries our
-/// label, live before.
+/// Metadata of the bench's Secret for Redis: from the watch once the Secret has this operator's label, read live before.
 async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
     let Some((_, name)) = build::redis_secret(bench) else { return Ok(None) };
     let key = Key::new(Key::of(bench).namespace, name);
@@ -112,15 +111,15 @@ async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<A
     live::secret_metadata(&context.client, &key).await
 }
 
-/// Another content has another version; so has another label, which costs a restart no one asked for and is rare. Our own
-/// label is there before the version counts.
+/// The version changes with the content, and rarely with labels, which then restarts pods unnecessarily. This operator's label is set
+/// before the version is used.
 fn version(secret: &DynamicObject) -> String {
     let version = secret.metadata.resource_version.clone().unwrap_or_default();
     hash_hex(&format!("{}{version}", uid::of(secret)), 16)
 }
 
-/// Sites on the bench, read afresh: other members know them, this one need not. The departure of one wakes the bench. A site
-/// for which nothing was made there, because the bench does not allow it or is not ready, holds no one up.
+/// Sites on the bench, read live, because other members may own them. The deletion of a site triggers a reconcile of the bench. A site
+/// without objects, because the bench does not allow it or is not ready, does not block the deletion of the bench.
 async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec<String>, kube::Error> {
     let key = Key::new(namespace, bench);
     let here = |site: &FrappeSite| {
@@ -140,14 +139,14 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
     Ok(names)
 }
 
-/// What the configure Job's pod said.
+/// Result of the configure Job's pod.
 #[derive(Default)]
 struct Finished {
     failure: Option<job::Failure>,
     apps: Option<Vec<String>>,
 }
 
-/// What the configure Job's pod said, where the status does not hold it yet.
+/// Result of the configure Job's pod, if the status does not contain it yet.
 async fn finished(
     context: &Context,
     bench: &FrappeBench,
@@ -161,7 +160,7 @@ async fn finished(
     let key = Key::new(Key::of(bench).namespace, name);
     let pods = live::pods_of(&context.client, &key).await?;
     Ok(match end {
-        // A pod that left nothing is not asked again.
+        // A pod without a result is not read again.
         End::Failure => {
             Finished { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Finished::default() }
         }
@@ -169,7 +168,7 @@ async fn finished(
     })
 }
 
-/// Storage classes of the claims that wait for something of theirs.
+/// StorageClasses of claims that are not bound or are being expanded.
 async fn classes(
     context: &Context,
     rendered: &Rendered,

@@ -65,7 +65,7 @@ const DELETION: &[LookPhase] = &[("finalizer", held), ("sites", sites), ("releas
 /// The plan, with the phase that ended it.
 pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
     if labels::has_unread_status(observed.bench.as_ref()) {
-        // What was decided about the bench is not known: nothing is done, and nothing is written over it.
+        // The recorded decisions about the bench cannot be read: nothing is done, and nothing is overwritten.
         return Planned { phase: "unread status", plan: Plan::default() };
     }
     let look = Look { observed, rendered: build::render(&observed.input()) };
@@ -74,7 +74,7 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
     }
     match validate(&observed.bench, status::git_enabled(observed)) {
         Ok(valid) => fold(PHASES, &Bench::of(&look, &valid)),
-        // What this version does not do, or does not read whole, is refused.
+        // Unsupported or incompletely read specs are rejected.
         Err(Problem { reason, message }) => {
             let plan = look.report(Vec::new(), &Report::new(BenchPhase::Failed, reason, message));
             Planned { phase: "validation", plan }
@@ -120,7 +120,7 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
     if secret.labels().contains_key(labels::WATCHED) {
         return Next::go();
     }
-    // The label changes the version: what depends on that waits for it, and the watch wakes the bench.
+    // The label changes the version: the plan waits for it, and the watch triggers the next reconcile.
     Next::End(Plan { steps: vec![Step::WatchSecret(Arc::clone(secret))], ..Plan::default() })
 }
 

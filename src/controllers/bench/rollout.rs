@@ -39,11 +39,11 @@ pub struct Rollout {
     pub left: Vec<String>,
 }
 
-/// What a pod runs.
+/// The code that a pod runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Code {
     image: String,
-    /// Revision of the copy of the code that is mounted over the image's, where there is one.
+    /// Revision of the copy of the code that is mounted over the image's; None if there is none.
     copy: Option<String>,
 }
 
@@ -67,7 +67,7 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
             let other = revision(&present) != revision(&template(desired));
             changing |= other || unready(observed, desired);
             if wait && other && is_found(observed, desired) {
-                // Its template is another's: no part of it fits into ours.
+                // The template is another operator's and cannot be merged with this one's.
                 left.push(desired.key.clone());
                 continue;
             }
@@ -114,7 +114,7 @@ fn template(desired: &Desired) -> PodTemplateSpec {
     desired.spec::<DeploymentSpec>().unwrap_or_default().template
 }
 
-/// Leaves the pods of a Deployment as they are in that. What is mounted keeps its volumes, and the right to write beside them.
+/// Keeps the present template's image, mounts, volumes and file system permissions in a desired Deployment.
 fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
     let Some(mut spec) = desired.spec::<DeploymentSpec>() else { return };
     let template = &mut spec.template;
@@ -163,7 +163,7 @@ fn template_now(observed: &Observed, desired: &Desired) -> Option<PodTemplateSpe
     Some(live::template(live)).filter(|it| container(it).is_some_and(|it| it.image.is_some()))
 }
 
-/// The template as an earlier version made it, if the live one is just that.
+/// The template of an earlier version, if the live one equals it.
 fn earlier_now(observed: &Observed, desired: &Desired) -> Option<Value> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
     earlier::unchanged_since(&desired.body["spec"]["template"], &live.data["spec"]["template"])

@@ -1,4 +1,4 @@
-//! What is seen of a bench's objects. Pure.
+//! State of a bench's objects: configure Job, claims and workloads. Pure.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -13,13 +13,13 @@ use crate::{
     domain::{condition, labels, live, names::child, object::Kind, quantity},
 };
 
-/// Whether the bench's image lacks an app of the bench: no pod of it starts, and those of the former image run on.
+/// Whether the bench's image lacks an app of the bench: none of its pods starts, and pods of the previous image continue.
 pub fn lacks_app(bench: &FrappeBench) -> bool {
     let ready = bench.status.as_ref().and_then(|status| condition::find(&status.conditions, "Ready"));
     ready.is_some_and(|it| it.reason == Reason::AppMissing.to_string())
 }
 
-/// The configure Job of a bench, if it is that of this revision.
+/// The configure Job of a bench, if it has this revision.
 pub fn configure_job<'a>(
     live: &'a BTreeMap<(Kind, String), Arc<DynamicObject>>,
     bench: &str,
@@ -29,16 +29,16 @@ pub fn configure_job<'a>(
     job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision).then_some(&**job)
 }
 
-/// What the configure Job's pod is asked for.
+/// What is read from the configure Job's pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
     /// Why it failed.
     Failure,
-    /// Which apps the image has.
+    /// The apps of the image.
     Apps,
 }
 
-/// What of the end of a configure Job the status does not hold yet. Pure.
+/// The result of a configure Job that the status does not contain yet. Pure.
 pub fn unread_end(job: Option<&DynamicObject>, status: &FrappeBenchStatus, revision: &str) -> Option<End> {
     match job::state(job?) {
         job::State::Failed(_) => {
@@ -50,72 +50,72 @@ pub fn unread_end(job: Option<&DynamicObject>, status: &FrappeBenchStatus, revis
     }
 }
 
-/// Bytes that a claim asks for.
+/// Requested bytes of a claim.
 pub fn size_bytes(claim: &PersistentVolumeClaimSpec) -> i128 {
     let requests = claim.resources.as_ref().and_then(|it| it.requests.as_ref());
     requests.and_then(|it| quantity::bytes(&it.get("storage")?.0)).unwrap_or(0)
 }
 
-/// What a claim is: `Pending`, `Bound` or `Lost`.
+/// Phase of a claim: `Pending`, `Bound` or `Lost`.
 fn phase(claim: &DynamicObject) -> Option<String> {
     live::status::<PersistentVolumeClaimStatus>(claim).phase
 }
 
-/// Whether a claim has its volume.
+/// Whether a claim is bound.
 pub fn is_bound(claim: &DynamicObject) -> bool {
     phase(claim).as_deref() == Some("Bound")
 }
 
-/// Whether a claim waits for its volume.
+/// Whether a claim is pending.
 pub fn is_pending(claim: &DynamicObject) -> bool {
     phase(claim).as_deref() == Some("Pending")
 }
 
-/// How far a Deployment or a StatefulSet is; nothing is none.
+/// Status of a Deployment or StatefulSet; missing numbers are 0.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Progress {
     observed_generation: Option<i64>,
     replicas: Option<i64>,
     updated_replicas: Option<i64>,
-    /// Of a StatefulSet, whose pods are available once they are ready.
+    /// Field of a StatefulSet, whose pods are available once they are ready.
     ready_replicas: Option<i64>,
     available_replicas: Option<i64>,
 }
 
 impl Progress {
-    /// Pods of an old revision.
+    /// Number of pods of an old revision.
     fn old(&self) -> i64 {
         self.replicas.unwrap_or(0) - self.updated_replicas.unwrap_or(0)
     }
 }
 
-/// What a Deployment or a StatefulSet should have.
+/// Spec of a Deployment or StatefulSet.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Wanted {
     replicas: Option<i64>,
-    /// A StatefulSet has one.
+    /// Only a StatefulSet has it.
     service_name: Option<String>,
 }
 
-/// Whether pods of an old revision are left, or the workload's controller has not seen its spec.
+/// Whether pods of an old revision remain, or the workload's controller has not observed its spec.
 pub fn is_rolling(observed: &Observed, component: &str) -> bool {
     workload(observed, component).is_some_and(|live| !is_seen(live) || has_old_pods(live))
 }
 
-/// Whether the workload's controller has seen its spec.
+/// Whether the workload's controller has observed its spec.
 pub fn is_seen(workload: &DynamicObject) -> bool {
     let progress: Progress = live::status(workload);
     progress.observed_generation.unwrap_or(0) >= workload.metadata.generation.unwrap_or(0)
 }
 
-/// Whether pods of an old revision are left, as far as the workload's controller has seen its spec.
+/// Whether pods of an old revision remain, as far as the workload's controller has observed its spec.
 pub fn has_old_pods(workload: &DynamicObject) -> bool {
     live::status::<Progress>(workload).old() > 0
 }
 
-/// Whether fewer pods are ready than there should be.
+/// Whether fewer pods are ready than desired.
 pub fn lacks_pods(observed: &Observed, component: &str) -> bool {
     workload(observed, component).map(|it| count(it, false)).is_some_and(|it| it.ready < it.desired)
 }
@@ -127,14 +127,14 @@ pub fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a Dynam
     live(Kind::Deployment).or_else(|| live(Kind::StatefulSet)).map(|it| &**it)
 }
 
-/// Pods that are available and of the present revision. Where the workload's controller has not seen its spec there are
-/// none, unless nothing but their number can have changed (`settled`).
+/// Available pods of the current revision. If the workload's controller has not observed its spec, there are none, unless only their
+/// number can have changed (`settled`).
 pub fn count(workload: &DynamicObject, settled: bool) -> ComponentStatus {
     let progress: Progress = live::status(workload);
     let wanted: Wanted = live::spec(workload);
     let available = if wanted.service_name.is_some() { progress.ready_replicas } else { progress.available_replicas };
     let updated = progress.updated_replicas.unwrap_or(0);
-    // Pods of an old revision that still run beside the new ones are not ready ones.
+    // Running pods of an old revision do not count as ready.
     let ready = available.unwrap_or(0).min(updated) - progress.old().max(0);
     let ready = if settled || is_seen(workload) { ready } else { 0 };
     let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);

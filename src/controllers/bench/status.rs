@@ -30,7 +30,7 @@ use crate::{
     io::events::Notice,
 };
 
-/// Priority of a repository that names none: the guide's.
+/// Default priority of a repository, as in the guide.
 const FPM_PRIORITY: i32 = 50;
 
 /// Additional conditions of a bench.
@@ -39,7 +39,7 @@ const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"
 /// An app of the bench that its image does not have.
 pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     let former = observed.bench.status.clone().unwrap_or_default();
-    // What was seen of another image says nothing about this one.
+    // The apps of another image are irrelevant.
     if observed.apps_found.is_none() && former.inspected_revision.as_deref() != Some(rendered.revision()) {
         return None;
     }
@@ -99,7 +99,7 @@ pub fn readiness(observed: &Observed, rendered: &Rendered) -> Report {
 pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     let unbound = unbound(observed);
     let missing = unbound.as_ref().filter(|(reason, _)| *reason == Reason::StorageClassMissing);
-    // A pod whose volume is not bound is unschedulable for that.
+    // A pod whose volume is not bound is unschedulable for that reason.
     let follows = |it: &&PodProblem| it.reason != Reason::PodUnschedulable || unbound.is_none();
     let problem = observed.pod_problems.iter().find(follows).map(|first| {
         let more = observed.pod_problems.len() - 1;
@@ -244,7 +244,7 @@ fn fpm_repositories(observed: &Observed) -> Vec<String> {
     let mut known: Vec<(String, i32)> = Vec::new();
     let of_bench = own.repositories.into_iter().map(|it| (it.name, it.priority.unwrap_or(FPM_PRIORITY)));
     for (name, priority) in shared.chain(of_bench) {
-        // The bench's own comes in the place of the operator's of that name.
+        // The bench's repository replaces the operator's one of the same name.
         known.retain(|(other, _)| *other != name);
         known.push((name, priority));
     }

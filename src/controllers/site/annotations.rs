@@ -1,10 +1,10 @@
-//! Which annotations a site may give to its routes. Pure.
+//! Annotations that a site may set on its routes. Pure.
 //!
-//! An annotation can put text into an ingress controller's configuration (the class of CVE-2021-25742 and CVE-2025-1974),
-//! mirror or redirect others' traffic, or name others' hosts. So those that are known to do none of it are listed, and a
-//! platform adds what it needs with the ConfigMap's `allowedRouteAnnotations`.
+//! An annotation can inject text into an ingress controller's configuration (as in CVE-2021-25742 and CVE-2025-1974), mirror or
+//! redirect traffic of other sites, or claim their hosts. So only annotations known to be harmless are listed here, and a platform
+//! can add others with the ConfigMap's `allowedRouteAnnotations`.
 
-/// Names that may be set, by what comes before the slash.
+/// Allowed names, by the prefix before the slash.
 const ALLOWED: [(&str, &[&str]); 5] = [
     (
         "cert-manager.io",
@@ -64,8 +64,7 @@ const ALLOWED: [(&str, &[&str]); 5] = [
     ),
 ];
 
-/// Whether a route may carry the annotation: it is listed here, or `more` names it, or everything that begins so, with a
-/// `*` at the end.
+/// Whether a route may have the annotation: it is listed here, or `more` contains its name, or a prefix of it with `*` at the end.
 pub fn is_allowed(name: &str, more: &[String]) -> bool {
     let (prefix, rest) = name.split_once('/').unwrap_or_default();
     let listed = ALLOWED.iter().any(|(group, names)| *group == prefix && names.contains(&rest));
@@ -79,8 +78,8 @@ pub fn is_allowed(name: &str, more: &[String]) -> bool {
 /// Longest value of an annotation, in characters.
 const VALUE_MAX_CHARACTERS: usize = 256;
 
-/// Whether a value cannot be more than a value where it is put into a controller's configuration. What the platform adds has
-/// any characters that can be seen, but for those that end a value of nginx.
+/// Whether a value cannot break out of a controller's configuration. Annotations that the platform adds may have all printable
+/// characters, except those that end a value in nginx.
 pub fn is_harmless_value(name: &str, value: &str) -> bool {
     let (prefix, rest) = name.split_once('/').unwrap_or_default();
     let known = ALLOWED.iter().any(|(group, names)| *group == prefix && names.contains(&rest));
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_nothing_but_a_value() {
+    fn values_that_could_inject_configuration_are_rejected() {
         let nginx = "nginx.ingress.kubernetes.io/proxy-buffer-size";
         for (name, value) in [
             (nginx, "4k"),
@@ -135,7 +134,7 @@ mod names {
     use super::*;
 
     #[test]
-    fn harmless_annotations_and_those_the_platform_adds() {
+    fn harmless_annotations_and_those_of_the_platform_are_allowed() {
         let more = ["alb.ingress.kubernetes.io/*".to_owned(), "example.com/team".to_owned()];
         for name in [
             "cert-manager.io/cluster-issuer",

@@ -26,9 +26,9 @@ const MARIADB_PORT: i64 = 3306;
 pub fn merged(observed: &Observed, bench: &FrappeBench) -> DatabaseConfig {
     let site = observed.site.spec.db_config.clone().unwrap_or_default();
     let shared = bench.spec.db_config.clone().unwrap_or_default();
-    // A Secret of the bench's names one account, which one site can have: it counts where the site asks for no other.
+    // A Secret of the bench has one account, which only one site can use: it is the default if the site selects no other database.
     let foreign = site.provider.is_none() && site.mode.is_none() && site.mariadb_ref.is_none();
-    // And its password goes nowhere but to the bench's server.
+    // Its password is only used for the bench's server.
     let there = foreign && site.host.is_none() && site.port.is_none();
     DatabaseConfig {
         provider: site.provider.or(shared.provider),
@@ -70,7 +70,7 @@ fn installed(observed: &Observed) -> Result<(), Report> {
 fn dedicated(observed: &Observed) -> Result<Database, Report> {
     installed(observed)?;
     let key = Place::of(&observed.site).own_server();
-    // One that is taken over is asked whose it is before it is.
+    // The owner of an object is checked before it is adopted.
     if observed.namesake_server().is_some() && observed.own_server().is_none() && !is_adopting(observed) {
         let message = format!("apply MariaDb {key}: {NOT_OURS}");
         return Err(Report::failed(Stage::Database, Stage::Database, Reason::WriteRejected, message));
@@ -91,7 +91,7 @@ fn shared(
     let home = Place::of(&observed.site).namespace;
     let asked = observed.site.spec.db_config.as_ref().and_then(|it| it.mariadb_ref.as_ref());
     let asked = asked.map(|it| Key::new(it.namespace.clone().unwrap_or_else(|| home.clone()), &it.name));
-    // A server that does not exist is not told from one that the site may not use.
+    // The message does not reveal whether a server does not exist or may not be used.
     if let (None, Some(key)) = (&decided, asked.filter(|key| !may_use_server(observed, bench, key))) {
         let message = format!(
             "dbConfig.mariadbRef: MariaDB {key} does not exist, or is not allowed for this site: remove the reference, or \
@@ -107,7 +107,7 @@ fn shared(
     });
     let mut found = observed.servers.iter().filter(|server| match &wanted {
         Some(key) => Key::of(server.as_ref()) == *key,
-        // One that a site has for itself serves no other.
+        // A dedicated server is not used for other sites.
         None => server.namespace().as_deref() == Some(home.as_str()) && !server.labels().contains_key(labels::SITE_UID),
     });
     let (Some(server), None) = (found.next(), found.next()) else {

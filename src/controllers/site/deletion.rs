@@ -85,7 +85,7 @@ fn retention(remains: &Remains) -> Next<FrappeSite> {
     let observed = remains.observed;
     let stays = match observed.site.spec.deletion_policy.unwrap_or_default() {
         DeletionPolicy::Retain => true,
-        // No Job can be made any more: what is not backed up is not dropped either.
+        // No Job can be created, so there is no final backup: data is not dropped.
         DeletionPolicy::Backup => observed.namespace_terminating && owes_backup(observed),
         DeletionPolicy::Delete => false,
     };
@@ -189,7 +189,7 @@ pub(in crate::controllers) fn awaits_backup(observed: &Observed) -> Option<Remai
 
 /// The site's remains for the final backup, or the plan if none can be made.
 fn can_be_backed_up(observed: &Observed) -> Result<Remains<'_>, Box<Plan>> {
-    // What a user lets the deletion omit is no less worth a backup.
+    // Data that the annotation lets the deletion skip is backed up, too.
     let remains = Remains { skips_database: false, ..Remains::of(observed) };
     if observed.bench.is_none() {
         let name = &observed.site.spec.bench_ref.name;
@@ -211,8 +211,7 @@ fn is_its_own(observed: &Observed) -> bool {
     uid.is_some() && uid == observed.site.uid().as_ref()
 }
 
-/// An identity that is older than the site was restored with its Secret: its data may be there although this status
-/// knows nothing of it.
+/// An identity that is older than the site was restored with its Secret: its data may exist although the status does not record it.
 fn is_restored(observed: &Observed) -> bool {
     let older = |secret: &Arc<DynamicObject>| secret.creation_timestamp() < observed.site.creation_timestamp();
     record::is_own_secret(observed) && observed.credentials.as_ref().is_some_and(older)
@@ -304,7 +303,7 @@ fn drop_objects(remains: &Remains) -> Vec<Step> {
     let mut steps = Vec::new();
     for (kind, suffix, live, cleanup) in wanted {
         let Some(live) = live.as_ref().filter(|it| it.metadata.deletion_timestamp.is_none()) else { continue };
-        // Only the policy changes: everything else stays as it was when the object was made.
+        // Only the policy is changed: all other fields remain as created.
         let changed = Existing::of(live).with(cleanup);
         steps.extend(changed.map(|spec| Step::Ensure(spec.desired(kind, place.key(suffix), live))));
         steps.push(Step::Delete(kind, live.clone()));
@@ -333,7 +332,7 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
         observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
     if Place::of(&observed.site).is_foreign() {
-        // No owner in their namespace deletes them too.
+        // They have no owner in their namespace that would delete them.
         steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
     }
     let site = &observed.site;

@@ -36,7 +36,7 @@ pub(super) fn final_backup(observed: &Observed) -> Option<Plan> {
     if let Some(does) = under_way(observed) {
         return Some(waits(observed, &format!("{does}: nothing else is removed before it has finished")));
     }
-    // The Job of a creation or a change: it is no good moment for a dump.
+    // While a Job creates or changes the site, no dump is made.
     if let Some(job) = operation::running_job(observed) {
         return Some(waits(observed, &format!("waiting for Job {} before the final backup", job.name_any())));
     }

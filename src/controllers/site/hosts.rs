@@ -110,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn more_hosts_are_named_once() {
+    fn additional_hosts_are_listed_once() {
         let site = json!({"siteName": "a.com", "additionalDomains": ["www.a.com", "a.com", "r.com"],
                           "routeConfig": {"enabled": true, "host": "r.com"}});
         let hosts = resolved(site, json!({}), None);

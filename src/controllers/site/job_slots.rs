@@ -1,9 +1,9 @@
 //! Job slots: the limit of concurrent site Jobs of a bench in the cluster. Each replica has the share of the bench's limit that
 //! belongs to its slots, and counts its own Jobs. Sites without a job slot queue by age, and are reconciled when one is released.
 //!
-//! The limit's units lie evenly over the 256 slots, and a replica on whose slots none lies has one of the replica with most.
-//! So the shares of all replicas are the limit exactly, or one for each replica if that is more. Jobs that moved in a
-//! rebalance come on top.
+//! The units of the limit are spread evenly over the 256 slots, and a replica without a unit on its slots gets one from the replica
+//! with most. So the shares of all replicas add up to the limit, or to one for each replica if that is more. Jobs of sites that moved
+//! in a rebalance are additional.
 
 use std::{
     collections::BTreeMap,
@@ -75,14 +75,14 @@ pub struct JobBudget {
     known: Box<Known>,
 }
 
-/// Units of a limit that lie on some slots: unit `i` of `limit` on slot `i · 256 / limit`.
+/// Number of units of a limit on these slots: unit `i` of `limit` is on slot `i · 256 / limit`.
 fn units(limit: usize, slots: &SlotSet) -> usize {
     let all = (0..limit).map(|unit| unit * SLOTS / limit);
     all.filter(|slot| u8::try_from(*slot).is_ok_and(|slot| slots.contains(Slot::new(slot)))).count()
 }
 
-/// A replica's part of a limit: the units on its slots. A replica without any has one of the first of those with most, or one more
-/// if there are fewer units than replicas. Every replica comes to the same, since it puts all in the order of their slots.
+/// A replica's share of a limit: the units on its slots. A replica without a unit gets one from the first of those with most, or an
+/// additional one if there are fewer units than replicas. All replicas compute the same shares, because they order replicas by slots.
 pub fn share(limit: usize, mine: &SlotSet, others: &[SlotSet]) -> usize {
     let mut all: Vec<(&SlotSet, usize)> =
         others.iter().chain([mine]).filter(|it| !it.is_empty()).map(|slots| (slots, units(limit, slots))).collect();
@@ -129,7 +129,7 @@ impl JobBudget {
     pub fn release(&self, claim: &Claim) {
         self.with(&claim.bench, |lane| {
             let holder = (claim.site.clone(), claim.uid.clone());
-            // Another Job of the site may hold it by now.
+            // Another Job of the site may hold the job slot now.
             if lane.busy.get(&holder) == Some(&claim.job) {
                 lane.busy.remove(&holder);
             }
@@ -207,7 +207,7 @@ impl JobBudget {
 
     fn wake(&self, sites: Vec<Key>) {
         for site in sites {
-            // No one listens any more when the process ends.
+            // The receiver is dropped when the process ends.
             let _ = self.wake.send(site);
         }
     }
@@ -286,7 +286,7 @@ mod tests {
         std::iter::from_fn(|| receiver.try_recv().ok()).map(|site| site.name).collect()
     }
 
-    /// never more than the share, the oldest first, and each end wakes the next.
+    /// never more Jobs than the share, the oldest site first, and the end of a Job triggers the next site.
     #[test]
     fn sites_without_a_job_slot_wait_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
@@ -307,7 +307,7 @@ mod tests {
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
 
-    /// one that was woken and wants no Job any more lets the next go on; what it wants for its backups stays in the queue.
+    /// a site that no longer wants its Job lets the next one continue; a request for its backups stays in the queue.
     #[test]
     fn a_withdrawn_request_lets_the_next_site_continue() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
@@ -326,9 +326,9 @@ mod tests {
         assert_eq!(woken(&mut receiver), ["three"]);
     }
 
-    /// the Job of a site of another namespace gives its room back as any other.
+    /// the Job of a site of another namespace releases its job slot like any other.
     #[test]
-    fn a_job_counts_for_the_bench_beside_it() {
+    fn a_job_counts_for_the_bench_in_its_namespace() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
@@ -341,10 +341,9 @@ mod tests {
         assert_eq!(woken(&mut receiver), ["two"]);
     }
 
-    /// whatever Jobs a tenant makes, they take no room: neither beside the bench nor elsewhere, and none for a site
-    /// that does not exist.
+    /// Jobs of a tenant take no job slots, neither in the bench's namespace nor elsewhere, also for a site that does not exist.
     #[test]
-    fn a_job_of_no_known_site_takes_no_room() {
+    fn a_job_of_an_unknown_site_takes_no_job_slot() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, _receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         for number in 0..256 {
@@ -353,15 +352,15 @@ mod tests {
             seen_as(&budget, &name, false, of);
         }
         assert!(budget.acquire(&claim("one", 1), 1));
-        // It names a site that exists: that one's own Job counts, and its end.
+        // The labels are of an existing site: only the site's own Job counts, and its end.
         seen_as(&budget, "forged", false, json!({"bench": "bench", "site": "one", labels::SITE_UID: "unknown"}));
         seen(&budget, "one", "one-init", true);
         assert!(budget.acquire(&claim("two", 1), 1));
     }
 
-    /// A repeated event of a Job of a former attempt releases no job slot.
+    /// A repeated event of the Job of an earlier attempt releases no job slot.
     #[test]
-    fn the_end_of_a_former_attempt_frees_nothing() {
+    fn the_end_of_an_earlier_attempt_releases_no_job_slot() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let second = Claim { job: "one-init-2".into(), ..claim("one", 1) };
@@ -373,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn more_slots_are_more_room() {
+    fn more_slots_give_more_job_slots() {
         let (held, slots) = watch::channel(SlotSet::from_iter([Slot::new(1)]));
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.acquire(&claim("one", 1), 4) && !budget.acquire(&claim("two", 2), 4));
@@ -392,9 +391,9 @@ mod tests {
         assert!(budget.acquire(&claim("three", 3), 1), "what was lost is not counted");
     }
 
-    /// Who waits and goes, by whatever way, keeps no one behind it waiting.
+    /// A waiting site that is deleted or moves does not block sites behind it.
     #[test]
-    fn a_site_that_is_gone_or_moved_is_passed_over() {
+    fn a_deleted_or_moved_site_is_skipped() {
         let (held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.acquire(&claim("one", 1), 1));
@@ -411,7 +410,7 @@ mod tests {
         assert_eq!(woken(&mut receiver), ["stays"]);
     }
 
-    /// Two controllers of a site want Jobs: what one could not make takes nothing from the other.
+    /// Two controllers of a site request Jobs: a Job that one could not create takes no job slot from the other.
     #[test]
     fn only_the_job_slot_of_that_job_is_released() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
@@ -426,7 +425,7 @@ mod tests {
     }
 
     proptest! {
-        /// the shares of all replicas are the limit exactly, or one for each if that is more.
+        /// the shares of all replicas add up to the limit, or to one for each if that is more.
         #[test]
         fn shares_add_up(limit in 1_usize..600, owners in prop::collection::vec(0_usize..5, SLOTS)) {
             let of = |owner: usize| -> SlotSet {

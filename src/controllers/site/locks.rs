@@ -1,5 +1,5 @@
-//! One reconcile of a site at a time, whichever controller makes it: what one plans by the site's status, the other must not
-//! change meanwhile.
+//! Locks so that only one controller reconciles a site at a time: plans depend on the site's status, which the other controller must
+//! not change in the meantime.
 
 use std::sync::Arc;
 
@@ -8,11 +8,11 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::domain::key::Key;
 
-/// The sites of which something is reconciled.
+/// Locks by site.
 #[derive(Clone, Default)]
 pub struct Locks(Arc<DashMap<Key, Arc<Mutex<()>>>>);
 
-/// The right to reconcile a site, until it is dropped.
+/// A held lock, released when dropped.
 pub struct Locked {
     locks: Locks,
     site: Key,
@@ -20,10 +20,10 @@ pub struct Locked {
 }
 
 impl Locks {
-    /// Waits until nothing else of the site is reconciled.
+    /// Waits for the lock of a site.
     pub async fn lock(&self, site: &Key) -> Locked {
         let lock = Arc::clone(&self.0.entry(site.clone()).or_default());
-        // Made before the wait: who gives up waiting forgets the site too.
+        // Created before the wait, so that a cancelled wait also removes the entry.
         let mut locked = Locked { locks: self.clone(), site: site.clone(), guard: None };
         locked.guard = Some(lock.lock_owned().await);
         locked
@@ -48,7 +48,7 @@ mod tests {
 
     ///
     #[tokio::test]
-    async fn one_site_is_reconciled_once_at_a_time() {
+    async fn one_controller_at_a_time_reconciles_a_site() {
         let (locks, shop) = (Locks::default(), Key::new("a", "shop"));
         let first = locks.lock(&shop).await;
         assert!(locks.lock(&Key::new("a", "other")).now_or_never().is_some(), "another site is another's");
@@ -58,7 +58,7 @@ mod tests {
         });
         tokio::time::sleep(Duration::from_millis(20)).await;
         assert!(!second.is_finished());
-        // One that gives up waiting takes nothing from the others.
+        // A cancelled wait does not affect the others.
         assert!(locks.lock(&shop).now_or_never().is_none());
         drop(first);
         let second = second.await.expect("the second");

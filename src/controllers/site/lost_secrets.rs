@@ -47,7 +47,7 @@ pub(super) fn missing_secret(observed: &Observed, database: &Database) -> Option
     let spec = &observed.site.spec;
     let lacks = |name: &str| !observed.secrets.contains_key(name);
     let connection = database.connection_secret().filter(|name| lacks(name));
-    // Once the site exists, its Secret may be put away: a password that is not there is not changed.
+    // Once the site exists, the user may delete the Secret: then the password is not changed.
     let exists = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     let admin = spec.admin_password_secret_ref.as_ref().map(|it| it.name.as_str());
     let admin = admin.filter(|name| !exists && lacks(name));

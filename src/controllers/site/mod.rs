@@ -73,7 +73,7 @@ impl Held for FrappeSite {
         remember(&context.sites, written);
     }
 
-    fn gone(context: &Context, known: &Self, written: &DynamicObject) {
+    fn forget_deleted(context: &Context, known: &Self, written: &DynamicObject) {
         context.sites.deleted(&Key::of(known), uid::of(written));
     }
 
@@ -93,10 +93,10 @@ pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
     };
     let writer = Writer::new(context.client.clone(), Scope::Slot(uid::slot_of(site.as_ref())));
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner: Owner::of(site.as_ref(), true) };
-    let result = match once(&attempt, Turn { epoch, terminating: false, of: Of::Site }).await {
-        // Nothing can be made in a namespace that is going: plan again, knowing that.
+    let result = match reconcile_once(&attempt, Turn { epoch, terminating: false, of: Of::Site }).await {
+        // Nothing can be created in a namespace that is being deleted: plan again with that knowledge.
         Err(Error::Write(_, _, WriteError::NamespaceTerminating { .. })) => {
-            once(&attempt, Turn { epoch, terminating: true, of: Of::Site }).await
+            reconcile_once(&attempt, Turn { epoch, terminating: true, of: Of::Site }).await
         }
         other => other,
     };
@@ -106,7 +106,7 @@ pub async fn reconcile(context: Arc<Context>, key: Key, epoch: i64) -> Outcome {
     }
 }
 
-async fn once(attempt: &Attempt<'_>, turn: Turn) -> Result<Outcome, Error> {
+async fn reconcile_once(attempt: &Attempt<'_>, turn: Turn) -> Result<Outcome, Error> {
     let Attempt { context, key, .. } = *attempt;
     let Some(site) = context.sites.get(key) else { return Ok(Outcome::Done) };
     let attempt = Attempt { owner: Owner::of(site.as_ref(), true), ..*attempt };

@@ -65,7 +65,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
     let backups = backups(context, &site).await?;
     let backup_job = backup_job(context, &site);
-    // Who makes the final backup is chosen by what its storage needs.
+    // The SiteBackup for the final backup is chosen by its storage's requirements.
     let (storages, backup_result) = match turn.of {
         Of::Site => (if deleting { &backups[..] } else { &[] }, None),
         Of::Backups => (&backups[..], backup_result(context, backup_job.as_deref()).await?),
@@ -161,7 +161,7 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
     let status = site.status.clone().unwrap_or_default();
     let last = status.operation.map_or(1, |operation| operation.attempt);
     let place = Place::of(site);
-    // After a change of the kind of operation, numbers begin again.
+    // After a change of the kind of operation, attempts are counted from 1 again.
     let attempts = [1, last - 1, last, last + 1].into_iter().filter(|attempt| *attempt >= 1);
     let keys = attempts.flat_map(|attempt| ["init", "apply", "delete"].map(|verb| place.job(verb, attempt)));
     keys.filter_map(|key| context.site_children.get(Kind::Job, &key))
@@ -206,7 +206,7 @@ async fn secrets(
         let key = Key::new(&place.own, &name);
         let known = match context.user_secrets.get(&key) {
             Some(cached) => Some(cached),
-            // No watch shows it: it has no label yet, or is missing.
+            // It is not watched: it has no label yet, or does not exist.
             None => live::secret_metadata(&context.client, &key).await?,
         };
         found.extend(known.map(|it| (name, it)));

@@ -23,7 +23,7 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     let status = observed.site.status.clone().unwrap_or_default();
     let last = status.operation.filter(|operation| operation.kind == kind);
     let Some(operation) = last else {
-        // The first Job of the operator that a site is taken over from may be there still.
+        // The first Job of the other operator of an adopted site may still exist.
         let first = if kind == OperationKind::Init && is_adopting(observed) { 2 } else { 1 };
         return Progress::Run(asked.attempt(first, first));
     };
@@ -31,17 +31,17 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
     let state = observed.jobs.get(&name).map(|it| job::state(it));
     let other = wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));
     if kind == OperationKind::Configure && other && state != Some(State::Running) {
-        // It is over, and something else is wanted by now. What it did is no loss: a Job can be run twice.
+        // The recorded operation has ended, and another one is desired. A Job can be run again without harm.
         let next = operation.attempt + 1;
         return Progress::Run(asked.attempt(next, next));
     }
     match state {
         Some(State::Complete) => Progress::Done,
         Some(State::Running) => Progress::Run(operation),
-        // A Job is kept for an hour; how it ended stands in the status.
+        // A Job is kept for an hour; its outcome is in the status.
         Some(State::Failed(_)) | None => match ended(observed).and_then(|it| it.outcome) {
             Some(outcome) => asked.failed(operation, outcome, &name),
-            // It was recorded and not made yet, or succeeded long ago: the runner knows what is done already.
+            // It was recorded and not created yet, or succeeded long ago: the runner skips completed work.
             None => Progress::Run(operation),
         },
     }
@@ -160,7 +160,7 @@ fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a
     condition::find(&status.conditions, "Ready").filter(|it| it.reason == reason.to_string())
 }
 
-/// Without numbers: it is written once, however long the site waits.
+/// Without numbers, so that it is written only once, however long the site waits.
 pub fn waits_message(observed: &Observed) -> String {
     let bench = &observed.site.spec.bench_ref.name;
     format!(

@@ -1,8 +1,8 @@
-//! Where the objects of a site live, and how they are named. Pure.
+//! Namespace and names of a site's objects. Pure.
 //!
-//! A volume, a Secret and a backend can only be named within one namespace, so the objects of a site are in its bench's
-//! namespace. Where that is not the site's own, their names carry a hash of the site's namespace and name, so long that none
-//! can be found that is the same; and no site of the bench's namespace may be called so.
+//! Volumes, Secrets and backends can only be referenced within a namespace, so the objects of a site are in its bench's namespace. If
+//! that is another namespace than the site's, their names contain a hash of the site's namespace and name, long enough to make
+//! collisions infeasible; and no site of the bench's namespace may have such a name.
 
 use frappe_crds::FrappeSite;
 use kube::ResourceExt;
@@ -12,21 +12,21 @@ use crate::domain::{
     names::{child, hash_hex, operation_job},
 };
 
-/// Hex digits of the hash of a namespace and name. The CRD refuses names of sites that end as this does.
+/// Hex digits of the hash of a namespace and name. The CRD rejects names of sites with such an ending.
 const SITE_HASH_DIGITS: usize = 24;
-/// Characters of the site's name before it: no suffix makes the whole so long that it would be shortened.
+/// Characters of the site's name before the hash, so that names with any suffix need not be shortened.
 const STEM_CHARACTERS: usize = 18;
 /// Hex digits of the hash of a namespace in the names of older versions.
 const FORMER_HASH_DIGITS: usize = 8;
 /// Hex digits of the hash of a Secret's name.
 const SECRET_HASH_DIGITS: usize = 8;
 
-/// Where the objects of a site live.
+/// Namespace and names of a site's objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     /// Namespace of the objects: the bench's.
     pub namespace: String,
-    /// What their names begin with.
+    /// Prefix of their names.
     pub stem: String,
     /// Namespace of the site.
     pub own: String,
@@ -52,7 +52,7 @@ impl Place {
         Self { namespace, stem, own }
     }
 
-    /// The Secret that a site of this namespace and name would have had by an older version.
+    /// Prefix and Secret of a site with this namespace and name in older versions.
     pub fn former_credentials(site: &FrappeSite) -> Option<(String, Key)> {
         let place = Self::of(site);
         let stem = former_stem(&place.own, &site.name_any());
@@ -64,17 +64,17 @@ impl Place {
         self.namespace != self.own
     }
 
-    /// The object of this suffix.
+    /// Key of the object with this suffix.
     pub fn key(&self, suffix: &str) -> Key {
         Key::new(&self.namespace, child(&self.stem, suffix))
     }
 
-    /// The Job that does an operation for the n-th time.
+    /// Key of the Job of the n-th attempt of an operation.
     pub fn job(&self, operation: &str, attempt: i32) -> Key {
         Key::new(&self.namespace, operation_job(&self.stem, operation, attempt))
     }
 
-    /// Name under which a Secret of the site's namespace can be mounted: its own, or that of its copy.
+    /// Name of a Secret of the site's namespace for mounting: its own, or that of its copy.
     pub fn mounted(&self, secret: &str) -> String {
         if self.is_foreign() {
             child(&self.stem, &format!("copy-{}", hash_hex(secret, SECRET_HASH_DIGITS)))
@@ -88,12 +88,12 @@ impl Place {
         self.key("db-password")
     }
 
-    /// Secret in the site's own namespace with a generated password for Administrator.
+    /// Secret in the site's namespace with a generated password of Administrator.
     pub fn generated_admin_password(&self, site: &str) -> Key {
         Key::new(&self.own, child(site, "admin-password"))
     }
 
-    /// The MariaDB of a site that has its own.
+    /// The dedicated MariaDB.
     pub fn own_server(&self) -> Key {
         self.key("mariadb")
     }
@@ -104,7 +104,7 @@ impl Place {
     }
 }
 
-/// What the names of objects in another namespace began with before.
+/// Prefix of the names of objects in another namespace in older versions.
 fn former_stem(namespace: &str, site: &str) -> String {
     format!("{site}-{}", hash_hex(namespace, FORMER_HASH_DIGITS))
 }
@@ -140,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn two_sites_of_one_name_never_meet_in_their_benchs_namespace() {
+    fn sites_of_the_same_name_have_different_names_in_their_benchs_namespace() {
         let (first, second) = (place("a", Some("c")), place("b", Some("c")));
         assert_ne!(first.credentials(), second.credentials());
         assert_ne!(first.mounted("admin"), second.mounted("admin"));
         assert_eq!(first.generated_admin_password("shop"), Key::new("a", "shop-admin-password"));
     }
 
-    /// Pinned: other names would be other objects.
+    /// Pinned: with other names, existing objects would be lost.
     #[test]
     fn objects_in_another_namespace_keep_their_names() {
         let mut site = of("a", Some("c"));

@@ -41,7 +41,7 @@ pub fn plan(observed: &Observed) -> Plan {
 /// The plan, and the validated spec if a backup Job could be created with it.
 pub fn planned(observed: &Observed) -> (Planned<FrappeSite>, Option<Validated>) {
     if labels::has_unread_status(observed.site.as_ref()) {
-        // What was decided about the site is not known: nothing is done, and nothing is written over it.
+        // The recorded decisions about the site cannot be read: nothing is done, and nothing is overwritten.
         return (Planned { phase: "unread status", plan: Plan::default() }, None);
     }
     if observed.site.metadata.deletion_timestamp.is_some() {

@@ -54,7 +54,7 @@ pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
         match (&claim.holder, &claim.object) {
             (Holder::Nobody, _) => steps.push(Step::Create(ours)),
             (Holder::Us, _) => steps.push(Step::Ensure(ours)),
-            // The holder's finalizer was removed by force: its claim is dead.
+            // The holder's finalizer was removed by a user: the claim is not used any more.
             (Holder::Gone, Some(dead)) => {
                 steps.extend([Step::Delete(Kind::Domain, dead.clone()), Step::Create(ours)]);
             }
@@ -152,7 +152,7 @@ fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step
     let config = observed.bench.as_deref().map(|bench| database::merged(observed, bench)).unwrap_or_default();
     let own = build::own_server(input, &config, &observed.config);
     let live = observed.own_server();
-    // Another configuration would have the server of a site that was taken over started again.
+    // Another configuration would restart the server of an adopted site.
     if !live.is_some_and(|it| is_as_found(it)) {
         steps.push(found::ensure(observed, own, live.map(|it| &**it)));
     }

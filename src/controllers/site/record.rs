@@ -17,12 +17,12 @@ use super::{
 };
 use crate::domain::{key::Key, labels, live, names, owner::Owner};
 
-/// The decisions: from the status, else from the objects of a site of an older version, else from what was kept or restored,
-/// else made now.
+/// The decisions: from the status, else from the objects of a site of an older version, else from kept or restored objects, else new
+/// ones.
 pub fn known(observed: &Observed) -> Known {
     let status = observed.site.status.clone().unwrap_or_default();
     let of_secret = annotation(observed, labels::IDENTITY).filter(|_| is_own_secret(observed));
-    // Until something was made with it, an identity may give way to one that was kept.
+    // Until something is created with it, an identity may be replaced by a kept one.
     let stands = |it: &SiteDatabase| {
         status.identity.is_some() || of_secret.as_ref().is_none_or(|identity| *identity == it.identity)
     };

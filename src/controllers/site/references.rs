@@ -1,4 +1,4 @@
-//! The Secrets that a site and its SiteBackups name, and which keys of them are read. Pure.
+//! The Secrets that a site and its SiteBackups reference, and the keys that are read. Pure.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::{place::Place, references};
 /// A Secret of the site's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference {
-    /// Field that names it.
+    /// Field that references it.
     pub field: &'static str,
     /// Its name.
     pub name: String,
@@ -23,10 +23,10 @@ impl Reference {
     }
 }
 
-/// Keys of the account of a database that exists.
+/// Keys of the account of an existing database.
 pub const CONNECTION_KEYS: [&str; 5] = ["username", "password", "host", "port", "database"];
 
-/// What a site's spec names itself, or its bench's for it.
+/// References in a site's spec, and in its bench's defaults for it.
 pub fn of_site(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Reference> {
     use kube::ResourceExt as _;
     let spec = &site.spec;
@@ -38,7 +38,7 @@ pub fn of_site(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Reference>
     let shared = bench.and_then(|it| it.spec.db_config.as_ref()?.connection_secret_ref.as_ref());
     let connections = connection.chain(shared).filter(|it| here(&it.namespace));
     let connections = connections.map(|it| Reference::new("dbConfig.connectionSecretRef", &it.name, &CONNECTION_KEYS));
-    // In another namespace than its route's, a certificate is of no use: it is copied, unless cert-manager makes it there.
+    // A certificate must be in the route's namespace: it is copied there, unless cert-manager creates it there.
     let tls = spec.tls.iter().filter(|tls| tls.enabled && tls.issuer.is_none() && Place::of(site).is_foreign());
     let certificate = tls.filter_map(|tls| tls.secret_name.as_ref());
     let certificate = certificate.map(|name| Reference::new("tls.secretName", name, &["tls.crt", "tls.key", "ca.crt"]));
@@ -47,7 +47,7 @@ pub fn of_site(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Reference>
     admin.chain(connections).chain(certificate).chain(entries).collect()
 }
 
-/// What the storage of a SiteBackup names.
+/// References in the storage of a SiteBackup.
 pub fn of_storage(storage: &BackupStorage) -> Vec<Reference> {
     let s3 = storage.s3.as_ref();
     let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref());
@@ -61,12 +61,12 @@ pub fn of_storage(storage: &BackupStorage) -> Vec<Reference> {
     [credentials, authorities, key].into_iter().flatten().collect()
 }
 
-/// Every key that is read of a Secret.
+/// All keys of a Secret that are read.
 pub fn keys_of(references: &[Reference], secret: &str) -> BTreeSet<String> {
     references.iter().filter(|it| it.name == secret).flat_map(|it| it.keys.clone()).collect()
 }
 
-/// Names of the Secrets that a site's spec names itself.
+/// Names of the Secrets that a site's spec references.
 pub fn named_secrets(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<String> {
     references::of_site(site, bench).into_iter().map(|it| it.name).collect()
 }

@@ -1,4 +1,4 @@
-//! Which Secrets have the password of a MariaDB's administrator, by what the watch of MariaDBs shows.
+//! Index of Secrets with the password of a MariaDB administrator, from the watch of MariaDBs.
 
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -7,7 +7,7 @@ use crate::{
     io::index::{By, Index},
 };
 
-/// MariaDBs by the Secret of their administrator: both are in one namespace.
+/// MariaDBs by the Secret of their administrator, which is in the same namespace.
 pub struct ByRootSecret;
 
 /// MariaDBs by the Secret of their administrator.
@@ -17,7 +17,7 @@ impl By for ByRootSecret {
     type Of = Key;
     type Note = ();
 
-    /// The Secret that a MariaDB names, or the one that its operator makes where it names none.
+    /// The Secret that a MariaDB references, or else the one that the MariaDB operator creates.
     fn of(server: &DynamicObject) -> Option<Key> {
         let named = live::field(server, "/spec/rootPasswordSecretKeyRef/name").filter(|it: &String| !it.is_empty());
         let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_is_an_administrators_as_long_as_one_server_names_it() {
+    fn a_secret_is_an_administrators_while_a_server_references_it() {
         let index = RootSecrets::default();
         let (first, second) = (server("first", "root"), server("second", "root"));
         let has = |namespace: &str, name: &str| index.has(&Key::new(namespace, name));
@@ -59,7 +59,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_that_names_none_has_the_one_that_its_operator_makes() {
+    fn a_server_without_a_reference_has_the_generated_secret() {
         for spec in [json!({}), json!({"rootPasswordSecretKeyRef": {"key": "password"}})] {
             let server = json!({"metadata": {"name": "main", "namespace": "a"}, "spec": spec});
             let server: DynamicObject = serde_json::from_value(server).expect("a MariaDB");

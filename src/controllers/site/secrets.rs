@@ -1,4 +1,4 @@
-//! What is done about the Secrets of a site: those that are made for it are made or labelled, those that it names are watched and
+//! Steps for the Secrets of a site: generated ones are created or labelled, referenced ones are labelled, so that they are watched, and
 //! copied. Pure.
 
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use crate::{
     },
 };
 
-/// What is done about the Secrets of a site.
+/// Steps for the Secrets of a site.
 pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     let kept_admin = found::admin(observed, input);
     let mut steps: Vec<Step> = kept_admin.iter().cloned().collect();
@@ -29,7 +29,7 @@ pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
     match &observed.credentials {
         None => {
-            // One that replaces a lost one has no encryption key: that of the site is in its configuration alone.
+            // A Secret that replaces a lost one has no encryption key: the site's key is only in its configuration.
             let key = (!known).then_some(fresh.encryption_key.as_str());
             let ours = || Step::Create(build::credentials(input, &fresh.database_password, key));
             steps.push(found::credentials(observed, input).unwrap_or_else(ours));
@@ -51,7 +51,7 @@ pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
     steps
 }
 
-/// What is done so that changes of a Secret are seen, and what it holds is where the bench is.
+/// Steps to watch a Secret, and to copy it to the bench's namespace.
 pub fn read_secret<K: Reconciled>(
     observed: &Observed,
     input: &Subject,
@@ -68,7 +68,7 @@ pub fn read_secret<K: Reconciled>(
     watched.into_iter().chain(copied(observed, input, name, secret)).collect()
 }
 
-/// What a Secret of the site's namespace holds is copied to its bench's, where a pod can mount it.
+/// Copies a Secret of the site's namespace to the bench's namespace, where a pod can mount it.
 fn copied<K: Reconciled>(
     observed: &Observed,
     input: &Subject,
@@ -78,7 +78,7 @@ fn copied<K: Reconciled>(
     let place = input.place;
     let keys = keys(observed, name);
     let names: Vec<&str> = keys.iter().map(String::as_str).collect();
-    // Other keys make another copy.
+    // With other keys, the copy differs.
     let version = format!("{} {}", secret.resource_version().unwrap_or_default(), names.join(","));
     let copy = observed.copies.get(&place.mounted(name));
     let current = copy.is_some_and(|it| it.annotations().get(labels::COPIED_VERSION) == Some(&version));
@@ -87,7 +87,7 @@ fn copied<K: Reconciled>(
     wanted.then(|| model::Step::CopySecret(key, build::copy(input, name, &version, &names)))
 }
 
-/// A Secret without the site's slot label is not seen by the watch.
+/// Sets the site's slot label on a Secret, without which it is not watched.
 fn relabel(observed: &Observed, secret: &Arc<DynamicObject>) -> Option<Step> {
     let uid = uid::of(observed.site.as_ref()).to_owned();
     let slot = uid::slot_of(observed.site.as_ref()).to_string();

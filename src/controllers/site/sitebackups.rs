@@ -1,4 +1,4 @@
-//! Reads the SiteBackups of a site, and the Job of what is in progress.
+//! Reads the SiteBackups of a site, and the Job of the running operation.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -12,8 +12,8 @@ use crate::{
     io::live,
 };
 
-/// The site's SiteBackups. That of what is in progress is read live where no watch shows it: between two watches, when its label
-/// changes, it is in none, and it would be taken for deleted.
+/// The site's SiteBackups. The one with the running operation is read live if it is in no watch: while its label changes, it is in
+/// neither, and would look deleted.
 pub(super) async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
     let key = Key::of(site);
     let mut found = context.backups_of(&key);
@@ -28,7 +28,7 @@ pub(super) async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<
     Ok(found)
 }
 
-/// Volumes that SiteBackups name and that a bench or a MariaDB of the namespace has, by how these are named.
+/// Volumes that SiteBackups reference and that belong to a bench or a MariaDB of the namespace, by their names.
 pub(super) fn taken_claims(context: &Context, place: &Place, backups: &[Arc<SiteBackup>]) -> BTreeSet<String> {
     let is_taken = |claim: &String| {
         let of_queue = || claim.strip_prefix("data-")?.strip_suffix("-redis-queue-0");
@@ -43,14 +43,14 @@ pub(super) fn taken_claims(context: &Context, place: &Place, backups: &[Arc<Site
     storages.map(|it| it.claim_name.clone()).filter(is_taken).collect()
 }
 
-/// The Job of what is in progress.
+/// The Job of the running operation.
 pub(super) fn backup_job(context: &Context, site: &FrappeSite) -> Option<Arc<DynamicObject>> {
     let operation = site.status.as_ref()?.backup.as_ref()?;
     let job = context.site_children.get(Kind::Job, &job_key(&Place::of(site), operation))?;
     (job.labels().get(labels::SITE_UID) == site.uid().as_ref()).then_some(job)
 }
 
-/// What the backup's pod said. It is read until the site's status forgets the operation, so once or twice.
+/// The result of the backup's pod. It is read until the operation is removed from the site's status, so once or twice.
 pub(super) async fn backup_result(
     context: &Context,
     job: Option<&DynamicObject>,

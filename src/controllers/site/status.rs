@@ -38,7 +38,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
     let moving = report.detail.moving || report.reason == Reason::Deleting;
     conditions.set("Progressing", Some(moving), &report.reason.to_string(), &report.message);
     let reached = |stage: Stage| stage < report.detail.reached || (stage == Stage::Init && former.initialized);
-    // What a served site has reached is not undone by what stands in the way of something else.
+    // A completed stage of an available site stays complete while another change is blocked.
     let kept = |stage: Stage| (former.initialized && stage != report.detail.at) || report.detail.at == Stage::Done;
     for (stage, kind, reason, message) in STAGES {
         let before = condition::find(&former.conditions, kind).filter(|_| !ready && kept(stage));
@@ -68,7 +68,7 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
         resolved_domain: known.then(|| hosts.primary.clone()).or(former.resolved_domain),
         domain_source: known.then(|| hosts.source.to_owned()).or(former.domain_source),
         observed_generation: generation,
-        // Kept whatever else is reported.
+        // Kept in every status.
         operation: operation::ended(observed),
         ..former
     }

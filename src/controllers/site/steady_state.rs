@@ -95,7 +95,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
     let current = if status.initialized {
         status.configuration.clone()
     } else {
-        // It was created just now, with the configuration that its operation records.
+        // The site was just created, with the configuration that its operation records.
         status.operation.as_ref().and_then(|operation| operation.configuration.clone())
     };
     if current.as_deref() == Some(wanted.hash.as_str()) {

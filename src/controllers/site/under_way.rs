@@ -1,4 +1,4 @@
-//! The backup, restore or removal of backups that is recorded as in progress. Pure.
+//! The running backup, restore or removal of backups. Pure.
 
 use frappe_crds::site::{BackupOperation, BackupOperationKind};
 use kube::ResourceExt as _;
@@ -16,7 +16,7 @@ pub fn job_key(place: &Place, operation: &BackupOperation) -> Key {
         BackupOperationKind::Restore => "restore",
         BackupOperationKind::Remove => "remove",
     };
-    // Of a run, not of a site: the Job of the last hour's may still be there.
+    // Unique for each run, because the Job of a previous run may still exist.
     let run = hash_hex(
         &format!("{} {} {}", operation.site_backup_uid, operation.run, operation.scheduled_at.0),
         RUN_HASH_DIGITS,

@@ -65,7 +65,7 @@ impl<'a> ValidSite<'a> {
             Some(valid.database.connection_secret().map_or(credentials, str::to_owned));
         status.database = Some(self.decided.clone());
         status.object_prefix = valid.place.is_foreign().then(|| valid.place.stem.clone());
-        // The Secret is there when an operation begins: from then on its absence is a loss.
+        // The Secret exists when an operation starts: from then on, a missing Secret is lost.
         if self.database.is_none() && self.is_recorded && status.operation.is_some() {
             status.identity = Some(known.identity.clone());
         }
@@ -92,7 +92,7 @@ fn database_report(observed: &Observed) -> Option<Report> {
                     ..Report::failed(Stage::Database, Stage::Database, Reason::DatabaseFailed, message)
                 })
             }
-            // A site that is served does not stop being so because an object is being made again.
+            // An available site stays available while an object is recreated.
             None if served => None,
             None => Some(creating_database()),
         };

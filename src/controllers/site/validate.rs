@@ -48,9 +48,9 @@ impl Refused {
 
 /// Validates the spec, then the objects that it depends on.
 pub fn validate(observed: &Observed) -> Result<Validated, Refused> {
-    // No watch shows a Secret before it is read for a site.
+    // A Secret is not watched before it is read for a site.
     let of_secret = |it: &Report| matches!(it.reason, Reason::SecretRefused | Reason::SecretCopyRefused);
-    let valid = judge(observed).map_err(|it| Refused { missing: of_secret(&it), report: it })?;
+    let valid = validate_spec(observed).map_err(|it| Refused { missing: of_secret(&it), report: it })?;
     let shown = taken_host(observed)
         .or_else(|| record::foreign_secret(observed, &record::known(observed), &valid.database))
         .map(|it| Refused::new(it, false));
@@ -62,7 +62,7 @@ pub fn validate(observed: &Observed) -> Result<Validated, Refused> {
 }
 
 /// Validates everything except hosts and Secrets.
-fn judge(observed: &Observed) -> Result<Validated, Report> {
+fn validate_spec(observed: &Observed) -> Result<Validated, Report> {
     refuse(observed)?;
     let site_name = &observed.site.spec.site_name;
     if !is_name(site_name) {
@@ -101,7 +101,7 @@ fn taken_host(observed: &Observed) -> Option<Report> {
         Holder::Other(holder) => Some((&claim.host, holder)),
         _ => None,
     })?;
-    // A tenant has no business with another's names.
+    // Names of other tenants' objects are not revealed.
     let own = observed.site.namespace().as_ref() == Some(&holder.namespace);
     let by = if own { format!("FrappeSite {holder}") } else { "a site in another namespace".to_owned() };
     let message = format!("host {host} is already used by {by}: choose another host, or delete that site");
@@ -137,7 +137,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     let name = &observed.site.spec.bench_ref.name;
     let place = Place::of(&observed.site);
     let pending = |reason, message| Report::pending(Stage::Bench, Stage::Bench, reason, message);
-    // One that does not exist is not told from one that does not allow it: that is no one else's business.
+    // The message does not reveal whether the bench does not exist or does not allow the site.
     if place.is_foreign() && !observed.bench.as_deref().is_some_and(|bench| allows(observed, bench)) {
         let message = format!(
             "FrappeBench {}/{name} does not exist, or does not allow sites of this namespace: have its owner set \
@@ -156,7 +156,7 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     }
     let status = bench.status.clone().unwrap_or_default();
     if !condition::is_true(&status.conditions, "Ready") && !served {
-        // Not the bench's own message: it changes with every pod, and each change would be a write for every site.
+        // Without the bench's message, which changes with every pod: each change would be a write for every site.
         return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; see its conditions")));
     }
     Ok(bench)

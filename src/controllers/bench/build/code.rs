@@ -1,5 +1,5 @@
-//! Apps that come from Git: they are installed into a copy of the image's code on the volume, and every pod of the bench runs
-//! that copy in place of the image's.
+//! Apps from Git: they are installed into a copy of the image's code on the volume, and every pod of the bench runs that copy instead
+//! of the image's code.
 
 use frappe_crds::bench::{AppSource, AppSourceKind};
 use k8s_openapi::api::core::v1::VolumeMount;
@@ -14,17 +14,17 @@ use crate::{
 pub(super) const SITES_VOLUME: &str = "sites";
 /// Folder of the copies on the volume, one for each revision of the code.
 const FOLDER: &str = ".apps";
-/// What of the bench is copied: code, the virtual environment that knows it, and built assets.
+/// The copied folders of the bench: code, its virtual environment, and built assets.
 const PARTS: [&str; 3] = ["apps", "env", "assets"];
 
-/// What the runner is asked to make a copy of.
+/// The runner's request for a copy of the code.
 #[derive(Serialize)]
 pub(super) struct Request<'a> {
     revision: String,
     clone: Vec<Cloned<'a>>,
 }
 
-/// An app that is cloned, as the runner reads it.
+/// An app to clone, in the runner's request.
 #[derive(Serialize)]
 struct Cloned<'a> {
     name: &'a str,
@@ -32,7 +32,7 @@ struct Cloned<'a> {
     branch: Option<&'a str>,
 }
 
-/// Apps that are cloned; their order is the bench's.
+/// Apps to clone, in the bench's order.
 fn cloned<'a>(input: &Input<'a>) -> Vec<Cloned<'a>> {
     let from_git = input.bench.spec.apps.iter().filter(|app| app.source == AppSourceKind::Git);
     from_git.map(|app| Cloned { name: &app.name, repository: repository(app), branch: branch(app) }).collect()
@@ -53,7 +53,7 @@ fn revision(input: &Input) -> Option<String> {
     (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), wire::text(&apps)), 16))
 }
 
-/// What the runner is asked to make of it.
+/// The runner's request; None if no apps are cloned.
 pub(super) fn request<'a>(input: &Input<'a>) -> Option<Request<'a>> {
     Some(Request { revision: revision(input)?, clone: cloned(input) })
 }

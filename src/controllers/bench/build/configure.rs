@@ -32,18 +32,18 @@ use crate::{
     runner,
 };
 
-/// Where the runner is mounted.
+/// Mount path of the runner.
 const RUNNER_PATH: &str = "/opt/frappe-operator";
 /// Longest time of the configure Job, in seconds.
 const DEADLINE_SECONDS: i64 = 600;
-/// Longest time of one that copies the image's code and installs apps, in seconds.
+/// Longest time of a configure Job that copies the image's code and installs apps, in seconds.
 const INSTALL_DEADLINE_SECONDS: i64 = 3600;
-/// Seconds that a Job's pod has to end.
+/// Termination grace period of a Job's pod, in seconds.
 const GRACE_SECONDS: i64 = 30;
-/// Volume of the Secrets that the runner reads.
+/// Volume with the Secrets that the runner reads.
 const SECRETS_VOLUME: &str = "secrets";
 
-/// The ConfigMap that ships the site runner to every Job of the bench.
+/// The ConfigMap with the site runner, which every Job of the bench mounts.
 pub fn runner_config_map(input: &Input) -> Desired {
     let key = Key::new(input.namespace(), child(&input.name(), "site-runner"));
     let files = runner::FILES.iter().map(|(name, source)| ((*name).to_owned(), (*source).to_owned()));
@@ -55,7 +55,7 @@ pub fn runner_config_map(input: &Input) -> Desired {
     typed::config_map(key, object)
 }
 
-/// The Job `BENCH-configure`. Its annotation holds a hash of what it does: another hash needs another run.
+/// The Job `BENCH-configure`. Its annotation contains a hash of its request: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
     let extra = secrets(input);
     let configure = runner_container(input, "configure", wire::text(&request(input)), &extra);
@@ -85,7 +85,7 @@ fn seed(configure: &Container, code: String) -> Container {
     container
 }
 
-/// Names what the components run: the image and what the configure Job makes of it.
+/// Revision that the components run: the image and the configure Job's request.
 fn revision(input: &Input) -> String {
     static RUNNER: LazyLock<String> =
         LazyLock::new(|| hash_hex(&runner::FILES.iter().map(|(_, source)| *source).collect::<String>(), 16));
@@ -93,7 +93,7 @@ fn revision(input: &Input) -> String {
     hash_hex(&format!("{}{}{}{secret}", wire::text(&request(input)), input.image(), *RUNNER), 16)
 }
 
-/// The Redis Secret as the runner reads it.
+/// The mounted Redis Secret for the runner.
 fn secrets(input: &Input) -> Vec<Mounted> {
     let Some((external, name)) = redis_secret(input.bench) else { return Vec::new() };
     let items = match external {
@@ -103,14 +103,14 @@ fn secrets(input: &Input) -> Vec<Mounted> {
     vec![Mounted::secret(SECRETS_VOLUME, runner::SECRETS, name, items)]
 }
 
-/// What the configure Job is asked for.
+/// Request of the configure Job.
 ///
-/// URLs with a secret in them are put together by the runner: `secret_urls` names the file of each whole URL,
-/// `password_urls` the keys whose URLs get the password of the file `redis-password`.
+/// The runner builds URLs that contain a secret: `secret_urls` is the file of each complete URL, `password_urls` are the keys whose
+/// URLs get the password in the file `redis-password`.
 #[derive(Serialize)]
 struct Request<'a> {
     common_site_config: CommonConfig<'a>,
-    /// Apps that the bench is to have: where the image lacks one, pods of the former image run on.
+    /// Apps of the bench: if the image does not have one of them, pods of the previous image continue.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     apps: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
@@ -123,7 +123,8 @@ struct Request<'a> {
     redis_user: Option<&'a str>,
 }
 
-/// What `common_site_config.json` must say. `bench_id` names the queues in Redis: without it every bench has the same.
+/// Entries of `common_site_config.json`. `bench_id` is part of the queues' names in Redis, which would be the same for every bench
+/// without it.
 #[derive(Serialize)]
 struct CommonConfig<'a> {
     bench_id: String,
@@ -132,9 +133,9 @@ struct CommonConfig<'a> {
     redis: BTreeMap<&'a str, String>,
 }
 
-/// What the configure Job is asked for.
+/// Request of the configure Job.
 fn request<'a>(input: &Input<'a>) -> Request<'a> {
-    // Frappe 14 reads redis_socketio, later versions read redis_queue for the same.
+    // Frappe 14 reads redis_socketio; later versions read redis_queue instead.
     let servers = [("redis_cache", "redis-cache"), ("redis_queue", "redis-queue"), ("redis_socketio", "redis-queue")];
     let external = redis_secret(input.bench).map(|(external, _)| external);
     let has_urls = external == Some(External::Urls);
@@ -160,17 +161,17 @@ pub fn bench_id(input: &Input) -> String {
     format!("{}-{}", input.namespace(), input.name())
 }
 
-/// The runner's files, and where they are mounted.
+/// The runner's files and their mount.
 pub(super) fn runner_volume(input: &Input) -> Mounted {
     Mounted::config_map("runner", RUNNER_PATH, child(&input.name(), "site-runner"))
 }
 
-/// The runner, run by the bench's own interpreter.
+/// Command of the runner, with the bench's Python interpreter.
 pub(super) fn runner_command() -> [String; 3] {
     [format!("{BENCH_PATH}/env/bin/python"), "-u".to_owned(), format!("{RUNNER_PATH}/{}", runner::FILE_NAME)]
 }
 
-/// Volumes that every container with the runner mounts, and more.
+/// Volumes of every container with the runner, and additional ones.
 fn runner_volumes(input: &Input, extra: &[Mounted]) -> Vec<Mounted> {
     let memory =
         EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity("16Mi".to_owned())) };
@@ -183,24 +184,24 @@ pub(in crate::controllers) fn runner_secrets(sources: Vec<VolumeProjection>) -> 
     Mounted::secrets(SECRETS_VOLUME, runner::SECRETS, sources)
 }
 
-/// A pod for containers with the site runner, and more volumes.
+/// A pod for containers with the site runner, with additional volumes.
 pub(in crate::controllers) fn runner_pod(input: &Input, extra: &[Mounted]) -> Pod {
     bench_pod(input, GRACE_SECONDS, &runner_volumes(input, extra))
 }
 
-/// A pod of a Job of the bench that has nothing of the bench's volumes.
+/// A pod of a Job of the bench without the bench's volumes.
 pub(in crate::controllers) fn bare_pod(input: &Input) -> Pod {
     super::pod::empty_pod(input, GRACE_SECONDS)
 }
 
-/// The pod of a Job: it is not started again where it ended.
+/// The pod of a Job: its containers are not restarted.
 pub(in crate::controllers) fn for_job(pod: Pod) -> PodSpec {
     PodSpec { restart_policy: Some("Never".to_owned()), ..pod.build() }
 }
 
 /// A container that runs the site runner: `command` with a request as its only argument.
 ///
-/// The runner gets no password here: it reads them from mounted files.
+/// The request contains no passwords: the runner reads them from mounted files.
 pub(in crate::controllers) fn runner_container(
     input: &Input,
     command: &str,

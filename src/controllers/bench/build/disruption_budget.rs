@@ -1,4 +1,4 @@
-//! Disruption budgets: draining nodes evicts one pod of a component at a time.
+//! PodDisruptionBudgets: while nodes are drained, one pod of a component is evicted at a time.
 
 use k8s_openapi::{
     api::{apps::v1::DeploymentSpec, policy::v1::PodDisruptionBudgetSpec},
@@ -7,14 +7,14 @@ use k8s_openapi::{
 
 use crate::domain::{object::Desired, typed::Object};
 
-/// A budget for each Deployment of several pods, or of as many as KEDA sets. A single pod has none:
-/// draining its node evicts it. Pods that are not ready may always be evicted.
+/// A PodDisruptionBudget for each Deployment with several pods or with a number set by KEDA. A single pod has none, so that its node
+/// can be drained. Pods that are not ready may always be evicted.
 pub(super) fn budgets(deployments: &[Object<DeploymentSpec>]) -> impl Iterator<Item = Desired> {
     let several = deployments.iter().filter(|it| it.spec.replicas.is_none_or(|number| number > 1));
     several.map(|deployment| budget(deployment).into())
 }
 
-/// It has the name, the labels and the owner of its Deployment.
+/// The PodDisruptionBudget has the name, labels and owner of its Deployment.
 fn budget(deployment: &Object<DeploymentSpec>) -> Object<PodDisruptionBudgetSpec> {
     let mut metadata = deployment.metadata.clone();
     metadata.annotations = None;

@@ -1,4 +1,4 @@
-//! How each object of a bench looks. Pure and infallible: what can be wrong was found by `validate`.
+//! Builds the objects of a bench. Pure and infallible: `validate` has found all errors.
 
 mod code;
 mod configure;

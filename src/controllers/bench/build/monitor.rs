@@ -1,4 +1,4 @@
-//! How Prometheus finds the bench, where the bench asks for it and the Prometheus operator is installed.
+//! The ServiceMonitor, if the bench enables monitoring and the Prometheus operator is installed.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
@@ -11,12 +11,12 @@ use crate::{
     },
 };
 
-/// Path of the metrics where the bench names none.
+/// Default path of the metrics.
 const PATH: &str = "/metrics";
-/// Seconds between two scrapes where the bench names no number.
+/// Default seconds between two scrapes.
 const INTERVAL_SECONDS: i32 = 30;
 
-/// A ServiceMonitor of gunicorn's Service.
+/// The ServiceMonitor of gunicorn's Service.
 pub(super) fn service_monitor(input: &Input) -> Option<Desired> {
     let config = input.bench.spec.monitoring.clone().unwrap_or_default();
     if !input.capabilities.service_monitors || !config.enabled.unwrap_or(false) {

@@ -1,4 +1,4 @@
-//! What may reach the bench's pods and what they may reach, where the bench asks for it.
+//! The NetworkPolicy of the bench's pods, if the bench enables it.
 
 use k8s_openapi::api::networking::v1::{NetworkPolicyEgressRule, NetworkPolicySpec};
 
@@ -13,13 +13,13 @@ use crate::{
     },
 };
 
-/// Namespace of the ingress controller where neither bench nor operator names one.
+/// Default namespace of the ingress controller.
 const INGRESS_NAMESPACE: &str = "ingress-nginx";
 /// Port of MariaDB and of PostgreSQL.
 const DATABASE_PORTS: [i32; 2] = [3306, 5432];
 
-/// The policy: in from the ingress controller to nginx, between the bench's own pods, and from KEDA to Redis; out to the
-/// bench's own pods, DNS and database servers; and what the bench adds.
+/// The policy. Ingress: from the ingress controller to nginx, between the bench's pods, and from KEDA to Redis. Egress: to the
+/// bench's pods, DNS and database servers. The bench can add rules.
 pub(super) fn policy(input: &Input) -> Option<Desired> {
     let config = input.bench.spec.network_policy.clone().unwrap_or_default();
     if !config.enabled.unwrap_or(false) {
@@ -57,5 +57,5 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
 /// Port of the websocket server.
 pub(super) const SOCKETIO_PORT: i32 = 9000;
 
-/// Port of nginx, which routes go to.
+/// Port of nginx, the backend of routes.
 pub(in crate::controllers) const NGINX_PORT: i32 = 8080;

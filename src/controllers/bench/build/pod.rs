@@ -1,4 +1,4 @@
-//! What every pod of a bench has in common: security, volumes, image.
+//! Common parts of every pod of a bench: security, volumes, image.
 
 use std::collections::BTreeMap;
 
@@ -43,21 +43,21 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// One component that runs the bench's image.
 pub(super) struct Component<'a> {
-    /// Name of the component, its label and the end of its objects' names.
+    /// Name of the component: its label, and the suffix of its objects' names.
     pub name: &'a str,
     /// The container: args, ports, probes, env.
     pub container: Container,
-    /// Replicas; None if another sets their number.
+    /// Replicas; None if KEDA sets their number.
     pub replicas: Option<i32>,
-    /// Requests and limits; the default if none.
+    /// Requests and limits; None for the default.
     pub resources: Option<&'a Resources>,
     /// Default requests and limits: cpu and memory of each.
     pub default_resources: [&'a str; 4],
-    /// Seconds that a pod has to end: at least the longest job of its queues.
+    /// Termination grace period in seconds: at least the longest job of its queues.
     pub grace_seconds: i64,
-    /// Whether the old pod must be gone before the new one starts.
+    /// Whether the old pod must end before the new one starts.
     pub recreate: bool,
-    /// Volumes of its own.
+    /// Additional volumes.
     pub volumes: Vec<Mounted>,
 }
 
@@ -107,7 +107,7 @@ fn same_node(input: &Input) -> Affinity {
     let mut labels = labels::pods(&input.name());
     let mut expressions = None;
     if input.bench.status.as_ref().is_some_and(|status| status.adopted_volume.is_some()) {
-        // Another operator's pods, which have it already, are known by their component.
+        // Pods of another operator, which use the volume already, are recognized by their component.
         expressions = Some(vec![is_component(&MOUNTING)]);
     } else {
         labels.insert(labels::SINGLE_NODE.to_owned(), "true".to_owned());
@@ -131,8 +131,7 @@ pub(super) fn is_component(components: &[&str]) -> LabelSelectorRequirement {
     }
 }
 
-/// Over zones and nodes where there are several, and never at the price of not running. Pods of another revision do not
-/// count, so a rollout ends as even as it began.
+/// Spreads pods over zones and nodes if possible. Pods of another revision do not count, so a rollout ends as evenly as it began.
 fn spread(topology_key: &str, selector: &LabelSelector) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         max_skew: 1,
@@ -154,7 +153,7 @@ fn volumes(input: &Input) -> [Mounted; 3] {
     ]
 }
 
-/// A pod whose containers run the bench's image, with the sites volume and volumes of its own.
+/// A pod whose containers run the bench's image, with the sites volume and additional volumes.
 pub(super) fn bench_pod(input: &Input, grace_seconds: i64, extra: &[Mounted]) -> Pod {
     let volumes = volumes(input).into_iter().chain(extra.iter().cloned()).map(|it| it.volume);
     empty_pod(input, grace_seconds).with_volumes(volumes)
@@ -175,7 +174,7 @@ pub(super) fn empty_pod(input: &Input, grace_seconds: i64) -> Pod {
     })
 }
 
-/// A container with the bench's image, its sites, and volumes of its own.
+/// A container with the bench's image, its sites, and additional volumes.
 pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) -> Container {
     let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
     let policy = input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy);
@@ -192,7 +191,7 @@ fn security(input: &Input) -> Security {
     input.bench.spec.security.clone().unwrap_or_default()
 }
 
-/// The folders of [`WRITTEN`] that a component has.
+/// The folders of [`WRITTEN`] for a component.
 pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
     if container_security(input).read_only_root_filesystem != Some(true) {
         return Vec::new();
@@ -203,7 +202,7 @@ pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
     folders.map(|(name, path)| Mounted::empty(name, path, EmptyDirVolumeSource::default())).collect()
 }
 
-/// The restricted Pod Security Standard and the image's user, with the bench's own settings over them.
+/// The restricted Pod Security Standard and the image's user, overridden by the bench's settings.
 fn pod_security(security: &Security, openshift: bool) -> PodSecurityContext {
     let defaults = PodSecurityContext {
         fs_group_change_policy: Some("OnRootMismatch".to_owned()),
@@ -212,8 +211,8 @@ fn pod_security(security: &Security, openshift: bool) -> PodSecurityContext {
     merged(defaults, security.pod_security_context.clone())
 }
 
-/// A pod security context that passes the restricted standard, with the image's user; OpenShift gives ids of its own and
-/// refuses fixed ones.
+/// A pod security context that satisfies the restricted standard, with the image's user; OpenShift assigns ids and rejects fixed
+/// ones.
 pub(super) fn restricted(user: i64, openshift: bool) -> PodSecurityContext {
     let id = (!openshift).then_some(user);
     PodSecurityContext {
@@ -226,13 +225,13 @@ pub(super) fn restricted(user: i64, openshift: bool) -> PodSecurityContext {
     }
 }
 
-/// What containers of the bench may do.
+/// Security context of the bench's containers.
 pub(in crate::controllers) fn container_security(input: &Input) -> SecurityContext {
     let defaults = SecurityContext { read_only_root_filesystem: Some(false), ..without_privileges() };
     merged(defaults, security(input).security_context)
 }
 
-/// The restricted Pod Security Standard, of a container.
+/// Security context of a container by the restricted Pod Security Standard.
 pub(super) fn without_privileges() -> SecurityContext {
     SecurityContext {
         allow_privilege_escalation: Some(false),
@@ -241,7 +240,7 @@ pub(super) fn without_privileges() -> SecurityContext {
     }
 }
 
-/// `over` wins, field by field.
+/// Merges field by field; `over` has precedence.
 fn merged<T: DeepMerge>(mut base: T, over: Option<T>) -> T {
     if let Some(over) = over {
         base.merge_from(over);

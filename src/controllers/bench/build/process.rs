@@ -63,7 +63,7 @@ mod tests {
 
     use super::*;
 
-    /// How many seconds the hook waits, with this text in place of the file of process 1.
+    /// How many seconds the hook waits, with this text instead of the status file of process 1.
     fn waited(grace_seconds: i64, status: &str) -> usize {
         seconds_of(await_termination_handler(grace_seconds), status)
     }
@@ -84,7 +84,7 @@ mod tests {
             format!("Name:\tpython\nSigBlk:\t{blocked}\nSigIgn:\t0000000001005000\nSigCgt:\t{caught}\n")
         };
         let none = "0000000000000000";
-        // While Python imports it handles SIGINT alone; rq's worker SIGTERM too; gunicorn has many.
+        // While Python imports modules, it handles only SIGINT; rq's worker also handles SIGTERM; gunicorn handles many.
         assert_eq!(waited(360, &status("0000000000000002", none)), 60);
         assert_eq!(waited(20, &status("0000000000000002", none)), 10, "half of the time is left for the end itself");
         assert_eq!(waited(360, &status("0000000000004002", none)), 0);
@@ -104,11 +104,11 @@ mod tests {
         assert_eq!(seconds_of(drain_and_await_termination_handler(20), deaf), 20);
     }
 
-    /// What the masks say of a process that really does or does not handle it.
+    /// The masks of a real process that does or does not handle SIGTERM.
     #[test]
     fn the_mask_of_a_real_process_is_read() {
         for (script, heard) in [("trap : TERM; echo ready; read -r _", true), ("echo ready; exec sleep 60", false)] {
-            // A shell cannot handle a signal that it was started to ignore.
+            // A shell cannot handle a signal that was ignored when it started.
             let mut process = Command::new("env");
             let process = process.args(["--default-signal=TERM", "bash", "-c", script]);
             let mut process = process.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("bash");

@@ -1,4 +1,4 @@
-//! Redis for the cache (bounded, evicts, forgets) and for the queues (persists, never evicts).
+//! Redis for the cache (bounded, evicts, not persistent) and for the queues (persistent, never evicts).
 
 use frappe_crds::{
     FrappeBench,
@@ -37,23 +37,22 @@ use crate::{
 
 /// uid and gid of the user `redis` in the official images.
 const REDIS_USER: i64 = 999;
-/// Folder and file of the password in a server's pod.
+/// Folder and file name of the password in a server's pod.
 const PASSWORD_FOLDER: &str = "/run/redis-password";
 const PASSWORD_FILE: &str = "/run/redis-password/password";
-/// Volume of the password in a server's pod.
+/// Volume with the password in a server's pod.
 pub const PASSWORD_VOLUME: &str = "password";
-/// The bench's own servers.
+/// The bench's servers.
 pub const SERVERS: [&str; 2] = ["redis-cache", "redis-queue"];
-/// The user of Redis that a generated password is of. Named with the password, it is also let in by a server that asks for
-/// none yet.
+/// The Redis user of a generated password. A server that requires no password yet also accepts this user with a password.
 pub(super) const USER: &str = "default";
-/// Label that the API server gives each namespace: its name.
+/// Label with its name that the API server sets on each namespace.
 pub(super) const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 /// Port of Redis.
 pub(super) const PORT: i32 = 6379;
-/// `maxmemory` where the bench names none, in bytes: 400 MiB below the default limit of 512 MiB.
+/// Default `maxmemory` in bytes: 400 MiB, below the default limit of 512 MiB.
 const DEFAULT_MEMORY_BYTES: i128 = 400 << 20;
-/// Volume size of the queue where the bench names none.
+/// Default volume size of the queue.
 const DEFAULT_QUEUE_SIZE: &str = "1Gi";
 
 /// StatefulSet and Service of both servers.
@@ -70,18 +69,18 @@ pub(super) fn both(input: &Input) -> Vec<Desired> {
     [cache, queue].concat()
 }
 
-/// What a Secret says of Redis.
+/// Contents of a Secret for Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum External {
-    /// The password of the bench's own servers, which was generated.
+    /// The generated password of the bench's servers.
     Generated,
-    /// The password of the bench's own servers.
+    /// The user's password of the bench's servers.
     Password,
-    /// The URLs of servers that exist.
+    /// The URLs of external servers.
     Urls,
 }
 
-/// The Secret that the bench reads for Redis, in its own namespace: the one that it names, else the one that was made for it.
+/// The bench's Secret for Redis, in its namespace: the referenced one, else the generated one.
 pub fn redis_secret(bench: &FrappeBench) -> Option<(External, String)> {
     let config = bench.spec.redis_config.clone().unwrap_or_default();
     let urls = config.connection_secret_ref.map(|it| (External::Urls, it.name));
@@ -90,12 +89,12 @@ pub fn redis_secret(bench: &FrappeBench) -> Option<(External, String)> {
     urls.or(password).or_else(generated)
 }
 
-/// Whether Redis of the bench is protected without a word of the bench's: it was made so, or has taken it.
+/// Whether the bench's Redis is protected by default: since its creation, or since its spec requested it.
 pub fn is_protected(bench: &FrappeBench) -> bool {
     bench.status.as_ref().and_then(|status| status.redis_protected) == Some(true)
 }
 
-/// The Secret with a generated password, which is deleted with the bench. It carries the label by which its changes are seen.
+/// The Secret with a generated password, which is deleted with the bench. It has the label by which it is watched.
 pub fn password_secret(input: &Input, password: &str) -> Desired {
     let key = Key::new(input.namespace(), child(&input.name(), "redis-password"));
     let mut labels = labels::component(&input.name(), "redis");
@@ -111,7 +110,7 @@ pub fn password_secret(input: &Input, password: &str) -> Desired {
     typed::secret(key, secret)
 }
 
-/// What may reach the bench's own servers: its pods, and KEDA where it is installed.
+/// The NetworkPolicy of the bench's servers: it admits the bench's pods, and KEDA if installed.
 pub(super) fn policy(input: &Input) -> Option<Desired> {
     let config = input.bench.spec.redis_config.clone().unwrap_or_default();
     if !is_protected(input.bench) || config.connection_secret_ref.is_some() {
@@ -132,12 +131,12 @@ pub(super) fn policy(input: &Input) -> Option<Desired> {
     Some(input.object("redis", "network-policy", spec).into())
 }
 
-/// KEDA, by the namespace that the platform names: a label of pods is anybody's.
+/// KEDA, by the namespace in the operator's settings: any user could set a label of pods.
 pub(super) fn keda(input: &Input) -> NetworkPolicyPeer {
     namespaces(matching(entry(NAMESPACE_NAME, &input.config.keda_namespace)))
 }
 
-/// Address of the queue's Redis for KEDA, which is in another namespace; None if a Secret holds it.
+/// Address of the queue's Redis for KEDA, which is in another namespace; None if it is in a Secret.
 pub(super) fn queue_address(input: &Input) -> Option<String> {
     let own = redis_secret(input.bench).is_none_or(|(external, _)| external != External::Urls);
     own.then(|| format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace()))
@@ -161,8 +160,8 @@ pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
     Some(input.object("redis-queue", "redis-queue", spec).into())
 }
 
-/// The command that gives a server its password. It is read from a file and handed to Redis as its configuration, on standard
-/// input: not as an argument, nor in the environment. Quoted as redis.conf wants it.
+/// The command that passes the password to a server. It is read from a file and passed as configuration on standard input, neither
+/// as an argument nor in the environment, and quoted as in redis.conf.
 fn with_password() -> Vec<String> {
     let script = format!("exec \"$@\" - <<END\nrequirepass \"$(sed 's/[\\\\\"]/\\\\&/g' {PASSWORD_FILE})\"\nEND\n");
     ["sh", "-c", &script, "sh"].map(str::to_owned).into()
@@ -172,7 +171,7 @@ fn memory(size: Option<&RedisSize>) -> Option<i128> {
     size?.memory.as_ref().and_then(|memory| quantity::bytes(&memory.0))
 }
 
-/// The spec of a StatefulSet with claims as they are applied: the API's own type would add apiVersion and kind to each.
+/// The spec of a StatefulSet with its claim templates; the API's type would add apiVersion and kind to each.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ServerSpec {
@@ -184,14 +183,14 @@ struct ServerSpec {
 
 specs! { ServerSpec => StatefulSet }
 
-/// A claim that a StatefulSet makes.
+/// A claim template of a StatefulSet.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 struct ClaimTemplate {
     metadata: ObjectMeta,
     spec: PersistentVolumeClaimSpec,
 }
 
-/// One server. With a volume it persists and refuses writes when full; without, it evicts the least recently used.
+/// One server. With a volume it is persistent and rejects writes when full; without one, it evicts the least recently used keys.
 fn server(
     input: &Input,
     config: &RedisConfig,
@@ -215,7 +214,7 @@ fn server(
     let spec = StatefulSetSpec {
         replicas: Some(1),
         service_name: Some(child(&bench, name)),
-        // In order, a pod that never became ready would never be replaced, not even by one of a repaired template.
+        // With the policy OrderedReady, a pod that never became ready would never be replaced, even by one of a corrected template.
         pod_management_policy: Some("Parallel".to_owned()),
         selector: matching(labels::selector(&bench, name)),
         persistent_volume_claim_retention_policy: volume.map(|_| retention),
@@ -238,7 +237,7 @@ fn server_pod(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Opt
         }
         _ => None,
     };
-    // The volume of one that persists is made by its StatefulSet.
+    // The StatefulSet creates the volume of a persistent server.
     let data = Mounted::empty("data", "/data", EmptyDirVolumeSource::default());
     let mounts = [&data].into_iter().chain(&password).map(|it| it.mount.clone()).collect();
     let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
@@ -276,8 +275,7 @@ fn arguments(memory_bytes: Option<i128>, persists: bool) -> Vec<String> {
     first.iter().chain(more).map(|it| (*it).to_owned()).collect()
 }
 
-/// The claim that the queue's StatefulSet makes, at the size that it should have: the template of a StatefulSet cannot be
-/// changed.
+/// The claim of the queue's StatefulSet with the desired size: the claim template of a StatefulSet is immutable.
 pub(super) fn queue_claim(input: &Input) -> Option<Desired> {
     let config = input.bench.spec.redis_config.clone().unwrap_or_default();
     if config.connection_secret_ref.is_some() {
@@ -304,7 +302,7 @@ fn queue_metadata(input: &Input) -> ObjectMeta {
     ObjectMeta { labels: Some(labels::component(&input.name(), "redis-queue")), ..ObjectMeta::default() }
 }
 
-/// A memory setting also sets the limit, a quarter above it: Redis needs room beside its data.
+/// A memory setting also sets the limit, a quarter above it, because Redis needs more memory than its data.
 fn server_resources(config: &RedisConfig, memory_bytes: Option<i128>) -> ResourceRequirements {
     match memory_bytes {
         Some(bytes) if config.resources.is_none() => {

@@ -1,4 +1,4 @@
-//! How many workers each queue has: a fixed number, or KEDA's, by the jobs that wait and run.
+//! Number of workers of each queue: fixed, or set by KEDA according to the queued and running jobs.
 
 use frappe_crds::{
     bench::{ComponentResources, FrappeBenchSpec, QueueAutoscaling},
@@ -17,18 +17,18 @@ use crate::{
     },
 };
 
-/// Most workers where the bench names no number.
+/// Default maximum number of workers.
 const MOST_REPLICAS: i32 = 10;
-/// Waiting jobs for each worker where the bench names no number.
+/// Default number of queued jobs for each worker.
 const TARGET_QUEUE_LENGTH: i32 = 5;
-/// Seconds without a job before the last workers go, where the bench names no number. Frappe's scheduler puts jobs into the
-/// queues every 240 s: with as much or more the last worker of a bench with a site would never go.
+/// Default seconds without a job before the last workers are removed. Frappe's scheduler queues jobs every 240 s: with this time or
+/// more, the last worker of a bench with a site would never be removed.
 const COOLDOWN_SECONDS: i32 = 120;
-/// Seconds between two looks at a queue where the bench names no number.
+/// Default seconds between two queries of a queue.
 const POLLING_SECONDS: i32 = 15;
-/// Failed looks at a queue after which KEDA counts on the fallback's number of workers.
+/// Failed queries after which KEDA uses the fallback's number of workers.
 const FAILURE_THRESHOLD: i32 = 3;
-/// Seconds for which fewer workers must do before one goes.
+/// Seconds for which fewer workers must be sufficient before one is removed.
 const SCALE_DOWN_WINDOW_SECONDS: i32 = 300;
 
 /// Workers of one queue.
@@ -38,23 +38,23 @@ pub struct Scaling {
     pub queue: &'static str,
     /// Workers while KEDA does not scale them.
     pub fixed: i32,
-    /// What KEDA is to do, if the bench asks for it.
+    /// Settings for KEDA, if the bench enables autoscaling.
     pub wanted: Option<Autoscaling>,
 }
 
 impl Scaling {
-    /// Whether KEDA sets the number: it is asked to, and is there.
+    /// Whether KEDA sets the number: it is enabled and installed.
     pub fn is_by_keda(&self, capabilities: Capabilities) -> bool {
         capabilities.keda && self.wanted.is_some()
     }
 }
 
-/// What KEDA is to do.
+/// Settings for KEDA.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Autoscaling {
-    /// Fewest workers.
+    /// Minimum number of workers.
     pub least: i32,
-    /// Most workers.
+    /// Maximum number of workers.
     pub most: i32,
     target_queue_length: i32,
     cooldown_seconds: i32,
@@ -64,7 +64,7 @@ pub struct Autoscaling {
 /// Scaling of the queues default, short and long.
 ///
 /// The fixed number is `workerAutoscaling.QUEUE.staticReplicas`, else the deprecated `componentReplicas.workerQUEUE`,
-/// else the least number of the autoscaling but at least 1, since without KEDA nothing starts a worker from zero.
+/// else the minimum of the autoscaling but at least 1, because without KEDA nothing would scale up from zero.
 pub fn worker_scaling(spec: &FrappeBenchSpec) -> [Scaling; 3] {
     let autoscaling = spec.worker_autoscaling.clone().unwrap_or_default();
     let components = spec.component_replicas.clone().unwrap_or_default();
@@ -88,7 +88,7 @@ fn of(queue: &'static str, entry: Option<&QueueAutoscaling>, deprecated: Option<
     Scaling { queue, fixed: fixed.unwrap_or(least.max(1)), wanted }
 }
 
-/// Scaled objects of the workers that KEDA scales, and what it needs to read the queues.
+/// ScaledObjects of the workers that KEDA scales, and its authentication for the queues.
 pub(super) fn objects(input: &Input) -> Vec<Desired> {
     if !input.capabilities.keda {
         return Vec::new();
@@ -103,9 +103,8 @@ pub(super) fn objects(input: &Input) -> Vec<Desired> {
     authentication.into_iter().chain(objects).collect()
 }
 
-/// One trigger for the jobs that wait and one for those that run, of every queue that the workers serve. The list
-/// omits what runs: without the second trigger a long job would be ended by the cooldown. The number of workers is
-/// the greatest that a trigger asks for.
+/// One trigger for queued and one for running jobs, for every queue of the workers. The list contains only queued jobs: without the
+/// second trigger, the cooldown would end a long job. The number of workers is the largest of all triggers.
 fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Autoscaling) -> Desired {
     let name = child(&input.name(), worker.component);
     let policy = HPAScalingPolicy { type_: "Pods".to_owned(), value: 1, period_seconds: 60 };
@@ -121,10 +120,10 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
         max_replica_count: wanted.most,
         polling_interval: wanted.polling_seconds,
         cooldown_period: wanted.cooldown_seconds,
-        // Else an object that has never been active yet is scaled to the least number at once.
+        // Otherwise a ScaledObject that was never active is scaled to the minimum at once.
         initial_cooldown_period: wanted.cooldown_seconds,
-        // It keeps workers while Redis does not answer. From none it starts none, and KEDA 2.21 does not count failures of a
-        // server that it cannot reach: it makes its client again before it does.
+        // Keeps the workers while Redis does not respond. It does not scale up from zero, and KEDA 2.21 does not count failures of
+        // an unreachable server, because it recreates its client first.
         fallback: Fallback {
             failure_threshold: FAILURE_THRESHOLD,
             replicas: scaling.fixed.clamp(1, wanted.most),
@@ -156,10 +155,10 @@ fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Trigger; 2] {
     ]
 }
 
-/// Keys of a queue in Redis: the list of jobs that wait, and the sorted set of those that run.
+/// Keys of a queue in Redis: the list of queued jobs, and the sorted set of running jobs.
 ///
 /// Source: `generate_qname` of Frappe 14 to 16, and rq 1.11 to 2.6 (`Queue.redis_queue_namespace_prefix`,
-/// `StartedJobRegistry.key_template`); looked at with a real worker by `tests/queues`.
+/// `StartedJobRegistry.key_template`); verified with a real worker by `tests/queues`.
 pub fn queue_keys(bench_id: &str, queue: &str) -> [String; 2] {
     [format!("rq:queue:{bench_id}:{queue}"), format!("rq:wip:{bench_id}:{queue}")]
 }
@@ -172,11 +171,11 @@ pub(super) struct Worker {
     pub queues: &'static [&'static str],
     /// Seconds to finish a job: the longest timeout of its queues (300 s, long 1500 s) and a minute.
     pub grace_seconds: i64,
-    /// What its container asks for, as the spec has it.
+    /// Resources of its container in the spec.
     pub resources: fn(&ComponentResources) -> Option<&Resources>,
 }
 
-/// The workers, with the queues that upstream's compose file gives them.
+/// The workers, with the same queues as in upstream's compose file.
 pub(super) const WORKERS: [Worker; 3] = [
     Worker {
         component: "worker-default",

@@ -1,4 +1,4 @@
-//! The volume that holds the sites.
+//! The volume of the sites.
 
 use frappe_crds::bench::StorageDeletionPolicy;
 use k8s_openapi::api::core::v1::PersistentVolumeClaimSpec;
@@ -8,11 +8,11 @@ use crate::{
     domain::{object::Desired, typed::storage},
 };
 
-/// Size where the bench names none.
+/// Default size.
 const DEFAULT_SIZE: &str = "10Gi";
 
-/// The PersistentVolumeClaim that every pod of the bench mounts at once, hence ReadWriteMany unless the bench says that
-/// they are on one node. A claim that is to outlive the bench is not owned by it.
+/// The PersistentVolumeClaim that all pods of the bench mount, hence ReadWriteMany unless the bench requires all pods on one node. A
+/// claim that is kept after the deletion of the bench has no owner reference.
 pub(super) fn sites_claim(input: &Input) -> Desired {
     let spec = &input.bench.spec;
     let size = spec.storage_size.as_ref().map_or(DEFAULT_SIZE, |size| size.0.as_str());

@@ -1,4 +1,4 @@
-//! What answers requests: gunicorn, nginx, the websocket server, and their Services.
+//! Components that serve requests: gunicorn, nginx, the websocket server, and their Services.
 
 use frappe_crds::bench::WebConfig;
 use k8s_openapi::{
@@ -30,10 +30,9 @@ use crate::{
 /// Port of gunicorn.
 const GUNICORN_PORT: i32 = 8000;
 
-/// Seconds that a request may take where the bench names no number. A pod that ends has so long and 10 s, once nothing is led
-/// to it.
+/// Default timeout of a request, in seconds. The grace period of a pod is 10 s longer, after requests are no longer routed to it.
 const REQUEST_TIMEOUT_SECONDS: i32 = 120;
-/// Processes of a gunicorn pod where the bench names no number, and threads of each.
+/// Default number of processes of a gunicorn pod, and of threads of each.
 pub(in crate::controllers) const GUNICORN_WORKERS_AND_THREADS: [i32; 2] = [2, 4];
 
 /// The Services.
@@ -88,7 +87,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
                 replicas: replicas.socketio.or(Some(1)),
                 resources: resources.socketio.as_ref(),
                 default_resources: ["100m", "256Mi", "1", "1Gi"],
-                // node ignores SIGTERM as PID 1: waiting longer gains nothing.
+                // node ignores SIGTERM as PID 1: a longer grace period is useless.
                 grace_seconds: 5,
                 recreate: false,
                 volumes: Vec::new(),
@@ -97,13 +96,12 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     ]
 }
 
-/// Starts gunicorn by the image's own script; images of frappe_docker before 2026-05-18 have none, and a command with fixed
-/// numbers.
+/// Starts gunicorn by the image's script; images of frappe_docker before 2026-05-18 have no script, but a command with fixed numbers.
 const GUNICORN: &str = "command -v start.sh >/dev/null && exec start.sh; exec env/bin/gunicorn --chdir=sites \
     --bind=0.0.0.0:8000 --threads=$GUNICORN_THREADS --workers=$GUNICORN_WORKERS --worker-class=gthread \
     --worker-tmp-dir=/dev/shm --timeout=$GUNICORN_TIMEOUT --preload frappe.app:application";
 
-/// A site in maintenance must not make the whole bench unready, so TCP probes.
+/// TCP probes, because a site in maintenance mode must not make the whole bench unready.
 fn gunicorn(web: &WebConfig, request_seconds: i64) -> Container {
     let [workers, threads] = GUNICORN_WORKERS_AND_THREADS;
     let text = |number: Option<i32>, default: i32| number.unwrap_or(default).to_string();
@@ -130,7 +128,7 @@ fn nginx(input: &Input, web: &WebConfig) -> Container {
     let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
     let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
     Container {
-        // The runner runs the image's own script, and tells nginx of changed hosts.
+        // The runner runs the image's script, and reloads nginx when hosts change.
         command: Some(runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect()),
         working_dir: Some(BENCH_PATH.to_owned()),
         lifecycle: Some(drain_requests()),
@@ -151,7 +149,7 @@ fn nginx(input: &Input, web: &WebConfig) -> Container {
     }
 }
 
-/// The server answers on this one path; any other hangs.
+/// The server responds only on this path; other requests hang.
 fn socketio() -> Container {
     let probe = |period_seconds: i32, failure_threshold: Option<i32>| Probe {
         http_get: Some(HTTPGetAction {

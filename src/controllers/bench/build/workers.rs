@@ -1,4 +1,4 @@
-//! What works in the background: one Deployment of workers for each queue, and the scheduler.
+//! Background components: one Deployment of workers for each queue, and the scheduler.
 
 use frappe_crds::{bench::ComponentResources, common::Resources};
 use k8s_openapi::api::{
@@ -28,7 +28,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     objects
 }
 
-/// Without a number of replicas if KEDA sets it; an annotation records that, since the field itself cannot.
+/// Without `replicas` if KEDA sets the number; an annotation records that.
 fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Object<DeploymentSpec> {
     let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
     let autoscaled = scaling.is_some_and(|it| it.is_by_keda(input.capabilities));
@@ -61,7 +61,7 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Ob
     made
 }
 
-/// Exactly one: its lock is a file in the container, so two would queue every job twice.
+/// Exactly one replica: its lock is a file in the container, so two would queue every job twice.
 fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentSpec> {
     deployment(
         input,
@@ -81,7 +81,7 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentS
             replicas: Some(1),
             resources,
             default_resources: ["100m", "256Mi", "1", "1Gi"],
-            // `bench schedule` ignores SIGTERM as PID 1: waiting longer gains nothing.
+            // `bench schedule` ignores SIGTERM as PID 1: a longer grace period is useless.
             grace_seconds: 5,
             recreate: true,
             volumes: Vec::new(),
@@ -89,9 +89,8 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentS
     )
 }
 
-/// Workers and scheduler answer no port: alive is whose main process became what the command makes of itself. A probe
-/// that asked Redis would restart every worker in the middle of its job when Redis is away; workers reconnect by
-/// themselves. `bench` replaces itself by Python, whose arguments name what it runs.
+/// Workers and scheduler have no port: the probe checks the arguments of the main process, because `bench` replaces itself by Python.
+/// A probe of Redis would restart every worker during its job when Redis is unavailable, although workers reconnect by themselves.
 fn running(what: &str) -> Probe {
     Probe { period_seconds: Some(30), failure_threshold: Some(3), ..probe(&is_named(what)) }
 }

@@ -7,7 +7,7 @@ use crate::{
     domain::{key::Key, object::Desired, uid},
 };
 
-/// The FrappeDomain named like the host. The site that creates it holds the host.
+/// The FrappeDomain with the host as its name. The site that creates it holds the host.
 pub fn claim(input: &Input, host: &str) -> Desired {
     let site = DomainHolder {
         namespace: Key::of(input.site).namespace,

@@ -19,11 +19,11 @@ use crate::{
     },
 };
 
-/// Settings of a server of its own, as Frappe asks for them.
+/// Settings of a dedicated server that Frappe requires.
 const SERVER_SETTINGS: &str = "[mariadb]\ncharacter-set-server=utf8mb4\ncollation-server=utf8mb4_unicode_ci\n\
                                skip-character-set-client-handshake\nlog_bin_trust_function_creators=1\n";
 
-/// The privileges of the guide: what Frappe needs to run, migrate, back up and restore, without GRANT OPTION.
+/// The guide's privileges: Frappe needs them to run, migrate, back up and restore; without GRANT OPTION.
 const PRIVILEGES: [&str; 18] = [
     "SELECT",
     "INSERT",
@@ -45,7 +45,7 @@ const PRIVILEGES: [&str; 18] = [
     "TRIGGER",
 ];
 
-/// The Database: `utf8mb4`, since the MariaDB operator's default cannot hold every character and cannot be changed.
+/// The Database with `utf8mb4`: the MariaDB operator's default does not support every character, and cannot be changed later.
 pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = DatabaseSpec {
         maria_db_ref: ServerReference::from(&server.key),
@@ -57,7 +57,7 @@ pub fn database(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     input.kept(input.key("db"), spec).into()
 }
 
-/// The account: one name for account and database, because Frappe before version 16 takes them to be equal.
+/// The user, with the name of the database: Frappe before version 16 requires equal names.
 pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = UserSpec {
         maria_db_ref: ServerReference::from(&server.key),
@@ -70,7 +70,7 @@ pub fn user(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     input.kept(input.key("user"), spec).into()
 }
 
-/// The account's rights on its own database.
+/// The user's privileges on its database.
 pub fn grant(input: &Input, server: &Server, cleanup: Cleanup) -> Desired {
     let spec = GrantSpec {
         maria_db_ref: ServerReference::from(&server.key),
@@ -89,7 +89,7 @@ fn password_of(secret: Key) -> SecretKeySelector {
     SecretKeySelector { name: secret.name, key: "password".to_owned(), optional: None }
 }
 
-/// The MariaDB of a site that has its own.
+/// The dedicated MariaDB of a site.
 pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorConfig) -> Desired {
     let size = config.storage_size.as_ref().map_or(STORAGE_SIZE, |it| it.0.as_str());
     let spec = MariaDbSpec {
@@ -113,7 +113,7 @@ pub fn own_server(input: &Input, config: &DatabaseConfig, operator: &OperatorCon
 pub struct DatabaseRequest<'a> {
     #[serde(rename = "type")]
     engine: &'a str,
-    /// Whether this operator made it.
+    /// Whether this operator created it.
     own: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     host: Option<&'a str>,
@@ -125,7 +125,7 @@ pub struct DatabaseRequest<'a> {
     user: Option<&'a str>,
 }
 
-/// The database in a Job's request; the runner reads omitted fields from the Secret that the site names.
+/// The database in a Job's request; the runner reads omitted fields from the referenced Secret.
 pub fn database_request<'a>(database: &'a Database, name: &'a str, user: &'a str) -> DatabaseRequest<'a> {
     match database {
         Database::Made(server) => DatabaseRequest {

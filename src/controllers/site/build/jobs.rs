@@ -1,4 +1,4 @@
-//! The Jobs that create, change and drop a site.
+//! Jobs that create, change and drop a site.
 
 use frappe_crds::{common::SecretKeyReference, site::Operation};
 use k8s_openapi::api::{
@@ -23,11 +23,11 @@ use crate::{
     },
 };
 
-/// Longest time of a Job that creates a site or changes it, in seconds: an app may be installed.
+/// Longest time of a Job that creates or changes a site, in seconds: it may install apps.
 const INIT_DEADLINE_SECONDS: i64 = 3600;
 /// Longest time of a delete Job, in seconds.
 const DELETE_DEADLINE_SECONDS: i64 = 900;
-/// How long a finished Job is kept, in seconds: a create that comes late then meets it.
+/// How long a finished Job is kept, in seconds: a late creation of the same Job then fails.
 const KEPT_SECONDS: i32 = 3600;
 
 /// The Job `SITE-init` (`SITE-init-2` …).
@@ -38,7 +38,7 @@ pub fn init_job(input: &Input, bench: &BenchInput, operation: &Operation, config
     job(input, bench, operation, &about, &request(input, more), secrets)
 }
 
-/// The Job `SITE-apply`: settings, hosts, apps, and the password of Administrator where its Secret changed.
+/// The Job `SITE-apply`: settings, hosts, apps, and the Administrator's password if its Secret changed.
 pub fn configure_job(
     input: &Input,
     bench: &BenchInput,
@@ -57,8 +57,8 @@ pub fn configure_job(
     job(input, bench, operation, &about, &request(input, more), secrets)
 }
 
-/// The Job `SITE-delete`: drops the database with the site's own account and removes the files; without a database to log in at
-/// it leaves that to the MariaDB operator.
+/// The Job `SITE-delete`: drops the database with the site's account and removes the files; if it cannot log in to a database, the
+/// MariaDB operator drops it.
 pub fn delete_job(input: &Subject, bench: &BenchInput, operation: &Operation) -> Desired {
     let about = About { command: "drop", name: "delete", deadline_seconds: DELETE_DEADLINE_SECONDS };
     job(input, bench, operation, &about, &request(input, Nothing {}), account_sources(input))
@@ -70,22 +70,22 @@ struct About {
     deadline_seconds: i64,
 }
 
-/// What the runner must know of a site, without any secret, and more.
+/// The runner's request for a site, without secrets, with additional fields.
 #[derive(Serialize)]
 pub(in crate::controllers) struct Request<'a, M> {
     site: &'a str,
     identity: &'a str,
-    /// Nothing where the database is left alone.
+    /// None if the database is not accessed.
     database: Option<DatabaseRequest<'a>>,
     #[serde(flatten)]
     more: M,
 }
 
-/// Nothing more.
+/// No additional fields.
 #[derive(Serialize)]
 struct Nothing {}
 
-/// What the runner must know to set a site up.
+/// Additional fields to create or change a site.
 #[derive(Serialize)]
 struct Setup<'a> {
     #[serde(flatten)]
@@ -96,7 +96,7 @@ struct Setup<'a> {
     set_admin_password: bool,
 }
 
-/// What the runner must know, without any secret.
+/// The runner's request, without secrets.
 pub(in crate::controllers) fn request<'a, M: Serialize>(input: &Subject<'a>, more: M) -> Request<'a, M> {
     Request {
         site: &input.site.spec.site_name,
@@ -106,14 +106,14 @@ pub(in crate::controllers) fn request<'a, M: Serialize>(input: &Subject<'a>, mor
     }
 }
 
-/// The account of the database and the encryption key.
+/// Volume sources of the database account and the encryption key.
 pub(in crate::controllers) fn account_sources(input: &Subject) -> Vec<VolumeProjection> {
     let Some(database) = input.database else { return Vec::new() };
     let mut sources = vec![projected(input.place.credentials().name, None)];
     if let Database::Existing(existing) = database {
         let keys = ["username", "password", "host", "port", "database"];
         let items = keys.map(|key| item(key, format!("connection/{key}")));
-        // Optional as a whole: of the keys three are, and the runner says which of the others is missing.
+        // Optional as a whole, because three keys are optional. The runner reports which of the others is missing.
         sources.push(projected_if_there(input.place.mounted(&existing.secret), items.into()));
     }
     sources
@@ -124,7 +124,7 @@ fn admin(input: &Input) -> VolumeProjection {
     projected(name, Some(vec![item("password", "admin-password")]))
 }
 
-/// Secret entries of the site's configuration.
+/// Volume sources of secret entries of the site's configuration.
 fn entries(input: &Input) -> Vec<VolumeProjection> {
     let entries = input.site.spec.site_config_secret_refs.iter();
     let of = |(entry, from): (&String, &SecretKeyReference)| {
@@ -149,15 +149,15 @@ fn job(
     job_of(input, key, &format!("site-{}", about.name), &time, pod)
 }
 
-/// How long a Job may take, and how long it is kept when it is finished, in seconds.
+/// Time limits of a Job, in seconds.
 pub(in crate::controllers) struct Time {
-    /// Longest time.
+    /// Longest duration.
     pub deadline_seconds: i64,
-    /// Time that it is kept.
+    /// How long it is kept after it finished.
     pub kept_seconds: i32,
 }
 
-/// A Job of the site: it and its pod carry the same labels.
+/// A Job of the site; its pod has the same labels.
 pub(in crate::controllers) fn job_of(input: &Subject, key: Key, component: &str, time: &Time, pod: PodSpec) -> Desired {
     let mut labels = input.labels();
     labels.insert("component".to_owned(), component.to_owned());

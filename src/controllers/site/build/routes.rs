@@ -1,4 +1,4 @@
-//! What leads the site's hosts to the bench's nginx: an Ingress, an HTTPRoute, or OpenShift's Routes.
+//! Routes of the site's hosts to the bench's nginx: an Ingress, an HTTPRoute, or OpenShift Routes.
 
 use std::collections::BTreeMap;
 
@@ -51,7 +51,7 @@ pub fn ingress(input: &Input) -> Desired {
     };
     if let Some(tls) = spec.tls.as_ref().filter(|tls| tls.enabled) {
         let place = &input.valid.place;
-        // A name of another namespace's would be taken for one of the bench's.
+        // A Secret of the site's namespace would be looked up in the bench's namespace.
         let named = tls.secret_name.as_ref().filter(|_| tls.issuer.is_none() || !place.is_foreign());
         let secret = named.map_or_else(|| child(&place.stem, "tls"), |name| place.mounted(name));
         ingress.tls = Some(vec![IngressTLS { hosts: Some(hosts), secret_name: Some(secret) }]);
@@ -62,7 +62,7 @@ pub fn ingress(input: &Input) -> Desired {
     annotated(input, input.key("ingress"), annotations, ingress)
 }
 
-/// The Gateway API's HTTPRoute. TLS is the Gateway's.
+/// The Gateway API's HTTPRoute. The Gateway terminates TLS.
 pub fn http_route(input: &Input) -> Desired {
     let config = input.site.spec.http_route.clone().unwrap_or_default();
     let spec = HttpRouteSpec {
@@ -73,7 +73,7 @@ pub fn http_route(input: &Input) -> Desired {
     annotated(input, input.key("route"), config.annotations, spec)
 }
 
-/// OpenShift's Route of one host.
+/// The OpenShift Route of one host.
 pub fn route(input: &Input, host: &str) -> Desired {
     let config = input.site.spec.route_config.clone().unwrap_or_default();
     let wildcard = match config.wildcard_policy.unwrap_or_default() {
@@ -95,7 +95,7 @@ pub fn route(input: &Input, host: &str) -> Desired {
     annotated(input, key, config.annotations, spec)
 }
 
-/// The Route of a further host, or of the first.
+/// Key of the Route of an additional host, or of the primary one.
 pub fn route_key(place: &Place, further_host: Option<&str>) -> Key {
     further_host
         .map_or_else(|| place.key("route"), |host| place.key(&format!("route-{}", hash_hex(host, HOST_HASH_DIGITS))))

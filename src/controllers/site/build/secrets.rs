@@ -1,4 +1,4 @@
-//! The Secrets that hold what was decided once: created, never applied, so that nothing is decided again.
+//! Secrets with values that are generated once: they are created, never applied.
 
 use k8s_openapi::api::core::v1::Secret;
 use kube::{ResourceExt, api::ObjectMeta};
@@ -8,10 +8,10 @@ use crate::{
     domain::{key::Key, labels, object::Desired, typed},
 };
 
-/// `SITE-db-password`: the database account where this operator makes one, the encryption key, the identity.
+/// `SITE-db-password`: the database account if this operator creates one, the encryption key, the identity.
 ///
-/// The annotations repeat what is no secret, so that it is known from the metadata alone. A lost encryption key is only in
-/// the site's own configuration, so that none is made for a Secret that replaces another.
+/// The annotations contain copies of non-secret values, so that they are known from the metadata. A lost encryption key is only in the
+/// site's configuration, so a Secret that replaces a lost one contains no new one.
 pub fn credentials(input: &Input, password: &str, encryption_key: Option<&str>) -> Desired {
     typed::secret(input.valid.place.credentials(), account_secret(input, password, encryption_key))
 }
@@ -37,31 +37,30 @@ pub fn account_secret(input: &Input, password: &str, encryption_key: Option<&str
         if input.known.user != input.known.name {
             annotate(labels::DATABASE_USER, input.known.user.clone());
         }
-        // The MariaDB operator takes a changed password over only where the Secret has this label.
+        // The MariaDB operator applies a changed password only if the Secret has this label.
         secret.labels_mut().insert("k8s.mariadb.com/watch".to_owned(), String::new());
     }
     secret
 }
 
-/// `SITE-admin-password`, in the site's own namespace: the password of Administrator, where the site names no Secret of
-/// its own.
+/// `SITE-admin-password`, in the site's namespace: the Administrator's password, unless the site references a Secret.
 pub fn admin_password(input: &Input, password: &str) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     typed::secret(key, secret(input, &[("password", password)]))
 }
 
-/// Also, with the password of another Secret; it is added when it is written.
+/// The same, with the password of another Secret, which is added at the write.
 pub fn admin_password_copy(input: &Input) -> Desired {
     let key = input.valid.place.generated_admin_password(&input.name());
     typed::secret_copy(key, secret(input, &[]), &["password"])
 }
 
-/// `SITE-mariadb-root`: the administrator of a MariaDB of the site's own. No pod of the bench ever mounts it.
+/// `SITE-mariadb-root`: the administrator of a dedicated MariaDB. No pod of the bench mounts it.
 pub fn root_password(input: &Input, password: &str) -> Desired {
     typed::secret(input.valid.place.own_server_root(), secret(input, &[("password", password)]))
 }
 
-/// A copy of these keys of a Secret of the site's namespace in that of its bench; their values are added when it is written.
+/// A copy of these keys of a Secret in the site's namespace, in the bench's namespace; the values are added at the write.
 pub fn copy(input: &Subject, name: &str, version: &str, keys: &[&str]) -> Desired {
     let key = Key::new(&input.place.namespace, input.place.mounted(name));
     let mut secret = secret(input, &[]);
@@ -69,7 +68,7 @@ pub fn copy(input: &Subject, name: &str, version: &str, keys: &[&str]) -> Desire
     typed::secret_copy(key, secret, keys)
 }
 
-/// A Secret of the site by its identity.
+/// A Secret of the site, with its identity.
 fn secret(input: &Subject, data: &[(&str, &str)]) -> Secret {
     let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     Secret {

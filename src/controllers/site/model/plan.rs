@@ -39,7 +39,7 @@ pub type Report = model::Report<FrappeSite>;
 pub fn verb(kind: OperationKind) -> &'static str {
     match kind {
         OperationKind::Init => "init",
-        // Not "configure": the bench's own Job of that name would meet that of a site which is named like the bench.
+        // Not "configure": the bench's configure Job would have the same name as that of a site with the bench's name.
         OperationKind::Configure => "apply",
         OperationKind::Delete => "delete",
     }

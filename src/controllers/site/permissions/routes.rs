@@ -76,7 +76,7 @@ fn host(observed: &Observed, bench: &FrappeBench) -> Option<Refusal> {
     let hosts = &observed.hosts;
     let is_made = |host: &String| *host == hosts.primary && hosts.source.contains("-suffix");
     let is_platforms = |host: &String| *host == hosts.primary && hosts.source == "default-suffix";
-    // The name of its directory, by which nginx of the bench knows it where no other entry does: until it is created.
+    // The site's directory, which nginx uses for hosts without an entry, until the site is created.
     let made = observed.site.status.as_ref().is_some_and(|status| status.initialized);
     let name = &observed.site.spec.site_name;
     let name = Some(name).filter(|it| place.is_foreign() && !made && it.contains('.'));

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::{
-    controllers::{objects::may_take_back, site::place::Place, site::record},
+    controllers::{objects::is_own_existing, site::place::Place, site::record},
     domain::{key::Key, labels, names::hash_hex, owner::Owner},
 };
 
@@ -100,7 +100,7 @@ impl Cluster {
         let live = self.get(desired.kind, &desired.key);
         if let Some(live) = &live {
             let may =
-                if creates { may_take_back(desired, live).is_ok() } else { (self.has)(&Owner::of(desired), live) };
+                if creates { is_own_existing(desired, live).is_ok() } else { (self.has)(&Owner::of(desired), live) };
             if !may {
                 return false;
             }
