@@ -1,4 +1,4 @@
-//! Tests of what is decided for a bench: tables, snapshots, and properties.
+//! Tests of the decisions for a bench: tables, snapshots and properties.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod adoption;
@@ -157,7 +157,7 @@ fn find<'a>(made: &'a [Desired], kind: Kind, name: &str) -> &'a Value {
 }
 
 #[test]
-fn a_bench_becomes_ready_and_its_objects_look_like_this() {
+fn a_bench_becomes_ready_with_the_objects_in_the_snapshots() {
     let mut world = observed(json!({"apps": [{"name": "erpnext", "source": "image"}]}));
     let made = converge(&mut world);
     assert_eq!(ready(&world).0, BenchPhase::Ready);
@@ -196,7 +196,7 @@ fn a_bench_is_ready_only_when_every_pod_is() {
         let mut world = observed(json!({"componentReplicas": {"gunicorn": 2}}));
         converge(&mut world);
         if field == "observedGeneration" {
-            // Of a bench that is Ready with all of its spec nothing but a number of pods can have changed.
+            // Since the bench is Ready with its current spec, only numbers of pods can have changed.
             Arc::make_mut(&mut world.bench).metadata.generation = Some(2);
         }
         let key = (Kind::Deployment, "prod-gunicorn".to_owned());
@@ -210,7 +210,7 @@ fn a_bench_is_ready_only_when_every_pod_is() {
 }
 
 #[test]
-fn every_setting_reaches_its_object() {
+fn every_setting_is_applied_to_its_object() {
     let made = converge(&mut observed(json!({
         "imageConfig": {"repository": "r.com/frappe/erpnext", "tag": "v15.41.2", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
         "componentReplicas": {"gunicorn": 4, "nginx": 2, "socketio": 3, "workerLong": 0},
@@ -267,9 +267,9 @@ fn an_edit_that_is_reverted_restores_every_object() {
     assert_eq!(render(&world), before);
 }
 
-/// A component of several pods has a budget, one of a single pod has none: it would keep its node from being drained.
+/// A component with several pods has a PodDisruptionBudget; a single pod has none, so that its node can be drained.
 #[test]
-fn a_budget_comes_and_goes_with_the_second_pod() {
+fn a_pod_disruption_budget_exists_while_there_are_two_pods() {
     let mut world = observed(json!({"componentReplicas": {"gunicorn": 3}}));
     let made = converge(&mut world);
     let spec = &find(&made, Kind::PodDisruptionBudget, "prod-gunicorn")["spec"];
@@ -302,7 +302,7 @@ fn configure_failed(world: &mut Observed, cause: Option<&str>) -> Option<String>
     status.configure_failure.map(|it| format!("{}: {}", it.code, it.message))
 }
 
-/// What is recorded is the failure of the Job that there is: not that of one before, and none where it succeeded.
+/// The recorded failure is that of the existing Job, not of an earlier one; there is none if the Job succeeded.
 #[test]
 fn the_cause_of_a_failed_configure_job_is_reported_until_it_is_replaced() {
     let mut world = observed(json!({}));
@@ -315,7 +315,7 @@ fn the_cause_of_a_failed_configure_job_is_reported_until_it_is_replaced() {
     apply(&mut world, &next);
     assert_eq!(world.bench.status.as_ref().and_then(|it| it.configure_failure.clone()), None, "it runs again");
     assert_eq!(configure_failed(&mut world, Some("second")).as_deref(), Some("CommandFailed: second"));
-    // Made again and done while nobody looked.
+    // Recreated and succeeded between two reconciles.
     let job = world.live.get_mut(&(Kind::Job, "prod-configure".to_owned())).expect("a Job");
     Arc::make_mut(job).data["status"] = json!({"conditions": [{"type": "Complete", "status": "True"}]});
     converge(&mut world);
@@ -331,7 +331,7 @@ fn nothing_is_done_for_a_bench_whose_status_cannot_be_read() {
 }
 
 #[test]
-fn the_end_of_a_configure_job_is_read_once() {
+fn the_result_of_a_configure_job_is_read_once() {
     let job = |ended: &str| -> DynamicObject {
         let object = json!({"metadata": {"name": "prod-configure"},
                             "status": {"conditions": [{"type": ended, "status": "True"}]}});
@@ -364,7 +364,7 @@ fn a_changed_configuration_runs_the_configure_job_again() {
 }
 
 #[test]
-fn an_unsupported_spec_is_refused_and_changes_nothing() {
+fn an_unsupported_spec_is_rejected_and_changes_nothing() {
     let table = [
         (json!({"apps": [{"name": "a", "source": "git", "git": {"repository": "https://x/y"}}]}), "GitDisabled"),
         (json!({"apps": [{"name": "a", "source": "fpm"}]}), "AppSourceNotSupported"),

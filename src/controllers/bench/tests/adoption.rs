@@ -1,9 +1,9 @@
-//! A bench that another operator made.
+//! Adoption of another operator's bench.
 
 use super::*;
 use crate::domain::labels;
 
-/// As another operator made it: without the mark of an apply, and with a template of its own.
+/// An object as another operator created it: without this operator's annotation, and with another template.
 fn as_found(desired: &Desired) -> Arc<DynamicObject> {
     let mut object = DynamicObject::clone(&live(desired));
     object.metadata.annotations = None;
@@ -22,7 +22,7 @@ fn asked(spec: Value) -> Observed {
     world
 }
 
-/// A bench that was taken over.
+/// An adopted bench.
 fn taken_over() -> Observed {
     take_over(asked(json!({})))
 }
@@ -61,7 +61,7 @@ fn edit(world: &mut Observed, change: impl FnOnce(&mut FrappeBench)) {
 
 ///
 #[test]
-fn a_bench_is_taken_over_unchanged() {
+fn a_bench_is_adopted_unchanged() {
     let world = taken_over();
     assert_eq!(ready(&world).0, BenchPhase::Ready, "{:?}", ready(&world));
     let kinds: std::collections::BTreeSet<_> = world.live.keys().map(|(kind, _)| format!("{kind:?}")).collect();
@@ -71,18 +71,18 @@ fn a_bench_is_taken_over_unchanged() {
     assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Ensure(_) | Step::TakeOver(_))));
 }
 
-/// unasked, nothing is taken over.
+/// without a request, nothing is adopted.
 #[test]
-fn a_bench_is_not_taken_over_without_a_request() {
+fn a_bench_is_not_adopted_without_a_request() {
     let steps = plan(&observed(json!({}))).steps;
     let looked_at = |it: &&Step| matches!(it, Step::TakeOver(_));
     let names: Vec<_> = steps.iter().filter(looked_at).collect();
     assert!(matches!(&names[..], [Step::TakeOver(it)] if it.kind == Kind::PersistentVolumeClaim), "{names:?}");
 }
 
-/// the first change of its spec brings it to what it should be, but for what can be set only once.
+/// the first change of the spec applies everything except immutable fields.
 #[test]
-fn the_first_change_brings_it_to_its_spec() {
+fn the_first_change_applies_the_spec() {
     let mut world = taken_over();
     edit(&mut world, |_| {});
     assert_eq!(ensured(&world, Kind::Deployment).len(), 7);
@@ -95,21 +95,21 @@ fn the_first_change_brings_it_to_its_spec() {
     assert_eq!(services, ["prod-gunicorn", "prod-nginx", "prod-socketio"], "what leads to Redis stays");
 }
 
-/// what is kept as it was found holds no deletion up.
+/// objects that are kept unchanged do not block a deletion.
 #[test]
-fn a_bench_that_was_taken_over_can_be_deleted() {
+fn an_adopted_bench_can_be_deleted() {
     let mut world = taken_over();
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
     Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(now);
     assert!(matches!(&plan(&world).steps[..], [Step::Patch(..)]), "{:?}", plan(&world).steps);
 }
 
-/// of another image each component has its turn; until then no part of its template is changed.
+/// another image is rolled out stage by stage; until its stage, a component's template is not changed.
 #[test]
 fn another_image_goes_stage_by_stage() {
     let mut world = taken_over();
     edit(&mut world, |it| it.spec.frappe_version = "16".to_owned());
-    // The configure Job of the other image comes first.
+    // The configure Job of the other image runs first.
     for _ in 0..3 {
         let next = plan(&world);
         if !ensured(&world, Kind::Deployment).is_empty() {
@@ -120,7 +120,7 @@ fn another_image_goes_stage_by_stage() {
     assert_eq!(ensured(&world, Kind::Deployment), ["prod-nginx"]);
 }
 
-/// the number of workers that KEDA set is kept when the Deployment is brought to its spec.
+/// the number of workers that KEDA set is kept when the Deployment is applied.
 #[test]
 fn workers_that_keda_scales_keep_their_number() {
     let mut world = asked(json!({"workerAutoscaling": {"short": {"minReplicas": 0, "maxReplicas": 10}}}));
@@ -138,9 +138,9 @@ fn workers_that_keda_scales_keep_their_number() {
     assert!(matches!(&found[..], [Step::HandOver(_), Step::Ensure(_)]), "{found:?}");
 }
 
-/// a volume that only one node can mount is found by the pods that have it, whatever operator made them.
+/// Jobs are scheduled to the node of a ReadWriteOnce volume, by the pods of either operator.
 #[test]
-fn jobs_go_where_the_volume_is() {
+fn jobs_are_scheduled_to_the_node_of_the_volume() {
     let mut world = asked(json!({}));
     let first = plan(&world);
     assert!(!first.steps.iter().any(|it| matches!(it, Step::Create(_))), "the volume is not known yet");

@@ -1,5 +1,4 @@
-//! no leaf of a bench's spec without an effect, and a reverted edit restores every object. What each leaf changed is in
-//! the snapshot.
+//! every leaf of a bench's spec has an effect, and a reverted edit restores every object. The effects are in the snapshot.
 
 use std::collections::BTreeSet;
 
@@ -8,7 +7,7 @@ use kube::CustomResourceExt;
 use super::{super::model::Class, *};
 use crate::controllers::leaves::{Picture, brief, leaves_of};
 
-/// Objects of Kubernetes' own that are judged whole.
+/// Fields with Kubernetes' own types, which are compared as a whole.
 const WHOLE: [&str; 9] = [
     "podSecurityContext",
     "securityContext",
@@ -21,23 +20,23 @@ const WHOLE: [&str; 9] = [
     "limits",
 ];
 
-/// Where the effect of a leaf is to be seen.
+/// Where the effect of a leaf is tested.
 #[derive(Clone, Copy)]
 enum Effect {
-    /// In the bench's objects or its status: the snapshot has what changed.
+    /// In the bench's objects or its status: the snapshot contains the changes.
     Bench,
-    /// The API server refuses the change: `tests/it/fields.rs` shows it.
+    /// The API server rejects the change: tested by `tests/it/fields.rs`.
     Refused,
-    /// It governs sites, not the bench's own objects: where that is shown.
+    /// It affects sites, not the bench's objects: tested there.
     Elsewhere(&'static str),
 }
 use Effect::{Bench, Elsewhere, Refused};
 
-/// The report of what a bench says about its sites.
+/// Tests of effects on sites.
 const SITES: Effect = Elsewhere("tests of sites: leaves.rs, tests/it/bench_defaults.rs");
 const PERMISSIONS: Effect = Elsewhere("tests/it/permissions.rs");
 
-/// A leaf, what it is set to over the base, and where its effect is to be seen.
+/// A leaf, its value over the base, and where its effect is tested.
 type Row = (&'static str, Value, Effect);
 
 /// Image, components and Redis.
@@ -80,7 +79,7 @@ fn of_components() -> Vec<Row> {
     ]
 }
 
-/// Everything else that the bench itself is made of.
+/// All other leaves of the bench's objects.
 #[rustfmt::skip]
 fn of_the_bench() -> Vec<Row> {
     vec![
@@ -113,7 +112,7 @@ fn of_the_bench() -> Vec<Row> {
     ]
 }
 
-/// What governs sites.
+/// Leaves that affect sites.
 #[rustfmt::skip]
 fn of_sites() -> Vec<Row> {
     vec![
@@ -152,7 +151,7 @@ fn of_sites() -> Vec<Row> {
     ]
 }
 
-/// What each leaf is set to, over the base.
+/// Values of all leaves, over the base.
 fn changes() -> BTreeMap<String, (Value, Effect)> {
     let rows = [of_components(), of_the_bench(), of_sites()].concat();
     let mut table: BTreeMap<String, (Value, Effect)> =
@@ -192,7 +191,7 @@ fn changes() -> BTreeMap<String, (Value, Effect)> {
     table
 }
 
-/// The bench on which leaves are changed: with each optional part, so that a leaf shows what it changes within the part.
+/// The bench whose leaves are changed, with each optional part, so that a leaf's effect within the part is visible.
 fn base() -> Value {
     let on = json!({"enabled": true});
     json!({
@@ -225,7 +224,7 @@ fn picture(world: &Observed) -> Picture {
     picture
 }
 
-/// Gives the bench another spec, and lets the operator and the cluster do their part.
+/// Sets the bench's spec, and simulates the operator and the cluster.
 fn set(world: &mut Observed, change: &Value) -> Picture {
     let mut spec = base();
     json_patch::merge(&mut spec, change);
@@ -242,7 +241,7 @@ fn set(world: &mut Observed, change: &Value) -> Picture {
     world.redis_secret_version = named.then(|| "1".to_owned());
     world.bench = Arc::new(changed);
     let rendered = build::render(&world.input());
-    // A StatefulSet's controller makes its claim, once.
+    // A StatefulSet's controller creates its claim, once.
     for claim in &rendered.claims {
         let key = (Kind::PersistentVolumeClaim, claim.key.name.clone());
         world.live.entry(key).or_insert_with(|| live(claim));
@@ -282,7 +281,7 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
             }
         }
         let after = set(&mut world, &json!({}));
-        // A volume that grew stays as large.
+        // An expanded volume keeps its size.
         let grows = leaf.ends_with("torageSize");
         let left: Vec<String> = after.against(&before).into_iter().filter(|_| !grows).collect();
         if grows {
@@ -296,8 +295,7 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     insta::assert_yaml_snapshot!("effects", shown);
 }
 
-/// A stage that waits for the one before keeps what it mounts together with the volumes, and whose its processes are: one half
-/// of a pod's security is none.
+/// A stage that waits for the previous one keeps its mounts with their volumes, and its security context as a whole.
 #[test]
 fn volumes_that_a_waiting_stage_mounts_exist() {
     let mut world = observed(base());

@@ -1,9 +1,9 @@
-//! Redis with a generated password and a NetworkPolicy: of a bench that is made now, and of one that takes them later.
+//! Redis with a generated password and a NetworkPolicy: of a new bench, and of one that enables them later.
 
 use super::*;
 use crate::{controllers::bench::build::SERVERS, domain::labels};
 
-/// A bench that nobody has looked at yet.
+/// A bench that was never reconciled.
 fn new(spec: Value) -> Observed {
     let mut world = observed(spec);
     Arc::make_mut(&mut world.bench).status = None;
@@ -11,7 +11,7 @@ fn new(spec: Value) -> Observed {
     world
 }
 
-/// A bench that was made before Redis was protected, and runs.
+/// A running bench of a version without protection.
 fn old(spec: Value) -> Observed {
     let mut world = observed(spec);
     world.capabilities.keda = true;
@@ -33,7 +33,7 @@ fn said(world: &Observed) -> (String, String) {
     (found.status, found.reason)
 }
 
-/// What a plan really changes.
+/// The objects that a plan changes.
 fn changed(world: &Observed, next: &Plan) -> Vec<String> {
     let differs = |desired: &Desired| {
         world.live.get(&(desired.kind, desired.key.name.clone())).is_none_or(|it| {
@@ -51,7 +51,7 @@ fn changed(world: &Observed, next: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn a_bench_that_is_made_now_is_protected_before_anything_is_made() {
+fn a_new_bench_is_protected_before_anything_is_created() {
     let mut world = new(json!({"workerAutoscaling": {"default": {}}}));
     let first = plan(&world);
     assert!(matches!(first.steps.as_slice(), [Step::Patch(..)]), "{:?}", first.steps);
@@ -77,9 +77,9 @@ fn a_bench_that_is_made_now_is_protected_before_anything_is_made() {
     assert_eq!(said(&world), ("True".to_owned(), "RedisProtected".to_owned()));
 }
 
-/// Redis of another operator has no password, and is taken over as it is.
+/// Redis of another operator has no password, and is adopted unchanged.
 #[test]
-fn a_bench_that_is_taken_over_stays_unprotected() {
+fn an_adopted_bench_stays_unprotected() {
     let mut world = new(json!({}));
     Arc::make_mut(&mut world.bench).annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
     let first = plan(&world);
@@ -87,7 +87,7 @@ fn a_bench_that_is_taken_over_stays_unprotected() {
     assert!(!changed(&world, &first).contains(&"Secret prod-redis-password".to_owned()));
 }
 
-/// An upgrade of the operator restarts nothing: what is there stays as it is, and the bench is told.
+/// An upgrade of the operator restarts nothing: existing objects are not changed, and the bench reports it.
 #[test]
 fn an_unprotected_bench_is_reported_and_not_changed() {
     let mut world = old(json!({"workerAutoscaling": {"default": {}}}));
@@ -99,9 +99,9 @@ fn an_unprotected_bench_is_reported_and_not_changed() {
     assert_eq!(changed(&world, &plan(&world)), Vec::<String>::new());
 }
 
-/// Redis asks for the password only when every component has it.
+/// Redis requires the password only when every component has it.
 #[test]
-fn a_bench_takes_the_password_stage_by_stage_and_its_servers_last() {
+fn a_bench_gets_the_password_stage_by_stage_and_its_servers_last() {
     let mut world = old(json!({}));
     ask(&mut world);
     let mut order = Vec::new();
@@ -145,14 +145,14 @@ fn a_bench_takes_the_password_stage_by_stage_and_its_servers_last() {
     assert!(settled.notices.is_empty());
 }
 
-/// How many pods of a Deployment are ready.
+/// Sets the number of ready pods of a Deployment.
 fn roll(world: &mut Observed, name: &str, ready: i64) {
     let live = world.live.get_mut(&(Kind::Deployment, name.to_owned())).expect("a Deployment");
     Arc::make_mut(live).data["status"]["availableReplicas"] = json!(ready);
 }
 
 #[test]
-fn a_foreign_secret_of_that_name_is_refused() {
+fn a_foreign_secret_of_that_name_is_rejected() {
     let mut world = new(json!({}));
     let first = plan(&world);
     apply(&mut world, &first);

@@ -1,4 +1,4 @@
-//! Redis with a password, and Redis of somebody else's.
+//! Redis with a password, and an external Redis.
 
 use super::*;
 use crate::domain::labels;
@@ -32,9 +32,9 @@ fn a_missing_secret_is_reported_and_changes_nothing() {
     assert_eq!(plan(&world).steps, [Step::WatchSecret(secret("redis", "1", false))], "first its changes must be seen");
 }
 
-/// A password is in no argument and no variable; another version of the Secret restarts what holds a connection.
+/// A password is in no argument and no variable; another version of the Secret restarts pods with a connection.
 #[test]
-fn the_bench_asks_for_its_redis_password() {
+fn the_benchs_redis_requires_its_password() {
     let mut world = observed(json!({
         "redisConfig": {"passwordSecretRef": {"name": "redis"}}, "workerAutoscaling": {"default": {}},
     }));
@@ -72,9 +72,9 @@ fn the_bench_asks_for_its_redis_password() {
     assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written anew");
 }
 
-/// Redis of its own goes only when every pod has other URLs.
+/// The bench's Redis is deleted only when every pod has other URLs.
 #[test]
-fn a_server_goes_when_nobody_uses_it_any_more() {
+fn a_server_is_deleted_when_no_component_uses_it() {
     let mut world = observed(json!({}));
     converge(&mut world);
     let server = world.live[&(Kind::StatefulSet, "prod-redis-queue".to_owned())].clone();

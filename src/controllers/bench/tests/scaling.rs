@@ -1,8 +1,8 @@
-//! KEDA's objects, and whose the number of workers is; the other optional objects.
+//! KEDA's objects and the owner of the number of workers; the other optional objects.
 
 use super::*;
 
-/// The whole fleet of optional objects, as they look.
+/// All optional objects.
 #[test]
 fn optional_objects_look_like_this() {
     let mut world = observed(json!({
@@ -39,10 +39,10 @@ fn optional_objects_look_like_this() {
     assert_eq!((scaled.status.as_str(), scaled.reason.as_str()), ("True", "Autoscaled"));
 }
 
-/// Without KEDA workers run at a fixed number and a condition says why; once it is there it gets them as they are, and
-/// when it goes, or is no longer wanted, the number is the bench's again.
+/// Without KEDA, the number of workers is fixed and a condition reports why; once installed, KEDA takes over the current number; when
+/// it is uninstalled or disabled, the bench sets the number again.
 #[test]
-fn the_number_of_workers_is_handed_over_and_taken_back() {
+fn the_number_of_workers_is_handed_over_to_keda_and_back() {
     let spec = json!({"workerAutoscaling": {"default": {"staticReplicas": 4}}});
     let mut world = observed(spec.clone());
     let key = (Kind::Deployment, "prod-worker-default".to_owned());
@@ -76,7 +76,7 @@ fn the_number_of_workers_is_handed_over_and_taken_back() {
     assert_eq!(said(&world), None);
 }
 
-/// A worker that KEDA starts makes a bench no less ready; one of an old revision does.
+/// A bench stays Ready while KEDA starts a worker, but not while there is a worker of an old revision.
 #[test]
 fn scaling_does_not_make_a_bench_unready() {
     let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
@@ -110,9 +110,9 @@ fn scaling_does_not_make_a_bench_unready() {
     assert_eq!(ready(&world).0, BenchPhase::Progressing);
 }
 
-/// What this operator changes of a workload is not done before the workload's controller has seen it.
+/// A change of a workload is not complete before the workload's controller has observed it.
 #[test]
-fn a_changed_template_makes_a_bench_unready_until_it_is_seen() {
+fn a_changed_template_makes_a_bench_unready_until_it_is_observed() {
     let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
     world.capabilities.keda = true;
     converge(&mut world);
@@ -136,7 +136,7 @@ fn told(world: &Observed) -> (String, String, Option<u64>) {
     (scaled.status.clone(), scaled.reason.clone(), next.again_after.map(|it| it.as_secs()))
 }
 
-/// A bench whose ScaledObject is so old and has this status.
+/// A bench with a ScaledObject of this age and status.
 fn scaled(seconds_old: i64, status: Value) -> Observed {
     let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
     world.capabilities.keda = true;
@@ -149,7 +149,7 @@ fn scaled(seconds_old: i64, status: Value) -> Observed {
     world
 }
 
-/// As KEDA 2.21 writes them: `Ready` alone stays True through most of what stops the scaling.
+/// Conditions as KEDA 2.21 writes them: `Ready` stays True during most failures of the scaling.
 #[test]
 fn the_state_that_keda_reports_is_in_the_status() {
     let of = |kind: &str, status: &str| json!({"type": kind, "status": status, "message": "m", "reason": "r"});
@@ -175,9 +175,9 @@ fn the_state_that_keda_reports_is_in_the_status() {
     }
 }
 
-/// That KEDA is installed and does not run no event tells: the bench is looked at again when its time is over.
+/// There is no event if KEDA is installed but not running: the bench is reconciled again after a time.
 #[test]
-fn a_silent_keda_is_reported_after_a_minute() {
+fn an_unresponsive_keda_is_reported_after_a_minute() {
     let unknown =
         json!({"conditions": [{"type": "Ready", "status": "Unknown"}, {"type": "Paused", "status": "False"}]});
     for status in [json!(null), json!({"conditions": []}), unknown] {

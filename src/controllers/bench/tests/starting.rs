@@ -1,4 +1,4 @@
-//! How the components start: after Redis, by their own commands, and not anew for an upgrade of the operator alone.
+//! Start of the components: after Redis, by their own commands, and without a restart by an upgrade of the operator.
 
 use super::*;
 use crate::controllers::bench::earlier::forms;
@@ -17,7 +17,7 @@ fn ensured(plan: &Plan, name: &str) -> Option<Value> {
     })
 }
 
-/// Workers and the websocket server end at once where Redis does not answer.
+/// Workers and the websocket server exit at once if Redis does not respond.
 #[test]
 fn the_components_start_once_redis_is_ready() {
     let mut world = observed(json!({}));
@@ -41,7 +41,7 @@ fn the_components_start_once_redis_is_ready() {
     assert!(ensured(&plan(&world), "prod-worker-long").is_some(), "what is there is kept as it should be");
 }
 
-/// The image's entrypoint makes a link on the volume, that all pods have, anew: of several that start at once some fail.
+/// The image's entrypoint recreates a link on the shared volume: if several pods start at once, some fail.
 #[test]
 fn no_pod_runs_the_images_entrypoint() {
     let made = converge(&mut observed(json!({})));
@@ -53,11 +53,11 @@ fn no_pod_runs_the_images_entrypoint() {
     }
 }
 
-/// The version whose pods are stopped at once, and the one before it, which runs them by the image's entrypoint.
+/// The version whose pods are stopped at once, and the earlier one that runs them by the image's entrypoint.
 const EARLIER: [usize; 2] = [0, 1];
 const OLDEST: usize = EARLIER[1];
 
-/// Templates of an earlier version, which an upgrade leaves alone: no write, no new pod.
+/// Templates of an earlier version, which an upgrade does not change: no write, no new pod.
 fn of_an_earlier_version(version: usize, spec: Value) -> Observed {
     let mut world = observed(spec);
     let made = converge(&mut world);
@@ -99,9 +99,9 @@ fn is_left_alone(world: &Observed) {
     }
 }
 
-/// With a read-only root too: the folders to write in come with the next change.
+/// Also with a read-only root file system: the writable folders are added with the next change.
 #[test]
-fn an_upgrade_alone_gives_no_folders_to_a_read_only_root() {
+fn an_upgrade_alone_adds_no_folders_to_a_read_only_root() {
     let world =
         of_an_earlier_version(OLDEST, json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}));
     for name in ["prod-gunicorn", "prod-nginx", "prod-worker-long"] {
@@ -111,9 +111,9 @@ fn an_upgrade_alone_gives_no_folders_to_a_read_only_root() {
     }
 }
 
-/// A template of this version that was edited by hand is no earlier one: it comes to the present form, with its hook.
+/// A manually edited template of this version is not an earlier one: its current form is restored, with its hook.
 #[test]
-fn a_template_that_was_edited_by_hand_comes_back_to_the_present_form() {
+fn a_manually_edited_template_is_restored_to_the_current_form() {
     let edits = [
         ("lifecycle", json!({"preStop": {"exec": {"command": ["sh", "-c", "left=1"]}}})),
         ("command", json!(["sleep", "1d"])),
@@ -133,9 +133,9 @@ fn a_template_that_was_edited_by_hand_comes_back_to_the_present_form() {
     }
 }
 
-/// Whatever else changes pods brings them up to date; a number of pods does not.
+/// Every other change of pods also updates their template; a number of pods does not.
 #[test]
-fn a_template_of_the_version_before_changes_with_something_else_of_it() {
+fn an_earlier_template_is_updated_with_another_change_of_it() {
     let edited = |spec: Value| {
         let mut world = of_an_earlier_version(OLDEST, json!({}));
         world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
@@ -148,9 +148,9 @@ fn a_template_of_the_version_before_changes_with_something_else_of_it() {
     assert!(larger("prod-worker-long") && !larger("prod-worker-short"));
 }
 
-/// A new image goes stage by stage, and so does what comes with it.
+/// A new image is rolled out stage by stage, and the new template with it.
 #[test]
-fn a_new_image_brings_templates_up_to_date_in_their_turn() {
+fn a_new_image_updates_templates_stage_by_stage() {
     for version in EARLIER {
         comes_up_to_date_in_turn(of_an_earlier_version(version, json!({})));
     }
@@ -176,7 +176,7 @@ fn comes_up_to_date_in_turn(mut world: Observed) {
     assert!(scheduler["command"].is_array(), "{scheduler}");
 }
 
-/// nginx ended with 30 where it could not write its configuration; the scheduler where it could not write its lock.
+/// nginx exited with 30 if it could not write its configuration, and the scheduler if it could not write its lock.
 #[test]
 fn written_folders_are_volumes_if_the_root_is_read_only() {
     let paths = |spec: Value, name: &str| {
@@ -194,7 +194,7 @@ fn written_folders_are_volumes_if_the_root_is_read_only() {
     assert!(!paths(json!({}), "prod-scheduler").contains(&config), "nothing changes where it is not");
 }
 
-/// A quota leaves a Deployment without pods; its controller says why, and nothing else does.
+/// With a quota, a Deployment may have no pods, which only its controller reports.
 #[test]
 fn rejected_pods_are_reported_with_the_api_servers_message() {
     let mut world = observed(json!({}));
@@ -208,7 +208,7 @@ fn rejected_pods_are_reported_with_the_api_servers_message() {
     assert_eq!(message, "Deployment prod-worker-long: its pods are rejected: exceeded quota: small");
 }
 
-/// The configure Job's deadline is ten minutes; that no pod of it is made is known long before.
+/// The configure Job's deadline is ten minutes, but a missing pod is reported much earlier.
 #[test]
 fn a_configure_job_without_a_pod_is_reported_in_time() {
     let mut world = observed(json!({}));

@@ -1,10 +1,10 @@
-//! An upgrade of the operator alone starts no pod anew: what earlier versions made stays.
+//! An upgrade of the operator alone restarts no pod: templates of earlier versions are kept.
 
 use serde::Deserialize as _;
 
 use super::*;
 
-/// The workloads of a bench with one app of its image, as earlier versions made them.
+/// The workloads of a bench with one app, as earlier versions created them.
 const EARLIER: [(&str, &str); 2] =
     [("entrypoint", include_str!("earlier/entrypoint.yaml")), ("no pause", include_str!("earlier/no-pause.yaml"))];
 
@@ -19,7 +19,7 @@ fn workloads(text: &str) -> Vec<Desired> {
     serde_yaml_ng::Deserializer::from_str(text).map(read).collect()
 }
 
-/// A bench that this version made, with the workloads of another.
+/// A bench of this version with the workloads of another version.
 fn with(earlier: &[Desired]) -> Observed {
     let mut world = observed(json!({"apps": [{"name": "erpnext", "source": "image"}]}));
     converge(&mut world);

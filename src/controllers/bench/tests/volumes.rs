@@ -1,4 +1,4 @@
-//! Volumes, images and pods that are not as they should be, and in which order an image changes.
+//! Problems of volumes, images and pods, and the order of an image's rollout.
 
 use super::*;
 use crate::controllers::bench::{
@@ -46,7 +46,7 @@ fn image(world: &Observed, component: &str) -> String {
     live.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned()
 }
 
-/// The Deployment's controller has seen the change and has not replaced the pods yet.
+/// The Deployment's controller has observed the change, but not replaced the pods yet.
 fn rolling(world: &mut Observed, component: &str) {
     let key = (Kind::Deployment, format!("prod-{component}"));
     let mut live = DynamicObject::clone(&world.live[&key]);
@@ -61,7 +61,7 @@ fn rolled(world: &mut Observed, component: &str) {
     world.live.insert(key, Arc::new(live));
 }
 
-/// one component after the other, the scheduler last; each waits until the one before it runs wholly.
+/// stage by stage, the scheduler last; each stage waits until the previous one is complete.
 #[test]
 fn an_image_changes_in_order() {
     let mut world = observed(json!({}));
@@ -72,7 +72,7 @@ fn an_image_changes_in_order() {
     let stages: [&[&str]; 5] =
         [&["nginx"], &["gunicorn"], &["socketio"], &["worker-default", "worker-short", "worker-long"], &["scheduler"]];
     for (turn, stage) in stages.iter().enumerate() {
-        // As often as it is looked at while the stage rolls.
+        // In each reconcile while the stage is rolled out.
         for _ in 0..4 {
             let steps = plan(&world);
             apply(&mut world, &steps);
@@ -105,9 +105,9 @@ fn an_image_changes_in_order() {
     assert_eq!(status.desired_revision, status.running_revision);
 }
 
-/// An image without an app of the bench stops before anything changes over.
+/// An image without an app of the bench is not rolled out.
 #[test]
-fn an_app_that_is_not_in_the_image_stops_the_change() {
+fn an_app_that_is_not_in_the_image_stops_the_rollout() {
     let spec = json!({"apps": [{"name": "erpnext", "source": "image"}]});
     let mut world = observed(spec.clone());
     world.apps_found = Some(vec!["erpnext".to_owned(), "frappe".to_owned()]);
@@ -127,9 +127,9 @@ fn an_app_that_is_not_in_the_image_stops_the_change() {
     assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as it was seen");
 }
 
-/// Apps from Git: a copy of the image's code, seeded and added to by the configure Job, in place of the image's in every pod.
+/// Apps from Git: every pod runs a copy of the image's code, which the configure Job creates and to which it adds the apps.
 #[test]
-fn an_app_from_git_is_installed_into_what_the_pods_run() {
+fn an_app_from_git_is_installed_into_the_code_of_the_pods() {
     let app = json!({"name": "custom-app", "source": "git", "git": {"repository": "https://example.com/app", "branch": "main"}});
     let spec = json!({"apps": [app], "gitConfig": {"enabled": true}});
     let mut world = observed(spec.clone());
@@ -165,7 +165,7 @@ fn an_app_from_git_is_installed_into_what_the_pods_run() {
             [""; 0]
         );
     }
-    // Another branch is another copy; pods of the former go on running theirs.
+    // Another branch has another copy; pods with the previous one continue with it.
     let mut other = spec;
     other["apps"][0]["git"]["branch"] = json!("next");
     edit(&mut world, other);
@@ -197,7 +197,7 @@ fn edit(world: &mut Observed, spec: Value) {
 }
 
 #[test]
-fn a_volume_grows_where_it_can_and_never_shrinks() {
+fn a_volume_is_expanded_if_possible_and_never_shrunk() {
     let mut world = observed(json!({"storageSize": "20Gi"}));
     converge(&mut world);
     for (size, grows, wanted, reason) in [
@@ -215,9 +215,9 @@ fn a_volume_grows_where_it_can_and_never_shrinks() {
     }
 }
 
-/// The claim of the queue is made by its StatefulSet, whose template never changes.
+/// The queue's claim is created by its StatefulSet, whose template never changes.
 #[test]
-fn the_queues_volume_grows_beside_its_stateful_set() {
+fn the_queues_volume_is_expanded_without_its_stateful_set() {
     let mut world = observed(json!({}));
     converge(&mut world);
     let name = "data-prod-redis-queue-0";

@@ -1,4 +1,4 @@
-//! A site that another operator made, on a bench that is taken over.
+//! Adoption of another operator's site.
 
 use super::*;
 use crate::{
@@ -13,7 +13,7 @@ fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
     }))
 }
 
-/// A site with a Secret, a database and an account of names that this operator does not give.
+/// A site whose Secret, database and account have names that this operator does not choose.
 fn found() -> Observed {
     let mut world = observed(json!({}));
     let mut bench = bench();
@@ -31,7 +31,7 @@ fn found() -> Observed {
     world
 }
 
-/// Names of what a plan does.
+/// The steps of a plan, as text.
 fn does(plan: &Plan) -> Vec<String> {
     let said = |step: &Step| match step {
         Step::TakeOver(it) => Some(format!("take over {}", it.key.name)),
@@ -87,31 +87,31 @@ fn its_passwords_and_names_stay_what_they_are() {
     )
     .expect("JSON");
     assert_eq!((&request["adopt"], &request["database"]["user"]), (&json!(true), &json!("shop_user")));
-    // Forever.
+    // Permanently.
     assert_eq!(super::super::record::known(&world).user, "shop_user");
 }
 
-/// until the site is known to be the one that is meant, nothing that leads users to it is touched.
+/// until the site is verified to be the expected one, its routes are not changed.
 #[test]
-fn a_site_that_is_another_is_not_served() {
+fn another_site_than_the_expected_one_gets_no_route() {
     let mut world = found();
     let (made, _) = converge(&mut world, "Failed");
     assert!(made.iter().all(|it| it.kind != Kind::Ingress), "{made:?}");
     assert!(world.routes.ingress.is_none());
 }
 
-/// unasked, nothing is looked for and nothing is taken.
+/// without a request, nothing is read and nothing is adopted.
 #[test]
-fn a_site_is_not_taken_over_without_a_request() {
+fn a_site_is_not_adopted_without_a_request() {
     let mut world = found();
     world.bench = Some(Arc::new(bench()));
     world.found = Found::default();
     assert_eq!(does(&plan(&world)), ["create shop-db-password", "create shop-admin-password"]);
 }
 
-/// a server of the site's own is not started anew.
+/// a dedicated server is not restarted.
 #[test]
-fn a_server_of_its_own_stays_as_it_was_found() {
+fn a_dedicated_server_is_not_changed() {
     let mut world = found();
     let site = Arc::make_mut(&mut world.site);
     site.spec.db_config = Some(serde_json::from_value(json!({"mode": "dedicated"})).expect("a database"));

@@ -1,4 +1,4 @@
-//! `deletionPolicy: Delete` of a SiteBackup: its backups go before it does, and nothing else does.
+//! `deletionPolicy: Delete` of a SiteBackup: exactly its backups are removed before it is deleted.
 
 use super::{
     backups::{at, backup, bucket, carried, containers, done, end, served, settle, stands, under_way},
@@ -17,7 +17,7 @@ fn finalizers(world: &Observed) -> Vec<String> {
     world.backups.first().map(|it| it.finalizers().to_vec()).unwrap_or_default()
 }
 
-/// The SiteBackup is deleted now.
+/// Marks the SiteBackup as being deleted.
 fn leaves(world: &mut Observed) {
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
     edit(world, |it| {
@@ -74,14 +74,14 @@ fn its_backups_are_removed_and_then_it_goes() {
     assert_eq!(under_way(&world), None);
 }
 
-/// the default keeps them, and holds nothing up.
+/// by default, backups are kept, and nothing blocks the deletion.
 #[test]
 fn without_the_policy_nothing_is_removed() {
     for policy in ["Retain", "Delete"] {
         let mut world = served(vec![daily(policy)]);
         settle(&mut world);
         assert_eq!(finalizers(&world).is_empty(), policy == "Retain");
-        // Told otherwise before it is deleted, or after.
+        // The policy is changed before or after the deletion.
         for after in [false, true] {
             let mut world = served(vec![daily("Delete")]);
             settle(&mut world);
@@ -96,9 +96,9 @@ fn without_the_policy_nothing_is_removed() {
     }
 }
 
-/// a person may change their mind while the Job runs.
+/// a user may change the policy while the Job is running.
 #[test]
-fn a_removal_that_is_not_wanted_any_more_is_stopped() {
+fn a_removal_that_is_no_longer_requested_is_stopped() {
     let (mut world, _) = leaving();
     edit(&mut world, |it| it.spec.deletion_policy = None);
     let stop = backup_plan(&world);
@@ -109,7 +109,7 @@ fn a_removal_that_is_not_wanted_any_more_is_stopped() {
     assert_eq!(under_way(&world), None);
 }
 
-/// the site is not held up by a storage that is away.
+/// an unavailable storage does not block the site.
 #[test]
 fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     let (mut world, _) = leaving();
@@ -135,7 +135,7 @@ fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     assert!(!world.jobs.contains_key(&anew.key.name), "by a Job of its own");
 }
 
-/// a storage that cannot be used is said where a person looks, and what it lacks is waited for.
+/// an unusable storage is reported in the status, and the removal waits for the missing object.
 #[test]
 fn a_removal_without_a_storage_is_reported() {
     let mut world = served(vec![daily("Delete")]);
@@ -151,9 +151,9 @@ fn a_removal_without_a_storage_is_reported() {
     assert!(backup_plan(&world).missing);
 }
 
-/// with the site the backups' owner goes: they stay. What holds the SiteBackup goes then: see `orphan`.
+/// if the site is deleted, its backups are kept. The SiteBackup's finalizer is removed then: see `orphan`.
 #[test]
-fn with_the_site_no_backup_is_removed() {
+fn the_deletion_of_a_site_removes_no_backup() {
     let (mut world, _) = leaving();
     being_deleted(&mut world);
     Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Retain);

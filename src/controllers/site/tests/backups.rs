@@ -1,4 +1,4 @@
-//! What SiteBackups lead to: schedules, one operation at a time, failures, restores, and a crash after any write.
+//! SiteBackups: schedules, one operation at a time, failures, restores, and a crash after any write.
 
 use frappe_crds::{
     backup::BackupPhase,
@@ -16,7 +16,7 @@ pub(super) fn at(text: &str) -> Timestamp {
     text.parse().expect("a time")
 }
 
-/// A SiteBackup of the site, made at noon of 2026-03-01.
+/// A SiteBackup of the site, created at noon of 2026-03-01.
 pub(super) fn backup(name: &str, spec: Value) -> Arc<SiteBackup> {
     let mut whole = json!({"siteRef": {"name": "shop", "namespace": "default"}});
     for (key, value) in spec.as_object().into_iter().flatten() {
@@ -34,7 +34,7 @@ pub(super) fn bucket() -> Value {
     json!({"s3": {"bucket": "frappe-backups", "region": "us-east-1"}})
 }
 
-/// A site that is served, with these SiteBackups, at one in the afternoon.
+/// An available site with these SiteBackups, at one in the afternoon.
 pub(super) fn served(backups: Vec<Arc<SiteBackup>>) -> Observed {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
@@ -56,7 +56,7 @@ pub(super) fn under_way(world: &Observed) -> Option<BackupOperation> {
     world.site.status.clone().and_then(|status| status.backup)
 }
 
-/// Looks until nothing changes any more; Jobs go on running. Answers the Jobs that were made.
+/// Reconciles until nothing changes, without ending Jobs. Returns the created Jobs.
 pub(super) fn settle(world: &mut Observed) -> Vec<Desired> {
     let mut made = Vec::new();
     for _ in 0..20 {
@@ -79,7 +79,7 @@ pub(super) fn settle(world: &mut Observed) -> Vec<Desired> {
     panic!("it never settles: {:?}", world.backups);
 }
 
-/// The Job of the backup ends.
+/// Ends the Job of the backup.
 pub(super) fn end(world: &mut Observed, result: &str, left: Value) {
     let job = world.backup_job.clone().expect("a Job");
     let mut job = DynamicObject::clone(&job);
@@ -108,7 +108,7 @@ pub(super) fn containers(job: &Desired) -> Vec<String> {
 }
 
 #[test]
-fn a_backup_is_made_once_and_written_down() {
+fn a_backup_is_made_once_and_recorded() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
     let first = backup_plan(&world);
     let recorded =
@@ -122,7 +122,7 @@ fn a_backup_is_made_once_and_written_down() {
     assert_eq!(carried.store.map(|it| it.name).as_deref(), Some("now-2026-03-01-1200"));
     assert_eq!(lint(&made[0]), Vec::<String>::new());
     assert_eq!(stands(&world, "now"), (BackupPhase::Running, "BackupRunning".into()));
-    // Two months later no pod of it was made.
+    // Two months later, its pod was still not created.
     Arc::make_mut(world.backup_job.as_mut().expect("its Job")).data["status"] = json!({});
     settle(&mut world);
     assert_eq!(stands(&world, "now"), (BackupPhase::Running, "JobNotStarting".into()));
@@ -138,7 +138,7 @@ fn a_backup_is_made_once_and_written_down() {
     assert_eq!(backup_plan(&world), BackupPlan::default());
 }
 
-/// R-19: what ends is written down before the site forgets it, and what begins after the site has it: a crash between any
+/// R-19: a result is written before it is removed from the site's status, and a start after it was recorded there: a crash between any
 /// two writes loses no backup and makes none twice.
 #[test]
 fn a_crash_after_any_write_of_a_backup_converges() {
@@ -178,7 +178,7 @@ fn a_crash_after_any_write_of_a_backup_converges() {
 }
 
 #[test]
-fn a_schedule_makes_the_last_backup_that_was_missed_and_waits_for_the_next() {
+fn the_last_missed_backup_is_made_and_the_next_one_waited_for() {
     let spec = json!({"storage": bucket(), "schedule": "0 2 * * *", "retention": {"days": 30}});
     let mut world = served(vec![backup("daily-backup", spec)]);
     assert!(settle(&mut world).is_empty(), "made at noon, it is due at two in the night");
@@ -235,7 +235,7 @@ fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
     assert_eq!(stands(&world, "second").1, "SiteBusy");
 }
 
-/// A person waits for a restore: it comes before a backup that is due as long.
+/// Users wait for a restore: it has precedence over a backup that has been due as long.
 #[test]
 fn a_restore_comes_before_a_backup() {
     let restore = json!({"storage": bucket(), "restore": {"backupName": "now-2026", "restoreDatabase": true}});
@@ -245,7 +245,7 @@ fn a_restore_comes_before_a_backup() {
 }
 
 #[test]
-fn a_bench_without_room_lets_backups_wait() {
+fn backups_wait_for_a_job_slot_of_the_bench() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
     let waiting = of_backups::plan(&world).waiting();
     apply_backups(&mut world, &waiting, "Complete");
@@ -289,7 +289,7 @@ fn a_failed_backup_is_tried_three_times_and_then_when_it_is_due_again() {
     assert_eq!(stands(&world, "nightly").1, "BackupSucceeded");
 }
 
-/// A version before wrote no outcome: what a SiteBackup came to stood in its history.
+/// An earlier version wrote no outcome: the result of a SiteBackup is only in its history.
 #[test]
 fn a_backup_that_ended_under_a_version_without_outcomes_is_not_repeated() {
     for (result, left, phase, word) in [
@@ -327,9 +327,9 @@ fn a_failure_that_a_retry_cannot_fix_is_not_retried() {
     }
 }
 
-/// Each try waits for jobs for 26 minutes, and nothing of the site was touched: it is not in maintenance.
+/// Each attempt waits for jobs for 26 minutes, and the site is not changed: it is not in maintenance mode.
 #[test]
-fn a_restore_that_jobs_keep_from_beginning_is_tried_once() {
+fn a_restore_that_running_jobs_block_is_tried_once() {
     let spec = json!({"storage": bucket(), "restore": {"backupName": "daily-backup-2024-01-15"}});
     let mut world = served(vec![backup("restore-job", spec)]);
     settle(&mut world);
@@ -343,7 +343,7 @@ fn a_restore_that_jobs_keep_from_beginning_is_tried_once() {
 }
 
 #[test]
-fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_to_its_spec_after_it() {
+fn a_restore_uses_the_storage_of_the_backups_maker_and_the_spec_is_applied_afterwards() {
     let daily = backup("daily-backup", json!({"storage": bucket(), "schedule": "0 2 * * *"}));
     let other = backup("daily", json!({"storage": {"s3": {"bucket": "other"}}, "schedule": "0 3 * * *"}));
     let spec =
@@ -369,7 +369,7 @@ fn a_restore_takes_the_storage_of_what_made_the_backup_and_the_site_is_brought_t
     assert_ne!(world.site.status.clone().expect("a status").configuration, before);
 }
 
-/// A clone: what is fetched is another site's, what is stored before it is the site's own.
+/// A clone: the fetched backup is another site's; the safety backup is the site's own.
 #[test]
 fn a_backup_of_another_site_is_fetched_from_its_folder_and_stored_to_the_sites_own() {
     let storage = json!({"s3": {"bucket": "frappe-backups", "prefix": "europe"}});
@@ -386,7 +386,7 @@ fn a_backup_of_another_site_is_fetched_from_its_folder_and_stored_to_the_sites_o
 }
 
 #[test]
-fn an_unsupported_sitebackup_is_refused_with_a_reason() {
+fn an_unsupported_sitebackup_is_rejected_with_a_reason() {
     for (spec, word) in [
         (json!({}), Word::StorageMissing),
         (json!({"restore": {"backupName": "unknown-2024-01-15"}}), Word::StorageMissing),
@@ -415,7 +415,7 @@ fn an_unsupported_sitebackup_is_refused_with_a_reason() {
 }
 
 #[test]
-fn the_keys_of_a_bucket_reach_the_transfer_as_files_and_nothing_else() {
+fn only_the_transfer_gets_the_keys_of_a_bucket_as_files() {
     let storage = json!({
         "s3": {"bucket": "b", "endpoint": "https://minio:9000", "prefix": "team/a", "credentialsSecretRef": {"name": "keys"},
                "caSecretRef": {"name": "ca"}},
@@ -431,9 +431,9 @@ fn the_keys_of_a_bucket_reach_the_transfer_as_files_and_nothing_else() {
     insta::assert_yaml_snapshot!("backup_pod", pod);
 }
 
-/// A Secret that only a storage names is nothing to the site, which is served whatever becomes of it.
+/// A Secret that only a storage references does not affect the site.
 #[test]
-fn the_secrets_of_a_storage_are_read_for_its_sitebackup_alone() {
+fn the_secrets_of_a_storage_are_read_only_for_its_sitebackup() {
     let storage = json!({"s3": {"bucket": "b", "region": "r", "credentialsSecretRef": {"name": "keys"}}});
     let two = ["it", "other"].map(|name| backup(name, json!({"storage": storage})));
     let mut world = served(two.to_vec());
@@ -456,7 +456,7 @@ fn the_secrets_of_a_storage_are_read_for_its_sitebackup_alone() {
 }
 
 #[test]
-fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
+fn deleting_a_sitebackup_stops_a_backup_but_not_a_restore() {
     for (spec, stopped) in [
         (json!({"storage": bucket()}), true),
         (json!({"storage": bucket(), "restore": {"backupName": "a-2024"}}), false),
@@ -476,7 +476,7 @@ fn a_backup_whose_object_is_deleted_is_stopped_and_a_restore_is_not() {
     }
 }
 
-/// The Job of the last hour's backup may still be there: it is another.
+/// The Job of the previous backup may still exist: its name differs.
 #[test]
 fn jobs_of_two_runs_have_two_names() {
     let place = Place::of(&site(json!({})));

@@ -1,4 +1,4 @@
-//! A site on its way to Ready, at rest, and refused.
+//! Creation of a site, a site without changes, and rejected specs.
 
 use super::*;
 use frappe_crds::site::OutcomeState;
@@ -9,7 +9,7 @@ use crate::{
 };
 
 #[test]
-fn a_site_becomes_ready_and_its_objects_look_like_this() {
+fn a_site_becomes_ready_with_the_objects_in_the_snapshots() {
     let mut world =
         observed(json!({"tls": {"enabled": true, "issuer": "letsencrypt-prod"}, "ingress": {"className": "nginx"}}));
     let (made, _) = converge(&mut world, "Complete");
@@ -28,9 +28,9 @@ fn a_site_becomes_ready_and_its_objects_look_like_this() {
     insta::assert_yaml_snapshot!("status", status);
 }
 
-/// a Job's spec names secrets and holds none.
+/// a Job's spec references secrets and contains none.
 #[test]
-fn a_jobs_argument_holds_no_secret() {
+fn a_jobs_argument_contains_no_secret() {
     let mut world = observed(json!({}));
     let (made, _) = converge(&mut world, "Complete");
     let job = made.iter().find(|it| it.kind == Kind::Job).expect("an init Job");
@@ -50,9 +50,9 @@ fn a_jobs_argument_holds_no_secret() {
     }
 }
 
-/// What this version does not do, and what is missing: nothing is made, and the reason says why.
+/// Unsupported specs and missing objects: nothing is created, and the reason is reported.
 #[test]
-fn an_unsupported_spec_is_refused_and_nothing_is_created() {
+fn an_unsupported_spec_is_rejected_and_nothing_is_created() {
     let table = [
         (json!({"benchRef": {"name": "bench", "namespace": "x"}}), Reason::BenchNotPermitted, SitePhase::Failed),
         (
@@ -119,7 +119,7 @@ fn a_host_must_be_under_an_allowed_suffix_of_the_bench() {
 }
 
 #[test]
-fn a_site_waits_for_its_bench_and_does_not_follow_it_once_served() {
+fn a_site_waits_for_its_bench_until_it_is_available() {
     let mut waiting = observed(json!({}));
     waiting.bench = None;
     assert_eq!(reason(&plan(&waiting)), "BenchNotFound");
@@ -163,7 +163,7 @@ fn a_failed_init_is_attempted_three_times_and_again_on_request() {
     assert_eq!((operation.attempt, operation.first_attempt), (4, 4));
 }
 
-/// A site whose creation failed three times, whose Jobs are gone.
+/// A site whose creation failed three times, and whose Jobs were removed.
 fn failed_for_good() -> Observed {
     let mut world = observed(json!({}));
     for _ in 0..6 {
@@ -190,7 +190,7 @@ fn a_permanent_failure_survives_other_reports() {
     assert_eq!((outcome.state, outcome.code.as_str()), (OutcomeState::Failed, "Unknown"));
 }
 
-/// The status of a version that had no outcomes: also where the bench is not ready when the new one first looks.
+/// The status of a version without outcomes, also if the bench is not ready at the first reconcile of the new version.
 #[test]
 fn a_permanent_failure_of_a_version_without_outcomes_is_kept() {
     for is_ready in [true, false] {
@@ -210,7 +210,7 @@ fn a_permanent_failure_of_a_version_without_outcomes_is_kept() {
     }
 }
 
-/// What was decided about it is not known: what is there is neither judged anew nor dropped.
+/// If the recorded decisions cannot be read, existing objects are neither changed nor dropped.
 #[test]
 fn nothing_is_done_for_a_site_whose_status_cannot_be_read() {
     let mut world = observed(json!({"deletionPolicy": "Delete"}));
@@ -223,7 +223,7 @@ fn nothing_is_done_for_a_site_whose_status_cannot_be_read() {
     assert_eq!(plan(&world), Plan::default());
 }
 
-/// A try that fails while something else stands in the way is written down all the same, before Job and pod are gone.
+/// An attempt that fails while the site reports another reason is still recorded, before Job and pod are removed.
 #[test]
 fn an_attempt_that_fails_during_another_report_counts() {
     let mut world = observed(json!({}));
@@ -258,7 +258,7 @@ fn ended(how: &str) -> Value {
 }
 
 #[test]
-fn an_operation_is_recorded_in_the_plan_that_makes_its_job() {
+fn an_operation_is_recorded_in_the_plan_that_creates_its_job() {
     let mut world = observed(json!({}));
     for _ in 0..5 {
         let next = plan(&world);
@@ -290,9 +290,9 @@ fn messages_of_the_mariadb_operator_are_reported() {
     );
 }
 
-/// What is refused later leaves what was reached as it is, in the status too: the site is told, and an edit is not carried out.
+/// A later rejection keeps completed stages in the status: it is reported, and the edit is not applied.
 #[test]
-fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
+fn an_available_site_keeps_its_objects_if_its_spec_is_rejected() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     let limited =
@@ -322,7 +322,7 @@ fn a_served_site_whose_spec_is_refused_keeps_what_it_has() {
     assert_eq!(states, expected);
 }
 
-/// A site never claims apps that were not installed, and a bench that gains an app changes no site.
+/// A site never reports apps that are not installed, and a new app of the bench changes no site.
 #[test]
 fn apps_that_are_left_out_later_stay_and_the_site_is_served_on() {
     let mut world = observed(json!({"apps": ["erpnext"]}));
@@ -348,9 +348,9 @@ fn apps_that_are_left_out_later_stay_and_the_site_is_served_on() {
     assert!(is_empty(&follower, &plan(&follower)));
 }
 
-/// An app goes only when it is named as one that is to go; it comes again when it is not.
+/// An app is uninstalled only if it is in `removedApps`, and can be installed again afterwards.
 #[test]
-fn an_app_that_is_named_as_removed_is_uninstalled_and_forgotten() {
+fn an_app_in_removed_apps_is_uninstalled_and_forgotten() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     assert_eq!(
@@ -376,10 +376,10 @@ fn an_app_that_is_named_as_removed_is_uninstalled_and_forgotten() {
     assert_eq!(reason(&plan(&both)), "AppsContradict");
 }
 
-/// a Secret that was kept or restored brings its identity along. A name it brings only where that follows from the
-/// identity, or where the MariaDB operator's objects of the site have it.
+/// the identity in a kept or restored Secret is used. A database name in it is used only if it is derived from the identity, or
+/// if the MariaDB operator's objects of the site have it.
 #[test]
-fn a_restored_secret_decides_who_the_site_is() {
+fn a_restored_secret_decides_the_sites_identity() {
     let restored = |database: &str| {
         let mut world = observed(json!({}));
         world.credentials = Some(object(json!({

@@ -1,4 +1,4 @@
-//! Where a site's database comes from.
+//! Choice of a site's database.
 
 use Kind::{Database, Domain, Grant, Ingress, MariaDb, Secret, User};
 
@@ -18,7 +18,7 @@ fn kinds(made: &[Desired]) -> Vec<Kind> {
 }
 
 #[test]
-fn a_database_that_exists_needs_no_mariadb_operator() {
+fn an_existing_database_needs_no_mariadb_operator() {
     for (config, engine) in [
         (json!({"provider": "external", "host": "db.example.com", "port": "3307"}), "mariadb"),
         (json!({"provider": "postgres", "host": "db.example.com", "port": "3307"}), "postgres"),
@@ -54,9 +54,9 @@ fn a_database_that_exists_needs_no_mariadb_operator() {
     }
 }
 
-/// The account of a bench's `dbConfig` is for the bench's server: a site that names another host or port brings its own.
+/// The account in a bench's `dbConfig` is only for the bench's server: a site with another host or port needs its own account.
 #[test]
-fn the_password_of_a_bench_goes_to_no_other_server() {
+fn the_password_of_a_bench_is_not_used_for_another_server() {
     for (config, expected) in [
         (json!({}), "Ready"),
         (json!({"host": "attacker.example"}), "ConnectionSecretMissing"),
@@ -73,9 +73,9 @@ fn the_password_of_a_bench_goes_to_no_other_server() {
     }
 }
 
-/// The server is made, the site's database on it, and both go with the site; the administrator's password reaches no pod.
+/// The dedicated server and the site's database are created, and deleted with the site; no pod gets the administrator's password.
 #[test]
-fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
+fn a_dedicated_server_is_created_and_deleted_with_its_site() {
     let mut world = observed(
         json!({"dbConfig": {"mode": "dedicated", "storageSize": "100Gi", "resources": {"limits": {"cpu": "2"}}}}),
     );
@@ -99,9 +99,9 @@ fn a_site_with_a_server_of_its_own_brings_it_and_takes_it_along() {
     assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is untouched");
 }
 
-/// A server that a deleted site of the same name kept has that site's data.
+/// A server kept from a deleted site of the same name contains that site's data.
 #[test]
-fn the_server_of_a_deleted_namesake_is_kept() {
+fn the_server_of_a_deleted_site_of_the_same_name_is_kept() {
     let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}}));
     converge(&mut world, "Complete");
     let own = world.servers.iter_mut().find(|it| it.name_any() == "shop-mariadb").expect("a MariaDB");
@@ -115,7 +115,7 @@ fn the_server_of_a_deleted_namesake_is_kept() {
     assert!(world.servers.iter().any(|it| it.name_any() == "shop-mariadb"));
 }
 
-/// a default of the bench's counts for sites that are made after it was set: data does not move by an edit.
+/// a default of the bench applies only to sites that are created later: an edit moves no data.
 #[test]
 fn decisions_are_kept_when_the_benchs_default_changes() {
     let mut world = observed(json!({}));
@@ -137,7 +137,7 @@ fn decisions_are_kept_when_the_benchs_default_changes() {
 }
 
 #[test]
-fn the_operators_default_comes_after_site_and_bench_and_before_the_only_one() {
+fn the_operators_default_is_used_after_site_and_bench_and_before_the_only_server() {
     let default = Some(crate::domain::key::Key::new("databases", "main"));
     let config = Arc::new(crate::config::OperatorConfig { default_mariadb: default, ..Default::default() });
     let mut world = Observed { config, ..observed(json!({})) };
@@ -155,7 +155,7 @@ fn the_operators_default_comes_after_site_and_bench_and_before_the_only_one() {
 }
 
 #[test]
-fn a_server_that_a_site_has_for_itself_serves_no_other() {
+fn a_dedicated_server_is_not_used_by_another_site() {
     let mut world = observed(json!({}));
     let own = json!({
         "apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {},
@@ -166,9 +166,9 @@ fn a_server_that_a_site_has_for_itself_serves_no_other() {
     assert_eq!(request(&made)["database"]["host"], "mariadb.default.svc");
 }
 
-/// Lost passwords are replaced only where a person asks; the encryption key is not, since it is in the site's own file.
+/// Lost passwords are replaced only on request; the encryption key is not, because it is in the site's configuration.
 #[test]
-fn a_lost_secret_is_replaced_on_request_and_the_site_configured() {
+fn a_lost_secret_is_replaced_on_request_and_the_configuration_applied() {
     let mut world = observed(json!({}));
     converge(&mut world, "Complete");
     let before = world.site.status.clone().expect("a status");

@@ -1,4 +1,4 @@
-//! A site on its way out.
+//! Deletion of a site.
 
 use super::*;
 
@@ -96,9 +96,9 @@ fn a_deletion_without_its_secret_waits_and_reports_what_remains() {
     assert!(plan(&world).job.is_some());
 }
 
-/// One operation at a time: the init Job and its pods are gone before the delete Job begins.
+/// One operation at a time: the init Job and its pods end before the delete Job starts.
 #[test]
-fn an_init_job_that_runs_is_stopped_first() {
+fn a_running_init_job_is_stopped_first() {
     let mut world = observed(json!({}));
     for _ in 0..3 {
         let next = plan(&world);

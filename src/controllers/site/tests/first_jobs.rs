@@ -1,13 +1,13 @@
-//! The Jobs of a site while something else happens: no room, an edit, another generation; and claims of the dead.
+//! A site's Jobs without a job slot, during an edit, and with another generation; and claims of deleted sites.
 
 use super::*;
 use frappe_crds::site::OutcomeState;
 
 use crate::{controllers::job::Failure, domain::code::Code};
 
-/// Where the bench has no room, the site says that it waits, no operation is recorded and what was decided stands all the same.
+/// Without a job slot, the site reports that it waits, no operation is recorded, but the decisions are.
 #[test]
-fn a_job_without_room_is_waited_for_and_nothing_is_recorded() {
+fn without_a_job_slot_a_site_waits_and_records_no_operation() {
     let mut world = observed(json!({}));
     let mut verbs = Vec::new();
     for change in ["", "settings", "deletion"] {
@@ -42,7 +42,7 @@ fn a_job_without_room_is_waited_for_and_nothing_is_recorded() {
     assert_eq!(verbs, ["shop-init", "shop-apply", "shop-delete"]);
 }
 
-/// What is edited while the first Job runs is applied by the next, and that the site was created is written down with it.
+/// An edit during the first Job is applied by the next Job, and the creation of the site is recorded with it.
 #[test]
 fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     let mut world = observed(json!({}));
@@ -64,7 +64,7 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "that it failed is seen");
 }
 
-/// A Job whose pod is refused, or fits no node, does nothing until its deadline an hour later: the site says so long before.
+/// A Job whose pod is rejected or fits no node does nothing until its deadline after an hour: the site reports it much earlier.
 #[test]
 fn a_job_that_cannot_start_is_reported() {
     let told = |seconds: i64, status: Value| {
@@ -94,7 +94,7 @@ fn a_job_that_cannot_start_is_reported() {
     }
 }
 
-/// A claim whose holder is gone, since its finalizer was taken off by force, is made anew for who wants the host.
+/// The claim of a site whose finalizer a user removed is replaced for a site that wants the host.
 #[test]
 fn a_dead_claim_is_replaced() {
     let mut world = observed(json!({}));
@@ -110,7 +110,7 @@ fn a_dead_claim_is_replaced() {
     assert!(deleted.is_some() && deleted < made, "{steps:?}");
 }
 
-/// What failed for good is tried anew when the spec changes, whatever of it.
+/// A permanently failed operation is retried after any change of the spec.
 #[test]
 fn another_generation_retries_a_permanent_failure() {
     let mut world = observed(json!({}));
@@ -133,7 +133,7 @@ fn another_generation_retries_a_permanent_failure() {
     assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-init-2"));
 }
 
-/// Carries out what is planned, as long as it is something.
+/// Plans and executes until the plan is empty.
 fn converge_or_end(world: &mut Observed) {
     for _ in 0..9 {
         let next = plan(world);

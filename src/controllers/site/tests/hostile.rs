@@ -1,8 +1,8 @@
-//! Specs as nobody should write them: whatever gets past the API server does no harm.
+//! Hostile specs: specs that the API server accepts do no harm.
 
 use super::*;
 
-/// Text that means something to shells, SQL, nginx, YAML, annotations or terminals.
+/// Text with a special meaning for shells, SQL, nginx, YAML, annotations or terminals.
 fn hostile() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9.-]{1,30}",
@@ -58,8 +58,8 @@ prop_compose! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 10_000, ..ProptestConfig::default() })]
 
-    /// no spec makes a plan panic; what is planned has every name and host well formed and the spec's text only as
-    /// data; a converged world plans nothing; a deletion ends.
+    /// no spec makes a plan panic; planned objects have valid names and hosts, and contain the spec's text only as data; without
+        /// changes nothing is planned; a deletion completes.
     #[test]
     fn any_spec_is_planned_and_converges(spec in spec()) {
         let mut world = observed(spec);

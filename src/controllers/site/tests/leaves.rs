@@ -1,5 +1,5 @@
-//! no leaf of a site's spec without an effect, none of a bench's that its sites do not show, and a reverted edit
-//! restores everything. What each leaf changed is in the snapshots.
+//! every leaf of a site's spec has an effect, every leaf of a bench that concerns sites has one on them, and a reverted edit
+//! restores everything. The effects are in the snapshots.
 
 use std::collections::BTreeSet;
 
@@ -8,22 +8,22 @@ use kube::CustomResourceExt;
 use super::*;
 use crate::controllers::leaves::{Picture, brief, leaves_of};
 
-/// Where the effect of a leaf is to be seen.
+/// Where the effect of a leaf is tested.
 #[derive(Clone, Copy, PartialEq)]
 enum Effect {
     /// In the site's objects, its newest Job or its status.
     Seen,
-    /// The API server refuses the change: `tests/it/fields.rs` shows it.
+    /// The API server rejects the change: tested by `tests/it/fields.rs`.
     Refused,
-    /// When the site is deleted: the tests of deletion show it.
+    /// When the site is deleted: tested by the tests of deletion.
     Deletion,
 }
 use Effect::{Deletion, Refused, Seen};
 
-/// A leaf, the site that it is changed on, what it is set to over that site's spec, and where its effect is to be seen.
+/// A leaf, the site on which it is changed, its value over that site's spec, and where its effect is tested.
 type Row = (&'static str, &'static str, Value, Effect);
 
-/// The sites that leaves are changed on.
+/// The sites on which leaves are changed.
 fn bases() -> Vec<(&'static str, Value)> {
     let parent = json!([{"name": "public", "namespace": "gateways", "sectionName": "https"}]);
     vec![
@@ -105,7 +105,7 @@ fn merged(base: &Value, change: &Value) -> Value {
     whole
 }
 
-/// A bench with what its sites may ask for, and `more`.
+/// A bench with permissions for its sites, and `more`.
 fn bench_with(more: &Value) -> Arc<FrappeBench> {
     let bench = serde_json::to_value(bench()).expect("JSON");
     let spec = json!({"spec": {
@@ -117,7 +117,7 @@ fn bench_with(more: &Value) -> Arc<FrappeBench> {
     Arc::new(serde_json::from_value(whole).expect("a bench"))
 }
 
-/// A site of this name on that bench, with Secrets and servers that it may name, as far as it comes.
+/// A site of this name on that bench, with Secrets and servers that it may reference, reconciled until nothing changes.
 fn world(name: &str, spec: &Value, bench: &Arc<FrappeBench>) -> Observed {
     let mut world = observed(merged(&json!({"siteName": format!("{name}.example.com")}), spec));
     world.capabilities =
@@ -151,7 +151,7 @@ fn set(world: &mut Observed, spec: &Value) {
     converge(world, "Complete");
 }
 
-/// Jobs of a site in the order in which they were made.
+/// The number of a Job's attempt, by which a site's Jobs are ordered.
 fn turn(name: &str) -> usize {
     let number = name.rsplit('-').next().and_then(|it| it.parse().ok()).unwrap_or(1);
     if name.contains("-apply") { 1000 + number } else { number }
@@ -184,7 +184,7 @@ fn picture(world: &Observed) -> Picture {
     picture
 }
 
-/// A site that is settled, and whose newest Job is one of the kind that later edits make.
+/// A site without pending changes, whose newest Job is of the kind that later edits create.
 fn settled(name: &str, spec: &Value, bench: &Arc<FrappeBench>) -> Observed {
     let mut world = world(name, spec, bench);
     assert_eq!(reason(&plan(&world)), "Ready", "{name}");
@@ -199,7 +199,7 @@ fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything() {
     let known: BTreeSet<String> = table.iter().map(|row| row.0.to_owned()).collect();
     let definition = serde_json::to_value(FrappeSite::crd()).expect("JSON");
     let mut leaves = leaves_of(&definition, &["requests", "limits"]);
-    // A map from names to objects: its leaves are those of the objects.
+    // A map from names to objects: the leaves are those of the objects.
     leaves.remove("siteConfigSecretRefs");
     leaves.extend(["siteConfigSecretRefs.name", "siteConfigSecretRefs.key"].map(str::to_owned));
     assert_eq!(known, leaves, "a leaf of the spec has no row here, or a row has no leaf");
@@ -225,11 +225,11 @@ fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything() {
         set(world, &spec);
         let mut left = picture(world).against(&before);
         match *leaf {
-            // The Job that gives Administrator the first password again mounts it.
+            // The Job that sets the Administrator's first password again mounts it.
             "adminPasswordSecretRef.name" => left.retain(|it| !it.starts_with("newest Job")),
-            // An app that is installed stays: taking its name away is refused.
+            // An installed app is kept: removing its name is rejected.
             "apps" => left.retain(|it| it.starts_with("newest Job")),
-            // A site that names no apps keeps those that it has: what was removed does not come again.
+            // A site without `apps` keeps its current apps: a removed app is not installed again.
             "removedApps" => left.retain(|it| !it.contains("apps") && !it.contains("installedApps")),
             _ => {}
         }
@@ -241,7 +241,7 @@ fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything() {
     insta::assert_yaml_snapshot!("effects", shown);
 }
 
-/// Leaves of a bench that are defaults for the databases of sites: what they are changed from and to.
+/// Leaves of a bench that are defaults for sites' databases, with the values before and after.
 #[rustfmt::skip]
 fn of_databases() -> Vec<(&'static str, Value, Value)> {
     let database = |config: Value| json!({"dbConfig": config});
@@ -266,7 +266,7 @@ fn of_databases() -> Vec<(&'static str, Value, Value)> {
 }
 
 #[test]
-fn a_new_site_shows_each_default_of_its_benchs_databases() {
+fn each_default_of_a_benchs_databases_has_an_effect_on_a_new_site() {
     let (mut shown, mut wrong) = (BTreeMap::new(), Vec::new());
     for (leaf, from, to) in of_databases() {
         let [before, after] = [from, to].map(|it| picture(&world("probe", &json!({}), &bench_with(&it))));

@@ -1,4 +1,4 @@
-//! Tests of what is decided for a site: a world without an API server, on which plans are carried out.
+//! Tests of the decisions for a site: plans are executed on a simulated state, without an API server.
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod adoption;
@@ -8,9 +8,9 @@ mod creation;
 mod databases;
 mod deletion;
 mod due;
+mod final_backup;
 mod first_jobs;
 mod hostile;
-mod last_backup;
 mod leaves;
 mod ownership;
 mod permissions;
@@ -124,7 +124,7 @@ fn observed(spec: Value) -> Observed {
     world
 }
 
-/// Hosts and claims as they follow from spec and settings now; claims that are wanted no longer are former ones.
+/// Updates hosts and claims from spec and settings; claims of other hosts become former ones.
 fn look_again(world: &mut Observed) {
     world.hosts = hosts::resolve(&world.site.spec, world.bench.as_deref(), &world.config);
     let former = std::mem::take(&mut world.former_claims);
@@ -137,7 +137,7 @@ fn look_again(world: &mut Observed) {
     world.former_claims = held.into_iter().filter(|it| world.hosts.all().all(|host| *host != it.name_any())).collect();
 }
 
-/// A Secret that the user made.
+/// A Secret of the user.
 fn user_secret(world: &mut Observed, name: &str) {
     let secret = json!({
         "apiVersion": "v1", "kind": "Secret",
@@ -147,7 +147,7 @@ fn user_secret(world: &mut Observed, name: &str) {
     world.secrets.insert(name.to_owned(), object(secret));
 }
 
-/// The plan of a site whose bench has room for its Jobs.
+/// The plan of a site with a free job slot.
 fn plan(observed: &Observed) -> Plan {
     let plan = super::plan::plan(observed);
     if plan.start.is_some() {
@@ -156,18 +156,18 @@ fn plan(observed: &Observed) -> Plan {
     plan.started()
 }
 
-/// What a status says of the site whether there is room for its Job or not.
+/// The parts of the status that do not depend on a free job slot.
 fn without_progress(plan: Plan) -> FrappeSiteStatus {
     let status = plan.status.expect("a status");
     FrappeSiteStatus { phase: SitePhase::default(), conditions: Vec::new(), operation: None, identity: None, ..status }
 }
 
-/// The plan of its SiteBackups there.
+/// The plan of its SiteBackups with a free job slot.
 fn backup_plan(observed: &Observed) -> BackupPlan {
     of_backups::plan(observed).started()
 }
 
-/// Carries a plan out on a world without an API server, and lets other operators and Jobs do their part.
+/// Executes a plan on the simulated state, and simulates other operators and Jobs.
 fn apply(observed: &mut Observed, plan: &Plan, job_result: &str) {
     apply_steps(observed, plan, job_result);
     look_again(observed);
@@ -230,7 +230,7 @@ fn copy_secret(observed: &mut Observed, desired: &Desired) {
     observed.copies.insert(desired.key.name.clone(), object(desired.stamped()));
 }
 
-/// Carries out what the SiteBackups lead to.
+/// Executes the plan of the SiteBackups.
 fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
     for step in plan.steps.iter().chain(&plan.prepare).chain(&plan.last) {
         let write: &BackupStep = if let BackupStep::For(_, write) = step { write } else { step };
@@ -265,7 +265,7 @@ fn apply_backups(observed: &mut Observed, plan: &BackupPlan, job_result: &str) {
     }
 }
 
-/// Each write of a plan of SiteBackups alone.
+/// Each write of a plan of SiteBackups as a separate plan.
 fn backup_writes(plan: &BackupPlan) -> Vec<BackupPlan> {
     let step = |step: &BackupStep| BackupPlan { steps: vec![step.clone()], ..BackupPlan::default() };
     let mut writes: Vec<BackupPlan> = plan.steps.iter().map(step).collect();
@@ -347,7 +347,7 @@ fn remove(observed: &mut Observed, kind: Kind, name: &str) {
     }
 }
 
-/// Each write of a plan alone, in the order in which they are carried out.
+/// Each write of a plan as a separate plan, in the order of execution.
 fn writes(plan: &Plan) -> Vec<Plan> {
     let mut writes: Vec<Plan> =
         plan.steps.iter().map(|step| Plan { steps: vec![step.clone()], ..Plan::default() }).collect();
@@ -357,7 +357,7 @@ fn writes(plan: &Plan) -> Vec<Plan> {
     writes
 }
 
-/// Plans and carries out until nothing changes; answers every object that was made, and the number of rounds.
+/// Plans and executes until nothing changes; returns the created objects, and the number of rounds.
 fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) {
     let mut made = Vec::new();
     for round in 1..20 {
@@ -372,7 +372,7 @@ fn converge(observed: &mut Observed, job_result: &str) -> (Vec<Desired>, usize) 
     panic!("does not converge: {:?}", plan(observed).status)
 }
 
-/// What a plan makes or brings to what it should be, but for its Job.
+/// The objects that a plan creates or applies, except its Job.
 fn makes(plan: &Plan) -> impl Iterator<Item = Desired> {
     plan.steps.iter().chain(&plan.last).filter_map(|step| match step {
         Step::Create(desired) | Step::Ensure(desired) => Some(desired.clone()),
@@ -380,7 +380,7 @@ fn makes(plan: &Plan) -> impl Iterator<Item = Desired> {
     })
 }
 
-/// Whether carrying the plan out would write nothing.
+/// Whether executing the plan would write nothing.
 fn is_empty(observed: &Observed, plan: &Plan) -> bool {
     let quiet = |step: &Step| match step {
         Step::Ensure(desired) => {

@@ -1,4 +1,4 @@
-//! Whose an object is decides, never its name.
+//! An object belongs to a site by its uid, never by its name.
 
 use super::*;
 use crate::domain::labels::{self, SITE_UID};
@@ -15,7 +15,7 @@ fn message(plan: &Plan) -> String {
     condition::find(&status.conditions, "Ready").map(|it| it.message.clone()).unwrap_or_default()
 }
 
-/// a server of the name that a site's own would have is neither changed nor taken along.
+/// a server with the name of a site's dedicated server is neither changed nor deleted with the site.
 #[test]
 fn another_owners_server_is_refused() {
     for labels in [
@@ -42,7 +42,7 @@ fn another_owners_server_is_refused() {
     }
 }
 
-/// one that was kept when a site of this name went is this one's.
+/// a server kept from a deleted site of this name belongs to the new site.
 #[test]
 fn a_server_that_was_kept_is_used_again() {
     let mut world = observed(json!({"dbConfig": {"mode": "dedicated"}}));

@@ -1,8 +1,8 @@
-//! What a site may ask for, and who allows more.
+//! Permissions of a site, and the lists that extend them.
 
 use super::*;
 
-/// Sets `allowedSites` of the bench, which takes sites of every namespace.
+/// Sets `allowedSites` of the bench, which allows sites of every namespace.
 fn allow(world: &mut Observed, mut allowed: Value) {
     allowed["namespaces"] = json!({"from": "All"});
     let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
@@ -37,7 +37,7 @@ fn edit(world: &mut Observed, change: impl Fn(&mut frappe_crds::FrappeSiteSpec))
     look_again(world);
 }
 
-/// A new site with what it may not ask for is not made; with the list on the bench it is.
+/// A new site with a setting that is not allowed is not created; with the bench's list, it is.
 #[test]
 fn a_list_on_the_bench_allows_what_a_site_may_not_request() {
     let dedicated = |more: Value| {
@@ -84,7 +84,7 @@ fn a_list_on_the_bench_allows_what_a_site_may_not_request() {
     }
 }
 
-/// What the guide shows works unasked where site and bench share a namespace; an image is never a site's own to choose.
+/// The guide's settings need no permission if site and bench share a namespace, except the image of a server.
 #[test]
 fn beside_its_bench_a_site_chooses_size_and_server_but_no_image() {
     for config in [
@@ -111,9 +111,9 @@ fn beside_its_bench_a_site_chooses_size_and_server_but_no_image() {
     }
 }
 
-/// A server of another namespace is for a site whose namespace its owner names; another site's own server is for nobody.
+/// A server of another namespace may be used if its owner allows the site's namespace; another site's dedicated server never.
 #[test]
-fn a_server_elsewhere_is_used_where_its_owner_says_so() {
+fn a_server_of_another_namespace_needs_its_owners_permission() {
     let mut world = observed(json!({"dbConfig": {"mariadbRef": {"name": "main", "namespace": "elsewhere"}}}));
     let server = |annotation: &str, labels: Value| {
         object(json!({"apiVersion": "k8s.mariadb.com/v1alpha1", "kind": "MariaDB", "spec": {}, "metadata": {
@@ -137,9 +137,9 @@ fn a_server_elsewhere_is_used_where_its_owner_says_so() {
     }
 }
 
-/// A site that was made before its bench allowed less goes on as it is and is told; an edit is not carried out.
+/// After its bench allows less, an existing site is kept as it is and reports it; an edit is not applied.
 #[test]
-fn a_site_that_exists_keeps_what_it_has_and_gets_no_more() {
+fn an_existing_site_keeps_what_it_was_granted_and_gets_no_more() {
     let mut world =
         observed(json!({"siteConfig": {"developer_mode": 1}, "dbConfig": {"mode": "dedicated", "image": "old:1"}}));
     allow(&mut world, json!({"siteConfigKeys": ["developer_mode"], "databases": {"images": ["old:1"]}}));
@@ -174,9 +174,9 @@ fn a_site_that_exists_keeps_what_it_has_and_gets_no_more() {
     assert_eq!(reason(&plan(&world)), "Ready");
 }
 
-/// What is not a site's to set does not keep it from being backed up.
+/// A setting that is not allowed does not prevent backups of the site.
 #[test]
-fn a_site_with_something_refused_is_backed_up() {
+fn a_site_with_a_rejected_setting_is_backed_up() {
     let mut world = observed(json!({"siteConfig": {"developer_mode": 1}}));
     allow(&mut world, json!({"siteConfigKeys": ["developer_mode"]}));
     converge(&mut world, "Complete");
@@ -192,7 +192,7 @@ fn a_site_with_something_refused_is_backed_up() {
     assert!(job.key.name.starts_with("shop-backup-"), "{}", job.key);
 }
 
-/// Hosts, and what leads to them, across namespaces and where the platform has lists.
+/// Hosts and routes, across namespaces and with lists of the platform.
 #[test]
 fn hosts_and_ways_are_of_the_lists_above_the_site() {
     let class = json!({"ingress": {"className": "internal"}});
@@ -240,10 +240,10 @@ fn hosts_and_ways_are_of_the_lists_above_the_site() {
     assert_eq!(reason(&plan(&local)), "CreatingDatabase");
 }
 
-/// A site's name is its directory, by which a host without another entry is served: nobody of another namespace takes a
-/// name that its hosts could not have. What is created keeps its name.
+/// A site's name is its directory, which serves a host without an entry: a site of another namespace may only have a name that is
+/// allowed as its host. An existing site keeps its name.
 #[test]
-fn a_sites_name_is_one_that_its_hosts_may_have() {
+fn a_sites_name_must_be_allowed_as_its_host() {
     let spec = json!({"siteName": "shop.customer.example.org", "domain": "shop.example.com"});
     let mut world = foreign(spec.clone());
     assert_eq!(reason(&plan(&world)), "HostNotAllowed");
@@ -254,9 +254,9 @@ fn a_sites_name_is_one_that_its_hosts_may_have() {
     assert_eq!(reason(&plan(&observed(spec))), "CreatingDatabase", "beside its bench");
 }
 
-/// What a Secret says of itself decides whether it leaves its namespace; what an operator made is read for nobody.
+/// A Secret's annotation decides whether it is copied to another namespace; Secrets that an operator created are never read.
 #[test]
-fn secrets_are_copied_by_key_where_their_owner_says_so_and_never_what_an_operator_made() {
+fn secrets_are_copied_by_key_with_their_owners_permission_except_those_of_operators() {
     let refs = json!({"siteConfigSecretRefs": {"mail_password": {"name": "mail", "key": "password"}}});
     let secret = |metadata: Value| {
         let mut whole = json!({"name": "mail", "namespace": "default", "resourceVersion": "1"});
@@ -309,7 +309,7 @@ fn secrets_are_copied_by_key_where_their_owner_says_so_and_never_what_an_operato
 
 /// A Secret that a SiteBackup's storage references is copied only if its owner allows it.
 #[test]
-fn a_secret_of_a_storage_is_copied_where_its_owner_says_so() {
+fn the_secret_of_a_storage_is_copied_only_if_its_owner_allows_it() {
     let mut world = foreign(json!({}));
     converge(&mut world, "Complete");
     let storage = json!({"s3": {"bucket": "backups", "credentialsSecretRef": {"name": "keys"}}});
@@ -324,7 +324,7 @@ fn a_secret_of_a_storage_is_copied_where_its_owner_says_so() {
     }
 }
 
-/// What a SiteBackup names of the bench's namespace, and what a Job has without keys.
+/// Objects of the bench's namespace that a SiteBackup references, and a Job without keys.
 #[test]
 fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
     let backup = |storage: Value| {

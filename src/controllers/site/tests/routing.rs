@@ -1,4 +1,4 @@
-//! What leads hosts to a site.
+//! Routes of hosts to a site.
 
 use super::*;
 use crate::domain::capabilities::Capabilities;
@@ -21,7 +21,7 @@ fn held(world: &Observed) -> Vec<String> {
 }
 
 #[test]
-fn a_site_is_served_at_its_domain_and_more_hosts_and_gives_back_what_it_no_longer_wants() {
+fn a_site_claims_its_hosts_and_releases_former_ones() {
     let mut world = observed(json!({"domain": "shop.com", "additionalDomains": ["www.shop.com"]}));
     converge(&mut world, "Complete");
     let status = world.site.status.clone().expect("a status");
@@ -44,7 +44,7 @@ fn a_site_is_served_at_its_domain_and_more_hosts_and_gives_back_what_it_no_longe
 }
 
 #[test]
-fn a_host_that_another_holds_stops_the_site_before_anything_is_made() {
+fn a_host_of_another_site_stops_the_creation_before_anything_is_created() {
     let mut world = observed(json!({"additionalDomains": ["taken.com"]}));
     world.claims[1].holder = Holder::Other(crate::domain::key::Key::new("tenant", "other"));
     let next = plan(&world);
@@ -55,7 +55,7 @@ fn a_host_that_another_holds_stops_the_site_before_anything_is_made() {
 }
 
 #[test]
-fn one_kind_of_route_is_used_and_follows_spec_and_cluster() {
+fn one_kind_of_route_is_used_depending_on_spec_and_cluster() {
     let spec = json!({
         "routeConfig": {"enabled": true, "host": "shop.apps.com", "annotations": {"haproxy.router.openshift.io/timeout": "300s"}},
         "httpRoute": {"enabled": true, "parentRefs": [{"name": "public", "namespace": "gateways"}]},
@@ -93,7 +93,7 @@ fn one_kind_of_route_is_used_and_follows_spec_and_cluster() {
 }
 
 #[test]
-fn a_route_that_is_refused_or_impossible_is_not_called_ready() {
+fn a_rejected_or_impossible_route_is_not_reported_as_ready() {
     let gateway = Capabilities { gateway: true, ..Capabilities::default() };
     let spec =
         json!({"httpRoute": {"enabled": true, "parentRefs": [{"name": "public"}]}, "ingress": {"enabled": false}});
@@ -112,7 +112,7 @@ fn a_route_that_is_refused_or_impossible_is_not_called_ready() {
     assert_eq!(reason(&plan(&world)), "RouteApiMissing");
 }
 
-/// What a tenant writes reaches no other tenant: another bench only where its owner says so, and then nothing meets.
+/// Tenants are isolated: another namespace's bench must allow the site, and no objects collide.
 #[test]
 fn a_bench_in_another_namespace_must_allow_the_site() {
     let mut world = observed(

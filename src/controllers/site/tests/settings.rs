@@ -1,4 +1,4 @@
-//! What is changed in a site that exists.
+//! Changes of an existing site.
 
 use super::*;
 
@@ -33,7 +33,7 @@ fn request(job: &Desired) -> Value {
 }
 
 #[test]
-fn each_setting_is_applied_by_a_job_and_the_site_is_served_meanwhile() {
+fn each_setting_is_applied_by_a_job_while_the_site_is_available() {
     let mut world = settled(json!({}));
     change(&mut world, |spec| {
         spec.maintenance_mode = Some(true);
@@ -74,9 +74,9 @@ fn a_password_is_set_when_its_secret_changes_and_only_then() {
     assert!(is_empty(&world, &plan(&world)));
 }
 
-/// The Secret with the first password may be put away, and brought back with another.
+/// The Secret with the first password may be deleted, and recreated with another password.
 #[test]
-fn a_site_that_exists_does_not_need_the_password_of_administrator() {
+fn an_existing_site_does_not_need_the_password_of_administrator() {
     let mut world = settled(json!({"adminPasswordSecretRef": {"name": "admin"}}));
     let secret = world.secrets.remove("admin").expect("a Secret");
     assert!(is_empty(&world, &plan(&world)), "{:?}", plan(&world).status);
@@ -86,7 +86,7 @@ fn a_site_that_exists_does_not_need_the_password_of_administrator() {
     assert_eq!(request(&plan(&world).job.expect("a Job"))["set_admin_password"], json!(true));
 }
 
-/// A bench has a Job `BENCH-configure`: a site of its name must not meet it.
+/// A bench has a Job `BENCH-configure`: no Job of a site with its name may have the same name.
 #[test]
 fn a_site_may_be_named_like_its_bench() {
     let bench = bench();
@@ -111,7 +111,7 @@ fn a_site_may_be_named_like_its_bench() {
 }
 
 #[test]
-fn an_app_of_the_bench_is_installed_when_the_site_names_it() {
+fn an_app_of_the_bench_is_installed_when_the_site_lists_it() {
     let mut world = settled(json!({"apps": ["erpnext"]}));
     let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
     bench.spec.apps.push(frappe_crds::bench::AppSource { name: "hrms".into(), ..Default::default() });
@@ -127,8 +127,8 @@ fn an_app_of_the_bench_is_installed_when_the_site_names_it() {
     );
 }
 
-/// A Job that runs is not joined by another; what was asked for meanwhile comes after it.
-/// Frappe imports every app that the bench lists, and pods of the former image need that list.
+/// A change waits for the running Job, because Frappe imports every app that the bench lists, and pods of the previous image need that
+/// list.
 #[test]
 fn a_change_waits_while_the_benchs_image_lacks_an_app() {
     let mut world = settled(json!({}));
@@ -168,7 +168,7 @@ fn one_change_at_a_time() {
 }
 
 #[test]
-fn a_change_that_fails_is_tried_three_times_and_the_site_stays_as_it_is() {
+fn a_failing_change_is_tried_three_times_and_the_site_not_changed() {
     let mut world = settled(json!({}));
     change(&mut world, |spec| spec.maintenance_mode = Some(true));
     for _ in 0..6 {
@@ -195,7 +195,7 @@ fn reconcile_now_is_answered_once() {
 }
 
 #[test]
-fn a_suspended_site_is_left_alone_and_can_be_deleted() {
+fn a_suspended_site_is_not_changed_and_can_be_deleted() {
     let mut world = settled(json!({}));
     change(&mut world, |spec| {
         spec.suspend = Some(true);

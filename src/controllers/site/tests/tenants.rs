@@ -1,5 +1,5 @@
-//! Two tenants, and a platform, in one world of objects: whatever one of them writes, no step for a site of his touches, names or
-//! reads an object of another's.
+//! Two tenants and a platform: whatever a tenant writes, no step for the tenant's sites writes, references or reads another one's
+//! objects.
 
 use std::sync::LazyLock;
 
@@ -9,10 +9,10 @@ use crate::{
     domain::{key::Key, labels, names::hash_hex, owner::Owner},
 };
 
-/// How it is told whose an object is.
+/// How the owner of an object is determined.
 type Has = fn(&Owner, &DynamicObject) -> bool;
 
-/// Every object there is, as the API server has it.
+/// Every object, as in the API server.
 #[derive(Clone)]
 struct Cluster {
     objects: BTreeMap<(Kind, Key), Arc<DynamicObject>>,
@@ -22,7 +22,7 @@ struct Cluster {
 fn bench_in(namespace: &str) -> FrappeBench {
     let mut bench = bench();
     bench.metadata.namespace = Some(namespace.to_owned());
-    // All doors are open here but that of ownership.
+    // Everything is allowed except objects of other owners.
     let allowed = json!({"namespaces": {"from": "All"}, "databases": {"dedicated": true}});
     bench.spec.allowed_sites = serde_json::from_value(allowed).expect("who is allowed");
     bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
@@ -47,14 +47,14 @@ impl Cluster {
 
     fn put(&mut self, kind: Kind, mut body: Value) {
         if kind == Kind::Secret {
-            // Caches hold no more of one.
+            // Caches contain only this.
             body = json!({"apiVersion": "v1", "kind": "Secret", "metadata": body["metadata"]});
         }
         let object = object(body);
         self.objects.insert((kind, Key::of(object.as_ref())), object);
     }
 
-    /// What is observed for a site, as `observe` does it.
+    /// The observed state of a site, as by `observe`.
     fn view(&self, site: &FrappeSite) -> Observed {
         let (place, owner) = (Place::of(site), Owner::site(site));
         let own = |kind: Kind, suffix: &str| self.get(kind, &place.key(suffix)).filter(|it| (self.has)(&owner, it));
@@ -95,7 +95,7 @@ impl Cluster {
         world
     }
 
-    /// Writes an object as `execute` does; answers whether it may.
+    /// Writes an object as `execute` does; returns whether it is allowed.
     fn write(&mut self, desired: &Desired, creates: bool) -> bool {
         let live = self.get(desired.kind, &desired.key);
         if let Some(live) = &live {
@@ -121,7 +121,7 @@ impl Cluster {
         is_as_wanted
     }
 
-    /// Looks at a site once, and carries out what is planned; answers every object that it wanted to have.
+    /// Plans and executes once for a site; returns every object that the plan uses.
     fn reconcile(&mut self, site: &mut FrappeSite) -> Vec<Desired> {
         let observed = self.view(site);
         let plan = plan(&observed);
@@ -182,10 +182,10 @@ impl Cluster {
     }
 }
 
-/// A name so long that those of its objects are shortened.
+/// A name so long that names of its objects are shortened.
 const LONG: &str = "a-site-of-the-platform-whose-name-is-so-long-that-it-is-cut";
 
-/// What is others': the platform's servers, and Ready sites of a victim and of the platform.
+/// Objects of others: the platform's servers, and Ready sites of a victim and of the platform.
 static OTHERS: LazyLock<(Cluster, Vec<FrappeSite>)> = LazyLock::new(|| {
     let mut cluster = Cluster { objects: BTreeMap::new(), has: Owner::has };
     for (namespace, name) in [("platform", "shared"), ("a", "shared"), ("platform", "thief-mariadb"), ("b", "own")] {
@@ -201,7 +201,7 @@ static OTHERS: LazyLock<(Cluster, Vec<FrappeSite>)> = LazyLock::new(|| {
     let foreign = json!({"benchRef": {"name": "bench", "namespace": "platform"},
                          "dbConfig": {"mariadbRef": {"name": "shared", "namespace": "platform"}}});
     let mut former = site_in("b", "shop", &foreign);
-    // As a version before named the objects of a site of another namespace.
+    // Names of an earlier version for objects of a site of another namespace.
     former.status = Some(FrappeSiteStatus {
         object_prefix: Some(format!("shop-{}", hash_hex("b", 8))),
         ..FrappeSiteStatus::default()
@@ -223,7 +223,7 @@ static OTHERS: LazyLock<(Cluster, Vec<FrappeSite>)> = LazyLock::new(|| {
     (cluster, sites)
 });
 
-/// Names that a tenant may find worth having.
+/// Names that an attacker would choose.
 fn names() -> Vec<String> {
     let (cluster, _) = &*OTHERS;
     let stems = cluster.objects.keys().filter_map(|(kind, key)| match kind {
@@ -231,12 +231,12 @@ fn names() -> Vec<String> {
         Kind::Secret => key.name.strip_suffix("-db-password"),
         _ => None,
     });
-    // One who has been there before keeps what is his: a site of another's name can only be in another namespace.
+    // An existing site keeps its objects: a site with the same name can only be in another namespace.
     let taken = ["shop", "vault", LONG];
     stems.filter(|it| !taken.contains(it)).chain(["thief", "mine"]).map(str::to_owned).collect()
 }
 
-/// What stands in statuses of others.
+/// Values in others' statuses.
 fn words() -> Vec<String> {
     let decided = OTHERS.1.iter().filter_map(|it| it.status.as_ref()?.database.clone());
     let of = |it: frappe_crds::site::SiteDatabase| [Some(it.identity), it.name].into_iter().flatten();
@@ -244,7 +244,7 @@ fn words() -> Vec<String> {
     decided.flat_map(of).chain(uids).chain(["mysql", "root", "forged"].map(str::to_owned)).collect()
 }
 
-/// An object that a tenant writes in his own namespace.
+/// An object that a tenant writes in the tenant's namespace.
 #[derive(Clone, Debug)]
 struct Forged {
     kind: Kind,
@@ -306,7 +306,7 @@ fn forged() -> impl Strategy<Value = Forged> {
         .prop_map(|((kind, suffix), labels, annotations)| Forged { kind, suffix, labels, annotations })
 }
 
-/// What a tenant does: a site of his, objects around it, and when he deletes it.
+/// An attack: a site, additional objects, and when the site is deleted.
 #[derive(Clone, Debug)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one independent choice of the tenant's")]
 struct Attack {
@@ -334,7 +334,7 @@ prop_compose! {
     }
 }
 
-/// Carries the attack out; answers what a step touched or named that is another's.
+/// Executes the attack; returns others' objects that a step wrote or referenced.
 fn outcome(attack: &Attack, has: Has) -> Result<(), String> {
     let mut cluster = Cluster { has, ..OTHERS.0.clone() };
     let mut spec = if attack.is_dedicated { json!({"dbConfig": {"mode": "dedicated"}}) } else { json!({}) };
@@ -352,7 +352,7 @@ fn outcome(attack: &Attack, has: Has) -> Result<(), String> {
     if attack.has_finalizer {
         site.metadata.finalizers = Some(vec![labels::SITE_FINALIZER.to_owned()]);
     }
-    // In a namespace of others he may write sites only.
+    // In another namespace, the attacker may only write sites.
     for it in attack.forged.iter().filter(|_| attack.namespace == "a") {
         let mut labels: BTreeMap<&str, &str> = it.labels.iter().map(|(key, value)| (*key, value.as_str())).collect();
         let uid = site.uid().unwrap_or_default();
@@ -393,7 +393,7 @@ fn outcome(attack: &Attack, has: Has) -> Result<(), String> {
     wanted.iter().try_for_each(|desired| names_nobody_else(desired, &known.name))
 }
 
-/// What is made for a site names no database, account, server or identity of another's.
+/// Objects of a site reference no database, account, server or identity of others.
 fn names_nobody_else(desired: &Desired, own: &str) -> Result<(), String> {
     let spec = &desired.body["spec"];
     let of_others: Vec<String> = words().into_iter().filter(|it| *it != "forged").collect();
@@ -419,15 +419,15 @@ fn cases(few: u32) -> ProptestConfig {
 proptest! {
     #![proptest_config(cases(1_000))]
 
-    /// whatever a tenant writes (names, labels, annotations, specs, Secrets, Jobs), no step for a site of his touches
-    /// or names what is another's.
+    /// whatever a tenant writes (names, labels, annotations, specs, Secrets, Jobs), no step for the tenant's sites writes
+        /// or references objects of others.
     #[test]
     fn nothing_of_one_tenant_reaches_another(attack in attack()) {
         prop_assert_eq!(outcome(&attack, Owner::has), Ok(()));
     }
 }
 
-/// The property above is not empty: where a name is enough to have an object, it is seen.
+/// The property above can fail: if a name were enough to own an object, it would be detected.
 #[test]
 fn ownership_by_name_would_be_seen() {
     use proptest::test_runner::{TestError, TestRunner};

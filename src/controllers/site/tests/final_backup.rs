@@ -1,4 +1,4 @@
-//! `deletionPolicy: Backup`: nothing of a site is removed before its last backup is known to be whole.
+//! `deletionPolicy: Backup`: nothing of a site is removed before its final backup is verified.
 
 use super::{
     backups::{at, backup, bucket, carried, done, end, of, served, settle, stands, under_way},
@@ -21,7 +21,7 @@ fn daily() -> Arc<SiteBackup> {
     backup("daily-backup", json!({"storage": bucket(), "schedule": "0 2 * * *"}))
 }
 
-/// What a plan removes, and the Job that it makes.
+/// The objects that a plan removes, and the Job that it creates.
 fn removes(plan: &Plan) -> Vec<String> {
     let deletes = plan.steps.iter().chain(&plan.last).filter_map(|step| match step {
         Step::Delete(kind, it) => Some(format!("{kind:?} {}", it.name_any())),
@@ -31,7 +31,7 @@ fn removes(plan: &Plan) -> Vec<String> {
     deletes.chain(plan.job.iter().map(|job| format!("job {}", job.key.name))).collect()
 }
 
-/// Whether a plan records the final backup, which its SiteBackup then carries out.
+/// Whether a plan records the final backup, which the SiteBackup controller then executes.
 fn records(plan: &Plan) -> bool {
     plan.status.as_ref().is_some_and(|status| status.backup.is_some())
 }
@@ -43,7 +43,7 @@ fn message(plan: &Plan) -> String {
 
 ///
 #[test]
-fn a_last_backup_is_made_before_anything_is_removed() {
+fn a_final_backup_is_made_before_anything_is_removed() {
     let once = backup("another", json!({"storage": bucket()}));
     let mut world = deleted(vec![once, daily()]);
     let first = plan(&world);
@@ -82,7 +82,7 @@ fn a_last_backup_is_made_before_anything_is_removed() {
 
 /// a crash after any write makes no second backup and removes nothing early.
 #[test]
-fn a_crash_after_any_write_of_a_last_backup_converges() {
+fn a_crash_after_any_write_of_a_final_backup_converges() {
     for cut in 0..18 {
         let mut world = deleted(vec![daily()]);
         let (mut left, mut jobs) = (cut, 0);
@@ -117,7 +117,7 @@ fn a_crash_after_any_write_of_a_last_backup_converges() {
 }
 
 #[test]
-fn without_a_place_for_it_nothing_is_removed() {
+fn without_a_storage_nothing_is_removed() {
     let mut world = deleted(Vec::new());
     let held = plan(&world);
     assert_eq!(reason(&held), "FinalBackupFailed");
