@@ -8,12 +8,12 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     controllers::{
+        adopt::adopt,
         adoption::Owner,
         context::{ChildCache, Children, Context},
         model::{Plan, Reconciled, Step},
         objects::{self, name, reference},
         site::job_slots::Claim,
-        take_over::take_over,
     },
     domain::{
         key::Key,
@@ -75,7 +75,7 @@ pub struct Attempt<'a> {
     pub writer: &'a Writer,
     /// Key of the reconciled object.
     pub key: &'a Key,
-    /// The object for which others are taken over, if a single object is reconciled.
+    /// The object for which others are adopted, if a single object is reconciled.
     pub owner: Owner,
 }
 
@@ -180,7 +180,7 @@ impl Attempt<'_> {
             Step::Create(desired) if desired.kind == Kind::Secret => objects::create(writer, secrets, desired).await,
             Step::Create(desired) => objects::create(writer, children.cache(desired.kind), desired).await,
             Step::Ensure(desired) => objects::ensure(writer, children, desired).await,
-            Step::TakeOver(desired) => take_over(writer, children, desired, &self.owner).await,
+            Step::Adopt(desired) => adopt(writer, children, desired, &self.owner).await,
             Step::HandOver(live) => objects::hand_over_replicas(writer, children, live).await,
             Step::LabelSecret(secret, metadata) => objects::patch_secret(writer, secrets, secret, metadata).await,
             Step::WatchSecret(secret) => {

@@ -10,6 +10,7 @@
 //! Which changes trigger a reconcile: `watch.rs` of each kind. Everything goes through the queue of
 //! [`kube_sharding::lanes`]; each reconcile is observe → validate → plan → build → apply → status.
 
+pub mod adopt;
 pub mod adoption;
 pub mod backup;
 pub mod bench;
@@ -25,4 +26,3 @@ pub mod objects;
 pub mod phase;
 pub mod reason;
 pub mod site;
-pub mod take_over;

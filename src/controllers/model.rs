@@ -84,8 +84,8 @@ pub enum Step<K: Reconciled> {
     Create(Desired),
     /// Apply an object if it differs.
     Ensure(Desired),
-    /// Take over an object of another operator, or create it.
-    TakeOver(Desired),
+    /// Adopt an object of another operator, or create it.
+    Adopt(Desired),
     /// Keep the current replicas of a Deployment while their owner changes.
     HandOver(Arc<DynamicObject>),
     /// Set the labels of a Secret by which it is watched.
@@ -94,7 +94,7 @@ pub enum Step<K: Reconciled> {
     WatchSecret(Arc<DynamicObject>),
     /// Update the copy of a Secret.
     CopySecret(Key, Desired),
-    /// Add this operator's keys and labels to a Secret of another operator.
+    /// Adopt a Secret of another operator: add this operator's keys and labels.
     AdoptSecret(Arc<DynamicObject>, Box<SecretAdoption>),
     /// Delete this object, by uid.
     Delete(Kind, Arc<DynamicObject>),

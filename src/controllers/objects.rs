@@ -112,7 +112,7 @@ pub async fn patch_secret(
     Ok(())
 }
 
-/// Takes over a Secret of another operator.
+/// Adopts a Secret of another operator.
 pub async fn adopt_secret(
     writer: &Writer,
     cache: &ChildCache,

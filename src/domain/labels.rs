@@ -27,9 +27,9 @@ pub const IDENTITY: &str = "frappe.vyogo.tech/identity";
 pub const DATABASE: &str = "frappe.vyogo.tech/database";
 /// Annotation with the name of a site's database user, if different from the database's, on its Secret.
 pub const DATABASE_USER: &str = "frappe.vyogo.tech/database-user";
-/// Annotation that requests the takeover of a bench and its sites from another operator: `true`.
+/// Annotation that requests the adoption of another operator's bench and its sites: `true`.
 pub const ADOPT: &str = "frappe.vyogo.tech/adopt";
-/// Annotation of an object that was taken over, with the generation of its bench or site at that time.
+/// Annotation of an object that was adopted, with the generation of its bench or site at that time.
 pub const ADOPTED: &str = "frappe.vyogo.tech/adopted";
 /// Annotation with the kind and server of a site's database, on its Secret.
 pub const DATABASE_KIND: &str = "frappe.vyogo.tech/database-kind";

@@ -65,7 +65,7 @@ impl MetadataPatch {
     }
 }
 
-/// Patch of another operator's Secret for its takeover.
+/// Patch of another operator's Secret for its adoption.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SecretAdoption {
@@ -114,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_that_is_taken_over_loses_its_owners() {
+    fn an_adopted_object_loses_its_owners() {
         let adopted = AdoptedMetadata::from(ObjectMeta { owner_references: Some(Vec::new()), ..secret().metadata });
         let body = wire::json(&adopted);
         assert_eq!((&body["ownerReferences"], &body["uid"]), (&json!(null), &json!("u")));

@@ -1,9 +1,9 @@
 //! The controller of FrappeBenches. Start at [`reconcile`].
 
+mod adoption;
 pub mod autoscaling;
 pub mod build;
 mod earlier;
-mod found;
 mod input;
 pub mod model;
 pub mod observe;
@@ -29,7 +29,7 @@ use kube_sharding::{gate::Scope, lanes::runner::Outcome};
 
 use crate::{
     controllers::{
-        adoption::{Owner, is_asked},
+        adoption::{Owner, is_adoption_requested},
         context::{ChildCache, Children, Context},
         execute::{Attempt, Held, remember},
         failure::{self, Error},
@@ -67,7 +67,7 @@ impl Held for FrappeBench {
 pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
     let Some(bench) = context.benches.get(&key) else { return Outcome::Done };
     let writer = Writer::new(context.client.clone(), Scope::Coordinator);
-    let owner = Owner::of(bench.as_ref(), is_asked(&bench));
+    let owner = Owner::of(bench.as_ref(), is_adoption_requested(&bench));
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner };
     match reconcile_once(&attempt, Arc::clone(&bench)).await {
         Ok(outcome) => outcome,

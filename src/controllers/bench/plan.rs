@@ -6,9 +6,9 @@ use frappe_crds::{FrappeBench, bench::BenchPhase};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
+    adoption,
     autoscaling::autoscaling,
     build::{self, External},
-    found,
     model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
@@ -86,7 +86,7 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
 fn decision(bench: &Bench) -> Next<FrappeBench> {
     match protection::record(bench.look.observed) {
         Some(status) => Next::End(Plan {
-            steps: adopt(bench.look.observed).into_iter().collect(),
+            steps: add_finalizer(bench.look.observed).into_iter().collect(),
             status: Some(status),
             ..Plan::default()
         }),
@@ -126,7 +126,7 @@ fn redis_secret(bench: &Bench) -> Next<FrappeBench> {
 
 /// Adds the finalizer: from here on the bench has objects that must be deleted before it.
 fn finalizer(bench: &Bench) -> Next<FrappeBench> {
-    Next::write(adopt(bench.look.observed))
+    Next::write(add_finalizer(bench.look.observed))
 }
 
 /// Applies volumes, Redis, and the other objects before the configure Job.
@@ -198,7 +198,8 @@ fn release(look: &Look) -> Next<FrappeBench> {
     let there = |it: &Desired| observed.live.contains_key(&(it.kind, it.key.name.clone()));
     let last = founded(observed, &look.rendered).into_iter().filter(|it| holds_volume(it) && there(it));
     let left = finalizers_without(observed.bench.as_ref(), labels::BENCH_FINALIZER);
-    let steps = last.filter_map(|desired| found::ensure(observed, desired)).chain([patch(observed, &left)]).collect();
+    let steps =
+        last.filter_map(|desired| adoption::ensure(observed, desired)).chain([patch(observed, &left)]).collect();
     Next::End(Plan { steps, ..Plan::default() })
 }
 
@@ -206,7 +207,7 @@ impl<'a> Bench<'a> {
     /// Data of a bench with a valid spec.
     fn of(look: &'a Look<'a>, _: &Valid) -> Self {
         let founded = founded(look.observed, &look.rendered).into_iter();
-        Self { look, foundation: founded.filter_map(|desired| found::ensure(look.observed, desired)).collect() }
+        Self { look, foundation: founded.filter_map(|desired| adoption::ensure(look.observed, desired)).collect() }
     }
 }
 
@@ -277,7 +278,7 @@ fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
     let mut steps: Vec<Step> = retire(observed, in_use).collect();
     for desired in components {
         steps.extend(hand_over(observed, &desired));
-        steps.extend(found::ensure(observed, desired));
+        steps.extend(adoption::ensure(observed, desired));
     }
     steps
 }
@@ -293,7 +294,7 @@ fn is_changing(observed: &Observed, desired: &Desired) -> bool {
 fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
     let handed = live.annotations().get(labels::REPLICAS).is_some_and(|it| it == labels::REPLICAS_BY_KEDA);
-    (build::is_autoscaled(desired) && !handed).then(|| found::hand_over(observed, live)).flatten()
+    (build::is_autoscaled(desired) && !handed).then(|| adoption::hand_over(observed, live)).flatten()
 }
 
 /// Deletes the bench's objects that the settings no longer need. A Redis server is deleted only when no component uses it.
@@ -305,7 +306,7 @@ fn retire(observed: &Observed, in_use: bool) -> impl Iterator<Item = Step> {
     retired.map(|(kind, object)| Step::Delete(*kind, Arc::clone(object)))
 }
 
-fn adopt(observed: &Observed) -> Option<Step> {
+fn add_finalizer(observed: &Observed) -> Option<Step> {
     let finalizer = labels::BENCH_FINALIZER.to_owned();
     if observed.bench.finalizers().contains(&finalizer) {
         return None;
@@ -325,7 +326,7 @@ fn patch(observed: &Observed, finalizers: &[String]) -> Step {
 fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Report)> {
     let preparing = |message: &str| Report::new(BenchPhase::Progressing, Reason::Preparing, message);
     let Some(job) = observed.live.get(&(Kind::Job, wanted.key.name.clone())) else {
-        let steps = found::create(observed, wanted.clone()).into_iter().collect();
+        let steps = adoption::create(observed, wanted.clone()).into_iter().collect();
         return Some((steps, preparing("the configure Job is writing common_site_config.json")));
     };
     let hash = wanted.annotation(labels::APPLIED_HASH);

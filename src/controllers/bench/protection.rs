@@ -14,7 +14,7 @@ use super::{
     seen::{is_rolling, lacks_pods},
 };
 use crate::{
-    controllers::adoption::is_asked,
+    controllers::adoption::is_adoption_requested,
     domain::{
         labels, live,
         names::child,
@@ -39,7 +39,9 @@ pub(super) fn decision(observed: &Observed) -> bool {
 /// Whether the bench has no objects yet, of this operator or another.
 fn is_new(observed: &Observed) -> bool {
     let made = observed.bench.status.as_ref().is_some_and(|status| status.desired_revision.is_some());
-    !made && !observed.live.keys().any(|(kind, _)| *kind == Kind::StatefulSet) && !is_asked(&observed.bench)
+    !made
+        && !observed.live.keys().any(|(kind, _)| *kind == Kind::StatefulSet)
+        && !is_adoption_requested(&observed.bench)
 }
 
 /// The status that records the decision, if it differs. The decision takes effect afterwards.

@@ -13,8 +13,8 @@ use k8s_openapi::api::{
 use serde_json::Value;
 
 use super::{
+    adoption::{is_kept, is_unchanged_workload},
     earlier,
-    found::{is_found, is_kept},
     model::{Observed, Rendered},
     seen::{is_rolling, lacks_pods},
 };
@@ -66,7 +66,7 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
             };
             let other = revision(&present) != revision(&template(desired));
             changing |= other || unready(observed, desired);
-            if wait && other && is_found(observed, desired) {
+            if wait && other && is_unchanged_workload(observed, desired) {
                 // The template is another operator's and cannot be merged with this one's.
                 left.push(desired.key.clone());
                 continue;

@@ -10,8 +10,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt;
 
 use super::{
+    adoption,
     autoscaling::autoscaling,
-    build, found,
+    build,
     model::{Class, Detected, Observed, PodProblem, Rendered, Report},
     protection,
     reason::Reason,
@@ -203,7 +204,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
-        adopted_volume: found::volume(observed),
+        adopted_volume: adoption::volume(observed),
         redis_protected: Some(protection::decision(observed)),
         git_enabled: Some(git_enabled(observed)),
         fpm_repositories: fpm_repositories(observed),

@@ -99,7 +99,7 @@ fn apply(observed: &mut Observed, plan: &Plan) {
                 observed.redis_secret = Some(live(desired));
                 observed.redis_secret_version = Some("1".to_owned());
             }
-            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
+            Step::Create(desired) | Step::Ensure(desired) | Step::Adopt(desired) => {
                 observed.live.insert((desired.kind, desired.key.name.clone()), live(desired));
             }
             Step::HandOver(_) | Step::WatchSecret(_) => {}
@@ -133,7 +133,7 @@ fn converge(observed: &mut Observed) -> Vec<Desired> {
             return made;
         }
         made.extend(next.steps.iter().filter_map(|it| match it {
-            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => Some(desired.clone()),
+            Step::Create(desired) | Step::Ensure(desired) | Step::Adopt(desired) => Some(desired.clone()),
             _ => None,
         }));
         apply(observed, &next);

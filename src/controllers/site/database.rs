@@ -7,7 +7,7 @@ use frappe_crds::{
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    found::is_adopting,
+    adoption::is_adopting,
     model::{Choice, Database, Existing, Observed, Report, Server, Stage},
     permissions::may_use_server,
     place::Place,

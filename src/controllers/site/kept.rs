@@ -5,10 +5,10 @@ use std::sync::Arc;
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
 
-use super::{found::admin_password, model::Found, place::Place};
+use super::{adoption::admin_password, model::Adoptable, place::Place};
 use crate::{
     controllers::{
-        adoption::{self, is_asked},
+        adoption::{self, is_adoption_requested},
         context::Context,
     },
     domain::{key::Key, labels, object::Kind, owner::Owner},
@@ -66,16 +66,16 @@ pub(super) async fn live(context: &Context, kind: Kind, key: &Key) -> Result<Opt
     Ok(list.items.into_iter().next())
 }
 
-/// Finds objects of another operator for a new site whose bench is being taken over.
-pub(super) async fn found(
+/// Finds objects of another operator for a new site whose bench is being adopted.
+pub(super) async fn adoptable(
     context: &Context,
     site: &FrappeSite,
     bench: Option<&FrappeBench>,
-) -> Result<Found, kube::Error> {
+) -> Result<Adoptable, kube::Error> {
     let place = Place::of(site);
     let known = site.status.as_ref().is_some_and(|status| status.initialized || status.identity.is_some());
-    if known || place.is_foreign() || !bench.is_some_and(is_asked) {
-        return Ok(Found::default());
+    if known || place.is_foreign() || !bench.is_some_and(is_adoption_requested) {
+        return Ok(Adoptable::default());
     }
     let owner = adoption::Owner::of(site, true);
     let has_admin_password =
@@ -88,5 +88,5 @@ pub(super) async fn found(
         Ok::<_, kube::Error>(live(context, kind, &place.key(suffix)).await?.filter(|it| owner.has(it)))
     };
     let database = object(Kind::Database, "db").await?;
-    Ok(Found { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
+    Ok(Adoptable { credentials, has_admin_password, database, user: object(Kind::User, "user").await? })
 }

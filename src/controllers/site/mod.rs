@@ -1,12 +1,12 @@
 //! The controller of FrappeSites. Start at [`reconcile`].
 
+pub mod adoption;
 pub mod annotations;
 pub mod build;
 pub mod configuration;
 pub mod database;
 pub mod deletion;
 mod final_backup;
-pub mod found;
 pub mod host_index;
 pub mod hosts;
 pub mod job_slots;

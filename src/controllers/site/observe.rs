@@ -11,8 +11,8 @@ use kube::{ResourceExt, core::DynamicObject};
 use super::{
     build,
     hosts::{self, Hosts},
-    kept::{found, sql, with_former_names},
-    model::{Claim, Found, Fresh, Holder, Observed, Of, Routes, Turn, verb},
+    kept::{adoptable, sql, with_former_names},
+    model::{Adoptable, Claim, Fresh, Holder, Observed, Of, Routes, Turn, verb},
     place::Place,
     references::{self, named_secrets},
     sitebackups::{backup_job, backup_result, backups, taken_claims},
@@ -56,9 +56,9 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         Of::Backups => None,
     };
     let credentials = own_secret(context, &site, &place.credentials()).await?;
-    let found = match credentials {
-        None => found(context, &site, bench.as_deref()).await?,
-        Some(_) => Found::default(),
+    let adoptable = match credentials {
+        None => adoptable(context, &site, bench.as_deref()).await?,
+        Some(_) => Adoptable::default(),
     };
     let deleting = site.metadata.deletion_timestamp.is_some();
     let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
@@ -84,7 +84,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
             .collect(),
         secrets,
         copies,
-        found,
+        adoptable,
         servers: servers(context, &place, site.status.as_ref()),
         backups,
         backup_job,

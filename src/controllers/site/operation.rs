@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    found::is_adopting,
+    adoption::is_adopting,
     model::{Configuration, Observed, Progress, verb},
     place::Place,
     reason::Reason,

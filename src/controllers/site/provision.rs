@@ -6,7 +6,7 @@ use frappe_crds::{FrappeSite, site::OperationKind};
 use kube::ResourceExt;
 
 use super::{
-    build, database, found,
+    adoption, build, database,
     model::{Database, Holder, Input, Observed, Part, Plan, Progress, Report, Server, Stage, Step},
     operation::{self, waits_message},
     place::Place,
@@ -14,7 +14,7 @@ use super::{
     valid_site::{ValidSite, creating_database},
 };
 use crate::{
-    controllers::{adoption::is_as_found, phase::Next},
+    controllers::{adoption::is_unchanged_since_adoption, phase::Next},
     domain::{
         foreign::Cleanup,
         labels::{self, has_labels},
@@ -136,7 +136,7 @@ fn made_objects(site: &ValidSite) -> Vec<Step> {
     let mut steps = server_steps(observed, input, server);
     let objects = [build::database, build::user, build::grant].map(|it| it(input, server, Cleanup::Skip));
     let objects = objects.into_iter().zip(&observed.sql);
-    steps.extend(objects.map(|(desired, live)| found::ensure(observed, desired, live.as_deref())));
+    steps.extend(objects.map(|(desired, live)| adoption::ensure(observed, desired, live.as_deref())));
     steps
 }
 
@@ -153,8 +153,8 @@ fn server_steps(observed: &Observed, input: &Input, server: &Server) -> Vec<Step
     let own = build::own_server(input, &config, &observed.config);
     let live = observed.own_server();
     // Another configuration would restart the server of an adopted site.
-    if !live.is_some_and(|it| is_as_found(it)) {
-        steps.push(found::ensure(observed, own, live.map(|it| &**it)));
+    if !live.is_some_and(|it| is_unchanged_since_adoption(it)) {
+        steps.push(adoption::ensure(observed, own, live.map(|it| &**it)));
     }
     steps
 }

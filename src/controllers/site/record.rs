@@ -39,9 +39,9 @@ pub fn known(observed: &Observed) -> Known {
     let name = status
         .database_name
         .filter(|_| made)
-        .or_else(|| object(0, observed.found.database.as_ref()))
+        .or_else(|| object(0, observed.adoptable.database.as_ref()))
         .unwrap_or_else(derived);
-    let user = object(1, observed.found.user.as_ref()).unwrap_or_else(|| name.clone());
+    let user = object(1, observed.adoptable.user.as_ref()).unwrap_or_else(|| name.clone());
     let choice = engine(observed).filter(|_| made).map(Choice::Existing).or_else(|| on_server_of_objects(observed));
     Known { identity, name, user, choice }
 }
@@ -143,7 +143,7 @@ fn word(engine: Option<&str>) -> &'static str {
 
 /// The server referenced by the MariaDB operator's objects of this site.
 fn on_server_of_objects(observed: &Observed) -> Option<Choice> {
-    let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.found.database.as_ref())?;
+    let object = observed.sql.iter().flatten().next().map(|it| &**it).or(observed.adoptable.database.as_ref())?;
     let reference: NamespacedReference = live::field(object, "/spec/mariaDbRef")?;
     let namespace = reference.namespace.or_else(|| object.namespace()).unwrap_or_default();
     let key = Key::new(namespace, reference.name);

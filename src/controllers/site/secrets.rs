@@ -6,7 +6,7 @@ use std::sync::Arc;
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    build, found,
+    adoption, build,
     model::{Input, Observed, Step, Subject},
     permissions::secrets::{is_reserved, keys, may_copy},
     references::named_secrets,
@@ -23,7 +23,7 @@ use crate::{
 
 /// Steps for the Secrets of a site.
 pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
-    let kept_admin = found::admin(observed, input);
+    let kept_admin = adoption::admin(observed, input);
     let mut steps: Vec<Step> = kept_admin.iter().cloned().collect();
     let fresh = &observed.fresh;
     let known = observed.site.status.as_ref().is_some_and(|status| status.identity.is_some());
@@ -32,7 +32,7 @@ pub(super) fn secrets(observed: &Observed, input: &Input) -> Vec<Step> {
             // A Secret that replaces a lost one has no encryption key: the site's key is only in its configuration.
             let key = (!known).then_some(fresh.encryption_key.as_str());
             let ours = || Step::Create(build::credentials(input, &fresh.database_password, key));
-            steps.push(found::credentials(observed, input).unwrap_or_else(ours));
+            steps.push(adoption::credentials(observed, input).unwrap_or_else(ours));
         }
         Some(secret) => steps.extend(relabel(observed, secret)),
     }

@@ -9,7 +9,7 @@ use frappe_crds::{
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
-    build, found,
+    adoption, build,
     model::{Configuration, Input, Observed, Part, Plan, Progress, Report, Stage, Step, verb},
     operation::{self, waits_message},
     reason::Reason,
@@ -84,7 +84,7 @@ fn route_steps(observed: &Observed, input: &Input, way: Option<Way>) -> Vec<Step
         let same =
             |(kind, it): &(Kind, &Arc<DynamicObject>)| *kind == desired.kind && it.name_any() == desired.key.name;
         let live = observed.routes.objects().find(same).map(|(_, it)| &**it);
-        found::ensure(observed, desired, live)
+        adoption::ensure(observed, desired, live)
     };
     wanted.into_iter().map(step).chain(former).collect()
 }

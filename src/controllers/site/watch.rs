@@ -6,7 +6,7 @@ use kube_sharding::lanes::Priority;
 
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
-    controllers::{adoption::is_asked, bench::seen::lacks_app, job},
+    controllers::{adoption::is_adoption_requested, bench::seen::lacks_app, job},
     domain::{condition, foreign, key::Key, labels, object::Kind},
     io::{cache::Change, compact::Compact},
 };
@@ -74,7 +74,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     now.metadata.generation != before.metadata.generation
         || suffix(now) != suffix(before)
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
-        || is_asked(now) != is_asked(before)
+        || is_adoption_requested(now) != is_adoption_requested(before)
         || ready(now) != ready(before)
 }
 

@@ -16,29 +16,29 @@ fn as_found(desired: &Desired) -> Arc<DynamicObject> {
     Arc::new(object)
 }
 
-fn asked(spec: Value) -> Observed {
+fn requested(spec: Value) -> Observed {
     let mut world = observed(spec);
     Arc::make_mut(&mut world.bench).annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
     world
 }
 
 /// An adopted bench.
-fn taken_over() -> Observed {
-    take_over(asked(json!({})))
+fn adopted() -> Observed {
+    adopt(requested(json!({})))
 }
 
-fn take_over(mut world: Observed) -> Observed {
+fn adopt(mut world: Observed) -> Observed {
     for _ in 0..6 {
         let next = plan(&world);
         assert!(!next.steps.iter().any(|it| matches!(it, Step::Delete(..))), "{:?}", next.steps);
         for step in &next.steps {
             match step {
-                Step::TakeOver(it) => drop(world.live.insert((it.kind, it.key.name.clone()), as_found(it))),
+                Step::Adopt(it) => drop(world.live.insert((it.kind, it.key.name.clone()), as_found(it))),
                 Step::Ensure(it) => panic!("{:?} {} is changed", it.kind, it.key.name),
                 _ => {}
             }
         }
-        let others = next.steps.into_iter().filter(|it| !matches!(it, Step::TakeOver(_))).collect();
+        let others = next.steps.into_iter().filter(|it| !matches!(it, Step::Adopt(_))).collect();
         apply(&mut world, &Plan { steps: others, ..next });
     }
     world
@@ -62,28 +62,28 @@ fn edit(world: &mut Observed, change: impl FnOnce(&mut FrappeBench)) {
 ///
 #[test]
 fn a_bench_is_adopted_unchanged() {
-    let world = taken_over();
+    let world = adopted();
     assert_eq!(ready(&world).0, BenchPhase::Ready, "{:?}", ready(&world));
     let kinds: std::collections::BTreeSet<_> = world.live.keys().map(|(kind, _)| format!("{kind:?}")).collect();
     for kind in ["Deployment", "StatefulSet", "Service", "PersistentVolumeClaim"] {
         assert!(kinds.contains(kind), "{kinds:?}");
     }
-    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Ensure(_) | Step::TakeOver(_))));
+    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Ensure(_) | Step::Adopt(_))));
 }
 
 /// without a request, nothing is adopted.
 #[test]
 fn a_bench_is_not_adopted_without_a_request() {
     let steps = plan(&observed(json!({}))).steps;
-    let looked_at = |it: &&Step| matches!(it, Step::TakeOver(_));
+    let looked_at = |it: &&Step| matches!(it, Step::Adopt(_));
     let names: Vec<_> = steps.iter().filter(looked_at).collect();
-    assert!(matches!(&names[..], [Step::TakeOver(it)] if it.kind == Kind::PersistentVolumeClaim), "{names:?}");
+    assert!(matches!(&names[..], [Step::Adopt(it)] if it.kind == Kind::PersistentVolumeClaim), "{names:?}");
 }
 
 /// the first change of the spec applies everything except immutable fields.
 #[test]
 fn the_first_change_applies_the_spec() {
-    let mut world = taken_over();
+    let mut world = adopted();
     edit(&mut world, |_| {});
     assert_eq!(ensured(&world, Kind::Deployment).len(), 7);
     assert_eq!(ensured(&world, Kind::StatefulSet), [""; 0]);
@@ -98,7 +98,7 @@ fn the_first_change_applies_the_spec() {
 /// objects that are kept unchanged do not block a deletion.
 #[test]
 fn an_adopted_bench_can_be_deleted() {
-    let mut world = taken_over();
+    let mut world = adopted();
     let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
     Arc::make_mut(&mut world.bench).metadata.deletion_timestamp = Some(now);
     assert!(matches!(&plan(&world).steps[..], [Step::Patch(..)]), "{:?}", plan(&world).steps);
@@ -107,7 +107,7 @@ fn an_adopted_bench_can_be_deleted() {
 /// another image is rolled out stage by stage; until its stage, a component's template is not changed.
 #[test]
 fn another_image_goes_stage_by_stage() {
-    let mut world = taken_over();
+    let mut world = adopted();
     edit(&mut world, |it| it.spec.frappe_version = "16".to_owned());
     // The configure Job of the other image runs first.
     for _ in 0..3 {
@@ -123,9 +123,9 @@ fn another_image_goes_stage_by_stage() {
 /// the number of workers that KEDA set is kept when the Deployment is applied.
 #[test]
 fn workers_that_keda_scales_keep_their_number() {
-    let mut world = asked(json!({"workerAutoscaling": {"short": {"minReplicas": 0, "maxReplicas": 10}}}));
+    let mut world = requested(json!({"workerAutoscaling": {"short": {"minReplicas": 0, "maxReplicas": 10}}}));
     world.capabilities = Capabilities { keda: true, ..Capabilities::default() };
-    let mut world = take_over(world);
+    let mut world = adopt(world);
     assert!(plan(&world).steps.is_empty(), "at rest nothing is written: {:?}", plan(&world).steps);
     edit(&mut world, |_| {});
     let steps = plan(&world).steps;
@@ -141,11 +141,11 @@ fn workers_that_keda_scales_keep_their_number() {
 /// Jobs are scheduled to the node of a ReadWriteOnce volume, by the pods of either operator.
 #[test]
 fn jobs_are_scheduled_to_the_node_of_the_volume() {
-    let mut world = asked(json!({}));
+    let mut world = requested(json!({}));
     let first = plan(&world);
     assert!(!first.steps.iter().any(|it| matches!(it, Step::Create(_))), "the volume is not known yet");
     for step in &first.steps {
-        if let Step::TakeOver(it) = step {
+        if let Step::Adopt(it) = step {
             let mut found = DynamicObject::clone(&as_found(it));
             if it.kind == Kind::PersistentVolumeClaim {
                 found.data["spec"]["accessModes"] = json!(["ReadWriteOnce"]);

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::database::{DatabaseRequest, database_request};
 use crate::{
     controllers::{
-        adoption::is_asked,
+        adoption::is_adoption_requested,
         bench::{build as bench, model::Input as BenchInput},
         site::model::{Configuration, ConfigurationRequest, Database, Input, Subject},
     },
@@ -33,7 +33,11 @@ const KEPT_SECONDS: i32 = 3600;
 /// The Job `SITE-init` (`SITE-init-2` …).
 pub fn init_job(input: &Input, bench: &BenchInput, operation: &Operation, configuration: &Configuration) -> Desired {
     let about = About { command: "init", name: "init", deadline_seconds: INIT_DEADLINE_SECONDS };
-    let more = Setup { configuration: &configuration.request, adopt: is_asked(bench.bench), set_admin_password: false };
+    let more = Setup {
+        configuration: &configuration.request,
+        adopt: is_adoption_requested(bench.bench),
+        set_admin_password: false,
+    };
     let secrets = [account_sources(input), vec![admin(input)], entries(input)].concat();
     job(input, bench, operation, &about, &request(input, more), secrets)
 }

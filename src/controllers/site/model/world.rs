@@ -98,8 +98,8 @@ pub struct Observed {
     pub former_claims: Vec<Arc<DynamicObject>>,
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
-    /// Objects of another operator, while the site is being taken over.
-    pub found: Found,
+    /// Objects of another operator, while the site is being adopted.
+    pub adoptable: Adoptable,
     /// Metadata of the referenced Secrets in the site's namespace, by name; for SiteBackups also those of their storages.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
     /// Names of Secrets with the password of a server's administrator.
@@ -215,9 +215,9 @@ fn admin_secret_name(site: &FrappeSite) -> String {
     named.unwrap_or_else(|| Place::of(site).generated_admin_password(&site.name_any()).name)
 }
 
-/// Existing objects that were created for this site.
+/// Another operator's objects that were created for this site.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub struct Adoptable {
     /// Metadata of `SITE-db-password`.
     pub credentials: Option<Arc<DynamicObject>>,
     /// Whether the Secret `SITE-admin` with Administrator's password exists.

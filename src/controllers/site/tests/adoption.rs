@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    controllers::site::model::Found,
+    controllers::site::model::Adoptable,
     domain::{labels, wire},
 };
 
@@ -14,7 +14,7 @@ fn made_elsewhere(kind: &str, name: &str, spec: Value) -> Arc<DynamicObject> {
 }
 
 /// A site whose Secret, database and account have names that this operator does not choose.
-fn found() -> Observed {
+fn adopted_site() -> Observed {
     let mut world = observed(json!({}));
     let mut bench = bench();
     bench.annotations_mut().insert(labels::ADOPT.to_owned(), "true".to_owned());
@@ -22,7 +22,7 @@ fn found() -> Observed {
     let reference = json!({"name": "mariadb"});
     let database = made_elsewhere("Database", "shop-db", json!({"name": "_1a2b3c4d_shop", "mariaDbRef": reference}));
     let user = made_elsewhere("User", "shop-user", json!({"name": "shop_user", "mariaDbRef": reference}));
-    world.found = Found {
+    world.adoptable = Adoptable {
         credentials: Some(made_elsewhere("Secret", "shop-db-password", Value::Null)),
         has_admin_password: true,
         database: Some(DynamicObject::clone(&database)),
@@ -34,7 +34,7 @@ fn found() -> Observed {
 /// The steps of a plan, as text.
 fn does(plan: &Plan) -> Vec<String> {
     let said = |step: &Step| match step {
-        Step::TakeOver(it) => Some(format!("take over {}", it.key.name)),
+        Step::Adopt(it) => Some(format!("take over {}", it.key.name)),
         Step::CopySecret(from, it) => Some(format!("copy {} to {}", from.name, it.key.name)),
         Step::AdoptSecret(it, _) => Some(format!("adopt {}", it.name_any())),
         Step::Create(it) if it.kind == Kind::Secret => Some(format!("create {}", it.key.name)),
@@ -47,7 +47,7 @@ fn does(plan: &Plan) -> Vec<String> {
 ///
 #[test]
 fn its_passwords_and_names_stay_what_they_are() {
-    let mut world = found();
+    let mut world = adopted_site();
     let first = plan(&world);
     assert_eq!(
         does(&first),
@@ -94,7 +94,7 @@ fn its_passwords_and_names_stay_what_they_are() {
 /// until the site is verified to be the expected one, its routes are not changed.
 #[test]
 fn another_site_than_the_expected_one_gets_no_route() {
-    let mut world = found();
+    let mut world = adopted_site();
     let (made, _) = converge(&mut world, "Failed");
     assert!(made.iter().all(|it| it.kind != Kind::Ingress), "{made:?}");
     assert!(world.routes.ingress.is_none());
@@ -103,27 +103,27 @@ fn another_site_than_the_expected_one_gets_no_route() {
 /// without a request, nothing is read and nothing is adopted.
 #[test]
 fn a_site_is_not_adopted_without_a_request() {
-    let mut world = found();
+    let mut world = adopted_site();
     world.bench = Some(Arc::new(bench()));
-    world.found = Found::default();
+    world.adoptable = Adoptable::default();
     assert_eq!(does(&plan(&world)), ["create shop-db-password", "create shop-admin-password"]);
 }
 
 /// a dedicated server is not restarted.
 #[test]
 fn a_dedicated_server_is_not_changed() {
-    let mut world = found();
+    let mut world = adopted_site();
     let site = Arc::make_mut(&mut world.site);
     site.spec.db_config = Some(serde_json::from_value(json!({"mode": "dedicated"})).expect("a database"));
     let reference = json!({"name": "shop-mariadb"});
     let mut server =
         DynamicObject::clone(&made_elsewhere("MariaDB", "shop-mariadb", json!({"image": "mariadb:10.11"})));
     world.servers.push(Arc::new(server.clone()));
-    world.found.database.as_mut().expect("a database").data["spec"]["mariaDbRef"] = reference;
+    world.adoptable.database.as_mut().expect("a database").data["spec"]["mariaDbRef"] = reference;
     assert!(does(&plan(&world)).contains(&"take over shop-mariadb".to_owned()));
     server.annotations_mut().insert(labels::ADOPTED.to_owned(), "1".to_owned());
     server.labels_mut().extend(labels::site("bench", "shop", &world.site.uid().expect("a uid")));
     *world.servers.last_mut().expect("a server") = Arc::new(server);
-    let touches = |step: &Step| matches!(step, Step::Ensure(it) | Step::TakeOver(it) if it.kind == Kind::MariaDb);
+    let touches = |step: &Step| matches!(step, Step::Ensure(it) | Step::Adopt(it) if it.kind == Kind::MariaDb);
     assert!(!plan(&world).steps.iter().any(touches));
 }

@@ -93,7 +93,7 @@ fn observed(spec: Value) -> Observed {
         claims: Vec::new(),
         former_claims: Vec::new(),
         credentials: None,
-        found: super::model::Found::default(),
+        adoptable: super::model::Adoptable::default(),
         secrets: BTreeMap::new(),
         root_secrets: std::collections::BTreeSet::new(),
         taken_claims: std::collections::BTreeSet::new(),
@@ -183,7 +183,7 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                     site.metadata.labels = Some(labels_of(metadata));
                 }
             }
-            Step::Create(desired) | Step::Ensure(desired) | Step::TakeOver(desired) => {
+            Step::Create(desired) | Step::Ensure(desired) | Step::Adopt(desired) => {
                 place(observed, desired, job_result);
             }
             Step::LabelSecret(..) => {}
@@ -198,7 +198,8 @@ fn apply_steps(observed: &mut Observed, plan: &Plan, job_result: &str) {
                 written.metadata.labels.clone_from(&metadata.labels);
                 written.metadata.annotations.clone_from(&metadata.annotations);
                 written.metadata.owner_references = None;
-                (observed.credentials, observed.found) = (Some(Arc::new(written)), super::model::Found::default());
+                (observed.credentials, observed.adoptable) =
+                    (Some(Arc::new(written)), super::model::Adoptable::default());
             }
             Step::Delete(kind, gone) => remove(observed, *kind, &gone.name_any()),
             Step::Status(..) | Step::For(..) | Step::HandOver(_) => panic!("no plan of a site has {step:?}"),

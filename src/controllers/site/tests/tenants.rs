@@ -158,7 +158,7 @@ impl Cluster {
                 wanted.push(desired.clone());
                 self.write(desired, true)
             }
-            Step::Ensure(desired) | Step::TakeOver(desired) => {
+            Step::Ensure(desired) | Step::Adopt(desired) => {
                 wanted.push(desired.clone());
                 self.write(desired, false)
             }

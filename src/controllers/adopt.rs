@@ -1,4 +1,4 @@
-//! Takes over an object of another operator, or creates it.
+//! Adopts an object of another operator, or creates it.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{FieldsV1, ManagedFieldsEntry};
 use kube::{ResourceExt, core::DynamicObject};
@@ -14,13 +14,8 @@ use crate::{
     io::writer::{NOT_OURS, WriteError, Writer},
 };
 
-/// Takes over an object, or creates it. An object of another owner is rejected.
-pub async fn take_over(
-    writer: &Writer,
-    children: &Children,
-    desired: &Desired,
-    owner: &Owner,
-) -> Result<(), WriteError> {
+/// Adopts an object, or creates it. An object of another owner is rejected.
+pub async fn adopt(writer: &Writer, children: &Children, desired: &Desired, owner: &Owner) -> Result<(), WriteError> {
     let cache = children.cache(desired.kind);
     let Some(live) = writer.find(desired.kind, &desired.key).await? else {
         return objects::ensure(writer, children, desired).await;
@@ -29,11 +24,11 @@ pub async fn take_over(
         cache.wrote(live);
         return objects::ensure(writer, children, desired).await;
     }
-    if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.is_asked && !owner.has(&live)) {
-        // Ours, without its labels; or a user's, which is used where it is as it should be.
+    if live.annotations().contains_key(labels::APPLIED_HASH) || (!owner.adopts && !owner.has(&live)) {
+        // This operator's object without its labels; or a user's, which is used if it equals the desired one.
         return objects::ensure(writer, children, desired).await;
     }
-    if !owner.is_asked || !owner.has(&live) {
+    if !owner.adopts || !owner.has(&live) {
         let message = if owner.has(&live) {
             "created by another operator: see docs/migration.md to take it over".to_owned()
         } else {
@@ -51,11 +46,11 @@ pub fn is_of_other(live: &DynamicObject, desired: &Desired) -> bool {
     wanted.is_string() && live.labels().get(labels::SITE_UID).map(String::as_str) != wanted.as_str()
 }
 
-/// The metadata patch of a takeover: labels, by which the object is watched, and owner references.
+/// The metadata patch of an adoption: labels, by which the object is watched, and owner references.
 pub fn metadata(live: &DynamicObject, desired: &Desired, owner: &Owner) -> MetadataPatch {
     MetadataPatch {
         annotations: [(labels::ADOPTED.to_owned(), owner.generation.to_string())].into(),
-        // What must outlive a mistake has no owner that would delete it too.
+        // Without owner reference for objects that must survive an accidental deletion of their owner.
         owner_references: Some(desired.owners()),
         managed_fields: (desired.kind == Kind::Deployment).then(|| inherited(live.managed_fields())),
         ..MetadataPatch::of(live).with_labels(desired.labels())
