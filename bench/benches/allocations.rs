@@ -53,9 +53,9 @@ fn site() {
         let observed = world::site_after(done);
         sum += measure(|| drop(black_box(plan(&observed))));
     }
-    say(&format!("the {plans} plans of a site until it is served"), &sum);
+    say(&format!("the {plans} plans of a site until it is available"), &sum);
     let served = world::site_after(plans);
-    say("plan of a served site", &measure(|| drop(black_box(plan(&served)))));
+    say("plan of an available site", &measure(|| drop(black_box(plan(&served)))));
 }
 
 fn bench() {
@@ -79,7 +79,7 @@ fn bench() {
 }
 
 fn main() {
-    println!("| what | allocations | bytes | most at once |\n|---|---|---|---|");
+    println!("| benchmark | allocations | bytes | peak bytes |\n|---|---|---|---|");
     sharding();
     lanes();
     site();

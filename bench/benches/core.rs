@@ -69,11 +69,11 @@ fn site(criterion: &mut Criterion) {
     criterion.bench_function("plan of a new site", |it| it.iter(|| plan(black_box(&new))));
     let plans = world::plans_to_served();
     let worlds: Vec<_> = (0..plans).map(world::site_after).collect();
-    criterion.bench_function(&format!("the {plans} plans of a site until it is served"), |it| {
+    criterion.bench_function(&format!("the {plans} plans of a site until it is available"), |it| {
         it.iter(|| worlds.iter().map(plan).count())
     });
     let served = world::site_after(plans);
-    criterion.bench_function("plan of a served site", |it| it.iter(|| plan(black_box(&served))));
+    criterion.bench_function("plan of an available site", |it| it.iter(|| plan(black_box(&served))));
 }
 
 criterion_group!(benches, slot, lanes, render, site);

@@ -8,7 +8,7 @@
 /// Entries that a site may set, by what they are for.
 pub const HARMLESS: [(&str, &[&str]); 4] = [
     (
-        "its own mail, which its System Manager sets up in Email Accounts as well",
+        "its own mail, which its System Manager can also set up in Email Accounts",
         &[
             "always_use_account_email_id_as_sender",
             "always_use_account_name_as_sender_name",
@@ -24,12 +24,12 @@ pub const HARMLESS: [(&str, &[&str]); 4] = [
         ],
     ),
     (
-        "how many and how large requests it accepts: the bench's nginx and gunicorn have limits of their own",
+        "the number and size of requests that it accepts: the bench's nginx and gunicorn have their own limits",
         &["max_file_size", "rate_limit"],
     ),
-    ("who may use it, and from which other web sites", &["allow_cors", "deny_multiple_sessions"]),
+    ("which users and which other web sites may use it", &["allow_cors", "deny_multiple_sessions"]),
     (
-        "which functions it does without",
+        "functions that it does not use",
         &["disable_global_search", "disable_website_cache", "dormant_days", "skip_setup_wizard"],
     ),
 ];
