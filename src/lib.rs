@@ -74,7 +74,7 @@ pub mod parts {
     pub mod site {
         pub use crate::controllers::site::{
             hosts::resolve,
-            model::{Claim, Found, Fresh, Holder, Observed, Plan, Routes, Step},
+            model::{Adoptable, Claim, Fresh, Holder, Observed, Plan, Routes, Step},
             plan::plan,
         };
     }

@@ -1,5 +1,5 @@
 //! How often the pure core allocates: a count that does not depend on the machine. `cargo bench --bench allocations`.
-#![allow(clippy::print_stdout, reason = "it speaks to a person")]
+#![allow(clippy::print_stdout, reason = "output for users")]
 
 mod world;
 

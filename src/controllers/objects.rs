@@ -255,6 +255,6 @@ mod tests {
         let mut other = secret("other", "a", "theirs");
         other["metadata"]["labels"]["site"] = json!("other");
         let other: DynamicObject = serde_json::from_value(other).expect("an object");
-        assert!(is_own_existing(&desired, &other).is_err(), "another site's Secret");
+        assert!(is_own_existing(&desired, &other).is_err(), "a Secret of another site");
     }
 }

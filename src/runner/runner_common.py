@@ -62,7 +62,7 @@ class Failure(Exception):
 
 
 class Redacting:
-    """A stream that redacts secrets. It keeps the end of the output, for failures without a message of their own."""
+    """A stream that redacts secrets. It keeps the end of the output, for failures without a message."""
 
     def __init__(self, stream):
         self.stream, self.end = stream, ""

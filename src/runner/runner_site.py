@@ -331,7 +331,7 @@ def drop(request):
         else:
             site.put_state("dropping")
             forget_jobs(site)
-            # Without one, its server is gone or drops it itself.
+            # Without a database in the request, its server does not exist or drops it.
             if request["database"]:
                 database = open_database(request["database"])
                 database.wait()

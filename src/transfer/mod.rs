@@ -38,7 +38,7 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
         credentials: arguments.credentials.clone(),
         volume: arguments.volume.clone(),
     };
-    #[expect(clippy::disallowed_methods, reason = "how old a backup is, is judged by the clock")]
+    #[expect(clippy::disallowed_methods, reason = "the age of a backup depends on the wall clock")]
     let now = Timestamp::now();
     let ended = run(&request, &folders, now).await;
     let text = match &ended {

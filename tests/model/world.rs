@@ -121,7 +121,7 @@ impl Replica {
 }
 
 /// The CRDs of this API, from the files that are installed.
-static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
+static CRDS: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
     let kinds = ["frappebenches", "frappedomains", "frappesites", "sitebackups", "slotmaps"];
     let read = |kind: &str| std::fs::read_to_string(folder.join(format!("vyogo.tech_{kind}.yaml"))).unwrap();
@@ -131,7 +131,7 @@ static DEFINITIONS: LazyLock<Vec<Value>> = LazyLock::new(|| {
 impl World {
     /// A cluster with the MariaDB operator, one MariaDB and a namespace for benches and sites.
     pub(crate) fn new(seed: u64) -> Self {
-        let server = DEFINITIONS.iter().fold(Server::new().with_field_managers(), Server::with_definition);
+        let server = CRDS.iter().fold(Server::new().with_field_managers(), Server::with_definition);
         for namespace in ["system", NAMESPACE] {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.create_by_hand("/api/v1/namespaces", &object);

@@ -2,7 +2,7 @@
 #![allow(
     dead_code,
     clippy::panic,
-    reason = "each benchmark is a crate of its own and uses a part; a wrong world ends it"
+    reason = "each benchmark is a separate crate and uses a part; an unexpected state is a failure"
 )]
 
 use std::{
@@ -13,7 +13,7 @@ use std::{
 use frappe_crds::{FrappeBench, FrappeSite};
 use frappe_operator::parts::{
     Capabilities, Desired, Kind, OperatorConfig,
-    site::{Claim, Found, Fresh, Holder, Observed, Plan, Routes, Step, plan, resolve},
+    site::{Adoptable, Claim, Fresh, Holder, Observed, Plan, Routes, Step, plan, resolve},
 };
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
@@ -61,7 +61,7 @@ pub(crate) fn new_site() -> Observed {
         claims,
         former_claims: Vec::new(),
         credentials: None,
-        found: Found::default(),
+        adoptable: Adoptable::default(),
         secrets: BTreeMap::new(),
         root_secrets: BTreeSet::new(),
         taken_claims: BTreeSet::new(),

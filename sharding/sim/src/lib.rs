@@ -1,4 +1,4 @@
-//! A model API server beneath a `kube::Client`: tests of a controller that need no cluster and no time.
+//! A model API server for a `kube::Client`: tests of a controller that need no cluster and no real time.
 //!
 //! [`Server`] stores objects as an API server does: one counter of versions, preconditions, server-side apply with field
 //! managers, a status subresource, finalizers, watches that send changes in order. What happens in a cluster without a request, a

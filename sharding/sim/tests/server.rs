@@ -179,9 +179,9 @@ fn a_watch_sends_changes_and_an_expired_version_ends_it() {
         world.server.change(MAPS, "one", |it| it["data"]["x"] = json!("2"));
         world.server.replay();
         world.server.change(MAPS, "one", |it| it["metadata"]["labels"] = json!({}));
-        let mut events = Vec::new();
+        let mut kinds = Vec::new();
         while let Some(event) = events.next().await {
-            events.push(match event.unwrap() {
+            kinds.push(match event.unwrap() {
                 WatchEvent::Added(_) => "added",
                 WatchEvent::Modified(_) => "modified",
                 WatchEvent::Deleted(_) => "deleted",
@@ -189,7 +189,7 @@ fn a_watch_sends_changes_and_an_expired_version_ends_it() {
                 WatchEvent::Error(_) => "error",
             });
         }
-        assert_eq!(events, ["added", "modified", "modified", "deleted", "bookmark"], "then the watch timed out");
+        assert_eq!(kinds, ["added", "modified", "modified", "deleted", "bookmark"], "then the watch timed out");
         world.server.compact();
         let mut events = world.maps.watch(&params, &version).await.unwrap().boxed();
         let gone = events.next().await.unwrap();
@@ -209,7 +209,7 @@ fn a_request_may_be_rejected_lost_or_kill_its_sender() {
         assert!(world.server.everything().is_empty());
         let begun = Instant::now();
         assert!(world.maps.create(&PostParams::default(), &object).await.is_err());
-        assert!(begun.elapsed() > Duration::from_mins(1), "nobody answered");
+        assert!(begun.elapsed() > Duration::from_mins(1), "no response before the timeout");
         assert!(world.server.get(MAPS, "one").is_some());
         assert!(world.maps.get("one").await.is_ok());
         assert!(world.maps.delete("one", &DeleteParams::default()).await.is_err());

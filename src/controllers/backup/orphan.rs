@@ -135,7 +135,7 @@ mod tests {
         let told = step(&Arc::new(free.clone()), &key, None, now);
         let Some(Step::Status(_, status, None)) = told else { panic!("{told:?}") };
         free.status = Some(*status);
-        assert_eq!(step(&Arc::new(free), &key, None, now), None, "it is told once");
+        assert_eq!(step(&Arc::new(free), &key, None, now), None, "it is reported once");
     }
 
     #[test]
@@ -150,7 +150,7 @@ mod tests {
             panic!("a status")
         };
         ended.status = Some(*status);
-        assert_eq!(step(&Arc::new(ended.clone()), &key, None, now), None, "it is told once");
+        assert_eq!(step(&Arc::new(ended.clone()), &key, None, now), None, "it is reported once");
         let told = ended.clone();
         let rejected = ended.status.as_mut().and_then(|it| it.conditions.iter_mut().find(|it| it.type_ == "Ready"));
         "WriteRejected".clone_into(&mut rejected.expect("Ready").reason);

@@ -277,7 +277,8 @@ fn a_pod_disruption_budget_exists_while_there_are_two_pods() {
     assert_eq!(spec["selector"], find(&made, Kind::Deployment, "prod-gunicorn")["spec"]["selector"]);
     let budgets = made.iter().filter(|it| it.kind == Kind::PodDisruptionBudget);
     assert!(budgets.into_iter().all(|it| it.key.name == "prod-gunicorn"), "the others have one pod");
-    let budget = world.live.remove(&(Kind::PodDisruptionBudget, "prod-gunicorn".into())).expect("it is there");
+    let budget =
+        world.live.remove(&(Kind::PodDisruptionBudget, "prod-gunicorn".into())).expect("a PodDisruptionBudget");
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(json!({})) });
     let gone = build::render(&world.input()).retired(&world.input());
     assert!(gone.contains(&(Kind::PodDisruptionBudget, Key::new("default", "prod-gunicorn"))));
@@ -286,7 +287,10 @@ fn a_pod_disruption_budget_exists_while_there_are_two_pods() {
     let mut others = (*budget).clone();
     others.metadata.owner_references = None;
     world.retired = vec![(Kind::PodDisruptionBudget, Arc::new(others))];
-    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::Delete(..))), "somebody else's stays");
+    assert!(
+        !plan(&world).steps.iter().any(|it| matches!(it, Step::Delete(..))),
+        "a PodDisruptionBudget of another owner is kept"
+    );
 }
 
 fn configure_failed(world: &mut Observed, cause: Option<&str>) -> Option<String> {
@@ -397,7 +401,7 @@ fn a_bench_with_sites_is_not_deleted_and_names_them() {
         matches!(it, Step::Ensure(claim) if claim.kind == Kind::PersistentVolumeClaim
             && claim.body["metadata"]["ownerReferences"].is_array())
     });
-    assert!(owned, "the policy counts, though it was changed at the last moment");
+    assert!(owned, "the latest policy applies");
     apply(&mut world, &last);
     assert!(world.bench.finalizers().is_empty());
 }

@@ -292,7 +292,7 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         assert!(budget.acquire(&claim("one", 9), 2) && budget.acquire(&claim("two", 8), 2));
-        assert!(budget.acquire(&claim("one", 9), 2), "who has room has it still");
+        assert!(budget.acquire(&claim("one", 9), 2), "a site keeps its job slot");
         assert!(!budget.acquire(&claim("late", 5), 2) && !budget.acquire(&claim("early", 3), 2));
         seen(&budget, "one", "one-init", false);
         assert_eq!(woken(&mut receiver), [""; 0]);
@@ -300,9 +300,9 @@ mod tests {
         assert_eq!(woken(&mut receiver), ["early"]);
         assert!(budget.acquire(&claim("early", 3), 2) && !budget.acquire(&claim("late", 5), 2));
         seen(&budget, "one", "one-init", true);
-        assert_eq!(woken(&mut receiver), [""; 0], "it ended once");
+        assert_eq!(woken(&mut receiver), [""; 0], "one Job ended");
         budget.release(&claim("early", 3));
-        assert_eq!(woken(&mut receiver), ["late"], "its Job could not be made");
+        assert_eq!(woken(&mut receiver), ["late"], "its Job could not be created");
         budget.withdraw(&Key::new("a", "bench"), &Key::new("a", "late"), Wants::Site);
         assert_eq!(woken(&mut receiver), [""; 0]);
     }
@@ -388,7 +388,7 @@ mod tests {
         held.send_replace(SlotSet::NONE);
         budget.slots_changed();
         held.send_replace(SlotSet::ALL);
-        assert!(budget.acquire(&claim("three", 3), 1), "what was lost is not counted");
+        assert!(budget.acquire(&claim("three", 3), 1), "Jobs in lost slots are not counted");
     }
 
     /// A waiting site that is deleted or moves does not block sites behind it.
@@ -419,7 +419,7 @@ mod tests {
         assert!(budget.acquire(&backup, 1) && budget.acquire(&claim("one", 1), 1));
         budget.release(&backup);
         budget.forget(&backup.site);
-        assert!(!budget.acquire(&claim("two", 2), 1), "the Job of the site has its room");
+        assert!(!budget.acquire(&claim("two", 2), 1), "the Job of the site has its job slot");
         budget.release(&claim("one", 1));
         assert!(budget.acquire(&claim("two", 2), 1));
     }

@@ -51,7 +51,7 @@ mod tests {
     async fn one_controller_at_a_time_reconciles_a_site() {
         let (locks, shop) = (Locks::default(), Key::new("a", "shop"));
         let first = locks.lock(&shop).await;
-        assert!(locks.lock(&Key::new("a", "other")).now_or_never().is_some(), "another site is another's");
+        assert!(locks.lock(&Key::new("a", "other")).now_or_never().is_some(), "another site has another lock");
         let second = tokio::spawn({
             let (locks, shop) = (locks.clone(), shop.clone());
             async move { locks.lock(&shop).await }
@@ -65,6 +65,6 @@ mod tests {
         assert!(locks.lock(&shop).now_or_never().is_none());
         drop(second);
         assert!(locks.lock(&shop).now_or_never().is_some());
-        assert!(locks.0.is_empty(), "nothing is kept of a site that is at rest");
+        assert!(locks.0.is_empty(), "no entry is kept for an unlocked site");
     }
 }

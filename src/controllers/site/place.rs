@@ -153,7 +153,7 @@ mod tests {
         let mut site = of("a", Some("c"));
         assert_eq!(Place::of(&site).stem, "shop-xfa400b7a40712fcda833a5b7");
         site.status = Some(FrappeSiteStatus { identity: Some("1".into()), ..Default::default() });
-        assert_eq!(Place::of(&site).stem, "shop-ca978112", "made by a version before");
+        assert_eq!(Place::of(&site).stem, "shop-ca978112", "created by an earlier version");
         site.status = Some(FrappeSiteStatus { object_prefix: Some("as-recorded".into()), ..Default::default() });
         assert_eq!(Place::of(&site).stem, "as-recorded");
     }

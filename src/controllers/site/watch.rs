@@ -207,14 +207,14 @@ mod tests {
         assert!(!changed("/status", json!({"active": 1, "startTime": "2026-01-01T00:00:00Z"})));
         assert!(
             changed("/status", json!({"active": 1, "ready": 1})),
-            "what was said of a pod that does not start goes"
+            "the report about a pod that does not start is removed"
         );
         assert!(changed("/status", json!({})));
         assert!(!changed("/status", json!({"active": 2, "conditions": [{"type": "Complete", "status": "False"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Complete", "status": "True"}]})));
         assert!(changed("/status", json!({"conditions": [{"type": "Failed", "status": "True"}]})));
         let stopped = json!({"active": 1, "conditions": [{"type": "Failed", "status": "True"}]});
-        assert!(changed("/status", stopped), "its deadline passed, its pod ends later");
+        assert!(changed("/status", stopped), "its deadline has passed, its pod ends later");
         assert!(changed("/spec/suspend", json!(true)));
         assert!(changed("/metadata/labels/site", json!("other")));
         assert!(changed("/metadata/uid", json!("another")));

@@ -93,7 +93,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     println!("\n## Cost, {} members, the same sites and edits\n\n{shared}", arguments.members);
     println!("{}", shared.against(&alone, "without sites", idle_mebibytes));
     let fixed = alone.fixed_mebibytes(arguments.sites, &warm, few);
-    println!("{}", shared.against(&alone, "of its own, which no site adds to", fixed));
+    println!("{}", shared.against(&alone, "without sites, extrapolated", fixed));
     println!("{}", members.table().await?);
     fire::scenarios(&mut members, &editor, &arguments.only).await?;
     editor.stop();

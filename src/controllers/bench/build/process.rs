@@ -86,12 +86,16 @@ mod tests {
         let none = "0000000000000000";
         // While Python imports modules, it handles only SIGINT; rq's worker also handles SIGTERM; gunicorn handles many.
         assert_eq!(waited(360, &status("0000000000000002", none)), 60);
-        assert_eq!(waited(20, &status("0000000000000002", none)), 10, "half of the time is left for the end itself");
+        assert_eq!(
+            waited(20, &status("0000000000000002", none)),
+            10,
+            "half of the grace period is left for the termination"
+        );
         assert_eq!(waited(360, &status("0000000000004002", none)), 0);
         assert_eq!(waited(360, &status("000000000801ce03", none)), 0);
         assert_eq!(waited(360, &status(none, "fffffffe7ffbfeff")), 0, "an init program blocks it");
-        assert_eq!(waited(360, "Name:\tpython\nThreads:\t1\n"), 0, "a kernel that does not tell");
-        assert_eq!(waited(360, &status("0000000000003fff", "ffffffffffff8000")), 60, "every signal but this");
+        assert_eq!(waited(360, "Name:\tpython\nThreads:\t1\n"), 0, "a kernel that does not report signals");
+        assert_eq!(waited(360, &status("0000000000003fff", "ffffffffffff8000")), 60, "every signal except SIGTERM");
     }
 
     #[test]

@@ -88,11 +88,11 @@ fn the_first_change_applies_the_spec() {
     assert_eq!(ensured(&world, Kind::Deployment).len(), 7);
     assert_eq!(ensured(&world, Kind::StatefulSet), [""; 0]);
     assert_eq!(ensured(&world, Kind::PersistentVolumeClaim), [""; 0]);
-    assert_eq!(ensured(&world, Kind::Service), [""; 0], "they lead to the pods that run until others do");
+    assert_eq!(ensured(&world, Kind::Service), [""; 0], "Services route to the running pods until new ones run");
     let next = plan(&world);
     apply(&mut world, &next);
     let services = ensured(&world, Kind::Service);
-    assert_eq!(services, ["prod-gunicorn", "prod-nginx", "prod-socketio"], "what leads to Redis stays");
+    assert_eq!(services, ["prod-gunicorn", "prod-nginx", "prod-socketio"], "Services of Redis are kept");
 }
 
 /// objects that are kept unchanged do not block a deletion.
@@ -126,7 +126,7 @@ fn workers_that_keda_scales_keep_their_number() {
     let mut world = requested(json!({"workerAutoscaling": {"short": {"minReplicas": 0, "maxReplicas": 10}}}));
     world.capabilities = Capabilities { keda: true, ..Capabilities::default() };
     let mut world = adopt(world);
-    assert!(plan(&world).steps.is_empty(), "at rest nothing is written: {:?}", plan(&world).steps);
+    assert!(plan(&world).steps.is_empty(), "writes without changes: {:?}", plan(&world).steps);
     edit(&mut world, |_| {});
     let steps = plan(&world).steps;
     let of_short = |step: &Step| match step {
@@ -143,7 +143,7 @@ fn workers_that_keda_scales_keep_their_number() {
 fn jobs_are_scheduled_to_the_node_of_the_volume() {
     let mut world = requested(json!({}));
     let first = plan(&world);
-    assert!(!first.steps.iter().any(|it| matches!(it, Step::Create(_))), "the volume is not known yet");
+    assert!(!first.steps.iter().any(|it| matches!(it, Step::Create(_))), "the volume is not observed yet");
     for step in &first.steps {
         if let Step::Adopt(it) = step {
             let mut found = DynamicObject::clone(&as_found(it));
@@ -168,5 +168,5 @@ fn jobs_are_scheduled_to_the_node_of_the_volume() {
         }
         apply(&mut world, &next);
     }
-    panic!("no Job is made");
+    panic!("no Job is created");
 }

@@ -114,7 +114,7 @@ fn a_bench_gets_the_password_stage_by_stage_and_its_servers_last() {
         for name in &rolled {
             roll(&mut world, name, 0);
             let waits = changed(&world, &plan(&world));
-            assert!(waits.iter().all(|it| !it.starts_with("StatefulSet")), "{name} is not ready, and yet {waits:?}");
+            assert!(waits.iter().all(|it| !it.starts_with("StatefulSet")), "{name} is not ready, but {waits:?}");
         }
         for name in &rolled {
             roll(&mut world, name, 1);
@@ -141,7 +141,7 @@ fn a_bench_gets_the_password_stage_by_stage_and_its_servers_last() {
     assert_eq!(said(&world), ("True".to_owned(), "RedisProtected".to_owned()));
     let settled = plan(&world);
     Arc::make_mut(&mut world.bench).spec.redis_config = None;
-    assert_eq!(changed(&world, &plan(&world)), Vec::<String>::new(), "it is not taken away again");
+    assert_eq!(changed(&world, &plan(&world)), Vec::<String>::new(), "the protection is not removed again");
     assert!(settled.notices.is_empty());
 }
 

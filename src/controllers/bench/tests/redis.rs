@@ -29,7 +29,11 @@ fn a_missing_secret_is_reported_and_changes_nothing() {
     assert_eq!(reason, "RedisSecretMissing");
     assert_eq!(message, "Secret redis does not exist: create it with the key password");
     give(&mut world, secret("redis", "1", false));
-    assert_eq!(plan(&world).steps, [Step::WatchSecret(secret("redis", "1", false))], "first its changes must be seen");
+    assert_eq!(
+        plan(&world).steps,
+        [Step::WatchSecret(secret("redis", "1", false))],
+        "first the Secret must be watched"
+    );
 }
 
 /// A password is in no argument and no variable; another version of the Secret restarts pods with a connection.
@@ -69,7 +73,7 @@ fn the_benchs_redis_requires_its_password() {
     ] {
         assert_eq!((version(&made, kind, name), version(&next, kind, name)), (json!("1"), json!("2")), "{name}");
     }
-    assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written anew");
+    assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written again");
 }
 
 /// The bench's Redis is deleted only when every pod has other URLs.
@@ -88,7 +92,7 @@ fn a_server_is_deleted_when_no_component_uses_it() {
         let next = plan(&world);
         apply(&mut world, &next);
         turns += 1;
-        assert!(turns < 10, "it never goes");
+        assert!(turns < 10, "Redis is never deleted");
     }
     assert!(turns >= 3, "the configure Job ran and the components changed first: {turns}");
     for name in ["gunicorn", "socketio", "worker-long", "scheduler"] {
@@ -119,7 +123,7 @@ fn an_external_redis_is_used_and_none_is_created() {
     assert_eq!(request["secret_urls"], urls);
     assert_eq!(request["common_site_config"].get("redis_cache"), None);
     let trigger = &find(&made, Kind::ScaledObject, "prod-worker-default")["spec"]["triggers"][0];
-    assert_eq!(trigger["metadata"].get("address"), None, "the Secret holds it");
+    assert_eq!(trigger["metadata"].get("address"), None, "the URL is in the Secret");
     let authentication = &find(&made, Kind::TriggerAuthentication, "prod-redis-queue")["spec"]["secretTargetRef"];
     assert_eq!(authentication[0], json!({"parameter": "address", "name": "urls", "key": "queue-address"}));
 }

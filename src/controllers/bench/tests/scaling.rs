@@ -60,7 +60,10 @@ fn the_number_of_workers_is_handed_over_to_keda_and_back() {
     let ensured =
         |it: &Step| matches!(it, Step::Ensure(desired) if (desired.kind, &desired.key.name) == (key.0, &key.1));
     let let_go = steps.iter().position(ensured);
-    assert!(handed.expect("handed over") < let_go.expect("ensured"), "first handed over, then let go");
+    assert!(
+        handed.expect("handed over") < let_go.expect("ensured"),
+        "the replicas are handed over before the field is removed"
+    );
     converge(&mut world);
     assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::HandOver(_))), "once");
 
@@ -70,7 +73,7 @@ fn the_number_of_workers_is_handed_over_to_keda_and_back() {
     let steps = plan(&world).steps;
     let gone = steps.iter().position(|it| *it == Step::Delete(Kind::ScaledObject, Arc::clone(&made_by_keda)));
     let taken = steps.iter().position(ensured).expect("ensured");
-    assert!(gone.expect("deleted") < taken, "first KEDA's object goes, then the number is set");
+    assert!(gone.expect("deleted") < taken, "KEDA's object is deleted before the number is set");
     converge(&mut world);
     assert_eq!(world.live[&key].data["spec"]["replicas"], 1);
     assert_eq!(said(&world), None);
@@ -104,7 +107,7 @@ fn scaling_does_not_make_a_bench_unready() {
         assert_eq!(ready(&world).0, BenchPhase::Ready);
         assert!(next.notices.is_empty(), "{:?}", next.notices);
         let pods = next.status.expect("a status").components["worker-default"].ready;
-        assert_eq!(pods, 1, "those that run are counted on");
+        assert_eq!(pods, 1, "running pods are counted");
     }
     world.live.insert(key, rolling);
     assert_eq!(ready(&world).0, BenchPhase::Progressing);
@@ -123,16 +126,16 @@ fn a_changed_template_makes_a_bench_unready_until_it_is_observed() {
     assert_eq!(ready(&world).1, "Starting");
     apply(&mut world, &written);
     let key = (Kind::Deployment, "prod-worker-default".to_owned());
-    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).metadata.generation = Some(2);
+    Arc::make_mut(world.live.get_mut(&key).expect("a condition")).metadata.generation = Some(2);
     assert_eq!(ready(&world).1, "Starting");
-    Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"]["observedGeneration"] = json!(2);
+    Arc::make_mut(world.live.get_mut(&key).expect("a condition")).data["status"]["observedGeneration"] = json!(2);
     assert_eq!(ready(&world).1, "Ready");
 }
 
 fn told(world: &Observed) -> (String, String, Option<u64>) {
     let next = plan(world);
     let conditions = next.status.expect("a status").conditions;
-    let scaled = condition::find(&conditions, "WorkersAutoscaled").expect("it is there");
+    let scaled = condition::find(&conditions, "WorkersAutoscaled").expect("a condition");
     (scaled.status.clone(), scaled.reason.clone(), next.again_after.map(|it| it.as_secs()))
 }
 
@@ -141,7 +144,7 @@ fn scaled(seconds_old: i64, status: Value) -> Observed {
     let mut world = observed(json!({"workerAutoscaling": {"default": {}}}));
     world.capabilities.keda = true;
     converge(&mut world);
-    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("it is there");
+    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("a condition");
     let live = Arc::make_mut(live);
     let created = world.now - jiff::SignedDuration::from_secs(seconds_old);
     live.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(created));
@@ -171,7 +174,7 @@ fn the_state_that_keda_reports_is_in_the_status() {
     for (status, works, reason) in table {
         let world = scaled(3600, status.clone());
         assert_eq!(told(&world), (works.to_owned(), reason.to_owned(), None), "{status}");
-        assert_eq!(ready(&world).0, BenchPhase::Ready, "what serves is not less for it");
+        assert_eq!(ready(&world).0, BenchPhase::Ready, "the bench stays Ready");
     }
 }
 
@@ -188,9 +191,9 @@ fn an_unresponsive_keda_is_reported_after_a_minute() {
     let mut world = scaled(3600, json!({"conditions": [{"type": "Ready", "status": "True"}]}));
     assert_eq!(told(&world).1, "Autoscaled");
     let deleted = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now);
-    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("it is there");
+    let live = world.live.get_mut(&(Kind::ScaledObject, "prod-worker-default".to_owned())).expect("a condition");
     Arc::make_mut(live).metadata.deletion_timestamp = Some(deleted);
     assert_eq!(told(&world), ("Unknown".to_owned(), "ScalingStarting".to_owned(), Some(60)));
     world.now += jiff::SignedDuration::from_secs(61);
-    assert_eq!(told(&world).1, "KedaNotResponding", "it holds its finalizer for ever");
+    assert_eq!(told(&world).1, "KedaNotResponding", "its finalizer is never removed");
 }

@@ -38,7 +38,7 @@ fn the_components_start_once_redis_is_ready() {
     assert!(ensured(&plan(&world), "prod-worker-long").is_some());
     converge(&mut world);
     Arc::make_mut(world.live.get_mut(&key).expect("it is there")).data["status"]["readyReplicas"] = json!(0);
-    assert!(ensured(&plan(&world), "prod-worker-long").is_some(), "what is there is kept as it should be");
+    assert!(ensured(&plan(&world), "prod-worker-long").is_some(), "existing components are still reconciled");
 }
 
 /// The image's entrypoint recreates a link on the shared volume: if several pods start at once, some fail.
@@ -105,7 +105,7 @@ fn an_upgrade_alone_adds_no_folders_to_a_read_only_root() {
     let world =
         of_an_earlier_version(OLDEST, json!({"security": {"securityContext": {"readOnlyRootFilesystem": true}}}));
     for name in ["prod-gunicorn", "prod-nginx", "prod-worker-long"] {
-        let kept = ensured(&plan(&world), name).expect("it is kept");
+        let kept = ensured(&plan(&world), name).expect("a kept template");
         let volumes = kept["spec"]["volumes"].as_array().cloned().unwrap_or_default();
         assert!(volumes.iter().all(|it| it["name"] != "config" && it["name"] != "run"), "{name}: {volumes:?}");
     }
@@ -128,7 +128,7 @@ fn a_manually_edited_template_is_restored_to_the_current_form() {
         let mut edited = DynamicObject::clone(&world.live[&key]);
         edited.data["spec"]["template"]["spec"]["containers"][0][field] = value;
         world.live.insert(key, Arc::new(edited));
-        let kept = ensured(&plan(&world), name).expect("it is kept");
+        let kept = ensured(&plan(&world), name).expect("a kept template");
         assert_eq!(kept["spec"]["containers"][0][field], wanted, "{name} {field}");
     }
 }
@@ -140,7 +140,7 @@ fn an_earlier_template_is_updated_with_another_change_of_it() {
         let mut world = of_an_earlier_version(OLDEST, json!({}));
         world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
         let next = plan(&world);
-        move |name: &str| ensured(&next, name).expect("it is kept")["spec"]["containers"][0]["command"].is_array()
+        move |name: &str| ensured(&next, name).expect("a kept template")["spec"]["containers"][0]["command"].is_array()
     };
     let more = edited(json!({"componentReplicas": {"nginx": 3}}));
     assert!(!more("prod-nginx") && !more("prod-worker-long"));
@@ -159,7 +159,7 @@ fn a_new_image_updates_templates_stage_by_stage() {
 fn comes_up_to_date_in_turn(mut world: Observed) {
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(json!({"frappeVersion": "16"})) });
     let now = |world: &Observed, name: &str| {
-        let pod = ensured(&plan(world), name).expect("it is kept")["spec"].clone();
+        let pod = ensured(&plan(world), name).expect("a kept template")["spec"].clone();
         pod["containers"][0]["lifecycle"].to_string().contains("sleep 10")
             && pod["terminationGracePeriodSeconds"] == 140
     };
@@ -169,7 +169,7 @@ fn comes_up_to_date_in_turn(mut world: Observed) {
         apply(&mut world, &Plan { steps: steps.collect(), ..next });
     }
     assert!(now(&world, "prod-nginx"));
-    assert!(!now(&world, "prod-gunicorn"), "it is not its turn");
+    assert!(!now(&world, "prod-gunicorn"), "its stage has not started");
     converge(&mut world);
     assert!(now(&world, "prod-gunicorn"));
     let scheduler = template(&world, "prod-scheduler")["spec"]["containers"][0].clone();
@@ -191,7 +191,7 @@ fn written_folders_are_volumes_if_the_root_is_read_only() {
     }
     let config = "/home/frappe/frappe-bench/config".to_owned();
     assert!(paths(read_only, "prod-scheduler").contains(&config));
-    assert!(!paths(json!({}), "prod-scheduler").contains(&config), "nothing changes where it is not");
+    assert!(!paths(json!({}), "prod-scheduler").contains(&config), "other templates do not change");
 }
 
 /// With a quota, a Deployment may have no pods, which only its controller reports.

@@ -12,7 +12,7 @@ fn a_bench_on_one_node_keeps_its_pods_together() {
         converge(&mut observed(json!({"storageAccessMode": "ReadWriteOnce", "storageDeletionPolicy": "Delete"})));
     let claim = find(&made, Kind::PersistentVolumeClaim, "prod-sites");
     assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteOnce"]));
-    assert_eq!(claim["metadata"]["ownerReferences"][0]["name"], "prod", "it goes with the bench");
+    assert_eq!(claim["metadata"]["ownerReferences"][0]["name"], "prod", "the volume is deleted with the bench");
     let together = json!([{"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {
         "app": "frappe", "bench": "prod", "frappe.vyogo.tech/single-node": "true"}}}]);
     let pods = made.iter().filter(|it| matches!(it.kind, Kind::Deployment | Kind::Job));
@@ -25,7 +25,7 @@ fn a_bench_on_one_node_keeps_its_pods_together() {
     let many = converge(&mut observed(json!({})));
     let claim = find(&many, Kind::PersistentVolumeClaim, "prod-sites");
     assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
-    assert_eq!(claim["metadata"].get("ownerReferences"), None, "it outlives the bench");
+    assert_eq!(claim["metadata"].get("ownerReferences"), None, "the volume is kept after the bench");
 }
 
 #[test]
@@ -66,7 +66,7 @@ fn rolled(world: &mut Observed, component: &str) {
 fn an_image_changes_in_order() {
     let mut world = observed(json!({}));
     converge(&mut world);
-    let before = world.bench.status.clone().expect("a status").running_revision.expect("it runs");
+    let before = world.bench.status.clone().expect("a status").running_revision.expect("a Deployment");
     let next = bench(json!({"imageConfig": {"tag": "16"}}));
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..next });
     let stages: [&[&str]; 5] =
@@ -79,10 +79,10 @@ fn an_image_changes_in_order() {
             stage.iter().for_each(|component| rolling(&mut world, component));
         }
         for component in stages[..=turn].concat() {
-            assert!(image(&world, component).ends_with(":16"), "{component} in the turn of {stage:?}");
+            assert!(image(&world, component).ends_with(":16"), "{component} at stage {stage:?}");
         }
         for component in stages[turn + 1..].concat() {
-            assert!(image(&world, component).ends_with(":version-15"), "{component} in the turn of {stage:?}");
+            assert!(image(&world, component).ends_with(":version-15"), "{component} at stage {stage:?}");
         }
         let status = world.bench.status.clone().expect("a status");
         assert_eq!(status.running_revision.as_ref(), Some(&before));
@@ -122,9 +122,9 @@ fn an_app_that_is_not_in_the_image_stops_the_rollout() {
     assert_eq!((phase, reason.as_str()), (BenchPhase::Failed, "AppMissing"));
     assert!(message.contains("image docker.io/frappe/erpnext:slim does not contain erpnext"), "{message}");
     for component in ["nginx", "gunicorn", "scheduler", "worker-long"] {
-        assert!(image(&world, component).ends_with(":version-15"), "{component} goes on as it was");
+        assert!(image(&world, component).ends_with(":version-15"), "{component} is not changed");
     }
-    assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as it was seen");
+    assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["frappe"], "as observed");
 }
 
 /// Apps from Git: every pod runs a copy of the image's code, which the configure Job creates and to which it adds the apps.
@@ -151,7 +151,7 @@ fn an_app_from_git_is_installed_into_the_code_of_the_pods() {
             .cloned()
             .collect()
     };
-    assert_eq!(copies(&pod["initContainers"][0]), Vec::<Value>::new(), "what is copied is the image's");
+    assert_eq!(copies(&pod["initContainers"][0]), Vec::<Value>::new(), "the image's code is copied");
     let revision = text(&seed["revision"]);
     let wanted: Vec<Value> = ["apps", "env", "assets"]
         .map(|part| json!({"name": "sites", "mountPath": format!("/home/frappe/frappe-bench/{part}"), "subPath": format!(".apps/{revision}/{part}")}))
@@ -178,7 +178,7 @@ fn an_app_from_git_is_installed_into_the_code_of_the_pods() {
         live.data["spec"]["template"]["spec"]["containers"][0].clone()
     };
     assert_ne!(copies(&container(&world, "nginx")), wanted, "first");
-    assert_eq!(copies(&container(&world, "scheduler")), wanted, "it has not had its turn");
+    assert_eq!(copies(&container(&world, "scheduler")), wanted, "its stage has not started");
     converge(&mut world);
     assert_eq!(copies(&container(&world, "scheduler")), copies(&container(&world, "nginx")));
 }
@@ -211,7 +211,7 @@ fn a_volume_is_expanded_if_possible_and_never_shrunk() {
         converge(&mut world);
         assert_eq!(claim(&world, "prod-sites"), wanted, "{size}");
         assert_eq!(sized(&world).map(|it| it.0).as_deref(), reason, "{size}");
-        assert_eq!(ready(&world).0, BenchPhase::Ready, "what runs goes on: {size}");
+        assert_eq!(ready(&world).0, BenchPhase::Ready, "running pods continue: {size}");
     }
 }
 
@@ -222,7 +222,7 @@ fn the_queues_volume_is_expanded_without_its_stateful_set() {
     converge(&mut world);
     let name = "data-prod-redis-queue-0";
     let key = (Kind::PersistentVolumeClaim, name.to_owned());
-    assert!(!world.live.contains_key(&key), "the StatefulSet's controller makes it");
+    assert!(!world.live.contains_key(&key), "the StatefulSet's controller creates it");
     let mut made = build::render(&world.input()).claims[0].clone();
     made.body["spec"]["accessModes"] = json!(["ReadWriteOnce"]);
     world.live.insert(key, live(&made));

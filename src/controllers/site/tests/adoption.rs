@@ -74,14 +74,14 @@ fn its_passwords_and_names_stay_what_they_are() {
     assert_eq!(status.phase, SitePhase::Ready, "{:?}", status.conditions);
     let user = made.iter().find(|it| it.kind == Kind::User).expect("the account");
     assert_eq!(user.body["spec"]["name"], "shop_user");
-    let grant = made.iter().find(|it| it.kind == Kind::Grant).expect("its rights");
+    let grant = made.iter().find(|it| it.kind == Kind::Grant).expect("the grant");
     assert_eq!(
         (&grant.body["spec"]["username"], &grant.body["spec"]["database"]),
         (&json!("shop_user"), &json!("_1a2b3c4d_shop"))
     );
     let jobs: Vec<_> = made.iter().filter(|it| it.kind == Kind::Job).collect();
     assert_eq!(jobs.len(), 1);
-    assert_eq!(jobs[0].key.name, "shop-init-2", "the other operator's first Job may be there still");
+    assert_eq!(jobs[0].key.name, "shop-init-2", "the other operator's first Job may still exist");
     let request: Value = serde_json::from_str(
         jobs[0].body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request"),
     )

@@ -49,7 +49,7 @@ fn its_backups_are_removed_and_then_it_goes() {
     let (mut world, made) = leaving();
     assert_eq!(under_way(&world).map(|it| it.kind), Some(BackupOperationKind::Remove));
     assert_eq!(made.len(), 1);
-    assert_eq!(containers(&made[0]), ["transfer"], "it needs nothing of the site");
+    assert_eq!(containers(&made[0]), ["transfer"], "the pod mounts nothing of the site");
     let carried = carried(&made[0]);
     let removal = carried.removal.expect("a removal");
     assert_eq!((carried.folder.as_str(), removal.site_backup.as_str()), ("default/shop", "daily"));
@@ -124,7 +124,7 @@ fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     assert_eq!(backup_plan(&world).again_after, Some(Duration::from_mins(70)));
     (world.backup_job, world.backup_result) = (None, None);
     world.now = at("2026-03-02T03:10:00Z");
-    assert_eq!(settle(&mut world).len(), 1, "later it is tried again");
+    assert_eq!(settle(&mut world).len(), 1, "it is retried later");
     end(&mut world, "Failed", failure);
     settle(&mut world);
     let former = backup_plan(&world);
@@ -132,7 +132,7 @@ fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     edit(&mut world, |it| it.metadata.generation = Some(3));
     (world.backup_job, world.backup_result) = (None, None);
     let anew = backup_plan(&world).job.expect("another spec is tried at once");
-    assert!(!world.jobs.contains_key(&anew.key.name), "by a Job of its own");
+    assert!(!world.jobs.contains_key(&anew.key.name), "by another Job");
 }
 
 /// an unusable storage is reported in the status, and the removal waits for the missing object.

@@ -111,8 +111,7 @@ pub(super) fn containers(job: &Desired) -> Vec<String> {
 fn a_backup_is_made_once_and_recorded() {
     let mut world = served(vec![backup("now", json!({"storage": bucket()}))]);
     let first = backup_plan(&world);
-    let recorded =
-        first.status.as_ref().and_then(|it| it.backup.clone()).expect("it is recorded before its Job is made");
+    let recorded = first.status.as_ref().and_then(|it| it.backup.clone()).expect("recorded before the Job is created");
     assert_eq!(recorded.run, "now-2026-03-01-1200");
     let made = settle(&mut world);
     assert_eq!(made.len(), 1);
@@ -127,13 +126,13 @@ fn a_backup_is_made_once_and_recorded() {
     settle(&mut world);
     assert_eq!(stands(&world, "now"), (BackupPhase::Running, "JobNotStarting".into()));
     end(&mut world, "Complete", done());
-    assert!(settle(&mut world).is_empty(), "it is made once");
+    assert!(settle(&mut world).is_empty(), "the backup is made once");
     assert_eq!(under_way(&world), None);
     assert_eq!(stands(&world, "now"), (BackupPhase::Succeeded, "BackupSucceeded".into()));
     let status = of(&world, "now").status.clone().expect("a status");
     assert_eq!(status.history.len(), 1);
     assert_eq!(status.last_successful_backup.and_then(|it| it.size_bytes), Some(12345));
-    assert_eq!(of(&world, "now").labels().len(), 2, "its site's watch shows it");
+    assert_eq!(of(&world, "now").labels().len(), 2, "the watch of the site's slot contains it");
     assert_eq!(plan(&world).status, world.site.status);
     assert_eq!(backup_plan(&world), BackupPlan::default());
 }
@@ -181,12 +180,12 @@ fn a_crash_after_any_write_of_a_backup_converges() {
 fn the_last_missed_backup_is_made_and_the_next_one_waited_for() {
     let spec = json!({"storage": bucket(), "schedule": "0 2 * * *", "retention": {"days": 30}});
     let mut world = served(vec![backup("daily-backup", spec)]);
-    assert!(settle(&mut world).is_empty(), "made at noon, it is due at two in the night");
+    assert!(settle(&mut world).is_empty(), "created at noon, it is due at two in the night");
     assert_eq!(stands(&world, "daily-backup"), (BackupPhase::Scheduled, "BackupScheduled".into()));
     assert_eq!(backup_plan(&world).again_after.map(|it| it.as_secs()), Some(13 * 3600));
     world.now = at("2026-03-05T01:00:00Z");
     let made = settle(&mut world);
-    assert_eq!(made.len(), 1, "of four that were missed one is made");
+    assert_eq!(made.len(), 1, "one of four missed backups is made");
     let carried = carried(&made[0]);
     assert_eq!(carried.store.map(|it| it.name).as_deref(), Some("daily-backup-2026-03-04-0200"));
     let rule = carried.retention.expect("a rule");
@@ -212,7 +211,7 @@ fn a_backup_that_is_too_late_is_not_made_and_a_suspended_one_counts_as_missed() 
     assert!(settle(&mut world).is_empty());
     assert_eq!(stands(&world, "nightly").1, "BackupSuspended");
     edit_backup(&mut world, "nightly", |it| it.spec.suspend = None);
-    assert_eq!(settle(&mut world).len(), 1, "within its deadline it is made");
+    assert_eq!(settle(&mut world).len(), 1, "within its deadline the backup is made");
 }
 
 /// a site has one operation at a time.
@@ -224,7 +223,7 @@ fn a_change_waits_for_a_backup_and_a_backup_for_a_change() {
     Arc::make_mut(&mut world.site).metadata.generation = Some(2);
     assert!(settle(&mut world).is_empty());
     assert_eq!(reason(&plan(&world)), "WaitingForBackup");
-    assert_eq!(world.site.status.clone().expect("a status").phase, SitePhase::Ready, "it is served");
+    assert_eq!(world.site.status.clone().expect("a status").phase, SitePhase::Ready, "the site is available");
     world.backups.push(backup("second", json!({"storage": bucket()})));
     assert!(settle(&mut world).is_empty());
     assert_eq!(stands(&world, "second"), (BackupPhase::Pending, "SiteBusy".into()));
@@ -255,7 +254,7 @@ fn backups_wait_for_a_job_slot_of_the_bench() {
     let waiting = of_backups::plan(&world).waiting();
     apply_backups(&mut world, &waiting, "Complete");
     let next = of(&world, "nightly").status.clone().expect("a status").next_schedule_time;
-    assert_eq!(next.map(|it| it.0), Some(at("2026-03-02T02:00:00Z")), "that it is late can be seen");
+    assert_eq!(next.map(|it| it.0), Some(at("2026-03-02T02:00:00Z")), "the delay is visible");
 }
 
 #[test]
@@ -310,9 +309,9 @@ fn a_backup_that_ended_under_a_version_without_outcomes_is_not_repeated() {
         Arc::make_mut(&mut world.backups[0]).status.as_mut().expect("a status").outcome = None;
         assert_eq!(settle(&mut world), []);
         let after = world.backups[0].status.clone().expect("a status");
-        assert_eq!((after.phase, after.message), (before.phase, before.message), "nothing is said anew");
+        assert_eq!((after.phase, after.message), (before.phase, before.message), "no new report");
         let outcome = |it: Option<frappe_crds::backup::BackupOutcome>| it.map(|it| (it.kind, it.state));
-        assert_eq!(outcome(after.outcome), outcome(before.outcome), "from now on it is recorded");
+        assert_eq!(outcome(after.outcome), outcome(before.outcome), "from now on the outcome is recorded");
     }
 }
 
@@ -451,7 +450,7 @@ fn the_secrets_of_a_storage_are_read_only_for_its_sitebackup() {
         .iter()
         .filter(|it| matches!(it, BackupStep::For(_, write) if matches!(**write, BackupStep::WatchSecret(_))));
     assert_eq!(watched.count(), 1, "once for both: {first:?}");
-    assert_eq!(settle(&mut world).len(), 1, "then the first is made");
+    assert_eq!(settle(&mut world).len(), 1, "then the first backup starts");
     assert!(backup_plan(&world).prepare.is_empty());
 }
 

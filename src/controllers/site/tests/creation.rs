@@ -130,7 +130,7 @@ fn a_site_waits_for_its_bench_until_it_is_available() {
     let mut served = observed(json!({}));
     converge(&mut served, "Complete");
     served.bench = Some(Arc::new(unready));
-    assert!(is_empty(&served, &plan(&served)), "a bench that rolls over costs its sites nothing");
+    assert!(is_empty(&served, &plan(&served)), "a rollout of the bench causes no writes of its sites");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn a_failed_init_is_attempted_three_times_and_again_on_request() {
     assert_eq!(status.operation.as_ref().map(|it| (it.attempt, it.first_attempt)), Some((3, 1)));
     assert_eq!(world.jobs.keys().collect::<Vec<_>>(), ["shop-init", "shop-init-2", "shop-init-3"]);
     world.jobs.clear();
-    assert!(is_empty(&world, &plan(&world)), "finished Jobs are removed after an hour; that changes nothing");
+    assert!(is_empty(&world, &plan(&world)), "the removal of finished Jobs after an hour changes nothing");
     Arc::make_mut(&mut world.site).metadata.annotations =
         Some([("frappe.vyogo.tech/retry".to_owned(), "1".to_owned())].into());
     let operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
@@ -184,7 +184,7 @@ fn a_permanent_failure_survives_other_reports() {
     apply(&mut world, &next, "Complete");
     world.bench = bench;
     let next = plan(&world);
-    assert!(next.job.is_none(), "it is not tried again");
+    assert!(next.job.is_none(), "it is not retried");
     assert_eq!(reason(&next), "InitFailed");
     let outcome = next.status.and_then(|it| it.operation).and_then(|it| it.outcome).expect("an outcome");
     assert_eq!((outcome.state, outcome.code.as_str()), (OutcomeState::Failed, "Unknown"));
@@ -200,7 +200,7 @@ fn a_permanent_failure_of_a_version_without_outcomes_is_kept() {
         let bench = world.bench.clone();
         world.bench = bench.clone().filter(|_| is_ready);
         let next = plan(&world);
-        assert!(next.job.is_none(), "it is not tried again");
+        assert!(next.job.is_none(), "it is not retried");
         apply(&mut world, &next, "Complete");
         let outcome = world.site.status.clone().and_then(|it| it.operation).and_then(|it| it.outcome);
         assert_eq!(outcome.map(|it| it.state), Some(recorded.state), "from now on it is recorded");
@@ -302,7 +302,7 @@ fn an_available_site_keeps_its_objects_if_its_spec_is_rejected() {
     assert_eq!(reason(&next), "HostNotAllowed");
     apply(&mut world, &next, "Complete");
     assert!(is_empty(&world, &plan(&world)));
-    assert!(condition::is_true(&next.status.expect("a status").conditions, "Ready"), "it has what it asks for");
+    assert!(condition::is_true(&next.status.expect("a status").conditions, "Ready"), "the site has its objects");
     Arc::make_mut(&mut world.site).spec.domain = Some("login.bank.example".into());
     look_again(&mut world);
     let next = plan(&world);
@@ -361,13 +361,21 @@ fn an_app_in_removed_apps_is_uninstalled_and_forgotten() {
     Arc::make_mut(&mut world.site).spec.removed_apps = vec!["erpnext".into()];
     let next = plan(&world);
     assert_ne!(next.status.as_ref().and_then(|it| it.operation.clone()).and_then(|it| it.configuration), hash);
-    assert_eq!(next.status.as_ref().map(|it| it.installed_apps.len()), Some(2), "it is there until it is gone");
+    assert_eq!(
+        next.status.as_ref().map(|it| it.installed_apps.len()),
+        Some(2),
+        "the app is listed until it is uninstalled"
+    );
     converge(&mut world, "Complete");
     assert_eq!(world.site.status.as_ref().map(|it| it.installed_apps.clone()), Some(vec!["frappe".into()]));
     assert_eq!(reason(&plan(&world)), "Ready");
     Arc::make_mut(&mut world.site).spec.removed_apps = Vec::new();
     converge(&mut world, "Complete");
-    assert_eq!(world.site.status.as_ref().map(|it| it.installed_apps.len()), Some(1), "what was removed stays so");
+    assert_eq!(
+        world.site.status.as_ref().map(|it| it.installed_apps.len()),
+        Some(1),
+        "a removed app is not installed again"
+    );
 
     let mut never = observed(json!({"removedApps": ["erpnext"]}));
     converge(&mut never, "Complete");
@@ -394,7 +402,7 @@ fn a_restored_secret_decides_the_sites_identity() {
     let next = plan(&restored(&name));
     let decided = next.status.clone().and_then(|it| it.database).expect("a decision");
     assert_eq!((decided.identity.as_str(), decided.name.as_deref()), ("former", Some(name.as_str())));
-    assert!(next.last.iter().any(|it| matches!(it, Step::LabelSecret(..))), "after it was written down");
+    assert!(next.last.iter().any(|it| matches!(it, Step::LabelSecret(..))), "after it was recorded");
 
     assert_eq!(reason(&plan(&restored("formerdb"))), "SecretForeign");
     let mut proven = restored("formerdb");

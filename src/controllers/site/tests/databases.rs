@@ -34,7 +34,7 @@ fn an_existing_database_needs_no_mariadb_operator() {
         let (made, _) = converge(&mut world, "Complete");
         assert_eq!(kinds(&made), [Kind::Domain, Kind::Job, Kind::Ingress, Kind::Secret]);
         let jobs = made.iter().filter(|it| it.kind == Kind::Job).map(|it| it.key.name.as_str()).collect::<Vec<_>>();
-        assert!(jobs.iter().all(|it| *it == "shop-init"), "created with all that it needs: {jobs:?}");
+        assert!(jobs.iter().all(|it| *it == "shop-init"), "created with all objects: {jobs:?}");
         let expected = json!({"type": engine, "own": false, "host": "db.example.com", "port": 3307});
         assert_eq!(request(&made)["database"], expected);
         let status = world.site.status.clone().expect("a status");
@@ -96,7 +96,7 @@ fn a_dedicated_server_is_created_and_deleted_with_its_site() {
         apply(&mut world, &next, "Complete");
     }
     assert_eq!(order, [Ingress, Grant, User, Database, MariaDb, Secret, Secret, Secret, Domain]);
-    assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is untouched");
+    assert!(world.site.finalizers().is_empty() && world.servers.len() == 1, "the shared server is not changed");
 }
 
 /// A server kept from a deleted site of the same name contains that site's data.
@@ -133,7 +133,7 @@ fn decisions_are_kept_when_the_benchs_default_changes() {
     Arc::make_mut(fresh.bench.as_mut().expect("a bench")).spec.db_config =
         Some(serde_json::from_value(json!({"mode": "dedicated"})).expect("a dbConfig"));
     let (made, _) = converge(&mut fresh, "Complete");
-    assert!(made.iter().any(|it| it.kind == Kind::MariaDb), "a new site follows the default");
+    assert!(made.iter().any(|it| it.kind == Kind::MariaDb), "a new site uses the default");
 }
 
 #[test]
@@ -188,7 +188,7 @@ fn a_lost_secret_is_replaced_on_request_and_the_configuration_applied() {
     let expected = before.identity.clone().expect("an identity");
     assert_eq!(created[0].body["stringData"]["identity"], json!(expected));
     let (made, _) = converge(&mut world, "Complete");
-    let job = made.iter().find(|it| it.kind == Kind::Job).expect("the site is told of its new passwords");
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("a Job that applies the new passwords");
     assert!(job.body.to_string().contains(r#"\"set_admin_password\":true"#));
     world.credentials = None;
     assert_eq!(reason(&plan(&world)), "SecretLost", "one annotation replaces once");

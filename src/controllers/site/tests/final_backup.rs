@@ -47,18 +47,18 @@ fn a_final_backup_is_made_before_anything_is_removed() {
     let once = backup("another", json!({"storage": bucket()}));
     let mut world = deleted(vec![once, daily()]);
     let first = plan(&world);
-    assert_eq!(removes(&first)[0], "Ingress shop-ingress", "users are led away first");
+    assert_eq!(removes(&first)[0], "Ingress shop-ingress", "routes are removed first");
     let made = settle(&mut world);
     assert_eq!(made.len(), 1);
-    let stored = carried(&made[0]).store.expect("it stores");
+    let stored = carried(&made[0]).store.expect("a backup to store");
     assert_eq!(
         (stored.name.as_str(), stored.site_backup.as_str()),
         (FINAL, "daily-backup"),
-        "the schedule's comes first"
+        "a SiteBackup with a schedule has precedence"
     );
     assert_eq!(lint(&made[0]), Vec::<String>::new());
     let labels = of(&world, "daily-backup").labels();
-    assert!(labels.contains_key("frappe.vyogo.tech/slot"), "one that was made just now is its site's owner's too");
+    assert!(labels.contains_key("frappe.vyogo.tech/slot"), "a new SiteBackup is labelled, too");
     assert!(
         message(&plan(&world)).contains("nothing else is removed before it has finished"),
         "{}",
@@ -77,7 +77,10 @@ fn a_final_backup_is_made_before_anything_is_removed() {
         let next = plan(&world);
         apply(&mut world, &next, "Complete");
     }
-    assert!(world.site.finalizers().is_empty() && world.sql.iter().all(Option::is_none), "then it goes as with Delete");
+    assert!(
+        world.site.finalizers().is_empty() && world.sql.iter().all(Option::is_none),
+        "then as with the policy Delete"
+    );
 }
 
 /// a crash after any write makes no second backup and removes nothing early.
@@ -129,9 +132,9 @@ fn without_a_storage_nothing_is_removed() {
     let locked = plan(&world);
     assert!(locked.missing && message(&locked).contains("SiteBackup locked: Secret keys"), "{}", message(&locked));
     world.backups.push(backup("open", json!({"storage": bucket()})));
-    assert!(records(&plan(&world)), "one that can be used is enough");
+    assert!(records(&plan(&world)), "one usable storage is enough");
     edit_backup(&mut world, "open", |it| it.metadata.deletion_timestamp = Some(Time(at("2026-01-02T00:00:00Z"))));
-    assert!(!records(&plan(&world)), "but none that is being deleted");
+    assert!(!records(&plan(&world)), "but not one that is being deleted");
 
     for lost in ["bench", "image", "secret"] {
         let mut world = deleted(vec![daily()]);
@@ -165,14 +168,14 @@ fn a_failed_final_backup_blocks_the_deletion_and_is_retried() {
     assert_eq!(stands(&world, "daily-backup"), (BackupPhase::Failed, "BackupFailed".into()));
 
     world.backups.push(backup("elsewhere", json!({"storage": bucket()})));
-    assert!(records(&plan(&world)), "another place is tried at once");
+    assert!(records(&plan(&world)), "another storage is tried at once");
     world.backups.pop();
     Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Delete);
-    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-delete"), "or a person gives it up");
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-delete"), "or a user skips the backup");
     Arc::make_mut(&mut world.site).spec.deletion_policy = Some(frappe_crds::site::DeletionPolicy::Backup);
     world.backup_job = None;
     world.now = at("2026-03-01T14:10:00Z");
-    assert_eq!(settle(&mut world).len(), 1, "after its Jobs are gone it is made anew");
+    assert_eq!(settle(&mut world).len(), 1, "after its Jobs were removed, it is retried");
     end(&mut world, "Complete", done());
     settle(&mut world);
     assert!(world.jobs.contains_key("shop-delete"));
@@ -207,13 +210,13 @@ fn deleting_a_site_stops_its_backup() {
         if world.site.finalizers().is_empty() {
             break;
         }
-        assert_eq!(backup_plan(&world), BackupPlan::default(), "nothing begins any more");
+        assert_eq!(backup_plan(&world), BackupPlan::default(), "no more operations start");
     }
-    assert!(world.backup_job.is_none(), "nothing is dropped beside it");
+    assert!(world.backup_job.is_none(), "nothing is dropped during it");
     assert!(world.site.finalizers().is_empty());
 }
 
-/// Half of a site is not worth a backup: what has begun goes on, whatever the policy is by then.
+/// A partly dropped site is not backed up: a deletion that has started continues even if the policy is changed.
 #[test]
 fn a_site_that_is_being_dropped_is_not_backed_up() {
     let mut world = deleted(vec![daily()]);

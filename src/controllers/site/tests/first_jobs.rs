@@ -61,7 +61,7 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     assert_eq!(second.job.as_ref().map(|it| it.key.name.as_str()), Some("shop-apply"));
     apply(&mut world, &second, "Failed");
     world.failure = Some(Failure { code: Code::Unknown, message: "it did not work".to_owned() });
-    assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "that it failed is seen");
+    assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "the failure is reported");
 }
 
 /// A Job whose pod is rejected or fits no node does nothing until its deadline after an hour: the site reports it much earlier.

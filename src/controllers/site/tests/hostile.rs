@@ -83,7 +83,7 @@ proptest! {
         for secret in made.iter().filter(|it| it.kind == Kind::Secret) {
             let mut texts = Vec::new();
             strings(&secret.body["stringData"], &mut texts);
-            prop_assert!(texts.iter().all(|it| it.chars().all(|it| it.is_ascii_graphic())), "generated alone");
+            prop_assert!(texts.iter().all(|it| it.chars().all(|it| it.is_ascii_graphic())), "only generated values");
         }
         prop_assert!(is_empty(&world, &plan(&world)));
         being_deleted(&mut world);

@@ -292,7 +292,7 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
     let name = desired.key.name.clone();
     match desired.kind {
         Kind::Domain => {
-            let claim = observed.claims.iter_mut().find(|claim| claim.host == name).expect("a host that is wanted");
+            let claim = observed.claims.iter_mut().find(|claim| claim.host == name).expect("a desired host");
             (claim.object, claim.holder) = (Some(object(live)), Holder::Us);
         }
         Kind::Secret if name.ends_with("db-password") => observed.credentials = Some(object(live)),

@@ -29,7 +29,7 @@ fn another_owners_server_is_refused() {
         let refused = plan(&world);
         assert_eq!(reason(&refused), "WriteRejected", "{labels}");
         assert!(message(&refused).contains("MariaDb default/shop-mariadb"), "{}", message(&refused));
-        assert!(refused.steps.is_empty() && refused.last.is_empty(), "nothing is made for it");
+        assert!(refused.steps.is_empty() && refused.last.is_empty(), "nothing is created for it");
         being_deleted(&mut world);
         Arc::make_mut(&mut world.site).metadata.finalizers = Some(vec![labels::SITE_FINALIZER.to_owned()]);
         for _ in 0..8 {

@@ -107,7 +107,7 @@ fn beside_its_bench_a_site_chooses_size_and_server_but_no_image() {
             json!({"dbConfig": {"mode": "dedicated", "storageSize": "11Gi", "resources": {"limits": {"cpu": "1"}}}}),
         );
         allow(&mut world, json!({"databases": limits}));
-        assert_eq!(reason(&plan(&world)), "DatabaseNotAllowed", "{limits}: a bench's limit counts for everybody");
+        assert_eq!(reason(&plan(&world)), "DatabaseNotAllowed", "{limits}: a bench's limit applies to all sites");
     }
 }
 
@@ -132,7 +132,7 @@ fn a_server_of_another_namespace_needs_its_owners_permission() {
         world.servers = vec![server(annotation, labels)];
         assert_eq!(reason(&plan(&world)), expected, "{annotation}");
         if expected == "DatabaseNotAllowed" {
-            assert_eq!(message(&plan(&world)), absent, "what exists is not told from what does not");
+            assert_eq!(message(&plan(&world)), absent, "the message does not reveal whether the object exists");
         }
     }
 }
@@ -147,7 +147,7 @@ fn an_existing_site_keeps_what_it_was_granted_and_gets_no_more() {
     assert_eq!(reason(&plan(&world)), "Ready");
     allow(&mut world, json!({}));
     let (made, _) = converge(&mut world, "Complete");
-    assert!(made.iter().all(|it| it.kind != Kind::Job && it.kind != Kind::MariaDb), "nothing that runs is touched");
+    assert!(made.iter().all(|it| it.kind != Kind::Job && it.kind != Kind::MariaDb), "nothing is changed");
     let told = plan(&world);
     assert_eq!(reason(&told), "SiteConfigRefused");
     let status = world.site.status.clone().expect("a status");
@@ -234,7 +234,7 @@ fn hosts_and_ways_are_of_the_lists_above_the_site() {
     assert_eq!(reason(&plan(&local)), "HostNotAllowed");
     let wildcard = json!({"routeConfig": {"enabled": true, "wildcardPolicy": "subdomain"}});
     let mut local = observed(wildcard);
-    assert_eq!(reason(&plan(&local)), "RouteNotAllowed", "hosts that nobody claimed");
+    assert_eq!(reason(&plan(&local)), "RouteNotAllowed", "hosts without a claim");
     let bench = Arc::make_mut(local.bench.as_mut().expect("a bench"));
     bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
     assert_eq!(reason(&plan(&local)), "CreatingDatabase");
@@ -251,7 +251,7 @@ fn a_sites_name_must_be_allowed_as_its_host() {
     site.status.get_or_insert_default().initialized = true;
     world.site = Arc::new(site);
     assert_ne!(reason(&plan(&world)), "HostNotAllowed");
-    assert_eq!(reason(&plan(&observed(spec))), "CreatingDatabase", "beside its bench");
+    assert_eq!(reason(&plan(&observed(spec))), "CreatingDatabase", "in the bench's namespace");
 }
 
 /// A Secret's annotation decides whether it is copied to another namespace; Secrets that an operator created are never read.
@@ -290,7 +290,7 @@ fn secrets_are_copied_by_key_with_their_owners_permission_except_those_of_operat
             .collect();
         assert_eq!(copies.len(), usize::from(expected == "CreatingDatabase"), "{metadata}");
         for copy in copies {
-            assert_eq!(copy.body["data"], json!({"password": null}), "the named key alone");
+            assert_eq!(copy.body["data"], json!({"password": null}), "only the referenced key");
         }
     }
     for metadata in [
@@ -304,7 +304,7 @@ fn secrets_are_copied_by_key_with_their_owners_permission_except_those_of_operat
     }
     let mut world = with(observed, json!({}));
     world.root_secrets.insert("mail".to_owned());
-    assert_eq!(reason(&plan(&world)), "SecretRefused", "a server names it as its administrator's");
+    assert_eq!(reason(&plan(&world)), "SecretRefused", "it has the password of a server's administrator");
 }
 
 /// A Secret that a SiteBackup's storage references is copied only if its owner allows it.
@@ -352,8 +352,8 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
         assert!(!refused(&local, storage), "{storage}");
     }
     local.taken_claims.insert("archive".to_owned());
-    assert!(refused(&local, &volume), "a bench's or a server's");
+    assert!(refused(&local, &volume), "a volume of a bench or a server");
     local.taken_claims.clear();
     allow(&mut local, others);
-    assert!(refused(&local, &volume) && refused(&local, &account), "a list counts for everybody");
+    assert!(refused(&local, &volume) && refused(&local, &account), "a list applies to all sites");
 }

@@ -38,7 +38,7 @@ fn a_site_claims_its_hosts_and_releases_former_ones() {
     let (made, _) = converge(&mut world, "Complete");
     assert_eq!(held(&world), ["shop.org"]);
     assert_eq!(world.site.status.as_ref().and_then(|it| it.site_url.clone()).as_deref(), Some("http://shop.org"));
-    let job = made.iter().find(|it| it.kind == Kind::Job).expect("nginx is told");
+    let job = made.iter().find(|it| it.kind == Kind::Job).expect("a Job that writes the hosts for nginx");
     assert_eq!(job.key.name, "shop-apply");
     assert!(job.body.to_string().contains(r#"\"hosts\":[\"shop.org\"]"#));
 }
@@ -159,7 +159,7 @@ fn a_bench_in_another_namespace_must_allow_the_site() {
             desired.key
         );
     }
-    assert_eq!(world.copies.len(), 1, "the password of Administrator, where its Job can mount it");
+    assert_eq!(world.copies.len(), 1, "the Administrator's password, in the namespace of the Job");
     being_deleted(&mut world);
     for _ in 0..8 {
         let next = plan(&world);

@@ -119,7 +119,7 @@ fn an_app_of_the_bench_is_installed_when_the_site_lists_it() {
     change(&mut world, |spec| spec.apps = Some(vec!["erpnext".into(), "hrms".into()]));
     assert_eq!(request(&plan(&world).job.expect("a Job"))["apps"], json!(["erpnext", "hrms"]));
     let status = plan(&world).status.expect("a status");
-    assert_eq!(status.installed_apps, ["frappe", "erpnext"], "not before it is there");
+    assert_eq!(status.installed_apps, ["frappe", "erpnext"], "not before it exists");
     converge(&mut world, "Complete");
     assert_eq!(
         world.site.status.as_ref().map(|it| it.installed_apps.clone()).unwrap_or_default(),
@@ -139,7 +139,7 @@ fn a_change_waits_while_the_benchs_image_lacks_an_app() {
     let status = lacking.status.as_mut().expect("a status");
     status.conditions = serde_json::from_value(condition).expect("conditions");
     world.bench = Some(Arc::new(lacking.clone()));
-    assert_eq!(reason(&plan(&world)), "Ready", "what is settled stays so");
+    assert_eq!(reason(&plan(&world)), "Ready", "an applied configuration stays applied");
     change(&mut world, |spec| spec.maintenance_mode = Some(true));
     let next = plan(&world);
     assert_eq!((reason(&next).as_str(), next.job), ("BenchNotReady", None));
@@ -147,7 +147,7 @@ fn a_change_waits_while_the_benchs_image_lacks_an_app() {
     let former = lacking.clone();
     lacking.status.as_mut().expect("a status").conditions[0].reason = "Rolling".to_owned();
     let change = crate::io::cache::Change::Applied { now: Arc::new(lacking), before: Some(Arc::new(former)) };
-    assert!(crate::controllers::site::watch::bench_matters(&change), "sites look again before the bench is ready");
+    assert!(crate::controllers::site::watch::bench_matters(&change), "sites are reconciled before the bench is ready");
     world.bench = whole;
     assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply"));
 }
@@ -160,7 +160,7 @@ fn one_change_at_a_time() {
     apply(&mut world, &first, "Running");
     change(&mut world, |spec| spec.scheduler_paused = Some(true));
     let during = plan(&world);
-    assert_eq!(during.job.map(|it| it.key.name).as_deref(), Some("shop-apply"), "the one that runs");
+    assert_eq!(during.job.map(|it| it.key.name).as_deref(), Some("shop-apply"), "the running Job");
     let mut done = DynamicObject::clone(&world.jobs["shop-apply"]);
     done.data["status"]["conditions"][0]["type"] = json!("Complete");
     world.jobs.insert("shop-apply".to_owned(), Arc::new(done));
@@ -180,7 +180,7 @@ fn a_failing_change_is_tried_three_times_and_the_site_not_changed() {
     assert!(world.routes.ingress.is_some());
     change(&mut world, |spec| spec.maintenance_mode = None);
     converge(&mut world, "Complete");
-    assert_eq!(reason(&plan(&world)), "Ready", "taking the change back is enough");
+    assert_eq!(reason(&plan(&world)), "Ready", "reverting the change is enough");
 }
 
 #[test]

@@ -24,7 +24,7 @@ fn bench_in(namespace: &str) -> FrappeBench {
     bench.metadata.namespace = Some(namespace.to_owned());
     // Everything is allowed except objects of other owners.
     let allowed = json!({"namespaces": {"from": "All"}, "databases": {"dedicated": true}});
-    bench.spec.allowed_sites = serde_json::from_value(allowed).expect("who is allowed");
+    bench.spec.allowed_sites = serde_json::from_value(allowed).expect("allowed namespaces");
     bench.spec.domain_config = serde_json::from_value(json!({"allowedSuffixes": ["example.com"]})).expect("suffixes");
     bench
 }
@@ -163,7 +163,11 @@ impl Cluster {
                 self.write(desired, false)
             }
             Step::CopySecret(from, desired) => {
-                assert_eq!(Some(&from.namespace), site.namespace().as_ref(), "it reads in its own namespace");
+                assert_eq!(
+                    Some(&from.namespace),
+                    site.namespace().as_ref(),
+                    "only Secrets of its own namespace are read"
+                );
                 wanted.push(desired.clone());
                 self.write(desired, false)
             }
