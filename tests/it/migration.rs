@@ -1,4 +1,4 @@
-//! Objects as the Go operator leaves them: without a request none of them is changed; if a user requests it, they are taken over,
+//! Objects as the Go operator leaves them: without a request none of them is changed; if a user requests it, they are adopted,
 //! and no serving object is deleted, renamed or restarted.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
@@ -163,7 +163,7 @@ async fn without_a_request_objects_of_the_go_operator_are_not_changed() {
     assert_eq!(
         labels,
         json!({"app": "frappe", "bench": "old"}),
-        "a volume with the desired spec is not taken over either"
+        "a volume with the desired spec is not adopted either"
     );
     assert_eq!(site.0, "BenchNotReady", "{site:?}");
 }
@@ -184,9 +184,9 @@ async fn is_ready(cluster: &Cluster, kind: &str, name: &str) {
     assert!(found.is_some(), "{kind} {name}: {}", object(cluster, kind, name)["status"]);
 }
 
-/// objects are taken over unchanged; the first change of the bench applies its spec; and the bench can be deleted.
+/// objects are adopted unchanged; the first change of the bench applies its spec; and the bench can be deleted.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn objects_of_the_go_operator_are_taken_over_without_a_restart() {
+async fn objects_of_the_go_operator_are_adopted_without_a_restart() {
     let cluster = left_cluster("adoption", "ReadWriteOnce").await;
     let (pods_before, uids_before) = (pods(&cluster), uids(&cluster));
     let workloads = "deployments,statefulsets,services,persistentvolumeclaims,ingresses";

@@ -136,10 +136,10 @@ fn an_object_of_another_owner_is_not_changed() {
     });
 }
 
-/// another operator's object of the bench is rejected without a request; with a request it is taken over, and only its
+/// another operator's object of the bench is rejected without a request; with a request it is adopted, and only its
 /// metadata is changed.
 #[test]
-fn objects_of_another_operator_are_taken_over_only_on_request() {
+fn objects_of_another_operator_are_adopted_only_on_request() {
     run(6, async {
         let (world, replica) = World::with_bench(6).await;
         replica.stop().await;
@@ -165,7 +165,7 @@ fn objects_of_another_operator_are_taken_over_only_on_request() {
             let found = it.server.get(DEPLOYMENTS, &first).unwrap();
             found["metadata"]["annotations"]["frappe.vyogo.tech/adopted"].is_string()
         };
-        world.until("it is taken over", adopted).await;
+        world.until("it is adopted", adopted).await;
         world.until("the bench is Ready", |it| it.phase(BENCHES, "bench") == "Ready").await;
         let taken = world.server.get(DEPLOYMENTS, &first).unwrap();
         assert_eq!((&taken["spec"], &taken["metadata"]["uid"]), (&theirs["spec"], &theirs["metadata"]["uid"]));

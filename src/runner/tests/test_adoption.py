@@ -1,4 +1,4 @@
-"""A site that another operator created is taken over unchanged, and only if it is the expected one."""
+"""A site that another operator created is adopted unchanged, and only if it is the expected one."""
 
 import json
 import unittest
@@ -43,7 +43,7 @@ class AdoptionTest(ServerTest):
         self.assertNotIn("new_site", names)
         self.assertNotIn("set-admin-password", names)
 
-    def test_it_is_taken_over_unchanged(self):
+    def test_it_is_adopted_unchanged(self):
         done = self.adopt()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assert_adopted()
@@ -69,7 +69,7 @@ class AdoptionTest(ServerTest):
             if not killed:
                 break
         self.assertTrue(5 < step < STEPS_MAX - 1, f"{step} steps")
-        print(f"adoption: killed at each of {step - 1} steps and run again, taken over as it is every time")
+        print(f"adoption: killed at each of {step - 1} steps and run again, adopted unchanged every time")
 
     def test_another_site_than_the_expected_one_is_rejected(self):
         for key, value in (("db_name", "other"), ("db_password", "another"), ("db_user", "other")):
