@@ -1,4 +1,4 @@
-//! The modules of each crate import one another in one direction only, and say what they offer one another.
+//! The modules of each crate have no import cycles, and their public items have docstrings.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -11,7 +11,7 @@ use syn::{Item, UseTree, visit::Visit};
 
 /// A module's path below its crate: `["controllers", "site", "plan"]`.
 type Module = Vec<String>;
-/// Which modules each module names.
+/// The modules that each module imports.
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
 /// Folders with the source of one crate each, and the file that is its root.
@@ -28,7 +28,7 @@ fn root() -> PathBuf {
     PathBuf::from(std::env::var("CARGO_MANIFEST_DIR").unwrap())
 }
 
-/// Every module of a crate with its file. Tests are left out: they may name what they test and what that names.
+/// Every module of a crate with its file. Tests are omitted: they may import what they test and its imports.
 fn modules(source: &Path, root: &str) -> BTreeMap<Module, PathBuf> {
     let mut found = BTreeMap::from([(Module::new(), source.join(root))]);
     let mut folders = vec![(source.to_path_buf(), Module::new())];
@@ -52,17 +52,17 @@ fn modules(source: &Path, root: &str) -> BTreeMap<Module, PathBuf> {
     found
 }
 
-/// The modules that one file names.
+/// Collects the modules that one file imports.
 struct Names<'a> {
     here: &'a Module,
     known: &'a BTreeSet<Module>,
-    /// What the file's `use` lines brought in that is a module.
+    /// Modules that the file's `use` lines import, by their local names.
     brought: BTreeMap<String, Module>,
     found: BTreeSet<Module>,
 }
 
 impl Names<'_> {
-    /// The absolute path of one that is written in this file, if it is one of this crate.
+    /// The absolute path of a path in this file, if it is of this crate.
     fn absolute(&self, written: &[String]) -> Option<Module> {
         let first = written.first()?;
         let mut path = match first.as_str() {
@@ -89,7 +89,7 @@ impl Names<'_> {
         Some(path)
     }
 
-    /// The longest beginning of a path that is a module.
+    /// The longest prefix of a path that is a module.
     fn module(&self, mut path: Module) -> Module {
         while !self.known.contains(&path) {
             path.pop();
@@ -120,7 +120,7 @@ impl Names<'_> {
         }
     }
 
-    /// A module that is brought in counts where it is named, anything else where it is imported.
+    /// An imported module counts where it is used, any other item where it is imported.
     fn bring(&mut self, name: &str, known_as: &str, before: &mut Vec<String>) {
         if name == "self" {
             let (last, path) = (before.last().cloned().unwrap_or_default(), self.absolute(before));
@@ -161,7 +161,7 @@ impl<'ast> Visit<'ast> for Names<'_> {
     }
 }
 
-/// Who names whom in one crate.
+/// The imports between the modules of one crate.
 fn graph(source: &Path, root: &str) -> Graph {
     let files = modules(source, root);
     let known: BTreeSet<Module> = files.keys().cloned().collect();
@@ -173,7 +173,7 @@ fn graph(source: &Path, root: &str) -> Graph {
     graph
 }
 
-/// The modules that a file names: `use` first, since a path may begin with what was brought in below it.
+/// The modules that a file imports: `use` lines first, because a path may begin with an import further down.
 fn named(file: &syn::File, here: &Module, known: &BTreeSet<Module>) -> BTreeSet<Module> {
     let mut names = Names { here, known, brought: BTreeMap::new(), found: BTreeSet::new() };
     for item in &file.items {
@@ -187,7 +187,7 @@ fn named(file: &syn::File, here: &Module, known: &BTreeSet<Module>) -> BTreeSet<
     names.found
 }
 
-/// What can be reached from one module.
+/// Modules that can be reached from a module.
 fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
     let mut seen = BTreeSet::new();
     let mut next: Vec<&Module> = graph.get(from).into_iter().flatten().collect();
@@ -199,36 +199,36 @@ fn reached(graph: &Graph, from: &Module) -> BTreeSet<Module> {
     seen
 }
 
-/// Each group of modules that reach one another, with whom each names in it.
-fn circles(graph: &Graph) -> Vec<String> {
+/// Each group of modules that reach one another, with their imports within the group.
+fn cycles(graph: &Graph) -> Vec<String> {
     let reach: BTreeMap<&Module, BTreeSet<Module>> = graph.keys().map(|it| (it, reached(graph, it))).collect();
     let mut found = BTreeSet::new();
     for (module, from_here) in reach.iter().filter(|(module, from_here)| from_here.contains(**module)) {
-        let circle: BTreeSet<&Module> = from_here.iter().filter(|it| reach[it].contains(*module)).collect();
-        found.insert(circle);
+        let cycle: BTreeSet<&Module> = from_here.iter().filter(|it| reach[it].contains(*module)).collect();
+        found.insert(cycle);
     }
     let shown = |it: &Module| if it.is_empty() { "(root)".to_string() } else { it.join("::") };
-    let line = |circle: &BTreeSet<&Module>| {
-        let each = circle.iter().map(|it| {
-            let names: Vec<String> = graph[*it].iter().filter(|to| circle.contains(to)).map(shown).collect();
-            format!("  {} names {}", shown(it), names.join(", "))
+    let line = |cycle: &BTreeSet<&Module>| {
+        let each = cycle.iter().map(|it| {
+            let names: Vec<String> = graph[*it].iter().filter(|to| cycle.contains(to)).map(shown).collect();
+            format!("  {} imports {}", shown(it), names.join(", "))
         });
-        format!("a circle of {} modules:\n{}", circle.len(), each.collect::<Vec<_>>().join("\n"))
+        format!("a cycle of {} modules:\n{}", cycle.len(), each.collect::<Vec<_>>().join("\n"))
     };
     found.iter().map(line).collect()
 }
 
 #[test]
-fn modules_do_not_import_one_another_in_a_circle() {
+fn modules_have_no_import_cycles() {
     let mut wrong = Vec::new();
     for (source, file) in CRATES {
-        wrong.extend(circles(&graph(&root().join(source), file)).into_iter().map(|it| format!("{source}: {it}")));
+        wrong.extend(cycles(&graph(&root().join(source), file)).into_iter().map(|it| format!("{source}: {it}")));
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }
 
 #[test]
-fn a_circle_is_seen_in_each_way_of_naming_a_module() {
+fn every_form_of_an_import_is_found() {
     let known: BTreeSet<Module> =
         [vec![], vec!["a".to_string()], vec!["a".to_string(), "b".to_string()], vec!["c".to_string()]].into();
     let here = vec!["a".to_string()];
@@ -244,27 +244,27 @@ fn a_circle_is_seen_in_each_way_of_naming_a_module() {
         "mod m { fn f() { crate::c::thing() } }",
     ] {
         let found = named(&syn::parse_file(text).unwrap(), &here, &known);
-        assert!(found.contains(&vec!["c".to_string()]), "{text} names {found:?}");
+        assert!(found.contains(&vec!["c".to_string()]), "{text} imports {found:?}");
     }
     let tests = named(&syn::parse_file("#[cfg(test)] mod tests { use crate::c::Thing; }").unwrap(), &here, &known);
     assert!(tests.is_empty(), "{tests:?}");
     let two =
         Graph::from([(here.clone(), [vec!["c".to_string()]].into()), (vec!["c".to_string()], [here.clone()].into())]);
-    assert_eq!(circles(&two), ["a circle of 2 modules:\n  a names c\n  c names a"]);
+    assert_eq!(cycles(&two), ["a cycle of 2 modules:\n  a imports c\n  c imports a"]);
 }
 
-/// Most files from a reconcile to its write.
+/// Maximum files from a reconcile to its write.
 const WAY_FILES_MAX: usize = 8;
 
-/// `a.rs` → `b.rs` of a line of ARCHITECTURE.md that begins with the word.
+/// The files `a.rs` → `b.rs` of a line of ARCHITECTURE.md that begins with "Path: ".
 fn way(line: &str) -> Option<Vec<PathBuf>> {
     let files = line.strip_prefix("Path: ")?;
     Some(files.split(" → ").map(|it| PathBuf::from(it.trim_matches(['`', '.']))).collect())
 }
 
-/// What happens to an object is read from the first file to the last: none names one before it.
+/// The files of a path are read from first to last: none imports one before it.
 #[test]
-fn the_ways_of_the_architecture_go_one_way() {
+fn no_path_of_the_architecture_goes_back() {
     let (source, file) = CRATES[0];
     let (graph, files) = (graph(&root().join(source), file), modules(&root().join(source), file));
     let module = |path: &PathBuf| files.iter().find(|(_, it)| **it == root().join(path)).map(|(module, _)| module);
@@ -277,21 +277,21 @@ fn the_ways_of_the_architecture_go_one_way() {
             way.iter().map(|it| module(it).unwrap_or_else(|| panic!("{} is no module", it.display()))).collect();
         for (at, later) in way.iter().enumerate() {
             let back = way[..at].iter().find(|earlier| graph[*later].contains(**earlier));
-            assert!(back.is_none(), "{} names {back:?}, which comes before it", later.join("::"));
+            assert!(back.is_none(), "{} imports {back:?}, which precedes it", later.join("::"));
         }
     }
 }
 
-/// What is offered to other modules and does not say what it is.
+/// Collects public items without a docstring.
 struct Undocumented<'a> {
     file: &'a str,
     found: Vec<String>,
 }
 
 impl Undocumented<'_> {
-    fn look(&mut self, attributes: &[syn::Attribute], is_public: bool, name: &impl ToString) {
+    fn check(&mut self, attributes: &[syn::Attribute], is_public: bool, name: &impl ToString) {
         if is_public && !attributes.iter().any(|it| it.path().is_ident("doc")) {
-            self.found.push(format!("{}: {} does not say what it is", self.file, name.to_string()));
+            self.found.push(format!("{}: {} has no docstring", self.file, name.to_string()));
         }
     }
 }
@@ -304,18 +304,18 @@ impl<'ast> Visit<'ast> for Undocumented<'_> {
     fn visit_item(&mut self, item: &'ast Item) {
         match item {
             Item::Mod(it) if only_for_tests(&it.attrs) => return,
-            Item::Fn(it) => return self.look(&it.attrs, is_public(&it.vis), &it.sig.ident),
-            Item::Const(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
-            Item::Static(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
-            Item::Type(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
-            Item::Trait(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
-            Item::Struct(it) => self.look(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Fn(it) => return self.check(&it.attrs, is_public(&it.vis), &it.sig.ident),
+            Item::Const(it) => self.check(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Static(it) => self.check(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Type(it) => self.check(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Trait(it) => self.check(&it.attrs, is_public(&it.vis), &it.ident),
+            Item::Struct(it) => self.check(&it.attrs, is_public(&it.vis), &it.ident),
             Item::Enum(it) => {
-                self.look(&it.attrs, is_public(&it.vis), &it.ident);
-                // A list of another system's words says of itself that it is one.
+                self.check(&it.attrs, is_public(&it.vis), &it.ident);
+                // The docstring of an enum that lists words of another system is enough.
                 let words = it.variants.iter().all(|it| it.fields.is_empty() && it.attrs.is_empty());
                 for variant in it.variants.iter().filter(|_| is_public(&it.vis) && !words) {
-                    self.look(&variant.attrs, true, &format!("{}::{}", it.ident, variant.ident));
+                    self.check(&variant.attrs, true, &format!("{}::{}", it.ident, variant.ident));
                 }
             }
             Item::Impl(it) if it.trait_.is_some() => return,
@@ -325,25 +325,25 @@ impl<'ast> Visit<'ast> for Undocumented<'_> {
     }
 
     fn visit_impl_item_fn(&mut self, it: &'ast syn::ImplItemFn) {
-        self.look(&it.attrs, is_public(&it.vis), &it.sig.ident);
+        self.check(&it.attrs, is_public(&it.vis), &it.sig.ident);
     }
 
     fn visit_field(&mut self, it: &'ast syn::Field) {
         let name = it.ident.as_ref().map(ToString::to_string).unwrap_or_default();
-        self.look(&it.attrs, matches!(it.vis, syn::Visibility::Public(_)) && !name.is_empty(), &name);
+        self.check(&it.attrs, matches!(it.vis, syn::Visibility::Public(_)) && !name.is_empty(), &name);
     }
 }
 
 #[test]
-fn what_is_public_says_what_it_is() {
+fn public_items_have_docstrings() {
     let mut wrong = Vec::new();
     let (source, file) = CRATES[0];
     for (module, path) in modules(&root().join(source), file) {
         let parsed = syn::parse_file(&fs::read_to_string(path).unwrap()).unwrap();
         let name = module.join("::");
-        let mut looked = Undocumented { file: &name, found: Vec::new() };
-        looked.visit_file(&parsed);
-        wrong.extend(looked.found);
+        let mut undocumented = Undocumented { file: &name, found: Vec::new() };
+        undocumented.visit_file(&parsed);
+        wrong.extend(undocumented.found);
     }
     assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! The reference pages of `docs` are what the code says. `make docs` writes them anew.
+//! The reference pages of `docs` match the code. `make docs` regenerates them.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, path::Path};
@@ -10,8 +10,8 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Holds a file against what it should be, or writes it where `UPDATE_DOCS` is set.
-fn hold(name: &str, text: &str) {
+/// Compares a file with the expected text, or writes it if `UPDATE_DOCS` is set.
+fn compare(name: &str, text: &str) {
     let path = root().join(name);
     if std::env::var_os("UPDATE_DOCS").is_some() {
         fs::write(&path, text).unwrap();
@@ -20,13 +20,13 @@ fn hold(name: &str, text: &str) {
     assert!(found == text, "{name} is out of date: make docs");
 }
 
-/// In a cell of a table.
+/// Escapes text for a cell of a table.
 fn cell(text: &str) -> String {
     text.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn the_api_page_is_the_types() {
+fn the_api_page_matches_the_types() {
     let mut text = String::from(
         "# API reference\n\nGroup `vyogo.tech`, version `v1alpha1`. Generated from the types by `make docs`; `kubectl explain` shows the same. \
          Fields without *required* are optional.\n",
@@ -52,10 +52,10 @@ fn the_api_page_is_the_types() {
             rules(&schema["x-kubernetes-validations"], "", &mut text);
         }
     }
-    hold("docs/api.md", &text);
+    compare("docs/api.md", &text);
 }
 
-/// What must hold of several fields together.
+/// Validation rules of several fields.
 fn rules(rules: &Value, indent: &str, text: &mut String) {
     let messages = rules.as_array().into_iter().flatten().filter_map(|rule| rule["message"].as_str());
     let messages: Vec<String> = messages.map(|it| format!("{indent}- {it}\n")).collect();
@@ -64,7 +64,7 @@ fn rules(rules: &Value, indent: &str, text: &mut String) {
     }
 }
 
-/// A row for each field, and for each field of it.
+/// A row for each field and its nested fields.
 fn fields(schema: &Value, path: &str, text: &mut String) {
     let required: BTreeSet<&str> =
         schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
@@ -76,7 +76,7 @@ fn fields(schema: &Value, path: &str, text: &mut String) {
         }
         let limits = limits(field);
         writeln!(text, "| `{path}` | {} | {} |", kind(field), cell(&format!("{what}{limits}"))).unwrap();
-        // Kubernetes' own type.
+        // A type of Kubernetes.
         if path.ends_with("conditions") {
             continue;
         }
@@ -124,7 +124,7 @@ fn limits(field: &Value) -> String {
 }
 
 #[test]
-fn the_metrics_page_is_the_code() {
+fn the_metrics_page_matches_the_code() {
     let mut text = String::from(
         "# Metrics and alerts\n\nGenerated from the code by `make docs`. Every replica serves the metrics at `:8080/metrics`. Names follow controller-runtime where it has the \
          same metric. No label contains an object's name. `controller` and `name` are `frappesite`, `sitebackup` or `frappebench`.\n\n\
@@ -154,10 +154,10 @@ fn the_metrics_page_is_the_code() {
         )
         .unwrap();
     }
-    hold("docs/metrics.md", &text);
+    compare("docs/metrics.md", &text);
 }
 
-/// Every metric that the code sets is described, with the labels that it has there, and every described one is set.
+/// Every metric that the code sets is described, with its labels, and every described metric is set.
 #[test]
 fn every_metric_is_described_and_set() {
     let mut set = BTreeSet::new();
@@ -165,7 +165,7 @@ fn every_metric_is_described_and_set() {
         sources(&root().join(folder), &mut set);
     }
     let described: BTreeSet<String> = METRICS.iter().map(|it| it.name.to_owned()).collect();
-    assert_eq!(described.len(), METRICS.len(), "one is described twice");
+    assert_eq!(described.len(), METRICS.len(), "a metric is described twice");
     assert_eq!(set, described);
 }
 
@@ -185,7 +185,7 @@ fn sources(folder: &Path, found: &mut BTreeSet<String>) {
     }
 }
 
-/// Which objects of a kind a watch shows.
+/// The objects of a kind that a watch contains.
 fn shown(narrowing: Narrowing) -> &'static str {
     match narrowing {
         Narrowing::Slots => "in the slots that the replica owns",
@@ -199,8 +199,8 @@ fn shown(narrowing: Narrowing) -> &'static str {
     }
 }
 
-/// Whom a change wakes.
-fn woken(wakes: Wakes) -> &'static str {
+/// The objects whose reconcile a change triggers.
+fn triggered(wakes: Wakes) -> &'static str {
     match wakes {
         Wakes::Site => "the site; after its deletion, its SiteBackups, and its bench if that is being deleted",
         Wakes::Bench => "the bench; its sites if spec, readiness, suffix or deletion changed",
@@ -224,7 +224,7 @@ fn api_group(kind: Kind) -> String {
 }
 
 #[test]
-fn the_permissions_page_is_the_table_of_kinds() {
+fn the_permissions_page_matches_the_table_of_kinds() {
     let mut text = String::from(
         "# Watches and permissions\n\nGenerated from the table of kinds (`src/domain/kinds.rs`) by `make docs`.\n\n\
          ## Watches\n\n*Metadata* means that only metadata is transferred. A change of the object itself is reconciled at once; changes of \
@@ -237,7 +237,7 @@ fn the_permissions_page_is_the_table_of_kinds() {
             let of = shown(watch.narrowing);
             let is_single = matches!(watch.narrowing, Narrowing::Named | Narrowing::Settings);
             let metadata = if row.metadata_only && !is_single { " (metadata)" } else { "" };
-            writeln!(text, "| {name} ({}) | {of}{metadata} | {} |", api_group(*kind), woken(watch.wakes)).unwrap();
+            writeln!(text, "| {name} ({}) | {of}{metadata} | {} |", api_group(*kind), triggered(watch.wakes)).unwrap();
         }
     }
     text.push_str(
@@ -268,11 +268,11 @@ fn the_permissions_page_is_the_table_of_kinds() {
         };
         writeln!(text, "| {} | {} | {place} | {} |", grant.resource, grant.verbs.join(", "), grant.why).unwrap();
     }
-    hold("docs/permissions.md", &text);
+    compare("docs/permissions.md", &text);
 }
 
 #[test]
-fn the_charts_rights_are_those_of_the_table() {
+fn the_permissions_of_the_chart_match_the_table() {
     let rights = Rights::needed();
     let mut text = String::from(
         "# Permissions of the operator, generated from the table of kinds by `make docs`; purpose of each: docs/permissions.md.\n\
@@ -294,5 +294,5 @@ fn the_charts_rights_are_those_of_the_table() {
             writeln!(text, "  - {{apiGroups: {groups}, resources: {resources}, verbs: {verbs}}}").unwrap();
         }
     }
-    hold("helm/frappe-operator/files/rights.yaml", &text);
+    compare("helm/frappe-operator/files/rights.yaml", &text);
 }

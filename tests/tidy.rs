@@ -1,4 +1,4 @@
-//! The house rules that a program can check: sizes, purity, documents in step with code.
+//! Rules of the source that a program can check: sizes, purity, wording, and documents that match the code.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::{
@@ -6,11 +6,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Most lines of a Rust file.
+/// Maximum lines of a Rust file.
 const FILE_LINES_MAX: usize = 500;
-/// Most lines of a function.
+/// Maximum lines of a function.
 const FUNCTION_LINES_MAX: usize = 70;
-/// Files whose code decides, beside those that say so of themselves: they know no client, no clock, no random numbers, and log nothing.
+/// Pure files, in addition to those whose docstring says "Pure": they use no client, clock, random numbers or log.
 const PURE: [&str; 14] = [
     "src/domain/",
     "src/config.rs",
@@ -27,7 +27,7 @@ const PURE: [&str; 14] = [
     "/watch.rs",
     "/reason.rs",
 ];
-/// What pure code does not say.
+/// Words that pure code does not contain.
 const IMPURE: [&str; 9] =
     ["async ", ".await", "Api<", "Client", "Timestamp::now", "Instant::now", "SystemTime::now", "rand::", "tracing::"];
 
@@ -58,7 +58,7 @@ fn none(wrong: &[String]) {
 }
 
 #[test]
-fn files_are_short_and_say_what_they_own() {
+fn files_are_short_and_have_a_docstring() {
     let mut wrong = Vec::new();
     for path in files(&root(), "rs") {
         let text = fs::read_to_string(&path).unwrap();
@@ -102,72 +102,72 @@ fn functions_are_short() {
 }
 
 #[test]
-fn what_decides_is_pure() {
+fn code_that_decides_is_pure() {
     let mut wrong = Vec::new();
     for path in files(&root().join("src"), "rs") {
         let name = shown(&path);
         let text = fs::read_to_string(&path).unwrap();
         let header: Vec<&str> = text.lines().take_while(|line| line.starts_with("//!")).collect();
-        let says_so = header.iter().any(|line| line.split([' ', '.']).any(|word| word == "Pure"));
-        let pure = says_so || (PURE.iter().any(|part| name.contains(part)) && !name.starts_with("src/io/"));
+        let is_marked = header.iter().any(|line| line.split([' ', '.']).any(|word| word == "Pure"));
+        let pure = is_marked || (PURE.iter().any(|part| name.contains(part)) && !name.starts_with("src/io/"));
         let code = text.split("#[cfg(test)]").next().unwrap_or_default();
         for (number, line) in code.lines().enumerate().filter(|(_, line)| pure && !line.trim_start().starts_with("//"))
         {
-            for word in IMPURE.iter().filter(|word| says(line, word)) {
-                wrong.push(format!("{name}:{} says {word:?}", number + 1));
+            for word in IMPURE.iter().filter(|word| contains_word(line, word)) {
+                wrong.push(format!("{name}:{} contains {word:?}", number + 1));
             }
         }
     }
     none(&wrong);
 }
 
-/// Whether a line has a word, and not a longer one that begins with it.
-fn says(line: &str, word: &str) -> bool {
+/// Whether a line contains a word, and not a longer one that begins with it.
+fn contains_word(line: &str, word: &str) -> bool {
     let longer = |rest: &str| rest.starts_with(char::is_alphanumeric) && word.ends_with(char::is_alphanumeric);
     line.match_indices(word).any(|(at, _)| !longer(&line[at + word.len()..]))
 }
 
-/// Names of what is written for people.
-const FOR_PEOPLE: [&str; 6] = ["message", "said", "why", "note", "to_string()", "error"];
-/// Ways to read it.
-const READS: [&str; 7] =
+/// Names of values that are written for users.
+const TEXT_NAMES: [&str; 6] = ["message", "said", "why", "note", "to_string()", "error"];
+/// Methods and operators that read them.
+const TEXT_READS: [&str; 7] =
     [".contains(", ".starts_with(", ".ends_with(", ".strip_prefix(", ".split_once(", ".find(", " == \""];
-/// The API server answers an apply of a field that its definition does not have as its own fault, with nothing but words.
-const WORDS_ALONE: &str = r#"500 if status.message.contains("failed to create typed patch object") => {"#;
+/// The API server responds to an apply of a field that its CRD does not have with an internal error, identified only by its message.
+const ALLOWED_READ: &str = r#"500 if status.message.contains("failed to create typed patch object") => {"#;
 
-/// A decision is made by a code, a status or a reason, which keep their meaning where a sentence is written anew.
+/// Decisions depend on codes, statuses or reasons, which do not change when a message is reworded.
 #[test]
-fn no_code_reads_what_is_written_for_people() {
+fn no_decision_depends_on_the_text_of_a_message() {
     let mut wrong = Vec::new();
     for folder in ["src", "sharding/src"] {
         let all = files(&root().join(folder), "rs").into_iter();
         for path in all.filter(|it| !shown(it).contains("/tests") && !shown(it).contains("_tests")) {
             let text = fs::read_to_string(&path).unwrap();
             let code = text.split("#[cfg(test)]").next().unwrap_or_default();
-            for line in code.lines().filter(|line| line.trim() != WORDS_ALONE) {
-                wrong.extend(reads_for_people(line).map(|it| format!("{}: {it} in {}", shown(&path), line.trim())));
+            for line in code.lines().filter(|line| line.trim() != ALLOWED_READ) {
+                wrong.extend(read_of_text(line).map(|it| format!("{}: {it} in {}", shown(&path), line.trim())));
             }
         }
     }
     none(&wrong);
 }
 
-/// What of a line reads what is written for people: the receiver's last name is one of those.
-fn reads_for_people(line: &str) -> Option<&'static str> {
+/// The method by which a line reads text for users, if it does: the last name of the receiver is in `TEXT_NAMES`.
+fn read_of_text(line: &str) -> Option<&'static str> {
     let read = |method: &str| {
         line.match_indices(method).any(|(at, _)| {
             let before = line[..at].trim_end_matches(".as_str()");
-            FOR_PEOPLE.iter().any(|name| {
+            TEXT_NAMES.iter().any(|name| {
                 let rest = before.strip_suffix(name);
                 rest.is_some_and(|it| !it.ends_with(|letter: char| letter.is_alphanumeric() || letter == '_'))
             })
         })
     };
-    READS.into_iter().find(|method| read(method))
+    TEXT_READS.into_iter().find(|method| read(method))
 }
 
 #[test]
-fn reading_for_people_is_seen() {
+fn decisions_by_the_text_of_a_message_are_found() {
     for line in [
         r#"if why.contains(&format!("{word}: ")) {"#,
         "condition.message.contains(&name)",
@@ -175,14 +175,14 @@ fn reading_for_people_is_seen() {
         r#"Err(error) if error.to_string().contains("NoSuchUpload") => {}"#,
         r#"message.as_str() == "it does not exist""#,
     ] {
-        assert!(reads_for_people(line).is_some(), "{line}");
+        assert!(read_of_text(line).is_some(), "{line}");
     }
     for line in ["names.contains(&name)", "details.causes.iter().find(|it| it.reason == cause)", "let message = why;"] {
-        assert_eq!(reads_for_people(line), None, "{line}");
+        assert_eq!(read_of_text(line), None, "{line}");
     }
 }
 
-/// Phrases of text that users read, each with what to write instead.
+/// Phrases that text for users must not contain, each with the words to use instead.
 const PHRASES: [(&str, &str); 20] = [
     ("made of", "consists of"),
     ("leads to", "routes to, connects to"),
@@ -206,7 +206,7 @@ const PHRASES: [(&str, &str); 20] = [
     ("whoever", "a user who, a client that"),
 ];
 
-/// Files whose whole text users read.
+/// Files of which users read the whole text.
 fn for_users() -> Vec<PathBuf> {
     let mut found = ["README.md", "ARCHITECTURE.md", "SECURITY.md", "CONTRIBUTING.md", "CHANGELOG.md"]
         .map(|it| root().join(it))
@@ -218,12 +218,12 @@ fn for_users() -> Vec<PathBuf> {
     found
 }
 
-/// The parts of a Rust file that users read: literals, and where `kubectl explain` or `--help` shows them, doc comments.
-fn said_to_users(name: &str, text: &str) -> String {
+/// The parts of a Rust file that users read: string literals, and docstrings that `kubectl explain` or `--help` shows.
+fn user_text(name: &str, text: &str) -> String {
     let code = text.split("#[cfg(test)]").next().unwrap_or_default().replace("\\\"", "'").replace("'\"'", "' '");
     let explained = name.starts_with("crds/src/") || name == "src/cli.rs";
     let mut said = String::new();
-    // A literal goes on in the next line where it ends with a backslash.
+    // A literal continues in the next line if it ends with a backslash.
     let mut is_open = false;
     for line in code.lines().map(str::trim_start) {
         if line.starts_with("//") {
@@ -240,7 +240,7 @@ fn said_to_users(name: &str, text: &str) -> String {
     said
 }
 
-/// The first phrase of a text that has a better word, and that word. A phrase may be broken by the end of a line.
+/// The first such phrase of a text, and the words to use instead. A phrase may span two lines.
 fn phrase(text: &str) -> Option<(&'static str, &'static str)> {
     let words = text.split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase();
     let has = |phrase: &str| {
@@ -253,13 +253,13 @@ fn phrase(text: &str) -> Option<(&'static str, &'static str)> {
 }
 
 #[test]
-fn users_read_the_words_of_kubernetes() {
+fn text_for_users_has_the_words_of_kubernetes() {
     let mut texts: Vec<(String, String)> =
         for_users().iter().map(|it| (shown(it), fs::read_to_string(it).unwrap())).collect();
     for folder in ["src", "crds/src", "sharding/src"] {
         let all = files(&root().join(folder), "rs").into_iter().map(|it| (shown(&it), it));
         for (name, path) in all.filter(|(name, _)| !name.contains("/tests") && !name.contains("_tests")) {
-            let text = said_to_users(&name, &fs::read_to_string(path).unwrap());
+            let text = user_text(&name, &fs::read_to_string(path).unwrap());
             texts.push((name, text));
         }
     }
@@ -271,14 +271,14 @@ fn users_read_the_words_of_kubernetes() {
 }
 
 #[test]
-fn phrases_are_seen() {
+fn phrases_are_found() {
     for text in ["what it is made\n    of", "Nobody may", "failed for good: stop"] {
         assert!(phrase(text).is_some(), "{text}");
     }
     for text in ["manewer", "made often", "renewed a personal key"] {
         assert_eq!(phrase(text), None, "{text}");
     }
-    let found = |name: &str, code: &str| phrase(&said_to_users(name, code)).map(|it| it.0);
+    let found = |name: &str, code: &str| phrase(&user_text(name, code)).map(|it| it.0);
     let code = "/// Anew.\n    // Likewise.\nlet a = f(\"hosts\", Holder::Nobody);\n#[cfg(test)]\n\"nobody\"";
     assert_eq!(found("src/a.rs", code), None);
     assert_eq!(found("crds/src/a.rs", code), Some("anew"));
@@ -296,7 +296,7 @@ fn only_io_and_the_wiring_write_to_the_api_server() {
         }
         let mut text = fs::read_to_string(&path).unwrap();
         if name == "src/commands/check.rs" {
-            // A review is a question: nothing is kept of it.
+            // A review is a query: it is not stored.
             text = text.replace("reviews.create(", "");
         }
         for word in [".patch(", ".replace(\"", ".create(&PostParams", "replace_status(&", ".delete_collection("] {
@@ -309,7 +309,7 @@ fn only_io_and_the_wiring_write_to_the_api_server() {
 }
 
 #[test]
-fn sharding_knows_nothing_of_what_it_shares() {
+fn the_sharding_crate_does_not_depend_on_frappe() {
     let mut wrong = Vec::new();
     for path in files(&root().join("sharding"), "rs") {
         let text = fs::read_to_string(&path).unwrap().to_lowercase();
@@ -322,7 +322,7 @@ fn sharding_knows_nothing_of_what_it_shares() {
     none(&wrong);
 }
 
-/// Every invariant of ARCHITECTURE.md is named by a test, and every one that a test names is there.
+/// Every invariant of ARCHITECTURE.md is named by a test, and every invariant that a test names is in ARCHITECTURE.md.
 #[test]
 fn invariants_and_tests_name_each_other() {
     let document = fs::read_to_string(root().join("ARCHITECTURE.md")).unwrap();
@@ -343,18 +343,18 @@ fn invariants_and_tests_name_each_other() {
 }
 
 #[test]
-fn the_readme_has_two_commands_and_the_documents_are_there() {
+fn the_readme_has_two_commands_and_the_documents_exist() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     for word in ["make demo", "make test", "ARCHITECTURE.md", "Apache-2.0"] {
-        assert!(readme.contains(word), "README.md does not say {word}");
+        assert!(readme.contains(word), "README.md does not contain {word}");
     }
     let records = files(&root().join("docs/adr"), "md").len();
     assert!(records >= 4, "{records} decisions are recorded");
 }
 
-/// Every relative link of the documents leads to a file, and to a heading where it names one.
+/// The target of every relative link exists: the file, and the heading if the link names one.
 #[test]
-fn links_lead_somewhere() {
+fn targets_of_links_exist() {
     let mut pages = files(&root().join("docs"), "md");
     let tops = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "loadtest/README.md"];
     pages.extend(tops.iter().map(|it| root().join(it)));
@@ -379,24 +379,24 @@ fn links_lead_somewhere() {
     none(&wrong);
 }
 
-/// A heading as a link names it.
+/// The anchor of a heading.
 fn anchor(heading: &str) -> String {
     let plain = |it: &char| it.is_alphanumeric() || " -_".contains(*it);
     heading.trim_start_matches('#').trim().to_lowercase().chars().filter(plain).collect::<String>().replace(' ', "-")
 }
 
 #[test]
-fn the_slot_maps_definition_is_as_the_code_says() {
+fn the_slot_maps_crd_matches_the_code() {
     let wanted = frappe_operator::parts::names("any").definition();
     let path = root().join("crds/vyogo.tech_slotmaps.yaml");
     let found = serde_yaml_ng::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     assert_eq!(wanted, found, "run `make crds`");
 }
 
-/// The image is built from what `.dockerignore` lets through: every file that the sources include, every member of the
-/// workspace, and what the last stage copies.
+/// `.dockerignore` allows everything that the image is built from: every file that the sources include, every member of the
+/// workspace, and the files that the last stage copies.
 #[test]
-fn the_images_build_has_what_it_needs() {
+fn the_image_build_has_all_its_files() {
     let ignore = fs::read_to_string(root().join(".dockerignore")).unwrap();
     let taken: Vec<&str> = ignore.lines().filter_map(|line| line.strip_prefix('!')).collect();
     let is_taken = |path: &Path| taken.iter().any(|it| path.starts_with(root().join(it)));
