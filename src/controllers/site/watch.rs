@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bench_affects_its_sites_by_its_spec_its_readiness_its_suffix_and_a_takeover() {
+    fn sites_are_reconciled_when_spec_readiness_suffix_or_adoption_of_their_bench_changes() {
         let bench = json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench",
                            "metadata": {"name": "bench", "namespace": "a", "generation": 1},
                            "spec": {"frappeVersion": "15", "apps": []},

@@ -131,8 +131,8 @@ fn a_failed_removal_does_not_block_the_site_and_is_retried() {
     assert!(former.job.is_none());
     edit(&mut world, |it| it.metadata.generation = Some(3));
     (world.backup_job, world.backup_result) = (None, None);
-    let anew = backup_plan(&world).job.expect("another spec is tried at once");
-    assert!(!world.jobs.contains_key(&anew.key.name), "by another Job");
+    let retry = backup_plan(&world).job.expect("another spec is tried at once");
+    assert!(!world.jobs.contains_key(&retry.key.name), "by another Job");
 }
 
 /// an unusable storage is reported in the status, and the removal waits for the missing object.
