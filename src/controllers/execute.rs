@@ -214,8 +214,8 @@ impl Attempt<'_> {
         }
         let mut changed = known.clone();
         *changed.status_mut() = Some(next.clone());
-        let body = wire::json(&changed);
-        K::wrote(self.context, self.writer.replace_status(K::KIND, &Key::of(known), &body).await?);
+        let object = wire::in_order(&changed);
+        K::wrote(self.context, self.writer.replace_status(K::KIND, &Key::of(known), object).await?);
         Ok(true)
     }
 
@@ -228,7 +228,7 @@ impl Attempt<'_> {
 
 /// Caches the response to a write in a cache of typed objects.
 pub fn remember<K: Cached + Resource<DynamicType = ()> + DeserializeOwned>(cache: &Cache<K>, written: DynamicObject) {
-    if let Ok(object) = written.try_parse::<K>() {
+    if let Ok(object) = K::deserialize(wire::tree(written)) {
         cache.wrote(object);
     }
 }

@@ -58,12 +58,12 @@ pub async fn ensure(writer: &Writer, children: &Children, desired: &Desired) -> 
     let cache = children.cache(desired.kind);
     let live = own(writer, cache, "apply", desired).await?;
     if let Some(live) = &live {
-        let Some(path) = first_difference(&compared(desired), &as_value(desired.kind, live)) else { return Ok(()) };
+        let Some(path) = difference(&compared(desired), live) else { return Ok(()) };
         tracing::debug!(object = name(desired.kind, &desired.key), %path, "live object differs from the desired one");
     }
     let mut written = writer.apply(desired, live.is_some()).await?;
     if desired.kind != Kind::Secret
-        && let Some(path) = first_difference(&desired.stamped(), &as_value(desired.kind, &written))
+        && let Some(path) = difference(&desired.stamped(), &written)
     {
         tracing::warn!(object = name(desired.kind, &desired.key), %path, "applied field was changed or dropped by admission");
     }
@@ -192,13 +192,18 @@ pub async fn delete(writer: &Writer, cache: &ChildCache, kind: Kind, object: &Dy
     Ok(())
 }
 
-/// The object as JSON for comparison. Items of a list have no apiVersion and kind.
-fn as_value(kind: Kind, object: &DynamicObject) -> Value {
-    let mut value = wire::json(object);
-    let resource = kind.resource();
-    value["apiVersion"] = json!(resource.api_version);
-    value["kind"] = json!(resource.kind);
-    value
+/// Path of the first field of `desired` that an object of its kind lacks or has with another value.
+fn difference(desired: &Value, live: &DynamicObject) -> Option<String> {
+    let metadata = wire::json(&live.metadata);
+    desired.as_object()?.iter().find_map(|(field, wanted)| {
+        let found = match field.as_str() {
+            // Items of a list have neither.
+            "apiVersion" | "kind" => return None,
+            "metadata" => &metadata,
+            other => &live.data[other],
+        };
+        first_difference(wanted, found).map(|path| format!(".{field}{path}"))
+    })
 }
 
 /// Name of an object in messages.

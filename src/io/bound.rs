@@ -1,9 +1,12 @@
 //! The parts of an object that are kept when it arrives. Users who may write objects decide how large they are: here the kept
 //! parts are bounded, before they are cached.
 
+use std::collections::BTreeMap;
+
 use frappe_crds::{FrappeBench, FrappeBenchSpec, FrappeSite, FrappeSiteSpec};
-use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Resource, api::ObjectMeta};
+use k8s_openapi::{api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ManagedFieldsEntry};
+use kube::{Resource, ResourceExt, api::ObjectMeta, core::DynamicObject};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -29,78 +32,59 @@ const FINALIZERS_MAX: usize = 64;
 pub(super) const SITE_SPEC_BYTES_MAX: usize = 64 << 10;
 /// The same of a bench.
 pub(super) const BENCH_SPEC_BYTES_MAX: usize = 128 << 10;
-/// Fields of metadata that are kept.
-const METADATA: [&str; 12] = [
-    "name",
-    "namespace",
-    "uid",
-    "resourceVersion",
-    "generation",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "labels",
-    "annotations",
-    "ownerReferences",
-    "finalizers",
-];
-
 /// Takes out what no reconcile reads: managedFields are half of most objects, and the pod template is most of a site's
-/// Job, which is only made and never compared. Of a ConfigMap, whose content is never transferred, the managedFields say
-/// which entries are still as they were applied.
-pub(super) fn prune(object: &mut Value) {
-    if let Some(owned) = owned_data(object) {
-        object["data"] = owned;
-    }
-    let of_site = object["metadata"]["labels"][labels::SLOT].is_string();
-    if of_site && let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+/// Job, which is only made and never compared.
+pub(super) fn prune(object: &mut DynamicObject) {
+    let of_site = object.labels().contains_key(labels::SLOT);
+    if of_site && let Some(spec) = object.data.get_mut("spec").and_then(Value::as_object_mut) {
         spec.remove("template");
     }
-    let has_spec = object.get("spec").is_some();
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else { return };
-    metadata.retain(|field, _| METADATA.contains(&field.as_str()));
+    let has_spec = object.data.get("spec").is_some();
     let most = if of_site && has_spec { ROUTE_ANNOTATIONS_BYTES_MAX } else { ANNOTATIONS_BYTES_MAX };
-    for (field, most) in [("labels", LABELS_BYTES_MAX), ("annotations", most)] {
-        if let Some(entries) = metadata.get_mut(field).and_then(Value::as_object_mut) {
-            bound(entries, most);
-        }
-    }
-    for (field, most) in [("ownerReferences", REFERENCES_MAX), ("finalizers", FINALIZERS_MAX)] {
-        if let Some(items) = metadata.get_mut(field).and_then(Value::as_array_mut) {
-            items.truncate(most);
-        }
-    }
+    shorten(&mut object.metadata);
+    bound(&mut object.metadata.labels, LABELS_BYTES_MAX);
+    bound(&mut object.metadata.annotations, most);
 }
 
 /// Leaves nothing but the metadata, of an object that is larger than any of ours.
-pub(super) fn leave_metadata(object: &mut Value) {
-    for field in ["labels", "annotations"] {
-        if let Some(entries) = object["metadata"][field].as_object_mut() {
-            bound(entries, 0);
-        }
-    }
-    let metadata = object["metadata"].take();
-    *object = json!({"apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata});
+pub(super) fn leave_metadata(object: &mut DynamicObject) {
+    bound(&mut object.metadata.labels, 0);
+    bound(&mut object.metadata.annotations, 0);
+    object.data = Value::Null;
 }
 
 /// Of many or long entries only ours are kept, and of ours none that no operator writes.
-fn bound(entries: &mut Map<String, Value>, most: usize) {
-    let size = |value: &Value| value.as_str().map_or(0, str::len);
-    let whole: usize = entries.iter().map(|(name, value)| name.len() + size(value)).sum();
+fn bound(entries: &mut Option<BTreeMap<String, String>>, most: usize) {
+    let Some(entries) = entries else { return };
+    let whole: usize = entries.iter().map(|(name, value)| name.len() + value.len()).sum();
     if whole > most {
-        entries.retain(|name, value| labels::is_own(name) && size(value) <= OWN_VALUE_BYTES_MAX);
+        entries.retain(|name, value| labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX);
     }
+}
+
+/// An object as far as its managedFields go.
+#[derive(Deserialize)]
+struct Managed {
+    metadata: ManagedFields,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ManagedFields {
+    #[serde(default)]
+    managed_fields: Vec<ManagedFieldsEntry>,
 }
 
 /// Entries of a ConfigMap that are as this operator applied them, of one that is delivered without its content: another who
 /// changes an entry takes it from us.
-fn owned_data(object: &Value) -> Option<Value> {
-    let partial = object["kind"] == "PartialObjectMetadata";
-    let ours =
-        |entry: &&Value| entry["manager"] == MANAGER && entry["operation"] == "Apply" && entry["subresource"].is_null();
-    let entries = object["metadata"]["managedFields"].as_array().filter(|_| partial)?;
-    let fields = entries.iter().find(ours)?["fieldsV1"]["f:data"].as_object()?;
-    let names = fields.keys().filter_map(|key| key.strip_prefix("f:"));
+pub(super) fn owned_data(text: &str) -> Option<Value> {
+    let ours = |entry: &ManagedFieldsEntry| {
+        let is = |value: &Option<String>, wanted: &str| value.as_deref() == Some(wanted);
+        is(&entry.manager, MANAGER) && is(&entry.operation, "Apply") && entry.subresource.is_none()
+    };
+    let managed: Managed = serde_json::from_str(text).ok()?;
+    let fields = managed.metadata.managed_fields.into_iter().find(ours)?.fields_v1?.0;
+    let names = fields["f:data"].as_object()?.keys().filter_map(|key| key.strip_prefix("f:"));
     Some(names.map(|name| (name.to_owned(), json!(true))).collect::<Map<_, _>>().into())
 }
 
@@ -161,24 +145,27 @@ pub(super) fn mark_as(object: &mut impl Resource, value: &str) {
 
 fn metadata(object: &mut impl Resource) {
     let metadata = object.meta_mut();
-    (metadata.managed_fields, metadata.generate_name, metadata.self_link) = (None, None, None);
-    let ObjectMeta { labels, annotations, owner_references, finalizers, .. } = metadata;
-    if let Some(owners) = owner_references {
-        owners.truncate(REFERENCES_MAX);
-    }
-    if let Some(finalizers) = finalizers {
-        finalizers.truncate(FINALIZERS_MAX);
-    }
-    for entries in [labels, annotations].into_iter().flatten() {
+    shorten(metadata);
+    for entries in [&mut metadata.labels, &mut metadata.annotations].into_iter().flatten() {
         entries.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
         });
     }
 }
 
+/// Metadata of any length without what no reconcile reads of it, labels and annotations aside.
+fn shorten(metadata: &mut ObjectMeta) {
+    (metadata.managed_fields, metadata.generate_name, metadata.self_link) = (None, None, None);
+    if let Some(owners) = &mut metadata.owner_references {
+        owners.truncate(REFERENCES_MAX);
+    }
+    if let Some(finalizers) = &mut metadata.finalizers {
+        finalizers.truncate(FINALIZERS_MAX);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use kube::{ResourceExt, core::DynamicObject};
     use kube_sharding::Slot;
 
     use super::*;
@@ -332,7 +319,7 @@ mod tests {
         let cache =
             Cache::<DynamicObject>::new(|_| Some(Slot::new(0))).deciding(Box::new(|child: &Compact| {
                 match child.label(labels::SITE_UID) {
-                    Some(uid) if uid != "known" => Decision::Note(uid),
+                    Some(uid) if uid != "known" => Decision::Note(uid.to_owned()),
                     _ => Decision::Keep,
                 }
             }));
@@ -342,7 +329,7 @@ mod tests {
                     "labels": {{"{}": "{uid}"}}}}, "spec": {{"text": "{noise}"}}}}"#,
                 labels::SITE_UID
             );
-            DynamicObject::trim(serde_json::from_str(&text).expect("an object"))
+            DynamicObject::read(&text).expect("an object")
         };
         let noise = "x".repeat(64 << 10);
         for number in 0..10_000 {

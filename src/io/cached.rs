@@ -10,18 +10,12 @@ use std::{
 use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Resource, core::DynamicObject};
-use kube_sharding::{
-    keep::{Keep, is_whole},
-    reading,
-};
+use kube_sharding::keep::{Keep, is_whole};
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use serde::de::DeserializeOwned;
 
 use super::compact::Compact;
-use crate::{
-    domain::wire,
-    io::{bound, unread},
-};
+use crate::io::{bound, unread};
 
 /// An object that a cache may hold.
 pub trait Cached: Sized + Send + Sync + 'static {
@@ -144,12 +138,12 @@ impl Cached for DynamicObject {
     type Held = Packed;
 
     fn close(self) -> Compact {
-        Compact::of(wire::json(&self))
+        Compact::of(self)
     }
 
     fn read(text: &str) -> Option<Compact> {
         // Some kinds are of the cluster.
-        reading::whole(text).or_else(|| unread::metadata(text)).filter(|it| is_whole(it, false))
+        Compact::read(text).or_else(|| unread::metadata(text)).filter(|it| is_whole(it, false))
     }
 
     fn open(form: &Arc<Compact>) -> Arc<Self> {
@@ -163,7 +157,7 @@ impl Cached for DynamicObject {
 
     fn form(held: &Packed) -> Arc<Compact> {
         let json = decompress_size_prepended_with_dict(&held.compressed, &held.sample);
-        Arc::new(Compact::with_metadata(json.expect("what was compressed with a sample is read with it")))
+        Arc::new(Compact::again(json.expect("what was compressed with a sample is read with it")))
     }
 
     fn copy(held: &Packed) -> Packed {
@@ -198,7 +192,7 @@ mod tests {
     fn an_object_is_opened_as_it_was_but_for_what_nobody_reads() {
         let compact: Compact = serde_json::from_value(object()).unwrap();
         assert_eq!((compact.name_any().as_str(), compact.resource_version().as_deref()), ("shop-init", Some("7")));
-        assert_eq!((compact.label("site").as_deref(), compact.label("none")), (Some("shop"), None));
+        assert_eq!((compact.label("site"), compact.label("none")), (Some("shop"), None));
         let opened = compact.open();
         assert_eq!(opened.labels()["site"], "shop");
         assert_eq!(opened.metadata.managed_fields, None);
@@ -233,7 +227,7 @@ mod tests {
         let mut secret: DynamicObject = serde_json::from_value(object()).unwrap();
         secret.data = Value::Null;
         let compact = secret.close();
-        assert_eq!((compact.name_any().as_str(), compact.label("site").as_deref()), ("shop-init", Some("shop")));
+        assert_eq!((compact.name_any().as_str(), compact.label("site")), ("shop-init", Some("shop")));
         assert_eq!(compact.open().data["spec"], Value::Null);
     }
 

@@ -3,51 +3,70 @@
 //! A `DynamicObject` is a tree of maps, each node of which takes hundreds of bytes however little it holds. The objects
 //! of one kind are nearly alike, so that beside a sample each is a few hundred bytes.
 
-use std::{borrow::Cow, collections::HashMap, fmt};
+use std::{borrow::Cow, collections::BTreeMap, fmt, sync::OnceLock};
 
 use kube::{
     Resource,
     api::ObjectMeta,
     core::{ApiResource, DynamicObject, DynamicResourceScope},
 };
-use kube_sharding::reading::Head;
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
-use serde_json::{Value, json};
+use kube_sharding::reading::is_moderate;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
 
-use crate::io::bound;
+use crate::{domain::wire, io::bound};
 
-/// An object as text, with what a cache asks for at hand: name, namespace, uid and resourceVersion.
+/// The kind of what is delivered without its content.
+const PARTIAL: &str = "PartialObjectMetadata";
+
+/// An object as text, with what a cache asks for at hand: name, namespace, uid, resourceVersion and labels.
 #[derive(Clone)]
 pub struct Compact {
-    metadata: ObjectMeta,
+    /// Read from the text when it is first asked for.
+    metadata: OnceLock<ObjectMeta>,
     pub(super) json: Box<[u8]>,
 }
 
 impl Compact {
-    /// An object without what no one reads; of one that is too large, its metadata alone.
-    pub(super) fn of(mut object: Value) -> Self {
-        bound::prune(&mut object);
-        let json = object.to_string();
-        if json.len() <= bound::OBJECT_BYTES_MAX {
-            return Self::with_metadata(json.into_bytes());
+    /// An object as it arrives, if it is a moderate one and can be read.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let mut object = is_moderate(text).then(|| wire::object(text.as_bytes()).ok()).flatten()?;
+        if object.types.as_ref().is_some_and(|it| it.kind == PARTIAL)
+            && let Some(owned) = bound::owned_data(text)
+        {
+            object.data["data"] = owned;
         }
-        bound::leave_metadata(&mut object);
-        Self::with_metadata(object.to_string().into_bytes())
+        Some(Self::of(object))
     }
 
-    /// Of an object of which nothing but this may be read.
-    pub(super) fn of_head(head: &Head) -> Self {
-        let mut object = json!(head);
+    /// An object without what no one reads; of one that is too large, its metadata alone.
+    pub(super) fn of(mut object: DynamicObject) -> Self {
+        bound::prune(&mut object);
+        let json = wire::in_order(&object);
+        if json.len() <= bound::OBJECT_BYTES_MAX {
+            Self::with_metadata(object.metadata, json)
+        } else {
+            Self::bare(object)
+        }
+    }
+
+    /// The metadata alone of an object, without labels and annotations of others.
+    pub(super) fn bare(mut object: DynamicObject) -> Self {
         bound::prune(&mut object);
         bound::leave_metadata(&mut object);
-        Self::with_metadata(object.to_string().into_bytes())
+        let json = wire::in_order(&object);
+        Self::with_metadata(object.metadata, json)
     }
 
-    /// An object of this text.
-    pub(super) fn with_metadata(json: Vec<u8>) -> Self {
-        let Part { metadata: Identity { name, namespace, uid, resource_version } } = head(&json);
-        let metadata = ObjectMeta { name, namespace, uid, resource_version, ..ObjectMeta::default() };
-        Self { metadata, json: json.into_boxed_slice() }
+    fn with_metadata(metadata: ObjectMeta, json: String) -> Self {
+        let ObjectMeta { name, namespace, uid, resource_version, labels, .. } = metadata;
+        let metadata = ObjectMeta { name, namespace, uid, resource_version, labels, ..ObjectMeta::default() };
+        Self { metadata: metadata.into(), json: json.into_bytes().into_boxed_slice() }
+    }
+
+    /// An object that had this text.
+    pub(super) fn again(json: Vec<u8>) -> Self {
+        Self { metadata: OnceLock::new(), json: json.into_boxed_slice() }
     }
 
     /// The whole object.
@@ -55,20 +74,19 @@ impl Compact {
     /// # Panics
     /// Never: what was taken in is JSON with metadata.
     pub fn open(&self) -> DynamicObject {
-        serde_json::from_slice(&self.json).expect("what was taken in is JSON with metadata")
+        wire::object(&self.json).expect("what was taken in is JSON with metadata")
     }
 
     /// The value of a label.
-    pub fn label(&self, name: &str) -> Option<String> {
-        let mut found: Part<Labels> = head(&self.json);
-        found.metadata.labels.remove(name)
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.meta().labels.as_ref()?.get(name).map(String::as_str)
     }
 }
 
-/// A part of an object.
+/// An object as far as a cache asks for it.
 #[derive(Default, Deserialize)]
-struct Part<M> {
-    metadata: M,
+struct Part {
+    metadata: Identity,
 }
 
 #[derive(Default, Deserialize)]
@@ -78,25 +96,19 @@ struct Identity {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
 }
 
-#[derive(Default, Deserialize)]
-struct Labels {
-    #[serde(default)]
-    labels: HashMap<String, String>,
-}
-
-fn head<M: DeserializeOwned + Default>(json: &[u8]) -> Part<M> {
-    serde_json::from_slice(json).unwrap_or_default()
+fn identity(json: &[u8]) -> ObjectMeta {
+    let Part { metadata } = serde_json::from_slice(json).unwrap_or_default();
+    let Identity { name, namespace, uid, resource_version, labels } = metadata;
+    ObjectMeta { name, namespace, uid, resource_version, labels, ..ObjectMeta::default() }
 }
 
 impl<'de> Deserialize<'de> for Compact {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let object = Value::deserialize(deserializer)?;
-        if !object["metadata"].is_object() {
-            return Err(serde::de::Error::missing_field("metadata"));
-        }
-        Ok(Self::of(object))
+        Self::read(&object.to_string()).ok_or_else(|| de::Error::custom("an object that cannot be read"))
     }
 }
 
@@ -127,10 +139,11 @@ impl Resource for Compact {
     }
 
     fn meta(&self) -> &ObjectMeta {
-        &self.metadata
+        self.metadata.get_or_init(|| identity(&self.json))
     }
 
     fn meta_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
+        self.meta();
+        self.metadata.get_mut().expect("it was read just now")
     }
 }

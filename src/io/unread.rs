@@ -17,7 +17,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
-    domain::labels,
+    domain::{labels, wire},
     io::{bound, compact::Compact},
 };
 
@@ -77,17 +77,19 @@ pub(super) fn settings(text: &str) -> Option<ConfigMap> {
 
 /// The metadata alone.
 pub(super) fn metadata(text: &str) -> Option<Compact> {
-    head(text).map(|head| Compact::of_head(&head))
+    bare(text).map(Compact::bare)
 }
 
 /// The API server's answer with an object: the whole of it, or its metadata alone.
 pub(super) fn answer(text: &str) -> Option<DynamicObject> {
-    let stand_in = || {
-        let Head { api_version, kind, metadata } = head(text)?;
-        let types = api_version.zip(kind).map(|(api_version, kind)| TypeMeta { api_version, kind });
-        Some(DynamicObject { types, metadata, data: Value::Null })
-    };
-    reading::whole(text).or_else(stand_in)
+    let whole = reading::is_moderate(text).then(|| wire::object(text.as_bytes()).ok()).flatten();
+    whole.or_else(|| bare(text))
+}
+
+fn bare(text: &str) -> Option<DynamicObject> {
+    let Head { api_version, kind, metadata } = head(text)?;
+    let types = api_version.zip(kind).map(|(api_version, kind)| TypeMeta { api_version, kind });
+    Some(DynamicObject { types, metadata, data: Value::Null })
 }
 
 fn head(text: &str) -> Option<Head> {
@@ -260,7 +262,7 @@ mod tests {
         for spec in [deep(), format!("[{}0]", r#"{"":0},"#.repeat(20_000))] {
             let text = text(&spec, "{}");
             let compact = DynamicObject::read(&text).expect("an object");
-            assert_eq!((compact.name_any().as_str(), compact.label(labels::SLOT).as_deref()), ("shop", Some("007")));
+            assert_eq!((compact.name_any().as_str(), compact.label(labels::SLOT)), ("shop", Some("007")));
             assert_eq!(compact.open().data["spec"], Value::Null);
             let answer = answer(&text).expect("an object");
             assert_eq!((answer.name_any().as_str(), &answer.data), ("shop", &Value::Null));

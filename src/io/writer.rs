@@ -181,11 +181,10 @@ impl Writer {
         self.patch(kind, key, &json!({ "metadata": metadata })).await
     }
 
-    /// Replaces the status; `object` has the uid and resourceVersion that it is based on.
-    pub async fn replace_status(&self, kind: Kind, key: &Key, object: &Value) -> Result<DynamicObject, WriteError> {
+    /// Replaces the status; `object` is the whole as JSON, with the uid and resourceVersion that it is based on.
+    pub async fn replace_status(&self, kind: Kind, key: &Key, object: String) -> Result<DynamicObject, WriteError> {
         let params = PostParams::default();
-        let body = object.to_string().into_bytes();
-        let request = builder(kind, key).replace_subresource("status", &key.name, &params, body);
+        let request = builder(kind, key).replace_subresource("status", &key.name, &params, object.into_bytes());
         self.send(("update status of", kind, key), request).await
     }
 
@@ -351,7 +350,7 @@ mod tests {
             writer.find(Kind::Secret, &key).await,
             writer.patch(Kind::Secret, &key, &json!({})).await.map(Some),
             writer.patch_metadata(Kind::Secret, &key, &MetadataPatch::default()).await.map(Some),
-            writer.replace_status(Kind::Secret, &key, &secret()).await.map(Some),
+            writer.replace_status(Kind::Secret, &key, secret().to_string()).await.map(Some),
             writer.get_metadata(Kind::Secret, &key).await.map(Some),
             writer.delete(Kind::Secret, &held).await,
         ];

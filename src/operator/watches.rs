@@ -296,8 +296,12 @@ impl Starter<'_> {
                 let decide = move |child: &Compact| {
                     let claimed = site_watch::owner(child).zip(child.label(labels::SITE_UID));
                     let Some((key, uid)) = claimed else { return Decision::Drop };
-                    let of = |cache: &Cache<FrappeSite>| cache.get(&key).filter(|it| it.uid().as_ref() == Some(&uid));
-                    let Some(site) = of(&sites).or_else(|| of(&unlabelled)) else { return Decision::Note(uid) };
+                    let of = |cache: &Cache<FrappeSite>| {
+                        cache.get(&key).filter(|it| it.metadata.uid.as_deref() == Some(uid))
+                    };
+                    let Some(site) = of(&sites).or_else(|| of(&unlabelled)) else {
+                        return Decision::Note(uid.to_owned());
+                    };
                     if site_watch::is_part(&site, kind, child) { Decision::Keep } else { Decision::Drop }
                 };
                 Cache::new(slot_of_child).deciding(Box::new(decide))

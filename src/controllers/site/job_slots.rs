@@ -234,7 +234,7 @@ impl Lane {
 fn about(job: &Compact) -> Option<(Key, Holder)> {
     let site = site_watch::owner(job)?;
     let bench = Key::new(job.namespace()?, job.label("bench")?);
-    Some((bench, (site, job.label(labels::SITE_UID)?)))
+    Some((bench, (site, job.label(labels::SITE_UID)?.to_owned())))
 }
 
 #[cfg(test)]

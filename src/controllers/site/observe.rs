@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{FrappeBench, FrappeDomain, FrappeSite, FrappeSiteStatus, SiteBackup, site::DatabaseKind};
+use frappe_crds::{FrappeBench, FrappeSite, FrappeSiteStatus, SiteBackup, site::DatabaseKind};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     controllers::{context::Context, job},
-    domain::{key::Key, labels, object::Kind, owner::Owner, uid},
+    domain::{foreign, key::Key, labels, object::Kind, owner::Owner, uid},
     io::{live, random},
 };
 
@@ -61,8 +61,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         Some(_) => Adoptable::default(),
     };
     let deleting = site.metadata.deletion_timestamp.is_some();
-    let going = children.get(Kind::Namespace, &Key::new("", &place.namespace));
-    let going = going.is_none_or(|found| found.metadata.deletion_timestamp.is_some());
+    let namespace_terminating = turn.terminating || (deleting && credentials.is_none() && is_going(context, &place));
     let backups = backups(context, &site).await?;
     let backup_job = backup_job(context, &site);
     // The SiteBackup for the final backup is chosen by its storage's requirements.
@@ -75,7 +74,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         capabilities: context.capabilities(),
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
         routes: routes(context, &site, hosts.all().chain(&held)),
-        namespace_terminating: turn.terminating || (deleting && credentials.is_none() && going),
+        namespace_terminating,
         taken_claims: taken_claims(context, &place, &backups),
         root_secrets: secrets
             .keys()
@@ -108,6 +107,12 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     })
 }
 
+/// Whether the namespace of the site's objects is being deleted, or does not exist.
+fn is_going(context: &Context, place: &Place) -> bool {
+    let namespace = context.site_children.get(Kind::Namespace, &Key::new("", &place.namespace));
+    namespace.is_none_or(|found| found.metadata.deletion_timestamp.is_some())
+}
+
 /// The MariaDB objects that the site may use; only the recorded one if it is decided.
 fn servers(context: &Context, place: &Place, status: Option<&FrappeSiteStatus>) -> Vec<Arc<DynamicObject>> {
     let get = |key: &Key| context.site_children.get(Kind::MariaDb, key).into_iter().collect();
@@ -133,8 +138,7 @@ async fn claims(context: &Context, site: &FrappeSite, hosts: &Hosts) -> Result<V
 /// The site of a claim; another site is read live, because a cache may not know that it was deleted.
 async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObject>) -> Result<Holder, kube::Error> {
     let Some(claim) = claim else { return Ok(Holder::Nobody) };
-    let parsed: Option<FrappeDomain> = claim.clone().try_parse().ok();
-    let Some(holder) = parsed.map(|domain| domain.spec.site) else { return Ok(Holder::Gone) };
+    let Some(holder) = foreign::holder(claim) else { return Ok(Holder::Gone) };
     if Some(&holder.uid) == site.uid().as_ref() {
         return Ok(Holder::Us);
     }
@@ -162,7 +166,7 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
     let last = status.operation.map_or(1, |operation| operation.attempt);
     let place = Place::of(site);
     // After a change of the kind of operation, attempts are counted from 1 again.
-    let attempts = [1, last - 1, last, last + 1].into_iter().filter(|attempt| *attempt >= 1);
+    let attempts = BTreeSet::from([1, last - 1, last, last + 1]).into_iter().filter(|attempt| *attempt >= 1);
     let keys = attempts.flat_map(|attempt| ["init", "apply", "delete"].map(|verb| place.job(verb, attempt)));
     keys.filter_map(|key| context.site_children.get(Kind::Job, &key))
         .filter(|job| job.labels().get(labels::SITE_UID) == site.uid().as_ref())

@@ -1,13 +1,13 @@
 //! Sites that a change affects. Pure.
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::{Resource, ResourceExt, core::DynamicObject};
 use kube_sharding::lanes::Priority;
 
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
     controllers::{adoption::is_adoption_requested, bench::seen::lacks_app, job},
-    domain::{condition, foreign, key::Key, labels, object::Kind},
+    domain::{condition, foreign, key::Key, labels, object::Kind, uid},
     io::{cache::Change, compact::Compact},
 };
 
@@ -33,7 +33,7 @@ pub fn priority(change: &Change<FrappeSite>) -> Priority {
 pub fn owner(child: &Compact) -> Option<Key> {
     child.label(labels::SLOT)?;
     let site = child.label("site")?;
-    let namespace = child.label(labels::SITE_NAMESPACE).or_else(|| child.namespace())?;
+    let namespace = child.label(labels::SITE_NAMESPACE).or(child.meta().namespace.as_deref())?;
     Some(Key::new(namespace, site))
 }
 
@@ -49,7 +49,7 @@ pub fn is_part(site: &FrappeSite, kind: Kind, child: &Compact) -> bool {
         _ => None,
     };
     let named = part.is_none_or(|part| Place::of(site).key(part) == Key::of(child));
-    named && child.label(labels::SITE_UID) == site.uid()
+    named && child.label(labels::SITE_UID) == Some(uid::of(site))
 }
 
 /// Whether a site references this Secret in its namespace.
