@@ -12,6 +12,7 @@
 
 mod backups;
 mod cluster;
+mod cost;
 mod crash;
 mod effects;
 mod failures;
