@@ -225,6 +225,8 @@ fn a_blocked_deletion_waits_and_continues() {
             it.server.get(DATABASES, "shop-db").is_none_or(|it| it["metadata"]["deletionTimestamp"].is_string())
         };
         world.until("the Database is deleted", leaves).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(world.exists(SITES, "shop"), "the site goes after its account");
         world.server.change(DATABASES, "shop-db", |it| it["metadata"]["finalizers"] = json!([]));
         world.until("the site is deleted", |it| !it.exists(SITES, "shop")).await;
         world.rest().await;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kube_sharding_sim::Change;
+use kube_sharding_sim::{Call, Change, Fault};
 use serde_json::json;
 
 use crate::{
@@ -75,6 +75,28 @@ fn a_raised_limit_takes_effect_at_once() {
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(LIMIT));
         all_ready(&world, "after the limit was raised").await;
         assert_eq!(most_at_once(&world, raised).0, LIMIT);
+    });
+}
+
+/// a Job that the API server rejects keeps no slot from others.
+#[test]
+fn a_rejected_job_keeps_no_slot() {
+    run(4, async {
+        let (world, _replica) = World::with_bench(4).await;
+        world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));
+        world.rest().await;
+        world.sky.intercept(|call: &Call| {
+            let rejected =
+                call.place.plural() == "jobs" && call.is_write() && call.body["metadata"]["name"] == "bad-init";
+            if rejected { Fault::Refused(403) } else { Fault::None }
+        });
+        world.server.create_by_hand(SITES, &site("bad"));
+        world.until("the Job is rejected", |it| it.reason(SITES, "bad", "Ready") == "WriteRejected").await;
+        world.server.create_by_hand(SITES, &site("good"));
+        let ready = world.comes(std::time::Duration::from_mins(2), |it| it.phase(SITES, "good") == "Ready").await;
+        assert!(ready, "{}", world.story());
+        world.sky.let_be();
+        world.until("the other is Ready too", |it| it.phase(SITES, "bad") == "Ready").await;
     });
 }
 
