@@ -135,3 +135,25 @@ fn a_site_is_removed_after_its_final_backup() {
         assert!(backed_up < first, "{} {} was removed first", writes[first].place.plural(), writes[first].place.name);
     });
 }
+
+/// a SiteBackup waits for a site that does not exist yet, and nothing holds it when the site is gone.
+#[test]
+fn a_sitebackup_waits_for_its_site_and_outlives_it() {
+    run(3, async {
+        let (world, _replica) = World::with_bench(3).await;
+        let mut once = backup("once", "shop");
+        once["spec"]["deletionPolicy"] = json!("Delete");
+        world.server.create_by_hand(BACKUPS, &once);
+        world.until("its site is missed", |it| it.reason(BACKUPS, "once", "Ready") == "SiteNotFound").await;
+        world.server.create_by_hand(SITES, &site("shop"));
+        world.until("the backup is made", |it| it.phase(BACKUPS, "once") == "Succeeded").await;
+        world.rest().await;
+        let finalizers = |it: &World| it.server.get(BACKUPS, "once").unwrap()["metadata"]["finalizers"].clone();
+        assert_eq!(finalizers(&world).as_array().map(Vec::len), Some(1));
+        world.server.remove(SITES, "shop");
+        world.until("the site is gone", |it| !it.exists(SITES, "shop")).await;
+        world.rest().await;
+        world.server.remove(BACKUPS, "once");
+        world.until("the SiteBackup is gone", |it| !it.exists(BACKUPS, "once")).await;
+    });
+}

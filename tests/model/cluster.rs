@@ -157,13 +157,16 @@ impl Cluster {
     /// The MariaDB operator: sets a finalizer and Ready; removes the finalizer when the object is deleted.
     fn mariadb(&self, collection: &str, object: &Value, deleting: bool) {
         let (name, stamp) = (object["metadata"]["name"].as_str().unwrap(), self.stamp());
-        let finalizer = json!(["stand-in.k8s.mariadb.com/finalizer"]);
-        let has = object["metadata"]["finalizers"] == finalizer;
+        let own = json!("stand-in.k8s.mariadb.com/finalizer");
+        let mut finalizers = object["metadata"]["finalizers"].as_array().cloned().unwrap_or_default();
+        let has = finalizers.contains(&own);
         if deleting && has {
-            self.server.change(collection, name, |it| it["metadata"]["finalizers"] = json!([]));
+            finalizers.retain(|it| *it != own);
+            self.server.change(collection, name, |it| it["metadata"]["finalizers"] = finalizers.into());
         } else if !deleting && !has {
+            finalizers.push(own);
             self.server.change(collection, name, |it| {
-                it["metadata"]["finalizers"] = finalizer;
+                it["metadata"]["finalizers"] = finalizers.into();
                 it["status"]["conditions"] =
                     json!([{"type": "Ready", "status": "True", "reason": "Created", "message": "Created",
                             "lastTransitionTime": stamp}]);

@@ -69,6 +69,23 @@ fn removed_labels_are_restored() {
     });
 }
 
+/// S-7: so does a site whose label names another slot, in whose watch its owner does not see it.
+#[test]
+fn a_site_whose_label_was_changed_gets_it_back() {
+    run(9, async {
+        let (world, _one) = World::with_bench(9).await;
+        let _two = world.replica(1, "two");
+        world.until("both share the slots", |it| it.owners() == 2).await;
+        ready(&world, "shop").await;
+        let slot = label(&world, SITES, "shop");
+        // Each replica owns about half of these.
+        for other in (0..256).step_by(16) {
+            world.server.change(SITES, "shop", |it| it["metadata"]["labels"][SLOT] = json!(other.to_string()));
+            world.until(&format!("the label is back after {other}"), |it| label(it, SITES, "shop") == slot).await;
+        }
+    });
+}
+
 /// an owned object that was edited or deleted is restored with one write.
 #[test]
 fn edited_and_deleted_objects_are_restored_with_one_write() {

@@ -22,6 +22,7 @@ mod handover;
 mod journey;
 mod lives;
 mod races;
+mod refused;
 mod replicas;
 mod rest;
 mod slots;

@@ -85,7 +85,7 @@ fn a_rejected_job_keeps_no_slot() {
         let (world, _replica) = World::with_bench(4).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));
         world.rest().await;
-        world.sky.intercept(|call: &Call| {
+        world.injector.intercept(|call: &Call| {
             let rejected =
                 call.place.plural() == "jobs" && call.is_write() && call.body["metadata"]["name"] == "bad-init";
             if rejected { Fault::Refused(403) } else { Fault::None }
@@ -93,9 +93,10 @@ fn a_rejected_job_keeps_no_slot() {
         world.server.create_by_hand(SITES, &site("bad"));
         world.until("the Job is rejected", |it| it.reason(SITES, "bad", "Ready") == "WriteRejected").await;
         world.server.create_by_hand(SITES, &site("good"));
-        let ready = world.comes(std::time::Duration::from_mins(2), |it| it.phase(SITES, "good") == "Ready").await;
-        assert!(ready, "{}", world.story());
-        world.sky.let_be();
+        let ready =
+            world.holds_within(std::time::Duration::from_mins(2), |it| it.phase(SITES, "good") == "Ready").await;
+        assert!(ready, "{}", world.report());
+        world.injector.stop_intercepting();
         world.until("the other is Ready too", |it| it.phase(SITES, "bad") == "Ready").await;
     });
 }
