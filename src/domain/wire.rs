@@ -7,6 +7,7 @@ use kube::{
     api::ObjectMeta,
     core::{DynamicObject, TypeMeta},
 };
+use kube_sharding::reading::is_moderate;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{self, MapAccess, Visitor},
@@ -38,6 +39,11 @@ pub fn in_order(data: &impl Serialize) -> String {
 /// copies every field into a buffer before it reads the first.)
 pub fn object(text: &[u8]) -> serde_json::Result<DynamicObject> {
     serde_json::from_slice(text).map(|Object(object)| object)
+}
+
+/// The same of a text that may be of any size or depth; None if it is too large, too deep or no object.
+pub fn moderate_object(text: &str) -> Option<DynamicObject> {
+    is_moderate(text).then(|| object(text.as_bytes()).ok()).flatten()
 }
 
 /// An object as JSON.

@@ -10,7 +10,6 @@ use kube::{
     api::ObjectMeta,
     core::{ApiResource, DynamicObject, DynamicResourceScope},
 };
-use kube_sharding::reading::is_moderate;
 use serde::{Deserialize, Deserializer, de};
 use serde_json::Value;
 
@@ -30,7 +29,7 @@ pub struct Compact {
 impl Compact {
     /// An object as it arrives, if it is a moderate one and can be read.
     pub(super) fn read(text: &str) -> Option<Self> {
-        let mut object = is_moderate(text).then(|| wire::object(text.as_bytes()).ok()).flatten()?;
+        let mut object = wire::moderate_object(text)?;
         if object.types.as_ref().is_some_and(|it| it.kind == PARTIAL)
             && let Some(owned) = bound::owned_data(text)
         {

@@ -82,8 +82,7 @@ pub(super) fn metadata(text: &str) -> Option<Compact> {
 
 /// The API server's answer with an object: the whole of it, or its metadata alone.
 pub(super) fn answer(text: &str) -> Option<DynamicObject> {
-    let whole = reading::is_moderate(text).then(|| wire::object(text.as_bytes()).ok()).flatten();
-    whole.or_else(|| bare(text))
+    wire::moderate_object(text).or_else(|| bare(text))
 }
 
 fn bare(text: &str) -> Option<DynamicObject> {

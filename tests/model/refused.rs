@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kube_sharding_sim::{Call, Fault};
+use kube_sharding_sim::Fault;
 use serde_json::json;
 use tokio::time::Instant;
 
@@ -10,19 +10,12 @@ use crate::world::{BACKUPS, SECRETS, SITES, World, backup, run, site};
 
 const DATABASES: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/databases";
 
-/// Whether a request writes this object.
-fn writes(call: &Call, plural: &str, name: &str) -> bool {
-    let named = call.place.name == name || call.body["metadata"]["name"] == name;
-    call.is_write() && call.place.plural() == plural && named
-}
-
 /// a site's objects are created in order, so that none comes after a rejected one.
 #[test]
 fn nothing_is_created_after_a_rejected_secret() {
     run(1, async {
         let (world, _replica) = World::with_bench(1).await;
-        let rejected = |call: &Call| writes(call, "secrets", "shop-db-password");
-        world.injector.intercept(move |call| if rejected(call) { Fault::Refused(403) } else { Fault::None });
+        world.refuse_writes(("secrets", "shop-db-password"), 403, || true);
         world.server.create_by_hand(SITES, &site("shop"));
         world.until("the Secret is rejected", |it| it.reason(SITES, "shop", "Ready") == "WriteRejected").await;
         world.rest().await;
@@ -41,8 +34,7 @@ fn a_backup_waits_for_a_rejected_write_of_its_secret() {
         world.until("the site is Ready", |it| it.is_settled(SITES, "shop")).await;
         let keys = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "keys"}, "data": {}});
         world.server.create_by_hand(SECRETS, &keys);
-        let rejected = |call: &Call| writes(call, "secrets", "keys");
-        world.injector.intercept(move |call| if rejected(call) { Fault::Refused(403) } else { Fault::None });
+        world.refuse_writes(("secrets", "keys"), 403, || true);
         let before = world.version();
         let mut once = backup("once", "shop");
         once["spec"]["storage"]["s3"]["credentialsSecretRef"] = json!({"name": "keys"});
@@ -64,8 +56,7 @@ fn a_job_whose_creation_fails_is_created_later() {
     run(3, async {
         let (world, _replica) = World::with_bench(3).await;
         let end = Instant::now() + Duration::from_mins(1);
-        let fails = move |call: &Call| writes(call, "jobs", "shop-init") && Instant::now() < end;
-        world.injector.intercept(move |call| if fails(call) { Fault::Refused(500) } else { Fault::None });
+        world.refuse_writes(("jobs", "shop-init"), 500, move || Instant::now() < end);
         world.server.create_by_hand(SITES, &site("shop"));
         world.until("the site is Ready", |it| it.phase(SITES, "shop") == "Ready").await;
     });

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use kube_sharding_sim::{Call, Change, Fault};
+use kube_sharding_sim::Change;
 use serde_json::json;
 
 use crate::{
@@ -85,11 +85,7 @@ fn a_rejected_job_keeps_no_slot() {
         let (world, _replica) = World::with_bench(4).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["siteJobConcurrency"] = json!(1));
         world.rest().await;
-        world.injector.intercept(|call: &Call| {
-            let rejected =
-                call.place.plural() == "jobs" && call.is_write() && call.body["metadata"]["name"] == "bad-init";
-            if rejected { Fault::Refused(403) } else { Fault::None }
-        });
+        world.refuse_writes(("jobs", "bad-init"), 403, || true);
         world.server.create_by_hand(SITES, &site("bad"));
         world.until("the Job is rejected", |it| it.reason(SITES, "bad", "Ready") == "WriteRejected").await;
         world.server.create_by_hand(SITES, &site("good"));

@@ -14,7 +14,7 @@ use std::{
 use frappe_operator::parts::replica::{self, Connection, Surroundings};
 use kube_sharding::election::{Boxed, Election};
 use kube_sharding_sim::{
-    Call, Change, FaultInjector, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
+    Call, Change, Fault, FaultInjector, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -206,6 +206,20 @@ impl World {
     /// Waits until no replica has sent a request for a while.
     pub(crate) async fn rest(&self) {
         self.quiet(QUIET).await;
+    }
+
+    /// Answers writes of this object with a status code, for as long as this is so.
+    pub(crate) fn refuse_writes(
+        &self,
+        (plural, name): (&'static str, &'static str),
+        code: u16,
+        while_so: impl Fn() -> bool + Send + Sync + 'static,
+    ) {
+        self.injector.intercept(move |call: &Call| {
+            let named = call.place.name == name || call.body["metadata"]["name"] == name;
+            let refused = call.is_write() && call.place.plural() == plural && named && while_so();
+            if refused { Fault::Refused(code) } else { Fault::None }
+        });
     }
 
     /// Waits until no replica has sent a request for this time.

@@ -181,14 +181,14 @@ async fn own_secret(
     site: &FrappeSite,
     key: &Key,
 ) -> Result<Option<Arc<DynamicObject>>, kube::Error> {
-    let user = context.site_children.get(Kind::User, &Place::of(site).key("user"));
-    let had = site.status.as_ref().is_some_and(|status| status.identity.is_some())
-        || user.is_some_and(|user| Owner::site(site).has(&user));
-    match context.site_children.get(Kind::Secret, key) {
-        Some(cached) => Ok(Some(cached)),
-        None if had => live::secret_metadata(&context.client, key).await,
-        None => Ok(None),
+    let cached = context.site_children.get(Kind::Secret, key);
+    if cached.is_some() {
+        return Ok(cached);
     }
+    let user = || context.site_children.get(Kind::User, &Place::of(site).key("user"));
+    let had = site.status.as_ref().is_some_and(|status| status.identity.is_some())
+        || user().is_some_and(|user| Owner::site(site).has(&user));
+    if had { live::secret_metadata(&context.client, key).await } else { Ok(None) }
 }
 
 type ByName = BTreeMap<String, Arc<DynamicObject>>;
