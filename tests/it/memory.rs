@@ -3,7 +3,7 @@
 //! HOSTILE_OBJECTS is the number of ConfigMaps, sites and Jobs each, HOSTILE_SITES another number of sites, OPERATOR_PROGRAM the
 //! measured build. etcd is limited to ETCD_BYTES_MAX, by default 2 GiB.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::LazyLock};
 
 use frappe_crds::FrappeSite;
 use frappe_loadtest::process::{Operator, Options};
@@ -27,14 +27,18 @@ const GROWTH_MAX_KB: u64 = 20 << 10;
 /// The chart's limit, in kB.
 const LIMIT_KB: u64 = 256 << 10;
 
-/// Text that does not compress.
-fn noise(seed: u64, characters: usize) -> String {
-    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
-    let letter = |_| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap_or(0)).to_ascii_lowercase()
-    };
-    (0_u64..).map(letter).filter(char::is_ascii_alphanumeric).take(characters).collect()
+/// Text that does not compress, another one for each seed: a part of one long text.
+fn noise(seed: usize, characters: usize) -> &'static str {
+    static TEXT: LazyLock<String> = LazyLock::new(|| {
+        let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+        let letter = |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + u8::try_from((state >> 33) % 90).unwrap_or(0)).to_ascii_lowercase()
+        };
+        (0_u64..).map(letter).filter(char::is_ascii_alphanumeric).take(2 * CHARACTERS).collect()
+    });
+    let from = seed * 997 % CHARACTERS;
+    &TEXT[from..from + characters]
 }
 
 fn memory_kb(operator: &Operator, field: &str) -> u64 {
@@ -85,13 +89,13 @@ async fn crowd(client: &Client, count: usize, sites: usize) {
     make::<ConfigMap>(client, count, |number| {
         let bench = if number % 2 == 0 { "bench" } else { "nobody" };
         json!({"metadata": {"name": format!("map-{number}"), "labels": labels(bench)},
-               "data": {"text": noise(number as u64, CHARACTERS)}})
+               "data": {"text": noise(number, CHARACTERS)}})
     })
     .await;
     make::<FrappeSite>(client, sites, |number| {
-        json!({"metadata": {"name": format!("site-{number}"), "annotations": {"text": noise(number as u64, 200_000)}},
+        json!({"metadata": {"name": format!("site-{number}"), "annotations": {"text": noise(number, 200_000)}},
                "spec": {"siteName": format!("site-{number}.example.com"), "benchRef": {"name": "nobody"},
-                        "siteConfig": {"nested": {"text": noise(7 + number as u64, CHARACTERS)}}}})
+                        "siteConfig": {"nested": {"text": noise(7 + number, CHARACTERS)}}}})
     })
     .await;
     make::<Job>(client, count, |number| {
@@ -99,9 +103,9 @@ async fn crowd(client: &Client, count: usize, sites: usize) {
         for (name, value) in [("frappe.vyogo.tech/slot", "7"), ("frappe.vyogo.tech/site-uid", "u"), ("site", "shop")] {
             labels[name] = json!(value);
         }
-        let container = json!({"name": "a", "image": "a", "args": [noise(number as u64, CHARACTERS)]});
+        let container = json!({"name": "a", "image": "a", "args": [noise(number, CHARACTERS)]});
         json!({"metadata": {"name": format!("job-{number}"), "labels": labels,
-                            "annotations": {"text": noise(number as u64, 200_000)}},
+                            "annotations": {"text": noise(number, 200_000)}},
                "spec": {"suspend": true, "template": {"spec": {"restartPolicy": "Never", "containers": [container]}}}})
     })
     .await;
