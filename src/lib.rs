@@ -52,7 +52,9 @@ pub mod parts {
     pub mod replica {
         use clap::Parser;
 
-        pub use crate::{io::client::Connection, operator::Surroundings};
+        pub use kube_sharding::client::Connection;
+
+        pub use crate::operator::Surroundings;
 
         /// Runs it with these arguments of the command `run`, until it is stopped: everything that the program does, but signals,
         /// the HTTP server and metrics.

@@ -7,8 +7,8 @@
 use std::io::Write;
 
 use crate::{
-    Incarnation,
     hash::{fnv1a64, fnv1a64_after},
+    member::Incarnation,
 };
 
 /// A member that may own slots.

@@ -14,9 +14,9 @@ use kube::{Resource, ResourceExt};
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    Slot, SlotSet,
     keep::{Keep, Whole},
     key::Key,
+    slot::{Slot, SlotSet},
     strangers::Strangers,
 };
 

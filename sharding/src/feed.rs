@@ -6,10 +6,10 @@ use kube::Client;
 use tokio::sync::watch;
 
 use crate::{
-    Slot, SlotSet,
     cache::{Cache, Change},
     groups::{Groups, Selection, Sink},
     keep::Keep,
+    slot::{Slot, SlotSet},
     watch::{Query, Read},
 };
 

@@ -16,10 +16,10 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    SLOTS, Slot, SlotSet,
     clock::Clock,
     doors::{Door, settle},
     map::Entry,
+    slot::{SLOTS, Slot, SlotSet},
 };
 
 /// Entries of a map: the slots and the coordinator.

@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use crate::{
-    Slot, SlotSet,
     namespaces::follow_namespaces,
+    slot::{Slot, SlotSet},
     watch::{Query, Read, Seen, read},
 };
 

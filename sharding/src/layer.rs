@@ -107,6 +107,11 @@ where
     }
 }
 
+/// Whether a request writes an Event, which has no owner.
+pub fn is_event(request: &Request<Body>) -> bool {
+    request.uri().path().starts_with("/apis/events.k8s.io/")
+}
+
 /// Groups whose kinds are questions: the API server answers them and stores nothing.
 const REVIEWS: [&str; 2] = ["/apis/authentication.k8s.io/", "/apis/authorization.k8s.io/"];
 
@@ -128,7 +133,7 @@ mod tests {
     use tower::{ServiceExt, service_fn};
 
     use super::*;
-    use crate::{Slot, clock::SystemClock, gate::Opening};
+    use crate::{clock::SystemClock, gate::Opening, slot::Slot};
 
     const SCOPE: Scope = Scope::Slot(Slot::new(3));
 

@@ -5,7 +5,10 @@
 
 use std::fmt;
 
-use crate::{Incarnation, Slot, member::Version};
+use crate::{
+    member::{Incarnation, Version},
+    slot::Slot,
+};
 
 /// One thing of the map that is owned: a slot, or behind the last slot, the coordinator's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

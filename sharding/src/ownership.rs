@@ -4,9 +4,15 @@ use std::collections::BTreeMap;
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{Incarnation, Slot, SlotSet, map::SlotMap, runtime::Handle};
+use crate::{
+    map::SlotMap,
+    member::Incarnation,
+    runtime::Handle,
+    slot::{Slot, SlotSet},
+};
 
-/// Sets of slots that follow the gate.
+/// Sets of slots that follow the gate. Cheap to clone.
+#[derive(Clone)]
 pub struct Ownership {
     /// Slots whose objects this member needs.
     pub held: watch::Receiver<SlotSet>,

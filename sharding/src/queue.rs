@@ -19,8 +19,8 @@ use tokio::{
 };
 
 use crate::{
-    SlotSet,
     gate::{Gate, Permit, Refusal, Scope},
+    slot::SlotSet,
 };
 
 /// Wait before a member that may not act asks again whether it may.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::*;
-use crate::{Slot, clock::Clock, gate::Opening, timing::Now};
+use crate::{clock::Clock, gate::Opening, slot::Slot, timing::Now};
 
 struct Fixed(AtomicU64);
 

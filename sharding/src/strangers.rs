@@ -8,7 +8,10 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use crate::{Slot, SlotSet, key::Key};
+use crate::{
+    key::Key,
+    slot::{Slot, SlotSet},
+};
 
 /// Strangers that are noted of one namespace; more are forgotten. Whoever may create objects decides how many there are.
 const NOTED_PER_NAMESPACE_MAX: usize = 1_000;

@@ -3,7 +3,7 @@
 
 use kube::{Resource, api::ObjectMeta};
 
-use crate::Slot;
+use crate::slot::Slot;
 
 /// The field that an object lacks, if it lacks one; `namespaced` says whether its kind has a namespace.
 pub fn lacking(metadata: &ObjectMeta, namespaced: bool) -> Option<&'static str> {

@@ -20,9 +20,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::{
-    Incarnation, SLOTS,
     map::{Content, Correction, Entry, Holding, NUMBER_MAX, SlotMap},
-    member::{Facts, LeaseRecord, Readiness, Version},
+    member::{Facts, Incarnation, LeaseRecord, Readiness, Version},
+    slot::SLOTS,
     timing::Timing,
 };
 

@@ -17,7 +17,7 @@ use crate::{
         backup::index::Indexes,
         site::{locks::Locks, root_secrets::RootSecrets},
     },
-    domain::{capabilities::Capabilities, key::Key, object::Kind},
+    domain::{capabilities::Capabilities, key::Key, object::Kind, watches::Narrowing},
     io::{
         cache::{Cache, Change, version_of},
         clock::WallClock,
@@ -32,14 +32,18 @@ use crate::{
 /// What is called with each change of an object.
 pub type Reaction = Arc<dyn Fn(Change<Compact>) + Send + Sync>;
 
+/// Caches, with the reaction to changes of each, by kind and by what they show.
+pub type Caches = BTreeMap<(Kind, Narrowing), (Arc<ChildCache>, Reaction)>;
+
 /// Caches of several kinds, and the reaction to changes of each.
 #[derive(Default)]
 pub struct Children(BTreeMap<Kind, (Arc<ChildCache>, Reaction)>);
 
 impl Children {
-    /// Adds the cache of a kind.
-    pub fn insert(&mut self, kind: Kind, cache: Arc<ChildCache>, changed: Reaction) {
-        self.0.insert(kind, (cache, changed));
+    /// The caches with these narrowings.
+    pub fn of(caches: &Caches, narrowings: &[Narrowing]) -> Self {
+        let wanted = caches.iter().filter(|((_, narrowing), _)| narrowings.contains(narrowing));
+        Self(wanted.map(|((kind, _), (cache, changed))| (*kind, (Arc::clone(cache), Arc::clone(changed)))).collect())
     }
 
     /// The cache of a kind.

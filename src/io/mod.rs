@@ -10,7 +10,6 @@ pub mod departures;
 pub mod events;
 pub mod index;
 pub mod live;
-pub mod meter;
 pub mod named;
 pub mod random;
 mod unread;

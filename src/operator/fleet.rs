@@ -12,7 +12,7 @@ use kube_sharding::{
     wire::Names,
 };
 use metrics::{counter, gauge};
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use super::reason::SLOTS_TAKEN_OVER;
 use crate::{
@@ -41,35 +41,32 @@ pub(super) struct Fleet {
 
 impl Fleet {
     /// Tells until the task is dropped.
-    pub(super) fn follow(self, tasks: &mut JoinSet<()>) {
-        tasks.spawn(async move {
-            let (mut view, mut coordinates) = (self.handle.view(), false);
-            let mut map: Option<Arc<SlotMap>> = None;
-            let mut waiting: std::collections::HashMap<Key, (i64, Instant)> = std::collections::HashMap::new();
-            let mut looks = tokio::time::interval(LOOK_INTERVAL);
-            looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            loop {
-                tokio::select! {
-                    changed = view.changed() => if changed.is_err() { return },
-                    _ = looks.tick() => self.look_at_sites(&mut waiting),
-                }
-                let now = view.borrow_and_update().clone();
-                self.publish(&now);
-                let elected = self.handle.gate().opening().borrow().coordinates();
-                if elected != std::mem::replace(&mut coordinates, elected) {
-                    tracing::info!(
-                        "{}",
-                        if elected { "became coordinator: reconciling benches" } else { "no longer coordinator" }
-                    );
-                }
-                let next =
-                    now.map.clone().filter(|next| map.as_ref().is_none_or(|known| known.version != next.version));
-                let Some(next) = next else { continue };
-                if let Some(before) = map.replace(Arc::clone(&next)) {
-                    self.map_changed(&before, &next).await;
-                }
+    pub(super) async fn follow(self) {
+        let (mut view, mut coordinates) = (self.handle.view(), false);
+        let mut map: Option<Arc<SlotMap>> = None;
+        let mut waiting: std::collections::HashMap<Key, (i64, Instant)> = std::collections::HashMap::new();
+        let mut looks = tokio::time::interval(LOOK_INTERVAL);
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = view.changed() => if changed.is_err() { return },
+                _ = looks.tick() => self.look_at_sites(&mut waiting),
             }
-        });
+            let now = view.borrow_and_update().clone();
+            self.publish(&now);
+            let elected = self.handle.gate().opening().borrow().coordinates();
+            if elected != std::mem::replace(&mut coordinates, elected) {
+                tracing::info!(
+                    "{}",
+                    if elected { "became coordinator: reconciling benches" } else { "no longer coordinator" }
+                );
+            }
+            let next = now.map.clone().filter(|next| map.as_ref().is_none_or(|known| known.version != next.version));
+            let Some(next) = next else { continue };
+            if let Some(before) = map.replace(Arc::clone(&next)) {
+                self.map_changed(&before, &next).await;
+            }
+        }
     }
 
     fn publish(&self, view: &View) {

@@ -214,7 +214,7 @@ impl Reactions {
         })
     }
 
-    /// Whom an API concerns is woken once its objects are listed: `readiness.rs`.
+    /// Whom an API concerns is woken once its objects are listed: `offers.rs`.
     fn to_definition(&self) -> Reaction {
         let definitions = Arc::clone(&self.definitions);
         Arc::new(move |change| {

@@ -6,10 +6,10 @@ use std::{
 };
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Client, ResourceExt};
-use kube_sharding::{Slot, watch::Query};
+use kube::ResourceExt;
+use kube_sharding::{Slot, SlotSet, session::Session, watch::Query};
 use metrics::gauge;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::sync::watch;
 
 use super::{concerned::Concerned, reason::INVALID_VALUE};
 use crate::{
@@ -23,18 +23,17 @@ use crate::{
     },
 };
 
-/// Starts the watch; the cache that is returned is synced once the settings are read. `changed` is called when they
-/// change, with whom that concerns.
+/// Starts the watch; what is returned is whole once the settings are read. `changed` is called when they change, with whom
+/// that concerns.
 pub(super) fn start(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
+    session: &Session,
     namespace: &str,
     events: Events,
     settings: watch::Sender<Arc<OperatorConfig>>,
     changed: impl Fn(Concerned) + Send + Sync + 'static,
-) -> Arc<Cache<ConfigMap>> {
+) -> watch::Receiver<SlotSet> {
     report(&settings.borrow());
-    let cache = Arc::new(Cache::new(|_: &ConfigMap| Some(Slot::new(0))));
+    let cache = Arc::new(Cache::<ConfigMap>::new(|_| Some(Slot::new(0))));
     let query = Query { fields: format!("metadata.name={CONFIG_MAP}"), ..Query::of::<ConfigMap>(&(), Some(namespace)) };
     let known = Mutex::new(BTreeMap::new());
     let take = move |change: Change<ConfigMap>| {
@@ -54,8 +53,9 @@ pub(super) fn start(
             changed(concerned);
         }
     };
-    tasks.spawn(watcher::run(client.clone(), Scope::everything(query), Arc::clone(&cache), take));
-    cache
+    let synced = cache.synced();
+    session.spawn(watcher::run(session.client().clone(), Scope::everything(query), cache, take));
+    synced
 }
 
 /// Names of the keys that were added, changed or removed; values may be long.

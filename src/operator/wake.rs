@@ -33,7 +33,7 @@ pub(super) struct Wake {
     pub(super) benches: Arc<Cache<FrappeBench>>,
     pub(super) site_queue: Queue<Key, Key>,
     pub(super) backup_queue: Queue<Key, Key>,
-    pub(super) bench_queue: Queue<(), Key>,
+    pub(super) bench_queue: Queue<Key, Key>,
     /// Which sites have SiteBackups.
     pub(super) backups: Indexes,
     pub(super) gate: Gate,
@@ -155,7 +155,7 @@ impl Wake {
     /// A bench, or something of it, changed.
     pub(super) fn bench(&self, key: Key) {
         if self.gate.owns(Scope::Coordinator) {
-            self.bench_queue.push((), key, Priority::Normal);
+            self.bench_queue.push(Key::default(), key, Priority::Normal);
         }
     }
 

@@ -1,171 +1,57 @@
 //! Starts the watches of the table of kinds: what is listed, how narrowly, and in which cache it is kept.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{Client, Resource, ResourceExt, core::DynamicObject};
-use kube_sharding::{
-    Incarnation, Slot, SlotSet,
-    groups::Selection,
-    ownership::Ownership,
-    runtime::Handle,
-    watch::{Query, server_selects_shards},
-};
-use tokio::{sync::watch, task::JoinSet};
+use kube::{ResourceExt, core::DynamicObject};
+use kube_sharding::{Slot, SlotSet, groups::Selection, ownership::Ownership, session::Session, watch::Query};
+use tokio::sync::watch;
 
-use super::{
-    apis::{Definitions, Present},
-    reactions::Reactions,
-    readiness::{Readiness, Source, Sources},
-    wake::Wake,
-};
+use super::{apis::Present, offers::Watched, reactions::Reactions, wake::Wake};
 use crate::{
     controllers::{
-        bench::{pod_health::PodProblems, watch as bench_watch},
-        context::{ChildCache, Children, Reaction},
-        site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
+        bench::watch as bench_watch,
+        context::{Caches, ChildCache, Reaction},
+        site::{job_slots::JobBudget, watch as site_watch},
     },
     domain::{
-        capabilities::Reader,
         key::Key,
         kinds::Kind,
         labels,
         watches::{Narrowing, Wakes, Watch},
     },
     io::{
-        cache::{Cache, Decision},
+        cache::{Cache, Change, Decision},
+        cached::Cached,
         compact::Compact,
-        named::Named,
         watch::{self as watcher, Scope},
     },
 };
 
-/// Every cache, while its watch runs.
-pub(super) struct Watches {
-    pub(super) sites: Arc<Cache<FrappeSite>>,
-    pub(super) benches: Arc<Cache<FrappeBench>>,
-    pub(super) site_children: Children,
-    pub(super) bench_children: Children,
-    pub(super) readiness: Readiness,
-    pub(super) pod_problems: Arc<PodProblems>,
-    pub(super) jobs: Arc<JobBudget>,
-    pub(super) user_secrets: Arc<ChildCache>,
-    pub(super) claims: Arc<Claims>,
-    pub(super) root_secrets: Arc<RootSecrets>,
-    pub(super) ingress_services: Named,
-    pub(super) new_backups: Arc<ChildCache>,
-    /// What every replica lists before it may own anything.
-    before_owning: Vec<watch::Receiver<SlotSet>>,
-}
-
-/// What starts watches.
-struct Starter<'a> {
-    tasks: &'a mut JoinSet<()>,
-    client: Client,
-    ownership: Ownership,
-    wake: Wake,
-    /// Namespaces that are looked at; all if empty.
-    namespaces: Vec<String>,
-    /// Whether the API server selects sites by the hash of their uid; by label if not.
-    by_hash: bool,
-    present: Present,
-    reactions: Reactions,
-}
-
-/// Caches of objects, by what they show.
-type Caches = BTreeMap<(Kind, Narrowing), (Arc<ChildCache>, Reaction)>;
-
-/// Starts every watch, of these namespaces only unless there are none.
-pub(super) async fn start(
-    tasks: &mut JoinSet<()>,
-    client: &Client,
-    (handle, me): (&Handle, &Incarnation),
-    wake: Wake,
-    namespaces: &[String],
-) -> Watches {
-    // Of definitions there is always one, also before the first site is made.
-    let paths = [Kind::Site, Kind::CustomResourceDefinition].map(|it| DynamicObject::url_path(&it.resource(), None));
-    // Labels do on every server; one that does not answer now is asked no further.
-    let by_hash = namespaces.is_empty() && server_selects_shards(client, &paths).await.unwrap_or(false);
-    tracing::debug!(by_hash, "whether the API server selects sites by the hash of their uid; by label if not");
-    let ownership = Ownership::follow(tasks, handle, me);
-    let (definitions, present) = Definitions::new();
-    let jobs = budget(tasks, &ownership, &wake);
-    let reactions = Reactions::new(client.clone(), wake.clone(), Arc::clone(&jobs), definitions);
-    let mut starter = Starter {
-        tasks,
-        client: client.clone(),
-        ownership,
-        wake,
-        namespaces: namespaces.to_vec(),
-        by_hash,
-        present,
-        reactions,
-    };
-    let (mut caches, mut watched) = (Caches::new(), Vec::new());
-    for kind in Kind::ALL {
-        for watch in kind.row().watches {
-            if let Some(synced) = starter.start(*kind, watch, &mut caches) {
-                watched.push(Source::of(*kind, watch, synced));
-            }
-        }
-    }
-    let Starter { tasks, wake, ownership, present, reactions, .. } = starter;
-    let before_owning = watched.iter().filter(|it| it.is_awaited_by(Reader::Replica)).map(|it| it.synced.clone());
-    let before_owning = before_owning.collect();
-    let sources = Sources { watched, present, openings: handle.gate().openings() };
-    let sources = sources.and_open(ownership.open, ownership.coordinating);
-    let readiness = Readiness::follow(tasks, sources, wake.clone());
-    let woken = wake.clone();
-    Watches {
-        site_children: children(&caches, &[Narrowing::OfSites, Narrowing::Slots, Narrowing::Everything]),
-        bench_children: children(&caches, &[Narrowing::OfBenches]),
-        readiness,
-        pod_problems: reactions.pod_problems,
-        jobs,
-        user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)].0),
-        claims: reactions.claims,
-        root_secrets: reactions.root_secrets,
-        ingress_services: Named::new(client.clone(), Kind::Service, move || woken.benches()),
-        new_backups: Arc::clone(&caches[&(Kind::SiteBackup, Narrowing::Unlabelled)].0),
-        sites: wake.sites,
-        benches: wake.benches,
-        before_owning,
-    }
-}
-
-impl Watches {
-    /// Waits for the first lists of what every member needs, whatever it owns.
-    pub(super) async fn shared_synced(&self) {
-        for synced in &self.before_owning {
-            // It cannot fail: the caches that send it are this one's own.
-            let _ = synced.clone().wait_for(|slots| *slots == SlotSet::ALL).await;
-        }
-    }
-}
-
-/// The caches with these narrowings, by kind.
-fn children(caches: &Caches, narrowings: &[Narrowing]) -> Children {
-    let mut children = Children::default();
-    for ((kind, _), (cache, changed)) in caches.iter().filter(|((_, narrowing), _)| narrowings.contains(narrowing)) {
-        children.insert(*kind, Arc::clone(cache), Arc::clone(changed));
-    }
-    children
+/// Caches of the objects that are not sites or benches, for each watch of the table.
+pub(super) fn caches_of_objects(wake: &Wake, reactions: &Reactions) -> Caches {
+    let rows = Kind::ALL.iter().flat_map(|kind| kind.row().watches.iter().map(move |watch| (*kind, watch)));
+    rows.filter_map(|(kind, watch)| {
+        let changed = reactions.to_object(kind, watch)?;
+        Some(((kind, watch.narrowing), (Arc::new(cache(wake, kind, watch.narrowing)), changed)))
+    })
+    .collect()
 }
 
 /// The budget of site Jobs: follows the slots, and wakes who may go on.
-fn budget(tasks: &mut JoinSet<()>, ownership: &Ownership, wake: &Wake) -> Arc<JobBudget> {
+pub(super) fn budget(session: &Session, wake: &Wake) -> Arc<JobBudget> {
     let sites = Arc::clone(&wake.sites);
     let known = move |key: &Key, uid: &str, bench: &Key| {
         sites
             .get(key)
             .is_some_and(|site| site.metadata.uid.as_deref() == Some(uid) && site_watch::lane(&site) == *bench)
     };
-    let (jobs, mut woken) = JobBudget::new(ownership.held.clone(), ownership.others.clone(), known);
+    let Ownership { held, others, .. } = session.ownership();
+    let (jobs, mut woken) = JobBudget::new(held.clone(), others.clone(), known);
     let (jobs, wake) = (Arc::new(jobs), wake.clone());
-    let (mut held, mut others) = (ownership.held.clone(), ownership.others.clone());
+    let (mut held, mut others) = (held.clone(), others.clone());
     let budget = Arc::clone(&jobs);
-    tasks.spawn(async move {
+    session.spawn(async move {
         loop {
             tokio::select! {
                 Some(site) = woken.recv() => wake.site_now(&site),
@@ -202,70 +88,126 @@ pub(super) fn caches() -> WakeCaches {
     (Arc::new(Cache::new(slot_of_site)), Arc::new(Cache::new(one_slot)), Arc::new(Cache::new(one_slot)))
 }
 
-impl Starter<'_> {
-    /// Starts one watch; returns the slots that it has listed. Watches of single objects start when an object references one.
-    fn start(&mut self, kind: Kind, watch: &Watch, caches: &mut Caches) -> Option<watch::Receiver<SlotSet>> {
-        if let Some(changed) = self.reactions.to_object(kind, watch) {
-            let cache = self.watch_objects(kind, watch.narrowing, Arc::clone(&changed));
-            let synced = cache.synced();
-            caches.insert((kind, watch.narrowing), (cache, changed));
-            return Some(synced);
+/// What is kept of a kind.
+fn cache(wake: &Wake, kind: Kind, narrowing: Narrowing) -> ChildCache {
+    match narrowing {
+        Narrowing::OfSites => {
+            let (sites, unlabelled) = (Arc::clone(&wake.sites), Arc::clone(&wake.unlabelled));
+            let decide = move |child: &Compact| {
+                let claimed = site_watch::owner(child).zip(child.label(labels::SITE_UID));
+                let Some((key, uid)) = claimed else { return Decision::Drop };
+                let of =
+                    |cache: &Cache<FrappeSite>| cache.get(&key).filter(|it| it.metadata.uid.as_deref() == Some(uid));
+                let Some(site) = of(&sites).or_else(|| of(&unlabelled)) else {
+                    return Decision::Note(uid.to_owned());
+                };
+                if site_watch::is_part(&site, kind, child) { Decision::Keep } else { Decision::Drop }
+            };
+            Cache::new(slot_of_child).deciding(Box::new(decide))
         }
+        Narrowing::OfBenches => {
+            let benches = Arc::clone(&wake.benches);
+            let decide = move |child: &Compact| {
+                let Some(bench) = bench_watch::owner(child) else { return Decision::Drop };
+                let is_part = bench_watch::is_part(&bench.name, kind, &child.name_any());
+                match (is_part, benches.get(&bench)) {
+                    (true, Some(_)) => Decision::Keep,
+                    (true, None) => Decision::Note(bench.to_string()),
+                    (false, _) => Decision::Drop,
+                }
+            };
+            Cache::new(one_slot).deciding(Box::new(decide))
+        }
+        Narrowing::Slots => Cache::new(slot_of_child),
+        Narrowing::Unlabelled | Narrowing::Marked | Narrowing::Everything | Narrowing::Named | Narrowing::Settings => {
+            Cache::new(one_slot)
+        }
+    }
+}
+
+/// What starts watches.
+pub(super) struct Starter<'a> {
+    pub(super) session: &'a Session,
+    pub(super) wake: &'a Wake,
+    pub(super) reactions: &'a Reactions,
+    pub(super) caches: &'a Caches,
+    pub(super) present: &'a Present,
+    /// Namespaces that are looked at; all if empty.
+    pub(super) namespaces: &'a [String],
+}
+
+impl Starter<'_> {
+    /// Starts every watch of the table.
+    pub(super) fn start_all(&self) -> Vec<Watched> {
+        let rows = Kind::ALL.iter().flat_map(|kind| kind.row().watches.iter().map(move |watch| (*kind, watch)));
+        rows.filter_map(|(kind, watch)| {
+            let synced = self.start(kind, watch)?;
+            let present = kind.row().needs.map(|api| self.present[&api].clone());
+            Some(Watched::of(kind, watch, synced, present))
+        })
+        .collect()
+    }
+
+    /// Starts one watch; returns the slots that it has listed. Watches of single objects start when an object references one.
+    fn start(&self, kind: Kind, watch: &Watch) -> Option<watch::Receiver<SlotSet>> {
+        if let Some((cache, changed)) = self.caches.get(&(kind, watch.narrowing)) {
+            return Some(self.watch_objects(kind, watch.narrowing, cache, Arc::clone(changed)));
+        }
+        let reactions = self.reactions;
+        let Wake { sites, unlabelled, benches, .. } = self.wake;
         match (watch.wakes, watch.narrowing) {
-            (Wakes::Site, Narrowing::Unlabelled) => self.watch_new_sites(),
-            (Wakes::Site, _) => Some(self.watch_sites()),
-            (Wakes::Bench, _) => Some(self.watch_benches()),
+            // A site that is new has no label yet: every member looks, the owner of its slot takes it.
+            (Wakes::Site, Narrowing::Unlabelled) if self.session.selects_shards() => None,
+            (Wakes::Site, Narrowing::Unlabelled) => {
+                let query = Query { labels: format!("!{}", labels::SLOT), ..self.query(Kind::Site) };
+                Some(self.feed(Scope::everything(query), unlabelled, reactions.to_new_site()))
+            }
+            (Wakes::Site, _) => Some(self.feed(self.scope_of_sites(), sites, reactions.to_site())),
+            (Wakes::Bench, _) => {
+                Some(self.feed(Scope::everything(self.query(Kind::Bench)), benches, reactions.to_bench()))
+            }
             _ => None,
         }
     }
 
-    fn watch_sites(&mut self) -> watch::Receiver<SlotSet> {
-        let by_label = || Selection::LabelUnlessAll(labels::SLOT.to_owned());
-        let selection = if self.by_hash { Selection::Shards } else { by_label() };
-        let scope = Scope { query: self.query(Kind::Site), selection, owned: self.ownership.held.clone() };
-        let cache = Arc::clone(&self.wake.sites);
-        self.tasks.spawn(watcher::run(self.client.clone(), scope, cache, self.reactions.to_site()));
-        self.wake.sites.synced()
+    fn feed<K: Cached>(
+        &self,
+        scope: Scope,
+        cache: &Arc<Cache<K>>,
+        changed: impl Fn(Change<K::Form>) + Send + 'static,
+    ) -> watch::Receiver<SlotSet> {
+        self.session.spawn(watcher::run(self.session.client().clone(), scope, Arc::clone(cache), changed));
+        cache.synced()
     }
 
-    /// A site that is new has no label yet: every member looks, the owner of its slot takes it.
-    fn watch_new_sites(&mut self) -> Option<watch::Receiver<SlotSet>> {
-        if self.by_hash {
-            return None;
-        }
-        let query = Query { labels: format!("!{}", labels::SLOT), ..self.query(Kind::Site) };
-        let scope = Scope::everything(query);
-        let cache = Arc::clone(&self.wake.unlabelled);
-        self.tasks.spawn(watcher::run(self.client.clone(), scope, cache, self.reactions.to_new_site()));
-        Some(self.wake.unlabelled.synced())
+    fn scope_of_sites(&self) -> Scope {
+        let selection = if self.session.selects_shards() {
+            Selection::Shards
+        } else {
+            Selection::LabelUnlessAll(labels::SLOT.to_owned())
+        };
+        Scope { query: self.query(Kind::Site), selection, owned: self.session.ownership().held.clone() }
     }
 
-    fn watch_benches(&mut self) -> watch::Receiver<SlotSet> {
-        let scope = Scope::everything(self.query(Kind::Bench));
-        let cache = Arc::clone(&self.wake.benches);
-        self.tasks.spawn(watcher::run(self.client.clone(), scope, cache, self.reactions.to_bench()));
-        self.wake.benches.synced()
-    }
-
-    fn watch_objects(&mut self, kind: Kind, narrowing: Narrowing, changed: Reaction) -> Arc<ChildCache> {
-        let cache = Arc::new(self.cache(kind, narrowing));
-        let (client, scope, held) = (self.client.clone(), self.scope(kind, narrowing), Arc::clone(&cache));
-        let present = kind.row().needs.map(|api| self.present[&api].clone());
-        let changed = move |change| changed(change);
-        self.tasks.spawn(async move {
-            match present {
-                Some(present) => watcher::run_while_present(present, client, scope, held, changed).await,
-                None => watcher::run(client, scope, held, changed).await,
-            }
-        });
-        cache
+    fn watch_objects(
+        &self,
+        kind: Kind,
+        narrowing: Narrowing,
+        cache: &Arc<ChildCache>,
+        changed: Reaction,
+    ) -> watch::Receiver<SlotSet> {
+        let (scope, changed) = (self.scope(kind, narrowing), move |change| changed(change));
+        let Some(api) = kind.row().needs else { return self.feed(scope, cache, changed) };
+        let (client, present) = (self.session.client().clone(), self.present[&api].clone());
+        self.session.spawn(watcher::run_while_present(present, client, scope, Arc::clone(cache), changed));
+        cache.synced()
     }
 
     /// How objects of a kind are asked for.
     fn query(&self, kind: Kind) -> Query {
         let query = Query::of::<DynamicObject>(&kind.resource(), None);
         let query = Query { metadata_only: kind.row().metadata_only, ..query };
-        if kind.row().is_of_cluster { query } else { query.within(&self.namespaces) }
+        if kind.row().is_of_cluster { query } else { query.within(self.namespaces) }
     }
 
     /// Which objects of a kind are asked for, and while what is owned.
@@ -274,57 +216,17 @@ impl Starter<'_> {
         let labelled = |labels: String| Query { labels, ..query.clone() };
         let by_slot = Selection::Label(labels::SLOT.to_owned());
         match narrowing {
-            Narrowing::Slots => Scope { query, selection: by_slot, owned: self.ownership.held.clone() },
+            Narrowing::Slots => Scope { query, selection: by_slot, owned: self.session.ownership().held.clone() },
             // Whose an object is can be told once the sites are listed.
             Narrowing::OfSites => Scope { query, selection: by_slot, owned: self.wake.sites.synced() },
             Narrowing::Unlabelled => Scope::everything(labelled(format!("!{}", labels::SLOT))),
             Narrowing::OfBenches => Scope {
                 query: labelled(format!("{}={},!{}", labels::MANAGED_BY, labels::MANAGER, labels::SLOT)),
                 selection: Selection::Everything,
-                owned: self.ownership.coordinates.clone(),
+                owned: self.session.ownership().coordinates.clone(),
             },
             Narrowing::Marked => Scope::everything(labelled(labels::WATCHED.to_owned())),
             Narrowing::Everything | Narrowing::Named | Narrowing::Settings => Scope::everything(query),
-        }
-    }
-
-    /// What is kept of a kind.
-    fn cache(&self, kind: Kind, narrowing: Narrowing) -> ChildCache {
-        match narrowing {
-            Narrowing::OfSites => {
-                let (sites, unlabelled) = (Arc::clone(&self.wake.sites), Arc::clone(&self.wake.unlabelled));
-                let decide = move |child: &Compact| {
-                    let claimed = site_watch::owner(child).zip(child.label(labels::SITE_UID));
-                    let Some((key, uid)) = claimed else { return Decision::Drop };
-                    let of = |cache: &Cache<FrappeSite>| {
-                        cache.get(&key).filter(|it| it.metadata.uid.as_deref() == Some(uid))
-                    };
-                    let Some(site) = of(&sites).or_else(|| of(&unlabelled)) else {
-                        return Decision::Note(uid.to_owned());
-                    };
-                    if site_watch::is_part(&site, kind, child) { Decision::Keep } else { Decision::Drop }
-                };
-                Cache::new(slot_of_child).deciding(Box::new(decide))
-            }
-            Narrowing::OfBenches => {
-                let benches = Arc::clone(&self.wake.benches);
-                let decide = move |child: &Compact| {
-                    let Some(bench) = bench_watch::owner(child) else { return Decision::Drop };
-                    let is_part = bench_watch::is_part(&bench.name, kind, &child.name_any());
-                    match (is_part, benches.get(&bench)) {
-                        (true, Some(_)) => Decision::Keep,
-                        (true, None) => Decision::Note(bench.to_string()),
-                        (false, _) => Decision::Drop,
-                    }
-                };
-                Cache::new(one_slot).deciding(Box::new(decide))
-            }
-            Narrowing::Slots => Cache::new(slot_of_child),
-            Narrowing::Unlabelled
-            | Narrowing::Marked
-            | Narrowing::Everything
-            | Narrowing::Named
-            | Narrowing::Settings => Cache::new(one_slot),
         }
     }
 }

@@ -20,10 +20,9 @@ use tokio::time::timeout;
 
 use super::settings::Settings;
 use crate::{
-    Incarnation,
     election::Boxed,
     map::Content,
-    member::{Facts, LeaseRecord, Version},
+    member::{Facts, Incarnation, LeaseRecord, Version},
     step::{Effect, Failure, Input},
     timing::Timing,
     wire::{LeaseToWrite, Names},

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Incarnation, clock::Clock, timing::Timing, wire::Names};
+use crate::{clock::Clock, member::Incarnation, timing::Timing, wire::Names};
 
 /// What a member needs.
 #[derive(Clone)]

@@ -11,8 +11,8 @@ use kube::client::Body;
 use tower::{BoxError, service_fn};
 
 use super::*;
-use crate::{Incarnation, timing::Timing};
-use crate::{Slot, clock::SystemClock, gate::Scope, map::Content, member::Version, step::Failure};
+use crate::{clock::SystemClock, gate::Scope, map::Content, member::Version, slot::Slot, step::Failure};
+use crate::{member::Incarnation, timing::Timing};
 
 const SCOPE: Scope = Scope::Slot(Slot::new(3));
 

@@ -24,9 +24,8 @@ use std::{sync::Arc, time::Duration};
 use model::{Moves, Others, Own};
 
 use crate::{
-    Incarnation,
     map::{Entry, SlotMap},
-    member::{Facts, LeaseRecord, Readiness},
+    member::{Facts, Incarnation, LeaseRecord, Readiness},
     timing::Now,
 };
 

@@ -8,9 +8,8 @@ use std::{
 
 use super::reads::{LeaseRequest, LeasesRequest, MapRequest};
 use crate::{
-    Incarnation,
     map::{Content, Entry, SlotMap},
-    member::{Facts, LeaseRecord, Version},
+    member::{Facts, Incarnation, LeaseRecord, Version},
     timing::Timing,
 };
 

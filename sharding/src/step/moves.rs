@@ -14,9 +14,9 @@ use super::{
     reads::MapRequest,
 };
 use crate::{
-    Incarnation,
     assignment::{Candidate, assign},
     map::{Content, Entry, SlotMap},
+    member::Incarnation,
     timing::{Now, Timing},
 };
 

@@ -7,8 +7,7 @@ use super::{
     reads::LeasesRequest,
 };
 use crate::{
-    Incarnation,
-    member::{LeaseRecord, Readiness},
+    member::{Incarnation, LeaseRecord, Readiness},
     timing::{Now, Timing},
 };
 

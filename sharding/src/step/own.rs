@@ -11,8 +11,7 @@ use super::{
     reads::LeaseRequest,
 };
 use crate::{
-    Incarnation,
-    member::{LeaseRecord, Version},
+    member::{Incarnation, LeaseRecord, Version},
     timing::{Now, Timing},
 };
 

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::Incarnation;
+use crate::member::Incarnation;
 
 /// A read of the map.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,4 +1,5 @@
-//! The meter: a client layer between gate and retry that counts requests and limits their duration.
+//! The meter: a client layer between gate and retry that counts requests, by the names of controller-runtime, and limits their
+//! duration.
 
 use std::{
     future::Future,
@@ -16,17 +17,13 @@ use http::{Method, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt as _, combinators::MapFrame};
 use kube::client::Body;
-use kube_sharding::layer::Stopped;
 use metrics::{counter, histogram};
 use tower::{BoxError, Layer, Service};
 
+use crate::layer::Stopped;
+
 /// Timeout of a request other than a watch.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Scope of Events, which pass the gate without an owner.
-pub fn is_event(request: &Request<Body>) -> bool {
-    request.uri().path().starts_with("/apis/events.k8s.io/")
-}
 
 /// Layer that adds the meter to a client.
 #[derive(Clone, Default)]
@@ -163,9 +160,9 @@ mod tests {
     fn paths_name_their_resource() {
         let table = [
             ("/api/v1/namespaces/a/secrets/b", ("secrets", true)),
-            ("/apis/vyogo.tech/v1alpha1/namespaces/a/frappesites/b/status", ("frappesites/status", true)),
-            ("/apis/vyogo.tech/v1alpha1/frappesites", ("frappesites", false)),
-            ("/apis/vyogo.tech/v1alpha1/frappedomains/x.example.com", ("frappedomains", true)),
+            ("/apis/example.com/v1/namespaces/a/widgets/b/status", ("widgets/status", true)),
+            ("/apis/example.com/v1/widgets", ("widgets", false)),
+            ("/apis/example.com/v1/hosts/x.example.com", ("hosts", true)),
             ("/api/v1/namespaces/a", ("namespaces", true)),
         ];
         for (path, (resource, named)) in table {

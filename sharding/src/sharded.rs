@@ -1,0 +1,361 @@
+//! A sharded replica: its settings, its controllers, and its life, one incarnation after the other.
+
+use std::{
+    collections::BTreeMap,
+    hash::{BuildHasher as _, Hasher as _, RandomState},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+
+use kube::Client;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    task::{JoinError, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    client::{self, Connection},
+    clock::{Clock, SystemClock},
+    controller::Controller,
+    election::{Election, LeaseElection},
+    key::Key,
+    lanes::runner::{GaugeNames, Runner},
+    member::Incarnation,
+    meter::MeterLayer,
+    ownership::Ownership,
+    readiness::{Readiness, Ready, Source},
+    runtime::{self, Handle},
+    session::{Session, Tasks},
+    slot::SlotSet,
+    step::End,
+    timing::Timing,
+    watch::server_selects_shards,
+    wire::{InvalidName, Names},
+};
+
+/// Who a replica is, and what it finds around it.
+#[derive(Clone)]
+pub struct Settings {
+    /// Names that the fleet shares.
+    pub names: Names,
+    /// Name of this member, such as the pod's name: unique in the namespace.
+    pub member: String,
+    /// uid of the pod, or another id that no two processes share at one time.
+    pub pod_uid: String,
+    /// Which build it is, such as the pod-template-hash; may be empty.
+    pub template: String,
+    /// Times of the protocol.
+    pub timing: Timing,
+    /// The clock that the right to act is counted by.
+    pub clock: Arc<dyn Clock>,
+    /// Who elects the coordinator; None: a Lease.
+    pub election: Option<Arc<dyn Election>>,
+    /// Counts requests.
+    pub meter: MeterLayer,
+    /// Names of the queues' additional gauges; None: there are none.
+    pub gauges: Option<GaugeNames>,
+    /// Makes the part of an incarnation's name that is new at every start.
+    pub nonce: fn() -> String,
+    /// Stops the replica: it hands its slots over and ends.
+    pub stop: CancellationToken,
+}
+
+impl Settings {
+    /// Settings of the member of this name, with defaults for all else. Its pod's uid is made up; where the same name may be used
+    /// by a later process, such as a pod of a StatefulSet, say the uid.
+    pub fn new(names: Names, member: impl Into<String>) -> Self {
+        Self {
+            names,
+            member: member.into(),
+            pod_uid: nonce(),
+            template: String::new(),
+            timing: Timing::default(),
+            clock: Arc::new(SystemClock::default()),
+            election: None,
+            meter: MeterLayer::default(),
+            gauges: None,
+            nonce,
+            stop: CancellationToken::new(),
+        }
+    }
+}
+
+impl Settings {
+    /// Settings of a pod, by the environment that its Deployment gives it with `fieldRef`: `POD_NAMESPACE` (else `default`),
+    /// `POD_NAME` (else `HOSTNAME`), `POD_UID` and `POD_TEMPLATE_HASH`. `group` is the API group of the slot map and the prefix
+    /// of labels, `name` that of the slot map.
+    pub fn from_env(group: &str, name: &str) -> Self {
+        let of = |variable: &str| std::env::var(variable).ok().filter(|it| !it.is_empty());
+        let names = Names {
+            group: group.to_owned(),
+            prefix: group.to_owned(),
+            namespace: of("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
+            name: name.to_owned(),
+        };
+        let member = of("POD_NAME").or_else(|| of("HOSTNAME")).unwrap_or_else(nonce);
+        let defaults = Self::new(names, member);
+        Self {
+            pod_uid: of("POD_UID").unwrap_or_else(|| defaults.pod_uid.clone()),
+            template: of("POD_TEMPLATE_HASH").unwrap_or_default(),
+            ..defaults
+        }
+    }
+
+    /// Stops the replica on SIGTERM and Ctrl-C. Must be called within a Tokio runtime.
+    ///
+    /// # Panics
+    /// If the system does not let the process listen to signals.
+    #[must_use]
+    pub fn stop_on_signals(self) -> Self {
+        let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to at start");
+        let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to at start");
+        let stop = self.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+            stop.cancel();
+        });
+        self
+    }
+}
+
+/// 16 hexadecimal digits that the system's random numbers seed.
+fn nonce() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+/// Why a replica ended that was not stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection's configuration makes no client.
+    #[error("no client can be made")]
+    Client(#[from] kube::Error),
+    /// The API server would reject a name.
+    #[error(transparent)]
+    Name(#[from] InvalidName),
+    /// The protocol's task panicked: a bug.
+    #[error("sharding task panicked")]
+    Member(#[source] JoinError),
+    /// The task of the watches and controllers panicked.
+    #[error("work task panicked")]
+    Work(#[source] JoinError),
+    /// Watches and controllers ended.
+    #[error("work task ended unexpectedly")]
+    Ended,
+    /// The shutdown took too long.
+    #[error("shutdown timed out: slots and Lease not released")]
+    Overdue,
+}
+
+/// What is reconciled again beside what became ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Again {
+    /// Every object in the slots that are ready.
+    pub slots: bool,
+    /// Every object of the coordinator.
+    pub coordinator: bool,
+}
+
+/// What an incarnation works with: caches and indexes, made anew for each, and what is done when its slots change.
+pub trait Work: Send + Sync + 'static {
+    /// Starts the watches; answers what reconciles wait for. Called once.
+    fn watches(self: &Arc<Self>, session: &Session) -> Vec<Source>;
+
+    /// What is listed changed. Called before anything that became ready may be reconciled.
+    fn listed(&self) -> Again {
+        Again::default()
+    }
+
+    /// Everything of these slots is listed, or they were opened again: queue all their objects.
+    fn gained(&self, slots: &SlotSet);
+
+    /// This replica coordinates, and everything that this reads is listed: queue all objects of the coordinator.
+    fn coordinates(&self) {}
+
+    /// What every member needs is listed: from now on this replica may own slots. Called once.
+    fn synced(self: &Arc<Self>, session: &Session) {
+        let _ = session;
+    }
+}
+
+type Begin<S> = Box<dyn Fn(&Session) -> S + Send + Sync>;
+
+/// A replica with its controllers. See [`Sharded::run`].
+#[must_use = "it does nothing until it is run"]
+pub struct Sharded<S> {
+    connection: Connection,
+    settings: Settings,
+    begin: Begin<S>,
+    probe: Vec<String>,
+    controllers: Vec<Controller<S>>,
+}
+
+impl<S: Work> Sharded<S> {
+    /// A replica that reaches the API server by `connection`. `begin` is called at the start of each incarnation.
+    pub fn new(
+        connection: Connection,
+        settings: Settings,
+        begin: impl Fn(&Session) -> S + Send + Sync + 'static,
+    ) -> Self {
+        Self { connection, settings, begin: Box::new(begin), probe: Vec::new(), controllers: Vec::new() }
+    }
+
+    /// Uses the API server's own selection by hash of the uid, if it supports it for these collections. See
+    /// [`server_selects_shards`].
+    pub fn by_hash(mut self, paths: impl IntoIterator<Item = String>) -> Self {
+        self.probe.extend(paths);
+        self
+    }
+
+    /// Adds a controller.
+    pub fn controller(mut self, controller: Controller<S>) -> Self {
+        self.controllers.push(controller);
+        self
+    }
+
+    /// Runs until it is stopped. An incarnation that is fenced ends with all it has, and the replica joins again as another.
+    ///
+    /// Cancellation safe in that a dropped replica acts no more; its slots are taken over when its Lease expires.
+    pub async fn run(self) -> Result<(), Error> {
+        let this = Arc::new(self);
+        loop {
+            match live(&this).await? {
+                End::Stopped => {
+                    tracing::info!("stopped: slots and Lease released");
+                    return Ok(());
+                }
+                end => tracing::warn!(?end, "fenced (Lease lost): dropping caches, rejoining with a new identity"),
+            }
+        }
+    }
+
+    /// Watches and reconciles until told to end.
+    async fn work(self: Arc<Self>, client: Client, handle: Handle, incarnation: Incarnation, stop: CancellationToken) {
+        let tasks = Arc::new(Tasks::new(JoinSet::new()));
+        let started = tokio::select! {
+            () = stop.cancelled() => return,
+            started = self.start(client, handle, incarnation, &tasks) => started,
+        };
+        let Started { session, state, runners, ready } = started;
+        let controllers = self.controllers.iter().cloned().zip(runners);
+        let runs = controllers.map(|(controller, runner)| {
+            controller.run(runner, Arc::clone(&state), session.gate().clone(), ready.clone(), stop.clone())
+        });
+        futures::future::join_all(runs).await;
+        let mut ended = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        ended.shutdown().await;
+    }
+
+    /// Starts the watches, and waits until this replica may own slots.
+    async fn start(&self, client: Client, handle: Handle, incarnation: Incarnation, tasks: &Arc<Tasks>) -> Started<S> {
+        let ownership = Ownership::follow(&mut locked(tasks), &handle, &incarnation);
+        let (mut queues, mut runners) = (BTreeMap::new(), Vec::new());
+        for controller in &self.controllers {
+            let (queue, mut runner) = Runner::new(controller.name, controller.in_flight_max);
+            if let Some(gauges) = self.settings.gauges {
+                runner = runner.with_gauges(gauges);
+            }
+            queues.insert(controller.name, queue);
+            runners.push(runner);
+        }
+        // Labels do on every server; one that does not answer now is asked no further.
+        let selects_shards =
+            !self.probe.is_empty() && server_selects_shards(&client, &self.probe).await.unwrap_or(false);
+        tracing::debug!(selects_shards, "whether the API server selects objects by the hash of their uid");
+        let session = Session {
+            client,
+            handle,
+            incarnation,
+            names: Arc::new(self.settings.names.clone()),
+            ownership,
+            queues: Arc::new(queues),
+            selects_shards,
+            tasks: Arc::downgrade(tasks),
+            clients: Arc::default(),
+        };
+        let state = Arc::new((self.begin)(&session));
+        let sources = state.watches(&session);
+        let readiness = Readiness::new(sources.clone(), session.ownership(), session.gate().openings());
+        let ready = readiness.ready();
+        session.spawn(follow(readiness, Arc::clone(&state)));
+        for source in sources {
+            source.listed_for_member().await;
+        }
+        session.handle.synced();
+        state.synced(&session);
+        Started { session, state, runners, ready }
+    }
+}
+
+/// An incarnation whose watches run.
+struct Started<S> {
+    session: Session,
+    state: Arc<S>,
+    runners: Vec<Runner<Key, Key>>,
+    ready: Ready,
+}
+
+fn locked(tasks: &Tasks) -> std::sync::MutexGuard<'_, JoinSet<()>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Follows what is listed; queues what becomes ready.
+async fn follow<S: Work>(mut readiness: Readiness, state: Arc<S>) {
+    loop {
+        let step = readiness.look();
+        // In this order: a reconcile that is queued must find it usable.
+        let again = state.listed();
+        readiness.publish(&step);
+        state.gained(if again.slots { &step.ready } else { &step.gained });
+        if step.coordination_gained || (again.coordinator && step.coordinates) {
+            state.coordinates();
+        }
+        readiness.changed().await;
+    }
+}
+
+/// One incarnation, from joining to its end.
+async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
+    let Settings { names, member, timing, stop, .. } = &this.settings;
+    let incarnation = Incarnation::new(&this.settings.pod_uid, &(this.settings.nonce)());
+    let protocol = client::for_protocol(&this.connection, &this.settings.meter)?;
+    let by_lease = || {
+        let me = names.lease(member);
+        let election = LeaseElection::new(protocol.clone(), names, &me, timing.lease_duration, timing.attempt_timeout);
+        Arc::new(election) as Arc<dyn Election>
+    };
+    let election = this.settings.election.clone().unwrap_or_else(by_lease);
+    let settings = runtime::Settings {
+        names: names.clone(),
+        member: member.clone(),
+        incarnation: incarnation.clone(),
+        template: this.settings.template.clone(),
+        timing: timing.clone(),
+        clock: Arc::clone(&this.settings.clock),
+    };
+    let (handle, runtime) = runtime::member(protocol, settings, election)?;
+    let client = client::gated(&this.connection, handle.gate().clone(), &this.settings.meter)?;
+    let end_work = CancellationToken::new();
+    let mut work = tokio::spawn(Arc::clone(this).work(client, handle.clone(), incarnation, end_work.clone()));
+    let mut runtime = tokio::spawn(runtime.run());
+    let overdue = overdue(stop, &handle, timing.drain_max + timing.lease_duration);
+    let end = tokio::select! {
+        end = &mut runtime => end.map_err(Error::Member),
+        ended = &mut work => Err(ended.map_or_else(Error::Work, |()| Error::Ended)),
+        () = overdue => Err(Error::Overdue),
+    };
+    end_work.cancel();
+    runtime.abort();
+    // Writes that were sent belong to the old gate, which is closed; nothing else may linger.
+    if !work.is_finished() && tokio::time::timeout(timing.drain_max, &mut work).await.is_err() {
+        work.abort();
+    }
+    end
+}
+
+/// Asks the member to stop when it should, and ends when that takes too long: the drain, and a Lease that cannot be released.
+async fn overdue(stop: &CancellationToken, handle: &Handle, most: Duration) {
+    stop.cancelled().await;
+    handle.stop();
+    tokio::time::sleep(most).await;
+}

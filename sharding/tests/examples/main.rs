@@ -1,0 +1,217 @@
+//! The examples, each as a fleet of three replicas on the model API server in virtual time: one crashes, one ends, one joins,
+//! and all that they write is right, written once, and by the owner.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+#[path = "../../examples/configmaps.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main is not run")]
+mod configmaps;
+#[path = "../../examples/copies.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main is not run")]
+mod copies;
+#[path = "../../examples/quotas.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main is not run")]
+mod quotas;
+
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use kube::CustomResourceExt as _;
+use kube_sharding::{
+    Connection, Objects, Settings, Sharded,
+    election::{Boxed, Election},
+    wire::Names,
+};
+use kube_sharding_sim::{BY_HAND, Change, FaultInjector, Network, Server, VirtualClock, Written, in_virtual_time};
+use serde_json::{Value, json};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const NOTES: &str = "/apis/example.com/v1/namespaces/default/notes";
+/// Longer than it takes to notice a crash and to take over.
+const SETTLED: Duration = Duration::from_mins(1);
+
+fn names() -> Names {
+    let text = str::to_owned;
+    Names { group: text("example.com"), prefix: text("example.com"), namespace: text("system"), name: text("fleet") }
+}
+
+/// Elects the replica that is named.
+struct Named(Arc<Mutex<&'static str>>);
+
+impl Election for Named {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
+        let lease = names().lease(*self.0.lock().unwrap());
+        Box::pin(async move { Some(lease.into()) })
+    }
+
+    fn step_down(&self) -> Boxed<()> {
+        Box::pin(async {})
+    }
+}
+
+/// A cluster in which replicas of one controller run.
+struct World {
+    server: Server,
+    injector: FaultInjector,
+    elected: Arc<Mutex<&'static str>>,
+    controller: fn(Connection, Settings) -> Sharded<Objects>,
+}
+
+impl World {
+    fn new(controller: fn(Connection, Settings) -> Sharded<Objects>) -> Self {
+        let definitions =
+            [serde_json::to_value(names().definition()).unwrap(), serde_json::to_value(copies::Note::crd()).unwrap()];
+        let server = definitions.iter().fold(Server::new(), Server::with_definition);
+        Self { server, injector: FaultInjector::new(1), elected: Arc::new(Mutex::new("one")), controller }
+    }
+
+    fn replica(&self, process: usize, name: &'static str) -> CancellationToken {
+        let stop = CancellationToken::new();
+        let settings = Settings {
+            clock: Arc::new(VirtualClock::default()),
+            election: Some(Arc::new(Named(Arc::clone(&self.elected)))),
+            stop: stop.clone(),
+            ..Settings::new(names(), name)
+        };
+        let connection = Connection::through(Network::new(&self.server, &self.injector, process));
+        let run = (self.controller)(connection, settings).run();
+        tokio::spawn(async move { run.await.unwrap() });
+        stop
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
+        let mut changes = self.server.changes();
+        let wait = async {
+            while !holds(&self.server) {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(Duration::from_mins(10), wait).await.unwrap_or_else(|_| panic!("{what}: {:#?}", self.server.all(MAPS)));
+    }
+
+    /// What replicas wrote of a kind.
+    fn written(&self, plural: &str) -> Vec<Written> {
+        let written = self.server.written().into_iter();
+        written.filter(|it| it.place.plural() == plural && it.sender != BY_HAND).collect()
+    }
+}
+
+/// Three replicas count; one crashes, one ends, one joins: each change is counted once.
+#[test]
+fn config_maps_are_counted_once_for_each_change() {
+    in_virtual_time(1, async {
+        let world = World::new(configmaps::controller);
+        let is_counted = |keys: usize| {
+            move |server: &Server| {
+                let wanted = json!(keys.to_string());
+                let count = |map: &Arc<Value>| map["metadata"]["annotations"]["example.com/count"] == wanted;
+                server.all(MAPS).iter().all(count)
+            }
+        };
+        for number in 0..30 {
+            let metadata = json!({"name": format!("map-{number}"), "namespace": "default", "labels": {"example.com/count": "yes"}});
+            world.server.create_by_hand(MAPS, &json!({"metadata": metadata, "data": {"a": "1"}}));
+        }
+        let replicas = [world.replica(0, "one"), world.replica(1, "two"), world.replica(2, "three")];
+        world.until("all are counted", is_counted(1)).await;
+        sleep(SETTLED).await;
+        let change = |keys: usize| {
+            for number in 0..30 {
+                world
+                    .server
+                    .change(MAPS, &format!("map-{number}"), |map| map["data"][format!("key-{keys}")] = json!("x"));
+            }
+        };
+        change(2);
+        world.until("all are counted again", is_counted(2)).await;
+        let writers: BTreeSet<usize> = world.written("configmaps").iter().map(|it| it.sender).collect();
+        assert_eq!(writers, [0, 1, 2].into(), "all three work");
+        world.injector.kill(2);
+        *world.elected.lock().unwrap() = "two";
+        replicas[0].cancel();
+        let _four = world.replica(3, "four");
+        change(3);
+        world.until("all are counted after a crash", is_counted(3)).await;
+        sleep(SETTLED).await;
+        assert_eq!(world.written("configmaps").len(), 3 * 30, "nothing is written twice");
+        let last: BTreeSet<usize> = world.written("configmaps").iter().skip(2 * 30).map(|it| it.sender).collect();
+        assert!(last.contains(&3), "the newcomer works: {last:?}");
+    });
+}
+
+/// A note has as many copies as it says, also after an edit, a deleted copy and a crash.
+#[test]
+fn notes_have_their_copies() {
+    in_virtual_time(2, async {
+        let world = World::new(copies::controller);
+        for number in 0..8 {
+            let metadata = json!({"name": format!("note-{number}"), "namespace": "default"});
+            world.server.create_by_hand(NOTES, &json!({"metadata": metadata, "spec": {"text": "a", "copies": 2}}));
+        }
+        let has = |text: &'static str, copies: usize| {
+            move |server: &Server| {
+                let maps = server.all(MAPS);
+                let counted = server.all(NOTES).iter().all(|note| note["status"]["copies"] == copies);
+                counted && maps.len() == 8 * copies && maps.iter().all(|map| map["data"]["text"] == text)
+            }
+        };
+        let _replicas = [world.replica(0, "one"), world.replica(1, "two"), world.replica(2, "three")];
+        world.until("each has two copies", has("a", 2)).await;
+        sleep(SETTLED).await;
+        world.server.remove(MAPS, "note-3-1");
+        world.until("a deleted copy is made again", has("a", 2)).await;
+        world.injector.kill(1);
+        for number in 0..8 {
+            world
+                .server
+                .change(NOTES, &format!("note-{number}"), |note| note["spec"] = json!({"text": "b", "copies": 3}));
+        }
+        world.until("each has three copies of the new text", has("b", 3)).await;
+        sleep(SETTLED).await;
+        world.server.change(NOTES, "note-0", |note| note["spec"]["copies"] = json!(0));
+        world.until("it has no copies", |server| server.all(MAPS).len() == 7 * 3).await;
+        sleep(SETTLED).await;
+        let made = world.written("configmaps").iter().filter(|it| it.change == Change::Added).count();
+        assert_eq!(made, 8 * 3 + 1, "no copy is made twice");
+        let writers: BTreeSet<usize> = world.written("notes").iter().map(|it| it.sender).collect();
+        assert_eq!(writers, [0, 1, 2].into(), "all three work");
+    });
+}
+
+/// Quotas are set by one replica, and by another when that crashes.
+#[test]
+fn quotas_are_set_by_the_coordinator() {
+    const QUOTAS: &str = "/api/v1/namespaces/team-0/resourcequotas";
+    in_virtual_time(3, async {
+        let world = World::new(quotas::controller);
+        world.server.create_by_hand("/api/v1/namespaces", &json!({"metadata": {"name": "system"}}));
+        for number in 0..3 {
+            let metadata = json!({"name": format!("team-{number}"), "labels": {"example.com/pods": "10"}});
+            world.server.create_by_hand("/api/v1/namespaces", &json!({"metadata": metadata}));
+        }
+        let _replicas = [world.replica(0, "one"), world.replica(1, "two")];
+        let pods = |pods: &'static str| {
+            move |server: &Server| server.get(QUOTAS, "pods").is_some_and(|it| it["spec"]["hard"]["pods"] == pods)
+        };
+        world.until("the quota is set", pods("10")).await;
+        sleep(SETTLED).await;
+        world.server.change(QUOTAS, "pods", |quota| quota["spec"]["hard"]["pods"] = json!("999"));
+        world.until("an edit is undone", pods("10")).await;
+        let writers = |after: usize| {
+            world.written("resourcequotas").iter().skip(after).map(|it| it.sender).collect::<BTreeSet<_>>()
+        };
+        assert_eq!(writers(0), [0].into(), "one coordinates");
+        world.injector.kill(0);
+        *world.elected.lock().unwrap() = "two";
+        let before = world.written("resourcequotas").len();
+        world
+            .server
+            .change("/api/v1/namespaces", "team-0", |it| it["metadata"]["labels"]["example.com/pods"] = json!("20"));
+        world.until("another sets it", pods("20")).await;
+        assert_eq!(writers(before), [1].into());
+    });
+}
