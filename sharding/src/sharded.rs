@@ -12,7 +12,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     task::{JoinError, JoinSet},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
 use crate::{
     client::{self, Connection},
@@ -336,8 +336,9 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     let (handle, runtime) = runtime::member(protocol, settings, election)?;
     let client = client::gated(&this.connection, handle.gate().clone(), &this.settings.meter)?;
     let end_work = CancellationToken::new();
-    let mut work = tokio::spawn(Arc::clone(this).work(client, handle.clone(), incarnation, end_work.clone()));
-    let mut runtime = tokio::spawn(runtime.run());
+    let work = Arc::clone(this).work(client, handle.clone(), incarnation, end_work.clone());
+    // Both end with this future: a replica that is dropped must not renew its Lease.
+    let (mut work, mut runtime) = (AbortOnDropHandle::new(tokio::spawn(work)), runtime.spawn());
     let overdue = overdue(stop, &handle, timing.drain_max + timing.lease_duration);
     let end = tokio::select! {
         end = &mut runtime => end.map_err(Error::Member),

@@ -22,11 +22,14 @@ use kube::CustomResourceExt as _;
 use kube_sharding::{
     Connection, Objects, Settings, Sharded,
     election::{Boxed, Election},
+    sharded::Error,
     wire::Names,
 };
-use kube_sharding_sim::{BY_HAND, Change, FaultInjector, Network, Server, VirtualClock, Written, in_virtual_time};
+use kube_sharding_sim::{
+    BY_HAND, Change, FaultInjector, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
+};
 use serde_json::{Value, json};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -70,6 +73,17 @@ impl World {
     }
 
     fn replica(&self, process: usize, name: &'static str) -> CancellationToken {
+        let (stop, run) = self.run(process, name);
+        tokio::spawn(async move { run.await.unwrap() });
+        stop
+    }
+
+    /// A replica that runs while it is polled, and what stops it.
+    fn run(
+        &self,
+        process: usize,
+        name: &'static str,
+    ) -> (CancellationToken, impl Future<Output = Result<(), Error>> + use<>) {
         let stop = CancellationToken::new();
         let settings = Settings {
             clock: Arc::new(VirtualClock::default()),
@@ -78,9 +92,7 @@ impl World {
             ..Settings::new(names(), name)
         };
         let connection = Connection::through(Network::new(&self.server, &self.injector, process));
-        let run = (self.controller)(connection, settings).run();
-        tokio::spawn(async move { run.await.unwrap() });
-        stop
+        (stop, (self.controller)(connection, settings).run())
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
@@ -140,6 +152,32 @@ fn config_maps_are_counted_once_for_each_change() {
         assert_eq!(world.written("configmaps").len(), 3 * 30, "nothing is written twice");
         let last: BTreeSet<usize> = world.written("configmaps").iter().skip(2 * 30).map(|it| it.sender).collect();
         assert!(last.contains(&3), "the newcomer works: {last:?}");
+    });
+}
+
+/// What is dropped acts no more, and its objects get another owner.
+#[test]
+fn a_dropped_replica_ends_with_all_its_tasks() {
+    in_virtual_time(4, async {
+        let world = World::new(configmaps::controller);
+        let metadata = json!({"name": "map", "namespace": "default", "labels": {"example.com/count": "yes"}});
+        world.server.create_by_hand(MAPS, &json!({"metadata": metadata, "data": {"a": "1"}}));
+        let is_counted = |server: &Server| {
+            server.all(MAPS).iter().all(|map| map["metadata"]["annotations"]["example.com/count"] == "1")
+        };
+        let (_stop, run) = world.run(0, "one");
+        tokio::select! {
+            ended = run => panic!("{ended:?}"),
+            () = world.until("it is counted", is_counted) => {}
+        }
+        let dropped = Instant::now();
+        sleep(SETTLED).await;
+        let after = |it: &&Requested| it.at > dropped + Duration::from_secs(1);
+        assert_eq!(world.server.requests().iter().find(after).map(|it| it.place.clone()), None);
+        *world.elected.lock().unwrap() = "two";
+        let _two = world.replica(1, "two");
+        world.server.change(MAPS, "map", |map| map["metadata"]["annotations"] = json!({}));
+        world.until("another counts it", is_counted).await;
     });
 }
 
