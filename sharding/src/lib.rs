@@ -2,7 +2,7 @@
 //!
 //! An object belongs to one of [`SLOTS`] slots, by the hash of its uid; a member (one replica) owns slots, as one small
 //! object, the slot [`map`], says. A member is alive while it renews its Lease. No rebalance writes to the objects that
-//! are shared. Start with [`sharded`]; a quick start is in `README.md`, the rules are in `PROTOCOL.md`, what a controller must
+//! are shared. Start with [`sharded()`]; a quick start is in `README.md`, the rules are in `PROTOCOL.md`, what a controller must
 //! do in `CONTROLLER.md`.
 //!
 //! | module | owns |
