@@ -134,8 +134,8 @@ pub fn count(workload: &DynamicObject, settled: bool) -> ComponentStatus {
     let wanted: Wanted = live::spec(workload);
     let available = if wanted.service_name.is_some() { progress.ready_replicas } else { progress.available_replicas };
     let updated = progress.updated_replicas.unwrap_or(0);
-    // Running pods of an old revision do not count as ready.
-    let ready = available.unwrap_or(0).min(updated) - progress.old().max(0);
+    // Pods of an old revision do not count as ready; as many of them as possible are among the available ones.
+    let ready = (available.unwrap_or(0) - progress.old().max(0)).min(updated);
     let ready = if settled || is_seen(workload) { ready } else { 0 };
     let narrow = |value: i64| i32::try_from(value.max(0)).unwrap_or(i32::MAX);
     ComponentStatus { ready: narrow(ready), desired: narrow(wanted.replicas.unwrap_or(1)) }
@@ -150,11 +150,14 @@ mod tests {
     /// During a rollout an old pod may be available beside a new one that is not.
     #[test]
     fn pods_of_an_old_revision_are_not_counted_as_ready() {
-        let ready = |pods: i64| {
+        let ready = |pods: i64, updated: i64, available: i64| {
+            let status = json!({"replicas": pods, "updatedReplicas": updated, "availableReplicas": available});
             let deployment = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "prod-nginx"},
-                "spec": {"replicas": 3}, "status": {"replicas": pods, "updatedReplicas": 3, "availableReplicas": 3}});
+                "spec": {"replicas": 3}, "status": status});
             count(&serde_json::from_value(deployment).expect("a Deployment"), false).ready
         };
-        assert_eq!((ready(3), ready(4)), (3, 2));
+        assert_eq!((ready(3, 3, 3), ready(4, 3, 3)), (3, 2));
+        assert_eq!(ready(4, 3, 4), 3, "all are available, so the three new ones are ready");
+        assert_eq!((ready(4, 1, 3), ready(4, 1, 4), ready(4, 2, 1)), (0, 1, 0));
     }
 }
