@@ -19,6 +19,13 @@ pub fn lacks_app(bench: &FrappeBench) -> bool {
     ready.is_some_and(|it| it.reason == Reason::AppMissing.to_string())
 }
 
+/// Whether pods of a previous revision may run: a rollout is not complete, or a change of the spec was not observed yet.
+pub fn is_rolling_out(bench: &FrappeBench) -> bool {
+    let Some(status) = &bench.status else { return false };
+    let incomplete = status.running_revision.is_some() && status.running_revision != status.desired_revision;
+    incomplete || (status.observed_generation.is_some() && status.observed_generation < bench.metadata.generation)
+}
+
 /// The configure Job of a bench, if it has this revision.
 pub fn configure_job<'a>(
     live: &'a BTreeMap<(Kind, String), Arc<DynamicObject>>,

@@ -18,7 +18,10 @@ use super::{
     valid_site::ValidSite,
 };
 use crate::{
-    controllers::{bench::seen::lacks_app, phase::Next},
+    controllers::{
+        bench::seen::{is_rolling_out, lacks_app},
+        phase::Next,
+    },
     domain::{
         labels, live,
         names::module,
@@ -108,9 +111,8 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
         let report = moving(Reason::WaitingForBackup, format!("site is available; {message}"));
         return Plan::report(observed, &report, None);
     }
-    if observed.bench.as_deref().is_some_and(lacks_app) && operation::running_job(observed).is_none() {
-        let message = "site is available; its change waits until the image of its FrappeBench has all of the apps";
-        return Plan::report(observed, &moving(Reason::BenchNotReady, message.to_owned()), None);
+    if let Some(message) = waits_for_bench(observed, input).filter(|_| operation::running_job(observed).is_none()) {
+        return Plan::report(observed, &moving(Reason::BenchNotReady, message), None);
     }
     match operation::progress(observed, OperationKind::Configure, Some(wanted)) {
         Progress::Done => {
@@ -145,6 +147,23 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             Plan::report(observed, &report, Some(operation))
         }
     }
+}
+
+/// Why a change waits for the bench. Frappe imports every app that the bench lists: all of the bench's jobs would fail in pods of another
+/// image that lacks one.
+fn waits_for_bench(observed: &Observed, input: &Input) -> Option<String> {
+    let bench = observed.bench.as_deref()?;
+    if lacks_app(bench) {
+        return Some(
+            "site is available; its change waits until the image of its FrappeBench has all of the apps".to_owned(),
+        );
+    }
+    let known = observed.site.status.as_ref().map(|status| status.installed_apps.as_slice()).unwrap_or_default();
+    let new = input.valid.apps.iter().find(|app| !known.contains(app)).filter(|_| is_rolling_out(bench))?;
+    Some(format!(
+        "site is available; its change waits for the rollout of its FrappeBench, because pods of the previous image may lack \
+         the app {new}"
+    ))
 }
 
 /// Records the handled value of the reconcile annotation.

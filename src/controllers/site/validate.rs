@@ -25,7 +25,10 @@ use super::{
     record,
 };
 use crate::{
-    controllers::bench::build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
+    controllers::bench::{
+        build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
+        seen::is_rolling_out,
+    },
     domain::{condition, key::Key, labels, names::module},
 };
 
@@ -155,7 +158,8 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
         return Err(pending(Reason::BenchDeleting, format!("FrappeBench {name} is being deleted")));
     }
     let status = bench.status.clone().unwrap_or_default();
-    if !condition::is_true(&status.conditions, "Ready") && !served {
+    let ready = condition::is_true(&status.conditions, "Ready") && !is_rolling_out(bench);
+    if !ready && !served {
         // Without the bench's message, which changes with every pod: each change would be a write for every site.
         return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; see its conditions")));
     }

@@ -6,7 +6,11 @@ use kube_sharding::lanes::Priority;
 
 use super::{hosts, place::Place, references::named_secrets};
 use crate::{
-    controllers::{adoption::is_adoption_requested, bench::seen::lacks_app, job},
+    controllers::{
+        adoption::is_adoption_requested,
+        bench::seen::{is_rolling_out, lacks_app},
+        job,
+    },
     domain::{condition, foreign, key::Key, labels, object::Kind, uid},
     io::{cache::Change, compact::Compact},
 };
@@ -68,7 +72,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     let ready = |bench: &FrappeBench| {
         let status = bench.status.clone().unwrap_or_default();
         let ready = condition::find(&status.conditions, "Ready").map(|it| it.status.clone());
-        (ready, lacks_app(bench))
+        (ready, lacks_app(bench), is_rolling_out(bench))
     };
     let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
     now.metadata.generation != before.metadata.generation

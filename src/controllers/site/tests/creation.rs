@@ -127,6 +127,11 @@ fn a_site_waits_for_its_bench_until_it_is_available() {
     unready.status = None;
     waiting.bench = Some(Arc::new(unready.clone()));
     assert_eq!(reason(&plan(&waiting)), "BenchNotReady");
+    let mut edited = bench();
+    edited.metadata.generation = Some(2);
+    edited.status.as_mut().expect("a status").observed_generation = Some(1);
+    waiting.bench = Some(Arc::new(edited));
+    assert_eq!(reason(&plan(&waiting)), "BenchNotReady", "its status is not of its spec yet");
     let mut served = observed(json!({}));
     converge(&mut served, "Complete");
     served.bench = Some(Arc::new(unready));

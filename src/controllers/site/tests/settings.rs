@@ -1,5 +1,7 @@
 //! Changes of an existing site.
 
+use frappe_crds::bench::AppSource;
+
 use super::*;
 
 fn settled(spec: Value) -> Observed {
@@ -114,7 +116,7 @@ fn a_site_may_be_named_like_its_bench() {
 fn an_app_of_the_bench_is_installed_when_the_site_lists_it() {
     let mut world = settled(json!({"apps": ["erpnext"]}));
     let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
-    bench.spec.apps.push(frappe_crds::bench::AppSource { name: "hrms".into(), ..Default::default() });
+    bench.spec.apps.push(AppSource { name: "hrms".into(), ..Default::default() });
     assert!(is_empty(&world, &plan(&world)));
     change(&mut world, |spec| spec.apps = Some(vec!["erpnext".into(), "hrms".into()]));
     assert_eq!(request(&plan(&world).job.expect("a Job"))["apps"], json!(["erpnext", "hrms"]));
@@ -150,6 +152,37 @@ fn a_change_waits_while_the_benchs_image_lacks_an_app() {
     assert!(crate::controllers::site::watch::bench_matters(&change), "sites are reconciled before the bench is ready");
     world.bench = whole;
     assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply"));
+}
+
+/// Pods of the previous image may lack the app. Frappe would fail every job there, and jobs of all sites would be lost.
+#[test]
+fn an_app_is_installed_after_the_rollout_of_the_bench() {
+    let mut world = settled(json!({"apps": ["erpnext"]}));
+    let set = |world: &mut Observed, running: &str, generation: i64| {
+        let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+        bench.spec.apps = ["erpnext", "hrms"].map(|it| AppSource { name: it.into(), ..Default::default() }).into();
+        bench.metadata.generation = Some(generation);
+        let status = bench.status.as_mut().expect("a status");
+        status.observed_generation = Some(2);
+        (status.desired_revision, status.running_revision) = (Some("b".to_owned()), Some(running.to_owned()));
+    };
+    set(&mut world, "a", 2);
+    change(&mut world, |spec| spec.apps = Some(vec!["erpnext".into(), "hrms".into()]));
+    let next = plan(&world);
+    assert_eq!((reason(&next).as_str(), next.job), ("BenchNotReady", None));
+    let rolling = world.bench.clone().expect("a bench");
+    set(&mut world, "b", 3);
+    assert_eq!(plan(&world).job, None, "the bench's status is not of its spec yet");
+    set(&mut world, "b", 2);
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply"));
+    let complete =
+        crate::io::cache::Change::Applied { now: world.bench.clone().expect("a bench"), before: Some(rolling) };
+    assert!(crate::controllers::site::watch::bench_matters(&complete), "the site is reconciled then");
+
+    let mut world = settled(json!({"apps": ["erpnext"]}));
+    set(&mut world, "a", 2);
+    change(&mut world, |spec| spec.maintenance_mode = Some(true));
+    assert_eq!(plan(&world).job.map(|it| it.key.name).as_deref(), Some("shop-apply"), "other changes do not wait");
 }
 
 #[test]
