@@ -18,7 +18,7 @@ const WAIT_MAX: Duration = Duration::from_mins(5);
 /// Delay between a permanent failure of a final backup or removal and its next try. Its Jobs, which are kept for an hour, are
 /// deleted by then.
 pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
-/// Time within which a new Job's pod is created, unless it is rejected.
+/// Time within which the pod of a new Job or StatefulSet is created, unless it is rejected.
 const POD_MADE_MAX: Duration = Duration::from_secs(20);
 /// Time within which the pod starts, including image pulls, unless something is missing.
 const POD_STARTS_MAX: Duration = Duration::from_mins(1);
@@ -85,9 +85,18 @@ pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
         );
         (POD_MADE_MAX, why)
     };
-    let since = job.metadata.creation_timestamp.as_ref().map_or(now, |it| it.0);
+    left(job, most, now).map_or(Begin::Stuck(why), Begin::Soon)
+}
+
+/// Time left until the first pod of a new object should exist; None if it has passed.
+pub fn left_for_pod(object: &DynamicObject, now: Timestamp) -> Option<Duration> {
+    left(object, POD_MADE_MAX, now)
+}
+
+fn left(object: &DynamicObject, most: Duration, now: Timestamp) -> Option<Duration> {
+    let since = object.metadata.creation_timestamp.as_ref().map_or(now, |it| it.0);
     let elapsed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
-    most.checked_sub(elapsed).filter(|left| !left.is_zero()).map_or(Begin::Stuck(why), Begin::Soon)
+    most.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
 /// Delay after a number of failures, from 1.

@@ -13,7 +13,7 @@ use super::{
     protection,
     reason::Reason,
     rollout,
-    seen::{is_rolling, lacks_pods},
+    seen::{is_rolling, lacks_pods, servers_without_pods},
     sizes, status,
     validate::{Problem, Valid, validate},
 };
@@ -360,7 +360,8 @@ fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
     let wanted = &rendered.configure;
     let job = observed.live.get(&(Kind::Job, wanted.key.name.clone())).map(|job| begin(observed, job, wanted));
     let soon = if let Some(Begin::Soon(left)) = job { Some(left) } else { None };
-    soon.into_iter().chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
+    let pods = servers_without_pods(observed).filter_map(|it| job::left_for_pod(it, observed.now));
+    soon.into_iter().chain(pods).chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
 }
 
 fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {

@@ -127,6 +127,12 @@ pub fn lacks_pods(observed: &Observed, component: &str) -> bool {
     workload(observed, component).map(|it| count(it, false)).is_some_and(|it| it.ready < it.desired)
 }
 
+/// StatefulSets without any pod. Unlike a Deployment's, their controller reports only in Events that pods are rejected.
+pub fn servers_without_pods(observed: &Observed) -> impl Iterator<Item = &DynamicObject> {
+    let servers = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::StatefulSet).map(|(_, it)| &**it);
+    servers.filter(|it| live::status::<Progress>(it).replicas.unwrap_or(0) == 0 && count(it, true).desired > 0)
+}
+
 /// The Deployment or StatefulSet of a component.
 pub fn workload<'a>(observed: &'a Observed, component: &str) -> Option<&'a DynamicObject> {
     let name = child(&observed.bench.name_any(), component);

@@ -17,7 +17,7 @@ use super::{
     protection,
     reason::Reason,
     rollout,
-    seen::{configure_job, count, has_old_pods, is_bound, is_seen, workload},
+    seen::{configure_job, count, has_old_pods, is_bound, is_seen, servers_without_pods, workload},
     sizes,
 };
 use crate::{
@@ -110,13 +110,19 @@ pub fn obstacle(observed: &Observed) -> Option<(Reason, String)> {
     missing.cloned().or_else(|| refused(observed)).or(problem).or(unbound)
 }
 
-/// The first Deployment whose pods the API server rejects, as reported by the Deployment controller.
+/// The first workload whose pods the API server rejects.
 fn refused(observed: &Observed) -> Option<(Reason, String)> {
-    observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment).find_map(|((_, name), live)| {
+    let mut deployments = observed.live.iter().filter(|((kind, _), _)| *kind == Kind::Deployment);
+    let of_deployment = deployments.find_map(|((_, name), live)| {
         let failure = live::conditions(live).into_iter().find(|it| it.holds("ReplicaFailure"))?;
         let message = failure.message().unwrap_or_default();
-        Some((Reason::PodsNotStarting, format!("Deployment {name}: its pods are rejected: {message}")))
-    })
+        Some(format!("Deployment {name}: its pods are rejected: {message}"))
+    });
+    let server = || {
+        let name = servers_without_pods(observed).find(|it| job::left_for_pod(it, observed.now).is_none())?.name_any();
+        Some(format!("StatefulSet {name}: its pod cannot be created: see kubectl describe statefulset {name}"))
+    };
+    of_deployment.or_else(server).map(|message| (Reason::PodsNotStarting, message))
 }
 
 /// The first claim that is not bound, and why.

@@ -208,6 +208,24 @@ fn rejected_pods_are_reported_with_the_api_servers_message() {
     assert_eq!(message, "Deployment prod-worker-long: its pods are rejected: exceeded quota: small");
 }
 
+/// The controller of StatefulSets reports rejected pods only in Events.
+#[test]
+fn a_redis_server_without_a_pod_is_reported_in_time() {
+    let mut world = observed(json!({}));
+    converge(&mut world);
+    let key = (Kind::StatefulSet, "prod-redis-queue".to_owned());
+    let server = Arc::make_mut(world.live.get_mut(&key).expect("it is there"));
+    server.data["status"] = json!({"observedGeneration": 1, "replicas": 0});
+    server.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    assert_eq!(ready(&world).1, "Starting");
+    assert_eq!(plan(&world).again_after, Some(std::time::Duration::from_secs(20)));
+    world.now += jiff::SignedDuration::from_secs(20);
+    let (_, reason, message) = ready(&world);
+    assert_eq!(reason, "PodsNotStarting");
+    assert!(message.starts_with("StatefulSet prod-redis-queue: its pod cannot be created"), "{message}");
+    assert_eq!(plan(&world).again_after, None);
+}
+
 /// The configure Job's deadline is ten minutes, but a missing pod is reported much earlier.
 #[test]
 fn a_configure_job_without_a_pod_is_reported_in_time() {
