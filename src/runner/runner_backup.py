@@ -24,7 +24,7 @@ from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database
 from runner_bench import list_apps
 from runner_common import APP_NAME, Failure, frappe_version, numbers, open_plain, read_file, replace_file
 from runner_database import database as open_database
-from runner_jobs import jobs_of
+from runner_jobs import forget_deferred, jobs_of
 from runner_maintenance import begin_to_touch, discard, maintain, restoring, serve_again, settle_restore, stop_jobs
 from runner_site import ready_site
 
@@ -249,6 +249,8 @@ def restore(request):
             put_files(site, staging, contents, part)
     # Before the site queues new jobs: Frappe treats a job that is set aside as queued.
     discard(site, jobs)
+    if with_database:
+        forget_deferred(database.name)
     frappe(site, "clear-cache", "clear-cache")
     frappe(site, "migrate", "migrate")
     serve_again(site)

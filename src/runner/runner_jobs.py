@@ -46,25 +46,54 @@ end
 return redis.call('DEL', KEYS[1])
 """
 CONNECT_SECONDS = 10
+# Lists of rows that Frappe inserts later, after the name of the site's database and |.
+DEFERRED = ("insert_queue_for_*", "global_search_queue")
+# Keys that Redis looks at in one step.
+SCAN_COUNT = 1000
 SITE_OF_ID = re.compile(r"([^:|]+)(?:::|\|\|)")
+
+
+def connect(url):
+    """A client of a Redis server, and the class of its errors. The password in the URL is redacted from then on."""
+    import redis
+    password = urllib.parse.unquote(urllib.parse.urlsplit(url).password or "")
+    secret.known.update(it for it in (password, url if password else "") if it)
+    return redis.Redis.from_url(url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS), redis.RedisError
+
+
+def common_config():
+    """The configuration that the bench's sites share."""
+    return json.loads(read_file(os.path.join("sites", "common_site_config.json")) or "{}")
 
 
 def jobs_of(site):
     """The site's jobs; None if the bench has no queues."""
-    config = json.loads(read_file(os.path.join("sites", "common_site_config.json")) or "{}")
+    config = common_config()
     url = config.get("redis_queue")
     return Jobs(site.name, url, config.get("bench_id", "")) if url else None
+
+
+def forget_deferred(database_name):
+    """Deletes the rows that Frappe has put into the Redis cache to insert them later, by its scheduler: they are from before a restore.
+    Frappe's own clear-cache keeps them."""
+    url = common_config().get("redis_cache")
+    if not url:
+        return
+    redis, error = connect(url)
+    prefix = re.sub(r"([][*?\\])", r"\\\1", database_name)
+    try:
+        for pattern in DEFERRED:
+            for key in redis.scan_iter(match=f"{prefix}|{pattern}", count=SCAN_COUNT):
+                redis.delete(key)
+    except error as failure:
+        print(f"rows that wait in the Redis cache were not deleted: {type(failure).__name__}: {failure}")
 
 
 class Jobs:
     """Jobs of one site, in all queues of its bench."""
 
     def __init__(self, site, url, bench):
-        import redis
-        password = urllib.parse.unquote(urllib.parse.urlsplit(url).password or "")
-        secret.known.update(it for it in (password, url if password else "") if it)
-        self.error = redis.RedisError
-        self.redis = redis.Redis.from_url(url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS)
+        self.redis, self.error = connect(url)
         self.site, self.bench = site, bench
         # Sites of jobs whose ids do not contain the site.
         self.sites = {}

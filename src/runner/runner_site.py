@@ -11,7 +11,7 @@ import traceback
 
 from runner_apps import check_removed, frappe, install_missing, refuse_lost_apps, refuse_needed, remove_apps, removed_apps, wanted_apps
 from runner_bench import list_apps
-from runner_common import SITE_NAME, Failure, frappe_version, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
+from runner_common import SITE_NAME, Failure, frappe_version, keep_off_github, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
 from runner_database import database as open_database
 from runner_jobs import jobs_of
 from runner_maintenance import settle_restore
@@ -123,6 +123,8 @@ def init(request):
             raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and was not created by a FrappeSite: move it away")
     refuse_other_account(database)
     site.put_state("creating")
+    # Of a former site of this name, if Redis did not respond when it was dropped.
+    forget_jobs(site)
     database.wipe()
     for part in ("public", "private", "locks"):
         shutil.rmtree(os.path.join(site.path, part), ignore_errors=True)
@@ -236,6 +238,7 @@ def new_site(site, database, apps):
         import frappe.database
         import frappe.installer
         keep_passwords_off_arguments(frappe, database)
+        keep_off_github(frappe.installer)
         frappe.init(site.name, new_site=True)
         options = {"admin_password": admin_password, "install_apps": apps, "force": True, "db_type": database.engine}
         if "setup_db" in inspect.signature(frappe.installer._new_site).parameters:

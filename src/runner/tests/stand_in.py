@@ -1,7 +1,7 @@
 """A stand-in for Frappe: its modules as texts, by version. They do to database and files what Frappe does, in Frappe's order,
 with its bad habits: every app of apps.txt is imported, whoever needs it, and one that is missing ends what was begun; a migrate
 removes the tables of an app whose code is missing; an app is called installed before its hooks have run, an installation that was cut short is refused the
-next time, a required app is installed without being asked for, and what was not done ends well.
+next time, a required app is installed without being asked for and after a question to GitHub, and what was not done ends well.
 
 STAND_IN_FAILS names a moment at which the app's code ends the process with its reason printed, STAND_IN_DIES one at which
 the pod is killed. The moments of an installation are `install-app:begun`, `modules`, `synced`, `listed` and `installed`,
@@ -137,13 +137,23 @@ def required_apps(app):
     names = {}
     with open(path) as file:
         exec(file.read(), names)
-    return [name.rpartition("/")[2].partition("@")[0].partition(".")[0] for name in names.get("required_apps", [])]
+    return names.get("required_apps", [])
+
+def find_org(repository):
+    raise RuntimeError(f"InvalidRemoteException: api.github.com does not know {repository}")
+
+def parse_app_name(name):
+    """As in Frappe: the organization of a name without one is asked for, and dropped."""
+    name = name.rstrip("/").partition("@")[0]
+    if "/" not in name:
+        _, name = find_org(name)
+    return name.rpartition("/")[2].partition(".")[0]
 
 def install_app(app, force=False):
     if os.path.exists("apps.txt") and app not in open("apps.txt").read().split():
         raise RuntimeError(f"App {app} not in apps.txt")
     for required in required_apps(app):
-        install_app(required)
+        install_app(parse_app_name(required))
     if app in installed_apps() and not force:
         print(f"App {app} already installed")
         return
@@ -173,7 +183,7 @@ def remove_app(app, force=False):
         print(f"App {app} not installed")
         return
     for other in installed_apps():
-        if other != app and app in required_apps(other):
+        if other != app and app in map(parse_app_name, required_apps(other)):
             print(f"App {app} is a dependency of {other}. Uninstall {other} first.")
             return
     if os.environ.get("STAND_IN_FAILS") == f"before_uninstall:{app}":

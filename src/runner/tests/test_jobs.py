@@ -325,10 +325,38 @@ class JobsTest(BackupCase):
         self.assertEqual(sorted(left), [f"{OTHER_SITE}{self.separator}{OTHER_SITE}-{number}" for number in range(2)])
         self.assertEqual(self.redis("KEYS", f"rq:job:{SITE}*") + self.redis("KEYS", "frappe-operator:*"), "")
 
+    def test_a_recreated_site_runs_no_job_of_a_site_that_was_dropped_while_redis_was_away(self):
+        self.enqueue(*self.inserts(4), *self.inserts(2, OTHER_SITE))
+        path = self.bench.folder / "sites/common_site_config.json"
+        config = path.read_text()
+        path.write_text(config.replace(str(self.port), str(free_port())))
+        self.done("drop", self.bench.request())
+        path.write_text(config)
+        self.server.reset()
+        self.done("init", self.bench.request(identity="id-2"))
+        self.assertEqual([job for queue in QUEUES for job in self.ours(queue)], [])
+        self.assertEqual(sum(len(self.queued(queue)) for queue in QUEUES), 2)
+
     def test_a_site_is_dropped_even_if_the_queues_are_unreachable(self):
         config = {"redis_queue": f"redis://127.0.0.1:{free_port()}", "bench_id": BENCH_ID}
         (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
         self.assertIn("queued jobs of the site were not removed", self.done("drop", self.bench.request()).stdout)
+
+    def test_rows_from_before_a_restore_are_not_inserted_later(self):
+        """Frappe keeps them in the Redis cache, also when it clears the cache."""
+        path = self.bench.folder / "sites/common_site_config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), "redis_cache": self.url}))
+        keys = [f"{DATABASE}|insert_queue_for_Route History", f"{DATABASE}|global_search_queue"]
+        others = [f"{DATABASE}|app_hooks", f"other{DATABASE}|insert_queue_for_Route History", "insert_queue_for_Route History"]
+        for key in [*keys, *others]:
+            self.redis("RPUSH", key, "[{}]")
+        self.done("restore", self.restoration(restore_database=False))
+        self.assertEqual(self.redis("EXISTS", *keys, *others), "5")
+        self.restored()
+        self.assertEqual((self.redis("EXISTS", *keys), self.redis("EXISTS", *others)), ("0", "3"))
+        self.redis("RPUSH", keys[0], "[{}]")
+        path.write_text(json.dumps({**json.loads(path.read_text()), "redis_cache": self.url.replace(str(self.port), str(free_port()))}))
+        self.assertEqual(self.restore().returncode, 0, "a cache that does not respond stops no restore")
 
     def test_a_restore_of_files_keeps_the_jobs(self):
         self.enqueue(*self.inserts(3))
