@@ -3,9 +3,10 @@
 /// Name of the file that is run.
 pub const FILE_NAME: &str = "site_runner.py";
 /// Every file, by name.
-pub const FILES: [(&str, &str); 11] = [
+pub const FILES: [(&str, &str); 12] = [
     (FILE_NAME, include_str!("site_runner.py")),
     ("runner_apps.py", include_str!("runner_apps.py")),
+    ("runner_assets.py", include_str!("runner_assets.py")),
     ("runner_backup.py", include_str!("runner_backup.py")),
     ("runner_bench.py", include_str!("runner_bench.py")),
     ("runner_common.py", include_str!("runner_common.py")),

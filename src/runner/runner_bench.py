@@ -8,6 +8,7 @@ import subprocess
 import sys
 import urllib.parse
 
+from runner_assets import keep_bundles
 from runner_common import APP_NAME, LOCK_WAIT_SECONDS, Failure, last_words, locked, read_file, replace_file, secret
 
 REVISION = re.compile(r"[0-9a-f]{8,64}")
@@ -167,6 +168,7 @@ def configure(request):
         list_found(found, request.get("apps", []))
         forget_parts_of_link()
     link_assets()
+    keep_bundles()
     return {"apps": found}
 
 

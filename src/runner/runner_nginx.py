@@ -10,8 +10,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
+from runner_assets import watch_list
 from runner_bench import link_assets
 from runner_common import SITE_NAME, Failure, open_plain, read_file, replace_file
 from runner_site import HOSTS
@@ -31,6 +33,10 @@ LINE_BYTES_MAX = 256
 STOCK_ORIGIN = re.compile(r"(\bproxy_set_header\s+Origin\s+\$\w+://)\$frappe_site\b")
 ORIGIN = re.compile(r"\bproxy_set_header\s+Origin\s+[^;]*")
 KNOWN_ORIGINS = ("$host", "$http_host", "$http_origin")
+# The image's template looks for assets only in the image; what follows if there is none differs between templates.
+STOCK_ASSETS = re.compile(r"(\blocation\s+/assets/?\s*\{\s*try_files\s+\$uri)(\s+(?:=404|@[\w-]+)\s*;)")
+ASSETS = re.compile(r"\blocation\s+/assets\b[^}]*")
+KEPT_BUNDLES = "/.bundles$uri"
 
 
 def serve(_request):
@@ -40,6 +46,7 @@ def serve(_request):
     except (OSError, Failure) as error:
         # Without the link, nginx serves everything except assets.
         print(f"sites/assets: {error}", flush=True)
+    threading.Thread(target=watch_list, daemon=True).start()
     seen = look()
     write_map()
     server = subprocess.Popen(["nginx-entrypoint.sh"])
@@ -52,7 +59,7 @@ def serve(_request):
         except subprocess.TimeoutExpired:
             pass
         now = look()
-        corrected, was = correct_origin() or corrected, corrected
+        corrected, was = correct_template() or corrected, corrected
         due = now != seen and time.monotonic() - loaded >= RELOAD_SECONDS
         if due:
             seen = now
@@ -111,28 +118,38 @@ def led():
     return found
 
 
-def correct_origin():
+def correct_template():
     """Whether the configuration that the image's script wrote had to be corrected."""
     path = os.path.join(CONFIGURATION, "frappe.conf")
     text = read_file(path)
     corrected = STOCK_ORIGIN.sub(r"\1$host", text)
+    corrected = STOCK_ASSETS.sub(rf"\1 {KEPT_BUNDLES}\2", corrected)
     if corrected == text:
-        tell_unknown_origin(text)
+        tell_unknown_template(text)
         return False
     replace_file(path, corrected)
     return True
 
 
-def tell_unknown_origin(text):
-    """Logs once that the image sets an unknown origin for websockets."""
-    unknown = [found for found in ORIGIN.findall(text) if not any(known in found for known in KNOWN_ORIGINS)]
-    if unknown and unknown[0] not in tell_unknown_origin.told:
-        tell_unknown_origin.told.add(unknown[0])
-        print(f"the image's template sets {unknown[0]!r}, which this runner does not know: websockets of hosts other than the site's name may "
-              "be rejected (Invalid origin)", flush=True)
+def tell_unknown_template(text):
+    """Logs once what of the image's template is unknown: an origin for websockets, or where assets are."""
+    for origin in ORIGIN.findall(text):
+        if not any(known in origin for known in KNOWN_ORIGINS):
+            tell_once(f"the image's template sets {origin!r}, which this runner does not know: websockets of hosts other than the site's "
+                      "name may be rejected (Invalid origin)")
+    for assets in ASSETS.findall(text):
+        if KEPT_BUNDLES not in assets:
+            tell_once(f"the image's template has {' '.join(assets.split())!r}, which this runner does not know: bundles of the previous "
+                      "image are not served during a rollout")
 
 
-tell_unknown_origin.told = set()
+def tell_once(message):
+    if message not in tell_once.told:
+        tell_once.told.add(message)
+        print(message, flush=True)
+
+
+tell_once.told = set()
 
 
 def stop(server):

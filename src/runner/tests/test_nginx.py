@@ -20,8 +20,13 @@ map $http_x_forwarded_proto $proxy_x_forwarded_proto { default $scheme; }
 map $http_x_forwarded_proto $http_scheme { default $scheme; }
 server {
     listen 127.0.0.1:@PORT@;
+    root @SITES@;
     location /socket.io { proxy_set_header @ORIGIN@; proxy_set_header Host $host; proxy_pass http://127.0.0.1:@PORT@/seen; }
     location /seen { add_header X-Seen "$http_x"; return 200 "origin $http_origin"; }
+    location /assets {
+        try_files $uri @MISSING@;
+    }
+    location @asset-server { return 200 "gunicorn's answer"; }
     location / { return 200 "site $frappe_site"; }
 }
 '''
@@ -54,10 +59,10 @@ class NginxTest(unittest.TestCase):
         self.addCleanup(self.end)
         self.begin()
 
-    def put_template(self, origin):
+    def put_template(self, origin, missing="=404"):
         """The image's template. The websocket server is nginx itself, which responds with the origin."""
-        (self.folder / "template").write_text(TEMPLATE.replace("@PORT@", str(self.port)).replace("@ORIGIN@", f"Origin {origin}"))
-
+        text = TEMPLATE.replace("@PORT@", str(self.port)).replace("@SITES@", str(self.folder / "sites"))
+        (self.folder / "template").write_text(text.replace("@ORIGIN@", f"Origin {origin}").replace("@MISSING@", missing))
     def begin(self):
         with open(self.folder / "said", "wb") as said:
             self.process = subprocess.Popen([sys.executable, str(RUNNER), "nginx", "{}"], cwd=self.folder, env=self.environment, stdout=said)
@@ -122,6 +127,31 @@ class NginxTest(unittest.TestCase):
         self.until("origin https://example.com", "shop.com", "/socket.io")
         time.sleep(1)
         self.assertEqual((self.folder / "said").read_text().count("websockets of hosts other than the site's name may be rejected"), 1)
+
+    def test_bundles_of_the_previous_image_are_served(self):
+        """Pages of its pods name them during a rollout."""
+        for folder, name in (("assets", "new"), (".bundles/assets", "old"), (".bundles/assets", "new")):
+            path = self.folder / "sites" / folder / f"frappe/dist/{name}.bundle.4GEVDN5T.js"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(f"{name} of {folder}")
+        path = "/assets/frappe/dist/{}.bundle.4GEVDN5T.js"
+        for missing, answer in (("=404", "no answer"), ("@asset-server", "gunicorn's answer")):
+            self.end()
+            self.put_template("$scheme://$frappe_site", missing)
+            self.begin()
+            self.until("old of .bundles/assets", "shop.com", path.format("old"))
+            self.assertEqual(self.ask("shop.com", path.format("new")), "new of assets", "its own image comes first")
+            self.assertEqual(self.ask("shop.com", path.format("none")), answer)
+            self.assertEqual(self.ask("shop.com", "/.bundles" + path.format("old")), "site shop.example.com", "only below /assets")
+        self.assertNotIn("does not know", (self.folder / "said").read_text())
+
+    def test_an_unknown_place_of_assets_is_logged_once(self):
+        self.end()
+        self.put_template("$scheme://$frappe_site", "/elsewhere$uri =404")
+        self.begin()
+        self.until("site shop.example.com", "shop.com")
+        time.sleep(1)
+        self.assertEqual((self.folder / "said").read_text().count("bundles of the previous image are not served"), 1)
 
     def test_invalid_hosts_and_sites_are_skipped(self):
         self.until("site shop.example.com", "shop.com")
