@@ -74,7 +74,7 @@ pub fn begin(job: &DynamicObject, with_steps: bool, now: Timestamp) -> Begin {
     let name = job.metadata.name.as_deref().unwrap_or_default();
     let (most, why) = if is_there {
         let why = format!(
-            "its pod does not start (insufficient resources, or a missing image, volume or Secret key): see \
+            "its pod does not start (insufficient resources, or a missing image, volume or Secret): see \
              kubectl describe pod -l batch.kubernetes.io/job-name={name}"
         );
         (POD_STARTS_MAX, why)

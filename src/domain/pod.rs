@@ -1,5 +1,7 @@
 //! Pods, put together from their parts. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{
         ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, KeyToPath,
@@ -94,7 +96,7 @@ impl Mounted {
         Self::new(Volume { config_map: Some(source), ..named(name) }, path).read_only()
     }
 
-    /// Keys of a Secret as files.
+    /// Keys of a Secret as files, without which the pod does not start.
     pub fn secret(name: &str, path: &str, secret: String, items: Vec<KeyToPath>) -> Self {
         let source = SecretVolumeSource {
             secret_name: Some(secret),
@@ -121,16 +123,27 @@ pub fn item(key: &str, path: impl Into<String>) -> KeyToPath {
     KeyToPath { key: key.to_owned(), path: path.into(), mode: None }
 }
 
-/// A Secret among others in one folder: these of its keys, or all.
+/// These keys of a Secret, or all, among others in one folder. The pod does not start without them.
 pub fn projected(secret: String, items: Option<Vec<KeyToPath>>) -> VolumeProjection {
     let secret = SecretProjection { name: secret, items, optional: None };
     VolumeProjection { secret: Some(secret), ..VolumeProjection::default() }
 }
 
-/// The same for a Secret any of whose keys, or which itself, may be missing.
+/// Keys of a user's Secret, among others in one folder. The pod starts without them, and its program reports a missing one: the kubelet
+/// would only wait for it.
 pub fn projected_if_there(secret: String, items: Vec<KeyToPath>) -> VolumeProjection {
     let secret = SecretProjection { name: secret, items: Some(items), optional: Some(true) };
     VolumeProjection { secret: Some(secret), ..VolumeProjection::default() }
+}
+
+/// Where the files of a folder with Secrets are from: Secret and key, by file.
+pub fn origins(sources: &[VolumeProjection]) -> BTreeMap<String, [String; 2]> {
+    let secrets = sources.iter().filter_map(|it| it.secret.as_ref());
+    let files = secrets.flat_map(|secret| {
+        let items = secret.items.iter().flatten();
+        items.map(|item| (item.path.clone(), [secret.name.clone(), item.key.clone()]))
+    });
+    files.collect()
 }
 
 /// An environment variable.

@@ -21,3 +21,5 @@ pub const FILES: [(&str, &str); 12] = [
 pub const HOME: &str = "/run/frappe-home";
 /// Folder with the site's secrets, one file each.
 pub const SECRETS: &str = "/run/frappe-secrets";
+/// Exit code for a request or a Secret that is not valid.
+pub const INVALID: i32 = 2;

@@ -11,6 +11,8 @@ import sys
 import time
 
 SECRETS = os.environ.get("SITE_RUNNER_SECRETS", "/run/frappe-secrets")
+# Secrets without which nothing would be protected.
+NEVER_EMPTY = ("password", "admin-password", "encryption-key", "redis-password", "redis-cache", "redis-queue")
 # Patterns are for `fullmatch`: with `match`, `$` would allow a line feed at the end.
 APP_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 # A site name or host: a DNS name in lower case.
@@ -81,13 +83,25 @@ def secret(name):
     try:
         with open(os.path.join(SECRETS, name), encoding="utf-8") as file:
             value = file.read().rstrip("\n")
+    except FileNotFoundError:
+        raise Failure("SecretInvalid", "secrets", f"{origin_of(name)} does not exist") from None
     except OSError as error:
-        raise Failure("SecretInvalid", "secrets", f"cannot read the Secret's key {name}: {error.strerror}") from None
+        raise Failure("SecretInvalid", "secrets", f"cannot read {origin_of(name)}: {error.strerror}") from None
+    if not value and name in NEVER_EMPTY:
+        raise Failure("SecretInvalid", "secrets", f"{origin_of(name)} is empty")
     if value:
         secret.known.add(value)
     return value
 
 
+def origin_of(name):
+    """The Secret's key that a file is, for users."""
+    secret_name, key = secret.origins.get(name, ("", name))
+    return f"the key {key} of the Secret {secret_name}" if secret_name else f"the Secret's key {key}"
+
+
+# Secret and key of each file, from the request.
+secret.origins = {}
 secret.known = set()
 
 

@@ -26,7 +26,7 @@ import runner_backup
 import runner_bench
 import runner_nginx
 import runner_site
-from runner_common import CODES, Failure, Redacting, end_when_told, redact
+from runner_common import CODES, Failure, Redacting, end_when_told, redact, secret
 
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
 # The kubelet keeps 4096 bytes of a termination message: errors are truncated, so that the message stays valid JSON.
@@ -69,7 +69,9 @@ def main(arguments):
     end_when_told()
     sys.stdout, sys.stderr = Redacting(sys.stdout), Redacting(sys.stderr)
     try:
-        result = COMMANDS[arguments[0]](json.loads(arguments[1]))
+        request = json.loads(arguments[1])
+        secret.origins = request.get("secrets", {})
+        result = COMMANDS[arguments[0]](request)
     except Failure as failure:
         report({"step": failure.step, "code": failure.code, "error": failure.error})
         return CODES[failure.code]

@@ -53,6 +53,7 @@ pub async fn command(arguments: &TransferArguments) -> anyhow::Result<()> {
 
 /// Executes the request and returns the result.
 pub async fn run(request: &Request, folders: &Folders, now: Timestamp) -> Result<Value, Failure> {
+    request.check_credentials(&folders.credentials)?;
     let store = Store::open(&request.place, folders)?;
     let key = Key::read(&folders.credentials)?;
     let mut done = json!({});

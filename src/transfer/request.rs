@@ -1,9 +1,15 @@
 //! Request and file paths of a transfer.
 
-use std::path::PathBuf;
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+use super::report::Failure;
+use crate::domain::code::Code;
 
 /// Staging directory in the Job's pod.
 pub const STAGING: &str = "/run/frappe-backup";
@@ -40,6 +46,23 @@ pub struct Request {
     /// Owner whose backups are all removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub removal: Option<Maker>,
+    /// Files in the directory of credentials that must exist, with Secret and key of each: without the key, a backup would not be
+    /// encrypted.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, [String; 2]>,
+}
+
+impl Request {
+    /// Fails if a key of the storage's Secrets is missing or empty.
+    pub fn check_credentials(&self, folder: &Path) -> Result<(), Failure> {
+        let lacks = |file: &String| {
+            let content = std::fs::read(folder.join(file)).unwrap_or_default();
+            content.trim_ascii().is_empty()
+        };
+        let Some((_, [secret, key])) = self.needs.iter().find(|(file, _)| lacks(file)) else { return Ok(()) };
+        let message = format!("Secret {secret} has no key {key}, or it is empty");
+        Err(Failure { step: "secrets", code: Code::SecretInvalid, message })
+    }
 }
 
 /// Owner of backups: a SiteBackup of a site.

@@ -54,6 +54,24 @@ async fn a_wrong_or_missing_key_is_reported() {
     assert!(failed.error().starts_with("EncryptionKeyMissing: "), "{failed:?}");
 }
 
+/// The pod starts without the key, and must not upload a backup in plain text.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_without_its_key_is_reported_and_nothing_is_stored() {
+    let bed = Bed::start().await;
+    let mut request = bed.store(NAME);
+    request["needs"] =
+        serde_json::json!({"secretKey": ["bucket-keys", "secretKey"], "identity": ["backup-key", "identity"]});
+    let stored = |request: &serde_json::Value| bed.run(request, &Bed::staging_of(b"rows"));
+    assert_eq!(stored(&request).error(), "SecretInvalid: Secret backup-key has no key identity, or it is empty");
+    bed.set_identity("\n");
+    assert_eq!(stored(&request).error(), "SecretInvalid: Secret backup-key has no key identity, or it is empty");
+    assert_eq!(bed.keys().await, Vec::<String>::new());
+    bed.set_identity(&identity());
+    assert!(stored(&request).ok);
+    std::fs::remove_file(bed.credentials().join("secretKey")).unwrap();
+    assert_eq!(stored(&request).error(), "SecretInvalid: Secret bucket-keys has no key secretKey, or it is empty");
+}
+
 /// With a key, only data that was written with it is used: others may write to the bucket.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_a_key_only_encrypted_parts_of_an_authenticated_manifest_are_restored() {

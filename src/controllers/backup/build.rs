@@ -1,11 +1,13 @@
 //! Jobs that back up or restore a site, or remove backups: site runner and transfer run one after the other in one pod. Pure.
 
+use std::collections::BTreeMap;
+
 use frappe_crds::{
     SiteBackup,
     site::{BackupOperation, BackupOperationKind},
 };
 use k8s_openapi::{
-    api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, SecurityContext},
+    api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, SecurityContext, VolumeProjection},
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde::Serialize;
@@ -23,7 +25,7 @@ use crate::{
     domain::{
         key::Key,
         object::Desired,
-        pod::{self, Mounted, Pod, item, projected, projected_if_there},
+        pod::{self, Mounted, Pod, item, origins, projected_if_there},
         wire,
     },
     transfer::{
@@ -36,6 +38,8 @@ use crate::{
 const DEADLINE_SECONDS: i64 = 6 * 3600;
 /// How long a finished Job is kept, in seconds.
 const KEPT_SECONDS: i32 = 3600;
+/// The key of a bucket's Secret that may be missing.
+const SESSION_TOKEN: &str = "sessionToken";
 /// Name of the safety backup before a restore.
 pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))
@@ -126,6 +130,7 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
         fetch_folder: None,
         unauthenticated: false,
         removal: None,
+        needs: needed(input, storage),
     };
     if operation.kind == BackupOperationKind::Remove {
         return Request { removal: Some(maker), ..nothing };
@@ -157,6 +162,26 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
         fetch_folder: restore.and_then(|it| it.source_site.as_deref()).map(|site| storage.folder_of(site)),
         ..nothing
     }
+}
+
+/// Volume sources of the storage's Secrets. The transfer reports a missing key.
+fn credentials(input: &Subject, storage: &Storage) -> Vec<VolumeProjection> {
+    let s3 = storage.spec.s3.as_ref();
+    let of = |name: &str, keys: &[&str]| {
+        projected_if_there(input.place.mounted(name), keys.iter().map(|key| item(key, *key)).collect())
+    };
+    let account = s3.and_then(|it| it.credentials_secret_ref.as_ref());
+    let account = account.map(|it| of(&it.name, &["accessKey", "secretKey", SESSION_TOKEN]));
+    let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref()).map(|it| of(&it.name, &["ca.crt"]));
+    let key = storage.spec.encryption_key_secret_ref.as_ref().map(|it| of(&it.name, &[secrecy::FILE_NAME]));
+    [account, certificates, key].into_iter().flatten().collect()
+}
+
+/// The files of [`credentials`] that must exist, with Secret and key of each.
+fn needed(input: &Subject, storage: &Storage) -> BTreeMap<String, [String; 2]> {
+    let mut files = origins(&credentials(input, storage));
+    files.remove(SESSION_TOKEN);
+    files
 }
 
 /// Input of the transfer's container.
@@ -196,20 +221,9 @@ impl Transfer<'_> {
 
     /// Volumes that only the transfer mounts.
     fn volumes(&self) -> Vec<Mounted> {
-        let spec = &self.storage.spec;
-        let claim = spec.persistent_volume_claim.as_ref();
+        let claim = self.storage.spec.persistent_volume_claim.as_ref();
         let claim = claim.map(|it| Mounted::claim("backups", VOLUME, it.claim_name.clone()));
-        let named = |name: &str| self.input.place.mounted(name);
-        let s3 = spec.s3.as_ref();
-        let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref()).map(|it| {
-            let items = ["accessKey", "secretKey", "sessionToken"].map(|key| item(key, key));
-            // Optional as a whole, because one key is optional. The transfer reports which of the others is missing.
-            projected_if_there(named(&it.name), items.into())
-        });
-        let one = |name: &str, key: &str| projected(named(name), Some(vec![item(key, key)]));
-        let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref()).map(|it| one(&it.name, "ca.crt"));
-        let key = spec.encryption_key_secret_ref.as_ref().map(|it| one(&it.name, secrecy::FILE_NAME));
-        let sources: Vec<_> = [credentials, certificates, key].into_iter().flatten().collect();
+        let sources = credentials(self.input, self.storage);
         let storage = (!sources.is_empty()).then(|| Mounted::secrets("storage", CREDENTIALS, sources));
         claim.into_iter().chain(storage).collect()
     }

@@ -114,10 +114,12 @@ impl Asked<'_> {
         Progress::Retry { operation, after: wait.saturating_sub(elapsed), message }
     }
 
-    /// Whether a changed spec or a new value of the retry annotation starts it again.
+    /// Whether a changed spec, a changed Secret or a new value of the retry annotation starts it again.
     fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
+        let other = self.wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));
         let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
-            || retry(self.observed) != operation.retry;
+            || retry(self.observed) != operation.retry
+            || other;
         let next = operation.attempt + 1;
         asked.then(|| Progress::Run(self.attempt(next, next)))
     }

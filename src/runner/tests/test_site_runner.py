@@ -151,7 +151,13 @@ class RunnerTest(ServerTest):
         (self.bench.folder / "secrets/admin-password").unlink()
         result = self.bench.run("init")
         self.assertEqual(result.returncode, 2)
-        self.assertIn("admin-password", self.bench.termination()["error"])
+        self.assertEqual(self.bench.termination(), {"step": "secrets", "code": "SecretInvalid", "error": "the Secret's key admin-password does not exist"})
+        request = self.bench.request(secrets={"admin-password": ["shop-admin", "password"]})
+        for content, words in ((None, "does not exist"), ("", "is empty"), ("\n", "is empty")):
+            if content is not None:
+                (self.bench.folder / "secrets/admin-password").write_text(content)
+            self.assertEqual(self.bench.run("init", request).returncode, 2)
+            self.assertEqual(self.bench.termination()["error"], f"the key password of the Secret shop-admin {words}")
 
     def test_a_missing_app_is_rejected_before_anything_is_created(self):
         result = self.bench.run("init", self.bench.request(apps=["hrms"]))

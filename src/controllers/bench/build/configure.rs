@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use k8s_openapi::{
     api::{
-        batch::v1::JobSpec,
+        batch::v1::{JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule},
         core::v1::{ConfigMap, Container, EmptyDirVolumeSource, PodSpec, PodTemplateSpec, VolumeProjection},
     },
     apimachinery::pkg::api::resource::Quantity,
@@ -25,7 +25,7 @@ use crate::{
         labels,
         names::{child, hash_hex, module},
         object::Desired,
-        pod::{self, Mounted, Pod, item, variable},
+        pod::{self, Mounted, Pod, item, origins, projected, projected_if_there, variable},
         typed::{self, entry},
         wire,
     },
@@ -64,6 +64,7 @@ pub fn configure_job(input: &Input) -> Desired {
     let pod = seed.into_iter().chain([configure]).fold(runner_pod(input, &extra), Pod::then);
     let spec = JobSpec {
         backoff_limit: Some(4),
+        pod_failure_policy: Some(fails_at_once()),
         active_deadline_seconds: Some(if code.is_some() { INSTALL_DEADLINE_SECONDS } else { DEADLINE_SECONDS }),
         template: PodTemplateSpec {
             metadata: Some(ObjectMeta { labels: Some(pod_labels(input, "configure")), ..ObjectMeta::default() }),
@@ -74,6 +75,21 @@ pub fn configure_job(input: &Input) -> Desired {
     let mut job = input.object("configure", "configure", spec);
     job.metadata.annotations = Some(entry(labels::APPLIED_HASH, revision(input)));
     job.into()
+}
+
+/// What is wrong in the spec or in a Secret is reported by the first pod: another would fail, too.
+fn fails_at_once() -> PodFailurePolicy {
+    let on_exit_codes = PodFailurePolicyOnExitCodesRequirement {
+        container_name: Some("configure".to_owned()),
+        operator: "In".to_owned(),
+        values: vec![runner::INVALID],
+    };
+    let rule = PodFailurePolicyRule {
+        action: "FailJob".to_owned(),
+        on_exit_codes: Some(on_exit_codes),
+        ..PodFailurePolicyRule::default()
+    };
+    PodFailurePolicy { rules: vec![rule] }
 }
 
 /// Copies the image's code to the volume, before the copy is mounted over it.
@@ -95,12 +111,21 @@ fn revision(input: &Input) -> String {
 
 /// The mounted Redis Secret for the runner.
 fn secrets(input: &Input) -> Vec<Mounted> {
-    let Some((external, name)) = redis_secret(input.bench) else { return Vec::new() };
-    let items = match external {
-        External::Password | External::Generated => vec![item("password", "redis-password")],
-        External::Urls => vec![item("redis-cache", "redis-cache"), item("redis-queue", "redis-queue")],
-    };
-    vec![Mounted::secret(SECRETS_VOLUME, runner::SECRETS, name, items)]
+    let sources: Vec<_> = redis_keys(input).into_iter().collect();
+    if sources.is_empty() { Vec::new() } else { vec![runner_secrets(sources)] }
+}
+
+/// Volume source of the Redis Secret. The runner reports a missing key.
+fn redis_keys(input: &Input) -> Option<VolumeProjection> {
+    let (external, name) = redis_secret(input.bench)?;
+    let password = vec![item("password", "redis-password")];
+    Some(match external {
+        External::Generated => projected(name, Some(password)),
+        External::Password => projected_if_there(name, password),
+        External::Urls => {
+            projected_if_there(name, vec![item("redis-cache", "redis-cache"), item("redis-queue", "redis-queue")])
+        }
+    })
 }
 
 /// Request of the configure Job.
@@ -121,6 +146,9 @@ struct Request<'a> {
     password_urls: Option<[&'a str; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_user: Option<&'a str>,
+    /// Secret and key of each file with a secret, for messages.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, [String; 2]>,
 }
 
 /// Entries of `common_site_config.json`. `bench_id` is part of the queues' names in Redis, which would be the same for every bench
@@ -153,6 +181,7 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
         code: code::request(input),
         password_urls: has_password.then(|| servers.map(|(key, _)| key)),
         redis_user: (external == Some(External::Generated)).then_some(USER),
+        secrets: redis_keys(input).map(|it| origins(&[it])).unwrap_or_default(),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Jobs that create, change and drop a site.
 
+use std::collections::BTreeMap;
+
 use frappe_crds::{common::SecretKeyReference, site::Operation};
 use k8s_openapi::api::{
     batch::v1::JobSpec,
@@ -18,7 +20,7 @@ use crate::{
     domain::{
         key::Key,
         object::Desired,
-        pod::{item, projected, projected_if_there},
+        pod::{item, origins, projected, projected_if_there},
         wire,
     },
 };
@@ -85,6 +87,15 @@ pub(in crate::controllers) struct Request<'a, M> {
     more: M,
 }
 
+/// A request, and the Secrets and keys of the runner's files, for its messages.
+#[derive(Serialize)]
+struct Named<'a, R> {
+    #[serde(flatten)]
+    request: &'a R,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    secrets: BTreeMap<String, [String; 2]>,
+}
+
 /// No additional fields.
 #[derive(Serialize)]
 struct Nothing {}
@@ -117,7 +128,7 @@ pub(in crate::controllers) fn account_sources(input: &Subject) -> Vec<VolumeProj
     if let Database::Existing(existing) = database {
         let keys = ["username", "password", "host", "port", "database"];
         let items = keys.map(|key| item(key, format!("connection/{key}")));
-        // Optional as a whole, because three keys are optional. The runner reports which of the others is missing.
+        // Three keys may be missing.
         sources.push(projected_if_there(input.place.mounted(&existing.secret), items.into()));
     }
     sources
@@ -125,14 +136,18 @@ pub(in crate::controllers) fn account_sources(input: &Subject) -> Vec<VolumeProj
 
 fn admin(input: &Input) -> VolumeProjection {
     let name = input.valid.place.mounted(&input.valid.admin_secret);
-    projected(name, Some(vec![item("password", "admin-password")]))
+    let keys = vec![item("password", "admin-password")];
+    match input.site.spec.admin_password_secret_ref {
+        Some(_) => projected_if_there(name, keys),
+        None => projected(name, Some(keys)),
+    }
 }
 
 /// Volume sources of secret entries of the site's configuration.
 fn entries(input: &Input) -> Vec<VolumeProjection> {
     let entries = input.site.spec.site_config_secret_refs.iter();
     let of = |(entry, from): (&String, &SecretKeyReference)| {
-        projected(input.valid.place.mounted(&from.name), Some(vec![item(&from.key, format!("config/{entry}"))]))
+        projected_if_there(input.valid.place.mounted(&from.name), vec![item(&from.key, format!("config/{entry}"))])
     };
     entries.map(of).collect()
 }
@@ -145,8 +160,9 @@ fn job(
     request: &impl Serialize,
     secrets: Vec<VolumeProjection>,
 ) -> Desired {
+    let request = Named { request, secrets: origins(&secrets) };
     let volumes: Vec<_> = (!secrets.is_empty()).then(|| bench::runner_secrets(secrets)).into_iter().collect();
-    let container = bench::runner_container(bench, about.command, wire::text(request), &volumes);
+    let container = bench::runner_container(bench, about.command, wire::text(&request), &volumes);
     let pod = bench::for_job(bench::runner_pod(bench, &volumes).then(container));
     let key = input.place.job(about.name, operation.attempt);
     let time = Time { deadline_seconds: about.deadline_seconds, kept_seconds: KEPT_SECONDS };

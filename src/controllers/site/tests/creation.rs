@@ -42,6 +42,7 @@ fn a_jobs_argument_contains_no_secret() {
             "site": "shop.example.com", "identity": "0123456789abcdef", "apps": ["erpnext"],
             "config": {"host_name": "http://shop.example.com"}, "secret_config": [], "hosts": ["shop.example.com"],
             "database": {"type": "mariadb", "own": true, "host": "mariadb.default.svc", "port": 3306, "name": crate::domain::names::database("default", "shop", "0123456789abcdef")},
+            "secrets": {"admin-password": ["shop-admin-password", "password"]},
         })
     );
     let text = job.body.to_string();

@@ -15,6 +15,7 @@ mod leaves;
 mod ownership;
 mod permissions;
 mod routing;
+mod secret_keys;
 mod settings;
 mod tenants;
 
