@@ -211,10 +211,10 @@ fn triggered(wakes: Wakes) -> &'static str {
         Wakes::SitesOfHost => "the site that uses the host; after a deletion, the sites that want the host",
         Wakes::SitesOfNamespace => "sites in it or on its benches, if its labels changed or it is being deleted",
         Wakes::SitesOfServer => "its site if it is dedicated, else every site",
-        Wakes::WhoNamesIt => "benches, sites and SiteBackups that reference it",
-        Wakes::WhoUsesTheApi => "benches or sites that use an optional API (below)",
+        Wakes::Referrers => "benches, sites and SiteBackups that reference it",
+        Wakes::UsersOfApi => "benches or sites that use an optional API (below)",
         Wakes::Benches => "every bench",
-        Wakes::WhoUsesTheSetting => "benches and sites that the changed keys affect",
+        Wakes::UsersOfSetting => "benches and sites that the changed keys affect",
     }
 }
 

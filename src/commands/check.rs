@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_right_is_asked_for_once() {
+    fn each_permission_is_checked_once() {
         let rule = Rule {
             api_groups: vec!["vyogo.tech".into()],
             resources: vec!["frappesites".into(), "frappesites/status".into()],

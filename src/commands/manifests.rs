@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bench_is_rendered_and_its_neighbours_are_passed_over() {
+    fn a_bench_is_rendered_and_other_objects_are_skipped() {
         let objects = rendered(include_str!("../../examples/basic.yaml")).expect("an example");
         let kinds: Vec<String> = objects.iter().map(|it| format!("{:?} {}", it.kind, it.key)).collect();
         assert!(kinds.contains(&"Deployment default/basic-bench-gunicorn".to_owned()), "{kinds:?}");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_config_map_is_refused() {
+    fn an_invalid_config_map_is_rejected() {
         let error = configuration("data: {maxConcurrentSiteReconciles: many}").expect_err("a bad value");
         assert!(error.to_string().starts_with("maxConcurrentSiteReconciles: "), "{error}");
     }

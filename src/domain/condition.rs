@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_time_changes_only_with_the_state() {
+    fn the_transition_time_changes_only_with_the_status() {
         let early = Timestamp::UNIX_EPOCH;
         let late = Timestamp::MAX;
         let mut first = Conditions::new(&[], Some(1), early);

@@ -133,7 +133,7 @@ kinds! {
         Watch::OF_A_SITE,
         Watch {
             narrowing: Narrowing::Marked,
-            wakes: Wakes::WhoNamesIt,
+            wakes: Wakes::Referrers,
             awaited_by: &[Reader::Sites, Reader::Benches],
         },
     ]);
@@ -150,7 +150,7 @@ kinds! {
         ..Row::new(|| ApiResource::erase::<ConfigMap>(&()), MAKE, "the site runner's program of each bench")
     }.watched(&[
         Watch::OF_A_BENCH,
-        Watch { narrowing: Narrowing::Settings, wakes: Wakes::WhoUsesTheSetting, awaited_by: &[Reader::Replica] },
+        Watch { narrowing: Narrowing::Settings, wakes: Wakes::UsersOfSetting, awaited_by: &[Reader::Replica] },
     ]);
     /// core/v1 PersistentVolumeClaim
     PersistentVolumeClaim => Row::new(|| ApiResource::erase::<PersistentVolumeClaim>(&()), MAKE,
@@ -213,7 +213,7 @@ kinds! {
         ..Row::new(|| ApiResource::erase::<CustomResourceDefinition>(&()), READ, "metadata only: detect optional APIs")
     }.watched(&[Watch {
         narrowing: Narrowing::Everything,
-        wakes: Wakes::WhoUsesTheApi,
+        wakes: Wakes::UsersOfApi,
         awaited_by: &[Reader::Replica, Reader::Benches],
     }]);
 }

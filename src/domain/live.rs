@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn both_kinds_of_parents_are_heard() {
+    fn both_kinds_of_parents_are_read() {
         let refusal = json!([{"conditions": [{"type": "Accepted", "status": "False", "reason": "No"}]}, {}]);
         for list in ["parents", "ingress"] {
             let route = object(json!({"status": {list: refusal}}));

@@ -55,13 +55,13 @@ pub enum Wakes {
     /// The site that it belongs to; if none, every site.
     SitesOfServer,
     /// The benches, sites and SiteBackups that reference it.
-    WhoNamesIt,
+    Referrers,
     /// The sites or benches that use an optional API.
-    WhoUsesTheApi,
+    UsersOfApi,
     /// Every bench.
     Benches,
     /// The benches and sites that the changed settings affect.
-    WhoUsesTheSetting,
+    UsersOfSetting,
 }
 
 /// One watch of a kind.

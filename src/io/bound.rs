@@ -184,7 +184,7 @@ mod tests {
 
     /// What arrives is as small as what is read of it, whatever was written beside that.
     #[test]
-    fn little_of_a_large_object_is_kept() {
+    fn a_large_object_is_kept_without_its_large_fields() {
         let noise = "x".repeat(200 << 10);
         let table = [
             json!({"metadata": {"name": "a", "annotations": {"theirs": noise}}}),
@@ -315,7 +315,7 @@ mod tests {
 
     /// A stream of 10,000 objects of 64 KiB that name a site which is not there, and one that names a site which is.
     #[test]
-    fn a_stream_of_objects_of_nobody_is_not_held() {
+    fn objects_without_an_owner_are_not_held() {
         let cache =
             Cache::<DynamicObject>::new(|_| Some(Slot::new(0))).deciding(Box::new(|child: &Compact| {
                 match child.label(labels::SITE_UID) {

@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn an_object_is_opened_as_it_was_but_for_what_nobody_reads() {
+    fn an_object_is_unpacked_without_the_fields_that_are_never_read() {
         let compact: Compact = serde_json::from_value(object()).unwrap();
         assert_eq!((compact.name_any().as_str(), compact.resource_version().as_deref()), ("shop-init", Some("7")));
         assert_eq!((compact.label("site"), compact.label("none")), (Some("shop"), None));
@@ -203,7 +203,7 @@ mod tests {
 
     /// Were it taken in, a site without a uid would be in the slot of the empty text.
     #[test]
-    fn an_object_without_name_or_uid_is_not_taken_in() {
+    fn an_object_without_name_or_uid_is_rejected() {
         let text = |metadata: &str| {
             format!(
                 r#"{{"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeSite", "metadata": {metadata},
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_not_an_object_is_refused() {
+    fn a_value_that_is_not_an_object_is_rejected() {
         assert!(serde_json::from_value::<Compact>(json!({"kind": "Status"})).is_err());
     }
 }

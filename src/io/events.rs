@@ -151,7 +151,7 @@ mod tests {
 
     /// A site that got another host is not told to be served at the former one.
     #[tokio::test]
-    async fn a_changed_note_is_an_event_of_its_own_and_the_same_one_is_counted() {
+    async fn a_changed_note_is_a_new_event_and_an_equal_one_is_counted() {
         let (events, sent) = events();
         for (name, note) in
             [("one", "at a"), ("two", "at a"), ("one", "at b"), ("one", "at b"), ("one", "at a"), ("one", "at b")]

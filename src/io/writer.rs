@@ -340,7 +340,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_verb_answers_what_a_secret_holds_but_the_read_that_copies_it() {
+    async fn only_the_read_that_copies_a_secret_returns_its_data() {
         let (writer, key) = (writer(), Key::new("n", "s"));
         let desired = Desired { kind: Kind::Secret, key: key.clone(), body: secret() };
         let held: DynamicObject = serde_json::from_value(secret()).expect("a Secret");

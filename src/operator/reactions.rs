@@ -99,9 +99,9 @@ impl Reactions {
             Wakes::SitesOfHost => self.to_domain(),
             Wakes::SitesOfNamespace => self.to_namespace(),
             Wakes::SitesOfServer => self.to_server(),
-            Wakes::WhoNamesIt => self.to_secret(),
-            Wakes::WhoUsesTheApi => self.to_definition(),
-            Wakes::Site | Wakes::Bench | Wakes::Benches | Wakes::WhoUsesTheSetting => return None,
+            Wakes::Referrers => self.to_secret(),
+            Wakes::UsersOfApi => self.to_definition(),
+            Wakes::Site | Wakes::Bench | Wakes::Benches | Wakes::UsersOfSetting => return None,
         };
         Some(reaction)
     }

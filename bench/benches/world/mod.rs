@@ -50,7 +50,8 @@ pub(crate) fn new_site() -> Observed {
         "metadata": {"name": "mariadb", "namespace": "default"}});
     let (bench, config) = (bench(), OperatorConfig::default());
     let hosts = resolve(&site.spec, Some(&bench), &config);
-    let claims = hosts.all().map(|host| Claim { host: host.clone(), object: None, holder: Holder::Nobody }).collect();
+    let claims =
+        hosts.all().map(|host| Claim { host: host.clone(), object: None, holder: Holder::Unclaimed }).collect();
     Observed {
         site: Arc::new(site),
         config: Arc::new(config),
@@ -148,7 +149,7 @@ fn place(world: &mut Observed, desired: &Desired) {
     match desired.kind {
         Kind::Domain => {
             for claim in world.claims.iter_mut().filter(|claim| claim.host == name) {
-                (claim.object, claim.holder) = (Some(object(live.clone())), Holder::Us);
+                (claim.object, claim.holder) = (Some(object(live.clone())), Holder::ThisSite);
             }
         }
         Kind::Secret if name.ends_with("db-password") => world.credentials = Some(object(live)),

@@ -24,7 +24,7 @@ use crate::{
 enum Receiver {
     Member(Incarnation),
     /// There is no other member: it is free.
-    Nobody,
+    None,
 }
 
 impl Moves {
@@ -301,7 +301,7 @@ impl Member {
         };
         match other.filter(fresh) {
             Some(other) => Some(Receiver::Member(other)),
-            None => self.stopping.then_some(Receiver::Nobody),
+            None => self.stopping.then_some(Receiver::None),
         }
     }
 
@@ -328,7 +328,7 @@ impl Member {
             for entry in drained.entries.keys() {
                 let receiver = match self.receiver(*entry, wanted, now) {
                     Some(Receiver::Member(member)) => Some(member),
-                    Some(Receiver::Nobody) | None => None,
+                    Some(Receiver::None) | None => None,
                 };
                 next.give(*entry, receiver, map.created_seconds);
                 gives.insert(*entry);

@@ -328,8 +328,11 @@ fn copies(observed: &Observed) -> Vec<Step> {
 
 /// Releases the hosts and removes the finalizer.
 fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
-    let ours =
-        observed.claims.iter().filter(|claim| claim.holder == Holder::Us).filter_map(|claim| claim.object.clone());
+    let ours = observed
+        .claims
+        .iter()
+        .filter(|claim| claim.holder == Holder::ThisSite)
+        .filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
     if Place::of(&observed.site).is_foreign() {
         // They have no owner in their namespace that would delete them.

@@ -137,10 +137,10 @@ async fn claims(context: &Context, site: &FrappeSite, hosts: &Hosts) -> Result<V
 
 /// The site of a claim; another site is read live, because a cache may not know that it was deleted.
 async fn holder(context: &Context, site: &FrappeSite, claim: Option<&DynamicObject>) -> Result<Holder, kube::Error> {
-    let Some(claim) = claim else { return Ok(Holder::Nobody) };
+    let Some(claim) = claim else { return Ok(Holder::Unclaimed) };
     let Some(holder) = foreign::holder(claim) else { return Ok(Holder::Gone) };
     if Some(&holder.uid) == site.uid().as_ref() {
-        return Ok(Holder::Us);
+        return Ok(Holder::ThisSite);
     }
     let key = Key::new(holder.namespace, holder.name);
     let found = live::site_metadata(&context.client, &key).await?;

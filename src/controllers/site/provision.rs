@@ -52,8 +52,8 @@ pub(super) fn claims(site: &ValidSite) -> Next<FrappeSite> {
     for claim in &site.observed.claims {
         let ours = build::claim(&site.input, &claim.host);
         match (&claim.holder, &claim.object) {
-            (Holder::Nobody, _) => steps.push(Step::Create(ours)),
-            (Holder::Us, _) => steps.push(Step::Ensure(ours)),
+            (Holder::Unclaimed, _) => steps.push(Step::Create(ours)),
+            (Holder::ThisSite, _) => steps.push(Step::Ensure(ours)),
             // The holder's finalizer was removed by a user: the claim is not used any more.
             (Holder::Gone, Some(dead)) => {
                 steps.extend([Step::Delete(Kind::Domain, dead.clone()), Step::Create(ours)]);

@@ -23,9 +23,9 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
     /// None.
-    Nobody,
+    Unclaimed,
     /// This site.
-    Us,
+    ThisSite,
     /// Another, existing site.
     Other(Key),
     /// A site that no longer exists.

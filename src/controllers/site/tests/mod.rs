@@ -132,7 +132,7 @@ fn look_again(world: &mut Observed) {
     let held: Vec<_> = world.claims.drain(..).filter_map(|claim| claim.object).chain(former).collect();
     for host in world.hosts.all() {
         let object = held.iter().find(|it| it.name_any() == *host).cloned();
-        let holder = if object.is_some() { Holder::Us } else { Holder::Nobody };
+        let holder = if object.is_some() { Holder::ThisSite } else { Holder::Unclaimed };
         world.claims.push(Claim { host: host.clone(), object, holder });
     }
     world.former_claims = held.into_iter().filter(|it| world.hosts.all().all(|host| *host != it.name_any())).collect();
@@ -294,7 +294,7 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
     match desired.kind {
         Kind::Domain => {
             let claim = observed.claims.iter_mut().find(|claim| claim.host == name).expect("a desired host");
-            (claim.object, claim.holder) = (Some(object(live)), Holder::Us);
+            (claim.object, claim.holder) = (Some(object(live)), Holder::ThisSite);
         }
         Kind::Secret if name.ends_with("db-password") => observed.credentials = Some(object(live)),
         Kind::Secret if name.ends_with("mariadb-root") => observed.root_secret = Some(object(live)),
@@ -328,7 +328,7 @@ fn remove(observed: &mut Observed, kind: Kind, name: &str) {
         Kind::Domain => {
             observed.former_claims.retain(|it| it.name_any() != name);
             for claim in observed.claims.iter_mut().filter(|claim| claim.host == name) {
-                (claim.object, claim.holder) = (None, Holder::Nobody);
+                (claim.object, claim.holder) = (None, Holder::Unclaimed);
             }
         }
         Kind::Secret if name.ends_with("db-password") => observed.credentials = None,

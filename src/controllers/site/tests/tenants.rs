@@ -69,8 +69,8 @@ impl Cluster {
             let object = self.get(Kind::Domain, &Key::new("", host));
             let holder = object.as_ref().map(|it| it.data["spec"]["site"]["uid"] == json!(site.metadata.uid));
             let holder = match holder {
-                None => Holder::Nobody,
-                Some(true) => Holder::Us,
+                None => Holder::Unclaimed,
+                Some(true) => Holder::ThisSite,
                 Some(false) => Holder::Other(Key::new("somebody", "else")),
             };
             world.claims.push(Claim { host: host.clone(), object, holder });
