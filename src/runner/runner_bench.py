@@ -26,7 +26,7 @@ CODE_WAIT_SECONDS = 900
 # Folder of the copies on the volume, one for each revision, and the suffix of an incomplete copy.
 COPIES = os.path.join("sites", ".apps")
 PART = ".part"
-# Apps of the bench according to Frappe, and apps that any of its images has had.
+# Apps of the bench according to Frappe, and apps that have ever been listed.
 LISTED_APPS = os.path.join("sites", "apps.txt")
 KNOWN_APPS = os.path.join("sites", ".operator-apps")
 
@@ -173,9 +173,8 @@ def configure(request):
 
 
 def list_found(found, wanted):
-    """Lists exactly the apps of the image: each Frappe process imports every listed app, and fails if one is missing. An app that
-    no earlier image had is not listed yet, because pods of the previous image still run: the first site with the app lists it,
-    or the next run of this function.
+    """Lists only apps of the image: each Frappe process imports every listed app, and fails if one is missing. An app that was never
+    listed is not listed here, because pods of a previous image may run: the first site with the app lists it, after the rollout.
 
     If the image does not have one of the bench's apps, none of its pods starts, and pods of the previous image continue: then
     their apps stay listed."""
@@ -185,7 +184,7 @@ def list_found(found, wanted):
         return
     apps = [app for app in [*listed, *found] if app in found and (not listed or app in known)]
     put_words(LISTED_APPS, listed, ["frappe", *apps])
-    put_words(KNOWN_APPS, known, [*known, *found])
+    put_words(KNOWN_APPS, known, [*known, *apps])
 
 
 def words(path):

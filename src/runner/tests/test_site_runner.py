@@ -263,9 +263,9 @@ class RunnerTest(ServerTest):
             configure("erpnext", "hrms")
             self.assertEqual(self.listed(), ["frappe", "erpnext", "hrms", "payroll"], "nor is one listed that pods lack")
         configure("erpnext")
-        self.assertEqual(self.listed(), ["frappe", "erpnext"], "the bench is to do without it, and pods of this image start")
-        configure("erpnext")
-        self.assertEqual(self.listed(), ["frappe", "erpnext", "crm"])
+        for _ in range(2):
+            configure("erpnext")
+            self.assertEqual(self.listed(), ["frappe", "erpnext"], "the bench is to do without it, and pods of this image start")
 
     def test_no_job_starts_while_the_image_lacks_an_app_of_the_bench(self):
         self.bench.add_app("hrms")
@@ -304,14 +304,15 @@ class RunnerTest(ServerTest):
         self.assert_done(self.bench.run("init"), "created")
         for app in ("hrms", "payroll", "crm"):
             self.bench.add_app(app, ["payroll"] if app == "hrms" else [])
-        configure()
-        self.assertEqual(self.listed(), ["frappe", "erpnext"])
+        for _ in range(2):
+            configure()
+            self.assertEqual(self.listed(), ["frappe", "erpnext"], "the rollout may not be complete when it runs again")
         self.assert_done(self.bench.run("apply"), "applied")
         self.assertEqual(self.listed(), ["frappe", "erpnext"])
         self.assert_done(self.bench.run("apply", self.bench.request(apps=["erpnext", "hrms"])), "applied")
         self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms"])
         configure()
-        self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms", "crm"])
+        self.assertEqual(self.listed(), ["frappe", "erpnext", "payroll", "hrms"])
 
     def test_a_missing_app_of_the_site_is_rejected_before_a_migration(self):
         """A migration would remove its DocTypes with their data."""
