@@ -11,7 +11,7 @@ use super::{
     operation::{self, waits_message},
     place::Place,
     reason::Reason,
-    valid_site::{ValidSite, creating_database},
+    valid_site::{ValidSite, creating_database, failure_counts_after},
 };
 use crate::{
     controllers::{adoption::is_unchanged_since_adoption, phase::Next},
@@ -88,7 +88,10 @@ pub(super) fn database_objects(site: &ValidSite) -> Next<FrappeSite> {
 /// Waits until the MariaDB operator has created the database.
 pub(super) fn database(site: &ValidSite) -> Next<FrappeSite> {
     match &site.database {
-        Some(report) => Next::End(Plan::report(site.observed, report, None)),
+        Some(report) => {
+            let again_after = failure_counts_after(site.observed);
+            Next::End(Plan { again_after, ..Plan::report(site.observed, report, None) })
+        }
         None => Next::go(),
     }
 }

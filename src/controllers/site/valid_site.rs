@@ -1,10 +1,12 @@
 //! A site with a valid spec, and the data that its phases share. Pure.
 
+use std::time::Duration;
+
 use frappe_crds::{
     FrappeSiteStatus,
     site::{SiteDatabase, SitePhase},
 };
-use kube::ResourceExt;
+use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     configuration::configuration,
@@ -15,7 +17,13 @@ use super::{
     secrets::secrets,
     validate::validated::Validated,
 };
-use crate::domain::{labels, live};
+use crate::domain::{
+    labels,
+    live::{self, Condition},
+};
+
+/// Time within which the MariaDB operator's retries of a new object succeed.
+const RETRIES_MAX: Duration = Duration::from_secs(20);
 
 /// A site with a valid spec.
 pub(super) struct ValidSite<'a> {
@@ -83,7 +91,8 @@ fn database_report(observed: &Observed) -> Option<Report> {
         if conditions.iter().any(|it| it.holds("Ready")) {
             continue;
         }
-        return match conditions.iter().find(|it| it.is("Ready") && it.reason() == "Failed") {
+        let is_tried_again = object.as_deref().and_then(|it| left_for_retries(it, observed)).is_some();
+        return match conditions.iter().find(|it| has_failed(it)).filter(|_| !is_tried_again) {
             Some(failed) => {
                 let why = failed.message().unwrap_or_default();
                 let message = format!("the MariaDB operator could not create the {kind}: {why}");
@@ -98,6 +107,23 @@ fn database_report(observed: &Observed) -> Option<Report> {
         };
     }
     None
+}
+
+/// Time until the failure of a new object counts: the MariaDB operator creates a Grant although its User does not exist yet, fails, and
+/// tries again.
+pub(super) fn failure_counts_after(observed: &Observed) -> Option<Duration> {
+    let failed = observed.sql.iter().flatten().filter(|it| live::conditions(it).iter().any(has_failed));
+    failed.filter_map(|it| left_for_retries(it, observed)).max()
+}
+
+fn has_failed(condition: &Condition) -> bool {
+    condition.is("Ready") && condition.reason() == "Failed"
+}
+
+fn left_for_retries(object: &DynamicObject, observed: &Observed) -> Option<Duration> {
+    let created = object.metadata.creation_timestamp.as_ref()?.0;
+    let elapsed = Duration::try_from(observed.now.duration_since(created)).unwrap_or_default();
+    RETRIES_MAX.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
 /// Report: the MariaDB operator is working.

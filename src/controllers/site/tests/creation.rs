@@ -2,6 +2,7 @@
 
 use super::*;
 use frappe_crds::site::OutcomeState;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::{
     controllers::job::Failure,
@@ -288,8 +289,15 @@ fn messages_of_the_mariadb_operator_are_reported() {
     user.data["status"]["conditions"][0]["reason"] = json!("Failed");
     user.data["status"]["conditions"][0]["message"] = json!("Error connecting to MariaDB");
     world.sql[1] = Some(Arc::new(user));
+    let now = world.now;
+    let created = |seconds: i64| Some(Time(now - jiff::SignedDuration::from_secs(seconds)));
+    Arc::make_mut(world.sql[1].as_mut().expect("a User")).metadata.creation_timestamp = created(5);
     let next = plan(&world);
-    assert_eq!(reason(&next), "DatabaseFailed");
+    assert_eq!(reason(&next), "CreatingDatabase", "the MariaDB operator tries again");
+    assert_eq!(next.again_after, Some(std::time::Duration::from_secs(15)));
+    Arc::make_mut(world.sql[1].as_mut().expect("a User")).metadata.creation_timestamp = created(20);
+    let next = plan(&world);
+    assert_eq!((reason(&next).as_str(), next.again_after), ("DatabaseFailed", None));
     assert!(
         next.job.is_none()
             && next.notices.first().is_some_and(|it| it.note.contains("User: Error connecting to MariaDB"))
