@@ -7,9 +7,12 @@ use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 use crate::cli::{LogFormat, RunArguments};
 
+/// The client library, in the names of what it logs.
+const CLIENT: &str = "kube_client";
+
 /// Starts logging to standard error. A filter that cannot be read is replaced by `info`.
 pub fn init(arguments: &RunArguments) {
-    let filter = EnvFilter::try_new(&arguments.log_level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = filter(&arguments.log_level);
     let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|it| it.is_empty());
     // Each record of the other facade becomes a record of this one, whose filter decides.
     log::set_max_level(if filter.max_level_hint() >= Some(LevelFilter::DEBUG) {
@@ -21,6 +24,17 @@ pub fn init(arguments: &RunArguments) {
     if tracing::subscriber::set_global_default(subscriber).is_ok() {
         // No one else may have set one: this is the process's first act.
         let _ = log::set_logger(&Libraries);
+    }
+}
+
+/// The filter for a level. The client library warns of each answer that is no object, such as the one for an API that does not exist;
+/// the operator reports its own errors. With `debug`, or by its name, it speaks as well.
+fn filter(level: &str) -> EnvFilter {
+    let filter = EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"));
+    let quiet = filter.max_level_hint() < Some(LevelFilter::DEBUG) && !level.contains(CLIENT);
+    match format!("{CLIENT}=error").parse() {
+        Ok(directive) if quiet => filter.add_directive(directive),
+        _ => filter,
     }
 }
 
@@ -91,7 +105,7 @@ mod tests {
     fn logged(format: LogFormat, level: &str) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
-        let subscriber = subscriber(format, EnvFilter::new(level), false, move || writer.clone());
+        let subscriber = subscriber(format, filter(level), false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             let say = |level, message: &str| {
                 let target = "kube_leader_election::lease";
@@ -101,6 +115,7 @@ mod tests {
             };
             say(log::Level::Info, "lease is held by another");
             say(log::Level::Warn, "lease is broken");
+            tracing::warn!(target: "kube_client::client", "Unsuccessful data error parse: 404 page not found");
             tracing::info!(object = "FrappeSite shops/one", reason = "Ready", "served");
         });
         let bytes = lines.0.lock().expect("no test panics while it writes").clone();
@@ -113,8 +128,10 @@ mod tests {
             let text = logged(format, "info");
             assert_eq!(text.lines().count(), 2, "{text}");
             assert!(!text.contains("held by another") && text.contains("lease is broken"), "{text}");
+            assert!(!text.contains("404 page not found"), "{text}");
+            assert!(logged(format, "info,kube_client=warn").contains("404 page not found"));
             let text = logged(format, "debug");
-            assert_eq!(text.lines().count(), 3, "{text}");
+            assert_eq!(text.lines().count(), 4, "{text}");
             assert!(text.contains("held by another") && !text.contains("lease.rs"), "{text}");
         }
     }
