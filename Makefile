@@ -157,11 +157,14 @@ node: needs-node
 node-down:
 	@loadtest/node/node down $(or $(NAME),node)
 
-## make node-test      the node itself, and on it a bench and a site with real pods, from chart to deletion (needs root)
-node-test: export OPERATOR = $(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator
-node-test: needs-node static
+.PHONY: node-build
+node-build: needs-node
 	@loadtest/node/node build
 	@loadtest/node/images/build >/dev/null
+
+## make node-test      the node itself, and on it a bench and a site with real pods, from chart to deletion (needs root)
+node-test: export OPERATOR = $(CARGO_TARGET_DIR)/$(STATIC)/debug/frappe-operator
+node-test: needs-node static node-build
 	@folder=$$(loadtest/setup/program helm) && PATH="$$folder:$$PATH" loadtest/setup/step "real node" \
 	  python3 -m unittest discover --start-directory tests/node --verbose
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 
-KINDS = "databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com"
+KINDS = "databases.k8s.mariadb.com,users.k8s.mariadb.com,grants.k8s.mariadb.com,secrets"
 CLIENT = 'exec mariadb --user=root --password="$MARIADB_ROOT_PASSWORD" --batch --skip-column-names'
 
 
@@ -52,18 +52,27 @@ def kubectl(*arguments, given=None):
     return subprocess.run(["kubectl", *arguments], input=given, capture_output=True, text=True, check=True).stdout
 
 
-def execute(found, statements):
+def place_of(found):
+    """Namespace and name of the server's pod."""
     server = found["spec"]["mariaDbRef"]
-    where = server.get("namespace") or found["metadata"]["namespace"]
-    kubectl("--namespace", where, "exec", "--stdin", f"{server['name']}-0", "--", "sh", "-c", CLIENT, given=statements)
+    return server.get("namespace") or found["metadata"]["namespace"], f"{server['name']}-0"
 
 
-def password_of(found):
+def server_of(found):
+    """The server's pod; nothing if it does not exist any more."""
+    where, pod = place_of(found)
+    return kubectl("--namespace", where, "get", "pod", pod, "--ignore-not-found", "--output=name").strip()
+
+
+def execute(found, statements):
+    where, pod = place_of(found)
+    kubectl("--namespace", where, "exec", "--stdin", pod, "--", "sh", "-c", CLIENT, given=statements)
+
+
+def password_of(found, known):
+    """The password that a user's Secret has now."""
     reference = found["spec"].get("passwordSecretKeyRef")
-    if not reference:
-        return None
-    secret = json.loads(kubectl("--namespace", found["metadata"]["namespace"], "get", "secret", reference["name"], "--output", "json"))
-    return base64.b64decode(secret["data"][reference["key"]]).decode()
+    return base64.b64decode(known[found["metadata"]["namespace"], reference["name"]][reference["key"]]).decode() if reference else None
 
 
 def patch(found, change, *more):
@@ -72,34 +81,44 @@ def patch(found, change, *more):
     kubectl("--namespace", metadata["namespace"], "patch", kind, metadata["name"], "--type", "merge", "--patch", json.dumps(change), *more)
 
 
-def reconcile(found, done):
-    """Reconciles an object, once for each of its versions."""
+def reconcile(found, known, done):
+    """Reconciles an object, once for each of its versions and for each password."""
     metadata = found["metadata"]
     own = f"{found['kind'].lower()}.k8s.mariadb.com/finalizer"
     finalizers = metadata.get("finalizers", [])
     if metadata.get("deletionTimestamp"):
         if own in finalizers:
-            if statements := removal(found):
+            if (statements := removal(found)) and server_of(found):
                 execute(found, statements)
             patch(found, {"metadata": {"finalizers": [it for it in finalizers if it != own]}})
-    elif done.get(metadata["uid"]) != metadata["generation"]:
+    elif done.get(metadata["uid"]) != (metadata["generation"], password := password_of(found, known)):
         if own not in finalizers:
             patch(found, {"metadata": {"finalizers": [*finalizers, own]}})
-        execute(found, wanted(found, password_of(found)))
+        execute(found, wanted(found, password))
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         ready = {"type": "Ready", "status": "True", "reason": "Created", "message": "Created", "lastTransitionTime": now}
         patch(found, {"status": {"conditions": [ready]}}, "--subresource", "status")
-        done[metadata["uid"]] = metadata["generation"]
+        done[metadata["uid"]] = metadata["generation"], password
+
+
+def turn(done):
+    """Reconciles all objects. One that fails does not delay the others."""
+    objects = json.loads(kubectl("get", KINDS, "--all-namespaces", "--output", "json"))["items"]
+    passwords = {(it["metadata"]["namespace"], it["metadata"]["name"]): it.get("data", {}) for it in objects if it["kind"] == "Secret"}
+    objects = [it for it in objects if it["kind"] != "Secret"]
+    # Users before the grants that reference them.
+    for each in sorted(objects, key=lambda it: ["Database", "User", "Grant"].index(it["kind"])):
+        try:
+            reconcile(each, passwords, done)
+        except (subprocess.CalledProcessError, KeyError) as error:
+            print(f"{each['kind']} {each['metadata']['name']}: {getattr(error, 'stderr', None) or repr(error)}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
     seen = {}
     while True:
         try:
-            # Users before the grants that reference them.
-            objects = json.loads(kubectl("get", KINDS, "--all-namespaces", "--output", "json"))["items"]
-            for each in sorted(objects, key=lambda it: ["Database", "User", "Grant"].index(it["kind"])):
-                reconcile(each, seen)
+            turn(seen)
         except subprocess.CalledProcessError as error:
-            print(f"{error.cmd[:4]}: {error.stderr}", file=sys.stderr, flush=True)
+            print(error.stderr, file=sys.stderr, flush=True)
         time.sleep(0.5)

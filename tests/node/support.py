@@ -33,16 +33,19 @@ class Node:
             raise RuntimeError(f"{' '.join(command)}: {done.returncode}\n{done.stdout}{done.stderr}")
         return done.stdout
 
-    def start(self, *command, given):
-        """Starts a program in the node's network, which ends with the node at the latest."""
+    def start(self, *command, given, output=False):
+        """Starts a program in the node's network, which ends with the node at the latest; with `output`, what it prints can be read."""
         with tempfile.TemporaryFile("w+") as text:
             text.write(given)
             text.seek(0)
-            return subprocess.Popen([NODE, "run", self.name, *command], stdin=text)
+            return subprocess.Popen([NODE, "run", self.name, *command], stdin=text, stdout=subprocess.PIPE if output else None, text=True)
 
     def load(self, *archives):
         """Imports images."""
         subprocess.run([NODE, "load", self.name, *archives], check=True)
+
+    def reboot(self):
+        subprocess.run([NODE, "reboot", self.name], check=True, stderr=subprocess.DEVNULL)
 
     def kubectl(self, *arguments, **more):
         return self.run("kubectl", *arguments, **more)

@@ -11,11 +11,31 @@ import rq
 BENCH = "/home/frappe/frappe-bench"
 
 
-def worker(queues):
+def queues_of(names):
+    """Redis and the names of the bench's queues in it."""
     with open(os.path.join(BENCH, "sites", "common_site_config.json"), encoding="utf-8") as file:
         config = json.load(file)
-    connection = redis.Redis.from_url(config["redis_queue"])
-    rq.Worker([f"{config['bench_id']}:{name}" for name in queues], connection=connection).work()
+    return redis.Redis.from_url(config["redis_queue"]), [f"{config['bench_id']}:{name}" for name in names]
+
+
+def worker(names):
+    connection, queues = queues_of(names)
+    rq.Worker(queues, connection=connection).work()
+
+
+def enqueue(queue, name, seconds):
+    connection, (queue,) = queues_of([queue])
+    rq.Queue(queue, connection=connection).enqueue(run, name, seconds)
+
+
+def run(name, seconds):
+    """A job that writes when it was started and each time that it has run."""
+    for folder in ("started", "ran"):
+        os.makedirs(os.path.join(BENCH, "sites", folder), exist_ok=True)
+    for folder, wait_seconds in (("started", 0), ("ran", seconds)):
+        time.sleep(wait_seconds)
+        with open(os.path.join(BENCH, "sites", folder, name), "a", encoding="utf-8") as file:
+            file.write("once\n")
 
 
 if __name__ == "__main__":
