@@ -157,6 +157,12 @@ node: needs-node
 node-down:
 	@loadtest/node/node down $(or $(NAME),node)
 
+# On machines that can have a node; others are told why they cannot.
+.PHONY: node-test-if-possible
+node-test-if-possible:
+	@if $(MAKE) --no-print-directory node-build; then $(MAKE) --no-print-directory node-test; \
+	else echo "NOT RUN: the tests of a real node (docs/node.md), for the reason above" >&2; fi
+
 .PHONY: node-build
 node-build: needs-node
 	@loadtest/node/node build
