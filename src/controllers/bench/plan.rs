@@ -206,7 +206,8 @@ fn release(look: &Look) -> Next<FrappeBench> {
 impl<'a> Bench<'a> {
     /// Data of a bench with a valid spec.
     fn of(look: &'a Look<'a>, _: &Valid) -> Self {
-        let founded = founded(look.observed, &look.rendered).into_iter();
+        let kept = |it: &Desired| protection::awaits_configure(look.observed, it, look.rendered.revision());
+        let founded = founded(look.observed, &look.rendered).into_iter().filter(|it| !kept(it));
         Self { look, foundation: founded.filter_map(|desired| adoption::ensure(look.observed, desired)).collect() }
     }
 }

@@ -11,14 +11,14 @@ use super::{
     build::{self, External, PASSWORD_VOLUME, SERVERS},
     model::Observed,
     reason::Reason,
-    seen::{is_rolling, lacks_pods},
+    seen::{configure_job, is_rolling, lacks_pods},
 };
 use crate::{
-    controllers::adoption::is_adoption_requested,
+    controllers::{adoption::is_adoption_requested, job},
     domain::{
         labels, live,
         names::child,
-        object::{Kind, is_controlled_by},
+        object::{Desired, Kind, is_controlled_by},
     },
 };
 
@@ -74,6 +74,17 @@ fn runs_open(observed: &Observed, server: &str) -> bool {
         let volumes = live::template(live).spec.and_then(|it| it.volumes);
         !volumes.into_iter().flatten().any(|volume| volume.name == PASSWORD_VOLUME)
     })
+}
+
+/// Whether a server keeps its password until the configure Job has read the changed Secret: a server whose Secret lacks the key does
+/// not start again.
+pub(super) fn awaits_configure(observed: &Observed, desired: &Desired, revision: &str) -> bool {
+    let live = observed.live.get(&(desired.kind, desired.key.name.clone()));
+    let Some(live) = live.filter(|_| desired.kind == Kind::StatefulSet) else { return false };
+    let wanted = &desired.body["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET];
+    let job = configure_job(&observed.live, &observed.bench.name_any(), revision);
+    *wanted != live.data["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET]
+        && !job.is_some_and(|job| job::state(job) == job::State::Complete)
 }
 
 /// Whether a running component may not have the password yet.

@@ -76,6 +76,39 @@ fn the_benchs_redis_requires_its_password() {
     assert!(next.iter().any(|it| it.kind == Kind::Job), "the URLs are written again");
 }
 
+/// A server whose Secret lacks the key would not start again: the Job reads it first.
+#[test]
+fn a_changed_secret_reaches_redis_after_the_configure_job() {
+    let mut world = observed(json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}}));
+    give(&mut world, secret("redis", "1", true));
+    converge(&mut world);
+    give(&mut world, secret("redis", "2", true));
+    let job = (Kind::Job, "prod-configure".to_owned());
+    let version = |world: &Observed, name: &str| {
+        let live = &world.live[&(Kind::StatefulSet, name.to_owned())];
+        live.data["spec"]["template"]["metadata"]["annotations"][labels::REDIS_SECRET].clone()
+    };
+    let failed =
+        json!({"conditions": [{"type": "Failed", "status": "True", "lastTransitionTime": "1970-01-01T00:00:00Z"}]});
+    for _ in 0..4 {
+        let next = plan(&world);
+        apply(&mut world, &next);
+        if let Some(job) = world.live.get_mut(&job) {
+            Arc::make_mut(job).data["status"] = failed.clone();
+        }
+    }
+    assert_eq!(ready(&world).1, "ConfigureFailed");
+    for name in ["prod-redis-cache", "prod-redis-queue"] {
+        assert_eq!(version(&world, name), json!("1"), "{name} runs on");
+    }
+    give(&mut world, secret("redis", "3", true));
+    converge(&mut world);
+    for name in ["prod-redis-cache", "prod-redis-queue"] {
+        assert_eq!(version(&world, name), json!("3"), "{name}");
+    }
+    assert_eq!(ready(&world).1, "Ready");
+}
+
 /// The bench's Redis is deleted only when every pod has other URLs.
 #[test]
 fn a_server_is_deleted_when_no_component_uses_it() {
