@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kube_sharding::lanes::runner::GaugeNames;
+use kube_sharding::gauges::MetricNames;
 use metrics::{Unit, describe_counter, describe_gauge, describe_histogram, gauge};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 
@@ -71,9 +71,21 @@ const fn metric(kind: MetricKind, name: &'static str, labels: &'static [&'static
     Metric { kind, name, labels, help }
 }
 
-/// Names of the queues' additional gauges.
-pub const QUEUE_GAUGES: GaugeNames =
-    GaugeNames { lanes: "frappe_operator_lanes", oldest_pending_seconds: "frappe_operator_oldest_pending_seconds" };
+/// Names of what the sharding shows.
+pub const SHARDING_METRICS: MetricNames = MetricNames {
+    lanes: "frappe_operator_lanes",
+    oldest_pending_seconds: "frappe_operator_oldest_pending_seconds",
+    watches: "frappe_operator_watches",
+    slots: "frappe_operator_shard_slots",
+    objects: "frappe_operator_shard_sites",
+    draining_slots: "frappe_operator_shard_draining_slots",
+    acting: "frappe_operator_shard_acting",
+    coordinator: "frappe_operator_shard_coordinator",
+    members: "frappe_operator_fleet_members",
+    unowned_slots: "frappe_operator_fleet_unowned_slots",
+    gained_slots: "frappe_operator_shard_gained_slots_total",
+    fenced: "frappe_operator_shard_fenced_total",
+};
 
 /// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; so is `controller`.
 pub const METRICS: &[Metric] = &[

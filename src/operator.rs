@@ -12,10 +12,7 @@ mod settings;
 mod wake;
 mod watches;
 
-use std::{
-    sync::{Arc, atomic::AtomicUsize},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use kube::{Resource as _, core::DynamicObject};
@@ -97,8 +94,7 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         stop.cancel();
     });
     let meter = MeterLayer::new(arguments.crash_after_writes);
-    let process =
-        Process { wall_clock: clock::system(), pod_name, ready, report, incarnations: AtomicUsize::new(0), arguments };
+    let process = Process { arguments, wall_clock: clock::system(), pod_name, ready, report };
     let ended = tokio::select! {
         ended = sharded(process, pod_uid, meter, surroundings).run() => ended.map_err(Into::into),
         ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("HTTP server stopped")),
@@ -118,7 +114,7 @@ pub async fn replica(arguments: RunArguments, surroundings: Surroundings) -> any
     let (pod_name, pod_uid) = pod(&arguments);
     let (ready, report) = (watch::Sender::new(Err(String::new())), watch::Sender::default());
     let wall_clock = Arc::clone(&surroundings.wall_clock);
-    let process = Process { wall_clock, pod_name, ready, report, incarnations: AtomicUsize::new(0), arguments };
+    let process = Process { arguments, wall_clock, pod_name, ready, report };
     Ok(sharded(process, pod_uid, MeterLayer::default(), surroundings).run().await?)
 }
 
@@ -137,7 +133,7 @@ fn sharded(process: Process, pod_uid: String, meter: MeterLayer, surroundings: S
         clock: surroundings.clock,
         election: surroundings.election,
         meter,
-        gauges: Some(recorder::QUEUE_GAUGES),
+        metrics: recorder::SHARDING_METRICS,
         nonce: random::id,
         stop: surroundings.stop,
         ..Settings::new(names(&arguments.namespace), &process.pod_name)

@@ -176,8 +176,10 @@ fn sources(folder: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = fs::read_to_string(entry.path()).unwrap_or_default();
-        // The last two: fields of the names that a runner is given.
-        for word in ["counter!(", "gauge!(", "histogram!(", "lanes: ", "oldest_pending_seconds: "] {
+        // The names that the sharding is given.
+        let given = text.split("= MetricNames {").nth(1).and_then(|rest| rest.split("};").next()).unwrap_or_default();
+        found.extend(given.split('"').skip(1).step_by(2).map(str::to_owned));
+        for word in ["counter!(", "gauge!(", "histogram!("] {
             let names =
                 text.split(word).skip(1).filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next());
             found.extend(names.map(str::to_owned));

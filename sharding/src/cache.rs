@@ -367,13 +367,16 @@ impl<K, P: Keep<K>> Cache<K, P> {
             Written::Object(object) => listed.contains(key) || !mine(object) || version_of(object.as_ref()) > at,
             Written::Deleted { .. } => true,
         });
-        let mut gone = rejected;
+        let (mut gone, mut removed) = (rejected, Vec::new());
         self.objects.retain(|key, held| {
             let object = (!listed.contains(key)).then(|| P::form(held)).filter(|object| mine(object));
             let keep = object.is_none();
-            gone.extend(object.map(Change::Deleted));
+            removed.extend(object);
             keep
         });
+        // Always in the same order, so that a test can be repeated.
+        removed.sort_by_cached_key(|object| Key::of(object.as_ref()));
+        gone.extend(removed.into_iter().map(Change::Deleted));
         gone.extend(objects.into_iter().filter_map(|object| self.put(object)));
         gone
     }

@@ -16,8 +16,7 @@ pub struct Stores(BTreeMap<TypeId, Arc<dyn Any + Send + Sync>>);
 
 impl Stores {
     pub(crate) fn insert<K: Object>(&mut self, slot_of: fn(&K) -> Option<Slot>) {
-        let former = self.0.insert(TypeId::of::<K>(), Arc::new(Cache::<K>::new(slot_of)));
-        assert!(former.is_none(), "{} is watched twice", type_name::<K>());
+        self.0.insert(TypeId::of::<K>(), Arc::new(Cache::<K>::new(slot_of)));
     }
 
     /// The cache of a kind.
@@ -75,7 +74,7 @@ impl Context {
         self.stores.of::<C>()
     }
 
-    /// The objects of a kind whose controller is this object.
+    /// The objects of a kind whose controller is this object, by name.
     ///
     /// # Panics
     /// If the builder was not told to watch the kind.
@@ -83,7 +82,9 @@ impl Context {
         let is_child = |it: &Arc<C>| {
             it.owner_references().iter().any(|owner| owner.controller == Some(true) && owner.uid == uid::of(of))
         };
-        self.store::<C>().all().into_iter().filter(is_child).collect()
+        let mut children: Vec<_> = self.store::<C>().all().into_iter().filter(is_child).collect();
+        children.sort_by_cached_key(|child| Key::of(child.as_ref()));
+        children
     }
 
     /// Metadata of a new object of this one: its namespace, owner reference, and the label of its slot, by which its watch is

@@ -23,6 +23,7 @@ type Limit<S> = Arc<dyn Fn(&S, &Key) -> usize + Send + Sync>;
 type RatesOf<S> = Arc<dyn Fn(&S) -> watch::Receiver<Rates> + Send + Sync>;
 
 /// A controller: which keys it reconciles, for whom, and how many at once. `S` is what an incarnation works with.
+#[must_use = "it does nothing until it is added to a replica"]
 pub struct Controller<S> {
     /// Name of its queue, as in metrics.
     pub(crate) name: &'static str,
@@ -68,22 +69,24 @@ impl<S: Send + Sync + 'static> Controller<S> {
     }
 
     /// Whose business a key is, such as the slot of its object; none if there is nothing to do. Default: the coordinator's.
-    #[must_use]
     pub fn scopes(mut self, scopes: impl Fn(&S, &Key) -> Vec<Scope> + Send + Sync + 'static) -> Self {
         self.scopes = Arc::new(scopes);
         self
     }
 
     /// Most reconciles of a lane at once, read whenever it starts one. Default: no limit.
-    #[must_use]
     pub fn limit(mut self, limit: impl Fn(&S, &Key) -> usize + Send + Sync + 'static) -> Self {
         self.limit = Arc::new(limit);
         self
     }
 
     /// Reconciles that may start in a second. Default: no limit.
-    #[must_use]
-    pub fn rates(mut self, rates: impl Fn(&S) -> watch::Receiver<Rates> + Send + Sync + 'static) -> Self {
+    #[cfg(feature = "rates")]
+    pub fn rates(self, rates: impl Fn(&S) -> watch::Receiver<Rates> + Send + Sync + 'static) -> Self {
+        self.with_rates(rates)
+    }
+
+    pub(crate) fn with_rates(mut self, rates: impl Fn(&S) -> watch::Receiver<Rates> + Send + Sync + 'static) -> Self {
         self.rates = Arc::new(rates);
         self
     }

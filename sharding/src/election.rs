@@ -1,13 +1,17 @@
-//! Election of the coordinator, by kube-leader-election on a Lease.
+//! Election of the coordinator.
 //!
-//! The election only proposes a coordinator; the slot map decides. The crate compares wall clocks and writes without
-//! resourceVersion, so that its mistakes must cost no more than time.
+//! The election only proposes a coordinator; the slot map decides: its mistakes cost no more than time.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+#[cfg(feature = "election")]
+use std::time::Duration;
+use std::{pin::Pin, sync::Arc};
 
+#[cfg(feature = "election")]
 use kube::Client;
+#[cfg(feature = "election")]
 use kube_leader_election::{LeaseLock, LeaseLockParams, LeaseLockResult};
 
+#[cfg(feature = "election")]
 use crate::wire::Names;
 
 /// A boxed future that can be sent between threads.
@@ -22,12 +26,14 @@ pub trait Election: Send + Sync + 'static {
     fn step_down(&self) -> Boxed<()>;
 }
 
-/// Election with a Lease.
+/// Election with a Lease, by kube-leader-election. That compares wall clocks and writes without resourceVersion.
+#[cfg(feature = "election")]
 pub struct LeaseElection {
     lock: Arc<LeaseLock>,
     timeout: Duration,
 }
 
+#[cfg(feature = "election")]
 impl LeaseElection {
     /// An election in which `member`, the name of its Lease, takes part. `client` must not retry.
     pub fn new(client: Client, names: &Names, member: &str, lease_duration: Duration, timeout: Duration) -> Self {
@@ -40,6 +46,7 @@ impl LeaseElection {
     }
 }
 
+#[cfg(feature = "election")]
 impl Election for LeaseElection {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let (lock, limit) = (Arc::clone(&self.lock), self.timeout);

@@ -95,6 +95,7 @@ pub async fn run_while_present<K, P, R>(
 {
     while present.wait_for(|present| *present).await.is_ok() {
         tokio::select! {
+            biased;
             () = watch() => return,
             _ = present.wait_for(|present| !*present) => {
                 cache.mark_synced(SlotSet::NONE);

@@ -46,6 +46,7 @@ impl Scope {
 
 /// Why the gate is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Refusal {
     /// The Lease was not renewed, or the map not read, in time; the gate may open again.
     #[error("the member's Lease was not renewed in time")]
@@ -295,6 +296,7 @@ impl Gate {
 }
 
 /// Work on one entry. A handover waits until every permit is dropped.
+#[must_use = "the work is permitted while it is held"]
 pub struct Permit {
     gate: Gate,
     entry: Entry,

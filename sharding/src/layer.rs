@@ -20,6 +20,7 @@ use crate::gate::{Gate, Refusal, Scope};
 
 /// Why a write was not sent, or its answer not waited for.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Stopped {
     /// The gate is closed.
     #[error(transparent)]

@@ -12,6 +12,7 @@
 //! | [`cache`], [`keep`], [`feed`], [`ownership`] | objects of one kind, how they are kept, the watch that delivers them, the slots that it follows |
 //! | [`lanes`] | the queue in front of a reconcile: priorities, turns, limits and rates by lane; and its runner |
 //! | [`client`], [`meter`] | clients whose writes pass the gate, and are counted |
+//! | [`index`], [`named`] | objects by something else than their name; watches of single objects |
 //! | [`key`], [`uid`] | namespace and name of an object, and its uid |
 //! | [`hash`], [`slot`] | which slot an object belongs to, and selectors of slots |
 //! | [`assignment`] | which member should own which slot |
@@ -19,7 +20,7 @@
 //! | [`step`] | what one member does: the protocol, pure |
 //! | [`runtime`], [`election`] | carries it out |
 //! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
-//! | [`queue`] | keys that wait until they were worked on, whatever becomes of the member |
+//! | [`fleet`], [`gauges`] | who owns what, for people, and as metrics |
 //! | [`reading`] | objects from their text, of which none stops the others |
 //! | [`watch`], [`groups`], [`namespaces`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
@@ -34,9 +35,12 @@ mod doors;
 pub mod election;
 mod failure;
 pub mod feed;
+pub mod fleet;
 pub mod gate;
+pub mod gauges;
 pub mod groups;
 pub mod hash;
+pub mod index;
 pub mod keep;
 pub mod key;
 pub mod kind;
@@ -45,10 +49,10 @@ pub mod layer;
 pub mod map;
 pub mod member;
 pub mod meter;
+pub mod named;
 pub mod namespaces;
 pub mod objects;
 pub mod ownership;
-pub mod queue;
 pub mod readiness;
 pub mod reading;
 pub mod runtime;
@@ -56,6 +60,7 @@ pub mod runtime;
 mod scripted;
 pub mod session;
 pub mod sharded;
+mod shown;
 pub mod slot;
 pub mod step;
 mod strangers;

@@ -1,6 +1,11 @@
 //! Controllers of typed objects: [`sharded`] and [`coordinated`], for whom what they watch is all there is to say.
 
-use std::{error::Error, sync::Arc};
+use std::{
+    any::{TypeId, type_name},
+    collections::BTreeSet,
+    error::Error,
+    sync::Arc,
+};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::ResourceExt;
@@ -17,11 +22,7 @@ use crate::{
     groups::Selection,
     key::Key,
     kind::{Kind, Object},
-    lanes::{
-        Priority,
-        rates::Rates,
-        runner::{Outcome, Queue},
-    },
+    lanes::{Priority, rates::Rates, runner::Outcome},
     readiness::{Awaits, Source},
     session::Session,
     sharded::{Settings, Sharded, Work},
@@ -72,6 +73,8 @@ type Watch<K> = Box<dyn FnOnce(&Queued<K>, &mut Plan)>;
 /// What is watched, and what is queued again when it becomes ready.
 #[derive(Default)]
 struct Plan {
+    /// The kinds that are watched, by type.
+    kinds: Vec<(TypeId, &'static str)>,
     prepare: Vec<Prepare>,
     start: Vec<Start>,
     gained: Vec<Requeue>,
@@ -113,20 +116,17 @@ impl<K> Clone for Queued<K> {
 }
 
 impl<K: Object> Queued<K> {
-    fn queue(&self, objects: &Objects) -> Queue<Key, Key> {
-        objects.session.queue(self.name)
-    }
-
     /// Queues an object, if this replica owns it.
     fn push(&self, objects: &Objects, object: &K, priority: Priority) {
         if !objects.session.gate().owns(self.role.scope(object)) {
             return;
         }
+        let Some(queue) = objects.session.queue(self.name) else { return };
         let (lane, key) = ((self.lane)(object), Key::of(object));
         match priority {
             // What no user waits for waits until no more changes follow.
-            Priority::Normal => self.queue(objects).settle(lane, key),
-            _ => self.queue(objects).push(lane, key, priority),
+            Priority::Normal => queue.settle(lane, key),
+            _ => queue.push(lane, key, priority),
         }
     }
 
@@ -139,8 +139,13 @@ impl<K: Object> Queued<K> {
 
     fn wake_all(&self, objects: &Objects, slots: &SlotSet) {
         let mine = |object: &Arc<K>| self.role == Role::Coordinated || slots.contains(uid::slot_of(object.as_ref()));
-        let all = objects.stores.of::<K>().all();
-        all.iter().filter(|object| mine(object)).for_each(|object| self.push(objects, object, Priority::Low));
+        let mut all = objects.stores.of::<K>().all();
+        all.retain(mine);
+        // Always in the same order, so that a test can be repeated.
+        all.sort_by_cached_key(|object| Key::of(object.as_ref()));
+        for object in &all {
+            self.push(objects, object, Priority::Low);
+        }
     }
 }
 
@@ -194,6 +199,7 @@ impl<K: Object> Builder<K> {
     }
 
     /// Reconciles that may start in a second. Default: no limit.
+    #[cfg(feature = "rates")]
     pub fn rates(self, rates: Rates) -> Self {
         Self { rates, ..self }
     }
@@ -208,9 +214,7 @@ impl<K: Object> Builder<K> {
     pub fn owns<C: Object>(mut self, kind: Kind<C>) -> Self {
         self.watched.push(Box::new(move |queued, plan| {
             let (queued, role) = (queued.clone(), queued.role);
-            plan.prepare.push(Box::new(move |stores| {
-                stores.insert::<C>(if role == Role::Sharded { slot_of_owner::<K, C> } else { one_slot });
-            }));
+            plan.keep::<C>(if role == Role::Sharded { slot_of_owner::<K, C> } else { one_slot });
             plan.start.push(Box::new(move |objects, session| {
                 let selection = match role {
                     Role::Sharded => Selection::Label(session.names().slot_label()),
@@ -234,7 +238,7 @@ impl<K: Object> Builder<K> {
     pub fn watches<C: Object>(mut self, kind: Kind<C>, keys: impl Fn(&C) -> Vec<Key> + Send + Sync + 'static) -> Self {
         self.watched.push(Box::new(move |queued, plan| {
             let (queued, keys) = (queued.clone(), Arc::new(keys));
-            plan.prepare.push(Box::new(|stores| stores.insert::<C>(one_slot)));
+            plan.keep::<C>(one_slot);
             plan.start.push(Box::new(move |objects, session| {
                 let (queued, woken, keys) = (queued.clone(), Arc::clone(objects), Arc::clone(&keys));
                 let changed = move |change: Change<C>| {
@@ -274,7 +278,7 @@ impl<K: Object> Builder<K> {
         let (limit, rates) = (self.limit, self.rates);
         let controller = controller(&self.queued, self.in_flight_max, reconcile)
             .limit(move |_, lane| limit(lane))
-            .rates(move |_| watch::channel(rates).1);
+            .with_rates(move |_| watch::channel(rates).1);
         let probe = match self.queued.role {
             Role::Sharded => self.kind.query.each().into_iter().map(|it| it.path).collect(),
             Role::Coordinated => Vec::new(),
@@ -284,6 +288,7 @@ impl<K: Object> Builder<K> {
             watch(&self.queued, &mut plan);
         }
         plan.add(self.kind, self.queued);
+        let invalid = plan.watched_twice().map(crate::sharded::Error::WatchedTwice);
         let plan = Arc::new(plan);
         let begin = move |session: &Session| {
             let mut stores = Stores::default();
@@ -291,17 +296,27 @@ impl<K: Object> Builder<K> {
             Objects { session: session.clone(), stores: Arc::new(stores), plan: Arc::clone(&plan) }
         };
         let built = Sharded::new(self.connection, self.settings, begin).by_hash(probe).controller(controller);
-        self.others.into_iter().fold(built, Sharded::controller)
+        self.others.into_iter().fold(built, Sharded::controller).invalid(invalid)
     }
 }
 
 impl Plan {
+    /// Makes a cache of a kind in each incarnation.
+    fn keep<K: Object>(&mut self, slot_of: fn(&K) -> Option<Slot>) {
+        self.kinds.push((TypeId::of::<K>(), type_name::<K>()));
+        self.prepare.push(Box::new(move |stores| stores.insert::<K>(slot_of)));
+    }
+
+    /// The type that is watched twice, if there is one.
+    fn watched_twice(&self) -> Option<&'static str> {
+        let mut seen = BTreeSet::new();
+        self.kinds.iter().find(|(kind, _)| !seen.insert(*kind)).map(|(_, name)| *name)
+    }
+
     /// Watches the objects of a controller.
     fn add<K: Object>(&mut self, kind: Kind<K>, queued: Queued<K>) {
         let role = queued.role;
-        self.prepare.push(Box::new(move |stores| {
-            stores.insert::<K>(if role == Role::Sharded { own_slot } else { one_slot });
-        }));
+        self.keep::<K>(if role == Role::Sharded { own_slot } else { one_slot });
         let all = queued.clone();
         let requeue: Requeue = Box::new(move |objects, slots| all.wake_all(objects, slots));
         match role {

@@ -1,15 +1,8 @@
 //! What this member holds, as the watches want to know it.
 
-use std::collections::BTreeMap;
-
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{
-    map::SlotMap,
-    member::Incarnation,
-    runtime::Handle,
-    slot::{Slot, SlotSet},
-};
+use crate::{fleet::slots_by_owner, map::SlotMap, member::Incarnation, runtime::Handle, slot::SlotSet};
 
 /// Sets of slots that follow the gate. Cheap to clone.
 #[derive(Clone)]
@@ -70,13 +63,5 @@ fn others(tasks: &mut JoinSet<()>, handle: &Handle, me: Incarnation) -> watch::R
 
 /// Slots of each member but this.
 fn of_others(map: &SlotMap, me: &Incarnation) -> Vec<SlotSet> {
-    let mut all = BTreeMap::new();
-    for (entry, holding) in map.content.entries() {
-        // The coordinator's place is no slot.
-        let (Some(owner), Ok(slot)) = (&holding.owner, u8::try_from(entry.0)) else { continue };
-        if owner != me {
-            all.entry(owner).or_insert(SlotSet::NONE).insert(Slot::new(slot));
-        }
-    }
-    all.into_values().collect()
+    slots_by_owner(map).into_iter().filter(|(owner, _)| *owner != me).map(|(_, slots)| slots).collect()
 }

@@ -24,6 +24,7 @@ pub enum Awaits {
 
 /// What one watch has listed, and what waits for it.
 #[derive(Clone)]
+#[must_use = "nothing waits for a watch that is not answered"]
 pub struct Source {
     awaited_by: Vec<Awaits>,
     synced: watch::Receiver<SlotSet>,
@@ -37,7 +38,6 @@ impl Source {
     }
 
     /// The same, awaited only while its kind exists.
-    #[must_use]
     pub fn while_present(self, present: watch::Receiver<bool>) -> Self {
         Self { present: Some(present), ..self }
     }

@@ -14,6 +14,7 @@ use crate::{
     client::scoped,
     feed::{self, Scope},
     gate::{self, Gate},
+    gauges::{MetricNames, Watching},
     keep::Keep,
     key::Key,
     lanes::runner::Queue,
@@ -37,6 +38,7 @@ pub struct Session {
     pub(crate) ownership: Ownership,
     pub(crate) queues: Arc<BTreeMap<&'static str, Queue<Key, Key>>>,
     pub(crate) selects_shards: bool,
+    pub(crate) metrics: MetricNames,
     pub(crate) tasks: Weak<Tasks>,
     /// Clients by the scope of their writes, made at their first use.
     pub(crate) clients: Arc<DashMap<gate::Scope, Client>>,
@@ -83,12 +85,9 @@ impl Session {
         self.selects_shards
     }
 
-    /// The queue of a controller.
-    ///
-    /// # Panics
-    /// If there is no controller of this name.
-    pub fn queue(&self, controller: &str) -> Queue<Key, Key> {
-        self.queues.get(controller).cloned().expect("every queue belongs to a controller")
+    /// The queue of the controller of this name, if there is one.
+    pub fn queue(&self, controller: &str) -> Option<Queue<Key, Key>> {
+        self.queues.get(controller).cloned()
     }
 
     /// Runs a task until the incarnation ends.
@@ -109,8 +108,34 @@ impl Session {
         K: Send + Sync + 'static,
         P: Keep<K>,
     {
-        let synced = cache.synced();
-        self.spawn(feed::run(self.client.clone(), scope, cache, changed));
+        let (synced, client, metrics) = (cache.synced(), self.client.clone(), self.metrics);
+        self.spawn(async move {
+            let _counted = Watching::new(metrics);
+            feed::run(client, scope, cache, changed).await;
+        });
+        synced
+    }
+
+    /// The same while the kind exists; its objects are dropped when it is removed.
+    pub fn feed_while_present<K, P>(
+        &self,
+        present: watch::Receiver<bool>,
+        scope: Scope,
+        cache: Arc<Cache<K, P>>,
+        changed: impl Fn(Change<P::Form>) + Send + Sync + 'static,
+    ) -> watch::Receiver<SlotSet>
+    where
+        K: Send + Sync + 'static,
+        P: Keep<K>,
+    {
+        let (synced, client, metrics) = (cache.synced(), self.client.clone(), self.metrics);
+        self.spawn(async move {
+            let watch = || async {
+                let _counted = Watching::new(metrics);
+                feed::run(client.clone(), scope.clone(), Arc::clone(&cache), &changed).await;
+            };
+            feed::run_while_present(present, Arc::clone(&cache), watch).await;
+        });
         synced
     }
 }

@@ -1,41 +1,47 @@
 //! A sharded replica: its settings, its controllers, and its life, one incarnation after the other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
     sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use kube::Client;
+use metrics::counter;
 use tokio::{
     signal::unix::{SignalKind, signal},
     task::{JoinError, JoinSet},
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+#[cfg(feature = "election")]
+use crate::election::LeaseElection;
 use crate::{
     client::{self, Connection},
     clock::{Clock, SystemClock},
     controller::Controller,
-    election::{Election, LeaseElection},
+    election::Election,
+    gauges::MetricNames,
     key::Key,
-    lanes::runner::{GaugeNames, Runner},
+    lanes::runner::Runner,
     member::Incarnation,
     meter::MeterLayer,
     ownership::Ownership,
     readiness::{Readiness, Ready, Source},
     runtime::{self, Handle},
     session::{Session, Tasks},
+    shown,
     slot::SlotSet,
     step::End,
-    timing::Timing,
+    timing::{InvalidTiming, Timing},
     watch::server_selects_shards,
     wire::{InvalidName, Names},
 };
 
 /// Who a replica is, and what it finds around it.
 #[derive(Clone)]
+#[must_use]
 pub struct Settings {
     /// Names that the fleet shares.
     pub names: Names,
@@ -49,16 +55,18 @@ pub struct Settings {
     pub timing: Timing,
     /// The clock that the right to act is counted by.
     pub clock: Arc<dyn Clock>,
-    /// Who elects the coordinator; None: a Lease.
+    /// Who elects the coordinator; None: a Lease (feature `election`).
     pub election: Option<Arc<dyn Election>>,
     /// Counts requests.
     pub meter: MeterLayer,
-    /// Names of the queues' additional gauges; None: there are none.
-    pub gauges: Option<GaugeNames>,
+    /// Names of the metrics that controller-runtime has no name for.
+    pub metrics: MetricNames,
     /// Makes the part of an incarnation's name that is new at every start.
     pub nonce: fn() -> String,
     /// Stops the replica: it hands its slots over and ends.
     pub stop: CancellationToken,
+    /// Whether SIGTERM and Ctrl-C stop it.
+    pub signals: bool,
 }
 
 impl Settings {
@@ -74,9 +82,10 @@ impl Settings {
             clock: Arc::new(SystemClock::default()),
             election: None,
             meter: MeterLayer::default(),
-            gauges: None,
+            metrics: MetricNames::default(),
             nonce,
             stop: CancellationToken::new(),
+            signals: false,
         }
     }
 }
@@ -102,21 +111,20 @@ impl Settings {
         }
     }
 
-    /// Stops the replica on SIGTERM and Ctrl-C. Must be called within a Tokio runtime.
-    ///
-    /// # Panics
-    /// If the system does not let the process listen to signals.
-    #[must_use]
+    /// Stops the replica on SIGTERM and Ctrl-C, from when it runs.
     pub fn stop_on_signals(self) -> Self {
-        let mut terminate = signal(SignalKind::terminate()).expect("signals can be listened to at start");
-        let mut interrupt = signal(SignalKind::interrupt()).expect("signals can be listened to at start");
-        let stop = self.stop.clone();
-        tokio::spawn(async move {
-            tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-            stop.cancel();
-        });
-        self
+        Self { signals: true, ..self }
     }
+}
+
+/// Ends when a signal says that the process is to end.
+async fn signalled(listens: bool) -> Result<(), std::io::Error> {
+    if !listens {
+        return std::future::pending().await;
+    }
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    Ok(())
 }
 
 /// 16 hexadecimal digits that the system's random numbers seed.
@@ -124,9 +132,36 @@ fn nonce() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
 
-/// Why a replica ended that was not stopped.
+/// Why a replica did not start, or ended although it was not stopped.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
+    /// No reconcile could ever start.
+    #[error("controller {0} may reconcile nothing at once")]
+    NothingAtOnce(&'static str),
+    /// Two controllers have one name, such as those of two kinds of the same name.
+    #[error("two controllers are called {0}")]
+    SameName(&'static str),
+    /// The builder was told twice to watch a type.
+    #[error("{0} is watched twice")]
+    WatchedTwice(&'static str),
+    /// A member could not keep its right to act.
+    #[error(transparent)]
+    Timing(#[from] InvalidTiming),
+    /// The pod's uid is empty or too long, or the nonce is, or it has an underscore.
+    #[error("no incarnation can be called {pod_uid:?} and {nonce:?}")]
+    Incarnation {
+        /// uid of the pod.
+        pod_uid: String,
+        /// What is new at every start.
+        nonce: String,
+    },
+    /// There is no election: neither `Settings::election` nor the feature of that name.
+    #[error("no one elects the coordinator")]
+    NoElection,
+    /// The system does not let the process listen to signals.
+    #[error("signals cannot be listened to")]
+    Signals(#[source] std::io::Error),
     /// The connection's configuration makes no client.
     #[error("no client can be made")]
     Client(#[from] kube::Error),
@@ -188,6 +223,7 @@ pub struct Sharded<S> {
     begin: Begin<S>,
     probe: Vec<String>,
     controllers: Vec<Controller<S>>,
+    invalid: Option<Error>,
 }
 
 impl<S: Work> Sharded<S> {
@@ -197,7 +233,7 @@ impl<S: Work> Sharded<S> {
         settings: Settings,
         begin: impl Fn(&Session) -> S + Send + Sync + 'static,
     ) -> Self {
-        Self { connection, settings, begin: Box::new(begin), probe: Vec::new(), controllers: Vec::new() }
+        Self { connection, settings, begin: Box::new(begin), probe: Vec::new(), controllers: Vec::new(), invalid: None }
     }
 
     /// Uses the API server's own selection by hash of the uid, if it supports it for these collections. See
@@ -205,6 +241,11 @@ impl<S: Work> Sharded<S> {
     pub fn by_hash(mut self, paths: impl IntoIterator<Item = String>) -> Self {
         self.probe.extend(paths);
         self
+    }
+
+    /// The same, which cannot run.
+    pub(crate) fn invalid(self, error: Option<Error>) -> Self {
+        Self { invalid: error, ..self }
     }
 
     /// Adds a controller.
@@ -216,23 +257,45 @@ impl<S: Work> Sharded<S> {
     /// Runs until it is stopped. An incarnation that is fenced ends with all it has, and the replica joins again as another.
     ///
     /// Cancellation safe in that a dropped replica acts no more; its slots are taken over when its Lease expires.
-    pub async fn run(self) -> Result<(), Error> {
+    pub async fn run(mut self) -> Result<(), Error> {
+        self.check()?;
         let this = Arc::new(self);
-        loop {
-            match live(&this).await? {
-                End::Stopped => {
-                    tracing::info!("stopped: slots and Lease released");
-                    return Ok(());
-                }
-                end => tracing::warn!(?end, "fenced (Lease lost): dropping caches, rejoining with a new identity"),
+        let Settings { signals, stop, .. } = &this.settings;
+        let stopped = async {
+            signalled(*signals).await.map_err(Error::Signals)?;
+            stop.cancel();
+            std::future::pending::<Result<(), Error>>().await
+        };
+        tokio::select! {
+            biased;
+            ended = stopped => ended,
+            ended = lives(&this) => ended,
+        }
+    }
+
+    /// Whether it can run.
+    fn check(&mut self) -> Result<(), Error> {
+        if let Some(error) = self.invalid.take() {
+            return Err(error);
+        }
+        self.settings.timing.check()?;
+        let mut names = BTreeSet::new();
+        for controller in &self.controllers {
+            if controller.in_flight_max == 0 {
+                return Err(Error::NothingAtOnce(controller.name));
+            }
+            if !names.insert(controller.name) {
+                return Err(Error::SameName(controller.name));
             }
         }
+        Ok(())
     }
 
     /// Watches and reconciles until told to end.
     async fn work(self: Arc<Self>, client: Client, handle: Handle, incarnation: Incarnation, stop: CancellationToken) {
         let tasks = Arc::new(Tasks::new(JoinSet::new()));
         let started = tokio::select! {
+            biased;
             () = stop.cancelled() => return,
             started = self.start(client, handle, incarnation, &tasks) => started,
         };
@@ -251,12 +314,9 @@ impl<S: Work> Sharded<S> {
         let ownership = Ownership::follow(&mut locked(tasks), &handle, &incarnation);
         let (mut queues, mut runners) = (BTreeMap::new(), Vec::new());
         for controller in &self.controllers {
-            let (queue, mut runner) = Runner::new(controller.name, controller.in_flight_max);
-            if let Some(gauges) = self.settings.gauges {
-                runner = runner.with_gauges(gauges);
-            }
+            let (queue, runner) = Runner::new(controller.name, controller.in_flight_max);
             queues.insert(controller.name, queue);
-            runners.push(runner);
+            runners.push(runner.with_metrics(self.settings.metrics));
         }
         // Labels do on every server; one that does not answer now is asked no further.
         let selects_shards =
@@ -270,9 +330,11 @@ impl<S: Work> Sharded<S> {
             ownership,
             queues: Arc::new(queues),
             selects_shards,
+            metrics: self.settings.metrics,
             tasks: Arc::downgrade(tasks),
             clients: Arc::default(),
         };
+        session.spawn(shown::show(session.clone()));
         let state = Arc::new((self.begin)(&session));
         let sources = state.watches(&session);
         let readiness = Readiness::new(sources.clone(), session.ownership(), session.gate().openings());
@@ -314,17 +376,29 @@ async fn follow<S: Work>(mut readiness: Readiness, state: Arc<S>) {
     }
 }
 
+/// One incarnation after the other, until one is stopped.
+async fn lives<S: Work>(this: &Arc<Sharded<S>>) -> Result<(), Error> {
+    loop {
+        match live(this).await? {
+            End::Stopped => {
+                tracing::info!("stopped: slots and Lease released");
+                return Ok(());
+            }
+            end => {
+                counter!(this.settings.metrics.fenced).increment(1);
+                tracing::warn!(?end, "fenced (Lease lost): dropping caches, rejoining with a new identity");
+            }
+        }
+    }
+}
+
 /// One incarnation, from joining to its end.
 async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     let Settings { names, member, timing, stop, .. } = &this.settings;
-    let incarnation = Incarnation::new(&this.settings.pod_uid, &(this.settings.nonce)());
+    let incarnation = incarnation(&this.settings.pod_uid, (this.settings.nonce)())?;
     let protocol = client::for_protocol(&this.connection, &this.settings.meter)?;
-    let by_lease = || {
-        let me = names.lease(member);
-        let election = LeaseElection::new(protocol.clone(), names, &me, timing.lease_duration, timing.attempt_timeout);
-        Arc::new(election) as Arc<dyn Election>
-    };
-    let election = this.settings.election.clone().unwrap_or_else(by_lease);
+    let election = this.settings.election.clone().or_else(|| by_lease(&protocol, &this.settings));
+    let election = election.ok_or(Error::NoElection)?;
     let settings = runtime::Settings {
         names: names.clone(),
         member: member.clone(),
@@ -341,6 +415,7 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     let (mut work, mut runtime) = (AbortOnDropHandle::new(tokio::spawn(work)), runtime.spawn());
     let overdue = overdue(stop, &handle, timing.drain_max + timing.lease_duration);
     let end = tokio::select! {
+        biased;
         end = &mut runtime => end.map_err(Error::Member),
         ended = &mut work => Err(ended.map_or_else(Error::Work, |()| Error::Ended)),
         () = overdue => Err(Error::Overdue),
@@ -352,6 +427,23 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
         work.abort();
     }
     end
+}
+
+#[cfg(feature = "election")]
+#[allow(clippy::unnecessary_wraps, reason = "without the feature there is none")]
+fn by_lease(protocol: &Client, Settings { names, member, timing, .. }: &Settings) -> Option<Arc<dyn Election>> {
+    let (lease, Timing { lease_duration, attempt_timeout, .. }) = (names.lease(member), timing);
+    Some(Arc::new(LeaseElection::new(protocol.clone(), names, &lease, *lease_duration, *attempt_timeout)))
+}
+
+#[cfg(not(feature = "election"))]
+fn by_lease(_: &Client, _: &Settings) -> Option<Arc<dyn Election>> {
+    None
+}
+
+fn incarnation(pod_uid: &str, nonce: String) -> Result<Incarnation, Error> {
+    let found = Incarnation::parse(&format!("{pod_uid}_{nonce}")).filter(|_| !nonce.contains('_'));
+    found.ok_or_else(|| Error::Incarnation { pod_uid: pod_uid.to_owned(), nonce })
 }
 
 /// Asks the member to stop when it should, and ends when that takes too long: the drain, and a Lease that cannot be released.

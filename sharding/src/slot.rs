@@ -131,6 +131,26 @@ impl SlotSet {
     }
 }
 
+/// Neighbours as ranges: `0-50,77`.
+impl fmt::Display for SlotSet {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        let mut slots = self.iter().map(Slot::number).peekable();
+        while let Some(first) = slots.next() {
+            let mut last = first;
+            while let Some(next) = slots.next_if(|next| u16::from(*next) == u16::from(last) + 1) {
+                last = next;
+            }
+            write!(formatter, "{separator}{first}")?;
+            if last > first {
+                write!(formatter, "-{last}")?;
+            }
+            separator = ",";
+        }
+        Ok(())
+    }
+}
+
 impl FromIterator<Slot> for SlotSet {
     fn from_iter<I: IntoIterator<Item = Slot>>(slots: I) -> Self {
         let mut set = Self::NONE;
@@ -144,6 +164,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn neighbours_are_shown_as_ranges() {
+        let shown = |numbers: &[u8]| numbers.iter().map(|it| Slot::new(*it)).collect::<SlotSet>().to_string();
+        assert_eq!(shown(&[0, 1, 2, 7, 9, 10]), "0-2,7,9-10");
+        assert_eq!(shown(&[254, 255]), "254-255");
+        assert_eq!((shown(&[]), SlotSet::ALL.to_string()), (String::new(), "0-255".to_owned()));
+    }
 
     /// Pinned: a change of these would move every site of every installation.
     #[test]

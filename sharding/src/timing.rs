@@ -29,7 +29,36 @@ pub struct Timing {
     pub coordinator_tenure: Duration,
 }
 
+/// Times with which no member could keep its right to act.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidTiming {
+    /// A Lease has a duration in whole seconds.
+    #[error("a Lease lasts one second or more, not {0:?}")]
+    Lease(Duration),
+    /// The right would end before it is renewed.
+    #[error("a renewal every {renewal:?}, each awaited for {attempt:?}, is too seldom for a right of {right:?}")]
+    Renewal {
+        /// Time from one renewal to the next.
+        renewal: Duration,
+        /// How long an answer is waited for.
+        attempt: Duration,
+        /// How long a member may act after a renewal.
+        right: Duration,
+    },
+}
+
 impl Timing {
+    /// Whether a member can keep its right to act with these times.
+    pub fn check(&self) -> Result<(), InvalidTiming> {
+        let (renewal, attempt, right) = (self.renew_interval, self.attempt_timeout, self.right());
+        if self.lease_duration < Duration::from_secs(1) {
+            return Err(InvalidTiming::Lease(self.lease_duration));
+        }
+        let is_renewed = !renewal.is_zero() && !attempt.is_zero() && renewal.saturating_add(attempt) <= right;
+        is_renewed.then_some(()).ok_or(InvalidTiming::Renewal { renewal, attempt, right })
+    }
+
     /// How long a member may act after it sent its last successful renewal: 12/15 of the duration, which tolerates
     /// clocks that run up to 11 % apart, since (15/12) > 1.11².
     pub fn right(&self) -> Duration {
@@ -47,6 +76,24 @@ impl Default for Timing {
             drain_max: Duration::from_secs(20),
             debounce: Duration::from_secs(1),
             coordinator_tenure: Duration::from_secs(30),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_that_end_the_right_before_its_renewal_are_rejected() {
+        let (seconds, good) = (Duration::from_secs, Timing::default());
+        assert_eq!(good.check(), Ok(()));
+        let short = Timing { lease_duration: Duration::from_millis(999), ..good.clone() };
+        assert_eq!(short.check(), Err(InvalidTiming::Lease(Duration::from_millis(999))));
+        let bad = |renew_interval, attempt_timeout| Timing { renew_interval, attempt_timeout, ..good.clone() }.check();
+        assert_eq!(bad(seconds(10), seconds(2)), Ok(()));
+        for (renewal, attempt) in [(11, 2), (12, 1), (0, 1), (1, 0), (u64::MAX, 1)] {
+            assert!(matches!(bad(seconds(renewal), seconds(attempt)), Err(InvalidTiming::Renewal { .. })), "{renewal}");
         }
     }
 }

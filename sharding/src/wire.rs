@@ -81,6 +81,7 @@ impl Names {
 
 /// Error of invalid names.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum InvalidName {
     /// Not a DNS name.
     #[error("{what} {value:?} is not {form} of at most {most} bytes")]

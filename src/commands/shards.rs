@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Api, Client, api::ListParams, core::DynamicObject};
 use kube_sharding::{
+    fleet::owner_of,
     map::SlotMap,
     member::LeaseRecord,
     watch::{Query, follow},
@@ -20,7 +21,7 @@ use super::{
 use crate::domain::uid;
 use crate::{
     cli::{ShardsArguments, ShardsQuestion},
-    fleet_report::{self, names, owner_of, report},
+    fleet_report::{self, names, report},
 };
 
 /// Prints the owners of the slots.

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
 use jiff::Timestamp;
 use kube::{Client, core::DynamicObject};
+use kube_sharding::named::Named;
 use tokio::sync::watch;
 
 use super::{
@@ -20,12 +21,12 @@ use crate::{
     domain::{capabilities::Capabilities, key::Key, object::Kind, watches::Narrowing},
     io::{
         cache::{Cache, Change, version_of},
+        cached::Kept,
         clock::WallClock,
         compact::Compact,
         departures::Departures,
         events::Events,
         live,
-        named::Named,
     },
 };
 
@@ -97,7 +98,7 @@ pub struct Context {
     /// Metadata of users' Secrets that benches and sites reference.
     pub user_secrets: Arc<ChildCache>,
     /// Services of ingress controllers that benches and the ConfigMap reference.
-    pub ingress_services: Named,
+    pub ingress_services: Named<DynamicObject, Kept>,
     /// Index of claimed hosts by site.
     pub claims: Arc<Claims>,
     /// Index of Secrets with the password of a MariaDB administrator.

@@ -1,17 +1,17 @@
-//! Tells people what the sharding protocol does: report, metrics, Events.
+//! Tells people what the sharding protocol does: report, Events; and which sites wait.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use frappe_crds::FrappeSite;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube_sharding::{
-    Incarnation, SLOTS,
-    gate::Gate,
-    map::{Entry, SlotMap},
+    Incarnation,
+    fleet::Moved,
+    map::SlotMap,
     runtime::{Handle, View},
     wire::Names,
 };
-use metrics::{counter, gauge};
+use metrics::gauge;
 use tokio::sync::watch;
 
 use super::reason::SLOTS_TAKEN_OVER;
@@ -72,16 +72,6 @@ impl Fleet {
     fn publish(&self, view: &View) {
         let leases: Vec<_> = view.peers.iter().map(|peer| (peer.lease.clone(), peer.lease_age.as_secs())).collect();
         let report = report(&self.names, view.map.as_deref(), &leases);
-        let gate: &Gate = self.handle.gate();
-        let opening = gate.opening().borrow().clone();
-        let number = |count: usize| f64::from(u32::try_from(count).unwrap_or(u32::MAX));
-        gauge!("frappe_operator_shard_slots").set(number(opening.slots().len()));
-        gauge!("frappe_operator_shard_sites").set(number(self.sites.len()));
-        gauge!("frappe_operator_shard_draining_slots").set(number(view.draining.len()));
-        gauge!("frappe_operator_shard_acting").set(f64::from(u8::from(gate.acts())));
-        gauge!("frappe_operator_shard_coordinator").set(f64::from(u8::from(opening.coordinates())));
-        gauge!("frappe_operator_fleet_members").set(number(report.members.iter().filter(|it| it.is_alive()).count()));
-        gauge!("frappe_operator_fleet_unowned_slots").set(number(report.unowned_slots));
         self.handle.count_objects(self.sites.len() as u64);
         self.report.send_if_modified(|known| {
             let changed = *known != report;
@@ -112,47 +102,20 @@ impl Fleet {
         gauge!("frappe_operator_shard_oldest_unreconciled_seconds").set(oldest.as_secs_f64());
     }
 
-    /// What this member gave away, and to whom: a line.
-    fn log_given_away(&self, before: &SlotMap, now: &SlotMap) {
-        let mut lost = 0_usize;
-        let mut to = std::collections::BTreeSet::new();
-        for (entry, _) in before.owned_by(&self.me) {
-            let owner = now.content.holding(entry).and_then(|it| it.owner.as_ref());
-            if owner != Some(&self.me) && usize::from(entry.0) < SLOTS {
-                lost += 1;
-                to.extend(owner.map(|it| it.pod().to_owned()));
-            }
-        }
-        if lost > 0 {
-            let to = to.into_iter().collect::<Vec<_>>().join(", ");
-            tracing::info!(slots = lost, to, generation = now.content.generation, "handed slots over");
-        }
-    }
-
-    /// What this member gained, and from whom: an Event on the slot map.
+    /// What this member gave away: a line. What it gained: an Event on the slot map.
     async fn map_changed(&self, before: &SlotMap, now: &SlotMap) {
-        let owner = |map: &SlotMap, entry: Entry| map.content.holding(entry).and_then(|it| it.owner.clone());
-        self.log_given_away(before, now);
-        let mut gained = 0_usize;
-        let mut from = std::collections::BTreeSet::new();
-        for (entry, _) in now.owned_by(&self.me) {
-            let former = owner(before, entry);
-            if former.as_ref() != Some(&self.me) {
-                gained += usize::from(usize::from(entry.0) < SLOTS);
-                from.extend(former.map(|it| it.pod().to_owned()));
-            }
+        let (Moved { gained, from, given, to }, generation) =
+            (Moved::of(&self.me, before, now), now.content.generation);
+        let shown = |pods: BTreeSet<String>| pods.into_iter().collect::<Vec<_>>().join(", ");
+        if given > 0 {
+            tracing::info!(slots = given, to = shown(to), generation, "handed slots over");
         }
         if gained == 0 {
             return;
         }
-        counter!("frappe_operator_shard_gained_slots_total").increment(gained as u64);
-        let from =
-            if from.is_empty() { "no replica".to_owned() } else { from.into_iter().collect::<Vec<_>>().join(", ") };
-        let note = format!(
-            "replica {} took {gained} slots over from {from} (slot map generation {})",
-            self.me.pod(),
-            now.content.generation
-        );
+        let from = if from.is_empty() { "no replica".to_owned() } else { shown(from) };
+        let pod = self.me.pod();
+        let note = format!("replica {pod} took {gained} slots over from {from} (slot map generation {generation})");
         let about = ObjectReference {
             api_version: Some(format!("{}/v1alpha1", self.names.group)),
             kind: Some("SlotMap".to_owned()),

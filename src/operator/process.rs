@@ -1,7 +1,5 @@
 //! What outlives an incarnation of this replica.
 
-use std::sync::atomic::AtomicUsize;
-
 use tokio::sync::watch;
 
 use crate::{cli::RunArguments, fleet_report::Report, io::clock::WallClock};
@@ -20,6 +18,4 @@ pub(super) struct Process {
     pub(super) pod_name: String,
     pub(super) ready: watch::Sender<Result<(), String>>,
     pub(super) report: watch::Sender<Report>,
-    /// Incarnations so far.
-    pub(super) incarnations: AtomicUsize,
 }

@@ -1,16 +1,16 @@
 //! What one incarnation of this replica works with: caches, indexes and queues; and what happens when its slots change.
 
-use std::sync::{Arc, OnceLock, atomic::Ordering};
+use std::sync::{Arc, OnceLock};
 
 use kube_sharding::{
     SlotSet, Work,
     gate::{Opening, Scope},
     lanes::rates::Rates,
+    named::Named,
     readiness::{Awaits, Source},
     session::Session,
     sharded::Again,
 };
-use metrics::counter;
 use tokio::sync::watch;
 
 use super::{
@@ -40,7 +40,6 @@ use crate::{
     io::{
         departures::{Departures, Left},
         events::Events,
-        named::Named,
     },
 };
 
@@ -67,18 +66,16 @@ impl Replica {
     pub(super) fn begin(process: &Arc<Process>, session: &Session) -> Self {
         let incarnation = session.incarnation();
         tracing::info!(pod = process.pod_name, %incarnation, version = env!("CARGO_PKG_VERSION"), "starting frappe-operator");
-        if process.incarnations.fetch_add(1, Ordering::SeqCst) > 0 {
-            counter!("frappe_operator_shard_fenced_total").increment(1);
-        }
         process.ready.send_modify(|it| *it = Err("waiting for the caches to sync".to_owned()));
         let (sites, unlabelled, benches) = watches::caches();
+        let queue = |controller| session.queue(controller).expect("each of these controllers is added");
         let wake = Wake {
             sites,
             unlabelled,
             benches,
-            site_queue: session.queue(SITE_CONTROLLER),
-            backup_queue: session.queue(BACKUP_CONTROLLER),
-            bench_queue: session.queue(BENCH_CONTROLLER),
+            site_queue: queue(SITE_CONTROLLER),
+            backup_queue: queue(BACKUP_CONTROLLER),
+            bench_queue: queue(BENCH_CONTROLLER),
             backups: Indexes::default(),
             gate: session.gate().clone(),
         };
@@ -104,7 +101,8 @@ impl Replica {
             capabilities: capabilities.subscribe(),
             pod_problems: Arc::clone(&reactions.pod_problems),
             user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)].0),
-            ingress_services: Named::new(client.clone(), Kind::Service, move || woken.benches()),
+            ingress_services: Named::new(session.clone(), Kind::Service.resource(), move || woken.benches())
+                .metadata_only(),
             claims: Arc::clone(&reactions.claims),
             root_secrets: Arc::clone(&reactions.root_secrets),
             backups: wake.backups.clone(),

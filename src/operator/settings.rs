@@ -7,7 +7,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt;
-use kube_sharding::{Slot, SlotSet, session::Session, watch::Query};
+use kube_sharding::{Slot, SlotSet, feed::Scope, session::Session, watch::Query};
 use metrics::gauge;
 use tokio::sync::watch;
 
@@ -19,7 +19,6 @@ use crate::{
     io::{
         cache::{Cache, Change},
         events::{Events, Notice},
-        watch::{self as watcher, Scope},
     },
 };
 
@@ -53,9 +52,7 @@ pub(super) fn start(
             changed(concerned);
         }
     };
-    let synced = cache.synced();
-    session.spawn(watcher::run(session.client().clone(), Scope::everything(query), cache, take));
-    synced
+    session.feed(Scope::everything(query), cache, take)
 }
 
 /// Names of the keys that were added, changed or removed; values may be long.

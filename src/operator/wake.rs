@@ -94,14 +94,12 @@ impl Wake {
 
     /// A Secret changed that the storage of SiteBackups may name.
     pub(super) fn backups_reading(&self, secret: &Key) {
-        let reading = self.backups.labelled.reading(secret).into_iter().chain(self.backups.new.reading(secret));
-        reading.for_each(|site| self.backups_of(&site));
+        self.backups.reading(secret).iter().for_each(|site| self.backups_of(site));
     }
 
     /// SiteBackups whose site is not known here: it is seen what becomes of them.
     pub(super) fn orphans(&self) {
-        let known = self.backups.labelled.sites().into_iter().chain(self.backups.new.sites());
-        let orphans = known.filter(|site| self.sites.get(site).is_none());
+        let orphans = self.backups.sites().into_iter().filter(|site| self.sites.get(site).is_none());
         orphans.for_each(|site| self.backup_queue.push(site.clone(), site, Priority::Low));
     }
 

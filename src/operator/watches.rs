@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{ResourceExt, core::DynamicObject};
-use kube_sharding::{Slot, SlotSet, groups::Selection, ownership::Ownership, session::Session, watch::Query};
+use kube_sharding::{
+    Slot, SlotSet, feed::Scope, groups::Selection, ownership::Ownership, session::Session, watch::Query,
+};
 use tokio::sync::watch;
 
 use super::{apis::Present, offers::Watched, reactions::Reactions, wake::Wake};
@@ -21,10 +23,8 @@ use crate::{
         watches::{Narrowing, Wakes, Watch},
     },
     io::{
-        cache::{Cache, Change, Decision},
-        cached::Cached,
+        cache::{Cache, Decision},
         compact::Compact,
-        watch::{self as watcher, Scope},
     },
 };
 
@@ -153,31 +153,23 @@ impl Starter<'_> {
         if let Some((cache, changed)) = self.caches.get(&(kind, watch.narrowing)) {
             return Some(self.watch_objects(kind, watch.narrowing, cache, Arc::clone(changed)));
         }
-        let reactions = self.reactions;
+        let (session, reactions) = (self.session, self.reactions);
         let Wake { sites, unlabelled, benches, .. } = self.wake;
         match (watch.wakes, watch.narrowing) {
             // A site that is new has no label yet: every member looks, the owner of its slot takes it.
             (Wakes::Site, Narrowing::Unlabelled) if self.session.selects_shards() => None,
             (Wakes::Site, Narrowing::Unlabelled) => {
                 let query = Query { labels: format!("!{}", labels::SLOT), ..self.query(Kind::Site) };
-                Some(self.feed(Scope::everything(query), unlabelled, reactions.to_new_site()))
+                Some(session.feed(Scope::everything(query), Arc::clone(unlabelled), reactions.to_new_site()))
             }
-            (Wakes::Site, _) => Some(self.feed(self.scope_of_sites(), sites, reactions.to_site())),
-            (Wakes::Bench, _) => {
-                Some(self.feed(Scope::everything(self.query(Kind::Bench)), benches, reactions.to_bench()))
-            }
+            (Wakes::Site, _) => Some(session.feed(self.scope_of_sites(), Arc::clone(sites), reactions.to_site())),
+            (Wakes::Bench, _) => Some(session.feed(
+                Scope::everything(self.query(Kind::Bench)),
+                Arc::clone(benches),
+                reactions.to_bench(),
+            )),
             _ => None,
         }
-    }
-
-    fn feed<K: Cached>(
-        &self,
-        scope: Scope,
-        cache: &Arc<Cache<K>>,
-        changed: impl Fn(Change<K::Form>) + Send + 'static,
-    ) -> watch::Receiver<SlotSet> {
-        self.session.spawn(watcher::run(self.session.client().clone(), scope, Arc::clone(cache), changed));
-        cache.synced()
     }
 
     fn scope_of_sites(&self) -> Scope {
@@ -197,10 +189,10 @@ impl Starter<'_> {
         changed: Reaction,
     ) -> watch::Receiver<SlotSet> {
         let (scope, changed) = (self.scope(kind, narrowing), move |change| changed(change));
-        let Some(api) = kind.row().needs else { return self.feed(scope, cache, changed) };
-        let (client, present) = (self.session.client().clone(), self.present[&api].clone());
-        self.session.spawn(watcher::run_while_present(present, client, scope, Arc::clone(cache), changed));
-        cache.synced()
+        match kind.row().needs {
+            Some(api) => self.session.feed_while_present(self.present[&api].clone(), scope, Arc::clone(cache), changed),
+            None => self.session.feed(scope, Arc::clone(cache), changed),
+        }
     }
 
     /// How objects of a kind are asked for.

@@ -143,10 +143,11 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
             }
         }
         place.queued = Some((rank, since));
-        place.lane = lane.clone();
+        let former = std::mem::replace(&mut place.lane, lane.clone());
         self.ages.insert((since, rank.1));
         self.lanes.entry(lane.clone()).or_default().waiting.insert(rank, key);
         self.admit(&lane);
+        self.forget_lane_if_idle(&former);
         true
     }
 
@@ -292,6 +293,10 @@ impl<L: Clone + Eq + Hash + Ord, K: Clone + Eq + Hash + Ord> Lanes<L, K> {
         if self.places.get(key).is_some_and(idle) {
             self.places.remove(key);
         }
+        self.forget_lane_if_idle(lane);
+    }
+
+    fn forget_lane_if_idle(&mut self, lane: &L) {
         if self.lanes.get(lane).is_some_and(|it| it.waiting.is_empty() && it.running == 0) {
             self.lanes.remove(lane);
             self.ring.retain(|name| name != lane);

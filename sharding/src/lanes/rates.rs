@@ -1,18 +1,16 @@
 //! How many reconciles may start in a second: token buckets of the member and of each lane.
 
-use std::{
-    hash::Hash,
-    num::NonZeroU32,
-    time::{Duration, Instant},
-};
+#[cfg(not(feature = "rates"))]
+use std::marker::PhantomData;
+use std::{hash::Hash, time::Instant};
+#[cfg(feature = "rates")]
+use std::{num::NonZeroU32, time::Duration};
 
+#[cfg(feature = "rates")]
 use governor::{
     DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
     clock::{Clock as _, DefaultClock},
 };
-
-/// Lanes that a limiter may know before those that are gone are swept.
-const SWEEP_ABOVE: usize = 1024;
 
 /// Reconciles that may start in a second; 0 for as many as come. Twice as many may start at once after a pause.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,7 +21,12 @@ pub struct Rates {
     pub lane_per_second: u32,
 }
 
+/// Lanes that a limiter may know before those that are gone are swept.
+#[cfg(feature = "rates")]
+const SWEEP_ABOVE: usize = 1024;
+
 /// Buckets that are full at the beginning.
+#[cfg(feature = "rates")]
 pub struct Buckets<L: Hash + Eq + Clone> {
     rates: Rates,
     member: Option<DefaultDirectRateLimiter>,
@@ -32,6 +35,7 @@ pub struct Buckets<L: Hash + Eq + Clone> {
     token: bool,
 }
 
+#[cfg(feature = "rates")]
 impl<L: Hash + Eq + Clone> Buckets<L> {
     /// Buckets for these rates.
     pub fn new(rates: Rates) -> Self {
@@ -79,11 +83,40 @@ impl<L: Hash + Eq + Clone> Buckets<L> {
     }
 }
 
+#[cfg(feature = "rates")]
 fn after(wait: Duration) -> Instant {
     Instant::now() + wait
 }
 
-#[cfg(test)]
+/// No buckets: as many may start as come.
+#[cfg(not(feature = "rates"))]
+pub struct Buckets<L>(PhantomData<fn(L)>);
+
+#[cfg(not(feature = "rates"))]
+impl<L: Hash + Eq + Clone> Buckets<L> {
+    /// None.
+    pub fn new(_: Rates) -> Self {
+        Self(PhantomData)
+    }
+
+    /// Changes nothing.
+    pub fn change(&mut self, _: Rates) {}
+
+    /// The member need not rest.
+    pub fn member_rest(&mut self) -> Option<Instant> {
+        None
+    }
+
+    /// A lane need not rest.
+    pub fn lane_rest(&mut self, _: &L) -> Option<Instant> {
+        None
+    }
+
+    /// A reconcile has begun.
+    pub fn started(&mut self) {}
+}
+
+#[cfg(all(test, feature = "rates"))]
 mod tests {
     use super::*;
 

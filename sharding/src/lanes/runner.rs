@@ -21,6 +21,7 @@ use super::{
     Lanes, Priority,
     rates::{Buckets, Rates},
 };
+use crate::gauges::MetricNames;
 
 /// Shortest and longest wait before a reconcile that failed runs again.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
@@ -41,17 +42,10 @@ const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// milliseconds, and one write makes other controllers write several times: one reconcile answers all of it.
 pub const SETTLE: Duration = Duration::from_millis(100);
 
-/// Names of the gauges that controller-runtime has no name for. Their label `name` is the runner's name.
-#[derive(Clone, Copy, Debug)]
-pub struct GaugeNames {
-    /// Lanes with keys that wait or run.
-    pub lanes: &'static str,
-    /// Age of the key that has waited longest.
-    pub oldest_pending_seconds: &'static str,
-}
-
 /// What a reconcile says at its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+#[non_exhaustive]
 pub enum Outcome {
     /// Nothing to do until something changes.
     Done,
@@ -141,7 +135,7 @@ pub struct Terms<L> {
 /// A queue and the reconciles that it feeds.
 pub struct Runner<L, K> {
     name: &'static str,
-    gauges: Option<GaugeNames>,
+    metrics: MetricNames,
     receiver: mpsc::UnboundedReceiver<Message<L, K>>,
     lanes: Lanes<L, K>,
     failures: Arc<DashMap<K, Failures>>,
@@ -157,14 +151,13 @@ where
     pub fn new(name: &'static str, in_flight_max: usize) -> (Queue<L, K>, Self) {
         let (sender, receiver) = mpsc::unbounded_channel();
         let (lanes, failures) = (Lanes::default(), Arc::default());
-        (Queue(sender), Self { name, gauges: None, receiver, lanes, failures, in_flight_max })
+        (Queue(sender), Self { name, metrics: MetricNames::default(), receiver, lanes, failures, in_flight_max })
     }
 
-    /// With gauges of these names too.
+    /// With metrics of these names.
     #[must_use]
-    pub fn with_gauges(mut self, names: GaugeNames) -> Self {
-        self.gauges = Some(names);
-        self
+    pub fn with_metrics(self, metrics: MetricNames) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Runs until told to stop, then lets running reconciles end.
@@ -305,10 +298,8 @@ where
         gauge!("workqueue_depth", "name" => name).set(number(self.lanes.depth()));
         gauge!("controller_runtime_active_workers", "controller" => name).set(number(self.lanes.running()));
         let oldest = self.lanes.oldest().map_or(0.0, |queued_at| since(queued_at).as_secs_f64());
-        if let Some(of) = self.gauges {
-            gauge!(of.lanes, "name" => name).set(number(self.lanes.lanes()));
-            gauge!(of.oldest_pending_seconds, "name" => name).set(oldest);
-        }
+        gauge!(self.metrics.lanes, "name" => name).set(number(self.lanes.lanes()));
+        gauge!(self.metrics.oldest_pending_seconds, "name" => name).set(oldest);
         let ages = running.values().map(|(_, begun)| since(*begun).as_secs_f64());
         gauge!("workqueue_longest_running_processor_seconds", "name" => name).set(ages.clone().fold(0.0, f64::max));
         gauge!("workqueue_unfinished_work_seconds", "name" => name).set(ages.sum::<f64>());

@@ -46,6 +46,18 @@ fn a_higher_priority_speeds_up_a_waiting_key_which_keeps_its_age() {
     assert_eq!((lanes.depth(), lanes.oldest()), (0, None));
 }
 
+#[test]
+fn a_key_that_moves_to_another_lane_leaves_nothing_behind() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    lanes.push("a", 1, Priority::Low, now);
+    assert!(lanes.push("b", 1, Priority::High, now));
+    assert_eq!((lanes.lanes(), lanes.depth()), (1, 1));
+    assert_eq!(lanes.pop(|lane| usize::from(*lane == "b"), never).map(|it| it.key), Some(1));
+    assert_eq!(lanes.pop(unlimited, never), None);
+    lanes.finish(&1, now, None);
+    assert_eq!(lanes.lanes(), 0);
+}
+
 /// A lane that has used up its rate waits; other lanes continue.
 #[test]
 fn a_lane_at_its_rate_limit_blocks_no_other() {

@@ -85,6 +85,11 @@ impl Handle {
         self.objects.store(objects, Ordering::Relaxed);
     }
 
+    /// The number that was reported last.
+    pub fn objects(&self) -> u64 {
+        self.objects.load(Ordering::Relaxed)
+    }
+
     /// Reports that the shared caches are synced, so that the member may get slots.
     pub fn synced(&self) {
         let _ = self.commands.send(Command::Synced);

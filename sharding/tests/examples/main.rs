@@ -1,6 +1,6 @@
 //! The examples, each as a fleet of three replicas on the model API server in virtual time: one crashes, one ends, one joins,
 //! and all that they write is right, written once, and by the owner.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "tests")]
 
 #[path = "../../examples/configmaps.rs"]
 #[allow(dead_code, unreachable_pub, reason = "its main is not run")]
@@ -13,15 +13,19 @@ mod copies;
 mod quotas;
 
 use std::{
-    collections::BTreeSet,
-    sync::{Arc, Mutex},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
 
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::CustomResourceExt as _;
 use kube_sharding::{
-    Connection, Objects, Settings, Sharded,
+    Connection, Kind, Objects, Outcome, Settings, Sharded,
     election::{Boxed, Election},
+    key::Key,
+    named::{Known, Named},
+    sharded,
     sharded::Error,
     wire::Names,
 };
@@ -34,6 +38,8 @@ use tokio_util::sync::CancellationToken;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const NOTES: &str = "/apis/example.com/v1/namespaces/default/notes";
+/// Enough that each of three replicas has some.
+const NOTES_MADE: usize = 24;
 /// Longer than it takes to notice a crash and to take over.
 const SETTLED: Duration = Duration::from_mins(1);
 
@@ -43,9 +49,9 @@ fn names() -> Names {
 }
 
 /// Elects the replica that is named.
-struct Named(Arc<Mutex<&'static str>>);
+struct Elected(Arc<Mutex<&'static str>>);
 
-impl Election for Named {
+impl Election for Elected {
     fn campaign(&self) -> Boxed<Option<Arc<str>>> {
         let lease = names().lease(*self.0.lock().unwrap());
         Box::pin(async move { Some(lease.into()) })
@@ -84,15 +90,24 @@ impl World {
         process: usize,
         name: &'static str,
     ) -> (CancellationToken, impl Future<Output = Result<(), Error>> + use<>) {
-        let stop = CancellationToken::new();
-        let settings = Settings {
-            clock: Arc::new(VirtualClock::default()),
-            election: Some(Arc::new(Named(Arc::clone(&self.elected)))),
-            stop: stop.clone(),
-            ..Settings::new(names(), name)
-        };
-        let connection = Connection::through(Network::new(&self.server, &self.injector, process));
+        let settings = self.settings(name);
+        let (stop, connection) = (settings.stop.clone(), self.connection(process));
         (stop, (self.controller)(connection, settings).run())
+    }
+
+    fn connection(&self, process: usize) -> Connection {
+        Connection::through(Network::new(&self.server, &self.injector, process))
+    }
+
+    fn settings(&self, name: &'static str) -> Settings {
+        Settings {
+            clock: Arc::new(VirtualClock::default()),
+            election: Some(Arc::new(Elected(Arc::clone(&self.elected)))),
+            // Who owns what follows from these, and so from the test's seed.
+            pod_uid: format!("uid-{name}"),
+            nonce: || format!("{:016x}", fastrand::u64(..)),
+            ..Settings::new(names(), name)
+        }
     }
 
     async fn until(&self, what: &str, holds: impl Fn(&Server) -> bool) {
@@ -186,7 +201,7 @@ fn a_dropped_replica_ends_with_all_its_tasks() {
 fn notes_have_their_copies() {
     in_virtual_time(2, async {
         let world = World::new(copies::controller);
-        for number in 0..8 {
+        for number in 0..NOTES_MADE {
             let metadata = json!({"name": format!("note-{number}"), "namespace": "default"});
             world.server.create_by_hand(NOTES, &json!({"metadata": metadata, "spec": {"text": "a", "copies": 2}}));
         }
@@ -194,7 +209,7 @@ fn notes_have_their_copies() {
             move |server: &Server| {
                 let maps = server.all(MAPS);
                 let counted = server.all(NOTES).iter().all(|note| note["status"]["copies"] == copies);
-                counted && maps.len() == 8 * copies && maps.iter().all(|map| map["data"]["text"] == text)
+                counted && maps.len() == NOTES_MADE * copies && maps.iter().all(|map| map["data"]["text"] == text)
             }
         };
         let _replicas = [world.replica(0, "one"), world.replica(1, "two"), world.replica(2, "three")];
@@ -203,7 +218,7 @@ fn notes_have_their_copies() {
         world.server.remove(MAPS, "note-3-1");
         world.until("a deleted copy is made again", has("a", 2)).await;
         world.injector.kill(1);
-        for number in 0..8 {
+        for number in 0..NOTES_MADE {
             world
                 .server
                 .change(NOTES, &format!("note-{number}"), |note| note["spec"] = json!({"text": "b", "copies": 3}));
@@ -211,10 +226,10 @@ fn notes_have_their_copies() {
         world.until("each has three copies of the new text", has("b", 3)).await;
         sleep(SETTLED).await;
         world.server.change(NOTES, "note-0", |note| note["spec"]["copies"] = json!(0));
-        world.until("it has no copies", |server| server.all(MAPS).len() == 7 * 3).await;
+        world.until("it has no copies", |server| server.all(MAPS).len() == (NOTES_MADE - 1) * 3).await;
         sleep(SETTLED).await;
         let made = world.written("configmaps").iter().filter(|it| it.change == Change::Added).count();
-        assert_eq!(made, 8 * 3 + 1, "no copy is made twice");
+        assert_eq!(made, NOTES_MADE * 3 + 1, "no copy is made twice");
         let writers: BTreeSet<usize> = world.written("notes").iter().map(|it| it.sender).collect();
         assert_eq!(writers, [0, 1, 2].into(), "all three work");
     });
@@ -251,5 +266,94 @@ fn quotas_are_set_by_the_coordinator() {
             .change("/api/v1/namespaces", "team-0", |it| it["metadata"]["labels"]["example.com/pods"] = json!("20"));
         world.until("another sets it", pods("20")).await;
         assert_eq!(writers(before), [1].into());
+    });
+}
+
+/// Requests by verb and kind since a time, but for those by hand.
+fn requests(server: &Server, since: Instant) -> BTreeMap<String, usize> {
+    let mut found = BTreeMap::new();
+    for it in server.requests().into_iter().filter(|it| it.at >= since && it.sender != BY_HAND) {
+        *found.entry(format!("{} {}", it.verb, it.place.plural())).or_default() += 1;
+    }
+    found
+}
+
+/// The costs in README.md.
+#[test]
+fn costs_are_those_of_the_document() {
+    in_virtual_time(5, async {
+        let world = World::new(configmaps::controller);
+        for number in 0..100 {
+            let metadata = json!({"name": format!("map-{number}"), "namespace": "default", "labels": {"example.com/count": "yes"}});
+            world.server.create_by_hand(MAPS, &json!({"metadata": metadata, "data": {"a": "1"}}));
+        }
+        let _two = [world.replica(0, "one"), world.replica(1, "two")];
+        sleep(2 * SETTLED).await;
+        let since = Instant::now();
+        sleep(SETTLED).await;
+        let idle = requests(&world.server, since);
+        println!("two members in a minute without changes: {idle:?}");
+        let of = |found: &BTreeMap<String, usize>, what: &str| found.get(what).copied().unwrap_or_default();
+        // A renewal every 3 s, and with each a read of the slot map.
+        assert!((38..=42).contains(&of(&idle, "update leases")), "{idle:?}");
+        assert!((38..=42).contains(&of(&idle, "get slotmaps")), "{idle:?}");
+        let others = |found: &BTreeMap<String, usize>| {
+            let is_other =
+                |what: &str| !what.contains("leases") && !what.contains("slotmaps") && !what.starts_with("watch");
+            found.iter().filter(|(what, _)| is_other(what)).map(|(_, count)| count).sum::<usize>()
+        };
+        assert_eq!(others(&idle), 0, "{idle:?}");
+        let since = Instant::now();
+        let _third = world.replica(2, "three");
+        sleep(SETTLED).await;
+        let joined = requests(&world.server, since);
+        println!("a third one joins: {joined:?}");
+        assert!(of(&joined, "update slotmaps") <= 4, "{joined:?}");
+        assert_eq!(world.written("configmaps").len(), 100, "no object is written");
+        let since = Instant::now();
+        world.injector.kill(2);
+        sleep(SETTLED).await;
+        let of_map = |it: &&Written| it.place.plural() == "slotmaps" && it.at >= since;
+        let taken =
+            world.server.written().iter().filter(of_map).map(|it| it.at - since).max().expect("it is taken over");
+        println!("slots of one that died are owned again after {taken:?}");
+        assert!(taken < Duration::from_secs(20), "{taken:?}");
+    });
+}
+
+/// A single object is watched from its first use on.
+#[test]
+fn a_named_object_is_known_once_it_was_listed() {
+    in_virtual_time(6, async {
+        let world = World::new(configmaps::controller);
+        world.server.create_by_hand(MAPS, &json!({"metadata": {"name": "map", "namespace": "default"}}));
+        let (named, seen) = (Arc::new(OnceLock::<Named<Secret>>::new()), Arc::new(Mutex::new(Vec::new())));
+        let (kept, log) = (Arc::clone(&named), Arc::clone(&seen));
+        let controller = sharded(Kind::<ConfigMap>::new(), world.connection(0), world.settings("one"));
+        let run = controller.reconcile(move |_, context| {
+            let log = Arc::clone(&log);
+            let told = Arc::clone(&log);
+            let secrets = kept.get_or_init(|| {
+                Named::new(context.session().clone(), (), move || told.lock().unwrap().push("changed".to_owned()))
+            });
+            let known = match secrets.get(&Key::new("default", "token")) {
+                Known::NotYet => "not yet".to_owned(),
+                Known::Absent => "absent".to_owned(),
+                Known::There(secret) => format!("{:?}", secret.metadata.labels),
+            };
+            log.lock().unwrap().push(known);
+            async { Ok::<_, kube::Error>(Outcome::After(Duration::from_secs(10))) }
+        });
+        tokio::spawn(run.run());
+        sleep(SETTLED).await;
+        let metadata = json!({"name": "token", "namespace": "default", "labels": {"a": "b"}});
+        world.server.create_by_hand("/api/v1/namespaces/default/secrets", &json!({"metadata": metadata}));
+        sleep(SETTLED).await;
+        let mut seen = seen.lock().unwrap().clone();
+        seen.dedup();
+        assert_eq!(seen, ["not yet", "changed", "absent", "changed", r#"Some({"a": "b"})"#]);
+        let watches =
+            world.server.requests().iter().filter(|it| it.place.plural() == "secrets" && it.verb == "list").count();
+        assert_eq!(watches, 1, "it is listed once");
     });
 }

@@ -7,14 +7,12 @@ use std::{
 
 use frappe_crds::{backup::BackupStorage, common::LocalReference};
 use kube::{ResourceExt, core::DynamicObject};
+use kube_sharding::index::{By, Index};
 
 use crate::{
     controllers::site::references::of_storage,
     domain::{key::Key, live},
-    io::{
-        compact::Compact,
-        index::{By, Index},
-    },
+    io::compact::Compact,
 };
 
 /// SiteBackups by site, with the Secrets that their storages reference; all are in one namespace.
@@ -24,34 +22,22 @@ pub struct BySite;
 pub type Backups = Index<BySite>;
 
 impl By for BySite {
+    type Form = Compact;
     type Of = Key;
     type Note = BTreeSet<String>;
 
-    /// The site of a SiteBackup. One that references a site of another namespace is indexed under the site of that name in its own
-    /// namespace, which rejects it.
-    fn of(backup: &DynamicObject) -> Option<Key> {
-        Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
-    }
-
-    /// Names of the Secrets that its storage references; none if it cannot be parsed.
-    fn note(backup: &DynamicObject) -> BTreeSet<String> {
-        let storage: Option<BackupStorage> = live::field(backup, "/spec/storage");
-        storage.iter().flat_map(of_storage).map(|it| it.name).collect()
+    /// The site, and the names of the Secrets that the storage references; none if that cannot be parsed.
+    fn of(backup: &Compact) -> Option<(Key, BTreeSet<String>)> {
+        let backup = backup.open();
+        let storage: Option<BackupStorage> = live::field(&backup, "/spec/storage");
+        Some((site(&backup)?, storage.iter().flat_map(of_storage).map(|it| it.name).collect()))
     }
 }
 
-impl Backups {
-    /// The sites with a SiteBackup whose storage references this Secret.
-    pub fn reading(&self, secret: &Key) -> Vec<Key> {
-        self.filter(|site, backups| {
-            site.namespace == secret.namespace && backups.values().any(|names| names.contains(&secret.name))
-        })
-    }
-
-    /// The sites with SiteBackups.
-    pub fn sites(&self) -> Vec<Key> {
-        self.filter(|_, _| true)
-    }
+/// The site of a SiteBackup. One that references a site of another namespace is indexed under the site of that name in its own
+/// namespace, which rejects it.
+fn site(backup: &DynamicObject) -> Option<Key> {
+    Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
 }
 
 /// The SiteBackups of each of the two watches.
@@ -64,6 +50,22 @@ pub struct Indexes {
 }
 
 impl Indexes {
+    /// The sites with a SiteBackup whose storage references this Secret.
+    pub fn reading(&self, secret: &Key) -> Vec<Key> {
+        self.filter(|site, backups| {
+            site.namespace == secret.namespace && backups.values().any(|names| names.contains(&secret.name))
+        })
+    }
+
+    /// The sites with SiteBackups.
+    pub fn sites(&self) -> Vec<Key> {
+        self.filter(|_, _| true)
+    }
+
+    fn filter(&self, is_meant: impl Fn(&Key, &BTreeMap<Key, BTreeSet<String>>) -> bool) -> Vec<Key> {
+        [&self.labelled, &self.new].into_iter().flat_map(|index| index.filter(&is_meant)).collect()
+    }
+
     /// Whether a site has SiteBackups.
     pub fn has(&self, site: &Key) -> bool {
         self.labelled.has(site) || self.new.has(site)
@@ -71,13 +73,14 @@ impl Indexes {
 
     /// Names of the SiteBackups of a site.
     pub fn of(&self, site: &Key) -> BTreeSet<String> {
-        [self.labelled.of(site), self.new.of(site)].into_iter().flat_map(BTreeMap::into_keys).collect()
+        let found = [self.labelled.of(site), self.new.of(site)];
+        found.into_iter().flat_map(BTreeMap::into_keys).map(|key| key.name).collect()
     }
 }
 
 /// The site of a SiteBackup.
 pub fn site_of(backup: &Compact) -> Option<Key> {
-    BySite::of(&backup.open())
+    site(&backup.open())
 }
 
 #[cfg(test)]
@@ -89,7 +92,7 @@ mod tests {
 
     #[test]
     fn sites_are_found_by_a_secret_of_their_storages() {
-        let index = Backups::default();
+        let indexes = Indexes::default();
         let backup = |name: &str, site: &str, secret: &str| {
             let made = json!({
                 "apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": name, "namespace": "a"},
@@ -97,16 +100,16 @@ mod tests {
                     "s3": {"bucket": "b", "credentialsSecretRef": {"name": secret}}}},
             });
             let now = Arc::new(serde_json::from_value::<DynamicObject>(made).expect("a SiteBackup").close());
-            index.update(&Change::Applied { now, before: None });
+            indexes.labelled.update(&Change::Applied { now, before: None });
         };
         backup("one", "shop", "keys");
         backup("two", "shop", "others");
         backup("three", "store", "others");
         let (keys, others) = (Key::new("a", "keys"), Key::new("a", "others"));
-        assert_eq!(index.reading(&keys), [Key::new("a", "shop")]);
-        assert_eq!(index.reading(&others).len(), 2);
-        assert_eq!(index.reading(&Key::new("b", "keys")), []);
+        assert_eq!(indexes.reading(&keys), [Key::new("a", "shop")]);
+        assert_eq!(indexes.reading(&others).len(), 2);
+        assert_eq!(indexes.reading(&Key::new("b", "keys")), []);
         backup("one", "shop", "others");
-        assert_eq!(index.reading(&keys), [], "another is named now");
+        assert_eq!(indexes.reading(&keys), [], "another is named now");
     }
 }

@@ -116,7 +116,8 @@ pub async fn reconcile(context: Arc<Context>, key: Key, scope: Scope, epoch: i64
         Ok(outcome) => outcome,
         Err(failed) => {
             for one in failed.others.into_iter().rev() {
-                conclude(&attempt, one).await;
+                // The first one decides when it is retried.
+                let _ = conclude(&attempt, one).await;
             }
             conclude(&attempt, failed.first).await
         }

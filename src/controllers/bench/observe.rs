@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use frappe_crds::{FrappeBench, FrappeSite};
 use k8s_openapi::api::{core::v1::PersistentVolumeClaimSpec, storage::v1::StorageClass};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
+use kube_sharding::named::Known;
 
 use super::{
     model::{Class, Detected, Input, Observed, PodProblem, Rendered},
@@ -14,7 +15,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
     domain::{key::Key, labels, live::spec, names::hash_hex, object::Kind, owner::Owner, uid},
-    io::{live, named::Known, random},
+    io::{live, random},
 };
 
 /// Reads the observed state of a bench.

@@ -47,7 +47,8 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let bench = context.benches.get(&Key::new(&place.namespace, &site.spec.bench_ref.name));
     let hosts = hosts::resolve(&site.spec, bench.as_deref(), &config);
     let claims = claims(context, &site, &hosts).await?;
-    let held: Vec<String> = context.claims.of(&uid::of(site.as_ref()).to_owned()).into_keys().collect();
+    let held: Vec<String> =
+        context.claims.of(&uid::of(site.as_ref()).to_owned()).into_keys().map(|key| key.name).collect();
     let former = held.iter().filter(|host| hosts.all().all(|wanted| wanted != *host));
     let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);

@@ -1,10 +1,11 @@
 //! Index of Secrets with the password of a MariaDB administrator, from the watch of MariaDBs.
 
 use kube::{ResourceExt, core::DynamicObject};
+use kube_sharding::index::{By, Index};
 
 use crate::{
     domain::{key::Key, live},
-    io::index::{By, Index},
+    io::compact::Compact,
 };
 
 /// MariaDBs by the Secret of their administrator, which is in the same namespace.
@@ -14,17 +15,20 @@ pub struct ByRootSecret;
 pub type RootSecrets = Index<ByRootSecret>;
 
 impl By for ByRootSecret {
+    type Form = Compact;
     type Of = Key;
     type Note = ();
 
-    /// The Secret that a MariaDB references, or else the one that the MariaDB operator creates.
-    fn of(server: &DynamicObject) -> Option<Key> {
-        let named = live::field(server, "/spec/rootPasswordSecretKeyRef/name").filter(|it: &String| !it.is_empty());
-        let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
-        Some(Key::new(Key::of(server).namespace, name))
+    fn of(server: &Compact) -> Option<(Key, ())> {
+        Some((root_secret(&server.open()), ()))
     }
+}
 
-    fn note(_: &DynamicObject) {}
+/// The Secret that a MariaDB references, or else the one that the MariaDB operator creates.
+fn root_secret(server: &DynamicObject) -> Key {
+    let named = live::field(server, "/spec/rootPasswordSecretKeyRef/name").filter(|it: &String| !it.is_empty());
+    let name = named.unwrap_or_else(|| format!("{}-root", server.name_any()));
+    Key::new(Key::of(server).namespace, name)
 }
 
 #[cfg(test)]
@@ -34,7 +38,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::io::{cache::Change, compact::Compact};
+    use crate::io::cache::Change;
 
     fn server(name: &str, secret: &str) -> Arc<Compact> {
         let reference = json!({"name": secret, "key": "password"});
@@ -63,7 +67,7 @@ mod tests {
         for spec in [json!({}), json!({"rootPasswordSecretKeyRef": {"key": "password"}})] {
             let server = json!({"metadata": {"name": "main", "namespace": "a"}, "spec": spec});
             let server: DynamicObject = serde_json::from_value(server).expect("a MariaDB");
-            assert_eq!(ByRootSecret::of(&server), Some(Key::new("a", "main-root")));
+            assert_eq!(root_secret(&server), Key::new("a", "main-root"));
         }
     }
 }

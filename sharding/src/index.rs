@@ -1,28 +1,27 @@
-//! What is found by something else than its name, by what a watch shows: also after a crash, since nothing of it is written.
+//! Objects by something else than their name, such as the Secret that they reference, from the changes that a watch delivers.
 
 use std::{collections::BTreeMap, hash::Hash};
 
 use dashmap::DashMap;
-use kube::{ResourceExt, core::DynamicObject};
+use kube::Resource;
 
-use super::{cache::Change, compact::Compact};
+use crate::{cache::Change, key::Key};
 
-/// How the objects of one index are found.
+/// How the objects of an index are found.
 pub trait By: 'static {
+    /// What the watch delivers.
+    type Form: Resource;
     /// What they are found by.
     type Of: Clone + Eq + Hash;
     /// What is noted of each.
     type Note: Clone;
 
-    /// What an object is found by; nothing of one that is not looked for.
-    fn of(object: &DynamicObject) -> Option<Self::Of>;
-
-    /// What is noted of it.
-    fn note(object: &DynamicObject) -> Self::Note;
+    /// What an object is found by, and what is noted of it; None if it is not looked for.
+    fn of(object: &Self::Form) -> Option<(Self::Of, Self::Note)>;
 }
 
-/// The names of objects by what these are found by, with what is noted of each.
-pub struct Index<B: By>(DashMap<B::Of, BTreeMap<String, B::Note>>);
+/// Keys of objects by what these are found by, with what is noted of each.
+pub struct Index<B: By>(DashMap<B::Of, BTreeMap<Key, B::Note>>);
 
 impl<B: By> Default for Index<B> {
     fn default() -> Self {
@@ -32,29 +31,29 @@ impl<B: By> Default for Index<B> {
 
 impl<B: By> Index<B> {
     /// Takes a change in.
-    pub fn update(&self, change: &Change<Compact>) {
+    pub fn update(&self, change: &Change<B::Form>) {
         match change {
             Change::Applied { now, before } => {
-                let now = now.open();
-                let of = B::of(&now);
-                let former = before.as_ref().and_then(|it| Some((B::of(&it.open())?, it.name_any())));
-                if let Some((former, name)) = former.filter(|(former, _)| of.as_ref() != Some(former)) {
-                    self.remove(&former, &name);
+                let (key, found) = (Key::of(now.as_ref()), B::of(now));
+                let former = before.as_deref().and_then(B::of).map(|(of, _)| of);
+                let is_elsewhere = |former: &B::Of| found.as_ref().is_none_or(|(of, _)| of != former);
+                if let Some(former) = former.filter(is_elsewhere) {
+                    self.remove(&former, &key);
                 }
-                if let Some(of) = of {
-                    self.0.entry(of).or_default().insert(now.name_any(), B::note(&now));
+                if let Some((of, note)) = found {
+                    self.0.entry(of).or_default().insert(key, note);
                 }
             }
             Change::Deleted(gone) => {
-                if let Some(of) = B::of(&gone.open()) {
-                    self.remove(&of, &gone.name_any());
+                if let Some((of, _)) = B::of(gone) {
+                    self.remove(&of, &Key::of(gone.as_ref()));
                 }
             }
         }
     }
 
     /// The objects that are found by this, with what is noted of each.
-    pub fn of(&self, by: &B::Of) -> BTreeMap<String, B::Note> {
+    pub fn of(&self, by: &B::Of) -> BTreeMap<Key, B::Note> {
         self.0.get(by).map(|entry| entry.value().clone()).unwrap_or_default()
     }
 
@@ -63,17 +62,17 @@ impl<B: By> Index<B> {
         self.0.contains_key(by)
     }
 
-    /// By what an object is found of which `is_meant` holds, by that and what is noted of the objects.
-    pub fn filter(&self, is_meant: impl Fn(&B::Of, &BTreeMap<String, B::Note>) -> bool) -> Vec<B::Of> {
+    /// What objects are found by for which `is_meant` holds, given that and what is noted of the objects.
+    pub fn filter(&self, is_meant: impl Fn(&B::Of, &BTreeMap<Key, B::Note>) -> bool) -> Vec<B::Of> {
         let found = self.0.iter().filter(|entry| is_meant(entry.key(), entry.value()));
         found.map(|entry| entry.key().clone()).collect()
     }
 
-    fn remove(&self, by: &B::Of, name: &str) {
-        if let Some(mut names) = self.0.get_mut(by) {
-            names.remove(name);
+    fn remove(&self, by: &B::Of, key: &Key) {
+        if let Some(mut objects) = self.0.get_mut(by) {
+            objects.remove(key);
         }
-        self.0.remove_if(by, |_, names| names.is_empty());
+        self.0.remove_if(by, |_, objects| objects.is_empty());
     }
 }
 
@@ -81,6 +80,8 @@ impl<B: By> Index<B> {
 mod tests {
     use std::sync::Arc;
 
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::ResourceExt;
     use serde_json::json;
 
     use super::*;
@@ -89,28 +90,25 @@ mod tests {
     struct ByLabel;
 
     impl By for ByLabel {
+        type Form = ConfigMap;
         type Of = String;
         type Note = Option<String>;
 
-        fn of(object: &DynamicObject) -> Option<String> {
-            object.labels().get("of").cloned()
-        }
-
-        fn note(object: &DynamicObject) -> Option<String> {
-            object.labels().get("note").cloned()
+        fn of(object: &ConfigMap) -> Option<(String, Option<String>)> {
+            Some((object.labels().get("of").cloned()?, object.labels().get("note").cloned()))
         }
     }
 
-    fn object(name: &str, labels: &serde_json::Value) -> Arc<Compact> {
+    fn object(name: &str, labels: &serde_json::Value) -> Arc<ConfigMap> {
         let made = json!({"metadata": {"name": name, "namespace": "a", "labels": labels}});
-        Arc::new(serde_json::from_value(made).expect("an object"))
+        Arc::new(serde_json::from_value(made).expect("a ConfigMap"))
     }
 
     #[test]
     fn an_object_is_found_by_what_it_has_now_and_by_nothing_once_it_is_gone() {
         let index = Index::<ByLabel>::default();
         let has = |by: &str| index.has(&by.to_owned());
-        let names = |by: &str| index.of(&by.to_owned()).into_keys().collect::<Vec<_>>();
+        let names = |by: &str| index.of(&by.to_owned()).into_keys().map(|key| key.name).collect::<Vec<_>>();
         let first = object("first", &json!({"of": "one"}));
         let second = object("second", &json!({"of": "one", "note": "x"}));
         for it in [&first, &second] {
