@@ -32,6 +32,7 @@
 
 mod apply;
 mod call;
+mod fleet;
 mod garbage;
 mod network;
 mod patch;
@@ -44,6 +45,7 @@ mod virtual_time;
 mod watch;
 
 pub use call::{BY_HAND, Call, Place};
+pub use fleet::{Fleet, Misfortune};
 pub use network::{AnswerBody, Fault, FaultInjector, Faults, LinkFaults, Network};
 pub use server::{Answer, Server};
 pub use store::{Change, Requested, Written};

@@ -44,6 +44,8 @@ pub struct LinkFaults {
     pub late: u32,
     /// The server responds with 503.
     pub refused: u32,
+    /// The server rejects a write with 409.
+    pub conflict: u32,
     /// A watch ends, stalls, or sends an event twice.
     pub watch: u32,
     /// The process is disconnected.
@@ -266,6 +268,10 @@ impl Network {
         if self.injector.chance(link.refused) {
             self.injector.count(named("reads refused", "writes refused"));
             return Some(status(503));
+        }
+        if write && self.injector.chance(link.conflict) {
+            self.injector.count("writes in conflict");
+            return Some(status(409));
         }
         let fault = self.injector.fault_of(&call);
         if fault == Fault::Lost {

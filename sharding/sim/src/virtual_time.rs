@@ -7,9 +7,12 @@ use tokio::time::Instant;
 
 /// Runs a future on one thread with Tokio's clock paused: the clock jumps to the next timer when no task can run.
 ///
-/// `fastrand` uses this seed.
+/// `fastrand` uses this seed; so does Tokio, which chooses between tasks at random, if it is built with `--cfg tokio_unstable`.
 pub fn in_virtual_time<T>(seed: u64, what: impl Future<Output = T>) -> T {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    #[cfg(tokio_unstable)]
+    builder.rng_seed(tokio::runtime::RngSeed::from_bytes(&seed.to_le_bytes()));
+    let runtime = builder.enable_time().start_paused(true).build().unwrap();
     fastrand::seed(seed);
     let result = runtime.block_on(what);
     runtime.shutdown_background();
