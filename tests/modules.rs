@@ -15,13 +15,20 @@ type Module = Vec<String>;
 type Graph = BTreeMap<Module, BTreeSet<Module>>;
 
 /// Folders with the source of one crate each, and the file that is its root.
-const CRATES: [(&str, &str); 6] = [
+const CRATES: [(&str, &str); 13] = [
     ("src", "lib.rs"),
     ("crds/src", "lib.rs"),
     ("sharding/src", "lib.rs"),
     ("sharding/sim/src", "lib.rs"),
     ("loadtest/src", "lib.rs"),
+    ("loadtest/src/bin/fleet", "main.rs"),
+    ("loadtest/src/bin/loadtest", "main.rs"),
     ("tests/it", "main.rs"),
+    ("tests/model", "main.rs"),
+    ("tests/transfer", "main.rs"),
+    ("sharding/tests/model", "main.rs"),
+    ("sharding/tests/sim", "main.rs"),
+    ("bench/benches", "core.rs"),
 ];
 
 fn root() -> PathBuf {

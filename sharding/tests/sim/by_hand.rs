@@ -5,7 +5,10 @@ use kube_sharding_sim::Server;
 use rand::{RngExt, rngs::StdRng};
 use serde_json::{Value, json};
 
-use crate::{fleet::names, script::MAPS};
+use crate::fleet::names;
+
+/// The collection of slot maps.
+pub(crate) const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
 
 /// Entries of a map.
 const ENTRIES: usize = 257;

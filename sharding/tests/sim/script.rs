@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep};
 
 use crate::{
-    by_hand::edit_map,
+    by_hand::{MAPS, edit_map},
     fleet::{Fleet, ITEMS, Stopped, names, scope},
     trace::explain,
 };
@@ -27,8 +27,6 @@ const FAULTY: Duration = Duration::from_secs(80);
 const RECOVERY: Duration = Duration::from_secs(90);
 /// How long a planned handover may take: a drain and its cancellation.
 const HANDOVER: Duration = Duration::from_secs(30);
-/// Collections of the protocol.
-pub(crate) const MAPS: &str = "/apis/example.com/v1alpha1/namespaces/system/slotmaps";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases";
 
 /// Rules that are broken on purpose.

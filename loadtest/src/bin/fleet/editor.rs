@@ -20,7 +20,7 @@ use kube::{
 };
 use serde_json::json;
 
-use crate::Arguments;
+use crate::arguments::Arguments;
 
 /// Namespace of the sites.
 const NAMESPACE: &str = "fleet";

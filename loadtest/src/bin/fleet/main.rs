@@ -2,11 +2,12 @@
 //! paused or disconnected. Reports resource usage, waits of edits, and writes by non-owners.
 #![allow(clippy::print_stdout, reason = "output for users")]
 
+mod arguments;
 mod costs;
 mod editor;
 mod fire;
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
@@ -16,37 +17,9 @@ use frappe_loadtest::{
     members::{Fleet, Members},
 };
 
+use arguments::Arguments;
 use costs::cost;
 use editor::Editor;
-
-/// Measures the resource usage of replicas and their behaviour with faults.
-#[derive(Clone, Debug, Parser)]
-pub(crate) struct Arguments {
-    /// The program frappe-operator.
-    #[arg(long)]
-    pub(crate) operator: PathBuf,
-    /// Number of sites to create.
-    #[arg(long, default_value_t = 2000)]
-    pub(crate) sites: usize,
-    /// Number of benches.
-    #[arg(long, default_value_t = 10)]
-    pub(crate) benches: usize,
-    /// Number of replicas to scale to.
-    #[arg(long, default_value_t = 5)]
-    pub(crate) members: usize,
-    /// Edits of sites per second.
-    #[arg(long, default_value_t = 50)]
-    pub(crate) edits_per_second: u32,
-    /// Seconds for which resource usage is measured.
-    #[arg(long, default_value_t = 40)]
-    pub(crate) cost_seconds: u64,
-    /// Run only the scenarios whose names contain this.
-    #[arg(long, default_value = "")]
-    pub(crate) only: String,
-    /// Feature gates of the API server, such as ShardedListAndWatch=true.
-    #[arg(long)]
-    pub(crate) feature_gates: Option<String>,
-}
 
 /// Number of sites for the measurement of the work that does not depend on the number of sites.
 const FEW_SITES: usize = 50;

@@ -22,9 +22,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
 use crate::{
-    generator::NAMESPACE,
     run::{Mark, Run, now},
-    tracker,
+    tracker::{self, NAMESPACE},
 };
 
 /// Maximum number of concurrent requests.

@@ -27,7 +27,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 
-use crate::generator::NAMESPACE;
+use crate::tracker::NAMESPACE;
 
 /// Sites whose objects are created concurrently: more were not faster on two cores.
 const SITES_AT_ONCE: usize = 32;

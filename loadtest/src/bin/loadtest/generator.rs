@@ -19,12 +19,8 @@ use kube::{
 use serde_json::json;
 use tokio::{sync::Semaphore, task::JoinSet};
 
-use crate::tracker::{Tracker, sites};
+use crate::tracker::{EDIT_ANNOTATION, NAMESPACE, Tracker, sites};
 
-/// Namespace of benches and sites.
-pub(crate) const NAMESPACE: &str = "loadtest";
-/// Annotation that an edit sets in the site's spec, and the operator in its Ingress.
-pub(crate) const EDIT_ANNOTATION: &str = "external-dns.alpha.kubernetes.io/ttl";
 /// Maximum number of concurrent requests.
 const REQUESTS_MAX: usize = 32;
 

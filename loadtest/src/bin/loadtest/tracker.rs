@@ -14,8 +14,10 @@ use kube::{
     runtime::watcher,
 };
 
-use crate::generator::{EDIT_ANNOTATION, NAMESPACE};
-
+/// Namespace of benches and sites.
+pub(crate) const NAMESPACE: &str = "loadtest";
+/// Annotation that an edit sets in the site's spec, and the operator in its Ingress.
+pub(crate) const EDIT_ANNOTATION: &str = "external-dns.alpha.kubernetes.io/ttl";
 /// Delay after a failed watch.
 const RETRY: Duration = Duration::from_millis(200);
 
