@@ -21,9 +21,9 @@ const EXAMPLES: [&str; 3] = ["configmaps", "copies", "quotas"];
 /// Objects of each.
 const OBJECTS: usize = 20;
 
-/// Builds the examples; returns their folder.
+/// Builds the examples, of the whole workspace, so that no crate is built for other features; returns their folder.
 fn built() -> PathBuf {
-    let arguments = ["build", "--locked", "--package", "kube-sharding", "--examples", "--message-format", "json"];
+    let arguments = ["build", "--locked", "--workspace", "--examples", "--message-format", "json"];
     let output = Command::new(env!("CARGO")).args(arguments).current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
