@@ -29,7 +29,7 @@ use kube_sharding::{
 };
 use process::{BACKUP_CONTROLLER, BENCH_CONTROLLER, Process, SITE_CONTROLLER};
 use replica::Replica;
-use tokio::{signal::unix, sync::watch};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -68,7 +68,6 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
     arguments.check().map_err(anyhow::Error::msg)?;
     let handle = recorder::install()?;
     tokio::spawn(recorder::upkeep(handle.clone()));
-    let stop = CancellationToken::new();
     let (ready, is_ready) = watch::channel(Err("waiting for the API server".to_owned()));
     let report = watch::Sender::new(Report::default());
     let served = CancellationToken::new();
@@ -87,16 +86,14 @@ pub async fn run(arguments: RunArguments) -> anyhow::Result<()> {
         clock: Arc::new(SystemClock::default()),
         wall_clock: clock::system(),
         election: None,
-        stop: stop.clone(),
+        stop: CancellationToken::new(),
     };
-    tokio::spawn(async move {
-        signal().await;
-        stop.cancel();
-    });
     let meter = MeterLayer::new(arguments.crash_after_writes);
     let process = Process { arguments, wall_clock: clock::system(), pod_name, ready, report };
+    let connection = surroundings.connection.clone();
+    let settings = settings(&process, pod_uid, meter, surroundings).stop_on_signals();
     let ended = tokio::select! {
-        ended = sharded(process, pod_uid, meter, surroundings).run() => ended.map_err(Into::into),
+        ended = sharded(process, connection, settings).run() => ended.map_err(Into::into),
         ended = &mut server => ended?.context("serve metrics and health").and_then(|()| bail!("HTTP server stopped")),
     };
     served.cancel();
@@ -115,13 +112,15 @@ pub async fn replica(arguments: RunArguments, surroundings: Surroundings) -> any
     let (ready, report) = (watch::Sender::new(Err(String::new())), watch::Sender::default());
     let wall_clock = Arc::clone(&surroundings.wall_clock);
     let process = Process { arguments, wall_clock, pod_name, ready, report };
-    Ok(sharded(process, pod_uid, MeterLayer::default(), surroundings).run().await?)
+    let connection = surroundings.connection.clone();
+    let settings = settings(&process, pod_uid, MeterLayer::default(), surroundings);
+    Ok(sharded(process, connection, settings).run().await?)
 }
 
-/// A replica and its controllers.
-fn sharded(process: Process, pod_uid: String, meter: MeterLayer, surroundings: Surroundings) -> Sharded<Replica> {
+/// The settings of this replica.
+fn settings(process: &Process, pod_uid: String, meter: MeterLayer, surroundings: Surroundings) -> Settings {
     let arguments = &process.arguments;
-    let settings = Settings {
+    Settings {
         pod_uid,
         template: arguments.pod_template_hash.clone(),
         timing: Timing {
@@ -137,14 +136,21 @@ fn sharded(process: Process, pod_uid: String, meter: MeterLayer, surroundings: S
         nonce: random::id,
         stop: surroundings.stop,
         ..Settings::new(names(&arguments.namespace), &process.pod_name)
-    };
+    }
+}
+
+/// A replica and its controllers.
+fn sharded(process: Process, connection: Connection, settings: Settings) -> Sharded<Replica> {
+    let arguments = &process.arguments;
     let (sites_max, benches_max) = (arguments.site_reconciles_max, arguments.bench_reconciles_max);
     // Of definitions there is always one, also before the first site is created. With namespaces, labels select.
     let probed = [Kind::Site, Kind::CustomResourceDefinition].map(|it| DynamicObject::url_path(&it.resource(), None));
     let probed = probed.into_iter().filter(|_| arguments.watch_namespaces.is_empty()).collect::<Vec<_>>();
+    let ready = process.ready.clone();
     let process = Arc::new(process);
-    Sharded::new(surroundings.connection, settings, move |session| Replica::begin(&process, session))
+    Sharded::new(connection, settings, move |session| Replica::begin(&process, session))
         .by_hash(probed)
+        .on_fenced(move || ready.send_modify(|it| *it = Err("fenced, rejoining with a new identity".to_owned())))
         .controller(
             of_sites(SITE_CONTROLLER, sites_max, |replica, key, _, epoch| {
                 site::reconcile(Arc::clone(&replica.context), key, epoch)
@@ -169,11 +175,4 @@ fn of_sites<R: Future<Output = Outcome> + Send + 'static>(
     reconcile: impl Fn(Arc<Replica>, Key, Scope, i64) -> R + Send + Sync + 'static,
 ) -> Controller<Replica> {
     Controller::new(name, in_flight_max, reconcile).limit(Replica::limit).rates(|replica| replica.rates.clone())
-}
-
-/// SIGTERM or Ctrl-C.
-async fn signal() {
-    let mut terminate = unix::signal(unix::SignalKind::terminate()).expect("signals can be listened to at start");
-    let mut interrupt = unix::signal(unix::SignalKind::interrupt()).expect("signals can be listened to at start");
-    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
 }

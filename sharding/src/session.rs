@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use dashmap::DashMap;
@@ -27,6 +27,11 @@ use crate::{
 
 /// Background tasks of an incarnation; they end with it.
 pub(crate) type Tasks = Mutex<JoinSet<()>>;
+
+/// The tasks, while no other task can change them.
+pub(crate) fn locked(tasks: &Tasks) -> MutexGuard<'_, JoinSet<()>> {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// What one incarnation works with. Nothing of it may be used by the next one. Cheap to clone.
 #[derive(Clone)]
@@ -93,7 +98,7 @@ impl Session {
     /// Runs a task until the incarnation ends.
     pub fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(tasks) = self.tasks.upgrade() {
-            tasks.lock().unwrap_or_else(PoisonError::into_inner).spawn(task);
+            locked(&tasks).spawn(task);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     hash::{BuildHasher as _, Hasher as _, RandomState},
-    sync::{Arc, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -30,7 +30,7 @@ use crate::{
     ownership::Ownership,
     readiness::{Readiness, Ready, Source},
     runtime::{self, Handle},
-    session::{Session, Tasks},
+    session::{Session, Tasks, locked},
     shown,
     slot::SlotSet,
     step::End,
@@ -88,9 +88,7 @@ impl Settings {
             signals: false,
         }
     }
-}
 
-impl Settings {
     /// Settings of a pod, by the environment that its Deployment gives it with `fieldRef`: `POD_NAMESPACE` (else `default`),
     /// `POD_NAME` (else `HOSTNAME`), `POD_UID` and `POD_TEMPLATE_HASH`. `group` is the API group of the slot map and the prefix
     /// of labels, `name` that of the slot map.
@@ -223,6 +221,7 @@ pub struct Sharded<S> {
     begin: Begin<S>,
     probe: Vec<String>,
     controllers: Vec<Controller<S>>,
+    fenced: Box<dyn Fn() + Send + Sync>,
     invalid: Option<Error>,
 }
 
@@ -233,7 +232,15 @@ impl<S: Work> Sharded<S> {
         settings: Settings,
         begin: impl Fn(&Session) -> S + Send + Sync + 'static,
     ) -> Self {
-        Self { connection, settings, begin: Box::new(begin), probe: Vec::new(), controllers: Vec::new(), invalid: None }
+        Self {
+            connection,
+            settings,
+            begin: Box::new(begin),
+            probe: Vec::new(),
+            controllers: Vec::new(),
+            fenced: Box::new(|| {}),
+            invalid: None,
+        }
     }
 
     /// Uses the API server's own selection by hash of the uid, if it supports it for these collections. See
@@ -241,6 +248,11 @@ impl<S: Work> Sharded<S> {
     pub fn by_hash(mut self, paths: impl IntoIterator<Item = String>) -> Self {
         self.probe.extend(paths);
         self
+    }
+
+    /// Calls this when an incarnation was fenced and has ended, before the next one joins.
+    pub fn on_fenced(self, fenced: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { fenced: Box::new(fenced), ..self }
     }
 
     /// The same, which cannot run.
@@ -305,7 +317,7 @@ impl<S: Work> Sharded<S> {
             controller.run(runner, Arc::clone(&state), session.gate().clone(), ready.clone(), stop.clone())
         });
         futures::future::join_all(runs).await;
-        let mut ended = std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut ended = std::mem::take(&mut *locked(&tasks));
         ended.shutdown().await;
     }
 
@@ -357,10 +369,6 @@ struct Started<S> {
     ready: Ready,
 }
 
-fn locked(tasks: &Tasks) -> std::sync::MutexGuard<'_, JoinSet<()>> {
-    tasks.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Follows what is listed; queues what becomes ready.
 async fn follow<S: Work>(mut readiness: Readiness, state: Arc<S>) {
     loop {
@@ -387,6 +395,7 @@ async fn lives<S: Work>(this: &Arc<Sharded<S>>) -> Result<(), Error> {
             end => {
                 counter!(this.settings.metrics.fenced).increment(1);
                 tracing::warn!(?end, "fenced (Lease lost): dropping caches, rejoining with a new identity");
+                (this.fenced)();
             }
         }
     }

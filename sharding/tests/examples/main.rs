@@ -30,7 +30,7 @@ use kube_sharding::{
     wire::Names,
 };
 use kube_sharding_sim::{
-    BY_HAND, Change, FaultInjector, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
+    BY_HAND, Change, FaultInjector, LinkFaults, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -193,6 +193,34 @@ fn a_dropped_replica_ends_with_all_its_tasks() {
         let _two = world.replica(1, "two");
         world.server.change(MAPS, "map", |map| map["metadata"]["annotations"] = json!({}));
         world.until("another counts it", is_counted).await;
+    });
+}
+
+/// A replica that others have fenced is told so once, and then joins again.
+#[test]
+fn a_fenced_replica_is_told_and_joins_again() {
+    in_virtual_time(5, async {
+        let world = World::new(configmaps::controller);
+        let (told, mut fenced) = tokio::sync::mpsc::unbounded_channel();
+        let one =
+            (world.controller)(world.connection(0), world.settings("one")).on_fenced(move || told.send(()).unwrap());
+        tokio::spawn(one.run());
+        *world.elected.lock().unwrap() = "two";
+        let _two = world.replica(1, "two");
+        sleep(SETTLED).await;
+        assert!(fenced.try_recv().is_err(), "nothing has happened");
+        world.injector.set(0, LinkFaults { cut: true, ..LinkFaults::default() });
+        sleep(2 * SETTLED).await;
+        world.injector.set(0, LinkFaults::default());
+        timeout(SETTLED, fenced.recv()).await.unwrap().unwrap();
+        sleep(SETTLED).await;
+        for number in 0..30 {
+            let metadata = json!({"name": format!("map-{number}"), "labels": {"example.com/count": "yes"}});
+            world.server.create_by_hand(MAPS, &json!({"metadata": metadata, "data": {"a": "1"}}));
+        }
+        sleep(SETTLED).await;
+        let writers: BTreeSet<usize> = world.written("configmaps").iter().map(|it| it.sender).collect();
+        assert_eq!((writers, fenced.try_recv().is_err()), ([0, 1].into(), true), "it works again");
     });
 }
 
