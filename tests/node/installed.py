@@ -97,15 +97,19 @@ class Journey(unittest.TestCase):
         pods = self.kubectl("get", "pods,jobs,pvc", "--output=wide")
         return f"{status}\n{pods}\n{self.kubectl('get', 'events', '--sort-by=.lastTimestamp')}"
 
+    def change(self, kind, name, **change):
+        """Merges a change into an object."""
+        self.kubectl("patch", f"{kind}/{name}", "--type=merge", f"--patch={json.dumps(change)}")
+
+    def condition(self, kind, name):
+        """The Ready condition of an object; empty before it has one."""
+        conditions = self.get(f"{kind}/{name}").get("status", {}).get("conditions", [])
+        return next((it for it in conditions if it["type"] == "Ready"), {"status": "", "reason": "", "message": ""})
+
     def reason(self, kind, name, reason, seconds):
         """Waits until the Ready condition of an object has this reason."""
-
-        def seen():
-            conditions = self.get(f"{kind}/{name}").get("status", {}).get("conditions", [])
-            return [it for it in conditions if it["type"] == "Ready" and it["reason"] == reason]
-
         try:
-            return until(f"{kind} {name} has reason {reason}", seconds, seen)[0]
+            until(f"{kind} {name} has reason {reason}", seconds, lambda: self.condition(kind, name)["reason"] == reason)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.state(kind, name)}") from error
 

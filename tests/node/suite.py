@@ -1,7 +1,5 @@
 """The objects of the tests: a namespace with restricted pods, a MariaDB, an S3 service, benches, sites and backups."""
 
-import json
-
 BENCH_IMAGE = "docker.io/frappe/erpnext:version-15"
 # On two cores, a site's Job does not fit beside pods with the default requests.
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
@@ -102,7 +100,3 @@ def backup(name, where, site_name, **more):
     """A SiteBackup in the bucket of `object_store`."""
     storage = {"s3": {"bucket": "frappe-backups", "endpoint": f"http://s3.{where}:7070", "credentialsSecretRef": {"name": "bucket-keys"}}}
     return thing("SiteBackup", name, where, "vyogo.tech/v1alpha1", spec={"siteRef": {"name": site_name}, "storage": storage} | more)
-
-
-def json_of(value):
-    return json.dumps(value)

@@ -45,8 +45,7 @@ class CareTest(Journey):
         self.assertEqual(self.ask(HOST, "/files/price-list.txt"), (200, "one apple: 1\n"))
 
     def test_2_settings_passwords_and_hosts_are_changed(self):
-        change = {"siteConfig": {"mute_emails": 1}, "additionalDomains": [OTHER_HOST]}
-        self.kubectl("patch", "frappesite/shop", "--type=merge", f"--patch={suite.json_of({'spec': change})}")
+        self.change("frappesite", "shop", spec={"siteConfig": {"mute_emails": 1}, "additionalDomains": [OTHER_HOST]})
         timed("a setting is changed", until, "the setting", 120,
               lambda: '"mute_emails": 1' in self.run_in("gunicorn", "cat", f"{SITES}/{HOST}/site_config.json"))
         timed("another host is served", until, "the host", 60, lambda: self.ask(OTHER_HOST)[0] == 200)
@@ -54,15 +53,13 @@ class CareTest(Journey):
         self.assertEqual(self.ask(OTHER_HOST, page, f"Origin: https://{OTHER_HOST}")[1][:1], "0")
 
         password = secrets.token_hex(12)
-        patch = suite.json_of({"stringData": {"password": password}})
-        self.kubectl("patch", "secret/shop-admin-password", "--type=merge", f"--patch={patch}")
+        self.change("secret", "shop-admin-password", stringData={"password": password})
         digest = hashlib.sha256(password.encode()).hexdigest()
         timed("the password of Administrator is changed", until, "the password", 120,
               lambda: digest == self.run_in("gunicorn", "sh", "-c", f"cat {SITES}/{HOST}/admin-password-set || true"))
 
         password = secrets.token_hex(12)
-        patch = suite.json_of({"stringData": {"password": password}})
-        self.kubectl("patch", "secret/shop-db-password", "--type=merge", f"--patch={patch}")
+        self.change("secret", "shop-db-password", stringData={"password": password})
         timed("the password of the database is changed", until, "the password", 120,
               lambda: password in self.run_in("gunicorn", "cat", f"{SITES}/{HOST}/site_config.json"))
         timed("pages are served with it", until, "a page", 60, lambda: self.ask(HOST)[0] == 200)

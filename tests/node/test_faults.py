@@ -16,11 +16,6 @@ class FaultsTest(Journey):
         listed = self.node.kubectl("--namespace", OPERATORS_NAMESPACE, "get", "pods", "--output=name")
         return listed.split()
 
-    def condition(self, kind, name):
-        """The Ready condition of an object; nothing before it has one."""
-        conditions = self.get(f"{kind}/{name}").get("status", {}).get("conditions", [])
-        return next((it for it in conditions if it["type"] == "Ready"), {"status": "", "message": ""})
-
     def test_1_a_bench_and_a_site_are_created_while_replicas_are_killed(self):
         self.node.apply(suite.bench("market", self.SPACE), suite.site("steady", self.SPACE, "market", HOST))
         killed, end = 0, time.monotonic() + 300

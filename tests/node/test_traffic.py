@@ -52,7 +52,7 @@ class TrafficTest(Journey):
 
     def test_nobody_sees_another_image(self):
         def act():
-            self.kubectl("patch", "frappebench/market", "--type=merge", f"--patch={suite.json_of({'spec': {'imageConfig': {'tag': 'v15.2.0'}}})}")
+            self.change("frappebench", "market", spec={"imageConfig": {"tag": "v15.2.0"}})
             tag = "--output=jsonpath={.spec.template.spec.containers[0].image}"
             for component in ("gunicorn", "nginx"):
                 until(f"{component} of the image", 120, lambda: self.kubectl("get", f"deployment/market-{component}", tag).endswith(":v15.2.0"))
