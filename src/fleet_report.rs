@@ -66,20 +66,25 @@ pub struct MemberReport {
 
 /// The report for a slot map and Leases, each with its age in seconds.
 pub fn report(names: &Names, map: Option<&SlotMap>, leases: &[(LeaseRecord, u64)]) -> Report {
-    let Fleet { generation, coordinator, unowned_slots, members } = Fleet::of(names, map, leases);
-    let member = |it: Member| MemberReport {
-        pod: it.name,
-        incarnation: it.incarnation.map(|it| it.to_string()).unwrap_or_default(),
-        template: it.template,
-        state: it.state.to_string(),
-        slots: it.slots.len(),
-        slot_ranges: it.slots.to_string(),
-        sites: it.objects,
-        lease_age_seconds: it.lease_age_seconds,
-        handovers: it.handovers,
-        seen_generation: it.seen_generation,
-    };
-    Report { generation, coordinator, unowned_slots, members: members.into_iter().map(member).collect() }
+    Fleet::of(names, map, leases).into()
+}
+
+impl From<Fleet> for Report {
+    fn from(Fleet { generation, coordinator, unowned_slots, members }: Fleet) -> Self {
+        let member = |it: Member| MemberReport {
+            pod: it.name,
+            incarnation: it.incarnation.map(|it| it.to_string()).unwrap_or_default(),
+            template: it.template,
+            state: it.state.to_string(),
+            slots: it.slots.len(),
+            slot_ranges: it.slots.to_string(),
+            sites: it.objects,
+            lease_age_seconds: it.lease_age_seconds,
+            handovers: it.handovers,
+            seen_generation: it.seen_generation,
+        };
+        Self { generation, coordinator, unowned_slots, members: members.into_iter().map(member).collect() }
+    }
 }
 
 /// The report as a table.
@@ -119,51 +124,31 @@ pub fn table(report: &Report) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kube_sharding::{
-        Incarnation,
-        map::{Content, Holding},
-        member::{Facts, Readiness, Version},
-    };
+    use kube_sharding::{Incarnation, Slot, fleet::State, member::Readiness};
 
     use super::*;
 
-    fn lease(pod: &str, holder: Option<Incarnation>) -> (LeaseRecord, u64) {
-        let version = Version { uid: pod.into(), number: 1 };
-        let facts = Facts { readiness: Readiness::Ready, template: "5d4".into(), objects: 7, ..Facts::default() };
-        let name = names("system").lease(pod).into();
-        let record = LeaseRecord {
-            name,
-            version,
-            created_seconds: 0,
-            duration_seconds: 15,
-            holder,
-            attempt: 1,
-            ended: None,
-            facts,
-        };
-        (record, 2)
+    fn member(name: &str, state: State, slots: std::ops::Range<u8>) -> Member {
+        Member {
+            name: name.to_owned(),
+            incarnation: state.is_alive().then(|| Incarnation::new(name, "1")),
+            state,
+            slots: slots.map(Slot::new).collect(),
+            template: "5d4".to_owned(),
+            objects: 7,
+            lease_age_seconds: 2,
+            handovers: 0,
+            seen_generation: 4,
+        }
     }
 
-    fn world() -> (SlotMap, Vec<(LeaseRecord, u64)>, [Incarnation; 2]) {
-        let members = [Incarnation::new("uid-a", "1"), Incarnation::new("uid-b", "1")];
-        let owned = |owner: Option<&Incarnation>| Holding { owner: owner.cloned(), epoch: 1 };
-        let mut holdings = vec![owned(Some(&members[0])); 200];
-        holdings.extend(vec![owned(Some(&members[1])); 50]);
-        holdings.extend(vec![owned(None); 6]);
-        holdings.push(owned(Some(&members[1])));
-        let version = Version { uid: "map".into(), number: 9 };
-        let map = SlotMap { version, created_seconds: 0, content: Content { generation: 4, holdings } };
-        (
-            map,
-            vec![lease("a", Some(members[0].clone())), lease("b", Some(members[1].clone())), lease("c", None)],
-            members,
-        )
-    }
-
+    /// What a slot map and Leases say is tested in `kube_sharding::fleet`.
     #[test]
     fn the_report_has_owners_and_unowned_slots() {
-        let (map, leases, _) = world();
-        let report = report(&names("system"), Some(&map), &leases);
+        let ready = State::Is(Readiness::Ready);
+        let members = vec![member("a", ready, 0..200), member("b", ready, 200..250), member("c", State::Gone, 0..0)];
+        let report =
+            Report::from(Fleet { generation: 4, coordinator: Some("b".to_owned()), unowned_slots: 6, members });
         assert_eq!((report.unowned_slots, report.coordinator.as_deref()), (6, Some("b")));
         assert_eq!(report.members[0].slot_ranges, "0-199");
         let table = table(&report);

@@ -54,17 +54,22 @@ fn uid_in_agent(event: &Value) -> String {
     agent.rsplit_once("; ").map_or("", |(_, rest)| rest.trim_end_matches(')')).to_owned()
 }
 
-fn map_version(event: &Value) -> Option<MapVersion> {
-    let object = &event["responseObject"];
-    let members: Vec<&str> = object["spec"]["members"].as_array()?.iter().filter_map(Value::as_str).collect();
+/// uid of the pod of each slot's owner in a slot map, and last the coordinator's; empty if it is unowned. None if it is no slot map.
+pub fn owners(map: &Value) -> Option<Vec<String>> {
+    let members: Vec<&str> = map["spec"]["members"].as_array()?.iter().filter_map(Value::as_str).collect();
     let pod = |index: &Value| {
         let member = usize::try_from(index.as_i64()?).ok().and_then(|it| members.get(it))?;
         Some(member.rsplit_once('_')?.0.to_owned())
     };
+    Some(map["spec"]["owners"].as_array()?.iter().map(|it| pod(it).unwrap_or_default()).collect())
+}
+
+fn map_version(event: &Value) -> Option<MapVersion> {
+    let object = &event["responseObject"];
     Some(MapVersion {
         version: object["metadata"]["resourceVersion"].as_str()?.parse().ok()?,
         at: event["stageTimestamp"].as_str()?.parse().ok()?,
-        pods: object["spec"]["owners"].as_array()?.iter().map(|it| pod(it).unwrap_or_default()).collect(),
+        pods: owners(object)?,
     })
 }
 

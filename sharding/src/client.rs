@@ -16,8 +16,8 @@ use crate::{
     meter::{MeterLayer, REQUEST_TIMEOUT},
 };
 
-/// Requests that may wait between retry and gate.
-const QUEUED_REQUESTS_MAX: usize = 1024;
+/// Requests that may wait behind the retry.
+pub const QUEUED_REQUESTS_MAX: usize = 1024;
 /// First and longest wait before a request is sent again on 429, 503 or 504, and how often.
 const RETRY: (Duration, Duration, u32) = (Duration::from_millis(50), Duration::from_secs(2), 5);
 

@@ -5,7 +5,7 @@ use std::{error::Error, time::Duration};
 use crate::{gate::Refusal, lanes::runner::Outcome, layer::Stopped};
 
 /// Wait before a member that may not act asks again.
-pub(crate) const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
+pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
 impl Outcome {
     /// The outcome of a reconcile that failed with this error, by the first cause that says more:

@@ -33,7 +33,7 @@ pub mod context;
 pub mod controller;
 mod doors;
 pub mod election;
-mod failure;
+pub mod failure;
 pub mod feed;
 pub mod fleet;
 pub mod gate;

@@ -1,9 +1,9 @@
 //! Errors of reconciles and their retries.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube_sharding::lanes::runner::Outcome;
+use kube_sharding::{failure::WAIT_FOR_RIGHT, lanes::runner::Outcome};
 use serde_json::json;
 
 use crate::{
@@ -17,8 +17,6 @@ use crate::{
 
 /// Reason of the Event for a rejected write.
 pub const WRITE_REJECTED: &str = "WriteRejected";
-/// Delay before a retry while the gate is closed.
-pub const WAIT_FOR_RIGHT: Duration = Duration::from_secs(1);
 
 /// Error of a reconcile.
 #[derive(Debug, thiserror::Error)]

@@ -2,11 +2,8 @@
 
 use http::{HeaderValue, header::USER_AGENT};
 use kube::{Client, Config, client::ClientBuilder};
-use kube_sharding::client::retries;
+use kube_sharding::client::{QUEUED_REQUESTS_MAX, retries};
 use tower::{buffer::BufferLayer, retry::RetryLayer};
-
-/// Requests that may wait behind the retry.
-const QUEUED_REQUESTS_MAX: usize = 1024;
 
 /// The kubeconfig or in-cluster configuration, without kube's own retry (the gate would lie above it). `sender` is named
 /// to the API server, so that its audit log tells replicas apart.

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use frappe_loadtest::{audit, cluster::Cluster};
+use frappe_loadtest::{audit, cluster::Cluster, history::owners};
 use kube_sharding::{SLOTS, Slot};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -125,15 +125,6 @@ struct Effect {
     account: String,
     map: &'static str,
     entry: usize,
-}
-
-fn owners(map: &Value) -> Option<Vec<String>> {
-    let members: Vec<&str> = map["spec"]["members"].as_array()?.iter().filter_map(Value::as_str).collect();
-    let account = |owner: &Value| {
-        let member = usize::try_from(owner.as_i64()?).ok().and_then(|it| members.get(it))?;
-        Some(member.rsplit_once('_')?.0.to_owned())
-    };
-    Some(map["spec"]["owners"].as_array()?.iter().map(|it| account(it).unwrap_or_default()).collect())
 }
 
 fn effect(resource: &str, object: &Value, account: &str) -> Option<Effect> {

@@ -56,7 +56,9 @@ pub enum Misfortune {
 }
 
 impl Misfortune {
-    const ALL: [Self; 6] = [Self::Death, Self::Restart, Self::Cut, Self::BadNetwork, Self::WatchGap, Self::Repetition];
+    /// Every one.
+    pub const ALL: [Self; 6] =
+        [Self::Death, Self::Restart, Self::Cut, Self::BadNetwork, Self::WatchGap, Self::Repetition];
 }
 
 /// The elected member's Lease, and its last candidacy.

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 use kube::CustomResourceExt as _;
 use kube_sharding::wire::Names;
 use kube_sharding_sim::{Change, Fleet, Misfortune, Server, in_virtual_time};
-use rand::RngExt as _;
+use rand::{RngExt as _, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -37,6 +37,21 @@ fn uid_of_owner(object: &Value) -> Option<&str> {
     object["metadata"]["ownerReferences"][0]["uid"].as_str()
 }
 
+/// Starts three replicas, to which misfortunes happen while a user edits; returns what befell them.
+async fn troubled(fleet: &mut Fleet, edit: impl Fn(&mut StdRng, usize)) -> Vec<Misfortune> {
+    for _ in 0..3 {
+        fleet.start();
+    }
+    let mut befell = Vec::new();
+    for turn in 0..MISFORTUNES {
+        befell.push(fleet.misfortune().await);
+        edit(fleet.dice(), turn);
+        let pause = Duration::from_millis(fleet.dice().random_range(0..40_000));
+        sleep(pause).await;
+    }
+    befell
+}
+
 /// Counts ConfigMaps under faults from a seed; returns what befell the fleet, and its history.
 async fn counted(seed: u64) -> (Vec<Misfortune>, String) {
     let server = Server::new().with_definition(&serde_json::to_value(names().definition()).unwrap());
@@ -46,17 +61,11 @@ async fn counted(seed: u64) -> (Vec<Misfortune>, String) {
         let metadata = json!({"name": format!("map-{number}"), "labels": {"example.com/count": "yes"}});
         server.create_by_hand(MAPS, &json!({"metadata": metadata, "data": {"a": "1"}}));
     }
-    for _ in 0..3 {
-        fleet.start();
-    }
-    let mut befell = Vec::new();
-    for turn in 0..MISFORTUNES {
-        befell.push(fleet.misfortune().await);
-        let edited = fleet.dice().random_range(0..OBJECTS);
+    let befell = troubled(&mut fleet, |dice, turn| {
+        let edited = dice.random_range(0..OBJECTS);
         server.change(MAPS, &format!("map-{edited}"), |map| map["data"][format!("key-{turn}")] = json!("x"));
-        let pause = Duration::from_millis(fleet.dice().random_range(0..40_000));
-        sleep(pause).await;
-    }
+    })
+    .await;
     let is_counted = |map: &Arc<Value>| {
         let keys = map["data"].as_object().map_or(0, serde_json::Map::len).to_string();
         map["metadata"]["annotations"]["example.com/count"] == *keys
@@ -77,19 +86,12 @@ async fn copied(seed: u64) -> String {
         let metadata = json!({"name": format!("note-{number}")});
         server.create_by_hand(NOTES, &json!({"metadata": metadata, "spec": {"text": "a", "copies": 1}}));
     }
-    for _ in 0..3 {
-        fleet.start();
-    }
-    let mut befell = Vec::new();
-    for turn in 0..MISFORTUNES {
-        befell.push(fleet.misfortune().await);
-        let edited = fleet.dice().random_range(0..OBJECTS);
-        let copies = fleet.dice().random_range(0..4);
-        let spec = json!({"text": format!("text {turn}"), "copies": copies});
+    let befell = troubled(&mut fleet, |dice, turn| {
+        let edited = dice.random_range(0..OBJECTS);
+        let spec = json!({"text": format!("text {turn}"), "copies": dice.random_range(0..4)});
         server.change(NOTES, &format!("note-{edited}"), |note| note["spec"] = spec);
-        let pause = Duration::from_millis(fleet.dice().random_range(0..40_000));
-        sleep(pause).await;
-    }
+    })
+    .await;
     let is_copied = |server: &Server| {
         let maps = server.all(MAPS);
         server.all(NOTES).iter().all(|note| {
@@ -114,15 +116,7 @@ fn config_maps_are_counted_whatever_befalls_the_fleet() {
         all.extend(in_virtual_time(seed, counted(seed)).0);
     }
     let seen = |what: Misfortune| all.iter().filter(|it| **it == what).count();
-    let kinds = [
-        Misfortune::Death,
-        Misfortune::Restart,
-        Misfortune::Cut,
-        Misfortune::BadNetwork,
-        Misfortune::WatchGap,
-        Misfortune::Repetition,
-    ];
-    assert!(kinds.iter().all(|it| seen(*it) > 10), "{all:?}");
+    assert!(Misfortune::ALL.iter().all(|it| seen(*it) > 10), "{all:?}");
 }
 
 #[test]
