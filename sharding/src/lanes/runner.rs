@@ -420,4 +420,51 @@ mod tests {
         assert!(started.recv().await.is_none(), "nothing ran twice");
         assert_eq!(runs, [(2, SETTLE / 2), (1, SETTLE)]);
     }
+
+    /// While the member may not act, keys wait; then they run.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_starts_while_the_member_may_not_act() {
+        let (queue, runner) = Runner::<&str, u8>::new("test", 4);
+        let (sender, mut started) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let reconcile = move |key: u8| {
+            let _ = sender.send(key);
+            async { Outcome::Done }
+        };
+        let (_rates, rates) = watch::channel(Rates::default());
+        let (acting, may_act) = watch::channel(false);
+        let terms = Terms { limit: Box::new(|_: &&str| 1), rates, acting: may_act, stop: stop.clone() };
+        let run = tokio::spawn(runner.run(terms, reconcile));
+        queue.push("lane", 1, Priority::High);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        assert!(started.try_recv().is_err(), "it may not act");
+        acting.send_replace(true);
+        assert_eq!(started.recv().await, Some(1));
+        stop.cancel();
+        run.await.expect("the runner ends");
+    }
+
+    /// After a conflict a key runs again within a fraction of a second, even if no watch shows a change.
+    #[tokio::test(start_paused = true)]
+    async fn a_conflict_runs_again_soon() {
+        let (queue, runner) = Runner::<&str, u8>::new("test", 4);
+        let (sender, mut started) = mpsc::unbounded_channel();
+        let stop = CancellationToken::new();
+        let count = AtomicUsize::new(0);
+        let reconcile = move |_| {
+            let _ = sender.send(now());
+            let outcome = if count.fetch_add(1, Ordering::SeqCst) == 0 { Outcome::Conflict } else { Outcome::Done };
+            async move { outcome }
+        };
+        let (_rates, rates) = watch::channel(Rates::default());
+        let (_acting, acting) = watch::channel(true);
+        let terms = Terms { limit: Box::new(|_: &&str| 1), rates, acting, stop: stop.clone() };
+        let run = tokio::spawn(runner.run(terms, reconcile));
+        queue.push("lane", 1, Priority::High);
+        let [first, second] = [started.recv().await, tokio::time::timeout(SETTLE, started.recv()).await.ok().flatten()];
+        stop.cancel();
+        run.await.expect("the runner ends");
+        let waited = second.zip(first).map(|(second, first)| second - first).expect("it runs again soon");
+        assert!((BACKOFF_CONFLICT.0..=2 * BACKOFF_CONFLICT.0).contains(&waited), "{waited:?}");
+    }
 }

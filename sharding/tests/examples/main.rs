@@ -30,7 +30,8 @@ use kube_sharding::{
     wire::Names,
 };
 use kube_sharding_sim::{
-    BY_HAND, Change, FaultInjector, LinkFaults, Network, Requested, Server, VirtualClock, Written, in_virtual_time,
+    BY_HAND, Change, Fault, FaultInjector, LinkFaults, Network, Requested, Server, VirtualClock, Written,
+    in_virtual_time,
 };
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep, timeout};
@@ -383,5 +384,26 @@ fn a_named_object_is_known_once_it_was_listed() {
         let watches =
             world.server.requests().iter().filter(|it| it.place.plural() == "secrets" && it.verb == "list").count();
         assert_eq!(watches, 1, "it is listed once");
+    });
+}
+
+/// What changed before the copies were listed is reconciled when they are.
+#[test]
+fn notes_wait_for_the_list_of_their_copies() {
+    const LATE: Duration = Duration::from_secs(5);
+    in_virtual_time(7, async {
+        let world = World::new(copies::controller);
+        let metadata = json!({"name": "note", "namespace": "default"});
+        world.server.create_by_hand(NOTES, &json!({"metadata": metadata, "spec": {"text": "a", "copies": 2}}));
+        world.injector.intercept(|call| {
+            let lists_copies = call.place.plural() == "configmaps" && !call.is_watch() && !call.is_write();
+            if lists_copies { Fault::Late(LATE) } else { Fault::None }
+        });
+        let _one = world.replica(0, "one");
+        world.until("it has its copies", |server| server.all(MAPS).len() == 2).await;
+        let listed =
+            world.server.requests().into_iter().find(|it| it.place.plural() == "configmaps" && it.verb == "list");
+        let (listed, written) = (listed.expect("a list").at, world.written("configmaps")[0].at);
+        assert!(written > listed, "nothing is written before the copies are known");
     });
 }
