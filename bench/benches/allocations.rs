@@ -65,6 +65,7 @@ fn bench() {
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
+        digest: None,
         open_servers: Vec::new(),
     };
     say("render a bench", &measure(|| drop(black_box(bench::render(&input)))));

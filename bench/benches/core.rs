@@ -48,6 +48,7 @@ fn render(criterion: &mut Criterion) {
         config: &config,
         capabilities: Capabilities::default(),
         redis_secret_version: None,
+        digest: None,
         open_servers: Vec::new(),
     };
     criterion.bench_function("render a bench", |it| it.iter(|| bench::render(&input)));

@@ -12,6 +12,7 @@ pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
 };
 pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, FrappeBenchStatus, WorkerScalingStatus};
+pub use crate::bench_updates::{Duration, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
 /// Desired state of the bench.
@@ -38,6 +39,7 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.frappeVersion"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(name = "Frappe", type_ = "string", json_path = ".status.frappeVersion", priority = 1),
     printcolumn(name = "Apps", type_ = "string", json_path = ".status.installedApps", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
@@ -120,6 +122,9 @@ pub struct FrappeBenchSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub site_job_concurrency: Option<i32>,
+    /// How sites follow another image: each is migrated to its schema, after a dump of its database, and responds with 503 until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update_strategy: Option<UpdateStrategy>,
     /// Which sites may use this bench, and what they may request beyond their own data. Default: sites of its own namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allowed_sites: Option<AllowedSites>,

@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::bench_parts::StorageAccessMode;
+use crate::{bench_parts::StorageAccessMode, common::AppCode};
 
 /// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,15 @@ pub struct FrappeBenchStatus {
     /// Apps found in the bench's image, including those not listed in `spec.apps`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
+    /// Version of Frappe in the bench's image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frappe_version: Option<String>,
+    /// Versions and schemas of the apps in the bench's image.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppCode>,
+    /// Schemas that sites of earlier versions of the operator are assumed to have, which did not record them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assumed_apps: Vec<AppCode>,
     /// Whether apps may be installed from Git.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git_enabled: Option<bool>,
@@ -64,7 +73,10 @@ pub struct FrappeBenchStatus {
     /// Revision that every component runs; the previous one during a rollout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running_revision: Option<String>,
-    /// Revision of the image from which `installedApps` was read.
+    /// Revision that nginx runs completely. From then on, nginx responds with 503 for sites whose schema is not that of the image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub front_revision: Option<String>,
+    /// Revision of the image from which `installedApps` and `apps` were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,
     /// Failure of the configure Job; unset if it has not failed for the desired revision.
@@ -76,6 +88,12 @@ pub struct FrappeBenchStatus {
     /// Image that the components should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,
+    /// Digest of the image, to which new pods are pinned. Unset if the container runtime does not report one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// Last handled value of the annotation `frappe.vyogo.tech/redeploy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_redeploy: Option<String>,
 }
 
 /// Scaling of the workers of one queue.

@@ -51,6 +51,19 @@ impl JsonSchema for Quantity {
     }
 }
 
+/// An app with its version and schema.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, KubeSchema)]
+pub struct AppCode {
+    /// Name of the app.
+    pub name: String,
+    /// Version of the app's code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Hash of the files of the app that define its database schema: another hash needs a migration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+}
+
 /// A TCP port, written as a number or as a string of digits (the guide writes `"3306"`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize)]
 pub struct Port(pub String);

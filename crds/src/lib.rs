@@ -10,6 +10,7 @@ pub mod bench;
 mod bench_parts;
 mod bench_sites;
 mod bench_status;
+mod bench_updates;
 pub mod common;
 pub mod domain;
 pub mod manifest;

@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
+use crate::common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
 
 pub use crate::site_route::{
     GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
@@ -135,12 +135,37 @@ pub struct FrappeSiteSpec {
     /// If true, no changes are applied to the site, whatever else the spec says; deletion still works. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// How the site follows another image of its bench.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<SiteUpdatePolicy>,
     /// What happens to the database and the files when the site is deleted. Default: `Delete`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// If true, deletion is blocked and nothing is removed. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
+}
+
+/// How a site follows another image of its bench.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SiteUpdatePolicy {
+    /// When the site's database is migrated to the schema of the image. Until then the site responds with 503. Default: `Automatic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<UpdatePolicy>,
+    /// If true, a patch that fails is skipped and reported. Default: the bench's `updateStrategy.skipFailingPatches`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skip_failing_patches: Option<bool>,
+}
+
+/// When a site is migrated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdatePolicy {
+    /// As soon as the bench runs the image.
+    #[default]
+    Automatic,
+    /// When a user sets the annotation `frappe.vyogo.tech/migrate` to a new value.
+    Manual,
 }
 
 /// What happens to a site's data when the site is deleted.
@@ -176,7 +201,7 @@ pub struct FrappeSiteStatus {
     /// Phase of the site.
     #[serde(default)]
     pub phase: SitePhase,
-    /// Ready, Progressing, BenchReady, DatabaseReady, SiteInitialized and RouteReady.
+    /// Ready, Progressing, BenchReady, DatabaseReady, SiteInitialized, RouteReady and UpToDate.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// Whether the bench is ready.
@@ -219,6 +244,16 @@ pub struct FrappeSiteStatus {
     /// Apps installed in the site, as last verified in the site itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,
+    /// Versions and schemas of the installed apps, as of the last operation that changed them. Empty for a site of an earlier version of
+    /// the operator.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppCode>,
+    /// Last migration to the schema of an image.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_update: Option<LastUpdate>,
+    /// Last handled value of the annotation `frappe.vyogo.tech/migrate`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_migrate: Option<String>,
     /// Location of the site's database, decided when the site was created. Later changes of defaults and Secrets do not affect it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub database: Option<SiteDatabase>,
@@ -286,8 +321,56 @@ pub enum OperationKind {
     Init,
     /// Apply settings, hosts, passwords and apps.
     Configure,
+    /// Migrate the database to the schema of the bench's image.
+    Update,
     /// Delete the site.
     Delete,
+}
+
+/// A migration to the schema of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UpdateGoal {
+    /// Identifies the update and its dump on the volume.
+    pub id: String,
+    /// Hash of the schemas that the site will have, and of the annotation that requested it.
+    pub target: String,
+    /// Whether this attempt only restores the dump, because earlier ones did not complete.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub back_only: bool,
+    /// Value of the annotation `frappe.vyogo.tech/migrate` that requested it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migrate: Option<String>,
+}
+
+/// Result of an update.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum UpdateResult {
+    /// The site has the schema of the image.
+    Updated,
+    /// The migration failed, and the database is as it was before.
+    RolledBack,
+    /// The migration failed, and the database could not be restored.
+    RollbackFailed,
+    /// The update failed before anything was changed.
+    Failed,
+}
+
+/// The last update of a site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LastUpdate {
+    /// Its id, which names the dump on the volume.
+    pub id: String,
+    /// Its result.
+    pub result: UpdateResult,
+    /// Schemas that it was for.
+    pub target: String,
+    /// Time at which it finished.
+    pub finished_at: Time,
+    /// Why it failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// One operation on a site. At most one runs at a time.
@@ -313,6 +396,12 @@ pub struct Operation {
     /// Value of the annotation `frappe.vyogo.tech/retry` that requested the operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry: Option<String>,
+    /// Code of the image that its Job runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppCode>,
+    /// The update, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub update: Option<UpdateGoal>,
     /// Result of this attempt; unset while its Job runs and after success.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Outcome>,

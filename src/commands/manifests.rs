@@ -122,7 +122,14 @@ pub fn objects(
         let status = bench.status.get_or_insert_default();
         let is_new = status.desired_revision.is_none() && status.redis_protected.is_none();
         status.redis_protected = if is_new { Some(true) } else { status.redis_protected };
-        let input = Input { bench: &bench, config, capabilities, redis_secret_version: None, open_servers: Vec::new() };
+        let input = Input {
+            bench: &bench,
+            config,
+            capabilities,
+            redis_secret_version: None,
+            digest: None,
+            open_servers: Vec::new(),
+        };
         objects.extend(build::render(&input).all().map(as_applied));
     }
     anyhow::ensure!(benches > 0, "the file contains no FrappeBench");

@@ -1,13 +1,14 @@
 //! State of a Job, and the termination messages of its pod. Pure.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use frappe_crds::common::AppCode;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::core::DynamicObject;
 use serde::{Deserialize, de::IgnoredAny};
 
-use crate::domain::{code::Code, live};
+use crate::domain::{code::Code, image, live};
 
 /// Attempts of an operation before it fails permanently.
 pub const ATTEMPTS_MAX: i32 = 3;
@@ -47,6 +48,11 @@ pub fn state(job: &DynamicObject) -> State {
         }
     }
     State::Running
+}
+
+/// Whether the Job failed because it took longer than its deadline.
+pub fn is_late(job: &DynamicObject) -> bool {
+    live::conditions(job).iter().any(|it| it.holds("Failed") && it.reason() == "DeadlineExceeded")
 }
 
 /// State of a Job's first pod.
@@ -111,12 +117,37 @@ pub fn left_until_again(failed_at: Timestamp, now: Timestamp) -> Option<Duration
     AGAIN_AFTER.checked_sub(elapsed).filter(|left| !left.is_zero())
 }
 
-/// Apps that the configure Job found in the image, by the termination message of its newest pod.
-pub fn apps_found(pods: &[Pod]) -> Option<Vec<String>> {
+/// What the configure Job found in its image.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Names of the apps.
+    pub apps: Vec<String>,
+    /// Versions and schemas of the apps.
+    pub code: Vec<AppCode>,
+    /// Digest of the image, if a registry serves it by that digest.
+    pub digest: Option<String>,
+}
+
+/// What the configure Job found in the image, by its newest pod.
+pub fn inspection(pods: &[Pod]) -> Option<Inspection> {
     match ended(pods)? {
-        Ended::Succeeded(result) => result.apps,
+        Ended::Succeeded(result) => {
+            Some(Inspection { apps: result.apps?, code: app_codes(result.code), digest: digest(pods) })
+        }
         Ended::Failed(_) => None,
     }
+}
+
+fn app_codes(code: BTreeMap<String, VersionAndSchema>) -> Vec<AppCode> {
+    let row = |(name, it): (String, VersionAndSchema)| AppCode { name, version: it.version, schema: it.schema };
+    code.into_iter().map(row).collect()
+}
+
+/// Digest of the image that the newest of these pods runs.
+fn digest(pods: &[Pod]) -> Option<String> {
+    let newest = pods.iter().max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|it| it.0))?;
+    let statuses = newest.status.as_ref()?.container_statuses.as_ref()?;
+    statuses.iter().find_map(|it| image::digest_of(&it.image_id)).map(str::to_owned)
 }
 
 /// Why a Job failed.
@@ -132,6 +163,11 @@ impl Failure {
     /// The failure of a Job whose containers wrote no termination message: they were killed, or never started.
     pub fn unknown() -> Self {
         Self { code: Code::Unknown, message: "see its log".to_owned() }
+    }
+
+    /// The failure of a Job that took longer than its deadline.
+    pub fn late() -> Self {
+        Self { code: Code::DeadlineExceeded, message: "it took longer than its deadline".to_owned() }
     }
 
     /// The failure in a termination message. Text that is not from the runner, such as the kubelet's, is only shown.
@@ -171,12 +207,24 @@ enum Done {
 pub struct Success {
     /// Apps in the image.
     pub apps: Option<Vec<String>>,
+    /// Versions and schemas of apps: of the image, or of those that are installed in the site.
+    pub code: BTreeMap<String, VersionAndSchema>,
     /// Size of a backup in bytes.
     pub bytes: Option<i64>,
     /// Names of removed backups.
     pub removed: Vec<String>,
     /// Warning for users.
     pub warning: Option<String>,
+}
+
+/// Version and schema of an app in a termination message.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct VersionAndSchema {
+    /// Version of its code.
+    pub version: Option<String>,
+    /// Hash of the files that define its schema.
+    pub schema: Option<String>,
 }
 
 /// The failure of the newest container with a termination message.
@@ -267,12 +315,21 @@ mod tests {
     #[test]
     fn the_apps_of_an_image_are_read_from_the_runners_result() {
         let pod: Pod = serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [{
-            "name": "configure", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 0, "message": "{\"result\": {\"apps\": [\"erpnext\", \"frappe\"]}}"}},
+            "name": "configure", "image": "i", "imageID": format!("r.com/i@sha256:{}", "0".repeat(64)), "ready": false,
+            "restartCount": 0, "state": {"terminated": {"exitCode": 0, "message": r#"{"result": {"apps": ["erpnext", "frappe"],
+                "code": {"frappe": {"version": "15.2.0", "schema": "0f"}, "erpnext": {"schema": "1e"}}}}"#}},
         }]}}))
         .expect("a pod");
-        assert_eq!(apps_found(&[pod]), Some(vec!["erpnext".to_owned(), "frappe".to_owned()]));
-        assert_eq!(apps_found(&[]), None);
+        let found = inspection(&[pod]).expect("a result");
+        assert_eq!(found.apps, ["erpnext", "frappe"]);
+        assert_eq!(found.digest, Some(format!("sha256:{}", "0".repeat(64))));
+        let code = |name: &str, version: Option<&str>, schema: &str| AppCode {
+            name: name.to_owned(),
+            version: version.map(str::to_owned),
+            schema: Some(schema.to_owned()),
+        };
+        assert_eq!(found.code, [code("erpnext", None, "1e"), code("frappe", Some("15.2.0"), "0f")]);
+        assert_eq!(inspection(&[]), None);
     }
 
     /// A result may be a single word; fields that it lacks are empty.

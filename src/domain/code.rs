@@ -39,6 +39,14 @@ pub enum Code {
     FilesFailed,
     /// Part of the site is missing, or a restore did not complete.
     SiteIncomplete,
+    /// The site must be migrated to the schema of the image first.
+    UpdateRequired,
+    /// The migration failed; the database is as it was before.
+    UpdateFailed,
+    /// The migration failed, and the database could not be restored.
+    RollbackFailed,
+    /// The Job took longer than its deadline.
+    DeadlineExceeded,
     /// Another pod is working on the site, or on files that the bench's sites share.
     SiteLocked,
     /// Background jobs of the site did not finish while a restore waited for them; the restore changed nothing.

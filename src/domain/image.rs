@@ -4,6 +4,8 @@ use frappe_crds::FrappeBenchSpec;
 
 /// Repository of the last resort: what frappe_docker publishes.
 const FALLBACK_REPOSITORY: &str = "docker.io/frappe/erpnext";
+/// Characters of a SHA-256 digest in hexadecimal.
+const DIGEST_CHARACTERS: usize = 64;
 
 /// The image of a bench.
 ///
@@ -37,9 +39,29 @@ fn published_tag(version: &str) -> String {
     }
 }
 
+/// The image, pinned to a digest: whatever is pushed under its tag later, pods run the same code. Container runtimes ignore a tag before
+/// a digest.
+pub fn pinned(image: &str, digest: &str) -> String {
+    format!("{}@{digest}", unpinned(image))
+}
+
+/// The image without its digest.
+pub fn unpinned(image: &str) -> &str {
+    image.split_once('@').map_or(image, |(name, _)| name)
+}
+
+/// The digest in a container's `imageID`, by which registries serve the image: `docker.io/frappe/erpnext@sha256:…`. Without a repository, as
+/// of an image that was loaded into the node, it is the digest of its configuration, which no registry serves.
+pub fn digest_of(image_id: &str) -> Option<&str> {
+    let (repository, digest) = image_id.split_once('@')?;
+    let hexadecimal = digest.strip_prefix("sha256:")?;
+    let valid = hexadecimal.len() == DIGEST_CHARACTERS && hexadecimal.bytes().all(|it| it.is_ascii_hexdigit());
+    (!repository.is_empty() && valid).then_some(digest)
+}
+
 /// An image name without its tag or digest. A colon before the last slash is a registry's port.
 fn without_tag(image: &str) -> &str {
-    let image = image.split_once('@').map_or(image, |(name, _)| name);
+    let image = unpinned(image);
     match image.rfind(':') {
         Some(colon) if !image[colon..].contains('/') => &image[..colon],
         _ => image,
@@ -109,6 +131,27 @@ mod tests {
         for (version, tag) in table {
             assert_eq!(published_tag(version), tag, "{version}");
         }
+    }
+
+    #[test]
+    fn only_a_registrys_digest_is_used() {
+        let digest = format!("sha256:{}", "0f".repeat(32));
+        let of = |image_id: &str| digest_of(image_id).map(str::to_owned);
+        assert_eq!(of(&format!("docker.io/frappe/erpnext@{digest}")), Some(digest.clone()));
+        assert_eq!(of(&format!("r.com:5000/erpnext@{digest}")), Some(digest.clone()));
+        for other in [
+            digest.as_str(),
+            "",
+            "erpnext@sha256:0f",
+            "erpnext@sha1:0f",
+            &format!("@{digest}"),
+            &format!("a@{digest}\n"),
+        ] {
+            assert_eq!(digest_of(other), None, "{other:?}");
+        }
+        assert_eq!(pinned("r.com:5000/a:1", &digest), format!("r.com:5000/a:1@{digest}"));
+        assert_eq!(pinned("r.com:5000/a:1@sha256:1", &digest), format!("r.com:5000/a:1@{digest}"));
+        assert_eq!(unpinned(&pinned("a", &digest)), "a");
     }
 
     #[test]

@@ -45,6 +45,10 @@ pub const REPLACE_SECRETS: &str = "frappe.vyogo.tech/replace-secrets";
 pub const FORCE_DELETE: &str = "frappe.vyogo.tech/force-delete";
 /// Annotation that a user sets to any new value to retry a failed operation.
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
+/// Annotation that a user sets to any new value to migrate a site.
+pub const MIGRATE: &str = "frappe.vyogo.tech/migrate";
+/// Annotation of a bench that a user sets to any new value to run the image that its tag names now.
+pub const REDEPLOY: &str = "frappe.vyogo.tech/redeploy";
 /// Annotation of a Deployment whose replicas are set by another owner.
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
 /// Value of [`REPLICAS`] for KEDA.
@@ -70,7 +74,7 @@ pub fn has_unread_status(object: &impl ResourceExt) -> bool {
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Names of all labels and annotations that this operator writes or reads: others with its prefix are not kept.
-const KNOWN: [&str; 30] = [
+const KNOWN: [&str; 32] = [
     "app",
     "bench",
     "component",
@@ -95,6 +99,8 @@ const KNOWN: [&str; 30] = [
     REPLACE_SECRETS,
     FORCE_DELETE,
     RETRY,
+    REDEPLOY,
+    MIGRATE,
     REPLICAS,
     WATCHED,
     REDIS_SECRET,

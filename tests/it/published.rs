@@ -78,6 +78,7 @@ async fn rendered_benches_of_the_guide_satisfy_the_crds() {
             config: &config,
             capabilities,
             redis_secret_version: None,
+            digest: None,
             open_servers: Vec::new(),
         };
         let rendered = bench::render(&input);

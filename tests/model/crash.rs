@@ -4,7 +4,7 @@
 use kube_sharding_sim::Fault;
 
 use crate::{
-    lives::{Life, of_backup, of_bench, of_site},
+    lives::{Life, of_backup, of_bench, of_site, of_update},
     world::{QUIET, in_parallel},
 };
 
@@ -40,4 +40,10 @@ fn a_bench_survives_a_crash_after_any_request() {
 #[test]
 fn a_backup_survives_a_crash_after_any_request() {
     sweep(&of_backup(), 15);
+}
+
+///
+#[test]
+fn an_update_survives_a_crash_after_any_request() {
+    sweep(&of_update(), 15);
 }

@@ -212,3 +212,20 @@ pub(crate) fn of_backup() -> Life {
     };
     Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![backed_up, restored, removed] }
 }
+
+/// A bench with a site gets an image with another schema.
+pub(crate) fn of_update() -> Life {
+    let updated = Step {
+        what: "the site has the schema of the other image",
+        does: |world| {
+            world.server.change(BENCHES, "bench", |it| it["spec"]["imageConfig"] = json!({"tag": "2"}));
+        },
+        done: |world| {
+            let site = world.server.get(SITES, "shop").unwrap_or_default();
+            site["status"]["apps"].to_string().contains(":2")
+                && world.is_settled(SITES, "shop")
+                && world.is_settled(BENCHES, "bench")
+        },
+    };
+    Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![updated] }
+}

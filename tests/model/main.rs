@@ -26,4 +26,5 @@ mod refused;
 mod replicas;
 mod rest;
 mod slots;
+mod updates;
 mod world;

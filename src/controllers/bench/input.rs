@@ -8,12 +8,17 @@ use super::{
 impl Observed {
     /// Input of the builders.
     pub fn input(&self) -> Input<'_> {
-        Input {
+        let recorded = Input {
             bench: &self.bench,
             config: &self.config,
             capabilities: self.capabilities,
             redis_secret_version: self.redis_secret_version.as_deref(),
+            digest: None,
             open_servers: protection::open_servers(self),
+        };
+        match &self.inspection {
+            Some(found) => Input { digest: found.digest.as_deref(), ..recorded },
+            None => recorded.with_recorded_digest(),
         }
     }
 }

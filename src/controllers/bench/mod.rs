@@ -3,6 +3,7 @@
 mod adoption;
 pub mod autoscaling;
 pub mod build;
+mod code;
 mod earlier;
 mod input;
 pub mod model;

@@ -46,8 +46,28 @@ pub struct Input<'a> {
     pub capabilities: Capabilities,
     /// Version of the Secret in `build::redis_secret`; None if there is none, or if it is not needed.
     pub redis_secret_version: Option<&'a str>,
+    /// Digest of the image, if it is known.
+    pub digest: Option<&'a str>,
     /// Redis servers that do not require the generated password yet, because not every component has it.
     pub open_servers: Vec<&'static str>,
+}
+
+impl<'a> Input<'a> {
+    /// The same, with the recorded digest, if it is of this image and no user has requested another look at the registry since.
+    #[must_use]
+    pub fn with_recorded_digest(self) -> Self {
+        let bench: &'a FrappeBench = self.bench;
+        let status = bench.status.as_ref().filter(|status| {
+            let same = status.image.as_deref() == Some(&self.image());
+            same && status.last_handled_redeploy.as_ref() == redeploy(bench)
+        });
+        Self { digest: status.and_then(|status| status.image_digest.as_deref()), ..self }
+    }
+}
+
+/// Value of the annotation by which a user requests the present image of the tag.
+pub fn redeploy(bench: &FrappeBench) -> Option<&String> {
+    bench.annotations().get(labels::REDEPLOY)
 }
 
 impl Input<'_> {
@@ -64,6 +84,12 @@ impl Input<'_> {
     /// Image of every component.
     pub fn image(&self) -> String {
         image::bench(&self.bench.spec, self.config.default_frappe_image.as_deref())
+    }
+
+    /// The image, pinned to its digest if that is known: pods that start later run the same code.
+    pub fn pinned_image(&self) -> String {
+        let image = self.image();
+        self.digest.map_or_else(|| image.clone(), |digest| image::pinned(&image, digest))
     }
 
     /// Whether every pod that mounts the volume must run on one node.
@@ -114,6 +140,8 @@ pub struct Rendered {
     pub foundation: Vec<Desired>,
     /// The configure Job, which writes `common_site_config.json`.
     pub configure: Desired,
+    /// The hold Job, which runs before the workers of another image start.
+    pub hold: Desired,
     /// Components, applied in this order after the configure Job has succeeded.
     pub components: Vec<Desired>,
     /// Claims created by a StatefulSet: once they exist, they are resized.
@@ -123,7 +151,7 @@ pub struct Rendered {
 impl Rendered {
     /// Every object.
     pub fn all(&self) -> impl Iterator<Item = &Desired> {
-        self.foundation.iter().chain([&self.configure]).chain(&self.components).chain(&self.claims)
+        self.foundation.iter().chain([&self.configure, &self.hold]).chain(&self.components).chain(&self.claims)
     }
 
     /// Revision of image and configuration that the components run.
@@ -176,8 +204,8 @@ pub struct Observed {
     pub sites: Vec<String>,
     /// Failure reported by the configure Job.
     pub failure: Option<job::Failure>,
-    /// Apps found in the image by that Job, if they are not in the status yet.
-    pub apps_found: Option<Vec<String>>,
+    /// What that Job found in the image, if it is not in the status yet.
+    pub inspection: Option<job::Inspection>,
     /// Why pods do not run.
     pub pod_problems: Vec<PodProblem>,
     /// StorageClasses of claims that are not bound or have to be expanded, by the claims' names.

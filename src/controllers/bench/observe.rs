@@ -31,6 +31,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         config: &config,
         capabilities,
         redis_secret_version: redis_secret_version.as_deref(),
+        digest: None,
         open_servers: Vec::new(),
     };
     let rendered = build::render(&input);
@@ -63,7 +64,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         retired,
         sites,
         failure: configured.failure,
-        apps_found: configured.apps,
+        inspection: configured.inspection,
         pod_problems,
         classes,
         capabilities,
@@ -144,7 +145,7 @@ async fn sites_on(context: &Context, namespace: &str, bench: &str) -> Result<Vec
 #[derive(Default)]
 struct Finished {
     failure: Option<job::Failure>,
-    apps: Option<Vec<String>>,
+    inspection: Option<job::Inspection>,
 }
 
 /// Result of the configure Job's pod, if the status does not contain it yet.
@@ -165,7 +166,7 @@ async fn finished(
         End::Failure => {
             Finished { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Finished::default() }
         }
-        End::Apps => Finished { apps: job::apps_found(&pods), ..Finished::default() },
+        End::Apps => Finished { inspection: job::inspection(&pods), ..Finished::default() },
     })
 }
 

@@ -12,7 +12,7 @@ use super::{
     model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
-    rollout,
+    rollout::{self, Staged},
     seen::{is_rolling, lacks_pods, servers_without_pods},
     sizes, status,
     validate::{Problem, Valid, validate},
@@ -68,7 +68,8 @@ pub fn planned(observed: &Observed) -> Planned<FrappeBench> {
         // The recorded decisions about the bench cannot be read: nothing is done, and nothing is overwritten.
         return Planned { phase: "unread status", plan: Plan::default() };
     }
-    let look = Look { observed, rendered: build::render(&observed.input()) };
+    let rendered = rollout::with_present_references(observed, build::render(&observed.input()));
+    let look = Look { observed, rendered };
     if observed.bench.metadata.deletion_timestamp.is_some() {
         return fold(DELETION, &look);
     }
@@ -141,7 +142,9 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
         return Next::go();
     };
     if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-        steps.extend(staged(observed, &bench.look.rendered, true));
+        let rendered = &bench.look.rendered;
+        let staged = rollout::staged(observed, rendered, true);
+        steps.extend(self::steps(observed, rendered, staged, true));
     }
     let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
     let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
@@ -158,8 +161,10 @@ fn redis(bench: &Bench) -> Next<FrappeBench> {
 fn components(bench: &Bench) -> Next<FrappeBench> {
     let Look { observed, rendered } = bench.look;
     let missing = status::missing_app(observed, rendered);
-    let steps = staged(observed, rendered, missing.is_some());
-    let report = missing.unwrap_or_else(|| status::readiness(observed, rendered));
+    let staged = rollout::staged(observed, rendered, missing.is_some());
+    let held = staged.awaits_hold.then(|| holding(observed, rendered));
+    let steps = steps(observed, rendered, staged, missing.is_some());
+    let report = missing.or(held).unwrap_or_else(|| status::readiness(observed, rendered));
     let report = match changes(observed, bench.foundation.iter().chain(&steps)) {
         Some(name) if report.phase == BenchPhase::Ready => {
             Report::new(BenchPhase::Progressing, Reason::Starting, format!("{name} is changed"))
@@ -273,15 +278,45 @@ fn founded(observed: &Observed, rendered: &Rendered) -> Vec<Desired> {
 }
 
 /// Deletions come first: while a ScaledObject exists, KEDA resets a fixed number of workers.
-fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Step> {
-    let components = rollout::staged(observed, rendered, held);
+fn steps(observed: &Observed, rendered: &Rendered, staged: Staged, held: bool) -> Vec<Step> {
+    let Staged { components, awaits_hold } = staged;
     let in_use = held || components.iter().any(|desired| is_changing(observed, desired));
     let mut steps: Vec<Step> = retire(observed, in_use).collect();
     for desired in components {
         steps.extend(hand_over(observed, &desired));
         steps.extend(adoption::ensure(observed, desired));
     }
+    steps.extend(awaits_hold.then(|| hold(observed, rendered)).flatten());
     steps
+}
+
+/// Runs the hold Job of this revision.
+fn hold(observed: &Observed, rendered: &Rendered) -> Option<Step> {
+    match observed.live.get(&(Kind::Job, rendered.hold.key.name.clone())) {
+        None => adoption::create(observed, rendered.hold.clone()),
+        Some(_) if rollout::hold_job(observed, rendered).is_some() => None,
+        Some(other) => other.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::Job, Arc::clone(other))),
+    }
+}
+
+/// Report while workers of another image wait for the hold Job.
+fn holding(observed: &Observed, rendered: &Rendered) -> Report {
+    let name = &rendered.hold.key.name;
+    let job = rollout::hold_job(observed, rendered);
+    if job.is_some_and(|job| matches!(job::state(job), State::Failed(_))) {
+        let message = format!(
+            "Job {name} failed, so that workers of the new image do not start: see kubectl logs job/{name}; correct the cause and \
+             delete the Job to run it again"
+        );
+        return Report::new(BenchPhase::Failed, Reason::HoldFailed, message);
+    }
+    if let Some(Begin::Stuck(why)) = job.map(|job| job::begin(job, false, observed.now)) {
+        return Report::new(BenchPhase::Progressing, Reason::PodsNotStarting, format!("Job {name}: {why}"));
+    }
+    let message = format!(
+        "Job {name} stops the background jobs of sites with another schema before workers of the new image start"
+    );
+    Report::new(BenchPhase::Progressing, Reason::Rolling, message)
 }
 
 /// Whether pods of a former revision of this Deployment may still run.
@@ -358,11 +393,13 @@ fn begin(observed: &Observed, job: &DynamicObject, wanted: &Desired) -> Begin {
 
 /// Time until the next reconcile if nothing changes, to notice what did not happen in time.
 fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
-    let wanted = &rendered.configure;
-    let job = observed.live.get(&(Kind::Job, wanted.key.name.clone())).map(|job| begin(observed, job, wanted));
-    let soon = if let Some(Begin::Soon(left)) = job { Some(left) } else { None };
+    let jobs = [&rendered.configure, &rendered.hold].into_iter().filter_map(|wanted| {
+        let job = observed.live.get(&(Kind::Job, wanted.key.name.clone()))?;
+        Some(begin(observed, job, wanted))
+    });
+    let soon = jobs.filter_map(|begin| if let Begin::Soon(left) = begin { Some(left) } else { None });
     let pods = servers_without_pods(observed).filter_map(|it| job::left_for_pod(it, observed.now));
-    soon.into_iter().chain(pods).chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
+    soon.chain(pods).chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
 }
 
 fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {

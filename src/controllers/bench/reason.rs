@@ -12,6 +12,8 @@ pub enum Reason {
     Preparing,
     /// The configure Job failed.
     ConfigureFailed,
+    /// The hold Job failed, which stops the background jobs of sites whose schema is not that of the new image.
+    HoldFailed,
     /// Pods are starting.
     Starting,
     /// Pods of the previous image are being replaced.
@@ -54,6 +56,10 @@ pub enum Reason {
     RedisProtecting,
     /// Redis requires a password, and admits only the bench's pods and KEDA.
     RedisProtected,
+    /// The container runtime reports no digest of the image: pods that start later may run other code of the same tag.
+    DigestUnknown,
+    /// The pods are pinned to the image's digest.
+    Pinned,
     /// The spec is too large or nested too deeply, and is ignored.
     SpecTooLarge,
     /// Workers should be autoscaled, but KEDA is not installed.
@@ -77,7 +83,12 @@ pub enum Reason {
 impl reason::Reason for Reason {
     fn class(self) -> Class {
         match self {
-            Self::Ready | Self::ReadWriteOnce | Self::RedisProtected | Self::Autoscaled => Class::Done,
+            Self::Ready
+            | Self::ReadWriteOnce
+            | Self::RedisProtected
+            | Self::Autoscaled
+            | Self::Pinned
+            | Self::DigestUnknown => Class::Done,
             Self::Preparing | Self::Starting | Self::Rolling | Self::RedisProtecting => Class::Working,
             Self::VolumePending | Self::ScalingStarting => Class::Waiting,
             Self::StorageClassMissing
@@ -96,6 +107,7 @@ impl reason::Reason for Reason {
             | Self::ScalingPaused
             | Self::DependentSitesExist => Class::Refused,
             Self::ConfigureFailed
+            | Self::HoldFailed
             | Self::ImagePullFailed
             | Self::ContainerFailing
             | Self::PodUnschedulable

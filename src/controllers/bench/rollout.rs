@@ -10,23 +10,28 @@ use k8s_openapi::api::{
     apps::v1::DeploymentSpec,
     core::v1::{Container, PodTemplateSpec},
 };
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
     adoption::{is_kept, is_unchanged_workload},
     earlier,
-    model::{Observed, Rendered},
+    model::{Observed, Rendered, redeploy},
     seen::{is_rolling, lacks_pods},
 };
-use crate::domain::{
-    labels, live,
-    object::{Desired, Kind},
-    typed::entry,
+use crate::{
+    controllers::job,
+    domain::{
+        image, labels, live,
+        object::{Desired, Kind},
+        typed::entry,
+    },
 };
 
 /// The components, stage by stage.
-const STAGES: [&[&str]; 5] =
-    [&["nginx"], &["gunicorn"], &["socketio"], &["worker-default", "worker-short", "worker-long"], &["scheduler"]];
+const STAGES: [&[&str]; 5] = [&["nginx"], &["gunicorn"], &["socketio"], HELD_BEFORE, &["scheduler"]];
+/// The stage before which the hold Job runs: until then, all components that start jobs of sites are of the previous image.
+const HELD_BEFORE: &[&str] = &["worker-default", "worker-short", "worker-long"];
 
 /// A running rollout.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,12 +59,56 @@ impl fmt::Display for Code {
     }
 }
 
+/// The components, with the present image wherever it is the same one without its digest, or with a digest that is no longer known: an
+/// upgrade of the operator restarts no pod. If a user has requested the present image of the tag, its digest is used.
+pub fn with_present_references(observed: &Observed, mut rendered: Rendered) -> Rendered {
+    if redeploy(&observed.bench).is_some() && observed.input().digest.is_some() {
+        return rendered;
+    }
+    for desired in rendered.components.iter_mut().filter(|it| it.kind == Kind::Deployment) {
+        let Some(present) = template_now(observed, desired).map(|it| code(&it).image) else { continue };
+        let wanted = code(&template(desired)).image;
+        let is_pinned = |it: &str| image::unpinned(it) != it;
+        let same = image::unpinned(&present) == image::unpinned(&wanted);
+        if same && is_pinned(&present) != is_pinned(&wanted) {
+            desired.body["spec"]["template"]["spec"]["containers"][0]["image"] = present.into();
+        }
+    }
+    rendered
+}
+
+/// Whether workers of the image may start: the background jobs of sites with another schema were stopped. Of an image whose schema is not
+/// known, no site has another one.
+fn is_held(observed: &Observed, rendered: &Rendered) -> bool {
+    let former = observed.bench.status.as_ref().is_some_and(|status| !status.apps.is_empty());
+    let known = observed.inspection.as_ref().map_or(former, |found| !found.code.is_empty());
+    !known || hold_job(observed, rendered).is_some_and(|job| job::state(job) == job::State::Complete)
+}
+
+/// The hold Job of this revision.
+pub fn hold_job<'a>(observed: &'a Observed, rendered: &Rendered) -> Option<&'a DynamicObject> {
+    let job = observed.live.get(&(Kind::Job, rendered.hold.key.name.clone()))?;
+    job.annotations().get(labels::APPLIED_HASH).is_some_and(|it| it == rendered.revision()).then_some(&**job)
+}
+
+/// Components at a stage of a rollout.
+pub struct Staged {
+    /// The desired components.
+    pub components: Vec<Desired>,
+    /// Whether the next stage waits for the hold Job.
+    pub awaits_hold: bool,
+}
+
 /// The desired components at this stage. While `held`, no image changes.
-pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desired> {
+pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
     let mut components = rendered.components.clone();
+    let mut awaits_hold = false;
     let (mut wait, mut left) = (held, Vec::new());
     for stage in STAGES {
         let mut changing = false;
+        if !wait && stage == HELD_BEFORE && differs(observed, &components, stage) && !is_held(observed, rendered) {
+            (wait, awaits_hold) = (true, true);
+        }
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
             let Some(present) = template_now(observed, desired).filter(|_| !is_kept(observed, desired)) else {
                 continue;
@@ -81,7 +130,13 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Vec<Desir
         wait |= changing;
     }
     components.retain(|it| it.kind != Kind::Deployment || !left.contains(&it.key));
-    components
+    Staged { components, awaits_hold }
+}
+
+/// Whether a component of the stage runs other code than desired.
+fn differs(observed: &Observed, components: &[Desired], stage: &[&str]) -> bool {
+    let other = |it: &Desired| template_now(observed, it).is_some_and(|now| code(&now) != code(&template(it)));
+    components.iter().any(|it| is_of(it, stage) && !is_kept(observed, it) && other(it))
 }
 
 /// The running rollout, if any.

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use super::{
     adoption,
     autoscaling::autoscaling,
-    build,
+    build, code,
     model::{Class, Detected, Observed, PodProblem, Rendered, Report},
     protection,
     reason::Reason,
@@ -41,7 +41,7 @@ const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"
 pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
     let former = observed.bench.status.clone().unwrap_or_default();
     // The apps of another image are irrelevant.
-    if observed.apps_found.is_none() && former.inspected_revision.as_deref() != Some(rendered.revision()) {
+    if observed.inspection.is_none() && former.inspected_revision.as_deref() != Some(rendered.revision()) {
         return None;
     }
     let found = installed(observed);
@@ -62,7 +62,7 @@ pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
 /// Apps that were found in the image.
 fn installed(observed: &Observed) -> Vec<String> {
     let former = observed.bench.status.clone().unwrap_or_default();
-    observed.apps_found.clone().unwrap_or(former.installed_apps)
+    observed.inspection.as_ref().map_or(former.installed_apps, |found| found.apps.clone())
 }
 
 /// Ready only if all pods of the current revision are ready and the volumes are bound.
@@ -205,8 +205,12 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     if let Some((protected, reason, message)) = protection::condition(observed) {
         conditions.set("RedisProtected", Some(protected), &reason.to_string(), &message);
     }
+    if let Some((pinned, reason, message)) = code::pinning(observed, rendered) {
+        conditions.set("ImagePinned", Some(pinned), &reason.to_string(), &message);
+    }
     let table = components(observed, rendered);
     let revision = rendered.revision().to_owned();
+    let code = code::code(observed, rendered);
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
@@ -224,11 +228,13 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         },
         installed_apps: installed(observed),
         configure_failure: configure_failure(observed, &revision),
-        inspected_revision: if observed.apps_found.is_some() {
-            Some(revision.clone())
-        } else {
-            former.inspected_revision
-        },
+        frappe_version: code.apps.iter().find(|app| app.name == "frappe").and_then(|app| app.version.clone()),
+        apps: code.apps,
+        assumed_apps: code.assumed_apps,
+        image_digest: code.digest,
+        last_handled_redeploy: code.last_handled_redeploy,
+        front_revision: code.front_revision,
+        inspected_revision: code.inspected_revision,
         running_revision: if report.phase == BenchPhase::Ready {
             Some(revision.clone())
         } else {

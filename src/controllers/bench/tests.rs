@@ -2,6 +2,7 @@
 #![allow(clippy::needless_pass_by_value, reason = "json! makes a value for each call")]
 
 mod adoption;
+mod code;
 mod leaves;
 mod protection;
 mod redis;
@@ -13,7 +14,7 @@ mod volumes;
 use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{
-    FrappeBench,
+    FrappeBench, FrappeBenchStatus,
     bench::{BenchPhase, ConfigureFailure},
 };
 use jiff::Timestamp;
@@ -65,7 +66,7 @@ fn observed(spec: Value) -> Observed {
         retired: Vec::new(),
         sites: Vec::new(),
         failure: None,
-        apps_found: None,
+        inspection: None,
         pod_problems: Vec::new(),
         classes: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
@@ -121,7 +122,7 @@ fn apply(observed: &mut Observed, plan: &Plan) {
 
 fn converge(observed: &mut Observed) -> Vec<Desired> {
     let mut made = Vec::new();
-    for _ in 0..10 {
+    for _ in 0..16 {
         let next = plan(observed);
         let quiet = |step: &Step| match step {
             Step::Ensure(desired) => observed.live.get(&(desired.kind, desired.key.name.clone())).is_some_and(|it| {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// Suffixes of the names of a bench's objects.
-const PARTS: [&str; 14] = [
+const PARTS: [&str; 15] = [
     "sites",
     "site-runner",
     "redis-cache",
@@ -18,6 +18,7 @@ const PARTS: [&str; 14] = [
     "redis-password",
     "redis",
     "configure",
+    "hold",
     "gunicorn",
     "nginx",
     "socketio",

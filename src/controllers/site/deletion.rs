@@ -50,6 +50,7 @@ pub(super) const PHASES: &[Phase] = &[
     ("finalizer", finalizer),
     ("protection", protection),
     ("routes", routes),
+    ("migration", migration),
     ("retention", retention),
     ("final backup", backed_up),
     ("account", account),
@@ -78,6 +79,18 @@ fn protection(remains: &Remains) -> Next<FrappeSite> {
 /// Deletes the routes.
 fn routes(remains: &Remains) -> Next<FrappeSite> {
     Next::write(remains.observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone())))
+}
+
+/// Waits for a running migration if the data is kept: without its Job, it would be kept half migrated.
+fn migration(remains: &Remains) -> Next<FrappeSite> {
+    let observed = remains.observed;
+    let keeps = observed.site.spec.deletion_policy.unwrap_or_default() != DeletionPolicy::Delete;
+    let operation = observed.site.status.as_ref().and_then(|status| status.operation.as_ref());
+    let updates = operation.is_some_and(|it| it.kind == OperationKind::Update);
+    match operation::running_job(observed).filter(|_| keeps && updates && remains.job_on.is_some()) {
+        Some(job) => remains.ends(&deleting(format!("waiting until Job {} has migrated the site", job.name_any()))),
+        None => Next::go(),
+    }
 }
 
 /// With `deletionPolicy: Retain`, removes the finalizer.

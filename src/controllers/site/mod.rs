@@ -2,6 +2,7 @@
 
 pub mod adoption;
 pub mod annotations;
+mod attempts;
 pub mod build;
 pub mod configuration;
 pub mod database;
@@ -25,12 +26,14 @@ pub mod record;
 pub mod references;
 pub mod root_secrets;
 pub mod route;
+pub mod schema;
 pub mod secrets;
 mod sitebackups;
 pub mod slot_grant;
 pub mod status;
 mod steady_state;
 pub mod under_way;
+mod update;
 mod valid_site;
 pub mod validate;
 pub mod watch;

@@ -168,7 +168,7 @@ fn jobs_of(context: &Context, site: &FrappeSite) -> BTreeMap<String, Arc<Dynamic
     let place = Place::of(site);
     // After a change of the kind of operation, attempts are counted from 1 again.
     let attempts = BTreeSet::from([1, last - 1, last, last + 1]).into_iter().filter(|attempt| *attempt >= 1);
-    let keys = attempts.flat_map(|attempt| ["init", "apply", "delete"].map(|verb| place.job(verb, attempt)));
+    let keys = attempts.flat_map(|attempt| ["init", "apply", "update", "delete"].map(|verb| place.job(verb, attempt)));
     keys.filter_map(|key| context.site_children.get(Kind::Job, &key))
         .filter(|job| job.labels().get(labels::SITE_UID) == site.uid().as_ref())
         .map(|job| (job.name_any(), job))

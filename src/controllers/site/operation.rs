@@ -2,35 +2,46 @@
 
 use std::{sync::Arc, time::Duration};
 
-use frappe_crds::site::{Operation, OperationKind, Outcome, OutcomeState};
+use frappe_crds::site::{Operation, OperationKind, Outcome, OutcomeState, UpdateGoal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{ResourceExt, core::DynamicObject};
 
 use super::{
     adoption::is_adopting,
+    attempts,
     model::{Configuration, Observed, Progress, verb},
     place::Place,
     reason::Reason,
+    schema,
 };
 use crate::{
-    controllers::job::{self, ATTEMPTS_MAX, Failure, State},
+    controllers::job::{self, Failure, State},
     domain::{condition, labels},
 };
 
 /// Next action for the operation that applies `wanted`.
 pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Configuration>) -> Progress {
-    let asked = Asked { observed, kind, wanted };
+    progress_of(&Asked { observed, kind, wanted, update: None })
+}
+
+/// Next action for the update.
+pub fn progress_of_update(observed: &Observed, goal: UpdateGoal) -> Progress {
+    progress_of(&Asked { observed, kind: OperationKind::Update, wanted: None, update: Some(goal) })
+}
+
+fn progress_of(asked: &Asked) -> Progress {
+    let (observed, kind) = (asked.observed, asked.kind);
     let status = observed.site.status.clone().unwrap_or_default();
-    let last = status.operation.filter(|operation| operation.kind == kind);
+    let recorded = status.operation;
+    let last = recorded.clone().filter(|operation| operation.kind == kind);
     let Some(operation) = last else {
-        // The first Job of the other operator of an adopted site may still exist.
-        let first = if kind == OperationKind::Init && is_adopting(observed) { 2 } else { 1 };
+        let first = first_attempt(observed, kind, recorded.as_ref());
         return Progress::Run(asked.attempt(first, first));
     };
     let name = Place::of(&observed.site).job(verb(kind), operation.attempt).name;
     let state = observed.jobs.get(&name).map(|it| job::state(it));
-    let other = wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));
-    if kind == OperationKind::Configure && other && state != Some(State::Running) {
+    let other = asked.is_other(&operation);
+    if matches!(kind, OperationKind::Configure | OperationKind::Update) && other && state != Some(State::Running) {
         // The recorded operation has ended, and another one is desired. A Job can be run again without harm.
         let next = operation.attempt + 1;
         return Progress::Run(asked.attempt(next, next));
@@ -44,6 +55,18 @@ pub fn progress(observed: &Observed, kind: OperationKind, wanted: Option<&Config
             // It was recorded and not created yet, or succeeded long ago: the runner skips completed work.
             None => Progress::Run(operation),
         },
+    }
+}
+
+/// Number of the first attempt of an operation after one of another kind.
+fn first_attempt(observed: &Observed, kind: OperationKind, former: Option<&Operation>) -> i32 {
+    let alternates = |kind: OperationKind| matches!(kind, OperationKind::Configure | OperationKind::Update);
+    match former {
+        // A Job is kept for an hour: that of the last operation of this kind may still exist.
+        Some(former) if alternates(former.kind) && alternates(kind) => former.attempt + 1,
+        // The first Job of the other operator of an adopted site may still exist.
+        _ if kind == OperationKind::Init && is_adopting(observed) => 2,
+        _ => 1,
     }
 }
 
@@ -65,10 +88,12 @@ pub(super) fn ended(observed: &Observed) -> Option<Operation> {
 /// Outcome of an attempt that is not recorded yet, from its pod.
 fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> Outcome {
     let before = ended_before(observed, operation);
-    let last = failures(operation) >= ATTEMPTS_MAX || before.is_some();
     let said =
         || before.map_or_else(Failure::unknown, |it| Failure { message: it.message.clone(), ..Failure::unknown() });
-    let failure = observed.failure.clone().unwrap_or_else(said);
+    let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
+    let is_late = observed.jobs.get(&name).is_some_and(|it| job::is_late(it));
+    let failure = if is_late { Failure::late() } else { observed.failure.clone().unwrap_or_else(said) };
+    let last = attempts::ends(operation, failure.code) || before.is_some();
     Outcome {
         state: if last { OutcomeState::Failed } else { OutcomeState::Retrying },
         code: failure.code.to_string(),
@@ -77,30 +102,37 @@ fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> O
     }
 }
 
-/// Number of failed attempts, including this one.
-fn failures(operation: &Operation) -> i32 {
-    operation.attempt - operation.first_attempt + 1
-}
-
 /// Goal of an operation.
 struct Asked<'a> {
     observed: &'a Observed,
     kind: OperationKind,
     wanted: Option<&'a Configuration>,
+    update: Option<UpdateGoal>,
 }
 
 impl Asked<'_> {
+    /// Whether the recorded operation has another goal.
+    fn is_other(&self, operation: &Operation) -> bool {
+        let configuration = self.wanted.is_some_and(|it| operation.configuration.as_ref() != Some(&it.hash));
+        let id = operation.update.as_ref().map(|it| &it.id);
+        configuration || self.update.as_ref().is_some_and(|it| id != Some(&it.id))
+    }
+
     fn failed(&self, operation: Operation, outcome: Outcome, name: &str) -> Progress {
         if let Some(again) = self.again_if_asked(&operation) {
             return again;
         }
-        let failures = failures(&operation);
-        let why = format!("Job {name} failed: {} (attempt {failures} of {ATTEMPTS_MAX}", outcome.message);
+        let failures = attempts::failures(&operation);
+        let most = attempts::most(operation.kind);
+        let why = format!("Job {name} failed: {} (attempt {failures} of {most}", outcome.message);
         let is_final = outcome.state == OutcomeState::Failed;
-        let wait = job::wait_after(failures);
+        let wait = attempts::wait(&operation, &outcome);
         let elapsed = Duration::try_from(self.observed.now.duration_since(outcome.finished_at.0)).unwrap_or_default();
         if !is_final && elapsed >= wait {
-            return Progress::Run(self.attempt(operation.attempt + 1, operation.first_attempt));
+            // Waits for background jobs are no failed attempts.
+            let first = operation.first_attempt + i32::from(attempts::waits_for_jobs(&operation, &outcome));
+            let next = self.attempt(operation.attempt + 1, first);
+            return Progress::Run(Operation { update: attempts::next_goal(&operation, &outcome), ..next });
         }
         let operation = Operation { outcome: Some(outcome), ..operation };
         if is_final {
@@ -116,7 +148,7 @@ impl Asked<'_> {
 
     /// Whether a changed spec, a changed Secret or a new value of the retry annotation starts it again.
     fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
-        let other = self.wanted.is_some_and(|wanted| operation.configuration.as_ref() != Some(&wanted.hash));
+        let other = self.is_other(operation);
         let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
             || retry(self.observed) != operation.retry
             || other;
@@ -125,7 +157,7 @@ impl Asked<'_> {
     }
 
     fn attempt(&self, attempt: i32, first_attempt: i32) -> Operation {
-        let Self { observed, kind, wanted } = *self;
+        let Self { observed, kind, wanted, .. } = *self;
         Operation {
             kind,
             attempt,
@@ -135,6 +167,8 @@ impl Asked<'_> {
             configuration: wanted.map(|it| it.hash.clone()),
             admin_password_version: wanted.and_then(|it| it.admin_password_version.clone()),
             retry: retry(observed),
+            apps: schema::of_image(observed.site.status.as_ref(), observed.bench.as_deref(), wanted),
+            update: self.update.clone(),
             outcome: None,
         }
     }
@@ -147,7 +181,8 @@ pub(in crate::controllers) fn running_job(observed: &Observed) -> Option<&Arc<Dy
     observed.jobs.get(&name).filter(|it| job::state(it) == State::Running)
 }
 
-fn retry(observed: &Observed) -> Option<String> {
+/// Value of the annotation that requests another attempt.
+pub(super) fn retry(observed: &Observed) -> Option<String> {
     observed.site.annotations().get(labels::RETRY).cloned()
 }
 
@@ -156,6 +191,7 @@ fn ended_before<'a>(observed: &'a Observed, operation: &Operation) -> Option<&'a
     let reason = match operation.kind {
         OperationKind::Init => Reason::InitFailed,
         OperationKind::Configure => Reason::ConfigureFailed,
+        OperationKind::Update => return None,
         OperationKind::Delete => Reason::DeletionFailed,
     };
     let status = observed.site.status.as_ref().filter(|_| operation.outcome.is_none())?;

@@ -6,7 +6,7 @@ use super::{
     deletion::{self, Remains},
     model::{Observed, Plan},
     permissions::secrets::may_read_account,
-    provision, record, status, steady_state,
+    provision, record, schema, status, steady_state, update,
     valid_site::ValidSite,
     validate::{validate, validated::Validated},
 };
@@ -30,6 +30,7 @@ const PHASES: &[Phase] = &[
     ("init", provision::init),
     ("route", steady_state::route),
     ("former hosts", steady_state::former_hosts),
+    ("update", update::update),
     ("configuration", steady_state::configuration),
 ];
 
@@ -48,20 +49,25 @@ pub fn planned(observed: &Observed) -> (Planned<FrappeSite>, Option<Validated>) 
         return (fold(deletion::PHASES, &Remains::of(observed)), None);
     }
     if observed.site.spec.suspend == Some(true) {
-        let plan = Plan { status: Some(status::suspended(observed)), ..Plan::default() };
+        let mut plan = Plan { status: Some(status::suspended(observed)), ..Plan::default() };
+        plan.statuses().for_each(|status| schema::set_up_to_date(observed, status));
         return (Planned { phase: "suspension", plan }, None);
     }
     let valid = match validate(observed) {
         Ok(valid) => valid,
         Err(refusal) => {
-            let plan = Plan { missing: refusal.missing, ..Plan::report(observed, &refusal.report, None) };
+            let mut plan = Plan { missing: refusal.missing, ..Plan::report(observed, &refusal.report, None) };
+            plan.statuses().for_each(|status| schema::set_up_to_date(observed, status));
             return (Planned { phase: "validation", plan }, None);
         }
     };
     let known = record::known(observed);
     let site = ValidSite::of(observed, &valid, &known);
     let mut planned = fold(PHASES, &site);
-    planned.plan.statuses().for_each(|status| site.record(status));
+    planned.plan.statuses().for_each(|status| {
+        site.record(status);
+        schema::set_up_to_date(observed, status);
+    });
     let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));
     (planned, Some(valid).filter(|_| readable))
 }

@@ -92,6 +92,22 @@ pub enum Reason {
     ConfigureRetrying,
     /// The configure Job failed permanently.
     ConfigureFailed,
+    /// The database has the schema of the bench's image.
+    UpToDate,
+    /// The schema of the database is not that of the bench's image.
+    UpdateRequired,
+    /// A user must request the migration.
+    UpdateManual,
+    /// Migrations are paused for the bench.
+    UpdatePaused,
+    /// The site is being migrated.
+    Updating,
+    /// The migration failed and is tried again.
+    UpdateRetrying,
+    /// The migration failed.
+    UpdateFailed,
+    /// The migration failed, and the database could not be restored.
+    RollbackFailed,
     /// The site is suspended: no changes are applied.
     Suspended,
     /// The Ingress, HTTPRoute or Route exists.
@@ -127,12 +143,18 @@ impl reason::Reason for Reason {
             | Self::DatabaseReady
             | Self::Initialized
             | Self::RouteApplied
-            | Self::RouteDisabled => Class::Done,
-            Self::CreatingDatabase | Self::Initializing | Self::Configuring | Self::Deleting => Class::Working,
+            | Self::RouteDisabled
+            | Self::UpToDate => Class::Done,
+            Self::CreatingDatabase | Self::Initializing | Self::Configuring | Self::Updating | Self::Deleting => {
+                Class::Working
+            }
             Self::Waiting
             | Self::BenchNotReady
             | Self::WaitingForJobSlot
             | Self::WaitingForBackup
+            | Self::UpdateRequired
+            | Self::UpdateManual
+            | Self::UpdatePaused
             | Self::Suspended => Class::Waiting,
             Self::BenchNotFound
             | Self::BenchDeleting
@@ -167,6 +189,9 @@ impl reason::Reason for Reason {
             | Self::InitFailed
             | Self::ConfigureRetrying
             | Self::ConfigureFailed
+            | Self::UpdateRetrying
+            | Self::UpdateFailed
+            | Self::RollbackFailed
             | Self::FinalBackupFailed
             | Self::DeletionRetrying
             | Self::JobNotStarting

@@ -14,6 +14,7 @@ use super::{
     operation::{self, waits_message},
     reason::Reason,
     route::{self, Way},
+    schema::{self, Fit, fit},
     under_way::under_way,
     valid_site::ValidSite,
 };
@@ -56,6 +57,7 @@ pub(super) fn configuration(site: &ValidSite) -> Next<FrappeSite> {
             status.configuration.clone_from(&operation.configuration);
             status.admin_password_version.clone_from(&operation.admin_password_version);
             status.installed_apps = installed(input);
+            status.apps.clone_from(&operation.apps);
         }
         status.initialized = true;
         status.route = way.map(|way| way.name().to_owned());
@@ -119,6 +121,7 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
             let mut plan = Plan::report(observed, &settled(observed, input), None);
             if let Some(next) = plan.status.as_mut() {
                 let operation = status.operation.clone();
+                let image = operation.as_ref().map(|it| it.apps.clone()).unwrap_or_default();
                 next.configuration = operation.as_ref().and_then(|it| it.configuration.clone());
                 next.admin_password_version = operation.and_then(|it| it.admin_password_version);
                 let valid = &input.valid;
@@ -126,6 +129,8 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
                     |app: &&String| *app != "frappe" && !valid.apps.contains(app) && !valid.removed_apps.contains(app);
                 let former = status.installed_apps.iter().filter(stays).cloned();
                 next.installed_apps = installed(input).into_iter().chain(former).collect();
+                let before = schema::of_site(&status, observed.bench.as_deref());
+                next.apps = schema::after_change(&before, &next.installed_apps, &image);
             }
             answered(observed, plan)
         }
@@ -153,6 +158,12 @@ fn configure(observed: &Observed, input: &Input, wanted: &Configuration) -> Plan
 /// image that lacks one.
 fn waits_for_bench(observed: &Observed, input: &Input) -> Option<String> {
     let bench = observed.bench.as_deref()?;
+    let status = observed.site.status.clone().unwrap_or_default();
+    if let Fit::Differs(_) = fit(&status, Some(bench)) {
+        return Some(
+            "site is available; its change waits until it is migrated to the schema of the bench's image".to_owned(),
+        );
+    }
     if lacks_app(bench) {
         return Some(
             "site is available; its change waits until the image of its FrappeBench has all of the apps".to_owned(),
@@ -216,7 +227,7 @@ fn served(observed: &Observed) -> Report {
     if let Some(message) = refused(observed, choice.way) {
         return Report::failed(Stage::Route, Stage::Route, Reason::RouteRefused, message);
     }
-    Report::ready(Reason::Ready, "site is initialized and routed".to_owned())
+    Report::available()
 }
 
 /// The message of a Gateway or router that rejected the route.

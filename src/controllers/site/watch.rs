@@ -74,12 +74,19 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         let ready = condition::find(&status.conditions, "Ready").map(|it| it.status.clone());
         (ready, lacks_app(bench), is_rolling_out(bench))
     };
+    let code = |bench: &FrappeBench| {
+        let status = bench.status.as_ref();
+        status
+            .map(|it| (it.apps.clone(), it.assumed_apps.clone(), it.front_revision.clone()))
+            .filter(|it| !it.0.is_empty())
+    };
     let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
     now.metadata.generation != before.metadata.generation
         || suffix(now) != suffix(before)
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
         || is_adoption_requested(now) != is_adoption_requested(before)
         || ready(now) != ready(before)
+        || code(now) != code(before)
 }
 
 /// The site of a FrappeDomain.

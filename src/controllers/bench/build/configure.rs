@@ -19,7 +19,7 @@ use super::{
     redis::{External, USER, redis_secret},
 };
 use crate::{
-    controllers::bench::model::{BENCH_PATH, Input},
+    controllers::bench::model::{BENCH_PATH, Input, redeploy},
     domain::{
         key::Key,
         labels,
@@ -38,6 +38,8 @@ const RUNNER_PATH: &str = "/opt/frappe-operator";
 const DEADLINE_SECONDS: i64 = 600;
 /// Longest time of a configure Job that copies the image's code and installs apps, in seconds.
 const INSTALL_DEADLINE_SECONDS: i64 = 3600;
+/// How long the finished hold Job is kept, in seconds.
+const HOLD_KEPT_SECONDS: i32 = 3600;
 /// Termination grace period of a Job's pod, in seconds.
 const GRACE_SECONDS: i64 = 30;
 /// Volume with the Secrets that the runner reads.
@@ -58,7 +60,13 @@ pub fn runner_config_map(input: &Input) -> Desired {
 /// The Job `BENCH-configure`. Its annotation contains a hash of its request: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
     let extra = secrets(input);
-    let configure = runner_container(input, "configure", wire::text(&request(input)), &extra);
+    let asked = Request { assume: assumes(input), ..request(input) };
+    let mut configure = runner_container(input, "configure", wire::text(&asked), &extra);
+    if input.digest.is_none() && redeploy(input.bench).is_some() {
+        // The node may have an earlier image of the tag.
+        configure.image_pull_policy =
+            configure.image_pull_policy.filter(|it| it == "Never").or(Some("Always".to_owned()));
+    }
     let code = code::request(input);
     let seed = code.as_ref().map(|code| seed(&configure, wire::text(code)));
     let pod = seed.into_iter().chain([configure]).fold(runner_pod(input, &extra), Pod::then);
@@ -75,6 +83,32 @@ pub fn configure_job(input: &Input) -> Desired {
     let mut job = input.object("configure", "configure", spec);
     job.metadata.annotations = Some(entry(labels::APPLIED_HASH, revision(input)));
     job.into()
+}
+
+/// The Job `BENCH-hold`: it stops the background jobs of sites whose schema is not that of the image, before workers of the image start.
+pub fn hold_job(input: &Input) -> Desired {
+    let container = runner_container(input, "hold", "{}".to_owned(), &[]);
+    let spec = JobSpec {
+        backoff_limit: Some(4),
+        active_deadline_seconds: Some(DEADLINE_SECONDS),
+        ttl_seconds_after_finished: Some(HOLD_KEPT_SECONDS),
+        template: PodTemplateSpec {
+            metadata: Some(ObjectMeta { labels: Some(pod_labels(input, "hold")), ..ObjectMeta::default() }),
+            spec: Some(for_job(runner_pod(input, &[]).then(container))),
+        },
+        ..JobSpec::default()
+    };
+    let mut job = input.object("hold", "hold", spec);
+    job.metadata.annotations = Some(entry(labels::APPLIED_HASH, revision(input)));
+    job.into()
+}
+
+/// Whether sites without a recorded schema may be assumed to have the image's: an earlier version of the operator created them, and the
+/// image has not changed since.
+pub fn assumes(input: &Input) -> bool {
+    let image = input.image();
+    let before = input.bench.status.as_ref().filter(|it| it.apps.is_empty() && it.running_revision.is_some());
+    before.is_some_and(|status| status.image == Some(image))
 }
 
 /// What is wrong in the spec or in a Secret is reported by the first pod: another would fail, too.
@@ -106,7 +140,8 @@ fn revision(input: &Input) -> String {
     static RUNNER: LazyLock<String> =
         LazyLock::new(|| hash_hex(&runner::FILES.iter().map(|(_, source)| *source).collect::<String>(), 16));
     let secret = input.redis_secret_version.unwrap_or_default();
-    hash_hex(&format!("{}{}{}{secret}", wire::text(&request(input)), input.image(), *RUNNER), 16)
+    let redeploy = redeploy(input.bench).map(String::as_str).unwrap_or_default();
+    hash_hex(&format!("{}{}{}{secret}{redeploy}", wire::text(&request(input)), input.image(), *RUNNER), 16)
 }
 
 /// The mounted Redis Secret for the runner.
@@ -146,6 +181,9 @@ struct Request<'a> {
     password_urls: Option<[&'a str; 3]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     redis_user: Option<&'a str>,
+    /// Whether sites without a recorded schema have the image's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    assume: bool,
     /// Secret and key of each file with a secret, for messages.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     secrets: BTreeMap<String, [String; 2]>,
@@ -181,6 +219,7 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
         code: code::request(input),
         password_urls: has_password.then(|| servers.map(|(key, _)| key)),
         redis_user: (external == Some(External::Generated)).then_some(USER),
+        assume: false,
         secrets: redis_keys(input).map(|it| origins(&[it])).unwrap_or_default(),
     }
 }

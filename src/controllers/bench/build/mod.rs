@@ -13,8 +13,8 @@ mod storage;
 mod web;
 mod workers;
 
+pub use configure::{assumes, configure_job, hold_job, runner_config_map};
 pub(in crate::controllers) use configure::{bare_pod, for_job, runner_container, runner_pod, runner_secrets};
-pub use configure::{configure_job, runner_config_map};
 pub(in crate::controllers) use network::NGINX_PORT;
 pub(in crate::controllers) use pod::container_security;
 pub(in crate::controllers) use process::{DRAIN, DRAIN_SECONDS};
@@ -43,6 +43,7 @@ pub fn render(input: &Input) -> Rendered {
     Rendered {
         foundation,
         configure: configure_job(input),
+        hold: hold_job(input),
         components,
         claims: redis::queue_claim(input).into_iter().collect(),
     }

@@ -179,7 +179,7 @@ pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) 
     let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
     let policy = input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy);
     Container {
-        image: Some(input.image()),
+        image: Some(input.pinned_image()),
         volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).collect()),
         security_context: Some(container_security(input)),
         image_pull_policy: policy.map(|it| it.as_str().to_owned()),

@@ -2,10 +2,14 @@
 
 use std::collections::BTreeSet;
 
+use frappe_crds::common::AppCode;
 use kube::CustomResourceExt;
 
 use super::{super::model::Class, *};
-use crate::controllers::leaves::{Picture, brief, leaves_of};
+use crate::controllers::{
+    job::Inspection,
+    leaves::{Picture, brief, leaves_of},
+};
 
 /// Fields with Kubernetes' own types, which are compared as a whole.
 const WHOLE: [&str; 9] = [
@@ -34,6 +38,7 @@ use Effect::{Bench, Elsewhere, Refused};
 
 /// Tests of effects on sites.
 const SITES: Effect = Elsewhere("tests of sites: leaves.rs, tests/it/bench_defaults.rs");
+const UPDATES: Effect = Elsewhere("tests of sites: update.rs");
 const PERMISSIONS: Effect = Elsewhere("tests/it/permissions.rs");
 
 /// A leaf, its value over the base, and where its effect is tested.
@@ -135,6 +140,13 @@ fn of_sites() -> Vec<Row> {
         ("domainConfig.ingressControllerRef.name", json!({"domainConfig": {"ingressControllerRef": {"name": "a"}}}), SITES),
         ("domainConfig.ingressControllerRef.namespace", json!({"domainConfig": {"ingressControllerRef": {"name": "a", "namespace": "b"}}}), SITES),
         ("domainConfig.allowedSuffixes", json!({"domainConfig": {"allowedSuffixes": [".example.com"]}}), SITES),
+        ("updateStrategy.type", json!({"updateStrategy": {"type": "InPlace"}}), UPDATES),
+        ("updateStrategy.paused", json!({"updateStrategy": {"paused": true}}), UPDATES),
+        ("updateStrategy.progressDeadline", json!({"updateStrategy": {"progressDeadline": "2h"}}), UPDATES),
+        ("updateStrategy.drainTimeout", json!({"updateStrategy": {"drainTimeout": "1m"}}), UPDATES),
+        ("updateStrategy.skipFailingPatches", json!({"updateStrategy": {"skipFailingPatches": true}}), UPDATES),
+        ("updateStrategy.safetyBackup.mode", json!({"updateStrategy": {"safetyBackup": {"mode": "None"}}}), UPDATES),
+        ("updateStrategy.safetyBackup.keepFor", json!({"updateStrategy": {"safetyBackup": {"keepFor": "1h"}}}), UPDATES),
         ("allowedSites.siteConfigKeys", json!({"allowedSites": {"siteConfigKeys": ["developer_mode"]}}), PERMISSIONS),
         ("allowedSites.databases.dedicated", json!({"allowedSites": {"databases": {"dedicated": true}}}), PERMISSIONS),
         ("allowedSites.databases.maxStorageSize", json!({"allowedSites": {"databases": {"maxStorageSize": "5Gi"}}}), PERMISSIONS),
@@ -251,6 +263,8 @@ fn set(world: &mut Observed, change: &Value) -> Picture {
     let there = |(kind, key): (Kind, Key)| Some((kind, world.live.get(&(kind, key.name))?.clone()));
     world.retired = retired.into_iter().filter_map(there).collect();
     converge(world);
+    // The Job of a rollout is deleted an hour after it.
+    world.live.remove(&(Kind::Job, "prod-hold".to_owned()));
     picture(world)
 }
 
@@ -263,7 +277,9 @@ fn every_leaf_has_an_effect_and_its_revert_restores_everything() {
     let mut world = observed(base());
     world.capabilities = Capabilities { keda: true, service_monitors: true, ..Capabilities::default() };
     world.classes = [("prod-sites".to_owned(), Class::Found { grows: true })].into();
-    world.apps_found = Some(vec!["erpnext".to_owned(), "frappe".to_owned(), "hrms".to_owned()]);
+    let names = ["erpnext", "frappe", "hrms"].map(str::to_owned);
+    let code = names.clone().map(|name| AppCode { name, version: None, schema: Some("0f".to_owned()) });
+    world.inspection = Some(Inspection { apps: names.into(), code: code.into(), digest: None });
     let mut before = set(&mut world, &json!({}));
     assert_eq!(ready(&world).0, BenchPhase::Ready);
     let (mut shown, mut wrong) = (BTreeMap::new(), Vec::new());

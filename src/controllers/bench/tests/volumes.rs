@@ -1,9 +1,12 @@
 //! Problems of volumes, images and pods, and the order of an image's rollout.
 
 use super::*;
-use crate::controllers::bench::{
-    model::{Class, PodProblem},
-    reason::Reason,
+use crate::controllers::{
+    bench::{
+        model::{Class, PodProblem},
+        reason::Reason,
+    },
+    job::Inspection,
 };
 
 #[test]
@@ -110,13 +113,14 @@ fn an_image_changes_in_order() {
 fn an_app_that_is_not_in_the_image_stops_the_rollout() {
     let spec = json!({"apps": [{"name": "erpnext", "source": "image"}]});
     let mut world = observed(spec.clone());
-    world.apps_found = Some(vec!["erpnext".to_owned(), "frappe".to_owned()]);
+    world.inspection =
+        Some(Inspection { apps: vec!["erpnext".to_owned(), "frappe".to_owned()], ..Inspection::default() });
     converge(&mut world);
     assert_eq!(world.bench.status.as_ref().expect("a status").installed_apps, ["erpnext", "frappe"]);
     let mut next = spec;
     next["imageConfig"] = json!({"tag": "slim"});
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(next) });
-    world.apps_found = Some(vec!["frappe".to_owned()]);
+    world.inspection = Some(Inspection { apps: vec!["frappe".to_owned()], ..Inspection::default() });
     converge(&mut world);
     let (phase, reason, message) = ready(&world);
     assert_eq!((phase, reason.as_str()), (BenchPhase::Failed, "AppMissing"));

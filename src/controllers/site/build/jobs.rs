@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use frappe_crds::{common::SecretKeyReference, site::Operation};
+use frappe_crds::{
+    bench::{Duration, SafetyBackupMode},
+    common::SecretKeyReference,
+    site::Operation,
+};
 use k8s_openapi::api::{
     batch::v1::JobSpec,
     core::v1::{PodSpec, PodTemplateSpec, VolumeProjection},
@@ -27,6 +31,14 @@ use crate::{
 
 /// Longest time of a Job that creates or changes a site, in seconds: it may install apps.
 const INIT_DEADLINE_SECONDS: i64 = 3600;
+/// Default longest time of a migration, in seconds.
+const UPDATE_DEADLINE_SECONDS: i64 = 3600;
+/// A Job that restores the dump of a migration may take this many times as long.
+const BACK_DEADLINE_FACTOR: i64 = 4;
+/// Default longest wait for running background jobs of a site, in seconds.
+const DRAIN_SECONDS: i64 = 300;
+/// How long the dump of a migration is kept by default, in seconds.
+const KEEP_DUMP_SECONDS: i64 = 72 * 3600;
 /// Longest time of a delete Job, in seconds.
 const DELETE_DEADLINE_SECONDS: i64 = 900;
 /// How long a finished Job is kept, in seconds: a late creation of the same Job then fails.
@@ -61,6 +73,34 @@ pub fn configure_job(
     }
     let more = Setup { configuration: &configuration.request, adopt: false, set_admin_password };
     job(input, bench, operation, &about, &request(input, more), secrets)
+}
+
+/// The Job `SITE-update`: migrates the site, or restores the dump of before.
+pub fn update_job(input: &Input, bench: &BenchInput, operation: &Operation) -> Desired {
+    let strategy = bench.bench.spec.update_strategy.clone().unwrap_or_default();
+    let goal = operation.update.as_ref();
+    let goes_back = goal.is_some_and(|it| it.back_only);
+    let deadline_seconds = seconds(strategy.progress_deadline.as_ref(), UPDATE_DEADLINE_SECONDS);
+    let factor = if goes_back { BACK_DEADLINE_FACTOR } else { 1 };
+    let about = About { command: "update", name: "update", deadline_seconds: factor * deadline_seconds };
+    let backup = strategy.safety_backup.unwrap_or_default();
+    let of_site = input.site.spec.update.as_ref().and_then(|it| it.skip_failing_patches);
+    let update = Update {
+        id: goal.map(|it| it.id.as_str()).unwrap_or_default(),
+        drain_seconds: seconds(strategy.drain_timeout.as_ref(), DRAIN_SECONDS),
+        dump: backup.mode.unwrap_or_default() == SafetyBackupMode::Volume,
+        skip_failing: of_site.or(strategy.skip_failing_patches).unwrap_or(false),
+        back_only: goes_back,
+        keep_seconds: seconds(backup.keep_for.as_ref(), KEEP_DUMP_SECONDS),
+        force: goal.is_some_and(|it| it.migrate.is_some()),
+    };
+    job(input, bench, operation, &about, &request(input, Updating { update }), account_sources(input))
+}
+
+/// The seconds of a duration in a spec.
+fn seconds(duration: Option<&Duration>, default: i64) -> i64 {
+    let parsed = duration.and_then(|it| it.0.parse::<jiff::SignedDuration>().ok());
+    parsed.map_or(default, |it| it.as_secs().max(1))
 }
 
 /// The Job `SITE-delete`: drops the database with the site's account and removes the files; if it cannot log in to a database, the
@@ -109,6 +149,32 @@ struct Setup<'a> {
     adopt: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     set_admin_password: bool,
+}
+
+/// Additional field to migrate a site.
+#[derive(Serialize)]
+struct Updating<'a> {
+    update: Update<'a>,
+}
+
+/// How a site is migrated.
+#[allow(clippy::struct_excessive_bools, reason = "they are the fields of the runner's request")]
+#[derive(Serialize)]
+struct Update<'a> {
+    /// Names the dump on the volume.
+    id: &'a str,
+    /// Longest wait for running background jobs.
+    drain_seconds: i64,
+    /// Whether the database is dumped first.
+    dump: bool,
+    /// Whether patches that fail are skipped.
+    skip_failing: bool,
+    /// Whether the dump is only restored.
+    back_only: bool,
+    /// How long the dump is kept.
+    keep_seconds: i64,
+    /// Whether to migrate a site that has the schema of the image already.
+    force: bool,
 }
 
 /// The runner's request, without secrets.

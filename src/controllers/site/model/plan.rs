@@ -41,6 +41,7 @@ pub fn verb(kind: OperationKind) -> &'static str {
         OperationKind::Init => "init",
         // Not "configure": the bench's configure Job would have the same name as that of a site with the bench's name.
         OperationKind::Configure => "apply",
+        OperationKind::Update => "update",
         OperationKind::Delete => "delete",
     }
 }
@@ -90,6 +91,11 @@ impl Report {
     /// The site is available.
     pub fn ready(reason: Reason, message: String) -> Self {
         Self { phase: SitePhase::Ready, ..Self::pending(Stage::Done, Stage::Done, reason, message) }
+    }
+
+    /// The site is available, and nothing is being changed.
+    pub fn available() -> Self {
+        Self::ready(Reason::Ready, "site is initialized and routed".to_owned())
     }
 
     /// The same, while something is being created or changed.

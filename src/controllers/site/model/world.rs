@@ -164,8 +164,10 @@ impl Observed {
             config: &self.config,
             capabilities: self.capabilities,
             redis_secret_version: None,
+            digest: None,
             open_servers: Vec::new(),
         }
+        .with_recorded_digest()
     }
 
     /// Name of the Secret with Administrator's password, in the site's namespace.

@@ -17,8 +17,10 @@ enum Effect {
     Refused,
     /// When the site is deleted: tested by the tests of deletion.
     Deletion,
+    /// When the site is migrated: tested by the tests of updates.
+    Update,
 }
-use Effect::{Deletion, Refused, Seen};
+use Effect::{Deletion, Refused, Seen, Update};
 
 /// A leaf, the site on which it is changed, its value over that site's spec, and where its effect is tested.
 type Row = (&'static str, &'static str, Value, Effect);
@@ -94,6 +96,8 @@ fn rows() -> Vec<Row> {
         ("siteConfigSecretRefs.name", "plain", json!({"siteConfigSecretRefs": {"mail_password": {"name": "first", "key": "password"}}}), Seen),
         ("siteConfigSecretRefs.key", "plain", json!({"siteConfigSecretRefs": {"mail_password": {"name": "first", "key": "username"}}}), Seen),
         ("suspend", "plain", json!({"suspend": true}), Seen),
+        ("update.policy", "plain", json!({"update": {"policy": "Manual"}}), Update),
+        ("update.skipFailingPatches", "plain", json!({"update": {"skipFailingPatches": true}}), Update),
         ("deletionPolicy", "plain", json!({"deletionPolicy": "Retain"}), Deletion),
         ("deletionProtection", "plain", json!({"deletionProtection": true}), Deletion),
     ]
@@ -212,6 +216,7 @@ fn every_leaf_of_a_site_has_an_effect_and_its_revert_restores_everything() {
         let (before, spec) = (picture(world), serde_json::to_value(&world.site.spec).expect("JSON"));
         match effect {
             Refused => drop(shown.insert(*leaf, vec!["refused".to_owned()])),
+            Update => drop(shown.insert(*leaf, vec!["at a migration".to_owned()])),
             Deletion => drop(shown.insert(*leaf, vec!["at the deletion".to_owned()])),
             Seen => {
                 set(world, &merged(&spec, change));

@@ -18,6 +18,7 @@ mod routing;
 mod secret_keys;
 mod settings;
 mod tenants;
+mod update;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -43,6 +44,7 @@ use crate::{
     domain::{
         condition,
         diff::first_difference,
+        labels,
         metadata::MetadataPatch,
         object::{Desired, Kind},
     },

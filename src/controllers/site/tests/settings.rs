@@ -97,6 +97,7 @@ fn a_site_may_be_named_like_its_bench() {
         config: &crate::config::OperatorConfig::default(),
         capabilities: crate::domain::capabilities::Capabilities::default(),
         redis_secret_version: None,
+        digest: None,
         open_servers: Vec::new(),
     };
     let of_bench: Vec<_> =

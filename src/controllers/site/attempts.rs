@@ -1,0 +1,55 @@
+//! How often the attempts of an operation are repeated. Pure.
+
+use std::time::Duration;
+
+use frappe_crds::site::{Operation, OperationKind, Outcome, UpdateGoal};
+
+use crate::{
+    controllers::job::{self, ATTEMPTS_MAX},
+    domain::code::Code,
+};
+
+/// Delay before an update is tried again whose site's background jobs did not end.
+const DRAIN_AGAIN: Duration = Duration::from_mins(10);
+
+/// Attempts of an operation. Those of an update that did not complete are followed by as many that restore its dump.
+pub fn most(kind: OperationKind) -> i32 {
+    if kind == OperationKind::Update { 2 * ATTEMPTS_MAX } else { ATTEMPTS_MAX }
+}
+
+/// Number of failed attempts, including this one.
+pub fn failures(operation: &Operation) -> i32 {
+    operation.attempt - operation.first_attempt + 1
+}
+
+/// Whether the failed attempt is the last one.
+pub fn ends(operation: &Operation, code: Code) -> bool {
+    let last = failures(operation) >= most(operation.kind);
+    if operation.kind != OperationKind::Update {
+        return last;
+    }
+    match code {
+        // The same migration would fail again.
+        Code::UpdateFailed | Code::AppsMissing => true,
+        Code::JobsRunning => false,
+        _ => last,
+    }
+}
+
+/// Whether the attempt ended because background jobs of the site did not end: nothing was tried.
+pub fn waits_for_jobs(operation: &Operation, outcome: &Outcome) -> bool {
+    operation.kind == OperationKind::Update && outcome.code.parse() == Ok(Code::JobsRunning)
+}
+
+/// Delay before the next attempt.
+pub fn wait(operation: &Operation, outcome: &Outcome) -> Duration {
+    if waits_for_jobs(operation, outcome) { DRAIN_AGAIN } else { job::wait_after(failures(operation)) }
+}
+
+/// The goal of the attempt after a failed one: after several, or one that took too long, the dump is only restored.
+pub fn next_goal(operation: &Operation, outcome: &Outcome) -> Option<UpdateGoal> {
+    let goal = operation.update.clone()?;
+    let is_late = outcome.code.parse() == Ok(Code::DeadlineExceeded);
+    let tried = !waits_for_jobs(operation, outcome) && failures(operation) >= ATTEMPTS_MAX;
+    Some(UpdateGoal { back_only: goal.back_only || is_late || tried, ..goal })
+}

@@ -1,0 +1,126 @@
+//! Whether a site's schema is that of its bench's image. Pure.
+
+use frappe_crds::{
+    FrappeBench, FrappeSiteStatus,
+    common::AppCode,
+    site::{OperationKind, UpdateResult},
+};
+
+use super::{
+    model::{Configuration, Observed},
+    reason::Reason,
+};
+use crate::domain::condition::{self, Conditions};
+
+/// The condition about it.
+const UP_TO_DATE: &str = "UpToDate";
+
+/// How the schema of a site compares with the image's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fit {
+    /// Of the site or of the image it is not known.
+    Unknown,
+    /// They are the same.
+    Fits,
+    /// The schemas of these apps differ, or the image lacks the app.
+    Differs(Vec<String>),
+}
+
+/// Compares the schemas of the site's apps with those of the image.
+pub fn fit(site: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Fit {
+    let (image, site) = (image(bench), of_site(site, bench));
+    if image.is_empty() || site.is_empty() {
+        return Fit::Unknown;
+    }
+    let same =
+        |app: &AppCode| image.iter().any(|it| it.name == app.name && (it.schema == app.schema || app.schema.is_none()));
+    let other: Vec<String> = site.iter().filter(|app| !same(app)).map(|app| app.name.clone()).collect();
+    if other.is_empty() { Fit::Fits } else { Fit::Differs(other) }
+}
+
+fn image(bench: Option<&FrappeBench>) -> &[AppCode] {
+    bench.and_then(|bench| bench.status.as_ref()).map(|it| it.apps.as_slice()).unwrap_or_default()
+}
+
+/// Whether nginx runs the bench's image completely: it then holds the sites whose schema differs.
+pub fn is_held(bench: &FrappeBench) -> bool {
+    let status = bench.status.as_ref();
+    status.is_some_and(|status| status.front_revision == status.desired_revision)
+}
+
+/// Schemas of the site's apps: as recorded, else as assumed for a site of an earlier version of the operator.
+pub fn of_site(site: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Vec<AppCode> {
+    if !site.apps.is_empty() || !site.initialized {
+        return site.apps.clone();
+    }
+    let assumed = bench.and_then(|bench| bench.status.as_ref()).map(|it| it.assumed_apps.as_slice());
+    only(assumed.unwrap_or_default(), &site.installed_apps)
+}
+
+/// Code of the image for the apps that the site has, or will have.
+pub fn of_image(
+    site: Option<&FrappeSiteStatus>,
+    bench: Option<&FrappeBench>,
+    wanted: Option<&Configuration>,
+) -> Vec<AppCode> {
+    let present = site.map(|it| it.installed_apps.as_slice()).unwrap_or_default();
+    let more = wanted.map(|it| it.request.apps.as_slice()).unwrap_or_default();
+    let frappe = ["frappe".to_owned()];
+    let names: Vec<String> = frappe.iter().chain(present).chain(more).cloned().collect();
+    only(image(bench), &names)
+}
+
+fn only(code: &[AppCode], names: &[String]) -> Vec<AppCode> {
+    code.iter().filter(|app| names.contains(&app.name)).cloned().collect()
+}
+
+/// Schemas after a Job that installed and removed apps: a new app has the image's, the others keep theirs.
+pub fn after_change(before: &[AppCode], installed: &[String], image: &[AppCode]) -> Vec<AppCode> {
+    if before.is_empty() {
+        return Vec::new();
+    }
+    let of = |name: &String| before.iter().chain(image).find(|app| app.name == *name).cloned();
+    installed.iter().filter_map(of).collect()
+}
+
+/// Sets the condition UpToDate. A site of an earlier version of the operator has it only if its schema differs, so that an upgrade of the
+/// operator does not write to every site.
+pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
+    let former = observed.site.status.as_ref().map(|it| it.conditions.as_slice()).unwrap_or_default();
+    let mut conditions = Conditions::new(former, observed.site.metadata.generation, observed.now);
+    let bench = observed.bench.as_deref();
+    match fit(status, bench) {
+        Fit::Unknown => return,
+        // Until nginx runs the image, the previous one serves the site: what is known of it stays.
+        Fit::Differs(_) if !bench.is_some_and(is_held) => {
+            let Some(before) = condition::find(former, UP_TO_DATE) else { return };
+            conditions.keep(before);
+        }
+        Fit::Fits if status.apps.is_empty() => return,
+        Fit::Fits => {
+            let message = "the database has the schema of the bench's image";
+            conditions.set(UP_TO_DATE, Some(true), &Reason::UpToDate.to_string(), message);
+        }
+        Fit::Differs(apps) => {
+            let message = format!("the schema of {} is not that of the bench's image", apps.join(", "));
+            conditions.set(UP_TO_DATE, Some(false), &why(status).to_string(), &message);
+        }
+    }
+    status.conditions.retain(|it| it.type_ != UP_TO_DATE);
+    status.conditions.extend(conditions.finish());
+}
+
+/// Why the site is not up to date.
+fn why(status: &FrappeSiteStatus) -> Reason {
+    let last = status.last_update.as_ref();
+    let running = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update);
+    let goal = running.and_then(|it| it.update.as_ref());
+    match (goal, last) {
+        (Some(goal), last) if last.is_none_or(|last| last.id != goal.id) => Reason::Updating,
+        (_, Some(last)) if last.result == UpdateResult::RollbackFailed => Reason::RollbackFailed,
+        (Some(goal), Some(last)) if last.result != UpdateResult::Updated && goal.target == last.target => {
+            Reason::UpdateFailed
+        }
+        _ => Reason::UpdateRequired,
+    }
+}

@@ -1,0 +1,217 @@
+//! Migration of a site to the schema of its bench's image. Pure.
+//!
+//! nginx responds with 503 for a site whose schema, as recorded on the volume, is not that of the image (`runner_nginx.py`). This phase runs the
+//! Job that migrates it, once the bench runs the image completely.
+
+use frappe_crds::{
+    FrappeBench, FrappeSite, FrappeSiteStatus,
+    site::{LastUpdate, Operation, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
+
+use super::{
+    build,
+    model::{Observed, Plan, Progress, Report, Stage, verb},
+    operation::{self, waits_message},
+    reason::Reason,
+    schema::{Fit, fit, is_held, of_image},
+    under_way::under_way,
+    valid_site::ValidSite,
+};
+use crate::{
+    controllers::{
+        bench::seen::{is_rolling_out, lacks_app},
+        phase::Next,
+    },
+    domain::{code::Code, labels, names::hash_hex},
+};
+
+/// Hexadecimal digits of an update's id.
+const ID_DIGITS: usize = 8;
+
+/// Migrates the site if its schema is not that of the image, or if a user requests it.
+pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
+    let observed = site.observed;
+    let status = observed.site.status.clone().unwrap_or_default();
+    let Some(bench) = observed.bench.as_deref().filter(|_| status.initialized) else { return Next::go() };
+    if let Some(operation) = unfinished(&status) {
+        let goal = operation.update.clone().unwrap_or_else(|| goal(observed, bench));
+        return Next::End(progress(site, bench, goal, None));
+    }
+    let requested = requested(observed, &status);
+    let differs = match fit(&status, Some(bench)) {
+        // Until nginx runs the image, the previous one serves the site.
+        Fit::Differs(apps) if is_held(bench) => Some(apps.join(", ")),
+        Fit::Differs(_) | Fit::Unknown | Fit::Fits => None,
+    };
+    if differs.is_none() && requested.is_none() {
+        return Next::go();
+    }
+    let goal = goal(observed, bench);
+    if let Some(failed) = failed_before(&status, &goal).filter(|_| !retries(observed, &status)) {
+        return Next::End(Plan::report(observed, &failed_report(failed), None));
+    }
+    if let Some(report) = waits(observed, bench, requested.is_some(), differs.as_deref()) {
+        return Next::End(Plan::report(observed, &report, None));
+    }
+    Next::End(progress(site, bench, goal, differs.as_deref()))
+}
+
+/// The recorded update, while its result is not recorded.
+fn unfinished(status: &FrappeSiteStatus) -> Option<&Operation> {
+    let operation = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update)?;
+    let goal = operation.update.as_ref()?;
+    status.last_update.as_ref().is_none_or(|last| last.id != goal.id).then_some(operation)
+}
+
+/// The new value of the annotation by which a user requests a migration.
+fn requested(observed: &Observed, status: &FrappeSiteStatus) -> Option<String> {
+    let asked = observed.site.annotations().get(labels::MIGRATE)?;
+    (status.last_handled_migrate.as_ref() != Some(asked)).then(|| asked.clone())
+}
+
+/// The migration to the schema of the image.
+fn goal(observed: &Observed, bench: &FrappeBench) -> UpdateGoal {
+    let status = observed.site.status.clone().unwrap_or_default();
+    let migrate = requested(observed, &status);
+    let apps = of_image(Some(&status), Some(bench), None);
+    let schemas: Vec<String> =
+        apps.iter().map(|app| format!("{}={}", app.name, app.schema.as_deref().unwrap_or_default())).collect();
+    let target = hash_hex(&format!("{} {}", schemas.join(" "), migrate.as_deref().unwrap_or_default()), 16);
+    let again = operation::retry(observed).unwrap_or_default();
+    let id = hash_hex(&format!("{} {target} {again} {}", status.identity.unwrap_or_default(), observed.now), ID_DIGITS);
+    UpdateGoal { id, target, back_only: false, migrate }
+}
+
+/// The last update, if it failed and was for the same schema.
+fn failed_before<'a>(status: &'a FrappeSiteStatus, goal: &UpdateGoal) -> Option<&'a LastUpdate> {
+    let last = status.last_update.as_ref()?;
+    (last.result != UpdateResult::Updated && last.target == goal.target).then_some(last)
+}
+
+/// Whether a user requests another attempt of the update that failed.
+fn retries(observed: &Observed, status: &FrappeSiteStatus) -> bool {
+    let last = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update);
+    last.is_some_and(|it| operation::retry(observed) != it.retry)
+}
+
+fn failed_report(last: &LastUpdate) -> Report {
+    let reason = match last.result {
+        UpdateResult::RollbackFailed => Reason::RollbackFailed,
+        _ => Reason::UpdateFailed,
+    };
+    let message = last.message.clone().unwrap_or_default();
+    held(SitePhase::Failed, reason, message, false)
+}
+
+/// Why the migration does not start yet.
+fn waits(observed: &Observed, bench: &FrappeBench, requested: bool, differs: Option<&str>) -> Option<Report> {
+    if is_rolling_out(bench) || lacks_app(bench) {
+        let rollout = || {
+            let message = "site is available; its migration waits for the rollout of its bench".to_owned();
+            Report::ready(Reason::UpdateRequired, message).moving()
+        };
+        return Some(differs.map_or_else(rollout, awaits_turn));
+    }
+    if let Some(message) = under_way(observed) {
+        return Some(match differs {
+            Some(apps) => unavailable(Reason::WaitingForBackup, apps, &message),
+            None => Report::ready(Reason::WaitingForBackup, format!("site is available; {message}")).moving(),
+        });
+    }
+    let apps = differs.filter(|_| !requested)?;
+    let policy = observed.site.spec.update.as_ref().and_then(|it| it.policy).unwrap_or_default();
+    if policy == UpdatePolicy::Manual {
+        let why =
+            format!("set the annotation {} to a new value to migrate it (update.policy is Manual)", labels::MIGRATE);
+        return Some(unavailable(Reason::UpdateManual, apps, &why));
+    }
+    let paused = bench.spec.update_strategy.as_ref().and_then(|it| it.paused) == Some(true);
+    paused.then(|| unavailable(Reason::UpdatePaused, apps, "updateStrategy.paused of its bench is true"))
+}
+
+/// Report from when nginx holds the site until its Job starts: one for all of that time, so that it is written once.
+fn awaits_turn(apps: &str) -> Report {
+    unavailable(
+        Reason::UpdateRequired,
+        apps,
+        "it is migrated when all pods of its bench run the image, and a job slot is free",
+    )
+}
+
+/// Report for a site that responds with 503.
+fn unavailable(reason: Reason, apps: &str, why: &str) -> Report {
+    let message =
+        format!("the schema of {apps} is not that of the bench's image, so that the site responds with 503: {why}");
+    held(SitePhase::Provisioning, reason, message, true)
+}
+
+/// Report for a site that nginx does not lead requests to. Everything that was completed stays so.
+fn held(phase: SitePhase, reason: Reason, message: String, moving: bool) -> Report {
+    let report = Report { phase, ..Report::pending(Stage::Done, Stage::Done, reason, message) };
+    if moving { report.moving() } else { report }
+}
+
+/// Runs the Job of the update, and records its result.
+fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Option<&str>) -> Plan {
+    let (observed, input) = (site.observed, &site.input);
+    match operation::progress_of_update(observed, goal) {
+        Progress::Done => {
+            let mut plan = Plan::report(observed, &Report::available(), None);
+            finish(observed, &mut plan, UpdateResult::Updated, None);
+            plan
+        }
+        Progress::Run(operation) => {
+            let in_turn = |apps| awaits_turn(apps);
+            let waits = differs
+                .map_or_else(|| Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving(), in_turn);
+            let name = input.valid.place.job(verb(OperationKind::Update), operation.attempt).name;
+            let goes_back = operation.update.as_ref().is_some_and(|it| it.back_only);
+            let does = if goes_back {
+                "restoring its database of before the migration"
+            } else {
+                "migrating it to the schema of the bench's image"
+            };
+            let runs = held(
+                SitePhase::Provisioning,
+                Reason::Updating,
+                format!("Job {name} is {does}; it responds with 503 meanwhile"),
+                true,
+            );
+            let job = build::update_job(input, &observed.bench_input(bench), &operation);
+            Plan::start(observed, &waits, &runs, operation, job)
+        }
+        Progress::Retry { operation, after, message } => {
+            let report = held(SitePhase::Provisioning, Reason::UpdateRetrying, message, true);
+            Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) }
+        }
+        Progress::Failed { operation, message } => {
+            let code = operation.outcome.as_ref().and_then(|it| it.code.parse::<Code>().ok());
+            let result = match code {
+                Some(Code::UpdateFailed) => UpdateResult::RolledBack,
+                Some(Code::RollbackFailed) => UpdateResult::RollbackFailed,
+                _ => UpdateResult::Failed,
+            };
+            let reason =
+                if result == UpdateResult::RollbackFailed { Reason::RollbackFailed } else { Reason::UpdateFailed };
+            let report = held(SitePhase::Failed, reason, message.clone(), false);
+            let mut plan = Plan::report(observed, &report, Some(operation));
+            finish(observed, &mut plan, result, Some(message));
+            plan
+        }
+    }
+}
+
+/// Records the result of the update.
+fn finish(observed: &Observed, plan: &mut Plan, result: UpdateResult, message: Option<String>) {
+    let Some(status) = plan.status.as_mut() else { return };
+    let Some(operation) = status.operation.clone() else { return };
+    let Some(goal) = operation.update else { return };
+    if result == UpdateResult::Updated {
+        status.apps = operation.apps;
+    }
+    status.last_handled_migrate = goal.migrate.or(status.last_handled_migrate.take());
+    let finished_at = Time(observed.now);
+    status.last_update = Some(LastUpdate { id: goal.id, result, target: goal.target, finished_at, message });
+}
