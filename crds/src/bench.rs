@@ -281,6 +281,10 @@ pub struct ComponentResources {
     /// Reverse proxies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nginx: Option<Resources>,
+    /// Jobs that create, change, back up, restore and delete sites, and the bench's configure Job; not the transfer of backups. A change
+    /// applies to Jobs that are created afterwards.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jobs: Option<Resources>,
     /// The scheduler.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheduler: Option<Resources>,

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use frappe_crds::common::AppCode;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{
+    api::core::v1::{ContainerStateTerminated, Pod},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use kube::core::DynamicObject;
 use serde::{Deserialize, de::IgnoredAny};
 
@@ -23,6 +26,8 @@ pub const AGAIN_AFTER: Duration = Duration::from_mins(70);
 const POD_MADE_MAX: Duration = Duration::from_secs(20);
 /// Time within which the pod starts, including image pulls, unless something is missing.
 const POD_STARTS_MAX: Duration = Duration::from_mins(1);
+/// The kubelet's reason for a container of which a process was killed at the memory limit.
+const OUT_OF_MEMORY: &str = "OOMKilled";
 /// Characters of a termination message that are shown.
 const MESSAGE_MAX_CHARACTERS: usize = 512;
 
@@ -130,7 +135,7 @@ pub struct Inspection {
 
 /// What the configure Job found in the image, by its newest pod.
 pub fn inspection(pods: &[Pod]) -> Option<Inspection> {
-    match ended(pods)? {
+    match Ended::parse(newest(pods)?.state.message.as_deref()?) {
         Ended::Succeeded(result) => {
             Some(Inspection { apps: result.apps?, code: app_codes(result.code), digest: digest(pods) })
         }
@@ -227,9 +232,26 @@ pub struct VersionAndSchema {
     pub schema: Option<String>,
 }
 
-/// The failure of the newest container with a termination message.
-pub fn failure(pods: &[Pod]) -> Option<Failure> {
-    newest_message(pods).map(|message| Failure::parse(&message))
+/// Why a Job failed, by the newest container that failed, else by its pod, else by the Job's condition.
+pub fn failure(job: &DynamicObject, pods: &[Pod]) -> Option<Failure> {
+    let of_container = newest(pods).filter(|it| it.state.exit_code != 0).map(|it| it.failure());
+    of_container.or_else(|| said_by_kubernetes(job, pods))
+}
+
+/// What Kubernetes says about a Job without a failed container: its pod was evicted or deleted, or its time was over.
+fn said_by_kubernetes(job: &DynamicObject, pods: &[Pod]) -> Option<Failure> {
+    let of_pod = pods.iter().find_map(|pod| {
+        let status = pod.status.as_ref()?;
+        Some(format!("{}: {}", status.reason.as_ref()?, status.message.as_deref().unwrap_or_default()))
+    });
+    let conditions = live::conditions(job);
+    let failed = conditions.iter().find(|it| it.holds("Failed"));
+    // The condition of a Job whose pod failed only counts the pods.
+    let of_job = || {
+        let failed = failed.filter(|it| it.reason() == "DeadlineExceeded")?;
+        failed.message().map(str::to_owned)
+    };
+    of_pod.or_else(of_job).map(|message| Failure::parse(&message))
 }
 
 /// Result of a Job, from the newest termination message.
@@ -253,22 +275,60 @@ impl Ended {
     }
 }
 
-/// Result of the newest container of a Job with a termination message.
-pub fn ended(pods: &[Pod]) -> Option<Ended> {
-    newest_message(pods).map(|message| Ended::parse(&message))
+/// Result of a Job that has ended.
+pub fn ended(job: &DynamicObject, pods: &[Pod]) -> Option<Ended> {
+    if matches!(state(job), State::Failed(_)) {
+        return failure(job, pods).map(Ended::Failed);
+    }
+    newest(pods).and_then(|it| it.state.message.as_deref()).map(Ended::parse)
 }
 
-/// Of containers that ended in the same second, the later one in the pod counts.
-fn newest_message(pods: &[Pod]) -> Option<String> {
-    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()).flat_map(|status| {
+/// A container that has ended.
+struct Finished<'a> {
+    name: &'a str,
+    state: &'a ContainerStateTerminated,
+    memory_limit: Option<&'a Quantity>,
+}
+
+impl Finished<'_> {
+    /// Why it failed: by its message, and by what the kubelet knows.
+    fn failure(&self) -> Failure {
+        let said = self.state.message.as_deref().filter(|it| !it.trim().is_empty()).map(Failure::parse);
+        let reason = self.state.reason.as_deref().unwrap_or("Error");
+        if reason != OUT_OF_MEMORY {
+            let code = self.state.exit_code;
+            let silent = || format!("container {} ended without a message ({reason}, exit code {code})", self.name);
+            return said.unwrap_or_else(|| Failure { message: silent(), ..Failure::unknown() });
+        }
+        let limit = self.memory_limit.map(|it| format!(" of {}", it.0)).unwrap_or_default();
+        let said = said.map(|it| format!(": {}", it.message)).unwrap_or_default();
+        let message = format!("{}: container {} reached its memory limit{limit}{said}", Code::OutOfMemory, self.name);
+        Failure { code: Code::OutOfMemory, message: message.chars().take(MESSAGE_MAX_CHARACTERS).collect() }
+    }
+}
+
+/// The container that ended last, of those that failed or left a message. Of containers that ended in the same second, the later one
+/// in the pod counts.
+fn newest(pods: &[Pod]) -> Option<Finished<'_>> {
+    pods.iter().flat_map(finished).max_by_key(|it| it.state.finished_at.as_ref().map(|time| time.0))
+}
+
+fn finished(pod: &Pod) -> impl Iterator<Item = Finished<'_>> {
+    let statuses = pod.status.iter().flat_map(|status| {
         let first = status.init_container_statuses.iter().flatten();
         first.chain(status.container_statuses.iter().flatten())
     });
-    let messages = statuses.filter_map(|status| {
-        let terminated = status.state.as_ref()?.terminated.as_ref()?;
-        Some((terminated.finished_at.as_ref().map(|time| time.0), terminated.message.clone()?))
-    });
-    messages.max_by_key(|(finished, _)| *finished).map(|(_, message)| message)
+    statuses.filter_map(|status| {
+        let state = status.state.as_ref()?.terminated.as_ref()?;
+        let counts = state.exit_code != 0 || state.message.is_some();
+        counts.then(|| Finished { name: &status.name, state, memory_limit: memory_limit(pod, &status.name) })
+    })
+}
+
+fn memory_limit<'a>(pod: &'a Pod, container: &str) -> Option<&'a Quantity> {
+    let spec = pod.spec.as_ref()?;
+    let mut containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers.find(|it| it.name == container)?.resources.as_ref()?.limits.as_ref()?.get("memory")
 }
 
 #[cfg(test)]
@@ -351,17 +411,64 @@ mod tests {
         }
     }
 
+    /// A failed Job of a pod whose containers have these states.
+    fn failure_of(status: &serde_json::Value, conditions: &serde_json::Value) -> Option<Failure> {
+        let limited = serde_json::json!({"name": "init", "resources": {"limits": {"memory": "2Gi"}}});
+        let pod = serde_json::json!({"spec": {"containers": [limited]}, "status": status});
+        let job = serde_json::json!({"metadata": {"name": "shop-init"}, "status": {"conditions": conditions}});
+        failure(&serde_json::from_value(job).expect("a Job"), &[serde_json::from_value(pod).expect("a pod")])
+    }
+
+    fn container(name: &str, terminated: &serde_json::Value) -> serde_json::Value {
+        let state = serde_json::json!({"terminated": terminated});
+        serde_json::json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    }
+
+    /// The container that is killed leaves no message, or the end of its log.
+    #[test]
+    fn what_killed_a_job_is_named() {
+        let killed = |reason: &str, message: Option<&str>| {
+            let ended = serde_json::json!({"exitCode": 137, "reason": reason, "message": message, "finishedAt": "1970-01-01T00:00:09Z"});
+            let before = serde_json::json!({"exitCode": 0, "message": "{\"result\": \"ok\"}", "finishedAt": "1970-01-01T00:00:05Z"});
+            let status = serde_json::json!({"initContainerStatuses": [container("first", &before)],
+                "containerStatuses": [container("init", &ended)]});
+            failure_of(&status, &serde_json::json!([])).map(|it| (it.code, it.message))
+        };
+        let at_limit = "OutOfMemory: container init reached its memory limit of 2Gi";
+        assert_eq!(killed("OOMKilled", None), Some((Code::OutOfMemory, at_limit.to_owned())));
+        let said = r#"{"step": "migrate", "code": "CommandFailed", "error": "exit code -9"}"#;
+        let both = format!("{at_limit}: step migrate: CommandFailed: exit code -9");
+        assert_eq!(killed("OOMKilled", Some(said)), Some((Code::OutOfMemory, both)));
+        let silent = "container init ended without a message (Error, exit code 137)";
+        assert_eq!(killed("Error", Some(" ")), Some((Code::Unknown, silent.to_owned())));
+    }
+
+    #[test]
+    fn what_kubernetes_ended_is_named() {
+        let message = |status: &serde_json::Value, conditions: &serde_json::Value| {
+            failure_of(status, conditions).map(|it| it.message)
+        };
+        let evicted =
+            serde_json::json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on memory"});
+        assert_eq!(message(&evicted, &serde_json::json!([])).as_deref(), Some("Evicted: The node was low on memory"));
+        let late = |reason: &str| {
+            let told =
+                serde_json::json!([{"type": "Failed", "status": "True", "reason": reason, "message": "too long"}]);
+            message(&serde_json::json!({}), &told)
+        };
+        assert_eq!(late("DeadlineExceeded").as_deref(), Some("too long"));
+        assert_eq!(late("BackoffLimitExceeded"), None);
+    }
+
     #[test]
     fn the_runners_error_is_shown_without_json() {
-        let pod: Pod = serde_json::from_value(serde_json::json!({"status": {"containerStatuses": [{
-            "name": "init", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
-            "state": {"terminated": {"exitCode": 30, "message": "{\"step\": \"new-site\", \"code\": \"CommandFailed\", \"error\": \"no\"}"}},
-        }]}}))
-        .expect("a pod");
+        let said = r#"{"step": "new-site", "code": "CommandFailed", "error": "no"}"#;
+        let ended = container("init", &serde_json::json!({"exitCode": 30, "message": said}));
+        let found = failure_of(&serde_json::json!({"containerStatuses": [ended]}), &serde_json::json!([]));
         let message = "step new-site: CommandFailed: no".to_owned();
-        assert_eq!(failure(&[pod]), Some(Failure { code: Code::CommandFailed, message }));
+        assert_eq!(found, Some(Failure { code: Code::CommandFailed, message }));
         let unknown = |message: &str| Failure { code: Code::Unknown, message: message.to_owned() };
-        assert_eq!(Failure::parse("OOMKilled"), unknown("OOMKilled"), "the kubelet's");
+        assert_eq!(Failure::parse("Evicted: "), unknown("Evicted: "), "the kubelet's");
         assert_eq!(Failure::parse(r#"{"step": "a", "error": "b"}"#), unknown("step a: b"), "another version's");
     }
 }

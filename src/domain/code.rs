@@ -7,6 +7,8 @@ use strum::{Display, EnumString, VariantArray};
 pub enum Code {
     /// The container wrote no code: it was killed, or its image is of another version.
     Unknown,
+    /// The container needed more memory than its limit.
+    OutOfMemory,
     /// The Job's request is invalid: a bug of the operator, or another version.
     RequestInvalid,
     /// A Secret lacks a key or has an invalid value.

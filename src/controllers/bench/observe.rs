@@ -157,15 +157,16 @@ async fn finished(
 ) -> Result<Finished, kube::Error> {
     let job = configure_job(live, &bench.name_any(), revision);
     let status = bench.status.clone().unwrap_or_default();
-    let Some(end) = unread_end(job, &status, revision) else { return Ok(Finished::default()) };
-    let name = job.map(ResourceExt::name_any).unwrap_or_default();
-    let key = Key::new(Key::of(bench).namespace, name);
+    let end = unread_end(job, &status, revision);
+    let Some((job, end)) = job.zip(end) else { return Ok(Finished::default()) };
+    let key = Key::new(Key::of(bench).namespace, job.name_any());
     let pods = live::pods_of(&context.client, &key).await?;
     Ok(match end {
         // A pod without a result is not read again.
-        End::Failure => {
-            Finished { failure: Some(job::failure(&pods).unwrap_or_else(job::Failure::unknown)), ..Finished::default() }
-        }
+        End::Failure => Finished {
+            failure: Some(job::failure(job, &pods).unwrap_or_else(job::Failure::unknown)),
+            ..Finished::default()
+        },
         End::Apps => Finished { inspection: job::inspection(&pods), ..Finished::default() },
     })
 }

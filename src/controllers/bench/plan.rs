@@ -146,7 +146,9 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
         let staged = rollout::staged(observed, rendered, true);
         steps.extend(self::steps(observed, rendered, staged, true));
     }
-    let obstacle = status::obstacle(observed).filter(|_| report.reason == Reason::Preparing);
+    // What a pod reports is more exact than that it has not started in time.
+    let is_vague = matches!(report.reason, Reason::Preparing | Reason::PodsNotStarting);
+    let obstacle = status::obstacle(observed).filter(|_| is_vague);
     let report = obstacle.map_or(report, |(reason, message)| Report::new(BenchPhase::Progressing, reason, message));
     Next::End(bench.look.report(steps, &report))
 }

@@ -215,7 +215,8 @@ fn every_setting_is_applied_to_its_object() {
     let made = converge(&mut observed(json!({
         "imageConfig": {"repository": "r.com/frappe/erpnext", "tag": "v15.41.2", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
         "componentReplicas": {"gunicorn": 4, "nginx": 2, "socketio": 3, "workerLong": 0},
-        "componentResources": {"worker-default": {"limits": {"cpu": "1"}}, "gunicorn": {"requests": {"memory": "1Gi"}}},
+        "componentResources": {"worker-default": {"limits": {"cpu": "1"}}, "gunicorn": {"requests": {"memory": "1Gi"}},
+                               "jobs": {"limits": {"memory": "4Gi"}}},
         "storageClassName": "fast-ssd", "storageSize": "50Gi",
         "redisConfig": {"cache": {"memory": "2Gi"}, "queue": {"memory": "1Gi"}, "image": "redis:8"},
         "security": {"podSecurityContext": {"runAsUser": 1001, "fsGroup": 1001}, "securityContext": {"readOnlyRootFilesystem": true}},
@@ -240,6 +241,10 @@ fn every_setting_is_applied_to_its_object() {
         (&pod("prod-gunicorn")["containers"][0]["securityContext"]["readOnlyRootFilesystem"], json!(true)),
         (&pod("prod-gunicorn")["containers"][0]["resources"], json!({"requests": {"memory": "1Gi"}})),
         (&pod("prod-worker-default")["containers"][0]["resources"], json!({"limits": {"cpu": "1"}})),
+        (
+            &find(&made, Kind::Job, "prod-configure")["spec"]["template"]["spec"]["containers"][0]["resources"],
+            json!({"limits": {"memory": "4Gi"}}),
+        ),
         (&pod("prod-worker-long")["terminationGracePeriodSeconds"], json!(1560)),
         (&find(&made, Kind::PersistentVolumeClaim, "prod-sites")["spec"]["storageClassName"], json!("fast-ssd")),
         (

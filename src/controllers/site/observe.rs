@@ -240,8 +240,7 @@ async fn failure(
     let operation = site.status.as_ref().and_then(|status| status.operation.as_ref());
     let Some(operation) = operation.filter(|it| it.outcome.is_none()) else { return Ok(None) };
     let key = Place::of(site).job(verb(operation.kind), operation.attempt);
-    if !jobs.get(&key.name).is_some_and(|it| matches!(job::state(it), job::State::Failed(_))) {
-        return Ok(None);
-    }
-    Ok(job::failure(&live::pods_of(&context.client, &key).await?))
+    let failed = jobs.get(&key.name).filter(|it| matches!(job::state(it), job::State::Failed(_)));
+    let Some(job) = failed else { return Ok(None) };
+    Ok(job::failure(job, &live::pods_of(&context.client, &key).await?))
 }

@@ -56,5 +56,5 @@ pub(super) async fn backup_result(
     job: Option<&DynamicObject>,
 ) -> Result<Option<job::Ended>, kube::Error> {
     let Some(job) = job.filter(|it| job::state(it) != job::State::Running) else { return Ok(None) };
-    Ok(job::ended(&live::pods_of(&context.client, &Key::of(job)).await?))
+    Ok(job::ended(job, &live::pods_of(&context.client, &Key::of(job)).await?))
 }

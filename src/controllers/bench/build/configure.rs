@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{
     code,
     network::SOCKETIO_PORT,
-    pod::{bench_pod, container, pod_labels, written},
+    pod::{bench_pod, container, pod_labels, resources, written},
     redis::{External, USER, redis_secret},
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
         labels,
         names::{child, hash_hex, module},
         object::Desired,
-        pod::{self, Mounted, Pod, item, origins, projected, projected_if_there, variable},
+        pod::{Mounted, Pod, item, origins, projected, projected_if_there, variable},
         typed::{self, entry},
         wire,
     },
@@ -276,6 +276,7 @@ pub(in crate::controllers) fn runner_container(
     request: String,
     extra: &[Mounted],
 ) -> Container {
+    let chosen = input.bench.spec.component_resources.as_ref().and_then(|it| it.jobs.as_ref());
     let own = Container {
         name: command.to_owned(),
         command: Some(runner_command().into()),
@@ -283,7 +284,7 @@ pub(in crate::controllers) fn runner_container(
         working_dir: Some(BENCH_PATH.to_owned()),
         env: Some(vec![variable("HOME", runner::HOME)]),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
-        resources: Some(pod::resources(["500m", "512Mi", "2", "2Gi"])),
+        resources: Some(resources(chosen, ["500m", "512Mi", "2", "2Gi"])),
         ..Container::default()
     };
     container(input, own, &runner_volumes(input, extra))

@@ -39,6 +39,8 @@ use Effect::{Bench, Elsewhere, Refused};
 /// Tests of effects on sites.
 const SITES: Effect = Elsewhere("tests of sites: leaves.rs, tests/it/bench_defaults.rs");
 const UPDATES: Effect = Elsewhere("tests of sites: update.rs");
+/// A Job that has run is not run again for its resources.
+const JOBS: Effect = Elsewhere("tests.rs: every_setting_is_applied_to_its_object");
 const PERMISSIONS: Effect = Elsewhere("tests/it/permissions.rs");
 
 /// A leaf, its value over the base, and where its effect is tested.
@@ -184,6 +186,10 @@ fn changes() -> BTreeMap<String, (Value, Effect)> {
             let spec = json!({"componentResources": {component: {field: {"cpu": "3"}}}});
             table.insert(format!("componentResources.{component}.{field}"), (spec, Bench));
         }
+    }
+    for field in ["requests", "limits"] {
+        let spec = json!({"componentResources": {"jobs": {field: {"cpu": "3"}}}});
+        table.insert(format!("componentResources.jobs.{field}"), (spec, JOBS));
     }
     for queue in ["default", "long", "short"] {
         for (field, value) in [

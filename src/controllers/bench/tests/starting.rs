@@ -1,7 +1,7 @@
 //! Start of the components: after Redis, by their own commands, and without a restart by an upgrade of the operator.
 
 use super::*;
-use crate::controllers::bench::earlier::forms;
+use crate::controllers::bench::{earlier::forms, model::PodProblem, reason::Reason};
 
 fn template(world: &Observed, name: &str) -> Value {
     world.live[&(Kind::Deployment, name.to_owned())].data["spec"]["template"].clone()
@@ -242,4 +242,29 @@ fn a_configure_job_without_a_pod_is_reported_in_time() {
     assert_eq!(reason, "PodsNotStarting");
     assert!(message.starts_with("Job prod-configure: its pod cannot be created"), "{message}");
     assert_eq!(plan(&world).again_after, None);
+}
+
+/// What its pod reports is shown for as long as it is so, not only until the pod should have started.
+#[test]
+fn an_image_that_cannot_be_pulled_stays_named() {
+    let mut world = observed(json!({}));
+    let first = plan(&world);
+    apply(&mut world, &first);
+    let job = Arc::make_mut(world.live.get_mut(&(Kind::Job, "prod-configure".to_owned())).expect("it is there"));
+    job.data["status"] = json!({"active": 1});
+    job.metadata.creation_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(world.now));
+    world.pod_problems = vec![PodProblem {
+        pod: Key::new("default", "prod-configure-1"),
+        component: "configure".into(),
+        reason: Reason::ImagePullFailed,
+        message: "ErrImagePull: not found".into(),
+    }];
+    for seconds in [0, 59, 60, 3600] {
+        world.now += jiff::SignedDuration::from_secs(seconds);
+        let (_, reason, message) = ready(&world);
+        assert_eq!(
+            (reason.as_str(), message.as_str()),
+            ("ImagePullFailed", "configure: pod prod-configure-1: ErrImagePull: not found")
+        );
+    }
 }
