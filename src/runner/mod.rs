@@ -3,19 +3,22 @@
 /// Name of the file that is run.
 pub const FILE_NAME: &str = "site_runner.py";
 /// Every file, by name.
-pub const FILES: [(&str, &str); 12] = [
+pub const FILES: [(&str, &str); 15] = [
     (FILE_NAME, include_str!("site_runner.py")),
     ("runner_apps.py", include_str!("runner_apps.py")),
     ("runner_assets.py", include_str!("runner_assets.py")),
     ("runner_backup.py", include_str!("runner_backup.py")),
     ("runner_bench.py", include_str!("runner_bench.py")),
+    ("runner_code.py", include_str!("runner_code.py")),
     ("runner_common.py", include_str!("runner_common.py")),
     ("runner_database.py", include_str!("runner_database.py")),
     ("runner_frappe.py", include_str!("runner_frappe.py")),
+    ("runner_hold.py", include_str!("runner_hold.py")),
     ("runner_jobs.py", include_str!("runner_jobs.py")),
     ("runner_maintenance.py", include_str!("runner_maintenance.py")),
     ("runner_nginx.py", include_str!("runner_nginx.py")),
     ("runner_site.py", include_str!("runner_site.py")),
+    ("runner_update.py", include_str!("runner_update.py")),
 ];
 /// Home of the runner: memory, so that what it writes there (a database client's password file) is on no disk.
 pub const HOME: &str = "/run/frappe-home";

@@ -12,6 +12,7 @@ import time
 import zlib
 
 from runner_bench import LISTED_APPS, list_apps, words
+from runner_code import record_image
 from runner_common import APP_NAME, Failure, frappe_version, last_words, open_plain, read_file, replace_file
 
 # The last line of a complete dump by mariadb-dump and pg_dump.
@@ -165,6 +166,7 @@ def install_missing(site, database, apps):
         unfinished.end(app)
     if unfinished.migrate:
         frappe(site, "migrate", "migrate")
+        record_image(site, json.loads(database.installed_apps()))
         unfinished.put(False)
 
 

@@ -22,10 +22,21 @@ import zlib
 
 from runner_apps import COMPRESSION_LEVEL, READ_BYTES, check_dump, dump_database, frappe, has_code, refuse_lost_apps, refuse_without_code
 from runner_bench import list_apps
+from runner_code import record_image, result_of
 from runner_common import APP_NAME, Failure, frappe_version, numbers, open_plain, read_file, replace_file
 from runner_database import database as open_database
 from runner_jobs import forget_deferred, jobs_of
-from runner_maintenance import begin_to_touch, discard, maintain, restoring, serve_again, settle_restore, stop_jobs
+from runner_maintenance import (
+    begin_to_touch,
+    discard,
+    end_hold,
+    maintain,
+    refuse_half_updated,
+    restoring,
+    serve_again,
+    settle_restore,
+    stop_jobs,
+)
 from runner_site import ready_site
 
 # Keys of a site's configuration without which stored passwords cannot be read.
@@ -51,6 +62,7 @@ def backup(request):
     os.makedirs(staging, mode=0o750, exist_ok=True)
     if request.get("before") and restoring(site).get("run") == request["before"]:
         return "the restore began already: the site as it was before is kept"
+    refuse_half_updated(site)
     settle_restore(site)
     database = open_database(request["database"])
     database.wait()
@@ -237,6 +249,7 @@ def restore(request):
         database.refuse_client()
         list_apps(contents["apps"])
     else:
+        refuse_half_updated(site)
         refuse_without_code(json.loads(database.installed_apps()))
     maintain(site, run)
     jobs = jobs_of(site) if with_database else None
@@ -253,10 +266,12 @@ def restore(request):
         forget_deferred(database.name)
     frappe(site, "clear-cache", "clear-cache")
     frappe(site, "migrate", "migrate")
+    record_image(site, json.loads(database.installed_apps()))
     serve_again(site)
+    end_hold(site)
     if keys_are_missing(site, contents, with_database, keys):
-        return {"warning": KEYS_WARNING}
-    return "restored"
+        return result_of(site, "restored", warning=KEYS_WARNING)
+    return result_of(site, "restored")
 
 
 def put_database(site, database, dump, keys):

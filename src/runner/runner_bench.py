@@ -9,6 +9,7 @@ import sys
 import urllib.parse
 
 from runner_assets import keep_bundles
+from runner_code import assume_records, code_of_image, with_code
 from runner_common import APP_NAME, LOCK_WAIT_SECONDS, Failure, last_words, locked, read_file, replace_file, secret
 
 REVISION = re.compile(r"[0-9a-f]{8,64}")
@@ -151,7 +152,7 @@ def step(name, command):
 def configure(request):
     """Merges keys into common_site_config.json and lists the image's apps in apps.txt; other entries are kept.
 
-    The result contains the apps of the image.
+    The result contains the apps of the image and their code. With `assume`, sites without a record of their schema get this image's.
     """
     path = os.path.join("sites", "common_site_config.json")
     if request.get("code"):
@@ -169,7 +170,9 @@ def configure(request):
         forget_parts_of_link()
     link_assets()
     keep_bundles()
-    return {"apps": found}
+    if request.get("assume"):
+        assume_records()
+    return with_code({"apps": found}, code_of_image())
 
 
 def list_found(found, wanted):

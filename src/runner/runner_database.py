@@ -14,6 +14,7 @@ mode loads nothing:
 """
 
 import gzip
+import hashlib
 import os
 import re
 import secrets
@@ -40,6 +41,10 @@ DEFINER = re.compile(rb"/\*!\d+ DEFINER=`[^`]*`@`[^`]*`( SQL SECURITY DEFINER)? 
 # The first and last lines of a dump by pg_dump, between which psql runs no client commands.
 RESTRICT = re.compile(rb"\\restrict ([A-Za-z0-9]+)")
 PORTS = {"mariadb": "3306", "postgres": "5432"}
+# Connections that have been idle for longer do not count as others; Frappe closes its own after each request and job.
+IDLE_SECONDS = 30
+# How many tables are read by one statement: it is an argument of the client.
+GROUP_TABLES = 50
 
 
 def database(request):
@@ -49,6 +54,10 @@ def database(request):
     if engine is None:
         raise Failure("RequestInvalid", "request", "database type must be mariadb or postgres")
     return engine(request)
+
+
+# Name of a relation, without characters that separate columns or rows of the output.
+HEX_NAME = "encode(convert_to(relname::text, 'UTF8'), 'hex')"
 
 
 class Database:
@@ -141,6 +150,22 @@ class Database:
                 pass
             self.ended(process, errors, step)
 
+    def fingerprints(self):
+        """For each table, a checksum of its rows and a hash of its structure. They are equal after a dump was loaded."""
+        found = {}
+        names = [bytes.fromhex(name).decode() for name in filter(None, self.run(self.tables_statement()).split("\n"))]
+        for start in range(0, len(names), GROUP_TABLES):
+            group = names[start : start + GROUP_TABLES]
+            for name, checksum in zip(group, self.checksums(group), strict=True):
+                found[name] = f"rows {checksum}"
+        digests = {}
+        for statement in self.structure_statements():
+            for row in filter(None, self.run(statement).split("\n")):
+                digests.setdefault(bytes.fromhex(re.split(r"[\t|]", row)[0]).decode(), hashlib.sha256()).update(row.encode() + b"\n")
+        for name, digest in digests.items():
+            found[name] = f"{found.get(name, '')} structure {digest.hexdigest()[:32]}".strip()
+        return found
+
     def ended(self, process, errors, step):
         if process.wait():
             errors.seek(0)
@@ -216,6 +241,34 @@ class MariaDb(Database):
 
     def tables(self):
         return int(self.run(f"SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {literal(self.name)}"))
+
+    def bytes(self):
+        """Size of the tables."""
+        return int(self.run(f"SELECT CAST(COALESCE(SUM(data_length), 0) AS UNSIGNED) FROM information_schema.tables WHERE table_schema = {literal(self.name)}"))
+
+    def others(self):
+        """Number of other connections of the account to this database."""
+        return int(self.run(f"SELECT COUNT(*) FROM information_schema.processlist WHERE db = {literal(self.name)} AND user = {literal(self.user)} "
+                            f"AND id <> CONNECTION_ID() AND NOT (command = 'Sleep' AND time > {IDLE_SECONDS})"))
+
+    def tables_statement(self):
+        return (f"SELECT HEX(table_name) FROM information_schema.tables WHERE table_schema = {literal(self.name)} AND table_type <> 'VIEW' "
+                "ORDER BY table_name")
+
+    def checksums(self, tables):
+        rows = self.run(f"CHECKSUM TABLE {', '.join(map(self.quoted, tables))}").split("\n")
+        return [row.rpartition("\t")[2] for row in rows]
+
+    def structure_statements(self):
+        where = f"WHERE table_schema = {literal(self.name)} ORDER BY table_name"
+        return (f"SELECT HEX(table_name), table_type, engine FROM information_schema.tables {where}",
+                "SELECT HEX(table_name), ordinal_position, column_name, column_type, is_nullable, column_default, extra, collation_name "
+                f"FROM information_schema.columns {where}, ordinal_position",
+                "SELECT HEX(table_name), index_name, seq_in_index, column_name, non_unique, sub_part, index_type "
+                f"FROM information_schema.statistics {where}, index_name, seq_in_index",
+                f"SELECT HEX(table_name), MD5(view_definition) FROM information_schema.views {where}",
+                "SELECT HEX(event_object_table), trigger_name, action_timing, event_manipulation, MD5(action_statement) FROM "
+                f"information_schema.triggers WHERE trigger_schema = {literal(self.name)} ORDER BY event_object_table, trigger_name")
 
     def wipe(self):
         """Empties the database, and sets Frappe's character set if the operator created it. The account has the privileges for this."""
@@ -304,6 +357,42 @@ class Postgres(Database):
     def tables(self):
         return int(self.run("SELECT COUNT(*) FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'S') "
                             "AND relnamespace = 'public'::regnamespace"))
+
+    def bytes(self):
+        """Size of the tables."""
+        return int(self.run("SELECT pg_database_size(current_database())"))
+
+    def others(self):
+        """Number of other connections of the account to this database."""
+        return int(self.run("SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND usename = current_user "
+                            "AND pid <> pg_backend_pid() AND backend_type = 'client backend' "
+                            f"AND NOT (state = 'idle' AND state_change < now() - interval '{IDLE_SECONDS} seconds')"))
+
+    def tables_statement(self):
+        return (f"SELECT {HEX_NAME} FROM pg_class WHERE relkind IN ('r', 'p', 'm') AND relnamespace = 'public'::regnamespace "
+                "ORDER BY relname")
+
+    def checksums(self, tables):
+        """Number of rows, and the sum of their hashes: the order of rows does not matter."""
+        parts = (f"SELECT {number} AS number, COUNT(*) AS rows, COALESCE(SUM(('x' || left(md5(counted_row::text), 15))::bit(60)::bigint), 0) AS hashes "
+                 f"FROM public.{self.quoted(name)} AS counted_row" for number, name in enumerate(tables))
+        rows = self.run(f"SELECT rows, hashes FROM ({' UNION ALL '.join(parts)}) AS each ORDER BY number").split("\n")
+        return [row.replace("|", ":") for row in rows]
+
+    def structure_statements(self):
+        where = "relnamespace = 'public'::regnamespace"
+        tables = f"FROM pg_class WHERE {where} AND relkind IN ('r', 'p', 'v', 'm', 'S')"
+        return (f"SELECT {HEX_NAME}, relkind {tables} ORDER BY relname",
+                f"SELECT {HEX_NAME}, row_number() OVER (PARTITION BY relname ORDER BY attnum), attname, format_type(atttypid, atttypmod), attnotnull, "
+                "md5(pg_get_expr(adbin, adrelid)) FROM pg_class JOIN pg_attribute ON attrelid = pg_class.oid LEFT JOIN pg_attrdef ON adrelid = attrelid "
+                f"AND adnum = attnum WHERE {where} AND relkind IN ('r', 'p', 'v', 'm') AND attnum > 0 AND NOT attisdropped ORDER BY relname, attnum",
+                f"SELECT {HEX_NAME}, md5(pg_get_indexdef(indexrelid)) FROM pg_class JOIN pg_index ON indrelid = pg_class.oid WHERE {where} ORDER BY 1, 2",
+                f"SELECT {HEX_NAME}, conname, md5(pg_get_constraintdef(pg_constraint.oid)) FROM pg_class JOIN pg_constraint ON conrelid = pg_class.oid "
+                f"WHERE {where} AND contype <> 'n' ORDER BY relname, conname",
+                f"SELECT {HEX_NAME}, tgname, md5(pg_get_triggerdef(pg_trigger.oid)) FROM pg_class JOIN pg_trigger ON tgrelid = pg_class.oid "
+                f"WHERE {where} AND NOT tgisinternal ORDER BY relname, tgname",
+                f"SELECT {HEX_NAME}, md5(pg_get_viewdef(oid)) FROM pg_class WHERE {where} AND relkind IN ('v', 'm') ORDER BY relname",
+                "SELECT encode(convert_to(sequencename, 'UTF8'), 'hex'), last_value FROM pg_sequences WHERE schemaname = 'public' ORDER BY sequencename")
 
     def wipe(self):
         self.run("""DO $$ DECLARE statements text[]; statement text; BEGIN

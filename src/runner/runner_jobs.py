@@ -17,7 +17,7 @@ import time
 import urllib.parse
 import zlib
 
-from runner_common import Failure, read_file, secret
+from runner_common import Failure, numbers, read_file, secret
 
 # Timeout of a job in Frappe's long queue, plus a minute: by then it has ended, or its worker has killed it.
 WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_WAIT_SECONDS", "1560"))
@@ -45,6 +45,12 @@ for at = 1, #ARGV, 2 do
 end
 return redis.call('DEL', KEYS[1])
 """
+# Renames a job, unless that was done.
+RENAME = """
+if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[2]) == 0 then redis.call('RENAME', KEYS[1], KEYS[2]) end
+"""
+# Between the site and the rest of a job's id: rq 2 loses jobs with a colon in it.
+SEPARATORS = {1: "::", 2: "||"}
 CONNECT_SECONDS = 10
 # Lists of rows that Frappe inserts later, after the name of the site's database and |.
 DEFERRED = ("insert_queue_for_*", "global_search_queue")
@@ -97,7 +103,11 @@ class Jobs:
         self.site, self.bench = site, bench
         # Sites of jobs whose ids do not contain the site.
         self.sites = {}
-        self.aside = f"frappe-operator:set-aside:{bench}:{site}"
+        self.aside = self.aside_of(site)
+
+    def aside_of(self, site):
+        """Key of the list for jobs of a site that are set aside."""
+        return f"frappe-operator:set-aside:{self.bench}:{site}"
 
     def reached(self, action):
         """Result of the action; fails if Redis does not respond."""
@@ -108,12 +118,16 @@ class Jobs:
 
     def set_aside(self):
         """Moves queued jobs out of the queues; returns their number."""
+        return self.set_aside_of((self.site,))
+
+    def set_aside_of(self, sites):
+        """The same for jobs of these sites, each in the list of its site."""
         moved = 0
         for queue in self.queues():
             for job in self.redis.lrange(queue, 0, -1):
-                if self.is_ours(job):
+                if (site := self.owner(job)) in sites:
                     entry = json.dumps([queue.decode(), job.decode()])
-                    moved += bool(self.redis.eval(SET_ASIDE, 2, queue, self.aside, job, entry))
+                    moved += bool(self.redis.eval(SET_ASIDE, 2, queue, self.aside_of(site), job, entry))
         return moved
 
     def stop(self, is_ending=lambda: False):
@@ -141,9 +155,18 @@ class Jobs:
     def put_back(self):
         """Moves the jobs that were set aside to the head of their queues, in order. A job that is queued already stays there."""
         entries = [json.loads(entry) for entry in dict.fromkeys(self.redis.lrange(self.aside, 0, -1))]
+        if has_rq_2():
+            entries = [(queue, self.renamed(job)) for queue, job in entries]
         keys = [self.aside, *dict.fromkeys(queue for queue, _ in entries)]
         jobs = [text for queue, job in reversed(entries) for text in (keys.index(queue) + 1, job)]
         self.redis.eval(PUT_BACK, len(keys), *keys, *jobs)
+
+    def renamed(self, job):
+        """The job's id as rq 2 accepts it; it was queued by a former image's version."""
+        wanted = job.replace(SEPARATORS[1], SEPARATORS[2], 1)
+        if wanted != job:
+            self.redis.eval(RENAME, 2, f"rq:job:{job}", f"rq:job:{wanted}")
+        return wanted
 
     def discard(self):
         """Discards the jobs that were set aside, their data first: while it exists, Frappe treats a scheduled job as queued
@@ -174,15 +197,28 @@ class Jobs:
         return {job.decode() for job in found if job and self.is_ours(job)}
 
     def is_ours(self, job):
-        """Whether a job is the site's, by its id or its arguments."""
+        """Whether a job is the site's."""
+        return self.owner(job) == self.site
+
+    def owner(self, job):
+        """The site of a job, by its id or its arguments."""
         if named := SITE_OF_ID.match(job.decode(errors="replace")):
-            return named[1] == self.site
+            return named[1]
         # rq 2 registers a run with its own id after the job's.
         job = job.partition(b":")[0]
         if job not in self.sites:
             data = self.redis.hget(b"rq:job:" + job, "data")
             self.sites[job] = site_of(data) if data else None
-        return self.sites[job] == self.site
+        return self.sites[job]
+
+
+def has_rq_2():
+    """Whether the image has version 2 of rq or later."""
+    try:
+        import rq
+        return numbers(rq.VERSION)[0] >= 2
+    except ImportError:
+        return False
 
 
 class Told(Exception):

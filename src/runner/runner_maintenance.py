@@ -1,9 +1,10 @@
-"""Maintenance mode and background jobs of a site during a restore. Each step is recorded before it is done, so that the next
-run completes or reverts it.
+"""Maintenance mode and background jobs of a site during a restore, and while it is held because its schema is not the one of the
+image's code. Each step is recorded before it is done, so that the next run completes or reverts it.
 
-Two files in the site's directory record it. `.operator-restoring` has the restored backup (`run`), the configuration `before`
+Files in the site's directory record it. `.operator-restoring` has the restored backup (`run`), the configuration `before`
 the restore, and whether the restore is still `waiting`: until then nothing of the site was changed. `.operator-set-aside`
-contains the name of the separate list in Redis (runner_jobs) that may hold jobs of the site.
+contains the name of the separate list in Redis (runner_jobs) that may hold jobs of the site. `.operator-held` has the configuration
+`before` the hold, and when it began; its jobs are in the separate list until it ends. `.operator-update` has the `phase` of an update.
 """
 
 import json
@@ -11,14 +12,19 @@ import os
 import signal
 import time
 
+from runner_code import code_of_image, misfits, record_of
 from runner_common import ENDED, Failure, frappe_version, numbers, read_file, replace_file
 from runner_jobs import Told, jobs_of
 
 # Web workers of version 16 cache a site's configuration for this long: until then they may write to the database.
 MAINTENANCE_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_MAINTENANCE_WAIT_SECONDS", "60"))
 CACHING_VERSION = 16
-# Entries in the configuration of a site that is being restored.
+# Entries in the configuration of a site that is being restored or held.
 MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
+# Folder by which nginx answers for sites under an update: a file for each with its identity.
+HOLDS = os.path.join("sites", ".holds")
+# Phases of an update in which nothing of the site was changed.
+UNTOUCHED = ("holding", "draining", "dumping")
 
 
 def restoring(site):
@@ -46,28 +52,76 @@ def settle_restore(site):
 
 def maintain(site, run):
     """Starts maintenance mode, and records the previous configuration."""
-    config = json.loads(read_file(site.config_path))
     if not restoring(site):
-        put_restoring(site, {"run": run, "before": {key: config[key] for key in MAINTENANCE if key in config}, "waiting": True})
-    if any(config.get(key) != value for key, value in MAINTENANCE.items()):
-        site.put_config({**config, **MAINTENANCE})
-    if numbers(frappe_version())[0] >= CACHING_VERSION:
+        put_restoring(site, {"run": run, "before": own_entries(site), "waiting": True})
+    put_entries(site, MAINTENANCE)
+    if is_cached():
         time.sleep(MAINTENANCE_WAIT_SECONDS)
 
 
 def serve_again(site):
-    """Restores the previous configuration. The marker is removed last, so that an interrupted run is repeated."""
-    config = json.loads(read_file(site.config_path))
-    for key in MAINTENANCE:
-        config.pop(key, None)
-    site.put_config({**config, **restoring(site)["before"]})
+    """Restores the previous configuration, unless the site is held. The marker is removed last, so that an interrupted run is repeated."""
+    put_entries(site, MAINTENANCE if held(site) else restoring(site)["before"])
     os.unlink(site.restoring_path)
 
 
+def is_cached():
+    """Whether web workers cache a site's configuration."""
+    return numbers(frappe_version())[0] >= CACHING_VERSION
+
+
+def own_entries(site):
+    """The site's own entries for maintenance mode, without those of a restore or a hold."""
+    for marker in (restoring(site), held(site)):
+        if marker:
+            return marker["before"]
+    config = json.loads(read_file(site.config_path))
+    return {key: config[key] for key in MAINTENANCE if key in config}
+
+
+def put_entries(site, entries):
+    """Replaces the entries for maintenance mode in the site's configuration."""
+    config = json.loads(read_file(site.config_path))
+    wanted = {**{key: value for key, value in config.items() if key not in MAINTENANCE}, **entries}
+    if wanted != config:
+        site.put_config(wanted)
+
+
+def held(site):
+    """State of the hold; empty if the site is not held."""
+    return json.loads(read_file(site.held_path) or "{}")
+
+
+def hold(site):
+    """Starts maintenance mode until the site is released."""
+    if not held(site):
+        replace_file(site.held_path, json.dumps({"before": own_entries(site), "at": time.time()}), 0o640)
+    put_entries(site, MAINTENANCE)
+
+
+def wait_for_web_workers(site):
+    """Waits until web workers that cache a site's configuration know that it is held."""
+    if is_cached():
+        elapsed = max(time.time() - held(site).get("at", 0), 0)
+        time.sleep(max(MAINTENANCE_WAIT_SECONDS - elapsed, 0))
+
+
+def release(site):
+    """Ends the hold: the site's own configuration, and its jobs in their queues. The marker is removed last."""
+    marker = held(site)
+    if not marker:
+        return
+    put_entries(site, MAINTENANCE if restoring(site) else marker["before"])
+    put_jobs_back(site, jobs_of(site))
+    os.unlink(site.held_path)
+
+
 def begin_to_touch(site):
-    """From here on the site counts as only partly restored until the restore is complete."""
+    """From here on the site counts as only partly restored until the restore is complete. An unfinished update ends."""
     if restoring(site).get("waiting"):
         put_restoring(site, {**restoring(site), "waiting": False})
+    if os.path.exists(site.updating_path):
+        os.unlink(site.updating_path)
 
 
 def stop_jobs(site, jobs):
@@ -98,8 +152,13 @@ def stop_jobs(site, jobs):
 
 
 def give_back(site, jobs):
-    """Moves the site's jobs back to their queues. If that fails, the next Job of the site does it; returns a message
-    about that."""
+    """Moves the site's jobs back to their queues, unless the site is held. If that fails, the next Job of the site does it; returns a
+    message about that."""
+    return "" if held(site) else put_jobs_back(site, jobs)
+
+
+def put_jobs_back(site, jobs):
+    """The same, whether the site is held or not."""
     try:
         if jobs:
             jobs.reached(jobs.put_back)
@@ -124,3 +183,42 @@ def discard(site, jobs):
 def forget_aside(site):
     if os.path.exists(site.aside_path):
         os.unlink(site.aside_path)
+
+
+def updating(site):
+    """State of the unfinished update; empty if there is none."""
+    return json.loads(read_file(site.updating_path) or "{}")
+
+
+def is_half_updated(site):
+    """Whether an unfinished update has changed the site."""
+    return updating(site).get("phase") not in (None, *UNTOUCHED)
+
+
+def refuse_half_updated(site):
+    """Rejects a site that an unfinished update has changed."""
+    if is_half_updated(site):
+        raise Failure("UpdateRequired", "state", f"the update of {site.name} is not complete ({updating(site)['phase']}): complete it first")
+
+
+def is_outdated(site, installed):
+    """Whether an app of the site has another schema in this image."""
+    record = record_of(site.name, site.identity)
+    return any(app in installed for app in misfits(record, code_of_image()))
+
+
+def refuse_outdated(site, database):
+    """Rejects a site that must be updated first. Otherwise, a hold ends that a former image or a stopped update has left."""
+    refuse_half_updated(site)
+    installed = json.loads(database.installed_apps())
+    if is_outdated(site, installed):
+        raise Failure("UpdateRequired", "state", f"the schema of {site.name} is not the one of this image's code: it is updated first")
+    end_hold(site)
+
+
+def end_hold(site):
+    """Releases the site; the markers are removed last."""
+    release(site)
+    for path in (site.hold_path, site.updating_path):
+        if os.path.exists(path):
+            os.unlink(path)

@@ -11,10 +11,11 @@ import traceback
 
 from runner_apps import check_removed, frappe, install_missing, refuse_lost_apps, refuse_needed, remove_apps, removed_apps, wanted_apps
 from runner_bench import list_apps
+from runner_code import forget_record, narrow_record, record_image, record_of, result_of
 from runner_common import SITE_NAME, Failure, frappe_version, keep_off_github, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
 from runner_database import database as open_database
 from runner_jobs import jobs_of
-from runner_maintenance import settle_restore
+from runner_maintenance import is_half_updated, is_outdated, refuse_outdated, settle_restore
 
 # Folder by which nginx maps hosts to sites: a file for each host that contains the site's name.
 HOSTS = os.path.join("sites", ".hosts")
@@ -47,16 +48,24 @@ class Site:
         self.removing_path = os.path.join(self.path, ".operator-removing")
         self.restoring_path = os.path.join(self.path, ".operator-restoring")
         self.aside_path = os.path.join(self.path, ".operator-set-aside")
+        self.held_path = os.path.join(self.path, ".operator-held")
+        self.hold_path = os.path.join("sites", ".holds", self.name)
+        self.updating_path = os.path.join(self.path, ".operator-update")
+        self.updates_path = os.path.join("sites", ".updates", f"{self.name}-{self.identity}")
         self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")
         self.handle = None
 
     def lock(self):
-        """Locks the site until the process ends."""
+        """Locks the site until the process ends or `unlock`."""
         self.handle = os.open(os.path.join(self.path, ".operator-lock"), os.O_CREAT | os.O_RDWR, 0o640)
         try:
             fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
+            os.close(self.handle)
             raise Failure("SiteLocked", "lock", f"another pod is working on {self.name}") from None
+
+    def unlock(self):
+        os.close(self.handle)
 
     def state(self):
         """`creating`, `ready`, `dropping` or nothing; refuses a directory of another identity."""
@@ -110,11 +119,13 @@ def init(request):
         adopt(site, database)
         state = "ready"
     if state == "ready":
+        if is_half_updated(site) or is_outdated(site, json.loads(database.installed_apps())):
+            return result_of(site, "already created")
         settle(site, database, request)
-        refuse_needed(database, apps, removed_apps(request))
-        remove_apps(site, database, removed_apps(request))
-        install_missing(site, database, apps)
-        return "already created"
+        change_apps(site, database, apps, request)
+        if request.get("adopt") and not record_of(site.name, site.identity):
+            record_image(site, json.loads(database.installed_apps()))
+        return result_of(site, "already created")
     if not state:
         count = database.tables()
         if count:
@@ -133,8 +144,9 @@ def init(request):
     new_site(site, database, apps)
     check(database, apps)
     settle(site, database, request)
+    record_image(site, json.loads(database.installed_apps()))
     site.put_state("ready")
-    return "created"
+    return result_of(site, "created")
 
 
 def adopt(site, database):
@@ -162,17 +174,25 @@ def apply(request):
     apps = wanted_apps(request)
     database = open_database(request["database"])
     database.wait()
+    refuse_outdated(site, database)
     settle(site, database, request)
     if request.get("set_admin_password"):
         password = secret("admin-password")
         # A user with the previous password may have a session.
         frappe(site, "set-admin-password", "set-admin-password", "--logout-all-sessions", stdin=f"{password}\n{password}\n")
-    refuse_needed(database, apps, removed_apps(request))
-    remove_apps(site, database, removed_apps(request))
-    install_missing(site, database, apps)
+    change_apps(site, database, apps, request)
     check(database, apps)
     check_removed(database, removed_apps(request))
-    return "applied"
+    narrow_record(site, json.loads(database.installed_apps()))
+    return result_of(site, "applied")
+
+
+def change_apps(site, database, apps, request):
+    """Removes and installs apps."""
+    removed = removed_apps(request)
+    refuse_needed(database, apps, removed)
+    remove_apps(site, database, removed)
+    install_missing(site, database, apps)
 
 
 def settle(site, database, request):
@@ -341,8 +361,12 @@ def drop(request):
                 database.drop()
         put_hosts(site, [], json.loads(read_file(site.settings_path) or '{"hosts": []}')["hosts"])
         os.replace(site.path, trash)
-    if os.path.isdir(site.backups_path):
-        shutil.rmtree(site.backups_path)
+    forget_record(site)
+    if read_file(site.hold_path).strip() == site.identity:
+        os.unlink(site.hold_path)
+    for folder in (site.backups_path, site.updates_path):
+        if os.path.isdir(folder):
+            shutil.rmtree(folder)
     shutil.rmtree(trash, ignore_errors=True)
     if os.path.isdir(trash):
         shutil.rmtree(trash)

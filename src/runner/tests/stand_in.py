@@ -6,7 +6,7 @@ next time, a required app is installed without being asked for and after a quest
 STAND_IN_FAILS names a moment at which the app's code ends the process with its reason printed, STAND_IN_DIES one at which
 the pod is killed. The moments of an installation are `install-app:begun`, `modules`, `synced`, `listed` and `installed`,
 each with the app's name after another colon where it is one of them alone;
-of a migrate it is `migrating`, of a removal `uninstall-app:unlisted`. The file `cached-hooks` stands for what Redis has kept of
+of a migrate they are `migrating`, `patch:NAME` in the middle of a patch, and `migrated`, of a removal `uninstall-app:unlisted`. The file `cached-hooks` stands for what Redis has kept of
 the hooks of an app, `sessions` of a site for who is logged in. With STAND_IN_SWALLOWS, importing Frappe takes a while and swallows
 whatever ends it meanwhile.
 """
@@ -176,6 +176,8 @@ def install_app(app, force=False):
     frappe.rows("CREATE TABLE IF NOT EXISTS hooks (app varchar(140))")
     frappe.rows(f"INSERT INTO hooks VALUES ('{app}')")
     frappe.rows(f"CREATE TABLE IF NOT EXISTS hook_{app} (name varchar(140) PRIMARY KEY)")
+    from frappe.patches import mark_executed
+    mark_executed(app)
     frappe.moment("install-app:installed", app)
 
 def remove_app(app, force=False):
@@ -220,6 +222,8 @@ def _new_site(db_name, site, admin_password=None, install_apps=None, force=False
     if os.environ.get("STAND_IN_FAILS") != "no-administrator":
         frappe.sql("INSERT INTO `__Auth` VALUES ('User', 'Administrator', 'password')")
     frappe.record("administrator")
+    from frappe.patches import mark_executed
+    mark_executed("frappe")
     for app in install_apps or []:
         install_app(app)
     frappe.record("apps", install_apps)
@@ -290,6 +294,9 @@ def main():
         for app in installed_apps():
             if not os.path.isdir(f"../apps/{app}"):
                 frappe.rows(f"DROP TABLE {quoted('tab' + app)}")
+        from frappe.patches import run_patches
+        run_patches(installed_apps(), "--skip-failing" in arguments)
+        frappe.moment("migrated", site)
     elif command == "clear-cache":
         if os.path.exists("cached-hooks"):
             os.unlink("cached-hooks")
@@ -297,6 +304,57 @@ def main():
         from frappe.installer import remove_app
         assert "--yes" in arguments and "--no-backup" in arguments
         remove_app(arguments[-1], "--force" in arguments)
+'''
+
+PATCHES = '''
+import os, sys
+import frappe
+from frappe.installer import quoted
+
+LOG = "tabPatch Log"
+
+def patches_of(app):
+    """Names of an app's patches; the log of patches exists if there are any."""
+    path = f"../apps/{app}/{app}/patches.txt"
+    if not os.path.exists(path):
+        return []
+    with open(path) as file:
+        names = [line.strip() for line in file if line.strip() and not line.startswith("[")]
+    if names:
+        frappe.rows(f"CREATE TABLE IF NOT EXISTS {quoted(LOG)} (patch varchar(140), skipped int)")
+    return names
+
+def mark_executed(app):
+    """As in Frappe: an app that is installed has its newest schema."""
+    for name in patches_of(app):
+        frappe.rows(f"INSERT INTO {quoted(LOG)} VALUES (\'{app}.{name}\', 0)")
+
+def run_patches(apps, skip_failing):
+    for app in apps:
+        names = patches_of(app)
+        done = names and frappe.rows(f"SELECT patch FROM {quoted(LOG)}").split("\\n")
+        for name in names:
+            if f"{app}.{name}" not in done:
+                run_patch(app, name, skip_failing)
+
+def run_patch(app, name, skip_failing):
+    """Each statement is committed: what a patch has done before it fails, stays."""
+    table = quoted("tabDocType" if app == "frappe" else f"tab{app}")
+    skipped = 0
+    frappe.record("patch", app, name)
+    frappe.rows(f"ALTER TABLE {table} ADD COLUMN {name} varchar(140)")
+    frappe.rows(f"INSERT INTO {table} (name) VALUES (\'patched by {name}\')")
+    try:
+        frappe.moment(f"patch:{name}", app)
+        if name.startswith("fails"):
+            print(f"Row size too large in {name}")
+            sys.exit(1)
+    except SystemExit:
+        if not skip_failing:
+            raise
+        skipped = 1
+    frappe.rows(f"CREATE TABLE new_{app}_{name} (name varchar(140) PRIMARY KEY)")
+    frappe.rows(f"INSERT INTO {quoted(LOG)} VALUES (\'{app}.{name}\', {skipped})")
 '''
 
 SCHEDULER = '''
@@ -308,7 +366,7 @@ def enable_scheduler(): frappe.record("enable_scheduler")
 def modules(version=15):
     """The package `frappe` of a version: texts by their paths in it."""
     files = {"__init__.py": FRAPPE, "database/__init__.py": DATABASE_MODULE, "installer.py": INSTALLER,
-             "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER, "utils/bench_helper.py": BENCH_HELPER}
+             "patches.py": PATCHES, "utils/__init__.py": "", "utils/scheduler.py": SCHEDULER, "utils/bench_helper.py": BENCH_HELPER}
     if version == 14:
         files |= {"__init__.py": FRAPPE_14, "database/__init__.py": DATABASE_14, "database/db_manager.py": MANAGER_14,
                   "database/mariadb/__init__.py": "", "database/mariadb/setup_db.py": SETUP_14, "installer.py": INSTALLER_14}

@@ -254,6 +254,19 @@ class Bench:
         package.mkdir(parents=True, exist_ok=True)
         (package / "hooks.py").write_text(f"app_name = {name!r}\nrequired_apps = {list(requires)!r}\n")
 
+    def add_code(self, name, *patches, version="1.0.0"):
+        """Replaces an app's code in the image: its patches and its version."""
+        package = self.folder / "apps" / name / name
+        package.mkdir(parents=True, exist_ok=True)
+        (package / "__init__.py").write_text(f"__version__ = {version!r}\n")
+        (package / "hooks.py").touch()
+        (package / "patches.txt").write_text("[post_model_sync]\n" + "".join(f"{patch}\n" for patch in patches))
+
+    def record(self):
+        """The record of the site's schema; None if there is none."""
+        path = self.folder / "sites/.schemas/shop.example.com"
+        return json.loads(path.read_text()) if path.exists() else None
+
     def calls(self):
         path = self.folder / "calls"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []

@@ -84,7 +84,8 @@ class Apps(unittest.TestCase):
         return self.bench.folder / "sites" / ".apps" / REVISION / path
 
     def whole(self):
-        self.assertEqual(self.bench.termination(), {"result": {"apps": ["custom_app", "erpnext", "frappe"]}})
+        found = self.bench.termination()["result"]
+        self.assertEqual((found["apps"], list(found["code"])), (["custom_app", "erpnext", "frappe"], ["custom_app"]))
         self.assertTrue((self.copy("apps/custom_app/custom_app/hooks.py")).is_file())
         self.assertTrue(os.path.lexists(self.copy("assets/custom_app")))
         self.assertTrue(self.copy("assets/frappe.css").is_file(), "the image's assets are there too")

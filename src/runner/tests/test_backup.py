@@ -113,7 +113,7 @@ class BackupTest(BackupCase):
         self.assertEqual([call[0] for call in self.bench.calls() if call[0] != "init"], ["clear-cache", "migrate"])
         parts = self.contents()["parts"]
         self.assertEqual(sorted(parts), ["database", "private-files", "public-files"], "no key leaves the volume unasked")
-        self.assertEqual(json.loads((self.bench.folder / "termination").read_text())["result"], "restored")
+        self.assertEqual(json.loads((self.bench.folder / "termination").read_text())["result"]["done"], "restored")
         shown = b"".join(scanner.seen) + (made.stdout + made.stderr + restored.stdout + restored.stderr).encode()
         everything = shown + b"".join(path.read_bytes() for path in self.staging.iterdir())
         self.assertNotIn(PASSWORD.encode(), everything)
@@ -234,17 +234,17 @@ class BackupTest(BackupCase):
     def test_a_backup_of_another_site_without_keys_is_restored_with_a_warning(self):
         self.done("backup", self.request())
         self.done("restore", self.restoration())
-        self.assertEqual(self.bench.termination()["result"], "restored")
+        self.assertEqual(self.bench.termination()["result"]["done"], "restored")
         (self.staging / "contents.json").write_text(json.dumps({**self.contents(), "site": "production.example.com"}))
         self.done("restore", self.restoration(restore_database=False))
-        self.assertEqual(self.bench.termination()["result"], "restored")
+        self.assertEqual(self.bench.termination()["result"]["done"], "restored")
         said = self.done("restore", self.restoration())
         self.assertIn("enter them again", self.bench.termination()["result"]["warning"])
         self.assertIn("warning: the backup is of another site and has no keys", said.stdout)
         self.done("backup", self.request(keys=True))
         (self.staging / "contents.json").write_text(json.dumps({**self.contents(), "site": "production.example.com"}))
         self.done("restore", self.restoration(keys=True))
-        self.assertEqual(self.bench.termination()["result"], "restored")
+        self.assertEqual(self.bench.termination()["result"]["done"], "restored")
 
     def test_an_earlier_maintenance_mode_is_kept(self):
         self.done("backup", self.request())

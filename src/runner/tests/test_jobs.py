@@ -48,7 +48,9 @@ def environment(version):
     return str(folder / "bin/python")
 
 
-class JobsTest(BackupCase):
+class JobsCase(BackupCase):
+    """The same, with the queues of its bench."""
+
     def setUp(self):
         super().setUp()
         self.rq(min(VERSIONS))
@@ -60,7 +62,6 @@ class JobsTest(BackupCase):
         config = {"redis_queue": self.url, "bench_id": BENCH_ID}
         (self.bench.folder / "sites/common_site_config.json").write_text(json.dumps(config))
         self.until(lambda: self.redis("PING") == "PONG")
-        self.done("backup", self.request())
 
     def rq(self, version):
         """Uses this version of rq in the runner and the workers, with the ids of jobs that Frappe uses for it."""
@@ -101,6 +102,25 @@ class JobsTest(BackupCase):
     def inserts(self, count, site=SITE, prefix=""):
         name = prefix or site
         return [(QUEUES[number % 3], f"{site}{self.separator}{name}-{number}", site, "insert", {"name": f"{name}-{number}"}) for number in range(count)]
+
+    def pretend_to_run(self):
+        """Starts a job that does not end."""
+        self.redis("ZADD", f"rq:wip:{BENCH_ID}:long", str(int(time.time()) + 3600), f"{SITE}{self.separator}held")
+
+    def ours(self, queue):
+        return [job for job in self.queued(queue) if job.startswith(SITE)]
+
+    def allow(self, commands):
+        """Sets the server's response."""
+        self.redis("ACL", "SETUSER", "admin", "on", f">{REDIS_PASSWORD}", "~*", "+@all")
+        subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "--user", "admin", "-a", REDIS_PASSWORD, "ACL", "SETUSER", "default",
+                        commands], check=True, capture_output=True)
+
+
+class JobsTest(JobsCase):
+    def setUp(self):
+        super().setUp()
+        self.done("backup", self.request())
 
     def restore(self, **environment):
         return self.bench.run("restore", self.restoration(), **{"SITE_RUNNER_JOBS_QUIET_SECONDS": "1", **environment})
@@ -179,10 +199,6 @@ class JobsTest(BackupCase):
         self.assertEqual(self.redis("KEYS", "frappe-operator:*"), "")
         worker.kill()
 
-    def pretend_to_run(self):
-        """Starts a job that does not end."""
-        self.redis("ZADD", f"rq:wip:{BENCH_ID}:long", str(int(time.time()) + 3600), f"{SITE}{self.separator}held")
-
     def begin_to_wait(self):
         """A restore that has set jobs aside and waits for a running one, and the site's queued jobs."""
         self.enqueue(*self.inserts(7), *self.inserts(3, OTHER_SITE))
@@ -194,15 +210,6 @@ class JobsTest(BackupCase):
         self.assertEqual([self.ours(queue) for queue in QUEUES], [[], [], []])
         self.assertEqual(self.config()["maintenance_mode"], 1)
         return restoring, before
-
-    def ours(self, queue):
-        return [job for job in self.queued(queue) if job.startswith(SITE)]
-
-    def allow(self, commands):
-        """Sets the server's response."""
-        self.redis("ACL", "SETUSER", "admin", "on", f">{REDIS_PASSWORD}", "~*", "+@all")
-        subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "--user", "admin", "-a", REDIS_PASSWORD, "ACL", "SETUSER", "default",
-                        commands], check=True, capture_output=True)
 
     def as_before(self, queued):
         """Asserts that the site is available and its jobs are in their queues in order."""

@@ -32,7 +32,11 @@ server {
 '''
 
 
-class NginxTest(unittest.TestCase):
+class NginxCase(unittest.TestCase):
+    """A folder of sites, and nginx with the image's template."""
+
+    template = TEMPLATE
+
     def setUp(self):
         path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
         program = shutil.which("nginx", path=path)
@@ -61,8 +65,9 @@ class NginxTest(unittest.TestCase):
 
     def put_template(self, origin, missing="=404"):
         """The image's template. The websocket server is nginx itself, which responds with the origin."""
-        text = TEMPLATE.replace("@PORT@", str(self.port)).replace("@SITES@", str(self.folder / "sites"))
+        text = self.template.replace("@PORT@", str(self.port)).replace("@SITES@", str(self.folder / "sites"))
         (self.folder / "template").write_text(text.replace("@ORIGIN@", f"Origin {origin}").replace("@MISSING@", missing))
+
     def begin(self):
         with open(self.folder / "said", "wb") as said:
             self.process = subprocess.Popen([sys.executable, str(RUNNER), "nginx", "{}"], cwd=self.folder, env=self.environment, stdout=said)
@@ -97,6 +102,8 @@ class NginxTest(unittest.TestCase):
             time.sleep(0.1)
         self.fail(f"{host}: {found}, not {expected}")
 
+
+class NginxTest(NginxCase):
     def test_hosts_are_mapped_to_sites_and_changes_are_applied(self):
         self.until("site shop.example.com", "shop.com")
         self.assertEqual(self.ask("unknown.com"), "site unknown.com", "Frappe answers 404 for a site that is not there")
