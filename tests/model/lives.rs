@@ -91,6 +91,17 @@ impl Life {
         quiet: Duration,
         fault_of: impl Fn(usize) -> Fault + Send + Sync + 'static,
     ) -> (Results, usize) {
+        self.run_counting(is_counted, label, quiet, fault_of)
+    }
+
+    /// The same, with the requests that count.
+    pub(crate) fn run_counting(
+        &self,
+        counts: fn(&Call) -> bool,
+        label: &str,
+        quiet: Duration,
+        fault_of: impl Fn(usize) -> Fault + Send + Sync + 'static,
+    ) -> (Results, usize) {
         run(7, async {
             let world = World::new(7);
             let supervisor = tokio::spawn(supervise(world.clone()));
@@ -102,7 +113,7 @@ impl Life {
             let count = Arc::new(AtomicUsize::new(0));
             let counted = Arc::clone(&count);
             world.injector.intercept(move |call: &Call| {
-                if is_counted(call) { fault_of(counted.fetch_add(1, Ordering::SeqCst) + 1) } else { Fault::None }
+                if counts(call) { fault_of(counted.fetch_add(1, Ordering::SeqCst) + 1) } else { Fault::None }
             });
             let mut snapshots = Vec::new();
             for step in &self.steps {

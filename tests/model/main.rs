@@ -1,6 +1,6 @@
 //! Every effect of the controllers, on a model API server in virtual time: the tests run whole replicas (watches, queues,
 //! reconciles, the sharding protocol) on a server that can reject requests, lose responses and forget versions, and can kill a
-//! replica after any request. What needs a real API server is in `tests/it`.
+//! replica after any write. What needs a real API server is in `tests/it`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
