@@ -141,3 +141,49 @@ async fn admitted<R: Future<Output = Outcome>>(gate: &Gate, scope: Scope, work: 
         Err(Refusal::Suspended) => Outcome::After(WAIT_FOR_RIGHT),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        collections::BTreeSet,
+        future::{pending, ready},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::{clock::SystemClock, gate::Opening, slot::Slot};
+
+    const SLOT: Scope = Scope::Slot(Slot::new(7));
+
+    fn gate() -> Gate {
+        Gate::open_for_all(Arc::new(SystemClock::default()))
+    }
+
+    #[tokio::test]
+    async fn work_ends_with_its_slot() {
+        let gate = gate();
+        let work = tokio::spawn({
+            let gate = gate.clone();
+            async move { admitted(&gate, SLOT, |_| pending()).await }
+        });
+        while gate.in_flight_on(SLOT) == 0 {
+            tokio::task::yield_now().await;
+        }
+        gate.cancel(SLOT.entry());
+        let ended = tokio::time::timeout(Duration::from_secs(5), work).await.expect("it ends");
+        assert_eq!(ended.expect("no panic"), Outcome::Done, "its next owner does it");
+    }
+
+    /// No list brings the key of a suspended member again, because no slot is lost.
+    #[tokio::test]
+    async fn a_suspended_member_keeps_the_key_and_one_that_owns_nothing_drops_it() {
+        let gate = gate();
+        let done = |_| ready(Outcome::Missing);
+        assert_eq!(admitted(&gate, SLOT, done).await, Outcome::Missing, "what the work says");
+        let entries = [(SLOT.entry(), 1)].into();
+        gate.set(&Opening { until: Some(Duration::ZERO), entries, draining: BTreeSet::new() });
+        assert_eq!(admitted(&gate, SLOT, done).await, Outcome::After(WAIT_FOR_RIGHT));
+        gate.set(&Opening { until: Some(Duration::MAX), entries: [].into(), draining: BTreeSet::new() });
+        assert_eq!(admitted(&gate, SLOT, done).await, Outcome::Done);
+    }
+}

@@ -104,3 +104,62 @@ pub async fn run_while_present<K, P, R>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use kube::api::ObjectMeta;
+
+    use super::*;
+    use crate::key::Key;
+
+    fn map(name: &str) -> ConfigMap {
+        let metadata = ObjectMeta {
+            name: Some(name.into()),
+            uid: Some(name.into()),
+            resource_version: Some("1".into()),
+            ..ObjectMeta::default()
+        };
+        ConfigMap { metadata, ..ConfigMap::default() }
+    }
+
+    fn cache() -> Arc<Cache<ConfigMap>> {
+        Arc::new(Cache::new(|it: &ConfigMap| it.metadata.uid.as_deref().map(Slot::of_uid)))
+    }
+
+    /// O-4: what is another's is not kept.
+    #[test]
+    fn objects_of_lost_slots_leave_the_cache() {
+        let feed = Feed { cache: cache(), changed: |_| {} };
+        feed.listed(&SlotSet::ALL, vec![map("u"), map("other")], "1");
+        feed.dropped(&[Slot::of_uid("u")].into_iter().collect());
+        let left = |name| feed.cache.get(&Key::new("", name)).is_some();
+        assert_eq!((left("u"), left("other")), (false, true));
+    }
+
+    #[tokio::test]
+    async fn a_kind_that_is_removed_leaves_nothing_and_its_watch_begins_again_with_it() {
+        let (cache, (present, exists)) = (cache(), watch::channel(true));
+        let (begun, mut begins) = tokio::sync::mpsc::unbounded_channel();
+        let kept = Arc::clone(&cache);
+        let watching = move || {
+            cache.list(&SlotSet::ALL, vec![map("a")], "1");
+            cache.mark_synced(SlotSet::ALL);
+            let _ = begun.send(());
+            pending()
+        };
+        let run = tokio::spawn(run_while_present(exists, Arc::clone(&kept), watching));
+        begins.recv().await.expect("it begins");
+        assert_eq!((kept.len(), *kept.synced().borrow()), (1, SlotSet::ALL));
+        let mut synced = kept.synced();
+        present.send_replace(false);
+        synced.wait_for(|it| *it == SlotSet::NONE).await.expect("it is no longer listed");
+        tokio::task::yield_now().await;
+        assert_eq!(kept.len(), 0);
+        present.send_replace(true);
+        begins.recv().await.expect("it begins again");
+        run.abort();
+    }
+}

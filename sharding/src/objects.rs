@@ -432,3 +432,52 @@ fn owner_keys<K: Object, C: Object>(child: &C) -> Vec<Key> {
     let namespaces = [child.namespace().unwrap_or_default(), String::new()];
     owner::<K, C>(child).map(|it| namespaces.map(|namespace| Key::new(namespace, &it.name)).into()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+    use kube::api::ObjectMeta;
+
+    use super::*;
+
+    fn child(kind: &str, api_version: &str, controller: Option<bool>) -> Secret {
+        let (kind, api_version) = (kind.to_owned(), api_version.to_owned());
+        let owner = OwnerReference {
+            kind,
+            api_version,
+            name: "map".into(),
+            uid: "u".into(),
+            controller,
+            ..OwnerReference::default()
+        };
+        let metadata =
+            ObjectMeta { namespace: Some("n".into()), owner_references: Some(vec![owner]), ..ObjectMeta::default() };
+        Secret { metadata, ..Secret::default() }
+    }
+
+    #[test]
+    fn a_child_is_of_its_controller_of_that_kind() {
+        let keys = owner_keys::<ConfigMap, Secret>;
+        assert_eq!(keys(&child("ConfigMap", "v1", Some(true))), [Key::new("n", "map"), Key::new("", "map")]);
+        for other in [
+            child("Secret", "v1", Some(true)),
+            child("ConfigMap", "example.com/v1", Some(true)),
+            child("ConfigMap", "v1", Some(false)),
+            child("ConfigMap", "v1", None),
+        ] {
+            assert_eq!((keys(&other), slot_of_owner::<ConfigMap, Secret>(&other)), (Vec::new(), None));
+        }
+    }
+
+    #[test]
+    fn an_edit_is_urgent_and_what_controllers_write_is_not() {
+        let map = |generation| {
+            let metadata = ObjectMeta { generation: Some(generation), ..ObjectMeta::default() };
+            Arc::new(ConfigMap { metadata, ..ConfigMap::default() })
+        };
+        let priority_of = |before| priority(&Change::Applied { now: map(2), before });
+        assert_eq!(priority_of(Some(map(1))), Priority::High);
+        assert_eq!(priority_of(Some(map(2))), Priority::Normal);
+        assert_eq!(priority_of(None), Priority::Normal, "a list");
+    }
+}

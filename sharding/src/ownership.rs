@@ -2,7 +2,7 @@
 
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{fleet::slots_by_owner, map::SlotMap, member::Incarnation, runtime::Handle, slot::SlotSet};
+use crate::{fleet::slots_by_owner, gate::Opening, map::SlotMap, member::Incarnation, runtime::Handle, slot::SlotSet};
 
 /// Sets of slots that follow the gate. Cheap to clone.
 #[derive(Clone)]
@@ -27,10 +27,7 @@ impl Ownership {
         let mut opening = handle.gate().opening();
         tasks.spawn(async move {
             loop {
-                let now = opening.borrow_and_update().clone();
-                let slots = now.held_slots();
-                let all_if = |yes: bool| if yes { SlotSet::ALL } else { SlotSet::NONE };
-                let next = [slots, all_if(now.holds_coordination()), now.slots(), all_if(now.coordinates())];
+                let next = sets(&opening.borrow_and_update());
                 for (sender, next) in senders.iter().zip(next) {
                     sender.send_if_modified(|known| std::mem::replace(known, next) != next);
                 }
@@ -41,6 +38,12 @@ impl Ownership {
         });
         Self { held, open, coordinating, coordinates, others: others(tasks, handle, me.clone()) }
     }
+}
+
+/// Held slots, everything for who holds the coordination; open slots, everything for who may coordinate.
+fn sets(now: &Opening) -> [SlotSet; 4] {
+    let all_if = |yes: bool| if yes { SlotSet::ALL } else { SlotSet::NONE };
+    [now.held_slots(), all_if(now.holds_coordination()), now.slots(), all_if(now.coordinates())]
 }
 
 /// Follows the slots of each other member.
@@ -64,4 +67,24 @@ fn others(tasks: &mut JoinSet<()>, handle: &Handle, me: Incarnation) -> watch::R
 /// Slots of each member but this.
 fn of_others(map: &SlotMap, me: &Incarnation) -> Vec<SlotSet> {
     slots_by_owner(map).into_iter().filter(|(owner, _)| *owner != me).map(|(_, slots)| slots).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{map::Entry, slot::Slot};
+
+    /// What is given away is watched until it is another's, and no new work begins on it.
+    #[test]
+    fn what_drains_is_held_but_not_open() {
+        let (mine, given) = (Entry(1), Entry(2));
+        let slots = |numbers: &[u8]| numbers.iter().map(|it| Slot::new(*it)).collect::<SlotSet>();
+        let mut now =
+            Opening { until: None, entries: [(mine, 1)].into(), draining: [given, Entry::COORDINATOR].into() };
+        assert_eq!(sets(&now), [slots(&[1, 2]), SlotSet::ALL, slots(&[1]), SlotSet::NONE]);
+        now.draining.clear();
+        assert_eq!(sets(&now), [slots(&[1]), SlotSet::NONE, slots(&[1]), SlotSet::NONE]);
+        now.entries.insert(Entry::COORDINATOR, 1);
+        assert_eq!(sets(&now), [slots(&[1]), SlotSet::ALL, slots(&[1]), SlotSet::ALL]);
+    }
 }
