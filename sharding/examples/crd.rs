@@ -5,6 +5,5 @@ use kube_sharding::wire::Names;
 
 fn main() {
     let group = std::env::args().nth(1).unwrap_or_else(|| "example.com".to_owned());
-    let names = Names { prefix: group.clone(), group, namespace: String::new(), name: String::new() };
-    print!("{}", serde_yaml_ng::to_string(&names.definition()).expect("a definition is YAML"));
+    print!("{}", serde_yaml_ng::to_string(&Names::new(group, "", "").definition()).expect("a definition is YAML"));
 }

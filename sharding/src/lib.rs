@@ -25,6 +25,16 @@
 //! | [`watch`], [`groups`], [`namespaces`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
 
+/// The Kubernetes API's types, of the version that goes with [`kube`].
+#[cfg(feature = "kube-5")]
+pub extern crate k8s_openapi_0_29 as k8s_openapi;
+/// The client library, of the version that the features say.
+#[cfg(feature = "kube-5")]
+pub extern crate kube_5 as kube;
+
+#[cfg(not(any(feature = "kube-4", feature = "kube-5")))]
+compile_error!("kube-sharding needs one of its features kube-4 and kube-5");
+
 pub mod assignment;
 pub mod cache;
 pub mod client;
@@ -69,6 +79,13 @@ pub mod timing;
 pub mod uid;
 pub mod watch;
 pub mod wire;
+
+/// The Kubernetes API's types, of the version that goes with [`kube`].
+#[cfg(not(feature = "kube-5"))]
+pub use k8s_openapi;
+/// The client library, of the version that the features say.
+#[cfg(not(feature = "kube-5"))]
+pub use kube;
 
 pub use client::Connection;
 pub use context::Context;

@@ -15,13 +15,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-#[cfg(feature = "election")]
-use crate::election::LeaseElection;
 use crate::{
     client::{self, Connection},
     clock::{Clock, SystemClock},
     controller::Controller,
-    election::Election,
+    election::{Election, LeaseElection},
     gauges::MetricNames,
     key::Key,
     lanes::runner::Runner,
@@ -55,7 +53,7 @@ pub struct Settings {
     pub timing: Timing,
     /// The clock that the right to act is counted by.
     pub clock: Arc<dyn Clock>,
-    /// Who elects the coordinator; None: a Lease (feature `election`).
+    /// Who elects the coordinator; None: a Lease.
     pub election: Option<Arc<dyn Election>>,
     /// Counts requests.
     pub meter: MeterLayer,
@@ -94,12 +92,7 @@ impl Settings {
     /// of labels, `name` that of the slot map.
     pub fn from_env(group: &str, name: &str) -> Self {
         let of = |variable: &str| std::env::var(variable).ok().filter(|it| !it.is_empty());
-        let names = Names {
-            group: group.to_owned(),
-            prefix: group.to_owned(),
-            namespace: of("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()),
-            name: name.to_owned(),
-        };
+        let names = Names::new(group, of("POD_NAMESPACE").unwrap_or_else(|| "default".to_owned()), name);
         let member = of("POD_NAME").or_else(|| of("HOSTNAME")).unwrap_or_else(nonce);
         let defaults = Self::new(names, member);
         Self {
@@ -154,9 +147,6 @@ pub enum Error {
         /// What is new at every start.
         nonce: String,
     },
-    /// There is no election: neither `Settings::election` nor the feature of that name.
-    #[error("no one elects the coordinator")]
-    NoElection,
     /// The system does not let the process listen to signals.
     #[error("signals cannot be listened to")]
     Signals(#[source] std::io::Error),
@@ -406,8 +396,7 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     let Settings { names, member, timing, stop, .. } = &this.settings;
     let incarnation = incarnation(&this.settings.pod_uid, (this.settings.nonce)())?;
     let protocol = client::for_protocol(&this.connection, &this.settings.meter)?;
-    let election = this.settings.election.clone().or_else(|| by_lease(&protocol, &this.settings));
-    let election = election.ok_or(Error::NoElection)?;
+    let election = this.settings.election.clone().unwrap_or_else(|| by_lease(&protocol, &this.settings));
     let settings = runtime::Settings {
         names: names.clone(),
         member: member.clone(),
@@ -438,16 +427,9 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     end
 }
 
-#[cfg(feature = "election")]
-#[allow(clippy::unnecessary_wraps, reason = "without the feature there is none")]
-fn by_lease(protocol: &Client, Settings { names, member, timing, .. }: &Settings) -> Option<Arc<dyn Election>> {
+fn by_lease(protocol: &Client, Settings { names, member, timing, .. }: &Settings) -> Arc<dyn Election> {
     let (lease, Timing { lease_duration, attempt_timeout, .. }) = (names.lease(member), timing);
-    Some(Arc::new(LeaseElection::new(protocol.clone(), names, &lease, *lease_duration, *attempt_timeout)))
-}
-
-#[cfg(not(feature = "election"))]
-fn by_lease(_: &Client, _: &Settings) -> Option<Arc<dyn Election>> {
-    None
+    Arc::new(LeaseElection::new(protocol.clone(), names, &lease, *lease_duration, *attempt_timeout))
 }
 
 fn incarnation(pod_uid: &str, nonce: String) -> Result<Incarnation, Error> {

@@ -43,6 +43,12 @@ pub struct Names {
 }
 
 impl Names {
+    /// Names of a controller whose labels are prefixed with its API group.
+    pub fn new(group: impl Into<String>, namespace: impl Into<String>, name: impl Into<String>) -> Self {
+        let group = group.into();
+        Self { prefix: group.clone(), group, namespace: namespace.into(), name: name.into() }
+    }
+
     /// Label of objects with their slot, as three digits.
     pub fn slot_label(&self) -> String {
         format!("{}/slot", self.prefix)

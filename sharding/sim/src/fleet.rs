@@ -8,10 +8,10 @@ use std::{
     time::Duration,
 };
 
-use kube::core::DynamicObject;
 use kube_sharding::{
     Connection, Settings, Slot,
     election::{Boxed, Election},
+    kube::core::DynamicObject,
     map::Entry,
     sharded::Error,
     wire::Names,

@@ -13,8 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use kube::client::Body;
-use kube_sharding::gate::Scope;
+use kube_sharding::{gate::Scope, kube::client::Body};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::{

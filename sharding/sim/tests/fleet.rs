@@ -25,8 +25,7 @@ const OBJECTS: usize = 8;
 const MISFORTUNES: usize = 10;
 
 fn names() -> Names {
-    let text = str::to_owned;
-    Names { group: text("example.com"), prefix: text("example.com"), namespace: text("system"), name: text("fleet") }
+    Names::new("example.com", "system", "fleet")
 }
 
 fn uid(object: &Value) -> Option<&str> {

@@ -19,7 +19,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream::FuturesUnordered};
+use futures::{
+    FutureExt, Stream, StreamExt,
+    future::{Shared, join},
+    stream::FuturesUnordered,
+};
 use k8s_openapi::api::coordination::v1::Lease;
 use kube::{Client, ResourceExt, core::DynamicObject};
 use metrics::counter;
@@ -120,7 +124,8 @@ pub struct Runtime {
     gate: Gate,
     view: watch::Sender<Arc<View>>,
     commands: mpsc::UnboundedReceiver<Command>,
-    stopping: bool,
+    /// The end of a candidacy, once the member is told to stop.
+    stepping_down: Option<Shared<Boxed<()>>>,
     synced: bool,
 }
 
@@ -150,7 +155,7 @@ pub fn member(
         gate: gate.clone(),
         view: view_sender,
         commands,
-        stopping: false,
+        stepping_down: None,
         synced: false,
         settings,
     };
@@ -209,7 +214,7 @@ impl Runtime {
                 break end;
             }
             let tick = Instant::now() + self.member.next_tick(self.settings.clock.now());
-            let stands = self.synced && !self.stopping && self.member.acts(self.settings.clock.now());
+            let stands = self.synced && self.stepping_down.is_none() && self.member.acts(self.settings.clock.now());
             campaign.follow(stands, self.gate.opening().borrow().coordinates(), self.settings.timing.lease_duration);
             input = tokio::select! {
                 biased;
@@ -227,7 +232,12 @@ impl Runtime {
         };
         self.gate.close();
         if end == End::Stopped {
-            self.requests.release(self.member.incarnation()).await;
+            let stepped_down = async {
+                if let Some(stepped_down) = self.stepping_down.clone() {
+                    stepped_down.await;
+                }
+            };
+            join(self.requests.release(self.member.incarnation()), stepped_down).await;
         }
         end
     }
@@ -262,14 +272,12 @@ impl Runtime {
             }
             // No handle is left: that is a stop too.
             Some(Command::Stop) | None => {
-                if std::mem::replace(&mut self.stopping, true) {
+                if self.stepping_down.is_some() {
                     return Input::Tick;
                 }
-                let stepped_down = self.election.step_down();
-                pending.push(Box::pin(async move {
-                    stepped_down.await;
-                    None
-                }));
+                let stepped_down = self.election.step_down().shared();
+                self.stepping_down = Some(stepped_down.clone());
+                pending.push(Box::pin(stepped_down.map(|()| None)));
                 Input::Stop
             }
         }

@@ -45,8 +45,7 @@ const NOTES_MADE: usize = 24;
 const SETTLED: Duration = Duration::from_mins(1);
 
 fn names() -> Names {
-    let text = str::to_owned;
-    Names { group: text("example.com"), prefix: text("example.com"), namespace: text("system"), name: text("fleet") }
+    Names::new("example.com", "system", "fleet")
 }
 
 /// Elects the replica that is named.
@@ -158,6 +157,9 @@ fn config_maps_are_counted_once_for_each_change() {
         world.until("all are counted again", is_counted(2)).await;
         let writers: BTreeSet<usize> = world.written("configmaps").iter().map(|it| it.sender).collect();
         assert_eq!(writers, [0, 1, 2].into(), "all three work");
+        sleep(SETTLED).await;
+        let patches = world.server.requests().iter().filter(|it| it.verb == "patch").count();
+        assert_eq!(patches, 2 * 30, "what is right already is not written");
         world.injector.kill(2);
         *world.elected.lock().unwrap() = "two";
         replicas[0].cancel();
@@ -405,5 +407,30 @@ fn notes_wait_for_the_list_of_their_copies() {
             world.server.requests().into_iter().find(|it| it.place.plural() == "configmaps" && it.verb == "list");
         let (listed, written) = (listed.expect("a list").at, world.written("configmaps")[0].at);
         assert!(written > listed, "nothing is written before the copies are known");
+    });
+}
+
+/// Who ends makes room for another coordinator at once, however long the election's own requests take.
+#[test]
+fn who_ends_steps_down() {
+    in_virtual_time(8, async {
+        let world = World::new(quotas::controller);
+        world.injector.intercept(|call| {
+            let elects = call.place.name == "fleet-coordinator";
+            if elects { Fault::Late(Duration::from_millis(500)) } else { Fault::None }
+        });
+        // Elected by the Lease, as without a test.
+        let settings = Settings { election: None, ..world.settings("one") };
+        let (stop, run) = (settings.stop.clone(), (world.controller)(world.connection(0), settings).run());
+        let run = tokio::spawn(run);
+        sleep(SETTLED).await;
+        let holder = || {
+            let lease = world.server.get("/apis/coordination.k8s.io/v1/namespaces/system/leases", "fleet-coordinator");
+            lease.map(|it| it["spec"]["holderIdentity"].clone())
+        };
+        assert_eq!(holder(), Some(json!("fleet-one")));
+        stop.cancel();
+        run.await.unwrap().unwrap();
+        assert_eq!(holder(), Some(json!("")));
     });
 }

@@ -159,7 +159,7 @@ impl Election for RandomElection {
     }
 }
 
-/// Elects the first candidate after the last term for one term, as kube-leader-election does.
+/// Elects the first candidate after the last term for one term, as `LeaseElection` does.
 struct TermElection {
     process: usize,
     injector: FaultInjector,

@@ -1,0 +1,121 @@
+//! What the builder promises to a reconcile, on replicas of the model API server in virtual time.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::ready,
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::ResourceExt as _;
+use kube_sharding::{Kind, Outcome, key::Key, sharded, wire::Names};
+use kube_sharding_sim::{Fault, Fleet, Server, in_virtual_time};
+use serde_json::json;
+use tokio::time::sleep;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const SECRETS: &str = "/api/v1/namespaces/default/secrets";
+/// Longer than it takes until each replica has its share.
+const SETTLED: Duration = Duration::from_mins(1);
+
+fn names() -> Names {
+    Names::new("example.com", "system", "fleet")
+}
+
+/// A server with so many ConfigMaps.
+fn server(maps: usize) -> Server {
+    let server = Server::new().with_definition(&serde_json::to_value(names().definition()).unwrap());
+    for number in 0..maps {
+        server.create_by_hand(MAPS, &json!({"metadata": {"name": format!("map-{number}"), "namespace": "default"}}));
+    }
+    server
+}
+
+/// What several may read is listed in a replica before that owns anything.
+#[test]
+fn a_reconcile_finds_what_it_watches() {
+    in_virtual_time(1, async {
+        let server = server(4);
+        server.create_by_hand(SECRETS, &json!({"metadata": {"name": "settings", "namespace": "default"}}));
+        let found = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&found);
+        let mut fleet = Fleet::new(1, &server, names(), move |connection, settings| {
+            let log = Arc::clone(&log);
+            let watches =
+                sharded(Kind::<ConfigMap>::new(), connection, settings).watches(Kind::<Secret>::new(), |_| Vec::new());
+            let reconcile = watches.reconcile(move |_, context| {
+                log.lock().unwrap().push(context.store::<Secret>().get(&Key::new("default", "settings")).is_some());
+                ready(Ok::<_, kube::Error>(Outcome::Done))
+            });
+            reconcile.run()
+        });
+        fleet.injector().intercept(|call| {
+            let lists = call.place.plural() == "secrets" && !call.is_watch();
+            if lists { Fault::Late(Duration::from_secs(3)) } else { Fault::None }
+        });
+        fleet.start();
+        sleep(2 * SETTLED).await;
+        let found = found.lock().unwrap();
+        assert!(found.len() >= 4 && found.iter().all(|it| *it), "{found:?}");
+    });
+}
+
+/// Each replica queues what it owns, also where it sees the objects of others.
+#[test]
+fn an_edit_is_queued_by_one_replica() {
+    const MAPS_MADE: usize = 20;
+    in_virtual_time(2, async {
+        let server = server(MAPS_MADE);
+        let queued = Arc::new(Mutex::new(BTreeMap::<String, BTreeSet<String>>::new()));
+        let log = Arc::clone(&queued);
+        let mut fleet = Fleet::new(2, &server, names(), move |connection, settings| {
+            let (log, member) = (Arc::clone(&log), settings.member.clone());
+            let lane = move |map: &ConfigMap| {
+                log.lock().unwrap().entry(map.name_any()).or_default().insert(member.clone());
+                Key::default()
+            };
+            let lanes = sharded(Kind::<ConfigMap>::new(), connection, settings).lanes(lane, |_| 1);
+            lanes.reconcile(|_, _| ready(Ok::<_, kube::Error>(Outcome::Done))).run()
+        });
+        fleet.start();
+        fleet.start();
+        sleep(SETTLED).await;
+        queued.lock().unwrap().clear();
+        for number in 0..MAPS_MADE {
+            server.change(MAPS, &format!("map-{number}"), |map| map["data"] = json!({"a": "b"}));
+        }
+        sleep(SETTLED).await;
+        let queued = queued.lock().unwrap();
+        assert_eq!(queued.len(), MAPS_MADE);
+        assert!(queued.values().all(|by| by.len() == 1), "{queued:?}");
+        let by: BTreeSet<&String> = queued.values().flatten().collect();
+        assert_eq!(by.len(), 2, "both work");
+    });
+}
+
+#[test]
+fn an_error_is_retried() {
+    in_virtual_time(3, async {
+        let server = server(1);
+        let runs = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&runs);
+        let mut fleet = Fleet::new(3, &server, names(), move |connection, settings| {
+            let count = Arc::clone(&count);
+            let maps = sharded(Kind::<ConfigMap>::new(), connection, settings);
+            let reconcile = maps.reconcile(move |_, _| {
+                let fails = count.fetch_add(1, Ordering::SeqCst) < 3;
+                ready(if fails { Err(io::Error::other("not yet")) } else { Ok(Outcome::Done) })
+            });
+            reconcile.run()
+        });
+        fleet.start();
+        sleep(2 * SETTLED).await;
+        assert_eq!(runs.load(Ordering::SeqCst), 4, "until it succeeds");
+    });
+}
