@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import time
 import unittest
 
 from support import KILLED
@@ -75,8 +76,10 @@ class HoldTest(JobsCase):
             fcntl.flock(handle, fcntl.LOCK_EX)
             self.assertEqual(self.hold(drain_seconds=2), {"done": "held", "held": 1, "released": 0, "skipped": 1})
             self.assertFalse(self.is_held(OUTDATED))
+            self.add(OTHER_SITE, "1" * 16)
             process = self.bench.start("hold", {"drain_seconds": 30})
             self.until(lambda: self.is_held(OTHER_SITE))
+            time.sleep(2)
             self.assertIsNone(process.poll())
         process.communicate(timeout=30)
         self.assertEqual(self.bench.termination()["result"], {"done": "held", "held": 2, "released": 0, "skipped": 0})

@@ -74,6 +74,41 @@ class KilledTest(UpdateCase):
         self.assert_served(queued)
         self.assertEqual(self.patched(), ["patched by p2", "patched by p3"])
 
+    def test_a_failed_forced_update_killed_at_the_end_and_run_again(self):
+        """The site is released after the return to its dump: from then on, nobody loads the dump, and nobody sets jobs aside."""
+        self.bench.add_code("erpnext", "p1")
+        restore = self.snapshot()
+        for step in range(60, STEPS_MAX, 2):
+            restore()
+            queued = self.fill_queues()
+            failing = {"force": True, "environment": {"STAND_IN_FAILS": "migrated"}}
+            killed = self.update(kill_at=step, **failing).returncode == KILLED
+            returned = self.bench.site(".operator-update").exists() and json.loads(self.bench.site(".operator-update").read_text())["phase"] == "returned"
+            self.bench.forget_calls()
+            self.failed("UpdateFailed", 42, **failing)
+            self.assert_served(queued, self.old)
+            self.assertEqual(self.dump(), self.before)
+            self.assertFalse(returned and [call for call in self.bench.calls() if call[0] == "migrate"], f"step {step}")
+            if not killed:
+                break
+        self.assertTrue(70 < step < STEPS_MAX - 2, f"{step} steps")
+        print(f"failed forced update: killed at every second of steps 60 to {step - 1} and run again, served with each job once every time")
+
+    def test_each_change_of_a_table_is_seen(self):
+        """Whatever a migration did before it was interrupted."""
+        many = "; ".join(f"CREATE TABLE `many {number}` (a int, b varchar(40), KEY b (b)) SELECT {number} AS a, 'x' AS b" for number in range(120))
+        self.server.root(f"USE {DATABASE}; {many}; CREATE TABLE `we``ird; na\tme` (a int)")
+        self.before = self.dump()
+        self.update(environment={"STAND_IN_DIES": "migrating"})
+        for change in ("UPDATE tabNote SET blob_ = 'x' WHERE name = 'note 7'", "DELETE FROM tabNote WHERE name = 'note 9'", "UPDATE `many 119` SET a = 7",
+                       "ALTER TABLE `many 60` DROP KEY b", "ALTER TABLE `many 3` MODIFY b varchar(41)", "CREATE TABLE more (a int)", "DROP TABLE `many 50`",
+                       "DROP TRIGGER before_note", "CREATE OR REPLACE VIEW notes AS SELECT content FROM tabNote", "SELECT NEXTVAL(counter) FROM `many 1`, tabNote",
+                       "TRUNCATE `many 99`", "INSERT INTO `we``ird; na\tme` VALUES (1)"):
+            self.server.root(f"USE {DATABASE}; {change}")
+            self.assertNotEqual(self.dump(), self.before, change)
+            self.assertEqual(self.update(environment={"STAND_IN_DIES": "migrating"}).returncode, KILLED)
+            self.assertEqual(self.dump(), self.before, change)
+
     def assert_each_job_once(self, queued):
         places = [job for queue in QUEUES for job in self.ours(queue)] + self.aside()
         self.assertEqual(sorted(places), sorted(sum(queued, [])), "each job is in one place")
