@@ -58,10 +58,11 @@ def installation():
         subprocess.run([IMAGES / "operator", f"{folder}/operator.tar", os.environ["OPERATOR"], OPERATOR], check=True)
         timed("images are loaded", node.load, archive, f"{folder}/operator.tar")
     node.kubectl("apply", "--filename", "-", given=(ROOT / "loadtest/controlplane/crds/mariadb-stand-in.yaml").read_text())
+    node.apply(suite.namespace(OPERATORS_NAMESPACE))
     start_mariadb_operator(node)
     values = ["--set", "operator.replicaCount=3", "--set", "operator.resources.requests.cpu=10m"]
     timed("the operator's three replicas are ready", node.run, "helm", "install", "frappe-operator", str(ROOT / "helm" / "frappe-operator"),
-          "--namespace", OPERATORS_NAMESPACE, "--create-namespace", "--wait", "--timeout", "180s", *values)
+          "--namespace", OPERATORS_NAMESPACE, "--wait", "--timeout", "180s", *values)
     return node
 
 
@@ -113,6 +114,14 @@ class Journey(unittest.TestCase):
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.state(kind, name)}") from error
 
+    def named(self, kind, name, words, seconds):
+        """Waits until the message of the Ready condition contains these words; prints it."""
+        def message():
+            told = self.condition(kind, name)["message"]
+            return told if words in told else None
+
+        print(f"         {timed(f'{words} is named', until, f'a message with {words}', seconds, message)}", flush=True)
+
     def sql(self, statement):
         """Executes a statement as the server's administrator, whose password stays in the pod."""
         script = 'exec mariadb --user=root --password="$MARIADB_ROOT_PASSWORD" --batch --skip-column-names'
@@ -135,6 +144,11 @@ class Journey(unittest.TestCase):
                                f"http://{self.address()}{path}", check=False)
         body, _, status = answer.rpartition("\n")
         return int(status), body
+
+    def reached(self, host, path="/"):
+        """The response for this host once nginx's connections reach gunicorn. The node's proxy routes them up to a second later than
+        pods and bench are Ready; until then nginx responds 502."""
+        return until("a response of gunicorn", 10, lambda: next((it for it in [self.ask(host, path)] if it[0] != 502), None))
 
     def pods(self, component, bench="market"):
         """Names of a component's pods that are not being deleted."""

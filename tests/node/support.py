@@ -45,7 +45,9 @@ class Node:
         subprocess.run([NODE, "load", self.name, *archives], check=True)
 
     def reboot(self):
-        subprocess.run([NODE, "reboot", self.name], check=True, stderr=subprocess.DEVNULL)
+        done = subprocess.run([NODE, "reboot", self.name], stderr=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise RuntimeError(f"the node was not rebooted: {done.stderr}")
 
     def kubectl(self, *arguments, **more):
         return self.run("kubectl", *arguments, **more)

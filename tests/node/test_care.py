@@ -1,11 +1,12 @@
-"""What a user does with a site that exists: files, settings, passwords, another host, backup and restore, and a last backup."""
+"""What a user does with a site that exists: files, settings, passwords, another host, backup and restore, and a last backup; and what
+happens meanwhile: another version of the operator, a full volume."""
 
 import hashlib
 import secrets
 import unittest
 
 import suite
-from installed import Journey, timed, until
+from installed import OPERATORS_NAMESPACE, Journey, timed, until
 
 HOST, OTHER_HOST = "shop.example.com", "www.shop.test"
 SITES = "/home/frappe/frappe-bench/sites"
@@ -18,7 +19,7 @@ class CareTest(Journey):
     def setUpClass(cls):
         super().setUpClass()
         cls.keys = {"accessKey": "access", "secretKey": secrets.token_hex(12)}
-        cls.node.apply(*suite.object_store(cls.SPACE, cls.keys), suite.bench("market", cls.SPACE),
+        cls.node.apply(*suite.object_store(cls.SPACE, cls.keys), suite.bench("market", cls.SPACE, storageClassName="memory", storageSize="64Mi"),
                        suite.site("shop", cls.SPACE, "market", HOST, deletionPolicy="Backup"))
         timed("the S3 service is ready", cls.kubectl, "rollout", "status", "deployment/s3", "--timeout=120s")
 
@@ -80,7 +81,31 @@ class CareTest(Journey):
         self.assertEqual(self.ask(HOST, "/files/price-list.txt"), (200, "one apple: 1\n"))
         timed("pages are served", until, "a page", 60, lambda: self.ask(HOST)[0] == 200)
 
-    def test_4_a_deleted_site_leaves_its_last_backup(self):
+    def test_4_jobs_continue_while_the_operator_is_replaced(self):
+        before = set(self.backups())
+        self.node.apply(suite.backup("meanwhile", self.SPACE, "shop"), suite.site("second", self.SPACE, "market", "second.example.com"))
+        operators = ["--namespace", OPERATORS_NAMESPACE, "rollout"]
+        self.node.kubectl(*operators, "restart", "deployment")
+        timed("all replicas are replaced", self.node.kubectl, *operators, "status", "deployment", "--timeout=180s")
+        self.reason("sitebackup", "meanwhile", "BackupSucceeded", 180)
+        self.ready("frappesite", "second", 180)
+        self.assertEqual(len(set(self.backups()) - before), 1)
+        runs = {it["metadata"]["name"]: it.get("status", {}) for it in self.get("jobs")["items"]}
+        self.assertEqual([name for name, status in runs.items() if status.get("failed") or not status.get("succeeded")], [])
+        self.assertEqual(self.ask("second.example.com")[0], 200)
+        self.kubectl("delete", "frappesite/second", "--timeout=120s")
+
+    def test_5_a_full_volume_is_named(self):
+        self.run_in("gunicorn", "sh", "-c", f"cat /dev/zero >{SITES}/zeros 2>/dev/null || true")
+        self.change("frappesite", "shop", spec={"siteConfig": {"mute_emails": 0}})
+        self.named("frappesite", "shop", "No space left", 120)
+        self.assertEqual(self.ask(HOST)[0], 200)
+        self.run_in("gunicorn", "rm", f"{SITES}/zeros")
+        timed("the setting is changed", until, "the setting", 120,
+              lambda: '"mute_emails": 0' in self.run_in("gunicorn", "cat", f"{SITES}/{HOST}/site_config.json"))
+        self.ready("frappesite", "shop", 60)
+
+    def test_6_a_deleted_site_leaves_its_last_backup(self):
         before = set(self.backups())
         timed("the site is gone", self.kubectl, "delete", "frappesite/shop", "--timeout=240s")
         (last,) = set(self.backups()) - before

@@ -34,7 +34,7 @@ class JourneyTest(Journey):
         self.node.apply(suite.bench("market", self.SPACE))
         timed("the bench is ready", self.ready, "frappebench", "market", 240)
         self.print_restarts()
-        self.assertEqual(self.ask("unknown.example.com")[0], 404)
+        self.assertEqual(timed("gunicorn is reached", self.reached, "unknown.example.com")[0], 404)
         self.assertEqual(self.ask("unknown.example.com", "/assets/frappe/hello.txt"), (200, "served by nginx\n"))
 
         self.node.apply(suite.site("shop", self.SPACE, "market", HOST))

@@ -3,6 +3,7 @@
 Needs root; `make node-test` runs it.
 """
 
+import concurrent.futures
 import subprocess
 import time
 import unittest
@@ -46,7 +47,9 @@ class NodeTest(unittest.TestCase):
         cls.settings, cls.before = settings(), on_the_machine()
         cls.nodes = []
         cls.addClassCleanup(lambda: [it.close() for it in cls.nodes])
-        cls.nodes += [Node(name) for name in NAMES]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for each in [pool.submit(Node, name) for name in NAMES]:
+                cls.nodes.append(each.result())
 
     @property
     def node(self):

@@ -1,16 +1,20 @@
 """Requests at a constant rate, each with its own connection; prints what became of them as one line of JSON.
 
-    python3 traffic.py ADDRESS HOST PER-SECOND SECONDS
+    python3 traffic.py ADDRESS HOST PER-SECOND STOP-FILE
+
+They end when the file exists, which is removed, or after five minutes.
 """
 
 import collections
 import concurrent.futures
 import http.client
 import json
+import os
 import sys
 import time
 
 TIMEOUT_SECONDS = 30
+LONGEST_SECONDS = 300
 
 
 def request(address, host):
@@ -29,11 +33,14 @@ def request(address, host):
     return seen, time.monotonic() - begun
 
 
-def main(address, host, per_second, seconds):
+def main(address, host, per_second, stop_file):
     begun = time.monotonic()
     with concurrent.futures.ThreadPoolExecutor(200) as pool:
         asked = []
-        for number in range(per_second * seconds):
+        for number in range(per_second * LONGEST_SECONDS):
+            if os.path.exists(stop_file):
+                os.remove(stop_file)
+                break
             time.sleep(max(0.0, begun + number / per_second - time.monotonic()))
             asked.append(pool.submit(request, address, host))
         results = [it.result() for it in asked]
@@ -50,4 +57,4 @@ def main(address, host, per_second, seconds):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -24,7 +24,7 @@ def installed_apps(config):
     """Of the site's database."""
     connection = pymysql.connect(
         host=config["db_host"], port=int(config.get("db_port", 3306)), user=config.get("db_user") or config["db_name"],
-        password=config["db_password"], database=config["db_name"], connect_timeout=5)
+        password=config["db_password"], database=config["db_name"], connect_timeout=20)
     with connection, connection.cursor() as cursor:
         cursor.execute("SELECT defvalue FROM tabDefaultValue WHERE defkey = 'installed_apps'")
         return json.loads(cursor.fetchone()[0])
