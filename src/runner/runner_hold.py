@@ -14,11 +14,13 @@ from runner_site import IDENTITY, Site
 # How many sites are locked at once: each lock is an open file, and each group reads the queues once.
 GROUP = 100
 LOOK_SECONDS = 1
+# How many sites a message names.
+NAMES_MAX = 5
 
 
 def hold_sites(request):
     """Starts maintenance mode of these sites and sets their queued jobs aside, so that no worker of the new image runs one. A site on
-    which another pod works is tried again for the seconds of the request, and skipped then."""
+    which another pod works is tried again for the seconds of the request; then the Job fails, after all others are held."""
     end = time.monotonic() + request.get("drain_seconds", 0)
     image, done = code_of_image(), 0
     sites = complete_sites()
@@ -34,9 +36,11 @@ def hold_sites(request):
         if not waiting or time.monotonic() >= end:
             break
         time.sleep(LOOK_SECONDS)
-    for site in waiting:
-        print(f"{site.name} is not held: another pod is working on it")
-    return {"done": "held", "held": done, "released": released, "skipped": len(waiting)}
+    if waiting:
+        # Workers of the new image must not start yet.
+        names = ", ".join(site.name for site in waiting[:NAMES_MAX])
+        raise Failure("SiteLocked", "hold", f"another pod is working on {len(waiting)} sites: {names}")
+    return {"done": "held", "held": done, "released": released}
 
 
 def complete_sites():

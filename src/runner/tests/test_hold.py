@@ -54,7 +54,7 @@ class HoldTest(JobsCase):
             self.enqueue(*self.inserts(5, site))
         self.add("half.example.com", "0" * 16, state="creating id-1")
         self.add("foreign.example.com", "0" * 16, state="ready id-2")
-        self.assertEqual(self.hold(drain_seconds=5), {"done": "held", "held": 2, "released": 0, "skipped": 0})
+        self.assertEqual(self.hold(drain_seconds=5), {"done": "held", "held": 2, "released": 0})
         self.assertEqual([self.is_held(site) for site in (OUTDATED, OTHER_SITE)], [True, True])
         self.assertEqual(json.loads(self.folder(OUTDATED, ".operator-held").read_text())["before"], {"pause_scheduler": 0})
         for site in (FITS, UNKNOWN, "half.example.com", "foreign.example.com"):
@@ -62,7 +62,7 @@ class HoldTest(JobsCase):
         self.assertEqual([self.aside(site) for site in (FITS, OUTDATED, OTHER_SITE, UNKNOWN)], ["0", "5", "5", "0"])
         self.assertEqual(len([job for queue in QUEUES for job in self.queued(queue)]), 10)
         self.enqueue(*self.inserts(2, OUTDATED, prefix="later"))
-        self.assertEqual(self.hold(), {"done": "held", "held": 2, "released": 0, "skipped": 0})
+        self.assertEqual(self.hold(), {"done": "held", "held": 2, "released": 0})
         self.assertEqual(json.loads(self.folder(OUTDATED, ".operator-held").read_text())["before"], {"pause_scheduler": 0}, "not those of the hold")
         self.assertEqual(self.aside(OUTDATED), "7")
 
@@ -71,18 +71,20 @@ class HoldTest(JobsCase):
         self.hold()
         self.assertEqual(json.loads(self.folder(OUTDATED, ".operator-held").read_text())["before"], {"maintenance_mode": 0})
 
-    def test_a_locked_site_is_tried_again_and_then_skipped(self):
+    def test_a_locked_site_is_tried_again_and_then_fails_the_job(self):
         with open(self.folder(OUTDATED, ".operator-lock"), "w", encoding="utf-8") as handle:
             fcntl.flock(handle, fcntl.LOCK_EX)
-            self.assertEqual(self.hold(drain_seconds=2), {"done": "held", "held": 1, "released": 0, "skipped": 1})
-            self.assertFalse(self.is_held(OUTDATED))
+            self.assertEqual(self.bench.run("hold", {"drain_seconds": 2}).returncode, 75)
+            failed = self.bench.termination()
+            self.assertEqual((failed["code"], OUTDATED in failed["error"]), ("SiteLocked", True))
+            self.assertEqual([self.is_held(site) for site in (OUTDATED, OTHER_SITE)], [False, True])
             self.add(OTHER_SITE, "1" * 16)
             process = self.bench.start("hold", {"drain_seconds": 30})
             self.until(lambda: self.is_held(OTHER_SITE))
             time.sleep(2)
             self.assertIsNone(process.poll())
         process.communicate(timeout=30)
-        self.assertEqual(self.bench.termination()["result"], {"done": "held", "held": 2, "released": 0, "skipped": 0})
+        self.assertEqual(self.bench.termination()["result"], {"done": "held", "held": 2, "released": 0})
         self.assertTrue(self.is_held(OUTDATED))
 
     def test_a_site_that_fits_again_is_released(self):
@@ -93,7 +95,7 @@ class HoldTest(JobsCase):
         self.add(OUTDATED, self.code["frappe"]["schema"], config=self.config_of(OUTDATED))
         self.add(OTHER_SITE, self.code["frappe"]["schema"], config=self.config_of(OTHER_SITE))
         self.folder(OTHER_SITE, ".operator-update").write_text('{"phase": "migrating"}')
-        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": 1, "skipped": 0})
+        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": 1})
         self.assertEqual(self.config_of(OUTDATED), {"db_name": "x", "pause_scheduler": 0})
         self.assertEqual([path.name for path in self.folder(OUTDATED).glob(".operator-held")], [])
         ours = [[job for job in queue if job.startswith(OUTDATED)] for queue in before]
@@ -113,17 +115,17 @@ class HoldTest(JobsCase):
         self.enqueue(*(job for number in range(SITES) for job in self.inserts(1, f"site-{number}.example.com")))
         commands = lambda: int(self.redis("INFO", "stats").split("total_commands_processed:")[1].split()[0])
         before = commands()
-        self.assertEqual(self.hold(), {"done": "held", "held": SITES + 2, "released": 0, "skipped": 0})
+        self.assertEqual(self.hold(), {"done": "held", "held": SITES + 2, "released": 0})
         self.assertLess(commands() - before, SITES * 6)
         self.assertEqual([job for queue in QUEUES for job in self.queued(queue)], [])
         for number in range(SITES):
             self.add(f"site-{number}.example.com", self.code["frappe"]["schema"])
         for site in (OUTDATED, OTHER_SITE):
             self.add(site, self.code["frappe"]["schema"])
-        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": SITES + 2, "skipped": 0})
+        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": SITES + 2})
         asking = -commands() + commands()
         before = commands()
-        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": 0, "skipped": 0})
+        self.assertEqual(self.hold(), {"done": "held", "held": 0, "released": 0})
         self.assertEqual(commands() - before, asking, "nothing is asked if no site is outdated")
 
     def test_killed_at_every_step_and_run_again(self):

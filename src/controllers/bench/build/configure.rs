@@ -38,6 +38,8 @@ const RUNNER_PATH: &str = "/opt/frappe-operator";
 const DEADLINE_SECONDS: i64 = 600;
 /// Longest time of a configure Job that copies the image's code and installs apps, in seconds.
 const INSTALL_DEADLINE_SECONDS: i64 = 3600;
+/// How long the hold Job waits for other Jobs that work on a site, in seconds.
+const HOLD_WAIT_SECONDS: u32 = 300;
 /// How long the finished hold Job is kept, in seconds.
 const HOLD_KEPT_SECONDS: i32 = 3600;
 /// Termination grace period of a Job's pod, in seconds.
@@ -87,7 +89,7 @@ pub fn configure_job(input: &Input) -> Desired {
 
 /// The Job `BENCH-hold`: it stops the background jobs of sites whose schema is not that of the image, before workers of the image start.
 pub fn hold_job(input: &Input) -> Desired {
-    let container = runner_container(input, "hold", "{}".to_owned(), &[]);
+    let container = runner_container(input, "hold", wire::text(&Hold { drain_seconds: HOLD_WAIT_SECONDS }), &[]);
     let spec = JobSpec {
         backoff_limit: Some(4),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
@@ -101,6 +103,12 @@ pub fn hold_job(input: &Input) -> Desired {
     let mut job = input.object("hold", "hold", spec);
     job.metadata.annotations = Some(entry(labels::APPLIED_HASH, revision(input)));
     job.into()
+}
+
+/// Request of the hold Job.
+#[derive(Serialize)]
+struct Hold {
+    drain_seconds: u32,
 }
 
 /// Whether sites without a recorded schema may be assumed to have the image's: an earlier version of the operator created them, and the
