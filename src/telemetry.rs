@@ -56,7 +56,8 @@ where
     }
 }
 
-/// What libraries say by way of the crate `log`: their warnings as they are, all else at debug, and never the path of their source.
+/// What libraries say by way of the crate `log`, such as the election's crate: their warnings as they are, all else at
+/// debug, and never the path of their source.
 struct Libraries;
 
 impl log::Log for Libraries {
@@ -100,15 +101,15 @@ mod tests {
         }
     }
 
-    /// What is logged at this level while a library speaks, and this program.
+    /// What is logged at this level while the election's crate speaks, and this program.
     fn logged(format: LogFormat, level: &str) -> String {
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = subscriber(format, filter(level), false, move || writer.clone());
         tracing::subscriber::with_default(subscriber, || {
             let say = |level, message: &str| {
-                let target = "library::lease";
-                let file = Some("/registry/src/library/src/lease.rs");
+                let target = "kube_leader_election::lease";
+                let file = Some("/registry/src/kube-leader-election/src/lease.rs");
                 let arguments = format_args!("{message}");
                 Libraries.log(&log::Record::builder().level(level).target(target).file(file).args(arguments).build());
             };
@@ -122,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_of_libraries_are_debug_and_no_line_has_a_path() {
+    fn messages_of_the_election_are_debug_and_no_line_has_a_path() {
         for format in [LogFormat::Json, LogFormat::Text] {
             let text = logged(format, "info");
             assert_eq!(text.lines().count(), 2, "{text}");

@@ -15,11 +15,13 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
+#[cfg(all(feature = "election", not(feature = "kube-5")))]
+use crate::election::LeaseElection;
 use crate::{
     client::{self, Connection},
     clock::{Clock, SystemClock},
     controller::Controller,
-    election::{Election, LeaseElection},
+    election::Election,
     gauges::MetricNames,
     key::Key,
     lanes::runner::Runner,
@@ -53,7 +55,7 @@ pub struct Settings {
     pub timing: Timing,
     /// The clock that the right to act is counted by.
     pub clock: Arc<dyn Clock>,
-    /// Who elects the coordinator; None: a Lease.
+    /// Who elects the coordinator; None: a Lease (feature `election`).
     pub election: Option<Arc<dyn Election>>,
     /// Counts requests.
     pub meter: MeterLayer,
@@ -147,6 +149,9 @@ pub enum Error {
         /// What is new at every start.
         nonce: String,
     },
+    /// There is no election: neither `Settings::election` nor the feature of that name.
+    #[error("no one elects the coordinator")]
+    NoElection,
     /// The system does not let the process listen to signals.
     #[error("signals cannot be listened to")]
     Signals(#[source] std::io::Error),
@@ -396,7 +401,8 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     let Settings { names, member, timing, stop, .. } = &this.settings;
     let incarnation = incarnation(&this.settings.pod_uid, (this.settings.nonce)())?;
     let protocol = client::for_protocol(&this.connection, &this.settings.meter)?;
-    let election = this.settings.election.clone().unwrap_or_else(|| by_lease(&protocol, &this.settings));
+    let election = this.settings.election.clone().or_else(|| by_lease(&protocol, &this.settings));
+    let election = election.ok_or(Error::NoElection)?;
     let settings = runtime::Settings {
         names: names.clone(),
         member: member.clone(),
@@ -427,9 +433,16 @@ async fn live<S: Work>(this: &Arc<Sharded<S>>) -> Result<End, Error> {
     end
 }
 
-fn by_lease(protocol: &Client, Settings { names, member, timing, .. }: &Settings) -> Arc<dyn Election> {
+#[cfg(all(feature = "election", not(feature = "kube-5")))]
+#[allow(clippy::unnecessary_wraps, reason = "without the feature there is none")]
+fn by_lease(protocol: &Client, Settings { names, member, timing, .. }: &Settings) -> Option<Arc<dyn Election>> {
     let (lease, Timing { lease_duration, attempt_timeout, .. }) = (names.lease(member), timing);
-    Arc::new(LeaseElection::new(protocol.clone(), names, &lease, *lease_duration, *attempt_timeout))
+    Some(Arc::new(LeaseElection::new(protocol.clone(), names, &lease, *lease_duration, *attempt_timeout)))
+}
+
+#[cfg(not(all(feature = "election", not(feature = "kube-5"))))]
+fn by_lease(_: &Client, _: &Settings) -> Option<Arc<dyn Election>> {
+    None
 }
 
 fn incarnation(pod_uid: &str, nonce: String) -> Result<Incarnation, Error> {
