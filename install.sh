@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=eb0f79caface4b0725a09f98374bc4d63de57b10d5b78e13bbf3720fdccf91d9
+sha256=85d37cdf19f9b103c44523cb3326443b1c4ce8083191073084b209b693b932d6
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -432,5 +432,8 @@ fn the_image_build_has_all_its_files() {
 fn the_election_uses_the_types_of_the_client_library() {
     let lock = fs::read_to_string(root().join("Cargo.lock")).unwrap();
     let entry = lock.split("[[package]]").find(|it| it.contains("name = \"kube-leader-election\"")).unwrap_or_default();
-    assert!(entry.contains("k8s-openapi 0.28"), "in Cargo.lock, kube-leader-election must have k8s-openapi 0.28:{entry}");
+    assert!(
+        entry.contains("k8s-openapi 0.28"),
+        "in Cargo.lock, kube-leader-election must have k8s-openapi 0.28:{entry}"
+    );
 }

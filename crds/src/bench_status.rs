@@ -76,6 +76,9 @@ pub struct FrappeBenchStatus {
     /// Revision that nginx runs completely. From then on, nginx responds with 503 for sites whose schema is not that of the image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub front_revision: Option<String>,
+    /// Last revision whose hold Job ran, which stops the background jobs of sites with another schema, and releases the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_revision: Option<String>,
     /// Revision of the image from which `installedApps` and `apps` were read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inspected_revision: Option<String>,

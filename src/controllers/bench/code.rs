@@ -22,6 +22,8 @@ pub struct Code {
     pub last_handled_redeploy: Option<String>,
     /// Revision that nginx runs completely.
     pub front_revision: Option<String>,
+    /// Revision whose hold Job ran last.
+    pub held_revision: Option<String>,
     /// Revision of the image that was looked at.
     pub inspected_revision: Option<String>,
 }
@@ -30,6 +32,8 @@ pub struct Code {
 pub fn code(observed: &Observed, rendered: &Rendered) -> Code {
     let former = observed.bench.status.clone().unwrap_or_default();
     let front_revision = front_revision(observed, rendered, &former);
+    let holds = rollout::hold_job(observed, rendered).map(|_| rendered.revision().to_owned());
+    let held_revision = holds.or_else(|| former.held_revision.clone());
     let Some(found) = &observed.inspection else {
         let digest = observed.input().digest.map(str::to_owned);
         return Code {
@@ -38,6 +42,7 @@ pub fn code(observed: &Observed, rendered: &Rendered) -> Code {
             digest,
             last_handled_redeploy: former.last_handled_redeploy,
             front_revision,
+            held_revision,
             inspected_revision: former.inspected_revision,
         };
     };
@@ -48,6 +53,7 @@ pub fn code(observed: &Observed, rendered: &Rendered) -> Code {
         digest: found.digest.clone(),
         last_handled_redeploy: redeploy(&observed.bench).cloned(),
         front_revision,
+        held_revision,
         inspected_revision: Some(rendered.revision().to_owned()),
     }
 }

@@ -85,6 +85,13 @@ fn is_held(observed: &Observed, rendered: &Rendered) -> bool {
     !known || hold_job(observed, rendered).is_some_and(|job| job::state(job) == job::State::Complete)
 }
 
+/// Whether sites may be held for a revision whose rollout was not completed: this revision's hold Job releases those that fit it.
+fn is_unreleased(observed: &Observed, rendered: &Rendered) -> bool {
+    let Some(status) = &observed.bench.status else { return false };
+    let other = status.held_revision.as_ref().filter(|held| *held != rendered.revision());
+    other.is_some_and(|held| status.running_revision.as_ref() != Some(held))
+}
+
 /// The hold Job of this revision.
 pub fn hold_job<'a>(observed: &'a Observed, rendered: &Rendered) -> Option<&'a DynamicObject> {
     let job = observed.live.get(&(Kind::Job, rendered.hold.key.name.clone()))?;
@@ -106,7 +113,9 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
     let (mut wait, mut left) = (held, Vec::new());
     for stage in STAGES {
         let mut changing = false;
-        if !wait && stage == HELD_BEFORE && differs(observed, &components, stage) && !is_held(observed, rendered) {
+        let changes =
+            |components: &[Desired]| differs(observed, components, stage) || is_unreleased(observed, rendered);
+        if !wait && stage == HELD_BEFORE && changes(&components) && !is_held(observed, rendered) {
             (wait, awaits_hold) = (true, true);
         }
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {

@@ -234,6 +234,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         image_digest: code.digest,
         last_handled_redeploy: code.last_handled_redeploy,
         front_revision: code.front_revision,
+        held_revision: code.held_revision,
         inspected_revision: code.inspected_revision,
         running_revision: if report.phase == BenchPhase::Ready {
             Some(revision.clone())

@@ -223,6 +223,33 @@ fn the_hold_job_of_another_revision_is_run_again() {
     assert!(image(&world, "worker-long").contains(":17@"));
 }
 
+/// An image that is set back after the hold Job ran, and before any worker was replaced: the sites that fit it are released by another run.
+#[test]
+fn sites_that_were_held_for_an_abandoned_image_are_released() {
+    let mut world = running(Some(OLD));
+    change(&mut world, "16");
+    world.inspection = Some(found("b", Some(NEW)));
+    for _ in 0..8 {
+        let next = plan(&world);
+        let created = next.steps.iter().any(|it| matches!(it, Step::Create(it) if it.key.name == "prod-hold"));
+        apply(&mut world, &next);
+        if created {
+            job_state(&mut world, "Suspended");
+        }
+    }
+    let held = status_of(&world).held_revision;
+    assert!(held.is_some() && image(&world, "worker-short").contains(":version-15"));
+    let back = bench(json!({}));
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..back });
+    world.inspection = Some(found("a", Some(OLD)));
+    let made = converge(&mut world);
+    assert!(made.iter().any(|it| it.key.name == "prod-hold"), "it runs for the image that is back");
+    assert_ne!(status_of(&world).held_revision, held);
+    assert_eq!(ready(&world).0, BenchPhase::Ready);
+    world.live.remove(&(Kind::Job, "prod-hold".to_owned()));
+    assert!(converge(&mut world).is_empty(), "once");
+}
+
 /// Until nginx runs the new image completely, it does not hold sites.
 #[test]
 fn sites_are_held_only_when_all_of_nginx_runs_the_image() {

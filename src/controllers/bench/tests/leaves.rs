@@ -238,7 +238,7 @@ fn picture(world: &Observed) -> Picture {
         }
     }
     let status = serde_json::to_value(&world.bench.status).expect("JSON");
-    picture.add_status(&status, &["observedGeneration", "components"]);
+    picture.add_status(&status, &["observedGeneration", "components", "heldRevision"]);
     picture
 }
 
