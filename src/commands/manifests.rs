@@ -129,8 +129,11 @@ pub fn objects(
             redis_secret_version: None,
             digest: None,
             open_servers: Vec::new(),
-        };
-        objects.extend(build::render(&input).all().map(as_applied));
+        }
+        .with_recorded_digest();
+        let rendered = build::render(&input);
+        // The hold Job exists only during the rollout of another image.
+        objects.extend(rendered.all().filter(|it| **it != rendered.hold).map(as_applied));
     }
     anyhow::ensure!(benches > 0, "the file contains no FrappeBench");
     Ok(objects)
