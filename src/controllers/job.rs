@@ -57,7 +57,12 @@ pub fn state(job: &DynamicObject) -> State {
 
 /// Whether the Job failed because it took longer than its deadline.
 pub fn is_late(job: &DynamicObject) -> bool {
-    live::conditions(job).iter().any(|it| it.holds("Failed") && it.reason() == "DeadlineExceeded")
+    deadline(job).is_some()
+}
+
+/// The condition of a Job that took longer than its deadline.
+fn deadline(job: &DynamicObject) -> Option<live::Condition> {
+    live::conditions(job).into_iter().find(|it| it.holds("Failed") && it.reason() == "DeadlineExceeded")
 }
 
 /// State of a Job's first pod.
@@ -244,13 +249,8 @@ fn said_by_kubernetes(job: &DynamicObject, pods: &[Pod]) -> Option<Failure> {
         let status = pod.status.as_ref()?;
         Some(format!("{}: {}", status.reason.as_ref()?, status.message.as_deref().unwrap_or_default()))
     });
-    let conditions = live::conditions(job);
-    let failed = conditions.iter().find(|it| it.holds("Failed"));
     // The condition of a Job whose pod failed only counts the pods.
-    let of_job = || {
-        let failed = failed.filter(|it| it.reason() == "DeadlineExceeded")?;
-        failed.message().map(str::to_owned)
-    };
+    let of_job = || deadline(job)?.message().map(str::to_owned);
     of_pod.or_else(of_job).map(|message| Failure::parse(&message))
 }
 

@@ -70,7 +70,7 @@ def is_schema(name, above):
     """Whether a change of the file requires a migration."""
     if name.endswith(".json") and (above[-2:-1] == (DOCTYPES,) or any(folder in above for folder in JSON_FOLDERS)):
         return True
-    return name in ("patches.txt", "hooks.py", "languages.json") and "/".join((*above, name)) in FILES
+    return "/".join((*above, name)) in FILES
 
 
 def content(path):
@@ -164,11 +164,18 @@ def with_code(result, code):
 def assume_records():
     """Records this image's code for each site without a record. Which of the apps a site has is known only to its database."""
     image = None
+    for name, identity in complete_directories():
+        if not record_of(name, identity):
+            image = code_of_image() if image is None else image
+            put_record(Assumed(name, identity), image, assumed=True)
+
+
+def complete_directories():
+    """Names and identities of the volume's sites that were created completely, by name."""
     for entry in sorted(os.scandir("sites"), key=lambda it: it.name):
         state, _, identity = read_file(os.path.join(entry.path, ".operator-state")).strip().partition(" ") if entry.is_dir() else ("", "", "")
-        if state == "ready" and not record_of(entry.name, identity):
-            image = code_of_image() if image is None else image
-            put_record(Assumed(entry.name, identity), image, assumed=True)
+        if state == "ready":
+            yield entry.name, identity
 
 
 class Assumed:

@@ -5,8 +5,8 @@ import os
 import time
 import types
 
-from runner_code import code_of_image, misfits, record_of
-from runner_common import SITE_NAME, Failure, read_file
+from runner_code import code_of_image, complete_directories, misfits, record_of
+from runner_common import SITE_NAME, Failure
 from runner_jobs import jobs_of
 from runner_maintenance import end_hold, hold, is_half_updated, restoring
 from runner_site import IDENTITY, Site
@@ -45,12 +45,8 @@ def hold_sites(request):
 
 def complete_sites():
     """Sites of the volume that were created completely."""
-    found = []
-    for entry in sorted(os.scandir("sites"), key=lambda it: it.name):
-        state, _, identity = read_file(os.path.join(entry.path, ".operator-state")).strip().partition(" ") if entry.is_dir() else ("", "", "")
-        if state == "ready" and SITE_NAME.fullmatch(entry.name) and IDENTITY.fullmatch(identity):
-            found.append(Site({"site": entry.name, "identity": identity}))
-    return found
+    valid = ((name, identity) for name, identity in complete_directories() if SITE_NAME.fullmatch(name) and IDENTITY.fullmatch(identity))
+    return [Site({"site": name, "identity": identity}) for name, identity in valid]
 
 
 def release_fitting(site, image):

@@ -15,7 +15,7 @@ from runner_code import forget_record, narrow_record, record_image, record_of, r
 from runner_common import SITE_NAME, Failure, frappe_version, keep_off_github, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
 from runner_database import database as open_database
 from runner_jobs import jobs_of
-from runner_maintenance import is_half_updated, is_outdated, refuse_outdated, settle_restore
+from runner_maintenance import HOLDS, is_half_updated, is_outdated, refuse_outdated, settle_restore
 
 # Folder by which nginx maps hosts to sites: a file for each host that contains the site's name.
 HOSTS = os.path.join("sites", ".hosts")
@@ -49,7 +49,7 @@ class Site:
         self.restoring_path = os.path.join(self.path, ".operator-restoring")
         self.aside_path = os.path.join(self.path, ".operator-set-aside")
         self.held_path = os.path.join(self.path, ".operator-held")
-        self.hold_path = os.path.join("sites", ".holds", self.name)
+        self.hold_path = os.path.join(HOLDS, self.name)
         self.updating_path = os.path.join(self.path, ".operator-update")
         self.updates_path = os.path.join("sites", ".updates", f"{self.name}-{self.identity}")
         self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")

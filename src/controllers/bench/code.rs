@@ -7,6 +7,7 @@ use super::{
     model::{Observed, Rendered, redeploy},
     reason::Reason,
     rollout,
+    seen::{apps, is_inspected},
 };
 
 /// Fields of the status about the image's code.
@@ -60,21 +61,20 @@ pub fn code(observed: &Observed, rendered: &Rendered) -> Code {
 
 /// The present revision once all pods of nginx run its code, else the former one.
 fn front_revision(observed: &Observed, rendered: &Rendered, former: &FrappeBenchStatus) -> Option<String> {
-    let inspected = observed.inspection.is_some() || former.inspected_revision.as_deref() == Some(rendered.revision());
     let is_rolling = || {
         let left = rollout::rollout(observed, rendered).map(|it| it.left).unwrap_or_default();
         left.iter().any(|component| component == "nginx")
     };
-    if inspected && !is_rolling() { Some(rendered.revision().to_owned()) } else { former.front_revision.clone() }
+    if is_inspected(observed, rendered.revision()) && !is_rolling() {
+        Some(rendered.revision().to_owned())
+    } else {
+        former.front_revision.clone()
+    }
 }
 
 /// Whether new pods are pinned to the image's digest: status, reason and message of the condition. None before the image was looked at.
 pub fn pinning(observed: &Observed, rendered: &Rendered) -> Option<(bool, Reason, String)> {
-    let status = observed.bench.status.as_ref();
-    let before = status.and_then(|it| it.inspected_revision.as_deref()) == Some(rendered.revision());
-    let known = status.is_some_and(|it| !it.apps.is_empty());
-    let is_known = observed.inspection.as_ref().map_or(before && known, |found| !found.code.is_empty());
-    if !is_known {
+    if !is_inspected(observed, rendered.revision()) || apps(observed).is_empty() {
         return None;
     }
     let image = observed.input().image();

@@ -297,8 +297,13 @@ fn hold(observed: &Observed, rendered: &Rendered) -> Option<Step> {
     match observed.live.get(&(Kind::Job, rendered.hold.key.name.clone())) {
         None => adoption::create(observed, rendered.hold.clone()),
         Some(_) if rollout::hold_job(observed, rendered).is_some() => None,
-        Some(other) => other.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::Job, Arc::clone(other))),
+        Some(other) => delete(other),
     }
+}
+
+/// Deletes a Job of another revision.
+fn delete(job: &Arc<DynamicObject>) -> Option<Step> {
+    job.metadata.deletion_timestamp.is_none().then(|| Step::Delete(Kind::Job, Arc::clone(job)))
 }
 
 /// Report while workers of another image wait for the hold Job.
@@ -312,7 +317,7 @@ fn holding(observed: &Observed, rendered: &Rendered) -> Report {
         );
         return Report::new(BenchPhase::Failed, Reason::HoldFailed, message);
     }
-    if let Some(Begin::Stuck(why)) = job.map(|job| job::begin(job, false, observed.now)) {
+    if let Some(Begin::Stuck(why)) = job.map(|job| begin(observed, job, &rendered.hold)) {
         return Report::new(BenchPhase::Progressing, Reason::PodsNotStarting, format!("Job {name}: {why}"));
     }
     let message = format!(
@@ -369,9 +374,10 @@ fn configuring(observed: &Observed, wanted: &Desired) -> Option<(Vec<Step>, Repo
     };
     let hash = wanted.annotation(labels::APPLIED_HASH);
     if job.annotations().get(labels::APPLIED_HASH).map(String::as_str) != hash {
-        let stays = job.metadata.deletion_timestamp.is_none();
-        let steps = stays.then(|| Step::Delete(Kind::Job, job.clone())).into_iter().collect();
-        return Some((steps, preparing("running the configure Job again: the configuration changed")));
+        return Some((
+            delete(job).into_iter().collect(),
+            preparing("running the configure Job again: the configuration changed"),
+        ));
     }
     let report = match job::state(job) {
         State::Complete => return None,

@@ -10,14 +10,14 @@ use k8s_openapi::api::{
     apps::v1::DeploymentSpec,
     core::v1::{Container, PodTemplateSpec},
 };
-use kube::{ResourceExt, core::DynamicObject};
+use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::{
     adoption::{is_kept, is_unchanged_workload},
     earlier,
     model::{Observed, Rendered, redeploy},
-    seen::{is_rolling, lacks_pods},
+    seen::{apps, is_rolling, job_of_revision, lacks_pods},
 };
 use crate::{
     controllers::job,
@@ -80,9 +80,7 @@ pub fn with_present_references(observed: &Observed, mut rendered: Rendered) -> R
 /// Whether workers of the image may start: the background jobs of sites with another schema were stopped. Of an image whose schema is not
 /// known, no site has another one.
 fn is_held(observed: &Observed, rendered: &Rendered) -> bool {
-    let former = observed.bench.status.as_ref().is_some_and(|status| !status.apps.is_empty());
-    let known = observed.inspection.as_ref().map_or(former, |found| !found.code.is_empty());
-    !known || hold_job(observed, rendered).is_some_and(|job| job::state(job) == job::State::Complete)
+    apps(observed).is_empty() || hold_job(observed, rendered).is_some_and(|job| job::state(job) == job::State::Complete)
 }
 
 /// Whether sites may be held for a revision whose rollout was not completed: this revision's hold Job releases those that fit it.
@@ -94,8 +92,7 @@ fn is_unreleased(observed: &Observed, rendered: &Rendered) -> bool {
 
 /// The hold Job of this revision.
 pub fn hold_job<'a>(observed: &'a Observed, rendered: &Rendered) -> Option<&'a DynamicObject> {
-    let job = observed.live.get(&(Kind::Job, rendered.hold.key.name.clone()))?;
-    job.annotations().get(labels::APPLIED_HASH).is_some_and(|it| it == rendered.revision()).then_some(&**job)
+    job_of_revision(&observed.live, rendered.hold.key.name.clone(), rendered.revision())
 }
 
 /// Components at a stage of a rollout.
@@ -113,10 +110,10 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
     let (mut wait, mut left) = (held, Vec::new());
     for stage in STAGES {
         let mut changing = false;
-        let changes =
-            |components: &[Desired]| differs(observed, components, stage) || is_unreleased(observed, rendered);
-        if !wait && stage == HELD_BEFORE && changes(&components) && !is_held(observed, rendered) {
-            (wait, awaits_hold) = (true, true);
+        if !wait && stage == HELD_BEFORE {
+            let needed = differs(observed, &components, stage) || is_unreleased(observed, rendered);
+            awaits_hold = needed && !is_held(observed, rendered);
+            wait = awaits_hold;
         }
         for desired in components.iter_mut().filter(|it| is_of(it, stage)) {
             let Some(present) = template_now(observed, desired).filter(|_| !is_kept(observed, desired)) else {

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeBenchStatus, bench::ComponentStatus};
+use frappe_crds::{FrappeBench, FrappeBenchStatus, bench::ComponentStatus, common::AppCode};
 use k8s_openapi::api::core::v1::{PersistentVolumeClaimSpec, PersistentVolumeClaimStatus};
 use kube::{ResourceExt, core::DynamicObject};
 use serde::Deserialize;
@@ -32,8 +32,29 @@ pub fn configure_job<'a>(
     bench: &str,
     revision: &str,
 ) -> Option<&'a DynamicObject> {
-    let job = live.get(&(Kind::Job, child(bench, "configure")))?;
+    job_of_revision(live, child(bench, "configure"), revision)
+}
+
+/// The Job of this name, if it has this revision.
+pub fn job_of_revision<'a>(
+    live: &'a BTreeMap<(Kind, String), Arc<DynamicObject>>,
+    name: String,
+    revision: &str,
+) -> Option<&'a DynamicObject> {
+    let job = live.get(&(Kind::Job, name))?;
     job.annotations().get(labels::APPLIED_HASH).is_some_and(|hash| hash == revision).then_some(&**job)
+}
+
+/// Whether the image of this revision was looked at.
+pub fn is_inspected(observed: &Observed, revision: &str) -> bool {
+    let recorded = observed.bench.status.as_ref().and_then(|status| status.inspected_revision.as_deref());
+    observed.inspection.is_some() || recorded == Some(revision)
+}
+
+/// Versions and schemas of the apps of the image that was looked at last; empty if they are not known.
+pub fn apps(observed: &Observed) -> &[AppCode] {
+    let recorded = observed.bench.status.as_ref().map(|status| &status.apps);
+    observed.inspection.as_ref().map(|found| &found.code).or(recorded).map_or(&[], Vec::as_slice)
 }
 
 /// What is read from the configure Job's pod.

@@ -17,7 +17,7 @@ use super::{
     protection,
     reason::Reason,
     rollout,
-    seen::{configure_job, count, has_old_pods, is_bound, is_seen, servers_without_pods, workload},
+    seen::{configure_job, count, has_old_pods, is_bound, is_inspected, is_seen, servers_without_pods, workload},
     sizes,
 };
 use crate::{
@@ -39,9 +39,8 @@ const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"
 
 /// An app of the bench that its image does not have.
 pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
-    let former = observed.bench.status.clone().unwrap_or_default();
     // The apps of another image are irrelevant.
-    if observed.inspection.is_none() && former.inspected_revision.as_deref() != Some(rendered.revision()) {
+    if !is_inspected(observed, rendered.revision()) {
         return None;
     }
     let found = installed(observed);

@@ -5,7 +5,7 @@
 
 use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
-    site::{LastUpdate, Operation, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
+    site::{LastUpdate, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -35,9 +35,8 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
     let observed = site.observed;
     let status = observed.site.status.clone().unwrap_or_default();
     let Some(bench) = observed.bench.as_deref().filter(|_| status.initialized) else { return Next::go() };
-    if let Some(operation) = unfinished(&status) {
-        let goal = operation.update.clone().unwrap_or_else(|| goal(observed, bench));
-        return Next::End(progress(site, bench, goal, None));
+    if let Some(goal) = unfinished(&status) {
+        return Next::End(progress(site, bench, goal.clone(), None));
     }
     let requested = requested(observed, &status);
     let differs = match fit(&status, Some(bench)) {
@@ -49,8 +48,9 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
         return Next::go();
     }
     let goal = goal(observed, bench);
-    if let Some(failed) = failed_before(&status, &goal).filter(|_| !retries(observed, &status)) {
-        return Next::End(Plan::report(observed, &failed_report(failed), None));
+    if let Some(last) = failed_before(&status, &goal).filter(|_| !retries(observed, &status)) {
+        let report = failed(last.result, last.message.clone().unwrap_or_default());
+        return Next::End(Plan::report(observed, &report, None));
     }
     if let Some(report) = waits(observed, bench, requested.is_some(), differs.as_deref()) {
         return Next::End(Plan::report(observed, &report, None));
@@ -59,10 +59,10 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
 }
 
 /// The recorded update, while its result is not recorded.
-fn unfinished(status: &FrappeSiteStatus) -> Option<&Operation> {
+fn unfinished(status: &FrappeSiteStatus) -> Option<&UpdateGoal> {
     let operation = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update)?;
     let goal = operation.update.as_ref()?;
-    status.last_update.as_ref().is_none_or(|last| last.id != goal.id).then_some(operation)
+    status.last_update.as_ref().is_none_or(|last| last.id != goal.id).then_some(goal)
 }
 
 /// The new value of the annotation by which a user requests a migration.
@@ -96,12 +96,12 @@ fn retries(observed: &Observed, status: &FrappeSiteStatus) -> bool {
     last.is_some_and(|it| operation::retry(observed) != it.retry)
 }
 
-fn failed_report(last: &LastUpdate) -> Report {
-    let reason = match last.result {
+/// Report for an update that failed.
+fn failed(result: UpdateResult, message: String) -> Report {
+    let reason = match result {
         UpdateResult::RollbackFailed => Reason::RollbackFailed,
         _ => Reason::UpdateFailed,
     };
-    let message = last.message.clone().unwrap_or_default();
     held(SitePhase::Failed, reason, message, false)
 }
 
@@ -163,9 +163,8 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
             plan
         }
         Progress::Run(operation) => {
-            let in_turn = |apps| awaits_turn(apps);
-            let waits = differs
-                .map_or_else(|| Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving(), in_turn);
+            let in_line = || Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving();
+            let waits = differs.map_or_else(in_line, awaits_turn);
             let name = input.valid.place.job(verb(OperationKind::Update), operation.attempt).name;
             let goes_back = operation.update.as_ref().is_some_and(|it| it.back_only);
             let does = if goes_back {
@@ -193,10 +192,7 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 Some(Code::RollbackFailed) => UpdateResult::RollbackFailed,
                 _ => UpdateResult::Failed,
             };
-            let reason =
-                if result == UpdateResult::RollbackFailed { Reason::RollbackFailed } else { Reason::UpdateFailed };
-            let report = held(SitePhase::Failed, reason, message.clone(), false);
-            let mut plan = Plan::report(observed, &report, Some(operation));
+            let mut plan = Plan::report(observed, &failed(result, message.clone()), Some(operation));
             finish(observed, &mut plan, result, Some(message));
             plan
         }

@@ -174,21 +174,26 @@ fn job_state(world: &mut Observed, state: &str) {
     world.live.insert(key, Arc::new(job));
 }
 
+/// Rolls another image out until its hold Job runs, before any worker is replaced.
+fn until_held(world: &mut Observed) {
+    change(world, "16");
+    world.inspection = Some(found("b", Some(NEW)));
+    for _ in 0..8 {
+        let next = plan(world);
+        let created = next.steps.iter().any(|it| matches!(it, Step::Create(it) if it.key.name == "prod-hold"));
+        apply(world, &next);
+        if created {
+            job_state(world, "Suspended");
+        }
+    }
+}
+
 /// Before workers of another image start, the background jobs of sites with another schema are stopped.
 #[test]
 fn workers_of_another_image_wait_for_the_hold_job() {
     let mut world = running(Some(OLD));
     assert!(!world.live.contains_key(&(Kind::Job, "prod-hold".to_owned())), "a new bench needs none");
-    change(&mut world, "16");
-    world.inspection = Some(found("b", Some(NEW)));
-    for _ in 0..8 {
-        let next = plan(&world);
-        let created = next.steps.iter().any(|it| matches!(it, Step::Create(it) if it.key.name == "prod-hold"));
-        apply(&mut world, &next);
-        if created {
-            job_state(&mut world, "Suspended");
-        }
-    }
+    until_held(&mut world);
     assert!(image(&world, "socketio").contains(":16@"));
     assert!(image(&world, "worker-short").contains(":version-15"), "no worker runs a job on another schema");
     let status = status_of(&world);
@@ -227,16 +232,7 @@ fn the_hold_job_of_another_revision_is_run_again() {
 #[test]
 fn sites_that_were_held_for_an_abandoned_image_are_released() {
     let mut world = running(Some(OLD));
-    change(&mut world, "16");
-    world.inspection = Some(found("b", Some(NEW)));
-    for _ in 0..8 {
-        let next = plan(&world);
-        let created = next.steps.iter().any(|it| matches!(it, Step::Create(it) if it.key.name == "prod-hold"));
-        apply(&mut world, &next);
-        if created {
-            job_state(&mut world, "Suspended");
-        }
-    }
+    until_held(&mut world);
     let held = status_of(&world).held_revision;
     assert!(held.is_some() && image(&world, "worker-short").contains(":version-15"));
     let back = bench(json!({}));
