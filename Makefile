@@ -74,8 +74,7 @@ unit: needs-test checkout
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
-	$(STEP) "site runner" bash -ec 'cd src/runner/tests && printf "%s\n" test_*.py | \
-	  xargs --max-procs 6 -I MODULE bash -c "set -o pipefail; python3 -m unittest --verbose MODULE 2>&1 | sed --unbuffered s/^//"'
+	$(STEP) "site runner" src/runner/tests/all
 
 ## make transfer       upload and download of backups, against a real S3 server
 .PHONY: transfer objectstore

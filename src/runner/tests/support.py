@@ -5,6 +5,7 @@ the list of installed apps, then Administrator. It records every call, and looks
 it works, so that a password in an argument or in an environment is found.
 """
 
+import base64
 import fcntl
 import hashlib
 import json
@@ -24,9 +25,10 @@ from stand_in import write_modules
 
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
+# Of this process alone: another module's command line or environment may show its own.
 PASSWORD = "DbPassword" + secrets.token_hex(11)
 ADMIN_PASSWORD = "AdminPassword" + secrets.token_hex(9)
-ENCRYPTION_KEY = "c2VjcmV0LWtleS1zZWNyZXQta2V5LXNlY3JldC0xMjM="
+ENCRYPTION_KEY = base64.urlsafe_b64encode(secrets.token_bytes(32)).decode()
 SECRETS = {"password": PASSWORD, "admin-password": ADMIN_PASSWORD, "encryption-key": ENCRYPTION_KEY}
 # For six concurrent modules, each with its own servers.
 MEMORY_BYTES_MIN = 2 << 30

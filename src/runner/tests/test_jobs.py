@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pathlib
+import secrets
 import shutil
 import subprocess
 import sys
@@ -13,14 +14,14 @@ import threading
 import time
 import unittest
 
-from support import DATABASE, KILLED, PASSWORD, free_port
+from support import DATABASE, KILLED, PASSWORD, SECRETS, free_port
 from test_backup import STEPS_MAX, BackupCase
 
 # Versions of rq and of the client library that Frappe pins with it.
 VERSIONS = {"1.15.1": "redis~=4.5.5", "2.6.1": "redis~=6.4"}
 BENCH_ID, SITE, OTHER_SITE = "default-prod", "shop.example.com", "other.example.com"
 QUEUES = ("short", "default", "long")
-REDIS_PASSWORD = "RedisPassword0123456789"
+REDIS_PASSWORD = "RedisPassword" + secrets.token_hex(9)
 ENQUEUE = """
 import json, sys
 from redis import Redis
@@ -115,6 +116,14 @@ class JobsCase(BackupCase):
         self.redis("ACL", "SETUSER", "admin", "on", f">{REDIS_PASSWORD}", "~*", "+@all")
         subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "--user", "admin", "-a", REDIS_PASSWORD, "ACL", "SETUSER", "default",
                         commands], check=True, capture_output=True)
+
+
+class SecretsTest(unittest.TestCase):
+    def test_no_two_processes_share_a_secret(self):
+        """Processes of modules that run beside this one are scanned too: a secret that they share would be found in their arguments."""
+        program = "import json, support, test_jobs; print(json.dumps([*support.SECRETS.values(), test_jobs.REDIS_PASSWORD]))"
+        said = subprocess.run([sys.executable, "-c", program], cwd=pathlib.Path(__file__).parent, check=True, capture_output=True, text=True).stdout
+        self.assertEqual(set(json.loads(said)) & {*SECRETS.values(), REDIS_PASSWORD}, set())
 
 
 class JobsTest(JobsCase):
