@@ -173,7 +173,20 @@ node-test: needs-node static node-build
 	@folder=$$(loadtest/setup/program helm) && PATH="$$folder:$$PATH" loadtest/setup/step "real node" \
 	  python3 -m unittest discover --start-directory tests/node --verbose
 
-.PHONY: needs-demo needs-test needs-node
+## make real           every verb and component against a real Frappe (needs root): BENCH=DIR BENCH_NEXT=DIR (docs/testing.md)
+# In namespaces of its own: nothing listens on this machine, nothing reaches outside, and all processes end with the suite.
+.PHONY: real
+real: export BENCH := $(and $(BENCH),$(abspath $(BENCH)))
+real: export BENCH_NEXT := $(and $(BENCH_NEXT),$(abspath $(BENCH_NEXT)))
+real: needs-real
+	@cd tests/real && exec unshare --mount --net --pid --fork --kill-child=KILL --mount-proc --propagation private \
+	  sh -c 'ip link set lo up && exec python3 -m unittest --verbose "$$@"' - $(or $(REAL),discover)
+
+.PHONY: needs-demo needs-test needs-node needs-real
+needs-real:
+	@[ -n "$(BENCH)" ] || { echo "NOT RUN: make real needs a bench with a real Frappe: BENCH=DIR (docs/testing.md)" >&2; exit 2; }
+	@loadtest/setup/require real
+
 needs-node:
 	@loadtest/setup/require node
 

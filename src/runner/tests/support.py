@@ -109,6 +109,8 @@ def initialized_data(server, install):
 class Server:
     """A MariaDB on loopback, with one account on one database."""
 
+    options = ("--innodb-buffer-pool-size=32M",)
+
     def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-mariadb-"))
         path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
@@ -122,7 +124,7 @@ class Server:
         self.log = open(self.folder / "log", "wb")
         self.process = subprocess.Popen(
             [self.program, "--no-defaults", data, f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-name-resolve",
-             f"--socket={self.folder}/socket", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=16M", "--innodb-buffer-pool-size=32M", *self.user],
+             f"--socket={self.folder}/socket", "--innodb-flush-log-at-trx-commit=0", "--innodb-log-file-size=16M", *self.options, *self.user],
             stdout=self.log, stderr=self.log)
         for _ in range(300):
             if self.root("SELECT 1", check=False).returncode == 0:
