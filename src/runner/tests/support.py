@@ -21,9 +21,10 @@ import threading
 import time
 import unittest
 
+import forks
+from forks import RUNNER
 from stand_in import write_modules
 
-RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 DATABASE = "shop0123456789ab"
 # Of this process alone: another module's command line or environment may show its own.
 PASSWORD = "DbPassword" + secrets.token_hex(11)
@@ -35,33 +36,6 @@ MEMORY_BYTES_MIN = 2 << 30
 # The guide's privileges, as the operator grants them.
 PRIVILEGES = ("SELECT, INSERT, UPDATE, DELETE, CREATE, ALTER, INDEX, DROP, REFERENCES, CREATE TEMPORARY TABLES, LOCK TABLES, "
               "EXECUTE, CREATE VIEW, SHOW VIEW, CREATE ROUTINE, ALTER ROUTINE, EVENT, TRIGGER")
-
-# Kills the runner before its n-th external change: of the disk, by a statement, or by a command to Redis. The state after a change
-# equals the state before the next one, so one point for each change is enough.
-KILLER = '''
-import os, runpy, shutil, signal, socket, subprocess, sys
-sys.path.insert(0, os.path.dirname(sys.argv[2]))
-left = int(sys.argv[1])
-def step():
-    global left
-    left -= 1
-    if left == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-def counted(function, changes=lambda *_, **__: True):
-    def call(*args, **kwargs):
-        if changes(*args, **kwargs):
-            step()
-        return function(*args, **kwargs)
-    return call
-def makes_a_file(_, flags, *__, **___):
-    return flags & os.O_CREAT
-for module, name in ((os, "replace"), (os, "rename"), (os, "makedirs"), (os, "fsync"), (os, "unlink"), (os, "symlink"), (os, "utime"),
-                     (shutil, "rmtree"), (shutil, "copyfileobj"), (shutil, "copytree"), (subprocess, "Popen"), (socket.socket, "sendall")):
-    setattr(module, name, counted(getattr(module, name)))
-os.open = counted(os.open, makes_a_file)
-sys.argv = sys.argv[2:]
-runpy.run_path(sys.argv[0], run_name="__main__")
-'''
 
 
 def use_memory():
@@ -219,34 +193,59 @@ class ServerTest(unittest.TestCase):
         return json.loads(self.server.root(f"SELECT defvalue FROM {DATABASE}.tabDefaultValue").stdout)
 
 
+class Steps:
+    """The steps of a series at which the runner is killed, in which it is run without an interpreter of its own for each run. With
+    RUNNER_EVERY_STEP they are all steps."""
+
+    running = False
+
+    def __init__(self, most, stride=1, first=1):
+        self.most, self.step = most, 0
+        self.first, self.stride = (1, 1) if os.environ.get("RUNNER_EVERY_STEP") else (first, stride)
+
+    def __iter__(self):
+        Steps.running = True
+        try:
+            for self.step in range(self.first, self.most, self.stride):
+                yield self.step
+            raise AssertionError(f"not at its end after {self.step} steps")
+        finally:
+            Steps.running = False
+
+    def __str__(self):
+        each = {1: "each", 2: "every second", 3: "every third"}.get(self.stride, f"every {self.stride}th")
+        return f"{each} of {self.step - 1} steps"
+
+
 class Bench:
     """A folder like a bench's, whose `frappe` is the stand-in."""
 
     def __init__(self, server, version=15):
-        self.server, self.python = server, sys.executable
+        self.server, self.python, self.watches = server, sys.executable, {}
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-bench-"))
         for part in ("sites", "apps/frappe", "apps/erpnext", "logs", "secrets", "home"):
             (self.folder / part).mkdir(parents=True)
         write_modules(self.folder / "python/frappe", version)
-        (self.folder / "killer.py").write_text(KILLER)
         for name, value in SECRETS.items():
             (self.folder / "secrets" / name).write_text(value)
 
     def environment(self, **more):
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "python"), "HOME": str(self.folder / "home"),
                 "SITE_RUNNER_SECRETS": str(self.folder / "secrets"), "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"),
-                "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "SITE_RUNNER_MAINTENANCE_WAIT_SECONDS": "0", "STAND_IN_CALLS": str(self.folder / "calls"), **more}
+                "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "SITE_RUNNER_MAINTENANCE_WAIT_SECONDS": "0", "STAND_IN_CALLS": str(self.folder / "calls"),
+                **self.watches, **more}
 
     def request(self, **more):
         return {"site": "shop.example.com", "identity": "id-1", "apps": ["erpnext"],
                 "database": {"host": "127.0.0.1", "port": self.server.port, "name": DATABASE}, **more}
 
     def run(self, command, request=None, kill_at=None, **environment):
-        """Runs the runner; with `kill_at` it is killed at that step."""
-        program = [self.python, str(self.folder / "killer.py"), str(kill_at)] if kill_at else [self.python]
-        arguments = [str(RUNNER), command, json.dumps(request or self.request())]
-        return subprocess.run(program + arguments, cwd=self.folder, env=self.environment(**environment), capture_output=True,
-                              text=True, timeout=120, check=False)
+        """Runs the runner; with `kill_at` it is killed at that step. In a series of steps, without an interpreter of its own."""
+        arguments, environment = [command, json.dumps(request or self.request())], self.environment(**environment)
+        if kill_at or Steps.running:
+            return forks.run(self.python, arguments, environment, self.folder, kill_at)
+        return subprocess.run([self.python, str(RUNNER), *arguments], cwd=self.folder, env=environment, capture_output=True, text=True, timeout=120,
+                              check=False)
 
     def start(self, command, request=None, **environment):
         return subprocess.Popen([self.python, str(RUNNER), command, json.dumps(request or self.request())], cwd=self.folder,
@@ -270,6 +269,14 @@ class Bench:
         """The record of the site's schema; None if there is none."""
         path = self.folder / "sites/.schemas/shop.example.com"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def watch(self):
+        """From now on the stand-in records what every process of the machine exposes."""
+        self.watches = {"STAND_IN_WATCHES": "1"}
+
+    def exposed(self):
+        """What processes had in their arguments and environments while they were watched."""
+        return (self.folder / "calls.proc").read_bytes()
 
     def calls(self):
         path = self.folder / "calls"

@@ -9,11 +9,13 @@ import sys
 import tempfile
 import unittest
 
-from support import KILLED, RUNNER, Bench
+from support import KILLED, RUNNER, Bench, Steps
 
 sys.path.insert(0, str(RUNNER.parent))
 
 STEPS_MAX = 200
+# Every how many of at most how many steps of the copy, a prime.
+COPIES, COPIES_MAX = 97, 20_000
 REVISION = "0123456789abcdef"
 
 
@@ -44,13 +46,21 @@ def make_app(folder, module, version="1.0"):
 
 
 class Apps(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        """An image's environment, which each test copies: its own would take as long as the test."""
+        folder = tempfile.TemporaryDirectory()
+        cls.addClassCleanup(folder.cleanup)
+        cls.environment = pathlib.Path(folder.name) / "env"
+        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", cls.environment], check=True)
+
     def setUp(self):
         self.bench = Bench(NoServer)
         self.addCleanup(self.bench.close)
         self.repository = tempfile.TemporaryDirectory()
         self.addCleanup(self.repository.cleanup)
         make_app(self.repository.name, "custom_app")
-        subprocess.run([sys.executable, "-m", "venv", "--system-site-packages", self.bench.folder / "env"], check=True)
+        shutil.copytree(self.environment, self.bench.folder / "env", symlinks=True)
         (self.bench.folder / "assets").mkdir()
         (self.bench.folder / "assets" / "frappe.css").write_text("b {}\n")
 
@@ -58,12 +68,12 @@ class Apps(unittest.TestCase):
         clone = [{"name": "custom-app", "repository": repository, "branch": branch}]
         return {"common_site_config": {"bench_id": "b"}, "code": {"revision": REVISION, "clone": clone}}
 
-    def run_in_pod(self, request, kill_at=None, folder=None, **more):
-        """Seeds, then configures with the copy mounted over the image's folders, as the Job's two containers do. git finds the
-        repository in a folder instead of on its server."""
+    def run_in_pod(self, request, folder=None, seed_until=None, configure_until=None, **more):
+        """Seeds, then configures with the copy mounted over the image's folders, as the Job's two containers do; each is killed at a
+        step, if one is given. git finds the repository in a folder instead of on its server."""
         more = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.file://{folder or self.repository.name}.insteadOf",
                 "GIT_CONFIG_VALUE_0": "https://git.example.com/custom-app", **more}
-        seeded = self.bench.run("seed", request["code"], kill_at=kill_at, **more)
+        seeded = self.bench.run("seed", request["code"], kill_at=seed_until, **more)
         if seeded.returncode:
             return seeded
         copy = self.bench.folder / "sites" / ".apps" / request["code"]["revision"]
@@ -74,7 +84,7 @@ class Apps(unittest.TestCase):
             (self.bench.folder / part).unlink(missing_ok=True)
             (self.bench.folder / part).symlink_to(copy / part)
         try:
-            return self.bench.run("configure", request, kill_at=kill_at, PIP_NO_BUILD_ISOLATION="1", **more)
+            return self.bench.run("configure", request, kill_at=configure_until, PIP_NO_BUILD_ISOLATION="1", **more)
         finally:
             for part in ("apps", "env", "assets"):
                 (self.bench.folder / part).unlink()
@@ -102,13 +112,16 @@ class Apps(unittest.TestCase):
         self.assertEqual(self.copy("apps/custom_app/custom_app/hooks.py").stat().st_mtime_ns, before, "not cloned anew")
 
     def test_killed_at_every_step_it_succeeds_when_repeated(self):
-        for step in range(1, STEPS_MAX):
-            killed = self.run_in_pod(self.request(), kill_at=step).returncode == KILLED
-            if not killed:
-                break
-            for marker in self.copy("installed").glob("*"):
-                self.assertTrue((self.copy("apps/custom_app/custom_app/hooks.py")).is_file(), "marked, so it is whole")
-        self.assertGreater(step, 3)
+        """Most steps of the first container copy a file of the image's environment."""
+        for container, steps in (("seed", Steps(COPIES_MAX, COPIES)), ("configure", Steps(STEPS_MAX))):
+            for step in steps:
+                killed = self.run_in_pod(self.request(), **{f"{container}_until": step}).returncode == KILLED
+                if not killed:
+                    break
+                for marker in self.copy("installed").glob("*"):
+                    self.assertTrue((self.copy("apps/custom_app/custom_app/hooks.py")).is_file(), "marked, so it is whole")
+            self.assertGreater(step, 3)
+            print(f"{container}: killed at {steps}")
         done = self.run_in_pod(self.request())
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.whole()
@@ -170,7 +183,7 @@ class Apps(unittest.TestCase):
     def test_a_partly_removed_copy_is_not_used(self):
         home = self.bench.folder / "sites" / ".apps"
         shutil.rmtree(self.bench.folder / "env")
-        for step in range(1, STEPS_MAX):
+        for step in Steps(STEPS_MAX):
             for number in range(4):
                 folder = home / f"{number:08x}"
                 folder.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,8 @@ import sys
 import tempfile
 import unittest
 
-from support import KILLED, KILLER, RUNNER
+import forks
+from support import KILLED, RUNNER, Steps
 
 REQUEST = json.dumps({"common_site_config": {"bench_id": "a-b"}})
 
@@ -25,9 +26,11 @@ class Assets(unittest.TestCase):
         (self.folder / "assets/assets.json").write_text("{}")
         self.link = self.folder / "sites/assets"
 
-    def run_runner(self, *before, **more):
+    def run_runner(self, kill_at=None, **more):
         environment = {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"), **more}
-        return subprocess.run([sys.executable, *before, str(RUNNER), "configure", REQUEST], cwd=self.folder, env=environment,
+        if Steps.running:
+            return forks.run(sys.executable, ["configure", REQUEST], environment, self.folder, kill_at)
+        return subprocess.run([sys.executable, str(RUNNER), "configure", REQUEST], cwd=self.folder, env=environment,
                               capture_output=True, text=True, timeout=60, check=False)
 
     def configure(self):
@@ -72,21 +75,17 @@ class Assets(unittest.TestCase):
         self.assertFalse(os.path.lexists(self.link))
 
     def test_killed_at_every_step_it_succeeds_when_repeated_and_leaves_nothing(self):
-        killer = self.folder / "killer.py"
-        killer.write_text(KILLER)
-        steps = 0
-        for step in range(1, 100):
+        for step in Steps(100):
             if self.link.is_symlink():
                 self.link.unlink()
                 self.link.mkdir()
                 (self.link / "old.css").write_text("b {}")
-            killed = self.run_runner(str(killer), str(step)).returncode == KILLED
+            killed = self.run_runner(kill_at=step).returncode == KILLED
             self.configure()
             self.leads_to_the_image()
             if not killed:
                 break
-            steps += 1
-        self.assertGreater(steps, 6)
+        self.assertGreater(step, 6)
 
     def test_files_of_an_earlier_version_are_removed(self):
         sites = self.folder / "sites"

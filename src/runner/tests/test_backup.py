@@ -7,7 +7,7 @@ import pathlib
 import shutil
 import unittest
 
-from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, PostgresServer, Scanner, ServerTest
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, PostgresServer, Scanner, ServerTest, Steps
 
 STEPS_MAX = 400
 OTHER_KEY = "b3RoZXIta2V5LW90aGVyLWtleS1vdGhlci1rZXktMTI="
@@ -273,7 +273,7 @@ class BackupTest(BackupCase):
 
     def test_backup_killed_at_every_step_and_run_again(self):
         before = self.rows(), self.files(), self.config()
-        for step in range(1, STEPS_MAX):
+        for step in (steps := Steps(STEPS_MAX)):
             killed = self.bench.run("backup", self.request(), kill_at=step).returncode == KILLED
             self.assertEqual((self.rows(), self.files(), self.config()), before)
             self.done("backup", self.request())
@@ -281,13 +281,13 @@ class BackupTest(BackupCase):
                              ["contents.json", "database.sql.gz", "private-files.tgz", "public-files.tgz"])
             if not killed:
                 break
-        self.assertTrue(10 < step < STEPS_MAX - 1, f"{step} steps")
-        print(f"backup: killed at each of {step - 1} steps and run again, whole every time")
+        self.assertGreater(step, 10)
+        print(f"backup: killed at {steps} and run again, whole every time")
 
     def test_restore_killed_at_every_step_and_run_again(self):
         before = self.rows(), self.files(), self.config()
         self.done("backup", self.request())
-        for step in range(1, STEPS_MAX):
+        for step in (steps := Steps(STEPS_MAX)):
             self.spoil()
             killed = self.bench.run("restore", self.restoration(), kill_at=step).returncode == KILLED
             self.done("restore", self.restoration())
@@ -296,8 +296,8 @@ class BackupTest(BackupCase):
             self.assertEqual(left, {".operator-lock", ".operator-settings", ".operator-state"})
             if not killed:
                 break
-        self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
-        print(f"restore: killed at each of {step - 1} steps and run again, byte for byte every time")
+        self.assertGreater(step, 20)
+        print(f"restore: killed at {steps} and run again, byte for byte every time")
 
 
 class PostgresBackupTest(ServerTest):

@@ -7,7 +7,7 @@ import signal
 import time
 import unittest
 
-from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Scanner, ServerTest
+from support import DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, SECRETS, Scanner, ServerTest, Steps
 
 STEPS_MAX = 200
 
@@ -46,7 +46,7 @@ class RunnerTest(ServerTest):
         self.assertEqual(self.bench.calls(), [], "a site that is ready is never touched")
 
     def test_init_killed_at_every_step_and_run_again(self):
-        for step in range(1, STEPS_MAX):
+        for step in (steps := Steps(STEPS_MAX)):
             self.server.reset()
             self.bench.close()
             self.new_bench()
@@ -56,8 +56,8 @@ class RunnerTest(ServerTest):
             self.assert_complete()
             if not killed:
                 break
-        self.assertTrue(20 < step < STEPS_MAX - 1, f"{step} steps")
-        print(f"init: killed at each of {step - 1} steps and run again, complete every time")
+        self.assertGreater(step, 20)
+        print(f"init: killed at {steps} and run again, complete every time")
 
     def test_init_killed_several_times_in_a_row(self):
         for step in (3, 9, 14, 19, 25, 31, 37):
@@ -66,7 +66,7 @@ class RunnerTest(ServerTest):
         self.assert_complete()
 
     def test_drop_killed_at_every_step_and_run_again(self):
-        for step in range(1, STEPS_MAX):
+        for step in (steps := Steps(STEPS_MAX)):
             self.server.reset()
             self.assert_done(self.bench.run("init"), "created")
             killed = self.bench.run("drop", kill_at=step).returncode == KILLED
@@ -76,8 +76,8 @@ class RunnerTest(ServerTest):
             self.assertEqual(left, [".schemas"], "an empty folder")
             if not killed:
                 break
-        self.assertTrue(8 < step < STEPS_MAX - 1, f"{step} steps")
-        print(f"drop: killed at each of {step - 1} steps and run again, nothing left every time")
+        self.assertGreater(step, 8)
+        print(f"drop: killed at {steps} and run again, nothing left every time")
 
     def test_a_site_can_be_created_again_after_drop(self):
         self.bench.run("init")
@@ -85,9 +85,10 @@ class RunnerTest(ServerTest):
         self.assert_done(self.bench.run("init", self.bench.request(identity="id-2")), "created")
 
     def test_no_secret_in_arguments_environment_or_output(self):
+        self.bench.watch()
         with Scanner() as scanner:
             results = [self.bench.run("init"), self.bench.run("drop"), self.bench.run("init", STAND_IN_FAILS="new-site")]
-        seen = scanner.seen | {pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()}
+        seen = scanner.seen | {self.bench.exposed()}
         for program in (b"site_runner.py", b"--defaults-extra-file", b"--protocol=tcp"):
             self.assertTrue(any(program in one for one in seen), f"{program} was not seen: nothing was searched")
         self.assertEqual(results[2].returncode, 30)
@@ -102,11 +103,12 @@ class RunnerTest(ServerTest):
     def test_version_14_is_created_without_root_and_without_showing_the_password(self):
         self.bench.close()
         self.new_bench(version=14)
+        self.bench.watch()
         self.assert_done(self.bench.run("init"), "created")
         self.assert_complete()
         self.assertIn(["bootstrap", DATABASE], self.bench.calls())
         self.assertIn("tabBootstrapped", self.server.root(f"SHOW TABLES IN {DATABASE}").stdout)
-        seen = pathlib.Path(f"{self.bench.folder}/calls.proc").read_bytes()
+        seen = self.bench.exposed()
         self.assertNotIn(PASSWORD.encode(), seen)
 
     def test_another_sites_directory_is_rejected(self):
@@ -347,7 +349,7 @@ class RunnerTest(ServerTest):
         sites = self.bench.folder / "sites"
         request = {"common_site_config": {"bench_id": "b"}}
         (sites / "common_site_config.json").write_text('{"mail_server": "mine"}')
-        for step in range(1, STEPS_MAX):
+        for step in Steps(STEPS_MAX):
             killed = self.bench.run("configure", request, kill_at=step).returncode == KILLED
             self.assertEqual(json.loads((sites / "common_site_config.json").read_text())["mail_server"], "mine")
             if not killed:

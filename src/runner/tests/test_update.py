@@ -9,7 +9,7 @@ import subprocess
 import time
 import unittest
 
-from support import ADMIN_PASSWORD, DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, Scanner
+from support import ADMIN_PASSWORD, DATABASE, ENCRYPTION_KEY, KILLED, PASSWORD, Scanner, Steps
 from test_jobs import BENCH_ID, OTHER_SITE, QUEUES, REDIS_PASSWORD, SITE, JobsCase
 
 STEPS_MAX = 300
@@ -117,6 +117,7 @@ class UpdateCase(JobsCase):
 class UpdateTest(UpdateCase):
     def test_a_site_is_migrated_and_served(self):
         queued = self.fill_queues()
+        self.bench.watch()
         with Scanner() as scanner:
             done = self.update()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
@@ -132,7 +133,7 @@ class UpdateTest(UpdateCase):
         self.bench.forget_calls()
         self.assertEqual(self.updated()["done"], "up to date")
         self.assertEqual(self.bench.calls(), [])
-        shown = b"".join(scanner.seen) + (done.stdout + done.stderr).encode() + (self.bench.folder / "calls.proc").read_bytes()
+        shown = b"".join(scanner.seen) + (done.stdout + done.stderr).encode() + self.bench.exposed()
         self.assertIn(b"runner_frappe.py", shown)
         for secret in (PASSWORD, ADMIN_PASSWORD, ENCRYPTION_KEY, REDIS_PASSWORD):
             self.assertNotIn(secret.encode(), shown)
@@ -411,7 +412,7 @@ class AroundTest(UpdateCase):
     def test_a_half_updated_site_is_dropped_without_remains(self):
         self.fill_queues()
         self.update(environment={"STAND_IN_DIES": "patch:p3"})
-        for step in range(1, 60):
+        for step in Steps(60):
             if self.bench.run("drop", self.bench.request(), kill_at=step).returncode != KILLED:
                 break
         left = [str(path.relative_to(self.bench.folder / "sites")) for path in (self.bench.folder / "sites").rglob("*")]

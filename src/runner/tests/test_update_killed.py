@@ -5,7 +5,7 @@ import subprocess
 import time
 import unittest
 
-from support import DATABASE, KILLED, PostgresServer, ServerTest
+from support import DATABASE, KILLED, PostgresServer, ServerTest, Steps
 from test_databases import HOSTILE, connection
 from test_jobs import QUEUES
 from test_update import ID, QUICK, STEPS, STEPS_MAX, UpdateCase
@@ -14,7 +14,7 @@ from test_update import ID, QUICK, STEPS, STEPS_MAX, UpdateCase
 class KilledTest(UpdateCase):
     def test_killed_at_every_step_and_run_again(self):
         restore = self.snapshot()
-        for step in range(1, STEPS_MAX, STEPS):
+        for step in (steps := Steps(STEPS_MAX, STEPS)):
             restore()
             queued = self.fill_queues()
             killed = self.update(kill_at=step).returncode == KILLED
@@ -24,13 +24,13 @@ class KilledTest(UpdateCase):
             self.assertEqual(self.patched(), ["patched by p2", "patched by p3"], f"step {step}")
             if not killed:
                 break
-        self.assertTrue(40 < step < STEPS_MAX - STEPS, f"{step} steps")
-        print(f"update: killed at every {STEPS}th of {step - 1} steps and run again, updated with each job once every time")
+        self.assertGreater(step, 40)
+        print(f"update: killed at {steps} and run again, updated with each job once every time")
 
     def test_a_failing_update_killed_at_every_step_and_run_again(self):
         self.new_image("p2", "fails_p3")
         restore = self.snapshot()
-        for step in range(2, STEPS_MAX, STEPS):
+        for step in (steps := Steps(STEPS_MAX, STEPS, first=2)):
             restore()
             queued = self.fill_queues()
             killed = self.update(kill_at=step).returncode == KILLED
@@ -39,13 +39,13 @@ class KilledTest(UpdateCase):
             self.assert_back(sum(queued, []))
             if not killed:
                 break
-        self.assertTrue(40 < step < STEPS_MAX - STEPS, f"{step} steps")
-        print(f"failing update: killed at every {STEPS}th of {step - 1} steps and run again, tables as before every time")
+        self.assertGreater(step, 40)
+        print(f"failing update: killed at {steps} and run again, tables as before every time")
 
     def test_killed_at_every_step_and_taken_back(self):
         restore = self.snapshot()
         ends = set()
-        for step in range(3, STEPS_MAX, STEPS):
+        for step in (steps := Steps(STEPS_MAX, STEPS, first=3)):
             restore()
             queued = self.fill_queues()
             killed = self.update(kill_at=step).returncode == KILLED
@@ -61,7 +61,7 @@ class KilledTest(UpdateCase):
             if not killed:
                 break
         self.assertEqual(ends, {0, 42})
-        print(f"update: killed at every {STEPS}th of {step - 1} steps and taken back, as before or updated every time")
+        print(f"update: killed at {steps} and taken back, as before or updated every time")
 
     def test_killed_inside_of_the_migration_and_in_its_return(self):
         queued = self.fill_queues()
@@ -78,7 +78,7 @@ class KilledTest(UpdateCase):
         """The site is released after the return to its dump: from then on, nobody loads the dump, and nobody sets jobs aside."""
         self.bench.add_code("erpnext", "p1")
         restore = self.snapshot()
-        for step in range(60, STEPS_MAX, 2):
+        for step in (steps := Steps(STEPS_MAX, 2, first=60)):
             restore()
             queued = self.fill_queues()
             failing = {"force": True, "environment": {"STAND_IN_FAILS": "migrated"}}
@@ -91,8 +91,8 @@ class KilledTest(UpdateCase):
             self.assertFalse(returned and [call for call in self.bench.calls() if call[0] == "migrate"], f"step {step}")
             if not killed:
                 break
-        self.assertTrue(70 < step < STEPS_MAX - 2, f"{step} steps")
-        print(f"failed forced update: killed at every second of steps 60 to {step - 1} and run again, served with each job once every time")
+        self.assertGreater(step, 70)
+        print(f"failed forced update: killed at {steps} from {steps.first} and run again, served with each job once every time")
 
     def test_each_change_of_a_table_is_seen(self):
         """Whatever a migration did before it was interrupted."""
@@ -155,17 +155,18 @@ c');
 
     def test_updated(self):
         self.bench.add_code("erpnext", "p1", "p2")
+        self.bench.watch()
         result = self.update()
         self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         self.assertEqual(self.bench.termination()["result"]["done"], "updated")
         self.assertIn("p2", self.columns())
         self.assertNotEqual(self.bench.record()["apps"], self.old)
         self.assertNotIn(HOSTILE, result.stdout + result.stderr)
-        self.assertNotIn(HOSTILE.encode(), (self.bench.folder / "calls.proc").read_bytes())
+        self.assertNotIn(HOSTILE.encode(), self.bench.exposed())
 
     def test_a_failing_update_killed_at_every_step_and_run_again(self):
         self.bench.add_code("erpnext", "p1", "p2", "fails_p3")
-        for step in range(1, STEPS_MAX, STEPS):
+        for step in (steps := Steps(STEPS_MAX, STEPS)):
             killed = self.update(kill_at=step).returncode == KILLED
             result = self.update()
             self.assertEqual(result.returncode, 42, result.stdout + result.stderr)
@@ -174,8 +175,8 @@ c');
             self.assertFalse((self.bench.folder / "sites/.holds/shop.example.com").exists())
             if not killed:
                 break
-        self.assertTrue(30 < step < STEPS_MAX - STEPS, f"{step} steps")
-        print(f"PostgreSQL, failing update: killed at every {STEPS}th of {step - 1} steps and run again, database as before every time")
+        self.assertGreater(step, 30)
+        print(f"PostgreSQL, failing update: killed at {steps} and run again, database as before every time")
 
     def test_an_open_connection_is_waited_for(self):
         self.bench.add_code("erpnext", "p1", "p2")
