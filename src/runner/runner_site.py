@@ -313,13 +313,15 @@ def keep_passwords_off_arguments(frappe, database):
 
 
 def bootstrap_only(frappe):
-    """Version 14 has no --no-setup-db: its database exists, so only the first import is done."""
+    """Version 14 has no --no-setup-db: its database exists, so only the first import is done. It also requires a character set and a
+    collation as defaults of the server, which the database and each of its tables have themselves."""
     from frappe.database.mariadb import setup_db
 
     def setup_database(force, source_sql, verbose, *_args, **_kwargs):
         setup_db.bootstrap_database(frappe.conf.db_name, verbose, source_sql)
 
     frappe.database.setup_database = setup_database
+    setup_db.check_database_settings = lambda: True
 
 
 def check(database, apps):

@@ -252,9 +252,19 @@ class DbManager:
 '''
 
 SETUP_14 = '''
-import json, os, frappe
+import json, os, sys, frappe
+def check_database_settings():
+    """As in Frappe: asks for the defaults of the server, although the database has its own."""
+    found = frappe.rows("SELECT @@character_set_server, @@collation_server").split()
+    if found != ["utf8mb4", "utf8mb4_unicode_ci"]:
+        print(f"For key collation_server. Expected value utf8mb4_unicode_ci, found value {found[1]}")
+    return found == ["utf8mb4", "utf8mb4_unicode_ci"]
+
 def bootstrap_database(db_name, verbose, source_sql=None):
     from frappe.database.db_manager import DbManager
+    if not check_database_settings():
+        print("Database settings do not match expected values; stopping database setup.")
+        sys.exit(1)
     frappe.record("bootstrap", db_name)
     with open(f"{frappe.conf.site}/site_config.json") as file:
         password = json.load(file)["db_password"]
