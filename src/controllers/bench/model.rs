@@ -32,9 +32,9 @@ use crate::{
 /// Path of the bench in the image.
 pub const BENCH_PATH: &str = "/home/frappe/frappe-bench";
 
-/// Volumes for folders of the image to which a component writes if its root file system is read-only: locks of Frappe's scheduler, and
-/// nginx's configuration and large requests.
-pub const WRITTEN: [&str; 4] = ["config", "nginx-configuration", "nginx-state", "run"];
+/// Volumes for folders of the image to which a component writes if its root file system is read-only: locks of Frappe's scheduler, nginx's
+/// configuration and large requests, and a folder that is empty, but without which `bench` has no commands.
+pub const WRITTEN: [&str; 5] = ["config", "nginx-configuration", "nginx-state", "run", "pids"];
 
 /// Input of the builders of a bench's objects.
 pub struct Input<'a> {

@@ -237,6 +237,8 @@ fn every_setting_is_applied_to_its_object() {
         (&pod("prod-gunicorn")["containers"][0]["imagePullPolicy"], json!("Always")),
         (&pod("prod-gunicorn")["imagePullSecrets"], json!([{"name": "registry"}])),
         (&pod("prod-gunicorn")["securityContext"]["runAsUser"], json!(1001)),
+        (&pod("prod-worker-long")["containers"][0]["env"], json!([{"name": "USER", "value": "frappe"}])),
+        (&pod("prod-scheduler")["containers"][0]["env"], json!([{"name": "USER", "value": "frappe"}])),
         (&pod("prod-gunicorn")["securityContext"]["seccompProfile"]["type"], json!("RuntimeDefault")),
         (&pod("prod-gunicorn")["containers"][0]["securityContext"]["readOnlyRootFilesystem"], json!(true)),
         (&pod("prod-gunicorn")["containers"][0]["resources"], json!({"requests": {"memory": "1Gi"}})),

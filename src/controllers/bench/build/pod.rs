@@ -8,7 +8,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Affinity, Capabilities, Container, EmptyDirVolumeSource, LocalObjectReference, PodAffinity,
+            Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodAffinity,
             PodAffinityTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
             SecurityContext, TopologySpreadConstraint,
         },
@@ -196,10 +196,16 @@ pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
     if container_security(input).read_only_root_filesystem != Some(true) {
         return Vec::new();
     }
-    let paths = [&format!("{BENCH_PATH}/config"), "/etc/nginx/conf.d", "/var/lib/nginx", "/run"];
-    let of_component = if component == "nginx" { WRITTEN.len() } else { 1 };
-    let folders = WRITTEN.into_iter().zip(paths).take(of_component);
-    folders.map(|(name, path)| Mounted::empty(name, path, EmptyDirVolumeSource::default())).collect()
+    let config = format!("{BENCH_PATH}/config");
+    let pids = format!("{config}/pids");
+    let paths = [&config, "/etc/nginx/conf.d", "/var/lib/nginx", "/run", &pids];
+    let of_component: &[usize] = match component {
+        "nginx" => &[0, 1, 2, 3],
+        _ if component == "scheduler" || component.starts_with("worker-") => &[0, 4],
+        _ => &[0],
+    };
+    let empty = |at: &usize| Mounted::empty(WRITTEN[*at], paths[*at], EmptyDirVolumeSource::default());
+    of_component.iter().map(empty).collect()
 }
 
 /// The restricted Pod Security Standard and the image's user, overridden by the bench's settings.
@@ -229,6 +235,14 @@ pub(super) fn restricted(user: i64, openshift: bool) -> PodSecurityContext {
 pub(in crate::controllers) fn container_security(input: &Input) -> SecurityContext {
     let defaults = SecurityContext { read_only_root_filesystem: Some(false), ..without_privileges() };
     merged(defaults, security(input).security_context)
+}
+
+/// Environment of a container that runs `bench`, which asks for its user's name and fails if the user has none. Only the image's user
+/// and root have one; where OpenShift assigns the user, the container runtime adds it.
+pub(super) fn name_of_user(input: &Input) -> Option<Vec<EnvVar>> {
+    let of_pod = pod_security(&security(input), input.capabilities.openshift).run_as_user;
+    let user = container_security(input).run_as_user.or(of_pod)?;
+    (![0, FRAPPE_USER].contains(&user)).then(|| vec![pod::variable("USER", "frappe")])
 }
 
 /// Security context of a container by the restricted Pod Security Standard.

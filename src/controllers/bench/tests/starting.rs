@@ -176,7 +176,8 @@ fn comes_up_to_date_in_turn(mut world: Observed) {
     assert!(scheduler["command"].is_array(), "{scheduler}");
 }
 
-/// nginx exited with 30 if it could not write its configuration, and the scheduler if it could not write its lock.
+/// nginx exited with 30 if it could not write its configuration, and the scheduler if it could not write its lock. `bench` has no commands if
+/// the volume hides the folder `pids`.
 #[test]
 fn written_folders_are_volumes_if_the_root_is_read_only() {
     let paths = |spec: Value, name: &str| {
@@ -190,7 +191,12 @@ fn written_folders_are_volumes_if_the_root_is_read_only() {
         assert!(paths(read_only.clone(), "prod-nginx").iter().any(|it| it == path), "{path}");
     }
     let config = "/home/frappe/frappe-bench/config".to_owned();
-    assert!(paths(read_only, "prod-scheduler").contains(&config));
+    let pids = format!("{config}/pids");
+    for name in ["prod-scheduler", "prod-worker-short"] {
+        let found = paths(read_only.clone(), name);
+        assert!(found.contains(&config) && found.contains(&pids), "{name}: {found:?}");
+    }
+    assert!(!paths(read_only, "prod-gunicorn").contains(&pids), "it is not started by bench");
     assert!(!paths(json!({}), "prod-scheduler").contains(&config), "other templates do not change");
 }
 
