@@ -21,7 +21,7 @@ import sys
 
 RUNNER = pathlib.Path(__file__).resolve().parent.parent / "site_runner.py"
 ORDER_BYTES_MAX = 1 << 16
-SECONDS_MAX = 120
+SECONDS_MAX = 600
 
 
 def run(python, arguments, environment, folder, kill_at=None):

@@ -51,7 +51,17 @@ def use_memory():
         tempfile.tempdir = os.environ["TMPDIR"] = "/dev/shm"
 
 
+def use_postgres_itself():
+    """Puts the newest PostgreSQL's own programs first on the PATH. Debian's psql is a script in Perl that finds them, which takes twice as
+    long as the program."""
+    folders = [folder for folder in pathlib.Path("/usr/lib/postgresql").glob("*/bin") if (folder / "psql").exists()]
+    if folders:
+        newest = max(folders, key=lambda folder: float(folder.parent.name))
+        os.environ["PATH"] = f"{newest}{os.pathsep}{os.environ['PATH']}"
+
+
 use_memory()
+use_postgres_itself()
 
 
 def must(command, **settings):
