@@ -35,6 +35,10 @@ pub enum Code {
     SiteMismatch,
     /// The site's directory belongs to another FrappeSite.
     SiteNameTaken,
+    /// The site's directory is in the folder of another revision of the bench.
+    SiteElsewhere,
+    /// Two folders of the bench's revisions have a directory of the site.
+    SiteTwice,
     /// A command of Frappe, Git or an app failed.
     CommandFailed,
     /// A file could not be read or written.
@@ -156,6 +160,7 @@ mod tests {
             include_str!("../runner/runner_hold.py"),
             include_str!("../runner/runner_jobs.py"),
             include_str!("../runner/runner_maintenance.py"),
+            include_str!("../runner/runner_revisions.py"),
             include_str!("../runner/runner_site.py"),
             include_str!("../runner/runner_update.py"),
         ];

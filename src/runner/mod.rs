@@ -3,7 +3,7 @@
 /// Name of the file that is run.
 pub const FILE_NAME: &str = "site_runner.py";
 /// Every file, by name.
-pub const FILES: [(&str, &str); 15] = [
+pub const FILES: [(&str, &str); 18] = [
     (FILE_NAME, include_str!("site_runner.py")),
     ("runner_apps.py", include_str!("runner_apps.py")),
     ("runner_assets.py", include_str!("runner_assets.py")),
@@ -17,8 +17,11 @@ pub const FILES: [(&str, &str); 15] = [
     ("runner_jobs.py", include_str!("runner_jobs.py")),
     ("runner_maintenance.py", include_str!("runner_maintenance.py")),
     ("runner_nginx.py", include_str!("runner_nginx.py")),
+    ("runner_revisions.py", include_str!("runner_revisions.py")),
+    ("runner_routes.py", include_str!("runner_routes.py")),
     ("runner_site.py", include_str!("runner_site.py")),
     ("runner_update.py", include_str!("runner_update.py")),
+    ("runner_volume.py", include_str!("runner_volume.py")),
 ];
 /// Home of the runner: memory, so that what it writes there (a database client's password file) is on no disk.
 pub const HOME: &str = "/run/frappe-home";

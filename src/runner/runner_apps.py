@@ -14,6 +14,7 @@ import zlib
 from runner_bench import LISTED_APPS, list_apps, words
 from runner_code import record_image
 from runner_common import APP_NAME, Failure, frappe_version, last_words, open_plain, read_file, replace_file
+from runner_volume import SITES
 
 # The last line of a complete dump by mariadb-dump and pg_dump.
 DUMP_TRAILERS = ("-- Dump completed", "-- PostgreSQL database dump complete")
@@ -269,7 +270,7 @@ def frappe(site, name, *arguments, stdin=""):
     """Runs one of Frappe's commands for the site in a separate process, without a password in the arguments. Returns the output."""
     program = os.path.join(os.path.dirname(os.path.abspath(__file__)), "runner_frappe.py")
     command = [sys.executable, "-u", program, "frappe", "--site", site.name, *arguments]
-    done = subprocess.run(command, cwd="sites", input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    done = subprocess.run(command, cwd=SITES, input=stdin, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
                           errors="replace", check=False)
     sys.stdout.write(done.stdout)
     if done.returncode:

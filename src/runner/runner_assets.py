@@ -15,10 +15,13 @@ import time
 
 from runner_common import Failure, locked, read_file, replace_file
 from runner_jobs import Reader, common_config, connect
+from runner_volume import OWN, SITES, shared
 
 # Folder of the kept bundles, by which nginx finds them, and the lists of each image's bundles, the newest image last.
-KEPT = os.path.join("sites", ".bundles")
+KEPT = shared(".bundles")
 LISTS = os.path.join(KEPT, "images.json")
+# By this link, nginx of a later revision finds them below its folder of sites.
+LINK_TO_KEPT = os.path.join(SITES, ".bundles")
 IMAGES_KEPT = 3
 # At most this part of the volume's free space is used.
 FREE_PARTS = 2
@@ -48,6 +51,17 @@ def keep_bundles():
             put_bundles(found)
     except (OSError, Failure) as error:
         print(f"bundles of this image are not kept: {error}")
+
+
+def link_kept():
+    """Links the kept bundles to the folder of a later revision."""
+    if OWN == 1 or os.path.lexists(LINK_TO_KEPT):
+        return
+    part = LINK_TO_KEPT + PART
+    if os.path.lexists(part):
+        os.unlink(part)
+    os.symlink(os.path.abspath(KEPT), part)
+    os.rename(part, LINK_TO_KEPT)
 
 
 def bundles():
@@ -106,7 +120,7 @@ def own_list():
     """The list of this image's bundles, as Frappe makes it; empty if the image has no built assets."""
     found = {}
     for name in NAMES:
-        found.update(json.loads(read_file(os.path.join("sites", "assets", name)) or "{}"))
+        found.update(json.loads(read_file(os.path.join(SITES, "assets", name)) or "{}"))
     return found
 
 

@@ -38,6 +38,7 @@ from runner_maintenance import (
     stop_jobs,
 )
 from runner_site import ready_site
+from runner_volume import SITES
 
 # Keys of a site's configuration without which stored passwords cannot be read.
 KEYS = ("encryption_key", "backup_encryption_key")
@@ -322,7 +323,7 @@ def check_part(staging, contents, part):
 
 def room():
     """How many bytes, and how many files, an archive may add to the volume of the sites."""
-    volume = os.statvfs("sites")
+    volume = os.statvfs(SITES)
     spare = volume.f_blocks * FREE_PERCENT_MIN // 100
     # Some file systems do not count files.
     return max(volume.f_bavail - spare, 0) * volume.f_frsize, volume.f_favail if volume.f_files else None

@@ -3,14 +3,16 @@
 import json
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
 import urllib.parse
 
-from runner_assets import keep_bundles
+from runner_assets import keep_bundles, link_kept
 from runner_code import assume_records, code_of_image, with_code
 from runner_common import APP_NAME, LOCK_WAIT_SECONDS, Failure, last_words, locked, read_file, replace_file, secret
+from runner_volume import NUMBER, REVISIONS, SITES, VOLUME, in_volume, shared
 
 REVISION = re.compile(r"[0-9a-f]{8,64}")
 # Allowed repositories: no folder of the pod, and no transport for which git runs a helper program.
@@ -21,19 +23,25 @@ BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@#-]*")
 TOKEN_CHARACTERS_MIN = 8
 # The folders of a bench that contain code; they are copied if apps are added.
 CODE = ("apps", "env", "assets")
-CODE_KEPT_MAX = 3
+# With revisions, several older ones run, and one that did not come up may lie between them.
+CODE_KEPT_MAX = 6 if VOLUME else 3
 # Longest wait for another pod that copies code and installs apps.
 CODE_WAIT_SECONDS = 900
 # Folder of the copies on the volume, one for each revision, and the suffix of an incomplete copy.
-COPIES = os.path.join("sites", ".apps")
+COPIES = shared(".apps")
 PART = ".part"
 # Apps of the bench according to Frappe, and apps that have ever been listed.
-LISTED_APPS = os.path.join("sites", "apps.txt")
-KNOWN_APPS = os.path.join("sites", ".operator-apps")
+LISTED_APPS = os.path.join(SITES, "apps.txt")
+KNOWN_APPS = os.path.join(SITES, ".operator-apps")
 
 # The link to the image's assets, and the prefix of temporary files for it: no site's name begins with a dot.
-LINK = os.path.join("sites", "assets")
-PART_OF_LINK = os.path.join("sites", ".assets")
+LINK = os.path.join(SITES, "assets")
+PART_OF_LINK = os.path.join(SITES, ".assets")
+# nginx of each older revision, by number: HOST:PORT.
+ROUTES = shared(REVISIONS, "routes.json")
+ROUTE = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?:[0-9]{1,5}")
+# By what it contains, nginx of an older revision knows a request that the newest one passes on.
+TOKEN = shared(REVISIONS, ".token")
 
 
 def code_folder(revision):
@@ -44,12 +52,23 @@ def code_folder(revision):
 
 def locked_volume(seconds=LOCK_WAIT_SECONDS):
     """Locks files that the bench's sites share. Hold it only briefly: Jobs of sites wait for it."""
-    return locked(os.path.join("sites", ".operator-lock"), "what the bench's sites share", seconds)
+    return locked(shared(".operator-lock"), "what the bench's sites share", seconds)
 
 
 def locked_code():
     """Locks the copies of the code, for the pod that creates a copy or installs apps in it. It may be held for a long time."""
-    return locked(os.path.join("sites", ".operator-code-lock"), "the bench's code", CODE_WAIT_SECONDS)
+    return locked(shared(".operator-code-lock"), "the bench's code", CODE_WAIT_SECONDS)
+
+
+def make_folder(request):
+    """Makes the folder of a revision, before pods mount it."""
+    number = request["number"]
+    if not VOLUME or number == 1 or not NUMBER.fullmatch(str(number)):
+        raise Failure("RequestInvalid", "request", "number must be 2 or more, and the volume's root must be mounted")
+    os.makedirs(in_volume(number), exist_ok=True)
+    if not read_file(TOKEN):
+        replace_file(TOKEN, secrets.token_hex(16), 0o640)
+    return "made"
 
 
 def seed(request):
@@ -152,9 +171,12 @@ def step(name, command):
 def configure(request):
     """Merges keys into common_site_config.json and lists the image's apps in apps.txt; other entries are kept.
 
-    The result contains the apps of the image and their code. With `assume`, sites without a record of their schema get this image's.
+    The result contains the apps of the image and their code. With `assume`, sites without a record of their schema get this image's;
+    `older` has the nginx of each older revision.
     """
-    path = os.path.join("sites", "common_site_config.json")
+    if "older" in request:
+        put_routes(request["older"])
+    path = os.path.join(SITES, "common_site_config.json")
     if request.get("code"):
         with locked_code():
             install_apps(request["code"])
@@ -168,11 +190,20 @@ def configure(request):
         found = [name for name in found if not name.startswith(".")]
         list_found(found, request.get("apps", []))
         forget_parts_of_link()
+        link_kept()
     link_assets()
     keep_bundles()
     if request.get("assume"):
         assume_records()
     return with_code({"apps": found}, code_of_image())
+
+
+def put_routes(routes):
+    """Writes where nginx of each older revision is."""
+    if not VOLUME or not all(NUMBER.fullmatch(number) and ROUTE.fullmatch(route) for number, route in routes.items()):
+        raise Failure("RequestInvalid", "request", "older must have HOST:PORT by numbers, and the volume's root must be mounted")
+    os.makedirs(os.path.dirname(ROUTES), exist_ok=True)
+    replace_file(ROUTES, json.dumps(routes, sort_keys=True) + "\n")
 
 
 def list_found(found, wanted):

@@ -11,9 +11,10 @@ import re
 import stat
 
 from runner_common import APP_NAME, open_plain, read_file, replace_file
+from runner_volume import SITES, shared
 
 # Records of the sites, by name.
-SCHEMAS = os.path.join("sites", ".schemas")
+SCHEMAS = shared(".schemas")
 VERSION = re.compile(rb"""^__version__\s*(?::[^=]*)?=\s*["']([^"'\n]*)["']""", re.MULTILINE)
 VERSION_MAX = 32
 SCHEMA = re.compile(r"[0-9a-f]{16}")
@@ -172,7 +173,7 @@ def assume_records():
 
 def complete_directories():
     """Names and identities of the volume's sites that were created completely, by name."""
-    for entry in sorted(os.scandir("sites"), key=lambda it: it.name):
+    for entry in sorted(os.scandir(SITES), key=lambda it: it.name):
         state, _, identity = read_file(os.path.join(entry.path, ".operator-state")).strip().partition(" ") if entry.is_dir() else ("", "", "")
         if state == "ready":
             yield entry.name, identity

@@ -42,6 +42,8 @@ CODES = {
     "SiteDirectoryTaken": 21,
     "SiteMismatch": 21,
     "SiteNameTaken": 22,
+    "SiteTwice": 22,
+    "SiteElsewhere": 23,
     "CommandFailed": 30,
     "FilesFailed": 30,
     "SiteIncomplete": 31,
@@ -59,11 +61,12 @@ CODES = {
 
 
 class Failure(Exception):
-    """A failed step, with a code of `CODES` for the operator and an error for users."""
+    """A failed step, with a code of `CODES` for the operator and an error for users, and the number of the revision in whose folder the
+    site is, if that is to be told."""
 
-    def __init__(self, code, step, error):
+    def __init__(self, code, step, error, revision=None):
         super().__init__(error)
-        self.code, self.step, self.error = code, step, error
+        self.code, self.step, self.error, self.revision = code, step, error, revision
 
 
 class Redacting:

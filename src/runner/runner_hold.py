@@ -3,13 +3,13 @@ another image held, and that fit this one, are released."""
 
 import os
 import time
-import types
 
 from runner_code import code_of_image, complete_directories, misfits, record_of
 from runner_common import SITE_NAME, Failure
-from runner_jobs import jobs_of
+from runner_jobs import jobs_in
 from runner_maintenance import end_hold, hold, is_half_updated, restoring
 from runner_site import IDENTITY, Site
+from runner_volume import SITES
 
 # How many sites are locked at once: each lock is an open file, and each group reads the queues once.
 GROUP = 100
@@ -85,7 +85,7 @@ def hold_group(sites, image):
                 continue
             taken.append(site)
             hold(site)
-        if taken and (jobs := jobs_of(types.SimpleNamespace(name=""))):
+        if taken and (jobs := jobs_in(SITES)):
             moved = jobs.reached(lambda: jobs.set_aside_of({site.name for site in taken}))
             print(f"{len(taken)} sites are held, {moved} of their queued jobs are set aside", flush=True)
     finally:

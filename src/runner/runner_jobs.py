@@ -18,6 +18,7 @@ import urllib.parse
 import zlib
 
 from runner_common import Failure, numbers, read_file, secret
+from runner_volume import SITES, folder_of, revisions
 
 # Timeout of a job in Frappe's long queue, plus a minute: by then it has ended, or its worker has killed it.
 WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_JOBS_WAIT_SECONDS", "1560"))
@@ -45,6 +46,17 @@ for at = 1, #ARGV, 2 do
 end
 return redis.call('DEL', KEYS[1])
 """
+# Moves the jobs of the list KEYS[1] to the end of the list KEYS[2]. ARGV has three for each job: its entry in that list, its queue's
+# key, and its queue's name; the keys of the jobs are KEYS[3] …. A job without data stays without.
+CARRY = """
+for at = 1, #ARGV, 3 do
+  local job = KEYS[2 + (at + 2) / 3]
+  redis.call('RPUSH', KEYS[2], ARGV[at])
+  redis.call('SADD', 'rq:queues', ARGV[at + 1])
+  if redis.call('EXISTS', job) == 1 then redis.call('HSET', job, 'origin', ARGV[at + 2]) end
+end
+return redis.call('DEL', KEYS[1])
+"""
 # Renames a job, unless that was done.
 RENAME = """
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('EXISTS', KEYS[2]) == 0 then redis.call('RENAME', KEYS[1], KEYS[2]) end
@@ -67,30 +79,45 @@ def connect(url):
     return redis.Redis.from_url(url, socket_timeout=CONNECT_SECONDS, socket_connect_timeout=CONNECT_SECONDS), redis.RedisError
 
 
-def common_config():
-    """The configuration that the bench's sites share."""
-    return json.loads(read_file(os.path.join("sites", "common_site_config.json")) or "{}")
+def common_config(folder=SITES):
+    """The configuration that the sites of a folder share."""
+    return json.loads(read_file(os.path.join(folder, "common_site_config.json")) or "{}")
 
 
 def jobs_of(site):
     """The site's jobs; None if the bench has no queues."""
-    config = common_config()
+    return jobs_in(site.folder, site.name)
+
+
+def jobs_in(folder, name=""):
+    """Jobs of a site in the queues of the revision with this folder; None if it has no queues."""
+    config = common_config(folder)
     url = config.get("redis_queue")
-    return Jobs(site.name, url, config.get("bench_id", "")) if url else None
+    return Jobs(name, url, config.get("bench_id", ""), folder == SITES) if url else None
 
 
-def forget_deferred(database_name):
-    """Deletes the rows that Frappe has put into the Redis cache to insert them later, by its scheduler: they are from before a restore.
-    Frappe's own clear-cache keeps them."""
-    url = common_config().get("redis_cache")
+def jobs_elsewhere(site):
+    """Jobs of the site in the queues of other revisions: those that were set aside there before it was moved."""
+    found = (jobs_in(folder_of(number), site.name) for number in revisions() if number != site.revision)
+    return [jobs for jobs in found if jobs]
+
+
+def deferred_keys(redis, database_name):
+    """Keys of the rows that Frappe has put into the Redis cache to insert them later, by its scheduler."""
+    prefix = re.sub(r"([][*?\\])", r"\\\1", database_name)
+    for pattern in DEFERRED:
+        yield from redis.scan_iter(match=f"{prefix}|{pattern}", count=SCAN_COUNT)
+
+
+def forget_deferred(database_name, folder=SITES):
+    """Deletes the rows that wait in the Redis cache: they are from before a restore, or were copied. Frappe's own clear-cache keeps them."""
+    url = common_config(folder).get("redis_cache")
     if not url:
         return
     redis, error = connect(url)
-    prefix = re.sub(r"([][*?\\])", r"\\\1", database_name)
     try:
-        for pattern in DEFERRED:
-            for key in redis.scan_iter(match=f"{prefix}|{pattern}", count=SCAN_COUNT):
-                redis.delete(key)
+        for key in deferred_keys(redis, database_name):
+            redis.delete(key)
     except error as failure:
         print(f"rows that wait in the Redis cache were not deleted: {type(failure).__name__}: {failure}")
 
@@ -98,9 +125,11 @@ def forget_deferred(database_name):
 class Jobs:
     """Jobs of one site, in all queues of its bench."""
 
-    def __init__(self, site, url, bench):
+    def __init__(self, site, url, bench, is_own):
         self.redis, self.error = connect(url)
-        self.site, self.bench = site, bench
+        self.site, self.url, self.bench = site, url, bench
+        # Whether the workers have this image's version of rq. Those of another revision know its own ids.
+        self.is_own = is_own
         # Sites of jobs whose ids do not contain the site.
         self.sites = {}
         self.aside = self.aside_of(site)
@@ -155,11 +184,43 @@ class Jobs:
     def put_back(self):
         """Moves the jobs that were set aside to the head of their queues, in order. A job that is queued already stays there."""
         entries = [json.loads(entry) for entry in dict.fromkeys(self.redis.lrange(self.aside, 0, -1))]
-        if has_rq_2():
+        if self.is_own and has_rq_2():
             entries = [(queue, self.renamed(job)) for queue, job in entries]
         keys = [self.aside, *dict.fromkeys(queue for queue, _ in entries)]
         jobs = [text for queue, job in reversed(entries) for text in (keys.index(queue) + 1, job)]
         self.redis.eval(PUT_BACK, len(keys), *keys, *jobs)
+
+    def has_server_of(self, other):
+        """Whether both are in the same database of the same server."""
+        mine, others = (urllib.parse.urlsplit(url) for url in (self.url, other.url))
+        return (mine.hostname, mine.port, mine.path.strip("/") or "0") == (others.hostname, others.port, others.path.strip("/") or "0")
+
+    def carry(self, former):
+        """Moves jobs that were set aside in another revision to this one's list, for its queues of the same names."""
+        if not self.has_server_of(former):
+            return
+        keys, arguments = [former.aside, self.aside], []
+        for entry in dict.fromkeys(self.redis.lrange(former.aside, 0, -1)):
+            queue, job = json.loads(entry)
+            name = queue.removeprefix("rq:queue:").removeprefix(f"{former.bench}:")
+            keys.append(f"rq:job:{job}")
+            arguments += [json.dumps([f"rq:queue:{self.bench}:{name}", job]), f"rq:queue:{self.bench}:{name}", f"{self.bench}:{name}"]
+        if arguments:
+            self.redis.eval(CARRY, len(keys), *keys, *arguments)
+
+    def forget_queued(self):
+        """Discards queued jobs, their data first; returns their number."""
+        found = 0
+        for queue in self.queues():
+            for job in self.redis.lrange(queue, 0, -1):
+                if self.is_ours(job):
+                    self.forget(job.decode())
+                    found += self.redis.lrem(queue, 0, job)
+        return found
+
+    def forget(self, job):
+        """Deletes a job's data."""
+        self.redis.delete(f"rq:job:{job}", f"rq:job:{job}:dependents", f"rq:results:{job}")
 
     def renamed(self, job):
         """The job's id as rq 2 accepts it; it was queued by a former image's version."""
@@ -173,7 +234,7 @@ class Jobs:
         and does not queue it again. Returns their number."""
         jobs = {json.loads(entry)[1] for entry in self.redis.lrange(self.aside, 0, -1)}
         for job in jobs:
-            self.redis.delete(f"rq:job:{job}", f"rq:job:{job}:dependents", f"rq:results:{job}")
+            self.forget(job)
         self.redis.delete(self.aside)
         return len(jobs)
 

@@ -14,7 +14,8 @@ import time
 
 from runner_code import code_of_image, misfits, record_of
 from runner_common import ENDED, Failure, frappe_version, numbers, read_file, replace_file
-from runner_jobs import Told, jobs_of
+from runner_jobs import Told, jobs_elsewhere, jobs_of
+from runner_volume import shared
 
 # Web workers of version 16 cache a site's configuration for this long: until then they may write to the database.
 MAINTENANCE_WAIT_SECONDS = float(os.environ.get("SITE_RUNNER_MAINTENANCE_WAIT_SECONDS", "60"))
@@ -22,7 +23,7 @@ CACHING_VERSION = 16
 # Entries in the configuration of a site that is being restored or held.
 MAINTENANCE = {"maintenance_mode": 1, "pause_scheduler": 1}
 # Folder by which nginx answers for sites under an update: a file for each with its identity.
-HOLDS = os.path.join("sites", ".holds")
+HOLDS = shared(".holds")
 # Phases of an update in which nothing of the site was changed.
 UNTOUCHED = ("holding", "draining", "dumping")
 
@@ -158,8 +159,10 @@ def give_back(site, jobs):
 
 
 def put_jobs_back(site, jobs):
-    """The same, whether the site is held or not."""
+    """The same, whether the site is held or not. Jobs that were set aside before the site was moved come along."""
     try:
+        for former in jobs_elsewhere(site) if jobs else ():
+            jobs.reached(lambda former=former: jobs.carry(former))
         if jobs:
             jobs.reached(jobs.put_back)
     except Failure as failure:
@@ -176,7 +179,8 @@ def discard(site, jobs):
     if not jobs:
         return
     jobs.reached(jobs.set_aside)
-    print(f"{jobs.reached(jobs.discard)} queued jobs from before the restore were discarded")
+    for other in (jobs, *jobs_elsewhere(site)):
+        print(f"{other.reached(other.discard)} queued jobs from before the restore were discarded")
     forget_aside(site)
 
 

@@ -4,13 +4,12 @@ Frappe finds a site by its name, but the site's host may differ. The image's ngi
 which is mapped from the host here; a host without an entry is used as the site's name, and Frappe responds with 404 if there is
 no such site. Changes of the volume cannot be watched, so the modification times of folders are read once a second.
 
-A site is held if its schema is not the one of this image's code, or while its update says so: its hosts are answered with 503. nginx looks
-for a file with the site's name in a folder of this pod, so a hold begins and ends without a reload.
+A site is held if its schema is not the one of this image's code, or while its update says so: its hosts are answered with 503. One that
+another revision of the bench serves is led there (runner_routes).
 """
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +18,11 @@ import time
 
 from runner_assets import watch_list
 from runner_bench import link_assets
-from runner_code import SCHEMAS, code_of_image, misfits, record_of
 from runner_common import SITE_NAME, Failure, open_plain, read_file, replace_file
-from runner_maintenance import HOLDS
+from runner_routes import CONFIGURATION, HOLD, holds_of_this_pod, look, tell_once
 from runner_site import HOSTS
+from runner_volume import VOLUME
 
-CONFIGURATION = os.environ.get("SITE_RUNNER_NGINX_CONFIGURATION", "/etc/nginx/conf.d")
 LOOK_SECONDS = float(os.environ.get("SITE_RUNNER_NGINX_LOOK_SECONDS", "1"))
 # Until the template that the image's script writes at the start is corrected, and for how long at most.
 START_LOOK_SECONDS, START_SECONDS = 0.05, 10
@@ -47,23 +45,12 @@ ASSETS = re.compile(r"\blocation\s+/assets\b[^}]*")
 KEPT_BUNDLES = "/.bundles$uri"
 # The beginning of the server block, and the directive that is added there.
 SERVER = re.compile(r"(^|\n)(\s*server\s*\{)")
-HELD = os.path.join(CONFIGURATION, "frappe-held")
-HOLD = os.path.join(CONFIGURATION, "frappe-hold.server")
 INCLUDE = f"include {HOLD};"
-RETRY_SECONDS = 30
 # A name that no site has.
 NO_SITE = "held.invalid"
-# The location ends the request: the image's own pages for errors, and a 503 of gunicorn, are not affected.
-HOLD_TEXT = f"""if (-f "{HELD}/$frappe_site") {{ rewrite ^ /.frappe-hold last; }}
-location = /.frappe-hold {{
-    internal;
-    default_type text/plain;
-    add_header Retry-After {RETRY_SECONDS} always;
-    add_header X-Frappe-Hold $frappe_site always;
-    add_header Cache-Control no-store always;
-    return 503 "This site is being updated. Please try again soon.\\n";
-}}
-"""
+# The image's template sends the address that a request came from. One that nginx of a later revision passes on has the address that it
+# came from there.
+STOCK_CLIENT = re.compile(r"(\bproxy_set_header\s+X-Forwarded-For\s+)\$remote_addr(\s*;)")
 
 
 def serve(_request):
@@ -74,16 +61,15 @@ def serve(_request):
         # Without the link, nginx serves everything except assets.
         print(f"sites/assets: {error}", flush=True)
     threading.Thread(target=watch_list, daemon=True).start()
-    holds = Holds()
-    holds.follow()
-    replace_file(HOLD, HOLD_TEXT)
+    holds = holds_of_this_pod()
+    holds.begin()
     seen = look(HOSTS)
-    write_map(holds.held)
+    write_map(holds.unserved())
     server = subprocess.Popen(["nginx-entrypoint.sh"])
     signal.signal(signal.SIGTERM, lambda *_: stop(server))
     begun = loaded = time.monotonic()
     # Whether nginx has read the corrected template, whether it must read its configuration, and whether the map is the first one.
-    corrected, must_load, is_first = False, False, bool(holds.held)
+    corrected, must_load, is_first = False, False, bool(holds.unserved())
     while True:
         starting = not corrected and time.monotonic() - begun < START_SECONDS
         try:
@@ -93,89 +79,22 @@ def serve(_request):
         holds.follow()
         now = look(HOSTS)
         is_correction = correct_template()
-        due = (now != seen or is_first and not starting) and time.monotonic() - loaded >= RELOAD_SECONDS
+        due = (now != seen or is_first and not starting or holds.is_stale()) and time.monotonic() - loaded >= RELOAD_SECONDS
         if due or is_correction:
             seen, is_first = now, False
             write_map()
+            holds.renew()
         must_load = must_load or due or is_correction
         if must_load and (starting or due or is_correction or time.monotonic() - loaded >= RELOAD_SECONDS):
             is_loaded = reload()
             corrected, must_load, loaded = corrected or is_loaded, not is_loaded, time.monotonic()
+            if is_loaded:
+                holds.loaded()
 
 
 def reload():
     """Whether nginx is told to read its configuration. It may not have started yet."""
     return all(subprocess.run(["nginx", *arguments], check=False).returncode == 0 for arguments in (["-t", "-q"], ["-s", "reload"]))
-
-
-def look(folder):
-    """Time of the last change of the folder; 0 if it is missing or cannot be read."""
-    try:
-        return os.stat(folder, follow_symlinks=False).st_mtime_ns
-    except OSError:
-        return 0
-
-
-class Holds:
-    """The held sites: a file for each in a folder of this pod."""
-
-    def __init__(self):
-        try:
-            self.image = code_of_image()
-        except OSError as error:
-            print(f"the image's code cannot be read, only sites under an update are held: {error}", flush=True)
-            self.image = None
-        self.seen = None
-        shutil.rmtree(HELD, ignore_errors=True)
-        os.makedirs(HELD)
-        self.held = set()
-        # What is known of each record, by its file: an unchanged one is not read again.
-        self.known = {}
-
-    def follow(self):
-        """Holds and releases sites after a change on the volume."""
-        now = look(SCHEMAS), look(HOLDS)
-        if now == self.seen:
-            return
-        records = list(entries(SCHEMAS))
-        wanted = {*filter(self.is_outdated, records), *entries(HOLDS)}
-        self.known = {site: self.known[site] for site in records if site in self.known}
-        for site in wanted - self.held:
-            with open(os.path.join(HELD, site), "w", encoding="utf-8"):
-                print(f"{site} is held until it is updated", flush=True)
-        for site in self.held - wanted:
-            os.unlink(os.path.join(HELD, site))
-            print(f"{site} is released", flush=True)
-        self.held, self.seen = wanted, now
-
-    def is_outdated(self, site):
-        """Whether the site's schema is not the one of this image's code. While its record cannot be read, nothing changes."""
-        try:
-            file = os.stat(os.path.join(SCHEMAS, site), follow_symlinks=False)
-        except OSError:
-            return site in self.held
-        file = file.st_ino, file.st_mtime_ns, file.st_size
-        if self.known.get(site, (None,))[0] != file:
-            record = record_of(site)
-            is_outdated = site in self.held if record is None or self.image is None else bool(misfits(record, self.image))
-            self.known[site] = file, is_outdated
-        return self.known[site][1]
-
-
-def entries(folder):
-    """Names of sites in a folder of the volume. An unknown entry is logged once."""
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        tell_once(f"{folder} cannot be read: {error.strerror}")
-        return
-    for name in names:
-        if SITE_NAME.fullmatch(name):
-            yield name
-        elif not name.startswith("."):
-            tell_once(f"{folder}: {name!r} is skipped: it is not a site's name")
 
 
 def write_map(without=()):
@@ -227,6 +146,8 @@ def correct_template():
     text = read_file(path)
     corrected = STOCK_ORIGIN.sub(r"\1$host", text)
     corrected = STOCK_ASSETS.sub(rf"\1 {KEPT_BUNDLES}\2", corrected)
+    if VOLUME:
+        corrected = STOCK_CLIENT.sub(r"\1$frappe_client\2", corrected)
     if INCLUDE not in corrected:
         corrected = SERVER.sub(lambda found: f"{found[0]}\n{INCLUDE}", corrected)
     if corrected == text:
@@ -248,15 +169,6 @@ def tell_unknown_template(text):
                       "image are not served during a rollout")
     if text and INCLUDE not in text:
         tell_once("the image's template has no server block that this runner knows: sites are served while they are updated")
-
-
-def tell_once(message):
-    if message not in tell_once.told:
-        tell_once.told.add(message)
-        print(message, flush=True)
-
-
-tell_once.told = set()
 
 
 def stop(server):

@@ -1,5 +1,6 @@
 """Creates, changes and drops one site. The result is always checked: Frappe's exit code is not trusted."""
 
+import contextlib
 import fcntl
 import inspect
 import json
@@ -10,15 +11,16 @@ import sys
 import traceback
 
 from runner_apps import check_removed, frappe, install_missing, refuse_lost_apps, refuse_needed, remove_apps, removed_apps, wanted_apps
-from runner_bench import list_apps
+from runner_bench import list_apps, locked_volume
 from runner_code import forget_record, narrow_record, record_image, record_of, result_of
 from runner_common import SITE_NAME, Failure, frappe_version, keep_off_github, keep_password_off, last_words, locked, numbers, read_file, replace_file, secret
 from runner_database import database as open_database
-from runner_jobs import jobs_of
+from runner_jobs import jobs_elsewhere, jobs_of
 from runner_maintenance import HOLDS, is_half_updated, is_outdated, refuse_outdated, settle_restore
+from runner_volume import OWN, SITES, VOLUME, folder_of, places, revisions, shared
 
 # Folder by which nginx maps hosts to sites: a file for each host that contains the site's name.
-HOSTS = os.path.join("sites", ".hosts")
+HOSTS = shared(".hosts")
 KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # An identity is used in names of folders.
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,63}")
@@ -40,7 +42,16 @@ class Site:
             raise Failure("RequestInvalid", "request", "site must be a DNS name in lower case")
         if not IDENTITY.fullmatch(self.identity):
             raise Failure("RequestInvalid", "request", "identity must be letters, digits and -")
-        self.path = os.path.join("sites", self.name)
+        self.hold_path = os.path.join(HOLDS, self.name)
+        self.updates_path = shared(".updates", f"{self.name}-{self.identity}")
+        self.backups_path = shared(".removed-apps", f"{self.name}-{self.identity}")
+        self.handle = None
+        self.lie_in(OWN)
+
+    def lie_in(self, revision):
+        """Sets the revision in whose folder the site's directory is."""
+        self.revision, self.folder = revision, folder_of(revision)
+        self.path = os.path.join(self.folder, self.name)
         self.state_path = os.path.join(self.path, ".operator-state")
         self.config_path = os.path.join(self.path, "site_config.json")
         self.settings_path = os.path.join(self.path, ".operator-settings")
@@ -49,11 +60,7 @@ class Site:
         self.restoring_path = os.path.join(self.path, ".operator-restoring")
         self.aside_path = os.path.join(self.path, ".operator-set-aside")
         self.held_path = os.path.join(self.path, ".operator-held")
-        self.hold_path = os.path.join(HOLDS, self.name)
         self.updating_path = os.path.join(self.path, ".operator-update")
-        self.updates_path = os.path.join("sites", ".updates", f"{self.name}-{self.identity}")
-        self.backups_path = os.path.join("sites", ".removed-apps", f"{self.name}-{self.identity}")
-        self.handle = None
 
     def lock(self):
         """Locks the site until the process ends or `unlock`."""
@@ -81,12 +88,41 @@ class Site:
         replace_file(self.state_path, f"{state} {self.identity}\n", 0o640)
 
 
-def ready_site(request):
+def find(site):
+    """Finds the folder in which the site's directory is; returns whether there is one."""
+    found = places(site.name) if VOLUME else []
+    if len(found) > 1:
+        raise Failure("SiteTwice", "state", f"{site.name} is in {' and in '.join(map(folder_of, found))}: move away the directory that is not in use")
+    if found:
+        site.lie_in(found[0])
+    return bool(found)
+
+
+def refuse_elsewhere(site):
+    """Rejects a site whose directory is in the folder of another revision."""
+    if find(site) and site.revision != OWN:
+        raise Failure("SiteElsewhere", "state", f"{site.name} is in {site.folder}, the folder of revision {site.revision}, not of revision {OWN}", site.revision)
+
+
+def lock_found(site, look):
+    """Locks the site's directory where it is found, also if it is moved in the meantime."""
+    look(site)
+    try:
+        site.lock()
+    except FileNotFoundError:
+        if not VOLUME:
+            raise
+        raise Failure("SiteLocked", "lock", f"another pod is moving {site.name}") from None
+    look(site)
+
+
+def ready_site(request, look=refuse_elsewhere):
     """The site, locked, which must have been created completely."""
     site = Site(request)
+    look(site)
     if not os.path.isdir(site.path):
         raise Failure("SiteIncomplete", "state", f"{site.path} does not exist: restore the volume")
-    site.lock()
+    lock_found(site, look)
     if site.state() != "ready":
         raise Failure("SiteIncomplete", "state", f"{site.name} was never created completely")
     if site.name == EVERY_SITE:
@@ -108,8 +144,11 @@ def init(request):
     site = Site(request)
     if read_file(site.state_path).partition(" ")[0] != "ready" or site.name == EVERY_SITE:
         refuse_reserved(site)
-    os.makedirs(site.path, exist_ok=True)
-    site.lock()
+    # No site is moved while its directory is made.
+    with locked_volume() if VOLUME else contextlib.nullcontext():
+        refuse_elsewhere(site)
+        os.makedirs(site.path, exist_ok=True)
+    lock_found(site, refuse_elsewhere)
     state = site.state()
     refuse_lost_apps()
     apps = wanted_apps(request)
@@ -252,7 +291,7 @@ def refuse_other_account(database):
 def new_site(site, database, apps):
     """Frappe's own installer, called in this process: no password in an argument (works on versions 14, 15, 16)."""
     admin_password = secret("admin-password")
-    os.chdir("sites")
+    os.chdir(SITES)
     try:
         import frappe
         import frappe.database
@@ -337,7 +376,7 @@ def check(database, apps):
 def forget_jobs(site):
     """Removes the site's jobs from the queues of its bench, if Redis responds: a new site of this name would run them."""
     try:
-        if jobs := jobs_of(site):
+        for jobs in filter(None, (jobs_of(site), *jobs_elsewhere(site))):
             jobs.reached(jobs.set_aside)
             jobs.reached(jobs.discard)
     except Failure as failure:
@@ -347,9 +386,10 @@ def forget_jobs(site):
 def drop(request):
     """Drops the database and removes the files, of this identity only."""
     site = Site(request)
-    trash = os.path.join("sites", f".dropped-{site.name}-{site.identity}")
+    refuse_elsewhere(site)
+    trash = os.path.join(SITES, f".dropped-{site.name}-{site.identity}")
     if os.path.isdir(site.path):
-        site.lock()
+        lock_found(site, refuse_elsewhere)
         if not site.state():
             if os.path.exists(site.config_path):
                 raise Failure("SiteDirectoryTaken", "state", f"{site.config_path} exists and was not created by a FrappeSite: nothing was dropped")
@@ -369,7 +409,9 @@ def drop(request):
     for folder in (site.backups_path, site.updates_path):
         if os.path.isdir(folder):
             shutil.rmtree(folder)
-    shutil.rmtree(trash, ignore_errors=True)
-    if os.path.isdir(trash):
-        shutil.rmtree(trash)
+    # A drop that was killed may have been another revision's.
+    for trash in (os.path.join(folder_of(number), os.path.basename(trash)) for number in revisions()):
+        shutil.rmtree(trash, ignore_errors=True)
+        if os.path.isdir(trash):
+            shutil.rmtree(trash)
     return "dropped"

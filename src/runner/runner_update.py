@@ -11,7 +11,7 @@ The file `.operator-update` in the site's directory has the `phase`, replaced be
 - `returned`: they are equal, and the update ends with its failure; nobody loads the dump from here;
 - `done`: the site is served again; nobody returns to the dump from here.
 
-A site whose database could not be restored stays held.
+A site whose database could not be restored stays held. runner_revisions moves a site between revisions, with one more phase.
 """
 
 import json
@@ -28,7 +28,7 @@ from runner_common import Failure, read_file, replace_file
 from runner_database import database as open_database
 from runner_jobs import LOOK_SECONDS, QUIET_SECONDS, jobs_of
 from runner_maintenance import HOLDS, UNTOUCHED, end_hold, hold, is_outdated, release, settle_restore, updating, wait_for_web_workers
-from runner_site import check, ready_site
+from runner_site import check
 
 ID = re.compile(r"[0-9a-f]{8}")
 DUMP, TABLES, PART = "database.sql.gz", "tables.json", ".part"
@@ -40,19 +40,23 @@ WITHOUT_INDEX = "--skip-search-index"
 # How many skipped patches and different tables are reported.
 NAMES_MAX, NAME_CHARACTERS = 10, 100
 # Names of the phases' durations in the result.
-SECONDS = {"holding": "hold", "draining": "drain", "dumping": "dump", "migrating": "migrate", "checking": "check", "restoring": "restore"}
+SECONDS = {"holding": "hold", "draining": "drain", "dumping": "dump", "moving": "move", "migrating": "migrate", "checking": "check", "restoring": "restore"}
 
 
-def update(request):
-    """Updates the site, or returns to the state before its update."""
-    site = ready_site(request)
+def asked_of(request):
+    """What is asked of an update, complete."""
     asked = {"dump": True, "drain_seconds": 300, "keep_seconds": 259200, **request["update"]}
     if not ID.fullmatch(asked["id"]):
         raise Failure("RequestInvalid", "request", "the id of an update must be 8 hexadecimal digits")
+    return asked
+
+
+def opened(site, request):
+    """The database of a site that no unfinished restore has touched."""
     settle_restore(site)
     database = open_database(request["database"])
     database.wait()
-    return Update(site, database, asked).run()
+    return database
 
 
 class Update:
@@ -118,24 +122,33 @@ class Update:
         """Everything before the migration. Nothing is changed: if it fails, the site is as before."""
         refuse_lost_apps()
         refuse_without_code(installed)
-        if self.asked["dump"]:
+        marker = self.first_marker(installed)
+        if marker["dump"]:
             self.database.refuse_client()
             self.refuse_small_volume()
-        self.marker = {"id": self.asked["id"], "dump": self.asked["dump"], "apps": installed}
+        self.marker = marker
         try:
             self.put("holding")
             self.hold()
             self.put("draining")
             self.drain()
-            if self.asked["dump"]:
+            if marker["dump"]:
                 self.put("dumping")
                 self.dump()
+            self.move()
             list_apps(installed)
             frappe(self.site, "clear-cache", "clear-cache")
         except (Failure, OSError):
             shutil.rmtree(self.folder(), ignore_errors=True)
             self.undo(installed)
             raise
+
+    def first_marker(self, installed):
+        """What the marker has in every phase."""
+        return {"id": self.asked["id"], "dump": self.asked["dump"], "apps": installed}
+
+    def move(self):
+        """Moves the site to where its new code serves it, which is where it is."""
 
     def refuse_small_volume(self):
         """Fails if the volume may have no room for the dump."""
@@ -157,7 +170,7 @@ class Update:
         """Sets queued jobs aside, and waits until no job and no request uses the database."""
         begun = quiet_since = time.monotonic()
         while True:
-            moved, running = self.jobs.reached(lambda: (self.jobs.set_aside(), self.jobs.running())) if self.jobs else (0, set())
+            moved, running = self.jobs.reached(lambda: (self.take_jobs(), self.jobs.running())) if self.jobs else (0, set())
             others = self.database.others()
             now = time.monotonic()
             if moved or running or others:
@@ -169,6 +182,10 @@ class Update:
             elif now - quiet_since >= QUIET_SECONDS:
                 return
             time.sleep(min(LOOK_SECONDS, QUIET_SECONDS))
+
+    def take_jobs(self):
+        """Takes the site's jobs from the queues; returns their number."""
+        return self.jobs.set_aside()
 
     def dump(self):
         """Dumps the database. A dump without the suffix of a part is complete, and has the checksums beside it."""
@@ -234,8 +251,12 @@ class Update:
         """Returns to the dump and ends the update with this failure."""
         self.put("restoring", reason=reason)
         self.put_dump_back()
+        self.move_back()
         self.put("returned")
         self.give_up()
+
+    def move_back(self):
+        """Moves the site back to where it was before."""
 
     def give_up(self):
         """Fails after the return to the dump."""
@@ -263,6 +284,10 @@ class Update:
                 raise Failure("RollbackFailed", failure.step, failure.error) from None
             if names := different(self.database, wanted):
                 raise Failure("RollbackFailed", "compare", f"{len(names)} tables differ from the dump: {', '.join(shortened(names))}")
+        self.clear_cache()
+
+    def clear_cache(self):
+        """Clears the cache of a site that returns to its dump."""
         try:
             frappe(self.site, "clear-cache", "clear-cache")
         except Failure as failure:
@@ -270,28 +295,40 @@ class Update:
 
     def undo(self, installed):
         """Ends the update without a change. If the site's schema does not fit this image, the site stays held, and its jobs aside."""
-        if not is_outdated(self.site, installed):
+        if not self.stays_held(installed):
             end_hold(self.site)
             return
         for path in (self.site.hold_path, self.site.updating_path):
             if os.path.exists(path):
                 os.unlink(path)
 
+    def stays_held(self, installed):
+        """Whether the site is not served after it ended without a change."""
+        return is_outdated(self.site, installed)
+
     def finish(self):
         """Releases the site; its configuration before nginx, because web workers may cache it. The marker is removed last."""
         if self.marker["phase"] != "done":
             installed = json.loads(self.database.installed_apps())
             self.put("done", code=of_apps(code_of_image(), installed))
-        release(self.site)
-        put_record(self.site, self.marker["code"])
-        self.forget_old()
-        end_hold(self.site)
+        self.serve()
         if self.marker.get("index"):
             try:
                 frappe(self.site, "build-search-index", "build-search-index")
             except Failure as failure:
                 print(f"the search index was not built: {failure.error}")
-        return result_of(self.site, "updated", seconds=self.marker["seconds"], skipped=shortened(self.marker.get("skipped", [])))
+        return result_of(self.site, self.word(), seconds=self.marker["seconds"], skipped=shortened(self.marker.get("skipped", [])))
+
+    def serve(self):
+        """Releases the site after its update."""
+        release(self.site)
+        put_record(self.site, self.marker["code"])
+        self.forget_old()
+        end_hold(self.site)
+
+    def word(self):
+        """What was done."""
+        return "updated"
 
     def forget_old(self):
         """Removes older dumps of the site, and incomplete ones, but not this update's."""

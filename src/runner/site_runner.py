@@ -1,7 +1,7 @@
 """Does all work in a bench's image: writes the common configuration; creates, changes, drops, backs up and restores a site; holds sites until they are updated,
 and updates them.
 
-Usage: env/bin/python site_runner.py seed|configure|init|apply|backup|restore|drop|update|hold|nginx REQUEST
+Usage: env/bin/python site_runner.py folder|seed|configure|init|apply|backup|restore|drop|update|hold|nginx REQUEST
 
 REQUEST is a JSON object without secrets. Passwords are read from files in the folder SITE_RUNNER_SECRETS
 (/run/frappe-secrets): `password` and `encryption-key` of the site, or `connection/` with the keys of the Secret of an existing
@@ -13,7 +13,8 @@ site's directory are in its file `.operator-state`; results are always checked, 
 No secret is ever in an argument, in the environment or in the output.
 
 Exit codes: 0 success; 2 invalid request; 10 the database cannot be reached; 20 the database has tables of another site;
-21 the directory has another site; 22 the directory belongs to another identity; 30 Frappe failed; 31 the site is incomplete;
+21 the directory has another site; 22 the directory belongs to another identity, or there are two; 23 the directory is in the folder
+of another revision of the bench; 30 Frappe failed; 31 the site is incomplete;
 32 the backup does not fit the bench; 33 the backup is broken; 42 an update failed; 43 its dump could not be restored; 75 another pod or a job is working on the site; 143 stopped by SIGTERM.
 """
 
@@ -27,16 +28,16 @@ import runner_backup
 import runner_bench
 import runner_hold
 import runner_nginx
+import runner_revisions
 import runner_site
-import runner_update
 from runner_common import CODES, Failure, Redacting, end_when_told, redact, secret
 
 TERMINATION_LOG = os.environ.get("SITE_RUNNER_TERMINATION_LOG", "/dev/termination-log")
 # The kubelet keeps 4096 bytes of a termination message: errors are truncated, so that the message stays valid JSON.
 ERROR_MAX_CHARACTERS = 600
-COMMANDS = {"seed": runner_bench.seed, "configure": runner_bench.configure, "init": runner_site.init,
+COMMANDS = {"folder": runner_bench.make_folder, "seed": runner_bench.seed, "configure": runner_bench.configure, "init": runner_site.init,
             "apply": runner_site.apply, "backup": runner_backup.backup, "restore": runner_backup.restore, "drop": runner_site.drop,
-            "update": runner_update.update, "hold": runner_hold.hold_sites, "nginx": runner_nginx.serve}
+            "update": runner_revisions.update, "hold": runner_hold.hold_sites, "nginx": runner_nginx.serve}
 
 
 def report(result):
@@ -77,7 +78,8 @@ def main(arguments):
         secret.origins = request.get("secrets", {})
         result = COMMANDS[arguments[0]](request)
     except Failure as failure:
-        report({"step": failure.step, "code": failure.code, "error": failure.error})
+        where = {} if failure.revision is None else {"revision": failure.revision}
+        report({"step": failure.step, "code": failure.code, "error": failure.error, **where})
         return CODES[failure.code]
     except (KeyError, ValueError, OSError) as error:
         traceback.print_exc()

@@ -6,9 +6,12 @@ import time
 
 
 def execute_job(site, method, kwargs):
-    """`insert` adds a row to the site's table, `hold` runs until the file exists."""
+    """`insert` adds a row to the site's table, `note` a line to a file, `hold` runs until the file exists."""
     if method == "insert":
         insert(kwargs["name"])
+    if method == "note":
+        with open(os.environ["JOBS_NOTES"], "a", encoding="utf-8") as file:
+            file.write(f"{kwargs['name']} {os.environ['JOBS_BENCH']}\n")
     while method == "hold" and not os.path.exists(kwargs["release"]):
         time.sleep(0.02)
 

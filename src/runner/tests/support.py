@@ -232,6 +232,8 @@ class Bench:
 
     def __init__(self, server, version=15):
         self.server, self.python, self.watches = server, sys.executable, {}
+        # Environment of every run, and the name of the folder that the bench's revisions share.
+        self.more, self.shared = {}, "sites"
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="site-runner-bench-"))
         for part in ("sites", "apps/frappe", "apps/erpnext", "logs", "secrets", "home"):
             (self.folder / part).mkdir(parents=True)
@@ -243,7 +245,7 @@ class Bench:
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(self.folder / "python"), "HOME": str(self.folder / "home"),
                 "SITE_RUNNER_SECRETS": str(self.folder / "secrets"), "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"),
                 "SITE_RUNNER_DATABASE_WAIT_SECONDS": "1", "SITE_RUNNER_MAINTENANCE_WAIT_SECONDS": "0", "STAND_IN_CALLS": str(self.folder / "calls"),
-                **self.watches, **more}
+                **self.watches, **self.more, **more}
 
     def request(self, **more):
         return {"site": "shop.example.com", "identity": "id-1", "apps": ["erpnext"],
@@ -277,7 +279,7 @@ class Bench:
 
     def record(self):
         """The record of the site's schema; None if there is none."""
-        path = self.folder / "sites/.schemas/shop.example.com"
+        path = self.folder / self.shared / ".schemas/shop.example.com"
         return json.loads(path.read_text()) if path.exists() else None
 
     def watch(self):

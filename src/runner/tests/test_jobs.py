@@ -99,8 +99,8 @@ class JobsCase(BackupCase):
         return subprocess.run(["redis-cli", "-p", str(self.port), "--no-auth-warning", "-a", REDIS_PASSWORD, *command],
                               capture_output=True, text=True, check=False).stdout.strip()
 
-    def queued(self, queue="short"):
-        return self.redis("LRANGE", f"rq:queue:{BENCH_ID}:{queue}", "0", "-1").split()
+    def queued(self, queue="short", bench_id=BENCH_ID):
+        return self.redis("LRANGE", f"rq:queue:{bench_id}:{queue}", "0", "-1").split()
 
     def enqueue(self, *jobs):
         """Jobs as (queue, id, site, method, arguments)."""
@@ -110,12 +110,12 @@ class JobsCase(BackupCase):
 
     def worker_environment(self):
         return {"PATH": os.environ["PATH"], "PYTHONPATH": str(pathlib.Path(__file__).parent), "JOBS_OPTIONS": str(self.bench.folder / "home/.my.cnf"),
-                "JOBS_DATABASE": DATABASE, "HOME": str(self.bench.folder / "home")}
+                "JOBS_DATABASE": DATABASE, "JOBS_NOTES": str(self.bench.folder / "notes"), "HOME": str(self.bench.folder / "home")}
 
-    def work(self):
+    def work(self, *options, bench_id=BENCH_ID):
         """A worker of all queues."""
-        return self.start([self.bench.python, "-c", "import sys; from rq.cli import main; main()", "worker", "--url", self.url,
-                           *(f"{BENCH_ID}:{queue}" for queue in QUEUES)], env=self.worker_environment())
+        return self.start([self.bench.python, "-c", "import sys; from rq.cli import main; main()", "worker", "--url", self.url, *options,
+                           *(f"{bench_id}:{queue}" for queue in QUEUES)], env={**self.worker_environment(), "JOBS_BENCH": bench_id})
 
     def inserts(self, count, site=SITE, prefix=""):
         name = prefix or site
@@ -125,8 +125,8 @@ class JobsCase(BackupCase):
         """Starts a job that does not end."""
         self.redis("ZADD", f"rq:wip:{BENCH_ID}:long", str(int(time.time()) + 3600), f"{SITE}{self.separator}held")
 
-    def ours(self, queue):
-        return [job for job in self.queued(queue) if job.startswith(SITE)]
+    def ours(self, queue, bench_id=BENCH_ID):
+        return [job for job in self.queued(queue, bench_id) if job.startswith(SITE)]
 
     def allow(self, commands):
         """Sets the server's response."""

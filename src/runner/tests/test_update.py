@@ -77,7 +77,7 @@ class UpdateCase(JobsCase):
         return sorted(path.name for path in self.bench.site().glob(".operator-*") if path.name not in (".operator-state", ".operator-lock", ".operator-settings"))
 
     def is_held(self):
-        return (self.bench.folder / "sites/.holds" / SITE).exists()
+        return (self.bench.folder / self.bench.shared / ".holds" / SITE).exists()
 
     def assert_served(self, queued, code=None):
         """The site is served with this code, and its jobs are in their queues in order."""

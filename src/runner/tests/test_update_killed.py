@@ -114,7 +114,9 @@ class KilledTest(UpdateCase):
         self.assertEqual(sorted(places), sorted(sum(queued, [])), "each job is in one place")
 
 
-class PostgresTest(ServerTest):
+class PostgresCase(ServerTest):
+    """A site with PostgreSQL, whose database has something of each kind."""
+
     make_server = PostgresServer
 
     def setUp(self):
@@ -153,6 +155,8 @@ c');
     def columns(self):
         return self.server.root("SELECT column_name FROM information_schema.columns WHERE table_name = 'taberpnext'", DATABASE).stdout.split()
 
+
+class PostgresTest(PostgresCase):
     def test_updated(self):
         self.bench.add_code("erpnext", "p1", "p2")
         self.bench.watch()
