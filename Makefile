@@ -6,6 +6,8 @@ PROGRAMS := $(CARGO_TARGET_DIR)/debug
 # Commands of tests are of the whole workspace, so that no crate is built twice for two sets of features.
 # Tests that need nothing but Rust.
 UNIT := --lib --bins --test tidy --test modules --test generated --test reference
+# The sharding crate, its examples, and whole replicas, on the model API server; and that server.
+SIMULATED := --test model --test sim --test threads --test server --test examples --test errors --test builder --test fleet
 # Tests that repeat a way for every request of it.
 NO_SWEEPS := --skip crash:: --skip faults:: --skip races:: --skip handover::
 # Goals that leave each other alone: many of them wait for clocks, servers or the disk.
@@ -67,10 +69,11 @@ alerts: needs-test
 	@folder=$$(loadtest/setup/program promtool) && loadtest/setup/step "alert rules" env PATH="$$folder:$$PATH" sh -ec \
 	  'promtool check rules --lint=all --lint-fatal helm/frappe-operator/files/alerts.yaml && promtool test rules helm/tests/alerts.yaml'
 
-## make unit           unit, snapshot, property and tidy tests; the sharding protocol and the controllers, simulated
+## make unit           unit, snapshot, property, tidy and documentation tests; the sharding protocol and the controllers, simulated
 unit: needs-test checkout
 	$(STEP) "unit tests" cargo test --locked --workspace $(UNIT)
-	$(STEP) "replicas' protocol and controllers, simulated" cargo test --locked --workspace --test model --test sim --test threads --test server
+	$(STEP) "replicas' protocol and controllers, simulated" cargo test --locked --workspace $(SIMULATED)
+	$(STEP) "examples in the documentation" cargo test --locked --workspace --doc
 
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
