@@ -148,10 +148,8 @@ class Move(Update):
             super().put_dump_back()
 
     def take_jobs(self):
-        """Jobs that a migration has queued are discarded with what it did to the database."""
-        if self.marker["phase"] == "restoring" and self.site.revision != self.home:
-            return self.jobs.forget_queued()
-        return super().take_jobs()
+        """A migration has queued none in the revision where the site was."""
+        return self.jobs.set_aside() if self.site.revision == self.home else super().take_jobs()
 
     def clear_cache(self):
         """The cache of the former revision has nothing of a migration."""

@@ -184,8 +184,9 @@ class Update:
             time.sleep(min(LOOK_SECONDS, QUIET_SECONDS))
 
     def take_jobs(self):
-        """Takes the site's jobs from the queues; returns their number."""
-        return self.jobs.set_aside()
+        """Takes the site's jobs from the queues; returns their number. Those that a migration has queued are discarded with what it did to
+        the database."""
+        return self.jobs.forget_queued() if self.marker["phase"] == "restoring" else self.jobs.set_aside()
 
     def dump(self):
         """Dumps the database. A dump without the suffix of a part is complete, and has the checksums beside it."""

@@ -106,6 +106,7 @@ class Pod:
             self.process = subprocess.Popen(["unshare", "--mount", "--pid", "--fork", "--propagation", "private", sys.executable,
                                              str(HERE / "pod_init.py"), str(self.folder / "spec")], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.code = self.cpu = self.seconds = None
+        self.is_killed = False
 
     def mounts(self):
         """Mounts of the rendered container, and those of a read-only root."""
@@ -141,6 +142,7 @@ class Pod:
         """Sends a signal to process 1; SIGKILL ends the whole pod."""
         if first := self.first():
             os.kill(first, number)
+            self.is_killed = self.is_killed or number == signal.SIGKILL
 
     def wait(self, seconds=None):
         """Waits for the end. Exit code of process 1; CPU seconds of all that it waited for."""
@@ -148,8 +150,9 @@ class Pod:
         while self.code is None:
             pid, status, usage = os.wait4(self.process.pid, os.WNOHANG if end else 0)
             if pid:
-                self.code = os.waitstatus_to_exitcode(status)
-                self.process.returncode = self.code
+                self.process.returncode = os.waitstatus_to_exitcode(status)
+                # The program that starts the namespaces does not always end as its child.
+                self.code = -signal.SIGKILL if self.is_killed else self.process.returncode
                 self.cpu, self.seconds = usage.ru_utime + usage.ru_stime, time.monotonic() - self.begun
             elif time.monotonic() > end:
                 return None

@@ -172,6 +172,17 @@ class UpdateTest(UpdateCase):
         self.assertEqual(self.updated(id=OTHER_ID)["done"], "updated")
         self.assert_served(queued)
 
+    def test_jobs_that_a_migration_queues_are_discarded_with_it(self):
+        queued = self.fill_queues()
+        job = f"{SITE}{self.separator}of-the-migration"
+        self.new_image("p2", "fails_p3")
+        self.failed("UpdateFailed", 42, environment={"STAND_IN_QUEUES": job})
+        self.assert_back(sum(queued, []))
+        self.assertEqual(self.redis("EXISTS", f"rq:job:{job}"), "0")
+        self.new_image("p2", "p3")
+        self.updated(id=OTHER_ID, environment={"STAND_IN_QUEUES": job})
+        self.assertEqual([self.ours(queue) for queue in QUEUES], [[*queued[0], job], *queued[1:]])
+
     def test_an_image_set_back_serves_the_site_again(self):
         queued = self.fill_queues()
         self.new_image("p2", "fails_p3")
