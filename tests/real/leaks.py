@@ -44,7 +44,9 @@ class Leaks:
     def written(self):
         """Where secrets are in outputs of pods, or in files of the volume that are not for them."""
         words = [*self.known()]
-        found = [f"output of {name}" for name, text in self.cluster.said if any(word in text for word in words)]
+        # A probe of the tests prints what Frappe knows.
+        said = [(name, text) for name, text in self.cluster.said if name != "probe"]
+        found = [f"output of {name}" for name, text in said if any(word in text for word in words)]
         for folder, _, files in os.walk(self.cluster.volume):
             for name in files:
                 if name in KNOWN:
