@@ -22,7 +22,7 @@ use crate::{
 
 /// How long the response to a write is kept: longer than a watch is silent before it is begun again, which takes a minute, and
 /// a second one if the request that begins it is lost.
-const RECORD_LIFETIME: Duration = Duration::from_mins(5);
+const RECORD_LIFETIME: Duration = Duration::from_secs(300);
 /// Own writes that are kept before old ones are dropped.
 const RECORDS_KEPT: usize = 1024;
 

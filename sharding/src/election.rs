@@ -26,6 +26,23 @@ pub trait Election: Send + Sync + 'static {
     fn step_down(&self) -> Boxed<()>;
 }
 
+/// Elects no member: a place that is free for a Lease's duration is taken by any member, and who stops hands it over at once.
+///
+/// Enough where the coordinator may be missing for two Leases' durations after a crash, and the choice where no election
+/// is at hand (kube 5).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unelected;
+
+impl Election for Unelected {
+    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
+        Box::pin(async { None })
+    }
+
+    fn step_down(&self) -> Boxed<()> {
+        Box::pin(async {})
+    }
+}
+
 /// Election with a Lease, by kube-leader-election. That compares wall clocks and writes without resourceVersion.
 #[cfg(all(feature = "election", not(feature = "kube-5")))]
 pub struct LeaseElection {

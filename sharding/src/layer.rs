@@ -176,7 +176,7 @@ mod tests {
         }
         assert_eq!(landed.load(Ordering::SeqCst), 0);
         let entries = [(SCOPE.entry(), 1)].into();
-        gate.set(&Opening { until: Some(Duration::from_hours(1)), entries, draining: BTreeSet::new() });
+        gate.set(&Opening { until: Some(Duration::from_secs(3600)), entries, draining: BTreeSet::new() });
         let sent = tokio::spawn(layered.oneshot(write(Some(SCOPE))));
         tokio::time::sleep(Duration::from_millis(10)).await;
         sent.abort();

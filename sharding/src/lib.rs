@@ -20,7 +20,7 @@
 //! | [`step`] | what one member does: the protocol, pure |
 //! | [`runtime`], [`election`] | carries it out |
 //! | [`gate`], [`layer`] | may this member act? asked at the queue, and beneath the client's retry |
-//! | [`fleet`], [`gauges`] | who owns what, for people, and as metrics |
+//! | [`fleet`], [`changes`], [`gauges`] | who owns what, for people, as it changes, and as metrics |
 //! | [`reading`] | objects from their text, of which none stops the others |
 //! | [`watch`], [`groups`], [`namespaces`] | watches that go on from a version, by hash range, in groups of slots |
 #![deny(missing_docs)]
@@ -37,6 +37,7 @@ compile_error!("kube-sharding needs one of its features kube-4 and kube-5");
 
 pub mod assignment;
 pub mod cache;
+pub mod changes;
 pub mod client;
 pub mod clock;
 pub mod context;
@@ -96,7 +97,12 @@ pub use objects::{Objects, coordinated, sharded};
 pub use sharded::{Settings, Sharded, Work};
 pub use slot::{SLOTS, Slot, SlotSet};
 
-/// Compiles the examples of the README.
+/// Compiles the example of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Compiles the example of the guide.
+#[cfg(doctest)]
+#[doc = include_str!("../GUIDE.md")]
+struct Guide;

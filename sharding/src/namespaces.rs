@@ -133,7 +133,7 @@ mod tests {
             [left, right].map(|items| Box::pin(stream::iter(items).chain(stream::pending())) as Follow<u8>).into()
         };
         let seen = Box::pin(together(begin)).take(6).map(|item| shown(&item)).collect::<Vec<_>>();
-        let seen = tokio::time::timeout(Duration::from_mins(1), seen).await.expect("six things are told");
+        let seen = tokio::time::timeout(Duration::from_secs(60), seen).await.expect("six things are told");
         assert_eq!(
             seen,
             [

@@ -55,7 +55,8 @@ pub struct Settings {
     pub timing: Timing,
     /// The clock that the right to act is counted by.
     pub clock: Arc<dyn Clock>,
-    /// Who elects the coordinator; None: a Lease (feature `election`).
+    /// Who elects the coordinator; None: a Lease (feature `election`). Without that feature: [`crate::election::Unelected`], or one of
+    /// your own.
     pub election: Option<Arc<dyn Election>>,
     /// Counts requests.
     pub meter: MeterLayer,

@@ -36,7 +36,6 @@ use crate::{
         kinds::Kind,
         watches::Narrowing,
     },
-    fleet_report::names,
     io::{
         departures::{Departures, Left},
         events::Events,
@@ -205,9 +204,7 @@ impl Work for Replica {
         self.process.ready.send_modify(|it| *it = Ok(()));
         tracing::info!(benches = self.wake.benches.len(), "caches synced, ready to own slots");
         let fleet = Fleet {
-            names: names(&self.process.arguments.namespace),
-            me: session.incarnation().clone(),
-            handle: session.handle().clone(),
+            session: session.clone(),
             events: self.context.events.clone(),
             report: self.process.report.clone(),
             sites: Arc::clone(&self.wake.sites),

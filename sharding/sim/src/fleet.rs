@@ -33,7 +33,7 @@ use crate::{
 };
 
 /// Longest wait of [`Fleet::until`], in virtual time.
-const PATIENCE: Duration = Duration::from_mins(30);
+const PATIENCE: Duration = Duration::from_secs(1800);
 
 /// Runs a replica.
 type Run = Box<dyn Fn(Connection, Settings) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send>>>;

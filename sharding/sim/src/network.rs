@@ -30,7 +30,7 @@ use crate::{
 /// How long a watch lasts unless the client sets a timeout.
 const WATCH_SECONDS: u64 = 25;
 /// After this time, the connection of a request without a response is reset.
-const SILENCE: Duration = Duration::from_mins(10);
+const SILENCE: Duration = Duration::from_secs(600);
 
 /// Faults of one process's connection; numbers are chances in a thousand.
 #[derive(Clone, Copy, Debug, Default)]

@@ -209,7 +209,7 @@ fn a_request_may_be_rejected_lost_or_kill_its_sender() {
         assert!(world.server.everything().is_empty());
         let begun = Instant::now();
         assert!(world.maps.create(&PostParams::default(), &object).await.is_err());
-        assert!(begun.elapsed() > Duration::from_mins(1), "no response before the timeout");
+        assert!(begun.elapsed() > Duration::from_secs(60), "no response before the timeout");
         assert!(world.server.get(MAPS, "one").is_some());
         assert!(world.maps.get("one").await.is_ok());
         assert!(world.maps.delete("one", &DeleteParams::default()).await.is_err());

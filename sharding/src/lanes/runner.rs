@@ -24,9 +24,9 @@ use super::{
 use crate::gauges::MetricNames;
 
 /// Shortest and longest wait before a reconcile that failed runs again.
-const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(5));
+const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(300));
 /// Shortest and longest wait before something that is missing is looked for again.
-const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_mins(1));
+const BACKOFF_MISSING: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
 /// Shortest and longest wait after a conflict: the watch brings what changed, mostly sooner.
 const BACKOFF_CONFLICT: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(30));
 /// Shortest and longest wait while the API server does not answer: what waits when it does again is not held up long.
@@ -436,7 +436,7 @@ mod tests {
         let terms = Terms { limit: Box::new(|_: &&str| 1), rates, acting: may_act, stop: stop.clone() };
         let run = tokio::spawn(runner.run(terms, reconcile));
         queue.push("lane", 1, Priority::High);
-        tokio::time::sleep(Duration::from_mins(1)).await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
         assert!(started.try_recv().is_err(), "it may not act");
         acting.send_replace(true);
         assert_eq!(started.recv().await, Some(1));

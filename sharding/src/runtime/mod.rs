@@ -116,6 +116,7 @@ impl Handle {
 }
 
 /// A member to run.
+#[must_use = "a member does nothing until it runs"]
 pub struct Runtime {
     member: Member,
     settings: Settings,

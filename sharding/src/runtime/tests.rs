@@ -11,22 +11,12 @@ use kube::client::Body;
 use tower::{BoxError, service_fn};
 
 use super::*;
-use crate::{clock::SystemClock, gate::Scope, map::Content, member::Version, slot::Slot, step::Failure};
+use crate::{
+    clock::SystemClock, election::Unelected, gate::Scope, map::Content, member::Version, slot::Slot, step::Failure,
+};
 use crate::{member::Incarnation, timing::Timing};
 
 const SCOPE: Scope = Scope::Slot(Slot::new(3));
-
-struct NoElection;
-
-impl Election for NoElection {
-    fn campaign(&self) -> Boxed<Option<Arc<str>>> {
-        Box::pin(async { None })
-    }
-
-    fn step_down(&self) -> Boxed<()> {
-        Box::pin(async {})
-    }
-}
 
 fn settings(name: &str) -> Settings {
     let text = str::to_owned;
@@ -48,12 +38,12 @@ fn unanswered(name: &str) -> (Result<(Handle, Runtime), InvalidName>, Arc<Atomic
         count.fetch_add(1, Ordering::SeqCst);
         std::future::pending::<Result<Response<Body>, BoxError>>()
     });
-    (member(Client::new(server, "system"), settings(name), Arc::new(NoElection)), sent)
+    (member(Client::new(server, "system"), settings(name), Arc::new(Unelected)), sent)
 }
 
 fn open(gate: &Gate) {
     let entries = [(SCOPE.entry(), 1)].into();
-    gate.set(&Opening { until: Some(Duration::from_hours(1)), entries, draining: BTreeSet::new() });
+    gate.set(&Opening { until: Some(Duration::from_secs(3600)), entries, draining: BTreeSet::new() });
 }
 
 /// S-2: work that does not end in time is cancelled, and its sent writes are still awaited.
@@ -64,7 +54,7 @@ async fn a_drain_waits_for_what_was_sent_after_it_cancelled_the_work() {
     open(&gate);
     let (work, (write, _)) = (gate.admit(SCOPE).unwrap(), gate.admit_write(SCOPE).unwrap());
     let entries = BTreeSet::from([SCOPE.entry()]);
-    let until = Some(Duration::from_hours(1));
+    let until = Some(Duration::from_secs(3600));
     gate.set(&Opening { until, entries: BTreeMap::new(), draining: entries.clone() });
     let mut drained = tokio::spawn(runtime.drain(7, entries));
     tokio::time::sleep(Duration::from_secs(19)).await;
@@ -89,7 +79,7 @@ async fn a_dropped_member_ends() {
     let before = sent.load(Ordering::SeqCst);
     assert!(before > 0 && !running.is_finished());
     drop(running);
-    tokio::time::sleep(Duration::from_mins(1)).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
     assert_eq!(sent.load(Ordering::SeqCst), before, "it sends no more requests");
     drop(handle);
     // It also stops when every handle is dropped.

@@ -14,7 +14,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
-use kube_sharding::{Kind, Outcome, key::Key, sharded, wire::Names};
+use kube_sharding::{Kind, Outcome, Settings, coordinated, election::Unelected, key::Key, sharded, wire::Names};
 use kube_sharding_sim::{Fault, Fleet, Server, in_virtual_time};
 use serde_json::json;
 use tokio::time::sleep;
@@ -22,7 +22,7 @@ use tokio::time::sleep;
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 /// Longer than it takes until each replica has its share.
-const SETTLED: Duration = Duration::from_mins(1);
+const SETTLED: Duration = Duration::from_secs(60);
 
 fn names() -> Names {
     Names::new("example.com", "system", "fleet")
@@ -120,5 +120,36 @@ fn an_error_is_retried() {
         fleet.start();
         sleep(2 * SETTLED).await;
         assert_eq!(runs.load(Ordering::SeqCst), 4, "until it succeeds");
+    });
+}
+
+/// Without an election a member takes the coordinator's place once it has been free for a Lease's duration; who stops hands it over.
+#[test]
+fn any_member_coordinates_where_none_is_elected() {
+    in_virtual_time(4, async {
+        let server = server(1);
+        let runs = Arc::new(Mutex::new(Vec::<String>::new()));
+        let log = Arc::clone(&runs);
+        let mut fleet = Fleet::new(4, &server, names(), move |connection, settings| {
+            let (log, member) = (Arc::clone(&log), settings.member.clone());
+            let settings = Settings { election: Some(Arc::new(Unelected)), ..settings };
+            let maps = coordinated(Kind::<ConfigMap>::new(), connection, settings);
+            let reconcile = maps.reconcile(move |_, _| {
+                log.lock().unwrap().push(member.clone());
+                ready(Ok::<_, kube::Error>(Outcome::Done))
+            });
+            reconcile.run()
+        });
+        let [one, two] = [fleet.start(), fleet.start()];
+        sleep(SETTLED).await;
+        let first = runs.lock().unwrap().first().cloned().unwrap();
+        let (first, second) = if first == format!("replica-{one}") { (one, two) } else { (two, one) };
+        fleet.kill(first);
+        sleep(SETTLED).await;
+        let third = fleet.start();
+        sleep(SETTLED).await;
+        fleet.stop(second);
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(*runs.lock().unwrap(), [first, second, third].map(|it| format!("replica-{it}")));
     });
 }

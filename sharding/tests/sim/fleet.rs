@@ -85,7 +85,7 @@ fn scaled(since: Instant, per_mille: u64) -> Duration {
 }
 
 /// Wall clock at the start of the simulation, late enough to be set back.
-const WALL: Duration = Duration::from_hours(1000);
+const WALL: Duration = Duration::from_secs(3_600_000);
 
 /// What is stopped while a process is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

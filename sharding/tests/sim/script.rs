@@ -139,7 +139,7 @@ pub(crate) async fn outage(seed: u64) -> Result<(), String> {
     let before = map(&fleet);
     let ids = fleet.ids();
     ids.iter().for_each(|id| fleet.injector.set(*id, LinkFaults { cut: true, ..LinkFaults::default() }));
-    sleep(Duration::from_mins(1)).await;
+    sleep(Duration::from_secs(60)).await;
     ids.iter().for_each(|id| fleet.injector.set(*id, LinkFaults::default()));
     sleep(Duration::from_secs(60)).await;
     let after = map(&fleet);
