@@ -75,6 +75,24 @@ unit: needs-test checkout
 	$(STEP) "replicas' protocol and controllers, simulated" cargo test --locked --workspace $(SIMULATED)
 	$(STEP) "examples in the documentation" cargo test --locked --workspace --doc
 
+# Beside the tests with kube 4.2, for which nothing is built twice in each run.
+## make kube-5         tests of the sharding crates with kube 5
+.PHONY: kube-5
+kube-5: needs-demo checkout
+	$(STEP) "unit tests with kube 5" cargo test --locked --package kube-sharding --no-default-features --features kube-5,rates,docs-rs --lib
+	$(STEP) "tests and documents with kube 5" cargo test --locked --manifest-path sharding/kube-5/Cargo.toml
+
+# Without tests, whose dependencies may be newer. The toolchain is of rustup, and its build folder is removed.
+## make oldest-rust    the sharding crates with the Rust that they state as their oldest, with kube 4.2 and with kube 5
+.PHONY: oldest-rust
+oldest-rust: export RUSTUP_TOOLCHAIN = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' sharding/Cargo.toml)
+oldest-rust: export CARGO_TARGET_DIR := $(CARGO_TARGET_DIR)/oldest-rust
+oldest-rust:
+	@rustup toolchain install --profile minimal $(RUSTUP_TOOLCHAIN)
+	$(STEP) "Rust $(RUSTUP_TOOLCHAIN), kube 4.2" cargo check --locked --package kube-sharding --package kube-sharding-sim --features kube-sharding/docs-rs,kube-sharding-sim/kube-4
+	$(STEP) "Rust $(RUSTUP_TOOLCHAIN), kube 5" cargo check --locked --package kube-sharding --no-default-features --features kube-5,rates,docs-rs
+	@rm -rf "$(CARGO_TARGET_DIR)"
+
 ## make runner         the site runner against a real MariaDB and a stand-in for Frappe
 runner: needs-test
 	$(STEP) "site runner" src/runner/tests/all
