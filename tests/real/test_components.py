@@ -195,7 +195,7 @@ class ComponentsTest(Story):
         path.write_text(json.dumps({**json.loads(before), "maintenance_mode": 1}))
         begun = time.monotonic()
         until("503", lambda: self.user.ask("/api/method/ping")[0] == 503, 90)
-        report.row(self.name(), "maintenance mode", "503", time.monotonic() - begun, checked="until all requests see it")
+        report.row(self.name(), "maintenance mode", "503", time.monotonic() - begun, checked="until the first such response")
         path.write_text(before)
         os.chown(path, self.cluster.volume.stat().st_uid, self.cluster.volume.stat().st_gid)
         until("200", lambda: self.user.ask("/api/method/ping")[0] == 200, 90)
