@@ -12,10 +12,22 @@ use serde_json::json;
 
 use crate::support::World;
 
-/// A field of a bench adds an object, and reverting the field removes it; R-6 (drift) in between.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pod_disruption_budget_exists_while_a_component_has_two_pods() {
+async fn objects_of_a_bench_follow_its_spec_and_its_image() {
     let world = World::start("bench").await;
+    a_pod_disruption_budget_exists_while_a_component_has_two_pods(&world).await;
+    an_image_rolls_out_in_order_and_volumes_outlive_the_bench(&world).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bench_recovers_from_errors_and_from_changes_by_hand() {
+    let world = World::start("below").await;
+    errors_of_a_benchs_objects_are_reported_and_recovered_from(&world).await;
+    every_manually_changed_object_is_restored(&world).await;
+}
+
+/// A field of a bench adds an object, and reverting the field removes it; R-6 (drift) in between.
+async fn a_pod_disruption_budget_exists_while_a_component_has_two_pods(world: &World) {
     world.with_bench("ground").await;
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), "ground");
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(world.client.clone(), "ground");
@@ -95,11 +107,9 @@ impl Wrong<'_> {
 
 /// R-8, for errors in a bench's objects: each is reported by a condition and an Event, and the bench recovers once its cause is
 /// removed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn errors_of_a_benchs_objects_are_reported_and_recovered_from() {
-    let world = World::start("below").await;
+async fn errors_of_a_benchs_objects_are_reported_and_recovered_from(world: &World) {
     world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
-    let wrong = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    let wrong = Wrong { world, benches: Api::namespaced(world.client.clone(), "wrong") };
     let nobodys = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "nobodys"},
                          "provisioner": "example.com/none"});
     world.cluster.apply(&nobodys.to_string()).unwrap();
@@ -141,11 +151,9 @@ async fn errors_of_a_benchs_objects_are_reported_and_recovered_from() {
 }
 
 /// R-12 on a real API server, and the objects that remain after a bench is deleted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_rolls_out_in_order_and_volumes_outlive_the_bench() {
-    let world = World::start("rolls").await;
+async fn an_image_rolls_out_in_order_and_volumes_outlive_the_bench(world: &World) {
     world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
-    let bench = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    let bench = Wrong { world, benches: Api::namespaced(world.client.clone(), "wrong") };
     bench.make("kept", &json!({}));
     bench.make("gone", &json!({"storageDeletionPolicy": "Delete"}));
     bench.ready("kept").await;
@@ -184,12 +192,9 @@ async fn an_image_rolls_out_in_order_and_volumes_outlive_the_bench() {
 }
 
 /// R-6, for every object of a bench: it is restored after it was deleted, relabelled or scaled manually.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_manually_changed_object_is_restored() {
-    let world = World::start("hands").await;
-    world.cluster.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: wrong}\n").unwrap();
+async fn every_manually_changed_object_is_restored(world: &World) {
     world.cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
-    let bench = Wrong { world: &world, benches: Api::namespaced(world.client.clone(), "wrong") };
+    let bench = Wrong { world, benches: Api::namespaced(world.client.clone(), "wrong") };
     let on = json!({"enabled": true});
     bench.make(
         "whole",

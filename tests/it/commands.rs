@@ -44,9 +44,14 @@ fn as_plugin(world: &World, arguments: &[&str]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn status_and_why_report_waiting_sites() {
+async fn the_commands_for_users() {
     let world = World::start("tool").await;
-    assert_eq!(run_ok(&world, &["status"]), "0 benches\n0 sites\n");
+    status_and_why_report_waiting_sites(&world).await;
+    render_and_crds_print_what_runs_in_the_cluster(&world).await;
+}
+
+async fn status_and_why_report_waiting_sites(world: &World) {
+    assert_eq!(run_ok(world, &["status"]), "0 benches\n0 sites\n");
     world.with_bench("shops").await;
     kubectl(&world.cluster, &["apply", "-f", "-"], &site("shops", "one"));
     let stuck = site("shops", "two").replace("name: bench}", "name: absent}");
@@ -54,25 +59,25 @@ async fn status_and_why_report_waiting_sites() {
     world.wait_for_site_phase("shops", "one", SitePhase::Ready).await;
     world.wait_for_site_reason("shops", "two", "BenchNotFound").await;
 
-    let table = run_ok(&world, &["status"]);
+    let table = run_ok(world, &["status"]);
     assert!(table.starts_with("1 bench: 1 Ready\n2 sites: 1 BenchNotFound, 1 Ready\n"), "{table}");
     assert!(table.contains("shops/two") && !table.contains("shops/one"), "only waiting sites are listed: {table}");
-    assert!(run_ok(&world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
-    let of_bench = run_ok(&world, &["status", "--all", "--bench", "shops/bench"]);
+    assert!(run_ok(world, &["status", "--all", "-n", "shops"]).contains("shops/one"));
+    let of_bench = run_ok(world, &["status", "--all", "--bench", "shops/bench"]);
     assert!(of_bench.contains("shops/one") && !of_bench.contains("shops/two"), "{of_bench}");
-    let rows: Vec<Value> = serde_json::from_str(&run_ok(&world, &["status", "--json"])).unwrap();
+    let rows: Vec<Value> = serde_json::from_str(&run_ok(world, &["status", "--json"])).unwrap();
     assert_eq!(rows.iter().filter(|it| it["settled"] == true).count(), 2);
 
-    let why = run_ok(&world, &["why", "shops/two"]);
+    let why = run_ok(world, &["why", "shops/two"]);
     assert!(why.contains("site shops/two is not Ready") && why.contains("No FrappeBench has the name"), "{why}");
     assert!(why.contains("Owned by replica"), "{why}");
-    let why = run_ok(&world, &["why", "shops/one"]);
+    let why = run_ok(world, &["why", "shops/one"]);
     assert!(why.contains("site shops/one is Ready") && why.contains("Job shops/one-init is complete"), "{why}");
-    assert!(run_ok(&world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
-    assert_eq!(as_plugin(&world, &["status"]).lines().nth(1), table.lines().nth(1));
-    let (ok, _, errors) = run(&world, &["why", "shops/none"], "");
+    assert!(run_ok(world, &["why", "--bench", "shops/bench"]).contains("bench shops/bench is Ready"));
+    assert_eq!(as_plugin(world, &["status"]).lines().nth(1), table.lines().nth(1));
+    let (ok, _, errors) = run(world, &["why", "shops/none"], "");
     assert!(!ok && errors.contains("FrappeSite shops/none not found"), "{errors}");
-    let (ok, _, errors) = run(&world, &["why", "shops/one", "--operator-namespace", "elsewhere"], "");
+    let (ok, _, errors) = run(world, &["why", "shops/one", "--operator-namespace", "elsewhere"], "");
     assert!(ok, "{errors}");
 }
 
@@ -91,28 +96,25 @@ fn changed(diff: &str) -> Vec<&str> {
 }
 
 /// `render` prints the objects that run in the cluster, `crds` the installed CRDs; completions contain the program's name.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn render_and_crds_print_what_runs_in_the_cluster() {
-    let world = World::start("render").await;
-    world.with_bench("shops").await;
+async fn render_and_crds_print_what_runs_in_the_cluster(world: &World) {
     let live = kubectl(&world.cluster, &["get", "frappebench", "-n", "shops", "bench", "-o", "yaml"], "");
-    let (ok, rendered, errors) = run(&world, &["render", "-f", "-"], &live);
+    let (ok, rendered, errors) = run(world, &["render", "-f", "-"], &live);
     assert!(ok, "{errors}");
     assert!(rendered.matches("\n  \"kind\": ").count() > 15, "{rendered}");
     let diff = ["diff", "--server-side", "--force-conflicts", "--field-manager", "frappe-operator", "-f", "-"];
     let output = world.cluster.kubectl(&diff, &rendered).unwrap();
     assert_eq!((changed(&output.out), output.errors.as_str()), (Vec::new(), ""));
-    let (ok, _, errors) = run(&world, &["render", "-f", "-"], "kind: FrappeBench\nmetadata: {name: b}\nspec: {}");
+    let (ok, _, errors) = run(world, &["render", "-f", "-"], "kind: FrappeBench\nmetadata: {name: b}\nspec: {}");
     assert!(!ok && errors.contains("frappeVersion"), "{errors}");
 
-    let (ok, definitions, errors) = run(&world, &["crds"], "");
+    let (ok, definitions, errors) = run(world, &["crds"], "");
     assert!(ok, "{errors}");
     let output =
         world.cluster.kubectl(&["diff", "--server-side", "--force-conflicts", "-f", "-"], &definitions).unwrap();
     let changed = changed(&output.out);
     assert!(!changed.iter().any(|it| it.contains("openAPIV3Schema") || it.contains("description:")), "{changed:?}");
     for shell in ["bash", "zsh", "fish"] {
-        let (ok, script, errors) = run(&world, &["completions", shell], "");
+        let (ok, script, errors) = run(world, &["completions", shell], "");
         assert!(ok && script.contains("frappe-operator"), "{shell}: {errors}");
     }
 }

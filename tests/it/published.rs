@@ -13,9 +13,15 @@ use crate::{
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rendered_objects_satisfy_the_published_crds() {
-    let Some(folder) = shared("crds") else { return };
+async fn rendered_objects_satisfy_published_definitions_and_standards() {
     let world = World::start("published").await;
+    namespaces_enforce_the_restricted_standard(&world).await;
+    rendered_benches_of_the_guide_satisfy_the_crds(&world.cluster).await;
+    rendered_objects_satisfy_the_published_crds(&world).await;
+}
+
+async fn rendered_objects_satisfy_the_published_crds(world: &World) {
+    let Some(folder) = shared("crds") else { return };
     world.with_bench("strict").await;
     world.cluster.apply(&site("strict", "shop")).unwrap();
     world.wait_for_site_phase("strict", "shop", SitePhase::Ready).await;
@@ -45,10 +51,8 @@ async fn rendered_objects_satisfy_the_published_crds() {
 }
 
 /// The objects of every bench of the guide, rendered with all optional APIs, are accepted.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rendered_benches_of_the_guide_satisfy_the_crds() {
+async fn rendered_benches_of_the_guide_satisfy_the_crds(cluster: &Cluster) {
     let (Some(folder), Some(guide)) = (shared("crds"), shared("guide/frappe-operator-guide.txt")) else { return };
-    let cluster = Cluster::start("strict", 0).unwrap();
     cluster.apply(include_str!("../../loadtest/controlplane/optional/keda.yaml")).unwrap();
     for kind in ["scaledobjects", "triggerauthentications"] {
         let text = fs::read_to_string(folder.join(format!("keda.sh_{kind}.yaml"))).unwrap();
@@ -96,9 +100,7 @@ async fn rendered_benches_of_the_guide_satisfy_the_crds() {
 }
 
 /// The namespaces of these tests reject pods that violate the standard; otherwise, pods that start in them would prove nothing.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn namespaces_enforce_the_restricted_standard() {
-    let world = World::start("standard").await;
+async fn namespaces_enforce_the_restricted_standard(world: &World) {
     world.with_bench("held").await;
     world.cluster.apply(&site("held", "shop")).unwrap();
     world.wait_for_site_phase("held", "shop", SitePhase::Ready).await;

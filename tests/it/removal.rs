@@ -22,10 +22,15 @@ fn delete(world: &World, namespace: &str, name: &str) {
     world.kubectl(&["delete", "frappesite", name, "-n", namespace, "--wait=false"]);
 }
 
-/// whatever is missing, a deletion completes or reports what to do, and removes exactly what it may.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_completes_whatever_is_missing() {
+async fn a_deletion_completes_or_reports_what_to_do() {
     let world = World::start("removal").await;
+    a_deletion_completes_whatever_is_missing(&world).await;
+    a_deletion_whose_job_fails_waits_for_the_user(&world).await;
+}
+
+/// whatever is missing, a deletion completes or reports what to do, and removes exactly what it may.
+async fn a_deletion_completes_whatever_is_missing(world: &World) {
     world.with_bench("gone").await;
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "account", "namespace": "gone"},
                         "stringData": {"username": "u", "password": "p", "host": "h"}});
@@ -47,17 +52,17 @@ async fn a_deletion_completes_whatever_is_missing() {
         world.wait_for_site_phase("gone", name, SitePhase::Ready).await;
     }
     for name in ["plain", "dedicated", "external"] {
-        delete(&world, "gone", name);
+        delete(world, "gone", name);
         world.wait_for_site_deletion("gone", name).await;
-        wait_until_left(&world, "gone", name, &[]).await;
+        wait_until_left(world, "gone", name, &[]).await;
         println!("{name}: nothing is left");
     }
     let servers = world.kubectl(&["get", "mariadbs.k8s.mariadb.com", "-n", "gone", "-o", "name"]);
     assert!(!servers.contains("dedicated-mariadb") && servers.contains("/shared"), "{servers}");
 
-    delete(&world, "gone", "kept");
+    delete(world, "gone", "kept");
     world.wait_for_site_deletion("gone", "kept").await;
-    println!("kept (Retain): {:?}", left(&world, "gone", "kept"));
+    println!("kept (Retain): {:?}", left(world, "gone", "kept"));
     let expected = [
         "Database kept-db",
         "Grant kept-grant",
@@ -65,16 +70,16 @@ async fn a_deletion_completes_whatever_is_missing() {
         "Secret kept-db-password",
         "User kept-user",
     ];
-    wait_until_left(&world, "gone", "kept", &expected).await;
+    wait_until_left(world, "gone", "kept", &expected).await;
 
     world.kubectl(&["delete", "mariadbs.k8s.mariadb.com", "serverless-mariadb", "-n", "gone", "--wait=false"]);
-    delete(&world, "gone", "serverless");
+    delete(world, "gone", "serverless");
     // The operator recreates the server until it observes the deletion; then the files and the server are removed.
     world.wait_for_site_deletion("gone", "serverless").await;
-    wait_until_left(&world, "gone", "serverless", &[]).await;
+    wait_until_left(world, "gone", "serverless", &[]).await;
     println!("serverless: nothing is left");
 
-    lost_secrets(&world, &secret.to_string()).await;
+    lost_secrets(world, &secret.to_string()).await;
 }
 
 /// Without the account no Job can log in: the deletion waits for the account or for the annotation.
@@ -104,9 +109,7 @@ async fn lost_secrets(world: &World, account: &str) {
 
 /// a failed delete Job blocks the deletion, and the site reports what to do; a missing bench or a deleted namespace does not
 /// block it.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_deletion_whose_job_fails_waits_for_the_user() {
-    let world = World::start("forced").await;
+async fn a_deletion_whose_job_fails_waits_for_the_user(world: &World) {
     world.cluster.apply(&ground("forced")).unwrap();
     world.with_bench("forced").await;
     world.cluster.apply(&site("forced", "failing-stuck")).unwrap();
@@ -114,7 +117,7 @@ async fn a_deletion_whose_job_fails_waits_for_the_user() {
     world.wait_for_site_phase("forced", "orphan", SitePhase::Ready).await;
     // Every Job of this site fails.
     world.wait_for_site_reason("forced", "failing-stuck", "InitRetrying").await;
-    delete(&world, "forced", "failing-stuck");
+    delete(world, "forced", "failing-stuck");
     let failed = || async {
         let jobs = world.kubectl(&["get", "jobs", "-n", "forced", "-o", "name"]);
         let site = world.sites("forced").get("failing-stuck").await.ok()?.status?;
@@ -122,7 +125,7 @@ async fn a_deletion_whose_job_fails_waits_for_the_user() {
             .then_some(())
     };
     world.until("the delete Job fails", 120, failed).await;
-    let kept = left(&world, "forced", "failing-stuck");
+    let kept = left(world, "forced", "failing-stuck");
     assert!(
         kept.iter().any(|it| it == "Database failing-stuck-db")
             && kept.iter().any(|it| it == "Secret failing-stuck-db-password"),
@@ -138,11 +141,11 @@ async fn a_deletion_whose_job_fails_waits_for_the_user() {
     ]);
     world.wait_for_site_deletion("forced", "failing-stuck").await;
     let after =
-        || async { left(&world, "forced", "failing-stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
+        || async { left(world, "forced", "failing-stuck").iter().all(|it| it.starts_with("Job")).then_some(()) };
     world.until("nothing but finished Jobs is left", 60, after).await;
-    println!("stuck, forced: {:?}", left(&world, "forced", "failing-stuck"));
+    println!("stuck, forced: {:?}", left(world, "forced", "failing-stuck"));
 
-    without_bench(&world).await;
+    without_bench(world).await;
 
     world.cluster.apply(&ground("forced")).unwrap();
     world.with_bench("forced").await;

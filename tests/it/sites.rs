@@ -213,15 +213,20 @@ async fn two_sites_claim_the_same_host() {
     println!("{RACES} hosts released, claimed by the losers, and released again: no claim left");
 }
 
-/// A site of another namespace: the bench must allow it; its objects are in the bench's namespace and are deleted with it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_site_of_another_namespace_needs_the_benchs_permission() {
+async fn tenants_need_permission_and_jobs_their_label() {
     let world = World::start("tenants").await;
+    a_site_of_another_namespace_needs_the_benchs_permission(&world).await;
+    a_job_without_its_label_is_found_again(&world).await;
+}
+
+/// A site of another namespace: the bench must allow it; its objects are in the bench's namespace and are deleted with it.
+async fn a_site_of_another_namespace_needs_the_benchs_permission(world: &World) {
     world.with_bench("platform").await;
     let tenants = "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {tier: gold}}\n---\n\
                    apiVersion: v1\nkind: Namespace\nmetadata: {name: b, labels: {tier: gold}}\n";
     world.cluster.apply(tenants).unwrap();
-    let before = inventory(&world, "platform");
+    let before = inventory(world, "platform");
     let tenant = |namespace: &str| {
         let bench = "{name: bench, namespace: platform}";
         format!(
@@ -237,7 +242,7 @@ async fn a_site_of_another_namespace_needs_the_benchs_permission() {
         let message = world.wait_for_site_reason(namespace, "shop", "BenchNotPermitted").await;
         assert!(message.contains("does not exist, or does not allow"), "{message}");
     }
-    assert_eq!(inventory(&world, "platform"), before, "an object was created for a site that is not allowed");
+    assert_eq!(inventory(world, "platform"), before, "an object was created for a site that is not allowed");
     let allow = json!({"spec": {"domainConfig": {"allowedSuffixes": ["example.com"]}, "allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}}}});
     world.kubectl(&["patch", "frappebench", "bench", "-n", "platform", "--type", "merge", "-p", &allow.to_string()]);
     for namespace in ["a", "b"] {
@@ -245,7 +250,7 @@ async fn a_site_of_another_namespace_needs_the_benchs_permission() {
         let own = world.kubectl(&["get", "jobs,secrets,ingresses", "-n", namespace, "-o", "name"]);
         assert_eq!(own.trim(), "secret/admin", "the tenant's namespace has only the tenant's objects");
     }
-    println!("in the bench's namespace: {:#?}", inventory(&world, "platform"));
+    println!("in the bench's namespace: {:#?}", inventory(world, "platform"));
     world.kubectl(&["delete", "frappebench", "bench", "-n", "platform", "--wait=false"]);
     let held = || async {
         let told = world
@@ -264,15 +269,13 @@ async fn a_site_of_another_namespace_needs_the_benchs_permission() {
         world.wait_for_site_deletion(namespace, "shop").await;
         world.kubectl(&["get", "secret", "admin", "-n", namespace]);
     }
-    let gone = || async { inventory(&world, "platform").iter().all(|line| !line.contains("shop")).then_some(()) };
+    let gone = || async { inventory(world, "platform").iter().all(|line| !line.contains("shop")).then_some(()) };
     world.until("nothing of the sites is left", 60, gone).await;
 }
 
 /// A Job that the operator does not see because a user removed its label gets the label back: it is neither lost nor created
 /// twice. Only this case needs the permission to read a single Job.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_job_without_its_label_is_found_again() {
-    let world = World::start("label").await;
+async fn a_job_without_its_label_is_found_again(world: &World) {
     world.with_bench("shops").await;
     // No node runs a pod: the Job stays active.
     let nodes = world.kubectl(&["get", "nodes", "-o", "name"]);

@@ -1,6 +1,7 @@
 //! Shared by the tests: a cluster with a running operator, and waiting for conditions.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -41,16 +42,18 @@ pub(crate) fn kubectl(cluster: &Cluster, arguments: &[&str], input: &str) -> Str
 pub(crate) fn kubeconfig_of_pod(cluster: &Cluster, namespace: &str, pod: &str) -> PathBuf {
     let bound = ["--bound-object-kind", "Pod", "--bound-object-name", pod, "-n", namespace];
     let token = kubectl(cluster, &[&["create", "token", "frappe-operator"], &bound[..]].concat(), "");
-    let path = cluster.logs.join(format!("{pod}.kubeconfig"));
-    std::fs::copy(&cluster.kubeconfig, &path).unwrap();
-    let own = path.display().to_string();
-    // The last --kubeconfig is used.
-    let config = |arguments: &[&str]| {
-        let text = kubectl(cluster, &[&["--kubeconfig", &own, "config"], arguments].concat(), "");
-        text.trim().to_owned()
-    };
-    config(&["set-credentials", "replica", "--token", token.trim()]);
-    config(&["set-context", &config(&["current-context"]), "--user", "replica"]);
+    kubeconfig_with_token(cluster, pod, token.trim())
+}
+
+/// A kubeconfig by which the cluster's users have this token.
+pub(crate) fn kubeconfig_with_token(cluster: &Cluster, name: &str, token: &str) -> PathBuf {
+    let text = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let mut config: serde_yaml_ng::Value = serde_yaml_ng::from_str(&text).unwrap();
+    for user in config["users"].as_sequence_mut().unwrap() {
+        user["user"] = serde_yaml_ng::to_value(BTreeMap::from([("token", token)])).unwrap();
+    }
+    let path = cluster.logs.join(format!("{name}.kubeconfig"));
+    std::fs::write(&path, serde_yaml_ng::to_string(&config).unwrap()).unwrap();
     path
 }
 
@@ -142,6 +145,9 @@ impl World {
     }
 }
 
+/// How often is polled: first and at last. In between, a tenth of the time that was waited: each look is work for the API server.
+const LOOK: [Duration; 2] = [Duration::from_millis(50), Duration::from_millis(250)];
+
 /// Polls until `look` returns a value or the time is over.
 pub(crate) async fn until<T, F, R>(what: &str, most_seconds: u64, look: F) -> Option<T>
 where
@@ -153,7 +159,7 @@ where
         if let Some(found) = look().await {
             return Some(found);
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        tokio::time::sleep((begun.elapsed() / 10).clamp(LOOK[0], LOOK[1])).await;
     }
     println!("waited {most_seconds} s for: {what}");
     None
