@@ -16,10 +16,11 @@ use serde_json::json;
 
 use crate::support::{World, ground, program};
 
-/// The objects that were written since then, in the order of their first write.
-fn changed(world: &World, since: Timestamp) -> Vec<String> {
+/// The objects of a namespace that were written since then, in the order of their first write.
+fn changed(world: &World, namespace: &str, since: Timestamp) -> Vec<String> {
     let mut order: Vec<String> = Vec::new();
-    for request in audit::requests(&world.cluster.logs, since).unwrap().iter().filter(|it| it.is_work_write()) {
+    let requests = audit::requests(&world.cluster.logs, since).unwrap();
+    for request in requests.iter().filter(|it| it.is_work_write() && it.namespace == namespace) {
         let name = format!("{} {}", request.resource, request.name);
         if !order.contains(&name) {
             order.push(name);
@@ -38,12 +39,17 @@ async fn wait_for_reason(world: &World, namespace: &str, reason: &str) {
     world.until(&format!("the bench is Ready and has reason {reason}"), 120, said).await;
 }
 
-/// The Secret with the password is a new bench's first object, and no other object contains the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_new_benchs_redis_password_is_only_in_its_secret() {
-    let world = World::start("redis").await;
+async fn redis_of_new_and_earlier_benches_is_protected() {
+    let mut world = World::start("redis").await;
+    a_new_benchs_redis_password_is_only_in_its_secret(&world).await;
+    a_bench_of_an_earlier_version_gets_its_redis_password_in_stages(&mut world).await;
+}
+
+/// The Secret with the password is a new bench's first object, and no other object contains the password.
+async fn a_new_benchs_redis_password_is_only_in_its_secret(world: &World) {
     world.with_bench("guarded").await;
-    wait_for_reason(&world, "guarded", "RedisProtected").await;
+    wait_for_reason(world, "guarded", "RedisProtected").await;
     let secrets: Api<Secret> = Api::namespaced(world.client.clone(), "guarded");
     let data = secrets.get("bench-redis-password").await.unwrap().data.unwrap();
     let password = String::from_utf8(data["password"].0.clone()).unwrap();
@@ -60,14 +66,12 @@ async fn a_new_benchs_redis_password_is_only_in_its_secret() {
         (data["password"].0 != password.as_bytes()).then_some(())
     };
     world.until("a lost password is regenerated", 30, another).await;
-    wait_for_reason(&world, "guarded", "RedisProtected").await;
+    wait_for_reason(world, "guarded", "RedisProtected").await;
 }
 
 /// A bench of an earlier version is not changed. If it enables protection, its components change stage by stage, and its Redis
 /// servers last.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bench_of_an_earlier_version_gets_its_redis_password_in_stages() {
-    let mut world = World::start("redis-later").await;
+async fn a_bench_of_an_earlier_version_gets_its_redis_password_in_stages(world: &mut World) {
     world.operator.stop().await.unwrap();
     world.cluster.apply(&ground("open")).unwrap();
     let before = r#"{"status": {"redisProtected": false}}"#;
@@ -84,15 +88,15 @@ async fn a_bench_of_an_earlier_version_gets_its_redis_password_in_stages() {
     ]);
     world.operator = Operator::start(program(), &world.cluster, &Options::default()).unwrap();
     world.operator.ready().await.unwrap();
-    wait_for_reason(&world, "open", "RedisOpen").await;
+    wait_for_reason(world, "open", "RedisOpen").await;
     assert_eq!(world.kubectl(&["get", "networkpolicies", "-n", "open", "-o", "name"]), "");
 
     let benches: Api<FrappeBench> = Api::namespaced(world.client.clone(), "open");
     let ask = Patch::Merge(json!({"spec": {"redisConfig": {"protected": true}}}));
     let begun = Timestamp::now();
     benches.patch("bench", &PatchParams::default(), &ask).await.unwrap();
-    wait_for_reason(&world, "open", "RedisProtected").await;
-    let order = changed(&world, begun);
+    wait_for_reason(world, "open", "RedisProtected").await;
+    let order = changed(world, "open", begun);
     println!("{order:#?}");
     let place = |name: &str| order.iter().position(|it| it == name).unwrap_or_else(|| panic!("{name} in {order:?}"));
     let stages =
