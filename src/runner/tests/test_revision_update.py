@@ -19,7 +19,7 @@ DEFERRED = f"{DATABASE}|insert_queue_for_Route History"
 ROWS = ["[{\"route\": \"a\"}]", "[{\"route\": \"b\"}]"]
 JOBS = 200
 # A prime, and no multiple of the three ways to go on.
-STEPS, STEPS_MAX = 23, 300
+STEPS, STEPS_MAX = 37, 300
 
 
 class RevisionUpdateCase(Revisions, UpdateCase):
