@@ -12,7 +12,7 @@ pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
 };
 pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, FrappeBenchStatus, WorkerScalingStatus};
-pub use crate::bench_updates::{Duration, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
+pub use crate::bench_updates::{Duration, Revision, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
 /// Desired state of the bench.

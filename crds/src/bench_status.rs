@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bench_parts::StorageAccessMode, common::AppCode};
+use crate::{bench_parts::StorageAccessMode, bench_updates::Revision, common::AppCode};
 
 /// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -88,6 +88,9 @@ pub struct FrappeBenchStatus {
     /// Host suffix detected from the ingress controller's Service; see `domainConfig.autoDetect`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detected_domain_suffix: Option<String>,
+    /// Revisions of the bench's code, by number. Empty while it has had only one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub revisions: Vec<Revision>,
     /// Image that the components should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

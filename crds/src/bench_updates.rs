@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
+
+use crate::common::AppCode;
 
 /// A duration of hours, minutes and seconds, for example `1h30m`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,6 +41,10 @@ pub enum UpdateType {
     /// own migration has completed.
     #[default]
     InPlace,
+    /// Pods of the new image run beside those of the previous one, and the sites move to them one after the other: each responds with 503 only
+    /// during its own move or migration, and a site whose migration fails stays with the previous image. It needs room for a second set of
+    /// pods and a Redis of the operator.
+    Revisions,
 }
 
 /// How sites follow another image.
@@ -62,6 +69,9 @@ pub struct UpdateStrategy {
     /// Dump of each site's database before its migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_backup: Option<SafetyBackup>,
+    /// With type `Revisions`: how long the pods of an earlier revision run after its last site has left. Default: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scale_down_delay: Option<Duration>,
 }
 
 /// Where a dump is made before a migration.
@@ -84,4 +94,37 @@ pub struct SafetyBackup {
     /// How long the dump of a completed migration is kept. Default: `72h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_for: Option<Duration>,
+}
+
+/// Code of a bench, and the folder of its volume with the sites that this code serves.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its number; the highest one is the newest. The folder of revision 1 is the root of the volume, that of revision 2 is `.revisions/2`.
+    pub number: i32,
+    /// Its image, without a digest.
+    pub image: String,
+    /// Digest of the image, if it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+    /// The copy of the image's code with apps from Git, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub copy: Option<String>,
+    /// Value of the annotation `frappe.vyogo.tech/redeploy` that requested it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redeploy: Option<String>,
+    /// Number of its database in the Redis for the cache.
+    pub cache_database: i32,
+    /// Versions and schemas of its apps.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub apps: Vec<AppCode>,
+    /// Whether all of its pods have run: from then on it may have sites.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub complete: bool,
+    /// Since when it has had no sites.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empty_since: Option<Time>,
+    /// Whether its pods have been removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retired: bool,
 }

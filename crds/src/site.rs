@@ -251,6 +251,9 @@ pub struct FrappeSiteStatus {
     /// Last migration to the schema of an image.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_update: Option<LastUpdate>,
+    /// Number of the bench's revision that serves the site; 1 if it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i32>,
     /// Last handled value of the annotation `frappe.vyogo.tech/migrate`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_migrate: Option<String>,
@@ -341,6 +344,18 @@ pub struct UpdateGoal {
     /// Value of the annotation `frappe.vyogo.tech/migrate` that requested it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub migrate: Option<String>,
+    /// Revisions of the bench from which and to which the site moves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<Move>,
+}
+
+/// Move of a site from one revision of its bench to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Move {
+    /// Number of the revision that it leaves.
+    pub from: i32,
+    /// Number of the revision that serves it afterwards.
+    pub to: i32,
 }
 
 /// Result of an update.
@@ -366,6 +381,9 @@ pub struct LastUpdate {
     pub result: UpdateResult,
     /// Schemas that it was for.
     pub target: String,
+    /// Revisions of the bench from which and to which the site moved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moves: Option<Move>,
     /// Time at which it finished.
     pub finished_at: Time,
     /// Why it failed.

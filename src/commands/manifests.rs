@@ -122,15 +122,7 @@ pub fn objects(
         let status = bench.status.get_or_insert_default();
         let is_new = status.desired_revision.is_none() && status.redis_protected.is_none();
         status.redis_protected = if is_new { Some(true) } else { status.redis_protected };
-        let input = Input {
-            bench: &bench,
-            config,
-            capabilities,
-            redis_secret_version: None,
-            digest: None,
-            open_servers: Vec::new(),
-        }
-        .with_recorded_digest();
+        let input = Input::of(&bench, config, capabilities).with_recorded_digest();
         let rendered = build::render(&input);
         // The hold Job exists only during the rollout of another image.
         objects.extend(rendered.all().filter(|it| **it != rendered.hold).map(as_applied));

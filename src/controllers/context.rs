@@ -27,6 +27,7 @@ use crate::{
         departures::Departures,
         events::Events,
         live,
+        tally::Tallies,
     },
 };
 
@@ -119,6 +120,8 @@ pub struct Context {
     pub pod_problems: Arc<PodProblems>,
     /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups when their site was.
     pub departures: Departures,
+    /// Counts the sites of benches with several revisions.
+    pub tallies: Tallies,
     /// Watched namespaces; all if empty.
     pub namespaces: Vec<String>,
 }

@@ -15,6 +15,7 @@ pub mod adoption;
 pub mod backup;
 pub mod bench;
 pub mod context;
+pub mod duration;
 pub mod execute;
 pub mod failure;
 pub mod job;

@@ -90,6 +90,13 @@ impl Mounted {
         Self::new(Volume { persistent_volume_claim: Some(source), ..named(name) }, path)
     }
 
+    /// The same, of which only a folder is mounted; all of it without one.
+    #[must_use]
+    pub fn within(mut self, folder: Option<String>) -> Self {
+        self.mount.sub_path = folder;
+        self
+    }
+
     /// The files of a ConfigMap.
     pub fn config_map(name: &str, path: &str, config_map: String) -> Self {
         let source = ConfigMapVolumeSource { name: config_map, ..ConfigMapVolumeSource::default() };

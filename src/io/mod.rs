@@ -10,6 +10,7 @@ pub mod departures;
 pub mod events;
 pub mod live;
 pub mod random;
+pub mod tally;
 mod unread;
 mod weight;
 pub mod writer;

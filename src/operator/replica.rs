@@ -39,6 +39,7 @@ use crate::{
     io::{
         departures::{Departures, Left},
         events::Events,
+        tally::Tallies,
     },
 };
 
@@ -84,7 +85,7 @@ impl Replica {
         let caches = watches::caches_of_objects(&wake, &reactions);
         let settings = watch::Sender::new(Arc::new(OperatorConfig::default()));
         let capabilities = watch::Sender::new(Capabilities::default());
-        let (woken, departed) = (wake.clone(), wake.clone());
+        let (woken, departed, counted) = (wake.clone(), wake.clone(), wake.clone());
         let client = session.client();
         let arguments = &process.arguments;
         let children = |narrowings: &[Narrowing]| Children::of(&caches, narrowings);
@@ -113,6 +114,13 @@ impl Replica {
                 Left::Bench(bench) => departed.bench(bench),
                 Left::Site(site) => departed.backups_of(&site),
             }),
+            tallies: Tallies::new(
+                client.clone(),
+                &arguments.watch_namespaces,
+                site::watch::whereabouts,
+                wake.gate.opening(),
+                move |bench| counted.bench(bench),
+            ),
             namespaces: arguments.watch_namespaces.clone(),
         };
         Self {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use frappe_crds::{FrappeBench, FrappeSite};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::core::DynamicObject;
 use kube_sharding::{
     Slot, SlotSet, feed::Scope, groups::Selection, ownership::Ownership, session::Session, watch::Query,
 };
@@ -109,7 +109,7 @@ fn cache(wake: &Wake, kind: Kind, narrowing: Narrowing) -> ChildCache {
             let benches = Arc::clone(&wake.benches);
             let decide = move |child: &Compact| {
                 let Some(bench) = bench_watch::owner(child) else { return Decision::Drop };
-                let is_part = bench_watch::is_part(&bench.name, kind, &child.name_any());
+                let is_part = bench_watch::is_part(&bench.name, kind, child);
                 match (is_part, benches.get(&bench)) {
                     (true, Some(_)) => Decision::Keep,
                     (true, None) => Decision::Note(bench.to_string()),

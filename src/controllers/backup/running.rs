@@ -22,7 +22,7 @@ use super::{
 use crate::{
     controllers::{
         job::{self, ATTEMPTS_MAX, Begin, State},
-        site::{place::Place, schema, under_way::job_key},
+        site::{place::Place, revision, schema, under_way::job_key},
     },
     domain::{code::Code, live, object::Kind},
 };
@@ -98,7 +98,10 @@ impl Draft<'_> {
             // Apps, settings and password are those of the backup now: the configuration must be applied again.
             status.last_restore = Some(format!("{} {}", operation.run, operation.started_at.0));
             // It was migrated to the schema of the image.
-            status.apps = schema::of_image(Some(status), self.observed.bench.as_deref(), None);
+            status.apps = {
+                let number = revision::present(status);
+                schema::of_revision(number, Some(status), self.observed.bench.as_deref(), None)
+            };
         }
     }
 

@@ -1,7 +1,7 @@
 //! Input of the builders of a bench's objects, from the observed state. Pure.
 
 use super::{
-    model::{Input, Observed},
+    model::{Input, Observed, Pods},
     protection,
 };
 
@@ -15,6 +15,7 @@ impl Observed {
             redis_secret_version: self.redis_secret_version.as_deref(),
             digest: None,
             open_servers: protection::open_servers(self),
+            pods: Pods::newest(&self.bench),
         };
         match &self.inspection {
             Some(found) => Input { digest: found.digest.as_deref(), ..recorded },

@@ -12,6 +12,7 @@ pub mod plan;
 pub mod pod_health;
 mod protection;
 pub mod reason;
+pub mod revisions;
 pub mod rollout;
 pub mod seen;
 pub mod sizes;
@@ -66,7 +67,10 @@ impl Held for FrappeBench {
 
 /// Reconciles one bench: observe → validate → plan → build → apply → status.
 pub async fn reconcile(context: Arc<Context>, key: Key) -> Outcome {
-    let Some(bench) = context.benches.get(&key) else { return Outcome::Done };
+    let Some(bench) = context.benches.get(&key) else {
+        context.tallies.forget(&key);
+        return Outcome::Done;
+    };
     let writer = Writer::new(context.client.clone(), Scope::Coordinator);
     let owner = Owner::of(bench.as_ref(), is_adoption_requested(&bench));
     let attempt = Attempt { context: &context, writer: &writer, key: &key, owner };

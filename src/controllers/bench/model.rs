@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use frappe_crds::{
     FrappeBench, FrappeBenchStatus,
-    bench::{BenchPhase, ComponentReplicas, StorageAccessMode},
+    bench::{BenchPhase, ComponentReplicas, Revision, StorageAccessMode},
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -50,9 +50,30 @@ pub struct Input<'a> {
     pub digest: Option<&'a str>,
     /// Redis servers that do not require the generated password yet, because not every component has it.
     pub open_servers: Vec<&'static str>,
+    /// The revision whose pods are rendered.
+    pub pods: Pods<'a>,
 }
 
 impl<'a> Input<'a> {
+    /// Input for the newest pods of a bench, without what is read from other objects.
+    pub fn of(bench: &'a FrappeBench, config: &'a OperatorConfig, capabilities: Capabilities) -> Self {
+        Self {
+            bench,
+            config,
+            capabilities,
+            redis_secret_version: None,
+            digest: None,
+            open_servers: Vec::new(),
+            pods: Pods::newest(bench),
+        }
+    }
+
+    /// The same for pods of an earlier revision.
+    #[must_use]
+    pub fn of_older(&self, revision: &'a Revision) -> Self {
+        Self { open_servers: self.open_servers.clone(), pods: Pods::Older(revision), ..*self }
+    }
+
     /// The same, with the recorded digest, if it is of this image and no user has requested another look at the registry since.
     #[must_use]
     pub fn with_recorded_digest(self) -> Self {
@@ -83,13 +104,20 @@ impl Input<'_> {
 
     /// Image of every component.
     pub fn image(&self) -> String {
-        image::bench(&self.bench.spec, self.config.default_frappe_image.as_deref())
+        match self.pods {
+            Pods::Older(revision) => revision.image.clone(),
+            Pods::Only | Pods::Newest(_) => image::bench(&self.bench.spec, self.config.default_frappe_image.as_deref()),
+        }
     }
 
     /// The image, pinned to its digest if that is known: pods that start later run the same code.
     pub fn pinned_image(&self) -> String {
         let image = self.image();
-        self.digest.map_or_else(|| image.clone(), |digest| image::pinned(&image, digest))
+        let digest = match self.pods {
+            Pods::Older(revision) => revision.image_digest.as_deref(),
+            Pods::Only | Pods::Newest(_) => self.digest,
+        };
+        digest.map_or_else(|| image.clone(), |digest| image::pinned(&image, digest))
     }
 
     /// Whether every pod that mounts the volume must run on one node.
@@ -101,6 +129,19 @@ impl Input<'_> {
     /// Replicas of each component in the spec.
     pub fn replicas(&self) -> ComponentReplicas {
         self.bench.spec.component_replicas.clone().unwrap_or_default()
+    }
+
+    /// Name of a component: of an earlier revision with its number, because the selectors of the newest one's objects must not match.
+    pub fn component(&self, name: &str) -> String {
+        match self.pods {
+            Pods::Older(revision) => format!("{name}-r{}", revision.number),
+            Pods::Only | Pods::Newest(_) => name.to_owned(),
+        }
+    }
+
+    /// Name of an object of a component.
+    pub fn child_of(&self, component: &str) -> String {
+        child(&self.name(), &self.component(component))
     }
 
     /// An object with the bench's labels and an owner reference to the bench.
@@ -133,6 +174,58 @@ impl Input<'_> {
     }
 }
 
+/// The pods that are rendered, of a bench that may have several revisions.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Pods<'a> {
+    /// Of a bench that has had only one revision.
+    Only,
+    /// Of the newest revision.
+    Newest(&'a Revision),
+    /// Of an earlier revision, beside the newest.
+    Older(&'a Revision),
+}
+
+impl<'a> Pods<'a> {
+    /// Of the newest revision of a bench.
+    pub fn newest(bench: &'a FrappeBench) -> Self {
+        bench.status.as_ref().and_then(|status| status.revisions.last()).map_or(Pods::Only, Pods::Newest)
+    }
+
+    /// Of the revision with this number, if it has pods.
+    pub fn of(bench: &'a FrappeBench, number: i32) -> Option<Self> {
+        let revisions = bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
+        if revisions.is_empty() {
+            return Some(Pods::Only).filter(|_| number == FIRST_REVISION);
+        }
+        let found = revisions.iter().find(|it| it.number == number && !it.retired)?;
+        let is_newest = revisions.last().is_some_and(|it| it.number == number);
+        Some(if is_newest { Pods::Newest(found) } else { Pods::Older(found) })
+    }
+
+    /// The recorded revision; None for a bench that has had only one.
+    pub fn revision(self) -> Option<&'a Revision> {
+        match self {
+            Pods::Only => None,
+            Pods::Newest(revision) | Pods::Older(revision) => Some(revision),
+        }
+    }
+
+    /// Number of the revision.
+    pub fn number(self) -> i32 {
+        self.revision().map_or(FIRST_REVISION, |it| it.number)
+    }
+
+    /// Folder of the volume with the sites; None for its root.
+    pub fn folder(self) -> Option<String> {
+        (self.number() > FIRST_REVISION).then(|| format!("{REVISIONS_FOLDER}/{}", self.number()))
+    }
+}
+
+/// Number of the first revision, whose folder is the root of the volume.
+pub const FIRST_REVISION: i32 = 1;
+/// Folder of the volume with the folders of other revisions.
+pub const REVISIONS_FOLDER: &str = ".revisions";
+
 /// All objects of a bench.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Rendered {
@@ -146,12 +239,18 @@ pub struct Rendered {
     pub components: Vec<Desired>,
     /// Claims created by a StatefulSet: once they exist, they are resized.
     pub claims: Vec<Desired>,
+    /// Objects of earlier revisions that have sites.
+    pub older: Vec<Desired>,
+    /// Objects of earlier revisions without sites: they are deleted.
+    pub outlived: Vec<(Kind, Key)>,
 }
 
 impl Rendered {
     /// Every object.
     pub fn all(&self) -> impl Iterator<Item = &Desired> {
-        self.foundation.iter().chain([&self.configure, &self.hold]).chain(&self.components).chain(&self.claims)
+        let own =
+            self.foundation.iter().chain([&self.configure, &self.hold]).chain(&self.components).chain(&self.claims);
+        own.chain(&self.older)
     }
 
     /// Revision of image and configuration that the components run.
@@ -165,6 +264,7 @@ impl Rendered {
         let of_deployments = self
             .components
             .iter()
+            .chain(&self.older)
             .filter(|it| it.kind == Kind::Deployment)
             .flat_map(|it| [Kind::ScaledObject, Kind::PodDisruptionBudget].map(|kind| (kind, it.key.clone())));
         let single = [
@@ -178,7 +278,8 @@ impl Rendered {
             (Kind::Service, named("redis-queue")),
         ];
         let wanted = |kind: Kind, key: &Key| self.all().any(|it| it.kind == kind && it.key == *key);
-        of_deployments.chain(single).filter(|(kind, key)| !wanted(*kind, key)).collect()
+        let outlived = self.outlived.iter().cloned();
+        of_deployments.chain(single).chain(outlived).filter(|(kind, key)| !wanted(*kind, key)).collect()
     }
 }
 
@@ -200,6 +301,8 @@ pub struct Observed {
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
     /// Existing objects that only other settings need.
     pub retired: Vec<(Kind, Arc<DynamicObject>)>,
+    /// Number of its sites on each revision; None while it is not known, or if it does not matter.
+    pub sites_by_revision: Option<BTreeMap<i32, usize>>,
     /// Names of its sites; read live during its deletion.
     pub sites: Vec<String>,
     /// Failure reported by the configure Job.

@@ -9,6 +9,7 @@ use kube_sharding::named::Known;
 
 use super::{
     model::{Class, Detected, Input, Observed, PodProblem, Rendered},
+    revisions::counts_sites,
     seen::{End, configure_job, is_pending, size_bytes, unread_end},
 };
 use crate::{
@@ -26,14 +27,8 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let (config, capabilities) = (context.config(), context.capabilities());
     let redis_secret = redis_secret(context, &bench).await?;
     let redis_secret_version = redis_secret.as_ref().map(|it| version(it));
-    let input = Input {
-        bench: &bench,
-        config: &config,
-        capabilities,
-        redis_secret_version: redis_secret_version.as_deref(),
-        digest: None,
-        open_servers: Vec::new(),
-    };
+    let own = Input::of(&bench, &config, capabilities);
+    let input = Input { redis_secret_version: redis_secret_version.as_deref(), ..own };
     let rendered = build::render(&input);
     let live: BTreeMap<_, _> = rendered
         .all()
@@ -49,6 +44,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
+    let sites_by_revision = counts(context, &bench);
     let configured = finished(context, &bench, rendered.revision(), &live).await?;
     let classes = classes(context, &rendered, &live).await?;
     // Pods that were deleted while another replica watched them are only recorded in the status.
@@ -63,6 +59,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         live,
         retired,
         sites,
+        sites_by_revision,
         failure: configured.failure,
         inspection: configured.inspection,
         pod_problems,
@@ -72,6 +69,17 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         now: context.now(),
         bench,
     })
+}
+
+/// The sites of each revision, if there are several; they are watched meanwhile.
+fn counts(context: &Context, bench: &FrappeBench) -> Option<BTreeMap<i32, usize>> {
+    let key = Key::of(bench);
+    let revisions = bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
+    if counts_sites(revisions) {
+        return context.tallies.counts(&key);
+    }
+    context.tallies.forget(&key);
+    None
 }
 
 /// The suffix in the external-dns annotation of the ingress controller's Service. The load balancer's host name is not used: it

@@ -12,6 +12,7 @@ use super::{
     model::{Observed, Plan, Rendered, Report, Step},
     protection,
     reason::Reason,
+    revisions,
     rollout::{self, Staged},
     seen::{is_rolling, lacks_pods, servers_without_pods},
     sizes, status,
@@ -53,9 +54,11 @@ const PHASES: &[Phase] = &[
     ("protection", decision),
     ("Secret for Redis", redis_secret),
     ("finalizer", finalizer),
+    ("revision", revision),
     ("foundation", foundation),
     ("configure Job", configure),
     ("Redis", redis),
+    ("earlier revisions", earlier_revisions),
     ("components", components),
 ];
 
@@ -130,6 +133,15 @@ fn finalizer(bench: &Bench) -> Next<FrappeBench> {
     Next::write(add_finalizer(bench.look.observed))
 }
 
+/// Records another revision before anything of it is created.
+fn revision(bench: &Bench) -> Next<FrappeBench> {
+    match revisions::record(bench.look.observed) {
+        Ok(None) => Next::go(),
+        Ok(Some(status)) => Next::End(Plan { status: Some(status), ..Plan::default() }),
+        Err(report) => bench.look.only_report(&report),
+    }
+}
+
 /// Applies volumes, Redis, and the other objects before the configure Job.
 fn foundation(bench: &Bench) -> Next<FrappeBench> {
     Next::write(bench.foundation.clone())
@@ -142,9 +154,7 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
         return Next::go();
     };
     if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-        let rendered = &bench.look.rendered;
-        let staged = rollout::staged(observed, rendered, true);
-        steps.extend(self::steps(observed, rendered, staged, true));
+        steps.extend(present_components(&bench.look));
     }
     // What a pod reports is more exact than that it has not started in time.
     let is_vague = matches!(report.reason, Reason::Preparing | Reason::PodsNotStarting);
@@ -157,6 +167,27 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
 fn redis(bench: &Bench) -> Next<FrappeBench> {
     awaits_redis(bench.look.observed, &bench.look.rendered)
         .map_or_else(Next::go, |report| bench.look.only_report(&report))
+}
+
+/// The components with their present code.
+fn present_components(look: &Look) -> Vec<Step> {
+    let staged = rollout::staged(look.observed, &look.rendered, true);
+    steps(look.observed, &look.rendered, staged, true)
+}
+
+/// Starts pods of the former code beside the present ones. These are replaced only when the others run.
+fn earlier_revisions(bench: &Bench) -> Next<FrappeBench> {
+    let Look { observed, rendered } = bench.look;
+    let older = revisions::older(observed, rendered).into_iter();
+    let steps: Vec<Step> = older.filter_map(|desired| adoption::ensure(observed, desired)).collect();
+    let awaited = revisions::awaited(observed, rendered);
+    if awaited.is_empty() {
+        return Next::write(steps);
+    }
+    let steps = steps.into_iter().chain(present_components(bench.look)).collect();
+    let message = format!("pods of the former image start beside the present ones: {} left", awaited.join(", "));
+    let (reason, message) = status::obstacle(observed).unwrap_or((Reason::Rolling, message));
+    Next::End(bench.look.report(steps, &Report::new(BenchPhase::Progressing, reason, message)))
 }
 
 /// Rolls out the components stage by stage, and reports the bench's state.
@@ -407,7 +438,8 @@ fn again_after(observed: &Observed, rendered: &Rendered) -> Option<Duration> {
     });
     let soon = jobs.filter_map(|begin| if let Begin::Soon(left) = begin { Some(left) } else { None });
     let pods = servers_without_pods(observed).filter_map(|it| job::left_for_pod(it, observed.now));
-    soon.chain(pods).chain(autoscaling(observed, rendered).and_then(|it| it.again_after)).min()
+    let scaling = autoscaling(observed, rendered).and_then(|it| it.again_after);
+    soon.chain(pods).chain(scaling).chain(revisions::again_after(observed)).min()
 }
 
 fn configure_failed(observed: &Observed, revision: &str, name: &str) -> Report {

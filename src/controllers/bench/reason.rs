@@ -78,6 +78,10 @@ pub enum Reason {
     Autoscaled,
     /// The deletion waits until the bench's sites are deleted.
     DependentSitesExist,
+    /// Another image waits until an earlier revision has no sites.
+    TooManyRevisions,
+    /// The bench cannot have a second set of pods.
+    RevisionsNotSupported,
 }
 
 impl reason::Reason for Reason {
@@ -90,7 +94,7 @@ impl reason::Reason for Reason {
             | Self::Pinned
             | Self::DigestUnknown => Class::Done,
             Self::Preparing | Self::Starting | Self::Rolling | Self::RedisProtecting => Class::Working,
-            Self::VolumePending | Self::ScalingStarting => Class::Waiting,
+            Self::VolumePending | Self::ScalingStarting | Self::TooManyRevisions => Class::Waiting,
             Self::StorageClassMissing
             | Self::VolumeCannotShrink
             | Self::VolumeCannotGrow
@@ -105,6 +109,7 @@ impl reason::Reason for Reason {
             | Self::SpecTooLarge
             | Self::KedaMissing
             | Self::ScalingPaused
+            | Self::RevisionsNotSupported
             | Self::DependentSitesExist => Class::Refused,
             Self::ConfigureFailed
             | Self::HoldFailed

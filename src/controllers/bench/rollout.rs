@@ -8,21 +8,22 @@ use std::fmt;
 
 use k8s_openapi::api::{
     apps::v1::DeploymentSpec,
-    core::v1::{Container, PodTemplateSpec},
+    core::v1::{Container, EnvVar, PodTemplateSpec},
 };
-use kube::core::DynamicObject;
+use kube::{ResourceExt, core::DynamicObject};
 use serde_json::Value;
 
 use super::{
     adoption::{is_kept, is_unchanged_workload},
-    earlier,
-    model::{Observed, Rendered, redeploy},
+    build, earlier,
+    model::{Observed, REVISIONS_FOLDER, Rendered, redeploy},
     seen::{apps, is_rolling, job_of_revision, lacks_pods},
 };
 use crate::{
     controllers::job,
     domain::{
         image, labels, live,
+        names::child,
         object::{Desired, Kind},
         typed::entry,
     },
@@ -50,12 +51,16 @@ pub struct Code {
     image: String,
     /// Revision of the copy of the code that is mounted over the image's; None if there is none.
     copy: Option<String>,
+    /// Folder of the volume with the sites; None for its root.
+    folder: Option<String>,
 }
 
 impl fmt::Display for Code {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.image)?;
-        self.copy.as_ref().map_or(Ok(()), |copy| write!(formatter, " with apps of revision {copy}"))
+        self.copy.as_ref().map_or(Ok(()), |copy| write!(formatter, " with apps of revision {copy}"))?;
+        let number = self.folder.as_ref().and_then(|it| it.rsplit('/').next());
+        number.map_or(Ok(()), |number| write!(formatter, " (revision {number})"))
     }
 }
 
@@ -66,10 +71,12 @@ pub fn with_present_references(observed: &Observed, mut rendered: Rendered) -> R
         return rendered;
     }
     for desired in rendered.components.iter_mut().filter(|it| it.kind == Kind::Deployment) {
-        let Some(present) = template_now(observed, desired).map(|it| code(&it).image) else { continue };
+        let Some(present_code) = template_now(observed, desired).map(|it| code(&it)) else { continue };
+        let present = present_code.image;
         let wanted = code(&template(desired)).image;
         let is_pinned = |it: &str| image::unpinned(it) != it;
-        let same = image::unpinned(&present) == image::unpinned(&wanted);
+        let same = present_code.folder == code(&template(desired)).folder
+            && image::unpinned(&present) == image::unpinned(&wanted);
         if same && is_pinned(&present) != is_pinned(&wanted) {
             desired.body["spec"]["template"]["spec"]["containers"][0]["image"] = present.into();
         }
@@ -108,10 +115,14 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
     let mut components = rendered.components.clone();
     let mut awaits_hold = false;
     let (mut wait, mut left) = (held, Vec::new());
+    // Their queues are those of the former folder, which KEDA still scales by.
+    let mut kept_folders = Vec::new();
     for stage in STAGES {
         let mut changing = false;
         if !wait && stage == HELD_BEFORE {
-            let needed = differs(observed, &components, stage) || is_unreleased(observed, rendered);
+            // Sites of an earlier revision are in its folder, where workers of the newest one do not look.
+            let in_place = rendered.older.is_empty();
+            let needed = in_place && (differs(observed, &components, stage) || is_unreleased(observed, rendered));
             awaits_hold = needed && !is_held(observed, rendered);
             wait = awaits_hold;
         }
@@ -127,6 +138,9 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
                 continue;
             }
             if wait && other {
+                if code(&present).folder != code(&template(desired)).folder {
+                    kept_folders.push(desired.key.clone());
+                }
                 keep(desired, &present);
             }
             if let Some(earlier) = earlier_now(observed, desired) {
@@ -135,7 +149,8 @@ pub fn staged(observed: &Observed, rendered: &Rendered, held: bool) -> Staged {
         }
         wait |= changing;
     }
-    components.retain(|it| it.kind != Kind::Deployment || !left.contains(&it.key));
+    let keeps = |it: &Desired| it.kind == Kind::ScaledObject && kept_folders.contains(&it.key);
+    components.retain(|it| !keeps(it) && (it.kind != Kind::Deployment || !left.contains(&it.key)));
     Staged { components, awaits_hold }
 }
 
@@ -191,6 +206,7 @@ fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
         if let Some(own) = own.containers.first_mut() {
             (own.image, own.volume_mounts) = (present.image.clone(), present.volume_mounts.clone());
             own.security_context.clone_from(&present.security_context);
+            keep_revision(&mut own.env, present.env.as_ref());
         }
     }
     if let Some(metadata) = &mut template.metadata {
@@ -199,16 +215,37 @@ fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
     *desired = desired.clone().with_spec(&spec);
 }
 
+/// Keeps the variables about the revision, which belong to the mounts.
+fn keep_revision(own: &mut Option<Vec<EnvVar>>, present: Option<&Vec<EnvVar>>) {
+    let is_of_revision = |it: &EnvVar| build::REVISION_VARIABLES.contains(&it.name.as_str());
+    let mut kept: Vec<EnvVar> = own.take().into_iter().flatten().filter(|it| !is_of_revision(it)).collect();
+    kept.extend(present.into_iter().flatten().filter(|it| is_of_revision(it)).cloned());
+    *own = (!kept.is_empty()).then_some(kept);
+}
+
 fn container(template: &PodTemplateSpec) -> Option<&Container> {
     template.spec.as_ref()?.containers.first()
 }
 
 fn code(template: &PodTemplateSpec) -> Code {
     let container = container(template);
-    let mut mounts = container.and_then(|it| it.volume_mounts.as_ref()).into_iter().flatten();
-    let copy = mounts.find_map(|mount| mount.sub_path.as_ref()).and_then(|path| path.split('/').nth(1));
+    let mounts = container.and_then(|it| it.volume_mounts.as_ref()).into_iter().flatten();
+    let paths: Vec<&String> = mounts.filter_map(|mount| mount.sub_path.as_ref()).collect();
+    let copy = paths.iter().find_map(|path| path.strip_prefix(build::COPIES)?.split('/').nth(1));
+    let folder = paths.iter().find(|path| path.starts_with(REVISIONS_FOLDER)).map(|path| (*path).clone());
     let image = container.and_then(|it| it.image.clone()).unwrap_or_default();
-    Code { image, copy: copy.map(str::to_owned) }
+    Code { image, copy: copy.map(str::to_owned), folder }
+}
+
+/// The copy of the code that the bench's web servers run.
+pub fn copy_now(observed: &Observed) -> Option<String> {
+    let live = observed.live.get(&(Kind::Deployment, child(&observed.bench.name_any(), "gunicorn")))?;
+    code(&live::template(live)).copy
+}
+
+/// Whether a component has the desired code.
+pub fn runs_desired(observed: &Observed, desired: &Desired) -> bool {
+    template_now(observed, desired).is_some_and(|now| code(&now) == code(&template(desired)))
 }
 
 fn component(desired: &Desired) -> String {

@@ -16,7 +16,7 @@ use super::{
     model::{Class, Detected, Observed, PodProblem, Rendered, Report},
     protection,
     reason::Reason,
-    rollout,
+    revisions, rollout,
     seen::{configure_job, count, has_old_pods, is_bound, is_inspected, is_seen, servers_without_pods, workload},
     sizes,
 };
@@ -210,6 +210,9 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     let table = components(observed, rendered);
     let revision = rendered.revision().to_owned();
     let code = code::code(observed, rendered);
+    let is_ready = report.phase == BenchPhase::Ready;
+    let revisions = revisions::revisions(observed, rendered, &code, is_ready);
+    let running_revision = if is_ready { Some(revision.clone()) } else { former.running_revision };
     FrappeBenchStatus {
         phase: report.phase,
         conditions: conditions.finish(),
@@ -235,11 +238,8 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         front_revision: code.front_revision,
         held_revision: code.held_revision,
         inspected_revision: code.inspected_revision,
-        running_revision: if report.phase == BenchPhase::Ready {
-            Some(revision.clone())
-        } else {
-            former.running_revision
-        },
+        revisions,
+        running_revision,
         desired_revision: Some(revision),
     }
 }

@@ -6,6 +6,7 @@ mod code;
 mod leaves;
 mod protection;
 mod redis;
+mod revisions;
 mod scaling;
 mod starting;
 mod upgrades;
@@ -65,6 +66,7 @@ fn observed(spec: Value) -> Observed {
         live: BTreeMap::new(),
         retired: Vec::new(),
         sites: Vec::new(),
+        sites_by_revision: None,
         failure: None,
         inspection: None,
         pod_problems: Vec::new(),

@@ -2,7 +2,7 @@
 
 use frappe_crds::{
     FrappeBench,
-    bench::{AppSourceKind, RedisType},
+    bench::{AppSourceKind, RedisType, UpdateType},
     common::SecretReference,
 };
 
@@ -66,5 +66,26 @@ pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem
             return problem(Reason::SecretNamespaceRefused, message);
         }
     }
+    if let Some(message) = refuses_revisions(bench) {
+        return problem(Reason::RevisionsNotSupported, message.to_owned());
+    }
     Ok(Valid(()))
+}
+
+/// Why the bench cannot have a second set of pods, if its spec asks for one.
+fn refuses_revisions(bench: &FrappeBench) -> Option<&'static str> {
+    let kind = bench.spec.update_strategy.as_ref().and_then(|it| it.kind);
+    let redis = bench.spec.redis_config.as_ref();
+    if kind != Some(UpdateType::Revisions) {
+        None
+    } else if redis.is_some_and(|it| it.connection_secret_ref.is_some()) {
+        Some(
+            "updateStrategy.type Revisions needs the operator's Redis, because each revision has a database of the cache: remove \
+             redisConfig.connectionSecretRef, or set type InPlace",
+        )
+    } else if bench.status.as_ref().is_some_and(|status| status.adopted_volume.is_some()) {
+        Some("updateStrategy.type Revisions is not supported for the volume of another operator: set type InPlace")
+    } else {
+        None
+    }
 }

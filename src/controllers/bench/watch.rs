@@ -40,11 +40,20 @@ pub fn owner(child: &Compact) -> Option<Key> {
     child.namespace().map(|namespace| Key::new(namespace, bench))
 }
 
-/// Whether an object with a bench's labels belongs to the bench, by its name; pods are not checked.
-pub fn is_part(bench: &str, kind: Kind, name: &str) -> bool {
+/// Whether an object with a bench's labels belongs to the bench, by its name; pods are not checked. The names of objects of an earlier
+/// revision end with its number, as their component does.
+pub fn is_part(bench: &str, kind: Kind, object: &Compact) -> bool {
+    let name = object.name_any();
+    let component = object.label("component").filter(|it| is_of_revision(it));
     let of = |part: &&str| child(bench, part) == name;
     let claim = || name == format!("data-{}-0", child(bench, "redis-queue"));
-    kind == Kind::Pod || PARTS.iter().chain(&["pods"]).any(of) || claim()
+    kind == Kind::Pod || PARTS.iter().copied().chain(["pods"]).chain(component).any(|it| of(&it)) || claim()
+}
+
+/// Whether a component is one of an earlier revision, such as `nginx-r1`.
+fn is_of_revision(component: &str) -> bool {
+    let Some((part, number)) = component.rsplit_once("-r") else { return false };
+    PARTS.contains(&part) && number.bytes().all(|it| it.is_ascii_digit()) && !number.is_empty()
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod provision;
 pub mod reason;
 pub mod record;
 pub mod references;
+pub mod revision;
 pub mod root_secrets;
 pub mod route;
 pub mod schema;

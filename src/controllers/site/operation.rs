@@ -12,7 +12,7 @@ use super::{
     model::{Configuration, Observed, Progress, verb},
     place::Place,
     reason::Reason,
-    schema,
+    revision, schema,
 };
 use crate::{
     controllers::job::{self, Failure, State},
@@ -156,6 +156,13 @@ impl Asked<'_> {
         asked.then(|| Progress::Run(self.attempt(next, next)))
     }
 
+    /// The revision whose image the Job runs.
+    fn revision(&self) -> i32 {
+        let status = self.observed.site.status.clone().unwrap_or_default();
+        let moves = self.update.as_ref().and_then(|it| it.moves);
+        moves.map_or_else(|| revision::home(&status, self.observed.bench.as_deref()), |it| it.to)
+    }
+
     fn attempt(&self, attempt: i32, first_attempt: i32) -> Operation {
         let Self { observed, kind, wanted, .. } = *self;
         Operation {
@@ -167,7 +174,12 @@ impl Asked<'_> {
             configuration: wanted.map(|it| it.hash.clone()),
             admin_password_version: wanted.and_then(|it| it.admin_password_version.clone()),
             retry: retry(observed),
-            apps: schema::of_image(observed.site.status.as_ref(), observed.bench.as_deref(), wanted),
+            apps: schema::of_revision(
+                self.revision(),
+                observed.site.status.as_ref(),
+                observed.bench.as_deref(),
+                wanted,
+            ),
             update: self.update.clone(),
             outcome: None,
         }

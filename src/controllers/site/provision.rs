@@ -11,6 +11,7 @@ use super::{
     operation::{self, waits_message},
     place::Place,
     reason::Reason,
+    revision,
     valid_site::{ValidSite, creating_database, failure_counts_after},
 };
 use crate::{
@@ -118,8 +119,11 @@ pub(super) fn init(site: &ValidSite) -> Next<FrappeSite> {
             let message = format!("Job {name} is creating the site");
             let runs = Report::provisioning(Stage::Init, Reason::Initializing, message);
             let Some(bench) = observed.bench.as_deref() else { return Next::End(Plan::report(observed, &waits, None)) };
-            let job = build::init_job(input, &observed.bench_input(bench), &operation, &site.wanted);
-            Plan::start(observed, &waits, &runs, operation, job)
+            let home = revision::home(&observed.site.status.clone().unwrap_or_default(), Some(bench));
+            let job = build::init_job(input, &observed.bench_input_of(bench, home), &operation, &site.wanted);
+            let mut plan = Plan::start(observed, &waits, &runs, operation, job);
+            plan.statuses().for_each(|status| status.revision = revision::recorded(home, Some(bench)));
+            plan
         }
         Progress::Retry { operation, after, message } => {
             let report = Report::provisioning(Stage::Init, Reason::InitRetrying, message);

@@ -98,6 +98,8 @@ pub enum Reason {
     UpdateRequired,
     /// A user must request the migration.
     UpdateManual,
+    /// The bench's image cannot serve the site: it lacks an app of the site, or has an earlier schema, and Frappe cannot migrate backwards.
+    UpdateRefused,
     /// Migrations are paused for the bench.
     UpdatePaused,
     /// The site is being migrated.
@@ -168,6 +170,7 @@ impl reason::Reason for Reason {
             | Self::AppNotOnBench
             | Self::AppNotRemoved
             | Self::AppsContradict
+            | Self::UpdateRefused
             | Self::SpecTooLarge
             | Self::SiteConfigRefused
             | Self::DatabaseNotAllowed

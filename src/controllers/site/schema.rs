@@ -3,14 +3,18 @@
 use frappe_crds::{
     FrappeBench, FrappeSiteStatus,
     common::AppCode,
-    site::{OperationKind, UpdateResult},
+    site::{Move, OperationKind, UpdatePolicy, UpdateResult},
 };
 
 use super::{
     model::{Configuration, Observed},
     reason::Reason,
+    revision,
 };
-use crate::domain::condition::{self, Conditions};
+use crate::domain::{
+    condition::{self, Conditions},
+    labels,
+};
 
 /// The condition about it.
 const UP_TO_DATE: &str = "UpToDate";
@@ -26,9 +30,9 @@ pub enum Fit {
     Differs(Vec<String>),
 }
 
-/// Compares the schemas of the site's apps with those of the image.
+/// Compares the schemas of the site's apps with those of the image that serves it.
 pub fn fit(site: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Fit {
-    let (image, site) = (image(bench), of_site(site, bench));
+    let (image, site) = (revision::code(bench, revision::present(site)), of_site(site, bench));
     if image.is_empty() || site.is_empty() {
         return Fit::Unknown;
     }
@@ -36,10 +40,6 @@ pub fn fit(site: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Fit {
         |app: &AppCode| image.iter().any(|it| it.name == app.name && (it.schema == app.schema || app.schema.is_none()));
     let other: Vec<String> = site.iter().filter(|app| !same(app)).map(|app| app.name.clone()).collect();
     if other.is_empty() { Fit::Fits } else { Fit::Differs(other) }
-}
-
-fn image(bench: Option<&FrappeBench>) -> &[AppCode] {
-    bench.and_then(|bench| bench.status.as_ref()).map(|it| it.apps.as_slice()).unwrap_or_default()
 }
 
 /// Whether nginx runs the bench's image completely: it then holds the sites whose schema differs.
@@ -57,8 +57,9 @@ pub fn of_site(site: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Vec<AppC
     only(assumed.unwrap_or_default(), &site.installed_apps)
 }
 
-/// Code of the image for the apps that the site has, or will have.
-pub fn of_image(
+/// Code of a revision for the apps that the site has, or will have.
+pub fn of_revision(
+    number: i32,
     site: Option<&FrappeSiteStatus>,
     bench: Option<&FrappeBench>,
     wanted: Option<&Configuration>,
@@ -67,7 +68,7 @@ pub fn of_image(
     let more = wanted.map(|it| it.request.apps.as_slice()).unwrap_or_default();
     let frappe = ["frappe".to_owned()];
     let names: Vec<String> = frappe.iter().chain(present).chain(more).cloned().collect();
-    only(image(bench), &names)
+    only(revision::code(bench, number), &names)
 }
 
 fn only(code: &[AppCode], names: &[String]) -> Vec<AppCode> {
@@ -89,7 +90,16 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
     let former = observed.site.status.as_ref().map(|it| it.conditions.as_slice()).unwrap_or_default();
     let mut conditions = Conditions::new(former, observed.site.metadata.generation, observed.now);
     let bench = observed.bench.as_deref();
+    let moves = revision::destination(status, bench);
     match fit(status, bench) {
+        // An earlier revision serves it with the schema of that one. A move that did not succeed is reported.
+        _ if moves.is_some() => match moves.and_then(|moves| why_not_moved(observed, status, &moves)) {
+            Some((reason, message)) => conditions.set(UP_TO_DATE, Some(false), &reason.to_string(), &message),
+            None => {
+                let Some(before) = condition::find(former, UP_TO_DATE) else { return };
+                conditions.keep(before);
+            }
+        },
         Fit::Unknown => return,
         // Until nginx runs the image, the previous one serves the site: what is known of it stays.
         Fit::Differs(_) if !bench.is_some_and(is_held) => {
@@ -108,6 +118,48 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
     }
     status.conditions.retain(|it| it.type_ != UP_TO_DATE);
     status.conditions.extend(conditions.finish());
+}
+
+/// Why a site stays with an earlier revision of its bench, if it does not only wait for its turn.
+pub fn why_not_moved(observed: &Observed, status: &FrappeSiteStatus, moves: &Move) -> Option<(Reason, String)> {
+    let bench = observed.bench.as_deref();
+    if let Some(last) = revision::failed(status, moves) {
+        let why = last.message.clone().unwrap_or_default();
+        if last.result == UpdateResult::RollbackFailed {
+            return Some((Reason::RollbackFailed, why));
+        }
+        let message =
+            format!("revision {} serves it, because its update to revision {} failed: {why}", moves.from, moves.to);
+        return Some((Reason::UpdateFailed, message));
+    }
+    let (present, code) = (of_site(status, bench), revision::code(bench, moves.to));
+    let missing = present.iter().find(|app| !code.is_empty() && code.iter().all(|it| it.name != app.name));
+    if let Some(app) = missing {
+        let message =
+            format!("revision {} serves it, because revision {} does not have {}", moves.from, moves.to, app.name);
+        return Some((Reason::UpdateRefused, message));
+    }
+    if let Some(app) = revision::downgrade(&present, code) {
+        let message = format!(
+            "revision {} serves it, because {} has version {} in revision {}, and a database cannot be migrated to an earlier \
+             schema",
+            moves.from,
+            app.name,
+            app.version.as_deref().unwrap_or_default(),
+            moves.to
+        );
+        return Some((Reason::UpdateRefused, message));
+    }
+    if observed.site.spec.update.as_ref().and_then(|it| it.policy) == Some(UpdatePolicy::Manual) {
+        let message = format!(
+            "revision {} serves it: set the annotation {} to a new value to update it to revision {} (update.policy is Manual)",
+            moves.from,
+            labels::MIGRATE,
+            moves.to
+        );
+        return Some((Reason::UpdateManual, message));
+    }
+    None
 }
 
 /// Why the site is not up to date.

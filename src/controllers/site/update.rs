@@ -5,23 +5,27 @@
 
 use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
-    site::{LastUpdate, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
+    site::{LastUpdate, Move, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::{
-    build,
+    attempts, build,
     model::{Observed, Plan, Progress, Report, Stage, verb},
     operation::{self, waits_message},
     reason::Reason,
-    schema::{Fit, fit, is_held, of_image},
+    revision,
+    schema::{Fit, fit, is_held, of_revision, of_site, why_not_moved},
     under_way::under_way,
     valid_site::ValidSite,
 };
 use crate::{
     controllers::{
-        bench::seen::{is_rolling_out, lacks_app},
+        bench::{
+            model::FIRST_REVISION,
+            seen::{is_rolling_out, lacks_app},
+        },
         phase::Next,
     },
     domain::{code::Code, labels, names::hash_hex},
@@ -37,6 +41,9 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
     let Some(bench) = observed.bench.as_deref().filter(|_| status.initialized) else { return Next::go() };
     if let Some(goal) = unfinished(&status) {
         return Next::End(progress(site, bench, goal.clone(), None));
+    }
+    if let Some(moves) = revision::destination(&status, Some(bench)) {
+        return moving(site, bench, moves);
     }
     let requested = requested(observed, &status);
     let differs = match fit(&status, Some(bench)) {
@@ -58,6 +65,29 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
     Next::End(progress(site, bench, goal, differs.as_deref()))
 }
 
+/// Moves the site to the newest revision, unless it waits for that. Until then the present revision serves it as before.
+fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite> {
+    let observed = site.observed;
+    let status = observed.site.status.clone().unwrap_or_default();
+    let is_requested = requested(observed, &status).is_some();
+    let broken = revision::failed(&status, &moves).filter(|it| it.result == UpdateResult::RollbackFailed);
+    if let Some(last) = broken.filter(|_| !retries(observed, &status)) {
+        let report = failed(last.result, last.message.clone().unwrap_or_default());
+        return Next::End(Plan::report(observed, &report, None));
+    }
+    let refused = why_not_moved(observed, &status, &moves).is_some_and(|(reason, _)| match reason {
+        Reason::UpdateFailed => !retries(observed, &status) && !is_requested,
+        Reason::UpdateManual => !is_requested,
+        _ => true,
+    });
+    let waits = is_rolling_out(bench) || lacks_app(bench) || is_paused(bench) && !is_requested;
+    if refused || waits || under_way(observed).is_some() || operation::running_job(observed).is_some() {
+        return Next::go();
+    }
+    let goal = UpdateGoal { moves: Some(moves), ..goal(observed, bench) };
+    Next::End(progress(site, bench, goal, None))
+}
+
 /// The recorded update, while its result is not recorded.
 fn unfinished(status: &FrappeSiteStatus) -> Option<&UpdateGoal> {
     let operation = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update)?;
@@ -75,13 +105,15 @@ fn requested(observed: &Observed, status: &FrappeSiteStatus) -> Option<String> {
 fn goal(observed: &Observed, bench: &FrappeBench) -> UpdateGoal {
     let status = observed.site.status.clone().unwrap_or_default();
     let migrate = requested(observed, &status);
-    let apps = of_image(Some(&status), Some(bench), None);
+    let newest = revision::destination(&status, Some(bench)).map_or_else(|| revision::present(&status), |it| it.to);
+    let apps = of_revision(newest, Some(&status), Some(bench), None);
     let schemas: Vec<String> =
         apps.iter().map(|app| format!("{}={}", app.name, app.schema.as_deref().unwrap_or_default())).collect();
-    let target = hash_hex(&format!("{} {}", schemas.join(" "), migrate.as_deref().unwrap_or_default()), 16);
+    let to = if newest == FIRST_REVISION { String::new() } else { format!("{newest} ") };
+    let target = hash_hex(&format!("{to}{} {}", schemas.join(" "), migrate.as_deref().unwrap_or_default()), 16);
     let again = operation::retry(observed).unwrap_or_default();
     let id = hash_hex(&format!("{} {target} {again} {}", status.identity.unwrap_or_default(), observed.now), ID_DIGITS);
-    UpdateGoal { id, target, back_only: false, migrate }
+    UpdateGoal { id, target, back_only: false, migrate, moves: None }
 }
 
 /// The last update, if it failed and was for the same schema.
@@ -120,6 +152,19 @@ fn waits(observed: &Observed, bench: &FrappeBench, requested: bool, differs: Opt
             None => Report::ready(Reason::WaitingForBackup, format!("site is available; {message}")).moving(),
         });
     }
+    let status = observed.site.status.clone().unwrap_or_default();
+    let present = of_site(&status, Some(bench));
+    if let (Some(apps), Some(app)) =
+        (differs, revision::downgrade(&present, revision::code(Some(bench), revision::present(&status))))
+    {
+        let version = app.version.as_deref().unwrap_or_default();
+        let why = format!(
+            "{} has version {version} in the image, and a database cannot be migrated to an earlier schema: set the image to the later \
+             version again, or restore a backup",
+            app.name
+        );
+        return Some(unavailable(Reason::UpdateRefused, apps, &why));
+    }
     let apps = differs.filter(|_| !requested)?;
     let policy = observed.site.spec.update.as_ref().and_then(|it| it.policy).unwrap_or_default();
     if policy == UpdatePolicy::Manual {
@@ -127,8 +172,11 @@ fn waits(observed: &Observed, bench: &FrappeBench, requested: bool, differs: Opt
             format!("set the annotation {} to a new value to migrate it (update.policy is Manual)", labels::MIGRATE);
         return Some(unavailable(Reason::UpdateManual, apps, &why));
     }
-    let paused = bench.spec.update_strategy.as_ref().and_then(|it| it.paused) == Some(true);
-    paused.then(|| unavailable(Reason::UpdatePaused, apps, "updateStrategy.paused of its bench is true"))
+    is_paused(bench).then(|| unavailable(Reason::UpdatePaused, apps, "updateStrategy.paused of its bench is true"))
+}
+
+fn is_paused(bench: &FrappeBench) -> bool {
+    bench.spec.update_strategy.as_ref().and_then(|it| it.paused) == Some(true)
 }
 
 /// Report from when nginx holds the site until its Job starts: one for all of that time, so that it is written once.
@@ -156,6 +204,7 @@ fn held(phase: SitePhase, reason: Reason, message: String, moving: bool) -> Repo
 /// Runs the Job of the update, and records its result.
 fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Option<&str>) -> Plan {
     let (observed, input) = (site.observed, &site.input);
+    let former = observed.site.status.clone().unwrap_or_default();
     match operation::progress_of_update(observed, goal) {
         Progress::Done => {
             let mut plan = Plan::report(observed, &Report::available(), None);
@@ -167,7 +216,10 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
             let waits = differs.map_or_else(in_line, awaits_turn);
             let name = input.valid.place.job(verb(OperationKind::Update), operation.attempt).name;
             let goes_back = operation.update.as_ref().is_some_and(|it| it.back_only);
-            let does = if goes_back {
+            let moves = operation.update.as_ref().and_then(|it| it.moves);
+            let does = if let Some(moves) = moves.filter(|_| !goes_back) {
+                &format!("updating it from revision {} to revision {} of its bench", moves.from, moves.to)
+            } else if goes_back {
                 "restoring its database of before the migration"
             } else {
                 "migrating it to the schema of the bench's image"
@@ -178,11 +230,18 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 format!("Job {name} is {does}; it responds with 503 meanwhile"),
                 true,
             );
-            let job = build::update_job(input, &observed.bench_input(bench), &operation);
+            let revision = moves.map_or_else(|| revision::present(&former), |it| it.to);
+            let job = build::update_job(input, &observed.bench_input_of(bench, revision), &operation);
             Plan::start(observed, &waits, &runs, operation, job)
         }
         Progress::Retry { operation, after, message } => {
-            let report = held(SitePhase::Provisioning, Reason::UpdateRetrying, message, true);
+            let is_served = operation.outcome.as_ref().is_some_and(|it| attempts::waits_for_jobs(&operation, it))
+                && operation.update.as_ref().is_some_and(|it| it.moves.is_some());
+            let report = if is_served {
+                Report::ready(Reason::UpdateRetrying, format!("site is available; {message}")).moving()
+            } else {
+                held(SitePhase::Provisioning, Reason::UpdateRetrying, message, true)
+            };
             Plan { again_after: Some(after), ..Plan::report(observed, &report, Some(operation)) }
         }
         Progress::Failed { operation, message } => {
@@ -192,7 +251,13 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 Some(Code::RollbackFailed) => UpdateResult::RollbackFailed,
                 _ => UpdateResult::Failed,
             };
-            let mut plan = Plan::report(observed, &failed(result, message.clone()), Some(operation));
+            // After a move that failed, the former revision serves the site.
+            let moved = operation.update.as_ref().and_then(|it| it.moves);
+            let report = match moved.filter(|_| result != UpdateResult::RollbackFailed) {
+                Some(_) => Report::available(),
+                None => failed(result, message.clone()),
+            };
+            let mut plan = Plan::report(observed, &report, Some(operation));
             finish(observed, &mut plan, result, Some(message));
             plan
         }
@@ -206,8 +271,10 @@ fn finish(observed: &Observed, plan: &mut Plan, result: UpdateResult, message: O
     let Some(goal) = operation.update else { return };
     if result == UpdateResult::Updated {
         status.apps = operation.apps;
+        status.revision = goal.moves.map(|it| it.to).or(status.revision);
     }
     status.last_handled_migrate = goal.migrate.or(status.last_handled_migrate.take());
     let finished_at = Time(observed.now);
-    status.last_update = Some(LastUpdate { id: goal.id, result, target: goal.target, finished_at, message });
+    status.last_update =
+        Some(LastUpdate { id: goal.id, result, target: goal.target, moves: goal.moves, finished_at, message });
 }

@@ -159,7 +159,9 @@ fn usable_bench(observed: &Observed) -> Result<&FrappeBench, Report> {
     }
     let status = bench.status.clone().unwrap_or_default();
     let ready = condition::is_true(&status.conditions, "Ready") && !is_rolling_out(bench);
-    if !ready && !served {
+    // While another image starts, the former revision serves sites, and creates new ones.
+    let has_pods = status.revisions.iter().any(|it| it.complete && !it.retired);
+    if !ready && !served && !has_pods {
         // Without the bench's message, which changes with every pod: each change would be a write for every site.
         return Err(pending(Reason::BenchNotReady, format!("FrappeBench {name} is not ready; see its conditions")));
     }

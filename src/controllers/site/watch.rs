@@ -8,7 +8,10 @@ use super::{hosts, place::Place, references::named_secrets};
 use crate::{
     controllers::{
         adoption::is_adoption_requested,
-        bench::seen::{is_rolling_out, lacks_app},
+        bench::{
+            model::FIRST_REVISION,
+            seen::{is_rolling_out, lacks_app},
+        },
         job,
     },
     domain::{condition, foreign, key::Key, labels, object::Kind, uid},
@@ -66,6 +69,13 @@ pub fn in_namespace(site: &FrappeSite, namespace: &str) -> bool {
     site.namespace().as_deref() == Some(namespace) || lane(site).namespace == namespace
 }
 
+/// The bench of a site, and the revision where its data is; None before anything of it is created.
+pub fn whereabouts(site: &FrappeSite) -> (Key, Option<i32>) {
+    let status = site.status.clone().unwrap_or_default();
+    let begun = status.initialized || status.operation.is_some() || status.identity.is_some();
+    (lane(site), begun.then(|| status.revision.unwrap_or(FIRST_REVISION)))
+}
+
 /// Whether a change of a bench affects its sites; a starting pod does not.
 pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
     let Change::Applied { now, before: Some(before) } = change else { return true };
@@ -80,6 +90,11 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
             .map(|it| (it.apps.clone(), it.assumed_apps.clone(), it.front_revision.clone()))
             .filter(|it| !it.0.is_empty())
     };
+    // Where the sites of each revision are, and whether they may leave.
+    let revisions = |bench: &FrappeBench| {
+        let all = bench.status.clone().unwrap_or_default().revisions;
+        all.into_iter().map(|it| (it.number, it.image_digest, it.complete, it.retired)).collect::<Vec<_>>()
+    };
     let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
     now.metadata.generation != before.metadata.generation
         || suffix(now) != suffix(before)
@@ -87,6 +102,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         || is_adoption_requested(now) != is_adoption_requested(before)
         || ready(now) != ready(before)
         || code(now) != code(before)
+        || revisions(now) != revisions(before)
 }
 
 /// The site of a FrappeDomain.

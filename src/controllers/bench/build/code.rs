@@ -6,14 +6,14 @@ use k8s_openapi::api::core::v1::VolumeMount;
 use serde::Serialize;
 
 use crate::{
-    controllers::bench::model::{BENCH_PATH, Input},
+    controllers::bench::model::{BENCH_PATH, Input, Pods},
     domain::{names::hash_hex, wire},
 };
 
 /// Volume with the sites.
 pub(super) const SITES_VOLUME: &str = "sites";
 /// Folder of the copies on the volume, one for each revision of the code.
-const FOLDER: &str = ".apps";
+pub(in crate::controllers::bench) const FOLDER: &str = ".apps";
 /// The copied folders of the bench: code, its virtual environment, and built assets.
 const PARTS: [&str; 3] = ["apps", "env", "assets"];
 
@@ -48,7 +48,10 @@ fn branch(app: &AppSource) -> Option<&str> {
 }
 
 /// Revision of the copy that the pods run; None if they run the image's own code.
-fn revision(input: &Input) -> Option<String> {
+pub(in crate::controllers::bench) fn revision(input: &Input) -> Option<String> {
+    if let Pods::Older(revision) = input.pods {
+        return revision.copy.clone();
+    }
     let apps = cloned(input);
     (!apps.is_empty()).then(|| hash_hex(&format!("{}{}", input.image(), wire::text(&apps)), 16))
 }

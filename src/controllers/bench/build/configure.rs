@@ -14,12 +14,12 @@ use serde::Serialize;
 
 use super::{
     code,
-    network::SOCKETIO_PORT,
-    pod::{bench_pod, container, pod_labels, resources, written},
+    network::{NGINX_PORT, SOCKETIO_PORT},
+    pod::{RUNNER_VOLUME, bench_pod, container, pod_labels, resources, written},
     redis::{External, USER, redis_secret},
 };
 use crate::{
-    controllers::bench::model::{BENCH_PATH, Input, redeploy},
+    controllers::bench::model::{BENCH_PATH, FIRST_REVISION, Input, Pods, redeploy},
     domain::{
         key::Key,
         labels,
@@ -62,7 +62,7 @@ pub fn runner_config_map(input: &Input) -> Desired {
 /// The Job `BENCH-configure`. Its annotation contains a hash of its request: another hash needs another run.
 pub fn configure_job(input: &Input) -> Desired {
     let extra = secrets(input);
-    let asked = Request { assume: assumes(input), ..request(input) };
+    let asked = Request { assume: assumes(input), older: older(input), ..request(input) };
     let mut configure = runner_container(input, "configure", wire::text(&asked), &extra);
     if input.digest.is_none() && redeploy(input.bench).is_some() {
         // The node may have an earlier image of the tag.
@@ -70,8 +70,10 @@ pub fn configure_job(input: &Input) -> Desired {
             configure.image_pull_policy.filter(|it| it == "Never").or(Some("Always".to_owned()));
     }
     let code = code::request(input);
-    let seed = code.as_ref().map(|code| seed(&configure, wire::text(code)));
-    let pod = seed.into_iter().chain([configure]).fold(runner_pod(input, &extra), Pod::then);
+    let number = input.pods.number();
+    let folder = (number > FIRST_REVISION).then(|| before(&configure, "folder", wire::text(&Folder { number })));
+    let seed = code.as_ref().map(|code| before(&configure, "seed", wire::text(code)));
+    let pod = folder.into_iter().chain(seed).chain([configure]).fold(runner_pod(input, &extra), Pod::then);
     let spec = JobSpec {
         backoff_limit: Some(4),
         pod_failure_policy: Some(fails_at_once()),
@@ -134,10 +136,11 @@ fn fails_at_once() -> PodFailurePolicy {
     PodFailurePolicy { rules: vec![rule] }
 }
 
-/// Copies the image's code to the volume, before the copy is mounted over it.
-fn seed(configure: &Container, code: String) -> Container {
+/// Runs another command of the runner before the folders of the volume that it creates are mounted: the folder of a revision, or a copy
+/// of the image's code.
+fn before(configure: &Container, command: &str, request: String) -> Container {
     let mut container =
-        Container { name: "seed".to_owned(), args: Some(vec!["seed".to_owned(), code]), ..configure.clone() };
+        Container { name: command.to_owned(), args: Some(vec![command.to_owned(), request]), ..configure.clone() };
     let mounts = container.volume_mounts.iter_mut();
     mounts.for_each(|it| it.retain(|mount| mount.sub_path.is_none() && mount.name != SECRETS_VOLUME));
     container
@@ -192,6 +195,9 @@ struct Request<'a> {
     /// Whether sites without a recorded schema have the image's.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     assume: bool,
+    /// Host and port of nginx of each earlier revision, by number.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    older: BTreeMap<i32, String>,
     /// Secret and key of each file with a secret, for messages.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     secrets: BTreeMap<String, [String; 2]>,
@@ -214,7 +220,9 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
     let external = redis_secret(input.bench).map(|(external, _)| external);
     let has_urls = external == Some(External::Urls);
     let url = |server: &str| format!("redis://{}:6379", child(&input.name(), server));
-    let redis = servers.map(|(key, server)| (key, url(server)));
+    let database = input.pods.revision().map(|it| it.cache_database).filter(|it| *it > 0);
+    let database = |key: &str| database.filter(|_| key == "redis_cache").map(|it| format!("/{it}")).unwrap_or_default();
+    let redis = servers.map(|(key, server)| (key, url(server) + &database(key)));
     let has_password = matches!(external, Some(External::Password | External::Generated));
     Request {
         common_site_config: CommonConfig {
@@ -228,18 +236,43 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
         password_urls: has_password.then(|| servers.map(|(key, _)| key)),
         redis_user: (external == Some(External::Generated)).then_some(USER),
         assume: false,
+        older: BTreeMap::new(),
         secrets: redis_keys(input).map(|it| origins(&[it])).unwrap_or_default(),
     }
 }
 
-/// Name of the bench's queues, unique in a cluster.
+/// Name of the queues of a bench's revision, unique in a cluster.
 pub fn bench_id(input: &Input) -> String {
-    format!("{}-{}", input.namespace(), input.name())
+    let bench = format!("{}-{}", input.namespace(), input.name());
+    match input.pods.number() {
+        FIRST_REVISION => bench,
+        number => format!("{bench}-r{number}"),
+    }
+}
+
+/// Request to create the folder of a revision.
+#[derive(Serialize)]
+struct Folder {
+    number: i32,
+}
+
+/// Addresses of nginx of earlier revisions. They are no part of the hash: the newest pods do not change when an earlier revision goes.
+fn older(input: &Input) -> BTreeMap<i32, String> {
+    let Pods::Newest(_) = input.pods else { return BTreeMap::new() };
+    let address = |it: Input| format!("{}:{NGINX_PORT}", it.child_of("nginx"));
+    older_inputs(input).map(|it| (it.pods.number(), address(it))).collect()
+}
+
+/// Inputs of the earlier revisions that have pods.
+pub(super) fn older_inputs<'a>(input: &'a Input<'a>) -> impl Iterator<Item = Input<'a>> {
+    let revisions = input.bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
+    let earlier = revisions.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+    earlier.iter().filter(|it| !it.retired).map(|revision| input.of_older(revision))
 }
 
 /// The runner's files and their mount.
 pub(super) fn runner_volume(input: &Input) -> Mounted {
-    Mounted::config_map("runner", RUNNER_PATH, child(&input.name(), "site-runner"))
+    Mounted::config_map(RUNNER_VOLUME, RUNNER_PATH, child(&input.name(), "site-runner"))
 }
 
 /// Command of the runner, with the bench's Python interpreter.

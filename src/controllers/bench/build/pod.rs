@@ -10,7 +10,7 @@ use k8s_openapi::{
         core::v1::{
             Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodAffinity,
             PodAffinityTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-            SecurityContext, TopologySpreadConstraint,
+            SecurityContext, TopologySpreadConstraint, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -26,11 +26,17 @@ use crate::{
     domain::{
         labels,
         names::child,
-        pod::{self, Mounted, Pod},
+        pod::{self, Mounted, Pod, variable},
         typed::Object,
     },
 };
 
+/// Volume with the runner's files.
+pub(super) const RUNNER_VOLUME: &str = "runner";
+/// Where the root of the volume is mounted in a bench with revisions.
+const VOLUME_PATH: &str = "/home/frappe/volume";
+/// Environment variables of the runner: that path, and the number of the pod's revision.
+pub(in crate::controllers::bench) const REVISION_VARIABLES: [&str; 2] = ["SITE_RUNNER_VOLUME", "SITE_RUNNER_REVISION"];
 /// Components whose pods mount the sites.
 const MOUNTING: [&str; 8] =
     ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-short", "worker-long", "configure"];
@@ -65,13 +71,14 @@ pub(super) struct Component<'a> {
 pub(super) fn deployment(input: &Input, component: Component) -> Object<DeploymentSpec> {
     let Component { name, replicas, grace_seconds, mut volumes, .. } = component;
     volumes.extend(written(input, name));
+    let named = input.component(name);
     let own = Container {
         name: name.to_owned(),
         resources: Some(resources(component.resources, component.default_resources)),
         ..component.container
     };
     let selector =
-        LabelSelector { match_labels: Some(labels::selector(&input.name(), name)), ..LabelSelector::default() };
+        LabelSelector { match_labels: Some(labels::selector(&input.name(), &named)), ..LabelSelector::default() };
     let mut spec = bench_pod(input, grace_seconds, &volumes).then(container(input, own, &volumes)).build();
     spec.topology_spread_constraints =
         (!input.single_node()).then(|| [ZONE, NODE].map(|it| spread(it, &selector)).into());
@@ -80,10 +87,10 @@ pub(super) fn deployment(input: &Input, component: Component) -> Object<Deployme
         revision_history_limit: Some(3),
         strategy: Some(strategy(component.recreate)),
         selector,
-        template: PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, name))), spec: Some(spec) },
+        template: PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, &named))), spec: Some(spec) },
         ..DeploymentSpec::default()
     };
-    input.object(name, name, spec)
+    input.object(&named, &named, spec)
 }
 
 fn strategy(recreate: bool) -> DeploymentStrategy {
@@ -147,7 +154,8 @@ fn spread(topology_key: &str, selector: &LabelSelector) -> TopologySpreadConstra
 fn volumes(input: &Input) -> [Mounted; 3] {
     let empty = |name: &str, path: &str| Mounted::empty(name, path, EmptyDirVolumeSource::default());
     [
-        Mounted::claim(SITES_VOLUME, &format!("{BENCH_PATH}/sites"), child(&input.name(), "sites")),
+        Mounted::claim(SITES_VOLUME, &format!("{BENCH_PATH}/sites"), child(&input.name(), "sites"))
+            .within(input.pods.folder()),
         empty("logs", &format!("{BENCH_PATH}/logs")),
         empty("tmp", "/tmp"),
     ]
@@ -178,13 +186,27 @@ pub(super) fn empty_pod(input: &Input, grace_seconds: i64) -> Pod {
 pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) -> Container {
     let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
     let policy = input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy);
+    let runs_runner = extra.iter().any(|it| it.mount.name == RUNNER_VOLUME);
+    let (root, environment) = of_revision(input).filter(|_| runs_runner).unzip();
+    let mut env = container.env.clone().unwrap_or_default();
+    env.extend(environment.into_iter().flatten());
     Container {
         image: Some(input.pinned_image()),
-        volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).collect()),
+        volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).chain(root).collect()),
+        env: (!env.is_empty()).then_some(env),
         security_context: Some(container_security(input)),
         image_pull_policy: policy.map(|it| it.as_str().to_owned()),
         ..container
     }
+}
+
+/// What the runner needs of a bench with revisions: the root of the volume, where it is mounted, and the number of the revision.
+fn of_revision(input: &Input) -> Option<(VolumeMount, [EnvVar; 2])> {
+    let number = input.pods.revision()?.number;
+    let root =
+        VolumeMount { name: SITES_VOLUME.to_owned(), mount_path: VOLUME_PATH.to_owned(), ..VolumeMount::default() };
+    let [path, revision] = REVISION_VARIABLES;
+    Some((root, [variable(path, VOLUME_PATH), variable(revision, number.to_string())]))
 }
 
 fn security(input: &Input) -> Security {

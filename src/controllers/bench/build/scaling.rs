@@ -90,6 +90,13 @@ fn of(queue: &'static str, entry: Option<&QueueAutoscaling>, deprecated: Option<
 
 /// ScaledObjects of the workers that KEDA scales, and its authentication for the queues.
 pub(super) fn objects(input: &Input) -> Vec<Desired> {
+    let objects = scaled_objects(input);
+    let authentication = redis::keda_authentication(input).filter(|_| !objects.is_empty());
+    authentication.into_iter().chain(objects).collect()
+}
+
+/// ScaledObjects of the workers that KEDA scales.
+pub(super) fn scaled_objects(input: &Input) -> Vec<Desired> {
     if !input.capabilities.keda {
         return Vec::new();
     }
@@ -98,15 +105,14 @@ pub(super) fn objects(input: &Input) -> Vec<Desired> {
         let scaling = scaled.iter().find(|it| it.queue == worker.queues[0])?;
         Some(scaled_object(input, worker, scaling, &scaling.wanted?))
     };
-    let objects: Vec<Desired> = WORKERS.iter().filter_map(of).collect();
-    let authentication = redis::keda_authentication(input).filter(|_| !objects.is_empty());
-    authentication.into_iter().chain(objects).collect()
+    WORKERS.iter().filter_map(of).collect()
 }
 
 /// One trigger for queued and one for running jobs, for every queue of the workers. The list contains only queued jobs: without the
 /// second trigger, the cooldown would end a long job. The number of workers is the largest of all triggers.
 fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Autoscaling) -> Desired {
-    let name = child(&input.name(), worker.component);
+    let component = input.component(worker.component);
+    let name = child(&input.name(), &component);
     let policy = HPAScalingPolicy { type_: "Pods".to_owned(), value: 1, period_seconds: 60 };
     let scale_down = HPAScalingRules {
         stabilization_window_seconds: Some(SCALE_DOWN_WINDOW_SECONDS),
@@ -132,7 +138,7 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
         advanced: Advanced { horizontal_pod_autoscaler_config: AutoscalerConfig { name, behavior } },
         triggers: worker.queues.iter().flat_map(|queue| triggers(input, queue, wanted)).collect(),
     };
-    input.object(worker.component, worker.component, spec).into()
+    input.object(&component, &component, spec).into()
 }
 
 fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Trigger; 2] {

@@ -19,7 +19,6 @@ use crate::{
     controllers::bench::model::{BENCH_PATH, Input},
     domain::{
         labels,
-        names::child,
         network::service,
         object::Desired,
         pod::{answers, port, variable},
@@ -39,7 +38,9 @@ pub(in crate::controllers) const GUNICORN_WORKERS_AND_THREADS: [i32; 2] = [2, 4]
 pub(super) fn services(input: &Input) -> Vec<Desired> {
     [("gunicorn", GUNICORN_PORT), ("nginx", NGINX_PORT), ("socketio", SOCKETIO_PORT)]
         .map(|(name, port)| {
-            input.object(name, name, service(labels::selector(&input.name(), name), "http", port)).into()
+            let component = input.component(name);
+            let selector = labels::selector(&input.name(), &component);
+            input.object(&component, &component, service(selector, "http", port)).into()
         })
         .into()
 }
@@ -125,8 +126,8 @@ fn gunicorn(web: &WebConfig, request_seconds: i64) -> Container {
 fn nginx(input: &Input, web: &WebConfig) -> Container {
     let timeout = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS).to_string();
     let proxy = web.trusted_proxy.as_deref().unwrap_or("127.0.0.1");
-    let backend = format!("{}:{GUNICORN_PORT}", child(&input.name(), "gunicorn"));
-    let websocket = format!("{}:{SOCKETIO_PORT}", child(&input.name(), "socketio"));
+    let backend = format!("{}:{GUNICORN_PORT}", input.child_of("gunicorn"));
+    let websocket = format!("{}:{SOCKETIO_PORT}", input.child_of("socketio"));
     Container {
         // The runner runs the image's script, and reloads nginx when hosts change.
         command: Some(runner_command().into_iter().chain(["nginx", "{}"].map(str::to_owned)).collect()),

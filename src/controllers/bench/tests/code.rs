@@ -9,11 +9,11 @@ use crate::controllers::{
 const OLD: char = '1';
 const NEW: char = '2';
 
-fn digest(of: char) -> String {
+pub(super) fn digest(of: char) -> String {
     format!("sha256:{}", of.to_string().repeat(64))
 }
 
-fn found(schema: &str, image: Option<char>) -> Inspection {
+pub(super) fn found(schema: &str, image: Option<char>) -> Inspection {
     let row = |name: &str| frappe_crds::common::AppCode {
         name: name.to_owned(),
         version: Some("15.2.0".to_owned()),
@@ -33,17 +33,17 @@ fn running(image: Option<char>) -> Observed {
     world
 }
 
-fn change(world: &mut Observed, tag: &str) {
+pub(super) fn change(world: &mut Observed, tag: &str) {
     let next = bench(json!({"imageConfig": {"tag": tag}}));
     world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..next });
 }
 
-fn image(world: &Observed, component: &str) -> String {
+pub(super) fn image(world: &Observed, component: &str) -> String {
     let live = &world.live[&(Kind::Deployment, format!("prod-{component}"))];
     live.data["spec"]["template"]["spec"]["containers"][0]["image"].as_str().expect("an image").to_owned()
 }
 
-fn status_of(world: &Observed) -> FrappeBenchStatus {
+pub(super) fn status_of(world: &Observed) -> FrappeBenchStatus {
     world.bench.status.clone().expect("a status")
 }
 

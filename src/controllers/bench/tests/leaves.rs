@@ -148,6 +148,7 @@ fn of_sites() -> Vec<Row> {
         ("updateStrategy.drainTimeout", json!({"updateStrategy": {"drainTimeout": "1m"}}), UPDATES),
         ("updateStrategy.skipFailingPatches", json!({"updateStrategy": {"skipFailingPatches": true}}), UPDATES),
         ("updateStrategy.safetyBackup.mode", json!({"updateStrategy": {"safetyBackup": {"mode": "None"}}}), UPDATES),
+        ("updateStrategy.scaleDownDelay", json!({"updateStrategy": {"scaleDownDelay": "1h"}}), UPDATES),
         ("updateStrategy.safetyBackup.keepFor", json!({"updateStrategy": {"safetyBackup": {"keepFor": "1h"}}}), UPDATES),
         ("allowedSites.siteConfigKeys", json!({"allowedSites": {"siteConfigKeys": ["developer_mode"]}}), PERMISSIONS),
         ("allowedSites.databases.dedicated", json!({"allowedSites": {"databases": {"dedicated": true}}}), PERMISSIONS),

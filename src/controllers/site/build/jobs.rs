@@ -1,12 +1,8 @@
 //! Jobs that create, change and drop a site.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use frappe_crds::{
-    bench::{Duration, SafetyBackupMode},
-    common::SecretKeyReference,
-    site::Operation,
-};
+use frappe_crds::{bench::SafetyBackupMode, common::SecretKeyReference, site::Operation};
 use k8s_openapi::api::{
     batch::v1::JobSpec,
     core::v1::{PodSpec, PodTemplateSpec, VolumeProjection},
@@ -19,6 +15,7 @@ use crate::{
     controllers::{
         adoption::is_adoption_requested,
         bench::{build as bench, model::Input as BenchInput},
+        duration,
         site::model::{Configuration, ConfigurationRequest, Database, Input, Subject},
     },
     domain::{
@@ -31,14 +28,14 @@ use crate::{
 
 /// Longest time of a Job that creates or changes a site, in seconds: it may install apps.
 const INIT_DEADLINE_SECONDS: i64 = 3600;
-/// Default longest time of a migration, in seconds.
-const UPDATE_DEADLINE_SECONDS: i64 = 3600;
+/// Default longest time of a migration.
+const UPDATE_DEADLINE: Duration = Duration::from_hours(1);
 /// A Job that restores the dump of a migration may take this many times as long.
 const BACK_DEADLINE_FACTOR: i64 = 4;
-/// Default longest wait for running background jobs of a site, in seconds.
-const DRAIN_SECONDS: i64 = 300;
-/// How long the dump of a migration is kept by default, in seconds.
-const KEEP_DUMP_SECONDS: i64 = 72 * 3600;
+/// Default longest wait for running background jobs of a site.
+const DRAIN: Duration = Duration::from_mins(5);
+/// How long the dump of a migration is kept by default.
+const KEEP_DUMP: Duration = Duration::from_hours(72);
 /// Longest time of a delete Job, in seconds.
 const DELETE_DEADLINE_SECONDS: i64 = 900;
 /// How long a finished Job is kept, in seconds: a late creation of the same Job then fails.
@@ -80,27 +77,23 @@ pub fn update_job(input: &Input, bench: &BenchInput, operation: &Operation) -> D
     let strategy = bench.bench.spec.update_strategy.clone().unwrap_or_default();
     let goal = operation.update.as_ref();
     let goes_back = goal.is_some_and(|it| it.back_only);
-    let deadline_seconds = seconds(strategy.progress_deadline.as_ref(), UPDATE_DEADLINE_SECONDS);
+    let seconds = |asked, default| i64::try_from(duration::of(asked, default).as_secs()).unwrap_or(i64::MAX);
+    let deadline_seconds = seconds(strategy.progress_deadline.as_ref(), UPDATE_DEADLINE);
     let factor = if goes_back { BACK_DEADLINE_FACTOR } else { 1 };
     let about = About { command: "update", name: "update", deadline_seconds: factor * deadline_seconds };
     let backup = strategy.safety_backup.unwrap_or_default();
     let of_site = input.site.spec.update.as_ref().and_then(|it| it.skip_failing_patches);
     let update = Update {
         id: goal.map(|it| it.id.as_str()).unwrap_or_default(),
-        drain_seconds: seconds(strategy.drain_timeout.as_ref(), DRAIN_SECONDS),
+        drain_seconds: seconds(strategy.drain_timeout.as_ref(), DRAIN),
         dump: backup.mode.unwrap_or_default() == SafetyBackupMode::Volume,
         skip_failing: of_site.or(strategy.skip_failing_patches).unwrap_or(false),
         back_only: goes_back,
-        keep_seconds: seconds(backup.keep_for.as_ref(), KEEP_DUMP_SECONDS),
+        keep_seconds: seconds(backup.keep_for.as_ref(), KEEP_DUMP),
         force: goal.is_some_and(|it| it.migrate.is_some()),
+        from: goal.and_then(|it| it.moves).map(|it| it.from),
     };
     job(input, bench, operation, &about, &request(input, Updating { update }), account_sources(input))
-}
-
-/// The seconds of a duration in a spec.
-fn seconds(duration: Option<&Duration>, default: i64) -> i64 {
-    let parsed = duration.and_then(|it| it.0.parse::<jiff::SignedDuration>().ok());
-    parsed.map_or(default, |it| it.as_secs().max(1))
 }
 
 /// The Job `SITE-delete`: drops the database with the site's account and removes the files; if it cannot log in to a database, the
@@ -175,6 +168,9 @@ struct Update<'a> {
     keep_seconds: i64,
     /// Whether to migrate a site that has the schema of the image already.
     force: bool,
+    /// The revision from which the site moves to that of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<i32>,
 }
 
 /// The runner's request, without secrets.

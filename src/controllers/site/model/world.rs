@@ -12,7 +12,7 @@ use kube::{ResourceExt, core::DynamicObject};
 use crate::{
     config::OperatorConfig,
     controllers::{
-        bench::model::Input as BenchInput,
+        bench::model::{FIRST_REVISION, Input as BenchInput, Pods},
         job,
         site::{hosts::Hosts, place::Place},
     },
@@ -159,15 +159,15 @@ impl Observed {
 
     /// Input of the builders for the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> BenchInput<'a> {
-        BenchInput {
-            bench,
-            config: &self.config,
-            capabilities: self.capabilities,
-            redis_secret_version: None,
-            digest: None,
-            open_servers: Vec::new(),
-        }
-        .with_recorded_digest()
+        let number = self.site.status.as_ref().and_then(|status| status.revision).unwrap_or(FIRST_REVISION);
+        self.bench_input_of(bench, number)
+    }
+
+    /// The same, for a revision of the bench; for the newest one if that has no pods any more.
+    pub fn bench_input_of<'a>(&'a self, bench: &'a FrappeBench, revision: i32) -> BenchInput<'a> {
+        let input = BenchInput::of(bench, &self.config, self.capabilities);
+        let pods = Pods::of(bench, revision).unwrap_or(input.pods);
+        BenchInput { pods, ..input }.with_recorded_digest()
     }
 
     /// Name of the Secret with Administrator's password, in the site's namespace.

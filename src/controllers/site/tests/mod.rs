@@ -14,6 +14,7 @@ mod hostile;
 mod leaves;
 mod ownership;
 mod permissions;
+mod revisions;
 mod routing;
 mod secret_keys;
 mod settings;

@@ -92,14 +92,12 @@ fn an_existing_site_does_not_need_the_password_of_administrator() {
 #[test]
 fn a_site_may_be_named_like_its_bench() {
     let bench = bench();
-    let input = crate::controllers::bench::model::Input {
-        bench: &bench,
-        config: &crate::config::OperatorConfig::default(),
-        capabilities: crate::domain::capabilities::Capabilities::default(),
-        redis_secret_version: None,
-        digest: None,
-        open_servers: Vec::new(),
-    };
+    let config = crate::config::OperatorConfig::default();
+    let input = crate::controllers::bench::model::Input::of(
+        &bench,
+        &config,
+        crate::domain::capabilities::Capabilities::default(),
+    );
     let of_bench: Vec<_> =
         crate::controllers::bench::build::render(&input).all().map(|it| (it.kind, it.key.name.clone())).collect();
     assert!(of_bench.contains(&(Kind::Job, "bench-configure".to_owned())), "{of_bench:?}");

@@ -9,7 +9,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::*;
 use crate::controllers::job::Failure;
 
-fn code(schema: &str) -> Vec<AppCode> {
+pub(super) fn code(schema: &str) -> Vec<AppCode> {
     let app = |name: &str| AppCode {
         name: name.to_owned(),
         version: Some("15.2.0".to_owned()),
@@ -20,7 +20,7 @@ fn code(schema: &str) -> Vec<AppCode> {
 
 /// Stages of the rollout of an image.
 #[derive(Clone, Copy)]
-enum Stage {
+pub(super) enum Stage {
     /// The image was looked at, and no pod of nginx runs it.
     Inspected,
     /// All pods of nginx run it.
@@ -29,7 +29,7 @@ enum Stage {
     Complete,
 }
 
-fn image(world: &mut Observed, schema: &str, stage: Stage) {
+pub(super) fn image(world: &mut Observed, schema: &str, stage: Stage) {
     let mut bench = FrappeBench::clone(world.bench.as_deref().expect("a bench"));
     let status = bench.status.get_or_insert_default();
     status.apps = code(schema);
@@ -41,45 +41,45 @@ fn image(world: &mut Observed, schema: &str, stage: Stage) {
     world.bench = Some(Arc::new(bench));
 }
 
-fn strategy(world: &mut Observed, strategy: Value) {
+pub(super) fn strategy(world: &mut Observed, strategy: Value) {
     let mut bench = FrappeBench::clone(world.bench.as_deref().expect("a bench"));
     bench.spec.update_strategy = serde_json::from_value(strategy).expect("a strategy");
     world.bench = Some(Arc::new(bench));
 }
 
 /// A site that was created with this schema.
-fn site_of(schema: &str, spec: Value) -> Observed {
+pub(super) fn site_of(schema: &str, spec: Value) -> Observed {
     let mut world = observed(spec);
     image(&mut world, schema, Stage::Complete);
     converge(&mut world, "Complete");
     world
 }
 
-fn status(world: &Observed) -> FrappeSiteStatus {
+pub(super) fn status(world: &Observed) -> FrappeSiteStatus {
     world.site.status.clone().expect("a status")
 }
 
-fn condition_of(world: &Observed, kind: &str) -> (String, String) {
+pub(super) fn condition_of(world: &Observed, kind: &str) -> (String, String) {
     let status = plan(world).status.unwrap_or_else(|| status(world));
     let found = condition::find(&status.conditions, kind).expect("the condition");
     (found.status.clone(), found.reason.clone())
 }
 
-fn annotate(world: &mut Observed, name: &str, value: &str) {
+pub(super) fn annotate(world: &mut Observed, name: &str, value: &str) {
     Arc::make_mut(&mut world.site).annotations_mut().insert(name.to_owned(), value.to_owned());
 }
 
-fn pair(status: &str, reason: &str) -> (String, String) {
+pub(super) fn pair(status: &str, reason: &str) -> (String, String) {
     (status.to_owned(), reason.to_owned())
 }
 
-fn request(job: &Desired) -> Value {
+pub(super) fn request(job: &Desired) -> Value {
     let text = job.body["spec"]["template"]["spec"]["containers"][0]["args"][1].as_str().expect("a request");
     serde_json::from_str(text).expect("JSON")
 }
 
 /// Executes one plan, whose Job fails with this code, and returns the Job.
-fn fails(world: &mut Observed, code: &str) -> Desired {
+pub(super) fn fails(world: &mut Observed, code: &str) -> Desired {
     world.now = world.now.checked_add(SignedDuration::from_hours(1)).expect("a time");
     let next = plan(world);
     let job = next.job.clone().expect("a Job");

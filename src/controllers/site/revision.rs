@@ -1,0 +1,69 @@
+//! The revision of its bench that serves a site, and moves to the newest one. Pure.
+
+use frappe_crds::{
+    FrappeBench, FrappeSiteStatus,
+    bench::Revision,
+    common::AppCode,
+    site::{LastUpdate, Move, UpdateResult},
+};
+
+use crate::controllers::bench::model::FIRST_REVISION;
+
+/// Number of the revision that serves the site.
+pub fn present(status: &FrappeSiteStatus) -> i32 {
+    status.revision.unwrap_or(FIRST_REVISION)
+}
+
+/// Number of the revision that serves the site, or on which it is created: of a new site, the newest one that is complete.
+pub fn home(status: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> i32 {
+    if status.revision.is_some() || status.initialized || status.operation.is_some() {
+        return present(status);
+    }
+    let complete = revisions(bench).iter().rev().find(|it| it.complete && !it.retired);
+    complete.map_or(FIRST_REVISION, |it| it.number)
+}
+
+/// The revision to record for a site that is created there; None on a bench that has had only one.
+pub fn recorded(home: i32, bench: Option<&FrappeBench>) -> Option<i32> {
+    (!revisions(bench).is_empty()).then_some(home)
+}
+
+/// The move to the newest revision, if that is complete and another one serves the site.
+pub fn destination(status: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Option<Move> {
+    let newest = revisions(bench).last().filter(|it| it.complete)?;
+    let from = present(status);
+    (from != newest.number).then_some(Move { from, to: newest.number })
+}
+
+/// Code of a revision; of the newest one, as it was found in the image.
+pub fn code(bench: Option<&FrappeBench>, number: i32) -> &[AppCode] {
+    let revisions = revisions(bench);
+    let earlier = revisions.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+    let newest = bench.and_then(|it| it.status.as_ref()).map(|it| it.apps.as_slice()).unwrap_or_default();
+    earlier.iter().find(|it| it.number == number).map_or(newest, |it| it.apps.as_slice())
+}
+
+/// The last update, if it was this move and failed.
+pub fn failed<'a>(status: &'a FrappeSiteStatus, moves: &Move) -> Option<&'a LastUpdate> {
+    let last = status.last_update.as_ref()?;
+    (last.result != UpdateResult::Updated && last.moves.as_ref() == Some(moves)).then_some(last)
+}
+
+/// The first app that the code has in a lower version with another schema: Frappe cannot migrate backwards.
+pub fn downgrade<'a>(present: &[AppCode], code: &'a [AppCode]) -> Option<&'a AppCode> {
+    code.iter().find(|wanted| {
+        let has_later = |it: &AppCode| it.schema != wanted.schema && numbers(it) > numbers(wanted);
+        present.iter().any(|it| it.name == wanted.name && has_later(it))
+    })
+}
+
+/// The numbers of a version, such as 15, 41 and 2.
+fn numbers(app: &AppCode) -> Vec<u64> {
+    let version = app.version.as_deref().unwrap_or_default();
+    let release = version.split(['-', '+']).next().unwrap_or_default();
+    release.split('.').map_while(|part| part.parse().ok()).collect()
+}
+
+fn revisions(bench: Option<&FrappeBench>) -> &[Revision] {
+    bench.and_then(|it| it.status.as_ref()).map(|it| it.revisions.as_slice()).unwrap_or_default()
+}
