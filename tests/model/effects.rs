@@ -7,12 +7,11 @@ use serde_json::{Value, json};
 
 use crate::{
     cluster::{Outcome, succeeds_after_two_seconds},
-    world::{BENCHES, INGRESSES, JOBS, NAMESPACE, SECRETS, SITES, World, run, site},
+    world::{BENCHES, DEPLOYMENTS, INGRESSES, JOBS, NAMESPACE, SECRETS, SITES, World, run, site},
 };
 
 const SLOT: &str = "frappe.vyogo.tech/slot";
 const DATABASES: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/databases";
-const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shops/deployments";
 const DOMAINS: &str = "/apis/vyogo.tech/v1alpha1/frappedomains";
 
 /// A collection, an object's name, and a change.

@@ -25,6 +25,7 @@ mod races;
 mod refused;
 mod replicas;
 mod rest;
+mod revisions;
 mod slots;
 mod updates;
 mod world;

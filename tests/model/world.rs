@@ -31,6 +31,7 @@ pub(crate) const SITES: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/frapp
 pub(crate) const BENCHES: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/frappebenches";
 pub(crate) const BACKUPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/sitebackups";
 pub(crate) const JOBS: &str = "/apis/batch/v1/namespaces/shops/jobs";
+pub(crate) const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shops/deployments";
 pub(crate) const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/shops/ingresses";
 pub(crate) const SECRETS: &str = "/api/v1/namespaces/shops/secrets";
 pub(crate) const USERS: &str = "/apis/k8s.mariadb.com/v1alpha1/namespaces/shops/users";
