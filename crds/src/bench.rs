@@ -13,6 +13,7 @@ pub use crate::bench_sites::{
 };
 pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, FrappeBenchStatus, WorkerScalingStatus};
 pub use crate::bench_updates::{Duration, Revision, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
+pub use crate::bench_waves::{Canary, FailedSite, PauseReason, Percentage, Promotion, Released, Rollout, RolloutPhase};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 
 /// Desired state of the bench.
@@ -40,6 +41,8 @@ use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantit
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
     printcolumn(name = "Frappe", type_ = "string", json_path = ".status.frappeVersion", priority = 1),
+    printcolumn(name = "Rollout", type_ = "string", json_path = ".status.rollout.phase", priority = 1),
+    printcolumn(name = "Updated", type_ = "integer", json_path = ".status.rollout.updated", priority = 1),
     printcolumn(name = "Apps", type_ = "string", json_path = ".status.installedApps", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

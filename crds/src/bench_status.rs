@@ -7,7 +7,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bench_parts::StorageAccessMode, bench_updates::Revision, common::AppCode};
+use crate::{bench_parts::StorageAccessMode, bench_updates::Revision, bench_waves::Rollout, common::AppCode};
 
 /// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,12 @@ pub struct FrappeBenchStatus {
     /// Revisions of the bench's code, by number. Empty while it has had only one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub revisions: Vec<Revision>,
+    /// The way of the sites to the newest revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
+    /// Last handled value of the annotation `frappe.vyogo.tech/promote`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_handled_promote: Option<String>,
     /// Image that the components should run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<String>,

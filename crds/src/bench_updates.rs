@@ -2,12 +2,15 @@
 
 use std::borrow::Cow;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::{apis::meta::v1::Time, util::intstr::IntOrString};
 use kube::KubeSchema;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::AppCode;
+use crate::{
+    bench_waves::{Canary, Percentage},
+    common::AppCode,
+};
 
 /// A duration of hours, minutes and seconds, for example `1h30m`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +72,23 @@ pub struct UpdateStrategy {
     /// Dump of each site's database before its migration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safety_backup: Option<SafetyBackup>,
+    /// With type `Revisions`: sites that move first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Canary>,
+    /// With type `Revisions`: shares of all sites that have moved after each wave, rising. Default: one wave for up to 20 sites, else `10%`,
+    /// `50%`, `100%`. The last one is always `100%`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20))]
+    #[x_kube(validation = Rule::new("self.map(w, w.size() > 1 ? int(w.substring(0, w.size() - 1)) : 0).isSorted()").message("waves must rise, such as 10%, 50%, 100%"))]
+    pub waves: Vec<Percentage>,
+    /// With type `Revisions`: time between two waves. Default: `10m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min_success_time: Option<Duration>,
+    /// With type `Revisions`: how many sites may fail before no further site moves: a number, or a percentage of all sites. Of the canary
+    /// none may. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int ? self >= 0 : self.matches('^(100|[0-9]{1,2})%$')").message("maxFailures must be a number or a percentage, such as 5 or 1%"))]
+    pub max_failures: Option<IntOrString>,
     /// With type `Revisions`: how long the pods of an earlier revision run after its last site has left. Default: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down_delay: Option<Duration>,

@@ -11,6 +11,7 @@ mod bench_parts;
 mod bench_sites;
 mod bench_status;
 mod bench_updates;
+mod bench_waves;
 pub mod common;
 pub mod domain;
 pub mod manifest;

@@ -39,6 +39,7 @@ fn any_values(_: &mut SchemaGenerator) -> Schema {
     printcolumn(name = "URL", type_ = "string", json_path = ".status.siteURL"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Status", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].message"),
+    printcolumn(name = "UpToDate", type_ = "string", json_path = ".status.conditions[?(@.type==\"UpToDate\")].status", priority = 1),
     printcolumn(name = "Database", type_ = "string", json_path = ".status.databaseName", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -9,7 +9,7 @@ use kube_sharding::named::Named;
 use tokio::sync::watch;
 
 use super::{
-    bench::pod_health::PodProblems,
+    bench::{placed::PlacedSite, pod_health::PodProblems},
     site::{host_index::Claims, job_slots::JobBudget},
 };
 use crate::{
@@ -121,7 +121,7 @@ pub struct Context {
     /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups when their site was.
     pub departures: Departures,
     /// Counts the sites of benches with several revisions.
-    pub tallies: Tallies,
+    pub tallies: Tallies<PlacedSite>,
     /// Watched namespaces; all if empty.
     pub namespaces: Vec<String>,
 }

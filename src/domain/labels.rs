@@ -49,6 +49,11 @@ pub const RETRY: &str = "frappe.vyogo.tech/retry";
 pub const MIGRATE: &str = "frappe.vyogo.tech/migrate";
 /// Annotation of a bench that a user sets to any new value to run the image that its tag names now.
 pub const REDEPLOY: &str = "frappe.vyogo.tech/redeploy";
+/// Annotation of a bench that a user sets to the number of a revision to continue its rollout now: `8`, or `8/full` for all sites at once.
+/// What follows another `/` is ignored, so that the same can be requested again.
+pub const PROMOTE: &str = "frappe.vyogo.tech/promote";
+/// Annotation of a bench that a user sets to the number of a revision to end its rollout.
+pub const ABORT: &str = "frappe.vyogo.tech/abort";
 /// Annotation of a Deployment whose replicas are set by another owner.
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
 /// Value of [`REPLICAS`] for KEDA.
@@ -74,7 +79,7 @@ pub fn has_unread_status(object: &impl ResourceExt) -> bool {
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Names of all labels and annotations that this operator writes or reads: others with its prefix are not kept.
-const KNOWN: [&str; 32] = [
+const KNOWN: [&str; 34] = [
     "app",
     "bench",
     "component",
@@ -100,6 +105,8 @@ const KNOWN: [&str; 32] = [
     FORCE_DELETE,
     RETRY,
     REDEPLOY,
+    PROMOTE,
+    ABORT,
     MIGRATE,
     REPLICAS,
     WATCHED,

@@ -1,9 +1,6 @@
-//! Counts the sites of a bench by revision, whichever members own them, while the bench has several revisions.
+//! What the coordinator keeps of the sites of a bench, whichever members own them, while it asks for that.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dashmap::DashMap;
 use frappe_crds::FrappeSite;
@@ -13,26 +10,28 @@ use kube_sharding::{
     gate::Opening,
     watch::{Query, Seen, follow},
 };
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::cached::Cached;
 use crate::domain::{key::Key, labels::BENCH_OF_SITE, uid};
 
-/// Number of sites by revision.
-pub type Counts = BTreeMap<i32, usize>;
-/// What is kept of a site: the revision where its data is; None if it has none yet. From a site, with its bench.
-pub type Look = fn(&FrappeSite) -> (Key, Option<i32>);
+/// What is kept of a site, and its bench; None if it does not count.
+pub type Look<T> = fn(&FrappeSite) -> (Key, Option<T>);
+/// Shortest time between two calls about a bench: what many sites do at once is looked at together.
+const PAUSE: Duration = Duration::from_secs(10);
 
-/// Watches the sites of benches, each while its count is asked for.
-#[derive(Clone)]
-pub struct Tallies {
+/// Watches the sites of benches, each while it is asked for.
+pub struct Tallies<T> {
     client: Client,
     /// Namespaces that are looked at; all if empty.
     namespaces: Vec<String>,
-    look: Look,
+    look: Look<T>,
     wake: Arc<dyn Fn(Key) + Send + Sync>,
-    benches: Arc<DashMap<Key, Tally>>,
+    benches: Arc<DashMap<Key, Tally<T>>>,
     /// What this member owns: only the coordinator counts.
     opening: watch::Receiver<Arc<Opening>>,
     /// Ends the watches with what holds this.
@@ -40,18 +39,36 @@ pub struct Tallies {
     _guard: Arc<DropGuard>,
 }
 
-/// The count of a bench; None until the sites were listed.
-struct Tally {
-    counts: Option<Counts>,
+/// The sites of a bench; None until they were listed.
+struct Tally<T> {
+    sites: Option<Arc<Vec<T>>>,
     _watch: DropGuard,
 }
 
-impl Tallies {
-    /// Calls `wake` with a bench whose count has changed.
+/// The sites of one watch by uid; None until they were listed.
+type Known<T> = Option<BTreeMap<String, T>>;
+
+impl<T> Clone for Tallies<T> {
+    fn clone(&self) -> Self {
+        Self {
+            client: self.client.clone(),
+            namespaces: self.namespaces.clone(),
+            look: self.look,
+            wake: Arc::clone(&self.wake),
+            benches: Arc::clone(&self.benches),
+            opening: self.opening.clone(),
+            end: self.end.clone(),
+            _guard: Arc::clone(&self._guard),
+        }
+    }
+}
+
+impl<T: Clone + PartialEq + Send + Sync + 'static> Tallies<T> {
+    /// Calls `wake` with a bench of whose sites something has changed.
     pub fn new(
         client: Client,
         namespaces: &[String],
-        look: Look,
+        look: Look<T>,
         opening: watch::Receiver<Arc<Opening>>,
         wake: impl Fn(Key) + Send + Sync + 'static,
     ) -> Self {
@@ -61,13 +78,13 @@ impl Tallies {
         Self { client, namespaces, look, wake: Arc::new(wake), benches: Arc::default(), opening, end, _guard: guard }
     }
 
-    /// The sites of a bench by revision. They are watched from now on; None until they are known.
-    pub fn counts(&self, bench: &Key) -> Option<Counts> {
+    /// The sites of a bench. They are watched from now on; None until they are known.
+    pub fn sites(&self, bench: &Key) -> Option<Arc<Vec<T>>> {
         if let Some(tally) = self.benches.get(bench) {
-            return tally.counts.clone();
+            return tally.sites.clone();
         }
         let end = self.end.child_token();
-        self.benches.insert(bench.clone(), Tally { counts: None, _watch: end.clone().drop_guard() });
+        self.benches.insert(bench.clone(), Tally { sites: None, _watch: end.clone().drop_guard() });
         let (tallies, bench, mut opening) = (self.clone(), bench.clone(), self.opening.clone());
         tokio::spawn(async move {
             tokio::select! {
@@ -92,51 +109,54 @@ impl Tallies {
             follow(self.client.clone(), query, FrappeSite::read, None).map(move |seen| (index, seen)).boxed()
         };
         let streams: Vec<_> = each.map(watch).collect();
-        let mut known: Vec<Option<HashMap<String, i32>>> = vec![None; streams.len()];
+        let mut known: Vec<Known<T>> = vec![None; streams.len()];
         let mut seen = select_all(streams);
-        while let Some((index, event)) = seen.next().await {
-            let Ok(event) = event else { continue };
-            self.note(bench, &mut known[index], event);
-            let all: Option<Vec<_>> = known.iter().map(Option::as_ref).collect();
-            if let Some(all) = all {
-                let mut counts = Counts::new();
-                all.into_iter()
-                    .flat_map(HashMap::values)
-                    .for_each(|revision| *counts.entry(*revision).or_default() += 1);
-                self.put(bench, counts);
+        let (mut due, mut changed) = (Instant::now(), false);
+        loop {
+            tokio::select! {
+                event = seen.next() => {
+                    let Some((index, event)) = event else { return };
+                    let Ok(event) = event else { continue };
+                    changed |= self.note(bench, &mut known[index], event);
+                }
+                () = sleep_until(due), if changed && known.iter().all(Option::is_some) => {
+                    (due, changed) = (Instant::now() + PAUSE, false);
+                    self.put(bench, known.iter().flatten().flat_map(BTreeMap::values).cloned().collect());
+                }
             }
         }
     }
 
-    /// Notes a change of the sites of one watch.
-    fn note(&self, bench: &Key, known: &mut Option<HashMap<String, i32>>, event: Seen<FrappeSite>) {
+    /// Notes what the sites of one watch do; returns whether that changes anything.
+    fn note(&self, bench: &Key, known: &mut Known<T>, event: Seen<FrappeSite>) -> bool {
         let entry = |site: &FrappeSite| {
-            let (of, revision) = (self.look)(site);
-            revision.filter(|_| of == *bench).map(|revision| (uid::of(site).to_owned(), revision))
+            let (of, kept) = (self.look)(site);
+            kept.filter(|_| of == *bench).map(|kept| (uid::of(site).to_owned(), kept))
         };
         match event {
-            Seen::Listed(sites, _) => *known = Some(sites.iter().filter_map(entry).collect()),
+            Seen::Listed(sites, _) => {
+                let listed = Some(sites.iter().filter_map(entry).collect());
+                let differs = *known != listed;
+                *known = listed;
+                differs
+            }
             Seen::Applied(site) => {
                 let sites = known.get_or_insert_default();
                 match entry(&site) {
-                    Some((uid, revision)) => sites.insert(uid, revision),
-                    None => sites.remove(uid::of(&site)),
-                };
+                    Some((uid, kept)) => sites.insert(uid, kept.clone()).is_none_or(|before| before != kept),
+                    None => sites.remove(uid::of(&site)).is_some(),
+                }
             }
-            Seen::Deleted(site) => {
-                known.get_or_insert_default().remove(uid::of(&site));
-            }
-            Seen::UpTo(_) => {}
+            Seen::Deleted(site) => known.get_or_insert_default().remove(uid::of(&site)).is_some(),
+            Seen::UpTo(_) => false,
         }
     }
 
-    /// Replaces the count of a bench that is still watched.
-    fn put(&self, bench: &Key, counts: Counts) {
+    /// Replaces what is kept for a bench that is still asked for.
+    fn put(&self, bench: &Key, sites: Vec<T>) {
         let Some(mut tally) = self.benches.get_mut(bench) else { return };
-        if tally.counts.as_ref() != Some(&counts) {
-            tally.counts = Some(counts);
-            drop(tally);
-            (self.wake)(bench.clone());
-        }
+        tally.sites = Some(Arc::new(sites));
+        drop(tally);
+        (self.wake)(bench.clone());
     }
 }

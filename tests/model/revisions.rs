@@ -22,7 +22,8 @@ const FAILING: &str = "site-7";
 async fn ground(world: &World) {
     world.server.change(BENCHES, "bench", |it| {
         it["spec"]["siteJobConcurrency"] = json!(LIMIT);
-        it["spec"]["updateStrategy"] = json!({"type": "Revisions", "scaleDownDelay": "5m"});
+        it["spec"]["updateStrategy"] =
+            json!({"type": "Revisions", "scaleDownDelay": "5m", "waves": ["100%"], "maxFailures": 1});
     });
     (0..SITE_COUNT).for_each(|number| {
         world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
@@ -135,6 +136,61 @@ fn a_move_needs_three_writes_per_site() {
         world.rest().await;
         let wanted = [("create jobs".to_owned(), SITE_COUNT), ("update frappesites/status".to_owned(), 2 * SITE_COUNT)];
         assert_eq!(of_sites(&world, before), BTreeMap::from(wanted), "the intent, the Job, the result");
+    });
+}
+
+/// U-6, U-7: canary and waves, one signal each; a failure beyond `maxFailures` stops the rollout, and a user continues it. The coordinator is killed
+/// in each phase.
+#[test]
+fn waves_go_on_after_their_time_and_stop_at_a_failure() {
+    run(4, async {
+        let (world, mut one) = World::with_bench(4).await;
+        ground(&world).await;
+        let strategy =
+            json!({"type": "Revisions", "canary": {"sites": 1}, "waves": ["25%", "100%"], "minSuccessTime": "30m"});
+        world.server.change(BENCHES, "bench", |it| it["spec"]["updateStrategy"] = strategy);
+        world.rest().await;
+        let before = world.version();
+        set_tag(&world, "2");
+        let phase = |it: &World| {
+            it.server.all(BENCHES)[0]["status"]["rollout"]["phase"].as_str().unwrap_or_default().to_owned()
+        };
+        let mut process = 1;
+        let mut moved = Vec::new();
+        for _ in 0..2 {
+            world.until("the wave has moved", |it| ["Soaking", "Paused"].contains(&phase(it).as_str())).await;
+            moved.push(moves(&world, before).len());
+            one.kill(&world);
+            one = world.replica(process, "one");
+            process += 1;
+            if phase(&world) == "Paused" {
+                break;
+            }
+            sleep(Duration::from_mins(31)).await;
+        }
+        assert_eq!(moved, [1, 6], "one, then a quarter");
+        let failed = |it: &World| {
+            let sites = it.server.all(SITES);
+            sites
+                .iter()
+                .any(|it| it["metadata"]["name"] == FAILING && it["status"]["lastUpdate"]["result"] == "RolledBack")
+        };
+        world.until("the failing site has failed", failed).await;
+        let until_then = moves(&world, before).len();
+        world.until("the rollout is paused", |it| phase(it) == "Paused").await;
+        let made = moves(&world, before).len();
+        // The coordinator looks at most every ten seconds.
+        assert!(made <= until_then + LIMIT, "{made} after {until_then}: what was about to start, and no more");
+        sleep(Duration::from_hours(6)).await;
+        assert_eq!((phase(&world).as_str(), moves(&world, before).len()), ("Paused", made), "until a user decides");
+        let promote = json!({"frappe.vyogo.tech/promote": "2"});
+        world.server.change(BENCHES, "bench", |it| it["metadata"]["annotations"] = promote);
+        world.until("every site but one has moved", |it| by_revision(it) == [(1, 1), (2, SITE_COUNT - 1)].into()).await;
+        world.until("it is completed", |it| phase(it) == "Completed").await;
+        world.rest().await;
+        let rollout = world.server.all(BENCHES)[0]["status"]["rollout"].clone();
+        assert_eq!((&rollout["updated"], &rollout["failed"]), (&json!(SITE_COUNT - 1), &json!(1)), "{rollout}");
+        assert_eq!(rollout["failures"][0]["site"], format!("shops/{FAILING}"));
     });
 }
 

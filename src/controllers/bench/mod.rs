@@ -8,6 +8,7 @@ mod earlier;
 mod input;
 pub mod model;
 pub mod observe;
+pub mod placed;
 pub mod plan;
 pub mod pod_health;
 mod protection;
@@ -19,6 +20,7 @@ pub mod sizes;
 pub mod status;
 pub mod validate;
 pub mod watch;
+pub mod waves;
 
 #[cfg(test)]
 mod tests;

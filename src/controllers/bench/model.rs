@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt, api::ObjectMeta, core::DynamicObject};
 
-use super::reason::Reason;
+use super::{placed::PlacedSite, reason::Reason};
 use crate::{
     config::OperatorConfig,
     controllers::{
@@ -301,8 +301,8 @@ pub struct Observed {
     pub live: BTreeMap<(Kind, String), Arc<DynamicObject>>,
     /// Existing objects that only other settings need.
     pub retired: Vec<(Kind, Arc<DynamicObject>)>,
-    /// Number of its sites on each revision; None while it is not known, or if it does not matter.
-    pub sites_by_revision: Option<BTreeMap<i32, usize>>,
+    /// Its sites, if it has several revisions; None while they are not known.
+    pub placed: Option<Arc<Vec<PlacedSite>>>,
     /// Names of its sites; read live during its deletion.
     pub sites: Vec<String>,
     /// Failure reported by the configure Job.

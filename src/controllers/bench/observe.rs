@@ -9,6 +9,7 @@ use kube_sharding::named::Known;
 
 use super::{
     model::{Class, Detected, Input, Observed, PodProblem, Rendered},
+    placed::PlacedSite,
     revisions::counts_sites,
     seen::{End, configure_job, is_pending, size_bytes, unread_end},
 };
@@ -44,7 +45,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         .collect();
     let deleting = bench.metadata.deletion_timestamp.is_some();
     let sites = if deleting { sites_on(context, &namespace, &bench.name_any()).await? } else { Vec::new() };
-    let sites_by_revision = counts(context, &bench);
+    let placed = placed(context, &bench);
     let configured = finished(context, &bench, rendered.revision(), &live).await?;
     let classes = classes(context, &rendered, &live).await?;
     // Pods that were deleted while another replica watched them are only recorded in the status.
@@ -59,7 +60,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         live,
         retired,
         sites,
-        sites_by_revision,
+        placed,
         failure: configured.failure,
         inspection: configured.inspection,
         pod_problems,
@@ -71,12 +72,12 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     })
 }
 
-/// The sites of each revision, if there are several; they are watched meanwhile.
-fn counts(context: &Context, bench: &FrappeBench) -> Option<BTreeMap<i32, usize>> {
+/// The sites of a bench with several revisions; they are watched meanwhile.
+fn placed(context: &Context, bench: &FrappeBench) -> Option<Arc<Vec<PlacedSite>>> {
     let key = Key::of(bench);
     let revisions = bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
     if counts_sites(revisions) {
-        return context.tallies.counts(&key);
+        return context.tallies.sites(&key);
     }
     context.tallies.forget(&key);
     None

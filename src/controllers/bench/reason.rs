@@ -78,6 +78,22 @@ pub enum Reason {
     Autoscaled,
     /// The deletion waits until the bench's sites are deleted.
     DependentSitesExist,
+    /// Pods of another revision start.
+    RolloutPreparing,
+    /// Sites move to the newest revision.
+    RolloutProgressing,
+    /// A wave of sites has moved; the next one follows after a while.
+    RolloutSoaking,
+    /// A user paused the rollout.
+    RolloutPaused,
+    /// More sites failed to move than allowed: no further one moves.
+    RolloutFailuresExceeded,
+    /// The canary has moved; a user must promote the revision.
+    RolloutAwaitingPromotion,
+    /// A user aborted the rollout.
+    RolloutAborted,
+    /// Every site has moved, has failed, or must not move.
+    RolloutCompleted,
     /// Another image waits until an earlier revision has no sites.
     TooManyRevisions,
     /// The bench cannot have a second set of pods.
@@ -92,9 +108,21 @@ impl reason::Reason for Reason {
             | Self::RedisProtected
             | Self::Autoscaled
             | Self::Pinned
+            | Self::RolloutCompleted
             | Self::DigestUnknown => Class::Done,
-            Self::Preparing | Self::Starting | Self::Rolling | Self::RedisProtecting => Class::Working,
-            Self::VolumePending | Self::ScalingStarting | Self::TooManyRevisions => Class::Waiting,
+            Self::Preparing
+            | Self::Starting
+            | Self::Rolling
+            | Self::RolloutPreparing
+            | Self::RolloutProgressing
+            | Self::RedisProtecting => Class::Working,
+            Self::VolumePending
+            | Self::ScalingStarting
+            | Self::RolloutSoaking
+            | Self::RolloutPaused
+            | Self::RolloutAwaitingPromotion
+            | Self::RolloutAborted
+            | Self::TooManyRevisions => Class::Waiting,
             Self::StorageClassMissing
             | Self::VolumeCannotShrink
             | Self::VolumeCannotGrow
@@ -117,6 +145,7 @@ impl reason::Reason for Reason {
             | Self::ContainerFailing
             | Self::PodUnschedulable
             | Self::PodsNotStarting
+            | Self::RolloutFailuresExceeded
             | Self::KedaNotResponding
             | Self::ScalingFallback
             | Self::ScalingFailed => Class::Failed,

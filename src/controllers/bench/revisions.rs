@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use frappe_crds::{
     FrappeBenchStatus,
-    bench::{BenchPhase, Revision, UpdateType},
+    bench::{BenchPhase, PauseReason, Revision, Rollout, RolloutPhase, UpdateType},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -20,6 +20,7 @@ use super::{
     reason::Reason,
     rollout,
     seen::{is_rolling, lacks_pods},
+    waves::{self, Sight},
 };
 use crate::{
     controllers::duration,
@@ -127,9 +128,35 @@ pub fn revisions(observed: &Observed, rendered: &Rendered, code: &Code, is_compl
 
 /// Since when a revision has had no sites; what is recorded stays while their number is not known.
 fn empty_since(observed: &Observed, revision: &Revision) -> Option<Time> {
-    let Some(counts) = &observed.sites_by_revision else { return revision.empty_since.clone() };
-    let is_empty = counts.get(&revision.number).is_none_or(|count| *count == 0);
+    let Some(sites) = &observed.placed else { return revision.empty_since.clone() };
+    let is_empty = sites.iter().all(|it| it.revision != revision.number);
     is_empty.then(|| revision.empty_since.clone().unwrap_or(Time(observed.now)))
+}
+
+/// The rollout to the newest revision, and the value of the annotation promote that it handles. None for a bench that has had only one.
+pub fn rollout(observed: &Observed, revisions: &[Revision]) -> Option<(Rollout, Option<String>)> {
+    let newest = revisions.last()?;
+    let sites = observed.placed.as_ref().map(|it| it.as_slice());
+    let sight = Sight { bench: &observed.bench, complete: newest.complete, sites, now: observed.now };
+    Some(waves::next(&sight, newest.number))
+}
+
+/// Whether all sites have moved: status, reason and message of the condition.
+pub fn convergence(rollout: &Rollout) -> (bool, Reason, String) {
+    let Rollout { to, total, updated, failed, held, .. } = rollout;
+    let reason = match (rollout.phase, rollout.reason) {
+        (RolloutPhase::Preparing, _) => Reason::RolloutPreparing,
+        (RolloutPhase::Progressing, _) => Reason::RolloutProgressing,
+        (RolloutPhase::Soaking, _) => Reason::RolloutSoaking,
+        (RolloutPhase::Paused, Some(PauseReason::FailuresExceeded)) => Reason::RolloutFailuresExceeded,
+        (RolloutPhase::Paused, Some(PauseReason::AwaitingPromotion)) => Reason::RolloutAwaitingPromotion,
+        (RolloutPhase::Paused, _) => Reason::RolloutPaused,
+        (RolloutPhase::Aborted, _) => Reason::RolloutAborted,
+        (RolloutPhase::Completed, _) => Reason::RolloutCompleted,
+    };
+    let message =
+        format!("{updated} of {total} sites have moved to revision {to}, {failed} failed, {held} must not move");
+    (rollout.phase == RolloutPhase::Completed && failed + held == 0, reason, message)
 }
 
 /// Time until an empty revision is retired.
@@ -144,7 +171,8 @@ fn left(observed: &Observed, revision: &Revision) -> Option<Duration> {
 /// Time until the next revision is retired.
 pub fn again_after(observed: &Observed) -> Option<Duration> {
     let recorded = observed.bench.status.as_ref().map(|it| it.revisions.as_slice()).unwrap_or_default();
-    recorded.iter().filter_map(|it| left(observed, it)).min()
+    let retires = recorded.iter().filter_map(|it| left(observed, it)).min();
+    retires.into_iter().chain(waves::again_after(&observed.bench, observed.now)).min()
 }
 
 /// Whether the sites of each revision must be counted.

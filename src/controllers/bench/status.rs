@@ -35,7 +35,7 @@ use crate::{
 const FPM_PRIORITY: i32 = 50;
 
 /// Additional conditions of a bench.
-const ASIDES: [&str; 3] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected"];
+const ASIDES: [&str; 4] = ["VolumesSized", "WorkersAutoscaled", "RedisProtected", "Updated"];
 
 /// An app of the bench that its image does not have.
 pub fn missing_app(observed: &Observed, rendered: &Rendered) -> Option<Report> {
@@ -212,6 +212,12 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
     let code = code::code(observed, rendered);
     let is_ready = report.phase == BenchPhase::Ready;
     let revisions = revisions::revisions(observed, rendered, &code, is_ready);
+    let rollout = revisions::rollout(observed, &revisions);
+    if let Some((rollout, _)) = &rollout {
+        let (moved, reason, message) = revisions::convergence(rollout);
+        conditions.set("Updated", Some(moved), &reason.to_string(), &message);
+    }
+    let (rollout, promoted) = rollout.unzip();
     let running_revision = if is_ready { Some(revision.clone()) } else { former.running_revision };
     FrappeBenchStatus {
         phase: report.phase,
@@ -239,6 +245,8 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         held_revision: code.held_revision,
         inspected_revision: code.inspected_revision,
         revisions,
+        rollout,
+        last_handled_promote: promoted.flatten().or(former.last_handled_promote),
         running_revision,
         desired_revision: Some(revision),
     }

@@ -11,6 +11,7 @@ mod scaling;
 mod starting;
 mod upgrades;
 mod volumes;
+mod waves;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -66,7 +67,7 @@ fn observed(spec: Value) -> Observed {
         live: BTreeMap::new(),
         retired: Vec::new(),
         sites: Vec::new(),
-        sites_by_revision: None,
+        placed: None,
         failure: None,
         inspection: None,
         pod_problems: Vec::new(),

@@ -1,13 +1,18 @@
 //! The revision of its bench that serves a site, and moves to the newest one. Pure.
 
 use frappe_crds::{
-    FrappeBench, FrappeSiteStatus,
-    bench::Revision,
+    FrappeBench, FrappeSite, FrappeSiteStatus,
+    bench::{Revision, Rollout, RolloutPhase},
     common::AppCode,
     site::{LastUpdate, Move, UpdateResult},
 };
 
-use crate::controllers::bench::model::FIRST_REVISION;
+use kube::ResourceExt;
+
+use crate::{
+    controllers::bench::{model::FIRST_REVISION, waves},
+    domain::uid,
+};
 
 /// Number of the revision that serves the site.
 pub fn present(status: &FrappeSiteStatus) -> i32 {
@@ -33,6 +38,19 @@ pub fn destination(status: &FrappeSiteStatus, bench: Option<&FrappeBench>) -> Op
     let newest = revisions(bench).last().filter(|it| it.complete)?;
     let from = present(status);
     (from != newest.number).then_some(Move { from, to: newest.number })
+}
+
+/// Whether the rollout lets sites move that are released.
+pub fn releases(rollout: &Rollout) -> bool {
+    matches!(rollout.phase, RolloutPhase::Progressing | RolloutPhase::Soaking | RolloutPhase::Completed)
+}
+
+/// Whether the site may move.
+pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: &Move) -> bool {
+    let rollout = bench.status.as_ref().and_then(|it| it.rollout.as_ref());
+    let Some(rollout) = rollout.filter(|it| it.to == moves.to && releases(it)) else { return false };
+    let canary = bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
+    waves::is_released(&rollout.released, canary, moves.to, uid::of(site), site.labels())
 }
 
 /// Code of a revision; of the newest one, as it was found in the image.

@@ -192,7 +192,7 @@ fn moving(reason: Reason, message: String) -> Report {
 }
 
 /// Report for a site whose configuration is applied.
-fn settled(observed: &Observed, input: &Input) -> Report {
+pub(super) fn settled(observed: &Observed, input: &Input) -> Report {
     let report = keeps_apps(observed).unwrap_or_else(|| served(observed));
     match input.valid.refused.first() {
         Some(refusal) if report.phase == SitePhase::Ready => refusal.kept_report(),

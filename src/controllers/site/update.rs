@@ -17,6 +17,7 @@ use super::{
     reason::Reason,
     revision,
     schema::{Fit, fit, is_held, of_revision, of_site, why_not_moved},
+    steady_state::settled,
     under_way::under_way,
     valid_site::ValidSite,
 };
@@ -80,8 +81,11 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
         Reason::UpdateManual => !is_requested,
         _ => true,
     });
-    let waits = is_rolling_out(bench) || lacks_app(bench) || is_paused(bench) && !is_requested;
-    if refused || waits || under_way(observed).is_some() || operation::running_job(observed).is_some() {
+    let is_released = is_requested || revision::is_released(&observed.site, bench, &moves);
+    let waits = is_rolling_out(bench) || lacks_app(bench) || !is_released;
+    // What a user changed comes first.
+    let is_changed = status.configuration.as_ref() != Some(&site.wanted.hash);
+    if refused || waits || is_changed || under_way(observed).is_some() || operation::running_job(observed).is_some() {
         return Next::go();
     }
     let goal = UpdateGoal { moves: Some(moves), ..goal(observed, bench) };
@@ -212,11 +216,15 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
             plan
         }
         Progress::Run(operation) => {
-            let in_line = || Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving();
-            let waits = differs.map_or_else(in_line, awaits_turn);
+            let moves = operation.update.as_ref().and_then(|it| it.moves);
+            let waits = match differs {
+                Some(apps) => awaits_turn(apps),
+                // Served as before, it says nothing while it waits: a write for each site.
+                None if moves.is_some() => settled(observed, input),
+                None => Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving(),
+            };
             let name = input.valid.place.job(verb(OperationKind::Update), operation.attempt).name;
             let goes_back = operation.update.as_ref().is_some_and(|it| it.back_only);
-            let moves = operation.update.as_ref().and_then(|it| it.moves);
             let does = if let Some(moves) = moves.filter(|_| !goes_back) {
                 &format!("updating it from revision {} to revision {} of its bench", moves.from, moves.to)
             } else if goes_back {

@@ -4,12 +4,12 @@ use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Resource, ResourceExt, core::DynamicObject};
 use kube_sharding::lanes::Priority;
 
-use super::{hosts, place::Place, references::named_secrets};
+use super::{hosts, place::Place, references::named_secrets, revision};
 use crate::{
     controllers::{
         adoption::is_adoption_requested,
         bench::{
-            model::FIRST_REVISION,
+            placed::PlacedSite,
             seen::{is_rolling_out, lacks_app},
         },
         job,
@@ -69,11 +69,9 @@ pub fn in_namespace(site: &FrappeSite, namespace: &str) -> bool {
     site.namespace().as_deref() == Some(namespace) || lane(site).namespace == namespace
 }
 
-/// The bench of a site, and the revision where its data is; None before anything of it is created.
-pub fn whereabouts(site: &FrappeSite) -> (Key, Option<i32>) {
-    let status = site.status.clone().unwrap_or_default();
-    let begun = status.initialized || status.operation.is_some() || status.identity.is_some();
-    (lane(site), begun.then(|| status.revision.unwrap_or(FIRST_REVISION)))
+/// The bench of a site, and what the coordinator keeps of the site while it moves to another revision.
+pub fn whereabouts(site: &FrappeSite) -> (Key, Option<PlacedSite>) {
+    (lane(site), PlacedSite::of(site))
 }
 
 /// Whether a change of a bench affects its sites; a starting pod does not.
@@ -96,6 +94,10 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         all.into_iter().map(|it| (it.number, it.image_digest, it.complete, it.retired)).collect::<Vec<_>>()
     };
     let suffix = |bench: &FrappeBench| bench.status.as_ref().and_then(|it| it.detected_domain_suffix.clone());
+    let released = |bench: &FrappeBench| {
+        let rollout = bench.status.clone().unwrap_or_default().rollout;
+        rollout.map(|it| (it.to, revision::releases(&it), it.released))
+    };
     now.metadata.generation != before.metadata.generation
         || suffix(now) != suffix(before)
         || now.metadata.deletion_timestamp != before.metadata.deletion_timestamp
@@ -103,6 +105,7 @@ pub fn bench_matters(change: &Change<FrappeBench>) -> bool {
         || ready(now) != ready(before)
         || code(now) != code(before)
         || revisions(now) != revisions(before)
+        || released(now) != released(before)
 }
 
 /// The site of a FrappeDomain.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::SignedDuration;
 
 use super::{
+    super::placed::PlacedSite,
     code::{change, digest, found, image, status_of},
     *,
 };
@@ -76,6 +77,22 @@ fn environment(world: &Observed, component: &str, name: &str) -> Value {
     let variables = live.data["spec"]["template"]["spec"]["containers"][0]["env"].clone();
     let found = variables.as_array().into_iter().flatten().find(|it| it["name"] == name).cloned();
     found.unwrap_or_default()["value"].clone()
+}
+
+/// Sites, so many on each of these revisions.
+fn sites(counts: &[(i32, usize)]) -> Arc<Vec<PlacedSite>> {
+    let of = |(revision, count): &(i32, usize)| {
+        let revision = *revision;
+        (0..*count).map(move |number| PlacedSite {
+            key: Key::new("default", format!("site-{revision}-{number}")),
+            uid: format!("uid-{revision}-{number}"),
+            labels: BTreeMap::new(),
+            revision,
+            failed: None,
+            held: false,
+        })
+    };
+    Arc::new(counts.iter().flat_map(of).collect())
 }
 
 #[test]
@@ -187,21 +204,23 @@ fn a_folder_never_has_two_schedulers() {
 #[test]
 fn a_revision_goes_a_while_after_its_last_site() {
     let (mut world, _) = rolled();
-    assert!(converge(&mut world).is_empty(), "while their number is not known, nothing changes");
-    world.sites_by_revision = Some([(1, 3), (2, 1)].into());
-    assert!(converge(&mut world).is_empty());
-    assert_eq!(status_of(&world).revisions[0].empty_since, None);
-    world.sites_by_revision = Some([(2, 4)].into());
+    let before = deployments(&world);
+    converge(&mut world);
+    assert_eq!(deployments(&world), before, "while their number is not known, nothing changes");
+    world.placed = Some(sites(&[(1, 3), (2, 1)]));
+    converge(&mut world);
+    assert_eq!((deployments(&world), status_of(&world).revisions[0].empty_since.clone()), (before, None));
+    world.placed = Some(sites(&[(2, 4)]));
     let next = plan(&world);
     apply(&mut world, &next);
     assert!(status_of(&world).revisions[0].empty_since.is_some() && !status_of(&world).revisions[0].retired);
     assert_eq!(plan(&world).again_after, Some(Duration::from_mins(10)));
     // A site that comes back, because its update failed, keeps it.
-    world.sites_by_revision = Some([(1, 1), (2, 3)].into());
+    world.placed = Some(sites(&[(1, 1), (2, 3)]));
     let next = plan(&world);
     apply(&mut world, &next);
     assert_eq!(status_of(&world).revisions[0].empty_since, None);
-    world.sites_by_revision = Some([(2, 4)].into());
+    world.placed = Some(sites(&[(2, 4)]));
     let next = plan(&world);
     apply(&mut world, &next);
     world.now = world.now.checked_add(SignedDuration::from_mins(10)).expect("a time");

@@ -1,12 +1,12 @@
 //! Sites of a bench with several revisions: each is served, changed and deleted where it is, and moves when the newest one is complete.
 
 use frappe_crds::{
-    bench::Revision,
+    bench::{PauseReason, Released, Revision, Rollout, RolloutPhase},
     site::{Move, OperationKind, UpdateResult},
 };
 
 use super::{
-    update::{Stage, annotate, code, condition_of, fails, image, pair, request, site_of, status, strategy},
+    update::{Stage, annotate, code, condition_of, fails, image, pair, request, site_of, status},
     *,
 };
 
@@ -28,6 +28,18 @@ fn second_revision(world: &mut Observed, schema: &str, complete: bool) {
     let first = revision(1, "frappe/erpnext:v15.1.0", "sha256:01", before);
     let second = Revision { complete, ..revision(2, "frappe/erpnext:v15.2.0", "sha256:02", status.apps.clone()) };
     status.revisions = vec![first, second];
+    let released = Released { canary: false, up_to: Some("f".repeat(16)) };
+    status.rollout = Some(Rollout { to: 2, phase: RolloutPhase::Progressing, released, ..Rollout::default() });
+    world.bench = Some(Arc::new(bench));
+}
+
+/// The rollout is in this phase, and sites up to this rank may move.
+fn released(world: &mut Observed, phase: RolloutPhase, up_to: &str) {
+    let mut bench = FrappeBench::clone(world.bench.as_deref().expect("a bench"));
+    let rollout = bench.status.get_or_insert_default().rollout.as_mut().expect("a rollout");
+    rollout.phase = phase;
+    rollout.reason = (phase == RolloutPhase::Paused).then_some(PauseReason::FailuresExceeded);
+    rollout.released.up_to = Some(up_to.to_owned());
     world.bench = Some(Arc::new(bench));
 }
 
@@ -57,8 +69,16 @@ fn a_site_stays_as_it_is_until_the_newest_revision_is_complete() {
     converge(&mut world, "Complete");
     assert!(status(&world).apps.iter().all(|it| it.schema.as_deref().is_some_and(|it| it.ends_with("-a"))));
     second_revision(&mut world, "b", true);
-    strategy(&mut world, json!({"paused": true}));
-    assert!(is_empty(&world, &plan(&world)), "paused");
+    for (phase, up_to) in [
+        (RolloutPhase::Paused, "ffffffffffffffff"),
+        (RolloutPhase::Progressing, "0000000000000001"),
+        (RolloutPhase::Aborted, "ffffffffffffffff"),
+    ] {
+        released(&mut world, phase, up_to);
+        assert!(is_empty(&world, &plan(&world)), "{phase:?} {up_to}");
+    }
+    released(&mut world, RolloutPhase::Soaking, "ffffffffffffffff");
+    assert!(plan(&world).job.is_some(), "one that was released earlier");
 }
 
 #[test]
