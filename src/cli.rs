@@ -27,6 +27,8 @@ pub enum Command {
     Status(StatusArguments),
     /// Explain why a site or bench is not ready, since when, and what to do about it.
     Why(WhyArguments),
+    /// Show how far the sites of a bench are on their way to another image, and pause, resume, promote or abort that.
+    Rollout(RolloutArguments),
     /// Check that the cluster has what the operator needs: versions, CRDs, permissions, storage, other operators.
     Check(CheckArguments),
     /// Print the Kubernetes objects that the operator creates for a bench; needs no cluster.
@@ -93,6 +95,43 @@ pub struct WhyArguments {
     /// Namespace of the operator.
     #[arg(long, default_value = "frappe-operator-system")]
     pub operator_namespace: String,
+}
+
+/// Arguments of `rollout`.
+#[derive(Clone, Debug, Args)]
+pub struct RolloutArguments {
+    /// The bench: NAMESPACE/NAME, or NAME in the namespace `default`.
+    pub bench: String,
+    /// What to show or do.
+    #[command(subcommand)]
+    pub verb: RolloutVerb,
+    /// Change nothing: the API server only checks the change.
+    #[arg(long, global = true)]
+    pub dry_run: bool,
+    /// Print the state as JSON, and change nothing.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// What `rollout` shows or does.
+#[derive(Clone, Copy, Debug, Subcommand)]
+pub enum RolloutVerb {
+    /// Show phase, wave, numbers of sites, and those that failed.
+    Status,
+    /// List the bench's revisions.
+    History,
+    /// Let no further site move (`updateStrategy.paused: true`).
+    Pause,
+    /// Let sites move again.
+    Resume,
+    /// Go on now: without waiting for the next wave, after the canary, or despite failures.
+    Promote {
+        /// Let all sites move at once.
+        #[arg(long)]
+        full: bool,
+    },
+    /// Let no further site move, and leave each where it is. Remove the annotation `frappe.vyogo.tech/abort` to go on.
+    Abort,
 }
 
 /// Arguments of `check`.

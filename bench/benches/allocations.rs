@@ -60,14 +60,7 @@ fn site() {
 
 fn bench() {
     let (bench, config) = (world::bench(), OperatorConfig::default());
-    let input = bench::Input {
-        bench: &bench,
-        config: &config,
-        capabilities: Capabilities::default(),
-        redis_secret_version: None,
-        digest: None,
-        open_servers: Vec::new(),
-    };
+    let input = bench::Input::of(&bench, &config, Capabilities::default());
     say("render a bench", &measure(|| drop(black_box(bench::render(&input)))));
     let objects = bench::render(&input).components;
     let live: Vec<_> = objects.iter().map(Desired::stamped).collect();

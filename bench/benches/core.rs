@@ -43,14 +43,7 @@ fn render(criterion: &mut Criterion) {
     }))
     .expect("a bench");
     let config = OperatorConfig::default();
-    let input = bench::Input {
-        bench: &bench,
-        config: &config,
-        capabilities: Capabilities::default(),
-        redis_secret_version: None,
-        digest: None,
-        open_servers: Vec::new(),
-    };
+    let input = bench::Input::of(&bench, &config, Capabilities::default());
     criterion.bench_function("render a bench", |it| it.iter(|| bench::render(&input)));
     let objects = bench::render(&input).components;
     let live: Vec<_> = objects.iter().map(Desired::stamped).collect();

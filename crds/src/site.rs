@@ -445,6 +445,9 @@ pub struct Outcome {
     pub code: String,
     /// Message of the failure.
     pub message: String,
+    /// Number of the bench's revision in whose folder the site lies, if the Job reported it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<i32>,
     /// Time at which the Job failed.
     pub finished_at: Time,
 }

@@ -1,4 +1,4 @@
-//! The read-only commands: all except `run`.
+//! The commands except `run`. They read, and only `rollout` writes: what a user decides.
 
 pub mod advice;
 pub mod check;
@@ -6,6 +6,7 @@ pub mod fleet;
 pub mod manifests;
 pub(crate) mod output;
 pub mod prerequisites;
+pub mod rollout;
 mod shards;
 pub mod why;
 

@@ -167,17 +167,19 @@ pub struct Failure {
     pub code: Code,
     /// Message for users.
     pub message: String,
+    /// Number of the bench's revision in whose folder the site lies, if the Job reported it.
+    pub revision: Option<i32>,
 }
 
 impl Failure {
     /// The failure of a Job whose containers wrote no termination message: they were killed, or never started.
     pub fn unknown() -> Self {
-        Self { code: Code::Unknown, message: "see its log".to_owned() }
+        Self { code: Code::Unknown, message: "see its log".to_owned(), revision: None }
     }
 
     /// The failure of a Job that took longer than its deadline.
     pub fn late() -> Self {
-        Self { code: Code::DeadlineExceeded, message: "it took longer than its deadline".to_owned() }
+        Self { code: Code::DeadlineExceeded, message: "it took longer than its deadline".to_owned(), revision: None }
     }
 
     /// The failure in a termination message. Text that is not from the runner, such as the kubelet's, is only shown.
@@ -189,7 +191,8 @@ impl Failure {
             (Some(error), Code::Unknown) => format!("step {}: {error}", left.step),
             (Some(error), code) => format!("step {}: {code}: {error}", left.step),
         };
-        Self { code, message: text.chars().take(MESSAGE_MAX_CHARACTERS).collect() }
+        let revision = left.revision.filter(|it| *it > 0);
+        Self { code, message: text.chars().take(MESSAGE_MAX_CHARACTERS).collect(), revision }
     }
 }
 
@@ -200,6 +203,7 @@ struct Left {
     step: String,
     code: Option<String>,
     error: Option<String>,
+    revision: Option<i32>,
     result: Option<Done>,
 }
 
@@ -303,7 +307,11 @@ impl Finished<'_> {
         let limit = self.memory_limit.map(|it| format!(" of {}", it.0)).unwrap_or_default();
         let said = said.map(|it| format!(": {}", it.message)).unwrap_or_default();
         let message = format!("{}: container {} reached its memory limit{limit}{said}", Code::OutOfMemory, self.name);
-        Failure { code: Code::OutOfMemory, message: message.chars().take(MESSAGE_MAX_CHARACTERS).collect() }
+        Failure {
+            code: Code::OutOfMemory,
+            message: message.chars().take(MESSAGE_MAX_CHARACTERS).collect(),
+            revision: None,
+        }
     }
 }
 
@@ -466,8 +474,8 @@ mod tests {
         let ended = container("init", &serde_json::json!({"exitCode": 30, "message": said}));
         let found = failure_of(&serde_json::json!({"containerStatuses": [ended]}), &serde_json::json!([]));
         let message = "step new-site: CommandFailed: no".to_owned();
-        assert_eq!(found, Some(Failure { code: Code::CommandFailed, message }));
-        let unknown = |message: &str| Failure { code: Code::Unknown, message: message.to_owned() };
+        assert_eq!(found, Some(Failure { code: Code::CommandFailed, message, revision: None }));
+        let unknown = |message: &str| Failure { code: Code::Unknown, message: message.to_owned(), revision: None };
         assert_eq!(Failure::parse("Evicted: "), unknown("Evicted: "), "the kubelet's");
         assert_eq!(Failure::parse(r#"{"step": "a", "error": "b"}"#), unknown("step a: b"), "another version's");
     }

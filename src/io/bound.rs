@@ -16,6 +16,8 @@ use crate::{
 
 /// Largest object of which more than the metadata is kept, as JSON, in bytes.
 pub(super) const OBJECT_BYTES_MAX: usize = 64 << 10;
+/// Labels of sites and benches that are kept, in bytes; of more, only ours.
+const USER_LABELS_BYTES_MAX: usize = 1024;
 /// Bytes of labels, and of annotations, up to which those of others are kept beside ours.
 const LABELS_BYTES_MAX: usize = 4 << 10;
 const ANNOTATIONS_BYTES_MAX: usize = 1 << 10;
@@ -146,8 +148,10 @@ pub(super) fn mark_as(object: &mut impl Resource, value: &str) {
 fn metadata(object: &mut impl Resource) {
     let metadata = object.meta_mut();
     shorten(metadata);
-    for entries in [&mut metadata.labels, &mut metadata.annotations].into_iter().flatten() {
-        entries.retain(|name, value| {
+    // A canary selects sites by the labels of users.
+    bound(&mut metadata.labels, USER_LABELS_BYTES_MAX);
+    if let Some(annotations) = &mut metadata.annotations {
+        annotations.retain(|name, value| {
             labels::is_own(name) && value.len() <= OWN_VALUE_BYTES_MAX && name != labels::TOO_LARGE
         });
     }

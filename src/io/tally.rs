@@ -36,7 +36,7 @@ pub struct Tallies<T> {
     opening: watch::Receiver<Arc<Opening>>,
     /// Ends the watches with what holds this.
     end: CancellationToken,
-    _guard: Arc<DropGuard>,
+    guard: Arc<DropGuard>,
 }
 
 /// The sites of a bench; None until they were listed.
@@ -58,7 +58,7 @@ impl<T> Clone for Tallies<T> {
             benches: Arc::clone(&self.benches),
             opening: self.opening.clone(),
             end: self.end.clone(),
-            _guard: Arc::clone(&self._guard),
+            guard: Arc::clone(&self.guard),
         }
     }
 }
@@ -75,7 +75,7 @@ impl<T: Clone + PartialEq + Send + Sync + 'static> Tallies<T> {
         let end = CancellationToken::new();
         let guard = Arc::new(end.clone().drop_guard());
         let namespaces = namespaces.to_vec();
-        Self { client, namespaces, look, wake: Arc::new(wake), benches: Arc::default(), opening, end, _guard: guard }
+        Self { client, namespaces, look, wake: Arc::new(wake), benches: Arc::default(), opening, end, guard }
     }
 
     /// The sites of a bench. They are watched from now on; None until they are known.

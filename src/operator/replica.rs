@@ -27,6 +27,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{
         backup::{self, index::Indexes},
+        bench::placed::PlacedSite,
         context::{Caches, Children, Context},
         site,
     },
@@ -61,6 +62,13 @@ pub(super) struct Replica {
     watched: OnceLock<Vec<Watched>>,
 }
 
+/// What the coordinator keeps of the sites of benches with several revisions.
+fn tallies(session: &Session, namespaces: &[String], wake: &Wake) -> Tallies<PlacedSite> {
+    let counted = wake.clone();
+    let wake_bench = move |bench| counted.bench(bench);
+    Tallies::new(session.client().clone(), namespaces, site::watch::whereabouts, wake.gate.opening(), wake_bench)
+}
+
 impl Replica {
     /// Nothing is known yet, and nothing is watched.
     pub(super) fn begin(process: &Arc<Process>, session: &Session) -> Self {
@@ -85,7 +93,7 @@ impl Replica {
         let caches = watches::caches_of_objects(&wake, &reactions);
         let settings = watch::Sender::new(Arc::new(OperatorConfig::default()));
         let capabilities = watch::Sender::new(Capabilities::default());
-        let (woken, departed, counted) = (wake.clone(), wake.clone(), wake.clone());
+        let (woken, departed) = (wake.clone(), wake.clone());
         let client = session.client();
         let arguments = &process.arguments;
         let children = |narrowings: &[Narrowing]| Children::of(&caches, narrowings);
@@ -114,13 +122,7 @@ impl Replica {
                 Left::Bench(bench) => departed.bench(bench),
                 Left::Site(site) => departed.backups_of(&site),
             }),
-            tallies: Tallies::new(
-                client.clone(),
-                &arguments.watch_namespaces,
-                site::watch::whereabouts,
-                wake.gate.opening(),
-                move |bench| counted.bench(bench),
-            ),
+            tallies: tallies(session, &arguments.watch_namespaces, &wake),
             namespaces: arguments.watch_namespaces.clone(),
         };
         Self {

@@ -77,14 +77,7 @@ async fn rendered_benches_of_the_guide_satisfy_the_crds(cluster: &Cluster) {
         each.metadata.namespace = Some("default".to_owned());
         each.metadata.uid = Some("1".to_owned());
         each.status.get_or_insert_default().redis_protected = Some(true);
-        let input = bench::Input {
-            bench: each,
-            config: &config,
-            capabilities,
-            redis_secret_version: None,
-            digest: None,
-            open_servers: Vec::new(),
-        };
+        let input = bench::Input::of(each, &config, capabilities);
         let rendered = bench::render(&input);
         let items: Vec<_> = rendered.all().map(Desired::stamped).collect();
         count += items.len();

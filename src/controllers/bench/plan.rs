@@ -154,7 +154,7 @@ fn configure(bench: &Bench) -> Next<FrappeBench> {
         return Next::go();
     };
     if observed.live.keys().any(|(kind, _)| *kind == Kind::Deployment) {
-        steps.extend(present_components(&bench.look));
+        steps.extend(present_components(bench.look));
     }
     // What a pod reports is more exact than that it has not started in time.
     let is_vague = matches!(report.reason, Reason::Preparing | Reason::PodsNotStarting);

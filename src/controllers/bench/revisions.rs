@@ -65,7 +65,7 @@ pub fn record(observed: &Observed) -> Result<Option<FrappeBenchStatus>, Report> 
         return Err(Report::new(BenchPhase::Progressing, Reason::TooManyRevisions, message));
     }
     let used: Vec<i32> = live.iter().map(|it| it.cache_database).collect();
-    let cache_database = (0..).find(|it| !used.contains(it)).unwrap_or_default();
+    let cache_database = (0..=i32::MAX).find(|it| !used.contains(it)).unwrap_or_default();
     revisions.push(Revision { number: present.number + 1, cache_database, ..asked(&input) });
     Ok(Some(FrappeBenchStatus { revisions, ..former }))
 }
@@ -208,5 +208,5 @@ fn there(observed: &Observed, desired: &Desired) -> bool {
 pub fn awaited<'a>(observed: &Observed, rendered: &'a Rendered) -> Vec<&'a str> {
     let deployments = rendered.older.iter().filter(|it| it.kind == Kind::Deployment && !is_scheduler(it));
     let missing = |it: &&Desired| !there(observed, it) || lacks_pods(observed, it.component());
-    deployments.filter(missing).map(|it| it.component()).collect()
+    deployments.filter(missing).map(Desired::component).collect()
 }

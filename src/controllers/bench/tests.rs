@@ -307,7 +307,7 @@ fn a_pod_disruption_budget_exists_while_there_are_two_pods() {
 fn configure_failed(world: &mut Observed, cause: Option<&str>) -> Option<String> {
     let job = world.live.get_mut(&(Kind::Job, "prod-configure".to_owned())).expect("a Job");
     Arc::make_mut(job).data["status"] = json!({"conditions": [{"type": "Failed", "status": "True"}]});
-    world.failure = cause.map(|cause| Failure { code: Code::CommandFailed, message: cause.to_owned() });
+    world.failure = cause.map(|cause| Failure { code: Code::CommandFailed, message: cause.to_owned(), revision: None });
     let next = plan(world);
     apply(world, &next);
     world.failure = None;

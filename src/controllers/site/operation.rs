@@ -98,6 +98,7 @@ fn outcome(observed: &Observed, operation: &Operation, at: jiff::Timestamp) -> O
         state: if last { OutcomeState::Failed } else { OutcomeState::Retrying },
         code: failure.code.to_string(),
         message: failure.message,
+        revision: failure.revision,
         finished_at: Time(at),
     }
 }

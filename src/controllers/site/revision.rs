@@ -46,7 +46,7 @@ pub fn releases(rollout: &Rollout) -> bool {
 }
 
 /// Whether the site may move.
-pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: &Move) -> bool {
+pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: Move) -> bool {
     let rollout = bench.status.as_ref().and_then(|it| it.rollout.as_ref());
     let Some(rollout) = rollout.filter(|it| it.to == moves.to && releases(it)) else { return false };
     let canary = bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
@@ -62,9 +62,9 @@ pub fn code(bench: Option<&FrappeBench>, number: i32) -> &[AppCode] {
 }
 
 /// The last update, if it was this move and failed.
-pub fn failed<'a>(status: &'a FrappeSiteStatus, moves: &Move) -> Option<&'a LastUpdate> {
+pub fn failed(status: &FrappeSiteStatus, moves: Move) -> Option<&LastUpdate> {
     let last = status.last_update.as_ref()?;
-    (last.result != UpdateResult::Updated && last.moves.as_ref() == Some(moves)).then_some(last)
+    (last.result != UpdateResult::Updated && last.moves == Some(moves)).then_some(last)
 }
 
 /// The first app that the code has in a lower version with another schema: Frappe cannot migrate backwards.

@@ -93,13 +93,14 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
     let moves = revision::destination(status, bench);
     match fit(status, bench) {
         // An earlier revision serves it with the schema of that one. A move that did not succeed is reported.
-        _ if moves.is_some() => match moves.and_then(|moves| why_not_moved(observed, status, &moves)) {
-            Some((reason, message)) => conditions.set(UP_TO_DATE, Some(false), &reason.to_string(), &message),
-            None => {
+        _ if moves.is_some() => {
+            if let Some((reason, message)) = moves.and_then(|moves| why_not_moved(observed, status, moves)) {
+                conditions.set(UP_TO_DATE, Some(false), &reason.to_string(), &message);
+            } else {
                 let Some(before) = condition::find(former, UP_TO_DATE) else { return };
                 conditions.keep(before);
             }
-        },
+        }
         Fit::Unknown => return,
         // Until nginx runs the image, the previous one serves the site: what is known of it stays.
         Fit::Differs(_) if !bench.is_some_and(is_held) => {
@@ -121,7 +122,7 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
 }
 
 /// Why a site stays with an earlier revision of its bench, if it does not only wait for its turn.
-pub fn why_not_moved(observed: &Observed, status: &FrappeSiteStatus, moves: &Move) -> Option<(Reason, String)> {
+pub fn why_not_moved(observed: &Observed, status: &FrappeSiteStatus, moves: Move) -> Option<(Reason, String)> {
     let bench = observed.bench.as_deref();
     if let Some(last) = revision::failed(status, moves) {
         let why = last.message.clone().unwrap_or_default();

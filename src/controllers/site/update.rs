@@ -71,17 +71,17 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
     let observed = site.observed;
     let status = observed.site.status.clone().unwrap_or_default();
     let is_requested = requested(observed, &status).is_some();
-    let broken = revision::failed(&status, &moves).filter(|it| it.result == UpdateResult::RollbackFailed);
+    let broken = revision::failed(&status, moves).filter(|it| it.result == UpdateResult::RollbackFailed);
     if let Some(last) = broken.filter(|_| !retries(observed, &status)) {
         let report = failed(last.result, last.message.clone().unwrap_or_default());
         return Next::End(Plan::report(observed, &report, None));
     }
-    let refused = why_not_moved(observed, &status, &moves).is_some_and(|(reason, _)| match reason {
+    let refused = why_not_moved(observed, &status, moves).is_some_and(|(reason, _)| match reason {
         Reason::UpdateFailed => !retries(observed, &status) && !is_requested,
         Reason::UpdateManual => !is_requested,
         _ => true,
     });
-    let is_released = is_requested || revision::is_released(&observed.site, bench, &moves);
+    let is_released = is_requested || revision::is_released(&observed.site, bench, moves);
     let waits = is_rolling_out(bench) || lacks_app(bench) || !is_released;
     // What a user changed comes first.
     let is_changed = status.configuration.as_ref() != Some(&site.wanted.hash);
@@ -259,14 +259,19 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 Some(Code::RollbackFailed) => UpdateResult::RollbackFailed,
                 _ => UpdateResult::Failed,
             };
-            // After a move that failed, the former revision serves the site.
+            // After a move that failed, the former revision serves the site, unless there was no dump to return to.
             let moved = operation.update.as_ref().and_then(|it| it.moves);
-            let report = match moved.filter(|_| result != UpdateResult::RollbackFailed) {
+            let lies_in = operation.outcome.as_ref().and_then(|it| it.revision);
+            let stays = moved.is_some_and(|it| lies_in == Some(it.to));
+            let report = match moved.filter(|_| result != UpdateResult::RollbackFailed && !stays) {
                 Some(_) => Report::available(),
                 None => failed(result, message.clone()),
             };
             let mut plan = Plan::report(observed, &report, Some(operation));
             finish(observed, &mut plan, result, Some(message));
+            if stays {
+                plan.statuses().for_each(|status| status.revision = moved.map(|it| it.to));
+            }
             plan
         }
     }

@@ -248,7 +248,7 @@ fn an_attempt_that_fails_during_another_report_counts() {
     assert!(world.jobs.contains_key("shop-init-3"), "{:?}", world.jobs.keys());
     let bench = world.bench.take();
     Arc::make_mut(world.jobs.get_mut("shop-init-3").expect("a Job")).data["status"] = ended("Failed");
-    world.failure = Some(Failure { code: Code::DatabaseNotEmpty, message: "step database: no".into() });
+    world.failure = Some(Failure { code: Code::DatabaseNotEmpty, message: "step database: no".into(), revision: None });
     let next = plan(&world);
     assert_eq!(reason(&next), "BenchNotFound");
     apply(&mut world, &next, "Running");

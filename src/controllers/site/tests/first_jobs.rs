@@ -60,7 +60,7 @@ fn an_edit_while_the_site_is_created_is_applied_by_the_next_job() {
     assert_eq!(status.installed_apps, ["frappe", "erpnext"]);
     assert_eq!(second.job.as_ref().map(|it| it.key.name.as_str()), Some("shop-apply"));
     apply(&mut world, &second, "Failed");
-    world.failure = Some(Failure { code: Code::Unknown, message: "it did not work".to_owned() });
+    world.failure = Some(Failure { code: Code::Unknown, message: "it did not work".to_owned(), revision: None });
     assert_eq!(reason(&plan(&world)), "ConfigureRetrying", "the failure is reported");
 }
 
@@ -120,6 +120,7 @@ fn another_generation_retries_a_permanent_failure() {
     }
     let mut operation = plan(&world).status.and_then(|it| it.operation).expect("an operation");
     operation.outcome = Some(frappe_crds::site::Outcome {
+        revision: None,
         state: OutcomeState::Failed,
         code: Code::Unknown.to_string(),
         message: "no".to_owned(),

@@ -9,6 +9,7 @@ use super::{
     update::{Stage, annotate, code, condition_of, fails, image, pair, request, site_of, status},
     *,
 };
+use crate::controllers::job::Failure;
 
 /// The bench has another image as revision 2, beside revision 1 with the image of before.
 fn second_revision(world: &mut Observed, schema: &str, complete: bool) {
@@ -142,6 +143,12 @@ fn a_site_whose_move_fails_is_served_as_before() {
     annotate(&mut again, labels::RETRY, "1");
     converge(&mut again, "Complete");
     assert_eq!(status(&again).revision, Some(2), "a user asked for another attempt");
+    // Without a dump there is no way back: it stays where it is, and says so.
+    let mut stuck = site_of("a", json!({}));
+    second_revision(&mut stuck, "b", true);
+    stuck.failure = Some(Failure { revision: Some(2), ..Failure::unknown() });
+    fails(&mut stuck, "UpdateFailed");
+    assert_eq!((status(&stuck).revision, condition_of(&stuck, "Ready")), (Some(2), pair("False", "UpdateFailed")));
     // A database that could not be restored is not served.
     let mut broken = site_of("a", json!({}));
     second_revision(&mut broken, "b", true);

@@ -45,7 +45,8 @@ fn a_missing_key_of_a_secret_does_not_keep_the_pod_from_starting() {
 #[test]
 fn a_failed_creation_is_tried_again_when_a_secret_changes() {
     let mut world = with_secrets();
-    world.failure = Some(Failure { code: Code::SecretInvalid, message: "the key password does not exist".into() });
+    world.failure =
+        Some(Failure { code: Code::SecretInvalid, message: "the key password does not exist".into(), revision: None });
     for _ in 0..8 {
         let next = plan(&world);
         apply(&mut world, &next, "Failed");

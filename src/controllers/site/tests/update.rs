@@ -87,7 +87,9 @@ pub(super) fn fails(world: &mut Observed, code: &str) -> Desired {
     let mut failed = DynamicObject::clone(&world.jobs[&job.key.name]);
     failed.data["status"]["conditions"][0]["lastTransitionTime"] = json!(world.now.to_string());
     world.jobs.insert(job.key.name.clone(), Arc::new(failed));
-    world.failure = Some(Failure { code: code.parse().expect("a code"), message: format!("step migrate: {code}") });
+    let revision = world.failure.take().and_then(|it| it.revision);
+    world.failure =
+        Some(Failure { code: code.parse().expect("a code"), message: format!("step migrate: {code}"), revision });
     let next = plan(world);
     apply(world, &next, "Failed");
     world.failure = None;
