@@ -12,9 +12,10 @@ pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
 };
 pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, FrappeBenchStatus, WorkerScalingStatus};
-pub use crate::bench_updates::{Duration, Revision, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
+pub use crate::bench_updates::{Revision, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
 pub use crate::bench_waves::{Canary, FailedSite, PauseReason, Percentage, Promotion, Released, Rollout, RolloutPhase};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
+pub use crate::duration::Duration;
 
 /// Desired state of the bench.
 ///

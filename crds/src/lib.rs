@@ -14,6 +14,7 @@ mod bench_updates;
 mod bench_waves;
 pub mod common;
 pub mod domain;
+mod duration;
 pub mod manifest;
 pub mod site;
 mod site_route;

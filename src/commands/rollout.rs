@@ -9,10 +9,7 @@ use frappe_crds::{
     bench::{PauseReason, Revision, Rollout, RolloutPhase},
 };
 use jiff::Timestamp;
-use kube::{
-    Api, ResourceExt,
-    api::{Patch, PatchParams},
-};
+use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{
@@ -22,10 +19,9 @@ use super::{
 use crate::{
     cli::{RolloutArguments, RolloutVerb},
     domain::{key::Key, labels},
+    io::decision::change_bench,
 };
 
-/// Name under which the API server records the fields that this command sets.
-const FIELD_MANAGER: &str = "kubectl-frappe";
 /// Width of the bar of moved sites, in characters.
 const BAR_CHARACTERS: usize = 30;
 
@@ -33,7 +29,8 @@ const BAR_CHARACTERS: usize = 30;
 #[expect(clippy::disallowed_methods, reason = "ages in the output")]
 pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
     let key = named(&arguments.bench);
-    let benches: Api<FrappeBench> = Api::namespaced(connect().await?, &key.namespace);
+    let client = connect().await?;
+    let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &key.namespace);
     let bench = benches.get(&key.name).await.with_context(|| format!("get FrappeBench {key}"))?;
     if arguments.json {
         let status = bench.status.clone().unwrap_or_default();
@@ -54,12 +51,7 @@ pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
             )
         }
     };
-    let parameters = PatchParams { dry_run: arguments.dry_run, ..PatchParams::apply(FIELD_MANAGER) };
-    let parameters = PatchParams { force: false, ..parameters };
-    benches
-        .patch(&key.name, &parameters, &Patch::Merge(patch))
-        .await
-        .with_context(|| format!("change FrappeBench {key}"))?;
+    change_bench(&client, &key, patch, arguments.dry_run).await.with_context(|| format!("change FrappeBench {key}"))?;
     let dry = if arguments.dry_run { " (dry run)" } else { "" };
     print(&format!("rollout of frappebench {key} {done}{dry}\n"))
 }

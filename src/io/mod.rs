@@ -6,6 +6,7 @@ pub mod cached;
 pub mod client;
 pub mod clock;
 pub mod compact;
+pub mod decision;
 pub mod departures;
 pub mod events;
 pub mod live;

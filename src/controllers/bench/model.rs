@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt, api::ObjectMeta, core::DynamicObject};
 
+pub use super::placed::FIRST_REVISION;
 use super::{placed::PlacedSite, reason::Reason};
 use crate::{
     config::OperatorConfig,
@@ -221,8 +222,6 @@ impl<'a> Pods<'a> {
     }
 }
 
-/// Number of the first revision, whose folder is the root of the volume.
-pub const FIRST_REVISION: i32 = 1;
 /// Folder of the volume with the folders of other revisions.
 pub const REVISIONS_FOLDER: &str = ".revisions";
 

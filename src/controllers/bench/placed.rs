@@ -8,8 +8,10 @@ use frappe_crds::{
 };
 use kube::ResourceExt;
 
-use super::model::FIRST_REVISION;
 use crate::domain::{condition, key::Key, uid};
+
+/// Number of the first revision, whose folder is the root of the volume.
+pub const FIRST_REVISION: i32 = 1;
 
 /// A site with data on its bench's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]

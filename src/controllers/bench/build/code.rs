@@ -13,7 +13,7 @@ use crate::{
 /// Volume with the sites.
 pub(super) const SITES_VOLUME: &str = "sites";
 /// Folder of the copies on the volume, one for each revision of the code.
-pub(in crate::controllers::bench) const FOLDER: &str = ".apps";
+pub(in crate::controllers) const FOLDER: &str = ".apps";
 /// The copied folders of the bench: code, its virtual environment, and built assets.
 const PARTS: [&str; 3] = ["apps", "env", "assets"];
 
@@ -48,7 +48,7 @@ fn branch(app: &AppSource) -> Option<&str> {
 }
 
 /// Revision of the copy that the pods run; None if they run the image's own code.
-pub(in crate::controllers::bench) fn revision(input: &Input) -> Option<String> {
+pub(in crate::controllers) fn revision(input: &Input) -> Option<String> {
     if let Pods::Older(revision) = input.pods {
         return revision.copy.clone();
     }

@@ -36,7 +36,7 @@ pub(super) const RUNNER_VOLUME: &str = "runner";
 /// Where the root of the volume is mounted in a bench with revisions.
 const VOLUME_PATH: &str = "/home/frappe/volume";
 /// Environment variables of the runner: that path, and the number of the pod's revision.
-pub(in crate::controllers::bench) const REVISION_VARIABLES: [&str; 2] = ["SITE_RUNNER_VOLUME", "SITE_RUNNER_REVISION"];
+pub(in crate::controllers) const REVISION_VARIABLES: [&str; 2] = ["SITE_RUNNER_VOLUME", "SITE_RUNNER_REVISION"];
 /// Components whose pods mount the sites.
 const MOUNTING: [&str; 8] =
     ["gunicorn", "nginx", "socketio", "scheduler", "worker-default", "worker-short", "worker-long", "configure"];
