@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use frappe_crds::{FrappeBench, site::SitePhase};
+use frappe_crds::{FrappeBench, bench::Revision, site::SitePhase};
 use frappe_loadtest::cluster::Cluster;
 use frappe_operator::parts::{Capabilities, Desired, OperatorConfig, bench};
 use serde::Deserialize;
@@ -76,7 +76,12 @@ async fn rendered_benches_of_the_guide_satisfy_the_crds(cluster: &Cluster) {
     for each in &mut benches {
         each.metadata.namespace = Some("default".to_owned());
         each.metadata.uid = Some("1".to_owned());
-        each.status.get_or_insert_default().redis_protected = Some(true);
+        let status = each.status.get_or_insert_default();
+        status.redis_protected = Some(true);
+        // Beside the newest, the pods of an earlier revision.
+        let revision =
+            |number| Revision { number, image: "frappe/erpnext:v15".to_owned(), complete: true, ..Revision::default() };
+        status.revisions = vec![revision(1), revision(2)];
         let input = bench::Input::of(each, &config, capabilities);
         let rendered = bench::render(&input);
         let items: Vec<_> = rendered.all().map(Desired::stamped).collect();
