@@ -12,23 +12,13 @@ from support import ROOT
 HOST, OTHER = "first.example.com", "second.example.com"
 
 
-class UpdateTest(Journey):
-    SPACE = "updates"
-
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.node.apply(suite.bench("market", cls.SPACE, siteJobConcurrency=1),
-                       suite.site("first", cls.SPACE, "market", HOST), suite.site("second", cls.SPACE, "market", OTHER))
+class UpdateCase(Journey):
+    """A bench whose image changes."""
 
     def up_to_date(self, site):
         """Status and reason of the condition."""
         conditions = self.get(f"frappesite/{site}").get("status", {}).get("conditions", [])
         return next(((it["status"], it["reason"]) for it in conditions if it["type"] == "UpToDate"), None)
-
-    def updated(self, seconds):
-        for site in ("first", "second"):
-            self.kubectl("wait", "--for=condition=UpToDate", f"frappesite/{site}", f"--timeout={seconds}s")
 
     def columns(self, site):
         """Columns of the app's table in the site's database."""
@@ -49,6 +39,20 @@ class UpdateTest(Journey):
             seen = json.loads(traffic.stdout.read())
         print(f"         {host}: {seen}", flush=True)
         return seen
+
+
+class UpdateTest(UpdateCase):
+    SPACE = "updates"
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.node.apply(suite.bench("market", cls.SPACE, siteJobConcurrency=1),
+                       suite.site("first", cls.SPACE, "market", HOST), suite.site("second", cls.SPACE, "market", OTHER))
+
+    def updated(self, seconds):
+        for site in ("first", "second"):
+            self.kubectl("wait", "--for=condition=UpToDate", f"frappesite/{site}", f"--timeout={seconds}s")
 
     def test_sites_are_migrated_and_a_failed_one_goes_back(self):
         for kind, name in (("frappebench", "market"), ("frappesite", "first"), ("frappesite", "second")):
