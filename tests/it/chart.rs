@@ -164,14 +164,18 @@ fn permissions_are_limited_to_the_watched_namespaces() {
 /// Every metric in an expression exists.
 fn assert_metrics_exist(expression: &str) {
     let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-    let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_", "frappe_backup_"];
+    let of_objects =
+        [("frappe_backup_", "SiteBackup"), ("frappe_bench_", "FrappeBench"), ("frappe_site_", "FrappeSite")];
+    let ours = ["frappe_operator_", "controller_runtime_", "workqueue_", "rest_client_", "sharding_"];
+    let ours: Vec<_> = ours.into_iter().chain(of_objects.map(|it| it.0)).collect();
     let named: Vec<_> = words.filter(|it| ours.iter().any(|prefix| it.starts_with(prefix))).collect();
     assert!(!named.is_empty(), "{expression}");
     for name in named {
-        if let Some(series) = name.strip_prefix("frappe_backup_") {
+        let of_object = of_objects.iter().find_map(|(prefix, kind)| Some((name.strip_prefix(prefix)?, kind)));
+        if let Some((series, kind)) = of_object {
             let config = include_str!("../../helm/frappe-operator/files/kube-state-metrics.yaml");
-            let backups = config.split("kind: SiteBackup").nth(1).unwrap();
-            assert!(backups.contains(&format!("- name: {series}\n")), "{name} of {expression} does not exist");
+            let of_kind = config.split("groupVersionKind:").find(|it| it.contains(&format!("kind: {kind}}}"))).unwrap();
+            assert!(of_kind.contains(&format!("- name: {series}\n")), "{name} of {expression} does not exist");
             continue;
         }
         let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
