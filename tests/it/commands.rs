@@ -81,6 +81,60 @@ async fn status_and_why_report_waiting_sites(world: &World) {
     assert!(ok, "{errors}");
 }
 
+/// With `updateStrategy.type: Revisions`: pods of both images, a pause, a resumption, and the end of the former image.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_site_moves_to_another_image_when_its_rollout_is_resumed() {
+    let world = World::start("revisions").await;
+    world.with_bench("shops").await;
+    kubectl(&world.cluster, &["apply", "-f", "-"], &site("shops", "one"));
+    world.wait_for_site_phase("shops", "one", SitePhase::Ready).await;
+    assert!(run_ok(&world, &["rollout", "shops/bench", "history"]).contains("has had only one revision"));
+    let (ok, _, errors) = run(&world, &["rollout", "shops/bench", "promote"], "");
+    assert!(!ok && errors.contains("there is no rollout"), "{errors}");
+    run_ok(&world, &["rollout", "shops/bench", "pause", "--dry-run"]);
+    let get = |path: &str| {
+        kubectl(
+            &world.cluster,
+            &["-n", "shops", "get", "frappebench", "bench", "-o", &format!("jsonpath={{{path}}}")],
+            "",
+        )
+    };
+    assert_eq!(get(".spec.updateStrategy"), "");
+    run_ok(&world, &["rollout", "shops/bench", "pause"]);
+    let change = r#"{"spec": {"imageConfig": {"tag": "v16.0.0"}, "updateStrategy": {"type": "Revisions", "scaleDownDelay": "1s"}}}"#;
+    kubectl(&world.cluster, &["-n", "shops", "patch", "frappebench", "bench", "--type=merge", "-p", change], "");
+    let waits = ["-n", "shops", "wait", "--timeout=120s", "frappebench/bench"];
+    kubectl(&world.cluster, &[&waits[..], &["--for=jsonpath={.status.rollout.phase}=Paused"]].concat(), "");
+    let deployments = || kubectl(&world.cluster, &["-n", "shops", "get", "deployments", "-o", "name"], "");
+    assert_eq!(deployments().lines().filter(|it| it.ends_with("-r1")).count(), 7, "{}", deployments());
+    let shown = run_ok(&world, &["rollout", "shops/bench", "status"]);
+    assert!(shown.contains("paused by updateStrategy.paused") && shown.contains("0 of 1 sites have moved"), "{shown}");
+    assert!(run_ok(&world, &["rollout", "shops/bench", "history"]).contains("serving"));
+    run_ok(&world, &["rollout", "shops/bench", "resume"]);
+    kubectl(&world.cluster, &[&waits[..], &["--for=condition=Updated"]].concat(), "");
+    let revision = kubectl(
+        &world.cluster,
+        &["-n", "shops", "get", "frappesite", "one", "-o", "jsonpath={.status.revision} {.status.phase}"],
+        "",
+    );
+    assert_eq!(revision, "2 Ready");
+    kubectl(
+        &world.cluster,
+        &[
+            "-n",
+            "shops",
+            "wait",
+            "--timeout=60s",
+            "--for=delete",
+            "deployment/bench-gunicorn-r1",
+            "service/bench-nginx-r1",
+        ],
+        "",
+    );
+    assert!(run_ok(&world, &["rollout", "shops/bench", "history"]).contains("retired"));
+    assert!(run_ok(&world, &["rollout", "shops/bench", "status"]).contains("completed"));
+}
+
 /// Differing lines, except the hash of the applied object and the hash of the random Redis password, which is the pods' only
 /// annotation.
 fn changed(diff: &str) -> Vec<&str> {

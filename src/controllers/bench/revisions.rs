@@ -113,8 +113,8 @@ pub fn revisions(observed: &Observed, rendered: &Rendered, code: &Code, is_compl
         (newest.image, newest.copy, newest.redeploy) = (asked.image, asked.copy, asked.redeploy);
         newest.image_digest.clone_from(&code.digest);
         newest.apps.clone_from(&code.apps);
-        newest.complete |= is_complete;
     }
+    newest.complete |= is_complete;
     let (complete, number) = (newest.complete, newest.number);
     for earlier in revisions.iter_mut().filter(|it| it.number != number && !it.retired) {
         earlier.empty_since = empty_since(observed, earlier).filter(|_| complete);
