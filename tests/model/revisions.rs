@@ -71,7 +71,7 @@ fn moves(world: &World, after: u64) -> BTreeMap<String, usize> {
     made
 }
 
-/// U-5, U-9, R-5: each site moves once, and the one whose migration fails stays; pods of the former image serve it until it is gone. A member is
+/// each site moves once, and the one whose migration fails stays; pods of the former image serve it until it is gone. A member is
 /// killed, the coordinator is killed, and another one joins.
 #[test]
 fn each_site_moves_once_while_replicas_are_killed_and_added() {
@@ -113,7 +113,7 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
     });
 }
 
-/// U-7: what a move costs, of one replica without faults. A waiting site costs nothing.
+/// what a move costs, of one replica without faults. A waiting site costs nothing.
 #[test]
 fn a_move_needs_three_writes_per_site() {
     run(3, async {
@@ -139,7 +139,7 @@ fn a_move_needs_three_writes_per_site() {
     });
 }
 
-/// U-6, U-7: canary and waves, one signal each; a failure beyond `maxFailures` stops the rollout, and a user continues it. The coordinator is killed
+/// canary and waves, one signal each; a failure beyond `maxFailures` stops the rollout, and a user continues it. The coordinator is killed
 /// in each phase.
 #[test]
 fn waves_go_on_after_their_time_and_stop_at_a_failure() {

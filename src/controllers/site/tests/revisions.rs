@@ -1,4 +1,4 @@
-//! Sites of a bench with several revisions: each is served, changed and deleted where it is, and moves when the newest one is complete.
+//! sites of a bench with several revisions: each is served, changed and deleted where it is, and moves when the newest one is complete.
 
 use frappe_crds::{
     bench::{PauseReason, Released, Revision, Rollout, RolloutPhase},
