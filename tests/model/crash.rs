@@ -4,7 +4,7 @@
 use kube_sharding_sim::{Call, Fault};
 
 use crate::{
-    lives::{Life, of_backup, of_bench, of_site, of_update},
+    lives::{Life, of_backup, of_bench, of_revision, of_site, of_update},
     world::{QUIET, in_parallel, is_counted},
 };
 
@@ -17,10 +17,17 @@ fn is_write(call: &Call) -> bool {
 
 /// Kills the replica after each write of a life cycle, which has at least this number of writes.
 fn sweep(life: &Life, least: usize) {
+    sweep_every(1, life, least);
+}
+
+/// The same after every n-th write. With the environment variable MODEL_EVERY_WRITE, after each.
+fn sweep_every(stride: usize, life: &Life, least: usize) {
+    let stride = if std::env::var_os("MODEL_EVERY_WRITE").is_some() { 1 } else { stride };
     let (wanted, writes) = life.run_counting(is_write, "without faults", QUIET, |_| Fault::None);
     println!("{writes} writes, Jobs {:?}", wanted.jobs);
     assert!((least..WRITES_MAX).contains(&writes), "{writes} writes");
-    in_parallel(1..=writes, |number| {
+    in_parallel(1..=writes / stride, |turn| {
+        let number = turn * stride;
         let label = format!("killed after write {number} of {writes}");
         let crash = move |it| if it == number { Fault::Crash } else { Fault::None };
         let (found, _) = life.run_counting(is_write, &label, QUIET, crash);
@@ -50,4 +57,10 @@ fn a_backup_survives_a_crash_after_any_write() {
 #[test]
 fn an_update_survives_a_crash_after_any_write() {
     sweep(&of_update(), 15);
+}
+
+///
+#[test]
+fn a_move_to_another_revision_survives_a_crash_after_any_write() {
+    sweep_every(7, &of_revision(), 40);
 }

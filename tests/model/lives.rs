@@ -12,7 +12,9 @@ use std::{
 use kube_sharding_sim::{Call, Fault};
 use serde_json::{Value, json};
 
-use crate::world::{BACKUPS, BENCHES, INGRESSES, SITES, World, backup, bench, is_counted, restore, run, site};
+use crate::world::{
+    BACKUPS, BENCHES, DEPLOYMENTS, INGRESSES, SITES, World, backup, bench, is_counted, restore, run, site,
+};
 
 /// Time that a new process of the pod needs to start.
 const RESTART: Duration = Duration::from_millis(300);
@@ -239,4 +241,29 @@ pub(crate) fn of_update() -> Life {
         },
     };
     Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![updated] }
+}
+
+/// A site that moves to another revision of its bench, whose former one goes.
+pub(crate) fn of_revision() -> Life {
+    let moved = Step {
+        what: "the other revision serves the site, and the former one has no pods",
+        does: |world| {
+            world.server.change(BENCHES, "bench", |it| {
+                it["spec"]["imageConfig"] = json!({"tag": "2"});
+                it["spec"]["updateStrategy"] = json!({"type": "Revisions", "scaleDownDelay": "5s"});
+            });
+        },
+        done: |world| {
+            let site = world.server.get(SITES, "shop").unwrap_or_default();
+            site["status"]["revision"] == 2
+                && world
+                    .server
+                    .get(DEPLOYMENTS, "bench-nginx")
+                    .is_some_and(|it| it.to_string().contains(".revisions/2"))
+                && world.server.all(DEPLOYMENTS).iter().all(|it| !it["metadata"]["name"].to_string().contains("-r1"))
+                && world.is_settled(SITES, "shop")
+                && world.is_settled(BENCHES, "bench")
+        },
+    };
+    Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![moved] }
 }
