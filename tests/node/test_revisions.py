@@ -47,7 +47,10 @@ class RevisionsTest(UpdateCase):
             self.assertIn("adds_a_column", self.columns(site))
             self.assertEqual(self.get(f"frappesite/{site}")["status"]["lastUpdate"]["result"], "Updated")
         self.assertEqual(self.ask(OTHER)[0], 200)
-        timed("the former image goes", until, "no pod of the former image", 120, lambda: self.deployments(1) == [])
+        try:
+            timed("the former image goes", until, "no pod of the former image", 120, lambda: self.deployments(1) == [])
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.state('frappebench', 'market')}") from error
         self.failed_migration()
 
     def failed_migration(self):

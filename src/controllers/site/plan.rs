@@ -6,7 +6,7 @@ use super::{
     deletion::{self, Remains},
     model::{Observed, Plan},
     permissions::secrets::may_read_account,
-    provision, record, schema, status, steady_state, update,
+    provision, record, revision, schema, status, steady_state, update,
     valid_site::ValidSite,
     validate::{validate, validated::Validated},
 };
@@ -66,6 +66,7 @@ pub fn planned(observed: &Observed) -> (Planned<FrappeSite>, Option<Validated>) 
     let mut planned = fold(PHASES, &site);
     planned.plan.statuses().for_each(|status| {
         site.record(status);
+        revision::correct(status, observed.bench.as_deref());
         schema::set_up_to_date(observed, status);
     });
     let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));

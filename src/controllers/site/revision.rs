@@ -11,7 +11,7 @@ use kube::ResourceExt;
 
 use crate::{
     controllers::bench::{model::FIRST_REVISION, waves},
-    domain::uid,
+    domain::{code::Code, uid},
 };
 
 /// Number of the revision that serves the site.
@@ -51,6 +51,16 @@ pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: Move) -> bool 
     let Some(rollout) = rollout.filter(|it| it.to == moves.to && releases(it)) else { return false };
     let canary = bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
     waves::is_released(&rollout.released, canary, moves.to, uid::of(site), site.labels())
+}
+
+/// Records where a Job found the site, if that is another revision than recorded: the directory is what decides.
+pub fn correct(status: &mut FrappeSiteStatus, bench: Option<&FrappeBench>) {
+    let outcome = status.operation.as_ref().and_then(|it| it.outcome.as_ref());
+    let elsewhere = outcome.filter(|it| it.code.parse() == Ok(Code::SiteElsewhere)).and_then(|it| it.revision);
+    if let Some(found) = elsewhere.filter(|found| revisions(bench).iter().any(|it| it.number == *found && !it.retired))
+    {
+        status.revision = Some(found);
+    }
 }
 
 /// Code of a revision; of the newest one, as it was found in the image.

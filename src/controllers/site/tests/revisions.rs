@@ -158,6 +158,26 @@ fn a_site_whose_move_fails_is_served_as_before() {
     assert_eq!(condition_of(&broken, "Ready"), pair("False", "RollbackFailed"));
 }
 
+/// The directory decides where a site is, not what was recorded.
+#[test]
+fn a_job_that_finds_the_site_elsewhere_corrects_the_record() {
+    let mut world = site_of("a", json!({}));
+    second_revision(&mut world, "a", false);
+    Arc::make_mut(&mut world.site).spec.maintenance_mode = Some(true);
+    world.failure = Some(Failure { revision: Some(2), ..Failure::unknown() });
+    let first = fails(&mut world, "SiteElsewhere");
+    assert_eq!((runs_in(&first).1, status(&world).revision), (None, Some(2)));
+    world.now = world.now.checked_add(k8s_openapi::jiff::SignedDuration::from_hours(1)).expect("a time");
+    assert_eq!(runs_in(&plan(&world).job.expect("the next attempt")).1.as_deref(), Some(".revisions/2"));
+    // A number that no revision has is not believed.
+    let mut world = site_of("a", json!({}));
+    second_revision(&mut world, "a", false);
+    Arc::make_mut(&mut world.site).spec.maintenance_mode = Some(true);
+    world.failure = Some(Failure { revision: Some(7), ..Failure::unknown() });
+    fails(&mut world, "SiteElsewhere");
+    assert_eq!(status(&world).revision, None);
+}
+
 /// While its background jobs run, nothing is tried, and it is served.
 #[test]
 fn a_busy_site_is_served_between_the_attempts() {
