@@ -113,7 +113,8 @@ kinds! {
         ..Row::new(|| foreign("route.openshift.io", "v1", "Route"), OWN, "route to sites")
     }.needs(Api::Routes).watched(&[Watch::OF_A_SITE]);
     /// apps/v1 Deployment
-    Deployment => Row::new(|| ApiResource::erase::<Deployment>(&()), MAKE, "run the components of benches")
+    Deployment => Row::new(|| ApiResource::erase::<Deployment>(&()), OWN,
+            "run the components of benches; delete those of an image that serves no site any more")
         .watched(&[Watch::OF_A_BENCH]);
     /// apps/v1 StatefulSet
     StatefulSet => Row::new(|| ApiResource::erase::<StatefulSet>(&()), OWN,
