@@ -93,6 +93,8 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
             let _again = world.replica(3, "one");
             let moved = |it: &World| by_revision(it) == [(1, 1), (2, SITE_COUNT - 1)].into();
             world.until("every site but one has moved", moved).await;
+            // The coordinator looks at most every ten seconds.
+            sleep(Duration::from_secs(15)).await;
             world.rest().await;
             let made = moves(&world, before);
             assert_eq!(made.len(), SITE_COUNT);
