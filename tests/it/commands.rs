@@ -47,7 +47,7 @@ fn as_plugin(world: &World, arguments: &[&str]) -> String {
 async fn the_commands_for_users() {
     let world = World::start("tool").await;
     status_and_why_report_waiting_sites(&world).await;
-    render_and_crds_print_what_runs_in_the_cluster(&world).await;
+    render_and_crds_print_what_runs_in_the_cluster(&world);
 }
 
 async fn status_and_why_report_waiting_sites(world: &World) {
@@ -150,7 +150,7 @@ fn changed(diff: &str) -> Vec<&str> {
 }
 
 /// `render` prints the objects that run in the cluster, `crds` the installed CRDs; completions contain the program's name.
-async fn render_and_crds_print_what_runs_in_the_cluster(world: &World) {
+fn render_and_crds_print_what_runs_in_the_cluster(world: &World) {
     let live = kubectl(&world.cluster, &["get", "frappebench", "-n", "shops", "bench", "-o", "yaml"], "");
     let (ok, rendered, errors) = run(world, &["render", "-f", "-"], &live);
     assert!(ok, "{errors}");
