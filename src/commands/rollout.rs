@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     cli::{RolloutArguments, RolloutVerb},
-    domain::{key::Key, labels},
+    domain::{image, key::Key, labels},
     io::decision::change_bench,
 };
 
@@ -163,8 +163,13 @@ pub fn history(bench: &FrappeBench) -> String {
     for revision in &revisions {
         let version =
             revision.apps.iter().find(|it| it.name == "frappe").and_then(|it| it.version.clone()).unwrap_or_default();
-        let _ =
-            writeln!(text, "{:<9} {:<10} {version:<22} {}", revision.number, state(revision, newest), image(revision));
+        let _ = writeln!(
+            text,
+            "{:<9} {:<10} {version:<22} {}",
+            revision.number,
+            state(revision, newest),
+            image_of(revision)
+        );
     }
     text
 }
@@ -179,9 +184,9 @@ fn state(revision: &Revision, newest: Option<i32>) -> &'static str {
     }
 }
 
-fn image(revision: &Revision) -> String {
-    let digest = revision.image_digest.as_ref().map(|it| format!("@{it}")).unwrap_or_default();
-    format!("{}{digest}", revision.image)
+fn image_of(revision: &Revision) -> String {
+    let pinned = revision.image_digest.as_ref().map(|it| image::pinned(&revision.image, it));
+    pinned.unwrap_or_else(|| revision.image.clone())
 }
 
 #[cfg(test)]

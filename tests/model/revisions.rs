@@ -2,44 +2,20 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kube_sharding_sim::Change;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
-    cluster::{Outcome, succeeds_after_two_seconds},
-    world::{BENCHES, DEPLOYMENTS, SITES, World, in_parallel, run, site},
+    updates::{FAILING, LIMIT, SITE_COUNT, ground, replace_both, set_tag, updates, writes_of_sites},
+    world::{BENCHES, DEPLOYMENTS, SITES, World, in_parallel, run},
 };
 
-const SITE_COUNT: usize = 24;
-const LIMIT: usize = 4;
-/// Virtual time of one move.
-const MOVE: Duration = Duration::from_secs(30);
-/// The site whose migration fails.
-const FAILING: &str = "site-7";
-
-/// A bench with Ready sites, of which one cannot be migrated.
-async fn ground(world: &World) {
-    world.server.change(BENCHES, "bench", |it| {
-        it["spec"]["siteJobConcurrency"] = json!(LIMIT);
-        it["spec"]["updateStrategy"] =
-            json!({"type": "Revisions", "scaleDownDelay": "5m", "waves": ["100%"], "maxFailures": 1});
-    });
-    (0..SITE_COUNT).for_each(|number| {
-        world.server.create_by_hand(SITES, &site(&format!("site-{number}")));
-    });
-    let ready = |it: &World| it.server.all(SITES).iter().all(|it| it["status"]["phase"] == "Ready");
-    world.until("all sites are Ready", ready).await;
-    world.cluster.jobs(|job| match job["metadata"]["labels"]["component"].as_str() {
-        Some("site-update") if job["metadata"]["labels"]["site"] == FAILING => Outcome::Fails(MOVE, "UpdateFailed"),
-        Some("site-update") => Outcome::Succeeds(MOVE, json!({"done": "updated", "revision": 2})),
-        _ => succeeds_after_two_seconds(job),
-    });
+/// A bench with Ready sites, whose next image is another revision.
+async fn revisions(world: &World) {
+    ground(world).await;
+    let strategy = json!({"type": "Revisions", "scaleDownDelay": "5m", "waves": ["100%"], "maxFailures": 1});
+    world.server.change(BENCHES, "bench", |it| it["spec"]["updateStrategy"] = strategy);
     world.rest().await;
-}
-
-fn set_tag(world: &World, tag: &str) {
-    world.server.change(BENCHES, "bench", |it| it["spec"]["imageConfig"] = json!({"tag": tag}));
 }
 
 /// Number of sites by revision.
@@ -60,15 +36,7 @@ fn older(world: &World) -> Vec<String> {
 
 /// Jobs that move sites, by site, with the number of each.
 fn moves(world: &World, after: u64) -> BTreeMap<String, usize> {
-    let mut made = BTreeMap::new();
-    for write in world.server.written_after(after) {
-        let of_update = write.object["metadata"]["labels"]["component"] == "site-update";
-        if write.place.plural() == "jobs" && write.change == Change::Added && of_update {
-            let site = write.object["metadata"]["labels"]["site"].as_str().unwrap_or_default().to_owned();
-            *made.entry(site).or_insert(0) += 1;
-        }
-    }
-    made
+    updates(world, after).0
 }
 
 /// each site moves once, and the one whose migration fails stays; pods of the former image serve it until it is gone. A member is
@@ -81,16 +49,12 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
             let (world, one) = World::with_bench(seed).await;
             let two = world.replica(1, "two");
             world.until("both own slots", |it| it.owners() == 2).await;
-            ground(&world).await;
+            revisions(&world).await;
             let before = world.version();
             set_tag(&world, "2");
             world.until("moves have begun", |it| moves(it, before).len() >= LIMIT).await;
             assert_eq!(older(&world).len(), 7, "every component of the former image");
-            two.kill(&world);
-            let _three = world.replica(2, "three");
-            sleep(MOVE).await;
-            one.kill(&world);
-            let _again = world.replica(3, "one");
+            let _others = replace_both(&world, &one, &two).await;
             let moved = |it: &World| by_revision(it) == [(1, 1), (2, SITE_COUNT - 1)].into();
             world.until("every site but one has moved", moved).await;
             // The coordinator looks at most every ten seconds.
@@ -101,16 +65,13 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
             assert!(made.values().all(|count| *count == 1), "{made:?}");
             let ready = world.server.all(SITES).iter().filter(|it| it["status"]["phase"] == "Ready").count();
             assert_eq!(ready, SITE_COUNT, "the failed one is served by the former image");
-            let requests = world.work().len();
-            sleep(Duration::from_hours(2)).await;
-            assert_eq!((world.work().len(), older(&world).len()), (requests, 7), "at rest, with both images");
+            world.stays_at_rest().await;
+            assert_eq!(older(&world).len(), 7, "both images");
             world.server.remove(SITES, FAILING);
             world.until("the former image has no site", |it| by_revision(it).len() == 1).await;
             sleep(Duration::from_mins(6)).await;
             assert_eq!(older(&world), Vec::<String>::new(), "it goes after scaleDownDelay");
-            let requests = world.work().len();
-            sleep(Duration::from_hours(2)).await;
-            assert_eq!(world.work().len(), requests, "at rest");
+            world.stays_at_rest().await;
         });
     });
 }
@@ -120,7 +81,7 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
 fn a_move_needs_three_writes_per_site() {
     run(3, async {
         let (world, _one) = World::with_bench(3).await;
-        ground(&world).await;
+        revisions(&world).await;
         world.server.change(BENCHES, "bench", |it| it["spec"]["updateStrategy"]["paused"] = json!(true));
         let before = world.work().len();
         set_tag(&world, "2");
@@ -128,7 +89,7 @@ fn a_move_needs_three_writes_per_site() {
         world.until("the new image runs", complete).await;
         world.rest().await;
         assert_eq!(
-            of_sites(&world, before),
+            writes_of_sites(&world, before),
             BTreeMap::from([("create jobs".to_owned(), 1), ("delete jobs".to_owned(), 1)]),
             "the configure Job replaces the former one; sites wait for free"
         );
@@ -137,7 +98,7 @@ fn a_move_needs_three_writes_per_site() {
         world.until("every site but one has moved", |it| by_revision(it) == [(1, 1), (2, SITE_COUNT - 1)].into()).await;
         world.rest().await;
         let wanted = [("create jobs".to_owned(), SITE_COUNT), ("update frappesites/status".to_owned(), 2 * SITE_COUNT)];
-        assert_eq!(of_sites(&world, before), BTreeMap::from(wanted), "the intent, the Job, the result");
+        assert_eq!(writes_of_sites(&world, before), BTreeMap::from(wanted), "the intent, the Job, the result");
     });
 }
 
@@ -147,7 +108,7 @@ fn a_move_needs_three_writes_per_site() {
 fn waves_go_on_after_their_time_and_stop_at_a_failure() {
     run(4, async {
         let (world, mut one) = World::with_bench(4).await;
-        ground(&world).await;
+        revisions(&world).await;
         let strategy = json!({"type": "Revisions", "canary": {"selector": {"matchLabels": {"tier": "internal"}}}, "waves": ["25%", "100%"], "minSuccessTime": "30m"});
         world.server.change(BENCHES, "bench", |it| it["spec"]["updateStrategy"] = strategy);
         world.server.change(SITES, "site-3", |it| it["metadata"]["labels"]["tier"] = json!("internal"));
@@ -193,17 +154,4 @@ fn waves_go_on_after_their_time_and_stop_at_a_failure() {
         assert_eq!((&rollout["updated"], &rollout["failed"]), (&json!(SITE_COUNT - 1), &json!(1)), "{rollout}");
         assert_eq!(rollout["failures"][0]["site"], format!("shops/{FAILING}"));
     });
-}
-
-/// Writes for sites since, by verb and resource, and Jobs.
-fn of_sites(world: &World, before: usize) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for asked in world.work()[before..].iter().filter(|it| it.verb != "get" && it.verb != "list") {
-        let of_bench = asked.place.name.starts_with("bench") && asked.place.plural() != "jobs";
-        if !of_bench {
-            let status = asked.subresource.as_ref().map_or("", |_| "/status");
-            *counts.entry(format!("{} {}{status}", asked.verb, asked.place.plural())).or_default() += 1;
-        }
-    }
-    counts
 }

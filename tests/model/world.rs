@@ -19,7 +19,7 @@ use kube_sharding_sim::{
 use serde_json::{Value, json};
 use tokio::{
     task::JoinHandle,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -207,6 +207,13 @@ impl World {
     /// Waits until no replica has sent a request for a while.
     pub(crate) async fn rest(&self) {
         self.quiet(QUIET).await;
+    }
+
+    /// Asserts that no replica sends a request for two hours.
+    pub(crate) async fn stays_at_rest(&self) {
+        let requests = self.work().len();
+        sleep(Duration::from_hours(2)).await;
+        assert_eq!(self.work().len(), requests, "at rest");
     }
 
     /// Answers writes of this object with a status code, for as long as this is so.

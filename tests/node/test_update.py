@@ -13,7 +13,29 @@ HOST, OTHER = "first.example.com", "second.example.com"
 
 
 class UpdateCase(Journey):
-    """A bench whose image changes."""
+    """A bench with two sites whose image changes."""
+
+    SETTINGS = {}
+
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.node.apply(suite.bench("market", cls.SPACE, siteJobConcurrency=1, **cls.SETTINGS),
+                       suite.site("first", cls.SPACE, "market", HOST), suite.site("second", cls.SPACE, "market", OTHER))
+
+    def served(self):
+        """Waits until the sites are served by their first image."""
+        for kind, name in (("frappebench", "market"), ("frappesite", "first"), ("frappesite", "second")):
+            self.ready(kind, name, 240)
+        until("a page", 60, lambda: self.ask(HOST)[0] == 200)
+        self.assertNotIn("adds_a_column", self.columns("first"))
+
+    def both_updated(self):
+        """Asserts that the migration has run on both sites, and that they are served."""
+        for site in ("first", "second"):
+            self.assertIn("adds_a_column", self.columns(site))
+            self.assertEqual(self.get(f"frappesite/{site}")["status"]["lastUpdate"]["result"], "Updated")
+        self.assertEqual(self.ask(OTHER)[0], 200)
 
     def up_to_date(self, site):
         """Status and reason of the condition."""
@@ -44,21 +66,12 @@ class UpdateCase(Journey):
 class UpdateTest(UpdateCase):
     SPACE = "updates"
 
-    @classmethod
-    def setUpClass(cls):
-        super().setUpClass()
-        cls.node.apply(suite.bench("market", cls.SPACE, siteJobConcurrency=1),
-                       suite.site("first", cls.SPACE, "market", HOST), suite.site("second", cls.SPACE, "market", OTHER))
-
     def updated(self, seconds):
         for site in ("first", "second"):
             self.kubectl("wait", "--for=condition=UpToDate", f"frappesite/{site}", f"--timeout={seconds}s")
 
     def test_sites_are_migrated_and_a_failed_one_goes_back(self):
-        for kind, name in (("frappebench", "market"), ("frappesite", "first"), ("frappesite", "second")):
-            self.ready(kind, name, 240)
-        until("a page", 60, lambda: self.ask(HOST)[0] == 200)
-        self.assertNotIn("adds_a_column", self.columns("first"))
+        self.served()
 
         def change():
             self.change("frappebench", "market", spec={"imageConfig": {"tag": "v16.0.0"}})
@@ -68,10 +81,7 @@ class UpdateTest(UpdateCase):
 
         seen = self.during(HOST, change)
         self.assertLessEqual(set(seen["failed"]), {"503"}, "only a site that is held is not served, and nothing else fails")
-        for site in ("first", "second"):
-            self.assertIn("adds_a_column", self.columns(site))
-            self.assertEqual(self.get(f"frappesite/{site}")["status"]["lastUpdate"]["result"], "Updated")
-        self.assertEqual(self.ask(OTHER)[0], 200)
+        self.both_updated()
         self.failed_migration()
 
     def failed_migration(self):

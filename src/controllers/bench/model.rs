@@ -11,7 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource, ResourceExt, api::ObjectMeta, core::DynamicObject};
 
 pub use super::placed::FIRST_REVISION;
-use super::{placed::PlacedSite, reason::Reason};
+use super::{
+    placed::{PlacedSite, revisions},
+    reason::Reason,
+};
 use crate::{
     config::OperatorConfig,
     controllers::{
@@ -189,12 +192,12 @@ pub enum Pods<'a> {
 impl<'a> Pods<'a> {
     /// Of the newest revision of a bench.
     pub fn newest(bench: &'a FrappeBench) -> Self {
-        bench.status.as_ref().and_then(|status| status.revisions.last()).map_or(Pods::Only, Pods::Newest)
+        revisions(bench).last().map_or(Pods::Only, Pods::Newest)
     }
 
     /// Of the revision with this number, if it has pods.
     pub fn of(bench: &'a FrappeBench, number: i32) -> Option<Self> {
-        let revisions = bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
+        let revisions = revisions(bench);
         if revisions.is_empty() {
             return Some(Pods::Only).filter(|_| number == FIRST_REVISION);
         }

@@ -75,8 +75,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
 /// The sites of a bench with several revisions; they are watched meanwhile.
 fn placed(context: &Context, bench: &FrappeBench) -> Option<Arc<Vec<PlacedSite>>> {
     let key = Key::of(bench);
-    let revisions = bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
-    if counts_sites(revisions) {
+    if counts_sites(bench) {
         return context.tallies.sites(&key);
     }
     context.tallies.forget(&key);

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use frappe_crds::{
-    FrappeSite,
+    FrappeBench, FrappeSite, FrappeSiteStatus,
+    bench::Revision,
     site::{UpdatePolicy, UpdateResult},
 };
 use kube::ResourceExt;
@@ -12,6 +13,16 @@ use crate::domain::{condition, key::Key, uid};
 
 /// Number of the first revision, whose folder is the root of the volume.
 pub const FIRST_REVISION: i32 = 1;
+
+/// The revisions of a bench, the newest one last; none of a bench that has had only one.
+pub fn revisions(bench: &FrappeBench) -> &[Revision] {
+    bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default()
+}
+
+/// Number of the revision that serves a site.
+pub fn revision_of(status: &FrappeSiteStatus) -> i32 {
+    status.revision.unwrap_or(FIRST_REVISION)
+}
 
 /// A site with data on its bench's volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +61,7 @@ impl PlacedSite {
         if !status.initialized && status.operation.is_none() && status.identity.is_none() {
             return None;
         }
+        let present = revision_of(&status);
         let up_to_date = condition::find(&status.conditions, "UpToDate");
         let is_refused = up_to_date.is_some_and(|it| it.reason == "UpdateRefused");
         let is_manual = site.spec.update.as_ref().and_then(|it| it.policy) == Some(UpdatePolicy::Manual);
@@ -60,7 +72,7 @@ impl PlacedSite {
             key: Key::of(site),
             uid: uid::of(site).to_owned(),
             labels: site.labels().clone(),
-            revision: status.revision.unwrap_or(FIRST_REVISION),
+            revision: present,
             failed,
             held: is_refused || site.spec.suspend == Some(true) || is_manual && !is_moving,
         })

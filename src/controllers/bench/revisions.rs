@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use frappe_crds::{
-    FrappeBenchStatus,
+    FrappeBench, FrappeBenchStatus,
     bench::{BenchPhase, PauseReason, Revision, Rollout, RolloutPhase, UpdateType},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -17,6 +17,7 @@ use super::{
     build,
     code::Code,
     model::{FIRST_REVISION, Input, Observed, Rendered, Report, redeploy},
+    placed,
     reason::Reason,
     rollout,
     seen::{is_rolling, lacks_pods},
@@ -170,14 +171,13 @@ fn left(observed: &Observed, revision: &Revision) -> Option<Duration> {
 
 /// Time until the next revision is retired.
 pub fn again_after(observed: &Observed) -> Option<Duration> {
-    let recorded = observed.bench.status.as_ref().map(|it| it.revisions.as_slice()).unwrap_or_default();
-    let retires = recorded.iter().filter_map(|it| left(observed, it)).min();
+    let retires = placed::revisions(&observed.bench).iter().filter_map(|it| left(observed, it)).min();
     retires.into_iter().chain(waves::again_after(&observed.bench, observed.now)).min()
 }
 
-/// Whether the sites of each revision must be counted.
-pub fn counts_sites(observed_revisions: &[Revision]) -> bool {
-    observed_revisions.iter().filter(|it| !it.retired).count() > 1
+/// Whether the sites of a bench must be counted: several revisions have pods.
+pub fn counts_sites(bench: &FrappeBench) -> bool {
+    placed::revisions(bench).iter().filter(|it| !it.retired).count() > 1
 }
 
 /// Objects of earlier revisions that may exist now. A scheduler starts only when the former pods have ended: there must never be two in

@@ -126,7 +126,7 @@ impl Course<'_> {
         }
         let last = waves.len();
         let mut wave = usize::try_from(rollout.wave).unwrap_or_default().min(last);
-        let has_canary = self.strategy.canary.is_some();
+        let has_canary = self.canary().is_some();
         let is_new = rollout.phase == RolloutPhase::Preparing || rollout.phase == RolloutPhase::Aborted;
         if is_new {
             wave = usize::from(!has_canary);
@@ -181,18 +181,22 @@ impl Course<'_> {
 
     /// Who may move in this wave and those before.
     fn released(&self, to: i32, wave: usize, waves: &[u32]) -> Released {
-        let canary = self.strategy.canary.as_ref();
+        let canary = self.canary();
         let by_selector = canary.is_some_and(|it| it.selector.is_some());
         let count = match wave {
             0 if by_selector => 0,
             0 => usize::try_from(canary.and_then(|it| it.sites).unwrap_or(1)).unwrap_or(1),
             _ => share(waves[wave - 1], self.sites.len()),
         };
+        let up_to = if wave == waves.len() { Some(EVERY) } else { self.rank_of(to, count) };
+        Released { canary: by_selector, up_to: up_to.map(|it| format!("{it:016x}")) }
+    }
+
+    /// Rank of the last one of so many sites; None for no site.
+    fn rank_of(&self, to: i32, count: usize) -> Option<u64> {
         let mut ranks: Vec<u64> = self.sites.iter().map(|it| rank(to, &it.uid)).collect();
         ranks.sort_unstable();
-        let up_to =
-            if wave == waves.len() { Some(EVERY) } else { count.checked_sub(1).and_then(|it| ranks.get(it).copied()) };
-        Released { canary: by_selector, up_to: up_to.map(|it| format!("{it:016x}")) }
+        count.checked_sub(1).and_then(|it| ranks.get(it).copied())
     }
 
     /// Why no further site may move.
@@ -216,9 +220,8 @@ impl Course<'_> {
 
     /// Whether sites that may move have not done so. The sites that the last wave waits for are all of them.
     fn is_moving(&self, rollout: &Rollout, wave: usize, last: usize) -> bool {
-        let may = |site: &&PlacedSite| {
-            wave == last || is_released(&rollout.released, self.canary(), rollout.to, &site.uid, &site.labels)
-        };
+        let release = Release::of(rollout.to, &rollout.released, self.canary());
+        let may = |site: &&PlacedSite| wave == last || release.includes(&site.uid, &site.labels);
         self.sites.iter().filter(may).any(|site| matches!(site.way(rollout.to), Way::Waiting))
     }
 
@@ -265,16 +268,24 @@ pub fn rank(to: i32, uid: &str) -> u64 {
     fnv1a64(format!("{to}/{uid}").as_bytes())
 }
 
-/// Whether a site may move.
-pub fn is_released(
-    released: &Released,
-    canary: Option<&Canary>,
+/// Which sites may move to a revision.
+pub struct Release {
     to: i32,
-    uid: &str,
-    labels: &BTreeMap<String, String>,
-) -> bool {
-    let selector = canary.and_then(|it| it.selector.clone()).filter(|_| released.canary);
-    let selects = selector.and_then(|it| Selector::try_from(it).ok()).is_some_and(|it| it.matches(labels));
-    let up_to = released.up_to.as_deref().and_then(|it| u64::from_str_radix(it, 16).ok());
-    selects || up_to.is_some_and(|it| rank(to, uid) <= it)
+    selector: Option<Selector>,
+    up_to: Option<u64>,
+}
+
+impl Release {
+    /// Reads what was published for a revision.
+    pub fn of(to: i32, released: &Released, canary: Option<&Canary>) -> Self {
+        let selector = canary.and_then(|it| it.selector.clone()).filter(|_| released.canary);
+        let up_to = released.up_to.as_deref().and_then(|it| u64::from_str_radix(it, 16).ok());
+        Self { to, selector: selector.and_then(|it| it.try_into().ok()), up_to }
+    }
+
+    /// Whether a site may move.
+    pub fn includes(&self, uid: &str, labels: &BTreeMap<String, String>) -> bool {
+        let selects = self.selector.as_ref().is_some_and(|it| it.matches(labels));
+        selects || self.up_to.is_some_and(|it| rank(self.to, uid) <= it)
+    }
 }

@@ -4,19 +4,23 @@ use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
     bench::{Revision, Rollout, RolloutPhase},
     common::AppCode,
-    site::{LastUpdate, Move, UpdateResult},
+    site::{LastUpdate, Move, Operation, UpdateResult},
 };
 
+pub use crate::controllers::bench::placed::revision_of as present;
 use kube::ResourceExt;
 
 use crate::{
-    controllers::bench::{model::FIRST_REVISION, waves},
+    controllers::bench::{
+        placed::{self, FIRST_REVISION},
+        waves::Release,
+    },
     domain::{code::Code, uid},
 };
 
-/// Number of the revision that serves the site.
-pub fn present(status: &FrappeSiteStatus) -> i32 {
-    status.revision.unwrap_or(FIRST_REVISION)
+/// The move that an operation makes, if it is one.
+pub fn moves(operation: &Operation) -> Option<Move> {
+    operation.update.as_ref()?.moves
 }
 
 /// Number of the revision that serves the site, or on which it is created: of a new site, the newest one that is complete.
@@ -50,7 +54,7 @@ pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: Move) -> bool 
     let rollout = bench.status.as_ref().and_then(|it| it.rollout.as_ref());
     let Some(rollout) = rollout.filter(|it| it.to == moves.to && releases(it)) else { return false };
     let canary = bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
-    waves::is_released(&rollout.released, canary, moves.to, uid::of(site), site.labels())
+    Release::of(moves.to, &rollout.released, canary).includes(uid::of(site), site.labels())
 }
 
 /// Records where a Job found the site, if that is another revision than recorded: the directory is what decides.
@@ -93,5 +97,5 @@ fn numbers(app: &AppCode) -> Vec<u64> {
 }
 
 fn revisions(bench: Option<&FrappeBench>) -> &[Revision] {
-    bench.and_then(|it| it.status.as_ref()).map(|it| it.revisions.as_slice()).unwrap_or_default()
+    bench.map(placed::revisions).unwrap_or_default()
 }

@@ -216,7 +216,7 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
             plan
         }
         Progress::Run(operation) => {
-            let moves = operation.update.as_ref().and_then(|it| it.moves);
+            let moves = revision::moves(&operation);
             let waits = match differs {
                 Some(apps) => awaits_turn(apps),
                 // Served as before, it says nothing while it waits: a write for each site.
@@ -244,7 +244,7 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
         }
         Progress::Retry { operation, after, message } => {
             let is_served = operation.outcome.as_ref().is_some_and(|it| attempts::waits_for_jobs(&operation, it))
-                && operation.update.as_ref().is_some_and(|it| it.moves.is_some());
+                && revision::moves(&operation).is_some();
             let report = if is_served {
                 Report::ready(Reason::UpdateRetrying, format!("site is available; {message}")).moving()
             } else {
@@ -260,7 +260,7 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 _ => UpdateResult::Failed,
             };
             // After a move that failed, the former revision serves the site, unless there was no dump to return to.
-            let moved = operation.update.as_ref().and_then(|it| it.moves);
+            let moved = revision::moves(&operation);
             let lies_in = operation.outcome.as_ref().and_then(|it| it.revision);
             let stays = moved.is_some_and(|it| lies_in == Some(it.to));
             let report = match moved.filter(|_| result != UpdateResult::RollbackFailed && !stays) {

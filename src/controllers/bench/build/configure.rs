@@ -19,7 +19,10 @@ use super::{
     redis::{External, USER, redis_secret},
 };
 use crate::{
-    controllers::bench::model::{BENCH_PATH, FIRST_REVISION, Input, Pods, redeploy},
+    controllers::bench::{
+        model::{BENCH_PATH, FIRST_REVISION, Input, Pods, redeploy},
+        placed::revisions,
+    },
     domain::{
         key::Key,
         labels,
@@ -265,8 +268,7 @@ fn older(input: &Input) -> BTreeMap<i32, String> {
 
 /// Inputs of the earlier revisions that have pods.
 pub(super) fn older_inputs<'a>(input: &'a Input<'a>) -> impl Iterator<Item = Input<'a>> {
-    let revisions = input.bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
-    let earlier = revisions.split_last().map(|(_, earlier)| earlier).unwrap_or_default();
+    let earlier = revisions(input.bench).split_last().map(|(_, earlier)| earlier).unwrap_or_default();
     earlier.iter().filter(|it| !it.retired).map(|revision| input.of_older(revision))
 }
 

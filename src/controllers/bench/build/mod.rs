@@ -26,7 +26,10 @@ pub use scaling::{Scaling, worker_scaling};
 pub(in crate::controllers) use web::GUNICORN_WORKERS_AND_THREADS;
 pub use workers::is_autoscaled;
 
-use super::model::{Input, Rendered};
+use super::{
+    model::{Input, Rendered},
+    placed::revisions,
+};
 use crate::domain::{
     key::Key,
     object::{Desired, Kind},
@@ -57,8 +60,7 @@ fn workloads(input: &Input) -> Vec<Desired> {
 
 /// Names of the objects of revisions whose last site has left.
 fn outlived(input: &Input) -> Vec<(Kind, Key)> {
-    let revisions = input.bench.status.as_ref().map(|status| status.revisions.as_slice()).unwrap_or_default();
-    let retired = revisions.iter().filter(|it| it.retired);
+    let retired = revisions(input.bench).iter().filter(|it| it.retired);
     let of = |revision| set(&input.of_older(revision)).into_iter().map(|it| (it.kind, it.key));
     let objects = retired.flat_map(of);
     // Settings may have removed what they do not need any more.

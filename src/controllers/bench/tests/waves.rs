@@ -5,7 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::{
     super::{
         placed::PlacedSite,
-        waves::{Sight, is_released, next, rank},
+        waves::{Release, Sight, next, rank},
     },
     *,
 };
@@ -51,8 +51,8 @@ impl Course {
     fn free(&self) -> Vec<usize> {
         let rollout = self.bench.status.as_ref().and_then(|it| it.rollout.clone()).expect("a rollout");
         let canary = self.bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
-        let may =
-            |it: &PlacedSite| it.revision != TO && is_released(&rollout.released, canary, TO, &it.uid, &it.labels);
+        let release = Release::of(TO, &rollout.released, canary);
+        let may = |it: &PlacedSite| it.revision != TO && release.includes(&it.uid, &it.labels);
         (0..self.sites.len()).filter(|number| may(&self.sites[*number])).collect()
     }
 

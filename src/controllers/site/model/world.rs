@@ -12,7 +12,10 @@ use kube::{ResourceExt, core::DynamicObject};
 use crate::{
     config::OperatorConfig,
     controllers::{
-        bench::model::{FIRST_REVISION, Input as BenchInput, Pods},
+        bench::{
+            model::{FIRST_REVISION, Input as BenchInput, Pods},
+            placed::revision_of,
+        },
         job,
         site::{hosts::Hosts, place::Place},
     },
@@ -159,7 +162,7 @@ impl Observed {
 
     /// Input of the builders for the site's bench.
     pub fn bench_input<'a>(&'a self, bench: &'a FrappeBench) -> BenchInput<'a> {
-        let number = self.site.status.as_ref().and_then(|status| status.revision).unwrap_or(FIRST_REVISION);
+        let number = self.site.status.as_ref().map_or(FIRST_REVISION, revision_of);
         self.bench_input_of(bench, number)
     }
 
