@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=61647f48759c340f6866181418b3f301d5510cb52a8340bb84a64cc593ce14dd
+sha256=bbeb43e041b22b69d7840a2ad4a3db09395ca9dca6a81c28cb6e65a33afd2e02
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

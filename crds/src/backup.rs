@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     common::{NamespacedReference, Quantity, SecretReference},
     site::BackupOperationKind,
+    window::{CronExpression, TimeZone},
 };
 
 /// What to back up, when, and where to store it; or what to restore.
@@ -45,14 +46,10 @@ pub struct SiteBackupSpec {
     /// When to back up, as a cron expression with five fields, for example `0 2 * * *`. `H` stands for a number derived from the
     /// site, so that sites with the same schedule start at different times: `H 2 * * *`. Default: once, immediately.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    #[x_kube(validation = Rule::new("self.matches('^(@(yearly|annually|monthly|weekly|daily|midnight|hourly)|[0-9*,/H-]+ +[0-9*,/H-]+ +[0-9*,/?LWH-]+ +[0-9A-Za-z*,/-]+ +[0-9A-Za-z*,/?#L-]+)$')").message("schedule must have the five fields of cron, such as \"0 2 * * *\" for every night at two"))]
-    pub schedule: Option<String>,
+    pub schedule: Option<CronExpression>,
     /// IANA time zone of the schedule, for example `Europe/Berlin`. Default: UTC.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_+/-]+$')").message("timeZone must be a name of the IANA database, such as Europe/Berlin"))]
-    pub time_zone: Option<String>,
+    pub time_zone: Option<TimeZone>,
     /// Deadline in seconds for starting a backup that missed its time. Default: until the next one is due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]

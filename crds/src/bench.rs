@@ -15,7 +15,10 @@ pub use crate::bench_status::{BenchPhase, ComponentStatus, ConfigureFailure, Fra
 pub use crate::bench_updates::{Revision, SafetyBackup, SafetyBackupMode, UpdateStrategy, UpdateType};
 pub use crate::bench_waves::{Canary, FailedSite, PauseReason, Percentage, Promotion, Released, Rollout, RolloutPhase};
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
-pub use crate::duration::Duration;
+pub use crate::{
+    duration::Duration,
+    window::{CronExpression, TimeZone, Window},
+};
 
 /// Desired state of the bench.
 ///
@@ -44,6 +47,7 @@ pub use crate::duration::Duration;
     printcolumn(name = "Frappe", type_ = "string", json_path = ".status.frappeVersion", priority = 1),
     printcolumn(name = "Rollout", type_ = "string", json_path = ".status.rollout.phase", priority = 1),
     printcolumn(name = "Updated", type_ = "integer", json_path = ".status.rollout.updated", priority = 1),
+    printcolumn(name = "Window", type_ = "string", json_path = ".status.rollout.windowOpensAt", priority = 1),
     printcolumn(name = "Apps", type_ = "string", json_path = ".status.installedApps", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]

@@ -9,6 +9,7 @@ use crate::{
     bench_waves::{Canary, Percentage},
     common::AppCode,
     duration::Duration,
+    window::Window,
 };
 
 /// How sites are updated.
@@ -63,6 +64,15 @@ pub struct UpdateStrategy {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("type(self) == int ? self >= 0 : self.matches('^(100|[0-9]{1,2})%$')").message("maxFailures must be a number or a percentage, such as 5 or 1%"))]
     pub max_failures: Option<IntOrString>,
+    /// With type `Revisions`: when sites may start to move; any open window counts. Moves that run when it closes complete. Default: always.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<Window>,
+    /// How many sites of the bench are updated at once. `siteJobConcurrency` limits it as well, and each replica of the operator may update
+    /// one. Default: only that limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1000))]
+    pub max_concurrency: Option<i32>,
     /// With type `Revisions`: how long the pods of an earlier revision run after its last site has left. Default: `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale_down_delay: Option<Duration>,

@@ -152,6 +152,9 @@ pub struct Rollout {
     /// Until when the next wave waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub soak_until: Option<Time>,
+    /// Until when sites wait for a window of the bench.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window_opens_at: Option<Time>,
     /// Some sites whose move failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<FailedSite>,

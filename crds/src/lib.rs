@@ -18,6 +18,7 @@ mod duration;
 pub mod manifest;
 pub mod site;
 mod site_route;
+mod window;
 
 pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};
 pub use bench::{FrappeBench, FrappeBenchSpec, FrappeBenchStatus};

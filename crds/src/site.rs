@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
-use crate::common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
+use crate::{
+    common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference},
+    window::Window,
+};
 
 pub use crate::site_route::{
     GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
@@ -154,6 +157,11 @@ pub struct SiteUpdatePolicy {
     /// When the site's database is migrated to the schema of the image. Until then the site responds with 503. Default: `Automatic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<UpdatePolicy>,
+    /// If the bench has revisions: when the site may start to move to another one. Default: the bench's `updateStrategy.windows`, which these
+    /// replace.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub windows: Vec<Window>,
     /// If true, a patch that fails is skipped and reported. Default: the bench's `updateStrategy.skipFailingPatches`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_failing_patches: Option<bool>,

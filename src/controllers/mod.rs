@@ -26,4 +26,6 @@ pub mod model;
 pub mod objects;
 pub mod phase;
 pub mod reason;
+pub mod schedule;
 pub mod site;
+pub mod windows;

@@ -47,6 +47,8 @@ pub const FORCE_DELETE: &str = "frappe.vyogo.tech/force-delete";
 pub const RETRY: &str = "frappe.vyogo.tech/retry";
 /// Annotation that a user sets to any new value to migrate a site.
 pub const MIGRATE: &str = "frappe.vyogo.tech/migrate";
+/// Annotation that a user sets to the number of a revision to move a site to it now, whatever waves and windows say.
+pub const UPDATE_NOW: &str = "frappe.vyogo.tech/update-now";
 /// Annotation of a bench that a user sets to any new value to run the image that its tag names now.
 pub const REDEPLOY: &str = "frappe.vyogo.tech/redeploy";
 /// Annotation of a bench that a user sets to the number of a revision to continue its rollout now: `8`, or `8/full` for all sites at once.
@@ -79,7 +81,7 @@ pub fn has_unread_status(object: &impl ResourceExt) -> bool {
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Names of all labels and annotations that this operator writes or reads: others with its prefix are not kept.
-const KNOWN: [&str; 34] = [
+const KNOWN: [&str; 35] = [
     "app",
     "bench",
     "component",
@@ -108,6 +110,7 @@ const KNOWN: [&str; 34] = [
     PROMOTE,
     ABORT,
     MIGRATE,
+    UPDATE_NOW,
     REPLICAS,
     WATCHED,
     REDIS_SECRET,

@@ -237,7 +237,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        controllers::site::job_slots::{Claim, Wants},
+        controllers::site::job_slots::{Claim, Limits, Wants},
         operator::wake::tests::{Replica, bench, keys, owns_all, site},
     };
 
@@ -273,8 +273,10 @@ mod tests {
             wants: Wants::Site,
             job: format!("{name}-init"),
             since: Timestamp::UNIX_EPOCH,
+            updates: false,
         };
-        assert!(reactions.jobs.acquire(&claim("first"), 1) && !reactions.jobs.acquire(&claim("second"), 1));
+        let limits = Limits { all: 1, updates: None };
+        assert!(reactions.jobs.acquire(&claim("first"), limits) && !reactions.jobs.acquire(&claim("second"), limits));
         let labels = json!({"bench": "b", "site": "first", labels::SITE_UID: "first", labels::SLOT: "1"});
         let job = compact(json!({"apiVersion": "batch/v1", "kind": "Job",
                                  "metadata": {"name": "first-init", "namespace": "a", "labels": labels}}));

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use jiff::{Timestamp, tz::TimeZone};
+use kube_sharding_sim::Change;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -153,5 +155,56 @@ fn waves_go_on_after_their_time_and_stop_at_a_failure() {
         let rollout = world.server.all(BENCHES)[0]["status"]["rollout"].clone();
         assert_eq!((&rollout["updated"], &rollout["failed"]), (&json!(SITE_COUNT - 1), &json!(1)), "{rollout}");
         assert_eq!(rollout["failures"][0]["site"], format!("shops/{FAILING}"));
+    });
+}
+
+/// Minutes of the hour in which the Jobs that move sites were made.
+fn minutes(world: &World, after: u64) -> Vec<i8> {
+    let jobs = world.server.written_after(after).into_iter().filter(|it| {
+        let is_job = it.place.plural() == "jobs" && it.object["metadata"]["labels"]["component"] == "site-update";
+        is_job && it.change == Change::Added
+    });
+    let time = |text: &str| text.parse::<Timestamp>().expect("a time").to_zoned(TimeZone::UTC).minute();
+    jobs.map(|it| time(it.object["metadata"]["creationTimestamp"].as_str().expect("a time"))).collect()
+}
+
+/// sites move only in the windows of their bench, at most as many at once as it allows, and waiting for a window costs
+/// nothing. Its owner is killed while it waits.
+#[test]
+fn sites_move_in_windows_and_few_at_once() {
+    run(5, async {
+        let (world, one) = World::with_bench(5).await;
+        revisions(&world).await;
+        world.server.change(BENCHES, "bench", |it| {
+            it["spec"]["updateStrategy"]["windows"] = json!([{"schedule": "30 * * * *", "duration": "3m"}]);
+            it["spec"]["updateStrategy"]["maxConcurrency"] = json!(2);
+        });
+        world.rest().await;
+        let before = world.version();
+        set_tag(&world, "2");
+        let complete = |it: &World| it.server.all(BENCHES)[0]["status"]["revisions"][1]["complete"] == true;
+        world.until("the new image runs", complete).await;
+        one.kill(&world);
+        let _next = world.replica(1, "one");
+        let moved = |it: &World| by_revision(it) == [(1, 1), (2, SITE_COUNT - 1)].into();
+        let mut hours = 0;
+        while !moved(&world) {
+            hours += 1;
+            assert!(hours < 10, "{:?}", by_revision(&world));
+            // Until the next minute 25, and over the window.
+            let now = world.server.now().as_second().rem_euclid(3600);
+            sleep(Duration::from_secs(u64::try_from((25 * 60 - now).rem_euclid(3600)).expect("a time") + 1)).await;
+            let seen = world.work().len();
+            sleep(Duration::from_mins(4)).await;
+            assert_eq!(world.work().len(), seen, "nobody looks before it opens");
+            sleep(Duration::from_mins(10)).await;
+            let minutes = minutes(&world, before);
+            assert!(minutes.len() > (hours - 1) * 10 && minutes.iter().all(|it| (30..33).contains(it)), "{minutes:?}");
+        }
+        let (made, most) = updates(&world, before);
+        assert_eq!((made.len(), most), (SITE_COUNT, 2));
+        assert!(made.values().all(|count| *count == 1), "{made:?}");
+        assert!(hours >= 2, "in one window of three minutes, twelve sites fit");
+        world.stays_at_rest().await;
     });
 }

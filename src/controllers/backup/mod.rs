@@ -12,7 +12,6 @@ pub mod plan;
 pub mod reason;
 pub mod removal;
 mod running;
-pub mod schedule;
 pub mod status;
 pub mod storage;
 mod waiting;

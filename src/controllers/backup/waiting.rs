@@ -16,12 +16,11 @@ use super::{
     model::{Due, Report, Step},
     reason::Reason,
     removal,
-    schedule::Schedule,
     status::{Times, recorded},
     storage::{image_unknown, is_unseen, storage},
 };
 use crate::{
-    controllers::site::model::Observed,
+    controllers::{schedule::Schedule, site::model::Observed},
     domain::{
         key::Key,
         labels::{self, has_labels},
@@ -108,7 +107,8 @@ impl Draft<'_> {
         let Some(text) = &backup.spec.schedule else { return Ok(None) };
         let site = &self.observed.site;
         let seed = Key::of(site.as_ref()).to_string();
-        let parsed = Schedule::parse(text, backup.spec.time_zone.as_deref(), &seed);
+        let zone = backup.spec.time_zone.as_ref().map(|it| it.0.as_str());
+        let parsed = Schedule::parse(&text.0, zone, &seed);
         parsed.map(Some).map_err(|error| (Reason::ScheduleInvalid, format!("spec.schedule: {error}")))
     }
 

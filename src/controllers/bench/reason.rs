@@ -82,6 +82,8 @@ pub enum Reason {
     RolloutPreparing,
     /// Sites move to the newest revision.
     RolloutProgressing,
+    /// Sites wait for a window in which they may move.
+    RolloutOutsideWindow,
     /// A wave of sites has moved; the next one follows after a while.
     RolloutSoaking,
     /// A user paused the rollout.
@@ -98,6 +100,8 @@ pub enum Reason {
     TooManyRevisions,
     /// The bench cannot have a second set of pods.
     RevisionsNotSupported,
+    /// A window of `updateStrategy.windows` cannot be parsed, or never opens.
+    WindowInvalid,
 }
 
 impl reason::Reason for Reason {
@@ -118,6 +122,7 @@ impl reason::Reason for Reason {
             | Self::RedisProtecting => Class::Working,
             Self::VolumePending
             | Self::ScalingStarting
+            | Self::RolloutOutsideWindow
             | Self::RolloutSoaking
             | Self::RolloutPaused
             | Self::RolloutAwaitingPromotion
@@ -138,6 +143,7 @@ impl reason::Reason for Reason {
             | Self::KedaMissing
             | Self::ScalingPaused
             | Self::RevisionsNotSupported
+            | Self::WindowInvalid
             | Self::DependentSitesExist => Class::Refused,
             Self::ConfigureFailed
             | Self::HoldFailed

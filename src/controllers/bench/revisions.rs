@@ -147,6 +147,7 @@ pub fn convergence(rollout: &Rollout) -> (bool, Reason, String) {
     let Rollout { to, total, updated, failed, held, .. } = rollout;
     let reason = match (rollout.phase, rollout.reason) {
         (RolloutPhase::Preparing, _) => Reason::RolloutPreparing,
+        (RolloutPhase::Progressing, _) if rollout.window_opens_at.is_some() => Reason::RolloutOutsideWindow,
         (RolloutPhase::Progressing, _) => Reason::RolloutProgressing,
         (RolloutPhase::Soaking, _) => Reason::RolloutSoaking,
         (RolloutPhase::Paused, Some(PauseReason::FailuresExceeded)) => Reason::RolloutFailuresExceeded,
@@ -155,8 +156,12 @@ pub fn convergence(rollout: &Rollout) -> (bool, Reason, String) {
         (RolloutPhase::Aborted, _) => Reason::RolloutAborted,
         (RolloutPhase::Completed, _) => Reason::RolloutCompleted,
     };
-    let message =
-        format!("{updated} of {total} sites have moved to revision {to}, {failed} failed, {held} must not move");
+    let waits =
+        rollout.window_opens_at.as_ref().map(|it| format!("; others wait for the window that opens at {}", it.0));
+    let message = format!(
+        "{updated} of {total} sites have moved to revision {to}, {failed} failed, {held} must not move{}",
+        waits.unwrap_or_default()
+    );
     (rollout.phase == RolloutPhase::Completed && failed + held == 0, reason, message)
 }
 

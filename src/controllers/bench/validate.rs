@@ -9,7 +9,10 @@ use frappe_crds::{
 use kube::ResourceExt;
 
 use super::reason::Reason;
-use crate::domain::{key::Key, labels};
+use crate::{
+    controllers::windows::Windows,
+    domain::{key::Key, labels},
+};
 
 /// A problem of the spec.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +71,10 @@ pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem
     }
     if let Some(message) = refuses_revisions(bench) {
         return problem(Reason::RevisionsNotSupported, message.to_owned());
+    }
+    let windows = spec.update_strategy.as_ref().map(|it| it.windows.as_slice()).unwrap_or_default();
+    if let Err(message) = Windows::parse(windows, &Key::of(bench).to_string()) {
+        return problem(Reason::WindowInvalid, format!("updateStrategy.{message}"));
     }
     Ok(Valid(()))
 }

@@ -17,7 +17,13 @@ use kube::{
 };
 use kube_sharding::hash::fnv1a64;
 
-use crate::{controllers::duration, domain::labels};
+use crate::{
+    controllers::{
+        duration,
+        windows::{Opening, Windows},
+    },
+    domain::{key::Key, labels},
+};
 
 use super::placed::{PlacedSite, Way};
 
@@ -60,9 +66,13 @@ pub fn next(sight: &Sight, to: i32) -> (Rollout, Option<String>) {
     let aborted = asked(sight.bench, labels::ABORT).is_some_and(|it| it.split('/').next() == Some(&to.to_string()));
     if aborted {
         (rollout.phase, rollout.reason, rollout.released) = (RolloutPhase::Aborted, None, Released::default());
+        rollout.window_opens_at = None;
         return (rollout, handled);
     }
     Course { strategy: &strategy, sites, promoted, now: sight.now }.go_on(&mut rollout);
+    let waits = rollout.phase == RolloutPhase::Progressing;
+    rollout.window_opens_at =
+        opening(sight.bench, sight.now).filter(|it| waits && it.is_closed()).and_then(Opening::changes_at).map(Time);
     (rollout, handled)
 }
 
@@ -251,6 +261,12 @@ impl Course<'_> {
     }
 }
 
+/// Whether a window of the bench is open; None if it has no windows.
+fn opening(bench: &FrappeBench, now: Timestamp) -> Option<Opening> {
+    let windows = &bench.spec.update_strategy.as_ref().filter(|it| !it.windows.is_empty())?.windows;
+    Some(Windows::opening(windows, &Key::of(bench).to_string(), now))
+}
+
 /// The number of sites of a share, rounded up: never none of some.
 fn share(percent: u32, sites: usize) -> usize {
     (percent as usize * sites).div_ceil(100)
@@ -259,8 +275,12 @@ fn share(percent: u32, sites: usize) -> usize {
 /// Time until the rollout goes on by itself.
 pub fn again_after(bench: &FrappeBench, now: Timestamp) -> Option<Duration> {
     let rollout = bench.status.as_ref()?.rollout.as_ref()?;
-    let until = rollout.soak_until.as_ref().filter(|_| rollout.phase == RolloutPhase::Soaking)?;
-    Some(Duration::try_from(until.0.duration_since(now)).unwrap_or_default())
+    let until = match rollout.phase {
+        RolloutPhase::Soaking => rollout.soak_until.as_ref().map(|it| it.0),
+        RolloutPhase::Progressing => opening(bench, now).and_then(Opening::changes_at),
+        _ => None,
+    };
+    Some(Duration::try_from(until?.duration_since(now)).unwrap_or_default())
 }
 
 /// Rank of a site among those of a rollout, even and another one for each revision: FNV-1a with 64 bits.

@@ -1,9 +1,8 @@
 //! Job slots: the limit of concurrent site Jobs of a bench in the cluster. Each replica has the share of the bench's limit that
 //! belongs to its slots, and counts its own Jobs. Sites without a job slot queue by age, and are reconciled when one is released.
 //!
-//! The units of the limit are spread evenly over the 256 slots, and a replica without a unit on its slots gets one from the replica
-//! with most. So the shares of all replicas add up to the limit, or to one for each replica if that is more. Jobs of sites that moved
-//! in a rebalance are additional.
+//! The shares of all replicas add up to the limit, or to one for each replica if that is more (`job_share.rs`). Jobs of sites that moved in a
+//! rebalance are additional.
 
 use std::{
     collections::BTreeMap,
@@ -12,13 +11,13 @@ use std::{
 
 use jiff::Timestamp;
 use kube::ResourceExt;
-use kube_sharding::{SLOTS, Slot, SlotSet};
+use kube_sharding::{Slot, SlotSet};
 use tokio::sync::{mpsc, watch};
 
-use super::watch as site_watch;
+use super::{job_share::share, watch as site_watch};
 use crate::{
     controllers::job::{self, State},
-    domain::{key::Key, labels},
+    domain::{key::Key, labels, object::Desired},
     io::compact::Compact,
 };
 
@@ -46,6 +45,25 @@ pub struct Claim {
     pub job: String,
     /// Creation time of the site; older sites come first.
     pub since: Timestamp,
+    /// Whether the Job updates the site.
+    pub updates: bool,
+}
+
+/// Limits of a bench's site Jobs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Limits {
+    /// Jobs at once.
+    pub all: usize,
+    /// Those of them that update sites.
+    pub updates: Option<usize>,
+}
+
+/// Component of a Job that updates a site.
+const UPDATE: &str = "site-update";
+
+/// Whether a Job updates a site.
+pub fn is_update(job: &Desired) -> bool {
+    job.component() == UPDATE
 }
 
 /// A site with its uid.
@@ -57,11 +75,44 @@ type Known = dyn Fn(&Key, &str, &Key) -> bool + Send + Sync;
 /// Job slots of one bench.
 #[derive(Default)]
 struct Lane {
-    limit: usize,
+    limits: Limits,
     /// Running and starting Jobs, by the site in their labels, which is not trusted.
-    busy: BTreeMap<Holder, String>,
+    busy: BTreeMap<Holder, Busy>,
     /// Waiting sites, oldest first.
-    waiting: BTreeMap<(Timestamp, Key, Wants), Slot>,
+    waiting: BTreeMap<(Timestamp, Key, Wants), Waiting>,
+}
+
+/// A Job that has a job slot.
+#[derive(PartialEq)]
+struct Busy {
+    job: String,
+    updates: bool,
+}
+
+/// A request that waits.
+struct Waiting {
+    slot: Slot,
+    updates: bool,
+}
+
+/// Free job slots.
+#[derive(Clone, Copy)]
+struct Free {
+    all: usize,
+    /// At most so many of them for updates.
+    updates: usize,
+}
+
+impl Free {
+    /// Takes one, if there is one.
+    fn take(&mut self, updates: bool) -> bool {
+        let free = self.all > 0 && (!updates || self.updates > 0);
+        if free {
+            self.all -= 1;
+            self.updates -= usize::from(updates);
+        }
+        free
+    }
 }
 
 /// Job slots of all benches in this replica.
@@ -73,28 +124,6 @@ pub struct JobBudget {
     others: watch::Receiver<Vec<SlotSet>>,
     wake: mpsc::UnboundedSender<Key>,
     known: Box<Known>,
-}
-
-/// Number of units of a limit on these slots: unit `i` of `limit` is on slot `i · 256 / limit`.
-fn units(limit: usize, slots: &SlotSet) -> usize {
-    let all = (0..limit).map(|unit| unit * SLOTS / limit);
-    all.filter(|slot| u8::try_from(*slot).is_ok_and(|slot| slots.contains(Slot::new(slot)))).count()
-}
-
-/// A replica's share of a limit: the units on its slots. A replica without a unit gets one from the first of those with most, or an
-/// additional one if there are fewer units than replicas. All replicas compute the same shares, because they order replicas by slots.
-pub fn share(limit: usize, mine: &SlotSet, others: &[SlotSet]) -> usize {
-    let mut all: Vec<(&SlotSet, usize)> =
-        others.iter().chain([mine]).filter(|it| !it.is_empty()).map(|slots| (slots, units(limit, slots))).collect();
-    all.sort_unstable_by_key(|(slots, _)| slots.iter().next().map(Slot::number));
-    while let Some(without) = all.iter().position(|(_, units)| *units == 0) {
-        let most = all.iter().map(|(_, units)| *units).max().unwrap_or(0);
-        if let Some(gives) = all.iter().position(|(_, units)| most > 1 && *units == most) {
-            all[gives].1 -= 1;
-        }
-        all[without].1 = 1;
-    }
-    all.iter().find(|(slots, _)| *slots == mine).map_or(1, |(_, units)| *units)
 }
 
 impl JobBudget {
@@ -110,16 +139,17 @@ impl JobBudget {
     }
 
     /// Takes a job slot, or waits for one.
-    pub fn acquire(&self, claim: &Claim, limit: usize) -> bool {
+    pub fn acquire(&self, claim: &Claim, limits: Limits) -> bool {
         let holder = (claim.site.clone(), claim.uid.clone());
         self.with(&claim.bench, |lane| {
-            lane.limit = limit;
+            lane.limits = limits;
             let has = lane.busy.contains_key(&holder);
-            if !has && self.free(&claim.bench, lane) == 0 {
-                lane.waiting.insert((claim.since, claim.site.clone(), claim.wants), Slot::of_uid(&claim.uid));
+            if !has && !self.free(&claim.bench, lane).take(claim.updates) {
+                let waiting = Waiting { slot: Slot::of_uid(&claim.uid), updates: claim.updates };
+                lane.waiting.insert((claim.since, claim.site.clone(), claim.wants), waiting);
                 return (false, Vec::new());
             }
-            lane.busy.insert(holder, claim.job.clone());
+            lane.busy.insert(holder, Busy { job: claim.job.clone(), updates: claim.updates });
             lane.waiting.retain(|(_, site, wants), _| *site != claim.site || *wants != claim.wants);
             (true, Vec::new())
         })
@@ -130,7 +160,7 @@ impl JobBudget {
         self.with(&claim.bench, |lane| {
             let holder = (claim.site.clone(), claim.uid.clone());
             // Another Job of the site may hold the job slot now.
-            if lane.busy.get(&holder) == Some(&claim.job) {
+            if lane.busy.get(&holder).is_some_and(|it| it.job == claim.job) {
                 lane.busy.remove(&holder);
             }
             ((), self.next(&claim.bench, lane))
@@ -167,10 +197,10 @@ impl JobBudget {
         let name = object.name_any();
         self.with(&bench, |lane| {
             if runs {
-                lane.busy.insert(holder, name);
+                lane.busy.insert(holder, Busy { job: name, updates: object.label("component") == Some(UPDATE) });
                 return ((), Vec::new());
             }
-            let ended = lane.busy.get(&holder).is_some_and(|job| *job == name);
+            let ended = lane.busy.get(&holder).is_some_and(|it| it.job == name);
             if ended {
                 lane.busy.remove(&holder);
             }
@@ -184,17 +214,20 @@ impl JobBudget {
         let mut lanes = self.lanes.lock().unwrap_or_else(PoisonError::into_inner);
         for (bench, lane) in &mut *lanes {
             lane.busy.retain(|(_, uid), _| slots.contains(Slot::of_uid(uid)));
-            lane.waiting.retain(|_, slot| slots.contains(*slot));
+            lane.waiting.retain(|_, it| slots.contains(it.slot));
             self.wake(self.next(bench, lane));
         }
         lanes.retain(|_, lane| !lane.is_idle());
     }
 
-    fn free(&self, bench: &Key, lane: &Lane) -> usize {
-        let slots = *self.slots.borrow();
+    fn free(&self, bench: &Key, lane: &Lane) -> Free {
+        let (slots, others) = (*self.slots.borrow(), self.others.borrow());
         let counts = |(site, uid): &Holder| slots.contains(Slot::of_uid(uid)) && (self.known)(site, uid, bench);
-        share(lane.limit, &slots, &self.others.borrow())
-            .saturating_sub(lane.busy.keys().filter(|it| counts(it)).count())
+        let busy: Vec<&Busy> = lane.busy.iter().filter(|(holder, _)| counts(holder)).map(|(_, it)| it).collect();
+        let left = |limit: usize, busy: usize| share(limit, &slots, &others).saturating_sub(busy);
+        let all = left(lane.limits.all, busy.len());
+        let updates = lane.limits.updates.map(|limit| left(limit, busy.iter().filter(|it| it.updates).count()));
+        Free { all, updates: updates.unwrap_or(all) }
     }
 
     /// Waiting sites that get a free job slot: each requests it again, so that one that no longer exists only loses its place.
@@ -202,7 +235,9 @@ impl JobBudget {
         if lane.waiting.is_empty() {
             return Vec::new();
         }
-        lane.waiting.keys().take(self.free(bench, lane)).map(|(_, site, _)| site.clone()).collect()
+        let mut free = self.free(bench, lane);
+        let next = lane.waiting.iter().filter(|(_, waiting)| free.take(waiting.updates));
+        next.map(|((_, site, _), _)| site.clone()).collect()
     }
 
     fn wake(&self, sites: Vec<Key>) {
@@ -239,7 +274,6 @@ fn about(job: &Compact) -> Option<(Key, Holder)> {
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -264,7 +298,13 @@ mod tests {
             wants: Wants::Site,
             job: format!("{site}-init"),
             since: Timestamp::new(age, 0).expect("a time"),
+            updates: false,
         }
+    }
+
+    /// A limit of all Jobs.
+    fn limit(all: usize) -> Limits {
+        Limits { all, updates: None }
     }
 
     fn seen(budget: &JobBudget, site: &str, name: &str, is_done: bool) {
@@ -291,14 +331,14 @@ mod tests {
     fn sites_without_a_job_slot_wait_in_order_of_age() {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.acquire(&claim("one", 9), 2) && budget.acquire(&claim("two", 8), 2));
-        assert!(budget.acquire(&claim("one", 9), 2), "a site keeps its job slot");
-        assert!(!budget.acquire(&claim("late", 5), 2) && !budget.acquire(&claim("early", 3), 2));
+        assert!(budget.acquire(&claim("one", 9), limit(2)) && budget.acquire(&claim("two", 8), limit(2)));
+        assert!(budget.acquire(&claim("one", 9), limit(2)), "a site keeps its job slot");
+        assert!(!budget.acquire(&claim("late", 5), limit(2)) && !budget.acquire(&claim("early", 3), limit(2)));
         seen(&budget, "one", "one-init", false);
         assert_eq!(woken(&mut receiver), [""; 0]);
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), ["early"]);
-        assert!(budget.acquire(&claim("early", 3), 2) && !budget.acquire(&claim("late", 5), 2));
+        assert!(budget.acquire(&claim("early", 3), limit(2)) && !budget.acquire(&claim("late", 5), limit(2)));
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), [""; 0], "one Job ended");
         budget.release(&claim("early", 3));
@@ -313,10 +353,10 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let bench = Key::new("a", "bench");
-        assert!(budget.acquire(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), limit(1)));
         let backup = Claim { wants: Wants::Backup, ..claim("two", 3) };
         for waiting in [claim("two", 2), backup, claim("three", 4)] {
-            assert!(!budget.acquire(&waiting, 1));
+            assert!(!budget.acquire(&waiting, limit(1)));
         }
         budget.release(&claim("one", 1));
         assert_eq!(woken(&mut receiver), ["two"]);
@@ -332,11 +372,11 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let foreign = Claim { site: Key::new("tenant", "one"), job: "one-x-init".into(), ..claim("one", 1) };
-        assert!(budget.acquire(&foreign, 1) && !budget.acquire(&claim("two", 2), 1));
+        assert!(budget.acquire(&foreign, limit(1)) && !budget.acquire(&claim("two", 2), limit(1)));
         let of =
             json!({"bench": "bench", "site": "one", labels::SITE_UID: uid_in(1), labels::SITE_NAMESPACE: "tenant"});
         seen_as(&budget, "one-x-init", false, of.clone());
-        assert!(!budget.acquire(&claim("two", 2), 1));
+        assert!(!budget.acquire(&claim("two", 2), limit(1)));
         seen_as(&budget, "one-x-init", true, of);
         assert_eq!(woken(&mut receiver), ["two"]);
     }
@@ -351,11 +391,11 @@ mod tests {
             let of = json!({"bench": "bench", "site": name, labels::SITE_UID: "unknown"});
             seen_as(&budget, &name, false, of);
         }
-        assert!(budget.acquire(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), limit(1)));
         // The labels are of an existing site: only the site's own Job counts, and its end.
         seen_as(&budget, "forged", false, json!({"bench": "bench", "site": "one", labels::SITE_UID: "unknown"}));
         seen(&budget, "one", "one-init", true);
-        assert!(budget.acquire(&claim("two", 1), 1));
+        assert!(budget.acquire(&claim("two", 1), limit(1)));
     }
 
     /// A repeated event of the Job of an earlier attempt releases no job slot.
@@ -364,7 +404,7 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
         let second = Claim { job: "one-init-2".into(), ..claim("one", 1) };
-        assert!(budget.acquire(&second, 1) && !budget.acquire(&claim("two", 2), 1));
+        assert!(budget.acquire(&second, limit(1)) && !budget.acquire(&claim("two", 2), limit(1)));
         seen(&budget, "one", "one-init", true);
         assert_eq!(woken(&mut receiver), [""; 0]);
         seen(&budget, "one", "one-init-2", true);
@@ -375,20 +415,20 @@ mod tests {
     fn more_slots_give_more_job_slots() {
         let (held, slots) = watch::channel(SlotSet::from_iter([Slot::new(1)]));
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.acquire(&claim("one", 1), 4) && !budget.acquire(&claim("two", 2), 4));
+        assert!(budget.acquire(&claim("one", 1), limit(4)) && !budget.acquire(&claim("two", 2), limit(4)));
         held.send_replace(SlotSet::ALL);
         budget.slots_changed();
         assert_eq!(woken(&mut receiver), ["two"]);
         assert!(
-            budget.acquire(&claim("two", 2), 4)
-                && budget.acquire(&claim("more", 2), 4)
-                && budget.acquire(&claim("yet", 2), 4)
+            budget.acquire(&claim("two", 2), limit(4))
+                && budget.acquire(&claim("more", 2), limit(4))
+                && budget.acquire(&claim("yet", 2), limit(4))
         );
-        assert!(!budget.acquire(&claim("moves", 0), 4));
+        assert!(!budget.acquire(&claim("moves", 0), limit(4)));
         held.send_replace(SlotSet::NONE);
         budget.slots_changed();
         held.send_replace(SlotSet::ALL);
-        assert!(budget.acquire(&claim("three", 3), 1), "Jobs in lost slots are not counted");
+        assert!(budget.acquire(&claim("three", 3), limit(1)), "Jobs in lost slots are not counted");
     }
 
     /// A waiting site that is deleted or moves does not block sites behind it.
@@ -396,12 +436,12 @@ mod tests {
     fn a_deleted_or_moved_site_is_skipped() {
         let (held, slots) = watch::channel(SlotSet::ALL);
         let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, uid, _| uid != "unknown");
-        assert!(budget.acquire(&claim("one", 1), 1));
+        assert!(budget.acquire(&claim("one", 1), limit(1)));
         let moves = Claim { uid: uid_in(9), ..claim("moves", 2) };
         assert!(
-            !budget.acquire(&moves, 1)
-                && !budget.acquire(&claim("goes", 3), 1)
-                && !budget.acquire(&claim("stays", 4), 1)
+            !budget.acquire(&moves, limit(1))
+                && !budget.acquire(&claim("goes", 3), limit(1))
+                && !budget.acquire(&claim("stays", 4), limit(1))
         );
         held.send_replace(SlotSet::ALL.difference(&SlotSet::from_iter([Slot::new(9)])));
         budget.slots_changed();
@@ -416,26 +456,32 @@ mod tests {
         let (_held, slots) = watch::channel(SlotSet::ALL);
         let (budget, _receiver) = JobBudget::new(slots, alone(), |_, _, _| true);
         let backup = Claim { wants: Wants::Backup, job: "one-backup".to_owned(), ..claim("one", 1) };
-        assert!(budget.acquire(&backup, 1) && budget.acquire(&claim("one", 1), 1));
+        assert!(budget.acquire(&backup, limit(1)) && budget.acquire(&claim("one", 1), limit(1)));
         budget.release(&backup);
         budget.forget(&backup.site);
-        assert!(!budget.acquire(&claim("two", 2), 1), "the Job of the site has its job slot");
+        assert!(!budget.acquire(&claim("two", 2), limit(1)), "the Job of the site has its job slot");
         budget.release(&claim("one", 1));
-        assert!(budget.acquire(&claim("two", 2), 1));
+        assert!(budget.acquire(&claim("two", 2), limit(1)));
     }
 
-    proptest! {
-        /// the shares of all replicas add up to the limit, or to one for each if that is more.
-        #[test]
-        fn shares_add_up(limit in 1_usize..600, owners in prop::collection::vec(0_usize..5, SLOTS)) {
-            let of = |owner: usize| -> SlotSet {
-                (0..SLOTS).filter(|slot| owners[*slot] == owner).map(|slot| Slot::new(u8::try_from(slot).unwrap_or(0))).collect()
-            };
-            let all: Vec<SlotSet> = (0..5).map(of).filter(|it| !it.is_empty()).collect();
-            let without = |me: &SlotSet| -> Vec<SlotSet> { all.iter().rev().filter(|it| *it != me).copied().collect() };
-            let shares: Vec<usize> = all.iter().map(|me| share(limit, me, &without(me))).collect();
-            prop_assert_eq!(shares.iter().sum::<usize>(), limit.max(all.len()), "{:?}", shares);
-            prop_assert!(shares.iter().all(|it| *it > 0), "{:?}", shares);
-        }
+    /// updates have a limit of their own among all Jobs, and others are not delayed by one that waits for it.
+    #[test]
+    fn updates_have_a_limit_of_their_own() {
+        let (_held, slots) = watch::channel(SlotSet::ALL);
+        let (budget, mut receiver) = JobBudget::new(slots, alone(), |_, _, _| true);
+        let limits = Limits { all: 3, updates: Some(1) };
+        let update = |site: &str, age| Claim { updates: true, job: format!("{site}-update"), ..claim(site, age) };
+        assert!(budget.acquire(&update("one", 1), limits) && !budget.acquire(&update("two", 2), limits));
+        assert!(!budget.acquire(&update("three", 3), limits), "a second one");
+        assert!(budget.acquire(&claim("new", 4), limits), "another Job");
+        let of = json!({"bench": "bench", "site": "known", labels::SITE_UID: uid_in(1), "component": UPDATE});
+        seen_as(&budget, "known-update", false, of.clone());
+        assert!(!budget.acquire(&claim("newer", 5), limits), "three Jobs run");
+        seen(&budget, "new", "new-init", true);
+        assert_eq!(woken(&mut receiver), ["newer"], "not an update, which is older");
+        seen(&budget, "one", "one-update", true);
+        assert_eq!(woken(&mut receiver), ["newer"], "one update runs, which another process of this replica started");
+        seen_as(&budget, "known-update", true, of);
+        assert_eq!(woken(&mut receiver), ["two", "newer"]);
     }
 }

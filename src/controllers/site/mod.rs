@@ -10,6 +10,7 @@ pub mod deletion;
 mod final_backup;
 pub mod host_index;
 pub mod hosts;
+pub mod job_share;
 pub mod job_slots;
 mod kept;
 pub mod locks;

@@ -100,6 +100,10 @@ pub enum Reason {
     UpdateManual,
     /// The bench's image cannot serve the site: it lacks an app of the site, or has an earlier schema, and Frappe cannot migrate backwards.
     UpdateRefused,
+    /// The site waits for a window in which it may move to another revision.
+    OutsideWindow,
+    /// A window of `update.windows` cannot be parsed, or never opens.
+    WindowInvalid,
     /// Migrations are paused for the bench.
     UpdatePaused,
     /// The site is being migrated.
@@ -156,6 +160,7 @@ impl reason::Reason for Reason {
             | Self::WaitingForBackup
             | Self::UpdateRequired
             | Self::UpdateManual
+            | Self::OutsideWindow
             | Self::UpdatePaused
             | Self::Suspended => Class::Waiting,
             Self::BenchNotFound
@@ -171,6 +176,7 @@ impl reason::Reason for Reason {
             | Self::AppNotRemoved
             | Self::AppsContradict
             | Self::UpdateRefused
+            | Self::WindowInvalid
             | Self::SpecTooLarge
             | Self::SiteConfigRefused
             | Self::DatabaseNotAllowed

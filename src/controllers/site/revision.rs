@@ -2,20 +2,24 @@
 
 use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
-    bench::{Revision, Rollout, RolloutPhase},
+    bench::{Revision, Rollout, RolloutPhase, Window},
     common::AppCode,
     site::{LastUpdate, Move, Operation, UpdateResult},
 };
 
 pub use crate::controllers::bench::placed::revision_of as present;
+use jiff::Timestamp;
 use kube::ResourceExt;
 
 use crate::{
-    controllers::bench::{
-        placed::{self, FIRST_REVISION},
-        waves::Release,
+    controllers::{
+        bench::{
+            placed::{self, FIRST_REVISION},
+            waves::Release,
+        },
+        windows::{Opening, Windows},
     },
-    domain::{code::Code, uid},
+    domain::{code::Code, key::Key, labels, uid},
 };
 
 /// The move that an operation makes, if it is one.
@@ -55,6 +59,36 @@ pub fn is_released(site: &FrappeSite, bench: &FrappeBench, moves: Move) -> bool 
     let Some(rollout) = rollout.filter(|it| it.to == moves.to && releases(it)) else { return false };
     let canary = bench.spec.update_strategy.as_ref().and_then(|it| it.canary.as_ref());
     Release::of(moves.to, &rollout.released, canary).includes(uid::of(site), site.labels())
+}
+
+/// Whether a user asks for this move now, whatever waves and windows say.
+pub fn is_asked_now(site: &FrappeSite, moves: Move) -> bool {
+    site.annotations().get(labels::UPDATE_NOW).is_some_and(|it| *it == moves.to.to_string())
+}
+
+/// Whether a window is open in which the site may start to move: its own, else its bench's.
+pub fn opening(site: &FrappeSite, bench: &FrappeBench, now: Timestamp) -> Opening {
+    let own = own_windows(site);
+    if !own.is_empty() {
+        return Windows::opening(own, &Key::of(site).to_string(), now);
+    }
+    let shared = bench.spec.update_strategy.as_ref().map(|it| it.windows.as_slice()).unwrap_or_default();
+    Windows::opening(shared, &Key::of(bench).to_string(), now)
+}
+
+/// The site's own windows.
+fn own_windows(site: &FrappeSite) -> &[Window] {
+    site.spec.update.as_ref().map(|it| it.windows.as_slice()).unwrap_or_default()
+}
+
+/// Until when the site waits for a window of its own, if it may move otherwise. For windows of the bench, the bench says it: here it would be
+/// a write for each site.
+pub fn waits_for_own_window(site: &FrappeSite, bench: &FrappeBench, moves: Move, now: Timestamp) -> Option<Timestamp> {
+    if own_windows(site).is_empty() || is_asked_now(site, moves) || !is_released(site, bench, moves) {
+        return None;
+    }
+    let opening = opening(site, bench, now);
+    opening.changes_at().filter(|_| opening.is_closed())
 }
 
 /// Records where a Job found the site, if that is another revision than recorded: the directory is what decides.

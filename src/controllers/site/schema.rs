@@ -94,7 +94,8 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
     match fit(status, bench) {
         // An earlier revision serves it with the schema of that one. A move that did not succeed is reported.
         _ if moves.is_some() => {
-            if let Some((reason, message)) = moves.and_then(|moves| why_not_moved(observed, status, moves)) {
+            let why = |moves| why_not_moved(observed, status, moves).or_else(|| why_waits(observed, moves));
+            if let Some((reason, message)) = moves.and_then(why) {
                 conditions.set(UP_TO_DATE, Some(false), &reason.to_string(), &message);
             } else {
                 let Some(before) = condition::find(former, UP_TO_DATE) else { return };
@@ -161,6 +162,19 @@ pub fn why_not_moved(observed: &Observed, status: &FrappeSiteStatus, moves: Move
         return Some((Reason::UpdateManual, message));
     }
     None
+}
+
+/// Until when a site waits for a window of its own.
+fn why_waits(observed: &Observed, moves: Move) -> Option<(Reason, String)> {
+    let bench = observed.bench.as_deref()?;
+    let opens = revision::waits_for_own_window(&observed.site, bench, moves, observed.now)?;
+    let message = format!(
+        "revision {} serves it until the window that opens at {opens}; the annotation {}: \"{}\" updates it now",
+        moves.from,
+        labels::UPDATE_NOW,
+        moves.to
+    );
+    Some((Reason::OutsideWindow, message))
 }
 
 /// Why the site is not up to date.

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 
 use super::{
-    job_slots::{Claim, Wants},
+    job_slots::{self, Claim, Limits, Wants},
     model::Observed,
     watch,
 };
@@ -61,6 +61,8 @@ fn request(
         return Grant::NotNeeded;
     };
     let own = observed.bench.as_ref().and_then(|bench| bench.spec.site_job_concurrency);
+    let strategy = observed.bench.as_ref().and_then(|bench| bench.spec.update_strategy.as_ref());
+    let updates = strategy.and_then(|it| it.max_concurrency).and_then(|it| usize::try_from(it).ok());
     let created = observed.site.creation_timestamp().map(|it| it.0);
     let claim = Claim {
         bench,
@@ -69,7 +71,9 @@ fn request(
         wants,
         job: job.key.name.clone(),
         since: since.or(created).unwrap_or(observed.now),
+        updates: job_slots::is_update(job),
     };
-    let granted = context.jobs.acquire(&claim, observed.config.site_job_limit(own));
+    let limits = Limits { all: observed.config.site_job_limit(own), updates };
+    let granted = context.jobs.acquire(&claim, limits);
     if granted { Grant::Granted(claim) } else { Grant::Waiting }
 }

@@ -3,6 +3,8 @@
 //! nginx responds with 503 for a site whose schema, as recorded on the volume, is not that of the image (`runner_nginx.py`). This phase runs the
 //! Job that migrates it, once the bench runs the image completely.
 
+use std::time::Duration;
+
 use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
     site::{LastUpdate, Move, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
@@ -71,6 +73,7 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
     let observed = site.observed;
     let status = observed.site.status.clone().unwrap_or_default();
     let is_requested = requested(observed, &status).is_some();
+    let is_asked = is_requested || revision::is_asked_now(&observed.site, moves);
     let broken = revision::failed(&status, moves).filter(|it| it.result == UpdateResult::RollbackFailed);
     if let Some(last) = broken.filter(|_| !retries(observed, &status)) {
         let report = failed(last.result, last.message.clone().unwrap_or_default());
@@ -78,15 +81,21 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
     }
     let refused = why_not_moved(observed, &status, moves).is_some_and(|(reason, _)| match reason {
         Reason::UpdateFailed => !retries(observed, &status) && !is_requested,
-        Reason::UpdateManual => !is_requested,
+        Reason::UpdateManual => !is_asked,
         _ => true,
     });
-    let is_released = is_requested || revision::is_released(&observed.site, bench, moves);
+    let is_released = is_asked || revision::is_released(&observed.site, bench, moves);
     let waits = is_rolling_out(bench) || lacks_app(bench) || !is_released;
     // What a user changed comes first.
     let is_changed = status.configuration.as_ref() != Some(&site.wanted.hash);
     if refused || waits || is_changed || under_way(observed).is_some() || operation::running_job(observed).is_some() {
         return Next::go();
+    }
+    let opening = revision::opening(&observed.site, bench, observed.now);
+    if opening.is_closed() && !is_asked {
+        let again_after =
+            opening.changes_at().map(|at| Duration::try_from(at.duration_since(observed.now)).unwrap_or_default());
+        return Next::Go(Plan { again_after, ..Plan::default() });
     }
     let goal = UpdateGoal { moves: Some(moves), ..goal(observed, bench) };
     Next::End(progress(site, bench, goal, None))

@@ -25,9 +25,12 @@ use super::{
     record,
 };
 use crate::{
-    controllers::bench::{
-        build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
-        seen::is_rolling_out,
+    controllers::{
+        bench::{
+            build::{GUNICORN_WORKERS_AND_THREADS, worker_scaling},
+            seen::is_rolling_out,
+        },
+        windows::Windows,
     },
     domain::{condition, key::Key, labels, names::module},
 };
@@ -131,6 +134,10 @@ fn refuse(observed: &Observed) -> Result<(), Report> {
     if let Some(key) = spec.site_config.keys().find(|key| spec.site_config_secret_refs.contains_key(*key)) {
         let message = format!("siteConfig and siteConfigSecretRefs both have {key}: remove one");
         return failed(Stage::Init, Reason::SiteConfigRefused, message);
+    }
+    let windows = spec.update.as_ref().map(|it| it.windows.as_slice()).unwrap_or_default();
+    if let Err(message) = Windows::parse(windows, &Key::of(observed.site.as_ref()).to_string()) {
+        return failed(Stage::Init, Reason::WindowInvalid, format!("update.{message}"));
     }
     Ok(())
 }

@@ -327,3 +327,18 @@ fn a_bench_that_cannot_have_two_says_so() {
         Some("RevisionsNotSupported")
     );
 }
+
+#[test]
+fn a_window_that_never_opens_is_refused() {
+    let mut world = observed(with(
+        None,
+        json!({"windows": [{"schedule": "0 1 * * *", "duration": "1h", "timeZone": "Mars/Olympus"}]}),
+    ));
+    let next = plan(&world);
+    assert!(next.steps.is_empty());
+    apply(&mut world, &next);
+    let status = status_of(&world);
+    let ready = condition::find(&status.conditions, "Ready").expect("the condition");
+    assert_eq!(ready.reason, "WindowInvalid");
+    assert!(ready.message.starts_with("updateStrategy.windows[0].schedule: "), "{}", ready.message);
+}

@@ -5,7 +5,7 @@ use k8s_openapi::jiff::SignedDuration;
 use super::{
     super::{
         placed::PlacedSite,
-        waves::{Release, Sight, next, rank},
+        waves::{Release, Sight, again_after, next, rank},
     },
     *,
 };
@@ -255,4 +255,27 @@ fn each_revision_has_an_order_of_its_own() {
     };
     let both = first(2).intersection(&first(3)).count();
     assert!(both < 12, "{both} of 50 go first both times");
+}
+
+/// Sites wait for a window; until when, the bench says.
+#[test]
+fn outside_its_windows_it_says_when_the_next_one_opens() {
+    let windows = json!([{"schedule": "0 1 * * *", "duration": "2h"}]);
+    let mut course = Course::new(10, json!({"waves": ["50%", "100%"], "windows": windows, "minSuccessTime": "30m"}));
+    let opens = |course: &mut Course| {
+        course.is(RolloutPhase::Progressing, None).window_opens_at.map(|it| it.0.as_second() / 60)
+    };
+    let again = |course: &Course| again_after(&course.bench, course.now).map(|it| it.as_secs() / 60);
+    assert_eq!(opens(&mut course), Some(60));
+    assert_eq!(again(&course), Some(60), "exactly then");
+    course.wait(60);
+    assert_eq!((opens(&mut course), again(&course)), (None, Some(120)), "open, until it closes");
+    course.wait(120);
+    assert_eq!(opens(&mut course), Some(25 * 60), "sites that did not move wait for the next one");
+    course.wait(22 * 60);
+    course.move_all();
+    let rollout = course.is(RolloutPhase::Soaking, None);
+    assert_eq!((rollout.window_opens_at, again(&course)), (None, Some(30)));
+    course.wait(150);
+    assert_eq!(opens(&mut course), Some(49 * 60), "the next wave");
 }

@@ -20,6 +20,7 @@ mod secret_keys;
 mod settings;
 mod tenants;
 mod update;
+mod windows;
 
 use std::{collections::BTreeMap, sync::Arc};
 

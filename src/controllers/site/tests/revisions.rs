@@ -12,7 +12,7 @@ use super::{
 use crate::controllers::job::Failure;
 
 /// The bench has another image as revision 2, beside revision 1 with the image of before.
-fn second_revision(world: &mut Observed, schema: &str, complete: bool) {
+pub(super) fn second_revision(world: &mut Observed, schema: &str, complete: bool) {
     let before = world.bench.as_ref().and_then(|it| it.status.clone()).expect("a status").apps;
     image(world, schema, if complete { Stage::Complete } else { Stage::Inspected });
     let mut bench = FrappeBench::clone(world.bench.as_deref().expect("a bench"));
@@ -35,7 +35,7 @@ fn second_revision(world: &mut Observed, schema: &str, complete: bool) {
 }
 
 /// The rollout is in this phase, and sites up to this rank may move.
-fn released(world: &mut Observed, phase: RolloutPhase, up_to: &str) {
+pub(super) fn released(world: &mut Observed, phase: RolloutPhase, up_to: &str) {
     let mut bench = FrappeBench::clone(world.bench.as_deref().expect("a bench"));
     let rollout = bench.status.get_or_insert_default().rollout.as_mut().expect("a rollout");
     rollout.phase = phase;

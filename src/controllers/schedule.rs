@@ -1,4 +1,4 @@
-//! When a backup is due. Pure.
+//! Schedules of cron: when a backup is due, and when a window opens. Pure.
 
 use cronexpr::{Crontab, FallbackTimezoneOption, MakeTimestamp, ParseOptions};
 use jiff::{SignedDuration, Timestamp};
