@@ -91,6 +91,11 @@ impl<S: Send + Sync + 'static> Controller<S> {
         self
     }
 
+    /// With another number of reconciles at once.
+    pub(crate) fn at_once(self, in_flight_max: usize) -> Self {
+        Self { in_flight_max, ..self }
+    }
+
     /// Runs until `stop`.
     pub(crate) async fn run(
         self,

@@ -204,7 +204,7 @@ impl<K: Object> Builder<K> {
         Self { rates, ..self }
     }
 
-    /// Most reconciles at once in this replica, over all lanes. Default: 16.
+    /// Most reconciles of each kind at once in this replica, over all lanes. Default: 16.
     pub fn at_once(self, in_flight_max: usize) -> Self {
         Self { in_flight_max, ..self }
     }
@@ -296,7 +296,9 @@ impl<K: Object> Builder<K> {
             Objects { session: session.clone(), stores: Arc::new(stores), plan: Arc::clone(&plan) }
         };
         let built = Sharded::new(self.connection, self.settings, begin).by_hash(probe).controller(controller);
-        self.others.into_iter().fold(built, Sharded::controller).invalid(invalid)
+        // `at_once` may have been called after `coordinates`.
+        let others = self.others.into_iter().map(|it| it.at_once(self.in_flight_max));
+        others.fold(built, Sharded::controller).invalid(invalid)
     }
 }
 

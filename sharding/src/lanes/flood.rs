@@ -134,3 +134,22 @@ async fn nobody_starves_in_a_closed_loop_over_capacity() {
     println!("runs in 25 s of a key, least and most: high {:?}, normal {:?}, low {:?}", range(0), range(1), range(2));
     assert!((0..2000).all(|key| seen.runs.contains_key(&(0, key))), "none starves, of whatever priority");
 }
+
+/// However many lanes have work and room, no more run at once than the member allows, and all that it allows.
+#[tokio::test(start_paused = true)]
+async fn no_more_run_at_once_than_the_member_allows() {
+    const AT_ONCE: usize = 7;
+    let work = Duration::from_millis(50);
+    let world = world(AT_ONCE, 5, work, false);
+    (0..10).for_each(|lane| (0..5).for_each(|key| world.queue.push(lane, (lane, key), Priority::Normal)));
+    let begun = Instant::now();
+    let mut most = 0;
+    while world.seen.lock().unwrap().runs.len() < 50 {
+        tokio::time::sleep(work / 2).await;
+        most = most.max(world.seen.lock().unwrap().in_flight.values().sum());
+    }
+    let took = begun.elapsed();
+    world.stop.cancel();
+    assert_eq!(most, AT_ONCE);
+    assert!(took < 9 * work, "{took:?}");
+}

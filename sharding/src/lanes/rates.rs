@@ -2,14 +2,16 @@
 
 #[cfg(not(feature = "rates"))]
 use std::marker::PhantomData;
-use std::{hash::Hash, time::Instant};
 #[cfg(feature = "rates")]
-use std::{num::NonZeroU32, time::Duration};
+use std::num::NonZeroU32;
+use std::{hash::Hash, time::Instant};
 
 #[cfg(feature = "rates")]
 use governor::{
-    DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter,
-    clock::{Clock as _, DefaultClock},
+    Quota, RateLimiter,
+    clock::Clock,
+    middleware::NoOpMiddleware,
+    state::{InMemoryState, NotKeyed, keyed::DefaultKeyedStateStore},
 };
 
 /// Reconciles that may start in a second; 0 for as many as come. Twice as many may start at once after a pause.
@@ -25,12 +27,29 @@ pub struct Rates {
 #[cfg(feature = "rates")]
 const SWEEP_ABOVE: usize = 1024;
 
+/// The runtime's clock, as of everything else in the queue: in a simulation, rates are of virtual seconds.
+#[cfg(feature = "rates")]
+#[derive(Clone)]
+struct RuntimeClock;
+
+#[cfg(feature = "rates")]
+impl Clock for RuntimeClock {
+    type Instant = Instant;
+
+    fn now(&self) -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+}
+
+#[cfg(feature = "rates")]
+type Limiter<K, S> = RateLimiter<K, S, RuntimeClock, NoOpMiddleware<Instant>>;
+
 /// Buckets that are full at the beginning.
 #[cfg(feature = "rates")]
 pub struct Buckets<L: Hash + Eq + Clone> {
     rates: Rates,
-    member: Option<DefaultDirectRateLimiter>,
-    lanes: Option<DefaultKeyedRateLimiter<L>>,
+    member: Option<Limiter<NotKeyed, InMemoryState>>,
+    lanes: Option<Limiter<L, DefaultKeyedStateStore<L>>>,
     /// Whether a token of the member was taken that no reconcile has used yet.
     token: bool,
 }
@@ -43,8 +62,9 @@ impl<L: Hash + Eq + Clone> Buckets<L> {
             let rate = NonZeroU32::new(rate)?;
             Some(Quota::per_second(rate).allow_burst(rate.saturating_mul(NonZeroU32::MIN.saturating_add(1))))
         };
-        let member = quota(rates.member_per_second).map(RateLimiter::direct);
-        let lanes = quota(rates.lane_per_second).map(RateLimiter::keyed);
+        let member = quota(rates.member_per_second).map(|quota| RateLimiter::direct_with_clock(quota, RuntimeClock));
+        let lanes = quota(rates.lane_per_second);
+        let lanes = lanes.map(|quota| RateLimiter::new(quota, DefaultKeyedStateStore::default(), RuntimeClock));
         Self { rates, member, lanes, token: false }
     }
 
@@ -63,7 +83,7 @@ impl<L: Hash + Eq + Clone> Buckets<L> {
                 self.token = true;
                 None
             }
-            Err(until) => Some(after(until.wait_time_from(DefaultClock::default().now()))),
+            Err(until) => Some(until.earliest_possible()),
         }
     }
 
@@ -74,18 +94,13 @@ impl<L: Hash + Eq + Clone> Buckets<L> {
             lanes.retain_recent();
             lanes.shrink_to_fit();
         }
-        lanes.check_key(lane).err().map(|until| after(until.wait_time_from(DefaultClock::default().now())))
+        lanes.check_key(lane).err().map(|until| until.earliest_possible())
     }
 
     /// A reconcile has begun: the member's token is used.
     pub fn started(&mut self) {
         self.token = false;
     }
-}
-
-#[cfg(feature = "rates")]
-fn after(wait: Duration) -> Instant {
-    Instant::now() + wait
 }
 
 /// No buckets: as many may start as come.

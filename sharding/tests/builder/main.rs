@@ -14,10 +14,12 @@ use std::{
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube::ResourceExt as _;
-use kube_sharding::{Kind, Outcome, Settings, coordinated, election::Unelected, key::Key, sharded, wire::Names};
+use kube_sharding::{
+    Kind, Outcome, Settings, coordinated, election::Unelected, key::Key, lanes::rates::Rates, sharded, wire::Names,
+};
 use kube_sharding_sim::{Fault, Fleet, Server, in_virtual_time};
 use serde_json::json;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
@@ -151,5 +153,76 @@ fn any_member_coordinates_where_none_is_elected() {
         fleet.stop(second);
         sleep(Duration::from_secs(5)).await;
         assert_eq!(*runs.lock().unwrap(), [first, second, third].map(|it| format!("replica-{it}")));
+    });
+}
+
+/// Reconciles of one replica, which take their time: when they started, and the most at once.
+#[derive(Default)]
+struct Taken {
+    starts: Vec<Instant>,
+    now: usize,
+    most: usize,
+}
+
+/// Notes a reconcile that takes a second.
+async fn take(taken: Arc<Mutex<Taken>>) -> Result<Outcome, kube::Error> {
+    {
+        let mut taken = taken.lock().unwrap();
+        taken.starts.push(Instant::now());
+        taken.now += 1;
+        taken.most = taken.most.max(taken.now);
+    }
+    sleep(Duration::from_secs(1)).await;
+    taken.lock().unwrap().now -= 1;
+    Ok(Outcome::Done)
+}
+
+/// The limit of reconciles at once is that of each kind, also of one that was added before.
+#[test]
+fn no_more_run_at_once_than_the_builder_was_told() {
+    const SECRETS_MADE: usize = 9;
+    in_virtual_time(5, async {
+        let server = server(10);
+        for number in 0..SECRETS_MADE {
+            let metadata = json!({"name": format!("secret-{number}"), "namespace": "default"});
+            server.create_by_hand(SECRETS, &json!({"metadata": metadata}));
+        }
+        let (maps, secrets) = (Arc::new(Mutex::new(Taken::default())), Arc::new(Mutex::new(Taken::default())));
+        let (of_maps, of_secrets) = (Arc::clone(&maps), Arc::clone(&secrets));
+        let mut fleet = Fleet::new(5, &server, names(), move |connection, settings| {
+            let (of_maps, of_secrets) = (Arc::clone(&of_maps), Arc::clone(&of_secrets));
+            let kind = sharded(Kind::<ConfigMap>::new(), connection, settings);
+            let both = kind.coordinates(Kind::<Secret>::new(), move |_, _| take(Arc::clone(&of_secrets)));
+            both.at_once(3).reconcile(move |_, _| take(Arc::clone(&of_maps))).run()
+        });
+        fleet.start();
+        sleep(SETTLED).await;
+        let of = |taken: &Mutex<Taken>| {
+            let taken = taken.lock().unwrap();
+            (taken.starts.len(), taken.most)
+        };
+        assert_eq!((of(&maps), of(&secrets)), ((10, 3), (SECRETS_MADE, 3)));
+    });
+}
+
+/// Rates are of virtual seconds where time is virtual.
+#[test]
+fn no_more_start_in_a_second_than_the_builder_was_told() {
+    in_virtual_time(6, async {
+        let (server, taken) = (server(60), Arc::new(Mutex::new(Taken::default())));
+        let log = Arc::clone(&taken);
+        let mut fleet = Fleet::new(6, &server, names(), move |connection, settings| {
+            let log = Arc::clone(&log);
+            let kind = sharded(Kind::<ConfigMap>::new(), connection, settings).at_once(60);
+            let limited = kind.rates(Rates { member_per_second: 5, lane_per_second: 0 });
+            limited.reconcile(move |_, _| take(Arc::clone(&log))).run()
+        });
+        fleet.start();
+        sleep(SETTLED).await;
+        let starts = &taken.lock().unwrap().starts;
+        assert_eq!(starts.len(), 60);
+        // Ten at once, and then five in a second.
+        let took = starts[59] - starts[0];
+        assert!((Duration::from_secs(10)..Duration::from_millis(10_500)).contains(&took), "{took:?}");
     });
 }
