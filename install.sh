@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=bbeb43e041b22b69d7840a2ad4a3db09395ca9dca6a81c28cb6e65a33afd2e02
+sha256=eb2f77dc83b0687677cfc039d9c1284b2bfd2dd65e04a51baea6ccf2b77e339b
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -162,6 +162,26 @@ fn validation(named: Named, index: usize) -> Value {
     json!({"expression": format!("size({all}) <= {index} || {asked}"), "messageExpression": message, "reason": "Forbidden"})
 }
 
+/// Fields of a template of pods by which a pod gets what belongs to others: whoever may create pods in the namespace has that already.
+const OF_PODS: [&str; 5] = ["serviceAccountName", "envFrom", "volumes", "initContainers", "sidecars"];
+
+/// Whether the user may create pods, if a bench's templates name objects for them.
+fn templates_validation() -> Value {
+    let templates = |object: &str| format!("{}.orValue({{}})", optional(object, "componentTemplates"));
+    let (now, before) = (templates("object"), templates("oldObject"));
+    let fields: Vec<String> = OF_PODS.iter().map(|it| format!("{now}[k].?{it}.hasValue()")).collect();
+    let of_env = format!("{now}[k].?env.orValue([]).exists(it, it.?valueFrom.hasValue())");
+    let named = format!("{now}.exists(k, {} || {of_env})", fields.join(" || "));
+    let same = format!("(oldObject != null && {now} == {before})");
+    let allowed = "authorizer.group('').resource('pods').namespace(request.namespace).check('create').allowed()";
+    json!({
+        "expression": format!("{same} || !{named} || {allowed}"),
+        "message": "componentTemplates with accounts, volumes, containers, or variables from other objects need the right to create pods \
+                    in the namespace",
+        "reason": "Forbidden",
+    })
+}
+
 /// The policy of one kind and its binding.
 fn policy(plural: &str) -> [Value; 2] {
     let name = format!("frappe-operator-references-of-{plural}");
@@ -179,6 +199,7 @@ fn policy(plural: &str) -> [Value; 2] {
         let most = if *named == Named::Secret { SECRETS_MAX } else { 1 };
         validations.extend((0..most).map(|index| validation(*named, index)));
     }
+    validations.extend((plural == "frappebenches").then(templates_validation));
     let policy = json!({
         "apiVersion": api_version, "kind": "ValidatingAdmissionPolicy", "metadata": {"name": name},
         "spec": {
@@ -250,7 +271,8 @@ mod tests {
             let spec = &json["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
             let mut found = BTreeSet::new();
             named(spec, "", "", &mut found);
-            found.retain(|it| !OTHERS.contains(&it.as_str()));
+            // Of templates, whether the user may create pods.
+            found.retain(|it| !OTHERS.contains(&it.as_str()) && !it.starts_with("componentTemplates."));
             all.extend(found.into_iter().map(|path| format!("{plural} {path}")));
         }
         let listed: BTreeSet<String> = REFERENCES.iter().map(|(plural, path, ..)| format!("{plural} {path}")).collect();

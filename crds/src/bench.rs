@@ -1,5 +1,7 @@
 //! FrappeBench: the infrastructure that many sites share.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::{PodSecurityContext, SecurityContext};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -17,6 +19,7 @@ pub use crate::bench_waves::{Canary, FailedSite, PauseReason, Percentage, Promot
 use crate::common::{DatabaseConfig, LocalReference, NamespacedReference, Quantity, Resources, SecretReference};
 pub use crate::{
     duration::Duration,
+    pod_templates::{ComponentTemplate, PullPolicy},
     window::{CronExpression, TimeZone, Window},
 };
 
@@ -76,6 +79,11 @@ pub struct FrappeBenchSpec {
     /// Resource requests and limits of each component.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub component_resources: Option<ComponentResources>,
+    /// What the pods of each component have beside what the operator gives them. Keys: `all`, `jobs`, and the names of components.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 12))]
+    #[x_kube(validation = Rule::new("self.all(k, k in ['all', 'jobs', 'gunicorn', 'nginx', 'socketio', 'scheduler', 'worker-default', 'worker-long', 'worker-short', 'redis-cache', 'redis-queue'])").message("keys of componentTemplates are all, jobs, gunicorn, nginx, socketio, scheduler, worker-default, worker-long, worker-short, redis-cache and redis-queue"))]
+    pub component_templates: BTreeMap<String, ComponentTemplate>,
     /// Redis servers for the cache and for the job queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_config: Option<RedisConfig>,
@@ -197,28 +205,6 @@ pub struct GitSource {
     #[schemars(length(min = 1, max = 256))]
     #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_][A-Za-z0-9_./-]*$')").message("branch must be a Git branch or tag name, such as main or version-15"))]
     pub branch: Option<String>,
-}
-
-/// When the kubelet pulls an image.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum PullPolicy {
-    /// Pull at every start of a container.
-    Always,
-    /// Never pull; the image must be on the node.
-    Never,
-    /// Pull if the image is not on the node.
-    IfNotPresent,
-}
-
-impl PullPolicy {
-    /// The value in the Kubernetes API.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Always => "Always",
-            Self::Never => "Never",
-            Self::IfNotPresent => "IfNotPresent",
-        }
-    }
 }
 
 /// Image of the bench. A repository without a tag gets `frappeVersion` as its tag, unchanged.

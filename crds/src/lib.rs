@@ -16,6 +16,7 @@ pub mod common;
 pub mod domain;
 mod duration;
 pub mod manifest;
+pub mod pod_templates;
 pub mod site;
 mod site_route;
 mod window;

@@ -27,6 +27,14 @@ const ITEMS_MAX: i64 = 64;
 /// Longest value of a map, and of an entry of any type.
 const VALUE_CHARACTERS_MAX: i64 = 4096;
 
+/// Fields below which the types are Kubernetes' own, with its long descriptions.
+const KUBERNETES_TYPES: [&str; 4] = [
+    "/properties/security",
+    "/properties/networkPolicy/properties/ingress",
+    "/properties/networkPolicy/properties/egress",
+    "/properties/componentTemplates/additionalProperties",
+];
+
 /// The CustomResourceDefinitions of this API, in which every value has a bound.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
     vec![FrappeBench::crd(), FrappeSite::crd(), SiteBackup::crd(), FrappeDomain::crd()]
@@ -44,6 +52,11 @@ fn bounded(definition: CustomResourceDefinition) -> CustomResourceDefinition {
     for version in whole["spec"]["versions"].as_array_mut().into_iter().flatten() {
         if let Some(spec) = version.pointer_mut("/schema/openAPIV3Schema/properties/spec") {
             bound(spec, TEXT_CHARACTERS_MAX);
+            for path in KUBERNETES_TYPES {
+                if let Some(field) = spec.pointer_mut(path) {
+                    first_sentences(field);
+                }
+            }
         }
     }
     serde_json::from_value(whole).expect("it was one before")
@@ -76,5 +89,46 @@ fn bound(schema: &mut Value, text_max: i64) {
     }
     for property in fields.get_mut("properties").and_then(Value::as_object_mut).into_iter().flatten() {
         bound(property.1, text_max);
+    }
+}
+
+/// Shortens the descriptions of everything in a schema to their first sentences, but not its own.
+fn first_sentences(schema: &mut Value) {
+    let Some(fields) = schema.as_object_mut() else { return };
+    let inner = ["items", "additionalProperties"];
+    let mut below: Vec<&mut Value> = Vec::new();
+    for (name, value) in fields.iter_mut() {
+        if name == "properties" {
+            below.extend(value.as_object_mut().into_iter().flatten().map(|(_, it)| it));
+        } else if inner.contains(&name.as_str()) {
+            below.push(value);
+        }
+    }
+    for it in below {
+        if let Some(Value::String(text)) = it.get_mut("description") {
+            *text = first_sentence(text);
+        }
+        first_sentences(it);
+    }
+}
+
+/// The text up to the end of its first sentence, which a blank line also ends.
+fn first_sentence(text: &str) -> String {
+    let paragraph = text.split("\n\n").next().unwrap_or_default();
+    let line = paragraph.split_whitespace().collect::<Vec<_>>().join(" ");
+    line.split_once(". ").map_or(line.clone(), |(first, _)| format!("{first}."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sentence_ends_with_a_period_or_a_blank_line() {
+        for (text, first) in
+            [("One.\nTwo.", "One."), ("One. Two.", "One."), ("One\n\nTwo.", "One"), ("v1.2 of\n  it", "v1.2 of it")]
+        {
+            assert_eq!(first_sentence(text), first);
+        }
     }
 }

@@ -2,16 +2,19 @@
 
 use std::{fs, path::Path};
 
-/// Largest CustomResourceDefinition file, in bytes: a client-side `kubectl apply` keeps a second copy in an annotation
-/// of at most 262,144 bytes, and Helm keeps all files in one Secret of 1 MiB.
-const FILE_SIZE_MAX_BYTES: usize = 150_000;
+/// Largest CustomResourceDefinition as JSON, in bytes: a client-side `kubectl apply` keeps a second copy in an annotation of at most
+/// 262,144 bytes, and Helm keeps all files, compressed, in one Secret of 1 MiB.
+const JSON_SIZE_MAX_BYTES: usize = 220_000;
 
 #[test]
 fn the_yaml_files_are_generated_from_the_types() {
     for (name, yaml) in frappe_crds::manifest::files() {
         let on_disk = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(&name)).unwrap_or_default();
         assert!(on_disk == yaml, "crds/{name} is out of date: run `cargo run -p frappe-crds --example crdgen`");
-        assert!(yaml.len() < FILE_SIZE_MAX_BYTES, "crds/{name} has {} bytes", yaml.len());
+    }
+    for crd in frappe_crds::manifest::definitions() {
+        let size = serde_json::to_string(&crd).expect("a CustomResourceDefinition serializes").len();
+        assert!(size < JSON_SIZE_MAX_BYTES, "{} has {size} bytes", crd.spec.names.plural);
     }
 }
 

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// Every leaf of a CRD's spec, by its path; `[]` stands for the items of a list. Fields in `whole` are leaves.
+/// Every leaf of a CRD's spec, by its path; `[]` stands for the items of a list; the keys of a map are left out. Fields in `whole` are leaves.
 pub(super) fn leaves_of(definition: &Value, whole: &[&str]) -> BTreeSet<String> {
     fn walk(schema: &Value, path: &str, whole: &[&str], leaves: &mut BTreeSet<String>) {
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-            let items = &field["items"];
-            if whole.contains(&name.as_str()) || (field["properties"].is_null() && items["properties"].is_null()) {
+            let (items, values) = (&field["items"], &field["additionalProperties"]);
+            let below = [field, items, values].into_iter().any(|it| it["properties"].is_object());
+            if whole.contains(&name.as_str()) || !below {
                 leaves.insert(here);
+            } else if values["properties"].is_object() {
+                walk(values, &here, whole, leaves);
             } else if items["properties"].is_object() {
                 walk(items, &format!("{here}[]"), whole, leaves);
             } else {

@@ -3,6 +3,7 @@
 
 use serde_json::Value;
 
+use crate::controllers::bench::build::{is_container, is_ours};
 use crate::domain::{
     labels::{MANAGED_BY, MANAGER},
     object::Desired,
@@ -42,6 +43,9 @@ fn pod(pod: &Value, body: &Value) -> Vec<String> {
     let named = |name: &Value| {
         volumes.iter().any(|it| it["name"] == *name) || claims.iter().any(|it| it["metadata"]["name"] == *name)
     };
+    for volume in volumes.iter().filter_map(|it| it["name"].as_str()).filter(|it| !is_ours(it)) {
+        wrong.push(format!("volume {volume} could be one of a template"));
+    }
     let security = &pod["securityContext"];
     if pod["automountServiceAccountToken"] != false {
         wrong.push("mounts a service account token".to_owned());
@@ -49,7 +53,11 @@ fn pod(pod: &Value, body: &Value) -> Vec<String> {
     if security["runAsNonRoot"] != true || security["seccompProfile"]["type"] != "RuntimeDefault" {
         wrong.push("the pod does not pass the restricted Pod Security Standard".to_owned());
     }
-    for container in pod["containers"].as_array().into_iter().flatten() {
+    let containers = ["initContainers", "containers"].into_iter().filter_map(|it| pod[it].as_array()).flatten();
+    for container in containers {
+        if !is_container(container["name"].as_str().unwrap_or_default()) {
+            wrong.push(format!("container {} could be one of a template", container["name"]));
+        }
         let own = &container["securityContext"];
         if own["allowPrivilegeEscalation"] != false || own["capabilities"]["drop"] != serde_json::json!(["ALL"]) {
             wrong.push("a container does not pass the restricted Pod Security Standard".to_owned());

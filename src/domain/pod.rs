@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    DeepMerge,
     api::core::v1::{
-        ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, KeyToPath,
+        Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, KeyToPath,
         PersistentVolumeClaimVolumeSource, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements,
-        SecretProjection, SecretVolumeSource, TCPSocketAction, Volume, VolumeMount, VolumeProjection,
+        SecretProjection, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -187,6 +188,23 @@ pub fn resources([cpu, memory, cpu_limit, memory_limit]: [&str; 4]) -> ResourceR
     }
 }
 
+/// Security context of a container by the restricted Pod Security Standard.
+pub fn without_privileges() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
+        ..SecurityContext::default()
+    }
+}
+
+/// Merges field by field; `over` has precedence.
+pub fn merged<T: DeepMerge>(mut base: T, over: Option<T>) -> T {
+    if let Some(over) = over {
+        base.merge_from(over);
+    }
+    base
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -211,5 +229,26 @@ mod tests {
         assert_eq!((secret.mount.name.as_str(), secret.mount.read_only), ("password", Some(true)));
         let source = secret.volume.secret.expect("a Secret");
         assert_eq!((source.secret_name.as_deref(), source.default_mode), (Some("of-redis"), Some(0o440)));
+    }
+
+    #[test]
+    fn the_users_security_is_merged_over_the_defaults() {
+        let own = SecurityContext {
+            privileged: Some(false),
+            allow_privilege_escalation: Some(true),
+            capabilities: Some(Capabilities { add: Some(vec!["CHOWN".to_owned()]), drop: None }),
+            ..SecurityContext::default()
+        };
+        let expected = SecurityContext {
+            privileged: Some(false),
+            allow_privilege_escalation: Some(true),
+            capabilities: Some(Capabilities {
+                add: Some(vec!["CHOWN".to_owned()]),
+                drop: Some(vec!["ALL".to_owned()]),
+            }),
+            ..SecurityContext::default()
+        };
+        assert_eq!(merged(without_privileges(), Some(own)), expected);
+        assert_eq!(merged(without_privileges(), None), without_privileges());
     }
 }

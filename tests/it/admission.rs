@@ -88,6 +88,7 @@ fn users() -> String {
     let reads = json!([
         rule("", &["secrets", "persistentvolumeclaims"], &["get"]),
         rule("", &["serviceaccounts"], &["impersonate"]),
+        rule("", &["pods"], &["create"]),
     ]);
     let servers = json!([rule("k8s.mariadb.com", &["mariadbs"], &["get"])]);
     format!(
@@ -127,11 +128,36 @@ async fn world() -> World {
     world
 }
 
+/// A template names objects for pods: only who may create pods in the namespace may have one.
+fn a_template_with_objects_needs_the_right_to_create_pods(users: &Users, gitops: &str) {
+    let bench = |template: Value| object("frappebenches", "probe", &json!({"componentTemplates": {"jobs": template}}));
+    let container = json!([{"name": "a", "image": "a"}]);
+    for (template, allowed) in [
+        (json!({"nodeSelector": {"a": "b"}, "env": [{"name": "A", "value": "b"}]}), true),
+        (json!({"serviceAccountName": NAME}), false),
+        (json!({"envFrom": [{"secretRef": {"name": NAME}}]}), false),
+        (json!({"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": NAME, "key": "a"}}}]}), false),
+        (json!({"volumes": [{"name": "a", "secret": {"secretName": NAME}}]}), false),
+        (json!({"initContainers": container}), false),
+        (json!({"sidecars": container}), false),
+    ] {
+        let text = bench(template);
+        let said = users.try_create("siteonly", &text);
+        assert_eq!(said.is_ok(), allowed, "{text}: {said:?}");
+        assert!(said.err().is_none_or(|it| it.contains("need the right to create pods")), "{text}");
+        users.try_create(gitops, &text).expect("who may create pods");
+    }
+    let message =
+        users.try_create(gitops, &object("frappebenches", "probe", &json!({"componentTemplates": {"web": {}}})));
+    assert!(message.expect_err("an unknown component").contains("keys of componentTemplates are all, jobs"));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_references_only_readable_objects() {
     let world = world().await;
     let users = Users(&world);
     let gitops = format!("system:serviceaccount:{SPACE}:gitops");
+    a_template_with_objects_needs_the_right_to_create_pods(&users, &gitops);
     for (plural, path, named, _) in REFERENCES {
         let text = object(plural, "probe", &change(plural, path, NAME));
         let message = users.try_create("siteonly", &text).expect_err(path);

@@ -51,6 +51,7 @@ fn changes() -> [Value; 3] {
                 "securityContext": {"readOnlyRootFilesystem": true},
             },
             "workerAutoscaling": {"default": scaling, "long": scaling, "short": scaling},
+            "componentTemplates": templates(),
         }),
         json!({
             "networkPolicy": {"enabled": false}, "monitoring": {"enabled": false}, "gitConfig": {"enabled": false},
@@ -62,6 +63,28 @@ fn changes() -> [Value; 3] {
             "redisConfig": {"passwordSecretRef": {"name": "redis"}, "cache": {"memory": "2Gi"}},
         }),
     ]
+}
+
+/// Templates of pods with each kind of field.
+fn templates() -> Value {
+    let mount = |path: &str| json!([{"name": "ca", "mountPath": path}]);
+    let security = json!({"runAsNonRoot": true, "runAsUser": 7});
+    json!({
+        "all": {
+            "labels": {"team": "a"}, "annotations": {"note": "a"}, "tolerations": [{"key": "frappe", "operator": "Exists"}],
+            "serviceAccountName": "web", "env": [{"name": "HTTP_PROXY", "value": "http://proxy.example.com"}],
+            "volumes": [{"name": "ca", "configMap": {"name": "ca", "optional": true}}], "volumeMounts": mount("/etc/ssl/own"),
+        },
+        "gunicorn": {
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+                {"weight": 1, "podAffinityTerm": {"topologyKey": "rack", "labelSelector": {"matchLabels": {"team": "a"}}}}]}},
+            "topologySpreadConstraints": [{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "ScheduleAnyway"}],
+            "initContainers": [{"name": "wait", "image": "busybox", "command": ["true"], "volumeMounts": mount("/ca")}],
+            "sidecars": [{"name": "proxy", "image": "envoy", "ports": [{"containerPort": 9901}], "securityContext": security}],
+        },
+        "jobs": {"envFrom": [{"configMapRef": {"name": "proxy", "optional": true}}]},
+        "redis-queue": {"podSecurityContext": {"supplementalGroups": [7]}},
+    })
 }
 
 /// The fields of a bench's objects and status.
@@ -186,6 +209,7 @@ async fn a_reverted_edit_of_a_bench_restores_every_object() {
     });
     let ground = json!({"apiVersion": "v1", "kind": "List", "items": [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SPACE}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "web", "namespace": SPACE}},
         {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "redis", "namespace": SPACE}, "stringData": {"password": "p"}},
         {"apiVersion": "vyogo.tech/v1alpha1", "kind": "FrappeBench", "metadata": {"name": "bench", "namespace": SPACE}, "spec": base},
     ]});

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use frappe_crds::{
     SiteBackup,
+    pod_templates::JOBS,
     site::{BackupOperation, BackupOperationKind},
 };
 use k8s_openapi::{
-    api::core::v1::{Container, EmptyDirVolumeSource, PodSpec, SecurityContext, VolumeProjection},
+    api::core::v1::{Container, EmptyDirVolumeSource, PodTemplateSpec, SecurityContext, VolumeProjection},
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde::Serialize;
@@ -17,7 +18,7 @@ use crate::{
     controllers::{
         bench::{build as bench, model::Input as BenchInput},
         site::{
-            build::{Time, account_sources, job_of, request},
+            build::{Time, account_sources, job_of, labels_of, request},
             model::Subject,
             under_way::job_key,
         },
@@ -72,20 +73,20 @@ pub(super) fn job(
     operation: &BackupOperation,
 ) -> Desired {
     let carry = transfer_request(input, backup, storage, operation);
-    let transfer = Transfer { input, bench, image, storage, carry: &carry };
-    let pod = if operation.kind == BackupOperationKind::Remove {
-        transfer.alone()
-    } else {
-        let [first, last] = commands(input, backup, storage, operation);
-        transfer.between(first, last)
-    };
     let component = match operation.kind {
         BackupOperationKind::Backup => "site-backup",
         BackupOperationKind::Restore => "site-restore",
         BackupOperationKind::Remove => "site-backup-removal",
     };
+    let transfer = Transfer { input, bench, image, storage, carry: &carry, component };
+    let pods = if operation.kind == BackupOperationKind::Remove {
+        transfer.alone()
+    } else {
+        let [first, last] = commands(input, backup, storage, operation);
+        transfer.between(first, last)
+    };
     let time = Time { deadline_seconds: DEADLINE_SECONDS, kept_seconds: KEPT_SECONDS };
-    job_of(input, job_key(input.place, operation), component, &time, pod)
+    job_of(input, job_key(input.place, operation), component, &time, pods)
 }
 
 /// A command of the site runner, with its request.
@@ -191,18 +192,20 @@ struct Transfer<'a> {
     image: &'a str,
     storage: &'a Storage,
     carry: &'a Request,
+    /// Label of the Job.
+    component: &'static str,
 }
 
 impl Transfer<'_> {
     /// A pod with only the transfer, without volumes of the site.
-    fn alone(&self) -> PodSpec {
+    fn alone(&self) -> PodTemplateSpec {
         let kept = self.volumes();
         let pod = bench::bare_pod(self.bench).then(self.container(&kept));
         self.own_account(pod.with_volumes(kept.into_iter().map(|it| it.volume)))
     }
 
     /// A pod whose containers run one after the other: the runner, the transfer, and the runner again.
-    fn between(&self, first: Option<Command>, last: Option<Command>) -> PodSpec {
+    fn between(&self, first: Option<Command>, last: Option<Command>) -> PodTemplateSpec {
         let limit = self.storage.spec.staging_size_limit.as_ref().map(|it| Quantity(it.0.clone()));
         let staging = EmptyDirVolumeSource { size_limit: limit, medium: None };
         let staging = Mounted::empty("staging", STAGING, staging);
@@ -215,8 +218,14 @@ impl Transfer<'_> {
         self.own_account(containers.fold(pod, Pod::then))
     }
 
-    fn own_account(&self, pod: Pod) -> PodSpec {
-        PodSpec { service_account_name: self.storage.spec.service_account_name.clone(), ..bench::for_job(pod) }
+    /// The pods of the Job, as the storage's ServiceAccount if it names one.
+    fn own_account(&self, pod: Pod) -> PodTemplateSpec {
+        let mut pods = bench::for_job(self.bench, labels_of(self.input, self.component), pod);
+        let own = self.storage.spec.service_account_name.clone();
+        if let Some(spec) = pods.spec.as_mut().filter(|_| own.is_some()) {
+            (spec.service_account, spec.service_account_name) = (own.clone(), own);
+        }
+        pods
     }
 
     /// Volumes that only the transfer mounts.
@@ -230,7 +239,7 @@ impl Transfer<'_> {
 
     fn container(&self, mounted: &[Mounted]) -> Container {
         let security =
-            SecurityContext { read_only_root_filesystem: Some(true), ..bench::container_security(self.bench) };
+            SecurityContext { read_only_root_filesystem: Some(true), ..bench::container_security(self.bench, JOBS) };
         let carry = wire::in_order(self.carry);
         Container {
             name: "transfer".to_owned(),

@@ -83,6 +83,14 @@ fn run_by_entrypoint(template: &Value) -> Value {
     template
 }
 
+/// The template of a Redis server without the Secrets for registries, which earlier versions did not set, if the live one is that.
+pub(super) fn of_server(template: &Value, live: &Value) -> Option<Value> {
+    let mut former = template.clone();
+    former["spec"].as_object_mut()?.remove("imagePullSecrets")?;
+    let lacks = live["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty);
+    (lacks && first_difference(&former, live).is_none()).then_some(former)
+}
+
 fn lacks_command(live: &Value) -> bool {
     let container = &live["spec"]["containers"][0];
     !container["command"].is_array() && !container["lifecycle"].is_object()

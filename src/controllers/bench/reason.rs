@@ -102,6 +102,8 @@ pub enum Reason {
     RevisionsNotSupported,
     /// A window of `updateStrategy.windows` cannot be parsed, or never opens.
     WindowInvalid,
+    /// A template of pods replaces what the operator needs.
+    ComponentTemplateRefused,
 }
 
 impl reason::Reason for Reason {
@@ -144,6 +146,7 @@ impl reason::Reason for Reason {
             | Self::ScalingPaused
             | Self::RevisionsNotSupported
             | Self::WindowInvalid
+            | Self::ComponentTemplateRefused
             | Self::DependentSitesExist => Class::Refused,
             Self::ConfigureFailed
             | Self::HoldFailed

@@ -210,7 +210,10 @@ fn keep(desired: &mut Desired, present: &PodTemplateSpec) {
         }
     }
     if let Some(metadata) = &mut template.metadata {
-        metadata.annotations = redis_secret(present).map(|version| entry(labels::REDIS_SECRET, version));
+        let mut annotations = metadata.annotations.take().unwrap_or_default();
+        annotations.remove(labels::REDIS_SECRET);
+        annotations.extend(redis_secret(present).into_iter().flat_map(|version| entry(labels::REDIS_SECRET, version)));
+        metadata.annotations = (!annotations.is_empty()).then_some(annotations);
     }
     *desired = desired.clone().with_spec(&spec);
 }

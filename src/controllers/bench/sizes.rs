@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{
+    earlier,
     model::{Class, Observed, Rendered},
     reason::Reason,
-    seen::{is_bound, size_bytes},
+    seen::{is_bound, lacks_pods, size_bytes},
 };
 use crate::domain::{
     live,
@@ -103,16 +104,22 @@ struct Template {
     others: Map<String, Value>,
 }
 
-/// Keeps the immutable fields of an existing StatefulSet.
+/// Keeps the immutable fields of an existing StatefulSet, and the template of its pods if only the version of the operator changed it and
+/// they run.
 pub fn keep_template(observed: &Observed, desired: Desired) -> Desired {
     if desired.kind != Kind::StatefulSet {
         return desired;
     }
     let (Some(made), Some(spec)) = (live_claim(observed, &desired), desired.spec::<Template>()) else { return desired };
     let former: Template = live::spec(made);
+    let mut others = spec.others;
+    let kept = earlier::of_server(&desired.body["spec"]["template"], &made.data["spec"]["template"]);
+    if let Some(template) = kept.filter(|_| !lacks_pods(observed, desired.component())) {
+        others.insert("template".to_owned(), template);
+    }
     desired.with_spec(&Template {
         volume_claim_templates: former.volume_claim_templates.or(spec.volume_claim_templates),
         pod_management_policy: former.pod_management_policy.or(spec.pod_management_policy),
-        others: spec.others,
+        others,
     })
 }

@@ -8,7 +8,7 @@ use frappe_crds::{
 
 use kube::ResourceExt;
 
-use super::reason::Reason;
+use super::{build, reason::Reason};
 use crate::{
     controllers::windows::Windows,
     domain::{key::Key, labels},
@@ -68,6 +68,9 @@ pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem
             );
             return problem(Reason::SecretNamespaceRefused, message);
         }
+    }
+    if let Some(message) = build::refusal(bench) {
+        return problem(Reason::ComponentTemplateRefused, message);
     }
     if let Some(message) = refuses_revisions(bench) {
         return problem(Reason::RevisionsNotSupported, message.to_owned());

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::LazyLock};
 
+use frappe_crds::pod_templates::JOBS;
 use k8s_openapi::{
     api::{
         batch::v1::{JobSpec, PodFailurePolicy, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule},
@@ -17,6 +18,7 @@ use super::{
     network::{NGINX_PORT, SOCKETIO_PORT},
     pod::{RUNNER_VOLUME, bench_pod, container, pod_labels, resources, written},
     redis::{External, USER, redis_secret},
+    template,
 };
 use crate::{
     controllers::bench::{
@@ -81,10 +83,7 @@ pub fn configure_job(input: &Input) -> Desired {
         backoff_limit: Some(4),
         pod_failure_policy: Some(fails_at_once()),
         active_deadline_seconds: Some(if code.is_some() { INSTALL_DEADLINE_SECONDS } else { DEADLINE_SECONDS }),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(pod_labels(input, "configure")), ..ObjectMeta::default() }),
-            spec: Some(for_job(pod)),
-        },
+        template: for_job(input, pod_labels(input, "configure"), pod),
         ..JobSpec::default()
     };
     let mut job = input.object("configure", "configure", spec);
@@ -99,10 +98,7 @@ pub fn hold_job(input: &Input) -> Desired {
         backoff_limit: Some(4),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
         ttl_seconds_after_finished: Some(HOLD_KEPT_SECONDS),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(pod_labels(input, "hold")), ..ObjectMeta::default() }),
-            spec: Some(for_job(runner_pod(input, &[]).then(container))),
-        },
+        template: for_job(input, pod_labels(input, "hold"), runner_pod(input, &[]).then(container)),
         ..JobSpec::default()
     };
     let mut job = input.object("hold", "hold", spec);
@@ -287,7 +283,7 @@ fn runner_volumes(input: &Input, extra: &[Mounted]) -> Vec<Mounted> {
     let memory =
         EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity("16Mi".to_owned())) };
     let own = [runner_volume(input), Mounted::empty("home", runner::HOME, memory)];
-    own.into_iter().chain(extra.iter().cloned()).chain(written(input, "runner")).collect()
+    own.into_iter().chain(extra.iter().cloned()).chain(written(input, JOBS)).collect()
 }
 
 /// The volumes with Secrets that a runner reads.
@@ -297,17 +293,19 @@ pub(in crate::controllers) fn runner_secrets(sources: Vec<VolumeProjection>) -> 
 
 /// A pod for containers with the site runner, with additional volumes.
 pub(in crate::controllers) fn runner_pod(input: &Input, extra: &[Mounted]) -> Pod {
-    bench_pod(input, GRACE_SECONDS, &runner_volumes(input, extra))
+    bench_pod(input, JOBS, GRACE_SECONDS, &runner_volumes(input, extra))
 }
 
 /// A pod of a Job of the bench without the bench's volumes.
 pub(in crate::controllers) fn bare_pod(input: &Input) -> Pod {
-    super::pod::empty_pod(input, GRACE_SECONDS)
+    super::pod::empty_pod(input, JOBS, GRACE_SECONDS)
 }
 
-/// The pod of a Job: its containers are not restarted.
-pub(in crate::controllers) fn for_job(pod: Pod) -> PodSpec {
-    PodSpec { restart_policy: Some("Never".to_owned()), ..pod.build() }
+/// The pod of a Job, with what the bench's templates add: its containers are not restarted.
+pub(in crate::controllers) fn for_job(input: &Input, labels: BTreeMap<String, String>, pod: Pod) -> PodTemplateSpec {
+    let metadata = Some(ObjectMeta { labels: Some(labels), ..ObjectMeta::default() });
+    let spec = Some(PodSpec { restart_policy: Some("Never".to_owned()), ..pod.build() });
+    template::with(template::template(input.bench, JOBS), None, PodTemplateSpec { metadata, spec })
 }
 
 /// A container that runs the site runner: `command` with a request as its only argument.
@@ -330,5 +328,5 @@ pub(in crate::controllers) fn runner_container(
         resources: Some(resources(chosen, ["500m", "512Mi", "2", "2Gi"])),
         ..Container::default()
     };
-    container(input, own, &runner_volumes(input, extra))
+    container(input, JOBS, own, &runner_volumes(input, extra))
 }

@@ -10,6 +10,7 @@ mod process;
 mod redis;
 mod scaling;
 mod storage;
+mod template;
 mod web;
 mod workers;
 
@@ -23,6 +24,9 @@ pub(in crate::controllers) use pod::container_security;
 pub(in crate::controllers) use process::{DRAIN, DRAIN_SECONDS};
 pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, password_secret, redis_secret};
 pub use scaling::{Scaling, worker_scaling};
+pub(super) use template::refusal;
+#[cfg(test)]
+pub(in crate::controllers) use template::{is_container, is_ours};
 pub(in crate::controllers) use web::GUNICORN_WORKERS_AND_THREADS;
 pub use workers::is_autoscaled;
 

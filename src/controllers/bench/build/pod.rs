@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 
 use frappe_crds::{bench::Security, common::Resources};
 use k8s_openapi::{
-    DeepMerge,
     api::{
         apps::v1::{DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment},
         core::v1::{
-            Affinity, Capabilities, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodAffinity,
-            PodAffinityTerm, PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile,
-            SecurityContext, TopologySpreadConstraint, VolumeMount,
+            Affinity, Container, EmptyDirVolumeSource, EnvVar, LocalObjectReference, PodAffinity, PodAffinityTerm,
+            PodSecurityContext, PodSpec, PodTemplateSpec, ResourceRequirements, SeccompProfile, SecurityContext,
+            TopologySpreadConstraint, VolumeMount,
         },
     },
     apimachinery::pkg::{
@@ -20,13 +19,16 @@ use k8s_openapi::{
     },
 };
 
-use super::code::{self, SITES_VOLUME};
+use super::{
+    code::{self, SITES_VOLUME},
+    template,
+};
 use crate::{
     controllers::bench::model::{BENCH_PATH, Input, WRITTEN},
     domain::{
         labels,
         names::child,
-        pod::{self, Mounted, Pod, variable},
+        pod::{self, Mounted, Pod, merged, variable, without_privileges},
         typed::Object,
     },
 };
@@ -79,15 +81,16 @@ pub(super) fn deployment(input: &Input, component: Component) -> Object<Deployme
     };
     let selector =
         LabelSelector { match_labels: Some(labels::selector(&input.name(), &named)), ..LabelSelector::default() };
-    let mut spec = bench_pod(input, grace_seconds, &volumes).then(container(input, own, &volumes)).build();
+    let mut spec = bench_pod(input, name, grace_seconds, &volumes).then(container(input, name, own, &volumes)).build();
     spec.topology_spread_constraints =
         (!input.single_node()).then(|| [ZONE, NODE].map(|it| spread(it, &selector)).into());
+    let pods = PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, &named))), spec: Some(spec) };
     let spec = DeploymentSpec {
         replicas,
         revision_history_limit: Some(3),
         strategy: Some(strategy(component.recreate)),
+        template: template::with(template::template(input.bench, name), Some(&selector), pods),
         selector,
-        template: PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, &named))), spec: Some(spec) },
         ..DeploymentSpec::default()
     };
     input.object(&named, &named, spec)
@@ -162,30 +165,36 @@ fn volumes(input: &Input) -> [Mounted; 3] {
 }
 
 /// A pod whose containers run the bench's image, with the sites volume and additional volumes.
-pub(super) fn bench_pod(input: &Input, grace_seconds: i64, extra: &[Mounted]) -> Pod {
+pub(super) fn bench_pod(input: &Input, component: &str, grace_seconds: i64, extra: &[Mounted]) -> Pod {
     let volumes = volumes(input).into_iter().chain(extra.iter().cloned()).map(|it| it.volume);
-    empty_pod(input, grace_seconds).with_volumes(volumes)
+    empty_pod(input, component, grace_seconds).with_volumes(volumes)
 }
 
 /// A pod of the bench, without containers and volumes.
-pub(super) fn empty_pod(input: &Input, grace_seconds: i64) -> Pod {
-    let secrets = input.bench.spec.image_config.iter().flat_map(|it| &it.pull_secrets);
-    let secrets: Vec<_> = secrets.map(|it| LocalObjectReference { name: it.name.clone() }).collect();
+pub(super) fn empty_pod(input: &Input, component: &str, grace_seconds: i64) -> Pod {
     Pod::new(PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(grace_seconds),
-        security_context: Some(pod_security(&security(input), input.capabilities.openshift)),
+        security_context: Some(pod_security(&security(input, component), input.capabilities.openshift)),
         affinity: input.single_node().then(|| same_node(input)),
-        image_pull_secrets: (!secrets.is_empty()).then_some(secrets),
+        image_pull_secrets: pull_secrets(input),
         ..PodSpec::default()
     })
 }
 
-/// A container with the bench's image, its sites, and additional volumes.
-pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) -> Container {
+/// Secrets with the credentials of registries.
+pub(super) fn pull_secrets(input: &Input) -> Option<Vec<LocalObjectReference>> {
+    let secrets = input.bench.spec.image_config.iter().flat_map(|it| &it.pull_secrets);
+    let secrets: Vec<_> = secrets.map(|it| LocalObjectReference { name: it.name.clone() }).collect();
+    (!secrets.is_empty()).then_some(secrets)
+}
+
+/// A container of a component with the bench's image, its sites, and additional volumes.
+pub(super) fn container(input: &Input, component: &str, container: Container, extra: &[Mounted]) -> Container {
     let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
-    let policy = input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy);
+    let policy = template::template(input.bench, component).image_pull_policy;
+    let policy = policy.or(input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy));
     let runs_runner = extra.iter().any(|it| it.mount.name == RUNNER_VOLUME);
     let (root, environment) = of_revision(input).filter(|_| runs_runner).unzip();
     let mut env = container.env.clone().unwrap_or_default();
@@ -194,7 +203,7 @@ pub(super) fn container(input: &Input, container: Container, extra: &[Mounted]) 
         image: Some(input.pinned_image()),
         volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).chain(root).collect()),
         env: (!env.is_empty()).then_some(env),
-        security_context: Some(container_security(input)),
+        security_context: Some(container_security(input, component)),
         image_pull_policy: policy.map(|it| it.as_str().to_owned()),
         ..container
     }
@@ -209,13 +218,19 @@ fn of_revision(input: &Input) -> Option<(VolumeMount, [EnvVar; 2])> {
     Some((root, [variable(path, VOLUME_PATH), variable(revision, number.to_string())]))
 }
 
-fn security(input: &Input) -> Security {
-    input.bench.spec.security.clone().unwrap_or_default()
+/// The user's security contexts for a component.
+fn security(input: &Input, component: &str) -> Security {
+    let of_bench = input.bench.spec.security.clone().unwrap_or_default();
+    let own = template::template(input.bench, component);
+    Security {
+        pod_security_context: template::both(of_bench.pod_security_context, own.pod_security_context),
+        security_context: template::both(of_bench.security_context, own.security_context),
+    }
 }
 
 /// The folders of [`WRITTEN`] for a component.
 pub(super) fn written(input: &Input, component: &str) -> Vec<Mounted> {
-    if container_security(input).read_only_root_filesystem != Some(true) {
+    if container_security(input, component).read_only_root_filesystem != Some(true) {
         return Vec::new();
     }
     let config = format!("{BENCH_PATH}/config");
@@ -253,35 +268,18 @@ pub(super) fn restricted(user: i64, openshift: bool) -> PodSecurityContext {
     }
 }
 
-/// Security context of the bench's containers.
-pub(in crate::controllers) fn container_security(input: &Input) -> SecurityContext {
+/// Security context of the containers of a component.
+pub(in crate::controllers) fn container_security(input: &Input, component: &str) -> SecurityContext {
     let defaults = SecurityContext { read_only_root_filesystem: Some(false), ..without_privileges() };
-    merged(defaults, security(input).security_context)
+    merged(defaults, security(input, component).security_context)
 }
 
 /// Environment of a container that runs `bench`, which asks for its user's name and fails if the user has none. Only the image's user
 /// and root have one; where OpenShift assigns the user, the container runtime adds it.
-pub(super) fn name_of_user(input: &Input) -> Option<Vec<EnvVar>> {
-    let of_pod = pod_security(&security(input), input.capabilities.openshift).run_as_user;
-    let user = container_security(input).run_as_user.or(of_pod)?;
+pub(super) fn name_of_user(input: &Input, component: &str) -> Option<Vec<EnvVar>> {
+    let of_pod = pod_security(&security(input, component), input.capabilities.openshift).run_as_user;
+    let user = container_security(input, component).run_as_user.or(of_pod)?;
     (![0, FRAPPE_USER].contains(&user)).then(|| vec![pod::variable("USER", "frappe")])
-}
-
-/// Security context of a container by the restricted Pod Security Standard.
-pub(super) fn without_privileges() -> SecurityContext {
-    SecurityContext {
-        allow_privilege_escalation: Some(false),
-        capabilities: Some(Capabilities { drop: Some(vec!["ALL".to_owned()]), add: None }),
-        ..SecurityContext::default()
-    }
-}
-
-/// Merges field by field; `over` has precedence.
-fn merged<T: DeepMerge>(mut base: T, over: Option<T>) -> T {
-    if let Some(over) = over {
-        base.merge_from(over);
-    }
-    base
 }
 
 /// Requests and limits: the user's, or the defaults `[cpu request, memory request, cpu limit, memory limit]`.
@@ -292,30 +290,4 @@ pub(super) fn resources(chosen: Option<&Resources>, defaults: [&str; 4]) -> Reso
         (!map.is_empty()).then(|| amounts.collect())
     };
     ResourceRequirements { requests: amounts(&chosen.requests), limits: amounts(&chosen.limits), claims: None }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_users_security_is_merged_over_the_defaults() {
-        let own = SecurityContext {
-            privileged: Some(false),
-            allow_privilege_escalation: Some(true),
-            capabilities: Some(Capabilities { add: Some(vec!["CHOWN".to_owned()]), drop: None }),
-            ..SecurityContext::default()
-        };
-        let expected = SecurityContext {
-            privileged: Some(false),
-            allow_privilege_escalation: Some(true),
-            capabilities: Some(Capabilities {
-                add: Some(vec!["CHOWN".to_owned()]),
-                drop: Some(vec!["ALL".to_owned()]),
-            }),
-            ..SecurityContext::default()
-        };
-        assert_eq!(merged(without_privileges(), Some(own)), expected);
-        assert_eq!(merged(without_privileges(), None), without_privileges());
-    }
 }

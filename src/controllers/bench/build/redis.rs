@@ -18,7 +18,10 @@ use k8s_openapi::{
 use kube::{ResourceExt, api::ObjectMeta};
 use serde::Serialize;
 
-use super::pod::{is_component, resources, restricted, without_privileges};
+use super::{
+    pod::{is_component, pull_secrets, resources, restricted},
+    template,
+};
 use crate::{
     controllers::bench::model::Input,
     domain::{
@@ -28,7 +31,7 @@ use crate::{
         names::child,
         network::{allow_from, matching, namespaces, pods_of, ports, service},
         object::Desired,
-        pod::{self, Mounted, Pod, answers, item, port},
+        pod::{self, Mounted, Pod, answers, item, merged, port, without_privileges},
         quantity,
         typed::{self, Object, entry, specs, storage},
         uid,
@@ -211,17 +214,17 @@ fn server(
     } else {
         input.pod_metadata(labels)
     };
+    let selector = matching(labels::selector(&bench, name));
+    let pod = server_pod(input, config, name, memory_bytes, volume.is_some());
+    let pods = PodTemplateSpec { metadata: Some(metadata), spec: Some(pod) };
     let spec = StatefulSetSpec {
         replicas: Some(1),
         service_name: Some(child(&bench, name)),
         // With the policy OrderedReady, a pod that never became ready would never be replaced, even by one of a corrected template.
         pod_management_policy: Some("Parallel".to_owned()),
-        selector: matching(labels::selector(&bench, name)),
+        template: template::with(template::template(input.bench, name), Some(&selector), pods),
+        selector,
         persistent_volume_claim_retention_policy: volume.map(|_| retention),
-        template: PodTemplateSpec {
-            metadata: Some(metadata),
-            spec: Some(server_pod(input, config, name, memory_bytes, volume.is_some())),
-        },
         ..StatefulSetSpec::default()
     };
     let spec = ServerSpec { spec, volume_claim_templates: volume.map(|size| [data_claim(input, size)]) };
@@ -241,6 +244,7 @@ fn server_pod(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Opt
     let data = Mounted::empty("data", "/data", EmptyDirVolumeSource::default());
     let mounts = [&data].into_iter().chain(&password).map(|it| it.mount.clone()).collect();
     let image = config.image.as_deref().unwrap_or(&input.config.default_redis_image);
+    let own = template::template(input.bench, name);
     let container = Container {
         name: name.to_owned(),
         image: Some(image.to_owned()),
@@ -250,18 +254,19 @@ fn server_pod(input: &Input, config: &RedisConfig, name: &str, memory_bytes: Opt
         readiness_probe: Some(answers("redis", 5, None)),
         liveness_probe: Some(answers("redis", 10, Some(6))),
         resources: Some(server_resources(config, memory_bytes)),
-        security_context: Some(without_privileges()),
+        security_context: Some(merged(without_privileges(), own.security_context)),
         volume_mounts: Some(mounts),
         ..Container::default()
     };
     let spec = PodSpec {
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
-        security_context: Some(restricted(REDIS_USER, input.capabilities.openshift)),
+        security_context: Some(merged(restricted(REDIS_USER, input.capabilities.openshift), own.pod_security_context)),
+        image_pull_secrets: pull_secrets(input),
         ..PodSpec::default()
     };
-    let own = Some(data).filter(|_| !persists).into_iter().chain(password);
-    Pod::new(spec).with_volumes(own.map(|it| it.volume)).then(container).build()
+    let volumes = Some(data).filter(|_| !persists).into_iter().chain(password);
+    Pod::new(spec).with_volumes(volumes.map(|it| it.volume)).then(container).build()
 }
 
 fn arguments(memory_bytes: Option<i128>, persists: bool) -> Vec<String> {

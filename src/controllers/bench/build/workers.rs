@@ -38,7 +38,7 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Ob
             name: worker.component,
             container: Container {
                 command: Some(["bench", "worker", "--queue", &worker.queues.join(",")].map(str::to_owned).into()),
-                env: name_of_user(input),
+                env: name_of_user(input, worker.component),
                 lifecycle: Some(await_termination_handler(worker.grace_seconds)),
                 startup_probe: Some(Probe {
                     period_seconds: Some(2),
@@ -70,7 +70,7 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentS
             name: "scheduler",
             container: Container {
                 command: Some(["bench", "schedule"].map(str::to_owned).into()),
-                env: name_of_user(input),
+                env: name_of_user(input, "scheduler"),
                 startup_probe: Some(Probe {
                     initial_delay_seconds: Some(5),
                     period_seconds: Some(2),

@@ -12,7 +12,7 @@ use crate::controllers::{
 };
 
 /// Fields with Kubernetes' own types, which are compared as a whole.
-const WHOLE: [&str; 9] = [
+const WHOLE: [&str; 18] = [
     "podSecurityContext",
     "securityContext",
     "ingressNamespaceSelector",
@@ -22,6 +22,15 @@ const WHOLE: [&str; 9] = [
     "egress",
     "requests",
     "limits",
+    "tolerations",
+    "affinity",
+    "topologySpreadConstraints",
+    "env",
+    "envFrom",
+    "volumes",
+    "volumeMounts",
+    "initContainers",
+    "sidecars",
 ];
 
 /// Where the effect of a leaf is tested.
@@ -177,6 +186,31 @@ fn of_sites() -> Vec<Row> {
     ]
 }
 
+/// Fields of a template of pods.
+#[rustfmt::skip]
+fn of_templates() -> [(&'static str, Value); 18] {
+    [
+        ("labels", json!({"team": "a"})),
+        ("annotations", json!({"note": "a"})),
+        ("nodeSelector", json!({"pool": "web"})),
+        ("tolerations", json!([{"key": "web", "operator": "Exists"}])),
+        ("affinity", json!({"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": {"topologyKey": "rack"}}]}})),
+        ("topologySpreadConstraints", json!([{"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"}])),
+        ("priorityClassName", json!("high")),
+        ("runtimeClassName", json!("gvisor")),
+        ("serviceAccountName", json!("web")),
+        ("imagePullPolicy", json!("Always")),
+        ("podSecurityContext", json!({"fsGroup": 7})),
+        ("securityContext", json!({"readOnlyRootFilesystem": true})),
+        ("env", json!([{"name": "HTTP_PROXY", "value": "http://proxy.example.com"}])),
+        ("envFrom", json!([{"configMapRef": {"name": "proxy"}}])),
+        ("volumes", json!([{"name": "ca", "configMap": {"name": "ca"}}])),
+        ("volumeMounts", json!([{"name": "absent", "mountPath": "/ca"}])),
+        ("initContainers", json!([{"name": "wait", "image": "busybox"}])),
+        ("sidecars", json!([{"name": "proxy", "image": "envoy"}])),
+    ]
+}
+
 /// Values of all leaves, over the base.
 fn changes() -> BTreeMap<String, (Value, Effect)> {
     let rows = [of_components(), of_the_bench(), of_sites()].concat();
@@ -202,6 +236,10 @@ fn changes() -> BTreeMap<String, (Value, Effect)> {
     for field in ["requests", "limits"] {
         let spec = json!({"componentResources": {"jobs": {field: {"cpu": "3"}}}});
         table.insert(format!("componentResources.jobs.{field}"), (spec, JOBS));
+    }
+    for (field, value) in of_templates() {
+        let spec = json!({"componentTemplates": {"gunicorn": {field: value}}});
+        table.insert(format!("componentTemplates.{field}"), (spec, Bench));
     }
     for queue in ["default", "long", "short"] {
         for (field, value) in [

@@ -5,9 +5,8 @@ use std::{collections::BTreeMap, time::Duration};
 use frappe_crds::{bench::SafetyBackupMode, common::SecretKeyReference, site::Operation};
 use k8s_openapi::api::{
     batch::v1::JobSpec,
-    core::v1::{PodSpec, PodTemplateSpec, VolumeProjection},
+    core::v1::{PodTemplateSpec, VolumeProjection},
 };
-use kube::api::ObjectMeta;
 use serde::Serialize;
 
 use super::database::{DatabaseRequest, database_request};
@@ -225,10 +224,12 @@ fn job(
     let request = Named { request, secrets: origins(&secrets) };
     let volumes: Vec<_> = (!secrets.is_empty()).then(|| bench::runner_secrets(secrets)).into_iter().collect();
     let container = bench::runner_container(bench, about.command, wire::text(&request), &volumes);
-    let pod = bench::for_job(bench::runner_pod(bench, &volumes).then(container));
+    let pod = bench::runner_pod(bench, &volumes).then(container);
     let key = input.place.job(about.name, operation.attempt);
     let time = Time { deadline_seconds: about.deadline_seconds, kept_seconds: KEPT_SECONDS };
-    job_of(input, key, &format!("site-{}", about.name), &time, pod)
+    let component = format!("site-{}", about.name);
+    let pods = bench::for_job(bench, labels_of(input, &component), pod);
+    job_of(input, key, &component, &time, pods)
 }
 
 /// Time limits of a Job, in seconds.
@@ -239,21 +240,29 @@ pub(in crate::controllers) struct Time {
     pub kept_seconds: i32,
 }
 
-/// A Job of the site; its pod has the same labels.
-pub(in crate::controllers) fn job_of(input: &Subject, key: Key, component: &str, time: &Time, pod: PodSpec) -> Desired {
+/// Labels of a Job of the site and of its pods.
+pub(in crate::controllers) fn labels_of(input: &Subject, component: &str) -> BTreeMap<String, String> {
     let mut labels = input.labels();
     labels.insert("component".to_owned(), component.to_owned());
+    labels
+}
+
+/// A Job of the site.
+pub(in crate::controllers) fn job_of(
+    input: &Subject,
+    key: Key,
+    component: &str,
+    time: &Time,
+    pods: PodTemplateSpec,
+) -> Desired {
     let spec = JobSpec {
         backoff_limit: Some(0),
         active_deadline_seconds: Some(time.deadline_seconds),
         ttl_seconds_after_finished: Some(time.kept_seconds),
-        template: PodTemplateSpec {
-            metadata: Some(ObjectMeta { labels: Some(labels.clone()), ..ObjectMeta::default() }),
-            spec: Some(pod),
-        },
+        template: pods,
         ..JobSpec::default()
     };
     let mut job = input.owned(key, spec);
-    (job.metadata.labels, job.metadata.annotations) = (Some(labels), Some(input.identity()));
+    (job.metadata.labels, job.metadata.annotations) = (Some(labels_of(input, component)), Some(input.identity()));
     job.into()
 }
