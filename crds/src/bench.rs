@@ -84,6 +84,11 @@ pub struct FrappeBenchSpec {
     #[schemars(extend("maxProperties" = 12))]
     #[x_kube(validation = Rule::new("self.all(k, k in ['all', 'jobs', 'gunicorn', 'nginx', 'socketio', 'scheduler', 'worker-default', 'worker-long', 'worker-short', 'redis-cache', 'redis-queue'])").message("keys of componentTemplates are all, jobs, gunicorn, nginx, socketio, scheduler, worker-default, worker-long, worker-short, redis-cache and redis-queue"))]
     pub component_templates: BTreeMap<String, ComponentTemplate>,
+    /// Entries of the bench's `common_site_config.json`, for all its sites, such as `server_script_enabled`. Entries removed here are
+    /// removed there; those of Frappe, or written by hand, are kept. Not allowed: Redis, database and encryption, which the operator sets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "crate::common::any_values")]
+    pub common_site_config: BTreeMap<String, serde_json::Value>,
     /// Redis servers for the cache and for the job queues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_config: Option<RedisConfig>,

@@ -95,6 +95,14 @@ impl JsonSchema for Port {
     }
 }
 
+/// Any JSON values by name, also `null`.
+pub(crate) fn any_values(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object", "maxProperties": 64,
+        "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true, "nullable": true}
+    })
+}
+
 /// Resource requests and limits.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

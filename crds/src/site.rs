@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::{CustomResource, KubeSchema};
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -15,11 +15,6 @@ use crate::{
 pub use crate::site_route::{
     GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
 };
-
-/// Any JSON values by name.
-fn any_values(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({"type": "object", "maxProperties": 64, "additionalProperties": {"x-kubernetes-preserve-unknown-fields": true}})
-}
 
 /// Desired state of the site.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -129,7 +124,7 @@ pub struct FrappeSiteSpec {
     /// hand are kept. Not allowed: database, encryption key, `host_name`, `maintenance_mode` and `pause_scheduler`, which have
     /// their own fields or are managed by the operator.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "any_values")]
+    #[schemars(schema_with = "crate::common::any_values")]
     pub site_config: BTreeMap<String, serde_json::Value>,
     /// Entries of the site's `site_config.json` with secret values, each read from a key of a Secret in the site's namespace.
     /// Changes of the Secret are applied.

@@ -66,6 +66,11 @@ pub fn is_reserved(entry: &str) -> bool {
     !is_word || RESERVED.contains(&entry)
 }
 
+/// Whether `commonSiteConfig` of a bench must not set the entry: no site may, or it names the bench's queues.
+pub fn is_reserved_in_bench(entry: &str) -> bool {
+    is_reserved(entry) || entry == "bench_id"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,6 +33,9 @@ PART = ".part"
 # Apps of the bench according to Frappe, and apps that have ever been listed.
 LISTED_APPS = os.path.join(SITES, "apps.txt")
 KNOWN_APPS = os.path.join(SITES, ".operator-apps")
+# Keys of common_site_config.json that the bench's commonSiteConfig has set.
+SETTINGS = os.path.join(SITES, ".operator-settings")
+SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 # The link to the image's assets, and the prefix of temporary files for it: no site's name begins with a dot.
 LINK = os.path.join(SITES, "assets")
@@ -182,10 +185,11 @@ def configure(request):
             install_apps(request["code"])
     with locked_volume():
         before = read_file(path)
-        config = json.loads(before) if before.strip() else {}
+        config = settled(json.loads(before) if before.strip() else {}, request.get("settings", {}))
         config.update(request["common_site_config"])
         config.update(secret_urls(request, config))
         replace_file(path, json.dumps(config, indent=1, sort_keys=True) + "\n", 0o640)
+        put_words(SETTINGS, words(SETTINGS), request.get("settings", {}))
         found = sorted(entry.name for entry in os.scandir("apps") if entry.is_dir()) if os.path.isdir("apps") else []
         found = [name for name in found if not name.startswith(".")]
         list_found(found, request.get("apps", []))
@@ -196,6 +200,15 @@ def configure(request):
     if request.get("assume"):
         assume_records()
     return with_code({"apps": found}, code_of_image())
+
+
+def settled(config, settings):
+    """The configuration with a user's settings, without those that an earlier run wrote. Which it may contain is recorded first."""
+    if not all(SETTING.fullmatch(key) for key in settings):
+        raise Failure("RequestInvalid", "request", "keys of settings must be letters, digits and _")
+    former = words(SETTINGS)
+    put_words(SETTINGS, former, [*former, *settings])
+    return {**{key: value for key, value in config.items() if key not in former}, **settings}
 
 
 def put_routes(routes):

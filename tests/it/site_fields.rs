@@ -43,7 +43,7 @@ fn sites() -> Vec<(&'static str, Value, Value, &'static str)> {
             json!({
                 "domain": "shop.com", "additionalDomains": ["www.shop.com"], "maintenanceMode": true, "schedulerPaused": true,
                 "ingress": {"className": "traefik", "annotations": {"nginx.ingress.kubernetes.io/limit-rps": "9"}},
-                "siteConfig": {"max_file_size": 1},
+                "siteConfig": {"max_file_size": 1, "rate_limit": null},
                 "siteConfigSecretRefs": {"mail_password": {"name": "first", "key": "password"}},
             }),
             "",

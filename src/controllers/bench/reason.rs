@@ -102,6 +102,8 @@ pub enum Reason {
     RevisionsNotSupported,
     /// A window of `updateStrategy.windows` cannot be parsed, or never opens.
     WindowInvalid,
+    /// An entry of `commonSiteConfig` belongs to the operator.
+    CommonSiteConfigRefused,
     /// A template of pods replaces what the operator needs.
     ComponentTemplateRefused,
 }
@@ -146,6 +148,7 @@ impl reason::Reason for Reason {
             | Self::ScalingPaused
             | Self::RevisionsNotSupported
             | Self::WindowInvalid
+            | Self::CommonSiteConfigRefused
             | Self::ComponentTemplateRefused
             | Self::DependentSitesExist => Class::Refused,
             Self::ConfigureFailed

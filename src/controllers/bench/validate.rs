@@ -11,7 +11,7 @@ use kube::ResourceExt;
 use super::{build, reason::Reason};
 use crate::{
     controllers::windows::Windows,
-    domain::{key::Key, labels},
+    domain::{key::Key, labels, site_config::is_reserved_in_bench},
 };
 
 /// A problem of the spec.
@@ -68,6 +68,12 @@ pub fn validate(bench: &FrappeBench, git_enabled: bool) -> Result<Valid, Problem
             );
             return problem(Reason::SecretNamespaceRefused, message);
         }
+    }
+    if let Some(entry) = spec.common_site_config.keys().find(|it| is_reserved_in_bench(it)) {
+        let message = format!(
+            "commonSiteConfig: {entry:?} is set by the operator or is no name of letters, digits and _: remove it"
+        );
+        return problem(Reason::CommonSiteConfigRefused, message);
     }
     if let Some(message) = build::refusal(bench) {
         return problem(Reason::ComponentTemplateRefused, message);

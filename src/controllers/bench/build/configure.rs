@@ -12,6 +12,7 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::{
     code,
@@ -180,6 +181,9 @@ fn redis_keys(input: &Input) -> Option<VolumeProjection> {
 #[derive(Serialize)]
 struct Request<'a> {
     common_site_config: CommonConfig<'a>,
+    /// Entries that the user sets.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    settings: &'a BTreeMap<String, Value>,
     /// Apps of the bench: if the image does not have one of them, pods of the previous image continue.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     apps: Vec<String>,
@@ -229,6 +233,7 @@ fn request<'a>(input: &Input<'a>) -> Request<'a> {
             socketio_port: SOCKETIO_PORT,
             redis: if has_urls { BTreeMap::new() } else { redis.into() },
         },
+        settings: &input.bench.spec.common_site_config,
         apps: input.bench.spec.apps.iter().map(|app| module(&app.name)).collect(),
         secret_urls: if has_urls { servers.into() } else { BTreeMap::new() },
         code: code::request(input),

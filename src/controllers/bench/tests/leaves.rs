@@ -59,6 +59,7 @@ type Row = (&'static str, Value, Effect);
 #[rustfmt::skip]
 fn of_components() -> Vec<Row> {
     vec![
+        ("commonSiteConfig", json!({"commonSiteConfig": {"server_script_enabled": 1}}), Bench),
         ("frappeVersion", json!({"frappeVersion": "16"}), Bench),
         ("apps[].name", json!({"apps": [{"name": "hrms", "source": "image"}, {"name": "absent", "source": "image"}]}), Bench),
         ("apps[].source", json!({"apps": [{"name": "a", "source": "fpm"}]}), Bench),
