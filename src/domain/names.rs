@@ -43,6 +43,17 @@ pub fn child(owner: &str, suffix: &str) -> String {
     format!("{}-{}-{suffix}", stem.trim_end_matches(['-', '.']), hash_hex(&whole, SHORT_HASH_DIGITS))
 }
 
+/// The same for an object whose name becomes that of a Service: a DNS label that begins with a letter (RFC 1035). Another name of the owner
+/// is changed to one, with a hash of it, so that `a.b` and `a-b` have different objects.
+pub fn service_child(owner: &str, suffix: &str) -> String {
+    let begins = owner.starts_with(|first: char| first.is_ascii_lowercase());
+    if begins && !owner.contains('.') {
+        return child(owner, suffix);
+    }
+    let letter = if begins { "" } else { "s" };
+    child(&format!("{letter}{}-{}", owner.replace('.', "-"), hash_hex(owner, SHORT_HASH_DIGITS)), suffix)
+}
+
 /// Whether a name has a part that looks like the hash of a shortened name or of a namespace: another object may have been named
 /// to collide with it.
 pub fn has_short_hash(name: &str) -> bool {
@@ -116,5 +127,20 @@ mod tests {
             prop_assert!(first.len() <= 63);
             prop_assert_eq!(a == b, first == second);
         }
+    }
+
+    #[test]
+    fn names_of_services_are_labels_and_stay_apart() {
+        assert_eq!(service_child("shop", "mariadb"), "shop-mariadb");
+        let named = ["shop.example.com", "shop-example-com", "shop-example.com", "1shop"]
+            .map(|it| service_child(it, "mariadb"));
+        let is_label = |it: &String| {
+            it.len() <= NAME_MAX_CHARACTERS
+                && it.starts_with(|first: char| first.is_ascii_lowercase())
+                && !it.contains('.')
+        };
+        assert!(named.iter().all(is_label), "{named:?}");
+        assert!((0..4).all(|at| !named[at + 1..].contains(&named[at])), "{named:?}");
+        assert!(is_label(&service_child(&"long.".repeat(20), "mariadb")));
     }
 }

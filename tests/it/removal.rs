@@ -38,6 +38,7 @@ async fn a_deletion_completes_whatever_is_missing(world: &World) {
     let external = "  dbConfig: {provider: external, connectionSecretRef: {name: account}}\n";
     let sites = [
         ("plain", ""),
+        ("foreground", ""),
         ("kept", "  deletionPolicy: Retain\n"),
         ("dedicated", "  dbConfig: {mode: dedicated}\n"),
         ("serverless", "  dbConfig: {mode: dedicated}\n"),
@@ -57,6 +58,12 @@ async fn a_deletion_completes_whatever_is_missing(world: &World) {
         wait_until_left(world, "gone", name, &[]).await;
         println!("{name}: nothing is left");
     }
+    world.kubectl(&["delete", "frappesite", "foreground", "-n", "gone", "--wait=false", "--cascade=foreground"]);
+    world.wait_for_site_deletion("gone", "foreground").await;
+    wait_until_left(world, "gone", "foreground", &[]).await;
+    let events = world.kubectl(&["get", "events", "-n", "gone", "-o", "name"]);
+    println!("foreground: nothing is left");
+    assert!(!events.contains("foreground-delete-2"), "one Job is enough: {events}");
     let servers = world.kubectl(&["get", "mariadbs.k8s.mariadb.com", "-n", "gone", "-o", "name"]);
     assert!(!servers.contains("dedicated-mariadb") && servers.contains("/shared"), "{servers}");
 

@@ -347,10 +347,9 @@ fn release(observed: &Observed, mut steps: Vec<Step>) -> Plan {
         .filter(|claim| claim.holder == Holder::ThisSite)
         .filter_map(|claim| claim.object.clone());
     steps.extend(ours.chain(observed.former_claims.iter().cloned()).map(|claim| Step::Delete(Kind::Domain, claim)));
-    if Place::of(&observed.site).is_foreign() {
-        // They have no owner in their namespace that would delete them.
-        steps.extend(observed.jobs.values().map(|job| Step::Delete(Kind::Job, job.clone())));
-    }
+    // In another namespace, and in a deletion in the foreground, they have no owner that would delete them.
+    let without_owner = observed.jobs.values().filter(|job| job.owner_references().is_empty());
+    steps.extend(without_owner.map(|job| Step::Delete(Kind::Job, job.clone())));
     let site = &observed.site;
     let left = finalizers_without(site.as_ref(), labels::SITE_FINALIZER);
     let metadata = MetadataPatch::of(site.as_ref()).with_finalizers(left);

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 
 use crate::domain::{
     key::Key,
-    names::{child, hash_hex, operation_job},
+    names::{child, hash_hex, operation_job, service_child},
 };
 
 /// Hex digits of the hash of a namespace and name. The CRD rejects names of sites with such an ending.
@@ -95,7 +95,7 @@ impl Place {
 
     /// The dedicated MariaDB.
     pub fn own_server(&self) -> Key {
-        self.key("mariadb")
+        Key::new(&self.namespace, service_child(&self.stem, "mariadb"))
     }
 
     /// Secret with the password of that MariaDB's administrator.

@@ -4,7 +4,7 @@ pub mod validated;
 
 use frappe_crds::{
     FrappeBench,
-    bench::{AllowedNamespaces, NamespacesFrom},
+    bench::{AllowedNamespaces, NamespacesFrom, WebConfig},
     site::SitePhase,
 };
 use kube::{
@@ -12,7 +12,7 @@ use kube::{
     core::{Selector, SelectorExt},
 };
 
-use validated::Validated;
+use validated::{RequestLimits, Validated};
 
 use super::{
     database,
@@ -93,6 +93,7 @@ fn validate_spec(observed: &Observed) -> Result<Validated, Report> {
         database,
         refused,
         connections_max: connections_max(bench),
+        limits: bench.spec.web.as_ref().map(limits).unwrap_or_default(),
         apps: apps(observed, bench)?,
         removed_apps: modules(&observed.site.spec.removed_apps),
         admin_secret: observed.admin_secret_name(),
@@ -229,6 +230,10 @@ fn modules(apps: &[String]) -> Vec<String> {
 
 /// The site's apps, else the bench's, without removed ones; each must be one of the bench's. An existing site without `apps`
 /// keeps its installed apps: an app that is added to a bench is not installed in all its sites.
+fn limits(web: &WebConfig) -> RequestLimits {
+    RequestLimits { body_size: web.max_body_size.clone(), seconds: web.request_timeout_seconds }
+}
+
 fn apps(observed: &Observed, bench: &FrappeBench) -> Result<Vec<String>, Report> {
     let status = observed.site.status.clone().unwrap_or_default();
     let spec = &observed.site.spec;

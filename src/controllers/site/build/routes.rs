@@ -25,13 +25,23 @@ use crate::{
 /// Hex digits of the hash of a host in the name of its Route.
 const HOST_HASH_DIGITS: usize = 8;
 
+/// Default maximum size of a request's body in the Ingress: more than the bench's nginx lets pass by default.
+const BODY_SIZE: &str = "100m";
+/// Annotation of an OpenShift Route with the longest time of a request.
+const ROUTE_TIMEOUT: &str = "haproxy.router.openshift.io/timeout";
+
 /// The Ingress.
 pub fn ingress(input: &Input) -> Desired {
     let spec = &input.site.spec;
     let config = spec.ingress.clone().unwrap_or_default();
     let hosts: Vec<String> = input.valid.hosts.all().cloned().collect();
-    let mut annotations: BTreeMap<String, String> =
-        [("nginx.ingress.kubernetes.io/proxy-body-size".to_owned(), "100m".to_owned())].into();
+    let limits = &input.valid.limits;
+    let nginx_ingress = |name: &str, value: String| (format!("nginx.ingress.kubernetes.io/{name}"), value);
+    let body_size = limits.body_size.clone().unwrap_or_else(|| BODY_SIZE.to_owned());
+    let mut annotations: BTreeMap<String, String> = [nginx_ingress("proxy-body-size", body_size)].into();
+    let timeouts =
+        |seconds: i32| ["proxy-read-timeout", "proxy-send-timeout"].map(|it| nginx_ingress(it, seconds.to_string()));
+    annotations.extend(limits.seconds.into_iter().flat_map(timeouts));
     annotations.extend(config.annotations);
     let service = IngressServiceBackend {
         name: nginx(input),
@@ -92,7 +102,9 @@ pub fn route(input: &Input, host: &str) -> Desired {
     };
     let first = *host == input.valid.hosts.primary;
     let key = route_key(&input.valid.place, (!first).then_some(host));
-    annotated(input, key, config.annotations, spec)
+    let timeout = input.valid.limits.seconds.map(|it| (ROUTE_TIMEOUT.to_owned(), format!("{it}s")));
+    let annotations = timeout.into_iter().chain(config.annotations).collect();
+    annotated(input, key, annotations, spec)
 }
 
 /// Key of the Route of an additional host, or of the primary one.

@@ -55,6 +55,11 @@ impl<'a> Deref for Input<'a> {
     }
 }
 
+/// Whether the garbage collector deletes what the site owns before the site: a Job for its deletion would not end.
+fn is_collected(site: &FrappeSite) -> bool {
+    site.metadata.deletion_timestamp.is_some() && site.finalizers().iter().any(|it| it == "foregroundDeletion")
+}
+
 impl Subject<'_> {
     /// Name of the site.
     pub fn name(&self) -> String {
@@ -81,10 +86,10 @@ impl Subject<'_> {
         ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }
     }
 
-    /// Metadata with an owner reference, if the site is in the same namespace; objects in another namespace are deleted by
-    /// the finalizer.
+    /// Metadata with an owner reference, if the site is in the same namespace; objects in another namespace are deleted by the finalizer,
+    /// and so are Jobs of a site that is deleted in the foreground.
     fn owned_metadata(&self) -> ObjectMeta {
-        if self.place.is_foreign() {
+        if self.place.is_foreign() || is_collected(self.site) {
             return self.kept_metadata();
         }
         let owner = OwnerReference {

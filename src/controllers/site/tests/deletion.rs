@@ -33,6 +33,34 @@ fn a_deletion_takes_its_steps_in_order() {
     insta::assert_yaml_snapshot!("deletion-order", order);
 }
 
+/// With `--cascade=foreground`, as GitOps tools prune, the garbage collector deletes at once what the site owns.
+#[test]
+fn a_deletion_in_the_foreground_keeps_its_job_and_deletes_it_at_the_end() {
+    let mut world = observed(json!({}));
+    converge(&mut world, "Complete");
+    being_deleted(&mut world);
+    Arc::make_mut(&mut world.site).metadata.finalizers.get_or_insert_default().push("foregroundDeletion".to_owned());
+    let (mut job, mut deleted) = (None, Vec::new());
+    for _ in 0..6 {
+        let next = plan(&world);
+        job = job.or_else(|| next.job.clone());
+        deleted.extend(next.steps.iter().filter_map(|step| match step {
+            Step::Delete(Kind::Job, it) => Some(it.name_any()),
+            _ => None,
+        }));
+        apply(&mut world, &next, "Complete");
+        // The collector ends before the operator.
+        if job.is_some() {
+            let finalizers = Arc::make_mut(&mut world.site).metadata.finalizers.get_or_insert_default();
+            finalizers.retain(|it| it != "foregroundDeletion");
+        }
+    }
+    let job = job.expect("the delete Job");
+    assert_eq!(job.body["metadata"]["ownerReferences"], Value::Null);
+    assert!(deleted.contains(&job.key.name), "{deleted:?}");
+    assert!(world.site.finalizers().is_empty());
+}
+
 #[test]
 fn protection_holds_a_deletion_and_retain_keeps_the_data() {
     let mut world = observed(json!({"deletionProtection": true}));

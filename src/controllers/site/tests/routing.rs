@@ -54,6 +54,38 @@ fn a_host_of_another_site_stops_the_creation_before_anything_is_created() {
     assert!(text.contains("taken.com") && !text.contains("tenant"), "{text}");
 }
 
+/// A request that the bench's web servers allow is not rejected before it reaches them; a site's own annotation has precedence.
+#[test]
+fn routes_let_pass_what_the_bench_allows() {
+    let mut world = observed(json!({"routeConfig": {"enabled": true, "host": "shop.apps.com"}}));
+    let set = |world: &mut Observed, web: Value| {
+        let bench = Arc::make_mut(world.bench.as_mut().expect("a bench"));
+        bench.spec.web = serde_json::from_value(web).expect("settings");
+    };
+    let nginx = |world: &Observed| {
+        let ingress = world.routes.ingress.as_ref().expect("an Ingress").annotations().clone();
+        ["proxy-body-size", "proxy-read-timeout", "proxy-send-timeout"]
+            .map(|it| ingress.get(&format!("nginx.ingress.kubernetes.io/{it}")).cloned().unwrap_or_default())
+    };
+    converge(&mut world, "Complete");
+    assert_eq!(nginx(&world), ["100m", "", ""]);
+    set(&mut world, json!({"maxBodySize": "500m", "requestTimeoutSeconds": 900}));
+    converge(&mut world, "Complete");
+    assert_eq!(nginx(&world), ["500m", "900", "900"]);
+    edit(&mut world, json!({"ingress": {"annotations": {"nginx.ingress.kubernetes.io/proxy-body-size": "1g"}}}));
+    converge(&mut world, "Complete");
+    assert_eq!(nginx(&world), ["1g", "900", "900"]);
+    world.capabilities = Capabilities { routes: true, ..Capabilities::default() };
+    converge(&mut world, "Complete");
+    let route = world.routes.routes.values().next().expect("a Route").annotations().clone();
+    assert_eq!(route["haproxy.router.openshift.io/timeout"], "900s");
+    set(&mut world, json!({}));
+    converge(&mut world, "Complete");
+    assert!(
+        !world.routes.routes.values().any(|it| it.annotations().contains_key("haproxy.router.openshift.io/timeout"))
+    );
+}
+
 #[test]
 fn one_kind_of_route_is_used_depending_on_spec_and_cluster() {
     let spec = json!({

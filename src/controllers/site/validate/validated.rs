@@ -23,9 +23,20 @@ pub struct Validated {
     pub removed_apps: Vec<String>,
     /// Secret with the password of Administrator, in the site's own namespace.
     pub admin_secret: String,
+    /// What the bench's web servers let pass.
+    pub limits: RequestLimits,
     /// What a site that exists asks for and does not get.
     pub refused: Vec<Refusal>,
     pub(super) seal: (),
+}
+
+/// Limits of requests that a bench sets; the routes to its sites let as much pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Maximum size of a request's body, in nginx syntax.
+    pub body_size: Option<String>,
+    /// Longest time of a request, in seconds.
+    pub seconds: Option<i32>,
 }
 
 impl Validated {
