@@ -8,7 +8,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::bench_parts::{
-    Monitoring, NetworkPolicyConfig, QueueAutoscaling, StorageAccessMode, WebConfig, WorkerAutoscaling,
+    ComponentScaling, Monitoring, NetworkPolicyConfig, QueueAutoscaling, ReplicasFrom, StorageAccessMode,
+    WebAutoscaling, WebConfig, WorkerAutoscaling,
 };
 pub use crate::bench_sites::{
     AllowedBackups, AllowedDatabases, AllowedNamespaces, AllowedRoutes, AllowedSites, NamespacesFrom,
@@ -43,6 +44,7 @@ pub use crate::{
     validation = Rule::new("(has(self.spec.storageAccessMode) ? self.spec.storageAccessMode : 'ReadWriteMany') == (has(oldSelf.spec.storageAccessMode) ? oldSelf.spec.storageAccessMode : 'ReadWriteMany')").message("storageAccessMode cannot be changed: a volume keeps its access mode; create a new bench"),
     validation = Rule::new("self.metadata.name.size() <= 40").message("metadata.name of a bench may have at most 40 characters, because names of its Deployments and Services are derived from it"),
     validation = Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')").message("metadata.name of a bench must begin with a letter and have only lower-case letters, digits and hyphens, because Services are named after it"),
+    validation = Rule::new("!has(self.spec.webAutoscaling) || !has(self.spec.componentReplicas) || !(has(self.spec.webAutoscaling.gunicorn) && self.spec.webAutoscaling.gunicorn.?replicasFrom.orValue('Spec') == 'Autoscaler' && has(self.spec.componentReplicas.gunicorn)) && !(has(self.spec.webAutoscaling.nginx) && self.spec.webAutoscaling.nginx.?replicasFrom.orValue('Spec') == 'Autoscaler' && has(self.spec.componentReplicas.nginx))").message("componentReplicas must not set a component whose replicas an autoscaler sets: remove it there, or replicasFrom: Autoscaler from webAutoscaling"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.frappeVersion"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
@@ -127,6 +129,9 @@ pub struct FrappeBenchSpec {
     /// Autoscaling of the workers of each queue.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worker_autoscaling: Option<WorkerAutoscaling>,
+    /// Whether an autoscaler of yours sets the number of web servers and reverse proxies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub web_autoscaling: Option<WebAutoscaling>,
     /// Database settings for sites that have none of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub db_config: Option<DatabaseConfig>,

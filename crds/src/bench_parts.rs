@@ -77,6 +77,37 @@ pub struct Monitoring {
     pub interval_seconds: Option<i32>,
 }
 
+/// Who decides how many pods of a component run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ReplicasFrom {
+    /// The spec: `componentReplicas`.
+    #[default]
+    Spec,
+    /// An autoscaler of yours (a HorizontalPodAutoscaler or a ScaledObject): the operator leaves the number as it is.
+    Autoscaler,
+}
+
+/// Components whose number of pods an autoscaler of yours sets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WebAutoscaling {
+    /// Web servers, the Deployment `BENCH-gunicorn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gunicorn: Option<ComponentScaling>,
+    /// Reverse proxies, the Deployment `BENCH-nginx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nginx: Option<ComponentScaling>,
+}
+
+/// Scaling of one component.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ComponentScaling {
+    /// Who sets the number of pods: `Spec` (default) or `Autoscaler`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replicas_from: Option<ReplicasFrom>,
+}
+
 /// Autoscaling of the workers of each queue.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 pub struct WorkerAutoscaling {

@@ -60,6 +60,8 @@ pub const ABORT: &str = "frappe.vyogo.tech/abort";
 pub const REPLICAS: &str = "frappe.vyogo.tech/replicas";
 /// Value of [`REPLICAS`] for KEDA.
 pub const REPLICAS_BY_KEDA: &str = "keda";
+/// Its value where an autoscaler of the user's sets the number.
+pub const REPLICAS_BY_USER: &str = "autoscaler";
 /// Label of a user's Secret that a bench or site references, by which it is watched.
 pub const WATCHED: &str = "frappe.vyogo.tech/watched";
 /// Annotation of pods with a hash of the Redis Secret's version: a new version replaces the pods.
@@ -184,7 +186,8 @@ mod tests {
     #[test]
     fn every_label_and_annotation_of_this_file_is_known() {
         let finalizers = ["SITE_FINALIZER", "BACKUP_FINALIZER", "BENCH_FINALIZER"];
-        let of_values = [&finalizers[..], &["MANAGER", "REPLICAS_BY_KEDA", "UNREAD_STATUS"]].concat();
+        let of_values =
+            [&finalizers[..], &["MANAGER", "REPLICAS_BY_KEDA", "REPLICAS_BY_USER", "UNREAD_STATUS"]].concat();
         let constants = include_str!("labels.rs").lines().filter_map(|line| line.strip_prefix("pub const "));
         let mut count = 0;
         for (name, value) in constants.filter_map(|line| line.split_once(": &str = \"")) {

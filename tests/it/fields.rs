@@ -18,8 +18,12 @@ const KINDS: &str = "persistentvolumeclaims,services,deployments,statefulsets,co
                      networkpolicies,scaledobjects,triggerauthentications,servicemonitors";
 
 /// Changes that are rejected, with the field in the message.
-fn rejected() -> [(&'static str, Value); 3] {
+fn rejected() -> [(&'static str, Value); 4] {
     [
+        (
+            "componentReplicas",
+            json!({"componentReplicas": {"nginx": 2}, "webAutoscaling": {"nginx": {"replicasFrom": "Autoscaler"}}}),
+        ),
         ("componentReplicas.scheduler", json!({"componentReplicas": {"scheduler": 2}})),
         ("storageClassName", json!({"storageClassName": "other"})),
         ("storageAccessMode", json!({"storageAccessMode": "ReadWriteOnce"})),
@@ -38,7 +42,7 @@ fn changes() -> [Value; 3] {
         json!({
             "frappeVersion": "16", "storageDeletionPolicy": "Delete", "componentResources": resources,
             "imageConfig": {"repository": "example.com/erpnext", "tag": "v16.1", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
-            "componentReplicas": {"gunicorn": 2, "nginx": 2, "socketio": 2},
+            "componentReplicas": {"gunicorn": 2, "socketio": 2}, "webAutoscaling": {"nginx": {"replicasFrom": "Autoscaler"}},
             "redisConfig": {"image": "example.com/redis:8", "maxMemory": "1Gi", "resources": cpu("1")},
             "web": {"gunicornWorkers": 3, "gunicornThreads": 8, "requestTimeoutSeconds": 300, "maxBodySize": "1g", "trustedProxy": "10.0.0.0/8"},
             "networkPolicy": {

@@ -363,12 +363,12 @@ fn is_changing(observed: &Observed, desired: &Desired) -> bool {
     desired.kind == Kind::Deployment && (is_changed(observed, desired) || is_rolling(observed, component))
 }
 
-/// A Deployment that KEDA scales from now on keeps its current replicas: if the last field manager gave the field up, the API
+/// A Deployment that an autoscaler scales from now on keeps its current replicas: if the last field manager gave the field up, the API
 /// server would reset it to 1 and terminate workers.
 fn hand_over(observed: &Observed, desired: &Desired) -> Option<Step> {
     let live = observed.live.get(&(desired.kind, desired.key.name.clone()))?;
-    let handed = live.annotations().get(labels::REPLICAS).is_some_and(|it| it == labels::REPLICAS_BY_KEDA);
-    (build::is_autoscaled(desired) && !handed).then(|| adoption::hand_over(observed, live)).flatten()
+    let handed = live.annotations().contains_key(labels::REPLICAS);
+    (build::scaled_by(desired).is_some() && !handed).then(|| adoption::hand_over(observed, live)).flatten()
 }
 
 /// Deletes the bench's objects that the settings no longer need. A Redis server is deleted only when no component uses it.

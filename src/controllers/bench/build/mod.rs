@@ -28,7 +28,7 @@ pub(super) use template::refusal;
 #[cfg(test)]
 pub(in crate::controllers) use template::{is_container, is_ours};
 pub(in crate::controllers) use web::GUNICORN_WORKERS_AND_THREADS;
-pub use workers::is_autoscaled;
+pub use workers::scaled_by;
 
 use super::{
     model::{Input, Rendered},

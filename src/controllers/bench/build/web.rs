@@ -1,6 +1,6 @@
 //! Components that serve requests: gunicorn, nginx, the websocket server, and their Services.
 
-use frappe_crds::bench::WebConfig;
+use frappe_crds::bench::{ComponentScaling, ReplicasFrom, WebConfig};
 use k8s_openapi::{
     api::{
         apps::v1::DeploymentSpec,
@@ -16,13 +16,13 @@ use super::{
     process::{DRAIN_SECONDS, drain_and_await_termination_handler, drain_requests},
 };
 use crate::{
-    controllers::bench::model::{BENCH_PATH, Input},
+    controllers::bench::model::{BENCH_PATH, Input, Pods},
     domain::{
         labels,
         network::service,
         object::Desired,
         pod::{answers, port, variable},
-        typed::Object,
+        typed::{Object, entry},
     },
 };
 
@@ -53,13 +53,15 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let timeout_seconds = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS);
     let request_seconds = i64::from(timeout_seconds) + 10;
     let grace_seconds = DRAIN_SECONDS + request_seconds;
-    vec![
+    let scaled = scaled(input);
+    let number = |name: &str, wanted: Option<i32>| (!scaled.contains(&name)).then_some(wanted.unwrap_or(1));
+    let mut made = vec![
         deployment(
             input,
             Component {
                 name: "gunicorn",
                 container: gunicorn(&web, request_seconds),
-                replicas: replicas.gunicorn.or(Some(1)),
+                replicas: number("gunicorn", replicas.gunicorn),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
                 grace_seconds,
@@ -72,7 +74,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
             Component {
                 name: "nginx",
                 container: nginx(input, &web),
-                replicas: replicas.nginx.or(Some(1)),
+                replicas: number("nginx", replicas.nginx),
                 resources: resources.nginx.as_ref(),
                 default_resources: ["100m", "128Mi", "1", "512Mi"],
                 grace_seconds,
@@ -94,7 +96,20 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
                 volumes: Vec::new(),
             },
         ),
-    ]
+    ];
+    for it in made.iter_mut().filter(|it| it.spec.replicas.is_none()) {
+        it.metadata.annotations = Some(entry(labels::REPLICAS, labels::REPLICAS_BY_USER));
+    }
+    made
+}
+
+/// Components whose number of pods an autoscaler of the user's sets: of the newest revision, whose Deployments keep their names.
+fn scaled(input: &Input) -> Vec<&'static str> {
+    let config = input.bench.spec.web_autoscaling.clone().unwrap_or_default();
+    let by_user = |it: Option<ComponentScaling>| it.and_then(|it| it.replicas_from) == Some(ReplicasFrom::Autoscaler);
+    let newest = !matches!(input.pods, Pods::Older(_));
+    let components = [("gunicorn", by_user(config.gunicorn)), ("nginx", by_user(config.nginx))];
+    components.into_iter().filter(|(_, scaled)| newest && *scaled).map(|(name, _)| name).collect()
 }
 
 /// Starts gunicorn by the image's script; images of frappe_docker before 2026-05-18 have no script, but a command with fixed numbers.

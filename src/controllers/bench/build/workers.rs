@@ -110,7 +110,7 @@ fn probe(command: &[&str]) -> Probe {
     }
 }
 
-/// Whether KEDA sets the number of replicas of a Deployment, by its annotation.
-pub fn is_autoscaled(deployment: &Desired) -> bool {
-    deployment.kind == Kind::Deployment && deployment.annotation(labels::REPLICAS) == Some(labels::REPLICAS_BY_KEDA)
+/// Who sets the number of replicas of a Deployment, if not its spec, by its annotation.
+pub fn scaled_by(deployment: &Desired) -> Option<&str> {
+    deployment.annotation(labels::REPLICAS).filter(|_| deployment.kind == Kind::Deployment)
 }

@@ -104,6 +104,8 @@ fn of_the_bench() -> Vec<Row> {
         ("storageSize", json!({"storageSize": "20Gi"}), Bench),
         ("storageAccessMode", json!({"storageAccessMode": "ReadWriteOnce"}), Refused),
         ("storageDeletionPolicy", json!({"storageDeletionPolicy": "Delete"}), Bench),
+        ("webAutoscaling.gunicorn.replicasFrom", json!({"webAutoscaling": {"gunicorn": {"replicasFrom": "Autoscaler"}}}), Bench),
+        ("webAutoscaling.nginx.replicasFrom", json!({"webAutoscaling": {"nginx": {"replicasFrom": "Autoscaler"}}}), Bench),
         ("web.gunicornWorkers", json!({"web": {"gunicornWorkers": 3}}), Bench),
         ("web.gunicornThreads", json!({"web": {"gunicornThreads": 8}}), Bench),
         ("web.requestTimeoutSeconds", json!({"web": {"requestTimeoutSeconds": 300}}), Bench),

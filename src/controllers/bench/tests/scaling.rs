@@ -39,6 +39,29 @@ fn optional_objects_look_like_this() {
     assert_eq!((scaled.status.as_str(), scaled.reason.as_str()), ("True", "Autoscaled"));
 }
 
+/// A HorizontalPodAutoscaler of the user's is not fought over the number of web servers, which stays as it is when it takes over.
+#[test]
+fn the_number_of_web_servers_is_left_to_an_autoscaler_and_taken_back() {
+    let mut world = observed(json!({"componentReplicas": {"gunicorn": 3}}));
+    let key = (Kind::Deployment, "prod-gunicorn".to_owned());
+    let set = |world: &mut Observed, spec: Value| {
+        world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+    };
+    converge(&mut world);
+    set(&mut world, json!({"webAutoscaling": {"gunicorn": {"replicasFrom": "Autoscaler"}}}));
+    let steps = plan(&world).steps;
+    let handed = steps.iter().position(|it| matches!(it, Step::HandOver(live) if live.name_any() == key.1));
+    let ensured = |it: &Step| matches!(it, Step::Ensure(desired) if desired.key.name == key.1 && desired.kind == key.0);
+    assert!(handed.expect("handed over") < steps.iter().position(ensured).expect("ensured"));
+    let Some(Step::Ensure(desired)) = steps.iter().find(|it| ensured(it)) else { panic!("ensured") };
+    assert_eq!(desired.body["spec"].get("replicas"), None);
+    converge(&mut world);
+    assert!(!plan(&world).steps.iter().any(|it| matches!(it, Step::HandOver(_))), "once");
+    set(&mut world, json!({}));
+    converge(&mut world);
+    assert_eq!(world.live[&key].data["spec"]["replicas"], 1);
+}
+
 /// Without KEDA, the number of workers is fixed and a condition reports why; once installed, KEDA takes over the current number; when
 /// it is uninstalled or disabled, the bench sets the number again.
 #[test]
