@@ -97,6 +97,12 @@ oldest-rust:
 runner: needs-test
 	$(STEP) "site runner" src/runner/tests/all
 
+## make sweep          kills of the runner at every step, and of a replica after every write: `make test` has a part of both
+.PHONY: sweep
+sweep: needs-test checkout
+	$(STEP) "site runner, killed at every step" env RUNNER_EVERY_STEP=1 src/runner/tests/all
+	$(STEP) "controllers, killed after every write" env MODEL_EVERY_WRITE=1 cargo test --locked --workspace --test model -- crash::
+
 ## make transfer       upload and download of backups, against a real S3 server
 .PHONY: transfer objectstore
 transfer: objectstore checkout

@@ -204,14 +204,19 @@ class ServerTest(unittest.TestCase):
 
 
 class Steps:
-    """The steps of a series at which the runner is killed, in which it is run without an interpreter of its own for each run. With
+    """The steps of a series at which the runner is killed, in which it is run without an interpreter of its own for each run: every fifth
+    at least. Which of five depends on the runner's files, so that a change of them tries others, and a repetition the same. With
     RUNNER_EVERY_STEP they are all steps."""
 
     running = False
+    # Least distance of two steps.
+    STRIDE_MIN = 5
+    TURN = sum(path.stat().st_size for path in sorted(RUNNER.parent.glob("*.py")))
 
     def __init__(self, most, stride=1, first=1):
         self.most, self.step = most, 0
-        self.first, self.stride = (1, 1) if os.environ.get("RUNNER_EVERY_STEP") else (first, stride)
+        stride = max(stride, self.STRIDE_MIN)
+        self.first, self.stride = (1, 1) if os.environ.get("RUNNER_EVERY_STEP") else (first + self.TURN % stride, stride)
 
     def __iter__(self):
         Steps.running = True
