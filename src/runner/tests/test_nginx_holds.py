@@ -80,6 +80,14 @@ class HoldCase(NginxCase):
         return time.monotonic() - begun
 
 
+    def until_answered(self, statuses):
+        """Waits until the hosts are answered so; a worker from before the first reload may answer beside the others for a moment."""
+        begun = time.monotonic()
+        while (found := {host: self.get(host)[0][0] for host in statuses}) != statuses:
+            self.assertLess(time.monotonic() - begun, 15, found)
+            time.sleep(0.02)
+
+
 class HoldTest(HoldCase):
     def test_a_held_site_is_answered_for_all_hosts_and_paths_and_others_are_served(self):
         self.lead("other.com", "other.example.com")
@@ -110,8 +118,7 @@ class HoldTest(HoldCase):
         self.record("b.com", frappe=None, hrms="0" * 16)
         self.put(".schemas", "c.com", "{")
         self.record("d.com")
-        self.until_held("b.com")
-        self.assertEqual([self.get(host)[0][0] for host in ("a.com", "b.com", "c.com", "d.com", "e.com")], [200, 503, 200, 200, 200])
+        self.until_answered({"a.com": 200, "b.com": 503, "c.com": 200, "d.com": 200, "e.com": 200})
         self.put(".schemas", "b.com", "{")
         (self.folder / "sites/.schemas/Not A Site").write_text("{}")
         time.sleep(1)
