@@ -58,7 +58,9 @@ fn set(input: &Input) -> Vec<Desired> {
 fn workloads(input: &Input) -> Vec<Desired> {
     let mut deployments = web::deployments(input);
     deployments.extend(workers::deployments(input));
-    let budgets: Vec<Desired> = disruption_budget::budgets(&deployments).collect();
+    // On one node all pods must leave before the first one can start elsewhere: a budget would block the drain of that node.
+    let protected = if input.single_node() { &[][..] } else { &deployments[..] };
+    let budgets: Vec<Desired> = disruption_budget::budgets(protected).collect();
     deployments.into_iter().map(Desired::from).chain(budgets).collect()
 }
 

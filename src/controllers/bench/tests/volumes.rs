@@ -1,5 +1,7 @@
 //! Problems of volumes, images and pods, and the order of an image's rollout.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::controllers::{
     bench::{
@@ -29,6 +31,21 @@ fn a_bench_on_one_node_keeps_its_pods_together() {
     let claim = find(&many, Kind::PersistentVolumeClaim, "prod-sites");
     assert_eq!(claim["spec"]["accessModes"], json!(["ReadWriteMany"]));
     assert_eq!(claim["metadata"].get("ownerReferences"), None, "the volume is kept after the bench");
+}
+
+/// All pods of one node must leave it before the first can start on another: a budget would block the drain for ever.
+#[test]
+fn a_bench_on_one_node_has_no_budget_that_blocks_its_drain() {
+    let budgets = |mode: &str| {
+        let spec = json!({"storageAccessMode": mode, "componentReplicas": {"gunicorn": 2, "nginx": 2}});
+        let made = converge(&mut observed(spec));
+        made.iter()
+            .filter(|it| it.kind == Kind::PodDisruptionBudget)
+            .map(|it| it.key.name.clone())
+            .collect::<BTreeSet<_>>()
+    };
+    assert_eq!(budgets("ReadWriteMany"), ["prod-gunicorn", "prod-nginx"].map(str::to_owned).into());
+    assert_eq!(budgets("ReadWriteOnce"), BTreeSet::new());
 }
 
 #[test]
