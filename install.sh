@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=ce00852b24d477144dd89361ee8975bc72848f1f5c7f8e2b25831cd5640dd3d3
+sha256=c909732d2dd1f260dd2df5823e379c8804d0f0ee5cbb808650585a54e0bcd06b
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

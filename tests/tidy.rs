@@ -437,3 +437,20 @@ fn the_election_uses_the_types_of_the_client_library() {
         "in Cargo.lock, kube-leader-election must have k8s-openapi 0.28:{entry}"
     );
 }
+
+/// The tests that docs/testing.md names for updates exist.
+#[test]
+fn named_tests_exist() {
+    let page = fs::read_to_string(root().join("docs/testing.md")).unwrap();
+    let section = page.split("\n## ").find(|it| it.starts_with("Updates\n")).expect("the section");
+    let words = section.lines().filter(|it| it.starts_with('|')).flat_map(|it| it.split('`').skip(1).step_by(2));
+    let named: Vec<&str> = words.filter(|it| it.contains('_')).collect();
+    assert!(named.len() > 40, "{named:?}");
+    let sources = ["rs", "py"].iter().flat_map(|kind| files(&root(), kind));
+    let texts: Vec<String> = sources.map(|path| fs::read_to_string(path).unwrap()).collect();
+    let exists = |name: &str| {
+        let heads = [format!("fn {name}("), format!("def {name}(")];
+        texts.iter().any(|text| heads.iter().any(|head| text.contains(head)))
+    };
+    none(&named.iter().filter(|it| !exists(it)).map(|it| format!("{it} does not exist")).collect::<Vec<_>>());
+}

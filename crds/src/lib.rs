@@ -19,6 +19,7 @@ pub mod manifest;
 pub mod pod_templates;
 pub mod site;
 mod site_route;
+mod site_updates;
 mod window;
 
 pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};

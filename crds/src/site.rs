@@ -7,14 +7,12 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference},
-    window::Window,
-};
+use crate::common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
 
 pub use crate::site_route::{
     GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
 };
+pub use crate::site_updates::{SiteUpdatePolicy, UpdatePolicy};
 
 /// Desired state of the site.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -143,33 +141,6 @@ pub struct FrappeSiteSpec {
     /// If true, deletion is blocked and nothing is removed. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_protection: Option<bool>,
-}
-
-/// How a site follows another image of its bench.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SiteUpdatePolicy {
-    /// When the site's database is migrated to the schema of the image. Until then the site responds with 503. Default: `Automatic`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub policy: Option<UpdatePolicy>,
-    /// If the bench has revisions: when the site may start to move to another one. Default: the bench's `updateStrategy.windows`, which these
-    /// replace.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 16))]
-    pub windows: Vec<Window>,
-    /// If true, a patch that fails is skipped and reported. Default: the bench's `updateStrategy.skipFailingPatches`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub skip_failing_patches: Option<bool>,
-}
-
-/// When a site is migrated.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub enum UpdatePolicy {
-    /// As soon as the bench runs the image.
-    #[default]
-    Automatic,
-    /// When a user sets the annotation `frappe.vyogo.tech/migrate` to a new value.
-    Manual,
 }
 
 /// What happens to a site's data when the site is deleted.
@@ -351,6 +322,9 @@ pub struct UpdateGoal {
     /// Revisions of the bench from which and to which the site moves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves: Option<Move>,
+    /// Id of the update that it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<String>,
 }
 
 /// Move of a site from one revision of its bench to another.
@@ -373,6 +347,8 @@ pub enum UpdateResult {
     RollbackFailed,
     /// The update failed before anything was changed.
     Failed,
+    /// A user undid the update: the site has returned to the revision that it left, with the database of before.
+    Undone,
 }
 
 /// The last update of a site.
@@ -385,9 +361,12 @@ pub struct LastUpdate {
     pub result: UpdateResult,
     /// Schemas that it was for.
     pub target: String,
-    /// Revisions of the bench from which and to which the site moved.
+    /// Revisions of the bench from which and to which the site moved; of an update that was undone, those of that update.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub moves: Option<Move>,
+    /// Id of the update that it undoes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub undoes: Option<String>,
     /// Time at which it finished.
     pub finished_at: Time,
     /// Why it failed.

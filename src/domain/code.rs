@@ -51,6 +51,8 @@ pub enum Code {
     UpdateFailed,
     /// The migration failed, and the database could not be restored.
     RollbackFailed,
+    /// The dump of the update that is to be undone is not on the volume.
+    DumpMissing,
     /// The Job took longer than its deadline.
     DeadlineExceeded,
     /// Another pod is working on the site, or on files that the bench's sites share.

@@ -49,6 +49,8 @@ pub const RETRY: &str = "frappe.vyogo.tech/retry";
 pub const MIGRATE: &str = "frappe.vyogo.tech/migrate";
 /// Annotation that a user sets to the number of a revision to move a site to it now, whatever waves and windows say.
 pub const UPDATE_NOW: &str = "frappe.vyogo.tech/update-now";
+/// Annotation that a user sets to the id of a site's last update to undo it: what was written since is lost.
+pub const ROLLBACK: &str = "frappe.vyogo.tech/rollback";
 /// Annotation of a bench that a user sets to any new value to run the image that its tag names now.
 pub const REDEPLOY: &str = "frappe.vyogo.tech/redeploy";
 /// Annotation of a bench that a user sets to the number of a revision to continue its rollout now: `8`, or `8/full` for all sites at once.
@@ -83,7 +85,7 @@ pub fn has_unread_status(object: &impl ResourceExt) -> bool {
 /// Label that says what an object of this operator is part of.
 const PART_OF: &str = "app.kubernetes.io/part-of";
 /// Names of all labels and annotations that this operator writes or reads: others with its prefix are not kept.
-const KNOWN: [&str; 35] = [
+const KNOWN: [&str; 36] = [
     "app",
     "bench",
     "component",
@@ -113,6 +115,7 @@ const KNOWN: [&str; 35] = [
     ABORT,
     MIGRATE,
     UPDATE_NOW,
+    ROLLBACK,
     REPLICAS,
     WATCHED,
     REDIS_SECRET,

@@ -52,6 +52,7 @@ CODES = {
     "BackupNewer": 32,
     "BackupBroken": 33,
     "BackupTooLarge": 33,
+    "DumpMissing": 33,
     "QueueUnreachable": 30,
     "UpdateFailed": 42,
     "RollbackFailed": 43,

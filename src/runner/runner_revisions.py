@@ -9,17 +9,21 @@ Its jobs that were set aside go to the queues of the revision that serves it whe
 The marker is in the directory and moves with it. It has the revision that served the site before (`from`), to which the site returns after
 a failure, and is served there by its former code; the revision that it goes to (`to`), whether it is to `migrate`, and whether it was `held`
 before. Where the directory is, is the truth, whatever the marker or the operator says: each step looks there first.
+
+An update that is complete is undone in the same way, by the image of the revision that the site left: instead of a migration, the dump of that
+update is loaded, unless the schemas are equal. What was written since is in the dump that is made before.
 """
 
 import json
 import os
 
+from runner_apps import check_dump
 from runner_bench import locked_volume
-from runner_common import Failure
+from runner_common import Failure, read_file
 from runner_jobs import common_config, connect, deferred_keys, forget_deferred, jobs_in, jobs_of
 from runner_maintenance import UNTOUCHED, held, updating
 from runner_site import find, ready_site
-from runner_update import Update, asked_of, opened
+from runner_update import DUMP, ID, TABLES, Update, asked_of, different, opened, shortened
 from runner_volume import OWN, VOLUME, folder_of, in_volume, places
 
 # Appends rows to the lists KEYS[2] …, once: KEYS[1] says that it was done, for ARGV[1] seconds. ARGV alternates from there between the number of a
@@ -41,8 +45,11 @@ def update(request):
         site = ready_site(request, find)
         asked = asked_of(request)
         refuse_late(site, asked)
+        if not ID.fullmatch(asked.get("undoes", "0" * 8)):
+            raise Failure("RequestInvalid", "request", "the id of the update that is undone must be 8 hexadecimal digits")
         moves = site.revision != OWN or "from" in updating(site)
-        result = (Move if moves else Update)(site, opened(site, request), asked).run()
+        way = Reversal if asked.get("undoes") else Move
+        result = (way if moves else Update)(site, opened(site, request), asked).run()
     except Failure as failure:
         found = places(request["site"])
         failure.revision = found[0] if len(found) == 1 else failure.revision
@@ -218,6 +225,44 @@ class Move(Update):
             redis.delete(self.copied())
         except error as failure:
             print(f"the Redis cache does not respond: {type(failure).__name__}")
+
+
+class Reversal(Move):
+    """One attempt to undo an update: to return to the revision that the site left by it, with the database of before."""
+
+    def begin(self):
+        if not self.asked.get("back_only") and self.is_required(json.loads(self.database.installed_apps())):
+            self.refuse_without_dump()
+        super().begin()
+
+    def refuse_without_dump(self):
+        """Fails if the dump of the update is gone: there is no other way back from a migration."""
+        if not (os.path.exists(self.undone(DUMP)) and os.path.exists(self.undone(TABLES))):
+            raise Failure("DumpMissing", "dump", f"the dump of the update {self.asked['undoes']} is not on the volume: it was deleted, or none was made")
+
+    def undone(self, name):
+        """A file of the dump of the update that is undone."""
+        return os.path.join(self.site.updates_path, self.asked["undoes"], name)
+
+    def migrate(self):
+        if not self.migrates():
+            super().migrate()
+            return
+        self.put("migrating")
+        try:
+            self.refuse_without_dump()
+            check_dump(self.undone(DUMP), "FilesFailed", f"the dump of the update {self.asked['undoes']}")
+            self.database.wipe()
+            self.database.load(self.undone(DUMP))
+            if names := different(self.database, json.loads(read_file(self.undone(TABLES)))):
+                raise Failure("FilesFailed", "compare", f"{len(names)} tables differ from the dump: {', '.join(shortened(names))}")
+        except Failure as failure:
+            self.fail(failure)
+        self.clear_cache()
+        self.put("checking")
+
+    def word(self):
+        return "undone"
 
 
 def rename(site, revision):

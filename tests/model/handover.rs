@@ -24,7 +24,7 @@ enum Leaves {
 }
 
 /// The pod of a slot's owner in a slot map.
-fn owner(map: &Value, slot: usize) -> Option<String> {
+pub(crate) fn owner(map: &Value, slot: usize) -> Option<String> {
     let index = usize::try_from(map["spec"]["owners"][slot].as_i64()?).ok()?;
     let member = map["spec"]["members"][index].as_str()?;
     Some(member.split('_').next()?.to_owned())

@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
+use kube_sharding::Slot;
 use kube_sharding_sim::Change;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use crate::{
+    handover::owner,
     updates::{FAILING, LIMIT, SITE_COUNT, ground, replace_both, set_tag, updates, writes_of_sites},
-    world::{BENCHES, DEPLOYMENTS, SITES, World, in_parallel, run},
+    world::{BENCHES, DEPLOYMENTS, SITES, World, in_parallel, run, site},
 };
 
 /// A bench with Ready sites, whose next image is another revision.
@@ -41,6 +43,76 @@ fn moves(world: &World, after: u64) -> BTreeMap<String, usize> {
     updates(world, after).0
 }
 
+/// S-3: since that version each write for a site was by the owner of its slot, in the slot map of that moment. Returns their number.
+fn only_owners_wrote(world: &World, after: u64) -> usize {
+    // Process 3 took the name of the first one.
+    let pods = ["uid-of-one", "uid-of-two", "uid-of-three", "uid-of-one"];
+    let uids: BTreeMap<String, String> = world
+        .server
+        .all(SITES)
+        .iter()
+        .map(|it| {
+            let text = |field: &str| it["metadata"][field].as_str().expect("a text").to_owned();
+            (text("name"), text("uid"))
+        })
+        .collect();
+    let first = world.server.written().len() - world.server.written_after(after).len();
+    let (mut map, mut looked) = (std::sync::Arc::new(Value::Null), 0);
+    for (index, write) in world.server.written().into_iter().enumerate() {
+        if write.place.plural() == "slotmaps" && write.change != Change::Deleted {
+            map = write.object;
+            continue;
+        }
+        let label = write.object["metadata"]["labels"]["site"].as_str();
+        let name = if write.place.plural() == "frappesites" { Some(write.place.name.as_str()) } else { label };
+        let Some(uid) = name.and_then(|it| uids.get(it)).filter(|_| index >= first) else { continue };
+        if write.sender >= pods.len() || write.place.plural() == "pods" || write.place.plural() == "events" {
+            continue;
+        }
+        let slot = Slot::of_uid(uid).to_string().parse().expect("a number");
+        assert_eq!(
+            owner(&map, slot).as_deref(),
+            Some(pods[write.sender]),
+            "{} {}",
+            write.place.plural(),
+            write.place.name
+        );
+        looked += 1;
+    }
+    looked
+}
+
+/// U-10: an update of a bench writes no object of another one, and none of its sites.
+#[test]
+fn an_update_writes_nothing_of_another_bench() {
+    run(6, async {
+        let (world, _one) = World::with_bench(6).await;
+        revisions(&world).await;
+        let other = world.server.get(BENCHES, "bench").expect("a bench");
+        let spec = other["spec"].clone();
+        let bench = json!({"apiVersion": other["apiVersion"], "kind": other["kind"], "metadata": {"name": "other", "namespace": "shops"}, "spec": spec});
+        world.server.create_by_hand(BENCHES, &bench);
+        let mut site = site("other-site");
+        site["spec"]["benchRef"]["name"] = json!("other");
+        world.server.create_by_hand(SITES, &site);
+        world.until("its site is Ready", |it| it.phase(SITES, "other-site") == "Ready").await;
+        world.rest().await;
+        let before = world.version();
+        set_tag(&world, "2");
+        let moved = |it: &World| by_revision(it) == [(1, 2), (2, SITE_COUNT - 1)].into();
+        world.until("every site but one, and that of the other bench, has moved", moved).await;
+        world.rest().await;
+        let written = world.server.written_after(before);
+        assert!(written.len() > 3 * SITE_COUNT);
+        for write in written {
+            let labels = &write.object["metadata"]["labels"];
+            let others =
+                write.place.name.starts_with("other") || labels["bench"] == "other" || labels["site"] == "other-site";
+            assert!(!others, "{} {}", write.place.plural(), write.place.name);
+        }
+    });
+}
+
 /// each site moves once, and the one whose migration fails stays; pods of the former image serve it until it is gone. A member is
 /// killed, the coordinator is killed, and another one joins.
 #[test]
@@ -65,6 +137,7 @@ fn each_site_moves_once_while_replicas_are_killed_and_added() {
             let made = moves(&world, before);
             assert_eq!(made.len(), SITE_COUNT);
             assert!(made.values().all(|count| *count == 1), "{made:?}");
+            assert!(only_owners_wrote(&world, before) >= 3 * SITE_COUNT, "every write was looked at");
             let ready = world.server.all(SITES).iter().filter(|it| it["status"]["phase"] == "Ready").count();
             assert_eq!(ready, SITE_COUNT, "the failed one is served by the former image");
             world.stays_at_rest().await;

@@ -23,17 +23,12 @@ use super::{
     seen::{is_rolling, lacks_pods},
     waves::{self, Sight},
 };
-use crate::{
-    controllers::duration,
-    domain::object::{Desired, Kind},
-};
+use crate::domain::object::{Desired, Kind};
 
 /// Revisions that may have pods at once.
 const LIVE_MAX: usize = 3;
 /// Retired revisions that are remembered.
 const RETIRED_MAX: usize = 5;
-/// How long a revision without sites keeps its pods by default.
-const SCALE_DOWN_DELAY: Duration = Duration::from_mins(10);
 
 /// Whether another image is another revision.
 pub fn is_enabled(observed: &Observed) -> bool {
@@ -130,7 +125,7 @@ pub fn revisions(observed: &Observed, rendered: &Rendered, code: &Code, is_compl
 /// Since when a revision has had no sites; what is recorded stays while their number is not known.
 fn empty_since(observed: &Observed, revision: &Revision) -> Option<Time> {
     let Some(sites) = &observed.placed else { return revision.empty_since.clone() };
-    let is_empty = sites.iter().all(|it| it.revision != revision.number);
+    let is_empty = sites.iter().all(|it| it.revision != revision.number && it.goes_to != Some(revision.number));
     is_empty.then(|| revision.empty_since.clone().unwrap_or(Time(observed.now)))
 }
 
@@ -165,13 +160,8 @@ pub fn convergence(rollout: &Rollout) -> (bool, Reason, String) {
     (rollout.phase == RolloutPhase::Completed && failed + held == 0, reason, message)
 }
 
-/// Time until an empty revision is retired.
 fn left(observed: &Observed, revision: &Revision) -> Option<Duration> {
-    let since = revision.empty_since.as_ref().filter(|_| !revision.retired)?;
-    let strategy = observed.bench.spec.update_strategy.as_ref();
-    let delay = duration::of(strategy.and_then(|it| it.scale_down_delay.as_ref()), SCALE_DOWN_DELAY);
-    let elapsed = Duration::try_from(observed.now.duration_since(since.0)).unwrap_or_default();
-    Some(delay.saturating_sub(elapsed))
+    placed::retires_in(&observed.bench, revision, observed.now)
 }
 
 /// Time until the next revision is retired.

@@ -214,7 +214,9 @@ impl Course<'_> {
         if self.strategy.paused == Some(true) && self.promoted.is_none() {
             return Some(PauseReason::PausedByUser);
         }
-        let most = if wave == 0 { 0 } else { self.failures_max() };
+        // A database that could not be restored needs a user, however many sites may fail.
+        let broken = self.sites.iter().any(|site| site.broken && matches!(site.way(rollout.to), Way::Failed(_)));
+        let most = if wave == 0 || broken { 0 } else { self.failures_max() };
         (rollout.failed - rollout.tolerated > most).then_some(PauseReason::FailuresExceeded)
     }
 

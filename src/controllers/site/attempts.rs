@@ -2,15 +2,31 @@
 
 use std::time::Duration;
 
-use frappe_crds::site::{Operation, OperationKind, Outcome, UpdateGoal};
+use frappe_crds::{
+    FrappeSiteStatus,
+    site::{Operation, OperationKind, Outcome, UpdateGoal},
+};
+use kube::ResourceExt;
 
+use super::model::Observed;
 use crate::{
     controllers::job::{self, ATTEMPTS_MAX},
-    domain::code::Code,
+    domain::{code::Code, labels},
 };
 
 /// Delay before an update is tried again whose site's background jobs did not end.
 const DRAIN_AGAIN: Duration = Duration::from_mins(10);
+
+/// Value of the annotation that requests another attempt.
+pub fn retry(observed: &Observed) -> Option<String> {
+    observed.site.annotations().get(labels::RETRY).cloned()
+}
+
+/// Whether a user requests another attempt of the update that failed.
+pub fn retries(observed: &Observed, status: &FrappeSiteStatus) -> bool {
+    let last = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update);
+    last.is_some_and(|it| retry(observed) != it.retry)
+}
 
 /// Attempts of an operation. Those of an update that did not complete are followed by as many that restore its dump.
 pub fn most(kind: OperationKind) -> i32 {
@@ -30,7 +46,7 @@ pub fn ends(operation: &Operation, code: Code) -> bool {
     }
     match code {
         // The same migration would fail again.
-        Code::UpdateFailed | Code::AppsMissing => true,
+        Code::UpdateFailed | Code::AppsMissing | Code::DumpMissing => true,
         Code::JobsRunning => false,
         _ => last,
     }

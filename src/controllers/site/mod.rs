@@ -35,6 +35,7 @@ pub mod slot_grant;
 pub mod status;
 mod steady_state;
 pub mod under_way;
+mod undo;
 mod update;
 mod valid_site;
 pub mod validate;

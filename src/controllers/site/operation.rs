@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use frappe_crds::site::{Operation, OperationKind, Outcome, OutcomeState, UpdateGoal};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::core::DynamicObject;
 
 use super::{
     adoption::is_adopting,
@@ -151,7 +151,7 @@ impl Asked<'_> {
     fn again_if_asked(&self, operation: &Operation) -> Option<Progress> {
         let other = self.is_other(operation);
         let asked = self.observed.site.metadata.generation.unwrap_or_default() > operation.generation
-            || retry(self.observed) != operation.retry
+            || attempts::retry(self.observed) != operation.retry
             || other;
         let next = operation.attempt + 1;
         asked.then(|| Progress::Run(self.attempt(next, next)))
@@ -174,7 +174,7 @@ impl Asked<'_> {
             epoch: observed.epoch,
             configuration: wanted.map(|it| it.hash.clone()),
             admin_password_version: wanted.and_then(|it| it.admin_password_version.clone()),
-            retry: retry(observed),
+            retry: attempts::retry(observed),
             apps: schema::of_revision(
                 self.revision(),
                 observed.site.status.as_ref(),
@@ -192,11 +192,6 @@ pub(in crate::controllers) fn running_job(observed: &Observed) -> Option<&Arc<Dy
     let operation = observed.site.status.as_ref()?.operation.as_ref()?;
     let name = Place::of(&observed.site).job(verb(operation.kind), operation.attempt).name;
     observed.jobs.get(&name).filter(|it| job::state(it) == State::Running)
-}
-
-/// Value of the annotation that requests another attempt.
-pub(super) fn retry(observed: &Observed) -> Option<String> {
-    observed.site.annotations().get(labels::RETRY).cloned()
 }
 
 /// The message of Ready for a permanent failure recorded by a version without outcomes.

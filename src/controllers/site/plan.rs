@@ -6,7 +6,7 @@ use super::{
     deletion::{self, Remains},
     model::{Observed, Plan},
     permissions::secrets::may_read_account,
-    provision, record, revision, schema, status, steady_state, update,
+    provision, record, revision, schema, status, steady_state, undo, update,
     valid_site::ValidSite,
     validate::{validate, validated::Validated},
 };
@@ -68,6 +68,7 @@ pub fn planned(observed: &Observed) -> (Planned<FrappeSite>, Option<Validated>) 
         site.record(status);
         revision::correct(status, observed.bench.as_deref());
         schema::set_up_to_date(observed, status);
+        undo::set_undone(observed, status);
     });
     let readable = valid.database.connection_secret().is_none_or(|it| may_read_account(observed, it));
     (planned, Some(valid).filter(|_| readable))

@@ -104,6 +104,12 @@ pub enum Reason {
     OutsideWindow,
     /// A window of `update.windows` cannot be parsed, or never opens.
     WindowInvalid,
+    /// A user undid the update of the site: the former revision serves it.
+    UpdateUndone,
+    /// The named update cannot be undone.
+    UndoRefused,
+    /// The update could not be undone; the site is as before.
+    UndoFailed,
     /// Migrations are paused for the bench.
     UpdatePaused,
     /// The site is being migrated.
@@ -161,6 +167,7 @@ impl reason::Reason for Reason {
             | Self::UpdateRequired
             | Self::UpdateManual
             | Self::OutsideWindow
+            | Self::UpdateUndone
             | Self::UpdatePaused
             | Self::Suspended => Class::Waiting,
             Self::BenchNotFound
@@ -177,6 +184,7 @@ impl reason::Reason for Reason {
             | Self::AppsContradict
             | Self::UpdateRefused
             | Self::WindowInvalid
+            | Self::UndoRefused
             | Self::SpecTooLarge
             | Self::SiteConfigRefused
             | Self::DatabaseNotAllowed
@@ -200,6 +208,7 @@ impl reason::Reason for Reason {
             | Self::ConfigureFailed
             | Self::UpdateRetrying
             | Self::UpdateFailed
+            | Self::UndoFailed
             | Self::RollbackFailed
             | Self::FinalBackupFailed
             | Self::DeletionRetrying

@@ -9,7 +9,7 @@ use frappe_crds::{
 use super::{
     model::{Configuration, Observed},
     reason::Reason,
-    revision,
+    revision, undo,
 };
 use crate::domain::{
     condition::{self, Conditions},
@@ -125,6 +125,9 @@ pub fn set_up_to_date(observed: &Observed, status: &mut FrappeSiteStatus) {
 /// Why a site stays with an earlier revision of its bench, if it does not only wait for its turn.
 pub fn why_not_moved(observed: &Observed, status: &FrappeSiteStatus, moves: Move) -> Option<(Reason, String)> {
     let bench = observed.bench.as_deref();
+    if let Some(undone) = status.last_update.as_ref().and_then(|it| undo::why_not_again(it, moves)) {
+        return Some(undone);
+    }
     if let Some(last) = revision::failed(status, moves) {
         let why = last.message.clone().unwrap_or_default();
         if last.result == UpdateResult::RollbackFailed {

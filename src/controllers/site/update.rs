@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use frappe_crds::{
     FrappeBench, FrappeSite, FrappeSiteStatus,
-    site::{LastUpdate, Move, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
+    site::{LastUpdate, Move, Operation, OperationKind, SitePhase, UpdateGoal, UpdatePolicy, UpdateResult},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -21,6 +21,7 @@ use super::{
     schema::{Fit, fit, is_held, of_revision, of_site, why_not_moved},
     steady_state::settled,
     under_way::under_way,
+    undo::{self, Asked},
     valid_site::ValidSite,
 };
 use crate::{
@@ -34,9 +35,6 @@ use crate::{
     domain::{code::Code, labels, names::hash_hex},
 };
 
-/// Hexadecimal digits of an update's id.
-const ID_DIGITS: usize = 8;
-
 /// Migrates the site if its schema is not that of the image, or if a user requests it.
 pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
     let observed = site.observed;
@@ -44,6 +42,13 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
     let Some(bench) = observed.bench.as_deref().filter(|_| status.initialized) else { return Next::go() };
     if let Some(goal) = unfinished(&status) {
         return Next::End(progress(site, bench, goal.clone(), None));
+    }
+    if undo::is_broken(&status) && !attempts::retries(observed, &status) {
+        let message = status.last_update.and_then(|it| it.message).unwrap_or_default();
+        return Next::End(Plan::report(observed, &failed(UpdateResult::RollbackFailed, message), None));
+    }
+    if let Asked::Return { undoes, way } = undo::asked(observed, &status, bench) {
+        return returning(site, bench, undoes, way);
     }
     if let Some(moves) = revision::destination(&status, Some(bench)) {
         return moving(site, bench, moves);
@@ -58,7 +63,7 @@ pub(super) fn update(site: &ValidSite) -> Next<FrappeSite> {
         return Next::go();
     }
     let goal = goal(observed, bench);
-    if let Some(last) = failed_before(&status, &goal).filter(|_| !retries(observed, &status)) {
+    if let Some(last) = failed_before(&status, &goal).filter(|_| !attempts::retries(observed, &status)) {
         let report = failed(last.result, last.message.clone().unwrap_or_default());
         return Next::End(Plan::report(observed, &report, None));
     }
@@ -75,20 +80,18 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
     let is_requested = requested(observed, &status).is_some();
     let is_asked = is_requested || revision::is_asked_now(&observed.site, moves);
     let broken = revision::failed(&status, moves).filter(|it| it.result == UpdateResult::RollbackFailed);
-    if let Some(last) = broken.filter(|_| !retries(observed, &status)) {
+    if let Some(last) = broken.filter(|_| !attempts::retries(observed, &status)) {
         let report = failed(last.result, last.message.clone().unwrap_or_default());
         return Next::End(Plan::report(observed, &report, None));
     }
     let refused = why_not_moved(observed, &status, moves).is_some_and(|(reason, _)| match reason {
-        Reason::UpdateFailed => !retries(observed, &status) && !is_requested,
+        Reason::UpdateFailed | Reason::UpdateUndone => !attempts::retries(observed, &status) && !is_requested,
         Reason::UpdateManual => !is_asked,
         _ => true,
     });
     let is_released = is_asked || revision::is_released(&observed.site, bench, moves);
     let waits = is_rolling_out(bench) || lacks_app(bench) || !is_released;
-    // What a user changed comes first.
-    let is_changed = status.configuration.as_ref() != Some(&site.wanted.hash);
-    if refused || waits || is_changed || under_way(observed).is_some() || operation::running_job(observed).is_some() {
+    if refused || waits || is_busy(site) {
         return Next::go();
     }
     let opening = revision::opening(&observed.site, bench, observed.now);
@@ -99,6 +102,21 @@ fn moving(site: &ValidSite, bench: &FrappeBench, moves: Move) -> Next<FrappeSite
     }
     let goal = UpdateGoal { moves: Some(moves), ..goal(observed, bench) };
     Next::End(progress(site, bench, goal, None))
+}
+
+/// Moves the site back to the revision that it left.
+fn returning(site: &ValidSite, bench: &FrappeBench, undoes: String, way: Move) -> Next<FrappeSite> {
+    if is_busy(site) {
+        return Next::go();
+    }
+    Next::End(progress(site, bench, undo::goal(site.observed, undoes, way), None))
+}
+
+/// Whether something else is done to the site first. What a user changed comes first.
+fn is_busy(site: &ValidSite) -> bool {
+    let observed = site.observed;
+    let applied = observed.site.status.as_ref().and_then(|it| it.configuration.as_ref());
+    applied != Some(&site.wanted.hash) || under_way(observed).is_some() || operation::running_job(observed).is_some()
 }
 
 /// The recorded update, while its result is not recorded.
@@ -124,21 +142,18 @@ fn goal(observed: &Observed, bench: &FrappeBench) -> UpdateGoal {
         apps.iter().map(|app| format!("{}={}", app.name, app.schema.as_deref().unwrap_or_default())).collect();
     let to = if newest == FIRST_REVISION { String::new() } else { format!("{newest} ") };
     let target = hash_hex(&format!("{to}{} {}", schemas.join(" "), migrate.as_deref().unwrap_or_default()), 16);
-    let again = operation::retry(observed).unwrap_or_default();
-    let id = hash_hex(&format!("{} {target} {again} {}", status.identity.unwrap_or_default(), observed.now), ID_DIGITS);
-    UpdateGoal { id, target, back_only: false, migrate, moves: None }
+    let again = attempts::retry(observed).unwrap_or_default();
+    let id = hash_hex(
+        &format!("{} {target} {again} {}", status.identity.unwrap_or_default(), observed.now),
+        undo::ID_DIGITS,
+    );
+    UpdateGoal { id, target, back_only: false, migrate, moves: None, undoes: None }
 }
 
 /// The last update, if it failed and was for the same schema.
 fn failed_before<'a>(status: &'a FrappeSiteStatus, goal: &UpdateGoal) -> Option<&'a LastUpdate> {
     let last = status.last_update.as_ref()?;
     (last.result != UpdateResult::Updated && last.target == goal.target).then_some(last)
-}
-
-/// Whether a user requests another attempt of the update that failed.
-fn retries(observed: &Observed, status: &FrappeSiteStatus) -> bool {
-    let last = status.operation.as_ref().filter(|it| it.kind == OperationKind::Update);
-    last.is_some_and(|it| operation::retry(observed) != it.retry)
 }
 
 /// Report for an update that failed.
@@ -214,6 +229,22 @@ fn held(phase: SitePhase, reason: Reason, message: String, moving: bool) -> Repo
     if moving { report.moving() } else { report }
 }
 
+/// What the Job of an update does, for its message.
+fn doing(operation: &Operation) -> String {
+    let goal = operation.update.as_ref();
+    let goes_back = goal.is_some_and(|it| it.back_only);
+    match (revision::moves(operation), goal.and_then(|it| it.undoes.as_ref())) {
+        (Some(moves), Some(undone)) => {
+            format!("undoing its update {undone}: it returns to revision {} of its bench", moves.to)
+        }
+        (Some(moves), None) if !goes_back => {
+            format!("updating it from revision {} to revision {} of its bench", moves.from, moves.to)
+        }
+        _ if goes_back => "restoring its database of before the migration".to_owned(),
+        _ => "migrating it to the schema of the bench's image".to_owned(),
+    }
+}
+
 /// Runs the Job of the update, and records its result.
 fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Option<&str>) -> Plan {
     let (observed, input) = (site.observed, &site.input);
@@ -233,14 +264,7 @@ fn progress(site: &ValidSite, bench: &FrappeBench, goal: UpdateGoal, differs: Op
                 None => Report::ready(Reason::WaitingForJobSlot, waits_message(observed)).moving(),
             };
             let name = input.valid.place.job(verb(OperationKind::Update), operation.attempt).name;
-            let goes_back = operation.update.as_ref().is_some_and(|it| it.back_only);
-            let does = if let Some(moves) = moves.filter(|_| !goes_back) {
-                &format!("updating it from revision {} to revision {} of its bench", moves.from, moves.to)
-            } else if goes_back {
-                "restoring its database of before the migration"
-            } else {
-                "migrating it to the schema of the bench's image"
-            };
+            let does = doing(&operation);
             let runs = held(
                 SitePhase::Provisioning,
                 Reason::Updating,
@@ -297,6 +321,11 @@ fn finish(observed: &Observed, plan: &mut Plan, result: UpdateResult, message: O
     }
     status.last_handled_migrate = goal.migrate.or(status.last_handled_migrate.take());
     let finished_at = Time(observed.now);
+    let is_undone = result == UpdateResult::Updated && goal.undoes.is_some();
+    let (result, moves) = match goal.moves.filter(|_| is_undone).map(undo::undone) {
+        Some((undone, moves)) => (undone, Some(moves)),
+        None => (result, goal.moves),
+    };
     status.last_update =
-        Some(LastUpdate { id: goal.id, result, target: goal.target, moves: goal.moves, finished_at, message });
+        Some(LastUpdate { id: goal.id, result, target: goal.target, moves, undoes: goal.undoes, finished_at, message });
 }

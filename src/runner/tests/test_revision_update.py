@@ -288,6 +288,83 @@ class MoveTest(RevisionUpdateCase):
         self.assertEqual((self.redis("KEYS", "frappe-operator:set*"), self.redis("KEYS", f"rq:job:{SITE}*"), self.places()), ("", "", []))
 
 
+class ReversalTest(RevisionUpdateCase):
+    """A site that was updated returns to its former revision, with the database of before."""
+
+    def setUp(self):
+        super().setUp()
+        self.migrated = self.fill_all()
+        self.updated(**{"from": 1})
+        self.server.root(f"INSERT INTO {DATABASE}.taberpnext (name) VALUES ('written since')")
+        self.after = self.dump()
+        self.mount(1)
+        self.bench.add_code("erpnext", "p1")
+
+    def reverse(self, **more):
+        return {"id": OTHER_ID, "undoes": ID, "from": 2, **more}
+
+    def assert_ahead(self):
+        """The site is as it was after its update."""
+        self.assertEqual(self.dump(), self.after)
+        self.assert_in(2, self.migrated, self.code)
+
+    def test_a_migrated_site_returns_by_its_dump(self):
+        result = self.updated(**self.reverse())
+        self.assertEqual((result["done"], result["revision"]), ("undone", 1))
+        self.assertEqual(sorted(result["seconds"]), ["check", "drain", "dump", "hold", "migrate", "move"])
+        self.assert_back(self.migrated)
+        kept = self.volume / f".updates/{SITE}-id-1"
+        self.assertEqual(sorted(os.listdir(kept)), sorted([ID, OTHER_ID]), "what was written since is in the other dump")
+        self.assertEqual(self.updated(**self.reverse())["done"], "up to date", "once")
+        # And forth again.
+        self.mount(2)
+        self.new_image()
+        self.updated(id="89abcdef", **{"from": 1})
+        self.assert_updated(self.migrated)
+
+    def test_without_the_dump_nothing_is_touched(self):
+        shutil.rmtree(self.volume / f".updates/{SITE}-id-1/{ID}")
+        said = self.failed("DumpMissing", 33, **self.reverse())
+        self.assertIn(f"the dump of the update {ID}", said["error"])
+        self.assert_ahead()
+        self.refused("update", "RequestInvalid", 2, update=self.reverse(undoes="../../x"))
+        self.assert_ahead()
+
+    def test_a_site_of_the_same_schema_needs_no_dump(self):
+        shutil.rmtree(self.volume / f".updates/{SITE}-id-1")
+        self.bench.add_code("erpnext", "p1", "p2", "p3", version="1.0.9")
+        result = self.updated(**self.reverse())
+        self.assertEqual((result["done"], result["revision"], self.place()), ("undone", 1, 1))
+        self.assertEqual(self.dump(), self.after, "nothing is lost")
+
+    def test_a_broken_dump_leaves_the_site_as_it_was(self):
+        path = self.volume / f".updates/{SITE}-id-1/{ID}/tables.json"
+        path.write_text(path.read_text().replace("taberpnext", "tabother"))
+        said = self.failed("UpdateFailed", 42, **self.reverse())
+        self.assertEqual((said["step"], said["revision"]), ("compare", 2))
+        self.assert_ahead()
+
+    def test_killed_at_every_step_it_is_undone_or_as_before(self):
+        restore = self.snapshot()
+        ways = itertools.cycle([{}, {"back_only": True}])
+        for step in (steps := Steps(STEPS_MAX, STEPS)):
+            restore()
+            killed = self.update(kill_at=step, **self.reverse()).returncode == KILLED
+            more = next(ways)
+            result = self.update(**self.reverse(**more))
+            about = f"step {step} {more}: {result.stdout}{result.stderr}"
+            if result.returncode == 0:
+                self.assertEqual((self.dump(), self.place(), self.bench.record()["apps"]), (self.before, 1, self.old), about)
+            else:
+                self.assertEqual((result.returncode, bool(more)), (42, True), about)
+                self.assertEqual((self.dump(), self.place(), self.bench.record()["apps"]), (self.after, 2, self.code), about)
+            self.assertEqual((self.marker(), self.is_held()), ({}, False), about)
+            if not killed:
+                break
+        self.assertGreater(step, 30)
+        print(f"undo: killed at {steps} and run again")
+
+
 class JobsOfMovedSitesTest(RevisionUpdateCase):
     def test_each_of_200_queued_jobs_runs_exactly_once(self):
         """Before the move by workers of the former revision, after it by those of the new one, whichever version of rq both have."""

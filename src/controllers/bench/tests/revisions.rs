@@ -89,6 +89,9 @@ fn sites(counts: &[(i32, usize)]) -> Arc<Vec<PlacedSite>> {
             labels: BTreeMap::new(),
             revision,
             failed: None,
+            broken: false,
+            goes_to: None,
+            undone: None,
             held: false,
         })
     };

@@ -32,6 +32,9 @@ impl Course {
             },
             revision: 1,
             failed: None,
+            broken: false,
+            goes_to: None,
+            undone: None,
             held: false,
         };
         let bench = bench(json!({"updateStrategy": strategy}));
@@ -278,4 +281,18 @@ fn outside_its_windows_it_says_when_the_next_one_opens() {
     assert_eq!((rollout.window_opens_at, again(&course)), (None, Some(30)));
     course.wait(150);
     assert_eq!(opens(&mut course), Some(49 * 60), "the next wave");
+}
+
+/// However many sites may fail: nothing automatic goes on beside it.
+#[test]
+fn a_database_that_is_neither_stops_the_rollout() {
+    let mut course = Course::new(40, json!({"waves": ["50%", "100%"], "maxFailures": "20%"}));
+    course.is(RolloutPhase::Progressing, None);
+    let broken = course.free()[0];
+    course.sites[broken].failed = Some((TO, "no dump".to_owned()));
+    course.is(RolloutPhase::Progressing, None);
+    course.sites[broken].broken = true;
+    course.is(RolloutPhase::Paused, Some(PauseReason::FailuresExceeded));
+    course.annotate(labels::PROMOTE, "2");
+    course.is(RolloutPhase::Progressing, None);
 }

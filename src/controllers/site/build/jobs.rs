@@ -85,12 +85,14 @@ pub fn update_job(input: &Input, bench: &BenchInput, operation: &Operation) -> D
     let update = Update {
         id: goal.map(|it| it.id.as_str()).unwrap_or_default(),
         drain_seconds: seconds(strategy.drain_timeout.as_ref(), DRAIN),
-        dump: backup.mode.unwrap_or_default() == SafetyBackupMode::Volume,
+        // What was written since an update that is undone is kept.
+        dump: goal.is_some_and(|it| it.undoes.is_some()) || backup.mode.unwrap_or_default() == SafetyBackupMode::Volume,
         skip_failing: of_site.or(strategy.skip_failing_patches).unwrap_or(false),
         back_only: goes_back,
         keep_seconds: seconds(backup.keep_for.as_ref(), KEEP_DUMP),
         force: goal.is_some_and(|it| it.migrate.is_some()),
         from: goal.and_then(|it| it.moves).map(|it| it.from),
+        undoes: goal.and_then(|it| it.undoes.as_deref()),
     };
     job(input, bench, operation, &about, &request(input, Updating { update }), account_sources(input))
 }
@@ -170,6 +172,9 @@ struct Update<'a> {
     /// The revision from which the site moves to that of the pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     from: Option<i32>,
+    /// The update that is undone: its dump is loaded instead of a migration.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    undoes: Option<&'a str>,
 }
 
 /// The runner's request, without secrets.

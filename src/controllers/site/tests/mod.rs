@@ -19,6 +19,7 @@ mod routing;
 mod secret_keys;
 mod settings;
 mod tenants;
+mod undo;
 mod update;
 mod windows;
 

@@ -45,7 +45,7 @@ pub(super) fn released(world: &mut Observed, phase: RolloutPhase, up_to: &str) {
 }
 
 /// Image, folder and number of the revision of a Job's container.
-fn runs_in(job: &Desired) -> (String, Option<String>, String) {
+pub(super) fn runs_in(job: &Desired) -> (String, Option<String>, String) {
     let container = &job.body["spec"]["template"]["spec"]["containers"][0];
     let find = |list: &str, key: &str, value: &str| {
         let all = container[list].as_array().expect("a list");
