@@ -29,6 +29,10 @@ pub enum Command {
     Why(WhyArguments),
     /// Show how far the sites of a bench are on their way to another image, and pause, resume, promote or abort that.
     Rollout(RolloutArguments),
+    /// Set another tag of a bench's image, and wait until its sites have followed if asked.
+    Update(UpdateArguments),
+    /// Migrate a site now, also one that is up to date, whatever its policy, waves and windows say.
+    Migrate(MigrateArguments),
     /// Check that the cluster has what the operator needs: versions, CRDs, permissions, storage, other operators.
     Check(CheckArguments),
     /// Print the Kubernetes objects that the operator creates for a bench; needs no cluster.
@@ -114,7 +118,7 @@ pub struct RolloutArguments {
 }
 
 /// What `rollout` shows or does.
-#[derive(Clone, Copy, Debug, Subcommand)]
+#[derive(Clone, Debug, Subcommand)]
 pub enum RolloutVerb {
     /// Show phase, wave, numbers of sites, and those that failed.
     Status,
@@ -132,6 +136,38 @@ pub enum RolloutVerb {
     },
     /// Let no further site move, and leave each where it is. Remove the annotation `frappe.vyogo.tech/abort` to go on.
     Abort,
+    /// Set the image before the newest one: sites that were not migrated move to it.
+    Undo {
+        /// Undo the last update of this site instead, by the dump of before: what was written to it since is lost.
+        #[arg(long)]
+        site: Option<String>,
+    },
+}
+
+/// Arguments of `update`.
+#[derive(Clone, Debug, Args)]
+pub struct UpdateArguments {
+    /// The bench: NAMESPACE/NAME, or NAME in the namespace `default`.
+    pub bench: String,
+    /// Tag of the image (`imageConfig.tag`).
+    #[arg(long)]
+    pub image_tag: String,
+    /// Wait until the image is rolled out and the sites have followed; fail if a user must decide.
+    #[arg(long)]
+    pub wait: bool,
+    /// Change nothing: the API server only checks the change.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Arguments of `migrate`.
+#[derive(Clone, Debug, Args)]
+pub struct MigrateArguments {
+    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
+    pub site: String,
+    /// Change nothing: the API server only checks the change.
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Arguments of `check`.

@@ -1,4 +1,4 @@
-//! The commands except `run`. They read, and only `rollout` writes: what a user decides.
+//! The commands except `run`. They read, and only `rollout`, `update` and `migrate` write: what a user decides.
 
 pub mod advice;
 pub mod check;
@@ -8,6 +8,9 @@ pub(crate) mod output;
 pub mod prerequisites;
 pub mod rollout;
 mod shards;
+pub mod undo;
+pub mod update;
 pub mod why;
+mod why_update;
 
 pub use shards::shards;

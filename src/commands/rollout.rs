@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use super::{
     fleet::named,
     output::{age, connect, print},
+    undo,
 };
 use crate::{
     cli::{RolloutArguments, RolloutVerb},
@@ -37,6 +38,7 @@ pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
         let shown = json!({"rollout": status.rollout, "revisions": status.revisions});
         return print(&format!("{shown:#}\n"));
     }
+    let dry = if arguments.dry_run { " (dry run)" } else { "" };
     let (patch, done) = match arguments.verb {
         RolloutVerb::Status => return print(&status(&key, &bench, Timestamp::now())),
         RolloutVerb::History => return print(&history(&bench)),
@@ -50,9 +52,13 @@ pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
                 format!("to revision {number} aborted: no further site moves"),
             )
         }
+        RolloutVerb::Undo { site: Some(site) } => {
+            let done = undo::of_site(&client, &key, &site, arguments.dry_run).await?;
+            return print(&format!("rollout of frappebench {key} {done}{dry}\n"));
+        }
+        RolloutVerb::Undo { site: None } => undo::of_bench(&key, &bench)?,
     };
     change_bench(&client, &key, patch, arguments.dry_run).await.with_context(|| format!("change FrappeBench {key}"))?;
-    let dry = if arguments.dry_run { " (dry run)" } else { "" };
     print(&format!("rollout of frappebench {key} {done}{dry}\n"))
 }
 

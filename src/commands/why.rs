@@ -12,7 +12,7 @@ use super::{
     advice,
     fleet::{Row, named, of_bench, of_site, site_of},
     output::{age, connect, print},
-    shards,
+    shards, why_update,
 };
 use crate::{
     cli::WhyArguments,
@@ -44,6 +44,8 @@ pub struct Facts {
     pub job: Option<JobFacts>,
     /// Code of the last failed Job.
     pub code: Option<String>,
+    /// What is to be said about the update of a site to another revision.
+    pub update: Option<String>,
     /// The SiteBackups of a site.
     pub backups: Vec<SiteBackup>,
     /// The pod that owns it, or why there is none.
@@ -78,6 +80,9 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
             let name = bench.name.rsplit('/').next().unwrap_or(&bench.name);
             let _ = writeln!(text, "  {}", with_names(advice, bench.kind, name));
         }
+    }
+    if let Some(update) = &facts.update {
+        let _ = writeln!(text, "\nUpdate\n  {update}");
     }
     if let Some(job) = &facts.job {
         let state = job.state.as_deref().unwrap_or("does not exist (finished Jobs are removed after an hour)");
@@ -150,12 +155,13 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
 pub async fn why(arguments: WhyArguments) -> anyhow::Result<()> {
     let client = connect().await?;
     let key = named(&arguments.name);
+    let now = Timestamp::now();
     let facts = if arguments.bench {
         of_the_bench(&client, &key, &arguments.operator_namespace).await?
     } else {
-        of_the_site(&client, &key, &arguments.operator_namespace).await?
+        of_the_site(&client, &key, &arguments.operator_namespace, now).await?
     };
-    print(&explain(&facts, Timestamp::now()))
+    print(&explain(&facts, now))
 }
 
 async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
@@ -168,12 +174,13 @@ async fn of_the_bench(client: &Client, key: &Key, operator: &str) -> anyhow::Res
         conditions: bench.status.map(|it| it.conditions).unwrap_or_default(),
         bench: None,
         job: None,
+        update: None,
         backups: Vec::new(),
         replica: shards::coordinator(client, &names(operator)).await,
     })
 }
 
-async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Result<Facts> {
+async fn of_the_site(client: &Client, key: &Key, operator: &str, now: Timestamp) -> anyhow::Result<Facts> {
     let site = site_of(client, key).await?;
     let bench_key = lane(&site);
     let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &bench_key.namespace);
@@ -184,6 +191,7 @@ async fn of_the_site(client: &Client, key: &Key, operator: &str) -> anyhow::Resu
         code: site.status.as_ref().and_then(|it| it.operation.clone()?.outcome).map(|it| it.code),
         bench: bench.as_ref().map(of_bench).filter(|row| !row.settled),
         job: job(client, &site).await?,
+        update: why_update::about(&site, bench.as_ref(), now),
         backups: backups(client, key).await?,
         replica: shards::owner_of_site(client, &names(operator), &site).await,
         conditions: site.status.map(|it| it.conditions).unwrap_or_default(),
@@ -261,6 +269,7 @@ mod tests {
             bench: Some(row("bench", false, "VolumePending")),
             job: Some(JobFacts { key: Key::new("benches", "one-init"), state: Some("runs".into()) }),
             code: Some("DatabaseNotEmpty".into()),
+            update: Some("revision 1 serves it".into()),
             backups: vec![nightly(), SiteBackup { metadata: nightly().metadata, ..SiteBackup::default() }],
             replica: Err("slots without an owner".into()),
         };
@@ -271,6 +280,7 @@ mod tests {
             "Bench shops/one is VolumePending",
             "A volume is not bound yet",
             "\nDatabaseNotEmpty\n  The database has tables that no FrappeSite created",
+            "\nUpdate\n  revision 1 serves it",
             "kubectl -n benches logs job/one-init",
             "nightly BackupFailed: BucketMissing (The bucket does not exist. Create it, or correct its name.); last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
             "nightly not reconciled yet",
@@ -289,6 +299,7 @@ mod tests {
             bench: None,
             job: None,
             code: None,
+            update: None,
             backups: Vec::new(),
             replica: Ok("pod-a".into()),
         };
@@ -315,6 +326,7 @@ mod tests {
                 bench: (kind == "site").then(|| row("bench", false, "Preparing")),
                 job: None,
                 code: None,
+                update: None,
                 backups: Vec::new(),
                 replica: Ok("pod-a".into()),
             };

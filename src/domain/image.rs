@@ -39,6 +39,11 @@ fn published_tag(version: &str) -> String {
     }
 }
 
+/// Repository and tag of an image that has both.
+pub fn parts(image: &str) -> Option<(&str, &str)> {
+    unpinned(image).rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
+}
+
 /// The image, pinned to a digest: whatever is pushed under its tag later, pods run the same code. Container runtimes ignore a tag before
 /// a digest.
 pub fn pinned(image: &str, digest: &str) -> String {
