@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=c909732d2dd1f260dd2df5823e379c8804d0f0ee5cbb808650585a54e0bcd06b
+sha256=08fcf4bc5dea77f513a1522f1d45649d988a2f31c25861984e411267ac091f4e
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -329,7 +329,10 @@ pub enum RedisType {
 /// Redis for the cache and for the job queues: always two servers.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!(has(self.connectionSecretRef) && has(self.passwordSecretRef))").message("connectionSecretRef is for existing servers, passwordSecretRef for the bench's own: set only one"))]
+#[x_kube(
+    validation = Rule::new("!(has(self.connectionSecretRef) && has(self.passwordSecretRef))").message("connectionSecretRef is for existing servers, passwordSecretRef for the bench's own: set only one"),
+    validation = Rule::new("has(self.connectionSecretRef) || !has(self.queueConnection)").message("queueConnection is for existing servers: set connectionSecretRef too, or remove it")
+)]
 pub struct RedisConfig {
     /// Server type. Default: `redis`.
     #[serde(default, rename = "type", skip_serializing_if = "Option::is_none")]
@@ -366,6 +369,27 @@ pub struct RedisConfig {
     /// `queue-address` (`host:port`) and `queue-password`, which may be empty. The bench then runs no Redis itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection_secret_ref: Option<SecretReference>,
+    /// How KEDA connects to the existing server of the queues, which it cannot read from the URL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queue_connection: Option<QueueConnection>,
+}
+
+/// Connection of KEDA to an existing Redis server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QueueConnection {
+    /// Whether the server requires TLS, as with a `rediss://` URL. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// Number of the database, the path of the URL. Default: 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1000))]
+    pub database_index: Option<i32>,
+    /// Key of the Secret with the name of the Redis user. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    #[x_kube(validation = Rule::new("self.matches('^[-._A-Za-z0-9]+$')").message("usernameKey must be letters, digits, -, _ and ."))]
+    pub username_key: Option<String>,
 }
 
 /// Settings of one Redis server.

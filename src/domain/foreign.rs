@@ -297,7 +297,7 @@ pub struct SecretParameter {
     /// The Secret.
     pub name: String,
     /// Its key.
-    pub key: &'static str,
+    pub key: String,
 }
 
 /// monitoring.coreos.com ServiceMonitor.

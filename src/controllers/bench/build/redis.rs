@@ -2,7 +2,7 @@
 
 use frappe_crds::{
     FrappeBench,
-    bench::{RedisConfig, RedisSize, StorageDeletionPolicy},
+    bench::{QueueConnection, RedisConfig, RedisSize, StorageDeletionPolicy},
 };
 use k8s_openapi::{
     api::{
@@ -145,6 +145,11 @@ pub(super) fn queue_address(input: &Input) -> Option<String> {
     own.then(|| format!("{}.{}.svc:{PORT}", child(&input.name(), "redis-queue"), input.namespace()))
 }
 
+/// How KEDA connects to an existing server.
+pub(super) fn queue_connection(bench: &FrappeBench) -> QueueConnection {
+    bench.spec.redis_config.as_ref().and_then(|it| it.queue_connection.clone()).unwrap_or_default()
+}
+
 /// Name of the TriggerAuthentication by which KEDA reads the Secret.
 pub(super) fn authentication_name(input: &Input) -> Option<String> {
     redis_secret(input.bench).map(|_| child(&input.name(), "redis-queue"))
@@ -153,11 +158,16 @@ pub(super) fn authentication_name(input: &Input) -> Option<String> {
 /// The TriggerAuthentication.
 pub(super) fn keda_authentication(input: &Input) -> Option<Desired> {
     let (external, name) = redis_secret(input.bench)?;
-    let parameter = |parameter, key| SecretParameter { parameter, name: name.clone(), key };
+    let parameter = |parameter, key: &str| SecretParameter { parameter, name: name.clone(), key: key.to_owned() };
     let secret_target_ref = match external {
         External::Password => vec![parameter("password", "password")],
         External::Generated => vec![parameter("username", "username"), parameter("password", "password")],
-        External::Urls => vec![parameter("address", "queue-address"), parameter("password", "queue-password")],
+        External::Urls => {
+            let address = [parameter("address", "queue-address"), parameter("password", "queue-password")];
+            let user = queue_connection(input.bench).username_key;
+            let user = user.map(|key| SecretParameter { parameter: "username", name: name.clone(), key });
+            address.into_iter().chain(user).collect()
+        }
     };
     let spec = TriggerAuthenticationSpec { secret_target_ref };
     Some(input.object("redis-queue", "redis-queue", spec).into())

@@ -143,13 +143,14 @@ fn scaled_object(input: &Input, worker: &Worker, scaling: &Scaling, wanted: &Aut
 
 fn triggers(input: &Input, queue: &str, wanted: &Autoscaling) -> [Trigger; 2] {
     let [waiting, running] = queue_keys(&bench_id(input), queue);
+    let connection = redis::queue_connection(input.bench);
     let trigger = |name: String, key: String, length: i32| {
         let metadata = [
             ("listName", key),
             ("listLength", length.to_string()),
             ("activationListLength", "0".to_owned()),
-            ("enableTLS", "false".to_owned()),
-            ("databaseIndex", "0".to_owned()),
+            ("enableTLS", connection.tls.unwrap_or(false).to_string()),
+            ("databaseIndex", connection.database_index.unwrap_or(0).to_string()),
         ];
         let address = redis::queue_address(input).map(|address| ("address", address));
         let authentication_ref = redis::authentication_name(input).map(|name| Named { name });

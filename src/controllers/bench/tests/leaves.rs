@@ -55,6 +55,11 @@ const PERMISSIONS: Effect = Elsewhere("tests/it/permissions.rs");
 /// A leaf, its value over the base, and where its effect is tested.
 type Row = (&'static str, Value, Effect);
 
+/// An existing Redis, and how KEDA connects to it.
+fn queue_connection(connection: Value) -> Value {
+    json!({"redisConfig": {"connectionSecretRef": {"name": "redis"}, "queueConnection": connection}})
+}
+
 /// Image, components and Redis.
 #[rustfmt::skip]
 fn of_components() -> Vec<Row> {
@@ -92,6 +97,9 @@ fn of_components() -> Vec<Row> {
         ("redisConfig.passwordSecretRef.name", json!({"redisConfig": {"passwordSecretRef": {"name": "redis"}}}), Bench),
         ("redisConfig.protected", json!({"redisConfig": {"protected": true}}), Elsewhere("tests/it/redis.rs: a bench that is made now is protected")),
         ("redisConfig.connectionSecretRef.name", json!({"redisConfig": {"connectionSecretRef": {"name": "redis"}}}), Bench),
+        ("redisConfig.queueConnection.tls", queue_connection(json!({"tls": true})), Bench),
+        ("redisConfig.queueConnection.databaseIndex", queue_connection(json!({"databaseIndex": 2})), Bench),
+        ("redisConfig.queueConnection.usernameKey", queue_connection(json!({"usernameKey": "user"})), Bench),
         ("redisConfig.connectionSecretRef.namespace", json!({"redisConfig": {"connectionSecretRef": {"name": "redis", "namespace": "other"}}}), Bench),
     ]
 }

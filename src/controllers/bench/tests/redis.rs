@@ -159,4 +159,22 @@ fn an_external_redis_is_used_and_none_is_created() {
     assert_eq!(trigger["metadata"].get("address"), None, "the URL is in the Secret");
     let authentication = &find(&made, Kind::TriggerAuthentication, "prod-redis-queue")["spec"]["secretTargetRef"];
     assert_eq!(authentication[0], json!({"parameter": "address", "name": "urls", "key": "queue-address"}));
+    assert_eq!(
+        (&trigger["metadata"]["enableTLS"], &trigger["metadata"]["databaseIndex"]),
+        (&json!("false"), &json!("0"))
+    );
+    let connection = json!({"tls": true, "databaseIndex": 2, "usernameKey": "user"});
+    let spec = json!({"redisConfig": {"connectionSecretRef": {"name": "urls"}, "queueConnection": connection}, "workerAutoscaling": {"default": {}}});
+    world.bench = Arc::new(FrappeBench { status: world.bench.status.clone(), ..bench(spec) });
+    let made = converge(&mut world);
+    for trigger in
+        find(&made, Kind::ScaledObject, "prod-worker-default")["spec"]["triggers"].as_array().expect("triggers")
+    {
+        assert_eq!(
+            (&trigger["metadata"]["enableTLS"], &trigger["metadata"]["databaseIndex"]),
+            (&json!("true"), &json!("2"))
+        );
+    }
+    let authentication = &find(&made, Kind::TriggerAuthentication, "prod-redis-queue")["spec"]["secretTargetRef"];
+    assert_eq!(authentication[2], json!({"parameter": "username", "name": "urls", "key": "user"}));
 }
