@@ -64,8 +64,32 @@ pub struct Row {
     /// The results of due backups.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<Backups>,
+    /// The results of an update.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<Updates>,
     /// Further notes.
     pub notes: Vec<String>,
+}
+
+/// Sites that moved to another image.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Updates {
+    /// Jobs that moved a site.
+    pub moves: usize,
+    /// Those of them that failed, after which the former image served the site.
+    pub failed: usize,
+    /// The most of them at once.
+    pub at_once_most: usize,
+    /// Times that the rollout was promoted after a failure.
+    pub promotions: usize,
+    /// How long it took.
+    pub seconds: f64,
+    /// How long it was to take at most.
+    pub seconds_max: f64,
+    /// Writes to statuses of sites, and Jobs that were created for them.
+    #[serde(default)]
+    pub writes: usize,
 }
 
 impl Row {
@@ -196,6 +220,7 @@ impl Report {
         self.write_targets(&mut text);
         self.times(&mut text);
         self.backed_up(&mut text);
+        self.updated(&mut text);
         self.costs(&mut text);
         self.compared(&mut text);
         self.requests(&mut text);
@@ -275,6 +300,24 @@ impl Report {
                 it.jobs_of_a_site_most,
                 it.jobs_of_a_bench_most,
                 it.other_jobs
+            );
+        }
+    }
+
+    fn updated(&self, text: &mut String) {
+        for (row, it) in self.rows.iter().filter_map(|row| Some((row, row.updates.as_ref()?))) {
+            let _ = writeln!(
+                text,
+                "\n{}: {} sites moved in {:.0} s, at most {} at once; {} failed, and were served by the former image; {} promotions after a \
+                 failure. Writes to statuses of sites, and Jobs: {} ({:.2} for each move).",
+                row.step,
+                it.moves,
+                it.seconds,
+                it.at_once_most,
+                it.failed,
+                it.promotions,
+                it.writes,
+                exact(it.writes) / exact(it.moves.max(1)),
             );
         }
     }

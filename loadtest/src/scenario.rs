@@ -135,6 +135,20 @@ pub enum Step {
         /// Sites per minute that are changed such that each needs a Job.
         changes_per_minute: u32,
     },
+    /// Moves all sites of one bench to another image in canary and waves, of which one in a hundred fails; kills a member and the
+    /// coordinator, pauses and resumes meanwhile, sets a second image while the first is on its way, and the first one again at the end.
+    Update {
+        /// Sites that move first.
+        canary: usize,
+        /// Shares of all sites after each wave.
+        waves: Vec<String>,
+        /// Time between two waves.
+        soak_seconds: u64,
+        /// How many sites may fail.
+        max_failures: String,
+        /// Maximum duration of the moves to both images, and of those back.
+        seconds_max: u64,
+    },
 }
 
 /// A fault.
@@ -186,7 +200,7 @@ mod tests {
             names.push(path.file_stem().expect("a name").to_string_lossy().into_owned());
         }
         names.sort();
-        assert_eq!(names, ["10k", "backups", "basic", "chaos", "rolling-update", "scale-out", "steady"]);
+        assert_eq!(names, ["10k", "backups", "basic", "chaos", "rolling-update", "scale-out", "steady", "update"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::{
     backups::Backups,
-    report::{Report, Row, Target},
+    report::{Report, Row, Target, Updates},
     spread::exact,
 };
 
@@ -47,6 +47,9 @@ pub fn targets(report: &Report) -> Vec<Target> {
     for (row, backups) in report.rows.iter().filter_map(|row| Some((row, row.backups.as_ref()?))) {
         backed_up(report, &row.step, backups, &mut targets);
     }
+    for (row, updates) in report.rows.iter().filter_map(|row| Some((row, row.updates.as_ref()?))) {
+        updated(report, &row.step, updates, &mut targets);
+    }
     if report.scenario.sites >= 10_000 {
         let most = report.rows.iter().map(memory).fold(0.0, f64::max);
         targets.push(Target::at_most("largest RSS of a member", most, 90.0, "MiB"));
@@ -69,6 +72,22 @@ fn backed_up(report: &Report, step: &str, backups: &Backups, targets: &mut Vec<T
     let Some(limit) = limit else { return };
     let most = exact(limit + report.scenario.members);
     targets.push(Target::at_most(&figure("Jobs of one bench at once"), exact(backups.jobs_of_a_bench_most), most, ""));
+}
+
+/// Each move costs three writes, and a site that waits none. Of a killed member each Job that ran may cost one more.
+fn updated(report: &Report, step: &str, updates: &Updates, targets: &mut Vec<Target>) {
+    let figure = |what: &str| format!("{step}: {what}");
+    if updates.moves == 0 {
+        targets.push(Target::at_most(&figure("writes for waiting sites"), exact(updates.writes), 0.0, ""));
+        return;
+    }
+    let each = exact(updates.writes) / exact(updates.moves);
+    targets.push(Target::at_most(&figure("writes for each moved site"), each, 3.1, ""));
+    targets.push(Target::at_most(&figure("until all had moved"), updates.seconds, updates.seconds_max, "s"));
+    let limit = report.scenario.config.get("maxConcurrentSiteJobs").and_then(|it| it.parse::<usize>().ok());
+    let Some(limit) = limit else { return };
+    let most = exact(limit + report.scenario.members);
+    targets.push(Target::at_most(&figure("moves at once"), exact(updates.at_once_most), most, ""));
 }
 
 /// Memory of one member with 300 sites, and of each additional site.

@@ -86,7 +86,7 @@ async fn inject(run: &mut Run<'_>, fault: Fault, time: Duration) -> anyhow::Resu
 }
 
 /// The coordinator, or another member.
-async fn victim(run: &Run<'_>, coordinator: bool) -> anyhow::Result<String> {
+pub(crate) async fn victim(run: &Run<'_>, coordinator: bool) -> anyhow::Result<String> {
     let first = || run.members.running.keys().next().cloned();
     if !run.members.is_ours() {
         return first().context("no member is running");

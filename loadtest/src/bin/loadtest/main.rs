@@ -9,6 +9,7 @@ mod origin;
 mod run;
 mod sampler;
 mod tracker;
+mod update;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -138,7 +139,10 @@ async fn load(arguments: &RunArguments) -> anyhow::Result<()> {
 async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Cluster> {
     let nodes = scenario.nodes;
     // The owners of slots are in the bodies of requests.
-    let faults = scenario.steps.iter().any(|step| matches!(step, Step::Fault { .. } | Step::Backups { .. }));
+    let faults = scenario
+        .steps
+        .iter()
+        .any(|step| matches!(step, Step::Fault { .. } | Step::Backups { .. } | Step::Update { .. }));
     let cluster = tokio::task::spawn_blocking(move || {
         let crds = crds.map(|folder| folder.canonicalize()).transpose()?.map(|it| it.to_string_lossy().into_owned());
         let mut variables = vec![("LEADER_ELECT", "false")];
@@ -147,6 +151,9 @@ async fn start(scenario: &Scenario, crds: Option<PathBuf>) -> anyhow::Result<Clu
         Cluster::start_with("loadtest", nodes, &variables)
     })
     .await??;
+    if scenario.steps.iter().any(|step| matches!(step, Step::Update { .. })) {
+        cluster.apply(include_str!("../../../controlplane/optional/failing-updates.yaml"))?;
+    }
     if scenario.failing_jobs_percent > 0 {
         fail_some(&cluster, scenario.failing_jobs_percent)?;
     }

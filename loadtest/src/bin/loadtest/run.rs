@@ -190,6 +190,7 @@ impl<'a> Run<'a> {
             map_writes: 0,
             unowned_seconds_max: None,
             backups: None,
+            updates: None,
             notes: notes.into_iter().collect(),
         });
         let last = self.found.rows.len() - 1;
@@ -211,6 +212,9 @@ impl<'a> Run<'a> {
                 .filter(|it| it.resource == "slotmaps" && ["create", "update", "patch"].contains(&it.verb.as_str()))
                 .filter(|it| it.code < 300)
                 .count();
+            if let Some(updates) = &mut row.updates {
+                updates.writes = of_row.iter().filter(|it| is_of_site(it)).count();
+            }
             let writes = of_row.iter().filter(|it| it.is_work_write());
             row.answer = Spread::of(writes.map(|it| it.answered_milliseconds).collect());
             let counted = audit::count(of_row);
@@ -231,6 +235,13 @@ impl<'a> Run<'a> {
         self.found.samples = self.sampler.samples(SAMPLES_MAX);
         Ok(self.found)
     }
+}
+
+/// Whether a request wrote the status of a site, or created a Job for one: those of the bench have names of their own.
+fn is_of_site(request: &audit::Request) -> bool {
+    let status = request.resource == "frappesites/status" && ["update", "patch"].contains(&request.verb.as_str());
+    let job = request.resource == "jobs" && request.verb == "create" && request.name.starts_with("site-");
+    request.code < 300 && (status || job)
 }
 
 /// Which user agents are the operator's.

@@ -9,11 +9,12 @@ use std::{
 };
 
 use anyhow::bail;
-use frappe_loadtest::{audit, scenario::Step};
+use frappe_loadtest::{audit, report::Updates, scenario::Step};
 use kube::{api::ListParams, core::DynamicObject};
+use serde_json::{Value, json};
 
 use super::{QUIET, Run, SETTLE, agents};
-use crate::{backups, faults, floor, generator::Pace};
+use crate::{backups, faults, floor, generator::Pace, update};
 
 /// Time limit for pending work to complete.
 const DRAIN: Duration = Duration::from_mins(3);
@@ -65,7 +66,29 @@ impl Run<'_> {
                 self.row(format!("backups: {schedule}"), measured.mark).await.backups = Some(measured.backups);
                 Ok(())
             }
+            Step::Update { canary, waves, soak_seconds, max_failures, seconds_max } => {
+                let strategy = json!({"type": "Revisions", "canary": {"sites": canary}, "waves": waves,
+                    "minSuccessTime": format!("{soak_seconds}s"), "maxFailures": max_failures, "scaleDownDelay": "5s"});
+                self.update(&strategy, Duration::from_secs(*seconds_max)).await
+            }
         }
+    }
+
+    /// Moves the sites to two other images, and back.
+    async fn update(&mut self, strategy: &Value, limit: Duration) -> anyhow::Result<()> {
+        let part = update::wait(self, strategy).await?;
+        self.updated(part, limit).await;
+        let part = update::forth(self, limit).await?;
+        self.updated(part, limit).await;
+        let part = update::back(self, limit).await?;
+        self.updated(part, limit).await;
+        Ok(())
+    }
+
+    async fn updated(&mut self, part: update::Part, limit: Duration) {
+        let updates = Updates { seconds_max: limit.as_secs_f64(), ..part.updates };
+        self.dead.extend(part.gone.map(|gone| (self.found.rows.len(), gone)));
+        self.row(part.name, part.mark).await.updates = Some(updates);
     }
 
     async fn start(&mut self, count: usize) -> anyhow::Result<()> {
