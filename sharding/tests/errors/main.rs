@@ -5,8 +5,8 @@ use std::{future::ready, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use kube_sharding::{
-    Connection, Context, Kind, Objects, Outcome, Settings, coordinated, key::Key, objects::Builder, sharded,
-    sharded::Error, timing::Timing, wire::Names,
+    Connection, Context, Kind, Objects, Outcome, Settings, coordinated, election::Unelected, key::Key,
+    objects::Builder, sharded, sharded::Error, timing::Timing, wire::Names,
 };
 use kube_sharding_sim::{FaultInjector, Network, Server, in_virtual_time};
 
@@ -21,10 +21,15 @@ fn names() -> Names {
     Names { group: text("example.com"), prefix: text("example.com"), namespace: text("a"), name: text("b") }
 }
 
+/// Settings with an election, which those of kube 5 must give.
+fn settings() -> Settings {
+    Settings { election: Some(Arc::new(Unelected)), ..Settings::new(names(), "one") }
+}
+
 /// The error of a controller of ConfigMaps with these settings, built like this.
 fn error(change: impl FnOnce(&mut Settings), build: fn(Builder<ConfigMap>) -> Builder<ConfigMap>) -> Error {
     in_virtual_time(1, async {
-        let mut settings = Settings::new(names(), "one");
+        let mut settings = settings();
         change(&mut settings);
         let connection = Connection::through(Network::new(&Server::new(), &FaultInjector::new(1), 0));
         let built = build(sharded(Kind::new(), connection, settings)).reconcile(done);
@@ -62,9 +67,14 @@ fn a_builder_that_contradicts_itself_is_an_error() {
     // Without a mistake it runs until it is stopped.
     let runs = in_virtual_time(1, async {
         let connection = Connection::through(Network::new(&Server::new(), &FaultInjector::new(1), 0));
-        let settings = Settings::new(names(), "one");
-        let built: kube_sharding::Sharded<Objects> = coordinated(secrets(), connection, settings).reconcile(done);
+        let built: kube_sharding::Sharded<Objects> = coordinated(secrets(), connection, settings()).reconcile(done);
         tokio::time::timeout(Duration::from_secs(1), built.run()).await.is_err()
     });
     assert!(runs);
+}
+
+#[cfg(not(feature = "election"))]
+#[test]
+fn a_missing_election_is_an_error() {
+    assert!(matches!(error(|it| it.election = None, |it| it), Error::NoElection));
 }
