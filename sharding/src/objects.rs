@@ -187,8 +187,8 @@ impl<K: Object> Builder<K> {
         }
     }
 
-    /// Groups objects into lanes, which take turns; each starts at most `limit` reconciles at once, read when it starts one.
-    /// Default: one lane without a limit.
+    /// Groups objects into lanes, which take turns; each starts at most `limit` reconciles at once, read when it starts one;
+    /// 0 counts as 1. Default: one lane without a limit.
     pub fn lanes(
         mut self,
         lane: impl Fn(&K) -> Key + Send + Sync + 'static,

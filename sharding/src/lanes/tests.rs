@@ -99,6 +99,20 @@ fn a_key_that_changes_while_it_runs_runs_again_after() {
     assert_eq!(lanes.pop(unlimited, never), None);
 }
 
+/// A user's edit while a key runs for another reason does not wait like that reason.
+#[test]
+fn what_changed_while_it_ran_has_the_highest_priority_it_was_given() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    lanes.push("a", 1, Priority::Normal, now);
+    assert!(lanes.pop(unlimited, never).is_some());
+    assert!(lanes.push("a", 1, Priority::Low, now));
+    assert!(lanes.push("a", 1, Priority::High, now), "it changes when it runs again");
+    assert!(!lanes.push("a", 1, Priority::Normal, now));
+    lanes.push("a", 2, Priority::Normal, now);
+    lanes.finish(&1, now, None);
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(1));
+}
+
 /// a lane that floods the queue does not delay another.
 #[test]
 fn lanes_take_turns() {
@@ -124,6 +138,17 @@ fn a_lane_at_its_limit_blocks_no_other_and_continues_below_it() {
     assert_eq!(lanes.pop(limit, never), None);
     lanes.finish(&0, now, None);
     assert_eq!(lanes.pop(limit, never).map(|it| it.key), Some(1));
+}
+
+/// A limit that is 0 by mistake stops nothing for good.
+#[test]
+fn a_lane_may_always_run_one() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    (0..2).for_each(|key| {
+        lanes.push("a", key, Priority::Normal, now);
+    });
+    assert_eq!(lanes.pop(|_| 0, never).map(|it| it.key), Some(0));
+    assert_eq!(lanes.pop(|_| 0, never), None);
 }
 
 /// limits are read when a key starts.
@@ -155,6 +180,17 @@ fn a_timer_queues_its_key_once_and_the_earlier_timer_is_used() {
     lanes.finish(&1, seconds(30), None);
     lanes.expire(seconds(60));
     assert_eq!((lanes.depth(), lanes.next_timer()), (0, None));
+}
+
+/// What was gathered for a moment comes before what is looked at to be sure.
+#[test]
+fn what_a_timer_queues_has_the_priority_of_a_change() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    let later = now + Duration::from_secs(1);
+    lanes.push_at("a", 1, later);
+    lanes.push("a", 2, Priority::Low, now);
+    lanes.expire(later);
+    assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(1));
 }
 
 #[test]

@@ -9,6 +9,9 @@ use super::*;
 /// A timer is rounded up to this.
 const TICK: Duration = Duration::from_millis(1);
 
+/// What has not started after this time never starts.
+const PATIENCE: Duration = Duration::from_secs(86_400);
+
 /// A running runner, which allows four reconciles at once and one of a lane.
 struct Running {
     queue: Queue<&'static str, u8>,
@@ -48,7 +51,8 @@ impl Running {
     async fn starts(&mut self, count: usize) -> Vec<Instant> {
         let mut starts = Vec::new();
         while starts.len() < count {
-            starts.push(self.started.recv().await.expect("it runs").1);
+            let next = tokio::time::timeout(PATIENCE, self.started.recv()).await.expect("it starts");
+            starts.push(next.expect("it runs").1);
         }
         starts
     }
