@@ -72,7 +72,11 @@ fn of_others(map: &SlotMap, me: &Incarnation) -> Vec<SlotSet> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{map::Entry, slot::Slot};
+    use crate::{
+        map::{Content, Entry},
+        member::Version,
+        slot::Slot,
+    };
 
     /// What is given away is watched until it is another's, and no new work begins on it.
     #[test]
@@ -86,5 +90,18 @@ mod tests {
         assert_eq!(sets(&now), [slots(&[1]), SlotSet::NONE, slots(&[1]), SlotSet::NONE]);
         now.entries.insert(Entry::COORDINATOR, 1);
         assert_eq!(sets(&now), [slots(&[1]), SlotSet::ALL, slots(&[1]), SlotSet::ALL]);
+    }
+
+    /// What this member owns, and what no one owns, is no other's.
+    #[test]
+    fn others_are_the_owners_beside_this_member() {
+        let [me, second, third] = ["a", "b", "c"].map(|pod| Incarnation::new(pod, "1"));
+        let mut content = Content::free(256);
+        for (slot, owner) in [(0, &me), (1, &second), (2, &third), (3, &third)] {
+            content.give(Entry(slot), Some(owner.clone()), 0);
+        }
+        let map = SlotMap { version: Version { uid: "map".into(), number: 1 }, created_seconds: 0, content };
+        let slots = |numbers: &[u8]| numbers.iter().map(|it| Slot::new(*it)).collect::<SlotSet>();
+        assert_eq!(of_others(&map, &me), [slots(&[1]), slots(&[2, 3])]);
     }
 }

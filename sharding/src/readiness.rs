@@ -165,6 +165,8 @@ async fn changed<T>(receiver: &mut watch::Receiver<T>) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::{clock::SystemClock, gate::Gate, slot::Slot};
 
@@ -196,6 +198,11 @@ mod tests {
             Self { listed, open, coordinating, present, openings, readiness }
         }
 
+        async fn changed(&mut self) {
+            let change = self.readiness.changed();
+            tokio::time::timeout(Duration::from_secs(5), change).await.expect("it is told of the change");
+        }
+
         fn next(&mut self) -> Step {
             let step = self.readiness.look();
             self.readiness.publish(&step);
@@ -210,16 +217,16 @@ mod tests {
         assert_eq!(world.next().gained, SlotSet::ALL);
         assert_eq!(world.next(), Step { ready: SlotSet::ALL, coordinates: true, ..Step::default() }, "nothing changed");
         world.open.send_replace(SlotSet::ALL.difference(&seven));
-        world.readiness.changed().await;
+        world.changed().await;
         assert_eq!(world.next().gained, SlotSet::NONE);
         assert!(!world.readiness.ready().has(Scope::Slot(Slot::new(7))));
         world.open.send_replace(SlotSet::ALL);
-        world.readiness.changed().await;
+        world.changed().await;
         assert_eq!(world.next().gained, seven);
         // Closed and opened between two looks: it is as open as it was.
         let gate = Gate::open_for_all(Arc::new(SystemClock::default()));
         world.openings.send_replace(gate.openings().borrow().clone());
-        world.readiness.changed().await;
+        world.changed().await;
         let step = world.next();
         assert_eq!((step.gained, step.coordination_gained), (SlotSet::ALL, true));
     }
@@ -231,11 +238,11 @@ mod tests {
         let step = world.next();
         assert_eq!((step.ready, step.coordinates), (SlotSet::NONE, false));
         world.present.send_replace(false);
-        world.readiness.changed().await;
+        world.changed().await;
         let step = world.next();
         assert_eq!((step.gained, step.coordination_gained), (SlotSet::ALL, true));
         world.coordinating.send_replace(SlotSet::NONE);
-        world.readiness.changed().await;
+        world.changed().await;
         let step = world.next();
         assert!(!step.coordinates && !step.coordination_gained);
     }

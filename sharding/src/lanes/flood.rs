@@ -153,3 +153,19 @@ async fn no_more_run_at_once_than_the_member_allows() {
     assert_eq!(most, AT_ONCE);
     assert!(took < 9 * work, "{took:?}");
 }
+
+/// a raised limit counts at once, also where nothing ends.
+#[tokio::test(start_paused = true)]
+async fn a_raised_limit_starts_what_waits() {
+    let world = world(64, 1, Duration::from_secs(3600), false);
+    (0..5).for_each(|key| world.queue.push(0, (0, key), Priority::Normal));
+    let in_flight = async || {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        world.seen.lock().unwrap().in_flight.get(&0).copied()
+    };
+    assert_eq!(in_flight().await, Some(1));
+    world.limit.store(3, Ordering::SeqCst);
+    world.queue.limits_changed();
+    assert_eq!(in_flight().await, Some(3));
+    world.stop.cancel();
+}

@@ -1,6 +1,8 @@
 //! What the builder promises to a reconcile, on replicas of the model API server in virtual time.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod work;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::ready,
