@@ -107,7 +107,7 @@ pub async fn run_while_present<K, P, R>(
 
 #[cfg(test)]
 mod tests {
-    use std::future::pending;
+    use std::{future::pending, sync::Mutex, time::Duration};
 
     use k8s_openapi::api::core::v1::ConfigMap;
     use kube::api::ObjectMeta;
@@ -127,6 +127,21 @@ mod tests {
 
     fn cache() -> Arc<Cache<ConfigMap>> {
         Arc::new(Cache::new(|it: &ConfigMap| it.metadata.uid.as_deref().map(Slot::of_uid)))
+    }
+
+    /// A list after a gap, and each event, tell what changed, and nothing else.
+    #[test]
+    fn what_changed_is_told() {
+        let told = Mutex::new(Vec::new());
+        let note = |change: Change<ConfigMap>| told.lock().unwrap().push(change.object().metadata.name.clone());
+        let feed = Feed { cache: cache(), changed: note };
+        feed.listed(&SlotSet::ALL, vec![map("a"), map("b")], "1");
+        feed.listed(&SlotSet::ALL, vec![map("a"), map("c")], "2");
+        feed.applied(map("a"));
+        feed.applied(map("d"));
+        feed.deleted(map("d"));
+        let told: Vec<String> = told.lock().unwrap().iter().flatten().cloned().collect();
+        assert_eq!(told, ["a", "b", "b", "c", "d", "d"]);
     }
 
     /// O-4: what is another's is not kept.
@@ -155,7 +170,8 @@ mod tests {
         assert_eq!((kept.len(), *kept.synced().borrow()), (1, SlotSet::ALL));
         let mut synced = kept.synced();
         present.send_replace(false);
-        synced.wait_for(|it| *it == SlotSet::NONE).await.expect("it is no longer listed");
+        let unlisted = synced.wait_for(|it| *it == SlotSet::NONE);
+        tokio::time::timeout(Duration::from_secs(5), unlisted).await.expect("in time").expect("it is no longer listed");
         tokio::task::yield_now().await;
         assert_eq!(kept.len(), 0);
         present.send_replace(true);

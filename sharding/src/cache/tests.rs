@@ -338,6 +338,18 @@ fn strangers_of_slots_that_stay_are_not_forgotten() {
     assert!(cache.strangers_of("shop").is_empty());
 }
 
+/// A deletion that no watch confirms is not kept for good.
+#[tokio::test(start_paused = true)]
+async fn old_records_of_deletions_are_dropped() {
+    let cache = cache();
+    let delete = |name: String| cache.deleted(&Key::new("n", name), "u");
+    (0..=RECORDS_KEPT).for_each(|number| delete(number.to_string()));
+    assert_eq!(cache.written.len(), RECORDS_KEPT + 1, "each counts while a watch may be silent");
+    tokio::time::advance(RECORD_LIFETIME).await;
+    delete("last".to_owned());
+    assert_eq!(cache.written.len(), 1);
+}
+
 /// As long as a watch may be silent, an own write is what is known.
 #[tokio::test(start_paused = true)]
 async fn an_own_write_is_known_while_a_watch_is_silent() {

@@ -228,3 +228,59 @@ fn no_more_start_in_a_second_than_the_builder_was_told() {
         assert!((Duration::from_secs(10)..Duration::from_millis(10_500)).contains(&took), "{took:?}");
     });
 }
+
+/// Reconciles of one lane are no more at once than its limit, which is read when one starts.
+#[test]
+fn no_more_of_a_lane_run_at_once_than_its_limit() {
+    in_virtual_time(8, async {
+        let (server, taken) = (server(12), Arc::new(Mutex::new(Taken::default())));
+        let (log, limit) = (Arc::clone(&taken), Arc::new(AtomicUsize::new(2)));
+        let limits = Arc::clone(&limit);
+        let mut fleet = Fleet::new(8, &server, names(), move |connection, settings| {
+            let (log, limits) = (Arc::clone(&log), Arc::clone(&limits));
+            let kind = sharded(Kind::<ConfigMap>::new(), connection, settings);
+            let lanes = kind.lanes(|_| Key::new("", "all"), move |_| limits.load(Ordering::SeqCst));
+            lanes.reconcile(move |_, _| take(Arc::clone(&log))).run()
+        });
+        fleet.start();
+        sleep(SETTLED).await;
+        assert_eq!(std::mem::take(&mut *taken.lock().unwrap()).most, 2);
+        limit.store(4, Ordering::SeqCst);
+        for number in 0..12 {
+            server.change(MAPS, &format!("map-{number}"), |map| map["data"] = json!({"a": "b"}));
+        }
+        sleep(SETTLED).await;
+        assert_eq!(taken.lock().unwrap().most, 4);
+    });
+}
+
+/// A change of what several may read reconciles those that the controller names; how many objects a member has is in its Lease.
+#[test]
+fn a_change_of_what_is_watched_reconciles_those_that_are_named() {
+    const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/system/leases";
+    in_virtual_time(9, async {
+        let server = server(5);
+        server.create_by_hand(SECRETS, &json!({"metadata": {"name": "settings", "namespace": "default"}}));
+        let runs = Arc::new(Mutex::new(Vec::<String>::new()));
+        let log = Arc::clone(&runs);
+        let mut fleet = Fleet::new(9, &server, names(), move |connection, settings| {
+            let log = Arc::clone(&log);
+            let named = |_: &Secret| ["map-1", "map-3", "none"].map(|name| Key::new("default", name)).to_vec();
+            let watches = sharded(Kind::<ConfigMap>::new(), connection, settings).watches(Kind::<Secret>::new(), named);
+            let reconcile = watches.reconcile(move |map, _| {
+                log.lock().unwrap().push(map.name_any());
+                ready(Ok::<_, kube::Error>(Outcome::Done))
+            });
+            reconcile.run()
+        });
+        let one = fleet.start();
+        sleep(SETTLED).await;
+        let lease = server.get(LEASES, &names().lease(&format!("replica-{one}"))).unwrap();
+        assert_eq!(lease["metadata"]["annotations"]["example.com/objects"], "5", "{lease}");
+        runs.lock().unwrap().clear();
+        server.change(SECRETS, "settings", |secret| secret["data"] = json!({"a": "Yg=="}));
+        sleep(SETTLED).await;
+        runs.lock().unwrap().sort();
+        assert_eq!(*runs.lock().unwrap(), ["map-1", "map-3"]);
+    });
+}
