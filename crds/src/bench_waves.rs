@@ -1,13 +1,11 @@
 //! How the sites of a FrappeBench move to another image: canary, waves, and what is seen of it.
 
-use std::borrow::Cow;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, Time};
 use kube::KubeSchema;
-use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::duration::Duration;
+use crate::{duration::Duration, text::text};
 
 /// Who continues after the canary.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,29 +36,11 @@ pub struct Canary {
     pub promotion: Option<Promotion>,
 }
 
-/// Share of a bench's sites.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Percentage(pub String);
-
-impl JsonSchema for Percentage {
-    fn schema_name() -> Cow<'static, str> {
-        "Percentage".into()
-    }
-
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        json_schema!({
-            "type": "string",
-            "maxLength": 4,
-            "x-kubernetes-validations": [{
-                "rule": "self.matches('^(100|[1-9][0-9]?)%$')",
-                "message": "must be a percentage, such as 10%"
-            }]
-        })
-    }
+text! {
+    /// Share of a bench's sites.
+    Percentage, {"maxLength": 4},
+    "self.matches('^(100|[1-9][0-9]?)%$')",
+    "must be a percentage, such as 10%"
 }
 
 impl Percentage {

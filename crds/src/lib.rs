@@ -20,6 +20,7 @@ pub mod pod_templates;
 pub mod site;
 mod site_route;
 mod site_updates;
+mod text;
 mod window;
 
 pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};

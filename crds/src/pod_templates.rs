@@ -217,18 +217,17 @@ pub struct TemplateContainer {
 impl TemplateContainer {
     /// The container of a pod.
     pub fn into_container(self) -> Container {
-        let some = |list: Vec<String>| (!list.is_empty()).then_some(list);
         Container {
             name: self.name,
             image: Some(self.image),
             image_pull_policy: self.image_pull_policy.map(|it| it.as_str().to_owned()),
             command: some(self.command),
             args: some(self.args),
-            env: (!self.env.is_empty()).then_some(self.env),
-            env_from: (!self.env_from.is_empty()).then_some(self.env_from),
-            ports: (!self.ports.is_empty()).then_some(self.ports),
+            env: some(self.env),
+            env_from: some(self.env_from),
+            ports: some(self.ports),
             resources: self.resources,
-            volume_mounts: (!self.volume_mounts.is_empty()).then_some(self.volume_mounts),
+            volume_mounts: some(self.volume_mounts),
             security_context: self.security_context,
             startup_probe: self.startup_probe,
             readiness_probe: self.readiness_probe,
@@ -236,4 +235,9 @@ impl TemplateContainer {
             ..Container::default()
         }
     }
+}
+
+/// A list as Kubernetes has it: none where it is empty.
+fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
+    (!list.is_empty()).then_some(list)
 }
