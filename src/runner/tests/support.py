@@ -232,6 +232,32 @@ class Steps:
         return f"{each} of {self.step - 1} steps"
 
 
+class FolderTest(unittest.TestCase):
+    """A folder like a bench's, without Frappe, in which the runner configures the bench."""
+
+    COMMAND = ("configure", json.dumps({"common_site_config": {"bench_id": "a-b"}}))
+
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="site-runner-folder-")
+        self.addCleanup(folder.cleanup)
+        self.folder = pathlib.Path(folder.name).resolve()
+        (self.folder / "sites").mkdir()
+
+    def environment(self, **more):
+        return {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"), **more}
+
+    def run_runner(self, kill_at=None, command=COMMAND, python=sys.executable, **more):
+        if Steps.running:
+            return forks.run(python, command, self.environment(**more), self.folder, kill_at)
+        return subprocess.run([python, str(RUNNER), *command], cwd=self.folder, env=self.environment(**more),
+                              capture_output=True, text=True, timeout=60, check=False)
+
+    def configure(self, command=COMMAND):
+        done = self.run_runner(command=command)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        return done.stdout
+
+
 class Bench:
     """A folder like a bench's, whose `frappe` is the stand-in."""
 

@@ -4,38 +4,18 @@ import concurrent.futures
 import fcntl
 import json
 import os
-import pathlib
-import subprocess
-import sys
-import tempfile
 import unittest
 
-import forks
-from support import KILLED, RUNNER, Steps
-
-REQUEST = json.dumps({"common_site_config": {"bench_id": "a-b"}})
+from support import KILLED, FolderTest, Steps
 
 
-class Assets(unittest.TestCase):
+class Assets(FolderTest):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="site-runner-assets-")
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name).resolve()
-        for part in ("apps/frappe", "sites", "assets/frappe"):
+        super().setUp()
+        for part in ("apps/frappe", "assets/frappe"):
             (self.folder / part).mkdir(parents=True)
         (self.folder / "assets/assets.json").write_text("{}")
         self.link = self.folder / "sites/assets"
-
-    def run_runner(self, kill_at=None, **more):
-        environment = {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"), **more}
-        if Steps.running:
-            return forks.run(sys.executable, ["configure", REQUEST], environment, self.folder, kill_at)
-        return subprocess.run([sys.executable, str(RUNNER), "configure", REQUEST], cwd=self.folder, env=environment,
-                              capture_output=True, text=True, timeout=60, check=False)
-
-    def configure(self):
-        done = self.run_runner()
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
 
     def leads_to_the_image(self):
         self.assertEqual(os.readlink(self.link), str(self.folder / "assets"))

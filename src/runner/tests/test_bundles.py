@@ -2,30 +2,18 @@
 
 import json
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import sys
-import tempfile
 import time
 import unittest
 
-import forks
-from support import KILLED, RUNNER, Steps, free_port
+from support import KILLED, RUNNER, FolderTest, Steps, free_port
 from test_jobs import environment
 
-REQUEST = json.dumps({"common_site_config": {"bench_id": "a-b"}})
 
-
-class BundlesCase(unittest.TestCase):
+class BundlesCase(FolderTest):
     """A bench folder with an image's assets."""
-
-    def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="site-runner-bundles-")
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name).resolve()
-        (self.folder / "sites").mkdir()
 
     def put_image(self, number):
         """An image whose bundles have other names than those of the others: assets are links to the apps' folders."""
@@ -42,20 +30,6 @@ class BundlesCase(unittest.TestCase):
         (self.folder / "assets/assets.json").write_text(json.dumps(self.list))
         (self.folder / "assets/assets-rtl.json").write_text(json.dumps({"rtl_desk.bundle.css": f"/assets/{number}.css"}))
         self.list["rtl_desk.bundle.css"] = f"/assets/{number}.css"
-
-    def run_runner(self, kill_at=None, command=("configure", REQUEST), python=sys.executable, **more):
-        if Steps.running:
-            return forks.run(python, command, self.environment(**more), self.folder, kill_at)
-        return subprocess.run([python, str(RUNNER), *command], cwd=self.folder, env=self.environment(**more),
-                              capture_output=True, text=True, timeout=60, check=False)
-
-    def environment(self, **more):
-        return {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination"), **more}
-
-    def configure(self):
-        done = self.run_runner()
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
-        return done.stdout
 
 
 class KeptBundles(BundlesCase):

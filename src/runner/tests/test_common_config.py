@@ -1,40 +1,25 @@
 """A user's entries of common_site_config.json: set, changed, removed, and never those of others."""
 
 import json
-import os
-import pathlib
-import subprocess
-import sys
-import tempfile
 import unittest
 
-import forks
-from support import KILLED, RUNNER, Steps
+from support import KILLED, FolderTest, Steps
 
 OWN = {"bench_id": "a-b", "redis_cache": "redis://cache:6379"}
 
 
-class CommonConfig(unittest.TestCase):
+class CommonConfig(FolderTest):
     def setUp(self):
-        folder = tempfile.TemporaryDirectory(prefix="site-runner-common-")
-        self.addCleanup(folder.cleanup)
-        self.folder = pathlib.Path(folder.name).resolve()
-        for part in ("apps/frappe", "sites"):
-            (self.folder / part).mkdir(parents=True)
+        super().setUp()
+        (self.folder / "apps/frappe").mkdir(parents=True)
         self.path = self.folder / "sites/common_site_config.json"
         self.path.write_text(json.dumps({"by_hand": 1}))
 
-    def run_runner(self, settings, kill_at=None):
-        request = json.dumps({"common_site_config": OWN, **({"settings": settings} if settings else {})})
-        environment = {**os.environ, "SITE_RUNNER_TERMINATION_LOG": str(self.folder / "termination")}
-        if Steps.running:
-            return forks.run(sys.executable, ["configure", request], environment, self.folder, kill_at)
-        return subprocess.run([sys.executable, str(RUNNER), "configure", request], cwd=self.folder, env=environment,
-                              capture_output=True, text=True, timeout=60, check=False)
+    def command(self, settings):
+        return "configure", json.dumps({"common_site_config": OWN, **({"settings": settings} if settings else {})})
 
     def configured(self, settings):
-        done = self.run_runner(settings)
-        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.configure(self.command(settings))
         return json.loads(self.path.read_text())
 
     def test_entries_are_set_changed_and_removed_and_others_stay(self):
@@ -50,14 +35,14 @@ class CommonConfig(unittest.TestCase):
 
     def test_a_name_that_is_none_is_refused_and_changes_nothing(self):
         before = self.configured({"a": 1})
-        done = self.run_runner({"a b": 1})
+        done = self.run_runner(command=self.command({"a b": 1}))
         self.assertNotEqual(done.returncode, 0)
         self.assertEqual(json.loads(self.path.read_text()), before)
 
     def test_killed_at_every_step_a_removed_entry_goes_when_it_is_repeated(self):
         for step in Steps(100):
             self.configured({"a": 1, "b": 1})
-            killed = self.run_runner({"b": 2, "c": 3}, kill_at=step).returncode == KILLED
+            killed = self.run_runner(step, self.command({"b": 2, "c": 3})).returncode == KILLED
             self.assertEqual(self.configured({"b": 2}), {"by_hand": 1, **OWN, "b": 2}, f"step {step}")
             if not killed:
                 break
