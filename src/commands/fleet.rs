@@ -139,7 +139,12 @@ pub async fn status(arguments: StatusArguments) -> anyhow::Result<()> {
 
 /// NAME in the namespace default, or NAMESPACE/NAME.
 pub(super) fn named(text: &str) -> Key {
-    let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+    named_in("default", text)
+}
+
+/// NAME in a namespace, or NAMESPACE/NAME.
+pub(super) fn named_in(namespace: &str, text: &str) -> Key {
+    let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
     Key::new(namespace, name)
 }
 

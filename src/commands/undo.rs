@@ -5,17 +5,18 @@ use frappe_crds::{FrappeBench, FrappeSite, site::UpdateResult};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::fleet::site_of;
+use super::fleet::{named_in, site_of};
 use crate::{
-    controllers::site::watch::lane,
+    controllers::{bench::placed::revisions, site::watch::lane},
     domain::{image, key::Key, labels},
     io::decision::change_site,
 };
 
 /// Change of the bench that sets the image of the revision before the newest one, and a message.
 pub fn of_bench(key: &Key, bench: &FrappeBench) -> anyhow::Result<(Value, String)> {
-    let revisions = bench.status.as_ref().map(|it| it.revisions.as_slice()).unwrap_or_default();
-    let [.., former, newest] = revisions else { bail!("FrappeBench {key} has had only one revision: set its image") };
+    let [.., former, newest] = revisions(bench) else {
+        bail!("FrappeBench {key} has had only one revision: set its image")
+    };
     if former.image == newest.image {
         bail!(
             "the revisions {} and {} of FrappeBench {key} have the same image {}, and differ by apps from Git or the annotation {}: set \
@@ -39,10 +40,7 @@ pub fn of_bench(key: &Key, bench: &FrappeBench) -> anyhow::Result<(Value, String
 
 /// Asks for the return of one site, and returns a message.
 pub async fn of_site(client: &Client, bench: &Key, name: &str, dry_run: bool) -> anyhow::Result<String> {
-    let key = match name.split_once('/') {
-        Some((namespace, name)) => Key::new(namespace, name),
-        None => Key::new(&bench.namespace, name),
-    };
+    let key = named_in(&bench.namespace, name);
     let site = site_of(client, &key).await?;
     let (change, message) = change_of_site(bench, &key, &site)?;
     change_site(client, &key, change, dry_run).await.with_context(|| format!("change FrappeSite {key}"))?;

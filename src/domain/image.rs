@@ -39,7 +39,7 @@ fn published_tag(version: &str) -> String {
     }
 }
 
-/// Repository and tag of an image that has both.
+/// Repository and tag of an image that has both. A colon before the last slash is a registry's port.
 pub fn parts(image: &str) -> Option<(&str, &str)> {
     unpinned(image).rsplit_once(':').filter(|(_, tag)| !tag.contains('/'))
 }
@@ -64,13 +64,9 @@ pub fn digest_of(image_id: &str) -> Option<&str> {
     (!repository.is_empty() && valid).then_some(digest)
 }
 
-/// An image name without its tag or digest. A colon before the last slash is a registry's port.
+/// An image name without its tag or digest.
 fn without_tag(image: &str) -> &str {
-    let image = unpinned(image);
-    match image.rfind(':') {
-        Some(colon) if !image[colon..].contains('/') => &image[..colon],
-        _ => image,
-    }
+    parts(image).map_or_else(|| unpinned(image), |(repository, _)| repository)
 }
 
 #[cfg(test)]

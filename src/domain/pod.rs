@@ -188,6 +188,12 @@ pub fn resources([cpu, memory, cpu_limit, memory_limit]: [&str; 4]) -> ResourceR
     }
 }
 
+/// Lets a pod run as a ServiceAccount. The API server copies the name into the deprecated field, and back when only the other one is removed.
+pub fn run_as(spec: &mut PodSpec, account: &str) {
+    let account = Some(account.to_owned());
+    (spec.service_account, spec.service_account_name) = (account.clone(), account);
+}
+
 /// Security context of a container by the restricted Pod Security Standard.
 pub fn without_privileges() -> SecurityContext {
     SecurityContext {

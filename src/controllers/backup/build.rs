@@ -221,9 +221,8 @@ impl Transfer<'_> {
     /// The pods of the Job, as the storage's ServiceAccount if it names one.
     fn own_account(&self, pod: Pod) -> PodTemplateSpec {
         let mut pods = bench::for_job(self.bench, labels_of(self.input, self.component), pod);
-        let own = self.storage.spec.service_account_name.clone();
-        if let Some(spec) = pods.spec.as_mut().filter(|_| own.is_some()) {
-            (spec.service_account, spec.service_account_name) = (own.clone(), own);
+        if let (Some(account), Some(spec)) = (&self.storage.spec.service_account_name, pods.spec.as_mut()) {
+            pod::run_as(spec, account);
         }
         pods
     }

@@ -11,11 +11,20 @@ use kube::ResourceExt;
 use super::model::Observed;
 use crate::{
     controllers::job::{self, ATTEMPTS_MAX},
-    domain::{code::Code, labels},
+    domain::{code::Code, labels, names::hash_hex},
 };
 
 /// Delay before an update is tried again whose site's background jobs did not end.
 const DRAIN_AGAIN: Duration = Duration::from_mins(10);
+
+/// Hexadecimal digits of an update's id.
+const ID_DIGITS: usize = 8;
+
+/// The id of an update, which begins now.
+pub fn new_id(observed: &Observed, what: &str) -> String {
+    let identity = observed.site.status.as_ref().and_then(|it| it.identity.as_deref()).unwrap_or_default();
+    hash_hex(&format!("{identity} {what} {}", observed.now), ID_DIGITS)
+}
 
 /// Value of the annotation that requests another attempt.
 pub fn retry(observed: &Observed) -> Option<String> {

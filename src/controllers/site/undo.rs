@@ -17,8 +17,6 @@ use crate::{
     domain::{condition::Conditions, labels, names::hash_hex},
 };
 
-/// Hexadecimal digits of an update's id.
-pub const ID_DIGITS: usize = 8;
 /// The condition about it.
 const UNDONE: &str = "Undone";
 /// The pods of a revision must run at least this long still: the site is on its way to them.
@@ -88,11 +86,16 @@ fn failed(last: &LastUpdate) -> Option<(String, Move)> {
 
 /// The goal of the Job.
 pub fn goal(observed: &Observed, undoes: String, way: Move) -> UpdateGoal {
-    let status = observed.site.status.clone().unwrap_or_default();
     let again = attempts::retry(observed).unwrap_or_default();
     let target = hash_hex(&format!("undo {undoes} {again}"), 16);
-    let id = hash_hex(&format!("{} {target} {}", status.identity.unwrap_or_default(), observed.now), ID_DIGITS);
-    UpdateGoal { id, target, back_only: false, migrate: None, moves: Some(way), undoes: Some(undoes) }
+    UpdateGoal {
+        id: attempts::new_id(observed, &target),
+        target,
+        back_only: false,
+        migrate: None,
+        moves: Some(way),
+        undoes: Some(undoes),
+    }
 }
 
 /// The update for the status after a return.

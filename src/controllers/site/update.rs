@@ -143,10 +143,7 @@ fn goal(observed: &Observed, bench: &FrappeBench) -> UpdateGoal {
     let to = if newest == FIRST_REVISION { String::new() } else { format!("{newest} ") };
     let target = hash_hex(&format!("{to}{} {}", schemas.join(" "), migrate.as_deref().unwrap_or_default()), 16);
     let again = attempts::retry(observed).unwrap_or_default();
-    let id = hash_hex(
-        &format!("{} {target} {again} {}", status.identity.unwrap_or_default(), observed.now),
-        undo::ID_DIGITS,
-    );
+    let id = attempts::new_id(observed, &format!("{target} {again}"));
     UpdateGoal { id, target, back_only: false, migrate, moves: None, undoes: None }
 }
 

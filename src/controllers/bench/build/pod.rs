@@ -29,7 +29,7 @@ use crate::{
         labels,
         names::child,
         pod::{self, Mounted, Pod, merged, variable, without_privileges},
-        typed::Object,
+        typed::{Object, entry},
     },
 };
 
@@ -55,8 +55,8 @@ pub(super) struct Component<'a> {
     pub name: &'a str,
     /// The container: args, ports, probes, env.
     pub container: Container,
-    /// Replicas; None if KEDA sets their number.
-    pub replicas: Option<i32>,
+    /// Who sets the number of replicas.
+    pub replicas: Replicas,
     /// Requests and limits; None for the default.
     pub resources: Option<&'a Resources>,
     /// Default requests and limits: cpu and memory of each.
@@ -67,6 +67,14 @@ pub(super) struct Component<'a> {
     pub recreate: bool,
     /// Additional volumes.
     pub volumes: Vec<Mounted>,
+}
+
+/// Who sets the number of replicas of a component.
+pub(super) enum Replicas {
+    /// The spec, to this number.
+    Fixed(i32),
+    /// An autoscaler, by its name in the annotation [`labels::REPLICAS`], which records that.
+    By(&'static str),
 }
 
 /// The Deployment of a component.
@@ -86,14 +94,18 @@ pub(super) fn deployment(input: &Input, component: Component) -> Object<Deployme
         (!input.single_node()).then(|| [ZONE, NODE].map(|it| spread(it, &selector)).into());
     let pods = PodTemplateSpec { metadata: Some(input.pod_metadata(pod_labels(input, &named))), spec: Some(spec) };
     let spec = DeploymentSpec {
-        replicas,
+        replicas: if let Replicas::Fixed(number) = replicas { Some(number) } else { None },
         revision_history_limit: Some(3),
         strategy: Some(strategy(component.recreate)),
         template: template::with(template::template(input.bench, name), Some(&selector), pods),
         selector,
         ..DeploymentSpec::default()
     };
-    input.object(&named, &named, spec)
+    let mut deployment = input.object(&named, &named, spec);
+    if let Replicas::By(autoscaler) = replicas {
+        deployment.metadata.annotations = Some(entry(labels::REPLICAS, autoscaler));
+    }
+    deployment
 }
 
 fn strategy(recreate: bool) -> DeploymentStrategy {
@@ -223,8 +235,8 @@ fn security(input: &Input, component: &str) -> Security {
     let of_bench = input.bench.spec.security.clone().unwrap_or_default();
     let own = template::template(input.bench, component);
     Security {
-        pod_security_context: template::both(of_bench.pod_security_context, own.pod_security_context),
-        security_context: template::both(of_bench.security_context, own.security_context),
+        pod_security_context: merged(of_bench.pod_security_context, Some(own.pod_security_context)),
+        security_context: merged(of_bench.security_context, Some(own.security_context)),
     }
 }
 

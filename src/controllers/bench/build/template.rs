@@ -10,41 +10,26 @@ use frappe_crds::{
     pod_templates::{ALL, TemplateContainer, TemplateVolume},
 };
 use k8s_openapi::{
-    DeepMerge,
     api::core::v1::{Affinity, Container, EnvVar, PodSpec, PodTemplateSpec, TopologySpreadConstraint, VolumeMount},
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
 use kube::api::ObjectMeta;
 
 use crate::{
-    controllers::bench::model::BENCH_PATH,
+    controllers::bench::model::{BENCH_PATH, WRITTEN},
     domain::{
         labels,
-        pod::{merged, without_privileges},
+        pod::{merged, run_as, without_privileges},
     },
+    runner,
+    transfer::request::{CREDENTIALS, STAGING, VOLUME},
 };
 
 /// Volumes of the operator that containers of a template may mount too.
 const SHARED_VOLUMES: [&str; 3] = ["sites", "logs", "tmp"];
-/// Names of the operator's volumes.
-const VOLUMES: [&str; 16] = [
-    "sites",
-    "logs",
-    "tmp",
-    "runner",
-    "home",
-    "secrets",
-    "data",
-    "password",
-    "staging",
-    "backups",
-    "storage",
-    "config",
-    "nginx-configuration",
-    "nginx-state",
-    "run",
-    "pids",
-];
+/// Names of the operator's volumes, beside [`WRITTEN`].
+const VOLUMES: [&str; 11] =
+    ["sites", "logs", "tmp", "runner", "home", "secrets", "data", "password", "staging", "backups", "storage"];
 /// Names of the operator's containers that are not those of a component.
 const CONTAINERS: [&str; 12] =
     ["configure", "folder", "seed", "hold", "init", "apply", "update", "drop", "backup", "restore", "transfer", "run"];
@@ -69,11 +54,11 @@ const VARIABLES: [&str; 14] = [
 const FOLDERS: [&str; 9] = [
     "/home/frappe/volume",
     "/opt/frappe-operator",
-    "/run/frappe-home",
-    "/run/frappe-secrets",
-    "/run/frappe-backup",
-    "/run/frappe-backups",
-    "/run/frappe-storage",
+    runner::HOME,
+    runner::SECRETS,
+    STAGING,
+    VOLUME,
+    CREDENTIALS,
     "/run/redis-password",
     "/data",
 ];
@@ -107,8 +92,8 @@ fn in_one(all: ComponentTemplate, own: ComponentTemplate) -> ComponentTemplate {
         runtime_class_name: own.runtime_class_name.or(all.runtime_class_name),
         service_account_name: own.service_account_name.or(all.service_account_name),
         image_pull_policy: own.image_pull_policy.or(all.image_pull_policy),
-        pod_security_context: both(all.pod_security_context, own.pod_security_context),
-        security_context: both(all.security_context, own.security_context),
+        pod_security_context: merged(all.pod_security_context, Some(own.pod_security_context)),
+        security_context: merged(all.security_context, Some(own.security_context)),
         env: by(all.env, own.env, |it| &it.name),
         env_from: [all.env_from, own.env_from].concat(),
         volumes: by(all.volumes, own.volumes, |it| &it.name),
@@ -120,13 +105,6 @@ fn in_one(all: ComponentTemplate, own: ComponentTemplate) -> ComponentTemplate {
 
 fn over(mut base: BTreeMap<String, String>, own: BTreeMap<String, String>) -> BTreeMap<String, String> {
     base.extend(own);
-    base
-}
-
-/// Merges field by field; `own` has precedence.
-pub(super) fn both<T: DeepMerge>(base: Option<T>, own: Option<T>) -> Option<T> {
-    let mut base = base;
-    base.merge_from(own);
     base
 }
 
@@ -162,20 +140,14 @@ pub(super) fn with(
 }
 
 fn add_metadata(template: &ComponentTemplate, metadata: &mut ObjectMeta) {
-    let add = |own: &mut Option<BTreeMap<String, String>>, more: &BTreeMap<String, String>| {
-        let more = more.iter().filter(|(key, _)| !is_reserved(key));
-        let more: BTreeMap<_, _> = more.map(|(key, value)| (key.clone(), value.clone())).collect();
-        if !more.is_empty() {
-            own.get_or_insert_default().extend(more);
-        }
-    };
-    add(&mut metadata.labels, &template.labels);
-    add(&mut metadata.annotations, &template.annotations);
+    let own = |it: &(&String, &String)| !labels::is_own(it.0);
+    extend_map(&mut metadata.labels, template.labels.iter().filter(own));
+    extend_map(&mut metadata.annotations, template.annotations.iter().filter(own));
 }
 
 /// Where the pods run, and as whom.
 fn schedule(template: &ComponentTemplate, selector: Option<&LabelSelector>, spec: &mut PodSpec) {
-    extend_map(&mut spec.node_selector, &template.node_selector);
+    extend_map(&mut spec.node_selector, template.node_selector.iter());
     extend(&mut spec.tolerations, template.tolerations.clone());
     if let Some(wanted) = template.affinity.clone() {
         spec.affinity = Some(beside_required(spec.affinity.take(), wanted));
@@ -194,9 +166,9 @@ fn schedule(template: &ComponentTemplate, selector: Option<&LabelSelector>, spec
     };
     one(&template.priority_class_name, &mut spec.priority_class_name);
     one(&template.runtime_class_name, &mut spec.runtime_class_name);
-    one(&template.service_account_name, &mut spec.service_account_name);
-    // The API server copies the name into the deprecated field, and back when only the other one is removed.
-    spec.service_account.clone_from(&spec.service_account_name);
+    if let Some(account) = &template.service_account_name {
+        run_as(spec, account);
+    }
 }
 
 /// What a user wants, with the terms of pods that the operator requires.
@@ -243,20 +215,16 @@ fn extend<T>(list: &mut Option<Vec<T>>, more: impl IntoIterator<Item = T>) {
     }
 }
 
-fn extend_map(map: &mut Option<BTreeMap<String, String>>, more: &BTreeMap<String, String>) {
-    if !more.is_empty() {
-        map.get_or_insert_default().extend(more.clone());
+fn extend_map<'a>(map: &mut Option<BTreeMap<String, String>>, more: impl Iterator<Item = (&'a String, &'a String)>) {
+    let mut more = more.map(|(key, value)| (key.clone(), value.clone())).peekable();
+    if more.peek().is_some() {
+        map.get_or_insert_default().extend(more);
     }
-}
-
-/// Whether a label or an annotation is one of the operator's.
-fn is_reserved(key: &str) -> bool {
-    labels::is_own(key) || [labels::MANAGED_BY, "app.kubernetes.io/part-of"].contains(&key)
 }
 
 /// Whether a volume of the operator has this name.
 pub(in crate::controllers) fn is_ours(volume: &str) -> bool {
-    VOLUMES.contains(&volume)
+    VOLUMES.contains(&volume) || WRITTEN.contains(&volume)
 }
 
 fn is_variable(variable: &EnvVar) -> bool {
@@ -288,7 +256,7 @@ fn volumes(bench: &FrappeBench, component: &str) -> Vec<String> {
 
 fn refused(template: &ComponentTemplate, volumes: &[String]) -> Option<String> {
     let reserved = |field: &str, map: &BTreeMap<String, String>| {
-        let key = map.keys().find(|it| is_reserved(it))?;
+        let key = map.keys().find(|it| labels::is_own(it))?;
         Some(format!("{field}: {key} is set by the operator: remove it"))
     };
     let variable = template.env.iter().find(|it| is_variable(it)).map(|it| &it.name);

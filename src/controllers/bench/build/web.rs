@@ -12,7 +12,7 @@ use k8s_openapi::{
 use super::{
     configure::{runner_command, runner_volume},
     network::{NGINX_PORT, SOCKETIO_PORT},
-    pod::{Component, deployment},
+    pod::{Component, Replicas, deployment},
     process::{DRAIN_SECONDS, drain_and_await_termination_handler, drain_requests},
 };
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
         network::service,
         object::Desired,
         pod::{answers, port, variable},
-        typed::{Object, entry},
+        typed::Object,
     },
 };
 
@@ -48,20 +48,19 @@ pub(super) fn services(input: &Input) -> Vec<Desired> {
 /// The Deployments.
 pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     let resources = input.bench.spec.component_resources.clone().unwrap_or_default();
-    let replicas = input.replicas();
+    let wanted = input.replicas();
     let web = input.bench.spec.web.clone().unwrap_or_default();
     let timeout_seconds = web.request_timeout_seconds.unwrap_or(REQUEST_TIMEOUT_SECONDS);
     let request_seconds = i64::from(timeout_seconds) + 10;
     let grace_seconds = DRAIN_SECONDS + request_seconds;
-    let scaled = scaled(input);
-    let number = |name: &str, wanted: Option<i32>| (!scaled.contains(&name)).then_some(wanted.unwrap_or(1));
-    let mut made = vec![
+    let scaling = input.bench.spec.web_autoscaling.clone().unwrap_or_default();
+    vec![
         deployment(
             input,
             Component {
                 name: "gunicorn",
                 container: gunicorn(&web, request_seconds),
-                replicas: number("gunicorn", replicas.gunicorn),
+                replicas: replicas(input, scaling.gunicorn.as_ref(), wanted.gunicorn),
                 resources: resources.gunicorn.as_ref(),
                 default_resources: ["500m", "1Gi", "2", "4Gi"],
                 grace_seconds,
@@ -74,7 +73,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
             Component {
                 name: "nginx",
                 container: nginx(input, &web),
-                replicas: number("nginx", replicas.nginx),
+                replicas: replicas(input, scaling.nginx.as_ref(), wanted.nginx),
                 resources: resources.nginx.as_ref(),
                 default_resources: ["100m", "128Mi", "1", "512Mi"],
                 grace_seconds,
@@ -87,7 +86,7 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
             Component {
                 name: "socketio",
                 container: socketio(),
-                replicas: replicas.socketio.or(Some(1)),
+                replicas: replicas(input, None, wanted.socketio),
                 resources: resources.socketio.as_ref(),
                 default_resources: ["100m", "256Mi", "1", "1Gi"],
                 // node ignores SIGTERM as PID 1: a longer grace period is useless.
@@ -96,20 +95,17 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
                 volumes: Vec::new(),
             },
         ),
-    ];
-    for it in made.iter_mut().filter(|it| it.spec.replicas.is_none()) {
-        it.metadata.annotations = Some(entry(labels::REPLICAS, labels::REPLICAS_BY_USER));
-    }
-    made
+    ]
 }
 
-/// Components whose number of pods an autoscaler of the user's sets: of the newest revision, whose Deployments keep their names.
-fn scaled(input: &Input) -> Vec<&'static str> {
-    let config = input.bench.spec.web_autoscaling.clone().unwrap_or_default();
-    let by_user = |it: Option<ComponentScaling>| it.and_then(|it| it.replicas_from) == Some(ReplicasFrom::Autoscaler);
-    let newest = !matches!(input.pods, Pods::Older(_));
-    let components = [("gunicorn", by_user(config.gunicorn)), ("nginx", by_user(config.nginx))];
-    components.into_iter().filter(|(_, scaled)| newest && *scaled).map(|(name, _)| name).collect()
+/// Who sets the number of pods of a component: an autoscaler of the user's only of the newest revision, whose Deployments keep their names.
+fn replicas(input: &Input, scaling: Option<&ComponentScaling>, wanted: Option<i32>) -> Replicas {
+    let by_user = scaling.and_then(|it| it.replicas_from) == Some(ReplicasFrom::Autoscaler);
+    if by_user && !matches!(input.pods, Pods::Older(_)) {
+        Replicas::By(labels::REPLICAS_BY_USER)
+    } else {
+        Replicas::Fixed(wanted.unwrap_or(1))
+    }
 }
 
 /// Starts gunicorn by the image's script; images of frappe_docker before 2026-05-18 have no script, but a command with fixed numbers.

@@ -7,7 +7,7 @@ use k8s_openapi::api::{
 };
 
 use super::{
-    pod::{Component, deployment, name_of_user},
+    pod::{Component, Replicas, deployment, name_of_user},
     process::{await_termination_handler, catches_termination},
     scaling::{WORKERS, Worker, worker_scaling},
 };
@@ -16,7 +16,7 @@ use crate::{
     domain::{
         labels,
         object::{Desired, Kind},
-        typed::{Object, entry},
+        typed::Object,
     },
 };
 
@@ -28,11 +28,11 @@ pub(super) fn deployments(input: &Input) -> Vec<Object<DeploymentSpec>> {
     objects
 }
 
-/// Without `replicas` if KEDA sets the number; an annotation records that.
 fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Object<DeploymentSpec> {
     let scaling = worker_scaling(&input.bench.spec).into_iter().find(|it| it.queue == worker.queues[0]);
     let autoscaled = scaling.is_some_and(|it| it.is_by_keda(input.capabilities));
-    let mut made = deployment(
+    let fixed = Replicas::Fixed(scaling.map_or(1, |it| it.fixed));
+    deployment(
         input,
         Component {
             name: worker.component,
@@ -48,18 +48,14 @@ fn workers(input: &Input, worker: &Worker, resources: &ComponentResources) -> Ob
                 liveness_probe: Some(running("worker")),
                 ..Container::default()
             },
-            replicas: (!autoscaled).then(|| scaling.map_or(1, |it| it.fixed)),
+            replicas: if autoscaled { Replicas::By(labels::REPLICAS_BY_KEDA) } else { fixed },
             resources: (worker.resources)(resources),
             default_resources: ["200m", "512Mi", "1", "2Gi"],
             grace_seconds: worker.grace_seconds,
             recreate: false,
             volumes: Vec::new(),
         },
-    );
-    if autoscaled {
-        made.metadata.annotations = Some(entry(labels::REPLICAS, labels::REPLICAS_BY_KEDA));
-    }
-    made
+    )
 }
 
 /// Exactly one replica: its lock is a file in the container, so two would queue every job twice.
@@ -80,7 +76,7 @@ fn scheduler(input: &Input, resources: Option<&Resources>) -> Object<DeploymentS
                 liveness_probe: Some(running("schedule")),
                 ..Container::default()
             },
-            replicas: Some(1),
+            replicas: Replicas::Fixed(1),
             resources,
             default_resources: ["100m", "256Mi", "1", "1Gi"],
             // `bench schedule` ignores SIGTERM as PID 1: a longer grace period is useless.

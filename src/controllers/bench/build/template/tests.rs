@@ -57,7 +57,7 @@ fn every_name_that_the_operator_uses_is_refused_to_users() {
         }
         let metadata = pods.metadata.expect("metadata");
         for key in metadata.labels.iter().chain(&metadata.annotations).flatten().map(|it| it.0) {
-            assert!(is_reserved(key), "{name}: {key}");
+            assert!(labels::is_own(key), "{name}: {key}");
         }
     }
 }
