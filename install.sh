@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=08fcf4bc5dea77f513a1522f1d45649d988a2f31c25861984e411267ac091f4e
+sha256=429b4a97848ac564f1814019470ebfe8a7a3066cc249102c862ac1d315f3dd62
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -33,6 +33,8 @@ pub enum Command {
     Update(UpdateArguments),
     /// Migrate a site now, also one that is up to date, whatever its policy, waves and windows say.
     Migrate(MigrateArguments),
+    /// Run a command of Frappe, a method or a script for a site, and print its output.
+    Exec(ExecArguments),
     /// Check that the cluster has what the operator needs: versions, CRDs, permissions, storage, other operators.
     Check(CheckArguments),
     /// Print the Kubernetes objects that the operator creates for a bench; needs no cluster.
@@ -168,6 +170,60 @@ pub struct MigrateArguments {
     /// Change nothing: the API server only checks the change.
     #[arg(long)]
     pub dry_run: bool,
+}
+
+/// Arguments of `exec`.
+#[allow(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
+#[derive(Clone, Debug, Args)]
+pub struct ExecArguments {
+    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
+    pub site: String,
+    /// Python function to call instead of a command.
+    #[arg(long, conflicts_with_all = ["script", "command"])]
+    pub method: Option<String>,
+    /// Arguments of the function by position, as a JSON list.
+    #[arg(long, requires = "method", allow_hyphen_values = true)]
+    pub args: Option<String>,
+    /// Arguments of the function by name, as a JSON object.
+    #[arg(long, requires = "method", allow_hyphen_values = true)]
+    pub kwargs: Option<String>,
+    /// File with a Python script to run instead of a command.
+    #[arg(long, conflicts_with = "command")]
+    pub script: Option<std::path::PathBuf>,
+    /// Keep the site in maintenance mode meanwhile.
+    #[arg(long)]
+    pub maintenance: bool,
+    /// Longest time that it may run, in seconds; default: 3600.
+    #[arg(long)]
+    pub timeout: Option<i32>,
+    /// Keep nothing of the output.
+    #[arg(long)]
+    pub silent: bool,
+    /// Seconds after its end at which the SiteJob is deleted.
+    #[arg(long, default_value_t = 86_400)]
+    pub ttl: i32,
+    /// Name of the SiteJob; default: generated.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Do not wait for its end.
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Create nothing: the API server only checks it.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print the SiteJob instead of its output.
+    #[arg(long, short)]
+    pub output: Option<OutputFormat>,
+    /// The command with its arguments, after `--`.
+    #[arg(last = true)]
+    pub command: Vec<String>,
+}
+
+/// Format of an object that is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputFormat {
+    /// JSON.
+    Json,
 }
 
 /// Arguments of `check`.

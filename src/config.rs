@@ -51,6 +51,8 @@ pub struct OperatorConfig {
     pub allowed_route_annotations: Vec<String>,
     /// `allowedSiteConfigKeys`: entries of `siteConfig` that every site may set, beyond the harmless ones.
     pub allowed_site_config_keys: Vec<String>,
+    /// `allowedSiteCommands`: commands of Frappe that SiteJobs may run, beyond the harmless ones.
+    pub allowed_site_commands: Vec<String>,
     /// `allowedDatabaseImages`: images that a site may choose for a dedicated server.
     pub allowed_database_images: Vec<String>,
     /// `allowedDomainSuffixes`: allowed hosts by the site's namespace, `*` for all; None allows any.
@@ -141,6 +143,7 @@ impl Default for OperatorConfig {
             fpm_cli_path: "/usr/local/bin/fpm".to_owned(),
             allowed_route_annotations: Vec::new(),
             allowed_site_config_keys: Vec::new(),
+            allowed_site_commands: Vec::new(),
             allowed_database_images: Vec::new(),
             allowed_domain_suffixes: None,
             allowed_ingress_classes: None,
@@ -185,6 +188,7 @@ fn set(config: &mut OperatorConfig, key: &str, value: &str) -> Result<(), String
         "defaultDomainSuffix" => config.default_domain_suffix = optional(value),
         "allowedRouteAnnotations" => config.allowed_route_annotations = list(value),
         "allowedSiteConfigKeys" => config.allowed_site_config_keys = list(value),
+        "allowedSiteCommands" => config.allowed_site_commands = list(value),
         "allowedDatabaseImages" => {
             config.allowed_database_images = list(value).iter().map(|it| image(it)).collect::<Result<_, _>>()?;
         }

@@ -96,6 +96,7 @@ pub async fn main() -> ExitCode {
         cli::Command::Rollout(arguments) => commands::rollout::rollout(arguments).await,
         cli::Command::Update(arguments) => commands::update::update(arguments).await,
         cli::Command::Migrate(arguments) => commands::update::migrate(arguments).await,
+        cli::Command::Exec(arguments) => commands::exec::exec(arguments).await,
         cli::Command::Why(arguments) => commands::why::why(arguments).await,
         cli::Command::Check(arguments) => commands::check::check(arguments).await,
         cli::Command::Render(arguments) => commands::manifests::render(&arguments),

@@ -87,13 +87,19 @@ pub const SHARDING_METRICS: MetricNames = MetricNames {
     fenced: "frappe_operator_shard_fenced_total",
 };
 
-/// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup` or `frappebench`; so is `controller`.
+/// Every metric of this program. `name` is the queue, `frappesite`, `sitebackup`, `sitejob` or `frappebench`; so is `controller`.
 pub const METRICS: &[Metric] = &[
     metric(
         Counter,
         "frappe_operator_backups_total",
         &["operation", "result"],
         "Finished backups, restores and removals of backups, by result: succeeded, failed or missed",
+    ),
+    metric(
+        Counter,
+        "frappe_operator_site_jobs_total",
+        &["result"],
+        "SiteJobs that have ended, by result: succeeded or failed",
     ),
     metric(
         Counter,

@@ -15,6 +15,7 @@ mod watches;
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
+use frappe_crds::{SiteBackup, SiteJob};
 use kube::{Resource as _, core::DynamicObject};
 use kube_sharding::{
     Settings, Sharded,
@@ -27,7 +28,7 @@ use kube_sharding::{
     meter::MeterLayer,
     timing::Timing,
 };
-use process::{BACKUP_CONTROLLER, BENCH_CONTROLLER, Process, SITE_CONTROLLER};
+use process::{BACKUP_CONTROLLER, BENCH_CONTROLLER, JOB_CONTROLLER, Process, SITE_CONTROLLER};
 use replica::Replica;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -35,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     admin,
     cli::RunArguments,
-    controllers::{backup, bench, site},
+    controllers::{backup, bench, site, sitejob},
     domain::{key::Key, kinds::Kind},
     fleet_report::{Report, names},
     io::{
@@ -161,7 +162,13 @@ fn sharded(process: Process, connection: Connection, settings: Settings) -> Shar
             of_sites(BACKUP_CONTROLLER, sites_max, |replica, key, scope, epoch| {
                 backup::reconcile(Arc::clone(&replica.context), key, scope, epoch)
             })
-            .scopes(Replica::scopes_of_backups),
+            .scopes(Replica::scopes_of_companions::<SiteBackup>),
+        )
+        .controller(
+            of_sites(JOB_CONTROLLER, sites_max, |replica, key, scope, epoch| {
+                sitejob::reconcile(Arc::clone(&replica.context), key, scope, epoch)
+            })
+            .scopes(Replica::scopes_of_companions::<SiteJob>),
         )
         .controller(Controller::new(BENCH_CONTROLLER, benches_max, |replica: Arc<Replica>, key, _, _| {
             bench::reconcile(Arc::clone(&replica.context), key)

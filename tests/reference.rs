@@ -127,7 +127,7 @@ fn limits(field: &Value) -> String {
 fn the_metrics_page_matches_the_code() {
     let mut text = String::from(
         "# Metrics and alerts\n\nGenerated from the code by `make docs`. Every replica serves the metrics at `:8080/metrics`. Names follow controller-runtime where it has the \
-         same metric. No label contains an object's name. `controller` and `name` are `frappesite`, `sitebackup` or `frappebench`.\n\n\
+         same metric. No label contains an object's name. `controller` and `name` are `frappesite`, `sitebackup`, `sitejob` or `frappebench`.\n\n\
          | metric | type | labels | description |\n|---|---|---|---|\n",
     );
     for metric in METRICS {
@@ -204,12 +204,14 @@ fn shown(narrowing: Narrowing) -> &'static str {
 /// The objects whose reconcile a change triggers.
 fn triggered(wakes: Wakes) -> &'static str {
     match wakes {
-        Wakes::Site => "the site; after its deletion, its SiteBackups, and its bench if that is being deleted",
+        Wakes::Site => {
+            "the site; after its deletion, its SiteBackups and SiteJobs, and its bench if that is being deleted"
+        }
         Wakes::Bench => "the bench; its sites if spec, readiness, suffix or deletion changed",
         Wakes::ItsSite => "its site",
         Wakes::ItsBench => "its bench",
         Wakes::BenchOfFailingPod => "its bench, if the pod cannot run",
-        Wakes::Backups => "the SiteBackups of its site",
+        Wakes::Companions => "the objects of its kind of its site",
         Wakes::SitesOfHost => "the site that uses the host; after a deletion, the sites that want the host",
         Wakes::SitesOfNamespace => "sites in it or on its benches, if its labels changed or it is being deleted",
         Wakes::SitesOfServer => "its site if it is dedicated, else every site",

@@ -15,6 +15,7 @@ mod bench_waves;
 pub mod common;
 pub mod domain;
 mod duration;
+pub mod job;
 pub mod manifest;
 pub mod pod_templates;
 pub mod site;
@@ -26,6 +27,7 @@ mod window;
 pub use backup::{SiteBackup, SiteBackupSpec, SiteBackupStatus};
 pub use bench::{FrappeBench, FrappeBenchSpec, FrappeBenchStatus};
 pub use domain::{FrappeDomain, FrappeDomainSpec};
+pub use job::{SiteJob, SiteJobSpec, SiteJobStatus};
 pub use site::{FrappeSite, FrappeSiteSpec, FrappeSiteStatus};
 
 /// API group of every kind of this crate.

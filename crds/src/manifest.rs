@@ -4,7 +4,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::CustomResourceExt;
 use serde_json::{Map, Value, json};
 
-use crate::{FrappeBench, FrappeDomain, FrappeSite, SiteBackup};
+use crate::{FrappeBench, FrappeDomain, FrappeSite, SiteBackup, SiteJob};
 
 /// File name and content of each CustomResourceDefinition.
 ///
@@ -37,7 +37,7 @@ const KUBERNETES_TYPES: [&str; 4] = [
 
 /// The CustomResourceDefinitions of this API, in which every value has a bound.
 pub fn definitions() -> Vec<CustomResourceDefinition> {
-    vec![FrappeBench::crd(), FrappeSite::crd(), SiteBackup::crd(), FrappeDomain::crd()]
+    vec![FrappeBench::crd(), FrappeSite::crd(), SiteBackup::crd(), SiteJob::crd(), FrappeDomain::crd()]
         .into_iter()
         .map(bounded)
         .collect()

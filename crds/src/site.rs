@@ -7,7 +7,10 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference};
+use crate::{
+    common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference},
+    job::JobOperation,
+};
 
 pub use crate::site_route::{
     GatewayReference, HttpRouteConfig, IngressConfig, RouteConfig, Tls, TlsTermination, WildcardPolicy,
@@ -250,6 +253,9 @@ pub struct FrappeSiteStatus {
     /// Running backup, restore or removal of backups, recorded before its Job is created. Never runs at the same time as an operation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backup: Option<BackupOperation>,
+    /// Running SiteJob, recorded before its Job is created. Never runs at the same time as an operation or a backup.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub job: Option<JobOperation>,
     /// Whether the site was fully created. A retry then never wipes its database.
     #[serde(default)]
     pub initialized: bool,

@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        controllers::{backup, bench, failure, site},
+        controllers::{backup, bench, failure, site, sitejob},
         domain::code::Code,
         operator,
     };
@@ -49,9 +49,10 @@ mod tests {
         let sites = site::reason::Reason::VARIANTS.iter().map(ToString::to_string);
         let benches = bench::reason::Reason::VARIANTS.iter().map(ToString::to_string);
         let backups = backup::reason::Reason::VARIANTS.iter().map(ToString::to_string);
+        let jobs = sitejob::reason::Reason::VARIANTS.iter().map(ToString::to_string);
         let others = [failure::WRITE_REJECTED, operator::reason::INVALID_VALUE, operator::reason::SLOTS_TAKEN_OVER]
             .map(str::to_owned);
-        let code: BTreeSet<String> = sites.chain(benches).chain(backups).chain(others).collect();
+        let code: BTreeSet<String> = sites.chain(benches).chain(backups).chain(jobs).chain(others).collect();
         let page: BTreeSet<String> = entries().map(|(reason, _)| reason.to_owned()).collect();
         assert_eq!(code.difference(&page).collect::<Vec<_>>(), Vec::<&String>::new(), "reasons without an entry");
         assert_eq!(page.difference(&code).collect::<Vec<_>>(), Vec::<&String>::new(), "entries without a reason");

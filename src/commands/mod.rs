@@ -1,7 +1,8 @@
-//! The commands except `run`. They read, and only `rollout`, `update` and `migrate` write: what a user decides.
+//! The commands except `run`. They read, and only `rollout`, `update`, `migrate` and `exec` write: what a user decides.
 
 pub mod advice;
 pub mod check;
+pub mod exec;
 pub mod fleet;
 pub mod manifests;
 pub(crate) mod output;

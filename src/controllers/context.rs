@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
+use frappe_crds::{FrappeBench, FrappeSite};
 use jiff::Timestamp;
-use kube::{Client, core::DynamicObject};
+use kube::{Client, ResourceExt, core::DynamicObject};
 use kube_sharding::named::Named;
 use tokio::sync::watch;
 
@@ -15,10 +15,10 @@ use super::{
 use crate::{
     config::OperatorConfig,
     controllers::{
-        backup::index::Indexes,
+        companion::{Companion, index::Indexes},
         site::{locks::Locks, root_secrets::RootSecrets},
     },
-    domain::{capabilities::Capabilities, key::Key, object::Kind, watches::Narrowing},
+    domain::{capabilities::Capabilities, key::Key, labels, object::Kind, watches::Narrowing},
     io::{
         cache::{Cache, Change, version_of},
         cached::Kept,
@@ -106,10 +106,8 @@ pub struct Context {
     pub root_secrets: Arc<RootSecrets>,
     /// Optional APIs of the cluster.
     pub capabilities: watch::Receiver<Capabilities>,
-    /// SiteBackups by site.
-    pub backups: Indexes,
-    /// SiteBackups without a slot label, of all replicas.
-    pub new_backups: Arc<ChildCache>,
+    /// SiteBackups and SiteJobs by site, and those without a slot label, of all replicas.
+    pub companions: BTreeMap<Kind, (Indexes, Arc<ChildCache>)>,
     /// Image of this operator.
     pub operator_image: Option<String>,
     /// Job slots.
@@ -118,7 +116,7 @@ pub struct Context {
     pub locks: Locks,
     /// Why pods of benches do not run.
     pub pod_problems: Arc<PodProblems>,
-    /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups when their site was.
+    /// Triggers reconciles of a bench when one of its sites was deleted, and of SiteBackups and SiteJobs when their site was.
     pub departures: Departures,
     /// Counts the sites of benches with several revisions.
     pub tallies: Tallies<PlacedSite>,
@@ -127,17 +125,30 @@ pub struct Context {
 }
 
 impl Context {
-    /// The newest known version of a SiteBackup: while its label changes, either watch may be newer.
-    pub fn backup(&self, key: &Key) -> Option<SiteBackup> {
-        let both = [self.site_children.get(Kind::SiteBackup, key), self.new_backups.get(key)];
+    /// The newest known version of a SiteBackup or SiteJob: while its label changes, either watch may be newer.
+    pub fn companion<K: Companion>(&self, key: &Key) -> Option<K> {
+        let both = [self.site_children.get(K::KIND, key), self.companions[&K::KIND].1.get(key)];
         let object = both.into_iter().flatten().max_by_key(|it| version_of(it.as_ref()))?;
         object.as_ref().clone().try_parse().ok()
     }
 
-    /// The SiteBackups of a site by name, including those without a slot label.
-    pub fn backups_of(&self, site: &Key) -> Vec<Arc<SiteBackup>> {
-        let found = self.backups.of(site).into_iter().filter_map(|name| self.backup(&Key::new(&site.namespace, name)));
-        found.filter(|it| it.spec.site_ref.name == site.name).map(Arc::new).collect()
+    /// The newest version of one that was observed. While its label changes, it may be in neither of the two watches.
+    pub fn companion_or<K: Companion>(&self, known: &Arc<K>) -> Arc<K> {
+        let newest = self.companion(&Key::of(known.as_ref())).filter(|it: &K| it.meta().uid == known.meta().uid);
+        newest.map_or_else(|| Arc::clone(known), Arc::new)
+    }
+
+    /// The SiteBackups or SiteJobs of a site by name, including those without a slot label.
+    pub fn companions_of<K: Companion>(&self, site: &Key) -> Vec<Arc<K>> {
+        let names = self.companions[&K::KIND].0.of(site).into_iter();
+        let found = names.filter_map(|name| self.companion::<K>(&Key::new(&site.namespace, name)));
+        found.filter(|it| it.site_name() == site.name).map(Arc::new).collect()
+    }
+
+    /// The cache that contains a SiteBackup or SiteJob: with or without a slot label.
+    pub fn cache_of_companion(&self, kind: Kind, object: &impl ResourceExt) -> &ChildCache {
+        let labelled = object.labels().contains_key(labels::SLOT);
+        if labelled { self.site_children.cache(kind) } else { &self.companions[&kind].1 }
     }
 
     /// The time now.

@@ -207,6 +207,11 @@ struct Left {
     result: Option<Done>,
 }
 
+/// The newest termination message.
+pub fn message(pods: &[Pod]) -> Option<&str> {
+    newest(pods)?.state.message.as_deref()
+}
+
 /// Result of a container: data for the operator, or any other text.
 #[derive(Deserialize)]
 #[serde(untagged)]

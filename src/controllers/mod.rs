@@ -4,6 +4,7 @@
 //! |---|---|
 //! | FrappeSite | [`site::reconcile`] |
 //! | SiteBackup | [`backup::reconcile`] |
+//! | SiteJob | [`sitejob::reconcile`] |
 //! | FrappeBench | [`bench::reconcile`] |
 //!
 //! Watches, and the reconciles that they trigger: the table of [`crate::domain::kinds`], also in `docs/permissions.md`.
@@ -14,6 +15,7 @@ pub mod adopt;
 pub mod adoption;
 pub mod backup;
 pub mod bench;
+pub mod companion;
 pub mod context;
 pub mod duration;
 pub mod execute;
@@ -25,7 +27,9 @@ mod lint;
 pub mod model;
 pub mod objects;
 pub mod phase;
+pub mod ran;
 pub mod reason;
 pub mod schedule;
 pub mod site;
+pub mod sitejob;
 pub mod windows;

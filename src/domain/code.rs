@@ -15,6 +15,10 @@ pub enum Code {
     SecretInvalid,
     /// Host, port or names of an existing database are invalid.
     ConnectionInvalid,
+    /// The ConfigMap with a SiteJob's script does not exist, or lacks the key.
+    ScriptMissing,
+    /// The script is not the one that `sha256` names.
+    ScriptChanged,
     /// The image lacks a required program.
     ProgramMissing,
     /// The image's database client cannot disable client commands in a dump.
@@ -55,6 +59,8 @@ pub enum Code {
     DumpMissing,
     /// The Job took longer than its deadline.
     DeadlineExceeded,
+    /// The pod was stopped while the command ran.
+    JobStopped,
     /// Another pod is working on the site, or on files that the bench's sites share.
     SiteLocked,
     /// Background jobs of the site did not finish while a restore waited for them; the restore changed nothing.
@@ -163,6 +169,7 @@ mod tests {
             include_str!("../runner/runner_jobs.py"),
             include_str!("../runner/runner_maintenance.py"),
             include_str!("../runner/runner_revisions.py"),
+            include_str!("../runner/runner_run.py"),
             include_str!("../runner/runner_site.py"),
             include_str!("../runner/runner_update.py"),
         ];

@@ -87,12 +87,22 @@ kinds! {
             "reconcile SiteBackups; get checks whether one that no watch shows still exists while its Job runs; patch sets the \
              label with the site's slot, and the finalizer for `deletionPolicy: Delete`")
     }.watched(&[
-        Watch { narrowing: Narrowing::Slots, wakes: Wakes::Backups, awaited_by: &[Reader::Sites] },
-        Watch { narrowing: Narrowing::Unlabelled, wakes: Wakes::Backups, awaited_by: &[Reader::Sites] },
+        Watch { narrowing: Narrowing::Slots, wakes: Wakes::Companions, awaited_by: &[Reader::Sites] },
+        Watch { narrowing: Narrowing::Unlabelled, wakes: Wakes::Companions, awaited_by: &[Reader::Sites] },
+    ]);
+    /// vyogo.tech SiteJob
+    SiteJob => Row {
+        parts: &[STATUS],
+        ..Row::new(|| ApiResource::erase::<frappe_crds::SiteJob>(&()), &["get", "list", "watch", "patch", "delete"],
+            "reconcile SiteJobs; get checks whether one that no watch shows still exists while its Job runs; patch sets the label with \
+             the site's slot; delete removes those whose `ttlSecondsAfterFinished` is over")
+    }.watched(&[
+        Watch { narrowing: Narrowing::Slots, wakes: Wakes::Companions, awaited_by: &[Reader::Sites] },
+        Watch { narrowing: Narrowing::Unlabelled, wakes: Wakes::Companions, awaited_by: &[Reader::Sites] },
     ]);
     /// batch/v1 Job
     Job => Row::new(|| ApiResource::erase::<Job>(&()), OWN_AND_GET,
-            "Jobs of sites, benches and SiteBackups; get reads a Job that lost its label")
+            "Jobs of sites, benches, SiteBackups and SiteJobs; get reads a Job that lost its label")
         .watched(&[Watch::OF_A_SITE, Watch::OF_A_BENCH]);
     /// networking.k8s.io/v1 Ingress
     Ingress => Row::new(|| ApiResource::erase::<Ingress>(&()), OWN, "route to sites").watched(&[Watch::OF_A_SITE]);

@@ -104,6 +104,14 @@ impl Mounted {
         Self::new(Volume { config_map: Some(source), ..named(name) }, path).read_only()
     }
 
+    /// A key of a user's ConfigMap as a file. The pod starts without it, and its program reports that: the kubelet would only wait for it.
+    pub fn config_map_key_if_there(name: &str, path: &str, config_map: String, key: KeyToPath) -> Self {
+        let items = Some(vec![key]);
+        let source =
+            ConfigMapVolumeSource { name: config_map, items, optional: Some(true), ..ConfigMapVolumeSource::default() };
+        Self::new(Volume { config_map: Some(source), ..named(name) }, path).read_only()
+    }
+
     /// Keys of a Secret as files, without which the pod does not start.
     pub fn secret(name: &str, path: &str, secret: String, items: Vec<KeyToPath>) -> Self {
         let source = SecretVolumeSource {
@@ -126,7 +134,7 @@ fn named(name: &str) -> Volume {
     Volume { name: name.to_owned(), ..Volume::default() }
 }
 
-/// A key of a Secret, and the file that it becomes.
+/// A key of a Secret or ConfigMap, and the file that it becomes.
 pub fn item(key: &str, path: impl Into<String>) -> KeyToPath {
     KeyToPath { key: key.to_owned(), path: path.into(), mode: None }
 }

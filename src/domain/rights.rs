@@ -61,7 +61,13 @@ pub struct Rights {
 /// What is done with kinds that the table does not have: place, API group, resource, verbs, what for.
 const BESIDE: [(Place, &str, &str, &[&str], &str); 6] = [
     (Place::Cluster, "storage.k8s.io", "storageclasses", &["get", "list"], "check whether a volume can be expanded"),
-    (Place::Namespaces, "events.k8s.io", "events", &["create", "patch"], "Events of benches, sites and SiteBackups"),
+    (
+        Place::Namespaces,
+        "events.k8s.io",
+        "events",
+        &["create", "patch"],
+        "Events of benches, sites, SiteBackups and SiteJobs",
+    ),
     (
         Place::Own,
         "coordination.k8s.io",

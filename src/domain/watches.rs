@@ -36,7 +36,7 @@ impl Narrowing {
 /// Reconciles that a change of an object triggers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wakes {
-    /// The site; after its deletion, its SiteBackups, and its bench if that is being deleted.
+    /// The site; after its deletion, its SiteBackups and SiteJobs, and its bench if that is being deleted.
     Site,
     /// The bench, and its sites if the change affects them.
     Bench,
@@ -46,8 +46,8 @@ pub enum Wakes {
     ItsBench,
     /// The bench that it belongs to, if it is a pod that cannot run.
     BenchOfFailingPod,
-    /// The SiteBackups of its site.
-    Backups,
+    /// The objects of its kind of its site: SiteBackups or SiteJobs.
+    Companions,
     /// The site that has claimed the host; after a deletion, the sites that want the host.
     SitesOfHost,
     /// The sites in the namespace or on its benches, if its labels changed or it is being deleted.

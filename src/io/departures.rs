@@ -1,4 +1,5 @@
-//! Wakes what waits for a site to be gone, whichever member owns that site: a bench that is being deleted, or SiteBackups.
+//! Wakes what waits for a site to be gone, whichever member owns that site: a bench that is being deleted, or SiteBackups and
+//! SiteJobs.
 
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::domain::{key::Key, labels::BENCH_OF_SITE};
 pub enum Left {
     /// A bench, of whose sites one is gone.
     Bench(Key),
-    /// The SiteBackups of the site of this key.
+    /// The SiteBackups and SiteJobs of the site of this key.
     Site(Key),
 }
 

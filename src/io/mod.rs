@@ -9,6 +9,7 @@ pub mod compact;
 pub mod decision;
 pub mod departures;
 pub mod events;
+pub mod jobs;
 pub mod live;
 pub mod random;
 pub mod tally;

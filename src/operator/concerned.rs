@@ -36,6 +36,7 @@ impl Concerned {
             fpm_cli_path: _,
             allowed_route_annotations,
             allowed_site_config_keys,
+            allowed_site_commands,
             allowed_database_images,
             allowed_domain_suffixes,
             allowed_ingress_classes,
@@ -50,6 +51,7 @@ impl Concerned {
             || *max_concurrent_site_jobs != after.max_concurrent_site_jobs
             || *allowed_route_annotations != after.allowed_route_annotations
             || *allowed_site_config_keys != after.allowed_site_config_keys
+            || *allowed_site_commands != after.allowed_site_commands
             || *allowed_database_images != after.allowed_database_images
             || *allowed_domain_suffixes != after.allowed_domain_suffixes
             || *allowed_ingress_classes != after.allowed_ingress_classes
@@ -104,6 +106,7 @@ mod tests {
             ("fpmRepositories", r#"[{"name": "a", "url": "https://example.com", "priority": 1}]"#, vec![benches]),
             ("allowedRouteAnnotations", "example.com/a", vec![sites]),
             ("allowedSiteConfigKeys", "a", vec![sites]),
+            ("allowedSiteCommands", "a", vec![sites]),
             ("allowedDatabaseImages", "example.com/mariadb:1", vec![sites]),
             ("allowedDomainSuffixes", "*: example.com", vec![sites]),
             ("allowedIngressClasses", "public", vec![sites]),

@@ -8,6 +8,8 @@ use crate::{cli::RunArguments, fleet_report::Report, io::clock::WallClock};
 pub(super) const SITE_CONTROLLER: &str = "frappesite";
 /// The same of SiteBackups.
 pub(super) const BACKUP_CONTROLLER: &str = "sitebackup";
+/// The same of SiteJobs.
+pub(super) const JOB_CONTROLLER: &str = "sitejob";
 /// The same of benches.
 pub(super) const BENCH_CONTROLLER: &str = "frappebench";
 

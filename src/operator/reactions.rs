@@ -12,8 +12,8 @@ use super::{
 };
 use crate::{
     controllers::{
-        backup::index::site_of,
         bench::{pod_health::PodProblems, watch as bench_watch},
+        companion::index::site_of,
         context::Reaction,
         site::{host_index::Claims, job_slots::JobBudget, root_secrets::RootSecrets, watch as site_watch},
     },
@@ -58,7 +58,7 @@ impl Reactions {
             let site = change.object();
             wake.site_itself(site, &change);
             if matches!(change, Change::Deleted(_)) {
-                wake.backups_of(&Key::of(site));
+                wake.site_left(&Key::of(site));
                 // A bench that is being deleted waits for its sites.
                 wake.leaving_bench(&site_watch::lane(site));
                 wake.relabel_stray(&client, site);
@@ -83,8 +83,7 @@ impl Reactions {
             wake.bench(key.clone());
             if site_watch::bench_matters(&change) {
                 wake.sites_that(Priority::Low, |site| site_watch::lane(site) == key);
-                wake.site_queue.limits_changed();
-                wake.backup_queue.limits_changed();
+                wake.limits_changed();
             }
         }
     }
@@ -95,7 +94,7 @@ impl Reactions {
             Wakes::ItsSite => self.to_part_of_site(kind),
             Wakes::ItsBench => self.to_part_of_bench(),
             Wakes::BenchOfFailingPod => self.to_pod(),
-            Wakes::Backups => self.to_backup(watch.narrowing.is_by_slot()),
+            Wakes::Companions => self.to_companion(kind, watch.narrowing.is_by_slot())?,
             Wakes::SitesOfHost => self.to_domain(),
             Wakes::SitesOfNamespace => self.to_namespace(),
             Wakes::SitesOfServer => self.to_server(),
@@ -140,18 +139,18 @@ impl Reactions {
         })
     }
 
-    /// New SiteBackups have no label yet: every member watches them, and the owner of their site sets it. If the site does
+    /// New SiteBackups and SiteJobs have no label yet: every member watches them, and the owner of their site sets it. If the site does
     /// not exist, the coordinator reports that.
-    fn to_backup(&self, labelled: bool) -> Reaction {
-        let indexes = &self.wake.backups;
+    fn to_companion(&self, kind: Kind, labelled: bool) -> Option<Reaction> {
+        let indexes = &self.wake.companions.get(&kind)?.index;
         let index = Arc::clone(if labelled { &indexes.labelled } else { &indexes.new });
         let wake = self.wake.clone();
-        Arc::new(move |change| {
+        Some(Arc::new(move |change| {
             index.update(&change);
             if let Some(site) = site_of(change.object()) {
-                wake.backups_of(&site);
+                wake.companions_of(kind, &site);
             }
-        })
+        }))
     }
 
     /// A site waits for the claim of another.

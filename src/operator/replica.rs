@@ -1,11 +1,14 @@
 //! What one incarnation of this replica works with: caches, indexes and queues; and what happens when its slots change.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
 
 use kube_sharding::{
     SlotSet, Work,
     gate::{Opening, Scope},
-    lanes::rates::Rates,
+    lanes::{rates::Rates, runner::Queue},
     named::Named,
     readiness::{Awaits, Source},
     session::Session,
@@ -17,18 +20,18 @@ use super::{
     apis::{Definitions, Present},
     fleet::Fleet,
     offers::{self, Watched},
-    process::{BACKUP_CONTROLLER, BENCH_CONTROLLER, Process, SITE_CONTROLLER},
+    process::{BACKUP_CONTROLLER, BENCH_CONTROLLER, JOB_CONTROLLER, Process, SITE_CONTROLLER},
     reactions::Reactions,
     settings,
-    wake::{self, Wake},
+    wake::{self, Companions, Wake},
     watches::{self, Starter},
 };
 use crate::{
     config::OperatorConfig,
     controllers::{
-        backup::{self, index::Indexes},
         bench::placed::PlacedSite,
-        context::{Caches, Children, Context},
+        companion::{Companion, index::Indexes, orphan},
+        context::{Caches, ChildCache, Children, Context},
         site,
     },
     domain::{
@@ -69,6 +72,19 @@ fn tallies(session: &Session, namespaces: &[String], wake: &Wake) -> Tallies<Pla
     Tallies::new(session.client().clone(), namespaces, site::watch::whereabouts, wake.gate.opening(), wake_bench)
 }
 
+/// Queues and indexes of SiteBackups and SiteJobs.
+fn companions(queue: impl Fn(&'static str) -> Queue<Key, Key>) -> BTreeMap<Kind, Companions> {
+    [(Kind::SiteBackup, BACKUP_CONTROLLER), (Kind::SiteJob, JOB_CONTROLLER)]
+        .map(|(kind, name)| (kind, Companions { queue: queue(name), index: Indexes::default() }))
+        .into()
+}
+
+/// Their indexes, with the caches of those without a slot label.
+fn held(wake: &Wake, caches: &Caches) -> BTreeMap<Kind, (Indexes, Arc<ChildCache>)> {
+    let new = |kind: Kind| Arc::clone(&caches[&(kind, Narrowing::Unlabelled)].0);
+    wake.companions.iter().map(|(kind, it)| (*kind, (it.index.clone(), new(*kind)))).collect()
+}
+
 impl Replica {
     /// Nothing is known yet, and nothing is watched.
     pub(super) fn begin(process: &Arc<Process>, session: &Session) -> Self {
@@ -82,9 +98,8 @@ impl Replica {
             unlabelled,
             benches,
             site_queue: queue(SITE_CONTROLLER),
-            backup_queue: queue(BACKUP_CONTROLLER),
             bench_queue: queue(BENCH_CONTROLLER),
-            backups: Indexes::default(),
+            companions: companions(queue),
             gate: session.gate().clone(),
         };
         let (definitions, present) = Definitions::new();
@@ -113,14 +128,13 @@ impl Replica {
                 .metadata_only(),
             claims: Arc::clone(&reactions.claims),
             root_secrets: Arc::clone(&reactions.root_secrets),
-            backups: wake.backups.clone(),
-            new_backups: Arc::clone(&caches[&(Kind::SiteBackup, Narrowing::Unlabelled)].0),
+            companions: held(&wake, &caches),
             operator_image: arguments.image.clone(),
             jobs,
             locks: site::locks::Locks::default(),
             departures: Departures::new(client.clone(), &arguments.watch_namespaces, move |left| match left {
                 Left::Bench(bench) => departed.bench(bench),
-                Left::Site(site) => departed.backups_of(&site),
+                Left::Site(site) => departed.site_left(&site),
             }),
             tallies: tallies(session, &arguments.watch_namespaces, &wake),
             namespaces: arguments.watch_namespaces.clone(),
@@ -156,10 +170,10 @@ impl Replica {
         vec![wake::scope_of(&site)]
     }
 
-    /// The slot of the site of SiteBackups; without a site, of each that they have or need.
-    pub(super) fn scopes_of_backups(&self, key: &Key) -> Vec<Scope> {
+    /// The slot of the site of SiteBackups or SiteJobs; without a site, of each that they have or need.
+    pub(super) fn scopes_of_companions<K: Companion>(&self, key: &Key) -> Vec<Scope> {
         let known = self.context.sites.get(key).map(|site| wake::scope_of(&site));
-        known.map_or_else(|| backup::scopes(&self.context, key).into_iter().collect(), |scope| vec![scope])
+        known.map_or_else(|| orphan::scopes::<K>(&self.context, key).into_iter().collect(), |scope| vec![scope])
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts keys into the queues: only of what this member owns.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use frappe_crds::{FrappeBench, FrappeSite};
 use kube::{Client, Resource};
@@ -12,8 +12,8 @@ use kube_sharding::{
 
 use super::concerned::Concerned;
 use crate::{
-    controllers::{backup::index::Indexes, site::watch as site_watch},
-    domain::{key::Key, labels, uid},
+    controllers::{companion::index::Indexes, site::watch as site_watch},
+    domain::{key::Key, kinds::Kind, labels, uid},
     io::{
         cache::{Cache, Change},
         live,
@@ -32,11 +32,17 @@ pub(super) struct Wake {
     pub(super) unlabelled: Arc<Cache<FrappeSite>>,
     pub(super) benches: Arc<Cache<FrappeBench>>,
     pub(super) site_queue: Queue<Key, Key>,
-    pub(super) backup_queue: Queue<Key, Key>,
     pub(super) bench_queue: Queue<Key, Key>,
-    /// Which sites have SiteBackups.
-    pub(super) backups: Indexes,
+    /// SiteBackups and SiteJobs.
+    pub(super) companions: BTreeMap<Kind, Companions>,
     pub(super) gate: Gate,
+}
+
+/// Objects of a kind that users create for sites: their queue, whose keys are sites, and which sites have some.
+#[derive(Clone)]
+pub(super) struct Companions {
+    pub(super) queue: Queue<Key, Key>,
+    pub(super) index: Indexes,
 }
 
 /// The scope of a site.
@@ -77,30 +83,40 @@ impl Wake {
         self.sites.all().iter().filter(|site| wanted(site)).for_each(|site| self.push(site, priority));
     }
 
-    /// SiteBackups of a site changed. Where the site is not known here, it is another member's, or there is none.
-    pub(super) fn backups_of(&self, site: &Key) {
+    /// SiteBackups or SiteJobs of a site changed. Where the site is not known here, it is another member's, or there is none.
+    pub(super) fn companions_of(&self, kind: Kind, site: &Key) {
+        let Some(Companions { queue, .. }) = self.companions.get(&kind) else { return };
         match self.sites.get(site) {
             Some(known) if self.gate.owns(scope_of(&known)) => {
-                self.backup_queue.settle(site_watch::lane(&known), site.clone());
+                queue.settle(site_watch::lane(&known), site.clone());
                 if known.metadata.deletion_timestamp.is_some() {
                     // Its deletion may wait for the final backup.
                     self.site_queue.settle(site_watch::lane(&known), site.clone());
                 }
             }
             Some(_) => {}
-            None => self.backup_queue.settle(site.clone(), site.clone()),
+            None => queue.settle(site.clone(), site.clone()),
         }
+    }
+
+    /// The site of SiteBackups and SiteJobs is gone.
+    pub(super) fn site_left(&self, site: &Key) {
+        self.companions.keys().for_each(|kind| self.companions_of(*kind, site));
     }
 
     /// A Secret changed that the storage of SiteBackups may name.
     pub(super) fn backups_reading(&self, secret: &Key) {
-        self.backups.reading(secret).iter().for_each(|site| self.backups_of(site));
+        for (kind, it) in &self.companions {
+            it.index.reading(secret).iter().for_each(|site| self.companions_of(*kind, site));
+        }
     }
 
-    /// SiteBackups whose site is not known here: it is seen what becomes of them.
+    /// SiteBackups and SiteJobs whose site is not known here: it is seen what becomes of them.
     pub(super) fn orphans(&self) {
-        let orphans = self.backups.sites().into_iter().filter(|site| self.sites.get(site).is_none());
-        orphans.for_each(|site| self.backup_queue.push(site.clone(), site, Priority::Low));
+        for it in self.companions.values() {
+            let orphans = it.index.sites().into_iter().filter(|site| self.sites.get(site).is_none());
+            orphans.for_each(|site| it.queue.push(site.clone(), site, Priority::Low));
+        }
     }
 
     /// Every site of some slots: they were gained.
@@ -184,33 +200,38 @@ impl Wake {
             self.benches();
         }
         if concerned.queues {
-            self.site_queue.limits_changed();
-            self.backup_queue.limits_changed();
+            self.limits_changed();
         }
+    }
+
+    /// How many keys of a lane may run at once, or how many in a second.
+    pub(super) fn limits_changed(&self) {
+        self.site_queue.limits_changed();
+        self.companions.values().for_each(|it| it.queue.limits_changed());
     }
 
     fn settle(&self, site: &FrappeSite) {
         if self.gate.owns(scope_of(site)) {
             self.site_queue.settle(site_watch::lane(site), Key::of(site));
-            if self.has_backups(site) {
-                self.backup_queue.settle(site_watch::lane(site), Key::of(site));
-            }
+            self.concerned(site).for_each(|it| it.queue.settle(site_watch::lane(site), Key::of(site)));
         }
     }
 
     fn push(&self, site: &FrappeSite, priority: Priority) {
         if self.gate.owns(scope_of(site)) {
             self.site_queue.push(site_watch::lane(site), Key::of(site), priority);
-            if self.has_backups(site) {
-                self.backup_queue.push(site_watch::lane(site), Key::of(site), priority);
-            }
+            self.concerned(site).for_each(|it| it.queue.push(site_watch::lane(site), Key::of(site), priority));
         }
     }
 
-    /// Whether what concerns the site concerns a SiteBackup too.
-    fn has_backups(&self, site: &FrappeSite) -> bool {
-        let under_way = site.status.as_ref().is_some_and(|status| status.backup.is_some());
-        under_way || self.backups.has(&Key::of(site))
+    /// The kinds that what concerns the site concerns, too.
+    fn concerned(&self, site: &FrappeSite) -> impl Iterator<Item = &Companions> {
+        let (key, status) = (Key::of(site), site.status.as_ref());
+        let under_way = move |kind: Kind| match kind {
+            Kind::SiteBackup => status.is_some_and(|status| status.backup.is_some()),
+            _ => status.is_some_and(|status| status.job.is_some()),
+        };
+        self.companions.iter().filter(move |(kind, it)| under_way(**kind) || it.index.has(&key)).map(|(_, it)| it)
     }
 }
 
@@ -259,9 +280,10 @@ pub(super) mod tests {
                 unlabelled: Arc::new(Cache::new(|_| None)),
                 benches: Arc::new(Cache::new(|_| None)),
                 site_queue: run.queue("site"),
-                backup_queue: run.queue("backup"),
                 bench_queue: run.queue("bench"),
-                backups: Indexes::default(),
+                companions: [(Kind::SiteBackup, "backup"), (Kind::SiteJob, "job")]
+                    .map(|(kind, name)| (kind, Companions { queue: run.queue(name), index: Indexes::default() }))
+                    .into(),
                 gate,
             };
             Self { wake, limit, started, _tasks: tasks }
@@ -345,7 +367,7 @@ pub(super) mod tests {
     /// A SiteBackup of a site, seen by the watch of labelled ones.
     fn has_backup(wake: &Wake, site: &str) {
         let now: Arc<Compact> = object("SiteBackup", "nightly", None, &json!({"siteRef": {"name": site}}));
-        wake.backups.labelled.update(&Change::Applied { now, before: None });
+        wake.companions[&Kind::SiteBackup].index.labelled.update(&Change::Applied { now, before: None });
     }
 
     /// Queues and names.
@@ -362,7 +384,7 @@ pub(super) mod tests {
         for (mut replica, wanted) in [(Replica::owner(), all), (closed, Vec::new())] {
             replica.wake.sites.stray(site("shop", None));
             replica.wake.site(&Key::new("a", "shop"));
-            replica.wake.backups_of(&Key::new("a", "shop"));
+            replica.wake.companions_of(Kind::SiteBackup, &Key::new("a", "shop"));
             replica.wake.bench(Key::new("a", "b"));
             assert_eq!(replica.started().await, wanted);
         }
@@ -375,7 +397,7 @@ pub(super) mod tests {
         {
             let mut replica = Replica::owner();
             replica.wake.sites.stray(site("shop", deleted));
-            replica.wake.backups_of(&Key::new("a", "shop"));
+            replica.wake.companions_of(Kind::SiteBackup, &Key::new("a", "shop"));
             assert_eq!(replica.started().await, keys(wanted), "{deleted:?}");
         }
     }

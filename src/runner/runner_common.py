@@ -1,5 +1,6 @@
 """Shared by the runner's files: failures, redacted secrets, atomic writes."""
 
+import codecs
 import contextlib
 import errno
 import fcntl
@@ -32,6 +33,8 @@ CODES = {
     "RequestInvalid": 2,
     "SecretInvalid": 2,
     "ConnectionInvalid": 2,
+    "ScriptMissing": 2,
+    "ScriptChanged": 2,
     "ProgramMissing": 2,
     "ClientTooOld": 2,
     "AppsMissing": 2,
@@ -58,6 +61,8 @@ CODES = {
     "RollbackFailed": 43,
     "JobsRunning": 75,
     "SiteLocked": 75,
+    "DeadlineExceeded": 124,
+    "JobStopped": 143,
 }
 
 
@@ -68,6 +73,8 @@ class Failure(Exception):
     def __init__(self, code, step, error, revision=None):
         super().__init__(error)
         self.code, self.step, self.error, self.revision = code, step, error, revision
+        # What is known of a command that was run (runner_run).
+        self.run = None
 
 
 class Redacting:
@@ -83,6 +90,53 @@ class Redacting:
 
     def __getattr__(self, name):
         return getattr(self.stream, name)
+
+
+class RedactedOutput:
+    """The output of a process, in chunks: without secrets, also where one is in two chunks, and without control characters, which a terminal
+    would obey. Its first bytes, up to `most`, are written to a stream; its end is kept if `keeps`."""
+
+    def __init__(self, stream, most, keeps):
+        self.stream, self.left, self.keeps = stream, most, keeps
+        self.pending, self.tail, self.omitted, self.at_line_end = "", "", 0, True
+        self.decode = codecs.getincrementaldecoder("utf-8")(errors="replace").decode
+
+    def write(self, data, final=False):
+        """Adds a chunk. Of what it ends with, so much is held back as may be the beginning of a secret."""
+        text = redact(self.pending + self.decode(data, final))
+        held_back = 0 if final else max(map(len, secret.known), default=1) - 1
+        cut = len(text) - held_back
+        self.pending = text[max(cut, 0) :]
+        self.show(printable(text[: max(cut, 0)]))
+
+    def close(self):
+        """Shows what was held back, and how much was not shown."""
+        self.write(b"", final=True)
+        if not self.at_line_end:
+            self.stream.write("\n")
+        if self.keeps and self.omitted:
+            self.stream.write(f"[{self.omitted} more bytes are not shown]\n")
+        self.stream.flush()
+
+    def show(self, text):
+        if self.keeps:
+            self.tail = (self.tail + text)[-END_CHARACTERS:]
+        data = text.encode()
+        shown = data[: self.left].decode(errors="ignore")
+        self.left -= len(data[: self.left])
+        self.omitted += len(data) - len(shown.encode())
+        if shown:
+            self.stream.write(shown)
+            self.at_line_end = shown.endswith("\n")
+
+
+# Characters that a terminal obeys, except those of lines and tabs; ESC with its sequence.
+CONTROL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])?|[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text):
+    """The text without control characters."""
+    return CONTROL.sub("", text)
 
 
 def secret(name):

@@ -5,6 +5,7 @@ Files in the site's directory record it. `.operator-restoring` has the restored 
 the restore, and whether the restore is still `waiting`: until then nothing of the site was changed. `.operator-set-aside`
 contains the name of the separate list in Redis (runner_jobs) that may hold jobs of the site. `.operator-held` has the configuration
 `before` the hold, and when it began; its jobs are in the separate list until it ends. `.operator-update` has the `phase` of an update.
+`.operator-run` has the configuration `before` a command that runs in maintenance mode.
 """
 
 import json
@@ -40,6 +41,7 @@ def put_restoring(site, state):
 def settle_restore(site):
     """Ends maintenance mode and moves jobs back to their queues, if a restore was stopped before it changed anything.
     Rejects a site that is only partly restored."""
+    end_run(site)
     begun = restoring(site)
     if begun and not begun.get("waiting"):
         raise Failure("SiteIncomplete", "state", f"{site.name} is only partly restored ({begun['run']}): complete the restore first")
@@ -72,8 +74,8 @@ def is_cached():
 
 
 def own_entries(site):
-    """The site's own entries for maintenance mode, without those of a restore or a hold."""
-    for marker in (restoring(site), held(site)):
+    """The site's own entries for maintenance mode, without those of a restore, a hold or a command that runs."""
+    for marker in (restoring(site), held(site), running(site)):
         if marker:
             return marker["before"]
     config = json.loads(read_file(site.config_path))
@@ -115,6 +117,28 @@ def release(site):
     put_entries(site, MAINTENANCE if restoring(site) else marker["before"])
     put_jobs_back(site, jobs_of(site))
     os.unlink(site.held_path)
+
+
+def running(site):
+    """State of a command that runs in maintenance mode, or was interrupted; empty if there is none."""
+    return json.loads(read_file(site.running_path) or "{}")
+
+
+def begin_run(site):
+    """Starts maintenance mode for a command, once web workers know it."""
+    replace_file(site.running_path, json.dumps({"before": own_entries(site)}), 0o640)
+    put_entries(site, MAINTENANCE)
+    if is_cached():
+        time.sleep(MAINTENANCE_WAIT_SECONDS)
+
+
+def end_run(site):
+    """Ends maintenance mode after a command, unless the site is restored or held. The marker is removed last."""
+    marker = running(site)
+    if not marker:
+        return
+    put_entries(site, MAINTENANCE if restoring(site) or held(site) else marker["before"])
+    os.unlink(site.running_path)
 
 
 def begin_to_touch(site):

@@ -61,6 +61,7 @@ class Site:
         self.aside_path = os.path.join(self.path, ".operator-set-aside")
         self.held_path = os.path.join(self.path, ".operator-held")
         self.updating_path = os.path.join(self.path, ".operator-update")
+        self.running_path = os.path.join(self.path, ".operator-run")
 
     def lock(self):
         """Locks the site until the process ends or `unlock`."""

@@ -17,6 +17,7 @@ fn base(plural: &str) -> (&'static str, Value) {
     match plural {
         "frappesites" => ("FrappeSite", json!({"siteName": "a.example.com", "benchRef": {"name": "bench"}})),
         "sitebackups" => ("SiteBackup", json!({"siteRef": {"name": "shop"}, "storage": {"s3": {"bucket": "backups"}}})),
+        "sitejobs" => ("SiteJob", json!({"siteRef": {"name": "shop"}, "command": {"name": "doctor"}})),
         _ => ("FrappeBench", json!({"frappeVersion": "15"})),
     }
 }
@@ -47,6 +48,9 @@ fn change(plural: &str, path: &str, name: &str) -> Value {
         (_, "fpmConfig.repositories[].authSecretRef.name") => {
             json!({"fpmConfig": {"repositories": [{"name": "open", "url": "https://a"},
                                                   {"name": "own", "url": "https://b", "authSecretRef": {"name": name}}]}})
+        }
+        (_, "script.configMapRef.name") => {
+            json!({"command": null, "script": {"configMapRef": {"name": name, "key": "k"}}})
         }
         other => panic!("no row for {other:?}"),
     }
@@ -84,9 +88,13 @@ fn users() -> String {
     };
     let rule = |group: &str, resources: &[&str], verbs: &[&str]| json!({"apiGroups": [group], "resources": resources, "verbs": verbs});
     let all = ["get", "list", "create", "update", "patch", "delete"];
-    let writes = json!([rule("vyogo.tech", &["frappesites", "sitebackups", "frappebenches"], &all)]);
+    let writes = json!([rule(
+        "vyogo.tech",
+        &["frappesites", "sitebackups", "sitejobs", "sitejobs/script", "frappebenches"],
+        &all
+    )]);
     let reads = json!([
-        rule("", &["secrets", "persistentvolumeclaims"], &["get"]),
+        rule("", &["secrets", "configmaps", "persistentvolumeclaims"], &["get"]),
         rule("", &["serviceaccounts"], &["impersonate"]),
         rule("", &["pods"], &["create"]),
     ]);

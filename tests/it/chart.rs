@@ -45,7 +45,7 @@ fn the_chart_is_valid_and_the_guides_arguments_work() {
     assert!(ok, "{out}{errors}");
     let plain = rendered(&[]);
     let count = |kind: &str| plain.iter().filter(|it| it["kind"] == kind).count();
-    assert_eq!((count("CustomResourceDefinition"), count("Deployment"), count("PodDisruptionBudget")), (5, 1, 1));
+    assert_eq!((count("CustomResourceDefinition"), count("Deployment"), count("PodDisruptionBudget")), (6, 1, 1));
     let crd = named(&plain, "CustomResourceDefinition", "frappesites.vyogo.tech");
     assert_eq!(crd["metadata"]["annotations"]["helm.sh/resource-policy"], "keep");
 
@@ -115,7 +115,7 @@ fn the_charts_reference_policies_equal_the_programs() {
     let committed = std::fs::read_to_string(Path::new(CHART).join("files/admission-references.yaml")).unwrap();
     assert_eq!(String::from_utf8(printed.stdout).unwrap().trim(), committed.trim(), "run: make crds");
     for kind in ["ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"] {
-        for of in ["frappesites", "sitebackups", "frappebenches"] {
+        for of in ["frappesites", "sitebackups", "sitejobs", "frappebenches"] {
             named(&rendered(&[]), kind, &format!("frappe-operator-references-of-{of}"));
         }
     }
@@ -135,7 +135,7 @@ fn the_charts_roles_may_not_write_statuses() {
             rule[field].as_sequence().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
         };
         let reads = words("verbs").iter().all(|it| ["get", "list", "watch"].contains(&it.as_str()));
-        let own = ["frappebenches", "frappesites", "sitebackups"];
+        let own = ["frappebenches", "frappesites", "sitebackups", "sitejobs"];
         assert!(reads || words("resources").iter().all(|it| own.contains(&it.as_str())), "{rule:?}");
     }
 }

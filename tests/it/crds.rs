@@ -116,6 +116,7 @@ fn place(kind: &str) -> &'static str {
         "FrappeBench" => "/apis/vyogo.tech/v1alpha1/namespaces/default/frappebenches",
         "FrappeSite" => "/apis/vyogo.tech/v1alpha1/namespaces/default/frappesites",
         "SiteBackup" => "/apis/vyogo.tech/v1alpha1/namespaces/default/sitebackups",
+        "SiteJob" => "/apis/vyogo.tech/v1alpha1/namespaces/default/sitejobs",
         _ => "/apis/vyogo.tech/v1alpha1/frappedomains",
     }
 }

@@ -19,6 +19,7 @@ mod fence;
 mod fields;
 mod image;
 mod install;
+mod jobs;
 mod journey;
 mod logs;
 mod memory;

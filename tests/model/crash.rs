@@ -4,7 +4,7 @@
 use kube_sharding_sim::{Call, Fault};
 
 use crate::{
-    lives::{Life, of_backup, of_bench, of_revision, of_site, of_update},
+    lives::{Life, of_backup, of_bench, of_revision, of_site, of_site_job, of_update},
     world::{QUIET, in_parallel, is_counted},
 };
 
@@ -53,6 +53,12 @@ fn a_bench_survives_a_crash_after_any_write() {
 #[test]
 fn a_backup_survives_a_crash_after_any_write() {
     sweep(&of_backup(), 15);
+}
+
+/// each runs once.
+#[test]
+fn a_sitejob_survives_a_crash_after_any_write() {
+    sweep(&of_site_job(), 25);
 }
 
 ///

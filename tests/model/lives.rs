@@ -12,8 +12,12 @@ use std::{
 use kube_sharding_sim::{Call, Fault};
 use serde_json::{Value, json};
 
-use crate::world::{
-    BACKUPS, BENCHES, DEPLOYMENTS, INGRESSES, SITES, World, backup, bench, is_counted, restore, run, site,
+use crate::{
+    cluster::{Outcome, succeeds_after_two_seconds},
+    world::{
+        BACKUPS, BENCHES, DEPLOYMENTS, INGRESSES, SITE_JOBS, SITES, World, backup, bench, is_counted, restore, run,
+        site, site_job,
+    },
 };
 
 /// Time that a new process of the pod needs to start.
@@ -50,14 +54,14 @@ pub(crate) struct Results {
     pub(crate) jobs: Vec<String>,
 }
 
-/// The fields of a site, bench or SiteBackup that must be the same in each run.
+/// The fields of a site, bench, SiteBackup or SiteJob that must be the same in each run.
 fn essence(object: &Value) -> String {
     let status = &object["status"];
     let conditions = status["conditions"].as_array().into_iter().flatten();
     let conditions: Vec<_> = conditions.map(|it| format!("{}={} {}", it["type"], it["status"], it["reason"])).collect();
     let operation = &status["operation"];
     format!(
-        "{} {} {:?} {} {} {} {} {}",
+        "{} {} {:?} {} {} {} {} {} {} {}",
         object["metadata"]["name"],
         status["phase"],
         conditions,
@@ -65,12 +69,14 @@ fn essence(object: &Value) -> String {
         operation["attempt"],
         operation["outcome"]["state"],
         status["backup"],
+        status["job"]["siteJob"],
+        status["outcome"]["code"],
         status["observedGeneration"] == object["metadata"]["generation"],
     )
 }
 
 fn snapshot(world: &World, what: &'static str) -> Snapshot {
-    let all = [SITES, BENCHES, BACKUPS].into_iter().flat_map(|it| world.server.all(it));
+    let all = [SITES, BENCHES, BACKUPS, SITE_JOBS].into_iter().flat_map(|it| world.server.all(it));
     Snapshot { what, inventory: world.inventory(), objects: all.map(|it| essence(&it)).collect() }
 }
 
@@ -224,6 +230,59 @@ pub(crate) fn of_backup() -> Life {
         done: |world| !world.exists(BACKUPS, "once"),
     };
     Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![backed_up, restored, removed] }
+}
+
+/// Two SiteJobs run one after the other, one fails without a word and its maintenance mode is ended, one is deleted after its time, and one
+/// while it runs.
+pub(crate) fn of_site_job() -> Life {
+    let ran = Step {
+        what: "both have run",
+        does: |world| {
+            for name in ["first", "second"] {
+                world.server.create_by_hand(SITE_JOBS, &site_job(name, "shop"));
+            }
+        },
+        done: |world| ["first", "second"].iter().all(|it| world.phase(SITE_JOBS, it) == "Succeeded"),
+    };
+    let cut = Step {
+        what: "one was cut short",
+        does: |world| {
+            world.cluster.jobs(|job| {
+                let settles = job.to_string().contains("\\\"settle\\\":true");
+                if settles { succeeds_after_two_seconds(job) } else { Outcome::Fails(Duration::from_secs(2), "") }
+            });
+            world.server.create_by_hand(SITE_JOBS, &site_job("cut", "shop"));
+        },
+        done: |world| {
+            let site = world.server.get(SITES, "shop").unwrap_or_default();
+            world.phase(SITE_JOBS, "cut") == "Failed" && site["status"]["job"].is_null()
+        },
+    };
+    let expired = Step {
+        what: "one is deleted after its time",
+        does: |world| {
+            world.cluster.jobs(succeeds_after_two_seconds);
+            world.server.change(SITE_JOBS, "first", |it| it["spec"]["ttlSecondsAfterFinished"] = json!(0));
+        },
+        done: |world| !world.exists(SITE_JOBS, "first"),
+    };
+    let stopped = Step {
+        what: "one is deleted while it runs",
+        does: |world| {
+            world.cluster.jobs(|_| Outcome::Succeeds(Duration::from_hours(1), json!({})));
+            world.server.create_by_hand(SITE_JOBS, &site_job("last", "shop"));
+        },
+        done: |world| world.phase(SITE_JOBS, "last") == "Running",
+    };
+    let deleted = Step {
+        what: "its Job is gone",
+        does: |world| world.server.remove(SITE_JOBS, "last"),
+        done: |world| {
+            let site = world.server.get(SITES, "shop").unwrap_or_default();
+            site["status"]["job"].is_null()
+        },
+    };
+    Life { before: vec![BENCH_IS_READY, SITE_IS_READY], steps: vec![ran, cut, expired, stopped, deleted] }
 }
 
 /// A bench with a site gets an image with another schema.

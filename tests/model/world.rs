@@ -30,6 +30,7 @@ pub(crate) const NAMESPACE: &str = "shops";
 pub(crate) const SITES: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/frappesites";
 pub(crate) const BENCHES: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/frappebenches";
 pub(crate) const BACKUPS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/sitebackups";
+pub(crate) const SITE_JOBS: &str = "/apis/vyogo.tech/v1alpha1/namespaces/shops/sitejobs";
 pub(crate) const JOBS: &str = "/apis/batch/v1/namespaces/shops/jobs";
 pub(crate) const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/shops/deployments";
 pub(crate) const INGRESSES: &str = "/apis/networking.k8s.io/v1/namespaces/shops/ingresses";
@@ -124,7 +125,7 @@ impl Replica {
 /// The CRDs of this API, from the files that are installed.
 static CRDS: LazyLock<Vec<Value>> = LazyLock::new(|| {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("crds");
-    let kinds = ["frappebenches", "frappedomains", "frappesites", "sitebackups", "slotmaps"];
+    let kinds = ["frappebenches", "frappedomains", "frappesites", "sitebackups", "sitejobs", "slotmaps"];
     let read = |kind: &str| std::fs::read_to_string(folder.join(format!("vyogo.tech_{kind}.yaml"))).unwrap();
     kinds.iter().map(|kind| serde_yaml_ng::from_str(&read(kind)).unwrap()).collect()
 });
@@ -310,7 +311,7 @@ impl World {
     /// Every Job that was created, by name without a hash, in order.
     pub(crate) fn jobs_made(&self) -> Vec<String> {
         let made = |it: &Written| it.change == Change::Added && it.place.plural() == "jobs";
-        self.server.written().into_iter().filter(made).map(|it| without_hash(&it.place.name).to_owned()).collect()
+        self.server.written().into_iter().filter(made).map(|it| without_hash(&it.place.name)).collect()
     }
 
     /// The last requests and the objects, to explain a failure.
@@ -324,14 +325,14 @@ impl World {
         let last = lines.len().saturating_sub(60);
         let of =
             |collection| self.server.all(collection).iter().map(|it| format!("{it:#}")).collect::<Vec<_>>().join("\n");
-        format!("{}\n{}\n{}\n{}", lines[last..].join("\n"), of(BENCHES), of(SITES), of(BACKUPS))
+        [lines[last..].join("\n"), of(BENCHES), of(SITES), of(BACKUPS), of(SITE_JOBS)].join("\n")
     }
 }
 
 /// A name without the hash of a time and a uid at its end.
-fn without_hash(name: &str) -> &str {
-    let hash = |part: &str| part.len() == 8 && part.bytes().all(|it| it.is_ascii_hexdigit());
-    name.rsplit_once('-').filter(|(_, end)| hash(end)).map_or(name, |(stem, _)| stem)
+fn without_hash(name: &str) -> String {
+    let hash = |part: &&str| part.len() == 8 && part.bytes().all(|it| it.is_ascii_hexdigit());
+    name.split('-').filter(|part| !hash(part)).collect::<Vec<_>>().join("-")
 }
 
 /// How many replicas own slots.
@@ -361,6 +362,12 @@ pub(crate) fn site(name: &str) -> Value {
 pub(crate) fn backup(name: &str, site: &str) -> Value {
     json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteBackup", "metadata": {"name": name},
            "spec": {"siteRef": {"name": site}, "storage": {"s3": {"bucket": "backups", "region": "us-east-1"}}}})
+}
+
+/// A SiteJob in maintenance mode.
+pub(crate) fn site_job(name: &str, site: &str) -> Value {
+    json!({"apiVersion": "vyogo.tech/v1alpha1", "kind": "SiteJob", "metadata": {"name": name},
+           "spec": {"siteRef": {"name": site}, "command": {"name": "clear-cache"}, "maintenance": true}})
 }
 
 /// A SiteBackup that restores a backup of the SiteBackup `once`.

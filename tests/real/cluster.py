@@ -128,6 +128,8 @@ class Cluster:
         self.server, self.redis, self.pods, self.sites = server(), {}, [], []
         self.volume = self.claim("sites")
         self.staging = self.claim("staging")
+        # Folder of a SiteJob's script.
+        self.script = None
         self.runner = self.folder / "runner"
         self.runner.mkdir()
         for file in RUNNER.parent.glob("*.py"):
@@ -186,7 +188,7 @@ class Cluster:
         return folder
 
     def volumes(self, site=None):
-        found = {"sites": self.volume, "runner": self.runner, "staging": self.staging, "home": HOME_BYTES}
+        found = {"sites": self.volume, "runner": self.runner, "staging": self.staging, "home": HOME_BYTES, "script": self.script}
         return {**found, "secrets": self.secrets_of(site)} if site else found
 
     def start(self, image, container, site=None, **more):

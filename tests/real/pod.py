@@ -116,7 +116,8 @@ class Pod:
             if isinstance(source, int):
                 found.append({"path": mount["mountPath"], "memory": source})
                 continue
-            found.append({"source": str(source or self.empty(mount["name"])), "path": mount["mountPath"], "readOnly": mount.get("readOnly", False)})
+            folder = pathlib.Path(source or self.empty(mount["name"])) / mount.get("subPath", "")
+            found.append({"source": str(folder), "path": mount["mountPath"], "readOnly": mount.get("readOnly", False)})
         program = "bench" if self.container["command"][0] == "bench" else self.container["name"]
         for path in (f"{BENCH_PATH}/config", *WRITTEN.get(program, ())):
             found.append({"source": str(self.empty(path.strip("/").replace("/", "-"))), "path": path})

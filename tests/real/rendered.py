@@ -41,7 +41,9 @@ def configure(image):
 
 def site_job(image, verb, request):
     """The container of a site's Job, which runs this verb."""
-    if verb in ("backup", "restore"):
+    if verb == "run":
+        container = rendered(image.python, "site_jobs__pod")["containers"][0]
+    elif verb in ("backup", "restore"):
         container = rendered(image.python, "backups__backup_pod")["initContainers"][0]
     else:
         container = rendered(image.python, "creation__Job-shop-init")["spec"]["template"]["spec"]["containers"][0]

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import shutil
 import unittest
 
@@ -152,6 +153,49 @@ class Verbs(Story):
         self.whole(self.site, ["tiny"], newer, things=["first"])
         self.done("update again", self.verb("update", self.site, newer, update={"id": "0123abce"}), "nothing done", "up to date")
         type(self).image = newer
+        self.passed()
+
+    def run_it(self, run, **more):
+        """Runs something for the site, in a pod that has only the site's directory."""
+        more = {"timeout_seconds": 300, "capture": True, "output_bytes": 1 << 20, "secret_config": [], **more}
+        return self.verb("run", self.site, run=run, **more)
+
+    def script(self, text, **more):
+        """Runs a script."""
+        file = self.cluster.claim(f"script-{len(self.cluster.said)}") / "script"
+        file.write_text(text)
+        os.chmod(file, 0o644)
+        self.cluster.script = file.parent
+        return self.run_it({"script": "job.py", "config_map": "scripts"}, **more)
+
+    def test_08_run(self):
+        commands = [["list-apps"], ["clear-cache"], ["clear-website-cache"], ["build-search-index"], ["rebuild-global-search"], ["doctor"],
+                    ["show-pending-jobs"], ["disable-scheduler"], ["enable-scheduler"], ["destroy-all-sessions"], ["reset-perms"],
+                    ["trigger-scheduler-event", "frappe.email.queue.flush"]]
+        for command in commands:
+            ended = self.run_it({"command": command})
+            self.assertEqual((ended.code, ended.message.get("run", {}).get("exit")), (0, 0), f"{command}: {ended}")
+        self.done(f"run: {len(commands)} commands", ended, ", ".join(it[0] for it in commands))
+        ended = self.run_it({"method": "frappe.utils.data.add_days", "args": ["2026-01-31"], "kwargs": {"days": 1}})
+        self.done("run: a method", ended, ended.message["run"]["value"])
+        self.assertIn("2026-02-01", ended.message["run"]["value"])
+        made = "frappe.get_doc({'doctype': 'Note', 'title': 'by a job', 'content': 'x'}).insert()\n"
+        self.done("run: a script", self.script(f"{made}print(frappe.db.count('Note', {{'title': 'by a job'}}))"), "it sees what it made")
+        ended = self.failed("run: a script that fails", self.script(f"{made.replace('by a job', 'lost')}raise ValueError('no')"), "CommandFailed", "nothing was committed")
+        self.assertIn("ValueError: no", ended.message["run"]["output"])
+        ended = self.script("print([frappe.db.count('Note', {'title': it}) for it in ('by a job', 'lost')])")
+        self.assertEqual(ended.message["run"]["output"], "[1, 0]\n", str(ended))
+        self.failed("run: a script that hangs", self.script("import time; time.sleep(600)", timeout_seconds=5), "DeadlineExceeded", "ended after 5 s")
+        ended = self.script("print('the password is', frappe.conf.db_password)", maintenance=True)
+        self.assertEqual(ended.message["run"]["output"], "the password is [secret]\n", str(ended))
+        self.done("run: a script that prints a password, in maintenance mode", ended, "[secret]")
+        self.assertNotIn("maintenance_mode", self.config(self.site))
+        ended = self.script("for number in range(10): print('x' * 1_000_000)\nprint('the end')")
+        self.assertTrue(ended.message["run"]["output"].endswith("the end\n") and len(ended.output) < 1_100_000, len(ended.output))
+        self.done("run: a script that prints 10 MB", ended, "1 MiB in the log, the end in the message")
+        ended = self.script("import os; print(sorted(os.listdir('.')))")
+        self.assertNotIn(self.other.name, ended.message["run"]["output"])
+        self.assertEqual(self.run_it({"command": ["doctor", "--site", self.other.name]}).code, 2)
         self.passed()
 
     def test_09_drop(self):

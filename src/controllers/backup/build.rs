@@ -212,7 +212,7 @@ impl Transfer<'_> {
         let extra = [bench::runner_secrets(account_sources(self.input)), staging.clone()];
         let kept = self.volumes();
         let mounted: Vec<Mounted> = [staging].into_iter().chain(kept.iter().cloned()).collect();
-        let runner = |(command, request)| bench::runner_container(self.bench, command, request, &extra);
+        let runner = |(command, request): Command| bench::runner_container(self.bench, command, &request, &extra);
         let containers = first.map(runner).into_iter().chain([self.container(&mounted)]).chain(last.map(runner));
         let pod = bench::runner_pod(self.bench, &extra).with_volumes(kept.into_iter().map(|it| it.volume));
         self.own_account(containers.fold(pod, Pod::then))

@@ -5,9 +5,8 @@
 
 pub mod build;
 mod draft;
-pub mod index;
+mod missing;
 pub mod model;
-pub mod orphan;
 pub mod plan;
 pub mod reason;
 pub mod removal;
@@ -19,7 +18,7 @@ mod waiting;
 use std::sync::Arc;
 
 use frappe_crds::{FrappeSite, FrappeSiteStatus, SiteBackup, site::BackupOperationKind};
-use kube::{ResourceExt, core::DynamicObject};
+use kube::{ResourceExt as _, core::DynamicObject};
 use kube_sharding::{gate::Scope, lanes::runner::Outcome};
 
 use super::{
@@ -32,16 +31,15 @@ use super::{
 use crate::{
     controllers::{
         adoption::Owner,
-        context::{ChildCache, Children, Context},
+        companion::orphan,
+        context::{Children, Context},
         execute::{Attempt, Held, Refused},
         failure::{self, Error},
         site::{observe::observe, slot_grant},
     },
-    domain::{key::Key, labels, object::Kind, uid},
+    domain::{key::Key, object::Kind, uid},
     io::{events::Notice, writer::Writer},
 };
-
-pub use orphan::scopes;
 
 impl Held for SiteBackup {
     /// The site's status records an operation before its Job is created.
@@ -50,21 +48,19 @@ impl Held for SiteBackup {
     const TOGETHER: bool = true;
 
     fn newest(context: &Context, key: &Key) -> Option<Arc<Self>> {
-        context.backup(key).map(Arc::new)
+        context.companion(key).map(Arc::new)
     }
 
-    /// While its label changes, it may be in neither of the two watches.
     fn newest_of(context: &Context, known: &Arc<Self>) -> Option<Arc<Self>> {
-        let newest = context.backup(&Key::of(known.as_ref())).filter(|it| it.metadata.uid == known.metadata.uid);
-        Some(newest.map_or_else(|| Arc::clone(known), Arc::new))
+        Some(context.companion_or(known))
     }
 
     fn wrote(context: &Context, written: DynamicObject) {
-        cache_of(context, &written).wrote(written);
+        context.cache_of_companion(Kind::SiteBackup, &written).wrote(written);
     }
 
     fn forget_deleted(context: &Context, known: &Self, written: &DynamicObject) {
-        cache_of(context, known).deleted(&Key::of(known), uid::of(written));
+        context.cache_of_companion(Kind::SiteBackup, known).deleted(&Key::of(known), uid::of(written));
     }
 
     fn children(context: &Context) -> &Children {
@@ -73,7 +69,7 @@ impl Held for SiteBackup {
 
     fn recorded(context: &Context, site: &Key, status: &FrappeSiteStatus) -> Option<Arc<Self>> {
         let operation = status.backup.as_ref()?;
-        let found = context.backup(&Key::new(&site.namespace, &operation.site_backup))?;
+        let found: Self = context.companion(&Key::new(&site.namespace, &operation.site_backup))?;
         (found.uid().as_ref() == Some(&operation.site_backup_uid)).then(|| Arc::new(found))
     }
 
@@ -130,12 +126,6 @@ fn with_job_slot(context: &Context, observed: &Observed) -> (Plan, Option<Claim>
     // Requests of a user have precedence over scheduled backups.
     let scheduled = operation.filter(|it| it.kind == BackupOperationKind::Backup).map(|it| it.scheduled_at.0);
     slot_grant::with_job_slot(context, observed, plan, Wants::Backup, scheduled)
-}
-
-/// The cache that contains a SiteBackup: with or without a slot label.
-fn cache_of<'a>(context: &'a Context, backup: &impl ResourceExt) -> &'a ChildCache {
-    let labelled = backup.labels().contains_key(labels::SLOT);
-    if labelled { context.site_children.cache(Kind::SiteBackup) } else { &context.new_backups }
 }
 
 /// The outcome of a failed write. A rejection is reported on the SiteBackup of the write, not on the site; without one, on the

@@ -154,5 +154,5 @@ fn is_free(observed: &Observed, own: &SitePlan) -> bool {
     let runs = running_job(observed).is_some();
     let suspended = observed.site.spec.suspend == Some(true);
     let created = status.initialized && status.operation.as_ref().is_none_or(|it| it.kind != OperationKind::Delete);
-    created && idle && !runs && !suspended && own.start.is_none()
+    created && idle && !runs && !suspended && own.start.is_none() && status.job.is_none()
 }

@@ -20,7 +20,7 @@ use super::{
     storage::{image_unknown, is_unseen, storage},
 };
 use crate::{
-    controllers::{schedule::Schedule, site::model::Observed},
+    controllers::{companion, schedule::Schedule, site::model::Observed},
     domain::{
         key::Key,
         labels::{self, has_labels},
@@ -200,8 +200,7 @@ fn run_name(name: &str, due: Timestamp) -> String {
 
 /// Whether the SiteBackup has its slot label, and its finalizer if it needs one; no operation starts before.
 pub(super) fn relabel(observed: &Observed, backup: &SiteBackup) -> Option<Step> {
-    let slot = uid::slot_of(observed.site.as_ref()).to_string();
-    let wanted = [(labels::SLOT, slot), ("site", observed.site.name_any())];
+    let wanted = companion::labels_of(&observed.site);
     let (holds, must) = (removal::has_finalizer(backup), removal::wanted(observed, backup));
     if has_labels(backup, &wanted) && holds == must {
         return None;

@@ -50,6 +50,7 @@ pub(super) const PHASES: &[Phase] = &[
     ("finalizer", finalizer),
     ("protection", protection),
     ("routes", routes),
+    ("site job", site_job),
     ("migration", migration),
     ("retention", retention),
     ("final backup", backed_up),
@@ -79,6 +80,14 @@ fn protection(remains: &Remains) -> Next<FrappeSite> {
 /// Deletes the routes.
 fn routes(remains: &Remains) -> Next<FrappeSite> {
     Next::write(remains.observed.routes.objects().map(|(kind, it)| Step::Delete(kind, it.clone())))
+}
+
+/// Stops a running SiteJob.
+fn site_job(remains: &Remains) -> Next<FrappeSite> {
+    match remains.observed.site_job.clone().filter(|it| job::state(it) == State::Running) {
+        Some(job) => remains.waits(Kind::Job, &job, "stopping the running SiteJob"),
+        None => Next::go(),
+    }
 }
 
 /// Waits for a running migration if the data is kept: without its Job, it would be kept half migrated.

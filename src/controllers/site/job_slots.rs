@@ -28,6 +28,8 @@ pub enum Wants {
     Site,
     /// The SiteBackup controller.
     Backup,
+    /// The SiteJob controller.
+    Job,
 }
 
 /// A request for a job slot.

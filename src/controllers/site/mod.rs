@@ -31,6 +31,7 @@ pub mod route;
 pub mod schema;
 pub mod secrets;
 mod sitebackups;
+mod sitejobs;
 pub mod slot_grant;
 pub mod status;
 mod steady_state;

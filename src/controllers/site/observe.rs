@@ -16,6 +16,7 @@ use super::{
     place::Place,
     references::{self, named_secrets},
     sitebackups::{backup_job, backup_result, backups, taken_claims},
+    sitejobs,
 };
 use crate::{
     controllers::{context::Context, job},
@@ -47,14 +48,13 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let bench = context.benches.get(&Key::new(&place.namespace, &site.spec.bench_ref.name));
     let hosts = hosts::resolve(&site.spec, bench.as_deref(), &config);
     let claims = claims(context, &site, &hosts).await?;
-    let held: Vec<String> =
-        context.claims.of(&uid::of(site.as_ref()).to_owned()).into_keys().map(|key| key.name).collect();
+    let held = held_hosts(context, &site);
     let former = held.iter().filter(|host| hosts.all().all(|wanted| wanted != *host));
     let former_claims: Vec<_> = former.filter_map(|host| children.get(Kind::Domain, &Key::new("", host))).collect();
     let jobs = jobs_of(context, &site);
     let failure = match turn.of {
         Of::Site => failure(context, &site, &jobs).await?,
-        Of::Backups => None,
+        Of::Backups | Of::Jobs => None,
     };
     let credentials = own_secret(context, &site, &place.credentials()).await?;
     let adoptable = match credentials {
@@ -69,7 +69,9 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     let (storages, backup_result) = match turn.of {
         Of::Site => (if deleting { &backups[..] } else { &[] }, None),
         Of::Backups => (&backups[..], backup_result(context, backup_job.as_deref()).await?),
+        Of::Jobs => (&[][..], None),
     };
+    let (site_jobs, site_job, site_job_result) = sitejobs::found(context, &site, turn.of).await?;
     let (secrets, copies) = secrets(context, &site, bench.as_deref(), storages).await?;
     Ok(Observed {
         capabilities: context.capabilities(),
@@ -77,11 +79,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         routes: routes(context, &site, hosts.all().chain(&held)),
         namespace_terminating,
         taken_claims: taken_claims(context, &place, &backups),
-        root_secrets: secrets
-            .keys()
-            .filter(|it| context.root_secrets.has(&Key::new(&place.own, *it)))
-            .cloned()
-            .collect(),
+        root_secrets: of_administrators(context, &place, &secrets),
         secrets,
         copies,
         adoptable,
@@ -89,6 +87,9 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         backups,
         backup_job,
         backup_result,
+        site_jobs,
+        site_job,
+        site_job_result,
         operator_image: context.operator_image.clone(),
         mariadb_installed: context.mariadb_installed(),
         root_secret: children.get(Kind::Secret, &place.own_server_root()).filter(|it| owner.has(it)),
@@ -106,6 +107,16 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         failure,
         site,
     })
+}
+
+/// Hosts that the site has claimed.
+fn held_hosts(context: &Context, site: &FrappeSite) -> Vec<String> {
+    context.claims.of(&uid::of(site).to_owned()).into_keys().map(|key| key.name).collect()
+}
+
+/// Names of Secrets with the password of a server's administrator.
+fn of_administrators(context: &Context, place: &Place, secrets: &ByName) -> BTreeSet<String> {
+    secrets.keys().filter(|it| context.root_secrets.has(&Key::new(&place.own, *it))).cloned().collect()
 }
 
 /// Whether the namespace of the site's objects is being deleted, or does not exist.

@@ -16,7 +16,7 @@ use crate::{
 /// neither, and would look deleted.
 pub(super) async fn backups(context: &Context, site: &FrappeSite) -> Result<Vec<Arc<SiteBackup>>, kube::Error> {
     let key = Key::of(site);
-    let mut found = context.backups_of(&key);
+    let mut found: Vec<Arc<SiteBackup>> = context.companions_of(&key);
     let under_way = site.status.as_ref().and_then(|status| status.backup.as_ref());
     if let Some(operation) = under_way
         && found.iter().all(|it| it.uid().as_ref() != Some(&operation.site_backup_uid))

@@ -1,4 +1,4 @@
-//! The job slot of the Job that a plan of a site or of its SiteBackups starts.
+//! The job slot of the Job that a plan of a site, of its SiteBackups or of its SiteJobs starts.
 
 use jiff::Timestamp;
 use kube::ResourceExt;

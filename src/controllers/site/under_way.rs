@@ -1,6 +1,9 @@
-//! The running backup, restore or removal of backups. Pure.
+//! The running backup, restore, removal of backups, or SiteJob. Pure.
 
-use frappe_crds::site::{BackupOperation, BackupOperationKind};
+use frappe_crds::{
+    job::JobOperation,
+    site::{BackupOperation, BackupOperationKind},
+};
 use kube::ResourceExt as _;
 
 use super::{model::Observed, place::Place};
@@ -24,8 +27,16 @@ pub fn job_key(place: &Place, operation: &BackupOperation) -> Key {
     place.job(&format!("{verb}-{run}"), operation.attempt)
 }
 
+/// Name of the Job of a SiteJob. The first one runs it; the others end the maintenance mode that it has left.
+pub fn site_job_key(place: &Place, operation: &JobOperation) -> Key {
+    place.job(&format!("job-{}", hash_hex(&operation.site_job_uid, RUN_HASH_DIGITS)), operation.attempt)
+}
+
 /// Message about the running operation, which blocks others.
 pub fn under_way(observed: &Observed) -> Option<String> {
+    if let Some(operation) = observed.site.status.as_ref().and_then(|it| it.job.as_ref()) {
+        return Some(format!("SiteJob {} is running; other changes wait for it", operation.site_job));
+    }
     let operation = observed.site.status.as_ref()?.backup.as_ref()?;
     let does = match operation.kind {
         BackupOperationKind::Backup => "backing up the site",

@@ -98,6 +98,11 @@ def enqueue_of_migration():
         client.hset(f"rq:job:{job}", "status", "queued")
         client.rpush(queue, job)
 
+def get_attr(path):
+    import importlib
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
 def clear_cache(): record("clear_cache")
 def connect(): record("connect")
 def destroy(): record("destroy")

@@ -49,7 +49,7 @@ const HOLD_WAIT_SECONDS: u32 = 300;
 /// How long the finished hold Job is kept, in seconds.
 const HOLD_KEPT_SECONDS: i32 = 3600;
 /// Termination grace period of a Job's pod, in seconds.
-const GRACE_SECONDS: i64 = 30;
+pub(super) const GRACE_SECONDS: i64 = 30;
 /// Volume with the Secrets that the runner reads.
 const SECRETS_VOLUME: &str = "secrets";
 
@@ -69,7 +69,7 @@ pub fn runner_config_map(input: &Input) -> Desired {
 pub fn configure_job(input: &Input) -> Desired {
     let extra = secrets(input);
     let asked = Request { assume: assumes(input), older: older(input), ..request(input) };
-    let mut configure = runner_container(input, "configure", wire::text(&asked), &extra);
+    let mut configure = runner_container(input, "configure", &wire::text(&asked), &extra);
     if input.digest.is_none() && redeploy(input.bench).is_some() {
         // The node may have an earlier image of the tag.
         configure.image_pull_policy =
@@ -77,8 +77,8 @@ pub fn configure_job(input: &Input) -> Desired {
     }
     let code = code::request(input);
     let number = input.pods.number();
-    let folder = (number > FIRST_REVISION).then(|| before(&configure, "folder", wire::text(&Folder { number })));
-    let seed = code.as_ref().map(|code| before(&configure, "seed", wire::text(code)));
+    let folder = (number > FIRST_REVISION).then(|| before(&configure, "folder", &wire::text(&Folder { number })));
+    let seed = code.as_ref().map(|code| before(&configure, "seed", &wire::text(code)));
     let pod = folder.into_iter().chain(seed).chain([configure]).fold(runner_pod(input, &extra), Pod::then);
     let spec = JobSpec {
         backoff_limit: Some(4),
@@ -94,7 +94,7 @@ pub fn configure_job(input: &Input) -> Desired {
 
 /// The Job `BENCH-hold`: it stops the background jobs of sites whose schema is not that of the image, before workers of the image start.
 pub fn hold_job(input: &Input) -> Desired {
-    let container = runner_container(input, "hold", wire::text(&Hold { drain_seconds: HOLD_WAIT_SECONDS }), &[]);
+    let container = runner_container(input, "hold", &wire::text(&Hold { drain_seconds: HOLD_WAIT_SECONDS }), &[]);
     let spec = JobSpec {
         backoff_limit: Some(4),
         active_deadline_seconds: Some(DEADLINE_SECONDS),
@@ -138,9 +138,9 @@ fn fails_at_once() -> PodFailurePolicy {
 
 /// Runs another command of the runner before the folders of the volume that it creates are mounted: the folder of a revision, or a copy
 /// of the image's code.
-fn before(configure: &Container, command: &str, request: String) -> Container {
+fn before(configure: &Container, command: &str, request: &str) -> Container {
     let mut container =
-        Container { name: command.to_owned(), args: Some(vec![command.to_owned(), request]), ..configure.clone() };
+        Container { name: command.to_owned(), args: Some(arguments(command, request)), ..configure.clone() };
     let mounts = container.volume_mounts.iter_mut();
     mounts.for_each(|it| it.retain(|mount| mount.sub_path.is_none() && mount.name != SECRETS_VOLUME));
     container
@@ -284,7 +284,7 @@ pub(super) fn runner_command() -> [String; 3] {
 }
 
 /// Volumes of every container with the runner, and additional ones.
-fn runner_volumes(input: &Input, extra: &[Mounted]) -> Vec<Mounted> {
+pub(super) fn runner_volumes(input: &Input, extra: &[Mounted]) -> Vec<Mounted> {
     let memory =
         EmptyDirVolumeSource { medium: Some("Memory".to_owned()), size_limit: Some(Quantity("16Mi".to_owned())) };
     let own = [runner_volume(input), Mounted::empty("home", runner::HOME, memory)];
@@ -319,19 +319,28 @@ pub(in crate::controllers) fn for_job(input: &Input, labels: BTreeMap<String, St
 pub(in crate::controllers) fn runner_container(
     input: &Input,
     command: &str,
-    request: String,
+    request: &str,
     extra: &[Mounted],
 ) -> Container {
+    container(input, JOBS, runner_own(input, command, request), &runner_volumes(input, extra))
+}
+
+/// Arguments of the runner. The kubelet replaces `$(NAME)` and `$$` in arguments: the request, which is JSON, has another form of `$`.
+fn arguments(command: &str, request: &str) -> Vec<String> {
+    vec![command.to_owned(), request.replace('$', "\\u0024")]
+}
+
+/// The container's own part of [`runner_container`].
+pub(super) fn runner_own(input: &Input, command: &str, request: &str) -> Container {
     let chosen = input.bench.spec.component_resources.as_ref().and_then(|it| it.jobs.as_ref());
-    let own = Container {
+    Container {
         name: command.to_owned(),
         command: Some(runner_command().into()),
-        args: Some(vec![command.to_owned(), request]),
+        args: Some(arguments(command, request)),
         working_dir: Some(BENCH_PATH.to_owned()),
         env: Some(vec![variable("HOME", runner::HOME)]),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         resources: Some(resources(chosen, ["500m", "512Mi", "2", "2Gi"])),
         ..Container::default()
-    };
-    container(input, JOBS, own, &runner_volumes(input, extra))
+    }
 }

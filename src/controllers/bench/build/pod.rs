@@ -167,13 +167,16 @@ fn spread(topology_key: &str, selector: &LabelSelector) -> TopologySpreadConstra
 
 /// Volumes that every container with the bench's image mounts.
 fn volumes(input: &Input) -> [Mounted; 3] {
+    let sites = Mounted::claim(SITES_VOLUME, &format!("{BENCH_PATH}/sites"), child(&input.name(), "sites"))
+        .within(input.pods.folder());
+    let [logs, tmp] = folders();
+    [sites, logs, tmp]
+}
+
+/// The pod's own folders to which every component writes.
+pub(super) fn folders() -> [Mounted; 2] {
     let empty = |name: &str, path: &str| Mounted::empty(name, path, EmptyDirVolumeSource::default());
-    [
-        Mounted::claim(SITES_VOLUME, &format!("{BENCH_PATH}/sites"), child(&input.name(), "sites"))
-            .within(input.pods.folder()),
-        empty("logs", &format!("{BENCH_PATH}/logs")),
-        empty("tmp", "/tmp"),
-    ]
+    [empty("logs", &format!("{BENCH_PATH}/logs")), empty("tmp", "/tmp")]
 }
 
 /// A pod whose containers run the bench's image, with the sites volume and additional volumes.
@@ -205,16 +208,26 @@ pub(super) fn pull_secrets(input: &Input) -> Option<Vec<LocalObjectReference>> {
 /// A container of a component with the bench's image, its sites, and additional volumes.
 pub(super) fn container(input: &Input, component: &str, container: Container, extra: &[Mounted]) -> Container {
     let mounts = volumes(input).into_iter().map(|it| it.mount).chain(code::mounts(input));
-    let policy = template::template(input.bench, component).image_pull_policy;
-    let policy = policy.or(input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy));
     let runs_runner = extra.iter().any(|it| it.mount.name == RUNNER_VOLUME);
     let (root, environment) = of_revision(input).filter(|_| runs_runner).unzip();
     let mut env = container.env.clone().unwrap_or_default();
     env.extend(environment.into_iter().flatten());
+    let mounts = mounts.chain(extra.iter().map(|it| it.mount.clone())).chain(root).collect();
+    image_container(input, component, Container { env: (!env.is_empty()).then_some(env), ..container }, mounts)
+}
+
+/// A container with the bench's image and these mounts.
+pub(super) fn image_container(
+    input: &Input,
+    component: &str,
+    container: Container,
+    mounts: Vec<VolumeMount>,
+) -> Container {
+    let policy = template::template(input.bench, component).image_pull_policy;
+    let policy = policy.or(input.bench.spec.image_config.as_ref().and_then(|it| it.pull_policy));
     Container {
         image: Some(input.pinned_image()),
-        volume_mounts: Some(mounts.chain(extra.iter().map(|it| it.mount.clone())).chain(root).collect()),
-        env: (!env.is_empty()).then_some(env),
+        volume_mounts: Some(mounts),
         security_context: Some(container_security(input, component)),
         image_pull_policy: policy.map(|it| it.as_str().to_owned()),
         ..container

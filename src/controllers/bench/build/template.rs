@@ -28,13 +28,26 @@ use crate::{
 /// Volumes of the operator that containers of a template may mount too.
 const SHARED_VOLUMES: [&str; 3] = ["sites", "logs", "tmp"];
 /// Names of the operator's volumes, beside [`WRITTEN`].
-const VOLUMES: [&str; 11] =
-    ["sites", "logs", "tmp", "runner", "home", "secrets", "data", "password", "staging", "backups", "storage"];
+const VOLUMES: [&str; 13] = [
+    "sites",
+    "logs",
+    "tmp",
+    "runner",
+    "home",
+    "secrets",
+    "data",
+    "password",
+    "staging",
+    "backups",
+    "storage",
+    "script",
+    "site-folder",
+];
 /// Names of the operator's containers that are not those of a component.
 const CONTAINERS: [&str; 12] =
     ["configure", "folder", "seed", "hold", "init", "apply", "update", "drop", "backup", "restore", "transfer", "run"];
 /// Environment variables that the operator sets.
-const VARIABLES: [&str; 14] = [
+const VARIABLES: [&str; 15] = [
     "BACKEND",
     "CLIENT_MAX_BODY_SIZE",
     "FRAPPE_SITE_NAME_HEADER",
@@ -43,6 +56,7 @@ const VARIABLES: [&str; 14] = [
     "GUNICORN_WORKERS",
     "HOME",
     "PROXY_READ_TIMEOUT",
+    "SITE_RUNNER_RESULT",
     "SITE_RUNNER_REVISION",
     "SITE_RUNNER_VOLUME",
     "SOCKETIO",
@@ -51,11 +65,12 @@ const VARIABLES: [&str; 14] = [
     "UPSTREAM_REAL_IP_RECURSIVE",
 ];
 /// Folders in which the operator mounts volumes, beside that of the bench.
-const FOLDERS: [&str; 9] = [
+const FOLDERS: [&str; 10] = [
     "/home/frappe/volume",
     "/opt/frappe-operator",
     runner::HOME,
     runner::SECRETS,
+    runner::SCRIPTS,
     STAGING,
     VOLUME,
     CREDENTIALS,

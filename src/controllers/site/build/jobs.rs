@@ -228,7 +228,7 @@ fn job(
 ) -> Desired {
     let request = Named { request, secrets: origins(&secrets) };
     let volumes: Vec<_> = (!secrets.is_empty()).then(|| bench::runner_secrets(secrets)).into_iter().collect();
-    let container = bench::runner_container(bench, about.command, wire::text(&request), &volumes);
+    let container = bench::runner_container(bench, about.command, &wire::text(&request), &volumes);
     let pod = bench::runner_pod(bench, &volumes).then(container);
     let key = input.place.job(about.name, operation.attempt);
     let time = Time { deadline_seconds: about.deadline_seconds, kept_seconds: KEPT_SECONDS };

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{FrappeBench, FrappeSite, SiteBackup};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup, SiteJob};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -17,6 +17,7 @@ use crate::{
             placed::revision_of,
         },
         job,
+        ran::Run,
         site::{hosts::Hosts, place::Place},
     },
     domain::{capabilities::Capabilities, key::Key, object::Kind, owner::Owner},
@@ -131,6 +132,12 @@ pub struct Observed {
     pub backup_job: Option<Arc<DynamicObject>>,
     /// Result of that Job, if it has finished.
     pub backup_result: Option<job::Ended>,
+    /// SiteJobs of the site, by name; read only for them.
+    pub site_jobs: Vec<Arc<SiteJob>>,
+    /// Job of the running SiteJob.
+    pub site_job: Option<Arc<DynamicObject>>,
+    /// Result of that Job, if it has finished, and what its process has left.
+    pub site_job_result: (Option<job::Ended>, Option<Run>),
     /// The operator's image.
     pub operator_image: Option<String>,
     /// Whether the namespace is being deleted.
@@ -213,6 +220,8 @@ pub enum Of {
     Site,
     /// Job of the running backup operation.
     Backups,
+    /// Job of the running SiteJob.
+    Jobs,
 }
 
 fn admin_secret_name(site: &FrappeSite) -> String {

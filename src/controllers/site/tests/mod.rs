@@ -18,6 +18,7 @@ mod revisions;
 mod routing;
 mod secret_keys;
 mod settings;
+mod site_jobs;
 mod tenants;
 mod undo;
 mod update;
@@ -113,6 +114,9 @@ fn observed(spec: Value) -> Observed {
         backups: Vec::new(),
         backup_job: None,
         backup_result: None,
+        site_jobs: Vec::new(),
+        site_job: None,
+        site_job_result: (None, None),
         operator_image: Some("docker.io/mine/frappe-operator:1".into()),
         failure: None,
         namespace_terminating: false,
@@ -316,6 +320,10 @@ fn place(observed: &mut Observed, desired: &Desired, job_result: &str) {
                 observed.backup_job = Some(object(live));
                 return;
             }
+            if name.contains("-job-") {
+                observed.site_job = Some(object(live));
+                return;
+            }
             observed.jobs.insert(name, object(live));
         }
         Kind::Ingress => observed.routes.ingress = Some(object(live)),
@@ -347,6 +355,7 @@ fn remove(observed: &mut Observed, kind: Kind, name: &str) {
         Kind::HttpRoute => observed.routes.http_route = None,
         Kind::Route => drop(observed.routes.routes.remove(name)),
         Kind::Job if observed.backup_job.as_ref().is_some_and(|it| it.name_any() == name) => observed.backup_job = None,
+        Kind::Job if observed.site_job.as_ref().is_some_and(|it| it.name_any() == name) => observed.site_job = None,
         Kind::Job => drop(observed.jobs.remove(name)),
         Kind::Grant => observed.sql[2] = None,
         Kind::User => observed.sql[1] = None,

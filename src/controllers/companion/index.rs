@@ -1,4 +1,4 @@
-//! Index of SiteBackups by site, from their watches.
+//! Index of SiteBackups or SiteJobs by site, from their watches.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,11 +15,11 @@ use crate::{
     io::compact::Compact,
 };
 
-/// SiteBackups by site, with the Secrets that their storages reference; all are in one namespace.
+/// Objects by site, with the Secrets that the storages of SiteBackups reference; all are in one namespace.
 pub struct BySite;
 
-/// SiteBackups by site.
-pub type Backups = Index<BySite>;
+/// Objects of a kind by site.
+pub type Companions = Index<BySite>;
 
 impl By for BySite {
     type Form = Compact;
@@ -34,19 +34,19 @@ impl By for BySite {
     }
 }
 
-/// The site of a SiteBackup. One that references a site of another namespace is indexed under the site of that name in its own
+/// The site of such an object. One that references a site of another namespace is indexed under the site of that name in its own
 /// namespace, which rejects it.
 fn site(backup: &DynamicObject) -> Option<Key> {
     Some(Key::new(backup.namespace()?, live::field::<LocalReference>(backup, "/spec/siteRef")?.name))
 }
 
-/// The SiteBackups of each of the two watches.
+/// The objects of a kind of each of the two watches.
 #[derive(Clone, Default)]
 pub struct Indexes {
-    /// SiteBackups with the label of their site's slot.
-    pub labelled: Arc<Backups>,
-    /// SiteBackups without the label, of all members.
-    pub new: Arc<Backups>,
+    /// Those with the label of their site's slot.
+    pub labelled: Arc<Companions>,
+    /// Those without the label, of all members.
+    pub new: Arc<Companions>,
 }
 
 impl Indexes {
@@ -57,7 +57,7 @@ impl Indexes {
         })
     }
 
-    /// The sites with SiteBackups.
+    /// The sites with such objects.
     pub fn sites(&self) -> Vec<Key> {
         self.filter(|_, _| true)
     }
@@ -66,19 +66,19 @@ impl Indexes {
         [&self.labelled, &self.new].into_iter().flat_map(|index| index.filter(&is_meant)).collect()
     }
 
-    /// Whether a site has SiteBackups.
+    /// Whether a site has such objects.
     pub fn has(&self, site: &Key) -> bool {
         self.labelled.has(site) || self.new.has(site)
     }
 
-    /// Names of the SiteBackups of a site.
+    /// Names of the objects of a site.
     pub fn of(&self, site: &Key) -> BTreeSet<String> {
         let found = [self.labelled.of(site), self.new.of(site)];
         found.into_iter().flat_map(BTreeMap::into_keys).map(|key| key.name).collect()
     }
 }
 
-/// The site of a SiteBackup.
+/// The site of such an object.
 pub fn site_of(backup: &Compact) -> Option<Key> {
     site(&backup.open())
 }

@@ -1,33 +1,30 @@
-//! SiteBackups whose site this replica does not own: the site does not exist, or another replica owns it.
+//! SiteBackups and SiteJobs whose site this replica does not own: the site does not exist, or another replica owns it.
 //!
-//! If such a SiteBackup has the label of a slot, the owner of that slot removes the label. If it has none, the coordinator
+//! If such an object has the label of a slot, the owner of that slot removes the label. If it has none, the coordinator
 //! reports that its site does not exist, once it has verified that.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use frappe_crds::{FrappeSite, SiteBackup, backup::BackupPhase};
+use frappe_crds::FrappeSite;
 use jiff::Timestamp;
 use kube::{ResourceExt, core::PartialObjectMeta};
 use kube_sharding::{Slot, gate::Scope};
 
-use super::{
-    model::{Plan, Report, Step},
-    reason::Reason,
-    removal,
-    status::{self, Times},
-    waiting::ended_once,
-};
+use super::Companion;
 use crate::{
-    controllers::context::Context,
+    controllers::{
+        context::Context,
+        model::{Plan, Step},
+    },
     domain::{key::Key, labels, metadata::MetadataPatch},
     io::live,
 };
 
-/// The plan of the SiteBackups that this scope reconciles.
-pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<Plan, kube::Error> {
-    let backups: Vec<Arc<SiteBackup>> =
-        context.backups_of(site).into_iter().filter(|it| scope_of(it) == scope).collect();
-    if backups.is_empty() {
+/// The plan of the objects that this scope reconciles.
+pub async fn plan<K: Companion>(context: &Context, site: &Key, scope: Scope) -> Result<Plan<K>, kube::Error> {
+    let all: Vec<Arc<K>> =
+        context.companions_of(site).into_iter().filter(|it: &Arc<K>| scope_of(it.as_ref()) == scope).collect();
+    if all.is_empty() {
         return Ok(Plan::default());
     }
     let (found, version) = live::site_metadata_at(&context.client, site).await?;
@@ -36,65 +33,59 @@ pub(super) async fn plan(context: &Context, site: &Key, scope: Scope) -> Result<
         context.departures.expect_site(site.clone(), version);
     }
     let now = context.now();
-    let steps = backups.iter().filter_map(|it| step(it, site, found.as_ref(), now)).collect();
+    let steps = all.iter().filter_map(|it| step(it, site, found.as_ref(), now)).collect();
     Ok(Plan { steps, ..Plan::default() })
 }
 
-/// Scopes that reconcile the SiteBackups of a site that this replica does not know.
-pub fn scopes(context: &Context, site: &Key) -> BTreeSet<Scope> {
-    context.backups_of(site).iter().map(|it| scope_of(it)).collect()
+/// Scopes that reconcile the objects of a site that this replica does not know.
+pub fn scopes<K: Companion>(context: &Context, site: &Key) -> BTreeSet<Scope> {
+    context.companions_of::<K>(site).iter().map(|it| scope_of(it.as_ref())).collect()
 }
 
-/// The scope that reconciles a SiteBackup whose site this replica does not know.
-fn scope_of(backup: &SiteBackup) -> Scope {
-    slot_of(backup).map_or(Scope::Coordinator, Scope::Slot)
+/// The scope that reconciles an object whose site this replica does not know.
+fn scope_of(object: &impl ResourceExt) -> Scope {
+    slot_of(object).map_or(Scope::Coordinator, Scope::Slot)
 }
 
-/// The step for one SiteBackup. Pure.
-fn step(
-    backup: &Arc<SiteBackup>,
+/// The step for one object. Pure.
+fn step<K: Companion>(
+    known: &Arc<K>,
     site: &Key,
     found: Option<&PartialObjectMeta<FrappeSite>>,
     now: Timestamp,
-) -> Option<Step> {
-    match (found, slot_of(backup)) {
+) -> Option<Step<K>> {
+    let without_site = known.finalizers_without_site();
+    match (found, slot_of(known.as_ref())) {
         // Another site with the same name: its owner sets the label.
         (Some(other), Some(slot)) => {
             let moved = Slot::of_uid(other.metadata.uid.as_deref()?) != slot;
-            moved.then(|| Step::Patch(backup.clone(), free(backup, false)))
+            moved.then(|| Step::Patch(known.clone(), free(known.as_ref(), None)))
         }
         // The site's owner reconciles it; or the site is being deleted, and its deletion triggers another reconcile.
         (Some(_), None) => None,
-        (None, Some(_)) => Some(Step::Patch(backup.clone(), free(backup, removal::has_finalizer(backup)))),
-        (None, None) if removal::has_finalizer(backup) => Some(Step::Patch(backup.clone(), free(backup, true))),
-        (None, None) => report_missing_site(backup, site, now),
+        (None, Some(_)) => Some(Step::Patch(known.clone(), free(known.as_ref(), without_site))),
+        (None, None) if without_site.is_some() => Some(Step::Patch(known.clone(), free(known.as_ref(), without_site))),
+        (None, None) => K::report_missing_site(known, site, now),
     }
 }
 
-/// The metadata of a SiteBackup without a site of this replica. Without a site no backup can be removed, so the finalizer is removed.
-fn free(backup: &SiteBackup, without_finalizer: bool) -> MetadataPatch {
-    let metadata = MetadataPatch::of(backup).without_labels([labels::SLOT, "site"]);
-    if without_finalizer { metadata.with_finalizers(removal::other_finalizers(backup)) } else { metadata }
+/// The metadata of an object without a site of this replica.
+fn free<K: Companion>(known: &K, finalizers: Option<Vec<String>>) -> MetadataPatch {
+    let metadata = MetadataPatch::of(known).without_labels([labels::SLOT, "site"]);
+    match finalizers {
+        Some(finalizers) => metadata.with_finalizers(finalizers),
+        None => metadata,
+    }
 }
 
-/// Reports that the site does not exist, or the result of a finished SiteBackup, whose conditions may report a rejected write.
-fn report_missing_site(backup: &Arc<SiteBackup>, site: &Key, now: Timestamp) -> Option<Step> {
-    let report = ended_once(backup).unwrap_or_else(|| {
-        let message = format!("FrappeSite {site} not found; the backup starts once it exists");
-        Report::new(BackupPhase::Pending, Reason::SiteNotFound, message)
-    });
-    let next = status::status(backup, &report, &Times::default(), None, now);
-    let differs = backup.metadata.deletion_timestamp.is_none() && backup.status.as_ref() != Some(&next);
-    differs.then(|| Step::Status(backup.clone(), Box::new(next), None))
-}
-
-/// The slot in a SiteBackup's label, which only determines the replica that watches the SiteBackup.
-pub fn slot_of(backup: &SiteBackup) -> Option<Slot> {
-    backup.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
+/// The slot in an object's label, which only determines the replica that watches the object.
+fn slot_of(object: &impl ResourceExt) -> Option<Slot> {
+    object.labels().get(labels::SLOT)?.parse().ok().map(Slot::new)
 }
 
 #[cfg(test)]
 mod tests {
+    use frappe_crds::{SiteBackup, backup::BackupPhase};
     use serde_json::json;
 
     use super::*;
@@ -113,7 +104,7 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "shop", "namespace": "a", "uid": uid}})).expect("metadata")
     }
 
-    fn patched(step: Option<Step>) -> Option<serde_json::Value> {
+    fn patched(step: Option<Step<SiteBackup>>) -> Option<serde_json::Value> {
         match step {
             Some(Step::Patch(_, metadata)) => Some(wire::json(&metadata)),
             _ => None,
