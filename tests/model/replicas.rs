@@ -97,14 +97,17 @@ fn secrets_that_are_listed_before_their_site_are_not_lost() {
             let (world, one) = World::with_bench(1).await;
             one.kill(&world);
             "two".clone_into(&mut world.coordinator.lock().unwrap());
-            let (listed, server) = (AtomicBool::new(false), world.server.clone());
+            let (listed, refused) = (AtomicBool::new(false), AtomicBool::new(false));
+            let server = world.server.clone();
             world.injector.intercept(move |call: &Call| {
                 let of_sites = call.parameter("labelSelector") == "frappe.vyogo.tech/slot" && !call.is_watch();
                 if call.place.plural() == "secrets" && of_sites && !listed.swap(true, Ordering::SeqCst) {
                     create_with_parts(&server, &site, &parts);
                 }
-                let is_early =
-                    call.is_watch() && call.place.plural() == "frappesites" && !listed.load(Ordering::SeqCst);
+                // The first watch of sites always fails, so that it is open only some time after the Secrets are listed.
+                let is_early = call.is_watch()
+                    && call.place.plural() == "frappesites"
+                    && (!refused.swap(true, Ordering::SeqCst) || !listed.load(Ordering::SeqCst));
                 if is_early { Fault::Refused(503) } else { Fault::None }
             });
             let _two = world.replica(1, "two");
