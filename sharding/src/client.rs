@@ -88,3 +88,43 @@ pub fn retries() -> RetryPolicy {
 pub fn for_protocol(connection: &Connection, meter: &MeterLayer) -> Result<Client, kube::Error> {
     Ok((connection.0)()?.with_layer(meter).build())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io::{Read as _, Write as _},
+        net::TcpListener,
+        sync::atomic::{AtomicUsize, Ordering},
+        thread,
+    };
+
+    use super::*;
+
+    /// A server that refuses the first request and answers each other; how many came.
+    fn reluctant() -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("http://{}", listener.local_addr().expect("its address"));
+        let requests = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&requests);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _ = stream.read(&mut [0; 4096]);
+                let status =
+                    if count.fetch_add(1, Ordering::SeqCst) == 0 { "503 Service Unavailable" } else { "200 OK" };
+                let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
+            }
+        });
+        (url, requests)
+    }
+
+    /// kube's own retry, which is in force by default, would send a write again without asking the gate.
+    #[tokio::test]
+    async fn kube_retries_nothing_by_itself() {
+        let (url, requests) = reluctant();
+        let config = Config::new(url.parse().expect("a URL"));
+        let client = for_protocol(&Connection::new(config), &MeterLayer::default()).expect("a client");
+        let answer = client.request_text(Request::get("/version").body(Vec::new()).expect("a request")).await;
+        assert!(answer.is_err(), "the refusal reaches who asked");
+        assert_eq!(requests.load(Ordering::SeqCst), 1);
+    }
+}

@@ -108,6 +108,13 @@ impl Call {
         }
     }
 
+    /// The same without a query parameter.
+    pub(crate) fn without(&self, parameter: &str) -> Self {
+        let mut call = self.clone();
+        call.query.remove(parameter);
+        call
+    }
+
     /// Whether it is a watch.
     pub fn is_watch(&self) -> bool {
         self.query.get("watch").is_some_and(|it| it == "true" || it == "1")

@@ -1,5 +1,6 @@
 //! Which objects a list or watch selects.
 
+use kube_sharding::hash::fnv1a64;
 use serde_json::Value;
 
 use crate::call::{Call, Place};
@@ -19,19 +20,24 @@ pub(crate) struct Selector {
     labels: Vec<Requirement>,
     /// Fields of the metadata, and their required values.
     fields: Vec<(String, String)>,
+    /// Ranges of the hash of the uid, of which the last is excluded; none if all are selected.
+    ranges: Vec<(u128, u128)>,
 }
 
 impl Selector {
     pub(crate) fn of(call: &Call) -> Self {
         let fields = call.parameter("fieldSelector").split(',').filter_map(|it| it.split_once('='));
         let fields = fields.map(|(key, value)| (key.to_owned(), value.trim_start_matches('=').to_owned())).collect();
-        Self { collection: call.place.clone(), labels: requirements(call.parameter("labelSelector")), fields }
+        let labels = requirements(call.parameter("labelSelector"));
+        Self { collection: call.place.clone(), labels, fields, ranges: ranges(call.parameter("shardSelector")) }
     }
 
     pub(crate) fn selects(&self, place: &Place, object: &Value) -> bool {
         let label = |key: &str| object["metadata"]["labels"][key].as_str();
         let field = |path: &str| path.split('.').fold(object, |value, key| &value[key]).as_str().unwrap_or_default();
+        let hash = || u128::from(fnv1a64(field("metadata.uid").as_bytes()));
         self.collection.holds(place)
+            && (self.ranges.is_empty() || self.ranges.iter().any(|(from, to)| (*from..*to).contains(&hash())))
             && self.fields.iter().all(|(path, wanted)| field(path) == wanted)
             && self.labels.iter().all(|requirement| match requirement {
                 Requirement::In(key, values) => label(key).is_some_and(|it| values.iter().any(|value| value == it)),
@@ -40,6 +46,16 @@ impl Selector {
                 Requirement::Missing(key) => label(key).is_none(),
             })
     }
+}
+
+/// Parses a selector of ranges of the hash (KEP-5866): `shardRange(object.metadata.uid,'0x…','0x…') || …`.
+fn ranges(text: &str) -> Vec<(u128, u128)> {
+    let number = |text: &str| u128::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    let range = |text: &str| {
+        let mut words = text.split('\'');
+        Some((number(words.nth(1)?)?, number(words.nth(1)?)?))
+    };
+    text.split(" || ").filter_map(range).collect()
 }
 
 /// Parses a label selector: requirements are separated by commas outside of parentheses.
@@ -118,8 +134,17 @@ mod tests {
             ("a=1,!b", false),
         ];
         for (text, wanted) in table {
-            let selector = Selector { collection: Place::default(), labels: requirements(text), fields: Vec::new() };
+            let labels = requirements(text);
+            let selector = Selector { collection: Place::default(), labels, fields: Vec::new(), ranges: Vec::new() };
             assert_eq!(selector.selects(&Place::default(), &object), wanted, "{text}");
         }
+    }
+
+    #[test]
+    fn ranges_are_of_the_hash_without_their_end() {
+        let text = "shardRange(object.metadata.uid,'0x0000000000000000','0x0300000000000000') || \
+                    shardRange(object.metadata.uid,'0xfe00000000000000','0x10000000000000000')";
+        assert_eq!(ranges(text), [(0, 3 << 56), (0xfe << 56, 1 << 64)]);
+        assert_eq!(ranges(""), []);
     }
 }

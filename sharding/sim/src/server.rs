@@ -62,6 +62,7 @@ pub struct Server {
     changed: Arc<watch::Sender<u64>>,
     schemas: Arc<Vec<(String, Value)>>,
     tracks_managers: bool,
+    selects_shards: bool,
     without_version_checks_of: Option<String>,
 }
 
@@ -80,6 +81,7 @@ impl Server {
             changed: Arc::default(),
             schemas: Arc::default(),
             tracks_managers: false,
+            selects_shards: false,
             without_version_checks_of: None,
         }
     }
@@ -101,6 +103,12 @@ impl Server {
     #[must_use]
     pub fn with_field_managers(self) -> Self {
         Self { tracks_managers: true, ..self }
+    }
+
+    /// The same, which selects objects by ranges of the hash of their uid (`shardSelector`, KEP-5866).
+    #[must_use]
+    pub fn selecting_shards(self) -> Self {
+        Self { selects_shards: true, ..self }
     }
 
     /// A flaw for tests of tests: the version in writes of these objects is not checked.
@@ -136,6 +144,10 @@ impl Server {
 
     /// Executes a request at once.
     pub fn answer(&self, call: &Call) -> Answer {
+        // An unknown parameter is ignored.
+        let unknown = (!self.selects_shards && call.query.contains_key("shardSelector")).then_some("shardSelector");
+        let without = unknown.map(|name| call.without(name));
+        let call = without.as_ref().unwrap_or(call);
         let answer = if call.is_watch() {
             Answer::Events(self.store().watch(call))
         } else {

@@ -120,7 +120,7 @@ impl<L, K> Queue<L, K> {
     }
 }
 
-/// A message to a running runner.
+/// By what a runner goes while it runs.
 pub struct Terms<L> {
     /// How many of a lane may run at once.
     pub limit: Box<dyn Fn(&L) -> usize + Send + Sync>,

@@ -193,6 +193,20 @@ fn what_a_timer_queues_has_the_priority_of_a_change() {
     assert_eq!(lanes.pop(unlimited, never).map(|it| it.key), Some(1));
 }
 
+/// What runs again anyway needs no timer, which would wake the runner for nothing.
+#[test]
+fn what_will_run_again_gets_no_timer() {
+    let (mut lanes, now) = (Lanes::default(), Instant::now());
+    let later = now + Duration::from_secs(1);
+    lanes.push("a", 1, Priority::Normal, now);
+    lanes.push_at("a", 1, later);
+    assert_eq!(lanes.next_timer(), None, "it waits");
+    assert!(lanes.pop(unlimited, never).is_some());
+    lanes.push("a", 1, Priority::Normal, now);
+    lanes.push_at("a", 1, later);
+    assert_eq!(lanes.next_timer(), None, "it changed while it ran");
+}
+
 #[test]
 fn a_change_cancels_a_timer() {
     let (mut lanes, now) = (Lanes::default(), Instant::now());

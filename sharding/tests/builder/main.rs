@@ -1,6 +1,7 @@
 //! What the builder promises to a reconcile, on replicas of the model API server in virtual time.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod selection;
 mod work;
 
 use std::{
@@ -282,5 +283,34 @@ fn a_change_of_what_is_watched_reconciles_those_that_are_named() {
         sleep(SETTLED).await;
         runs.lock().unwrap().sort();
         assert_eq!(*runs.lock().unwrap(), ["map-1", "map-3"]);
+    });
+}
+
+/// What a reconcile does to its children it does in the same order each time.
+#[test]
+fn children_are_in_order() {
+    in_virtual_time(10, async {
+        let server = server(1);
+        let uid = server.get(MAPS, "map-0").unwrap()["metadata"]["uid"].clone();
+        let owner = json!([{"apiVersion": "v1", "kind": "ConfigMap", "name": "map-0", "uid": uid, "controller": true}]);
+        for number in 10..40 {
+            let metadata = json!({"name": format!("secret-{number}"), "namespace": "default", "ownerReferences": owner,
+                                  "labels": {names().slot_label(): "000"}});
+            server.create_by_hand(SECRETS, &json!({"metadata": metadata}));
+        }
+        let children = Arc::new(Mutex::new(Vec::<String>::new()));
+        let log = Arc::clone(&children);
+        let mut fleet = Fleet::new(10, &server, names(), move |connection, settings| {
+            let log = Arc::clone(&log);
+            let owns = sharded(Kind::<ConfigMap>::new(), connection, settings).owns(Kind::<Secret>::new());
+            let reconcile = owns.reconcile(move |map, context| {
+                *log.lock().unwrap() = context.children::<Secret>(&*map).iter().map(|it| it.name_any()).collect();
+                ready(Ok::<_, kube::Error>(Outcome::Done))
+            });
+            reconcile.run()
+        });
+        fleet.start();
+        sleep(SETTLED).await;
+        assert_eq!(*children.lock().unwrap(), (10..40).map(|it| format!("secret-{it}")).collect::<Vec<_>>());
     });
 }
