@@ -5,7 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::PossibleValue};
 use kube_sharding::timing::Timing;
 
+pub use self::verbs::{BackupArguments, CreateArguments, ExecArguments, LogsArguments, OutputFormat, RestoreArguments};
 use crate::domain::capabilities::Api;
+
+mod verbs;
 
 /// Kubernetes operator for Frappe and ERPNext: the operator itself (`run`), and commands to inspect it.
 #[derive(Debug, Parser)]
@@ -14,6 +17,23 @@ pub struct Cli {
     /// Command to run.
     #[command(subcommand)]
     pub command: Command,
+    /// Which cluster and namespace.
+    #[command(flatten)]
+    pub target: TargetArguments,
+}
+
+/// Which cluster and namespace a command means: kubectl's own flags, before or after the command.
+#[derive(Clone, Debug, Default, Args)]
+pub struct TargetArguments {
+    /// Namespace of names without one; default: that of the context.
+    #[arg(long, short, global = true)]
+    pub namespace: Option<String>,
+    /// Context of the kubeconfig; default: its current one.
+    #[arg(long, global = true)]
+    pub context: Option<String>,
+    /// Path of the kubeconfig; default: as kubectl's.
+    #[arg(long, global = true, value_hint = clap::ValueHint::FilePath)]
+    pub kubeconfig: Option<std::path::PathBuf>,
 }
 
 /// The commands.
@@ -35,6 +55,12 @@ pub enum Command {
     Migrate(MigrateArguments),
     /// Run a command of Frappe, a method or a script for a site, and print its output.
     Exec(ExecArguments),
+    /// Back up a site now, to the storage of its scheduled backups.
+    Backup(BackupArguments),
+    /// Restore a backup of a SiteBackup into a site.
+    Restore(RestoreArguments),
+    /// Print the logs of a site's Jobs, or of the pods of a bench.
+    Logs(LogsArguments),
     /// Check that the cluster has what the operator needs: versions, CRDs, permissions, storage, other operators.
     Check(CheckArguments),
     /// Print the Kubernetes objects that the operator creates for a bench; needs no cluster.
@@ -79,7 +105,7 @@ pub struct StatusArguments {
     /// List only this namespace; default: all namespaces.
     #[arg(long, short)]
     pub namespace: Option<String>,
-    /// List only this bench and its sites: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// List only this bench and its sites: NAME or NAMESPACE/NAME.
     #[arg(long)]
     pub bench: Option<String>,
     /// Also list ready benches and sites.
@@ -93,7 +119,7 @@ pub struct StatusArguments {
 /// Arguments of `why`.
 #[derive(Clone, Debug, Args)]
 pub struct WhyArguments {
-    /// The site, or the bench with --bench: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// The site, or the bench with --bench: NAME or NAMESPACE/NAME.
     pub name: String,
     /// Explain a bench instead of a site.
     #[arg(long)]
@@ -106,7 +132,7 @@ pub struct WhyArguments {
 /// Arguments of `rollout`.
 #[derive(Clone, Debug, Args)]
 pub struct RolloutArguments {
-    /// The bench: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// The bench: NAME or NAMESPACE/NAME.
     pub bench: String,
     /// What to show or do.
     #[command(subcommand)]
@@ -149,7 +175,7 @@ pub enum RolloutVerb {
 /// Arguments of `update`.
 #[derive(Clone, Debug, Args)]
 pub struct UpdateArguments {
-    /// The bench: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// The bench: NAME or NAMESPACE/NAME.
     pub bench: String,
     /// Tag of the image (`imageConfig.tag`).
     #[arg(long)]
@@ -165,65 +191,11 @@ pub struct UpdateArguments {
 /// Arguments of `migrate`.
 #[derive(Clone, Debug, Args)]
 pub struct MigrateArguments {
-    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
+    /// The site: NAME or NAMESPACE/NAME.
     pub site: String,
     /// Change nothing: the API server only checks the change.
     #[arg(long)]
     pub dry_run: bool,
-}
-
-/// Arguments of `exec`.
-#[allow(clippy::struct_excessive_bools, reason = "they are flags of the command line")]
-#[derive(Clone, Debug, Args)]
-pub struct ExecArguments {
-    /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
-    pub site: String,
-    /// Python function to call instead of a command.
-    #[arg(long, conflicts_with_all = ["script", "command"])]
-    pub method: Option<String>,
-    /// Arguments of the function by position, as a JSON list.
-    #[arg(long, requires = "method", allow_hyphen_values = true)]
-    pub args: Option<String>,
-    /// Arguments of the function by name, as a JSON object.
-    #[arg(long, requires = "method", allow_hyphen_values = true)]
-    pub kwargs: Option<String>,
-    /// File with a Python script to run instead of a command.
-    #[arg(long, conflicts_with = "command")]
-    pub script: Option<std::path::PathBuf>,
-    /// Keep the site in maintenance mode meanwhile.
-    #[arg(long)]
-    pub maintenance: bool,
-    /// Longest time that it may run, in seconds; default: 3600.
-    #[arg(long)]
-    pub timeout: Option<i32>,
-    /// Keep nothing of the output.
-    #[arg(long)]
-    pub silent: bool,
-    /// Seconds after its end at which the SiteJob is deleted.
-    #[arg(long, default_value_t = 86_400)]
-    pub ttl: i32,
-    /// Name of the SiteJob; default: generated.
-    #[arg(long)]
-    pub name: Option<String>,
-    /// Do not wait for its end.
-    #[arg(long)]
-    pub no_wait: bool,
-    /// Create nothing: the API server only checks it.
-    #[arg(long)]
-    pub dry_run: bool,
-    /// Print the SiteJob instead of its output.
-    #[arg(long, short)]
-    pub output: Option<OutputFormat>,
-    /// The command with its arguments, after `--`.
-    #[arg(last = true)]
-    pub command: Vec<String>,
-}
-
-/// Format of an object that is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OutputFormat {
-    /// JSON.
-    Json,
 }
 
 /// Arguments of `check`.
@@ -294,7 +266,7 @@ pub struct ShardsArguments {
 pub enum ShardsQuestion {
     /// Print the pod that owns a site.
     Owner {
-        /// The site: NAMESPACE/NAME, or NAME in the namespace `default`.
+        /// The site: NAME or NAMESPACE/NAME.
         site: String,
     },
 }
@@ -401,6 +373,29 @@ fn duration(text: &str) -> Result<Duration, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What only the operator itself or its installation runs.
+    const NOT_FOR_USERS: [&str; 5] = ["run", "crds", "admission-fence", "admission-references", "transfer"];
+
+    #[test]
+    fn the_plugins_page_names_every_verb() {
+        let page = include_str!("../docs/cli.md");
+        for verb in <Cli as clap::CommandFactory>::command().get_subcommands().map(clap::Command::get_name) {
+            let is_named = page.contains(&format!("`{verb}`")) || page.contains(&format!("kubectl frappe {verb} "));
+            assert!(is_named || NOT_FOR_USERS.contains(&verb), "docs/cli.md does not name {verb}");
+        }
+    }
+
+    #[test]
+    fn namespace_and_context_may_stand_before_and_after_the_verb() {
+        for words in [["-n", "shops", "why", "shop"], ["why", "shop", "-n", "shops"], ["why", "-n", "shops", "shop"]] {
+            let cli = Cli::try_parse_from(["kubectl-frappe"].iter().chain(&words)).expect("words");
+            assert_eq!(cli.target.namespace.as_deref(), Some("shops"), "{words:?}");
+        }
+        let words = ["kubectl-frappe", "exec", "shop", "--context", "live", "--", "doctor", "-n", "x"];
+        let target = Cli::try_parse_from(words).expect("words").target;
+        assert_eq!((target.context.as_deref(), target.namespace), (Some("live"), None));
+    }
 
     #[test]
     fn the_guides_log_flag_is_understood() {

@@ -84,21 +84,25 @@ pub mod parts {
 
 /// Runs the command of the command line and returns the exit code.
 pub async fn main() -> ExitCode {
-    let ended = match cli::Cli::parse().command {
+    let cli::Cli { command, target } = cli::Cli::parse();
+    let ended = match command {
         cli::Command::Run(arguments) => {
             telemetry::init(&arguments);
             operator::run(*arguments).await.inspect_err(|error| {
                 tracing::error!(error = format!("{error:#}"), "operator failed");
             })
         }
-        cli::Command::Shards(arguments) => commands::shards(arguments).await,
-        cli::Command::Status(arguments) => commands::fleet::status(arguments).await,
-        cli::Command::Rollout(arguments) => commands::rollout::rollout(arguments).await,
-        cli::Command::Update(arguments) => commands::update::update(arguments).await,
-        cli::Command::Migrate(arguments) => commands::update::migrate(arguments).await,
-        cli::Command::Exec(arguments) => commands::exec::exec(arguments).await,
-        cli::Command::Why(arguments) => commands::why::why(arguments).await,
-        cli::Command::Check(arguments) => commands::check::check(arguments).await,
+        cli::Command::Shards(arguments) => commands::shards(arguments, &target).await,
+        cli::Command::Status(arguments) => commands::fleet::status(arguments, &target).await,
+        cli::Command::Rollout(arguments) => commands::rollout::rollout(arguments, &target).await,
+        cli::Command::Update(arguments) => commands::update::update(arguments, &target).await,
+        cli::Command::Migrate(arguments) => commands::update::migrate(arguments, &target).await,
+        cli::Command::Exec(arguments) => commands::exec::exec(arguments, &target).await,
+        cli::Command::Backup(arguments) => commands::backup::backup(arguments, &target).await,
+        cli::Command::Restore(arguments) => commands::backup::restore(arguments, &target).await,
+        cli::Command::Logs(arguments) => commands::logs::print_logs(arguments, &target).await,
+        cli::Command::Why(arguments) => commands::why::why(arguments, &target).await,
+        cli::Command::Check(arguments) => commands::check::check(arguments, &target).await,
         cli::Command::Render(arguments) => commands::manifests::render(&arguments),
         cli::Command::Crds => commands::manifests::crds(),
         cli::Command::AdmissionFence(arguments) => commands::manifests::admission_fence(&arguments),
@@ -109,7 +113,7 @@ pub async fn main() -> ExitCode {
     match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("Error: {error:#}");
+            eprintln!("Error: {}", commands::output::told(&error));
             ExitCode::FAILURE
         }
     }

@@ -27,7 +27,7 @@ use super::{
     shards,
 };
 use crate::{
-    cli::CheckArguments,
+    cli::{CheckArguments, TargetArguments},
     config::{CONFIG_MAP, OperatorConfig, parse},
     domain::{
         diff::first_difference,
@@ -46,8 +46,8 @@ const DEFAULT_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
 const MARIADB_RECONCILES_DEFAULT: u32 = 1;
 
 /// Prints the findings; fails if the operator does not work in this cluster.
-pub async fn check(arguments: CheckArguments) -> anyhow::Result<()> {
-    let client = connect().await?;
+pub async fn check(arguments: CheckArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let client = connect(target).await?.client;
     let findings = findings(&read(&client, &arguments).await?);
     if arguments.json {
         print(&format!("{}\n", serde_json::to_string_pretty(&findings)?))?;

@@ -8,57 +8,34 @@ use frappe_crds::{
     common::LocalReference,
     job::{CaptureOutput, ConfigMapKeyReference, JobCommand, JobMethod, JobOutcomeState, JobPhase, JobScript},
 };
-use kube::Client;
 use sha2::{Digest, Sha256};
 
 use super::{
-    fleet::named,
-    output::{connect, print},
+    ending::{Ends, made_name, until_its_end},
+    output::connect,
 };
 use crate::{
-    cli::{ExecArguments, OutputFormat},
-    domain::{
-        key::Key,
-        names::{child, hex},
-        wire,
-    },
-    io::{jobs, random},
+    cli::{ExecArguments, TargetArguments},
+    domain::{key::Key, names::hex},
+    io::jobs,
 };
 
 /// Name of the script in its ConfigMap.
 const SCRIPT: &str = "script.py";
-/// Characters of the random part of a name.
-const RANDOM_CHARACTERS: usize = 8;
 
 /// Creates a SiteJob, waits for its end, and prints what it has printed.
-pub async fn exec(arguments: ExecArguments) -> anyhow::Result<()> {
-    let site = named(&arguments.site);
-    let random: String = random::id().chars().take(RANDOM_CHARACTERS).collect();
-    let name = arguments.name.clone().unwrap_or_else(|| child(&site.name, &format!("exec-{random}")));
+pub async fn exec(arguments: ExecArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let site = cluster.named(&arguments.site);
+    let name = made_name(&site, "exec", &arguments.create);
     let script = arguments.script.as_deref().map(read).transpose()?;
     let job = site_job(&site, &name, &arguments, script.as_deref())?;
-    let client = connect().await?;
     let key = Key::new(&site.namespace, &name);
-    let made = jobs::create(&client, &job, script.as_deref().map(|text| (SCRIPT, text)), arguments.dry_run)
+    let with = script.as_deref().map(|text| (SCRIPT, text));
+    let made = jobs::create(&cluster.client, &job, with, arguments.create.dry_run)
         .await
         .with_context(|| format!("create SiteJob {key}"))?;
-    if arguments.dry_run || arguments.no_wait {
-        let dry = if arguments.dry_run { " (dry run)" } else { "" };
-        return shown(&arguments, &made, &format!("sitejob {key} created{dry}\n"));
-    }
-    let ended = until_its_end(&client, &key).await?;
-    shown(&arguments, &ended, &output_of(&ended))?;
-    match outcome(&ended) {
-        (JobOutcomeState::Succeeded, _) => Ok(()),
-        (JobOutcomeState::Failed, message) => bail!("sitejob {key}: {message}"),
-    }
-}
-
-fn shown(arguments: &ExecArguments, job: &SiteJob, text: &str) -> anyhow::Result<()> {
-    match arguments.output {
-        Some(OutputFormat::Json) => print(&format!("{:#}\n", wire::json(job))),
-        None => print(text),
-    }
+    until_its_end(&cluster.client, made, &arguments.create, output_of).await
 }
 
 fn read(path: &Path) -> anyhow::Result<String> {
@@ -97,30 +74,24 @@ fn site_job(site: &Key, name: &str, arguments: &ExecArguments, script: Option<&s
     Ok(job)
 }
 
-/// Waits for the end of the SiteJob; what it waits for is printed on standard error.
-async fn until_its_end(client: &Client, key: &Key) -> anyhow::Result<SiteJob> {
-    let mut said = String::new();
-    let ended = jobs::until(client, key, |job| {
-        let status = job.status.clone().unwrap_or_default();
-        let message = status.message.unwrap_or_default();
-        if status.outcome.is_none() && !message.is_empty() && message != said {
-            eprintln!("{message}");
-            said = message;
+impl Ends for SiteJob {
+    const NOUN: &str = "sitejob";
+
+    fn message(&self) -> Option<&str> {
+        self.status.as_ref()?.message.as_deref()
+    }
+
+    fn end(&self) -> Option<Result<(), String>> {
+        let status = self.status.as_ref()?;
+        let said = |message: &str| Err(message.to_owned());
+        match &status.outcome {
+            Some(it) if it.state == JobOutcomeState::Succeeded => Some(Ok(())),
+            Some(it) => Some(said(&it.message)),
+            // It was refused, and has not run.
+            None if status.phase == JobPhase::Failed => Some(said(status.message.as_deref().unwrap_or_default())),
+            None => None,
         }
-        status.outcome.is_some() || is_refused(job)
-    });
-    ended.await.with_context(|| format!("watch SiteJob {key}"))
-}
-
-/// Whether it fails without having been run.
-fn is_refused(job: &SiteJob) -> bool {
-    job.status.as_ref().is_some_and(|it| it.phase == JobPhase::Failed)
-}
-
-fn outcome(job: &SiteJob) -> (JobOutcomeState, String) {
-    let status = job.status.clone().unwrap_or_default();
-    let refused = (JobOutcomeState::Failed, status.message.unwrap_or_default());
-    status.outcome.map_or(refused, |it| (it.state, it.message))
+    }
 }
 
 /// What it has printed, and its result.
@@ -147,12 +118,16 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::cli::{Cli, Command};
+    use crate::{
+        cli::{Cli, Command},
+        commands::output::named_in,
+        domain::wire,
+    };
 
     fn made(words: &[&str], script: Option<&str>) -> anyhow::Result<serde_json::Value> {
         let words = ["kubectl-frappe", "exec"].iter().chain(words);
         let Command::Exec(arguments) = Cli::try_parse_from(words)?.command else { bail!("another command") };
-        let job = site_job(&named(&arguments.site), "job", &arguments, script)?;
+        let job = site_job(&named_in("default", &arguments.site), "job", &arguments, script)?;
         Ok(wire::json(&job.spec))
     }
 

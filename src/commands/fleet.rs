@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 
 use super::output::{age, connect, counted, print};
 use crate::{
-    cli::StatusArguments,
+    cli::{StatusArguments, TargetArguments},
     controllers::site::watch::lane,
     domain::{condition, key::Key},
     io::{cached::Cached, live},
@@ -122,30 +122,20 @@ pub fn table(rows: &[Row], now: Timestamp, all: bool) -> String {
 
 /// Prints the table.
 #[expect(clippy::disallowed_methods, reason = "ages in the output")]
-pub async fn status(arguments: StatusArguments) -> anyhow::Result<()> {
-    let client = connect().await?;
+pub async fn status(arguments: StatusArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let client = &cluster.client;
     let namespace = arguments.namespace.as_deref();
-    let mut rows: Vec<Row> = rows(&client, namespace, of_bench).await.context("list the benches")?;
-    rows.extend(self::rows(&client, namespace, of_site).await.context("list the sites")?);
+    let mut rows: Vec<Row> = rows(client, namespace, of_bench).await.context("list the benches")?;
+    rows.extend(self::rows(client, namespace, of_site).await.context("list the sites")?);
     if let Some(bench) = &arguments.bench {
-        let bench = named(bench).to_string();
+        let bench = cluster.named(bench).to_string();
         rows.retain(|row| row.bench.as_ref().unwrap_or(&row.name) == &bench);
     }
     if arguments.json {
         return print(&format!("{}\n", serde_json::to_string_pretty(&rows)?));
     }
     print(&table(&rows, Timestamp::now(), arguments.all))
-}
-
-/// NAME in the namespace default, or NAMESPACE/NAME.
-pub(super) fn named(text: &str) -> Key {
-    named_in("default", text)
-}
-
-/// NAME in a namespace, or NAMESPACE/NAME.
-pub(super) fn named_in(namespace: &str, text: &str) -> Key {
-    let (namespace, name) = text.split_once('/').unwrap_or((namespace, text));
-    Key::new(namespace, name)
 }
 
 /// Gets a site, also one whose spec cannot be parsed.

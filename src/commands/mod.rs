@@ -1,9 +1,13 @@
-//! The commands except `run`. They read, and only `rollout`, `update`, `migrate` and `exec` write: what a user decides.
+//! The commands except `run`. They read, and only `rollout`, `update`, `migrate`, `exec`, `backup` and `restore` write: what a user
+//! decides.
 
 pub mod advice;
+pub mod backup;
 pub mod check;
+mod ending;
 pub mod exec;
 pub mod fleet;
+pub mod logs;
 pub mod manifests;
 pub(crate) mod output;
 pub mod prerequisites;

@@ -13,12 +13,11 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::{
-    fleet::named,
     output::{age, connect, print},
     undo,
 };
 use crate::{
-    cli::{RolloutArguments, RolloutVerb},
+    cli::{RolloutArguments, RolloutVerb, TargetArguments},
     domain::{image, key::Key, labels},
     io::decision::change_bench,
 };
@@ -28,9 +27,9 @@ const BAR_CHARACTERS: usize = 30;
 
 /// Prints the state of a rollout, or changes it.
 #[expect(clippy::disallowed_methods, reason = "ages in the output")]
-pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
-    let key = named(&arguments.bench);
-    let client = connect().await?;
+pub async fn rollout(arguments: RolloutArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let (client, key) = (&cluster.client, cluster.named(&arguments.bench));
     let benches: Api<FrappeBench> = Api::namespaced(client.clone(), &key.namespace);
     let bench = benches.get(&key.name).await.with_context(|| format!("get FrappeBench {key}"))?;
     if arguments.json {
@@ -53,12 +52,12 @@ pub async fn rollout(arguments: RolloutArguments) -> anyhow::Result<()> {
             )
         }
         RolloutVerb::Undo { site: Some(site) } => {
-            let done = undo::of_site(&client, &key, &site, arguments.dry_run).await?;
+            let done = undo::of_site(client, &key, &site, arguments.dry_run).await?;
             return print(&format!("rollout of frappebench {key} {done}{dry}\n"));
         }
         RolloutVerb::Undo { site: None } => undo::of_bench(&key, &bench)?,
     };
-    change_bench(&client, &key, patch, arguments.dry_run).await.with_context(|| format!("change FrappeBench {key}"))?;
+    change_bench(client, &key, patch, arguments.dry_run).await.with_context(|| format!("change FrappeBench {key}"))?;
     print(&format!("rollout of frappebench {key} {done}{dry}\n"))
 }
 

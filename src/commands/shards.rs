@@ -15,23 +15,24 @@ use kube_sharding::{
 };
 
 use super::{
-    fleet::{named, site_of},
-    output::{connect, print},
+    fleet::site_of,
+    output::{Cluster, connect, print, told},
 };
 use crate::domain::uid;
 use crate::{
-    cli::{ShardsArguments, ShardsQuestion},
+    cli::{ShardsArguments, ShardsQuestion, TargetArguments},
     fleet_report::{self, names, report},
 };
 
 /// Prints the owners of the slots.
-pub async fn shards(arguments: ShardsArguments) -> anyhow::Result<()> {
-    let client = connect().await?;
+pub async fn shards(arguments: ShardsArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let client = &cluster.client;
     let names = names(&arguments.namespace);
     match &arguments.question {
-        Some(ShardsQuestion::Owner { site }) => owner(&client, &names, site).await,
-        None if arguments.watch => watch(&client, &names, arguments.json).await,
-        None => show(&client, &names, arguments.json).await,
+        Some(ShardsQuestion::Owner { site }) => owner(&cluster, &names, site).await,
+        None if arguments.watch => watch(client, &names, arguments.json).await,
+        None => show(client, &names, arguments.json).await,
     }
 }
 
@@ -52,8 +53,8 @@ async fn watch(client: &Client, names: &Names, as_json: bool) -> anyhow::Result<
     Ok(())
 }
 
-async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()> {
-    let key = named(site);
+async fn owner(cluster: &Cluster, names: &Names, site: &str) -> anyhow::Result<()> {
+    let (client, key) = (&cluster.client, cluster.named(site));
     let found = site_of(client, &key).await?;
     match owner_of_site(client, names, &found).await {
         Ok(pod) => print(&format!("{pod}\n")),
@@ -63,7 +64,7 @@ async fn owner(client: &Client, names: &Names, site: &str) -> anyhow::Result<()>
 
 /// The pod that owns a site, or why there is none.
 pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeSite) -> Result<String, String> {
-    let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
+    let (map, leases) = read(client, names).await.map_err(|error| told(&error))?;
     let map = map.ok_or_else(|| no_map(names))?;
     let owner = owner_of(names, &map, uid::of(site), &leases);
     owner.ok_or_else(|| "its slot has no owner at present; see `frappe-operator shards`".to_owned())
@@ -71,7 +72,7 @@ pub(super) async fn owner_of_site(client: &Client, names: &Names, site: &FrappeS
 
 /// The coordinator's pod, or why there is none.
 pub(super) async fn coordinator(client: &Client, names: &Names) -> Result<String, String> {
-    let (map, leases) = read(client, names).await.map_err(|error| format!("{error:#}"))?;
+    let (map, leases) = read(client, names).await.map_err(|error| told(&error))?;
     let map = map.ok_or_else(|| no_map(names))?;
     let pod = report(names, Some(&map), &leases).coordinator;
     pod.ok_or_else(|| "there is no coordinator at present; see `frappe-operator shards`".to_owned())

@@ -5,7 +5,7 @@ use frappe_crds::{FrappeBench, FrappeSite, site::UpdateResult};
 use kube::Client;
 use serde_json::{Value, json};
 
-use super::fleet::{named_in, site_of};
+use super::{fleet::site_of, output::named_in};
 use crate::{
     controllers::{bench::placed::revisions, site::watch::lane},
     domain::{image, key::Key, labels},

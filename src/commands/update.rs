@@ -14,12 +14,11 @@ use kube_sharding::watch::{Query, Seen, follow};
 use serde_json::json;
 
 use super::{
-    fleet::named,
     output::{connect, print},
     rollout,
 };
 use crate::{
-    cli::{MigrateArguments, UpdateArguments},
+    cli::{MigrateArguments, TargetArguments, UpdateArguments},
     domain::{condition, key::Key, labels},
     io::{
         cached::Cached,
@@ -28,18 +27,18 @@ use crate::{
 };
 
 /// Sets the tag of a bench's image, and waits for its sites if asked.
-pub async fn update(arguments: UpdateArguments) -> anyhow::Result<()> {
-    let key = named(&arguments.bench);
-    let client = connect().await?;
+pub async fn update(arguments: UpdateArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let (client, key) = (&cluster.client, cluster.named(&arguments.bench));
     let change = json!({"spec": {"imageConfig": {"tag": arguments.image_tag}}});
-    let changed = change_bench(&client, &key, change, arguments.dry_run).await;
+    let changed = change_bench(client, &key, change, arguments.dry_run).await;
     let changed = changed.with_context(|| format!("change FrappeBench {key}"))?;
     let dry = if arguments.dry_run { " (dry run)" } else { "" };
     print(&format!("image tag of frappebench {key} is {}{dry}: {}\n", arguments.image_tag, what_follows(&changed)))?;
     if !arguments.wait || arguments.dry_run {
         return Ok(());
     }
-    wait(&client, &key, changed.metadata.generation.unwrap_or_default()).await
+    wait(client, &key, changed.metadata.generation.unwrap_or_default()).await
 }
 
 /// What a new image does to the sites of a bench.
@@ -119,11 +118,11 @@ fn progress(key: &Key, bench: &FrappeBench, generation: i64, now: Timestamp) -> 
 }
 
 /// Asks for the migration of a site.
-pub async fn migrate(arguments: MigrateArguments) -> anyhow::Result<()> {
-    let key = named(&arguments.site);
-    let client = connect().await?;
+pub async fn migrate(arguments: MigrateArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let (client, key) = (&cluster.client, cluster.named(&arguments.site));
     let change = json!({"metadata": {"annotations": {labels::MIGRATE: now().to_string()}}});
-    change_site(&client, &key, change, arguments.dry_run).await.with_context(|| format!("change FrappeSite {key}"))?;
+    change_site(client, &key, change, arguments.dry_run).await.with_context(|| format!("change FrappeSite {key}"))?;
     let dry = if arguments.dry_run { " (dry run)" } else { "" };
     print(&format!("frappesite {key} is migrated by a Job now{dry}; see kubectl frappe why {key}\n"))
 }

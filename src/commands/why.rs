@@ -10,12 +10,12 @@ use kube::{Api, Client, ResourceExt, api::ListParams};
 
 use super::{
     advice,
-    fleet::{Row, named, of_bench, of_site, site_of},
+    fleet::{Row, of_bench, of_site, site_of},
     output::{age, connect, print},
     shards, why_update,
 };
 use crate::{
-    cli::WhyArguments,
+    cli::{TargetArguments, WhyArguments},
     controllers::site::{model::verb, place::Place, under_way::job_key, watch::lane},
     domain::{condition, key::Key, names::child},
     fleet_report::names,
@@ -106,7 +106,7 @@ pub fn explain(facts: &Facts, now: Timestamp) -> String {
     }
     let _ = match &facts.replica {
         Ok(pod) => writeln!(text, "\nOwned by replica {pod}; see its logs."),
-        Err(why) => writeln!(text, "\nNot owned by any replica: {why}"),
+        Err(why) => writeln!(text, "\nNo owner found: {why}"),
     };
     text
 }
@@ -152,14 +152,14 @@ fn of_backup(backup: &SiteBackup, now: Timestamp) -> String {
 
 /// Prints the explanation.
 #[expect(clippy::disallowed_methods, reason = "ages in the output")]
-pub async fn why(arguments: WhyArguments) -> anyhow::Result<()> {
-    let client = connect().await?;
-    let key = named(&arguments.name);
+pub async fn why(arguments: WhyArguments, target: &TargetArguments) -> anyhow::Result<()> {
+    let cluster = connect(target).await?;
+    let (client, key) = (&cluster.client, cluster.named(&arguments.name));
     let now = Timestamp::now();
     let facts = if arguments.bench {
-        of_the_bench(&client, &key, &arguments.operator_namespace).await?
+        of_the_bench(client, &key, &arguments.operator_namespace).await?
     } else {
-        of_the_site(&client, &key, &arguments.operator_namespace, now).await?
+        of_the_site(client, &key, &arguments.operator_namespace, now).await?
     };
     print(&explain(&facts, now))
 }
@@ -284,7 +284,7 @@ mod tests {
             "kubectl -n benches logs job/one-init",
             "nightly BackupFailed: BucketMissing (The bucket does not exist. Create it, or correct its name.); last successful 4m ago: nightly-1970-01-01-0000; next at 1970-01-01T00:10:00Z",
             "nightly not reconciled yet",
-            "Not owned by any replica: slots without an owner",
+            "No owner found: slots without an owner",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }

@@ -1,14 +1,30 @@
 //! Clients: their configuration, and the client of the commands that users run.
 
+use std::path::Path;
+
 use http::{HeaderValue, header::USER_AGENT};
-use kube::{Client, Config, client::ClientBuilder};
+use kube::{
+    Client, Config,
+    client::ClientBuilder,
+    config::{KubeConfigOptions, Kubeconfig},
+};
 use kube_sharding::client::{QUEUED_REQUESTS_MAX, retries};
 use tower::{buffer::BufferLayer, retry::RetryLayer};
 
 /// The kubeconfig or in-cluster configuration, without kube's own retry (the gate would lie above it). `sender` is named
 /// to the API server, so that its audit log tells replicas apart.
 pub async fn config(sender: &str) -> anyhow::Result<Config> {
-    let mut config = Config::infer().await?;
+    config_of(sender, None, None).await
+}
+
+/// Like [`config`], of this kubeconfig and this context of it, if they are given.
+pub async fn config_of(sender: &str, kubeconfig: Option<&Path>, context: Option<&str>) -> anyhow::Result<Config> {
+    let options = KubeConfigOptions { context: context.map(str::to_owned), ..KubeConfigOptions::default() };
+    let mut config = match kubeconfig {
+        Some(path) => Config::from_custom_kubeconfig(Kubeconfig::read_from(path)?, &options).await?,
+        None if context.is_some() => Config::from_kubeconfig(&options).await?,
+        None => Config::infer().await?,
+    };
     config.default_retry = false;
     let agent = HeaderValue::try_from(format!("frappe-operator/{} ({sender})", env!("CARGO_PKG_VERSION")))?;
     config.headers.push((USER_AGENT, agent));

@@ -7,10 +7,8 @@ use kube::{
 };
 use serde_json::Value;
 
+use super::made::FIELD_MANAGER;
 use crate::domain::key::Key;
-
-/// Name under which the API server records the fields that commands set.
-const FIELD_MANAGER: &str = "kubectl-frappe";
 
 /// Merges a change into a bench, and returns it as changed; with `dry_run` the API server only checks it.
 pub async fn change_bench(

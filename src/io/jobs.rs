@@ -1,19 +1,14 @@
-//! Creates a SiteJob and waits for its end, for a command that a user runs: with the user's own rights.
+//! Creates a SiteJob for a command that a user runs: with the user's own rights.
 
 use frappe_crds::SiteJob;
-use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{ObjectMeta, Patch, PatchParams, PostParams},
-    runtime::{WatchStreamExt, watcher},
 };
 use serde_json::json;
 
-use crate::domain::key::Key;
-
-/// Name under which the API server records the fields that commands set.
-const FIELD_MANAGER: &str = "kubectl-frappe";
+use super::made::FIELD_MANAGER;
 
 /// Creates a SiteJob, and before it the ConfigMap of its name with its script, which is deleted with it. With `dry_run` the API server only
 /// checks it.
@@ -52,21 +47,4 @@ pub async fn create(
             Err(error)
         }
     }
-}
-
-/// Waits until a SiteJob is as wanted.
-pub async fn until(
-    client: &Client,
-    key: &Key,
-    mut wanted: impl FnMut(&SiteJob) -> bool,
-) -> Result<SiteJob, watcher::Error> {
-    let jobs: Api<SiteJob> = Api::namespaced(client.clone(), &key.namespace);
-    let config = watcher::Config::default().fields(&format!("metadata.name={}", key.name));
-    let mut seen = watcher(jobs, config).applied_objects().boxed();
-    while let Some(job) = seen.try_next().await? {
-        if wanted(&job) {
-            return Ok(job);
-        }
-    }
-    Err(watcher::Error::NoResourceVersion)
 }

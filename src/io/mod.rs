@@ -11,6 +11,8 @@ pub mod departures;
 pub mod events;
 pub mod jobs;
 pub mod live;
+pub mod logs;
+pub mod made;
 pub mod random;
 pub mod tally;
 mod unread;

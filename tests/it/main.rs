@@ -35,3 +35,4 @@ mod site_fields;
 mod sites;
 mod support;
 mod tenancy;
+mod transcripts;
