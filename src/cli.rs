@@ -43,7 +43,7 @@ pub enum Command {
     Run(Box<RunArguments>),
     /// List the operator's replicas and the share of the sites that each one owns.
     Shards(ShardsArguments),
-    /// List benches and sites that are not ready, longest-waiting first, with counts by reason.
+    /// List benches, sites and SiteBackups that are not as they should be, longest-waiting first, with counts by reason, versions and rollouts.
     Status(StatusArguments),
     /// Explain why a site or bench is not ready, since when, and what to do about it.
     Why(WhyArguments),
@@ -105,10 +105,10 @@ pub struct StatusArguments {
     /// List only this namespace; default: all namespaces.
     #[arg(long, short)]
     pub namespace: Option<String>,
-    /// List only this bench and its sites: NAME or NAMESPACE/NAME.
+    /// List only this bench with its sites and their SiteBackups: NAME or NAMESPACE/NAME.
     #[arg(long)]
     pub bench: Option<String>,
-    /// Also list ready benches and sites.
+    /// Also list ready benches and sites, and good SiteBackups.
     #[arg(long, short)]
     pub all: bool,
     /// Print JSON.

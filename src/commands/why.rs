@@ -240,6 +240,8 @@ mod tests {
             kind,
             name: "shops/one".into(),
             bench: None,
+            version: None,
+            rollout: None,
             settled: ready && reason == "Ready",
             ready,
             reason: reason.into(),

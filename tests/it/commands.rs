@@ -51,7 +51,7 @@ async fn the_commands_for_users() {
 }
 
 async fn status_and_why_report_waiting_sites(world: &World) {
-    assert_eq!(run_ok(world, &["status"]), "0 benches\n0 sites\n");
+    assert_eq!(run_ok(world, &["status"]), "0 benches\n0 sites\n0 backups\n");
     world.with_bench("shops").await;
     kubectl(&world.cluster, &["apply", "-f", "-"], &site("shops", "one"));
     let stuck = site("shops", "two").replace("name: bench}", "name: absent}");
