@@ -97,11 +97,11 @@ oldest-rust:
 runner: needs-test
 	$(STEP) "site runner" src/runner/tests/all
 
-## make sweep          kills of the runner at every step, and of a replica after every write: `make test` has a part of both
+## make sweep          kills of the runner at every step, of a replica after every write, each fault of every request: `make test` has a part of each
 .PHONY: sweep
 sweep: needs-test checkout
 	$(STEP) "site runner, killed at every step" env RUNNER_EVERY_STEP=1 src/runner/tests/all
-	$(STEP) "controllers, killed after every write" env MODEL_EVERY_WRITE=1 cargo test --locked --workspace --test model -- crash::
+	$(STEP) "controllers, killed after every write and with a fault of every request" env MODEL_EVERY_WRITE=1 cargo test --locked --workspace --test model -- crash:: faults::
 
 ## make transfer       upload and download of backups, against a real S3 server
 .PHONY: transfer objectstore

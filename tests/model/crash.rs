@@ -15,9 +15,9 @@ fn is_write(call: &Call) -> bool {
     is_counted(call) && call.is_write()
 }
 
-/// Kills the replica after every third write of a life cycle, which has at least this number of writes.
+/// Kills the replica after every fifth write of a life cycle, which has at least this number of writes.
 fn sweep(life: &Life, least: usize) {
-    sweep_every(3, life, least);
+    sweep_every(5, life, least);
 }
 
 /// The same after every n-th write: which of n depends on the number of writes, so that a change of the life cycle tries others. With the

@@ -18,10 +18,15 @@ const STRIDE: usize = 6;
 /// Longer than a replica waits for a response or for a retry.
 const PATIENCE: Duration = Duration::from_secs(40);
 
-/// Every request has each fault; each Job is still created once, and nothing is left.
+/// Every request has two of the faults, and its neighbours the other two: which, depends on the number of requests, so that a change of the life
+/// cycle tries others. With the environment variable MODEL_EVERY_WRITE every request has each. Each Job is still created once, and nothing is left.
 fn sweep(life: &Life) {
-    let (wanted, _) = life.run("without faults", QUIET, |_| Fault::None);
-    in_parallel(0..=FAULTS.len() * STRIDE - 1, |number| {
+    let (wanted, requests) = life.run("without faults", QUIET, |_| Fault::None);
+    let every = std::env::var_os("MODEL_EVERY_WRITE").is_some();
+    let runs = FAULTS.len() * STRIDE / if every { 1 } else { 2 };
+    in_parallel(0..=runs - 1, |run| {
+        // Of the runs of one fault every second one, of the next fault those between.
+        let number = if every { run } else { 2 * run + (2 * run / STRIDE + requests) % 2 };
         let (fault, first) = (FAULTS[number / STRIDE], number % STRIDE);
         let label = format!("{fault:?} at each request {first} of {STRIDE}");
         let quiet = if matches!(fault, Fault::AnswerLost | Fault::Refused(403)) { PATIENCE } else { QUIET };
