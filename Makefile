@@ -103,7 +103,7 @@ sweep: needs-test checkout
 	$(STEP) "site runner, killed at every step" env RUNNER_EVERY_STEP=1 src/runner/tests/all
 	$(STEP) "controllers, killed after every write and with a fault of every request" env MODEL_EVERY_WRITE=1 cargo test --locked --workspace --test model -- crash:: faults::
 
-## make transfer       upload and download of backups, against a real S3 server
+## make transfer       upload and download of backups, against real storage services
 .PHONY: transfer objectstore
 transfer: objectstore checkout
 	$(STEP) "transfer of backups" cargo test --locked --workspace --test transfer -- --nocapture
@@ -112,6 +112,7 @@ transfer: objectstore checkout
 
 objectstore: needs-test
 	@loadtest/objectstore/build >/dev/null
+	@loadtest/objectstore/azurite >/dev/null
 
 ## make queues         the keys of KEDA's triggers, against a real Redis and the rq versions that Frappe pins
 queues: needs-test

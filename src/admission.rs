@@ -34,7 +34,7 @@ pub type Reference = (&'static str, &'static str, Named, &'static str);
 /// All fields with references to objects that are read or used with the operator's permissions. A test compares them with the
 /// CRDs.
 #[rustfmt::skip]
-pub const REFERENCES: [Reference; 17] = [
+pub const REFERENCES: [Reference; 21] = [
     ("frappesites", "adminPasswordSecretRef.name", Named::Secret, "adminPasswordSecretRef"),
     ("frappesites", "dbConfig.connectionSecretRef.name", Named::Secret, "dbConfig"),
     ("frappesites", "tls.secretName", Named::Secret, "tls.secretName"),
@@ -42,6 +42,10 @@ pub const REFERENCES: [Reference; 17] = [
     ("frappesites", "dbConfig.mariadbRef.name", Named::MariaDb, "dbConfig.mariadbRef"),
     ("sitebackups", "storage.s3.credentialsSecretRef.name", Named::Secret, "storage.s3"),
     ("sitebackups", "storage.s3.caSecretRef.name", Named::Secret, "storage.s3"),
+    ("sitebackups", "storage.azure.credentialsSecretRef.name", Named::Secret, "storage.azure"),
+    ("sitebackups", "storage.azure.caSecretRef.name", Named::Secret, "storage.azure"),
+    ("sitebackups", "storage.gcs.credentialsSecretRef.name", Named::Secret, "storage.gcs"),
+    ("sitebackups", "storage.gcs.caSecretRef.name", Named::Secret, "storage.gcs"),
     ("sitebackups", "storage.encryptionKeySecretRef.name", Named::Secret, "storage"),
     ("sitebackups", "storage.persistentVolumeClaim.claimName", Named::Claim, "storage.persistentVolumeClaim"),
     ("sitebackups", "storage.serviceAccountName", Named::ServiceAccount, "storage"),

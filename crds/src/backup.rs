@@ -6,7 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    common::{NamespacedReference, Quantity, SecretReference},
+    backup_storage::BackupStorage,
+    common::NamespacedReference,
     site::BackupOperationKind,
     window::{CronExpression, TimeZone},
 };
@@ -94,80 +95,6 @@ pub struct Retention {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000))]
     pub keep_last: Option<i32>,
-}
-
-/// Storage of backups.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("has(self.s3) != has(self.persistentVolumeClaim)").message("storage must set exactly one of s3 and persistentVolumeClaim"))]
-pub struct BackupStorage {
-    /// S3 bucket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub s3: Option<S3Storage>,
-    /// Volume other than the sites volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub persistent_volume_claim: Option<ClaimStorage>,
-    /// Secret whose key `identity` holds an age identity (created by `age-keygen`). Each part is then encrypted before it leaves
-    /// the pod, and the backup includes the keys that decrypt passwords stored in the site. Keep a copy away from the backups:
-    /// without it they cannot be restored.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub encryption_key_secret_ref: Option<SecretReference>,
-    /// Maximum size of a backup on the node's disk while it is being transferred. Default: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub staging_size_limit: Option<Quantity>,
-    /// ServiceAccount of the backup Jobs, for clouds that grant access by ServiceAccount instead of by keys.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
-    pub service_account_name: Option<String>,
-}
-
-/// A volume in the namespace of the bench.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct ClaimStorage {
-    /// Name of the PersistentVolumeClaim.
-    #[schemars(length(min = 1, max = 253))]
-    pub claim_name: String,
-    /// Path inside the volume.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("path must be names separated by slashes, without . and .."))]
-    pub path: Option<String>,
-}
-
-/// A bucket of Amazon S3 or a compatible service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct S3Storage {
-    /// Name of the bucket.
-    #[schemars(length(min = 3, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z0-9][a-z0-9.-]*[a-z0-9]$')").message("bucket must be an S3 bucket name: lower-case letters, digits, dots and hyphens"))]
-    pub bucket: String,
-    /// Region of the bucket.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9_-]+$')").message("region must be letters, digits, - and _"))]
-    pub region: Option<String>,
-    /// URL of the S3 service. Default: Amazon S3.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^https?://[^[:space:]/?#@]+(/[^[:space:]?#@]*)?$') && !self.matches('^https?://(169[.]254[.]|0[.]0[.]0[.]0|.[fF][eE][89aAbB])')").message("endpoint must be an http:// or https:// URL of a service: host, port and path, without a user, ? or #, and no link-local address"))]
-    pub endpoint: Option<String>,
-    /// Prefix of the objects in the bucket. Clusters that share a bucket need different prefixes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
-    #[x_kube(validation = Rule::new("self.matches('^[A-Za-z0-9!_.*()-]+(/[A-Za-z0-9!_.*()-]+)*$') && !self.split('/').exists(it, it == '..' || it == '.')").message("prefix must be names separated by slashes, without . and .."))]
-    pub prefix: Option<String>,
-    /// Secret with the keys `accessKey` and `secretKey`, and `sessionToken` for temporary credentials. Default: access by
-    /// `serviceAccountName`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub credentials_secret_ref: Option<SecretReference>,
-    /// Whether the bucket name is part of the path instead of the host name. Default: true if `endpoint` is set.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub force_path_style: Option<bool>,
-    /// Secret whose key `ca.crt` holds the CA certificates of the S3 service, if it does not use a public CA.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretReference>,
 }
 
 /// What to restore.

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "the derive macros generate items that the lint cannot see used")]
 
 pub mod backup;
+pub mod backup_storage;
 pub mod bench;
 mod bench_parts;
 mod bench_sites;

@@ -3,7 +3,8 @@
 use anyhow::{Context as _, bail};
 use frappe_crds::{
     SiteBackup, SiteBackupSpec,
-    backup::{BackupOutcomeState, BackupPhase, BackupStorage, Restore},
+    backup::{BackupOutcomeState, BackupPhase, Restore},
+    backup_storage::BackupStorage,
     common::NamespacedReference,
 };
 use kube::{Client, ResourceExt};

@@ -1,58 +1,20 @@
 //! Responses and errors of a storage service, parsed once into data.
 //!
-//! A response is not trusted: only its status and known S3 error codes are kept.
+//! A response is not trusted: only its status and known error codes are kept.
 
 use std::{error::Error, io};
 
-use bytes::Bytes;
 use futures::{future, stream};
 use http_body_util::{BodyExt as _, Collected, Limited, StreamBody};
 use object_store::client::{HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService};
-use serde::Deserialize;
-use strum::{Display, EnumString};
+
+use super::service_code::{Meaning, ServiceCode};
 
 /// Maximum bytes of a response that are searched for its code.
 const ANSWER_BYTES_MAX: usize = 64 << 10;
 
-/// Maximum bytes of the response to the deletion of a thousand objects.
-const REMOVED_BYTES_MAX: usize = 8 << 20;
-
-/// S3 error codes that are reported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, EnumString)]
-pub enum S3Code {
-    AccessDenied,
-    AccountProblem,
-    AllAccessDisabled,
-    AuthorizationHeaderMalformed,
-    BadDigest,
-    BucketAlreadyExists,
-    EntityTooLarge,
-    ExpiredToken,
-    ExpiredTokenException,
-    InsufficientStorage,
-    InternalError,
-    InvalidAccessKeyId,
-    InvalidArgument,
-    InvalidBucketName,
-    InvalidRequest,
-    InvalidToken,
-    MethodNotAllowed,
-    NoSuchBucket,
-    NoSuchKey,
-    NoSuchUpload,
-    NotImplemented,
-    PermanentRedirect,
-    QuotaExceeded,
-    RequestTimeTooSkewed,
-    RequestTimeout,
-    ServiceUnavailable,
-    SignatureDoesNotMatch,
-    SlowDown,
-    TemporaryRedirect,
-    TooManyRequests,
-    XMinioAdminBucketQuotaExceeded,
-    XMinioStorageFull,
-}
+/// Maximum bytes of the response to the removal of 256 objects.
+const REMOVED_BYTES_MAX: usize = 1 << 20;
 
 /// An error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,8 +22,8 @@ pub enum S3Code {
 pub struct Refusal {
     /// HTTP status.
     pub status: u16,
-    /// S3 error code, if known.
-    pub code: Option<S3Code>,
+    /// Its error code, if known.
+    pub code: Option<ServiceCode>,
 }
 
 /// The host name resolves only to addresses that are not allowed.
@@ -95,7 +57,7 @@ pub enum Cause {
     Unreachable,
     /// The pod's disk or a volume is full.
     DiskFull,
-    /// The response is not an S3 response.
+    /// The response is not that of a storage service.
     Unreadable,
 }
 
@@ -172,19 +134,19 @@ impl HttpService for Judged {
 enum Asked {
     /// A list.
     List,
-    /// The deletion of objects: a response with status 200 may report a failure.
-    Removal,
+    /// Several requests in one: the response has the results of all.
+    Batch,
     /// Anything else.
     Other,
 }
 
 impl Asked {
     fn of(query: &str) -> Self {
-        let has = |name: &str| query.split('&').any(|it| it.split('=').next() == Some(name));
-        if has("list-type") {
+        let has = |text: &str| query.split('&').any(|it| it == text);
+        if has("list-type=2") || has("comp=list") {
             Self::List
-        } else if has("delete") {
-            Self::Removal
+        } else if has("comp=batch") {
+            Self::Batch
         } else {
             Self::Other
         }
@@ -197,15 +159,15 @@ const STORES_OWN: [u16; 6] = [404, 409, 412, 304, 401, 403];
 async fn check_response(answer: HttpResponse, asked: Asked) -> Result<HttpResponse, HttpError> {
     let status = answer.status();
     if status.is_success() {
-        return if asked == Asked::Removal { removed(answer).await } else { Ok(answer) };
+        return if asked == Asked::Batch { removed(answer).await } else { Ok(answer) };
     }
     let (parts, body) = answer.into_parts();
     let text = Limited::new(body, ANSWER_BYTES_MAX).collect().await.map(Collected::to_bytes).unwrap_or_default();
-    let refusal = Refusal { status: status.as_u16(), code: code(&text) };
+    let refusal = Refusal { status: status.as_u16(), code: ServiceCode::of(&text) };
     if status.is_redirection() && status.as_u16() != 304 {
         return Err(HttpError::new(HttpErrorKind::Unknown, refusal));
     }
-    let says_more = refusal.code.is_some_and(|it| !matches!(it, S3Code::NoSuchKey | S3Code::NoSuchUpload));
+    let says_more = refusal.code.is_some_and(|it| it.means() != Meaning::ObjectMissing);
     if asked == Asked::Other && STORES_OWN.contains(&refusal.status) && !says_more {
         return Ok(HttpResponse::from_parts(parts, text.into()));
     }
@@ -214,40 +176,30 @@ async fn check_response(answer: HttpResponse, asked: Asked) -> Result<HttpRespon
     Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(StreamBody::new(failed))))
 }
 
-/// The response to a deletion; an error if it reports a failure.
+/// The response to a batch of removals; an error if one of them failed, unless its object is gone already.
 async fn removed(answer: HttpResponse) -> Result<HttpResponse, HttpError> {
-    #[derive(Default, Deserialize)]
-    struct Removed {
-        #[serde(rename = "Error", default)]
-        errors: Vec<Left>,
-    }
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Left {
-        code: String,
-    }
     let (parts, body) = answer.into_parts();
     let text = Limited::new(body, REMOVED_BYTES_MAX).collect().await.map(Collected::to_bytes);
     let text = text.map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error))?;
-    let result: Removed = quick_xml::de::from_reader(text.as_ref()).unwrap_or_default();
-    match result.errors.first() {
-        Some(left) => {
-            let refusal = Refusal { status: parts.status.as_u16(), code: left.code.parse().ok() };
-            Err(HttpError::new(HttpErrorKind::Unknown, refusal))
+    let mut failed: Option<Refusal> = None;
+    for line in String::from_utf8_lossy(&text).lines() {
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        match (words.as_slice(), &mut failed) {
+            (["HTTP/1.1", status, ..], failed) => {
+                if failed.is_some() {
+                    break;
+                }
+                let status = status.parse().unwrap_or(0);
+                *failed = (!matches!(status, 200..300 | 404)).then_some(Refusal { status, code: None });
+            }
+            (["x-ms-error-code:", code], Some(refusal)) => refusal.code = code.parse().ok(),
+            _ => {}
         }
+    }
+    match failed {
+        Some(refusal) => Err(HttpError::new(HttpErrorKind::Unknown, refusal)),
         None => Ok(HttpResponse::from_parts(parts, text.into())),
     }
-}
-
-/// The S3 error code of a response, if known.
-fn code(text: &Bytes) -> Option<S3Code> {
-    #[derive(Deserialize)]
-    #[serde(rename_all = "PascalCase")]
-    struct Answer {
-        code: String,
-    }
-    let answer: Answer = quick_xml::de::from_reader(text.as_ref()).ok()?;
-    answer.code.parse().ok()
 }
 
 #[cfg(test)]
@@ -269,18 +221,37 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_the_status_and_s3_code_of_an_answer_are_kept() {
+    async fn only_the_status_and_known_code_of_an_answer_are_kept() {
         let missing = "<?xml version=\"1.0\"?><Error><Code>NoSuchBucket</Code><Message>no</Message></Error>";
         let quota = "<Error><Code>XMinioAdminBucketQuotaExceeded</Code></Error>";
         let refusal = |status, code| Some(Refusal { status, code });
         for (asked, status, text, code) in [
-            (Asked::Other, 404, missing, Some(S3Code::NoSuchBucket)),
-            (Asked::Other, 403, "<Error><Code>AccessDenied</Code></Error>", Some(S3Code::AccessDenied)),
+            (Asked::Other, 404, missing, Some(ServiceCode::NoSuchBucket)),
+            (Asked::Other, 403, "<Error><Code>AccessDenied</Code></Error>", Some(ServiceCode::AccessDenied)),
+            (
+                Asked::List,
+                404,
+                "<?xml version=\"1.0\"?><Error><Code>ContainerNotFound</Code></Error>",
+                Some(ServiceCode::ContainerNotFound),
+            ),
+            (
+                Asked::Other,
+                401,
+                "{\"error\":\"invalid_client\",\"error_codes\":[7000215]}",
+                Some(ServiceCode::InvalidClient),
+            ),
+            (
+                Asked::Other,
+                400,
+                "<ErrorResponse><Error><Code>InvalidIdentityToken</Code></Error></ErrorResponse>",
+                Some(ServiceCode::InvalidIdentityToken),
+            ),
+            (Asked::Other, 400, "{\"error\":\"SECRET\"}", None),
             (Asked::List, 403, "<Error><Code>SECRET</Code></Error>", None),
             (Asked::List, 403, "a page about NoSuchBucket", None),
             (Asked::Other, 302, "", None),
-            (Asked::Other, 503, "<Error><Code>SlowDown</Code></Error>", Some(S3Code::SlowDown)),
-            (Asked::Other, 400, quota, Some(S3Code::XMinioAdminBucketQuotaExceeded)),
+            (Asked::Other, 503, "<Error><Code>SlowDown</Code></Error>", Some(ServiceCode::SlowDown)),
+            (Asked::Other, 400, quota, Some(ServiceCode::XMinioAdminBucketQuotaExceeded)),
         ] {
             assert_eq!(refused(asked, status, text).await, refusal(status, code), "{text}");
         }
@@ -290,14 +261,17 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_that_was_not_removed_is_an_error() {
-        let whole = "<DeleteResult xmlns=\"a\"><Deleted><Key>a</Key></Deleted></DeleteResult>";
-        assert_eq!(refused(Asked::Removal, 200, whole).await, None);
-        let kept = "<DeleteResult><Deleted><Key>a</Key></Deleted><Error><Key>b</Key><Code>AccessDenied</Code></Error></DeleteResult>";
-        let denied = Some(Refusal { status: 200, code: Some(S3Code::AccessDenied) });
-        assert_eq!(refused(Asked::Removal, 200, kept).await, denied);
-        assert_eq!(refused(Asked::Other, 200, kept).await, None);
-        let queries = ["delete", "delete=", "list-type=2&prefix=delete", "uploadId=delete"].map(Asked::of);
-        assert_eq!(queries, [Asked::Removal, Asked::Removal, Asked::List, Asked::Other]);
+        let whole = "--batch_1\r\nContent-ID: 0\r\n\r\nHTTP/1.1 202 Accepted\r\n\r\n--batch_1\r\nContent-ID: 1\r\n\r\n\
+                     HTTP/1.1 404 Not Found\r\nx-ms-error-code: BlobNotFound\r\n\r\n--batch_1--\r\n";
+        assert_eq!(refused(Asked::Batch, 202, whole).await, None);
+        let kept = "--batch_1\r\n\r\nHTTP/1.1 403 Denied\r\nx-ms-error-code: AuthorizationPermissionMismatch\r\n\r\n\
+                    --batch_1\r\n\r\nHTTP/1.1 202 Accepted\r\nx-ms-error-code: BlobNotFound\r\n\r\n--batch_1--\r\n";
+        let denied = Some(Refusal { status: 403, code: Some(ServiceCode::AuthorizationPermissionMismatch) });
+        assert_eq!(refused(Asked::Batch, 202, kept).await, denied);
+        assert_eq!(refused(Asked::Other, 202, kept).await, None);
+        let queries =
+            ["restype=container&comp=batch", "list-type=2&prefix=comp", "restype=container&comp=list", "uploadId=comp"];
+        assert_eq!(queries.map(Asked::of), [Asked::Batch, Asked::List, Asked::List, Asked::Other]);
     }
 
     #[tokio::test]

@@ -2,7 +2,7 @@
 //! clouds are not reached, neither by redirects nor by names.
 
 use std::{
-    net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs as _},
     sync::Arc,
     time::Duration,
 };
@@ -30,33 +30,38 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// Metadata address of AWS that is not link-local.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
+/// A storage that is not connected to.
+pub fn refused(message: &str) -> Failure {
+    Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() }
+}
+
+/// Name of Google's metadata server, which no endpoint may have.
+const METADATA_SERVER: &str = "metadata.google.internal";
+/// Its address.
+const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+
 /// Creates HTTP clients of a storage service.
 #[derive(Debug)]
 pub struct Connector {
     certificates: Vec<Certificate>,
+    metadata_server: bool,
 }
 
 impl Connector {
-    /// Rejects an invalid endpoint or region.
-    pub fn new(endpoint: Option<&str>, region: Option<&str>, certificates: Option<&[u8]>) -> Result<Self, Failure> {
-        let refused =
-            |message: &str| Failure { step: "open", code: Code::EndpointRefused, message: message.to_owned() };
+    /// Rejects an invalid endpoint.
+    pub fn new(endpoint: Option<&str>, certificates: Option<&[u8]>) -> Result<Self, Failure> {
         if let Some(endpoint) = endpoint {
-            let url = Url::parse(endpoint).map_err(|_| refused("storage.s3.endpoint is not a URL"))?;
+            let url = Url::parse(endpoint).map_err(|_| refused("endpoint is not a URL"))?;
             let plain = url.username().is_empty() && url.password().is_none() && url.query().is_none();
             if !matches!(url.scheme(), "http" | "https") || !plain || url.fragment().is_some() {
-                let message = "storage.s3.endpoint must be http:// or https://, a host, a port and a path, without a user, ? and #";
+                let message =
+                    "endpoint must be http:// or https://, a host, a port and a path, without a user, ? and #";
                 return Err(refused(message));
             }
             let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-            if host.parse().is_ok_and(is_of_the_machine) {
-                return Err(refused("storage.s3.endpoint must not be a link-local address"));
+            if host.trim_end_matches('.') == METADATA_SERVER || host.parse().is_ok_and(is_of_the_machine) {
+                return Err(refused("endpoint must not be a link-local address"));
             }
-        }
-        // It becomes a part of a host's name.
-        let word = |it: char| it.is_ascii_alphanumeric() || matches!(it, '-' | '_');
-        if region.is_some_and(|it| !it.chars().all(word)) {
-            return Err(refused("storage.s3.region must be letters, digits, - and _"));
         }
         let parsed = certificates.map_or_else(|| Ok(Vec::new()), Certificate::from_pem_bundle);
         let wrong = |_| Failure {
@@ -64,7 +69,13 @@ impl Connector {
             code: Code::CertificateWrong,
             message: "ca.crt in the Secret of caSecretRef contains no PEM certificates".to_owned(),
         };
-        parsed.map(|certificates| Self { certificates }).map_err(wrong)
+        parsed.map(|certificates| Self { certificates, metadata_server: false }).map_err(wrong)
+    }
+
+    /// Also reaches Google's metadata server, by its name.
+    #[must_use]
+    pub fn with_metadata_server(self) -> Self {
+        Self { metadata_server: true, ..self }
     }
 }
 
@@ -77,20 +88,27 @@ impl HttpConnector for Connector {
             .connect_timeout(CONNECT_MAX)
             .read_timeout(SILENCE_MAX)
             .redirect(Policy::none())
-            .dns_resolver(Arc::new(Resolver));
+            .dns_resolver(Arc::new(Resolver { metadata_server: self.metadata_server }));
         let made =
-            client.build().map_err(|error| object_store::Error::Generic { store: "S3", source: error.into() })?;
+            client.build().map_err(|error| object_store::Error::Generic { store: "HTTP", source: error.into() })?;
         Ok(HttpClient::new(Judged(made)))
     }
 }
 
-/// Resolver that drops addresses that are not allowed. A cloud's identity services are reached by address, and not affected.
+/// Resolver that drops addresses that are not allowed. Identity services of clouds are reached by address, and not affected; Google's
+/// also by name.
 #[derive(Debug)]
-struct Resolver;
+struct Resolver {
+    metadata_server: bool,
+}
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let metadata_server = self.metadata_server && name.as_str() == METADATA_SERVER;
         Box::pin(async move {
+            if metadata_server {
+                return Ok(Box::new([SocketAddr::from((METADATA_V4, 0))].into_iter()) as Addrs);
+            }
             let found = tokio::task::spawn_blocking(move || (name.as_str(), 0).to_socket_addrs()).await?;
             let found = found.map_err(|_| Unresolved)?;
             let found: Vec<SocketAddr> = found.filter(|it| !is_of_the_machine(it.ip())).collect();
@@ -123,7 +141,7 @@ mod tests {
             "http://10.0.0.7:9000",
             "http://[fd12::1]:9000",
         ] {
-            assert_eq!(word(Connector::new(Some(endpoint), None, None)), Ok(()), "{endpoint}");
+            assert_eq!(word(Connector::new(Some(endpoint), None)), Ok(()), "{endpoint}");
         }
         for endpoint in [
             "http://internal/admin?x=",
@@ -138,13 +156,21 @@ mod tests {
             "http://[::ffff:169.254.169.254]/",
             "http://[fd00:ec2::254]/",
             "http://0.0.0.0:10250/",
+            "http://Metadata.google.internal/",
+            "http://metadata.google.internal./",
             "file:///etc/passwd",
             "internal",
         ] {
-            assert_eq!(word(Connector::new(Some(endpoint), None, None)), Err(Code::EndpointRefused), "{endpoint}");
+            assert_eq!(word(Connector::new(Some(endpoint), None)), Err(Code::EndpointRefused), "{endpoint}");
         }
-        assert_eq!(word(Connector::new(None, Some("eu-central-1"), None)), Ok(()));
-        assert_eq!(word(Connector::new(None, Some("x.evil.example/"), None)), Err(Code::EndpointRefused));
-        assert_eq!(word(Connector::new(None, None, Some(b"nothing"))), Ok(()), "of an empty bundle nothing is trusted");
+        assert_eq!(word(Connector::new(None, Some(b"nothing"))), Ok(()), "of an empty bundle nothing is trusted");
+    }
+
+    #[tokio::test]
+    async fn the_metadata_server_is_reached_only_for_its_tokens() {
+        let name = || METADATA_SERVER.parse().expect("a name");
+        let found = Resolver { metadata_server: true }.resolve(name()).await.map(Iterator::collect::<Vec<_>>);
+        assert_eq!(found.expect("it is known"), [SocketAddr::from((METADATA_V4, 0))]);
+        assert!(Resolver { metadata_server: false }.resolve(name()).await.is_err());
     }
 }

@@ -4,7 +4,10 @@ use std::fmt;
 
 use serde_json::{Value, json};
 
-use super::answer::{Cause, Refusal, S3Code};
+use super::{
+    answer::{Cause, Refusal},
+    service_code::{Meaning, ServiceCode},
+};
 use crate::domain::code::Code;
 
 /// Maximum characters of an error message; each takes at most 6 bytes as JSON.
@@ -31,6 +34,15 @@ impl Failure {
     pub fn of_store(step: &'static str, error: &object_store::Error) -> Self {
         let cause = Cause::of(error);
         Self { step, code: code_of(cause), message: describe(cause) }
+    }
+
+    /// A Secret's key does not have the form that the storage requires. Without a Secret, the pod's ServiceAccount has no identity.
+    pub fn of_secret(secret: Option<&str>, keys: &str) -> Self {
+        let message = match secret {
+            Some(secret) => format!("{keys} in Secret {secret} is not of the required form"),
+            None => "the environment of the pod's ServiceAccount is not of the required form".to_owned(),
+        };
+        Self { step: "secrets", code: Code::SecretInvalid, message }
     }
 
     /// The backup volume failed.
@@ -65,7 +77,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// The message for an error: the status of a response and known S3 codes, or why there was no response.
+/// The message for an error: the status of a response and known codes, or why there was no response.
 fn describe(cause: Cause) -> String {
     match cause {
         Cause::Refused(Refusal { status, code: Some(code) }) => format!("the storage service returned {status} {code}"),
@@ -73,7 +85,7 @@ fn describe(cause: Cause) -> String {
             format!("the storage service returned {status}: redirects are not followed; set endpoint to the final URL")
         }
         Cause::Refused(Refusal { status, code: None }) => {
-            format!("the storage service returned {status} without an S3 error code")
+            format!("the storage service returned {status} without a known error code")
         }
         Cause::NotFound => "the object does not exist".to_owned(),
         Cause::NothingToReach => "the endpoint resolves only to addresses that are not allowed".to_owned(),
@@ -86,7 +98,7 @@ fn describe(cause: Cause) -> String {
         Cause::TimedOut => "timeout".to_owned(),
         Cause::Unreachable => "the endpoint is unreachable".to_owned(),
         Cause::DiskFull => "no space left on device".to_owned(),
-        Cause::Unreadable => "the response is not an S3 response".to_owned(),
+        Cause::Unreadable => "the response is not that of a storage service".to_owned(),
     }
 }
 
@@ -107,22 +119,10 @@ fn code_of(cause: Cause) -> Code {
 }
 
 fn code_of_answer(Refusal { status, code }: Refusal) -> Code {
-    match code {
-        Some(S3Code::NoSuchBucket) => Code::BucketMissing,
-        Some(
-            S3Code::AccessDenied
-            | S3Code::ExpiredToken
-            | S3Code::ExpiredTokenException
-            | S3Code::InvalidAccessKeyId
-            | S3Code::InvalidToken
-            | S3Code::SignatureDoesNotMatch,
-        ) => Code::CredentialsRefused,
-        Some(
-            S3Code::InsufficientStorage
-            | S3Code::QuotaExceeded
-            | S3Code::XMinioAdminBucketQuotaExceeded
-            | S3Code::XMinioStorageFull,
-        ) => Code::StorageFull,
+    match code.map(ServiceCode::means) {
+        Some(Meaning::BucketMissing) => Code::BucketMissing,
+        Some(Meaning::Denied) => Code::CredentialsRefused,
+        Some(Meaning::Full) => Code::StorageFull,
         _ if matches!(status, 401 | 403) => Code::CredentialsRefused,
         _ => Code::StorageFailed,
     }
@@ -144,12 +144,14 @@ mod tests {
     fn the_code_shows_who_must_act() {
         let refused = |status, code| Cause::Refused(Refusal { status, code });
         for (cause, code) in [
-            (refused(404, Some(S3Code::NoSuchBucket)), Code::BucketMissing),
-            (refused(403, Some(S3Code::SignatureDoesNotMatch)), Code::CredentialsRefused),
-            (refused(400, Some(S3Code::ExpiredToken)), Code::CredentialsRefused),
+            (refused(404, Some(ServiceCode::NoSuchBucket)), Code::BucketMissing),
+            (refused(403, Some(ServiceCode::SignatureDoesNotMatch)), Code::CredentialsRefused),
+            (refused(400, Some(ServiceCode::ExpiredToken)), Code::CredentialsRefused),
+            (refused(404, Some(ServiceCode::ContainerNotFound)), Code::BucketMissing),
+            (refused(401, Some(ServiceCode::InvalidClient)), Code::CredentialsRefused),
             (refused(403, None), Code::CredentialsRefused),
-            (refused(507, Some(S3Code::XMinioStorageFull)), Code::StorageFull),
-            (refused(503, Some(S3Code::SlowDown)), Code::StorageFailed),
+            (refused(507, Some(ServiceCode::XMinioStorageFull)), Code::StorageFull),
+            (refused(503, Some(ServiceCode::SlowDown)), Code::StorageFailed),
             (refused(302, None), Code::StorageFailed),
             (Cause::NotFound, Code::BackupNotFound),
             (Cause::DiskFull, Code::StorageFull),
@@ -161,10 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn only_the_status_and_s3_code_of_an_answer_are_reported() {
+    fn only_the_status_and_known_code_of_an_answer_are_reported() {
         let refused = |status, code| describe(Cause::Refused(Refusal { status, code }));
-        assert_eq!(refused(403, None), "the storage service returned 403 without an S3 error code");
-        assert_eq!(refused(403, Some(S3Code::AccessDenied)), "the storage service returned 403 AccessDenied");
+        assert_eq!(refused(403, None), "the storage service returned 403 without a known error code");
+        assert_eq!(refused(403, Some(ServiceCode::AccessDenied)), "the storage service returned 403 AccessDenied");
         let redirects = "the storage service returned 302: redirects are not followed; set endpoint to the final URL";
         assert_eq!(refused(302, None), redirects);
     }

@@ -14,7 +14,7 @@ use crate::domain::code::Code;
 /// Staging directory in the Job's pod.
 pub const STAGING: &str = "/run/frappe-backup";
 
-/// Directory with `accessKey`, `secretKey`, `sessionToken`, `ca.crt` and `identity`, if given.
+/// Directory with the keys of the storage's Secrets, `ca.crt` and `identity`, if given.
 pub const CREDENTIALS: &str = "/run/frappe-storage";
 
 /// Mount path of the backup volume.
@@ -123,8 +123,12 @@ pub struct Folders {
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub enum Place {
-    /// A bucket.
+    /// A bucket of Amazon S3 or a compatible service.
     S3(Bucket),
+    /// A container of Azure Blob Storage.
+    Azure(Container),
+    /// A bucket of Google Cloud Storage.
+    Gcs(GcsBucket),
     /// The mounted volume.
     Volume,
 }
@@ -145,4 +149,36 @@ pub struct Bucket {
     /// Whether the bucket is in the path instead of the host name.
     #[serde(default)]
     pub path_style: bool,
+}
+
+/// A container of Azure Blob Storage.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// The storage account.
+    pub account: String,
+    /// Its name.
+    #[serde(rename = "container")]
+    pub name: String,
+    /// URL of the Blob service. Default: the account's in the public cloud.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The Secret of its keys. Default: the identity of the pod's ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+}
+
+/// A bucket of Google Cloud Storage.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct GcsBucket {
+    /// Its name.
+    #[serde(rename = "bucket")]
+    pub name: String,
+    /// URL of the service. Default: Google's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// The Secret of its key. Default: the identity of the pod's ServiceAccount.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
 }

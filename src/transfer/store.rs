@@ -1,27 +1,21 @@
-//! Storage of backups: a bucket, or a directory of a volume.
+//! Storage of backups: a service that stores objects, or a directory of a volume.
 
 use std::{
     fs::File,
     io::{BufReader, Read},
     path::Path as FilePath,
-    time::Duration,
 };
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use object_store::{
-    ObjectStore as _, ObjectStoreExt as _, RetryConfig,
-    aws::{AmazonS3, AmazonS3Builder, Checksum},
-    multipart::MultipartStore as _,
-    path::Path,
-};
+use object_store::{ObjectStore as _, ObjectStoreExt as _, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::{
     answer::Cause,
-    connect::Connector,
+    objects::Objects,
     report::Failure,
-    request::{Bucket, Folders, Place},
+    request::{Folders, Place},
     staging,
     volume::Volume,
 };
@@ -41,8 +35,8 @@ const NOTE_BYTES_MAX: u64 = 1 << 16;
 
 /// An open storage.
 pub enum Store {
-    /// A bucket.
-    S3(AmazonS3),
+    /// A service that stores objects.
+    Objects(Box<dyn Objects>),
     /// A directory of a volume.
     Volume(Volume),
 }
@@ -106,14 +100,20 @@ impl Store {
                 let failed = |error| Failure::of_volume("open", "the volume", &error);
                 Volume::open(&folders.volume).map(Self::Volume).map_err(failed)
             }
-            Place::S3(bucket) => bucket.open(&folders.credentials).map(Self::S3),
+            Place::S3(bucket) => bucket.open(&folders.credentials).map(Self::of),
+            Place::Azure(container) => container.open(&folders.credentials).map(Self::of),
+            Place::Gcs(bucket) => bucket.open(&folders.credentials).map(Self::of),
         }
+    }
+
+    fn of(objects: impl Objects) -> Self {
+        Self::Objects(Box::new(objects))
     }
 
     /// Stores a small object.
     pub async fn put(&self, step: &'static str, to: &Path, content: Vec<u8>) -> Result<(), Failure> {
         match self {
-            Self::S3(store) => {
+            Self::Objects(store) => {
                 store.put(to, content.into()).await.map(|_| ()).map_err(|error| Failure::of_store(step, &error))
             }
             Self::Volume(volume) => {
@@ -125,7 +125,7 @@ impl Store {
     /// Names of the folders in a folder.
     pub async fn folders(&self, folder: &Path) -> Result<Vec<String>, Failure> {
         match self {
-            Self::S3(store) => {
+            Self::Objects(store) => {
                 let listed = store.list_with_delimiter(Some(folder)).await;
                 let listed = listed.map_err(|error| Failure::of_store("list", &error))?;
                 Ok(listed.common_prefixes.iter().filter_map(|it| it.filename().map(str::to_owned)).collect())
@@ -141,8 +141,8 @@ impl Store {
         let mut content = staging::open(file).map_err(|it| failed(&it))?;
         let size = content.metadata().map_err(|it| failed(&it))?.len();
         let result = match self {
-            Self::S3(store) if size > PIECE_BYTES => in_pieces(store, content, size, to, journal).await,
-            Self::S3(store) => {
+            Self::Objects(store) if size > PIECE_BYTES => in_pieces(store.as_ref(), content, size, to, journal).await,
+            Self::Objects(store) => {
                 let mut whole = Vec::new();
                 content.read_to_end(&mut whole).map_err(|it| failed(&it))?;
                 store.put(to, whole.into()).await.map(|_| ())
@@ -156,7 +156,7 @@ impl Store {
 
     /// Ends what an upload that was killed left unfinished in a folder where there is no backup.
     pub async fn end_unfinished(&self, folder: &Path, journal: &Path) -> Result<(), Failure> {
-        let Self::S3(store) = self else { return self.remove(folder).await };
+        let Self::Objects(store) = self else { return self.remove(folder).await };
         let failed = |error: &object_store::Error| Failure::of_store("clean-up", error);
         let Some(text) = self.read(journal, NOTE_BYTES_MAX).await? else { return Ok(()) };
         if let Ok(Unfinished { path, id }) = serde_json::from_slice(&text) {
@@ -193,7 +193,7 @@ impl Store {
     ) -> Result<(u64, String), Failure> {
         let mut digest = Digest::default();
         match self {
-            Self::S3(store) => {
+            Self::Objects(store) => {
                 let failed = |error: &object_store::Error| Failure::of_store("read back", error);
                 let mut content = store.get(path).await.map_err(|it| failed(&it))?.into_stream();
                 while let Some(bytes) = content.next().await {
@@ -221,7 +221,7 @@ impl Store {
 
     /// Removes an object, which may be gone already.
     pub async fn remove_file(&self, path: &Path) -> Result<(), Failure> {
-        let Self::S3(store) = self else { return self.remove(path).await };
+        let Self::Objects(store) = self else { return self.remove(path).await };
         match store.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(Failure::of_store("remove", &error)),
@@ -232,46 +232,24 @@ impl Store {
     pub async fn remove(&self, folder: &Path) -> Result<(), Failure> {
         match self {
             Self::Volume(volume) => volume.remove(folder).map_err(|error| Failure::of_volume("remove", folder, &error)),
-            Self::S3(store) => {
+            Self::Objects(store) => {
                 let found = store.list(Some(folder)).map_ok(|it| it.location).boxed();
-                let gone = store.delete_stream(found).try_collect::<Vec<_>>().await;
-                gone.map(|_| ()).map_err(|error| Failure::of_store("remove", &error))
+                let mut gone = store.delete_stream(found);
+                while let Some(removed) = gone.next().await {
+                    // Each may be gone already.
+                    match removed {
+                        Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                        Err(error) => return Err(Failure::of_store("remove", &error)),
+                    }
+                }
+                Ok(())
             }
         }
     }
 }
 
-impl Bucket {
-    fn open(&self, credentials: &FilePath) -> Result<AmazonS3, Failure> {
-        let file = |name: &str| std::fs::read_to_string(credentials.join(name)).ok();
-        let key = |name: &str| file(name).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
-        let certificates = file("ca.crt").map(String::into_bytes);
-        let connector = Connector::new(self.endpoint.as_deref(), self.region.as_deref(), certificates.as_deref())?;
-        // The environment is where clouds put the identity of a pod's ServiceAccount.
-        let mut builder = AmazonS3Builder::from_env()
-            .with_bucket_name(&self.name)
-            .with_region(self.region.as_deref().unwrap_or("us-east-1"))
-            .with_checksum_algorithm(Checksum::SHA256)
-            .with_virtual_hosted_style_request(!self.path_style);
-        if let Some(endpoint) = &self.endpoint {
-            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
-        }
-        if let (Some(access), Some(secret)) = (key("accessKey"), key("secretKey")) {
-            builder = builder.with_access_key_id(access).with_secret_access_key(secret);
-            builder = key("sessionToken").into_iter().fold(builder, AmazonS3Builder::with_token);
-        }
-        let opened = builder.with_http_connector(connector).with_retry(retry()).build();
-        opened.map_err(|error| Failure::of_store("open", &error))
-    }
-}
-
-/// A service that does not answer is asked for about ten seconds: the operator has the Job run again, later.
-fn retry() -> RetryConfig {
-    RetryConfig { max_retries: 6, retry_timeout: Duration::from_mins(2), ..RetryConfig::default() }
-}
-
 async fn in_pieces(
-    store: &AmazonS3,
+    store: &dyn Objects,
     file: File,
     size: u64,
     to: &Path,

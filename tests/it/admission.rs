@@ -22,6 +22,20 @@ fn base(plural: &str) -> (&'static str, Value) {
     }
 }
 
+/// The storage of a SiteBackup in a container of Azure, with a reference.
+fn azure(reference: &Value) -> Value {
+    let mut azure = json!({"account": "frappe", "container": "backups"});
+    json_patch::merge(&mut azure, reference);
+    json!({"storage": {"s3": null, "azure": azure}})
+}
+
+/// The storage of a SiteBackup in a bucket of Google, with a reference.
+fn gcs(reference: &Value) -> Value {
+    let mut gcs = json!({"bucket": "backups"});
+    json_patch::merge(&mut gcs, reference);
+    json!({"storage": {"s3": null, "gcs": gcs}})
+}
+
 /// The change of a spec that sets a reference.
 fn change(plural: &str, path: &str, name: &str) -> Value {
     match (plural, path) {
@@ -37,6 +51,10 @@ fn change(plural: &str, path: &str, name: &str) -> Value {
             json!({"storage": {"s3": {"credentialsSecretRef": {"name": name}}}})
         }
         (_, "storage.s3.caSecretRef.name") => json!({"storage": {"s3": {"caSecretRef": {"name": name}}}}),
+        (_, "storage.azure.credentialsSecretRef.name") => azure(&json!({"credentialsSecretRef": {"name": name}})),
+        (_, "storage.azure.caSecretRef.name") => azure(&json!({"caSecretRef": {"name": name}})),
+        (_, "storage.gcs.credentialsSecretRef.name") => gcs(&json!({"credentialsSecretRef": {"name": name}})),
+        (_, "storage.gcs.caSecretRef.name") => gcs(&json!({"caSecretRef": {"name": name}})),
         (_, "storage.encryptionKeySecretRef.name") => json!({"storage": {"encryptionKeySecretRef": {"name": name}}}),
         (_, "storage.persistentVolumeClaim.claimName") => {
             json!({"storage": {"s3": null, "persistentVolumeClaim": {"claimName": name}}})

@@ -10,10 +10,12 @@ use crate::support::{World, kubectl, until};
 
 /// The files that need only a MariaDB in their namespace; `sites` needs `basic`, and `restore-drill` needs `backup`. A file that is
 /// not listed fails the test.
-const ALONE: [&str; 14] = [
+const ALONE: [&str; 16] = [
     "air-gapped",
     "autoscaling",
     "backup",
+    "backup-azure",
+    "backup-gcs",
     "basic",
     "demo",
     "external-database",

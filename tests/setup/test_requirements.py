@@ -13,7 +13,7 @@ REQUIRE = ROOT / "loadtest" / "setup" / "require"
 # Programs that the script runs, and those that `make demo` needs.
 BASE = ["awk", "bash", "cat", "date", "dirname", "env", "grep", "head", "mkdir", "mv", "rm", "sed", "sh", "sleep", "sort", "tail", "tr", "uname"]
 DEMO = ["cc", "make", "flock"]
-TEST = ["git", "mariadbd", "mariadb", "mariadb-dump", "initdb", "psql", "nginx", "redis-server", "redis-cli", "musl-gcc"]
+TEST = ["git", "mariadbd", "mariadb", "mariadb-dump", "initdb", "psql", "nginx", "redis-server", "redis-cli", "musl-gcc", "openssl", "node", "npm"]
 PROGRAMS = {
     "cargo": 'echo "cargo 1.99.0 (abc 2026-01-01)"',
     "go": 'case "$2" in GOVERSION) echo go1.99.1 ;; *) echo local ;; esac',
@@ -28,7 +28,7 @@ for package in "$@"; do
   case $package in
     mariadb-server-core) made="mariadbd" ;; mariadb-client-core) made=mariadb ;; mariadb-client) made=mariadb-dump ;;
     postgresql) made="initdb psql" ;; nginx-light) made=nginx ;; redis-server) made=redis-server ;; redis-tools) made=redis-cli ;;
-    musl-tools) made=musl-gcc ;; git) made=git ;; *) made= ;;
+    musl-tools) made=musl-gcc ;; git) made=git ;; openssl) made=openssl ;; nodejs) made=node ;; npm) made=npm ;; *) made= ;;
   esac
   for program in $made; do
     to=$BIN
@@ -96,7 +96,7 @@ class Requirements(unittest.TestCase):
         self.assertEqual(
             command,
             "Install with: sudo apt-get install --yes --no-install-recommends git mariadb-server-core mariadb-client-core"
-            " mariadb-client postgresql postgresql-client nginx-light redis-server redis-tools musl-tools",
+            " mariadb-client postgresql postgresql-client nginx-light redis-server redis-tools musl-tools openssl nodejs npm",
         )
         self.assertFalse(self.calls.exists(), "without root or sudo nothing is installed")
 

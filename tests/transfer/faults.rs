@@ -2,11 +2,20 @@
 
 use serde_json::json;
 
-use crate::support::{Bed, Folder, NAME};
+use crate::{
+    servers::{Kind, each_kind},
+    support::{Bed, Folder, NAME},
+};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_that_changed_in_the_storage_is_not_fetched() {
-    let bed = Bed::start().await;
+each_kind! {
+    a_backup_that_changed_in_the_storage_is_not_fetched
+    a_missing_safety_backup_stops_the_restore
+    a_backup_of_the_same_name_of_another_site_is_not_overwritten
+    each_storage_error_has_its_code_and_the_next_run_recovers
+}
+
+async fn a_backup_that_changed_in_the_storage_is_not_fetched(kind: Kind) {
+    let bed = Bed::of(kind).await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let part = format!("default/shop/{NAME}/database.sql.gz");
     for (content, words) in
@@ -67,9 +76,8 @@ async fn staged_files_are_verified_before_they_become_a_backup() {
 }
 
 /// A restore that has started has no site to back up: the safety backup must exist.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_missing_safety_backup_stops_the_restore() {
-    let bed = Bed::start().await;
+async fn a_missing_safety_backup_stops_the_restore(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let mut request = bed.store("restore-job-before-2026-11-26-0300");
     request["store"]["mayBeStored"] = json!(true);
     let failed = bed.run(&request, &Folder::new());
@@ -78,9 +86,8 @@ async fn a_missing_safety_backup_stops_the_restore() {
     assert!(bed.run(&request, &Folder::new()).ok, "it exists");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_backup_of_the_same_name_of_another_site_is_not_overwritten() {
-    let bed = Bed::start().await;
+async fn a_backup_of_the_same_name_of_another_site_is_not_overwritten(kind: Kind) {
+    let bed = Bed::of(kind).await;
     assert!(bed.run(&bed.store(NAME), &Bed::staging_of(b"rows")).ok);
     let mut request = bed.store(NAME);
     request["store"]["identity"] = json!("another");
@@ -88,18 +95,15 @@ async fn a_backup_of_the_same_name_of_another_site_is_not_overwritten() {
     assert!(failed.error().starts_with("BackupForeign: "), "{failed:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn each_storage_error_has_its_code_and_the_next_run_recovers() {
-    let mut bed = Bed::start().await;
+async fn each_storage_error_has_its_code_and_the_next_run_recovers(kind: Kind) {
+    let mut bed = Bed::of(kind).await;
     let staging = Bed::staging_of(b"rows");
-    let mut request = bed.store(NAME);
-    request["place"]["s3"]["bucket"] = json!("missing");
-    let failed = bed.run(&request, &staging);
+    let failed = bed.run(&bed.to_bucket(bed.store(NAME), "missing"), &staging);
     assert!(!failed.ok && failed.error().starts_with("BucketMissing: "), "{failed:?}");
-    bed.set_secret_key("wrong");
+    bed.set_access(false);
     let failed = bed.run(&bed.store(NAME), &staging);
     assert!(!failed.ok && failed.error().starts_with("CredentialsRefused: "), "{failed:?}");
-    bed.set_secret_key(crate::support::SECRET_KEY);
+    bed.set_access(true);
     assert!(bed.run(&bed.store(NAME), &staging).ok, "the next run recovers");
     bed.stop();
     let failed = bed.run(&bed.store(NAME), &staging);

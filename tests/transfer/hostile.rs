@@ -193,16 +193,19 @@ async fn only_error_codes_of_a_services_responses_are_reported() {
     for (answer, says) in [
         (
             http("400 Bad Request", "", &token),
-            "StorageFailed: the storage service returned 400 without an S3 error code",
+            "StorageFailed: the storage service returned 400 without a known error code",
         ),
         (
             http("403 Forbidden", "", &token),
-            "CredentialsRefused: the storage service returned 403 without an S3 error code",
+            "CredentialsRefused: the storage service returned 403 without a known error code",
         ),
         (http("403 Forbidden", "", &error), "CredentialsRefused: the storage service returned 403 AccessDenied"),
-        (http("404 Not Found", "", &token), "StorageFailed: the storage service returned 404 without an S3 error code"),
-        (http("200 OK", "", &token), "StorageFailed: the response is not an S3 response"),
-        (http("200 OK", "", &listed), "StorageFailed: the response is not an S3 response"),
+        (
+            http("404 Not Found", "", &token),
+            "StorageFailed: the storage service returned 404 without a known error code",
+        ),
+        (http("200 OK", "", &token), "StorageFailed: the response is not that of a storage service"),
+        (http("200 OK", "", &listed), "StorageFailed: the response is not that of a storage service"),
         (http("200 OK", "", &error), ""),
     ] {
         let (port, _seen) = service(answer);

@@ -10,7 +10,10 @@ use http::{HeaderMap, Method, StatusCode, Uri};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
-use crate::support::{Bed, Ended, Folder, NAME};
+use crate::{
+    servers::{Kind, each_kind},
+    support::{Bed, Ended, Folder, NAME},
+};
 
 /// A multipart upload of two pieces, and a small part.
 const BYTES: usize = 20 << 20;
@@ -65,7 +68,9 @@ async fn pass(
     // With the host of the signature.
     let answer =
         it.client.request(method, format!("{}{uri}", it.server)).headers(headers).body(body).send().await.unwrap();
-    let (status, headers, body) = (answer.status(), answer.headers().clone(), answer.bytes().await.unwrap());
+    let (status, mut headers, body) = (answer.status(), answer.headers().clone(), answer.bytes().await.unwrap());
+    // The body is whole now.
+    headers.remove(http::header::TRANSFER_ENCODING);
     it.plan.reached(2 * number + 1);
     (status, headers, body).into_response()
 }
@@ -75,7 +80,7 @@ async fn proxy(bed: &Bed) -> (u16, Arc<Plan>) {
     let plan = Arc::new(Plan::default());
     let state = Proxy {
         plan: plan.clone(),
-        server: format!("http://127.0.0.1:{}", bed.port),
+        server: format!("http://127.0.0.1:{}", bed.port()),
         client: reqwest::Client::builder().no_proxy().build().unwrap(),
     };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -84,11 +89,6 @@ async fn proxy(bed: &Bed) -> (u16, Arc<Plan>) {
     let routes = routes.layer(axum::extract::DefaultBodyLimit::disable());
     tokio::spawn(async move { axum::serve(listener, routes).await });
     (port, plan)
-}
-
-fn through(mut request: serde_json::Value, port: u16) -> serde_json::Value {
-    request["place"]["s3"]["endpoint"] = json!(format!("http://127.0.0.1:{port}"));
-    request
 }
 
 /// Runs the program, which is killed at this moment.
@@ -106,12 +106,17 @@ async fn killed_at(bed: &Bed, plan: &Plan, moment: usize, request: &serde_json::
     ended
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_upload_killed_at_every_request_and_run_again_is_complete_and_leaves_nothing() {
-    let bed = Bed::start().await;
+each_kind! {
+    an_upload_killed_at_every_request_and_run_again_is_complete_and_leaves_nothing
+    a_retention_killed_at_every_request_and_run_again_succeeds
+    a_removal_killed_at_every_request_and_run_again_leaves_nothing
+}
+
+async fn an_upload_killed_at_every_request_and_run_again_is_complete_and_leaves_nothing(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let (port, plan) = proxy(&bed).await;
     let staging = Bed::staging(BYTES);
-    let request = through(bed.store(NAME), port);
+    let request = bed.to_port(bed.store(NAME), port);
     let mut moments = 0;
     for moment in 2.. {
         for key in bed.keys().await {
@@ -137,12 +142,11 @@ async fn an_upload_killed_at_every_request_and_run_again_is_complete_and_leaves_
     println!("upload: killed at {moments} moments of its requests and run again, complete every time, nothing left");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_retention_killed_at_every_request_and_run_again_succeeds() {
-    let bed = Bed::start().await;
+async fn a_retention_killed_at_every_request_and_run_again_succeeds(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let (port, plan) = proxy(&bed).await;
     let rule = json!({"siteBackup": "daily-backup", "identity": "id-1", "days": 30, "keepLast": 1});
-    let mut request = through(bed.store(NAME), port);
+    let mut request = bed.to_port(bed.store(NAME), port);
     request.as_object_mut().unwrap().remove("store");
     request["retention"] = rule;
     let mut moments = 0;
@@ -167,11 +171,10 @@ async fn a_retention_killed_at_every_request_and_run_again_succeeds() {
 }
 
 ///
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_removal_killed_at_every_request_and_run_again_leaves_nothing() {
-    let bed = Bed::start().await;
+async fn a_removal_killed_at_every_request_and_run_again_leaves_nothing(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let (port, plan) = proxy(&bed).await;
-    let request = through(bed.removal(), port);
+    let request = bed.to_port(bed.removal(), port);
     let mut moments = 0;
     for moment in 2.. {
         for name in ["daily-backup-2020-01-01-0200", NAME] {

@@ -1,25 +1,36 @@
-//! The command `transfer` with a real S3 server: the operator's binary, as the Jobs run it.
+//! The command `transfer` with real storage services: the operator's binary, as the Jobs run it.
 //!
-//! The server is built by `loadtest/objectstore/build` (`make objectstore`). Each test starts its own server on loopback and removes
-//! it, also if the test fails.
+//! The services come from `loadtest/objectstore` (`make objectstore`). Each test starts its own on loopback and ends it, also if the
+//! test fails.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, clippy::disallowed_methods, reason = "tests")]
 
 mod faults;
+mod folder;
+mod google;
 mod hostile;
 mod interrupted;
 mod secrecy;
+mod servers;
 mod support;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
+use servers::{Kind, each_kind};
 use support::{Bed, Ended, Folder, NAME};
 
 /// Size of a part that is uploaded in pieces.
 const LARGE_BYTES: usize = 40 << 20;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_fetched_backup_equals_the_stored_one() {
-    let bed = Bed::start().await;
+each_kind! {
+    a_fetched_backup_equals_the_stored_one
+    the_newest_of_a_day_is_fetched_and_no_others
+    retention_removes_only_old_backups
+    removal_removes_only_the_backups_of_its_site_backup
+    the_last_complete_backup_is_kept_whatever_its_age
+}
+
+async fn a_fetched_backup_equals_the_stored_one(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let staging = Bed::staging(LARGE_BYTES);
     let stored = bed.run(&bed.store(NAME), &staging);
     assert_eq!(stored.said["result"]["bytes"], json!(staging.bytes()), "{stored:?}");
@@ -76,9 +87,8 @@ async fn files_of_a_killed_copy_are_removed_from_a_volume() {
 }
 
 /// A backup can be named by its day, as in the guide.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_newest_of_a_day_is_fetched_and_no_others() {
-    let bed = Bed::start().await;
+async fn the_newest_of_a_day_is_fetched_and_no_others(kind: Kind) {
+    let bed = Bed::of(kind).await;
     for (name, content) in [
         ("daily-backup-2024-01-15-0200", "night"),
         ("daily-backup-2024-01-15-1400", "noon"),
@@ -102,9 +112,8 @@ async fn the_newest_of_a_day_is_fetched_and_no_others() {
     assert!(none.error().starts_with("BackupNotFound: backup weekly"), "{none:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn retention_removes_only_old_backups() {
-    let bed = Bed::start().await;
+async fn retention_removes_only_old_backups(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let now = Timestamp::now();
     let days_ago = |days: i64| now.checked_sub(SignedDuration::from_hours(24 * days)).unwrap();
     let store = async |name: &str, site_backup: &str, identity: &str, days: i64| {
@@ -146,9 +155,8 @@ async fn retention_removes_only_old_backups() {
 }
 
 ///
-#[tokio::test(flavor = "multi_thread")]
-async fn removal_removes_only_the_backups_of_its_site_backup() {
-    let bed = Bed::start().await;
+async fn removal_removes_only_the_backups_of_its_site_backup(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let made = [
         ("daily-backup-2026-01-01-0200", "daily-backup", "id-1"),
         ("daily-backup-2026-01-02-0200", "daily-backup", "id-1"),
@@ -183,9 +191,8 @@ async fn removal_removes_only_the_backups_of_its_site_backup() {
     assert_eq!(names, ["daily-backup-2020-01-01-0200", "weekly-2026-01-01-0200"]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_complete_backup_is_kept_whatever_its_age() {
-    let bed = Bed::start().await;
+async fn the_last_complete_backup_is_kept_whatever_its_age(kind: Kind) {
+    let bed = Bed::of(kind).await;
     let mut request = bed.store(NAME);
     request["store"]["scheduledAt"] = json!("2020-01-01T00:00:00Z");
     request["retention"] = json!({"siteBackup": "daily-backup", "identity": "id-1", "days": 1, "keepLast": 1});

@@ -1,70 +1,22 @@
-//! An S3 server for each test, and the program as a Job runs it.
+//! A storage service for each test, and the program as a Job runs it.
 
 use std::{
-    collections::BTreeMap,
-    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::atomic::{AtomicUsize, Ordering},
-    time::Duration,
+    sync::Arc,
 };
 
 use futures::TryStreamExt as _;
-use object_store::{
-    ObjectStore as _, ObjectStoreExt as _,
-    aws::{AmazonS3, AmazonS3Builder},
-};
+use object_store::{ObjectStore, ObjectStoreExt as _};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
+pub(crate) use crate::folder::Folder;
+use crate::servers::{BUCKET, Kind, Server};
+
 /// Name of a backup, as the operator chooses it.
 pub(crate) const NAME: &str = "daily-backup-2026-11-26-0200";
-const BUCKET: &str = "frappe-backups";
-const ACCESS_KEY: &str = "access";
-/// Must never be printed.
-pub(crate) const SECRET_KEY: &str = "a-secret-key-of-the-bucket";
-
-/// A folder that is removed at the end of the test.
-pub(crate) struct Folder(PathBuf);
-
-impl Folder {
-    pub(crate) fn new() -> Self {
-        static MADE: AtomicUsize = AtomicUsize::new(0);
-        let number = MADE.fetch_add(1, Ordering::Relaxed);
-        let name = format!("frappe-transfer-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Self(path)
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        &self.0
-    }
-
-    /// Every file with its content.
-    pub(crate) fn files(&self) -> BTreeMap<String, Vec<u8>> {
-        let entries = std::fs::read_dir(&self.0).unwrap().map(Result::unwrap);
-        entries
-            .map(|it| (it.file_name().to_string_lossy().into_owned(), std::fs::read(it.path()).unwrap()))
-            // JSON is compared without the order of its keys.
-            .map(|(name, content)| match serde_json::from_slice::<Value>(&content) {
-                Ok(json) if name == "contents.json" => (name, json.to_string().into_bytes()),
-                _ => (name, content),
-            })
-            .collect()
-    }
-
-    /// Size of all parts.
-    pub(crate) fn bytes(&self) -> usize {
-        self.files().iter().filter(|(name, _)| *name != "contents.json").map(|(_, content)| content.len()).sum()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+pub(crate) use crate::servers::SECRET_KEY;
 
 /// The result of a run of the program.
 #[derive(Debug)]
@@ -84,85 +36,54 @@ impl Ended {
     }
 }
 
-/// An S3 server with a bucket.
+/// A storage service with a bucket.
 pub(crate) struct Bed {
-    server: Child,
-    pub(crate) port: u16,
-    data: Folder,
+    server: Server,
     volume: Folder,
     credentials: Folder,
-    pub(crate) store: AmazonS3,
-}
-
-impl Drop for Bed {
-    fn drop(&mut self) {
-        let _ = self.server.kill();
-        let _ = self.server.wait();
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn server_program() -> PathBuf {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("loadtest/objectstore/build");
-    let built = Command::new(script).stderr(Stdio::inherit()).output().unwrap();
-    assert!(built.status.success(), "the S3 server could not be built");
-    PathBuf::from(String::from_utf8(built.stdout).unwrap().trim())
+    pub(crate) store: Arc<dyn ObjectStore>,
 }
 
 impl Bed {
     pub(crate) async fn start() -> Self {
+        Self::of(Kind::S3).await
+    }
+
+    pub(crate) async fn of(kind: Kind) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let (data, port) = (Folder::new(), free_port());
-        for part in ["objects", "metadata"] {
-            std::fs::create_dir_all(data.path().join(part)).unwrap();
-        }
-        let server = Command::new(server_program())
-            .args(["--port", &format!("127.0.0.1:{port}"), "--access", ACCESS_KEY, "--secret", SECRET_KEY, "--quiet"])
-            // Not every file system supports extended attributes: they are stored in separate files.
-            .args(["posix", "--sidecar", data.path().join("metadata").to_str().unwrap()])
-            .arg(data.path().join("objects"))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
         let credentials = Folder::new();
-        std::fs::write(credentials.path().join("accessKey"), format!("{ACCESS_KEY}\n")).unwrap();
-        std::fs::write(credentials.path().join("secretKey"), SECRET_KEY).unwrap();
-        std::fs::create_dir(data.path().join("objects").join(BUCKET)).unwrap();
-        let store = AmazonS3Builder::new()
-            .with_bucket_name(BUCKET)
-            .with_region("us-east-1")
-            .with_endpoint(format!("http://127.0.0.1:{port}"))
-            .with_allow_http(true)
-            .with_access_key_id(ACCESS_KEY)
-            .with_secret_access_key(SECRET_KEY)
-            .build()
-            .unwrap();
-        let bed = Self { server, port, data, volume: Folder::new(), credentials, store };
-        for _ in 0..100 {
-            if bed.store.list_with_delimiter(None).await.is_ok() {
-                return bed;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        panic!("the S3 server does not respond");
+        let (server, store) = Server::start(kind).await;
+        let bed = Self { server, volume: Folder::new(), credentials, store };
+        bed.set_access(true);
+        bed
     }
 
     /// Stops the server, as in an outage of its machine.
     pub(crate) fn stop(&mut self) {
-        self.server.kill().unwrap();
-        self.server.wait().unwrap();
+        self.server.stop();
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.server.port
     }
 
     fn request(&self) -> Value {
         json!({
-            "place": {"s3": {"bucket": BUCKET, "region": "us-east-1", "endpoint": format!("http://127.0.0.1:{}", self.port),
-                             "pathStyle": true}},
+            "place": self.server.kind.place(BUCKET, self.port()),
             "folder": "default/shop",
         })
+    }
+
+    /// The same request to another bucket.
+    pub(crate) fn to_bucket(&self, mut request: Value, name: &str) -> Value {
+        request["place"] = self.server.kind.place(name, self.port());
+        request
+    }
+
+    /// The same request to another service.
+    pub(crate) fn to_port(&self, mut request: Value, port: u16) -> Value {
+        request["place"] = self.server.kind.place(BUCKET, port);
+        request
     }
 
     pub(crate) fn store(&self, name: &str) -> Value {
@@ -261,8 +182,11 @@ impl Bed {
         }
     }
 
-    pub(crate) fn set_secret_key(&self, key: &str) {
-        std::fs::write(self.credentials.path().join("secretKey"), key).unwrap();
+    /// Sets credentials that the service accepts or rejects.
+    pub(crate) fn set_access(&self, accepted: bool) {
+        for (name, content) in self.server.keys(accepted) {
+            std::fs::write(self.credentials.path().join(name), content).unwrap();
+        }
     }
 
     /// Sets the key by which parts are encrypted from now on.
@@ -332,13 +256,6 @@ impl Bed {
 
     /// Incomplete multipart uploads on the server's disk.
     pub(crate) fn unfinished(&self) -> Vec<PathBuf> {
-        let mut found = Vec::new();
-        let mut left = vec![self.data.path().join("objects").join(BUCKET).join(".sgwtmp/multipart")];
-        while let Some(folder) = left.pop() {
-            for entry in std::fs::read_dir(folder).into_iter().flatten().map(Result::unwrap) {
-                if entry.path().is_dir() { left.push(entry.path()) } else { found.push(entry.path()) }
-            }
-        }
-        found
+        self.server.unfinished()
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use frappe_crds::{
     SiteBackup,
+    common::SecretReference,
     pod_templates::JOBS,
     site::{BackupOperation, BackupOperationKind},
 };
@@ -20,6 +21,7 @@ use crate::{
         site::{
             build::{Time, account_sources, job_of, labels_of, request},
             model::Subject,
+            references::access,
             under_way::job_key,
         },
     },
@@ -39,8 +41,6 @@ use crate::{
 const DEADLINE_SECONDS: i64 = 6 * 3600;
 /// How long a finished Job is kept, in seconds.
 const KEPT_SECONDS: i32 = 3600;
-/// The key of a bucket's Secret that may be missing.
-const SESSION_TOKEN: &str = "sessionToken";
 /// Name of the safety backup before a restore.
 pub(super) fn safety_name(operation: &BackupOperation) -> String {
     format!("{}-before-{}", operation.site_backup, operation.started_at.0.strftime("%Y-%m-%d-%H%M"))
@@ -167,21 +167,21 @@ fn transfer_request(input: &Subject, backup: &SiteBackup, storage: &Storage, ope
 
 /// Volume sources of the storage's Secrets. The transfer reports a missing key.
 fn credentials(input: &Subject, storage: &Storage) -> Vec<VolumeProjection> {
-    let s3 = storage.spec.s3.as_ref();
-    let of = |name: &str, keys: &[&str]| {
-        projected_if_there(input.place.mounted(name), keys.iter().map(|key| item(key, *key)).collect())
+    let access = access(&storage.spec);
+    let of = |to: &SecretReference, keys: &[&str]| {
+        projected_if_there(input.place.mounted(&to.name), keys.iter().map(|key| item(key, *key)).collect())
     };
-    let account = s3.and_then(|it| it.credentials_secret_ref.as_ref());
-    let account = account.map(|it| of(&it.name, &["accessKey", "secretKey", SESSION_TOKEN]));
-    let certificates = s3.and_then(|it| it.ca_secret_ref.as_ref()).map(|it| of(&it.name, &["ca.crt"]));
-    let key = storage.spec.encryption_key_secret_ref.as_ref().map(|it| of(&it.name, &[secrecy::FILE_NAME]));
+    let account = access.as_ref().and_then(|it| Some(of(it.credentials?, it.keys)));
+    let certificates = access.as_ref().and_then(|it| Some(of(it.certificates?, &["ca.crt"])));
+    let key = storage.spec.encryption_key_secret_ref.as_ref().map(|it| of(it, &[secrecy::FILE_NAME]));
     [account, certificates, key].into_iter().flatten().collect()
 }
 
 /// The files of [`credentials`] that must exist, with Secret and key of each.
 fn needed(input: &Subject, storage: &Storage) -> BTreeMap<String, [String; 2]> {
+    let optional = access(&storage.spec).map_or(&[][..], |it| it.optional);
     let mut files = origins(&credentials(input, storage));
-    files.remove(SESSION_TOKEN);
+    files.retain(|file, _| !optional.contains(&file.as_str()));
     files
 }
 

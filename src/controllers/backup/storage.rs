@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use frappe_crds::{
     SiteBackup,
-    backup::{BackupStorage, Restore},
+    backup::Restore,
+    backup_storage::{BackupStorage, Endpoint},
 };
 use kube::ResourceExt;
 
@@ -15,10 +16,10 @@ use crate::{
         permissions::secrets::{is_reserved, refused},
         place::Place,
         reason::Reason as SiteReason,
-        references::{Reference, of_storage},
+        references::{Reference, access, of_storage},
     },
     domain::{key::Key, names::child},
-    transfer::request::{Bucket, Place as Kept},
+    transfer::request::{Bucket, Container, GcsBucket, Place as Kept},
 };
 
 /// A usable storage.
@@ -55,8 +56,7 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
         (Some(own), _) => own.clone(),
         (None, Some(restore)) => maker(observed, restore)?,
         (None, None) => {
-            let message =
-                "set spec.storage.s3, or spec.storage.persistentVolumeClaim with a volume other than the sites'";
+            let message = "set spec.storage to a bucket, a container, or a volume other than the sites'";
             return Err((Reason::StorageMissing, message.to_owned()));
         }
     };
@@ -72,23 +72,36 @@ pub fn storage(observed: &Observed, backup: &SiteBackup) -> Result<Storage, Refu
     }
     let site = &observed.site;
     let own = Key::of(site.as_ref()).to_string();
-    let (place, prefix) = match (&spec.s3, &spec.persistent_volume_claim) {
-        (Some(s3), _) => {
-            let bucket = Bucket {
-                name: s3.bucket.clone(),
-                region: s3.region.clone(),
-                endpoint: s3.endpoint.clone(),
-                path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
-            };
-            (Kept::S3(bucket), &s3.prefix)
-        }
-        (None, claim) => (Kept::Volume, &claim.as_ref().and_then(|it| it.path.clone())),
-    };
-    let folder = match prefix.as_deref().filter(|it| !it.is_empty()) {
+    let (place, prefix) = place(&spec);
+    let folder = match prefix.filter(|it| !it.is_empty()) {
         Some(prefix) => format!("{prefix}/{own}"),
         None => own,
     };
     Ok(Storage { spec, place, folder })
+}
+
+/// The storage as the transfer knows it, and the prefix of folders in it.
+fn place(spec: &BackupStorage) -> (Kept, Option<&str>) {
+    let url = |it: &Option<Endpoint>| it.as_ref().map(|it| it.0.clone());
+    let secret = access(spec).and_then(|it| it.credentials).map(|it| it.name.clone());
+    let (kept, prefix) = if let Some(s3) = &spec.s3 {
+        let bucket = Bucket {
+            name: s3.bucket.clone(),
+            region: s3.region.clone(),
+            endpoint: url(&s3.endpoint),
+            path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
+        };
+        (Kept::S3(bucket), &s3.prefix)
+    } else if let Some(azure) = &spec.azure {
+        let (account, name) = (azure.account.clone(), azure.container.clone());
+        (Kept::Azure(Container { account, name, endpoint: url(&azure.endpoint), secret }), &azure.prefix)
+    } else if let Some(gcs) = &spec.gcs {
+        let bucket = GcsBucket { name: gcs.bucket.clone(), endpoint: url(&gcs.endpoint), secret };
+        (Kept::Gcs(bucket), &gcs.prefix)
+    } else {
+        return (Kept::Volume, spec.persistent_volume_claim.as_ref().and_then(|it| it.path.as_deref()));
+    };
+    (kept, prefix.as_ref().map(|it| it.0.as_str()))
 }
 
 /// Whether it is refused because of a Secret that is not watched: a missing one, or one that may not be read.
@@ -102,8 +115,8 @@ pub fn is_unseen(observed: &Observed, backup: &SiteBackup, refusal: &Refusal) ->
 /// not allowed.
 fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     let place = Place::of(&observed.site);
-    let s3 = spec.s3.as_ref();
-    let references = s3.iter().flat_map(|it| [&it.credentials_secret_ref, &it.ca_secret_ref]).flatten();
+    let access = access(spec);
+    let references = access.iter().flat_map(|it| [it.credentials, it.certificates]).flatten();
     let mut elsewhere = references
         .chain(&spec.encryption_key_secret_ref)
         .filter(|it| it.namespace.as_ref().is_some_and(|namespace| *namespace != place.own));
@@ -113,7 +126,7 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     // A list applies to all sites; without a list, objects in the site's namespace may be referenced.
     let within = |list: &[String], name: &String| list.contains(name) || (list.is_empty() && !place.is_foreign());
     let account = spec.service_account_name.as_ref();
-    let has_keys = s3.is_none_or(|it| it.credentials_secret_ref.is_some());
+    let has_keys = access.as_ref().is_none_or(|it| it.credentials.is_some());
     let message = if elsewhere.next().is_some() {
         "Secrets of spec.storage must be in the SiteBackup's namespace".to_owned()
     } else if claim == Some(&sites) {
@@ -122,8 +135,8 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
         format!("{claim} is the volume of a bench or of a MariaDB: backups must be stored on another volume")
     } else if let Some(claim) = claim.filter(|it| !within(&allowed.persistent_volume_claims, it)) {
         format!(
-            "spec.storage.persistentVolumeClaim: {claim} is not allowed for backups of this site: use s3 with \
-             credentialsSecretRef, or have the bench's owner add it to allowedSites.backups.persistentVolumeClaims"
+            "spec.storage.persistentVolumeClaim: {claim} is not allowed for backups of this site: use \
+             object storage with credentialsSecretRef, or have the bench's owner add it to allowedSites.backups.persistentVolumeClaims"
         )
     } else if let Some(account) = account.filter(|it| !within(&allowed.service_accounts, it)) {
         format!(
@@ -131,7 +144,7 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
              have the bench's owner add it to allowedSites.backups.serviceAccounts"
         )
     } else if place.is_foreign() && account.is_none() && !has_keys {
-        "the site's bench is in another namespace, so access by ServiceAccount is not allowed: set s3.credentialsSecretRef"
+        "the site's bench is in another namespace, so access by ServiceAccount is not allowed: set credentialsSecretRef"
             .to_owned()
     } else {
         return Ok(());

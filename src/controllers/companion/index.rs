@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{backup::BackupStorage, common::LocalReference};
+use frappe_crds::{backup_storage::BackupStorage, common::LocalReference};
 use kube::{ResourceExt, core::DynamicObject};
 use kube_sharding::index::{By, Index};
 

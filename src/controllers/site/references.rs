@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use frappe_crds::{FrappeBench, FrappeSite, backup::BackupStorage};
+use frappe_crds::{FrappeBench, FrappeSite, backup_storage::BackupStorage, common::SecretReference};
 
 use super::{place::Place, references};
 
@@ -47,18 +47,58 @@ pub fn of_site(site: &FrappeSite, bench: Option<&FrappeBench>) -> Vec<Reference>
     admin.chain(connections).chain(certificate).chain(entries).collect()
 }
 
+/// The Secrets of a storage of objects.
+pub struct Access<'a> {
+    /// The Secret with its credentials, if it has one.
+    pub credentials: Option<&'a SecretReference>,
+    /// The Secret with CA certificates, if it has one.
+    pub certificates: Option<&'a SecretReference>,
+    /// The fields that name the two.
+    pub fields: [&'static str; 2],
+    /// Keys of the credentials, each also the name of a file of the transfer.
+    pub keys: &'static [&'static str],
+    /// Those of them that may be missing.
+    pub optional: &'static [&'static str],
+}
+
+/// The Secrets of a storage; None if it is a volume.
+pub fn access(storage: &BackupStorage) -> Option<Access<'_>> {
+    let s3 = storage.s3.as_ref().map(|it| Access {
+        credentials: it.credentials_secret_ref.as_ref(),
+        certificates: it.ca_secret_ref.as_ref(),
+        fields: ["s3.credentialsSecretRef", "s3.caSecretRef"],
+        keys: &["accessKey", "secretKey", "sessionToken"],
+        optional: &["sessionToken"],
+    });
+    let azure = storage.azure.as_ref().map(|it| Access {
+        credentials: it.credentials_secret_ref.as_ref(),
+        certificates: it.ca_secret_ref.as_ref(),
+        fields: ["azure.credentialsSecretRef", "azure.caSecretRef"],
+        keys: &["accountKey", "sasToken"],
+        // The transfer needs one of them.
+        optional: &["accountKey", "sasToken"],
+    });
+    let gcs = storage.gcs.as_ref().map(|it| Access {
+        credentials: it.credentials_secret_ref.as_ref(),
+        certificates: it.ca_secret_ref.as_ref(),
+        fields: ["gcs.credentialsSecretRef", "gcs.caSecretRef"],
+        keys: &["serviceAccountKey"],
+        optional: &[],
+    });
+    s3.or(azure).or(gcs)
+}
+
 /// References in the storage of a SiteBackup.
 pub fn of_storage(storage: &BackupStorage) -> Vec<Reference> {
-    let s3 = storage.s3.as_ref();
-    let credentials = s3.and_then(|it| it.credentials_secret_ref.as_ref());
-    let authorities = s3.and_then(|it| it.ca_secret_ref.as_ref());
-    let of = |field, name: &String, keys: &[&str]| Reference::new(field, name, keys);
-    let credentials =
-        credentials.map(|it| of("s3.credentialsSecretRef", &it.name, &["accessKey", "secretKey", "sessionToken"]));
-    let authorities = authorities.map(|it| of("s3.caSecretRef", &it.name, &["ca.crt"]));
+    let of = |field, to: &SecretReference, keys: &[&str]| Reference::new(field, &to.name, keys);
+    let objects = access(storage).into_iter().flat_map(|it| {
+        let [credentials, certificates] = it.fields;
+        let credentials = it.credentials.map(|to| of(credentials, to, it.keys));
+        [credentials, it.certificates.map(|to| of(certificates, to, &["ca.crt"]))]
+    });
     let key = storage.encryption_key_secret_ref.as_ref();
-    let key = key.map(|it| of("encryptionKeySecretRef", &it.name, &["identity"]));
-    [credentials, authorities, key].into_iter().flatten().collect()
+    let key = key.map(|it| of("encryptionKeySecretRef", it, &["identity"]));
+    objects.chain([key]).flatten().collect()
 }
 
 /// All keys of a Secret that are read.

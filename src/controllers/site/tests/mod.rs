@@ -3,6 +3,7 @@
 
 mod adoption;
 mod backup_removal;
+mod backup_storage;
 mod backups;
 mod creation;
 mod databases;

@@ -347,6 +347,9 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
     }
     allow(&mut tenant, listed);
     assert!(!refused(&tenant, &volume) && !refused(&tenant, &account) && refused(&tenant, &keyless));
+    for keyless in [json!({"azure": {"account": "a", "container": "b"}}), json!({"gcs": {"bucket": "b"}})] {
+        assert!(refused(&tenant, &keyless), "{keyless}");
+    }
     let mut local = observed(json!({}));
     for storage in [&volume, &account, &keyless] {
         assert!(!refused(&local, storage), "{storage}");
