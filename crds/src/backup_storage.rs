@@ -1,6 +1,7 @@
 //! Where a SiteBackup stores backups.
 
 use kube::KubeSchema;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -93,9 +94,23 @@ pub struct S3Storage {
     /// Whether the bucket name is part of the path instead of the host name. Default: true if `endpoint` is set.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub force_path_style: Option<bool>,
+    /// Checksum that is sent beside each object and part. Default: SHA256. Services that reject its headers, such as Backblaze B2 and the
+    /// S3 interface of Google Cloud Storage, need None. What was stored is read back and compared either way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checksum: Option<S3Checksum>,
     /// Secret whose key `ca.crt` holds the CA certificates of the S3 service, if it does not use a public CA.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_secret_ref: Option<SecretReference>,
+}
+
+/// Checksum of the objects of an S3 bucket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum S3Checksum {
+    /// SHA-256, in the header `x-amz-checksum-sha256`. Buckets with Object Lock need a checksum.
+    #[default]
+    SHA256,
+    /// No checksum.
+    None,
 }
 
 /// A container of Azure Blob Storage.

@@ -57,10 +57,12 @@ impl Bucket {
         let mut builder = AmazonS3Builder::from_env()
             .with_bucket_name(&self.name)
             .with_region(self.region.as_deref().unwrap_or("us-east-1"))
-            .with_checksum_algorithm(Checksum::SHA256)
             .with_virtual_hosted_style_request(!self.path_style)
             // Not every service removes many objects in one request, and a backup has few.
             .with_disable_bulk_delete(true);
+        if !self.no_checksum {
+            builder = builder.with_checksum_algorithm(Checksum::SHA256);
+        }
         if let Some(endpoint) = &self.endpoint {
             builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
         }
@@ -143,6 +145,7 @@ mod tests {
             region: Some(region.into()),
             endpoint: None,
             path_style: false,
+            no_checksum: false,
         };
         assert_eq!(code(bucket("eu-central-1").open(folder)), Ok(()));
         assert_eq!(code(bucket("x.evil.example/").open(folder)), Err(Code::EndpointRefused));

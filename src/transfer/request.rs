@@ -149,6 +149,9 @@ pub struct Bucket {
     /// Whether the bucket is in the path instead of the host name.
     #[serde(default)]
     pub path_style: bool,
+    /// Whether objects and parts are sent without a checksum.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_checksum: bool,
 }
 
 /// A container of Azure Blob Storage.

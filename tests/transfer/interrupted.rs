@@ -29,6 +29,8 @@ struct Plan {
     dead: AtomicBool,
     /// One request at a time, so that no other is in flight when the process is killed.
     turn: tokio::sync::Mutex<()>,
+    /// Whether headers with checksums are rejected.
+    without_checksums: AtomicBool,
 }
 
 impl Plan {
@@ -64,6 +66,10 @@ async fn pass(
     let number = it.plan.seen.fetch_add(1, Ordering::SeqCst) + 1;
     if it.plan.reached(2 * number) {
         return StatusCode::SERVICE_UNAVAILABLE.into_response();
+    }
+    let unsupported = headers.keys().any(|it| it.as_str().starts_with("x-amz-checksum-"));
+    if unsupported && it.plan.without_checksums.load(Ordering::SeqCst) {
+        return (StatusCode::BAD_REQUEST, "<Error><Code>InvalidArgument</Code></Error>").into_response();
     }
     // With the host of the signature.
     let answer =
@@ -193,4 +199,22 @@ async fn a_removal_killed_at_every_request_and_run_again_leaves_nothing(kind: Ki
     }
     assert!(moments > 10, "{moments}");
     println!("removal: killed at {moments} moments of its requests and run again, nothing left every time");
+}
+
+/// Services such as Backblaze B2 respond so to headers that they do not support.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_service_that_rejects_checksums_stores_backups_without_them() {
+    let bed = Bed::start().await;
+    let (port, plan) = proxy(&bed).await;
+    plan.without_checksums.store(true, Ordering::SeqCst);
+    let staging = Bed::staging(BYTES);
+    let mut request = bed.to_port(bed.store(NAME), port);
+    let failed = tokio::task::block_in_place(|| bed.run(&request, &staging));
+    assert_eq!(failed.error(), "StorageFailed: the storage service returned 400 InvalidArgument");
+    request["place"]["s3"]["noChecksum"] = json!(true);
+    let stored = tokio::task::block_in_place(|| bed.run(&request, &staging));
+    assert!(stored.ok, "{stored:?}");
+    let fetched = Folder::new();
+    assert!(bed.run(&bed.fetch(NAME), &fetched).ok);
+    assert_eq!(fetched.files(), staging.files());
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use frappe_crds::{
     SiteBackup,
     backup::Restore,
-    backup_storage::{BackupStorage, Endpoint},
+    backup_storage::{BackupStorage, Endpoint, S3Checksum},
 };
 use kube::ResourceExt;
 
@@ -90,6 +90,7 @@ fn place(spec: &BackupStorage) -> (Kept, Option<&str>) {
             region: s3.region.clone(),
             endpoint: url(&s3.endpoint),
             path_style: s3.force_path_style.unwrap_or(s3.endpoint.is_some()),
+            no_checksum: s3.checksum == Some(S3Checksum::None),
         };
         (Kept::S3(bucket), &s3.prefix)
     } else if let Some(azure) = &spec.azure {

@@ -47,3 +47,12 @@ fn only_the_transfer_gets_the_keys_of_azure_and_google_as_files() {
         assert_eq!(mounting.map(|it| it["name"].clone()).collect::<Vec<_>>(), ["transfer"]);
     }
 }
+
+#[test]
+fn checksums_of_a_bucket_are_sent_unless_its_service_rejects_them() {
+    for (checksum, told) in [(json!(null), json!(null)), (json!("SHA256"), json!(null)), (json!("None"), json!(true))] {
+        let storage = json!({"s3": {"bucket": "backups", "checksum": checksum}});
+        let made = settle(&mut served(vec![backup("it", json!({"storage": storage}))]));
+        assert_eq!(json!(carried(&made[0]))["place"]["s3"]["noChecksum"], told, "{checksum}");
+    }
+}
