@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=8fbcb771aed5d2ad75b1dd225c229a191f495bb57f64615da09a613bfff67487
+sha256=a859c4a7a59b8176639b6f6e4991ad31341b76b432dff97a8381cc0eeddc4efe
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

@@ -26,7 +26,10 @@ text! {
 /// Storage of backups.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("[has(self.s3), has(self.azure), has(self.gcs), has(self.persistentVolumeClaim)].exists_one(it, it)").message("storage must set exactly one of s3, azure, gcs and persistentVolumeClaim"))]
+#[x_kube(
+    validation = Rule::new("[has(self.s3), has(self.azure), has(self.gcs), has(self.persistentVolumeClaim)].exists_one(it, it)").message("storage must set exactly one of s3, azure, gcs and persistentVolumeClaim"),
+    validation = Rule::new("!(has(self.stagingSizeLimit) && has(self.stagingVolume))").message("stagingSizeLimit and stagingVolume are mutually exclusive: the limit is for the node's disk")
+)]
 pub struct BackupStorage {
     /// S3 bucket.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -48,10 +51,25 @@ pub struct BackupStorage {
     /// Maximum size of a backup on the node's disk while it is being transferred. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_size_limit: Option<Quantity>,
+    /// Volume in which a backup is while it is being transferred, created for each pod and deleted with it. Default: the node's disk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_volume: Option<StagingVolume>,
     /// ServiceAccount of the backup Jobs, for clouds that grant access by ServiceAccount instead of by keys.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub service_account_name: Option<String>,
+}
+
+/// A volume that lives as long as a pod.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct StagingVolume {
+    /// StorageClass of the volume. Default: the cluster's default class.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+    /// Size of the volume. A backup needs the compressed size of the database and the files, and twice that if it is encrypted.
+    pub size: Quantity,
 }
 
 /// A volume in the namespace of the bench.

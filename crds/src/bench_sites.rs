@@ -46,6 +46,10 @@ pub struct AllowedBackups {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
     pub service_accounts: Vec<String>,
+    /// StorageClasses of staging volumes of backup Jobs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), inner(length(min = 1, max = 253)))]
+    pub staging_storage_classes: Vec<String>,
 }
 
 /// Ingress classes, issuers and Gateways that sites of other namespaces may use.

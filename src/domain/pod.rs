@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     DeepMerge,
     api::core::v1::{
-        Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar, KeyToPath,
+        Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+        EphemeralVolumeSource, KeyToPath, PersistentVolumeClaimSpec, PersistentVolumeClaimTemplate,
         PersistentVolumeClaimVolumeSource, PodSpec, Probe, ProjectedVolumeSource, ResourceRequirements,
         SecretProjection, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeProjection,
     },
@@ -89,6 +90,13 @@ impl Mounted {
     pub fn claim(name: &str, path: &str, claim_name: String) -> Self {
         let source = PersistentVolumeClaimVolumeSource { claim_name, ..PersistentVolumeClaimVolumeSource::default() };
         Self::new(Volume { persistent_volume_claim: Some(source), ..named(name) }, path)
+    }
+
+    /// A volume that is created for the pod, and deleted with it.
+    pub fn ephemeral(name: &str, path: &str, claim: PersistentVolumeClaimSpec) -> Self {
+        let template = PersistentVolumeClaimTemplate { metadata: None, spec: claim };
+        let source = EphemeralVolumeSource { volume_claim_template: Some(template) };
+        Self::new(Volume { ephemeral: Some(source), ..named(name) }, path)
     }
 
     /// The same, of which only a folder is mounted; all of it without one.

@@ -35,7 +35,29 @@ pub fn empty(folder: &Path) -> io::Result<()> {
     for entry in std::fs::read_dir(folder)? {
         let entry = entry?;
         let path = entry.path();
+        // The file system's own, in the root of a volume.
+        if entry.file_name() == "lost+found" {
+            continue;
+        }
         if entry.file_type()?.is_dir() { std::fs::remove_dir_all(path)? } else { std::fs::remove_file(path)? }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_systems_own_folder_stays() {
+        let folder = std::env::temp_dir().join(format!("frappe-staging-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("lost+found")).expect("a folder");
+        std::fs::create_dir_all(folder.join("other/inner")).expect("a folder");
+        std::fs::write(folder.join("part"), "rows").expect("a file");
+        empty(&folder).expect("it is emptied");
+        let left: Vec<_> =
+            std::fs::read_dir(&folder).expect("the folder").map(|it| it.expect("one").file_name()).collect();
+        std::fs::remove_dir_all(&folder).expect("the folder");
+        assert_eq!(left, ["lost+found"]);
+    }
 }

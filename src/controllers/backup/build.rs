@@ -4,12 +4,16 @@ use std::collections::BTreeMap;
 
 use frappe_crds::{
     SiteBackup,
-    common::SecretReference,
+    backup_storage::BackupStorage,
+    common::{self, SecretReference},
     pod_templates::JOBS,
     site::{BackupOperation, BackupOperationKind},
 };
 use k8s_openapi::{
-    api::core::v1::{Container, EmptyDirVolumeSource, PodTemplateSpec, SecurityContext, VolumeProjection},
+    api::core::v1::{
+        Container, EmptyDirVolumeSource, PersistentVolumeClaimSpec, PodTemplateSpec, SecurityContext, VolumeProjection,
+        VolumeResourceRequirements,
+    },
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde::Serialize;
@@ -185,6 +189,23 @@ fn needed(input: &Subject, storage: &Storage) -> BTreeMap<String, [String; 2]> {
     files
 }
 
+/// The volume between runner and transfer.
+fn staging(storage: &BackupStorage) -> Mounted {
+    let quantity = |it: &common::Quantity| Quantity(it.0.clone());
+    let Some(volume) = &storage.staging_volume else {
+        let size_limit = storage.staging_size_limit.as_ref().map(quantity);
+        return Mounted::empty("staging", STAGING, EmptyDirVolumeSource { size_limit, medium: None });
+    };
+    let requests = BTreeMap::from([("storage".to_owned(), quantity(&volume.size))]);
+    let claim = PersistentVolumeClaimSpec {
+        access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
+        storage_class_name: volume.storage_class_name.clone(),
+        resources: Some(VolumeResourceRequirements { requests: Some(requests), limits: None }),
+        ..PersistentVolumeClaimSpec::default()
+    };
+    Mounted::ephemeral("staging", STAGING, claim)
+}
+
 /// Input of the transfer's container.
 struct Transfer<'a> {
     input: &'a Subject<'a>,
@@ -206,9 +227,7 @@ impl Transfer<'_> {
 
     /// A pod whose containers run one after the other: the runner, the transfer, and the runner again.
     fn between(&self, first: Option<Command>, last: Option<Command>) -> PodTemplateSpec {
-        let limit = self.storage.spec.staging_size_limit.as_ref().map(|it| Quantity(it.0.clone()));
-        let staging = EmptyDirVolumeSource { size_limit: limit, medium: None };
-        let staging = Mounted::empty("staging", STAGING, staging);
+        let staging = staging(&self.storage.spec);
         let extra = [bench::runner_secrets(account_sources(self.input)), staging.clone()];
         let kept = self.volumes();
         let mounted: Vec<Mounted> = [staging].into_iter().chain(kept.iter().cloned()).collect();

@@ -127,6 +127,8 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
     // A list applies to all sites; without a list, objects in the site's namespace may be referenced.
     let within = |list: &[String], name: &String| list.contains(name) || (list.is_empty() && !place.is_foreign());
     let account = spec.service_account_name.as_ref();
+    let default_class = String::new();
+    let staging = spec.staging_volume.as_ref().map(|it| it.storage_class_name.as_ref().unwrap_or(&default_class));
     let has_keys = access.as_ref().is_none_or(|it| it.credentials.is_some());
     let message = if elsewhere.next().is_some() {
         "Secrets of spec.storage must be in the SiteBackup's namespace".to_owned()
@@ -143,6 +145,12 @@ fn refuse(observed: &Observed, spec: &BackupStorage) -> Result<(), Refusal> {
         format!(
             "spec.storage.serviceAccountName: {account} is not allowed for Jobs of this site: use credentialsSecretRef, or \
              have the bench's owner add it to allowedSites.backups.serviceAccounts"
+        )
+    } else if let Some(class) = staging.filter(|it| !within(&allowed.staging_storage_classes, it)) {
+        let class = if class.is_empty() { "the default StorageClass" } else { class };
+        format!(
+            "spec.storage.stagingVolume: {class} is not allowed for Jobs of this site: use the node's disk with \
+             stagingSizeLimit, or name a StorageClass that the bench's owner adds to allowedSites.backups.stagingStorageClasses"
         )
     } else if place.is_foreign() && account.is_none() && !has_keys {
         "the site's bench is in another namespace, so access by ServiceAccount is not allowed: set credentialsSecretRef"

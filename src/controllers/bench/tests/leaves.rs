@@ -192,6 +192,7 @@ fn of_sites() -> Vec<Row> {
         ("allowedSites.routes.gateways", json!({"allowedSites": {"routes": {"gateways": ["gateways/public"]}}}), PERMISSIONS),
         ("allowedSites.backups.persistentVolumeClaims", json!({"allowedSites": {"backups": {"persistentVolumeClaims": ["a"]}}}), PERMISSIONS),
         ("allowedSites.backups.serviceAccounts", json!({"allowedSites": {"backups": {"serviceAccounts": ["a"]}}}), PERMISSIONS),
+        ("allowedSites.backups.stagingStorageClasses", json!({"allowedSites": {"backups": {"stagingStorageClasses": ["a"]}}}), PERMISSIONS),
         ("allowedSites.namespaces.from", json!({"allowedSites": {"namespaces": {"from": "All"}}}), SITES),
         ("allowedSites.namespaces.selector", json!({"allowedSites": {"namespaces": {"from": "Selector", "selector": {"matchLabels": {"a": "b"}}}}}), SITES),
     ]

@@ -56,3 +56,19 @@ fn checksums_of_a_bucket_are_sent_unless_its_service_rejects_them() {
         assert_eq!(json!(carried(&made[0]))["place"]["s3"]["noChecksum"], told, "{checksum}");
     }
 }
+
+#[test]
+fn a_staging_volume_lives_as_long_as_its_pod() {
+    let storage = json!({"s3": {"bucket": "backups"}, "stagingVolume": {"storageClassName": "fast", "size": "500Gi"}});
+    let made = settle(&mut served(vec![backup("it", json!({"storage": storage}))]));
+    let pod = &made[0].body["spec"]["template"]["spec"];
+    let volumes = pod["volumes"].as_array().expect("volumes");
+    let staging = volumes.iter().find(|it| it["name"] == "staging").expect("a volume");
+    let claim = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "500Gi"}}, "storageClassName": "fast"});
+    assert_eq!(staging, &json!({"name": "staging", "ephemeral": {"volumeClaimTemplate": {"spec": claim}}}));
+    for container in ["initContainers", "containers"].into_iter().flat_map(|it| pod[it].as_array().expect("containers"))
+    {
+        assert!(container["volumeMounts"].to_string().contains("/run/frappe-backup\""), "{container}");
+    }
+    assert_eq!(lint(&made[0]), Vec::<String>::new());
+}

@@ -339,7 +339,8 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
     let volume = json!({"persistentVolumeClaim": {"claimName": "archive"}});
     let account = json!({"s3": {"bucket": "backups"}, "serviceAccountName": "writer"});
     let keyless = json!({"s3": {"bucket": "backups"}});
-    let listed = json!({"backups": {"persistentVolumeClaims": ["archive"], "serviceAccounts": ["writer"]}});
+    let listed = json!({"backups": {"persistentVolumeClaims": ["archive"], "serviceAccounts": ["writer"],
+                                    "stagingStorageClasses": ["fast"]}});
     let others = json!({"backups": {"persistentVolumeClaims": ["other"], "serviceAccounts": ["other"]}});
     let mut tenant = foreign(json!({}));
     for storage in [&volume, &account, &keyless] {
@@ -347,6 +348,12 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
     }
     allow(&mut tenant, listed);
     assert!(!refused(&tenant, &volume) && !refused(&tenant, &account) && refused(&tenant, &keyless));
+    let staged = |class: &str| {
+        json!({"persistentVolumeClaim": {"claimName": "archive"},
+                                       "stagingVolume": {"storageClassName": class, "size": "1Gi"}})
+    };
+    let default = json!({"persistentVolumeClaim": {"claimName": "archive"}, "stagingVolume": {"size": "1Gi"}});
+    assert!(!refused(&tenant, &staged("fast")) && refused(&tenant, &staged("slow")) && refused(&tenant, &default));
     for keyless in [json!({"azure": {"account": "a", "container": "b"}}), json!({"gcs": {"bucket": "b"}})] {
         assert!(refused(&tenant, &keyless), "{keyless}");
     }
@@ -354,6 +361,7 @@ fn volumes_and_accounts_of_backups_are_of_the_benchs_list() {
     for storage in [&volume, &account, &keyless] {
         assert!(!refused(&local, storage), "{storage}");
     }
+    assert!(!refused(&local, &staged("slow")) && !refused(&local, &default));
     local.taken_claims.insert("archive".to_owned());
     assert!(refused(&local, &volume), "a volume of a bench or a server");
     local.taken_claims.clear();
