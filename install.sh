@@ -8,7 +8,7 @@ set -euo pipefail
 
 # The release, and the SHA-256 of its helm/install.yaml (make manifests). No other manifest is applied.
 release=0.1.0
-sha256=a859c4a7a59b8176639b6f6e4991ad31341b76b432dff97a8381cc0eeddc4efe
+sha256=084d52fae4b9e130be1bf33c026304ebfb4b094c181af6489c94d267b0df5865
 # Empty where the script comes through a pipe. Inside of a function it would have a name then, which a file here may have.
 script=${BASH_SOURCE[0]:-}
 

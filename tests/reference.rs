@@ -270,7 +270,9 @@ fn the_permissions_page_matches_the_table_of_kinds() {
             Place::Namespaces => "watched namespaces",
             Place::Own => "the operator's namespace",
         };
-        writeln!(text, "| {} | {} | {place} | {} |", grant.resource, grant.verbs.join(", "), grant.why).unwrap();
+        let names: Vec<String> = grant.names.iter().map(|name| format!(" `{name}`")).collect();
+        let resource = format!("{}{}", grant.resource, names.join(","));
+        writeln!(text, "| {resource} | {} | {place} | {} |", grant.verbs.join(", "), grant.why).unwrap();
     }
     compare("docs/permissions.md", &text);
 }
@@ -293,9 +295,14 @@ fn the_permissions_of_the_chart_match_the_table() {
     };
     for (comment, name, rules) in places {
         write!(text, "\n# {comment}\n{name}:\n").unwrap();
-        for Rule { api_groups, resources, verbs } in rules {
+        for Rule { api_groups, resources, resource_names, verbs } in rules {
+            let names = if resource_names.is_empty() {
+                String::new()
+            } else {
+                format!(", resourceNames: {}", list(resource_names))
+            };
             let (groups, resources, verbs) = (list(api_groups), list(resources), list(verbs));
-            writeln!(text, "  - {{apiGroups: {groups}, resources: {resources}, verbs: {verbs}}}").unwrap();
+            writeln!(text, "  - {{apiGroups: {groups}, resources: {resources}{names}, verbs: {verbs}}}").unwrap();
         }
     }
     compare("helm/frappe-operator/files/rights.yaml", &text);

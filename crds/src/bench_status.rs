@@ -7,7 +7,12 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{bench_parts::StorageAccessMode, bench_updates::Revision, bench_waves::Rollout, common::AppCode};
+use crate::{
+    bench_parts::StorageAccessMode,
+    bench_updates::Revision,
+    bench_waves::Rollout,
+    common::{AppCode, ReadSecret},
+};
 
 /// Phase of a bench.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -40,6 +45,9 @@ pub struct FrappeBenchStatus {
     /// `redisConfig.protected`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redis_protected: Option<bool>,
+    /// Secrets that were read, with the versions that count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_secrets: Vec<ReadSecret>,
     /// Apps found in the bench's image, including those not listed in `spec.apps`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub installed_apps: Vec<String>,

@@ -20,6 +20,21 @@ fn string_or_integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Strin
     })
 }
 
+/// A Secret that is read, with the version that counts: the one at which what is read of it last changed. A change of its metadata alone
+/// is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ReadSecret {
+    /// Name of the Secret.
+    pub name: String,
+    /// The version that counts.
+    pub version: String,
+    /// Hashes of the values that are read, by key, with a random key that only the operator has; `*` stands for the whole Secret. Empty
+    /// while they are not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub content: BTreeMap<String, String>,
+}
+
 /// A resource quantity as Kubernetes writes it, for example `500m`, `2` or `10Gi`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize)]
 pub struct Quantity(pub String);

@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    common::{AppCode, DatabaseConfig, NamespacedReference, SecretKeyReference, SecretReference},
+    common::{AppCode, DatabaseConfig, NamespacedReference, ReadSecret, SecretKeyReference, SecretReference},
     job::JobOperation,
 };
 
@@ -213,6 +213,9 @@ pub struct FrappeSiteStatus {
     /// Version of the Secret whose password was set for Administrator.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub admin_password_version: Option<String>,
+    /// Secrets that were read, with the versions that count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub read_secrets: Vec<ReadSecret>,
     /// Last handled value of the annotation `frappe.vyogo.tech/reconcile`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_handled_reconcile_at: Option<String>,

@@ -49,8 +49,9 @@ pub struct Operator {
 impl Operator {
     /// Starts the program in a cluster.
     pub fn start(program: &Path, cluster: &Cluster, options: &Options) -> anyhow::Result<Self> {
-        // In a real cluster, the chart creates the namespace; here it may exist.
+        // In a real cluster, the chart creates namespace and Secret; here they may exist.
         cluster.kubectl(&["create", "namespace", NAMESPACE], "")?;
+        cluster.kubectl(&["create", "secret", "generic", "frappe-operator-hash-key", "-n", NAMESPACE], "")?;
         let port = free_port()?;
         let log = cluster.logs.join(format!("operator-{port}.log"));
         let file = File::create(&log).with_context(|| format!("create {}", log.display()))?;

@@ -148,14 +148,18 @@ async fn lacking(client: &Client, arguments: &CheckArguments) -> Result<(Vec<Str
     Ok((lacking, count))
 }
 
-/// One review for each group, resource and verb of a rule.
+/// One review for each group, resource, name and verb of a rule.
 fn questions(rule: &Rule, namespace: Option<&str>) -> Vec<ResourceAttributes> {
     let mut questions = Vec::new();
     for (group, resource) in rule.api_groups.iter().flat_map(|group| rule.resources.iter().map(move |it| (group, it))) {
         let (resource, subresource) = resource.split_once('/').map_or((resource.as_str(), None), |(a, b)| (a, Some(b)));
-        questions.extend(rule.verbs.iter().map(|verb| ResourceAttributes {
+        let names = rule.resource_names.iter().cloned().map(Some);
+        let names: Vec<Option<String>> = if rule.resource_names.is_empty() { vec![None] } else { names.collect() };
+        let each = names.iter().flat_map(|name| rule.verbs.iter().map(move |verb| (name, verb)));
+        questions.extend(each.map(|(name, verb)| ResourceAttributes {
             group: Some(group.clone()),
             resource: Some(resource.to_owned()),
+            name: name.clone(),
             subresource: subresource.map(str::to_owned),
             verb: Some(verb.clone()),
             namespace: namespace.map(str::to_owned),
@@ -193,7 +197,8 @@ async fn ask(
     let subresource = question.subresource.map(|it| format!("/{it}")).unwrap_or_default();
     let group = question.group.filter(|it| !it.is_empty()).map(|it| format!(".{it}")).unwrap_or_default();
     let place = question.namespace.map(|it| format!(" in {it}")).unwrap_or_default();
-    Ok(Some(format!("{} {}{group}{subresource}{place}", part(question.verb), part(question.resource))))
+    let name = question.name.map(|it| format!(" {it}")).unwrap_or_default();
+    Ok(Some(format!("{} {}{group}{subresource}{name}{place}", part(question.verb), part(question.resource))))
 }
 
 async fn count_sites(client: &Client) -> anyhow::Result<u64> {
@@ -287,6 +292,7 @@ mod tests {
     fn each_permission_is_checked_once() {
         let rule = Rule {
             api_groups: vec!["vyogo.tech".into()],
+            resource_names: Vec::new(),
             resources: vec!["frappesites".into(), "frappesites/status".into()],
             verbs: vec!["update".into(), "patch".into()],
         };

@@ -16,6 +16,7 @@ use crate::{
     config::OperatorConfig,
     controllers::{
         companion::{Companion, index::Indexes},
+        contents::Contents,
         site::{locks::Locks, root_secrets::RootSecrets},
     },
     domain::{capabilities::Capabilities, key::Key, labels, object::Kind, watches::Narrowing},
@@ -98,6 +99,8 @@ pub struct Context {
     pub bench_children: Children,
     /// Metadata of users' Secrets that benches and sites reference.
     pub user_secrets: Arc<ChildCache>,
+    /// What Secrets contain, as hashes.
+    pub contents: Contents,
     /// Services of ingress controllers that benches and the ConfigMap reference.
     pub ingress_services: Named<DynamicObject, Kept>,
     /// Index of claimed hosts by site.

@@ -138,7 +138,7 @@ impl Attempt<'_> {
             && !recorded.as_ref().is_some_and(|it| is_refused(&refused, it))
         {
             let made = objects::create(self.writer, K::children(context).cache(Kind::Job), job).await;
-            if let Some(failed) = ends(made.map_err(|error| (recorded, error)), &mut refused) {
+            if let Some(failed) = ends(made.map(drop).map_err(|error| (recorded, error)), &mut refused) {
                 return Err(failed);
             }
         }
@@ -177,8 +177,14 @@ impl Attempt<'_> {
                 Ok(())
             }
             Step::For(_, write) => Box::pin(self.run_step(write)).await,
-            Step::Create(desired) if desired.kind == Kind::Secret => objects::create(writer, secrets, desired).await,
-            Step::Create(desired) => objects::create(writer, children.cache(desired.kind), desired).await,
+            Step::Create(desired) if desired.kind == Kind::Secret => {
+                let made = objects::create(writer, secrets, desired).await?;
+                if let Some(live) = secrets.get(&desired.key).filter(|_| made) {
+                    context.contents.made(&live, desired);
+                }
+                Ok(())
+            }
+            Step::Create(desired) => objects::create(writer, children.cache(desired.kind), desired).await.map(drop),
             Step::Ensure(desired) => objects::ensure(writer, children, desired).await,
             Step::Adopt(desired) => adopt(writer, children, desired, &self.owner).await,
             Step::HandOver(live) => objects::hand_over_replicas(writer, children, live).await,

@@ -16,6 +16,7 @@ pub mod adoption;
 pub mod backup;
 pub mod bench;
 pub mod companion;
+pub mod contents;
 pub mod context;
 pub mod duration;
 pub mod execute;

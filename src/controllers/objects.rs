@@ -136,20 +136,20 @@ pub async fn copy_secret(writer: &Writer, cache: &ChildCache, from: &Key, desire
 }
 
 /// Creates an object that must not exist yet. An existing object of the same owner that lost its labels, so that no watch
-/// shows it, is labelled again; an object of another owner is rejected.
-pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<(), WriteError> {
-    let written = match writer.create(desired).await {
+/// shows it, is labelled again; an object of another owner is rejected. Returns whether it was created.
+pub async fn create(writer: &Writer, cache: &ChildCache, desired: &Desired) -> Result<bool, WriteError> {
+    let (written, made) = match writer.create(desired).await {
         Err(WriteError::Conflict { .. }) if matches!(desired.kind, Kind::Secret | Kind::Job) => {
-            relabel_existing(writer, desired).await?
+            (relabel_existing(writer, desired).await?, false)
         }
-        other => other?,
+        other => (other?, true),
     };
     let other = identity_of(&written) != wanted_identity(desired);
     cache.wrote(written);
     if other {
         return Err(WriteError::Conflict { verb: "create", kind: desired.kind, key: desired.key.clone() });
     }
-    Ok(())
+    Ok(made)
 }
 
 /// The existing object with its labels restored, if it belongs to the same owner.

@@ -138,8 +138,8 @@ kinds! {
     Secret => Row {
         metadata_only: true,
         ..Row::new(|| ApiResource::erase::<Secret>(&()), OWN_AND_GET,
-            "generated passwords, and metadata of referenced Secrets. get reads metadata, except to copy a Secret for a site \
-             whose bench is in another namespace. list and watch read metadata only, of Secrets with the operator's labels")
+            "generated passwords, and metadata of referenced Secrets. get reads metadata; data to tell whether it changed, \
+             and to copy a Secret for a site whose bench is in another namespace. list and watch read metadata only, of Secrets with the operator's labels")
     }.watched(&[
         Watch::OF_A_SITE,
         Watch {

@@ -3,6 +3,7 @@
 pub mod capabilities;
 pub mod code;
 pub mod condition;
+pub mod content;
 pub mod diff;
 pub mod foreign;
 pub mod image;

@@ -5,6 +5,9 @@ use super::{
     watches::{READ, Right},
 };
 
+/// Secret in the operator's own namespace with the key of the hashes of contents.
+pub const HASH_KEY: &str = "frappe-operator-hash-key";
+
 /// Where something may be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
@@ -25,6 +28,8 @@ pub struct Grant {
     pub group: String,
     /// Resource, with a slash before a subresource.
     pub resource: String,
+    /// The only objects, by name; all if empty.
+    pub names: &'static [&'static str],
     /// Verbs.
     pub verbs: &'static [&'static str],
     /// What for.
@@ -43,6 +48,8 @@ pub struct Rule {
     pub api_groups: Vec<String>,
     /// Resources, with a slash before a subresource.
     pub resources: Vec<String>,
+    /// The only objects, by name; all if empty.
+    pub resource_names: Vec<String>,
     /// Verbs.
     pub verbs: Vec<String>,
 }
@@ -96,6 +103,7 @@ pub fn grants() -> Vec<Grant> {
             place,
             group: resource.group.clone(),
             resource: named(&resource.plural, right),
+            names: &[],
             verbs: right.verbs,
             why: right.why,
         };
@@ -105,10 +113,19 @@ pub fn grants() -> Vec<Grant> {
         place: *place,
         group: (*group).to_owned(),
         resource: (*resource).to_owned(),
+        names: &[],
         verbs,
         why,
     });
-    Kind::ALL.iter().flat_map(of_kind).chain(beside).collect()
+    let hash_key = Grant {
+        place: Place::Own,
+        group: String::new(),
+        resource: "secrets".to_owned(),
+        names: &[HASH_KEY],
+        verbs: &["get", "patch"],
+        why: "the key of the hashes by which a changed content of a Secret is recognized; patch creates it, once",
+    };
+    Kind::ALL.iter().flat_map(of_kind).chain(beside).chain([hash_key]).collect()
 }
 
 impl Rights {
@@ -124,11 +141,14 @@ impl Rights {
 fn rules<'a>(grants: impl Iterator<Item = &'a Grant>) -> Vec<Rule> {
     let mut rules: Vec<Rule> = Vec::new();
     for grant in grants {
-        match rules.iter_mut().find(|rule| rule.api_groups == [grant.group.as_str()] && rule.verbs == grant.verbs) {
+        match rules.iter_mut().find(|rule| {
+            rule.api_groups == [grant.group.as_str()] && rule.verbs == grant.verbs && rule.resource_names == grant.names
+        }) {
             Some(rule) => rule.resources.push(grant.resource.clone()),
             None => rules.push(Rule {
                 api_groups: vec![grant.group.clone()],
                 resources: vec![grant.resource.clone()],
+                resource_names: grant.names.iter().map(|it| (*it).to_owned()).collect(),
                 verbs: grant.verbs.iter().map(|it| (*it).to_owned()).collect(),
             }),
         }

@@ -181,6 +181,11 @@ impl Writer {
         self.patch(kind, key, &json!({ "metadata": metadata })).await
     }
 
+    /// Changes the data of a Secret; `body` has the uid and resourceVersion that it is based on.
+    pub async fn set_data(&self, secret: &Key, body: &Value) -> Result<DynamicObject, WriteError> {
+        self.patch(Kind::Secret, secret, body).await
+    }
+
     /// Replaces the status; `object` is the whole as JSON, with the uid and resourceVersion that it is based on.
     pub async fn replace_status(&self, kind: Kind, key: &Key, object: String) -> Result<DynamicObject, WriteError> {
         let params = PostParams::default();

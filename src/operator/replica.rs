@@ -31,6 +31,7 @@ use crate::{
     controllers::{
         bench::placed::PlacedSite,
         companion::{Companion, index::Indexes, orphan},
+        contents::Contents,
         context::{Caches, ChildCache, Children, Context},
         site,
     },
@@ -124,6 +125,7 @@ impl Replica {
             capabilities: capabilities.subscribe(),
             pod_problems: Arc::clone(&reactions.pod_problems),
             user_secrets: Arc::clone(&caches[&(Kind::Secret, Narrowing::Marked)].0),
+            contents: Contents::new(client.clone(), &arguments.namespace),
             ingress_services: Named::new(session.clone(), Kind::Service.resource(), move || woken.benches())
                 .metadata_only(),
             claims: Arc::clone(&reactions.claims),

@@ -10,6 +10,7 @@ mod bench_defaults;
 mod chart;
 mod clusters;
 mod commands;
+mod contents;
 mod controllers;
 mod crash;
 mod crds;

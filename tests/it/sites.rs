@@ -23,7 +23,7 @@ use crate::{
 /// Hosts that two sites of two namespaces claim.
 const RACES: usize = 100;
 /// Requests from creation to Ready, by provider.
-const REQUESTS_MAX: [(&str, usize); 4] = [("shared", 12), ("dedicated", 14), ("external", 10), ("postgres", 10)];
+const REQUESTS_MAX: [(&str, usize); 4] = [("shared", 12), ("dedicated", 14), ("external", 11), ("postgres", 11)];
 
 /// A Secret with an account.
 fn account(namespace: &str, name: &str) -> String {

@@ -4,7 +4,7 @@
 use kube_sharding_sim::{Call, Fault};
 
 use crate::{
-    lives::{Life, of_backup, of_bench, of_revision, of_site, of_site_job, of_update},
+    lives::{Life, of_backup, of_bench, of_revision, of_secret, of_site, of_site_job, of_update},
     world::{QUIET, in_parallel, is_counted},
 };
 
@@ -47,6 +47,12 @@ fn a_site_survives_a_crash_after_any_write() {
 #[test]
 fn a_bench_survives_a_crash_after_any_write() {
     sweep(&of_bench(), 30);
+}
+
+/// R-7, S-7.
+#[test]
+fn a_changed_secret_survives_a_crash_after_any_write() {
+    sweep(&of_secret(), 30);
 }
 
 ///

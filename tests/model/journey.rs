@@ -65,8 +65,8 @@ fn each_provider_needs_a_fixed_number_of_requests() {
         let table = [
             ("shared", Value::Null, 12),
             ("dedicated", json!({"mode": "dedicated"}), 14),
-            ("external", external("external"), 10),
-            ("postgres", external("postgres"), 10),
+            ("external", external("external"), 11),
+            ("postgres", external("postgres"), 11),
         ];
         for (name, database, most) in &table {
             let mut object = site(name);

@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{Outcome, succeeds_after_two_seconds},
     world::{
-        BACKUPS, BENCHES, DEPLOYMENTS, INGRESSES, SITE_JOBS, SITES, World, backup, bench, is_counted, restore, run,
-        site, site_job,
+        BACKUPS, BENCHES, DEPLOYMENTS, INGRESSES, SECRETS, SITE_JOBS, SITES, World, backup, bench, is_counted, restore,
+        run, site, site_job,
     },
 };
 
@@ -179,6 +179,40 @@ pub(crate) fn of_site() -> Life {
         done: |world| world.phase(BACKUPS, "once") == "Succeeded",
     };
     Life { before: vec![BENCH_IS_READY], steps: vec![SITE_IS_READY, edited, backed_up, SITE_IS_GONE] }
+}
+
+/// A Secret that Redis and a site read gets an annotation, and then another password.
+pub(crate) fn of_secret() -> Life {
+    let begun = Step {
+        what: "bench and site are Ready",
+        does: |world| {
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "shared"},
+                                "data": {"password": "Zmlyc3Q="}});
+            world.server.create_by_hand(SECRETS, &secret);
+            let (mut bench, mut site) = (bench(), site("shop"));
+            bench["spec"]["redisConfig"] = json!({"passwordSecretRef": {"name": "shared"}});
+            site["spec"]["adminPasswordSecretRef"] = json!({"name": "shared"});
+            world.server.create_by_hand(BENCHES, &bench);
+            world.server.create_by_hand(SITES, &site);
+        },
+        done: |world| world.phase(SITES, "shop") == "Ready" && world.phase(BENCHES, "bench") == "Ready",
+    };
+    let annotated = Step {
+        what: "the annotation changes nothing",
+        does: |world| {
+            world.server.change(SECRETS, "shared", |it| it["metadata"]["annotations"] = json!({"example.com/at": "1"}));
+        },
+        done: |_| true,
+    };
+    let changed = Step {
+        what: "the other password is set",
+        does: |world| world.server.change(SECRETS, "shared", |it| it["data"]["password"] = json!("c2Vjb25k")),
+        done: |world| {
+            let set = world.jobs_made().iter().any(|it| it == "shop-apply");
+            set && world.is_settled(SITES, "shop") && world.is_settled(BENCHES, "bench")
+        },
+    };
+    Life { before: Vec::new(), steps: vec![begun, annotated, changed] }
 }
 
 /// A bench is created, gets another image and is deleted.

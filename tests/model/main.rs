@@ -12,6 +12,7 @@
 
 mod backups;
 mod cluster;
+mod contents;
 mod cost;
 mod crash;
 mod effects;

@@ -115,6 +115,8 @@ fn secrets_that_are_listed_before_their_site_are_not_lost() {
             world.rest().await;
             assert!(world.is_settled(SITES, "shop"), "{}", world.report());
             let asked = world.work().into_iter().filter(|it| it.sender == 1 && it.place.plural() == "secrets");
+            // What they contain is read because they have other versions here than in the record.
+            let asked = asked.filter(|it| it.verb != "get");
             let verbs: Vec<_> = asked.map(|it| it.verb).collect();
             // Labelled Secrets of users and Secrets of sites; then both of the site, once.
             assert_eq!(verbs, ["list"; 4], "created: {is_created}\n{}", world.report());

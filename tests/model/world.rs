@@ -138,6 +138,8 @@ impl World {
             let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
             server.create_by_hand("/api/v1/namespaces", &object);
         }
+        let hash_key = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "frappe-operator-hash-key"}});
+        server.create_by_hand("/api/v1/namespaces/system/secrets", &hash_key);
         for plural in ["databases", "users", "grants", "mariadbs"] {
             let name = format!("{plural}.k8s.mariadb.com");
             server.create_by_hand(DEFINITIONS, &json!({"metadata": {"name": name}}));

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -321,6 +322,9 @@ impl Server {
         mut object: Value,
         call: &Call,
     ) -> Result<Arc<Value>, Refused> {
+        if place.plural() == "secrets" {
+            encode(&mut object);
+        }
         let metadata = &mut object["metadata"];
         metadata["name"] = json!(place.name);
         if !place.namespace.is_empty() {
@@ -453,5 +457,13 @@ fn verb(call: &Call) -> &'static str {
         "PATCH" => "patch",
         "DELETE" => "delete",
         _ => "other",
+    }
+}
+
+/// Moves the `stringData` of a Secret into its `data`.
+fn encode(secret: &mut Value) {
+    let texts = secret.as_object_mut().and_then(|it| it.remove("stringData"));
+    for (key, text) in texts.as_ref().and_then(Value::as_object).into_iter().flatten() {
+        secret["data"][key] = json!(STANDARD.encode(text.as_str().unwrap_or_default()));
     }
 }

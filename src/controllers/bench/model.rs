@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use frappe_crds::{
     FrappeBench, FrappeBenchStatus,
     bench::{BenchPhase, ComponentReplicas, Revision, StorageAccessMode},
+    common::ReadSecret,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
@@ -295,8 +296,10 @@ pub struct Observed {
     pub capabilities: Capabilities,
     /// Metadata of the Secret for Redis.
     pub redis_secret: Option<Arc<DynamicObject>>,
-    /// Hash of the Secret's version.
+    /// Hash of the Secret's version that counts.
     pub redis_secret_version: Option<String>,
+    /// The Secrets that were read, for the status.
+    pub read_secrets: Vec<ReadSecret>,
     /// A new password for Redis.
     pub fresh_password: String,
     /// Its objects, by kind and name.

@@ -1,11 +1,14 @@
 //! Reads the observed state of a bench, once, from caches.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use frappe_crds::{FrappeBench, FrappeSite};
+use frappe_crds::{FrappeBench, FrappeSite, common::ReadSecret};
 use k8s_openapi::api::{core::v1::PersistentVolumeClaimSpec, storage::v1::StorageClass};
 use kube::{Api, ResourceExt, api::ListParams, core::DynamicObject};
-use kube_sharding::named::Known;
+use kube_sharding::{gate::Scope, named::Known};
 
 use super::{
     model::{Class, Detected, Input, Observed, PodProblem, Rendered},
@@ -16,7 +19,7 @@ use super::{
 use crate::{
     config::OperatorConfig,
     controllers::{bench::build, context::Context, job},
-    domain::{key::Key, labels, live::spec, names::hash_hex, object::Kind, owner::Owner, uid},
+    domain::{content, key::Key, labels, live::spec, names::hash_hex, object::Kind, owner::Owner, uid},
     io::{live, random},
 };
 
@@ -27,7 +30,8 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
     let namespace = key.namespace;
     let (config, capabilities) = (context.config(), context.capabilities());
     let redis_secret = redis_secret(context, &bench).await?;
-    let redis_secret_version = redis_secret.as_ref().map(|it| version(it));
+    let read_secret = read_secret(context, &bench, redis_secret.as_deref()).await?;
+    let redis_secret_version = read_secret.as_ref().map(|it| it.version.clone());
     let own = Input::of(&bench, &config, capabilities);
     let input = Input { redis_secret_version: redis_secret_version.as_deref(), ..own };
     let rendered = build::render(&input);
@@ -56,6 +60,7 @@ pub async fn observe(context: &Context, bench: Arc<FrappeBench>) -> Result<Obser
         detected_suffix: detected_suffix(context, &bench, &config),
         redis_secret,
         redis_secret_version,
+        read_secrets: read_secret.into_iter().collect(),
         fresh_password: random::password(),
         live,
         retired,
@@ -121,8 +126,27 @@ async fn redis_secret(context: &Context, bench: &FrappeBench) -> Result<Option<A
     live::secret_metadata(&context.client, &key).await
 }
 
-/// The version changes with the content, and rarely with labels, which then restarts pods unnecessarily. This operator's label is set
-/// before the version is used.
+/// The record of that Secret, with the version that counts. This operator's label is set before the version is used.
+async fn read_secret(
+    context: &Context,
+    bench: &FrappeBench,
+    secret: Option<&DynamicObject>,
+) -> Result<Option<ReadSecret>, kube::Error> {
+    let Some((secret, (external, name))) = secret.zip(build::redis_secret(bench)) else { return Ok(None) };
+    let records = bench.status.as_ref().map(|status| status.read_secrets.as_slice()).unwrap_or_default();
+    let record = records.iter().find(|it| it.name == name);
+    let keys: BTreeSet<String> = build::keys_read(external).iter().map(|key| (*key).to_owned()).collect();
+    let present = version(secret);
+    if content::answers(record, &present, &keys) {
+        return Ok(record.cloned());
+    }
+    let watched = secret.labels().contains_key(labels::WATCHED);
+    let found = if watched { context.contents.of(Scope::Coordinator, secret).await? } else { None };
+    let read = found.as_deref().map_or(present, |it| version(&it.object));
+    Ok(Some(content::counted(record, (&name, &read), &keys, found.as_deref().map(|it| &it.hashes))))
+}
+
+/// Changes with each version of a Secret.
 fn version(secret: &DynamicObject) -> String {
     let version = secret.metadata.resource_version.clone().unwrap_or_default();
     hash_hex(&format!("{}{version}", uid::of(secret)), 16)

@@ -224,6 +224,7 @@ pub fn status(observed: &Observed, rendered: &Rendered, report: &Report) -> Frap
         conditions: conditions.finish(),
         adopted_volume: adoption::volume(observed),
         redis_protected: Some(protection::decision(observed)),
+        read_secrets: observed.read_secrets.clone(),
         git_enabled: Some(git_enabled(observed)),
         fpm_repositories: fpm_repositories(observed),
         observed_generation: generation,

@@ -63,6 +63,7 @@ fn observed(spec: Value) -> Observed {
         detected_suffix: super::model::Detected::Suffix(None),
         redis_secret: None,
         redis_secret_version: None,
+        read_secrets: Vec::new(),
         fresh_password: "generated".to_owned(),
         live: BTreeMap::new(),
         retired: Vec::new(),

@@ -30,7 +30,7 @@ pub fn configuration(observed: &Observed, input: &Input) -> Configuration {
         removed_apps: valid.removed_apps.clone(),
         secret_config: spec.site_config_secret_refs.keys().cloned().collect(),
     };
-    let version = |secret: &DynamicObject| secret.resource_version().unwrap_or_default();
+    let version = |secret: &DynamicObject| observed.version_of(secret);
     let set = observed.site.status.as_ref().and_then(|status| status.admin_password_version.clone());
     let admin = observed.secrets.get(&valid.admin_secret).map(|it| version(it)).or(set);
     let of = |name: &str| observed.secrets.get(name).map(|it| version(it)).unwrap_or_default();

@@ -22,6 +22,7 @@ pub mod permissions;
 pub mod place;
 pub mod plan;
 mod provision;
+mod read_secrets;
 pub mod reason;
 pub mod record;
 pub mod references;

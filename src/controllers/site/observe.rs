@@ -14,6 +14,7 @@ use super::{
     kept::{adoptable, sql, with_former_names},
     model::{Adoptable, Claim, Fresh, Holder, Observed, Of, Routes, Turn, verb},
     place::Place,
+    read_secrets,
     references::{self, named_secrets},
     sitebackups::{backup_job, backup_result, backups, taken_claims},
     sitejobs,
@@ -57,10 +58,7 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         Of::Backups | Of::Jobs => None,
     };
     let credentials = own_secret(context, &site, &place.credentials()).await?;
-    let adoptable = match credentials {
-        None => adoptable(context, &site, bench.as_deref()).await?,
-        Some(_) => Adoptable::default(),
-    };
+    let adoptable = to_adopt(context, &site, bench.as_deref(), credentials.is_some()).await?;
     let deleting = site.metadata.deletion_timestamp.is_some();
     let namespace_terminating = turn.terminating || (deleting && credentials.is_none() && is_going(context, &place));
     let backups = backups(context, &site).await?;
@@ -73,7 +71,10 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
     };
     let (site_jobs, site_job, site_job_result) = sitejobs::found(context, &site, turn.of).await?;
     let (secrets, copies) = secrets(context, &site, bench.as_deref(), storages).await?;
+    let known = read_secrets::Known { secrets: &secrets, credentials: credentials.as_deref() };
+    let read_secrets = read_secrets::read(context, &site, bench.as_deref(), &known).await?;
     Ok(Observed {
+        read_secrets,
         capabilities: context.capabilities(),
         namespace: children.get(Kind::Namespace, &Key::new("", &place.own)),
         routes: routes(context, &site, hosts.all().chain(&held)),
@@ -107,6 +108,16 @@ pub async fn observe(context: &Context, site: Arc<FrappeSite>, turn: Turn) -> Re
         failure,
         site,
     })
+}
+
+/// Objects of another operator that the site may take over, unless it has its own.
+async fn to_adopt(
+    context: &Context,
+    site: &FrappeSite,
+    bench: Option<&FrappeBench>,
+    has_own: bool,
+) -> Result<Adoptable, kube::Error> {
+    if has_own { Ok(Adoptable::default()) } else { adoptable(context, site, bench).await }
 }
 
 /// Hosts that the site has claimed.

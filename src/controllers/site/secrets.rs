@@ -79,7 +79,7 @@ fn copied<K: Reconciled>(
     let keys = keys(observed, name);
     let names: Vec<&str> = keys.iter().map(String::as_str).collect();
     // With other keys, the copy differs.
-    let version = format!("{} {}", secret.resource_version().unwrap_or_default(), names.join(","));
+    let version = format!("{} {}", observed.version_of(secret), names.join(","));
     let copy = observed.copies.get(&place.mounted(name));
     let current = copy.is_some_and(|it| it.annotations().get(labels::COPIED_VERSION) == Some(&version));
     let key = Key::new(&place.own, name);

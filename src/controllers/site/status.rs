@@ -68,6 +68,12 @@ pub fn status(observed: &Observed, report: &Report) -> FrappeSiteStatus {
         resolved_domain: known.then(|| hosts.primary.clone()).or(former.resolved_domain),
         domain_source: known.then(|| hosts.source.to_owned()).or(former.domain_source),
         observed_generation: generation,
+        // Until something is done with what was read, the record may still begin with another version.
+        read_secrets: if former.initialized || former.operation.is_some() {
+            observed.read_secrets.clone()
+        } else {
+            former.read_secrets
+        },
         // Kept in every status.
         operation: operation::ended(observed),
         ..former
@@ -123,6 +129,7 @@ impl Plan {
         let mut next = status(observed, report);
         if operation.is_some() {
             next.operation = operation;
+            next.read_secrets.clone_from(&observed.read_secrets);
         }
         let notices = notice(observed, &next, report).into_iter().collect();
         Self { status: Some(next), notices, ..Self::default() }

@@ -24,7 +24,7 @@ pub(in crate::controllers) use network::NGINX_PORT;
 pub(super) use pod::REVISION_VARIABLES;
 pub(in crate::controllers) use pod::container_security;
 pub(in crate::controllers) use process::{DRAIN, DRAIN_SECONDS};
-pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, password_secret, redis_secret};
+pub use redis::{External, PASSWORD_VOLUME, SERVERS, is_protected, keys_read, password_secret, redis_secret};
 pub use scaling::{Scaling, worker_scaling};
 pub(super) use template::refusal;
 #[cfg(test)]

@@ -92,6 +92,14 @@ pub fn redis_secret(bench: &FrappeBench) -> Option<(External, String)> {
     urls.or(password).or_else(generated)
 }
 
+/// Keys of the Secret for Redis that pods of the bench read.
+pub fn keys_read(external: External) -> &'static [&'static str] {
+    match external {
+        External::Generated | External::Password => &["password"],
+        External::Urls => &["redis-cache", "redis-queue"],
+    }
+}
+
 /// Whether the bench's Redis is protected by default: since its creation, or since its spec requested it.
 pub fn is_protected(bench: &FrappeBench) -> bool {
     bench.status.as_ref().and_then(|status| status.redis_protected) == Some(true)

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use frappe_crds::{FrappeBench, FrappeSite, SiteBackup, SiteJob};
+use frappe_crds::{FrappeBench, FrappeSite, SiteBackup, SiteJob, common::ReadSecret};
 use jiff::Timestamp;
 use kube::{ResourceExt, core::DynamicObject};
 
@@ -104,6 +104,8 @@ pub struct Observed {
     pub credentials: Option<Arc<DynamicObject>>,
     /// Objects of another operator, while the site is being adopted.
     pub adoptable: Adoptable,
+    /// The Secrets that its configuration reads, with the versions that count, by name.
+    pub read_secrets: Vec<ReadSecret>,
     /// Metadata of the referenced Secrets in the site's namespace, by name; for SiteBackups also those of their storages.
     pub secrets: BTreeMap<String, Arc<DynamicObject>>,
     /// Names of Secrets with the password of a server's administrator.

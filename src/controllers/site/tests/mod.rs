@@ -102,6 +102,7 @@ fn observed(spec: Value) -> Observed {
         former_claims: Vec::new(),
         credentials: None,
         adoptable: super::model::Adoptable::default(),
+        read_secrets: Vec::new(),
         secrets: BTreeMap::new(),
         root_secrets: std::collections::BTreeSet::new(),
         taken_claims: std::collections::BTreeSet::new(),
