@@ -63,6 +63,7 @@ pub(crate) fn new_site() -> Observed {
         former_claims: Vec::new(),
         credentials: None,
         adoptable: Adoptable::default(),
+        read_secrets: Vec::new(),
         secrets: BTreeMap::new(),
         root_secrets: BTreeSet::new(),
         taken_claims: BTreeSet::new(),
