@@ -68,6 +68,8 @@ async fn sitejobs_on_an_api_server() {
     world.wait_for_site_phase("shops", "shop", SitePhase::Ready).await;
     exec_runs_a_command_as_the_user(&world).await;
     a_sitejob_does_not_change(&world);
+    it_is_deleted_after_its_time(&world).await;
+    deletion_stops_it(&world).await;
     a_refusal_of_the_operator_is_told(&world);
 }
 
@@ -215,6 +217,29 @@ fn a_sitejob_does_not_change(world: &World) {
             output.errors
         );
     }
+}
+
+/// `kept` runs now, and has no time after its end.
+async fn it_is_deleted_after_its_time(world: &World) {
+    let gone = async || {
+        let found = world.cluster.kubectl(&["get", "sitejob", "kept", "-n", "shops"], "").ok()?;
+        found.errors.contains("NotFound").then_some(())
+    };
+    world.until("it is deleted after its end", 60, gone).await;
+}
+
+/// A SiteJob that is deleted while it runs is stopped, and its site can start other operations.
+async fn deletion_stops_it(world: &World) {
+    world.cluster.apply(&job("stopped", &json!({"command": {"name": "doctor"}})).to_string()).unwrap();
+    let running = ["wait", "sitejob/stopped", "-n", "shops", "--timeout=60s", "--for=jsonpath={.status.phase}=Running"];
+    world.kubectl(&running);
+    world.kubectl(&["delete", "sitejob", "stopped", "-n", "shops"]);
+    let free = async || {
+        let jobs = world.kubectl(&["get", "jobs", "-n", "shops", "-o", "name"]);
+        let site = world.sites("shops").get("shop").await.ok()?.status?;
+        (site.job.is_none() && !jobs.contains("shop-job")).then_some(())
+    };
+    world.until("it was stopped", 60, free).await;
 }
 
 fn a_refusal_of_the_operator_is_told(world: &World) {
